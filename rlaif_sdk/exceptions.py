@@ -1,0 +1,189 @@
+"""Every error that rlaif_sdk raises on purpose.
+
+RlaifError
+├── ConfigError (ValueError)              a config file or value is refused; carries file and line
+├── DataError (ValueError)                a data file or a row of it is refused; carries file and row
+├── BatchError (ValueError)               a RewardBatch is malformed
+├── StateError (ValueError)               saved state does not fit what it is loaded into
+├── MissingExtraError (ImportError)       an optional dependency is not installed
+├── PluginError
+│   ├── PluginLoadError (ImportError)     a plugin could not be imported or registered
+│   ├── PluginConflictError (ValueError)  two plugins offer one name
+│   └── UnknownPluginError (LookupError)  nothing of that name is installed
+├── RewardError (RuntimeError)            a reward failed; carries its name
+│   ├── RewardTimeoutError (TimeoutError) it did not answer within its time limit
+│   └── RewardOutputError (ValueError)    it answered with something that is no score
+├── JudgeError (RuntimeError)
+│   ├── JudgeConnectionError (ConnectionError)  no usable answer after all retries; a later try may work
+│   ├── JudgeAuthError (PermissionError)  the server refuses the key: trying again is useless
+│   ├── JudgeQuotaError                   the account is exhausted: trying again is useless
+│   └── JudgeResponseError (ValueError)   an answer came and cannot be read as a verdict
+└── TrainingError (RuntimeError)          training cannot go on
+
+An error states what was wrong, where, and the next step. All of them survive pickling, so they cross
+process boundaries whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RlaifError(Exception):
+    """Base of every error raised on purpose by rlaif_sdk.
+
+    Args:
+        message: What was wrong, and what was found instead.
+        hint: The next step for the user, a sentence without a capital letter or full stop.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        where = self._where()
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text} ({self.hint})" if self.hint else text
+
+    def _where(self) -> str:
+        return ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+
+
+def _rebuild(cls: type[RlaifError], args: tuple[Any, ...], state: dict[str, Any]) -> RlaifError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(RlaifError, ValueError):
+    """A config file or value is refused.
+
+    Attributes:
+        file: The file's path, or None for a config given in Python.
+        line: 1-based line in that file, or None.
+        key: Dotted path of the offending key, such as ``rewards.toxicity.weight``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.file = file
+        self.line = line
+        self.key = key
+
+    def _where(self) -> str:
+        place = f"{self.file or 'line'}:{self.line}" if self.line is not None else (self.file or "")
+        return ": ".join(part for part in (place, self.key) if part)
+
+
+class DataError(RlaifError, ValueError):
+    """A data file, or one row of it, is refused.
+
+    Attributes:
+        file: The file's path, or None.
+        row: 1-based row (for JSONL, the line), or None.
+    """
+
+    def __init__(
+        self, message: str, *, file: str | None = None, row: int | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.file = file
+        self.row = row
+
+    def _where(self) -> str:
+        if self.row is None:
+            return self.file or ""
+        return f"{self.file}:{self.row}" if self.file else f"row {self.row}"
+
+
+class BatchError(RlaifError, ValueError):
+    """A RewardBatch is malformed: fields of different lengths, a reserved column name, a wrong type."""
+
+
+class StateError(RlaifError, ValueError):
+    """Saved state does not fit the object that it is loaded into."""
+
+
+class MissingExtraError(RlaifError, ImportError):
+    """An optional dependency is not installed; the message carries the pip command."""
+
+    def __init__(self, what: str, *, extra: str, package: str = "rlaif-sdk") -> None:
+        super().__init__(f"{what} is not installed", hint=f'pip install "{package}[{extra}]"')
+        self.extra = extra
+
+
+class PluginError(RlaifError):
+    """A plugin cannot be used."""
+
+
+class PluginLoadError(PluginError, ImportError):
+    """A plugin could not be imported, registered, or does not speak this SDK's plugin API version."""
+
+
+class PluginConflictError(PluginError, ValueError):
+    """Two plugins offer one name, so neither is used."""
+
+
+class UnknownPluginError(PluginError, LookupError):
+    """No installed plugin offers that name."""
+
+
+class RewardError(RlaifError, RuntimeError):
+    """A reward failed.
+
+    Attributes:
+        reward: The reward's name in the composition, or None when the reward does not know it.
+    """
+
+    def __init__(self, message: str, *, reward: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reward = reward
+
+    def _where(self) -> str:
+        return f"reward {self.reward!r}" if self.reward else ""
+
+
+class RewardTimeoutError(RewardError, TimeoutError):
+    """A reward did not answer within its time limit."""
+
+
+class RewardOutputError(RewardError, ValueError):
+    """A reward answered with something that is no score: wrong length, type, range, NaN or infinity."""
+
+
+class JudgeError(RlaifError, RuntimeError):
+    """A judge could not give a verdict."""
+
+
+class JudgeConnectionError(JudgeError, ConnectionError):
+    """No usable answer came from the judge's server after all retries; a later try may work."""
+
+
+class JudgeAuthError(JudgeError, PermissionError):
+    """The judge's server refuses the key; trying again is useless."""
+
+
+class JudgeQuotaError(JudgeError):
+    """The account with the judge's server is exhausted; trying again is useless."""
+
+
+class JudgeResponseError(JudgeError, ValueError):
+    """The judge answered, and the answer cannot be read as a verdict."""
+
+
+class TrainingError(RlaifError, RuntimeError):
+    """Training cannot go on."""

@@ -1,0 +1,185 @@
+"""The values that pass between the rooms of the SDK: messages, batches of completions, scores.
+
+Everything here is frozen and needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeAlias, TypedDict
+
+from rlaif_sdk.exceptions import BatchError
+
+
+class Message(TypedDict):
+    """One turn of a conversation, in the form that chat templates take."""
+
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+Conversation: TypeAlias = Sequence[Message]
+TextOrConversation: TypeAlias = str | Conversation
+
+RESERVED_COLUMNS = frozenset(
+    {
+        "prompts",
+        "completions",
+        "completion_ids",
+        "group",
+        "progress",
+        "training",
+        "trainer_state",
+        "log_extra",
+        "log_metric",
+    }
+)
+"""Names that a dataset column may not have: reward functions receive something else under them."""
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """The text of one message; blocks other than text (images, say) are left out."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    return "".join(block.get("text", "") for block in content if block.get("type", "text") == "text")
+
+
+def as_text(value: TextOrConversation) -> str:
+    """The text of a prompt or completion.
+
+    A string is returned as it is; a conversation of one message gives that message's text; a longer one gives
+    ``role: text`` paragraphs separated by blank lines.
+    """
+    if isinstance(value, str):
+        return value
+    if len(value) == 1:
+        return message_text(value[0])
+    return "\n\n".join(f"{message['role']}: {message_text(message)}" for message in value)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far training is.
+
+    Attributes:
+        step: Optimiser steps done.
+        total: Optimiser steps planned, or None when unknown.
+    """
+
+    step: int = 0
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class RewardBatch:
+    """Completions to score, B rows.
+
+    Attributes:
+        prompts: B prompts, text or conversations.
+        completions: B completions, text or conversations (usually one assistant message).
+        completion_ids: B lists of token ids, or None when the completions were not generated here.
+        columns: Whatever else the dataset carries (references, labels, tests), each of length B.
+        group: B labels; rows of one label answer the same prompt. None means that nothing is known of groups.
+        progress: How far training is, for schedules.
+        training: False while evaluating: running statistics are then read and not updated.
+
+    Raises:
+        BatchError: The lengths differ, a column has a reserved name, or a field is no sequence.
+    """
+
+    prompts: Sequence[TextOrConversation]
+    completions: Sequence[TextOrConversation]
+    completion_ids: Sequence[Sequence[int]] | None = None
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    group: Sequence[Hashable] | None = None
+    progress: Progress = Progress()
+    training: bool = True
+
+    def __post_init__(self) -> None:
+        sized: dict[str, Any] = {"prompts": self.prompts, "completions": self.completions}
+        if self.completion_ids is not None:
+            sized["completion_ids"] = self.completion_ids
+        if self.group is not None:
+            sized["group"] = self.group
+        for name in self.columns:
+            if name in RESERVED_COLUMNS:
+                raise BatchError(
+                    f"the column {name!r} has a reserved name", hint="rename the column in the dataset"
+                )
+        sized.update((f"columns[{name!r}]", values) for name, values in self.columns.items())
+        for name, values in sized.items():
+            if isinstance(values, str) or not hasattr(values, "__len__"):
+                raise BatchError(f"{name} must be a sequence with one entry a row, not {type(values).__name__}")
+            if len(values) != len(self.completions):
+                raise BatchError(f"{name} has {len(values)} rows where completions has {len(self.completions)}")
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    @cached_property
+    def prompt_texts(self) -> tuple[str, ...]:
+        """The B prompts as text (see `as_text`)."""
+        return tuple(as_text(prompt) for prompt in self.prompts)
+
+    @cached_property
+    def completion_texts(self) -> tuple[str, ...]:
+        """The B completions as text (see `as_text`)."""
+        return tuple(as_text(completion) for completion in self.completions)
+
+    def column(self, name: str) -> Sequence[Any]:
+        """The column of that name, B values.
+
+        Raises:
+            BatchError: There is no such column.
+        """
+        try:
+            return self.columns[name]
+        except KeyError:
+            found = ", ".join(sorted(self.columns)) or "none"
+            raise BatchError(f"the column {name!r} is missing", hint=f"columns present: {found}") from None
+
+    def with_columns(self, renamed: Mapping[str, str]) -> RewardBatch:
+        """The same rows, where each column ``renamed[name]`` is also found under ``name``."""
+        if not renamed:
+            return self
+        return replace(self, columns={**self.columns, **{new: self.column(old) for new, old in renamed.items()}})
+
+    def select(self, rows: Sequence[int]) -> RewardBatch:
+        """The batch of the given rows, in the given order."""
+        return replace(
+            self,
+            prompts=[self.prompts[row] for row in rows],
+            completions=[self.completions[row] for row in rows],
+            completion_ids=None if self.completion_ids is None else [self.completion_ids[row] for row in rows],
+            columns={name: [values[row] for row in rows] for name, values in self.columns.items()},
+            group=None if self.group is None else [self.group[row] for row in rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a reward says of one completion.
+
+    Attributes:
+        value: The score in the reward's own units, or None: unscored.
+        reason: Why, in words, for people.
+        details: Anything else worth recording; JSON values.
+        token_values: One value a completion token, aligned to ``completion_ids``, or None.
+        error: Set when the row failed rather than abstained; ``value`` is then None.
+    """
+
+    value: float | None
+    reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    token_values: Sequence[float] | None = None
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, error: str, **details: Any) -> Score:
+        """A row that could not be scored: its reward's failure policy applies. (A bare None abstains.)"""
+        return cls(value=None, error=error, details=details)
