@@ -6,7 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaif_sdk.classifiers import Classifier, load_classifier
+    from rlaif_sdk.classifiers import (
+        Classifier,
+        label_index,
+        label_log_odds,
+        label_probabilities,
+        load_classifier,
+    )
     from rlaif_sdk.composer import Composer, Composition
     from rlaif_sdk.exceptions import (
         BatchError,
@@ -25,7 +31,13 @@ if TYPE_CHECKING:
     from rlaif_sdk.types import Message, Progress, RewardBatch, Score
 
 _HOMES = {
-    "rlaif_sdk.classifiers": ("Classifier", "load_classifier"),
+    "rlaif_sdk.classifiers": (
+        "Classifier",
+        "label_index",
+        "label_log_odds",
+        "label_probabilities",
+        "load_classifier",
+    ),
     "rlaif_sdk.composer": ("Composer", "Composition"),
     "rlaif_sdk.exceptions": (
         "BatchError",
@@ -69,6 +81,9 @@ __all__ = [
     "RlaifError",
     "Score",
     "hookimpl",
+    "label_index",
+    "label_log_odds",
+    "label_probabilities",
     "load_classifier",
     "load_judge",
     "reward",

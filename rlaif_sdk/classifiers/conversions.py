@@ -1,0 +1,46 @@
+"""From raw logits to probabilities and log-odds.
+
+A classifier of one choice among L labels is read by a softmax. One that answers L separate questions, or has a single
+logit, is read by a sigmoid on each logit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def label_probabilities(logits_NL: ArrayLike, *, multi_label: bool = False) -> NDArray[np.float64]:
+    """The probability of each label, in [0, 1]; rows sum to 1 unless ``multi_label`` or L is 1.
+
+    Args:
+        logits_NL: Shape (N, L).
+        multi_label: As `Classifier.multi_label`.
+    """
+    scores_NL = np.asarray(logits_NL, dtype=np.float64)
+    if multi_label or scores_NL.shape[1] == 1:
+        positive_NL = 1.0 / (1.0 + np.exp(-np.abs(scores_NL)))
+        return np.where(scores_NL >= 0, positive_NL, 1.0 - positive_NL)
+    weights_NL = np.exp(scores_NL - scores_NL.max(axis=1, keepdims=True))
+    probabilities_NL: NDArray[np.float64] = weights_NL / weights_NL.sum(axis=1, keepdims=True)
+    return probabilities_NL
+
+
+def label_log_odds(logits_NL: ArrayLike, *, multi_label: bool = False) -> NDArray[np.float64]:
+    """log(p / (1 - p)) of each label, in nats, computed without forming p, so that it never saturates.
+
+    With a softmax it is the label's logit less the log-sum-exp of all the others; with a sigmoid the logit itself.
+
+    Args:
+        logits_NL: Shape (N, L).
+        multi_label: As `Classifier.multi_label`.
+    """
+    scores_NL = np.asarray(logits_NL, dtype=np.float64)
+    label_count = scores_NL.shape[1]
+    if multi_label or label_count == 1:
+        return scores_NL
+    others_NLL = np.where(np.eye(label_count, dtype=bool), -np.inf, scores_NL[:, None, :])
+    greatest_NL = others_NLL.max(axis=2)
+    spread_NL = np.log(np.exp(others_NLL - greatest_NL[:, :, None]).sum(axis=2))
+    log_odds_NL: NDArray[np.float64] = scores_NL - (greatest_NL + spread_NL)
+    return log_odds_NL

@@ -1,0 +1,67 @@
+"""Opens an onnxruntime session on the execution provider that really loads.
+
+onnxruntime lists providers that were compiled in, not ones that work: asked for CUDA on a machine without it, it
+prints an error and runs on the CPU. So the driver is asked first, and the session is asked afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+
+
+def open_session(graph_file: Path, device: str | None) -> onnxruntime.InferenceSession:
+    """A session on ``cpu``, ``cuda`` or ``cuda:N``; with None on CUDA where it works, else on the CPU.
+
+    Raises:
+        ConfigError: The device is unknown or cannot be used, or the file is no valid ONNX model.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", extra="onnx") from error
+
+    cuda_device = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
+    if device != "cpu" and cuda_device is None:
+        raise ConfigError(f"unknown device {device!r} for an ONNX classifier", hint="cpu, cuda or cuda:N")
+    index = int(cuda_device[1] or 0) if cuda_device else 0
+    usable = device != "cpu" and _CUDA in onnxruntime.get_available_providers() and index < cuda_device_count()
+    providers: list[Any] = [_CPU]
+    if usable:
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+        providers.insert(0, (_CUDA, {"device_id": index}))
+    try:
+        session = onnxruntime.InferenceSession(graph_file, providers=providers)
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise ConfigError(f"onnxruntime cannot load it: {error}", file=str(graph_file)) from error
+    if device is not None and device != "cpu" and session.get_providers()[0] != _CUDA:
+        raise ConfigError(
+            f"the device {device!r} cannot be used by onnxruntime here",
+            hint="it needs onnxruntime-gpu, an NVIDIA driver, CUDA and cuDNN; leave device out to use what works",
+        )
+    return session
+
+
+@cache
+def cuda_device_count() -> int:
+    """How many CUDA devices the NVIDIA driver offers; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return 0 if failed else count.value
