@@ -1,0 +1,159 @@
+"""What a composition of rewards says of a batch: totals, and every number that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rlaif_sdk.composer.arrays import Array, Mask
+from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.rewards import ScoreLike
+from rlaif_sdk.types import RewardBatch, Score
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer.explain import Explanation
+
+Status = Literal["scored", "abstained", "failed", "default", "masked"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RewardColumn:
+    """One reward's part in a composition of B rows.
+
+    Attributes:
+        name: Its name in the composition.
+        weight: Its weight.
+        raw: (B,) what it said, in its own units; NaN where it abstained or failed.
+        normalized: (B,) the value that was weighed, higher being better; NaN where it took no part.
+        weighted: (B,) its share of the total; NaN where it took no part.
+        failures: Why, for each row that failed.
+        masked: (B,) True where its score was left out because it failed on another row of the group.
+        defaulted: (B,) True where it failed and its stated default stands in.
+        seconds: How long it took.
+        entries: The B entries as the reward gave them; empty when it failed altogether.
+    """
+
+    name: str
+    weight: float
+    raw: Array
+    normalized: Array
+    weighted: Array
+    failures: Mapping[int, str]
+    masked: Mask
+    defaulted: Mask
+    seconds: float
+    entries: Sequence[ScoreLike] = ()
+
+    def status(self, row: int) -> Status:
+        """What happened on a row."""
+        if row in self.failures:
+            return "default" if self.defaulted[row] else "failed"
+        if self.masked[row]:
+            return "masked"
+        return "abstained" if np.isnan(self.raw[row]) else "scored"
+
+    def score(self, row: int) -> Score | None:
+        """The `Score` object that the reward gave for a row, if it gave one."""
+        entry = self.entries[row] if self.entries else None
+        return entry if isinstance(entry, Score) else None
+
+    def reason(self, row: int) -> str | None:
+        """Why, in the reward's words; the failure, where it failed."""
+        if row in self.failures:
+            return self.failures[row]
+        score = self.score(row)
+        return score.reason if score else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Composition:
+    """The composed reward of B rows.
+
+    Attributes:
+        batch: What was scored.
+        totals: (B,) the composed reward; NaN where the row is unscored.
+        rewards: Each reward's part, by name.
+        gates: The gates that were applied, each with the (B,) mask of the rows that did not pass.
+        before_gates: (B,) the totals before any gate.
+        dropped: (B,) True where a reward's failure policy dropped the row.
+    """
+
+    batch: RewardBatch
+    totals: Array
+    rewards: Mapping[str, RewardColumn]
+    gates: Sequence[tuple[Gate, Mask]]
+    before_gates: Array
+    dropped: Mask
+
+    def __len__(self) -> int:
+        return len(self.totals)
+
+    def to_list(self) -> list[float | None]:
+        """The totals as TRL takes them: None where a row is unscored."""
+        return [None if np.isnan(total) else float(total) for total in self.totals]
+
+    def explain(self, row: int) -> Explanation:
+        """How a row's total came about; `print` shows it as a waterfall.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        from rlaif_sdk.composer.explain import explain  # noqa: PLC0415 - explain needs Composition
+
+        return explain(self, row)
+
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers for a training log: of the total and of each reward, with failures counted apart."""
+        numbers = {
+            "reward/total/mean": _mean(self.totals),
+            "reward/total/std": _std(self.totals),
+            "reward/total/unscored": float(np.isnan(self.totals).mean()) if len(self) else 0.0,
+        }
+        for name, column in self.rewards.items():
+            numbers |= {
+                f"reward/{name}/raw_mean": _mean(column.raw),
+                f"reward/{name}/raw_std": _std(column.raw),
+                f"reward/{name}/weighted_mean": _mean(column.weighted),
+                f"reward/{name}/weight": column.weight,
+                f"reward/{name}/failed": float(len(column.failures)),
+                f"reward/{name}/abstained": float(np.isnan(column.raw).sum() - len(column.failures)),
+                f"reward/{name}/seconds": column.seconds,
+            }
+        for gate, closed in self.gates:
+            numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
+        return numbers
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """One JSON-ready mapping a row: the total, and each reward's values, status and reason."""
+        for row in range(len(self)):
+            yield {
+                "total": _number(self.totals[row]),
+                "rewards": {
+                    name: {
+                        "raw": _number(column.raw[row]),
+                        "normalized": _number(column.normalized[row]),
+                        "weighted": _number(column.weighted[row]),
+                        "status": column.status(row),
+                        "reason": column.reason(row),
+                    }
+                    for name, column in self.rewards.items()
+                },
+                "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
+            }
+
+
+def _number(value: np.float64) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _mean(values: Array) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def _std(values: Array) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.std()) if present.size else float("nan")

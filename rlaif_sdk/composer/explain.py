@@ -1,0 +1,141 @@
+"""The waterfall: how one row's total came about, step by step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlaif_sdk.composer.composition import Composition, RewardColumn, Status
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_BAR = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One reward's step in the waterfall. NaN means that the reward took no part.
+
+    Attributes:
+        reward: The reward's name.
+        raw: What it said.
+        normalized: The value that was weighed.
+        weight: Its weight as configured.
+        weighted: What it adds to the total.
+        running: The sum so far.
+        status: Scored, abstained, failed, default or masked.
+        reason: Why, in words.
+    """
+
+    reward: str
+    raw: float
+    normalized: float
+    weight: float
+    weighted: float
+    running: float
+    status: Status
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a row's total came about.
+
+    Attributes:
+        row: The row.
+        steps: The rewards, in the order of the config.
+        gates: What each gate did, in words.
+        total: The row's total, NaN when it is unscored.
+        note: Why the row is unscored, or empty.
+    """
+
+    row: int
+    steps: tuple[Step, ...]
+    gates: tuple[str, ...]
+    total: float
+    note: str = ""
+
+    def __str__(self) -> str:
+        width = max((len(step.reward) for step in self.steps), default=0)
+        scale = max((abs(step.weighted) for step in self.steps if not math.isnan(step.weighted)), default=0.0) or 1.0
+        lines = [f"row {self.row}"]
+        for step in self.steps:
+            reason = f"  {step.reason}" if step.reason else ""
+            if math.isnan(step.weighted):
+                lines.append(f"  {step.reward:<{width}}  {step.status}{reason}")
+                continue
+            bar = ("+" if step.weighted >= 0 else "-") * max(1, round(_BAR * abs(step.weighted) / scale))
+            lines.append(
+                f"  {step.reward:<{width}}  raw {_show(step.raw, step.status)}  normalised {step.normalized:8.4f}"
+                f"  weight {step.weight:6.3g}  adds {step.weighted:+8.4f}  = {step.running:8.4f}  "
+                f"{bar if step.weighted else '':<{_BAR}}{reason}".rstrip()
+            )
+        lines += [f"  gate {gate}" for gate in self.gates]
+        total = "unscored" if math.isnan(self.total) else f"{self.total:.4f}"
+        lines.append(f"  total {total}" + (f"  ({self.note})" if self.note else ""))
+        return "\n".join(lines)
+
+    def __rich__(self) -> Table:
+        from rich.table import Table  # noqa: PLC0415 - only where something is shown
+
+        table = Table(title=f"row {self.row}", caption="; ".join((*self.gates, self.note)).strip("; ") or None)
+        for heading in ("reward", "raw", "normalised", "weight", "adds", "running", "why"):
+            table.add_column(heading, justify="left" if heading in {"reward", "why"} else "right")
+        for step in self.steps:
+            why = step.reason or ("" if step.status == "scored" else step.status)
+            if math.isnan(step.weighted):
+                table.add_row(step.reward, step.status, "", f"{step.weight:g}", "", "", why)
+            else:
+                numbers = (f"{step.normalized:.4f}", f"{step.weight:g}", f"{step.weighted:+.4f}", f"{step.running:.4f}")
+                table.add_row(step.reward, _show(step.raw, step.status).strip(), *numbers, why)
+        table.add_section()
+        table.add_row("total", *[""] * 4, "unscored" if math.isnan(self.total) else f"{self.total:.4f}", "")
+        return table
+
+
+def explain(composition: Composition, row: int) -> Explanation:
+    """Lay out one row of a composition. See `Composition.explain`."""
+    if not -len(composition) <= row < len(composition):
+        raise IndexError(f"row {row} of a composition of {len(composition)} rows")
+    row %= len(composition)
+    running = 0.0
+    steps = []
+    for column in composition.rewards.values():
+        weighted = float(column.weighted[row])
+        running += 0.0 if math.isnan(weighted) else weighted
+        steps.append(_step(column, row, weighted, running))
+    gates = []
+    for gate, closed in composition.gates:
+        raw = composition.rewards[gate.reward].raw[row]
+        verdict = f"does not pass: at most {gate.floor:g}" if closed[row] else "passes"
+        gates.append(f"{gate}: no score" if math.isnan(raw) else f"{gate}: {raw:.4g} {verdict}")
+    total = float(composition.totals[row])
+    return Explanation(row, tuple(steps), tuple(gates), total, _note(composition, row) if math.isnan(total) else "")
+
+
+def _step(column: RewardColumn, row: int, weighted: float, running: float) -> Step:
+    return Step(
+        reward=column.name,
+        raw=float(column.raw[row]),
+        normalized=float(column.normalized[row]),
+        weight=column.weight,
+        weighted=weighted,
+        running=running,
+        status=column.status(row),
+        reason=column.reason(row),
+    )
+
+
+def _note(composition: Composition, row: int) -> str:
+    if composition.dropped[row]:
+        failed = [name for name, column in composition.rewards.items() if row in column.failures]
+        return f"dropped: {', '.join(failed)} failed"
+    if math.isnan(composition.before_gates[row]):
+        return "no reward with a weight has a score"
+    return "a gate's reward has no score"
+
+
+def _show(raw: float, status: Status) -> str:
+    return f"{'default':>9}" if status == "default" else f"{raw:9.4f}"

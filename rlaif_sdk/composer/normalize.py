@@ -1,0 +1,185 @@
+"""Normalizers: what makes rewards of different scales comparable before they are weighted.
+
+Missing values are NaN and stay NaN. A normalizer with memory is updated by training batches alone.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from rlaif_sdk.composer.arrays import Array, Labels
+from rlaif_sdk.exceptions import ConfigError, StateError
+from rlaif_sdk.rewards import Params
+
+
+class Normalizer(ABC):
+    """Maps the scores of one reward to a common scale.
+
+    Attributes:
+        range: The reward's declared range, higher being better; set before the first batch. None is unbounded.
+    """
+
+    range: tuple[float, float] | None = None
+
+    def bind(self, value_range: tuple[float, float] | None) -> None:
+        """Learn the reward's declared range.
+
+        Raises:
+            ConfigError: This normalizer cannot work with it.
+        """
+        self.range = value_range
+
+    def update(self, values_B: Array, group_B: Labels | None) -> None:
+        """Take the scores of a training batch into running statistics, if this normalizer has any."""
+
+    @abstractmethod
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        """The (B,) values on the common scale; NaN stays NaN.
+
+        Args:
+            values_B: The scores, higher being better, NaN where missing.
+            group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a checkpoint, as JSON values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            StateError: The state is not of this normalizer.
+        """
+        if state:
+            raise StateError(f"{type(self).__name__} has no state, and {sorted(state)} was saved")
+
+
+class Identity(Normalizer):
+    """``none``: the score as it is."""
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        return values_B
+
+
+class MinMax(Normalizer):
+    """``minmax``: the declared range mapped linearly to [0, 1]."""
+
+    def bind(self, value_range: tuple[float, float] | None) -> None:
+        if value_range is None or not all(map(math.isfinite, value_range)) or value_range[0] == value_range[1]:
+            raise ConfigError(
+                f"normalize: minmax needs a finite declared range, and this reward's is {value_range}",
+                hint="use zscore, group_zscore or rank",
+            )
+        super().bind(value_range)
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        assert self.range is not None
+        low, high = self.range
+        return (values_B - low) / (high - low)
+
+
+class ZScoreParams(Params):
+    """Parameters of `ZScore`."""
+
+    clip: float | None = Field(default=10.0, gt=0)
+    """Largest absolute value that comes out; null for none."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the standard deviation."""
+
+
+class ZScore(Normalizer):
+    """``zscore``: running mean and standard deviation over all training batches so far, this one included.
+
+    Merges batches with the parallel algorithm of Chan, Golub and LeVeque (1979), so that the result does not depend
+    on how rows were cut into batches.
+    """
+
+    def __init__(self, params: ZScoreParams | None = None) -> None:
+        params = params or ZScoreParams()
+        self.clip = params.clip
+        self.epsilon = params.epsilon
+        self.count = 0
+        self.mean = 0.0
+        self.m2 = 0.0
+
+    def update(self, values_B: Array, group_B: Labels | None) -> None:
+        values = values_B[~np.isnan(values_B)]
+        if not values.size:
+            return
+        mean = float(values.mean())
+        m2 = float(((values - mean) ** 2).sum())
+        count = self.count + values.size
+        delta = mean - self.mean
+        self.mean += delta * values.size / count
+        self.m2 += m2 + delta**2 * self.count * values.size / count
+        self.count = count
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        if not self.count:
+            return values_B - values_B
+        std = math.sqrt(self.m2 / self.count)
+        return _clipped((values_B - self.mean) / (std + self.epsilon), self.clip)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean, "m2": self.m2}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.keys() != {"count", "mean", "m2"}:
+            raise StateError(f"a zscore's state has count, mean and m2; saved was {sorted(state)}")
+        self.count, self.mean, self.m2 = int(state["count"]), float(state["mean"]), float(state["m2"])
+
+
+class GroupZScore(Normalizer):
+    """``group_zscore``: mean and standard deviation of the completions to the same prompt, as GRPO does.
+
+    Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
+    """
+
+    def __init__(self, params: ZScoreParams | None = None) -> None:
+        params = params or ZScoreParams()
+        self.clip = params.clip
+        self.epsilon = params.epsilon
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        labels_B = np.zeros(len(values_B), dtype=np.intp) if group_B is None else group_B
+        groups = int(labels_B.max(initial=-1)) + 1
+        present_B = ~np.isnan(values_B)
+        zeroed_B = np.where(present_B, values_B, 0.0)
+        count_G = np.maximum(np.bincount(labels_B, weights=present_B, minlength=groups), 1)
+        mean_G = np.bincount(labels_B, weights=zeroed_B, minlength=groups) / count_G
+        centred_B = values_B - mean_G[labels_B]
+        squared_B = np.where(present_B, centred_B, 0.0) ** 2
+        std_G = np.sqrt(np.bincount(labels_B, weights=squared_B, minlength=groups) / count_G)
+        return _clipped(centred_B / (std_G[labels_B] + self.epsilon), self.clip)
+
+
+class Rank(Normalizer):
+    """``rank``: the mid-rank within the group (or the batch) mapped to [-1, 1]; a lone score gives 0.
+
+    Only the order of the scores counts, so no outlier can dominate.
+    """
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        labels_B = np.zeros(len(values_B), dtype=np.intp) if group_B is None else group_B
+        out_B = np.full(len(values_B), np.nan)
+        rows = np.flatnonzero(~np.isnan(values_B))
+        rows = rows[np.lexsort((values_B[rows], labels_B[rows]))]
+        labels, values = labels_B[rows], values_B[rows]
+        first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]][: len(rows)])
+        size = np.diff(np.r_[first, len(rows)])
+        position = np.arange(len(rows)) - np.repeat(first, size)
+        tie = np.cumsum(np.r_[True, (labels[1:] != labels[:-1]) | (values[1:] != values[:-1])][: len(rows)]) - 1
+        midrank = np.bincount(tie, weights=position)[tie] / np.bincount(tie)[tie] if len(rows) else position
+        spread = np.repeat(np.maximum(size - 1, 1), size)
+        out_B[rows] = np.where(np.repeat(size, size) > 1, 2 * midrank / spread - 1, 0.0)
+        return out_B
+
+
+def _clipped(values_B: Array, limit: float | None) -> Array:
+    return values_B if limit is None else np.clip(values_B, -limit, limit)

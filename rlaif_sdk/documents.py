@@ -1,0 +1,213 @@
+"""YAML and JSON files read with the line of every key, and validated so that each refusal names file and line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rlaif_sdk.exceptions import ConfigError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Plain data, and where each part of it stands.
+
+    Attributes:
+        data: Mappings, lists and scalars.
+        file: The path it was read from, or None for data made in Python.
+        lines: The 1-based line of each location, such as ``("rewards", "toxicity", "weight")``.
+    """
+
+    data: Any
+    file: str | None = None
+    lines: Mapping[Location, int] = field(default_factory=dict)
+
+    def line(self, location: Location) -> int | None:
+        """The line of a location, or of the nearest enclosing one."""
+        for end in range(len(location), -1, -1):
+            if location[:end] in self.lines:
+                return self.lines[location[:end]]
+        return None
+
+    def error(self, message: str, location: Location = (), hint: str | None = None) -> ConfigError:
+        """A `ConfigError` that points at a location of this document."""
+        key = ".".join(map(str, location)) or None
+        return ConfigError(message, file=self.file, line=self.line(location), key=key, hint=hint)
+
+    def at(self, *location: str | int) -> Document:
+        """The part of the document at a location, which must exist."""
+        data = self.data
+        for part in location:
+            data = data[part]
+        size = len(location)
+        lines = {where[size:]: line for where, line in self.lines.items() if where[:size] == location}
+        return Document(data, self.file, lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but ``1e-5`` is a number (as in YAML 1.2) and duplicate keys are refused."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def load_document(path: str | Path) -> Document:
+    """Read a YAML or JSON file (by its suffix: ``.json`` is JSON, anything else YAML).
+
+    Raises:
+        ConfigError: The file is missing, no valid YAML or JSON, or has a duplicate key.
+    """
+    file = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", file=file) from error
+    return parse_document(text, file=file, is_json=Path(path).suffix == ".json")
+
+
+def parse_document(text: str, *, file: str | None = None, is_json: bool = False) -> Document:
+    """Read YAML or JSON text. See `load_document`."""
+    if is_json:
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"no valid JSON: {error.msg}", file=file, line=error.lineno) from error
+        text = text.replace("\t", " ")
+    lines: dict[Location, int] = {}
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            raise ConfigError("is empty", file=file)
+        _record(root, (), lines, file)
+        data = loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else None
+        raise ConfigError(f"no valid YAML: {error.problem}", file=file, line=line) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"no valid YAML: {error or type(error).__name__}", file=file) from error
+    finally:
+        loader.dispose()
+    return Document(data, file, lines)
+
+
+def _record(node: yaml.Node, location: Location, lines: dict[Location, int], file: str | None) -> None:
+    lines.setdefault(location, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[Any, int] = {}
+        for key_node, value_node in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError("a key must be plain text", file=file, line=line)
+            if key in seen:
+                raise ConfigError(f"the key {key!r} stands twice, first on line {seen[key]}", file=file, line=line)
+            if key_node.tag == "tag:yaml.org,2002:bool":
+                raise ConfigError(f"YAML reads the key {key} as a truth value", file=file, line=line, hint="quote it")
+            seen[key] = line
+            lines[(*location, key)] = line
+            _record(value_node, (*location, key), lines, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _record(item, (*location, index), lines, file)
+
+
+def validate(model: type[ModelT], document: Document, *, at: Location = ()) -> ModelT:
+    """The pydantic model of a document.
+
+    Args:
+        model: What the data must fit.
+        document: The data; `at` is where in its file it stands.
+        at: Prefix for the keys in messages.
+
+    Raises:
+        ConfigError: The data does not fit; the message lists every problem, with file and line.
+    """
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        raise from_validation_error(error, model, document, at=at) from error
+
+
+def from_validation_error(
+    error: ValidationError, model: type[BaseModel], document: Document, *, at: Location = ()
+) -> ConfigError:
+    """A `ConfigError` with the place of the first problem, listing all of them."""
+    problems = []
+    for item in error.errors(include_url=False):
+        location = _real_location((*at, *item["loc"]), document)
+        message, hint = _wording(dict(item), model)
+        problems.append(document.error(message, location, hint))
+    first = problems[0]
+    more = "".join(f"\n  {problem}" for problem in problems[1:])
+    return ConfigError(first.message + more, file=first.file, line=first.line, key=first.key, hint=first.hint)
+
+
+def _real_location(location: Location, document: Document) -> Location:
+    """Drop the parts that pydantic adds for unions and discriminators, which stand nowhere in the file."""
+    real: Location = ()
+    data = document.data
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        inside = (isinstance(data, Mapping) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        )
+        if inside:
+            data = data[part]
+            real = (*real, part)
+        elif last and isinstance(data, Mapping) and isinstance(part, str) and "[" not in part:
+            real = (*real, part)
+    return real
+
+
+def _wording(item: dict[str, Any], model: type[BaseModel]) -> tuple[str, str | None]:
+    kind, found = item["type"], item.get("input")
+    if kind == "extra_forbidden":
+        fields = _fields_at(model, item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(fields)}" if fields else None
+        return "unknown key", hint
+    if kind == "missing":
+        return "is missing", None
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    hint = None
+    if isinstance(found, bool) and kind in {"string_type", "float_type", "int_type"}:
+        hint = "YAML reads yes, no, on and off as truth values: quote it" if kind == "string_type" else None
+    if kind != "value_error":
+        message += f", found {found!r}" if len(repr(found)) <= 80 else ""  # noqa: PLR2004 - one line of text
+    return message, hint
+
+
+def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+    annotation: Any = model
+    for part in location:
+        models = _models_in(annotation)
+        fields = [m.model_fields[part] for m in models if isinstance(part, str) and part in m.model_fields]
+        annotation = fields[0].annotation if fields else annotation
+    return sorted({name for m in _models_in(annotation) for name in m.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]

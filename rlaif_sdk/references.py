@@ -1,0 +1,67 @@
+"""Rewards named without packaging: ``package.module:attribute`` and ``./file.py:attribute``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlaif_sdk.exceptions import ConfigError
+
+
+def is_reference(name: str) -> bool:
+    """Whether a name is a reference rather than the name of a plugin's reward."""
+    return ":" in name or name.endswith(".py")
+
+
+def load_reference(reference: str, folder: Path) -> Any:
+    """The object that a reference names.
+
+    Args:
+        reference: ``package.module:attribute``, or ``path/to/file.py:attribute``.
+        folder: What a relative path is relative to.
+
+    Raises:
+        ConfigError: There is no such module, file or attribute, or importing it fails.
+    """
+    module_name, _, attribute = reference.rpartition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"{reference!r} names no attribute", hint="write file.py:function or package.module:function")
+    try:
+        is_file = module_name.endswith(".py")
+        module = _module_from_file(folder / module_name) if is_file else importlib.import_module(module_name)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{module_name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    value: Any = module
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            public = ", ".join(name for name in vars(module) if not name.startswith("_"))
+            raise ConfigError(f"{module_name!r} has no attribute {attribute!r}", hint=f"it has: {public}")
+        value = getattr(value, part)
+    return value
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    path = path.resolve()
+    if not path.is_file():
+        raise ConfigError(f"there is no file {str(path)!r}")
+    name = f"rlaif_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
