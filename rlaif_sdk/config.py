@@ -16,9 +16,11 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def _named(key: str) -> BeforeValidator:
-    """Let ``normalize: zscore`` stand for ``normalize: {kind: zscore}``."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+def _named(key: str, model: type[BaseModel]) -> BeforeValidator:
+    """Let ``normalize: zscore`` stand for ``normalize: {kind: zscore}``, in the JSON schema too."""
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=str | model
+    )
 
 
 class ExtensionConfig(BaseModel):
@@ -64,9 +66,9 @@ class RewardConfig(ConfigModel):
     """How much it matters. 0 only records it."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Its parameters: `rlaif rewards show NAME` lists them."""
-    normalize: Annotated[ExtensionConfig, _named("kind")] = ExtensionConfig(kind="none")
+    normalize: Annotated[ExtensionConfig, _named("kind", ExtensionConfig)] = ExtensionConfig(kind="none")
     """``none``, ``minmax``, ``zscore``, ``group_zscore``, ``rank``, or another by name, with parameters."""
-    on_failure: Annotated[FailureConfig, _named("policy")] = FailureConfig()
+    on_failure: Annotated[FailureConfig, _named("policy", FailureConfig)] = FailureConfig()
     """What happens when it fails."""
     timeout: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = 300.0
     """Seconds that one call may take; null for no limit."""
@@ -106,7 +108,7 @@ class CompositionConfig(ConfigModel):
     """The rewards by name."""
     gates: tuple[GateConfig, ...] = ()
     """Conditions over the whole sum."""
-    aggregate: Annotated[ExtensionConfig, _named("kind")] = ExtensionConfig(kind="weighted_sum")
+    aggregate: Annotated[ExtensionConfig, _named("kind", ExtensionConfig)] = ExtensionConfig(kind="weighted_sum")
     """How the weighted rewards become one number."""
 
     @model_validator(mode="after")

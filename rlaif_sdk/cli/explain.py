@@ -1,0 +1,52 @@
+"""``rlaif explain``: why one completion's reward is what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlaif_sdk.cli.score import CompletionOption, ConfigOption, GroupOption, PromptOption
+
+
+def explain(
+    config: ConfigOption,
+    file: Annotated[Path | None, typer.Argument(help="A .jsonl or .parquet file; without it give the texts.")] = None,
+    row: Annotated[int, typer.Option(min=1, help="The row of FILE, from 1.")] = 1,
+    prompt: Annotated[str | None, typer.Option(help="A prompt, instead of FILE.")] = None,
+    completion: Annotated[str | None, typer.Option(help="Its completion.")] = None,
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    group_column: GroupOption = None,
+) -> None:
+    """Show how a completion's reward comes about, step by step.
+
+    With a group column, the whole group of the row is scored, so that normalisation within the group is right.
+    """
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.exceptions import DataError
+    from rlaif_sdk.records import read_records
+    from rlaif_sdk.scoring import TableLayout, as_batch
+
+    layout = TableLayout(prompt_column, completion_column, group_column)
+    if file is None:
+        if prompt is None or completion is None:
+            raise typer.BadParameter("give a FILE, or both --prompt and --completion")
+        layout = TableLayout()
+        records, wanted, first_row = [{"prompt": prompt, "completion": completion}], 0, 1
+    else:
+        table = list(read_records(file))
+        if row > len(table):
+            raise DataError(f"has {len(table)} rows; row {row} is wanted", file=str(file))
+        label = table[row - 1].get(group_column) if group_column else None
+        members = [index for index, record in enumerate(table) if group_column and record.get(group_column) == label]
+        members = members or [row - 1]
+        records, wanted, first_row = [table[index] for index in members], members.index(row - 1), row
+    with Composer.from_config(config) as composer:
+        composition = composer.compose(as_batch(records, layout, first_row=first_row))
+    Console().print(replace(composition.explain(wanted), row=row))

@@ -1,0 +1,82 @@
+"""The ``rlaif`` program: its commands, and how errors and warnings look."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated, TextIO
+
+import typer
+
+from rlaif_sdk import __version__
+from rlaif_sdk.cli.doctor import doctor
+from rlaif_sdk.cli.explain import explain
+from rlaif_sdk.cli.init import init_app
+from rlaif_sdk.cli.quickstart import quickstart
+from rlaif_sdk.cli.rewards import rewards_app
+from rlaif_sdk.cli.schema import schema
+from rlaif_sdk.cli.score import score
+from rlaif_sdk.cli.train import train_app
+from rlaif_sdk.exceptions import RlaifError
+
+app = typer.Typer(
+    name="rlaif",
+    help="Compose reward plugins for RL from AI feedback, see why each reward is what it is, and train on them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(rewards_app, name="rewards")
+app.add_typer(train_app, name="train")
+app.add_typer(init_app, name="init")
+app.command()(score)
+app.command()(explain)
+app.command()(schema)
+app.command()(doctor)
+app.command()(quickstart)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a callback
+    if wanted:
+        typer.echo(f"rlaif_sdk {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001 - typer handles it in the callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run ``rlaif``; an `RlaifError` is printed without a traceback and exits with 2."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except RlaifError as error:
+        if os.environ.get("RLAIF_TRACEBACK"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        for note in getattr(error, "__notes__", ()):
+            sys.stderr.write(f"  {note}\n")
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _show_warning(  # noqa: PLR0913 - the signature of warnings.showwarning
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    del filename, lineno, line
+    prefix = "warning" if issubclass(category, UserWarning) else category.__name__
+    (file or sys.stderr).write(f"{prefix}: {message}\n")

@@ -1,0 +1,90 @@
+"""``rlaif rewards``: what is installed, and how each reward is configured."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif_sdk.rewards import RewardSpec
+
+rewards_app = typer.Typer(help="List the installed rewards and show how each is configured.", no_args_is_help=True)
+
+
+@rewards_app.command("list")
+def list_rewards(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the installed rewards. Plugins that are installed but broken are named, with the cause."""
+    from rlaif_sdk.plugins import Registry
+
+    registry = Registry.default()
+    rows = [(spec, registry.source("rlaif_rewards", name)) for name, spec in registry.rewards.items()]
+    if as_json:
+        listed = [
+            {"name": spec.name, "description": spec.description, "range": spec.range, "plugin": source.distribution}
+            for spec, source in rows
+        ]
+        broken = [{"plugin": str(item.source), "error": str(item.error)} for item in registry.broken]
+        typer.echo(json.dumps({"rewards": listed, "broken": broken}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("reward", "range", "description", "plugin"):
+        table.add_column(heading)
+    for spec, source in rows:
+        table.add_row(spec.name, _range(spec), spec.description, source.distribution or source.plugin)
+    Console().print(table if rows else "no reward is installed")
+    for name, sources in registry.conflicts.items():
+        typer.echo(f"warning: {name!r} is offered by {' and '.join(map(str, sources))}; neither is used", err=True)
+
+
+@rewards_app.command("show")
+def show_reward(name: Annotated[str, typer.Argument(help="The reward's name, as `rlaif rewards list` prints it.")]) -> None:
+    """Show a reward's parameters, range, columns and an example config."""
+    import yaml
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlaif_sdk.plugins import Registry
+
+    registry = Registry.default()
+    spec = registry.reward(name)
+    source = registry.source("rlaif_rewards", name)
+    console = Console()
+    console.print(f"[bold]{spec.name}[/bold]  {spec.description}")
+    console.print(f"plugin   {source.distribution or source.plugin}", highlight=False)
+    console.print(f"range    {_range(spec)}", highlight=False, markup=False)
+    console.print(f"better   {'higher' if spec.higher_is_better else 'lower'}")
+    console.print(f"columns  {', '.join(spec.columns) or 'none required'}")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("parameter", "type", "default", "meaning"):
+        table.add_column(heading)
+    schema = spec.params.model_json_schema()
+    for field_name, info in spec.params.model_fields.items():
+        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+        meaning = " ".join((info.description or "").split())
+        table.add_row(field_name, _type(schema["properties"][field_name]), default, meaning)
+    console.print()
+    console.print(table if spec.params.model_fields else "no parameters")
+    entry: dict[str, Any] = dict(spec.example) or {"weight": 1.0}
+    console.print("\nexample")
+    console.print(yaml.safe_dump({"rewards": {name: entry}}, sort_keys=False).rstrip(), highlight=False, markup=False)
+
+
+def _range(spec: RewardSpec) -> str:
+    return "unbounded or set by parameters" if spec.range is None else f"[{spec.range[0]:g}, {spec.range[1]:g}]"
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(map(repr, schema["enum"]))
+    if "const" in schema:
+        return repr(schema["const"])
+    if "anyOf" in schema:
+        return " | ".join(_type(option) for option in schema["anyOf"])
+    return str(schema.get("type", "any"))

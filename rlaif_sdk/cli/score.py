@@ -1,0 +1,90 @@
+"""``rlaif score``: a table of completions in, the same table with composed rewards out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif_sdk.scoring import Summary
+
+FileArgument = Annotated[Path, typer.Argument(help="A .jsonl or .parquet file with a prompt and a completion a row.")]
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.")]
+PromptOption = Annotated[str, typer.Option(help="The column of prompts.")]
+CompletionOption = Annotated[str, typer.Option(help="The column of completions.")]
+GroupOption = Annotated[str | None, typer.Option(help="The column that groups completions to the same prompt.")]
+
+
+def score(
+    file: FileArgument,
+    config: ConfigOption,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; default: FILE with .scored before its suffix.")
+    ] = None,
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    group_column: GroupOption = None,
+    reward_column: Annotated[str, typer.Option(help="The column to write; no row may have it already.")] = "reward",
+    chunk: Annotated[int, typer.Option(min=1, help="About how many rows are scored at once.")] = 1024,
+    state: Annotated[
+        Path | None, typer.Option(help="A composer's saved state (JSON); its running statistics are then frozen.")
+    ] = None,
+) -> None:
+    """Score a table of completions.
+
+    Each row gets a column with the total and each reward's raw, normalised and weighted value, status and
+    reason. A row without a total has null there, and is counted as unscored.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.exceptions import DataError
+    from rlaif_sdk.records import count_records, read_records, write_records
+    from rlaif_sdk.scoring import Summary, TableLayout, score_records
+
+    layout = TableLayout(prompt_column, completion_column, group_column)
+    output = output or file.with_name(f"{file.stem}.scored{file.suffix}")
+    if output.resolve() == file.resolve():
+        raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
+    summary = Summary()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Composer.from_config(config) as composer, Progress(*columns, transient=True) as progress:
+        if state is not None:
+            composer.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
+        task = progress.add_task("scoring", total=count_records(file))
+        with write_records(output) as writer:
+            for rows, composition in score_records(
+                composer, read_records(file), layout, chunk=chunk, training=state is None
+            ):
+                for row, reward in zip(rows, composition.records(), strict=True):
+                    if reward_column in row:
+                        problem = f"already has a column {reward_column!r}"
+                        raise DataError(problem, file=str(file), hint="choose another --reward-column")
+                    writer.write({**row, reward_column: reward})
+                summary.add(composition)
+                progress.advance(task, len(rows))
+    print_summary(summary)
+    typer.echo(f"wrote {output}")
+
+
+def print_summary(summary: Summary) -> None:
+    """Print a table of every reward and the total."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("reward")
+    for heading in ("scored", "failed", "mean", "std", "min", "max", "seconds"):
+        table.add_column(heading, justify="right")
+    for name, moments in summary.columns.items():
+        numbers = [f"{value:.4g}" for value in (moments.mean, moments.std, moments.low, moments.high)]
+        shown = numbers if moments.count else ["-"] * 4
+        is_total = name == "total"
+        failed = str(summary.unscored) if is_total else str(moments.failed)
+        table.add_row(name, str(moments.count), failed, *shown, "" if is_total else f"{moments.seconds:.2f}")
+    Console().print(table)
+    if summary.unscored:
+        typer.echo(f"{summary.unscored} of {summary.rows} rows are unscored; each row's status says why", err=True)

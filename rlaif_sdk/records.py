@@ -1,0 +1,167 @@
+"""JSONL and Parquet tables, read in chunks and written row by row; a bad row is named by file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rlaif_sdk.exceptions import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+Record = dict[str, Any]
+
+
+def read_records(path: str | Path) -> Iterator[Record]:
+    """The rows of a ``.jsonl`` or ``.parquet`` file, one at a time.
+
+    Raises:
+        DataError: The file is missing, of another kind, or a row is no JSON object; names the line.
+        MissingExtraError: It is Parquet and pyarrow is not installed.
+    """
+    path = _existing(path)
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path)
+    elif path.suffix in {".jsonl", ".ndjson", ".json"}:
+        yield from _read_jsonl(path)
+    else:
+        raise DataError(f"files with the suffix {path.suffix!r} are not read", file=str(path), hint="use .jsonl or .parquet")
+
+
+def count_records(path: str | Path) -> int:
+    """How many rows a file has, without parsing them.
+
+    Raises:
+        DataError: The file is missing.
+    """
+    path = _existing(path)
+    if path.suffix == ".parquet":
+        return int(_parquet().read_metadata(path).num_rows)
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise DataError("there is no such file", file=str(path))
+    return path
+
+
+def _read_jsonl(path: Path) -> Iterator[Record]:
+    with path.open(encoding="utf-8") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _parse(line, path, number)
+        except UnicodeDecodeError as error:
+            raise DataError(f"is not UTF-8: {error}", file=str(path)) from error
+
+
+def _parse(line: str, path: Path, number: int) -> Record:
+    try:
+        record = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"no valid JSON: {error}", file=str(path), row=number, hint="one JSON object a line") from error
+    if not isinstance(record, dict):
+        kind = type(record).__name__
+        raise DataError(f"a {kind} where a JSON object is wanted", file=str(path), row=number)
+    return record
+
+
+def _read_parquet(path: Path) -> Iterator[Record]:
+    parquet = _parquet()
+    import pyarrow  # noqa: PLC0415 - an optional dependency
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"no valid Parquet: {error}", file=str(path)) from error
+
+
+def _parquet() -> ModuleType:
+    try:
+        import pyarrow.parquet as parquet  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise MissingExtraError("pyarrow, which reads and writes Parquet,", extra="parquet") from error
+    module: ModuleType = parquet
+    return module
+
+
+class Writer(Protocol):
+    """Takes rows."""
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one row."""
+
+    def close(self) -> None:
+        """Finish the file."""
+
+
+@contextmanager
+def write_records(path: str | Path) -> Iterator[Writer]:
+    """Write a ``.jsonl`` or ``.parquet`` file; it appears under its name only when every row is written.
+
+    Raises:
+        DataError: The suffix is neither.
+        MissingExtraError: It is Parquet and pyarrow is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in {".jsonl", ".ndjson", ".parquet"}:
+        raise DataError("the output's suffix is neither .jsonl nor .parquet", file=str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    writer: Writer = _ParquetWriter(partial) if path.suffix == ".parquet" else _JsonlWriter(partial)
+    try:
+        yield writer
+        writer.close()
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(path)
+
+
+class _JsonlWriter:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _ParquetWriter:
+    """Holds compact Arrow tables until the end, since only then every column's type is known."""
+
+    _CHUNK = 4096
+
+    def __init__(self, path: Path) -> None:
+        self._parquet = _parquet()
+        self._path = path
+        self._rows: list[Mapping[str, Any]] = []
+        self._tables: list[Any] = []
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._rows.append(record)
+        if len(self._rows) >= self._CHUNK:
+            self._pack()
+
+    def _pack(self) -> None:
+        import pyarrow  # noqa: PLC0415 - an optional dependency
+
+        self._tables.append(pyarrow.Table.from_pylist(self._rows))
+        self._rows = []
+
+    def close(self) -> None:
+        import pyarrow  # noqa: PLC0415 - an optional dependency
+
+        self._pack()
+        self._parquet.write_table(pyarrow.concat_tables(self._tables, promote_options="permissive"), self._path)

@@ -1,0 +1,46 @@
+"""The JSON schemas of the config files, with the parameters of every installed reward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from rlaif_sdk.config import CompositionConfig
+from rlaif_sdk.plugins import Registry
+
+
+def composition_schema(registry: Registry) -> dict[str, Any]:
+    """The JSON schema (2020-12) of a composition's config.
+
+    Where an entry under ``rewards`` has ``use: NAME``, or no ``use`` and the key NAME, its ``params`` are described by
+    that reward's own model.
+    """
+    return _with_params(CompositionConfig, registry)
+
+
+def run_schema(registry: Registry) -> dict[str, Any]:
+    """The JSON schema of a training run's config."""
+    from rlaif_sdk.training.config import PPORunConfig  # noqa: PLC0415 - the composer alone needs no training code
+
+    return _with_params(PPORunConfig, registry)
+
+
+def _with_params(model: type[BaseModel], registry: Registry) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    definitions = schema.setdefault("$defs", {})
+    reward = definitions["RewardConfig"]
+    named: dict[str, Any] = {}
+    for name, spec in registry.rewards.items():
+        params = spec.params.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+        definitions.update({f"{name}.{key}": value for key, value in params.pop("$defs", {}).items()})
+        definitions[f"{name}.params"] = params
+        refined = {"properties": {"params": {"$ref": f"#/$defs/{name}.params"}}}
+        uses_it = {"properties": {"use": {"const": name}}, "required": ["use"]}
+        reward.setdefault("allOf", []).append({"if": uses_it, "then": refined})
+        named[name] = {"if": {"not": {"required": ["use"]}}, "then": refined}
+    holder = definitions.get("CompositionConfig", schema)
+    rewards = holder["properties"]["rewards"]
+    rewards["properties"] = {name: {"allOf": [{"$ref": "#/$defs/RewardConfig"}, rule]} for name, rule in named.items()}
+    return schema

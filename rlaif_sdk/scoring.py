@@ -1,0 +1,159 @@
+"""Scores a table of completions with a composer, chunk by chunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlaif_sdk.composer import Composer, Composition
+from rlaif_sdk.exceptions import BatchError, DataError
+from rlaif_sdk.records import Record
+from rlaif_sdk.types import RewardBatch
+
+
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """Which columns of a table are what.
+
+    Attributes:
+        prompt: The column of prompts, text or messages.
+        completion: The column of completions, text or messages.
+        group: The column that is equal for completions to the same prompt; None takes no groups. Rows of a group
+            stand together in the table.
+    """
+
+    prompt: str = "prompt"
+    completion: str = "completion"
+    group: str | None = None
+
+
+def chunks(records: Iterable[Record], layout: TableLayout, *, rows: int) -> Iterator[list[Record]]:
+    """Chunks of about ``rows`` records; a group is never cut."""
+    chunk: list[Record] = []
+    for record in records:
+        same_group = bool(chunk) and layout.group is not None and chunk[-1].get(layout.group) == record.get(layout.group)
+        if len(chunk) >= rows and not same_group:
+            yield chunk
+            chunk = []
+        chunk.append(record)
+    if chunk:
+        yield chunk
+
+
+def as_batch(records: list[Record], layout: TableLayout, *, first_row: int = 1, training: bool = True) -> RewardBatch:
+    """A `RewardBatch` of table rows; columns other than prompt, completion and group are carried along.
+
+    Raises:
+        DataError: A row lacks its prompt or completion, or has one of a wrong type; names the row.
+    """
+    for offset, record in enumerate(records):
+        for column in (layout.prompt, layout.completion):
+            _check_text(record, column, first_row + offset)
+    names = {name: None for record in records for name in record}
+    carried = [name for name in names if name not in {layout.prompt, layout.completion, layout.group}]
+    try:
+        return RewardBatch(
+            prompts=[record[layout.prompt] for record in records],
+            completions=[record[layout.completion] for record in records],
+            columns={name: [record.get(name) for record in records] for name in carried},
+            group=None if layout.group is None else [_label(record.get(layout.group)) for record in records],
+            training=training,
+        )
+    except BatchError as error:
+        raise DataError(error.message, hint=error.hint) from error
+
+
+def _check_text(record: Record, column: str, row: int) -> None:
+    if column not in record:
+        found = ", ".join(record) or "none"
+        raise DataError(f"has no column {column!r}", row=row, hint=f"columns: {found}; name yours with an option")
+    value = record[column]
+    is_messages = isinstance(value, list) and all(isinstance(turn, dict) and "role" in turn for turn in value) and value
+    if not isinstance(value, str) and not is_messages:
+        raise DataError(f"{column!r} must be text or a list of messages with role and content", row=row)
+
+
+def _label(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+
+
+@dataclass
+class Summary:
+    """Counts and moments of what was scored, row by row.
+
+    Attributes:
+        rows: How many rows.
+        unscored: How many without a total.
+        columns: Moments by reward name, and of the total under ``total``.
+    """
+
+    rows: int = 0
+    unscored: int = 0
+    columns: dict[str, Moments] = field(default_factory=dict)
+
+    def add(self, composition: Composition) -> None:
+        """Take in a composition."""
+        self.rows += len(composition)
+        totals = composition.to_list()
+        self.unscored += totals.count(None)
+        for name, column in composition.rewards.items():
+            moments = self.columns.setdefault(name, Moments())
+            moments.failed += len(column.failures)
+            moments.seconds += column.seconds
+            moments.add(column.raw.tolist())
+        self.columns.setdefault("total", Moments()).add([math.nan if total is None else total for total in totals])
+
+
+@dataclass
+class Moments:
+    """Running count, mean, spread, minimum and maximum; NaN is left out."""
+
+    count: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+    failed: int = 0
+    seconds: float = 0.0
+
+    def add(self, values: Iterable[float]) -> None:
+        """Take in values (Welford 1962)."""
+        for value in values:
+            if math.isnan(value):
+                continue
+            self.count += 1
+            delta = value - self.mean
+            self.mean += delta / self.count
+            self.m2 += delta * (value - self.mean)
+            self.low, self.high = min(self.low, value), max(self.high, value)
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation, NaN without values."""
+        return math.sqrt(self.m2 / self.count) if self.count else math.nan
+
+
+def score_records(
+    composer: Composer, records: Iterable[Record], layout: TableLayout, *, chunk: int = 1024, training: bool = True
+) -> Iterator[tuple[list[Record], Composition]]:
+    """Score table rows in chunks.
+
+    Args:
+        composer: What scores.
+        records: Rows.
+        layout: Which columns are what.
+        chunk: About how many rows are composed at once; a group is never cut.
+        training: Whether running statistics are updated.
+
+    Yields:
+        The rows of a chunk and their composition, in order.
+
+    Raises:
+        DataError: A row is refused.
+    """
+    first_row = 1
+    for rows in chunks(records, layout, rows=chunk):
+        yield rows, composer.compose(as_batch(rows, layout, first_row=first_row, training=training))
+        first_row += len(rows)
