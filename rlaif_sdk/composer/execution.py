@@ -1,8 +1,8 @@
 """Runs all rewards of a composition at once, each within its own time limit.
 
-Each reward has one daemon thread, in which it is set up and called. What it returns may be awaitable: it is then
-awaited on one event loop shared by the process. A call that passes its limit is given up: a coroutine is cancelled; a
-thread cannot be, so the reward is failed at once until the old call returns.
+Each reward has one daemon thread, in which it is set up and called, one call after another. What it returns may be
+awaitable: it is then awaited on one event loop shared by the process. A call that passes its limit is given up: a
+coroutine is cancelled; a thread cannot be, so the reward is failed at once until the old call returns.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Call:
         self.setup_since: float | None = None
         self.score_since: float | None = None
         self.score_until: float | None = None
+        self.abandoned = False
         self._task: Future[Scores] | None = None
         self._started = time.monotonic()
 
@@ -99,13 +100,13 @@ class Call:
         """When this call is given up, on the monotonic clock."""
         if self.score_since is not None:
             return _after(self.score_since, self.runner.timeout)
+        if self.setup_since is None and (ahead := self.runner.busy_with(self)):
+            return ahead.deadline
         return _after(self.setup_since or self._started, self.runner.setup_timeout)
 
     def earliest_deadline(self, now: float) -> float:
         """The soonest that `deadline` can fall: while the setup runs, scoring may begin at any moment."""
-        if self.score_since is not None:
-            return self.deadline
-        return min(self.deadline, _after(now, self.runner.timeout))
+        return self.deadline if self.score_since else min(self.deadline, _after(now, self.runner.timeout))
 
     def cancel(self) -> None:
         """Cancel the coroutine, if there is one; a thread cannot be cancelled."""
@@ -114,6 +115,9 @@ class Call:
 
     def give_up(self) -> Outcome:
         """Stop waiting."""
+        if self.setup_since is None and self.runner.busy_with(self):
+            self.abandoned = True
+            return Outcome(seconds=0.0, error=self.runner.stuck_error())
         phase, limit = ("scoring", self.runner.timeout)
         if self.score_since is None:
             phase, limit = ("setup", self.runner.setup_timeout)
@@ -138,6 +142,9 @@ class Call:
         if isinstance(cause, (*FATAL, KeyboardInterrupt)):
             cause.add_note(f"in reward {self.runner.name!r}")
             raise cause
+        if isinstance(cause, RewardError):
+            cause.reward = cause.reward or self.runner.name
+            return Outcome(seconds=seconds, error=cause)
         error = RewardError(f"raised {type(cause).__name__}: {cause}", reward=self.runner.name)
         error.__cause__ = cause
         return Outcome(seconds=seconds, error=error)
@@ -173,26 +180,37 @@ class Runner:
                 target=self._work, args=(self._queue,), name=f"rlaif-reward-{self.name}", daemon=True
             )
             self._thread.start()
-        if self._current is not None:
-            call.future.set_exception(
-                RewardTimeoutError("an earlier call passed its limit and has not returned", reward=self.name)
-            )
+        if (ahead := self.busy_with(call)) and ahead.deadline <= time.monotonic():
+            call.future.set_exception(self.stuck_error())
         else:
-            self._current = call
             self._queue.put(call)
         return call
 
+    def busy_with(self, call: Call) -> Call | None:
+        """The other call that occupies the thread, if there is one."""
+        current = self._current
+        return None if current is None or current is call or current.future.done() else current
+
+    def stuck_error(self) -> RewardTimeoutError:
+        """What a call gets that would have to wait for one that passed its limit."""
+        return RewardTimeoutError("an earlier call passed its limit and has not returned", reward=self.name)
+
     def _work(self, queue: SimpleQueue[Call | None]) -> None:
         while (call := queue.get()) is not None:
-            call.run()
-            self._current = None
+            if not call.abandoned:
+                self._current = call
+                call.run()
+                self._current = None
 
     def close(self) -> None:
         """End the thread and close the reward; a thread that hangs is left behind, as a daemon."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread = None
-        if self._current is None:
+        if self._thread is None:
+            return
+        self._queue.put(None)
+        self._thread = None
+        current = self._current
+        if current is None or current.future.done():
+            self.ready = False
             self.reward.close()
 
 
