@@ -151,7 +151,7 @@ class FunctionReward(Reward):
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name: str = name or getattr(function, "__name__", "") or type(function).__name__
         self.version = version
         self.range = range
         self.higher_is_better = higher_is_better
@@ -185,7 +185,8 @@ class FunctionReward(Reward):
         offered.update((name, values) for name, values in batch.columns.items() if name not in self._params)
         if not self._accepts_any:
             offered = {name: values for name, values in offered.items() if name in self._accepts}
-        return self.function(**offered, **self._values)
+        scores: Scores | Awaitable[Scores] = self.function(**offered, **self._values)
+        return scores
 
     @property
     def spec(self) -> RewardSpec:

@@ -55,6 +55,7 @@ def settle(name: str, answer: Answer, policy: FailurePolicy, group_B: Labels | N
             hint="on_failure: abstain would go on without it",
         )
     if policy.policy == "default":
+        assert policy.value is not None
         return Settled(answer.raw, np.where(failed_B, policy.value, answer.raw), masked_B, masked_B)
     if policy.policy == "drop":
         return Settled(answer.raw, answer.raw, masked_B, failed_B)
