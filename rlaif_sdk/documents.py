@@ -20,6 +20,11 @@ from rlaif_sdk.exceptions import ConfigError
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[str | int, ...]
 
+MAX_VALUES = 100_000
+"""More values than a config can need: YAML aliases that expand to more are refused."""
+
+_SECRET = re.compile(r"api_?key|secret|password|(^|_)token$", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -86,49 +91,62 @@ def parse_document(text: str, *, file: str | None = None, is_json: bool = False)
     """Read YAML or JSON text. See `load_document`."""
     if is_json:
         try:
-            json.loads(text)
+            json_data = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"no valid JSON: {error.msg}", file=file, line=error.lineno) from error
-        text = text.replace("\t", " ")
+        except RecursionError as error:
+            raise ConfigError("is nested too deeply", file=file) from error
+        text = _Loader.NON_PRINTABLE.sub("?", text.replace("\t", " "))
     lines: dict[Location, int] = {}
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             raise ConfigError("is empty", file=file)
-        _record(root, (), lines, file)
-        data = loader.construct_document(root)
+        _record(root, (), lines, file, loader)
+        data = json_data if is_json else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
         raise ConfigError(f"no valid YAML: {error.problem}", file=file, line=line) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"no valid YAML: {error or type(error).__name__}", file=file) from error
-    finally:
-        loader.dispose()
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply", file=file) from error
+    except ConfigError:
+        raise
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"no valid YAML: the character {chr(error.character)!r}", file=file, line=line) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"no valid YAML: {error}", file=file) from error
     return Document(data, file, lines)
 
 
-def _record(node: yaml.Node, location: Location, lines: dict[Location, int], file: str | None) -> None:
-    lines.setdefault(location, node.start_mark.line + 1)
+def _record(
+    node: yaml.Node, location: Location, lines: dict[Location, int], file: str | None, loader: yaml.SafeLoader
+) -> None:
+    line = node.start_mark.line + 1
+    if len(lines) > MAX_VALUES:
+        raise ConfigError(f"holds more than {MAX_VALUES:,} values, aliases expanded", file=file, line=line)
+    lines.setdefault(location, line)
     if isinstance(node, yaml.MappingNode):
         seen: dict[Any, int] = {}
         for key_node, value_node in node.value:
-            key, line = key_node.value, key_node.start_mark.line + 1
+            line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError("a key must be plain text", file=file, line=line)
+            is_merge = key_node.tag == "tag:yaml.org,2002:merge"
+            key = key_node.value if is_merge else loader.construct_object(key_node)
+            if isinstance(key, bool):
+                hint = "quote it"
+                raise ConfigError(f"YAML reads the key {key_node.value} as a truth value", file=file, line=line, hint=hint)
             if key in seen:
                 raise ConfigError(f"the key {key!r} stands twice, first on line {seen[key]}", file=file, line=line)
-            if key_node.tag == "tag:yaml.org,2002:bool":
-                raise ConfigError(f"YAML reads the key {key} as a truth value", file=file, line=line, hint="quote it")
             seen[key] = line
             lines[(*location, key)] = line
-            _record(value_node, (*location, key), lines, file)
+            _record(value_node, (*location, key), lines, file, loader)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _record(item, (*location, index), lines, file)
+            _record(item, (*location, index), lines, file, loader)
 
 
 def validate(model: type[ModelT], document: Document, *, at: Location = ()) -> ModelT:
@@ -154,7 +172,7 @@ def from_validation_error(
     """A `ConfigError` with the place of the first problem, listing all of them."""
     problems = []
     for item in error.errors(include_url=False):
-        location = _real_location((*at, *item["loc"]), document)
+        location = _real_location(at, item["loc"], document)
         message, hint = _wording(dict(item), model)
         problems.append(document.error(message, location, hint))
     first = problems[0]
@@ -162,21 +180,29 @@ def from_validation_error(
     return ConfigError(first.message + more, file=first.file, line=first.line, key=first.key, hint=first.hint)
 
 
-def _real_location(location: Location, document: Document) -> Location:
+def _real_location(at: Location, loc: Location, document: Document) -> Location:
     """Drop the parts that pydantic adds for unions and discriminators, which stand nowhere in the file."""
-    real: Location = ()
+    real = at
     data = document.data
-    for index, part in enumerate(location):
-        last = index == len(location) - 1
-        inside = (isinstance(data, Mapping) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        )
-        if inside:
-            data = data[part]
+    for part in at:
+        data = _inside(data, part)
+    for index, part in enumerate(loc):
+        last = index == len(loc) - 1
+        if _inside(data, part) is not _ABSENT:
+            data = _inside(data, part)
             real = (*real, part)
-        elif last and isinstance(data, Mapping) and isinstance(part, str) and "[" not in part:
+        elif last and (isinstance(data, Mapping) or data is _ABSENT) and isinstance(part, str) and "[" not in part:
             real = (*real, part)
     return real
+
+
+_ABSENT = object()
+
+
+def _inside(data: Any, part: str | int) -> Any:
+    if isinstance(data, Mapping):
+        return data.get(part, _ABSENT)
+    return data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else _ABSENT
 
 
 def _wording(item: dict[str, Any], model: type[BaseModel]) -> tuple[str, str | None]:
@@ -193,7 +219,7 @@ def _wording(item: dict[str, Any], model: type[BaseModel]) -> tuple[str, str | N
     hint = None
     if isinstance(found, bool) and kind in {"string_type", "float_type", "int_type"}:
         hint = "YAML reads yes, no, on and off as truth values: quote it" if kind == "string_type" else None
-    if kind != "value_error":
+    if kind != "value_error" and not _SECRET.search(str(item["loc"][-1:])):
         message += f", found {found!r}" if len(repr(found)) <= 80 else ""  # noqa: PLR2004 - one line of text
     return message, hint
 
