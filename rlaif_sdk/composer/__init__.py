@@ -1,6 +1,7 @@
 """Several rewards in, one explained number a row out."""
 
-from rlaif_sdk.composer.composer import Component, Composer
+from rlaif_sdk.composer.component import Component
+from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.composition import Composition, RewardColumn
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rlaif_sdk.composer.composer import Component, Composer
+from rlaif_sdk.composer.component import Component
+from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.config import CompositionConfig, ExtensionConfig, RewardConfig

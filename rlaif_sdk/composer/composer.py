@@ -165,4 +165,3 @@ def _checked(name: str, outcome: Outcome, rows: int, reward: Reward) -> Answer:
             error = refused
     problem = f"{error.message} ({error.hint})" if error.hint else error.message
     return Answer(np.full(rows, np.nan), dict.fromkeys(range(rows), problem), ())
-

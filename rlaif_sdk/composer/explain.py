@@ -110,7 +110,12 @@ def explain(composition: Composition, row: int) -> Explanation:
     for gate, closed in composition.gates:
         raw = composition.rewards[gate.reward].raw[row]
         verdict = f"does not pass: at most {gate.floor:g}" if closed[row] else "passes"
-        gates.append(f"{gate}: no score" if math.isnan(raw) else f"{gate}: {raw:.4g} {verdict}")
+        if math.isnan(raw):
+            status = composition.rewards[gate.reward].status(row)
+            unscored = status != "default" and gate.on_missing == "unscored"
+            gates.append(f"{gate}: {status}, {'so the row is unscored' if unscored else verdict}")
+        else:
+            gates.append(f"{gate}: {raw:.4g} {verdict}")
     total = float(composition.totals[row])
     return Explanation(row, tuple(steps), tuple(gates), total, _note(composition, row) if math.isnan(total) else "")
 

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array, Labels, Mask
+from rlaif_sdk.composer.arrays import Array, Labels, Mask, is_finite_number
 from rlaif_sdk.composer.validation import Answer
-from rlaif_sdk.exceptions import RewardError
+from rlaif_sdk.exceptions import ConfigError, RewardError
+
+_Policy: TypeAlias = Literal["raise", "abstain", "default", "drop"]
+_MaskGroup: TypeAlias = Literal["never", "failed", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
 class FailurePolicy:
-    """What a reward's failure does. See `rlaif_sdk.config.FailureConfig` for the meaning of each field."""
+    """What a reward's failure does. See `rlaif_sdk.config.FailureConfig` for the meaning of each field.
 
-    policy: Literal["raise", "abstain", "default", "drop"] = "abstain"
+    Raises:
+        ConfigError: ``policy`` or ``mask_group`` is unknown, or ``value`` does not go with the policy.
+    """
+
+    policy: _Policy = "abstain"
     value: float | None = None
-    mask_group: Literal["never", "failed", "missing"] = "failed"
+    mask_group: _MaskGroup = "failed"
+
+    def __post_init__(self) -> None:
+        for name, known in (("policy", get_args(_Policy)), ("mask_group", get_args(_MaskGroup))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}", key="on_failure")
+        if (self.policy == "default") != is_finite_number(self.value):
+            raise ConfigError("a finite 'value' goes with policy 'default', and only with it", key="on_failure")
 
 
 @dataclass(frozen=True, slots=True)
