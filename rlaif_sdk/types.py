@@ -46,7 +46,7 @@ def message_text(message: Mapping[str, Any]) -> str:
         return content
     if content is None:
         return ""
-    return "".join(block.get("text", "") for block in content if block.get("type", "text") == "text")
+    return "".join(block.get("text") or "" for block in content if block.get("type", "text") == "text")
 
 
 def as_text(value: TextOrConversation) -> str:
@@ -113,10 +113,15 @@ class RewardBatch:
                 )
         sized.update((f"columns[{name!r}]", values) for name, values in self.columns.items())
         for name, values in sized.items():
-            if isinstance(values, str) or not hasattr(values, "__len__"):
+            if isinstance(values, (str, bytes)) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
                 raise BatchError(f"{name} must be a sequence with one entry a row, not {type(values).__name__}")
+        for name, values in sized.items():
             if len(values) != len(self.completions):
                 raise BatchError(f"{name} has {len(values)} rows where completions has {len(self.completions)}")
+        for name in ("prompts", "completions"):
+            odd = [kind.__name__ for kind in set(map(type, sized[name])) if not issubclass(kind, (str, list, tuple))]
+            if odd:
+                raise BatchError(f"each of {name} must be text or a list of messages, not {', '.join(sorted(odd))}")
 
     def __len__(self) -> int:
         return len(self.completions)

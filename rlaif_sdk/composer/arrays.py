@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rlaif_sdk.exceptions import BatchError
+
 Array: TypeAlias = npt.NDArray[np.float64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Labels: TypeAlias = npt.NDArray[np.intp]
@@ -17,12 +19,24 @@ Labels: TypeAlias = npt.NDArray[np.intp]
 
 def is_finite_number(value: Any) -> bool:
     """Whether a value is a number that is no truth value, not NaN and not infinite."""
-    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def encode_groups(group: Sequence[Hashable] | None) -> Labels | None:
-    """(B,) integers from 0, equal where the group labels are equal."""
+    """(B,) integers from 0, equal where the group labels are equal.
+
+    Raises:
+        BatchError: A label is not hashable.
+    """
     if group is None:
         return None
     codes: dict[Hashable, int] = {}
-    return np.array([codes.setdefault(label, len(codes)) for label in group], dtype=np.intp)
+    try:
+        return np.array([codes.setdefault(label, len(codes)) for label in group], dtype=np.intp)
+    except TypeError as error:
+        raise BatchError(f"a group label must be hashable: {error}", hint="use the prompt's number") from error

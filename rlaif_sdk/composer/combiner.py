@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer.aggregate import Aggregator
-from rlaif_sdk.composer.arrays import Array, Labels, encode_groups
+from rlaif_sdk.composer.arrays import Array, Labels, encode_groups, is_finite_number
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition, RewardColumn
 from rlaif_sdk.composer.failures import Settled, settle
@@ -36,14 +36,15 @@ class Combiner:
         if not self.components:
             raise ConfigError("a composition needs at least one reward", key="rewards")
         for name, component in self.components.items():
-            if isinstance(component.weight, bool) or not np.isfinite(component.weight):
+            if not is_finite_number(component.weight):
                 key = f"rewards.{name}.weight"
                 raise ConfigError(f"a weight must be a finite number, not {component.weight!r}", key=key)
         if all(component.weight == 0 for component in self.components.values()):
             raise ConfigError("every weight is 0: nothing would be rewarded", key="rewards")
-        for gate in self.gates:
+        for index, gate in enumerate(self.gates):
             if gate.reward not in self.components:
-                raise ConfigError(f"a gate names {gate.reward!r}; there are {', '.join(self.components)}", key="gates")
+                known = ", ".join(self.components)
+                raise ConfigError(f"a gate names {gate.reward!r}; there are {known}", key=f"gates.{index}.reward")
 
     def combine(self, batch: RewardBatch, answers: Mapping[str, Answer], seconds: Mapping[str, float]) -> Composition:
         """Make one composition of the answers to a batch of B rows; running statistics learn if ``batch.training``.
@@ -62,7 +63,7 @@ class Combiner:
         weights_R = np.array([component.weight for component in self.components.values()], dtype=np.float64)
         totals_B, weighted_RB = self.aggregator.aggregate(normalized_RB, weights_R)
         dropped_B = np.logical_or.reduce([part.dropped for part in settled.values()])
-        before_B = np.where(dropped_B, np.nan, totals_B)
+        before_B = np.where(dropped_B | ~np.isfinite(totals_B), np.nan, totals_B)
         after_B, gates = before_B, []
         for gate in self.gates:
             raw_B = np.where(settled[gate.reward].masked, answers[gate.reward].raw, settled[gate.reward].values)

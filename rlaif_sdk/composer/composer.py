@@ -62,6 +62,8 @@ class Composer:
         for name in weights:
             if name not in self.components:
                 raise ConfigError(f"a weight names {name!r}; there are {', '.join(self.components)}", key="weights")
+            if isinstance(rewards[name], Component):
+                raise ConfigError(f"{name!r} is given a weight twice: 'weights' is for bare rewards", key="weights")
         self.combiner = Combiner(self.components, gates=gates, aggregator=aggregator or WeightedSum())
         self.observers = tuple(observers)
         self._runners = {
@@ -164,4 +166,4 @@ def _checked(name: str, outcome: Outcome, rows: int, reward: Reward) -> Answer:
         except RewardError as refused:
             error = refused
     problem = f"{error.message} ({error.hint})" if error.hint else error.message
-    return Answer(np.full(rows, np.nan), dict.fromkeys(range(rows), problem), ())
+    return Answer(np.full(rows, np.nan), dict.fromkeys(range(rows), problem), (), error)

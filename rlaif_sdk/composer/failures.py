@@ -67,7 +67,7 @@ def settle(name: str, answer: Answer, policy: FailurePolicy, group_B: Labels | N
             f"failed on {len(answer.failures)} of {len(answer.raw)} rows, first on row {row}: {problem}",
             reward=name,
             hint="on_failure: abstain would go on without it",
-        )
+        ) from answer.error
     if policy.policy == "default":
         assert policy.value is not None
         return Settled(answer.raw, np.where(failed_B, policy.value, answer.raw), masked_B, masked_B)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array
-from rlaif_sdk.exceptions import RewardOutputError
+from rlaif_sdk.composer.arrays import Array, is_finite_number
+from rlaif_sdk.exceptions import RewardError, RewardOutputError
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.types import Score
 
 RANGE_TOLERANCE = 1e-6
-"""How far a score may lie outside its declared range, for rounding in 32-bit arithmetic."""
+"""How far a score may lie outside its declared range, relative to max(1, |bound|), for rounding in 32-bit arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,13 @@ class Answer:
         raw: (B,) scores in the reward's units; NaN where it abstained or failed.
         failures: Why, for each row that failed.
         entries: The B entries as the reward gave them, for reasons and details.
+        error: Why there is no answer at all, or None.
     """
 
     raw: Array
     failures: Mapping[int, str]
     entries: Sequence[ScoreLike]
+    error: RewardError | None = None
 
 
 def check_answer(answer: Any, rows: int, value_range: tuple[float, float] | None) -> Answer:
@@ -91,6 +93,8 @@ def _read_entry(entry: Any) -> tuple[float, str | None]:
     if isinstance(entry, Score):
         if entry.error is not None:
             return math.nan, entry.error
+        if entry.token_values is not None and not all(map(is_finite_number, entry.token_values)):
+            return math.nan, "gave token values that are not all finite numbers"
         entry = entry.value
     if entry is None:
         return math.nan, None
@@ -108,6 +112,6 @@ def _check_range(raw: Array, failures: dict[int, str], value_range: tuple[float,
         return
     low, high = value_range
     with np.errstate(invalid="ignore"):
-        outside = (raw < low - RANGE_TOLERANCE) | (raw > high + RANGE_TOLERANCE)
+        outside = (raw < low - RANGE_TOLERANCE * max(1, abs(low))) | (raw > high + RANGE_TOLERANCE * max(1, abs(high)))
     for row in np.flatnonzero(outside):
         failures.setdefault(int(row), f"returned {raw[row]:g}, outside its declared range [{low:g}, {high:g}]")
