@@ -1,0 +1,163 @@
+"""The config file of a training run: model, data, composition, settings of the trainer, output."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, PositiveInt
+
+from rlaif_sdk.config import CompositionConfig, ConfigModel
+from rlaif_sdk.documents import Document, load_document, validate
+from rlaif_sdk.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.training.ppo import PPOConfig
+
+SET_ELSEWHERE = {"output_dir": "output", "seed": "seed", "data_seed": "seed"}
+"""Fields of the trainer's settings that have a key of their own in the run's config."""
+
+
+class LoraSettings(ConfigModel):
+    """Train a low-rank adapter (Hu et al. 2021, arXiv:2106.09685) and leave the model's own weights as they are."""
+
+    r: PositiveInt = 16
+    """Rank."""
+    alpha: PositiveInt = 32
+    """The adapter's output is scaled by alpha / r."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapter. PPO wants none: the policy has to agree with itself."""
+    target_modules: str | list[str] = "all-linear"
+    """Names of the layers that get an adapter, or ``all-linear``."""
+
+
+class ModelSettings(ConfigModel):
+    """The language model to train."""
+
+    name: str
+    """A folder, or the name of a model on the hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; pin a commit to be sure of what is trained."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Type of the weights; ``auto`` is what they were saved as. Without an adapter, train in float32 (with
+    ``ppo.bf16`` for mixed precision): bfloat16 weights are too coarse for small steps."""
+    lora: LoraSettings | None = None
+    """Train an adapter; null trains every weight."""
+
+
+class DataSettings(ConfigModel):
+    """The prompts to train on, and those held out to see what was learnt."""
+
+    train: str | list[str]
+    """JSONL, JSON or Parquet files, or the name of a data set on the hub."""
+    train_split: str = "train"
+    """The split of a data set on the hub."""
+    held_out: str | list[str] | None = None
+    """The same for the held-out prompts; null keeps back the last `held_out_rows` rows of ``train``."""
+    held_out_split: str = "test"
+    """The split of a data set on the hub."""
+    held_out_rows: PositiveInt = 64
+    """At most so many held-out prompts are used: each is answered before and after training."""
+    prompt: str = "prompt"
+    """The column with the prompt: text, or messages with role and content."""
+
+
+class PPORunConfig(ConfigModel):
+    """Everything about a PPO run. Paths are relative to the file that they stand in."""
+
+    model: ModelSettings
+    """The language model."""
+    data: DataSettings
+    """The prompts."""
+    composition: str | CompositionConfig
+    """The rewards: a composition, or the path of a file with one."""
+    ppo: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `rlaif_sdk.training.ppo.PPOConfig`, which has those of `transformers.TrainingArguments` too."""
+    output: str = "run"
+    """The folder for the trained model and everything that is reported of the run."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the data's order, the value head and all sampling."""
+
+
+@dataclass(frozen=True, slots=True)
+class PPORun:
+    """A run's config and the document it was read from, which knows the folder and the lines.
+
+    Attributes:
+        config: The settings.
+        document: Where they come from.
+    """
+
+    config: PPORunConfig
+    document: Document
+
+    @classmethod
+    def load(cls, source: str | Path | Mapping[str, Any]) -> Self:
+        """Read and check a YAML or JSON file, or a mapping, whose paths are relative to the working directory.
+
+        Raises:
+            ConfigError: It is refused; the message has file, line and key.
+        """
+        document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
+        return cls(validate(PPORunConfig, document), document)
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths are relative to."""
+        return Path(self.document.file).parent if self.document.file else Path()
+
+    @property
+    def output(self) -> Path:
+        """The folder of the results."""
+        return self.folder / self.config.output
+
+    @property
+    def model_name(self) -> str:
+        """The model's folder where there is one of that name, else its name on the hub."""
+        local = self.folder / self.config.model.name
+        return str(local) if local.is_dir() else self.config.model.name
+
+    def composer(self) -> Composer:
+        """The composer of the run.
+
+        Raises:
+            ConfigError: The composition is refused.
+            PluginError: A plugin is unknown or broken.
+        """
+        from rlaif_sdk.composer import Composer
+        from rlaif_sdk.composer.build import build_composer
+
+        if isinstance(self.config.composition, str):
+            return Composer.from_config(self.folder / self.config.composition)
+        return build_composer(self.document.at("composition"))
+
+    def ppo_config(self) -> PPOConfig:
+        """The trainer's settings.
+
+        Raises:
+            ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
+        """
+        from rlaif_sdk.training.ppo import PPOConfig
+
+        known = {field.name for field in dataclasses.fields(PPOConfig) if field.init}
+        for key in self.config.ppo:
+            if key in SET_ELSEWHERE:
+                raise self.document.error("stands elsewhere", ("ppo", key), f"set '{SET_ELSEWHERE[key]}' of the run")
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "see rlaif_sdk.training.ppo.PPOConfig"
+                raise self.document.error("unknown key", ("ppo", key), hint)
+        settings = {"report_to": "none", "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True}
+        settings |= self.config.ppo
+        try:
+            return PPOConfig(output_dir=str(self.output / "checkpoints"), seed=self.config.seed, **settings)
+        except ConfigError as error:
+            location = ("ppo", error.key) if error.key else ("ppo",)
+            raise self.document.error(error.message, location, error.hint) from error
+        except (TypeError, ValueError) as error:
+            raise self.document.error(f"refused: {error}", ("ppo",)) from error

@@ -1,0 +1,171 @@
+"""A policy with a value head and a reference, inside TRL's online trainer.
+
+Data loading, generation, logging, PEFT, quantisation and resuming are `trl.RLOOTrainer`'s. Each of its private methods
+that is called or replaced in this package is named in ``tests/training/test_ppo_trl_contract.py``, which fails when TRL
+changes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from trl.trainer.rloo_trainer import RLOOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter
+
+from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.training.ppo import checkpoint
+from rlaif_sdk.training.ppo.config import PPOConfig
+from rlaif_sdk.training.ppo.kl import make_kl_controller
+from rlaif_sdk.training.ppo.policy import (
+    CompletionScores,
+    add_value_head,
+    base_model,
+    disable_dropout,
+    frozen_copy,
+    score_in_batches,
+    score_in_forward,
+    without_value_head,
+)
+from rlaif_sdk.training.ppo.sampling import AtTrainBegin, EpochRepeatSampler, warn_of_mismatches
+from rlaif_sdk.training.ppo.scoring import build_composer, check_datasets
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+    from peft import PeftConfig, PeftModel
+    from transformers import (
+        BitsAndBytesConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        TrainerCallback,
+        TrainerState,
+    )
+
+    from rlaif_sdk.training.ppo.rollout import Tokens
+    from rlaif_sdk.training.ppo.scoring import Composes
+
+
+class ActorCriticTrainer(RLOOTrainer):
+    """The base of `PPOTrainer`: everything but the rollout and the loss. See there for arguments and errors."""
+
+    args: PPOConfig
+    model: Any
+    train_dataset: Any
+    _metrics: Any
+    _logs: Any
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        reward_funcs: Composes | Any,
+        args: PPOConfig | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | IterableDataset | Mapping[str, Dataset | IterableDataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: PeftConfig | None = None,
+    ) -> None:
+        args = args or PPOConfig("ppo-output")
+        if args.world_size > 1:
+            raise TrainingError(f"PPOTrainer runs in one process, not {args.world_size}", hint="start it without a launcher")
+        check_datasets(train_dataset, eval_dataset)
+        self.composer = build_composer(reward_funcs, args.reward_weights)
+        super().__init__(
+            model=model,
+            reward_funcs=[_scored_by_the_composer] * len(args.reward_weights or [1.0]),
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
+        if self._is_vlm:
+            raise TrainingError("PPOTrainer takes a tokenizer, not a processor of images", hint="train a text model")
+        self._policy = base_model(self.model)
+        if args.disable_dropout:
+            disable_dropout(self.model)
+        score_in_forward(self._policy, temperature=args.temperature)
+        if args.kl_coef > 0 and self._policy is self.model:
+            self.ref_model = frozen_copy(self._policy)
+        self.value_head = add_value_head(self._policy)
+        self.kl_controller = make_kl_controller(args.kl_coef, args.kl_target, args.kl_horizon)
+        self.add_callback(AtTrainBegin(self._align))
+        sampling = {} if self.use_vllm else self.generation_config.to_dict()
+        chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
+        warn_of_mismatches(self._policy.generation_config.to_dict(), sampling, chosen)
+
+    def _align(self, state: TrainerState) -> None:
+        """Start at the state's place in a rollout, also when resuming in the middle of one."""
+        self._step = state.global_step * self.args.gradient_accumulation_steps
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimiser, with the value head as a parameter group of its own learning rate."""
+        head = list(self.value_head.parameters())
+        if self.optimizer and any(head[0] is p for group in self.optimizer.param_groups for p in group["params"]):
+            return self.optimizer
+        self.value_head.requires_grad_(requires_grad=False)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        self.value_head.requires_grad_(requires_grad=True)
+        optimizer.add_param_group({"params": head, "lr": self.args.value_learning_rate, "weight_decay": 0.0})
+        return optimizer
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochRepeatSampler:
+        return EpochRepeatSampler(
+            data_source=self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.args.num_generations,
+            batch_size=self.args.rollout_size // self.args.num_generations,
+            repeat_count=self.args.num_iterations * self.args.rollout_minibatches,
+            shuffle=self.args.shuffle_dataset,
+            seed=self.args.seed,
+        )
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        with without_value_head(self._policy):
+            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _score(self, model: Any, tokens: Tokens) -> CompletionScores:
+        """Score completions without gradients."""
+        size = self.args.per_device_train_batch_size if self.model.training else self.args.per_device_eval_batch_size
+        with (
+            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+            self.accelerator.autocast(),
+        ):
+            return score_in_batches(model, tokens, batch_size=size)
+
+    @contextlib.contextmanager
+    def _reference(self) -> Iterator[Any]:
+        """The model to score the reference with: the frozen copy, or the policy with its adapter set back."""
+        if self.ref_model is not None:
+            yield self.ref_model
+            return
+        with use_adapter(self.model, adapter_name="ref" if "ref" in self.model.peft_config else None):
+            yield self.model
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict=state_dict)
+        folder = Path(output_dir or self.args.output_dir or ".")
+        checkpoint.save(folder, value_head=self.value_head, kl_controller=self.kl_controller, composer=self.composer)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with without_value_head(self._policy):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        checkpoint.load(
+            Path(resume_from_checkpoint),
+            value_head=self.value_head,
+            kl_controller=self.kl_controller,
+            composer=self.composer,
+        )
+
+
+def _scored_by_the_composer(**_: Any) -> list[float | None]:
+    """Stands in for the reward functions that TRL's constructor asks for; never called."""
+    raise NotImplementedError

@@ -1,0 +1,79 @@
+"""From scored completions to a rollout: the reward of every token, its advantage, and the figures to log.
+
+B rows, T completion tokens. Rows without a score (NaN) count in nothing: no loss, no whitening, no figure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlaif_sdk.training.ppo.gae import generalized_advantages, token_rewards
+from rlaif_sdk.training.ppo.masked import explained_variance, masked_mean, masked_whiten
+from rlaif_sdk.training.ppo.rollout import Rollout, Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """How completions are assessed; see the settings of the same names in `PPOConfig`."""
+
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+    kl_coef: float = 0.0
+    missing_eos_penalty: float = 0.0
+    mask_truncated: bool = False
+    whiten: bool = True
+
+    def rollout(
+        self, tokens: Tokens, *, scores_B: Tensor, truncated_B: Tensor, logprobs_BT: Tensor, values_BT: Tensor, kl_BT: Tensor
+    ) -> Rollout:
+        """Make the rollout.
+
+        Args:
+            tokens: Prompts and completions.
+            scores_B: The completions' scores, NaN where there is none.
+            truncated_B: True where a completion was cut short: it has no end-of-sequence token.
+            logprobs_BT: Log-probabilities under the policy that sampled.
+            values_BT: Its values.
+            kl_BT: Log ratio of policy to reference.
+        """
+        counts_B = ~scores_B.isnan()
+        if self.mask_truncated:
+            counts_B = counts_B & ~truncated_B
+        mask_BT = tokens.completion_mask_BT * counts_B[:, None]
+        rewards_BT = token_rewards(
+            scores_B.nan_to_num(0.0) - self.missing_eos_penalty * truncated_B, kl_BT, mask_BT, self.kl_coef
+        )
+        advantages_BT, returns_BT = generalized_advantages(
+            rewards_BT, values_BT, mask_BT, gamma=self.gamma, lam=self.gae_lambda
+        )
+        return Rollout(
+            tokens=tokens,
+            old_logprobs_BT=logprobs_BT,
+            old_values_BT=values_BT,
+            advantages_BT=masked_whiten(advantages_BT, mask_BT) if self.whiten else advantages_BT,
+            returns_BT=returns_BT,
+            mask_BT=mask_BT,
+        )
+
+
+def rollout_metrics(rollout: Rollout, kl_BT: Tensor) -> dict[str, float]:
+    """What to log of a rollout.
+
+    ``kl`` is in nats a completion, ``kl_per_token`` in nats a token; both are log ratios of the sampled tokens, so a
+    small sample may be below 0. Empty when no row counts.
+    """
+    mask_BT = rollout.mask_BT
+    if not mask_BT.any():
+        return {}
+    figures = {
+        "kl": (kl_BT * mask_BT).sum() / mask_BT.any(dim=1).sum(),
+        "kl_per_token": masked_mean(kl_BT, mask_BT),
+        "values/mean": masked_mean(rollout.old_values_BT, mask_BT),
+        "values/explained_variance": explained_variance(rollout.old_values_BT, rollout.returns_BT, mask_BT),
+        "returns/mean": masked_mean(rollout.returns_BT, mask_BT),
+    }
+    numbers: list[float] = torch.stack(list(figures.values())).tolist()
+    return dict(zip(figures, numbers, strict=True))

@@ -1,0 +1,147 @@
+"""The settings of a PPO run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from trl.trainer.rloo_config import RLOOConfig
+
+from rlaif_sdk.exceptions import ConfigError
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class PPOConfig(RLOOConfig):
+    """Settings of `PPOTrainer`: all of `transformers.TrainingArguments` and `trl.RLOOConfig`, and these.
+
+    How often what happens follows TRL's online trainers. A rollout is ``per_device_train_batch_size *
+    steps_per_generation`` completions (``steps_per_generation`` is ``gradient_accumulation_steps`` unless set). It is
+    gone through ``num_iterations`` times, in a new random order each time, in ``steps_per_generation`` minibatches,
+    with an optimiser step after every ``gradient_accumulation_steps`` of them.
+
+    Inherited settings of note: ``epsilon`` and ``epsilon_high`` (clip of the probability ratio), ``temperature``,
+    ``max_completion_length``, ``reward_weights``, ``reward_clip_range``, ``mask_truncated_completions``.
+
+    Raises:
+        ConfigError: A value is out of range, or a setting of RLOO's is used that PPO has another way for.
+    """
+
+    learning_rate: float = _option(3e-6, "Learning rate of the policy.")
+    adam_epsilon: float = _option(1e-5, "Epsilon of Adam. The usual 1e-8 lets small gradients make large steps.")
+    gradient_checkpointing: bool = _option(None, "Recompute activations in the backward pass. Off unless set.")
+    gradient_checkpointing_kwargs: dict[str, Any] | None = _option(None, "Arguments of gradient checkpointing.")
+    bf16: bool = _option(None, "bfloat16 mixed precision. Unless set: on with a GPU that has it, else off.")
+    shuffle_dataset: bool = _option(True, "Draw the prompts of each epoch in a new order.")
+    disable_dropout: bool = _option(True, "Set every dropout probability to 0, so that the policy agrees with itself.")
+    num_generations: int = _option(1, "Completions a prompt in a rollout.")
+    num_generations_eval: int = _option(1, "Completions a prompt in evaluation.")
+    normalize_advantages: bool = _option(True, "Whiten the advantages over the tokens of a rollout.")
+    beta: float = _option(0.0, "Not used: see kl_coef.")
+
+    value_learning_rate: float = _option(1e-3, "Learning rate of the value head.")
+    value_loss_coef: float = _option(0.1, "Weight of the value loss.")
+    value_clip: float | None = _option(0.2, "How far a value gains by moving in one rollout, in units of reward.")
+    entropy_coef: float = _option(0.0, "Weight of the entropy bonus.")
+    gamma: float = _option(1.0, "Discount a token.")
+    gae_lambda: float = _option(1.0, "Lambda of generalized advantage estimation.")
+    kl_coef: float = _option(0.05, "Reward lost per nat of divergence from the reference; 0 keeps no reference.")
+    kl_target: float | None = _option(None, "Divergence, in nats a completion, that kl_coef is steered towards.")
+    kl_horizon: float = _option(10_000.0, "Completions that a correction of kl_coef takes, with kl_target.")
+    missing_eos_penalty: float = _option(0.0, "Taken from the score of a completion that was cut short.")
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not self.use_cpu
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = "reward"
+        # RLOO's own method refuses a single generation a prompt; what else it does is done below.
+        super(RLOOConfig, self).__post_init__()  # type: ignore[no-untyped-call]
+        self._derive_batch_sizes()
+        if self.pad_to_multiple_of == "auto":
+            self.pad_to_multiple_of = None
+
+    @property
+    def rollout_size(self) -> int:
+        """Completions in a rollout."""
+        return int(self.generation_batch_size or 0)
+
+    @property
+    def rollout_minibatches(self) -> int:
+        """Minibatches that a rollout is split into, each time that it is gone through."""
+        return int(self.steps_per_generation or 0)
+
+    def _check(self) -> None:
+        positive = {
+            "temperature": self.temperature,
+            "kl_horizon": self.kl_horizon,
+            "value_learning_rate": self.value_learning_rate,
+            "num_iterations": self.num_iterations,
+            "num_generations": self.num_generations,
+            "num_generations_eval": self.num_generations_eval,
+            "kl_target": self.kl_target if self.kl_target is not None else 1.0,
+            "value_clip": self.value_clip if self.value_clip is not None else 1.0,
+        }
+        not_negative = {
+            "value_loss_coef": self.value_loss_coef,
+            "entropy_coef": self.entropy_coef,
+            "kl_coef": self.kl_coef,
+            "missing_eos_penalty": self.missing_eos_penalty,
+        }
+        shares = {"gamma": self.gamma, "gae_lambda": self.gae_lambda}
+        for name, value in (positive | not_negative | shares).items():
+            if not math.isfinite(value) or value < 0 or (name in positive and value == 0):
+                raise ConfigError(f"{name} must be {'above' if name in positive else 'at least'} 0, not {value}", key=name)
+            if name in shares and value > 1:
+                raise ConfigError(f"{name} must be at most 1, not {value}", key=name)
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ConfigError("kl_target needs a kl_coef to start from", key="kl_coef", hint="0.05, say")
+        elsewhere = {
+            "beta": (self.beta != 0, "the KL coefficient of PPO is kl_coef"),
+            "sync_ref_model": (self.sync_ref_model, "PPO's reference stays as the policy started"),
+            "auto_find_batch_size": (self.auto_find_batch_size, "lower per_device_train_batch_size"),
+            "router_aux_loss_coef": (bool(self.router_aux_loss_coef), "the loss of PPO has no such term"),
+            "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward method that PPO scores in"),
+        }
+        for name, (used, hint) in elsewhere.items():
+            if used:
+                raise ConfigError(f"{name} cannot be used with PPO", key=name, hint=hint)
+
+    def _derive_batch_sizes(self) -> None:
+        minibatch = self.per_device_train_batch_size * self.world_size
+        if self.generation_batch_size is not None and self.steps_per_generation is not None:
+            raise ConfigError("generation_batch_size and steps_per_generation exclude each other", hint="set one of them")
+        if self.generation_batch_size is not None:
+            if self.generation_batch_size % minibatch:
+                raise ConfigError(
+                    f"generation_batch_size ({self.generation_batch_size}) is no multiple of the minibatch ({minibatch})",
+                    key="generation_batch_size",
+                )
+            self.steps_per_generation = self.generation_batch_size // minibatch
+        elif self.steps_per_generation is None:
+            self.steps_per_generation = self.gradient_accumulation_steps
+        self.generation_batch_size = minibatch * self.steps_per_generation
+        if self.steps_per_generation % self.gradient_accumulation_steps:
+            raise ConfigError(
+                f"a rollout has {self.steps_per_generation} minibatches, no multiple of gradient_accumulation_steps "
+                f"({self.gradient_accumulation_steps})",
+                key="steps_per_generation",
+                hint="an optimiser step must not reach over two rollouts",
+            )
+        if self.generation_batch_size % self.num_generations:
+            raise ConfigError(
+                f"a rollout of {self.generation_batch_size} is no multiple of num_generations ({self.num_generations})",
+                key="num_generations",
+            )
+        if self.do_eval and (self.per_device_eval_batch_size * self.world_size) % self.num_generations_eval:
+            raise ConfigError(
+                f"per_device_eval_batch_size ({self.per_device_eval_batch_size}) is no multiple of "
+                f"num_generations_eval ({self.num_generations_eval})",
+                key="num_generations_eval",
+            )

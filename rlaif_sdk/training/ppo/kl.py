@@ -1,0 +1,97 @@
+"""The divergence of the policy from its reference: how it is estimated, and what a nat of it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from rlaif_sdk.exceptions import StateError
+
+
+def log_ratio_kl(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+    """The log ratio of each sampled token, ``k1`` in Schulman's note http://joschu.net/blog/kl-approx.html.
+
+    Unbiased for KL(policy || reference) in nats when the policy sampled the tokens; may be negative for a token.
+    """
+    return logprobs_BT - ref_logprobs_BT
+
+
+def positive_kl(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+    """``k3 = (r - 1) - log r`` with ``r = reference / policy``: unbiased, never negative, of low variance."""
+    log_ratio_BT = ref_logprobs_BT - logprobs_BT
+    return log_ratio_BT.expm1() - log_ratio_BT
+
+
+class KLController(Protocol):
+    """Sets the reward lost per nat of divergence."""
+
+    coef: float
+
+    def update(self, kl: float, completions: int) -> None:
+        """Take note of the mean divergence of a rollout, in nats a completion, over that many completions."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a restart; JSON values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+@dataclass
+class FixedKL:
+    """A coefficient that stays as it is."""
+
+    coef: float
+
+    def update(self, kl: float, completions: int) -> None:
+        """Changes nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Changes nothing: the config's coefficient counts, also after a restart."""
+
+
+@dataclass
+class AdaptiveKL:
+    """A coefficient steered towards a target divergence (Ziegler et al. 2019, arXiv:1909.08593, section 2.2).
+
+    Attributes:
+        coef: Reward lost per nat.
+        target: The wanted divergence, in nats a completion, above 0.
+        horizon: How many completions a correction takes; smaller reacts faster.
+    """
+
+    coef: float
+    target: float
+    horizon: float
+
+    def update(self, kl: float, completions: int) -> None:
+        """Multiply the coefficient by ``1 + e * completions / horizon``, with e = kl / target - 1 within ±0.2."""
+        error = min(max(kl / self.target - 1.0, -0.2), 0.2)
+        self.coef *= max(1.0 + error * completions / self.horizon, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"coef": self.coef}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the coefficient.
+
+        Raises:
+            StateError: The state holds no coefficient.
+        """
+        if not isinstance(state.get("coef"), (int, float)):
+            raise StateError(
+                f"the saved KL controller has no coefficient: {dict(state)!r}",
+                hint="it was saved with a fixed coefficient; resume without kl_target",
+            )
+        self.coef = float(state["coef"])
+
+
+def make_kl_controller(coef: float, target: float | None, horizon: float) -> KLController:
+    """An `AdaptiveKL` when there is a target, else a `FixedKL`."""
+    return FixedKL(coef) if target is None else AdaptiveKL(coef, target, horizon)

@@ -1,0 +1,138 @@
+"""The losses of proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347), token by token.
+
+B rows, T completion tokens. Nothing is averaged before `ppo_loss`, so that the parts of a batch add up to the whole.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlaif_sdk.training.ppo.kl import positive_kl
+from rlaif_sdk.training.ppo.masked import masked_mean, masked_sum
+
+
+def clipped_policy_losses(
+    logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_BT: Tensor, *, clip_low: float, clip_high: float
+) -> tuple[Tensor, Tensor]:
+    """The clipped surrogate objective, equation 7, with its sign turned.
+
+    Args:
+        logprobs_BT: Log-probabilities under the policy as it is.
+        old_logprobs_BT: The same under the policy that sampled.
+        advantages_BT: Advantages of the sampled tokens.
+        clip_low: How far the probability ratio may fall below 1 before it gains nothing more.
+        clip_high: How far it may rise above 1.
+
+    Returns:
+        losses_BT, and clipped_BT: where the clip acts, so that the gradient is 0.
+    """
+    ratios_BT = (logprobs_BT - old_logprobs_BT).exp()
+    free_BT = -advantages_BT * ratios_BT
+    bounded_BT = -advantages_BT * ratios_BT.clamp(1 - clip_low, 1 + clip_high)
+    return torch.maximum(free_BT, bounded_BT), bounded_BT > free_BT
+
+
+def clipped_value_losses(
+    values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, *, clip: float | None
+) -> tuple[Tensor, Tensor]:
+    """Half the squared error, where a value gains nothing by moving further than ``clip`` from its old one.
+
+    The larger of the free and the clipped error counts, as in the reference implementation of the paper.
+
+    Args:
+        values_BT: Values as they are.
+        old_values_BT: Values when the rollout was made.
+        returns_BT: What they should be.
+        clip: In units of reward; None for no clip.
+
+    Returns:
+        losses_BT, and clipped_BT: where the clip acts, so that the gradient is 0.
+    """
+    free_BT = 0.5 * (values_BT - returns_BT).square()
+    if clip is None:
+        return free_BT, torch.zeros_like(free_BT, dtype=torch.bool)
+    near_BT = torch.clamp(values_BT, old_values_BT - clip, old_values_BT + clip)
+    bounded_BT = 0.5 * (near_BT - returns_BT).square()
+    return torch.maximum(free_BT, bounded_BT), bounded_BT > free_BT
+
+
+class PPOLoss(NamedTuple):
+    """The loss of a minibatch, and what it is made of; all scalars, all but ``total`` detached.
+
+    Attributes:
+        total: What to minimise.
+        policy: Mean clipped surrogate loss a token.
+        value: Mean clipped value loss a token, before its coefficient.
+        entropy: Mean entropy of the next-token distribution, in nats.
+        policy_clipped: Share of the tokens whose policy gradient the clip removes.
+        value_clipped: Share of the tokens whose value gradient the clip removes.
+        approx_kl: Mean divergence of the policy from the one that sampled, in nats a token.
+        ratio: Mean probability ratio.
+    """
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    policy_clipped: Tensor
+    value_clipped: Tensor
+    approx_kl: Tensor
+    ratio: Tensor
+
+
+def ppo_loss(
+    *,
+    logprobs_BT: Tensor,
+    entropies_BT: Tensor,
+    values_BT: Tensor,
+    old_logprobs_BT: Tensor,
+    old_values_BT: Tensor,
+    advantages_BT: Tensor,
+    returns_BT: Tensor,
+    mask_BT: Tensor,
+    tokens: float,
+    clip_low: float,
+    clip_high: float,
+    value_clip: float | None,
+    value_coef: float,
+    entropy_coef: float,
+) -> PPOLoss:
+    """Equation 9: the policy loss, plus the value loss and minus the entropy times their coefficients.
+
+    Args:
+        logprobs_BT: See `clipped_policy_losses`; so for the old ones, the advantages and the clips.
+        entropies_BT: Entropy of the distribution that each token was drawn from, in nats.
+        values_BT: See `clipped_value_losses`; so for the old ones, the returns and the clip.
+        old_logprobs_BT: See above.
+        old_values_BT: See above.
+        advantages_BT: See above.
+        returns_BT: See above.
+        mask_BT: 1 on the tokens that count.
+        tokens: What the sum over tokens is divided by. The number of tokens that count gives a mean; with gradient
+            accumulation, the mean number over the accumulated minibatches makes their gradients add up to that of
+            one large minibatch.
+        clip_low: See above.
+        clip_high: See above.
+        value_clip: See above.
+        value_coef: Weight of the value loss.
+        entropy_coef: Weight of the entropy.
+    """
+    policy_BT, policy_clipped_BT = clipped_policy_losses(
+        logprobs_BT, old_logprobs_BT, advantages_BT, clip_low=clip_low, clip_high=clip_high
+    )
+    value_BT, value_clipped_BT = clipped_value_losses(values_BT, old_values_BT, returns_BT, clip=value_clip)
+    total = masked_sum(policy_BT + value_coef * value_BT - entropy_coef * entropies_BT, mask_BT) / max(tokens, 1.0)
+    with torch.no_grad():
+        return PPOLoss(
+            total=total,
+            policy=masked_mean(policy_BT, mask_BT),
+            value=masked_mean(value_BT, mask_BT),
+            entropy=masked_mean(entropies_BT, mask_BT),
+            policy_clipped=masked_mean(policy_clipped_BT.float(), mask_BT),
+            value_clipped=masked_mean(value_clipped_BT.float(), mask_BT),
+            approx_kl=masked_mean(positive_kl(old_logprobs_BT, logprobs_BT), mask_BT),
+            ratio=masked_mean((logprobs_BT - old_logprobs_BT).exp(), mask_BT),
+        )

@@ -1,0 +1,125 @@
+"""A rollout: completions, what was known of them when they were sampled, and the minibatches made from it.
+
+B rows, P prompt tokens (padded on the left), T completion tokens (padded on the right).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Prompts and completions as padded token ids, with masks that are 1 on real tokens."""
+
+    prompt_ids_BP: Tensor
+    prompt_mask_BP: Tensor
+    completion_ids_BT: Tensor
+    completion_mask_BT: Tensor
+
+    @classmethod
+    def padded(
+        cls, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]], *, pad_id: int
+    ) -> Tokens:
+        """From B lists of ids each; prompts are padded on the left, completions on the right."""
+        prompts = [torch.tensor(ids, dtype=torch.long) for ids in prompt_ids]
+        completions = [torch.tensor(ids, dtype=torch.long) for ids in completion_ids]
+        return cls(
+            prompt_ids_BP=pad_sequence(prompts, True, pad_id, "left"),
+            prompt_mask_BP=pad_sequence([torch.ones_like(ids) for ids in prompts], True, 0, "left"),
+            completion_ids_BT=pad_sequence(completions, True, pad_id, "right"),
+            completion_mask_BT=pad_sequence([torch.ones_like(ids) for ids in completions], True, 0, "right"),
+        )
+
+    def __len__(self) -> int:
+        return self.completion_ids_BT.shape[0]
+
+    @property
+    def completion_length(self) -> int:
+        """T."""
+        return self.completion_ids_BT.shape[1]
+
+    @property
+    def input_ids(self) -> Tensor:
+        """Prompt and completion in one row, P + T tokens."""
+        return torch.cat([self.prompt_ids_BP, self.completion_ids_BT], dim=1)
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """1 on the real tokens of `input_ids`."""
+        return torch.cat([self.prompt_mask_BP, self.completion_mask_BT], dim=1)
+
+    def to(self, device: torch.device) -> Tokens:
+        """The same on another device."""
+        return Tokens(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def rows(self, rows: Tensor | slice) -> Tokens:
+        """Some of the rows, without the padding that none of them needs."""
+        prompts = int(self.prompt_mask_BP[rows].sum(dim=1).max())
+        completions = int(self.completion_mask_BT[rows].sum(dim=1).max())
+        first = self.prompt_ids_BP.shape[1] - prompts
+        return Tokens(
+            prompt_ids_BP=self.prompt_ids_BP[rows, first:],
+            prompt_mask_BP=self.prompt_mask_BP[rows, first:],
+            completion_ids_BT=self.completion_ids_BT[rows, :completions],
+            completion_mask_BT=self.completion_mask_BT[rows, :completions],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A rollout, or a minibatch of one, ready for the loss.
+
+    Attributes:
+        tokens: Prompts and completions.
+        old_logprobs_BT: Log-probabilities under the policy that sampled.
+        old_values_BT: Values then.
+        advantages_BT: Advantages, 0 where ``mask_BT`` is.
+        returns_BT: Targets of the value head, 0 where ``mask_BT`` is.
+        mask_BT: 1 on the tokens that count: real ones, in rows that have a score.
+        token_share: What a sum over the tokens is divided by, see `ppo_loss`.
+    """
+
+    tokens: Tokens
+    old_logprobs_BT: Tensor
+    old_values_BT: Tensor
+    advantages_BT: Tensor
+    returns_BT: Tensor
+    mask_BT: Tensor
+    token_share: float = 1.0
+
+    def rows(self, rows: Tensor | slice) -> Rollout:
+        """Some of the rows, without the padding that none of them needs."""
+        tokens = self.tokens.rows(rows)
+        length = tokens.completion_length
+        return Rollout(
+            tokens=tokens,
+            old_logprobs_BT=self.old_logprobs_BT[rows, :length],
+            old_values_BT=self.old_values_BT[rows, :length],
+            advantages_BT=self.advantages_BT[rows, :length],
+            returns_BT=self.returns_BT[rows, :length],
+            mask_BT=self.mask_BT[rows, :length],
+            token_share=self.token_share,
+        )
+
+    def minibatches(self, count: int, *, accumulation: int) -> list[Rollout]:
+        """The rows in a new random order (from torch's global generator), in equal minibatches.
+
+        Args:
+            count: How many; divides B.
+            accumulation: How many of them, in a row, make one optimiser step; divides ``count``. Each gets the mean
+                number of tokens of its step's minibatches as ``token_share``.
+        """
+        order_B = torch.randperm(len(self.tokens)).to(self.mask_BT.device)
+        parts = [self.rows(rows) for rows in order_B.chunk(count)]
+        shared: list[Rollout] = []
+        for start in range(0, count, accumulation):
+            step = parts[start : start + accumulation]
+            share = sum(float(part.mask_BT.sum()) for part in step) / len(step)
+            shared.extend(replace(part, token_share=share) for part in step)
+        return shared

@@ -1,0 +1,162 @@
+"""Between the trainer and the composer: rows of a dataset in, scores and their statistics out. B rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlaif_sdk.exceptions import BatchError, ConfigError, DataError, RewardError
+from rlaif_sdk.rewards import as_reward
+from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch, TextOrConversation
+
+
+class ScoredColumn(Protocol):
+    """What the trainer reads of one reward; B values, NaN where there is none."""
+
+    @property
+    def raw(self) -> np.ndarray[Any, Any]:
+        """In the reward's own units."""
+
+
+class Scored(Protocol):
+    """What the trainer reads of a `Composition`."""
+
+    @property
+    def totals(self) -> np.ndarray[Any, Any]:
+        """B totals, NaN where a row is unscored."""
+
+    @property
+    def rewards(self) -> Mapping[str, ScoredColumn]:
+        """The rewards by name."""
+
+    def metrics(self) -> dict[str, float]:
+        """Statistics for loggers."""
+
+
+class Composes(Protocol):
+    """Anything that scores a batch: a `rlaif_sdk.Composer`, or an object of its shape."""
+
+    def compose(self, batch: RewardBatch) -> Scored:
+        """Score B rows."""
+
+
+def build_composer(reward_funcs: Any, weights: Sequence[float] | None = None) -> Composes:
+    """The composer to train with.
+
+    Args:
+        reward_funcs: A composer, which is used as it is; or a reward, or a function
+            ``f(prompts, completions, **columns)``, or a list of these, or a mapping of name to one of these.
+        weights: One a reward, in their order; 1.0 each when None.
+
+    Raises:
+        ConfigError: Two rewards have one name, there are none, the number of weights differs, or weights were given
+            for a composer, which has its own.
+        TypeError: Something is no reward.
+    """
+    if callable(getattr(reward_funcs, "compose", None)):
+        if weights is not None:
+            raise ConfigError("reward_weights was given along with a composer", hint="set the weights in the composer")
+        composer: Composes = reward_funcs
+        return composer
+    if isinstance(reward_funcs, Mapping):
+        rewards = {name: as_reward(value) for name, value in reward_funcs.items()}
+    else:
+        listed = reward_funcs if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
+        rewards = {}
+        for value in listed:
+            reward = as_reward(value)
+            if reward.name in rewards:
+                raise ConfigError(
+                    f"two rewards are named {reward.name!r}",
+                    hint="pass a mapping of name to reward, or give each a name with @reward(name=...)",
+                )
+            rewards[reward.name] = reward
+    if not rewards:
+        raise ConfigError("there is no reward", hint="pass a composer, a reward, a function, or a list of these")
+    if weights is not None and len(weights) != len(rewards):
+        raise ConfigError(
+            f"reward_weights has {len(weights)} entries for {len(rewards)} rewards", hint="give one weight a reward"
+        )
+    from rlaif_sdk.composer import Composer
+
+    built: Composes = Composer(rewards, weights=dict(zip(rewards, weights or [1.0] * len(rewards), strict=True)))
+    return built
+
+
+def reward_batch(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    prompts: Sequence[TextOrConversation],
+    completions: Sequence[TextOrConversation],
+    completion_ids: Sequence[Sequence[int]],
+    generations: int,
+    progress: Progress,
+    training: bool,
+) -> RewardBatch:
+    """The batch that the composer scores: every column of the dataset but the prompt goes along.
+
+    Args:
+        rows: B rows of the dataset; a prompt's generations follow each other.
+        prompts: B prompts.
+        completions: B completions.
+        completion_ids: Their token ids.
+        generations: Completions a prompt. With one there are no groups to speak of.
+        progress: How far training is.
+        training: False while evaluating.
+    """
+    columns = {name: [row.get(name) for row in rows] for name in rows[0] if name != "prompt"}
+    return RewardBatch(
+        prompts=prompts,
+        completions=completions,
+        completion_ids=completion_ids,
+        columns=columns,
+        group=[row // generations for row in range(len(rows))] if generations > 1 else None,
+        progress=progress,
+        training=training,
+    )
+
+
+def scores_of(composition: Scored, rows: int, *, clip: tuple[float, float] | None = None) -> Tensor:
+    """The totals as float32 scores_B, NaN where a row is unscored.
+
+    Raises:
+        RewardError: The composer returned another number of rows, or an infinite total.
+    """
+    totals_B = np.asarray(composition.totals, dtype=np.float64)
+    if totals_B.shape != (rows,):
+        raise RewardError(f"the composer returned totals of shape {totals_B.shape} for {rows} completions")
+    if np.isinf(totals_B).any():
+        raise RewardError("the composer returned an infinite total", hint="bound the reward, or leave the row unscored")
+    if clip is not None:
+        totals_B = totals_B.clip(*clip)
+    return torch.from_numpy(totals_B.astype(np.float32))
+
+
+def reward_metrics(composition: Scored) -> dict[str, float]:
+    """What the composition reports of itself, and the totals' mean and deviation under TRL's names for them."""
+    totals_B = np.asarray(composition.totals, dtype=np.float64)
+    known = totals_B[~np.isnan(totals_B)]
+    mean, deviation = (float(known.mean()), float(known.std())) if known.size else (float("nan"), float("nan"))
+    return {"reward": mean, "reward_std": deviation, **composition.metrics()}
+
+
+def check_datasets(*datasets: Any) -> None:
+    """Refuse datasets that a rollout would stumble over; each is a dataset, a mapping of name to one, or None.
+
+    Raises:
+        DataError: There is no column ``prompt``.
+        BatchError: A column has a name that reward functions receive something else under.
+    """
+    for dataset in datasets:
+        for part in dataset.values() if isinstance(dataset, Mapping) else [dataset]:
+            columns = getattr(part, "column_names", None)
+            if columns is None:
+                continue
+            if "prompt" not in columns:
+                raise DataError("the dataset has no column 'prompt'", hint=f"columns present: {', '.join(columns)}")
+            for name in sorted(RESERVED_COLUMNS.intersection(columns)):
+                raise BatchError(f"the column {name!r} has a reserved name", hint="rename the column in the dataset")

@@ -1,0 +1,208 @@
+"""Proximal policy optimisation: rollouts, and the loss on their minibatches."""
+
+from __future__ import annotations
+
+import logging
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.training.ppo.actor_critic import ActorCriticTrainer
+from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics
+from rlaif_sdk.training.ppo.kl import log_ratio_kl
+from rlaif_sdk.training.ppo.losses import ppo_loss
+from rlaif_sdk.training.ppo.rollout import Rollout, Tokens
+from rlaif_sdk.training.ppo.scoring import reward_batch, reward_metrics, scores_of
+from rlaif_sdk.types import Progress
+
+if TYPE_CHECKING:
+    from transformers import TrainerState
+
+    from rlaif_sdk.training.ppo.policy import CompletionScores
+    from rlaif_sdk.training.ppo.scoring import Scored
+
+_logger = logging.getLogger(__name__)
+
+_LOSS_METRICS = ("policy_loss", "value_loss", "entropy", "clip_ratio/policy", "clip_ratio/value", "approx_kl", "ratio")
+
+Row = Mapping[str, Any]
+
+
+class PPOTrainer(ActorCriticTrainer):
+    """Trains a causal language model by proximal policy optimisation, with a shared value head.
+
+    The KL divergence from the policy as it started is part of the reward. With PEFT the reference is the model with
+    its adapter switched off; otherwise it is a frozen copy, made in memory.
+
+    Args:
+        model: A model, a PEFT model, or the name or path of one.
+        reward_funcs: A `rlaif_sdk.Composer`, or anything with ``compose(RewardBatch)``; or a reward, a function
+            ``f(prompts, completions, **columns)``, or a list or mapping of these, summed with
+            ``args.reward_weights``. A composer stays the caller's to close.
+        args: Settings.
+        train_dataset: Rows with a ``prompt``, text or messages; all other columns go to the rewards.
+        eval_dataset: The same, or a mapping of name to the same. Evaluation samples completions and logs their
+            rewards and divergence, with ``training=False`` in the batch, so that no statistics are updated.
+        processing_class: The tokenizer; the model's own if None.
+        callbacks: As in `transformers.Trainer`.
+        optimizers: As in `transformers.Trainer`; the value head is added as a parameter group.
+        quantization_config: How to quantise a model that is given by name.
+        peft_config: Trains an adapter instead of the whole model.
+
+    Attributes:
+        composer: What scores the completions.
+        value_head: The value head, a submodule of the policy.
+        kl_controller: What a nat of divergence costs.
+
+    Raises:
+        ConfigError: The settings or rewards are refused.
+        DataError: A dataset has no column ``prompt``.
+        BatchError: A dataset has a column of a reserved name.
+        TrainingError: The model or the set-up is of a kind that is not supported.
+    """
+
+    _name = "PPO"
+    _tag_names = ["ppo", "rlaif-sdk"]  # noqa: RUF012 - as TRL declares it
+    _paper = {  # noqa: RUF012 - as TRL declares it
+        "title": "Proximal Policy Optimization Algorithms",
+        "id": "1707.06347",
+        "citation": textwrap.dedent("""\
+            @article{schulman2017proximal,
+                title  = {{Proximal Policy Optimization Algorithms}},
+                author = {John Schulman and Filip Wolski and Prafulla Dhariwal and Alec Radford and Oleg Klimov},
+                year   = 2017,
+                eprint = {arXiv:1707.06347},
+            }"""),
+    }
+
+    _rollout: Rollout | None = None
+    _minibatches: Sequence[Rollout] = ()
+
+    def _align(self, state: TrainerState) -> None:
+        super()._align(state)
+        self._rollout = None
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The minibatch of this micro-step: of a new rollout, or of the present one in its old or a new order."""
+        minibatches = self.args.rollout_minibatches
+        if self._rollout is None or self._step % (minibatches * self.args.num_iterations) == 0:
+            self._rollout, self._minibatches = self._collect(generation_batch), ()
+        if not self._minibatches or self._step % minibatches == 0:
+            self._minibatches = self._rollout.minibatches(
+                minibatches, accumulation=self.args.gradient_accumulation_steps
+            )
+        return self._minibatches[self._step % minibatches]
+
+    def _collect(self, rows: Sequence[Row]) -> Rollout:
+        """Sample completions of the rows' prompts, score them, and assess every token."""
+        training = self.model.training
+        mode = "train" if training else "eval"
+        prompts = [row["prompt"] for row in rows]
+        prompt_ids, completion_ids, completions = self._generate(prompts)
+        tokens = Tokens.padded(prompt_ids, completion_ids, pad_id=self._tokenizer.pad_token_id)
+        tokens = tokens.to(self.accelerator.device)
+        composition = self.composer.compose(
+            reward_batch(
+                rows,
+                prompts=prompts,
+                completions=completions,
+                completion_ids=completion_ids,
+                generations=self.args.num_generations if training else self.args.num_generations_eval,
+                progress=Progress(self.state.global_step, self.state.max_steps or None),
+                training=training,
+            )
+        )
+        scores_B = scores_of(composition, len(rows), clip=self.args.reward_clip_range)
+        policy = self._score(self.model, tokens)
+        kl_BT = self._divergence(policy, tokens)
+        rollout = Assessment(
+            gamma=self.args.gamma,
+            gae_lambda=self.args.gae_lambda,
+            kl_coef=self.kl_controller.coef,
+            missing_eos_penalty=self.args.missing_eos_penalty,
+            mask_truncated=self.args.mask_truncated_completions,
+            whiten=self.args.normalize_advantages,
+        ).rollout(
+            tokens,
+            scores_B=scores_B.to(kl_BT),
+            truncated_B=torch.tensor([ids[-1] not in self.eos_token_ids for ids in completion_ids]).to(kl_BT.device),
+            logprobs_BT=policy.logprobs_BT,
+            values_BT=policy.values_BT,
+            kl_BT=kl_BT,
+        )
+        figures = rollout_metrics(rollout, kl_BT)
+        if not figures:
+            _logger.warning("no completion of this rollout has a score: it changes nothing")
+        self._note(mode, {**reward_metrics(composition), **figures, "kl_coef": self.kl_controller.coef})
+        self._note_completions(prompts, completions, composition, rollout)
+        if training and figures:
+            self.kl_controller.update(figures["kl"], len(rows))
+        return rollout
+
+    def _divergence(self, policy: CompletionScores, tokens: Tokens) -> Tensor:
+        """kl_BT, the log ratio of policy to reference; 0 without a reference."""
+        if self.args.kl_coef == 0:
+            return torch.zeros_like(policy.logprobs_BT)
+        with self._reference() as reference:
+            return log_ratio_kl(policy.logprobs_BT, self._score(reference, tokens).logprobs_BT)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """The loss of a minibatch; its parts are logged."""
+        del num_items_in_batch
+        if return_outputs:
+            raise TrainingError("PPOTrainer does not return the outputs of its forward pass")
+        minibatch: Rollout = inputs
+        tokens = minibatch.tokens
+        scores: CompletionScores = model(
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+            completion_length=tokens.completion_length,
+        )
+        loss = ppo_loss(
+            logprobs_BT=scores.logprobs_BT,
+            entropies_BT=scores.entropies_BT,
+            values_BT=scores.values_BT,
+            old_logprobs_BT=minibatch.old_logprobs_BT,
+            old_values_BT=minibatch.old_values_BT,
+            advantages_BT=minibatch.advantages_BT,
+            returns_BT=minibatch.returns_BT,
+            mask_BT=minibatch.mask_BT,
+            tokens=minibatch.token_share,
+            clip_low=self.epsilon_low,
+            clip_high=self.epsilon_high,
+            value_clip=self.args.value_clip,
+            value_coef=self.args.value_loss_coef,
+            entropy_coef=self.args.entropy_coef,
+        )
+        parts = torch.stack(loss[1:]).tolist()
+        self._note("train", dict(zip(_LOSS_METRICS, parts, strict=True)))
+        return loss.total
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, None, None]:
+        """Sample and score an evaluation batch; what is learnt of it is in the logged metrics."""
+        del model, prediction_loss_only, ignore_keys
+        self._collect(inputs)
+        return None, None, None
+
+    def _note(self, mode: str, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            self._metrics[mode][name].append(value)
+
+    def _note_completions(
+        self, prompts: Sequence[Any], completions: Sequence[Any], composition: Scored, rollout: Rollout
+    ) -> None:
+        """Keep the latest completions for ``log_completions``."""
+        self._logs["prompt"].extend(prompts)
+        self._logs["completion"].extend(completions)
+        for name, column in composition.rewards.items():
+            self._logs["rewards"][name].extend(column.raw.tolist())
+        advantages_B = rollout.advantages_BT.sum(dim=1) / rollout.mask_BT.sum(dim=1).clamp(min=1)
+        self._logs["advantages"].extend(advantages_B.tolist())

@@ -1,0 +1,176 @@
+"""Small real models and a tokenizer, built from configs: nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from datasets import Dataset  # noqa: E402
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import (  # noqa: E402
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer  # noqa: E402
+
+WORDS = [f"w{index}" for index in range(28)]
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m.role + ' ' + m.content + ' ' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant{% endif %}"
+)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    special = ["<pad>", "<eos>", "<unk>", "user", "assistant", "system"]
+    vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        chat_template=CHAT_TEMPLATE,
+        padding_side="left",
+    )
+
+
+def build_llama(**overrides: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": 34,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "initializer_range": 0.2,
+    }
+    return LlamaForCausalLM(LlamaConfig(**{**settings, **overrides}))
+
+
+def build_gpt2(**overrides: Any) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": 34,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 128,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "initializer_range": 0.2,
+        "resid_pdrop": 0.1,
+        "attn_pdrop": 0.1,
+        "embd_pdrop": 0.1,
+    }
+    return GPT2LMHeadModel(GPT2Config(**{**settings, **overrides}))
+
+
+BUILDERS: dict[str, Callable[..., Any]] = {"llama": build_llama, "gpt2": build_gpt2}
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def model(request: pytest.FixtureRequest) -> Any:
+    """A model of each kind of position embedding: rotary, and learnt (wrong under padding unless told otherwise)."""
+    return BUILDERS[request.param]()
+
+
+@pytest.fixture
+def llama() -> LlamaForCausalLM:
+    return build_llama()
+
+
+@pytest.fixture
+def make_llama() -> Callable[..., LlamaForCausalLM]:
+    return build_llama
+
+
+@pytest.fixture
+def prompts() -> Dataset:
+    """Sixteen prompts of one to four words, and a column for rewards."""
+    texts = [" ".join(WORDS[(row + k) % 28] for k in range(1 + row % 4)) for row in range(16)]
+    return Dataset.from_dict({"prompt": texts, "wanted": [WORDS[row] for row in range(16)]})
+
+
+def count_wanted(completions: list[str], wanted: list[str], **_: Any) -> list[float]:
+    """Share of the words that are the wanted one."""
+    return [text.split().count(word) / 8 for text, word in zip(completions, wanted, strict=True)]
+
+
+@pytest.fixture
+def make_trainer(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, prompts: Dataset
+) -> Callable[..., PPOTrainer]:
+    """Builds a trainer: any argument of `PPOTrainer`, and settings of `PPOConfig` as keywords."""
+
+    def make(
+        model: Any,
+        reward_funcs: Any = count_wanted,
+        *,
+        train_dataset: Dataset = prompts,
+        eval_dataset: Any = None,
+        callbacks: Any = None,
+        peft_config: Any = None,
+        **settings: Any,
+    ) -> PPOTrainer:
+        defaults = {
+            "output_dir": str(tmp_path / "run"),
+            "per_device_train_batch_size": 4,
+            "per_device_eval_batch_size": 4,
+            "gradient_accumulation_steps": 1,
+            "steps_per_generation": 2,
+            "max_completion_length": 8,
+            "max_steps": 4,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "learning_rate": 1e-3,
+            "report_to": [],
+            "use_cpu": True,
+            "disable_tqdm": True,
+        }
+        if "generation_batch_size" in settings:
+            del defaults["steps_per_generation"]
+        return PPOTrainer(
+            model,
+            reward_funcs,
+            args=PPOConfig(**{**defaults, **settings}),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+            peft_config=peft_config,
+        )
+
+    return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """TRL 1.16 reads an attribute that transformers 5.23 renamed (huggingface/transformers, `is_activation_checkpointing`)."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"))
