@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from rlaif_sdk.types import RESERVED_COLUMNS
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """A number that is no text, no truth value, not NaN and not infinite."""
@@ -21,6 +24,12 @@ def _named(key: str, model: type[BaseModel]) -> BeforeValidator:
     return BeforeValidator(
         lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=str | model
     )
+
+
+def _refused(problem: str, *location: str | int) -> ValidationError:
+    """A refusal of one part, found while the whole is checked; raised, pydantic takes it over with its location."""
+    error = PydanticCustomError("value_error", "{problem}", {"problem": problem})
+    return ValidationError.from_exception_data("config", [InitErrorDetails(type=error, loc=location, input=None)])
 
 
 class ExtensionConfig(BaseModel):
@@ -77,6 +86,14 @@ class RewardConfig(ConfigModel):
     columns: dict[str, str] = Field(default_factory=dict)
     """Dataset columns under other names: ``{reference: answer}`` shows it the column ``answer`` as ``reference``."""
 
+    @field_validator("columns")
+    @classmethod
+    def _not_reserved(cls, columns: dict[str, str]) -> dict[str, str]:
+        for name in columns:
+            if name in RESERVED_COLUMNS:
+                raise _refused("a reward receives something else under this reserved name", name)
+        return columns
+
 
 class GateConfig(ConfigModel):
     """A condition on one reward's raw score that the whole sum depends on."""
@@ -113,9 +130,9 @@ class CompositionConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> CompositionConfig:
-        for gate in self.gates:
+        for index, gate in enumerate(self.gates):
             if gate.reward not in self.rewards:
-                raise ValueError(f"a gate names the reward {gate.reward!r}; there are {', '.join(self.rewards)}")
+                raise _refused("this names no reward; there are " + ", ".join(self.rewards), "gates", index, "reward")
         if all(reward.weight == 0 for reward in self.rewards.values()):
-            raise ValueError("every weight is 0: nothing would be rewarded")
+            raise _refused("every weight is 0: nothing would be rewarded", "rewards")
         return self

@@ -175,9 +175,11 @@ def from_validation_error(
         location = _real_location(at, item["loc"], document)
         message, hint = _wording(dict(item), model)
         problems.append(document.error(message, location, hint))
-    first = problems[0]
-    more = "".join(f"\n  {problem}" for problem in problems[1:])
-    return ConfigError(first.message + more, file=first.file, line=first.line, key=first.key, hint=first.hint)
+    first, *others = problems
+    if not others:
+        return first
+    message = "".join((first.message, f" ({first.hint})" if first.hint else "", *(f"\n  {other}" for other in others)))
+    return ConfigError(message, file=first.file, line=first.line, key=first.key)
 
 
 def _real_location(at: Location, loc: Location, document: Document) -> Location:

@@ -119,11 +119,14 @@ class Registry:
                 hint="install a release of the plugin that matches",
             )
         key = str(source)
+        if self._manager.has_plugin(key):
+            raise PluginConflictError(f"a plugin {source} is registered already")
         try:
+            self._check_marks(plugin)
             self._manager.register(plugin, name=key)
             self._manager.check_pending()
             offered = {hook: self._collect(hook, kind, key) for hook, kind in _KINDS.items()}
-        except Exception as cause:
+        except (Exception, SystemExit) as cause:
             if self._manager.has_plugin(key):
                 self._manager.unregister(name=key)
             if isinstance(cause, pluggy.PluginValidationError):
@@ -133,6 +136,12 @@ class Registry:
         for hook, specs in offered.items():
             for spec in specs:
                 self._offers[hook].setdefault(spec.name, []).append((source, spec))
+
+    def _check_marks(self, plugin: object) -> None:
+        """Refuse a hook without its decorator: pluggy would pass over it in silence."""
+        for hook in (*_KINDS, "rlaif_composed"):
+            if callable(getattr(plugin, hook, None)) and not self._manager.parse_hookimpl_opts(plugin, hook):
+                raise TypeError(f"{hook} lacks the decorator @hookimpl")
 
     def _collect(self, hook: str, kind: type[SpecT], key: str) -> list[SpecT]:
         others = [plugin for name, plugin in self._manager.list_name_plugin() if name != key and plugin is not None]

@@ -152,12 +152,17 @@ class FunctionReward(Reward):
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = name or getattr(function, "__name__", "") or type(function).__name__
+        self.__name__ = self.name
         self.version = version
         self.range = range
         self.higher_is_better = higher_is_better
-        signature = inspect.signature(function).parameters.values()
+        signature = _signature(function).parameters.values()
         given = {"prompts", "completions", "completion_ids"}
-        self._params = {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+        self._params = {
+            p.name: p.default
+            for p in signature
+            if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and p.name not in given
+        }
         named = [p for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._accepts = {p.name for p in named} - self._params.keys()
         self._accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature)
@@ -166,7 +171,7 @@ class FunctionReward(Reward):
             f"{self.name}_params",
             __base__=Params,
             **{
-                p.name: (p.annotation if isinstance(p.annotation, type) else Any, Field(default=p.default))
+                p.name: (Any if p.annotation is p.empty else p.annotation, Field(default=p.default))
                 for p in signature
                 if p.name in self._params
             },  # type: ignore[call-overload]
@@ -233,6 +238,19 @@ def reward(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     return functools.partial(FunctionReward, **options)
 
 
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature with real annotations; where one names something out of reach, as with the parameter left bare."""
+    try:
+        return inspect.signature(function, eval_str=True)
+    except Exception:  # noqa: BLE001 - evaluating an annotation may raise anything
+        signature = inspect.signature(function)
+    bare = [
+        parameter.replace(annotation=parameter.empty) if isinstance(parameter.annotation, str) else parameter
+        for parameter in signature.parameters.values()
+    ]
+    return signature.replace(parameters=bare)
+
+
 class _DuckReward(Reward):
     """Anything with a ``score(batch)`` method, with defaults for what it does not say."""
 
@@ -256,17 +274,22 @@ class _DuckReward(Reward):
         getattr(self._scorer, "close", lambda: None)()
 
 
+def is_reward_class(value: Any) -> bool:
+    """Whether a value is a class whose instances have ``score(batch)``."""
+    return isinstance(value, type) and callable(getattr(value, "score", None))
+
+
 def as_reward(value: Any) -> Reward:
-    """A `Reward` from a `Reward`, a `Reward` class without required arguments, a function, or a duck-typed object.
+    """A `Reward` from a `Reward`, a function, a duck-typed object, or a class of either without required arguments.
 
     Raises:
         TypeError: It is none of these.
     """
-    if isinstance(value, type) and issubclass(value, Reward):
-        return value()
+    if is_reward_class(value):
+        value = value()
     if isinstance(value, Reward):
         return value
-    if callable(getattr(value, "score", None)) and not isinstance(value, type):
+    if callable(getattr(value, "score", None)):
         return _DuckReward(value)
     if callable(value) and not isinstance(value, type):
         return FunctionReward(value)

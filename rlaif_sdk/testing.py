@@ -74,6 +74,7 @@ def check_reward_contract(
         _check_spec(reward)
         subject = as_reward(reward.build(params))
         name = reward.name
+        _check_description(reward, subject)
     else:
         subject = as_reward(reward)
         name = subject.name or type(subject).__name__
@@ -105,6 +106,13 @@ def _check_spec(spec: RewardSpec) -> None:
     if spec.example:
         entry = RewardConfig.model_validate(dict(spec.example))
         spec.params.model_validate(entry.params)
+
+
+def _check_description(spec: RewardSpec, subject: Reward) -> None:
+    """What a spec says of its reward is what the reward says of itself."""
+    assert spec.range in {None, subject.range}, f"{spec.name} declares {spec.range}, its reward {subject.range}"
+    assert set(spec.columns) <= set(subject.columns), f"{spec.name} lists columns that its reward does not need"
+    assert spec.higher_is_better == subject.higher_is_better, f"{spec.name} and its reward differ in higher_is_better"
 
 
 def _score(runner: Runner, batch: RewardBatch) -> list[float | None]:

@@ -17,7 +17,7 @@ from rlaif_sdk.documents import Document, Location, from_validation_error, load_
 from rlaif_sdk.exceptions import ConfigError, PluginError, RlaifError
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.references import is_reference, load_reference
-from rlaif_sdk.rewards import FunctionReward, Reward, RewardSpec, Spec, as_reward
+from rlaif_sdk.rewards import FunctionReward, Reward, RewardSpec, Spec, as_reward, is_reward_class
 
 
 def build_composer(
@@ -52,7 +52,7 @@ def _document(source: str | Path | Mapping[str, Any] | CompositionConfig | Docum
         return load_document(source)
     if isinstance(source, Mapping):
         return Document(dict(source))
-    return Document({})
+    return Document(source.model_dump())
 
 
 def _component(
@@ -81,9 +81,9 @@ def _reward(name: str, config: RewardConfig, *, registry: Registry, document: Do
     params_at = (*location, "params")
     if isinstance(target, RewardSpec):
         return as_reward(_built(target, config.params, document, params_at))
-    if isinstance(target, type) and issubclass(target, Reward):
+    if is_reward_class(target):
         try:
-            return target(**config.params)
+            return as_reward(target(**config.params))
         except TypeError as error:
             raise document.error(f"{use} cannot be made: {error}", params_at) from error
     try:
