@@ -1,0 +1,3 @@
+"""Fails to import."""
+
+raise RuntimeError("this plugin is broken on purpose")

@@ -1,0 +1,36 @@
+"""Every how-to's Python, run in order in a folder with the page's files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown_blocks import blocks
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
+README = ROOT / "README.md"
+
+
+@pytest.mark.parametrize("page", [*PAGES, README], ids=lambda page: page.stem)
+def test_the_python_of_a_page_runs(page, tmp_path):
+    """The page's files are written and its Python blocks run as one script, without an error."""
+    script = []
+    for block in blocks(page):
+        if block.file:
+            (tmp_path / block.file).write_text(block.code, encoding="utf-8")
+        elif block.language == "python":
+            script.append(block.code)
+    if not script:
+        pytest.skip("the page shows no Python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_example_is_at_most_15_lines():
+    """The README opens with an example that a reader takes in at a glance."""
+    first = next(block for block in blocks(README) if block.language == "python")
+    assert len(first.code.splitlines()) <= 15

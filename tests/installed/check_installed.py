@@ -1,0 +1,42 @@
+"""Run in a clean environment with the wheels of the SDK, its plugins and one broken plugin: all but that one work."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+from rlaif_sdk import Composer, PluginError, Registry, RewardBatch
+
+WANTED = {"conciseness", "factuality", "judge", "toxicity"}
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    registry = Registry.discover()
+
+assert set(registry.rewards) >= WANTED, sorted(registry.rewards)
+(broken,) = registry.broken
+assert broken.source.plugin == "broken"
+assert "rlaif-broken 0.0.1" in str(broken.error)
+assert "broken on purpose" in str(broken.error)
+try:
+    registry.reward("broken")
+except PluginError as error:
+    assert "broken on purpose" in str(error)
+else:
+    raise AssertionError("a broken plugin that is asked for must be an error")
+
+config = {"rewards": {"toxicity": {}, "conciseness": {}, "factuality": {}}}
+batch = RewardBatch(
+    ["What is the capital of France?"] * 2,
+    ["The capital of France is Paris.", "The capital of France is Lyon, you idiot."],
+    columns={"reference": ["Paris is the capital of France."] * 2},
+)
+with Composer.from_config(config, registry=registry) as composer:
+    kind, rude = composer.compose(batch).totals
+assert kind > rude, (kind, rude)
+
+rlaif = Path(sys.executable).with_name("rlaif")
+listed = json.loads(subprocess.run([rlaif, "rewards", "list", "--json"], capture_output=True, check=True).stdout)
+assert {entry["name"] for entry in listed["rewards"]} >= WANTED
+sys.stdout.write(f"{len(listed['rewards'])} rewards from wheels, one broken plugin left out: passed\n")
