@@ -163,7 +163,7 @@ def validate(model: type[ModelT], document: Document, *, at: Location = ()) -> M
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
-        raise from_validation_error(error, model, document, at=at) from error
+        raise from_validation_error(error, model, document, at=at) from None
 
 
 def from_validation_error(

@@ -109,7 +109,7 @@ def _built(spec: Spec, params: Mapping[str, Any], document: Document, location: 
     try:
         checked = spec.params.model_validate(dict(params))
     except ValidationError as error:
-        raise from_validation_error(error, spec.params, document, at=location) from error
+        raise from_validation_error(error, spec.params, document, at=location) from None
     try:
         return spec.build(checked)
     except ConfigError as error:
