@@ -1,9 +1,9 @@
 """For plugin authors: the contract that a reward keeps, as a check, and doubles for tests.
 
-    from rlaif_sdk.testing import check_reward_contract
+from rlaif_sdk.testing import check_reward_contract
 
-    def test_brevity_keeps_the_contract():
-        check_reward_contract(brevity)
+def test_brevity_keeps_the_contract():
+check_reward_contract(brevity)
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from rlaif_sdk.composer.execution import Runner, run_all
 from rlaif_sdk.composer.validation import Answer, check_answer
 from rlaif_sdk.config import RewardConfig
-from rlaif_sdk.exceptions import RlaifError
+from rlaif_sdk.exceptions import JudgeError, RlaifError
+from rlaif_sdk.judges.backends import GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.rewards import Reward, RewardSpec, ScoreLike, Scores, as_reward
-from rlaif_sdk.types import Message, RewardBatch
+from rlaif_sdk.types import Conversation, Message, RewardBatch, message_text
 
 _TEXTS = (
     ("What is the capital of France?", "The capital of France is Paris."),
@@ -178,3 +179,61 @@ class FailingReward(Reward):
             else self.behaviour
         )
         return result
+
+
+class ScriptedJudge:
+    """A judge backend that answers what it is told, without a model.
+
+    Args:
+        script: Called with the text of each request (its messages, a line apart). It returns a mapping of label to
+            probability (labels left out have none) where log-probabilities are asked for, a text or `GeneratedText`
+            where an answer is, or an error: a `JudgeError` that concerns one row is returned in its place, and any
+            other is raised.
+
+    Attributes:
+        requests: The conversations seen.
+    """
+
+    def __init__(self, script: Callable[[str], Mapping[str, float] | str | GeneratedText | JudgeError]) -> None:
+        self.script = script
+        self.requests: list[Conversation] = []
+
+    @property
+    def identity(self) -> str:
+        return "scripted"
+
+    def setup(self) -> None:
+        """Do nothing."""
+
+    async def label_logprobs(
+        self, requests: Sequence[Conversation], labels: Sequence[str]
+    ) -> list[LabelLogprobs | RowError]:
+        return [
+            answer
+            if isinstance(answer, RowError)
+            else LabelLogprobs(tuple(_log(answer.get(label, 0.0)) for label in labels))
+            for answer in map(self._answer, requests)
+        ]
+
+    async def generate(
+        self,
+        requests: Sequence[Conversation],
+        *,
+        max_new_tokens: int,  # noqa: ARG002 - the protocol names it
+        temperature: float = 0.0,  # noqa: ARG002 - likewise
+    ) -> list[GeneratedText | RowError]:
+        return [GeneratedText(answer) if isinstance(answer, str) else answer for answer in map(self._answer, requests)]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _answer(self, request: Conversation) -> Any:
+        self.requests.append(request)
+        answer = self.script("\n".join(message_text(message) for message in request))
+        if isinstance(answer, JudgeError) and not isinstance(answer, RowError):
+            raise answer
+        return answer
+
+
+def _log(probability: float) -> float:
+    return math.log(probability) if probability > 0 else -math.inf

@@ -1,0 +1,87 @@
+"""The protocol between a judge and a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rlaif_sdk.exceptions import JudgeConnectionError, JudgeResponseError
+from rlaif_sdk.types import Conversation
+
+RowError = JudgeConnectionError | JudgeResponseError
+"""What may go wrong with one request alone: it is returned in the request's place. Every other error concerns all
+requests (a refused key, an exhausted account, a server without log-probabilities) and is raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelLogprobs:
+    """How likely an answer is to begin with each of K labels.
+
+    Attributes:
+        logprobs: K natural logarithms of disjoint probabilities, each at most 0 and possibly -inf: that the answer
+            begins with this label and with no longer label of the set.
+        bounded: The labels that a server did not report; what stands for them is the greatest probability that the
+            reported ones leave to them.
+        flags: Anything else worth recording, such as ``markers_defused``.
+    """
+
+    logprobs: tuple[float, ...]
+    bounded: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedText:
+    """What a model answered.
+
+    Attributes:
+        text: The answer.
+        truncated: It was cut off at the limit of tokens.
+        flags: As in `LabelLogprobs`.
+    """
+
+    text: str
+    truncated: bool = False
+    flags: tuple[str, ...] = ()
+
+
+class JudgeBackend(Protocol):
+    """A language model that judges ask.
+
+    The text of the messages is inert: special tokens and role markers inside it do not act as such.
+    """
+
+    @property
+    def identity(self) -> str:
+        """Changes whenever the same request may get another answer; known without loading anything."""
+
+    def setup(self) -> None:
+        """Load the model or check the settings. The other methods do so themselves when it was not called."""
+
+    async def label_logprobs(
+        self, requests: Sequence[Conversation], labels: Sequence[str]
+    ) -> Sequence[LabelLogprobs | RowError]:
+        """The log-probabilities of K labels as the beginning of the answer to each of B conversations.
+
+        Returns:
+            B entries; an error stands for a request that failed.
+
+        Raises:
+            JudgeError: The failure concerns all requests.
+        """
+
+    async def generate(
+        self, requests: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0
+    ) -> Sequence[GeneratedText | RowError]:
+        """The answer to each of B conversations; temperature 0 is greedy.
+
+        Returns:
+            B entries; an error stands for a request that failed.
+
+        Raises:
+            JudgeError: The failure concerns all requests.
+        """
+
+    def close(self) -> None:
+        """Release the model or the connections."""

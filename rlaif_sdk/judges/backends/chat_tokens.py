@@ -1,0 +1,69 @@
+"""A conversation as token ids in which only the chat template itself has special tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.types import Conversation, message_text
+
+
+class ChatEncoder:
+    """Encodes conversations with a tokenizer's chat template.
+
+    The template is rendered around markers that stand for the messages, so its own text and the messages' text are
+    encoded apart: a ``<|im_end|>`` inside a message becomes ordinary text. A tokenizer without a chat template gets
+    ``Role:`` headings.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, conversation: Conversation) -> list[int]:
+        """The prompt's token ids, ready for the model's answer."""
+        texts = [message_text(message) for message in conversation]
+        markers = [f"\u241emessage{index}\u241e" for index in range(len(texts))]
+        rendered = self._render([message["role"] for message in conversation], markers)
+        pieces = re.split("|".join(map(re.escape, markers)), rendered)
+        if len(pieces) != len(texts) + 1 or re.findall("\u241emessage[0-9]+\u241e", rendered) != markers:
+            raise ConfigError(
+                "the judge's chat template leaves out, repeats or changes messages",
+                hint="use a model whose template prints each message once",
+            )
+        ids = self._encode(pieces[0])
+        for text, piece in zip(texts, pieces[1:], strict=True):
+            ids += self.encode_inert(text) + self._encode(piece)
+        return ids
+
+    def encode_inert(self, text: str) -> list[int]:
+        """The ids of text in which no special or added token acts as such."""
+        ids: list[int] = []
+        start = 0
+        if self._added_tokens:
+            for match in self._added_tokens.finditer(text):
+                ids += self._encode(text[start : match.start() + 1])
+                start = match.start() + 1
+        return ids + self._encode(text[start:])
+
+    @cached_property
+    def _added_tokens(self) -> re.Pattern[str] | None:
+        contents = {str(token) for token in self._tokenizer.added_tokens_decoder.values() if len(str(token)) > 1}
+        longest_first = sorted(contents, key=len, reverse=True)
+        # A lookahead finds overlapping tokens as well: the text is cut inside each of them.
+        return re.compile(f"(?={'|'.join(map(re.escape, longest_first))})") if longest_first else None
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        return list(ids)
+
+    def _render(self, roles: Sequence[str], markers: Sequence[str]) -> str:
+        if not getattr(self._tokenizer, "chat_template", None):
+            bos = getattr(self._tokenizer, "bos_token", None) or ""
+            turns = (f"{role.capitalize()}:\n{marker}\n\n" for role, marker in zip(roles, markers, strict=True))
+            return f"{bos}{''.join(turns)}Assistant:\n"
+        messages = [{"role": role, "content": marker} for role, marker in zip(roles, markers, strict=True)]
+        rendered: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return rendered

@@ -1,0 +1,254 @@
+"""Judges that run here: any causal language model that transformers loads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import inspect
+import math
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlaif_sdk.exceptions import ConfigError, JudgeResponseError, MissingExtraError
+from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
+from rlaif_sdk.judges.backends.batching import padded, token_batches
+from rlaif_sdk.judges.backends.chat_tokens import ChatEncoder
+from rlaif_sdk.judges.backends.label_tree import LabelTree
+from rlaif_sdk.types import Conversation
+
+T = TypeVar("T")
+
+
+class TransformersBackend:
+    """A causal language model in this process.
+
+    The model is loaded once, when first needed, and works in a thread of its own, so that the event loop stays free.
+    A cancelled call stops after the batch in hand.
+
+    Args:
+        model: A hub name, a local folder, or a model that is already loaded (the policy itself, say).
+        tokenizer: Its tokenizer; needed with a loaded model, else found beside the model.
+        revision: Branch, tag or commit on the hub.
+        dtype: ``auto`` (as saved) or the name of a torch type such as ``bfloat16``.
+        device: ``auto`` (CUDA where there is one), or a torch device.
+        batch_size: The most sequences in one forward pass.
+        max_batch_tokens: The most tokens, with padding, in one forward pass.
+        max_length: The most tokens of a prompt with its answer; by default what the model allows. A longer request
+            fails, it is never cut.
+        trust_remote_code: Run Python code that comes with the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        batch_size: int = 16,
+        max_batch_tokens: int = 16_384,
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        if not isinstance(model, str) and tokenizer is None:
+            raise ConfigError("a judge from a loaded model needs its tokenizer", hint="pass tokenizer=")
+        self._source = model
+        self._tokenizer = tokenizer
+        self._load_options = {"revision": revision, "trust_remote_code": trust_remote_code}
+        self._dtype = dtype
+        self._device = device
+        self._batch_size = batch_size
+        self._max_batch_tokens = max_batch_tokens
+        self._max_length = max_length
+        self._model: Any = None if isinstance(model, str) else model
+        self._lock = threading.Lock()
+        self._own_identity = uuid.uuid4().hex
+
+    @property
+    def identity(self) -> str:
+        """Model, revision and number type; a local folder counts by its files' sizes and times.
+
+        A model passed in as an object has an identity that no other run shares. Training it on changes its answers
+        and not its identity, so do not cache them.
+        """
+        if not isinstance(self._source, str):
+            return f"transformers:object:{self._own_identity}"
+        return f"transformers:{_fingerprint(self._source)}:{self._load_options['revision']}:{self._dtype}"
+
+    def setup(self) -> None:
+        with self._lock:
+            self._load()
+
+    def close(self) -> None:
+        with self._lock:
+            if isinstance(self._source, str):
+                self._model = None
+
+    async def label_logprobs(
+        self, requests: Sequence[Conversation], labels: Sequence[str]
+    ) -> Sequence[LabelLogprobs | RowError]:
+        return await self._in_thread(lambda stop: self._label_logprobs(requests, labels, stop))
+
+    async def generate(
+        self, requests: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0
+    ) -> Sequence[GeneratedText | RowError]:
+        return await self._in_thread(lambda stop: self._generate(requests, max_new_tokens, temperature, stop))
+
+    async def _in_thread(self, work: Callable[[threading.Event], T]) -> T:
+        stop = threading.Event()
+
+        def locked() -> T:
+            with self._lock:
+                self._load()
+                with _evaluating(self._model):
+                    return work(stop)
+
+        try:
+            return await asyncio.to_thread(locked)
+        finally:
+            stop.set()
+
+    def _label_logprobs(
+        self, requests: Sequence[Conversation], labels: Sequence[str], stop: threading.Event
+    ) -> list[LabelLogprobs | RowError]:
+        tree = LabelTree(labels, [self._encoder.encode_inert(label) for label in labels])
+        prompts = [self._encode(request, room=tree.depth) for request in requests]
+        asked = [
+            (row, prefix, ids + list(prefix))
+            for row, ids in enumerate(prompts)
+            if isinstance(ids, list)
+            for prefix in tree.steps
+        ]
+        sequences = [ids for _, _, ids in asked]
+        steps: dict[int, dict[tuple[int, ...], dict[int, float]]] = {}
+        for batch in token_batches([len(ids) for ids in sequences], self._batch_size, self._max_batch_tokens):
+            if stop.is_set():
+                break
+            for index, logprobs_V in zip(batch, self._next_logprobs([sequences[i] for i in batch]), strict=True):
+                row, prefix, _ = asked[index]
+                tokens = tree.steps[prefix]
+                picked = logprobs_V[tokens].tolist()
+                steps.setdefault(row, {})[prefix] = dict(zip(tokens, picked, strict=True))
+        return [_checked(tree, steps.get(row, {})) if isinstance(ids, list) else ids for row, ids in enumerate(prompts)]
+
+    def _next_logprobs(self, sequences: Sequence[Sequence[int]]) -> Any:
+        """The log-probabilities of the token after each of N sequences, (N, V) in float32.
+
+        Padding stands to the right, where a causal model cannot see it: no position or mask depends on it.
+        """
+        import torch
+
+        ids_NT, mask_NT = padded(sequences, self._pad_id, self._model.device, left=False)
+        last_N = mask_NT.sum(-1) - 1
+        options: dict[str, Any] = {}
+        kept = torch.arange(ids_NT.shape[1], device=ids_NT.device)
+        if "logits_to_keep" in inspect.signature(self._model.forward).parameters:
+            kept = torch.unique(last_N)
+            options["logits_to_keep"] = kept
+        logits_NKV = self._model(input_ids=ids_NT, attention_mask=mask_NT, use_cache=False, **options).logits
+        position_N = torch.searchsorted(kept, last_N)
+        rows_N = torch.arange(len(sequences), device=logits_NKV.device)
+        return logits_NKV[rows_N, position_N.to(logits_NKV.device)].float().log_softmax(-1).cpu()
+
+    def _generate(
+        self, requests: Sequence[Conversation], max_new_tokens: int, temperature: float, stop: threading.Event
+    ) -> list[GeneratedText | RowError]:
+        prompts = [self._encode(request, room=max_new_tokens) for request in requests]
+        results: list[GeneratedText | RowError] = [
+            JudgeResponseError("cancelled") if isinstance(ids, list) else ids for ids in prompts
+        ]
+        asked = [(row, ids) for row, ids in enumerate(prompts) if isinstance(ids, list)]
+        sampling = {"temperature": temperature, "do_sample": True} if temperature > 0 else {"do_sample": False}
+        lengths = [len(ids) + max_new_tokens for _, ids in asked]
+        for batch in token_batches(lengths, self._batch_size, self._max_batch_tokens):
+            if stop.is_set():
+                break
+            ids_NT, mask_NT = padded([asked[i][1] for i in batch], self._pad_id, self._model.device, left=True)
+            output_NT = self._model.generate(
+                input_ids=ids_NT,
+                attention_mask=mask_NT,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=self._pad_id,
+                **sampling,
+            )
+            for index, answer in zip(batch, output_NT[:, ids_NT.shape[1] :].tolist(), strict=True):
+                ended = any(token in self._end_ids for token in answer)
+                text = self._tokenizer.decode(answer, skip_special_tokens=True)
+                results[asked[index][0]] = GeneratedText(text, truncated=not ended)
+        return results
+
+    def _encode(self, request: Conversation, *, room: int) -> list[int] | RowError:
+        ids = self._encoder(request)
+        limit = self._max_length or getattr(self._model.config, "max_position_embeddings", None)
+        if limit is not None and len(ids) + room > limit:
+            return JudgeResponseError(
+                f"the judge's prompt has {len(ids)} tokens and needs room for {room} more; its limit is {limit}",
+                hint="lower max_chars of the judge, or take a model with a longer context",
+            )
+        return ids
+
+    def _load(self) -> None:
+        if self._model is None:
+            try:
+                import torch
+                from transformers import AutoModelForCausalLM
+            except ImportError as error:
+                raise MissingExtraError("a local judge's library, transformers with torch,", extra="models") from error
+            device = self._device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            try:
+                model: Any = AutoModelForCausalLM.from_pretrained(self._source, dtype=self._dtype, **self._load_options)
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"the judge's model {self._source!r} cannot be loaded: {error}",
+                    hint="give a local folder or a hub name of a causal language model",
+                ) from error
+            self._model = model.to(device)
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(self._source, **self._load_options)
+        self._encoder = ChatEncoder(self._tokenizer)
+        configured = getattr(self._model.generation_config, "eos_token_id", None)
+        self._end_ids = {configured} if isinstance(configured, int) else set(configured or ())
+        candidates = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, *self._end_ids, 0)
+        self._pad_id: int = next(token for token in candidates if token is not None)
+
+
+def _checked(tree: LabelTree, steps: dict[tuple[int, ...], dict[int, float]]) -> LabelLogprobs | RowError:
+    if len(steps) < len(tree.steps):
+        return JudgeResponseError("cancelled")
+    if any(math.isnan(value) for step in steps.values() for value in step.values()):
+        return JudgeResponseError(
+            "the judge's log-probabilities are not numbers", hint="load the model with another dtype, such as float32"
+        )
+    return LabelLogprobs(tree.label_logprobs(steps))
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Without gradients or dropout; a model shared with a trainer is given back in the mode it was in."""
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def _fingerprint(source: str) -> str:
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    listing = "\n".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+    return hashlib.sha256(listing.encode()).hexdigest()[:16]

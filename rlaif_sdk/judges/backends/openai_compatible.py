@@ -1,0 +1,193 @@
+"""Judges behind any server that speaks the OpenAI chat completions protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from rlaif_sdk.exceptions import ConfigError, JudgeConnectionError, JudgeError, JudgeResponseError
+from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
+from rlaif_sdk.judges.backends.openai_replies import TransientError, label_logprobs_of, parse_choice, text_of
+from rlaif_sdk.judges.backends.openai_sessions import Session, Sessions
+from rlaif_sdk.types import Conversation, message_text
+
+T = TypeVar("T")
+Reader = Callable[[dict[str, Any], tuple[str, ...]], T]
+
+_ROLE_MARKER = re.compile(
+    r"<(?=[|\uff5c][^<>]{1,60}[|\uff5c]>|(?:start|end)_of_turn>|/?s>|/?think>|</?SYS>>)|\[(?=/?INST\])", re.IGNORECASE
+)
+"""The first character of special tokens in common chat templates."""
+
+
+class OpenAIBackend:
+    """A model behind an OpenAI-compatible server.
+
+    Label probabilities are read from the first token's ``top_logprobs``. Servers apply the chat template themselves,
+    and some obey special tokens inside a message: those of common templates are broken by a space, and the answer is
+    flagged ``markers_defused``.
+
+    Args:
+        model: The model's name at the server.
+        base_url: The server's address, up to and including ``/v1``.
+        api_key_env: The environment variable that has the key; None for a server without keys.
+        concurrency: The most requests in flight.
+        timeout: Seconds for one attempt, from connecting to the last byte.
+        attempts: The most attempts for one request.
+        max_retry_after: The most seconds to wait where the server says how long.
+        top_logprobs: How many of the first token's alternatives to ask for; most servers allow 20.
+        max_body_bytes: The longest answer that is read.
+        extra_body: Further fields of every request.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        api_key_env: str | None = None,
+        concurrency: int = 64,
+        timeout: float = 120.0,
+        attempts: int = 5,
+        max_retry_after: float = 60.0,
+        top_logprobs: int = 20,
+        max_body_bytes: int = 4_000_000,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._model = model
+        self._base_url = base_url
+        self._timeout = timeout
+        self._attempts = attempts
+        self._max_retry_after = max_retry_after
+        self._top_logprobs = top_logprobs
+        self._max_body_bytes = max_body_bytes
+        self._extra_body = dict(extra_body or {})
+        self._sessions = Sessions(base_url, api_key_env=api_key_env, concurrency=concurrency, timeout=timeout)
+
+    @property
+    def identity(self) -> str:
+        """Address, model and extra fields. What a server calls by one name may change behind it."""
+        return f"openai:{self._base_url}:{self._model}:{sorted(self._extra_body.items())}"
+
+    def setup(self) -> None:
+        """Check the key and the libraries; no request is sent."""
+        self._sessions.check()
+
+    def close(self) -> None:
+        """Close connections that belong to loops still running; the others closed with their loops."""
+        self._sessions.close()
+
+    async def label_logprobs(
+        self, requests: Sequence[Conversation], labels: Sequence[str]
+    ) -> Sequence[LabelLogprobs | RowError]:
+        """See `JudgeBackend.label_logprobs`.
+
+        Raises:
+            ConfigError: One label begins another.
+        """
+        if any(a != b and b.startswith(a) for a in labels for b in labels):
+            raise ConfigError(
+                "a server reports single tokens, and one of the judge's labels begins another, as 1 begins 10",
+                hint="use labels: letters",
+            )
+        # Some servers report probabilities after the temperature: 1 leaves them as the model gave them.
+        options = {"max_tokens": 1, "temperature": 1.0, "logprobs": True, "top_logprobs": self._top_logprobs}
+        return await self._ask(requests, options, lambda choice, flags: label_logprobs_of(choice, labels, flags))
+
+    async def generate(
+        self, requests: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0
+    ) -> Sequence[GeneratedText | RowError]:
+        """See `JudgeBackend.generate`."""
+        return await self._ask(requests, {"max_tokens": max_new_tokens, "temperature": temperature}, text_of)
+
+    async def _ask(
+        self, requests: Sequence[Conversation], options: dict[str, Any], read: Reader[T]
+    ) -> list[T | RowError]:
+        session = await self._sessions.current()
+        return await _all_or_none([self._row(session, request, options, read) for request in requests])
+
+    async def _row(
+        self, session: Session, request: Conversation, options: dict[str, Any], read: Reader[T]
+    ) -> T | RowError:
+        messages, flags = _defused(request)
+        body = {"model": self._model, "messages": messages, **options, **self._extra_body}
+        try:
+            return read(await self._choice(session, body), flags)
+        except (JudgeConnectionError, JudgeResponseError) as error:
+            return error
+
+    async def _choice(self, session: Session, body: dict[str, Any]) -> dict[str, Any]:
+        import stamina
+
+        def worth_retrying(error: Exception) -> bool | float:
+            if not isinstance(error, TransientError) or error.delay is None:
+                return isinstance(error, TransientError)
+            return min(error.delay, self._max_retry_after)
+
+        try:
+            async for attempt in stamina.retry_context(
+                worth_retrying, attempts=self._attempts, timeout=None, wait_initial=0.5, wait_max=30.0
+            ):
+                with attempt:
+                    async with session.in_flight:
+                        return parse_choice(await self._exchange(session, body))
+        except TransientError as error:
+            raise JudgeConnectionError(
+                f"no usable answer in {self._attempts} attempts; the last time: {error}",
+                hint=f"check that {self._base_url} is up and allows this many requests",
+            ) from None
+        raise AssertionError("the attempts end with an answer or an error")
+
+    async def _exchange(self, session: Session, body: dict[str, Any]) -> bytes:
+        import openai
+
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                # As extra_body the request goes out as it is: openai's rewriting of typed parameters is a fifth of the
+                # time that a request costs here.
+                session.client.chat.completions.with_streaming_response.create(
+                    model=self._model, messages=[], extra_body=body
+                ) as response,
+            ):
+                return self._sessions.redacted(await self._read(response.iter_bytes()))
+        except (TimeoutError, openai.APITimeoutError):
+            raise TransientError(f"no whole answer within {self._timeout:g} s") from None
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, TransientError | JudgeError):
+                raise error.__cause__ from None
+            raise TransientError(f"the connection failed: {error.__cause__ or error}") from None
+
+    async def _read(self, chunks: AsyncIterator[bytes]) -> bytes:
+        body = bytearray()
+        try:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > self._max_body_bytes:
+                    break
+        except Exception as error:  # noqa: BLE001 - openai passes on the errors of httpx or of httpx2
+            raise TransientError(f"the answer broke off ({type(error).__name__})") from None
+        if len(body) > self._max_body_bytes:
+            raise JudgeResponseError(f"the judge's answer is longer than {self._max_body_bytes} bytes")
+        return bytes(body)
+
+
+def _defused(request: Conversation) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+    texts = [message_text(message) for message in request]
+    defused = [_ROLE_MARKER.sub(lambda match: f"{match[0]} ", text) for text in texts]
+    messages = [{"role": message["role"], "content": text} for message, text in zip(request, defused, strict=True)]
+    return messages, () if texts == defused else ("markers_defused",)
+
+
+async def _all_or_none(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order; the first error, or a cancellation, ends all."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

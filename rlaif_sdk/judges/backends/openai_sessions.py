@@ -1,0 +1,137 @@
+"""Clients of an OpenAI-compatible server: one for each event loop of each process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlaif_sdk.exceptions import JudgeAuthError, MissingExtraError
+from rlaif_sdk.judges.backends.openai_replies import status_error
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from openai import AsyncOpenAI
+
+_MAX_ERROR_BODY = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A client, and the limit of its requests in flight."""
+
+    client: AsyncOpenAI
+    in_flight: asyncio.Semaphore
+    lifetime: AsyncGenerator[None, None]
+
+
+class Sessions:
+    """Makes a client where there is none yet for the running loop, and closes it when that loop shuts down.
+
+    No client crosses a fork or serves two loops. Redirects are not followed, so the key never travels on. A status
+    other than 2xx becomes an SDK error (see `status_error`) before more than the start of its body is read.
+    """
+
+    def __init__(self, base_url: str, *, api_key_env: str | None, concurrency: int, timeout: float) -> None:
+        self._base_url = base_url
+        self._api_key_env = api_key_env
+        self._concurrency = concurrency
+        self._timeout = timeout
+        self._open: dict[tuple[int, asyncio.AbstractEventLoop], Session] = {}
+
+    def check(self) -> None:
+        """Check the key and the libraries.
+
+        Raises:
+            JudgeAuthError: The key is missing or no key.
+            MissingExtraError: openai or stamina is not installed.
+        """
+        self._api_key()
+        import_openai()
+
+    async def current(self) -> Session:
+        """The session of the running loop."""
+        loop = asyncio.get_running_loop()
+        key = (os.getpid(), loop)
+        if key not in self._open:
+            for stale in [other for other in self._open if other[1].is_closed()]:
+                del self._open[stale]
+            client = self._new_client()
+            lifetime = self._lifetime(client, key)
+            await anext(lifetime)
+            self._open[key] = Session(client, asyncio.Semaphore(self._concurrency), lifetime)
+        return self._open[key]
+
+    def close(self) -> None:
+        """Close the clients of loops that are still running elsewhere."""
+        for (process, loop), session in list(self._open.items()):
+            if process == os.getpid() and loop.is_running():
+                asyncio.run_coroutine_threadsafe(session.lifetime.aclose(), loop)
+
+    def redacted(self, text: bytes) -> bytes:
+        """What a server said, without the key."""
+        key = self._api_key()
+        return text.replace(key.encode(), b"[key]") if key else text
+
+    async def _lifetime(
+        self, client: AsyncOpenAI, key: tuple[int, asyncio.AbstractEventLoop]
+    ) -> AsyncGenerator[None, None]:
+        # A loop that shuts down finishes its asynchronous generators while connections can still be closed.
+        try:
+            yield
+        finally:
+            self._open.pop(key, None)
+            await client.close()
+
+    def _new_client(self) -> AsyncOpenAI:
+        openai = import_openai()
+        http_client = openai.DefaultAsyncHttpxClient(
+            timeout=self._timeout, follow_redirects=False, event_hooks={"response": [self._refuse_failure]}
+        )
+        client: AsyncOpenAI = openai.AsyncOpenAI(
+            # Without a key of our own, openai would send the one in OPENAI_API_KEY, whatever the server.
+            api_key=self._api_key() or "none",
+            base_url=self._base_url,
+            max_retries=0,
+            http_client=http_client,
+        )
+        return client
+
+    async def _refuse_failure(self, response: Any) -> None:
+        if response.is_success:
+            return
+        body = b""
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > _MAX_ERROR_BODY:
+                break
+        headers = {name.lower(): self.redacted(value.encode()).decode() for name, value in response.headers.items()}
+        raise status_error(response.status_code, headers, self.redacted(body[:_MAX_ERROR_BODY]))
+
+    def _api_key(self) -> str:
+        if self._api_key_env is None:
+            return ""
+        key = os.environ.get(self._api_key_env, "").strip()
+        if not key or not (key.isascii() and key.isprintable()):
+            raise JudgeAuthError(
+                f"the environment variable {self._api_key_env} has no usable key for the judge's server",
+                hint=f"export {self._api_key_env}=..., or leave api_key_env out for a server without keys",
+            )
+        return key
+
+
+def import_openai() -> ModuleType:
+    """The openai package, with what goes with it.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import openai
+        import stamina  # noqa: F401 - the backend needs it as well
+    except ImportError as error:
+        raise MissingExtraError("the client for judge servers, openai with stamina,", extra="openai") from error
+    return openai

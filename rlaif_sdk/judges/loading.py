@@ -1,0 +1,95 @@
+"""Judges from plain settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
+from rlaif_sdk.judges.backends import JudgeBackend
+from rlaif_sdk.judges.builtin import BACKENDS
+from rlaif_sdk.judges.pointwise import Labels, Mode, Overlong, PointwiseJudge
+from rlaif_sdk.judges.prompts import PREAMBLE, TEMPLATE, JudgePrompt, Scale
+from rlaif_sdk.plugins import Registry
+from rlaif_sdk.rewards import JudgeBackendSpec
+
+
+def load_judge(
+    *,
+    criteria: str = "helpfulness",
+    preamble: str = PREAMBLE,
+    template: str = TEMPLATE,
+    mode: Mode = "likelihood",
+    scale: tuple[int, int] | None = None,
+    labels: Labels = "letters",
+    max_chars: int = 24_000,
+    overlong: Overlong = "error",
+    max_new_tokens: int = 256,
+    name: str = "judge",
+    backend: str | None = None,
+    backends: Mapping[str, JudgeBackendSpec] | None = None,
+    **backend_options: Any,
+) -> PointwiseJudge:
+    """A judge of single answers: ``load_judge(model="Qwen/Qwen2.5-7B-Instruct", criteria="harmlessness")``.
+
+    Nothing is loaded and no request is sent before the first use.
+
+    Args:
+        criteria: See `JudgePrompt`, as for ``preamble`` and ``template``.
+        preamble: What the judge is told first.
+        template: The whole prompt, with placeholders.
+        mode: See `PointwiseJudge`, as for what follows up to ``name``.
+        scale: The least and greatest score.
+        labels: How the scores are named in likelihood mode.
+        max_chars: The most characters of a prompt, and of an answer.
+        overlong: What becomes of a longer one.
+        max_new_tokens: The longest reply in rating mode.
+        name: The reward's name.
+        backend: The backend's name; by default ``openai`` when there is a ``base_url``, else ``transformers``.
+        backends: The backends by name; by default those of the installed plugins.
+        **backend_options: The backend's parameters (see `rlaif_sdk.judges.builtin`): ``model`` and more.
+
+    Raises:
+        ConfigError: A setting is refused.
+        UnknownPluginError: There is no backend of that name.
+    """
+    return PointwiseJudge(
+        load_backend(backend, backend_options, backends),
+        JudgePrompt(criteria, preamble, template),
+        mode=mode,
+        scale=Scale(*scale) if scale else None,
+        labels=labels,
+        max_chars=max_chars,
+        overlong=overlong,
+        max_new_tokens=max_new_tokens,
+        name=name,
+    )
+
+
+def load_backend(
+    name: str | None, options: Mapping[str, Any], backends: Mapping[str, JudgeBackendSpec] | None = None
+) -> JudgeBackend:
+    """A judge backend by name, from its parameters.
+
+    Raises:
+        ConfigError: A parameter is refused.
+        UnknownPluginError: There is no backend of that name.
+    """
+    name = name or ("openai" if "base_url" in options else "transformers")
+    own = {spec.name: spec for spec in BACKENDS}
+    offered = backends if backends is not None else own if name in own else Registry.default().judge_backends()
+    if name not in offered:
+        raise UnknownPluginError(
+            f"no judge backend is called {name!r}", hint=f"there are {', '.join(sorted(offered)) or 'none'}"
+        )
+    try:
+        backend: JudgeBackend = offered[name].build(options)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        known = ", ".join(offered[name].params.model_fields)
+        raise ConfigError(
+            f"the judge backend {name!r} refuses its parameters: {problems}", hint=f"it takes {known}"
+        ) from None
+    return backend

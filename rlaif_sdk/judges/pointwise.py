@@ -1,0 +1,162 @@
+"""A judge that rates one answer at a time, as a reward."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
+from rlaif_sdk.judges.backends import JudgeBackend, RowError
+from rlaif_sdk.judges.likelihood import LikelihoodVerdict
+from rlaif_sdk.judges.prompts import JudgePrompt, Scale
+from rlaif_sdk.judges.rating import RatingVerdict
+from rlaif_sdk.judges.screening import contentless, screen
+from rlaif_sdk.rewards import Reward
+from rlaif_sdk.types import Conversation, RewardBatch, Score
+
+Mode = Literal["likelihood", "rating"]
+Labels = Literal["letters", "numbers"]
+Overlong = Literal["error", "keep_start", "keep_end"]
+
+
+class _Verdict(Protocol):
+    version: str
+    instruction: str
+
+    async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    request: Conversation
+    flags: tuple[str, ...]
+
+
+class PointwiseJudge(Reward):
+    """A language model that rates answers; the score is in [-1, 1].
+
+    Modes:
+
+    - ``likelihood``: the likelihoods of the scale's scores, normalised; the score is their mean s = sum i P(i)
+      (Lee et al. 2023, "direct RLAIF"), mapped linearly to [-1, 1]. The distribution is in the details.
+    - ``rating``: the judge writes a justification and a rating with two decimals; the justification is the reason.
+
+    Text is screened first (see `rlaif_sdk.judges.screening`), and what was changed is flagged in the details. An
+    answer without content gets -1 without asking the judge, ``refused`` in its details: it is the policy's doing, and
+    leaving it unscored would not discourage it. Whatever else goes wrong leaves the row unscored with an error; a
+    refused key, an exhausted account or a server without log-probabilities raises.
+
+    Args:
+        backend: The model.
+        prompt: What it is asked.
+        mode: ``likelihood`` or ``rating``.
+        scale: By default 1 to 10 in likelihood mode, 1 to 5 in rating mode.
+        labels: ``letters`` or ``numbers``, in likelihood mode.
+        max_chars: The most characters of a prompt, and of an answer.
+        overlong: What becomes of a longer one: ``error`` leaves the row unscored, ``keep_start`` and ``keep_end``
+            cut it and flag it.
+        max_new_tokens: The longest reply in rating mode.
+        name: The reward's name.
+
+    Raises:
+        ConfigError: An argument is out of range.
+    """
+
+    range = (-1.0, 1.0)
+
+    def __init__(
+        self,
+        backend: JudgeBackend,
+        prompt: JudgePrompt | None = None,
+        *,
+        mode: Mode = "likelihood",
+        scale: Scale | None = None,
+        labels: Labels = "letters",
+        max_chars: int = 24_000,
+        overlong: Overlong = "error",
+        max_new_tokens: int = 256,
+        name: str = "judge",
+    ) -> None:
+        if max_chars < 1 or max_new_tokens < 1:
+            raise ConfigError("max_chars and max_new_tokens of a judge are at least 1")
+        self.name = name
+        self._backend = backend
+        self._prompt = prompt or JudgePrompt()
+        self._verdict: _Verdict = _verdict(mode, scale, labels, max_new_tokens)
+        self._max_chars = max_chars
+        self._overlong = overlong
+        self.version = self._fingerprint(max_new_tokens)
+
+    def setup(self) -> None:
+        """Load the model, or check the server's settings."""
+        self._backend.setup()
+
+    def close(self) -> None:
+        """Release the model or the connections."""
+        self._backend.close()
+
+    async def score(self, batch: RewardBatch) -> list[Score]:
+        """Rate B completions. See the class for what each score means and which errors are raised."""
+        rows = [
+            self._question(prompt, answer)
+            for prompt, answer in zip(batch.prompt_texts, batch.completion_texts, strict=True)
+        ]
+        questions = [row for row in rows if isinstance(row, _Question)]
+        if not questions:
+            return [row for row in rows if isinstance(row, Score)]
+        verdicts = await self._verdict.ask(self._backend, [question.request for question in questions])
+        if len(verdicts) != len(questions):
+            raise JudgeResponseError(f"the judge's backend gave {len(verdicts)} answers to {len(questions)} requests")
+        answers = iter(verdicts)
+        return [_scored(next(answers), row.flags) if isinstance(row, _Question) else row for row in rows]
+
+    def _question(self, prompt: str, answer: str) -> _Question | Score:
+        screened = {"prompt": screen(prompt), "answer": screen(answer)}
+        if why := contentless(screened["answer"].text):
+            return Score(
+                value=self.range[0],
+                reason=f"refused before judging: {why}",
+                details={"refused": "contentless", "flags": list(screened["answer"].flags)},
+            )
+        texts = {name: found.text for name, found in screened.items()}
+        flags = [f"{name}_{flag}" for name, found in screened.items() for flag in found.flags]
+        for name, text in texts.items():
+            if len(text) <= self._max_chars:
+                continue
+            if self._overlong == "error":
+                return Score.failed(
+                    f"the {name} has {len(text)} characters and the judge's max_chars is {self._max_chars}"
+                )
+            keep = slice(self._max_chars) if self._overlong == "keep_start" else slice(-self._max_chars, None)
+            texts[name] = text[keep]
+            flags.append(f"{name}_truncated")
+        request = self._prompt.render(texts["prompt"], texts["answer"], self._verdict.instruction)
+        return _Question(request, tuple(flags))
+
+    def _fingerprint(self, max_new_tokens: int) -> str:
+        parts: dict[str, Any] = {
+            "asked": self._prompt.render("", "", self._verdict.instruction),
+            "verdict": [type(self._verdict).__name__, self._verdict.version, max_new_tokens],
+            "limits": [self._max_chars, self._overlong],
+            "backend": self._backend.identity,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _verdict(mode: str, scale: Scale | None, labels: Labels, max_new_tokens: int) -> _Verdict:
+    if labels not in ("letters", "numbers"):
+        raise ConfigError(f"unknown labels {labels!r} for a judge", hint="use letters or numbers")
+    if mode == "likelihood":
+        return LikelihoodVerdict(scale or Scale(1, 10), labels)
+    if mode == "rating":
+        return RatingVerdict(scale or Scale(1, 5), max_new_tokens)
+    raise ConfigError(f"unknown mode {mode!r} for a judge", hint="use likelihood or rating")
+
+
+def _scored(verdict: Score | RowError, flags: tuple[str, ...]) -> Score:
+    if not isinstance(verdict, Score):
+        return Score.failed(str(verdict), kind=type(verdict).__name__, flags=list(flags))
+    return replace(verdict, details={**verdict.details, "flags": [*flags, *verdict.details["flags"]]})
