@@ -88,7 +88,9 @@ def plugins(session: nox.Session) -> None:
     wheels = Path(session.create_tmp()) / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
     for source in (ROOT, *PLUGINS, ROOT / "tests" / "broken_plugin"):
-        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(source), silent=True)
+        session.run(
+            "python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(source), silent=True
+        )
     clean = Path(session.create_tmp()) / "clean"
     shutil.rmtree(clean, ignore_errors=True)
     session.run("python", "-m", "venv", str(clean))

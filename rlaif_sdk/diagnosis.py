@@ -69,7 +69,7 @@ def _onnxruntime() -> Finding:
     if not found:
         return Finding("absent", "onnxruntime", 'not installed; pip install "rlaif-sdk[onnx]"')
     try:
-        import onnxruntime  # noqa: PLC0415 - an optional dependency
+        import onnxruntime
 
         providers = ", ".join(onnxruntime.get_available_providers())
     except Exception as error:  # noqa: BLE001 - whatever keeps it from loading is the finding
@@ -80,7 +80,7 @@ def _onnxruntime() -> Finding:
 
 def _torch_device() -> Finding:
     try:
-        import torch  # noqa: PLC0415 - an optional dependency
+        import torch
     except Exception as error:  # noqa: BLE001 - whatever keeps it from loading is the finding
         return Finding("wrong", "device", f"torch is installed and does not load: {error}")
     if torch.cuda.is_available():

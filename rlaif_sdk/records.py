@@ -29,7 +29,9 @@ def read_records(path: str | Path) -> Iterator[Record]:
     elif path.suffix in {".jsonl", ".ndjson", ".json"}:
         yield from _read_jsonl(path)
     else:
-        raise DataError(f"files with the suffix {path.suffix!r} are not read", file=str(path), hint="use .jsonl or .parquet")
+        raise DataError(
+            f"files with the suffix {path.suffix!r} are not read", file=str(path), hint="use .jsonl or .parquet"
+        )
 
 
 def count_records(path: str | Path) -> int:
@@ -75,19 +77,19 @@ def _parse(line: str, path: Path, number: int) -> Record:
 
 def _read_parquet(path: Path) -> Iterator[Record]:
     parquet = _parquet()
-    import pyarrow  # noqa: PLC0415 - an optional dependency
+    import pyarrow as pa
 
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as error:
+    except pa.ArrowInvalid as error:
         raise DataError(f"no valid Parquet: {error}", file=str(path)) from error
 
 
 def _parquet() -> ModuleType:
     try:
-        import pyarrow.parquet as parquet  # noqa: PLC0415 - an optional dependency
+        from pyarrow import parquet
     except ImportError as error:
         raise MissingExtraError("pyarrow, which reads and writes Parquet,", extra="parquet") from error
     module: ModuleType = parquet
@@ -155,13 +157,13 @@ class _ParquetWriter:
             self._pack()
 
     def _pack(self) -> None:
-        import pyarrow  # noqa: PLC0415 - an optional dependency
+        import pyarrow as pa
 
-        self._tables.append(pyarrow.Table.from_pylist(self._rows))
+        self._tables.append(pa.Table.from_pylist(self._rows))
         self._rows = []
 
     def close(self) -> None:
-        import pyarrow  # noqa: PLC0415 - an optional dependency
+        import pyarrow as pa
 
         self._pack()
-        self._parquet.write_table(pyarrow.concat_tables(self._tables, promote_options="permissive"), self._path)
+        self._parquet.write_table(pa.concat_tables(self._tables, promote_options="permissive"), self._path)

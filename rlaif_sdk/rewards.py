@@ -309,5 +309,3 @@ def require_columns(reward: Reward, batch: RewardBatch, name: str) -> None:
             f"reward {name!r} needs the column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}",
             hint=f"columns present: {found}; map one under 'columns:' of the reward",
         )
-
-

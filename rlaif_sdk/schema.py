@@ -21,7 +21,7 @@ def composition_schema(registry: Registry) -> dict[str, Any]:
 
 def run_schema(registry: Registry) -> dict[str, Any]:
     """The JSON schema of a training run's config."""
-    from rlaif_sdk.training.config import PPORunConfig  # noqa: PLC0415 - the composer alone needs no training code
+    from rlaif_sdk.training.config import PPORunConfig
 
     return _with_params(PPORunConfig, registry)
 

@@ -33,7 +33,9 @@ def chunks(records: Iterable[Record], layout: TableLayout, *, rows: int) -> Iter
     """Chunks of about ``rows`` records; a group is never cut."""
     chunk: list[Record] = []
     for record in records:
-        same_group = bool(chunk) and layout.group is not None and chunk[-1].get(layout.group) == record.get(layout.group)
+        same_group = (
+            bool(chunk) and layout.group is not None and chunk[-1].get(layout.group) == record.get(layout.group)
+        )
         if len(chunk) >= rows and not same_group:
             yield chunk
             chunk = []

@@ -101,27 +101,16 @@ class RewardBatch:
     training: bool = True
 
     def __post_init__(self) -> None:
-        sized: dict[str, Any] = {"prompts": self.prompts, "completions": self.completions}
-        if self.completion_ids is not None:
-            sized["completion_ids"] = self.completion_ids
-        if self.group is not None:
-            sized["group"] = self.group
         for name in self.columns:
             if name in RESERVED_COLUMNS:
-                raise BatchError(
-                    f"the column {name!r} has a reserved name", hint="rename the column in the dataset"
-                )
-        sized.update((f"columns[{name!r}]", values) for name, values in self.columns.items())
-        for name, values in sized.items():
-            if isinstance(values, (str, bytes)) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
-                raise BatchError(f"{name} must be a sequence with one entry a row, not {type(values).__name__}")
-        for name, values in sized.items():
-            if len(values) != len(self.completions):
-                raise BatchError(f"{name} has {len(values)} rows where completions has {len(self.completions)}")
+                raise BatchError(f"the column {name!r} has a reserved name", hint="rename the column in the dataset")
+        fields: dict[str, Any] = {"prompts": self.prompts, "completions": self.completions}
+        optional = {"completion_ids": self.completion_ids, "group": self.group}
+        fields |= {name: values for name, values in optional.items() if values is not None}
+        fields |= {f"columns[{name!r}]": values for name, values in self.columns.items()}
+        _check_lengths(fields, of="completions")
         for name in ("prompts", "completions"):
-            odd = [kind.__name__ for kind in set(map(type, sized[name])) if not issubclass(kind, (str, list, tuple))]
-            if odd:
-                raise BatchError(f"each of {name} must be text or a list of messages, not {', '.join(sorted(odd))}")
+            _check_texts(name, fields[name])
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -166,6 +155,21 @@ class RewardBatch:
         )
 
 
+def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:
+    for name, values in fields.items():
+        if isinstance(values, (str, bytes)) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
+            raise BatchError(f"{name} must be a sequence with one entry a row, not {type(values).__name__}")
+    for name, values in fields.items():
+        if len(values) != len(fields[of]):
+            raise BatchError(f"{name} has {len(values)} rows where {of} has {len(fields[of])}")
+
+
+def _check_texts(name: str, values: Sequence[Any]) -> None:
+    odd = [kind.__name__ for kind in set(map(type, values)) if not issubclass(kind, (str, list, tuple))]
+    if odd:
+        raise BatchError(f"each of {name} must be text or a list of messages, not {', '.join(sorted(odd))}")
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a reward says of one completion.
@@ -186,5 +190,5 @@ class Score:
 
     @classmethod
     def failed(cls, error: str, **details: Any) -> Score:
-        """A row that could not be scored: its reward's failure policy applies. (A bare None abstains.)"""
+        """A row that could not be scored: its reward's failure policy applies, where a bare None abstains."""
         return cls(value=None, error=error, details=details)

@@ -1,5 +1,6 @@
 """Scoring tables in chunks."""
 
+import itertools
 import math
 
 import numpy as np
@@ -18,7 +19,7 @@ def test_a_group_is_never_cut_and_no_row_is_lost(labels, rows):
     records = [{"g": label, "i": index} for index, label in enumerate(labels)]
     found = list(chunks(records, TableLayout(group="g"), rows=rows))
     assert [record for chunk in found for record in chunk] == records
-    for left, right in zip(found, found[1:], strict=False):
+    for left, right in itertools.pairwise(found):
         assert left[-1]["g"] != right[0]["g"]
         assert len(left) >= rows
 
@@ -38,7 +39,9 @@ def test_moments_equal_numpys_and_leave_nan_out(values):
 
 def test_columns_missing_from_some_rows_are_none_there():
     """A reference that only some rows have reaches the rewards as None elsewhere."""
-    batch = as_batch([{"prompt": "a", "completion": "b", "reference": "r"}, {"prompt": "a", "completion": "c"}], TableLayout())
+    batch = as_batch(
+        [{"prompt": "a", "completion": "b", "reference": "r"}, {"prompt": "a", "completion": "c"}], TableLayout()
+    )
     assert batch.columns == {"reference": ["r", None]}
 
 

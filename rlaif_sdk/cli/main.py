@@ -37,7 +37,7 @@ app.command()(doctor)
 app.command()(quickstart)
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a callback
+def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"rlaif_sdk {__version__}")
         raise typer.Exit
@@ -45,7 +45,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a callback
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 - typer handles it in the callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
@@ -69,7 +69,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _show_warning(  # noqa: PLR0913 - the signature of warnings.showwarning
+def _show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,

@@ -44,7 +44,9 @@ def list_rewards(
 
 
 @rewards_app.command("show")
-def show_reward(name: Annotated[str, typer.Argument(help="The reward's name, as `rlaif rewards list` prints it.")]) -> None:
+def show_reward(
+    name: Annotated[str, typer.Argument(help="The reward's name, as `rlaif rewards list` prints it.")],
+) -> None:
     """Show a reward's parameters, range, columns and an example config."""
     import yaml
     from rich.console import Console

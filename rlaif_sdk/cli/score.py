@@ -22,7 +22,8 @@ def score(
     file: FileArgument,
     config: ConfigOption,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; default: FILE with .scored before its suffix.")
+        Path | None,
+        typer.Option("--output", "-o", help="Where to write; default: FILE with .scored before its suffix."),
     ] = None,
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",

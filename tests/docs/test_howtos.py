@@ -25,7 +25,11 @@ def test_the_python_of_a_page_runs(page, tmp_path):
     if not script:
         pytest.skip("the page shows no Python")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", "\n".join(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
