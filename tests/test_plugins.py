@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+import warnings
+
+import pytest
+
+from rlaif_sdk import Composer, PluginError, Registry, RewardBatch, RewardSpec, hookimpl
+from rlaif_sdk.exceptions import PluginConflictError, PluginLoadError, UnknownPluginError
+from rlaif_sdk.testing import FixedReward
+
+GOOD = """
+    from rlaif_sdk import RewardSpec, hookimpl
+    from rlaif_sdk.testing import FixedReward
+
+    rlaif_api_version = 1
+
+    @hookimpl
+    def rlaif_rewards():
+        return [RewardSpec(name="NAME", factory=lambda params: FixedReward(1.0), description="always 1")]
+"""
+HEADER = "from rlaif_sdk import RewardSpec, hookimpl\n    "
+
+BROKEN = {
+    "raises at import": ("    raise RuntimeError('no GPU')", "could not be imported: RuntimeError: no GPU"),
+    "leaves at import": ("    raise SystemExit(3)", "could not be imported: SystemExit: 3"),
+    "lacks a library": ("    import no_such_library", "could not be imported: ModuleNotFoundError"),
+    "has a syntax error": ("    def (", "could not be imported: SyntaxError"),
+    "misspells a hook": (
+        f"    {HEADER}@hookimpl\n    def rlaif_reward():\n        return []",
+        "does not fit the hooks.*rlaif_reward",
+    ),
+    "takes wrong arguments": (
+        f"    {HEADER}@hookimpl\n    def rlaif_rewards(config):\n        return []",
+        "does not fit the hooks.*config",
+    ),
+    "forgets the decorator": ("    def rlaif_rewards():\n        return []", "rlaif_rewards lacks the decorator @hookimpl"),
+    "gives no spec": (
+        f"    {HEADER}@hookimpl\n    def rlaif_rewards():\n        return ['brevity']",
+        "must give RewardSpec objects, not 'brevity'",
+    ),
+    "gives a bad name": (
+        f"    {HEADER}@hookimpl\n    def rlaif_rewards():\n        return [RewardSpec(name='a:b', factory=int)]",
+        "gives the name 'a:b'",
+    ),
+    "raises in its hook": (
+        f"    {HEADER}@hookimpl\n    def rlaif_rewards():\n        raise KeyError('x')",
+        "KeyError: 'x'",
+    ),
+    "leaves in its hook": (
+        f"    {HEADER}@hookimpl\n    def rlaif_rewards():\n        raise SystemExit(0)",
+        "SystemExit: 0",
+    ),
+    "has another API version": (
+        "    rlaif_api_version = 99",
+        "is written for plugin API version 99; this rlaif_sdk speaks version 1",
+    ),
+}
+
+
+def discover() -> Registry:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Registry.discover()
+
+
+def offering(name: str) -> object:
+    class Plugin:
+        @hookimpl
+        def rlaif_rewards(self):
+            return [RewardSpec(name=name, factory=lambda params: FixedReward(1.0))]
+
+    return Plugin()
+
+
+def test_an_installed_plugin_is_found_by_name(install) -> None:
+    """An entry point is all that a distribution needs."""
+    install("good-reward", GOOD.replace("NAME", "good"), version="2.1")
+    registry = discover()
+    assert registry.reward("good").description == "always 1"
+    assert str(registry.source("rlaif_rewards", "good")) == "'good-reward' (good-reward 2.1)"
+    composition = Composer.from_config({"rewards": {"good": {}}}, registry=registry).compose(
+        RewardBatch(prompts=["a"], completions=["b"])
+    )
+    assert composition.to_list() == [1.0]
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_plugin_is_named_with_its_distribution_and_cause_and_left_out(install, fault: str) -> None:
+    """One bad plugin takes neither the host nor its neighbours down."""
+    source, cause = BROKEN[fault]
+    install("bad-reward", source, version="0.3")
+    install("good-reward", GOOD.replace("NAME", "good"))
+    with pytest.warns(UserWarning, match=rf"(?s)plugin 'bad-reward' \(bad-reward 0.3\) .*{cause}.*it is left out"):
+        registry = Registry.discover()
+    assert "good" in registry.rewards
+    (broken,) = [broken for broken in registry.broken if broken.source.plugin == "bad-reward"]
+    assert isinstance(broken.error, PluginLoadError)
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_config_that_asks_for_a_broken_plugin_is_refused_with_the_cause(install, write, fault: str) -> None:
+    """Left out when listing, an error when needed, with the config's line."""
+    source, cause = BROKEN[fault]
+    install("bad-reward", source)
+    config = write("c.yaml", "rewards:\n  bad-reward:\n    weight: 1\n")
+    with pytest.raises(PluginLoadError, match=rf"(?s)c.yaml:2: rewards.bad-reward: plugin 'bad-reward'.*{cause}"):
+        Composer.from_config(config, registry=discover())
+
+
+def test_an_entry_point_without_its_attribute_is_broken(install) -> None:
+    """A renamed object in a new release is said, not passed over."""
+    install("bad-reward", "    x = 1", target="bad_reward_module:plugin")
+    assert "has no attribute 'plugin'" in str(discover().broken[-1].error)
+
+
+def test_an_unknown_name_suggests_the_nearest_and_mentions_broken_plugins(install) -> None:
+    """The reward may be missing because its plugin is broken."""
+    install("good-reward", GOOD.replace("NAME", "toxicness"))
+    install("bad-reward", "    raise RuntimeError('no GPU')")
+    with pytest.raises(UnknownPluginError, match=r"'toxicnes'; plugin 'bad-reward'.*no GPU.*did you mean 'toxicness'\?"):
+        discover().reward("toxicnes")
+
+
+def test_two_plugins_of_one_name_are_both_refused(install) -> None:
+    """Which of them would win depends on the order of installation; so neither does."""
+    install("first-reward", GOOD.replace("NAME", "same"))
+    install("second-reward", GOOD.replace("NAME", "same"))
+    registry = discover()
+    assert "same" not in registry.rewards
+    assert sorted(source.plugin for source in registry.conflicts["same"]) == ["first-reward", "second-reward"]
+    with pytest.raises(PluginConflictError, match=r"'same' is offered by 'first-reward'.* and 'second-reward'"):
+        registry.reward("same")
+
+
+def test_plugins_can_be_registered_without_packaging(registry: Registry) -> None:
+    """A test or a notebook makes a registry of its own."""
+    registry.register(offering("mine"), name="here")
+    assert "mine" in registry.rewards
+    assert "here" in [source.plugin for source in registry]
+
+
+def test_registering_a_name_twice_is_refused_and_keeps_the_first(registry: Registry) -> None:
+    """The first plugin goes on working."""
+    seen = []
+
+    class Observer:
+        @hookimpl
+        def rlaif_composed(self, composition):
+            seen.append(composition)
+
+    registry.register(Observer(), name="here")
+    with pytest.raises(PluginConflictError, match="'here' is registered already"):
+        registry.register(offering("other"), name="here")
+    registry.observe("composition")  # type: ignore[arg-type]
+    assert seen == ["composition"]
+    assert "other" not in registry.rewards
+
+
+def test_a_refused_plugin_leaves_nothing_behind(registry: Registry) -> None:
+    """Its valid offers go with it."""
+
+    class Half:
+        @hookimpl
+        def rlaif_rewards(self):
+            return [RewardSpec(name="fine", factory=FixedReward), "not fine"]
+
+    with pytest.raises(PluginLoadError):
+        registry.register(Half(), name="half")
+    assert "fine" not in registry.rewards
+    assert "half" not in [source.plugin for source in registry]
+    registry.register(offering("fine"), name="half")
+    assert "fine" in registry.rewards
+
+
+def test_a_failing_observer_is_warned_of_by_name_and_changes_nothing(registry: Registry) -> None:
+    """An observer must not end a run, and the next one still sees the composition."""
+    seen = []
+
+    class Failing:
+        @hookimpl
+        def rlaif_composed(self, composition):
+            raise RuntimeError("disk full")
+
+    class Seeing:
+        @hookimpl
+        def rlaif_composed(self):
+            seen.append(1)
+
+    registry.register(Seeing(), name="seeing")
+    registry.register(Failing(), name="failing")
+    composer = Composer.from_config({"rewards": {"a": {"use": "fixed"}}}, registry=_with_fixed(registry))
+    with pytest.warns(UserWarning, match="plugin 'failing': rlaif_composed failed: RuntimeError: disk full"):
+        composition = composer.compose(RewardBatch(prompts=["a"], completions=["b"]))
+    assert composition.to_list() == [1.0]
+    assert seen == [1]
+
+
+def _with_fixed(registry: Registry) -> Registry:
+    registry.register(offering("fixed"), name="fixed")
+    return registry
+
+
+def test_a_module_can_be_registered_and_is_named_after_itself() -> None:
+    """Its module name is what messages say."""
+    module = types.ModuleType("my_rewards")
+    module.rlaif_api_version = 7  # type: ignore[attr-defined]
+    with pytest.raises(PluginError, match="plugin 'my_rewards' is written for plugin API version 7"):
+        Registry().register(module)
+
+
+def test_listing_installed_plugins_loads_no_model_library() -> None:
+    """`rlaif rewards list` answers at once."""
+    code = (
+        "import sys, warnings; warnings.simplefilter('ignore'); from rlaif_sdk import Registry; "
+        "Registry.default().rewards; print(sorted({'torch', 'transformers', 'onnxruntime', 'trl'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
