@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
-from rlaif_sdk.composer.arrays import Array
+from rlaif_sdk.composer.arrays import Array, Mask
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.rewards import Params
 
 
 class Aggregator(ABC):
     """Combines R normalised rewards of B rows by their weights."""
+
+    def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
+        """Learn the rewards, in the order of the rows of ``normalized_RB``, before the first batch.
+
+        Args:
+            weights: The least and the greatest weight that each reward ever has.
+
+        Raises:
+            ConfigError: This aggregator cannot work with them.
+        """
 
     @abstractmethod
     def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
@@ -22,7 +37,7 @@ class Aggregator(ABC):
 
         Returns:
             The (B,) totals, NaN where nothing with a weight was present, and the (R, B) share of each reward in its
-            row's total, NaN where it was missing.
+            row's total, NaN where it was missing. The shares of a row sum to its total.
         """
 
 
@@ -36,7 +51,7 @@ class WeightedSum(Aggregator):
     def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
         size_R = np.abs(weights_R)
         present_RB = ~np.isnan(normalized_RB)
-        if present_RB.all():
+        if present_RB.all() and size_R.any():
             weighted_RB = normalized_RB * weights_R[:, None]
             return weighted_RB.sum(axis=0), weighted_RB
         present_B = size_R @ present_RB
@@ -45,3 +60,142 @@ class WeightedSum(Aggregator):
         weighted_RB = normalized_RB * weights_R[:, None] * scale_B
         totals_B = np.where(present_RB, weighted_RB, 0.0).sum(axis=0)
         return np.where(present_B > 0, totals_B, np.nan), weighted_RB
+
+
+class Minimum(Aggregator):
+    """``minimum``: the least of weight times value; no strong reward makes up for a weak one.
+
+    Rewards of weight 0, and those missing from a row, take no part. The total is the share of the least reward;
+    those that tie for it share it evenly.
+    """
+
+    def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
+        _refuse_negative(weights, "minimum")
+
+    def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
+        present_RB, active_RB = _presence(normalized_RB, weights_R)
+        weighted_RB = np.where(active_RB, normalized_RB * weights_R[:, None], np.inf)
+        least_B = weighted_RB.min(axis=0)
+        shares_RB = _shared_evenly(least_B, active_RB & (weighted_RB == least_B))
+        return np.where(active_RB.any(axis=0), least_B, np.nan), np.where(present_RB, shares_RB, np.nan)
+
+
+class ProductParams(Params):
+    """Parameters of `Product`."""
+
+    mapping: Literal["exp", "softplus", "sigmoid", "clamp"]
+    """What makes a normalised value positive: ``exp``, ``softplus``, ``sigmoid``, or ``clamp``, which takes it as it is
+    and raises what is below ``floor``. It must be stated: a product of values of either sign has no order."""
+    floor: float = Field(default=1e-3, gt=0)
+    """The least factor that ``clamp`` gives."""
+
+
+class Product(Aggregator):
+    """``product``: the product of the positively mapped values, each to the power of its weight.
+
+    Where rewards are missing from a row, the exponents of the others are scaled up so that they sum to what all sum
+    to. Of a row's total, 1 is shared out evenly and the rest by the logarithms of the factors (the additive
+    logarithmic mean decomposition of Ang, 2005), so that the shares sum to it.
+    """
+
+    def __init__(self, params: ProductParams) -> None:
+        self.mapping = params.mapping
+        self.floor = params.floor
+
+    def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
+        _refuse_negative(weights, "product")
+
+    def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
+        present_RB, active_RB = _presence(normalized_RB, weights_R)
+        exponent_B = weights_R @ present_RB
+        scale_B = np.where(exponent_B > 0, weights_R.sum() / np.maximum(exponent_B, np.finfo(float).tiny), np.nan)
+        logs_RB = np.where(active_RB, self._log(normalized_RB) * weights_R[:, None] * scale_B, 0.0)
+        log_B = logs_RB.sum(axis=0)
+        totals_B = np.exp(log_B)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope_B = np.where(log_B == 0, 1.0, np.expm1(log_B) / log_B)
+        shares_RB = active_RB / np.maximum(active_RB.sum(axis=0), 1) + logs_RB * slope_B
+        return np.where(exponent_B > 0, totals_B, np.nan), np.where(present_RB, shares_RB, np.nan)
+
+    def _log(self, values_RB: Array) -> Array:
+        """The logarithm of the mapped values."""
+        match self.mapping:
+            case "exp":
+                return values_RB
+            case "sigmoid":
+                return -np.logaddexp(0.0, -values_RB)
+            case "softplus":
+                return _log_softplus(values_RB)
+            case "clamp":
+                return np.log(np.maximum(values_RB, self.floor))
+
+
+class ChebyshevParams(Params):
+    """Parameters of `Chebyshev`."""
+
+    ideal: float | dict[str, float]
+    """The normalised value that each reward would have at its best: one for all, or one a reward."""
+    augmentation: float = Field(default=0.0, ge=0)
+    """How much the sum of all shortfalls counts beside the greatest; a little (0.01) tells rows apart that share it."""
+
+
+class Chebyshev(Aggregator):
+    """``chebyshev``: minus the greatest weighted shortfall from an ideal point.
+
+    The augmented weighted Tchebycheff scalarisation (Steuer and Choo, 1983): ``-(max_r w_r (ideal_r - v_r) + rho sum_r
+    w_r (ideal_r - v_r))``. It reaches every Pareto-optimal trade-off, where a weighted sum reaches those on the convex
+    hull alone. Rewards of weight 0, and those missing from a row, take no part.
+    """
+
+    def __init__(self, params: ChebyshevParams) -> None:
+        self.ideal = params.ideal
+        self.augmentation = params.augmentation
+        self._ideal_R: Array = np.zeros(0)
+
+    def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
+        _refuse_negative(weights, "chebyshev")
+        ideals = self.ideal if isinstance(self.ideal, dict) else dict.fromkeys(weights, self.ideal)
+        for name, bounds in weights.items():
+            if name not in ideals and bounds != (0.0, 0.0):
+                raise ConfigError(f"chebyshev: 'ideal' has no value for {name!r}", key="aggregate")
+        for name in ideals:
+            if name not in weights:
+                raise ConfigError(f"chebyshev: 'ideal' names {name!r}; there are {', '.join(weights)}", key="aggregate")
+        self._ideal_R = np.array([ideals.get(name, 0.0) for name in weights])
+
+    def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
+        present_RB, active_RB = _presence(normalized_RB, weights_R)
+        shortfall_RB = (self._ideal_R[:, None] - normalized_RB) * weights_R[:, None]
+        greatest_B = np.where(active_RB, shortfall_RB, -np.inf).max(axis=0)
+        binding_RB = active_RB & (shortfall_RB == greatest_B)
+        rest_RB = self.augmentation * np.where(active_RB, shortfall_RB, 0.0)
+        totals_B = -greatest_B - rest_RB.sum(axis=0)
+        shares_RB = _shared_evenly(-greatest_B, binding_RB) - rest_RB
+        return np.where(active_RB.any(axis=0), totals_B, np.nan), np.where(present_RB, shares_RB, np.nan)
+
+
+def _presence(normalized_RB: Array, weights_R: Array) -> tuple[Mask, Mask]:
+    """Which rewards have a value for a row, and which of those have a weight too."""
+    present_RB = ~np.isnan(normalized_RB)
+    return present_RB, present_RB & (weights_R != 0)[:, None]
+
+
+def _shared_evenly(values_B: Array, among_RB: Mask) -> Array:
+    shares_RB: Array = np.where(among_RB, values_B, 0.0) / np.maximum(among_RB.sum(axis=0), 1)
+    return shares_RB
+
+
+def _log_softplus(values: Array) -> Array:
+    """log(log(1 + e^x)), which is x far below 0."""
+    with np.errstate(divide="ignore"):
+        return np.where(values < -30.0, values, np.log(np.logaddexp(0.0, values)))  # noqa: PLR2004 - beyond rounding
+
+
+def _refuse_negative(weights: Mapping[str, tuple[float, float]], kind: str) -> None:
+    for name, (least, _) in weights.items():
+        if least < 0:
+            raise ConfigError(
+                f"{kind}: the weight of {name!r} is or becomes {least:g}, and must not be negative",
+                key=f"rewards.{name}.weight",
+                hint="turn a cost with higher_is_better instead",
+            )

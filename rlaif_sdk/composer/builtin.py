@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from rlaif_sdk.composer.aggregate import WeightedSum
-from rlaif_sdk.composer.normalize import GroupZScore, Identity, MinMax, Rank, ZScore, ZScoreParams
+from rlaif_sdk.composer.aggregate import Chebyshev, ChebyshevParams, Minimum, Product, ProductParams, WeightedSum
+from rlaif_sdk.composer.normalize import GroupCenter, GroupZScore, Identity, MinMax, Rank, ZScore, ZScoreParams
+from rlaif_sdk.composer.quantile import Quantile, QuantileParams
+from rlaif_sdk.composer.robust import GroupRobust, GroupRobustParams, Robust, RobustParams
 from rlaif_sdk.hookspecs import hookimpl
 from rlaif_sdk.rewards import AggregatorSpec, NormalizerSpec
 
@@ -17,12 +19,32 @@ def rlaif_normalizers() -> list[NormalizerSpec]:
         NormalizerSpec(name="minmax", factory=lambda _: MinMax(), description="declared range to [0, 1]"),
         NormalizerSpec(name="zscore", factory=ZScore, params=ZScoreParams, description="running z-score"),
         NormalizerSpec(name="group_zscore", factory=GroupZScore, params=ZScoreParams, description="z-score per prompt"),
+        NormalizerSpec(name="group_center", factory=lambda _: GroupCenter(), description="score less mean per prompt"),
         NormalizerSpec(name="rank", factory=lambda _: Rank(), description="mid-rank per prompt, in [-1, 1]"),
+        NormalizerSpec(
+            name="quantile", factory=Quantile, params=QuantileParams, description="place among all scores, in [-1, 1]"
+        ),
+        NormalizerSpec(
+            name="robust", factory=Robust, params=RobustParams, description="median and MAD of the latest scores"
+        ),
+        NormalizerSpec(
+            name="group_robust", factory=GroupRobust, params=GroupRobustParams, description="median and MAD per prompt"
+        ),
     ]
 
 
 @hookimpl
 def rlaif_aggregators() -> list[AggregatorSpec]:
     return [
-        AggregatorSpec(name="weighted_sum", factory=lambda _: WeightedSum(), description="sum of weight times value")
+        AggregatorSpec(name="weighted_sum", factory=lambda _: WeightedSum(), description="sum of weight times value"),
+        AggregatorSpec(name="minimum", factory=lambda _: Minimum(), description="least of weight times value"),
+        AggregatorSpec(
+            name="product", factory=Product, params=ProductParams, description="product of positively mapped values"
+        ),
+        AggregatorSpec(
+            name="chebyshev",
+            factory=Chebyshev,
+            params=ChebyshevParams,
+            description="greatest weighted shortfall from an ideal point",
+        ),
     ]

@@ -7,25 +7,46 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.composer.aggregate import Aggregator
-from rlaif_sdk.composer.arrays import Array, Labels, encode_groups, is_finite_number
+from rlaif_sdk.composer import state
+from rlaif_sdk.composer.aggregate import Aggregator, WeightedSum
+from rlaif_sdk.composer.arrays import Array, Labels, encode_groups
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition, RewardColumn
+from rlaif_sdk.composer.constraints import Constraint, ConstraintColumn, Multiplier
 from rlaif_sdk.composer.failures import Settled, settle
-from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.gates import Gate, GateOrder, apply_gates, check_gates
+from rlaif_sdk.composer.nesting import Group, Nested
+from rlaif_sdk.composer.sync import Observed, Sync, bring_together
 from rlaif_sdk.composer.validation import Answer
-from rlaif_sdk.exceptions import ConfigError, StateError
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.composer.weights import Schedule, Weight, current_weight
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.types import Progress, RewardBatch
 
 
 class Combiner:
     """Normalises, weighs, aggregates and gates the answers of several rewards. See `rlaif_sdk.composer.Composer`."""
 
-    def __init__(self, components: Mapping[str, Component], *, gates: Sequence[Gate], aggregator: Aggregator) -> None:
+    def __init__(
+        self,
+        components: Mapping[str, Component],
+        *,
+        gates: Sequence[Gate] = (),
+        gate_order: GateOrder = "independent",
+        aggregator: Aggregator | None = None,
+        groups: Mapping[str, Group] | None = None,
+        constraints: Sequence[Constraint] = (),
+        sync: Sync | None = None,
+    ) -> None:
         self.components = components
         self.gates = tuple(gates)
-        self.aggregator = aggregator
+        self.gate_order: GateOrder = gate_order
+        self.groups = dict(groups or {})
+        self.multipliers = [Multiplier(constraint) for constraint in constraints]
+        self.sync = sync
+        rewards = {name: component.weight for name, component in components.items()}
+        self._weights: dict[str, Weight] = {**rewards, **{name: group.weight for name, group in self.groups.items()}}
         self._check()
+        self._nested = Nested(aggregator or WeightedSum(), self.groups, rewards)
         for name, component in self.components.items():
             try:
                 component.normalizer.bind(component.oriented_range)
@@ -35,87 +56,127 @@ class Combiner:
     def _check(self) -> None:
         if not self.components:
             raise ConfigError("a composition needs at least one reward", key="rewards")
-        for name, component in self.components.items():
-            if not is_finite_number(component.weight):
-                key = f"rewards.{name}.weight"
-                raise ConfigError(f"a weight must be a finite number, not {component.weight!r}", key=key)
         if all(component.weight == 0 for component in self.components.values()):
             raise ConfigError("every weight is 0: nothing would be rewarded", key="rewards")
-        for index, gate in enumerate(self.gates):
-            if gate.reward not in self.components:
-                known = ", ".join(self.components)
-                raise ConfigError(f"a gate names {gate.reward!r}; there are {known}", key=f"gates.{index}.reward")
+        check_gates(self.gates, self.gate_order, tuple(self.components))
+        known = ", ".join(self.components)
+        for name, schedule in self._schedules().items():
+            if schedule.after and schedule.after.reward not in self.components:
+                kind = "rewards" if name in self.components else "groups"
+                raise ConfigError(
+                    f"a schedule waits for {schedule.after.reward!r}; there are {known}", key=f"{kind}.{name}.weight"
+                )
+        seen: set[str] = set()
+        for index, multiplier in enumerate(self.multipliers):
+            constraint, key = multiplier.constraint, f"constraints.{index}"
+            if constraint.reward not in self.components:
+                raise ConfigError(
+                    f"a constraint names {constraint.reward!r}; there are {known}", key=f"{key}.reward"
+                )
+            if constraint.key in seen:
+                raise ConfigError(f"{constraint.reward!r} is constrained twice in the same direction", key=key)
+            seen.add(constraint.key)
+
+    def _schedules(self) -> dict[str, Schedule]:
+        return {name: weight for name, weight in self._weights.items() if isinstance(weight, Schedule)}
 
     def combine(self, batch: RewardBatch, answers: Mapping[str, Answer], seconds: Mapping[str, float]) -> Composition:
-        """Make one composition of the answers to a batch of B rows; running statistics learn if ``batch.training``.
+        """Make one composition of the answers to a batch of B rows, and learn from it if ``batch.training``.
+
+        Running statistics learn from the batch before it is normalised. Multipliers, and schedules that follow
+        episodes or a metric, learn from it afterwards: what is in force for a batch does not depend on it.
 
         Raises:
             RewardError: A row failed whose reward's policy is ``raise``.
         """
         group_B = encode_groups(batch.group)
         settled = {name: settle(name, answers[name], part.failure, group_B) for name, part in self.components.items()}
+        observed = self._observe(settled, group_B) if batch.training else None
+        weights = {name: current_weight(weight, batch.progress) for name, weight in self._weights.items()}
         normalized_RB = np.stack(
             [
-                _normalized(part, settled[name], group_B, training=batch.training)
+                part.normalizer.normalize(part.sign * settled[name].values, group_B)
                 for name, part in self.components.items()
             ]
         )
-        weights_R = np.array([component.weight for component in self.components.values()], dtype=np.float64)
-        totals_B, weighted_RB = self.aggregator.aggregate(normalized_RB, weights_R)
+        totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights)
+        conditions = {
+            name: np.where(settled[name].masked, answers[name].raw, settled[name].values)
+            for name in {*(gate.reward for gate in self.gates), *(m.constraint.reward for m in self.multipliers)}
+        }
+        constraints = [
+            ConstraintColumn(m.constraint, m.value, m.penalty(conditions[m.constraint.reward]))
+            for m in self.multipliers
+        ]
+        for column in constraints:
+            totals_B = totals_B - column.penalty
         dropped_B = np.logical_or.reduce([part.dropped for part in settled.values()])
         before_B = np.where(dropped_B | ~np.isfinite(totals_B), np.nan, totals_B)
-        after_B, gates = before_B, []
-        for gate in self.gates:
-            raw_B = np.where(settled[gate.reward].masked, answers[gate.reward].raw, settled[gate.reward].values)
-            gates.append((gate, gate.closed(raw_B)))
-            after_B = gate.apply(after_B, raw_B)
-        columns = {}
-        for index, (name, component) in enumerate(self.components.items()):
-            part, answer = settled[name], answers[name]
-            columns[name] = RewardColumn(
+        after_B, gates = apply_gates(before_B, self.gates, self.gate_order, conditions)
+        if observed is not None:
+            self._learn(observed, batch.progress)
+        columns = {
+            name: RewardColumn(
                 name=name,
-                weight=component.weight,
-                raw=answer.raw,
+                weight=weights[name],
+                raw=answers[name].raw,
                 normalized=normalized_RB[index],
                 weighted=weighted_RB[index],
-                failures=answer.failures,
-                masked=part.masked,
-                defaulted=np.isnan(answer.raw) & ~np.isnan(part.values),
+                failures=answers[name].failures,
+                masked=settled[name].masked,
+                defaulted=np.isnan(answers[name].raw) & ~np.isnan(settled[name].values),
                 seconds=seconds[name],
-                entries=answer.entries,
+                entries=answers[name].entries,
             )
-        return Composition(batch, after_B, columns, tuple(gates), before_B, dropped_B)
+            for index, name in enumerate(self.components)
+        }
+        return Composition(
+            batch,
+            after_B,
+            columns,
+            tuple(gates),
+            before_B,
+            dropped_B,
+            constraints=tuple(constraints),
+            group_weights={name: weights[name] for name in self.groups},
+        )
 
-    def state_dict(self) -> dict[str, Any]:
-        """What must survive a checkpoint (running statistics), as JSON values."""
+    def _observe(self, settled: Mapping[str, Settled], group_B: Labels | None) -> Observed:
+        """Bring together what all ranks observed, and update the running statistics with it."""
+        raw_RB: Array = np.stack([settled[name].observed for name in self.components])
+        observed = bring_together(raw_RB, group_B, self.sync)
+        for component, raw_N in zip(self.components.values(), observed.raw_RN, strict=True):
+            component.normalizer.update(component.sign * raw_N, observed.group_N)
+        return observed
+
+    def _learn(self, observed: Observed, progress: Progress) -> None:
+        means = dict(zip(self.components, map(float, observed.means_R()), strict=True))
+        for multiplier in self.multipliers:
+            multiplier.learn(means[multiplier.constraint.reward])
+        for schedule in self._schedules().values():
+            schedule.observe(means, observed.rows, progress)
+
+    def _parts(self) -> state.Parts:
+        schedules = self._schedules()
         return {
-            "rewards": {
-                name: {
-                    "version": component.reward.version,
-                    "normalizer": type(component.normalizer).__name__,
-                    "state": component.normalizer.state_dict(),
-                }
+            "reward": {
+                name: state.Part(state.of_reward(component), component.normalizer)
                 for name, component in self.components.items()
-            }
+            },
+            "weight": {
+                name: state.Part(state.of_weight(weight), schedules.get(name))
+                for name, weight in self._weights.items()
+            },
+            "constraint": {
+                multiplier.constraint.key: state.Part(state.of_constraint(multiplier.constraint), multiplier)
+                for multiplier in self.multipliers
+            },
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a checkpoint, as JSON values. See `rlaif_sdk.composer.Composer.state_dict`."""
+        return state.save(self._parts())
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a saved state. See `rlaif_sdk.composer.Composer.load_state_dict`."""
-        saved, own = state.get("rewards", {}), self.state_dict()["rewards"]
-        if saved.keys() != own.keys():
-            raise StateError(f"the saved state is of the rewards {sorted(saved)}; this composer has {sorted(own)}")
-        for name in own:
-            for part in ("version", "normalizer"):
-                if saved[name][part] != own[name][part]:
-                    raise StateError(
-                        f"reward {name!r}: saved with {part} {saved[name][part]!r}, now {own[name][part]!r}",
-                        hint="go on with the former, or start with fresh statistics",
-                    )
-        for name, component in self.components.items():
-            component.normalizer.load_state_dict(saved[name]["state"])
-
-
-def _normalized(component: Component, part: Settled, group_B: Labels | None, *, training: bool) -> Array:
-    if training:
-        component.normalizer.update(component.sign * part.observed, group_B)
-    return component.normalizer.normalize(component.sign * part.values, group_B)
+        state.load(self._parts(), saved)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.normalize import Identity, Normalizer
+from rlaif_sdk.composer.weights import Weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,7 +17,7 @@ class Component:
 
     Attributes:
         reward: The reward, or anything that `rlaif_sdk.rewards.as_reward` takes.
-        weight: How much it matters; 0 only records it.
+        weight: How much it matters, a number or a `Schedule`; 0 only records it.
         normalizer: What makes its scale comparable.
         failure: What its failure does.
         timeout: Seconds that one call may take, or None.
@@ -27,7 +28,7 @@ class Component:
     """
 
     reward: Any
-    weight: float = 1.0
+    weight: Weight = 1.0
     normalizer: Normalizer = field(default_factory=Identity)
     failure: FailurePolicy = FailurePolicy()
     timeout: float | None = 300.0

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from rlaif_sdk.composer.aggregate import Aggregator, WeightedSum
+from rlaif_sdk.composer.aggregate import Aggregator
 from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.execution import Outcome, Runner, run_all
-from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.gates import Gate, GateOrder
+from rlaif_sdk.composer.nesting import Group
+from rlaif_sdk.composer.sync import Sync
 from rlaif_sdk.composer.validation import Answer, check_answer
+from rlaif_sdk.composer.weights import Weight
 from rlaif_sdk.exceptions import ConfigError, RewardError
 from rlaif_sdk.rewards import Reward, as_reward, require_columns
 from rlaif_sdk.types import RewardBatch
@@ -33,14 +37,21 @@ class Composer:
 
     Args:
         rewards: Rewards by name: a `Component`, a `Reward`, a plain function, or an object with ``score(batch)``.
-        weights: Weights by name, for rewards that are not given as a `Component`.
+        weights: Weights by name, numbers or schedules, for rewards that are not given as a `Component`.
         gates: Conditions over the whole sum, applied in order.
+        gate_order: ``lexicographic`` if a row that fails an earlier gate must rank below one that fails a later one.
         aggregator: How the weighted rewards become one number; `WeightedSum` if None.
+        groups: Rewards that are aggregated among themselves before they enter the whole, by name.
+        constraints: Bounds on the mean of a reward, held by multipliers that are learned.
+        sync: Brings together what all ranks observed, so that statistics, multipliers and schedules are the same on
+            each: `rlaif_sdk.composer.sync.torch_sync` makes one. The rows of a group must be on one rank. None: this
+            process learns by itself.
         observers: Called with each finished composition.
 
     Raises:
-        ConfigError: A weight is not finite, names nobody, or all are 0; a gate names nobody; a normalizer does not
-            fit its reward.
+        ConfigError: A weight is not finite, names nobody, or all are 0; a gate, group, constraint or schedule names
+            nobody; a normalizer does not fit its reward; an aggregator does not fit the weights; lexicographic gates
+            have floors out of order.
         TypeError: A value is no reward.
     """
 
@@ -48,9 +59,13 @@ class Composer:
         self,
         rewards: Mapping[str, Any],
         *,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, Weight] | None = None,
         gates: Sequence[Gate] = (),
+        gate_order: GateOrder = "independent",
         aggregator: Aggregator | None = None,
+        groups: Mapping[str, Group] | None = None,
+        constraints: Sequence[Constraint] = (),
+        sync: Sync | None = None,
         observers: Sequence[Callable[[Composition], None]] = (),
     ) -> None:
         weights = weights or {}
@@ -64,7 +79,15 @@ class Composer:
                 raise ConfigError(f"a weight names {name!r}; there are {', '.join(self.components)}", key="weights")
             if isinstance(rewards[name], Component):
                 raise ConfigError(f"{name!r} is given a weight twice: 'weights' is for bare rewards", key="weights")
-        self.combiner = Combiner(self.components, gates=gates, aggregator=aggregator or WeightedSum())
+        self.combiner = Combiner(
+            self.components,
+            gates=gates,
+            gate_order=gate_order,
+            aggregator=aggregator,
+            groups=groups,
+            constraints=constraints,
+            sync=sync,
+        )
         self.observers = tuple(observers)
         self._runners = {
             name: Runner(name, part.reward, timeout=part.timeout, setup_timeout=part.setup_timeout)
@@ -94,8 +117,8 @@ class Composer:
         return build_composer(source, registry=registry)
 
     @property
-    def weights(self) -> dict[str, float]:
-        """The weights by name."""
+    def weights(self) -> dict[str, Weight]:
+        """The weights by name, as configured."""
         return {name: component.weight for name, component in self.components.items()}
 
     def compose(self, batch: RewardBatch) -> Composition:
@@ -130,7 +153,10 @@ class Composer:
         return await asyncio.to_thread(self.compose, batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive a checkpoint (running statistics), as JSON values."""
+        """What must survive a checkpoint, as JSON values: running statistics, multipliers, how far schedules are.
+
+        With ``sync`` it is the same on every rank, so that one rank may save it for all.
+        """
         with self._lock:
             return self.combiner.state_dict()
 
@@ -138,8 +164,8 @@ class Composer:
         """Go on from a saved state.
 
         Raises:
-            StateError: It is of other rewards, of other versions of them, or of other normalizers. Nothing is loaded
-                then.
+            StateError: It is of other rewards, or of the same with another version, weight, normalizer, constraint,
+                or other parameters; the message names what differs. Nothing is loaded then.
         """
         with self._lock:
             self.combiner.load_state_dict(state)

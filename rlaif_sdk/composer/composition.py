@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array, Mask
+from rlaif_sdk.composer.arrays import Array, Mask, encode_groups
+from rlaif_sdk.composer.constraints import ConstraintColumn
 from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.gdpo import gdpo_advantages
+from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -25,7 +28,7 @@ class RewardColumn:
 
     Attributes:
         name: Its name in the composition.
-        weight: Its weight.
+        weight: Its weight in force, among its neighbours.
         raw: (B,) what it said, in its own units; NaN where it abstained or failed.
         normalized: (B,) the value that was weighed, higher being better; NaN where it took no part.
         weighted: (B,) its share of the total; NaN where it took no part.
@@ -79,6 +82,8 @@ class Composition:
         gates: The gates that were applied, each with the (B,) mask of the rows that did not pass.
         before_gates: (B,) the totals before any gate.
         dropped: (B,) True where a reward's failure policy dropped the row.
+        constraints: The constraints' penalties, which are taken off before the gates.
+        group_weights: The weight in force of each group of rewards, by name.
     """
 
     batch: RewardBatch
@@ -87,6 +92,8 @@ class Composition:
     gates: Sequence[tuple[Gate, Mask]]
     before_gates: Array
     dropped: Mask
+    constraints: Sequence[ConstraintColumn] = ()
+    group_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -105,8 +112,46 @@ class Composition:
 
         return explain(self, row)
 
+    def columns_for_gdpo(self) -> dict[str, list[float | None]]:
+        """The rewards that have a weight, one by one, for TRL's ``multi_objective_aggregation="normalize_then_sum"``.
+
+        Each is normalised, higher being better, and None where it is missing or the row is unscored. TRL takes the
+        weights, which are those of `RewardColumn.weight`, as ``reward_weights``; the aggregator plays no part.
+
+        Raises:
+            ConfigError: There are gates, constraints or groups, which cannot hold over rewards that are standardised
+                each by itself.
+        """
+        for what, found in (("gates", self.gates), ("constraints", self.constraints), ("groups", self.group_weights)):
+            if found:
+                raise ConfigError(f"GDPO standardises each reward by itself, so {what} would not hold", key=what)
+        unscored_B = np.isnan(self.totals)
+        return {
+            name: [_number(value) for value in np.where(unscored_B, np.nan, column.normalized)]
+            for name, column in self.rewards.items()
+            if column.weight != 0
+        }
+
+    def gdpo_advantages(self, *, epsilon: float = 1e-4) -> Array:
+        """(B,) the GDPO advantages of these rows; see `rlaif_sdk.composer.gdpo.gdpo_advantages`.
+
+        Raises:
+            BatchError: The batch has no groups.
+            ConfigError: As `columns_for_gdpo`.
+        """
+        group_B = encode_groups(self.batch.group)
+        if group_B is None:
+            raise BatchError("GDPO compares the completions to one prompt, and the batch has no 'group'")
+        columns = self.columns_for_gdpo()
+        rewards_RB = np.array(list(columns.values()), dtype=np.float64)
+        weights_R = np.array([self.rewards[name].weight for name in columns])
+        return gdpo_advantages(rewards_RB, weights_R, group_B, epsilon=epsilon)
+
     def metrics(self) -> dict[str, float]:
-        """Flat numbers for a training log: of the total and of each reward, with failures counted apart."""
+        """Flat numbers for a training log: of the total and of each reward, with failures counted apart.
+
+        The weights and multipliers are those in force, so that a change of the reward is seen beside what it does.
+        """
         numbers = {
             "reward/total/mean": _mean(self.totals),
             "reward/total/std": _std(self.totals),
@@ -122,6 +167,11 @@ class Composition:
                 f"reward/{name}/abstained": float(np.isnan(column.raw).sum() - len(column.failures)),
                 f"reward/{name}/seconds": column.seconds,
             }
+        numbers |= {f"group/{name}/weight": weight for name, weight in self.group_weights.items()}
+        for part in self.constraints:
+            violation_B = part.constraint.violation(self.rewards[part.constraint.reward].raw)
+            numbers[f"constraint/{part.constraint.key}/multiplier"] = part.multiplier
+            numbers[f"constraint/{part.constraint.key}/violation"] = _mean(violation_B)
         for gate, closed in self.gates:
             numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
         return numbers
@@ -141,6 +191,7 @@ class Composition:
                     }
                     for name, column in self.rewards.items()
                 },
+                "penalties": {part.constraint.key: _number(part.penalty[row]) for part in self.constraints},
                 "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
             }
 

@@ -46,6 +46,7 @@ class Explanation:
     Attributes:
         row: The row.
         steps: The rewards, in the order of the config.
+        constraints: What each constraint took off, in words.
         gates: What each gate did, in words.
         total: The row's total, NaN when it is unscored.
         note: Why the row is unscored, or empty.
@@ -56,6 +57,7 @@ class Explanation:
     gates: tuple[str, ...]
     total: float
     note: str = ""
+    constraints: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         width = max((len(step.reward) for step in self.steps), default=0)
@@ -72,6 +74,7 @@ class Explanation:
                 f"  weight {step.weight:6.3g}  adds {step.weighted:+8.4f}  = {step.running:8.4f}  "
                 f"{bar if step.weighted else '':<{_BAR}}{reason}".rstrip()
             )
+        lines += [f"  constraint {constraint}" for constraint in self.constraints]
         lines += [f"  gate {gate}" for gate in self.gates]
         total = "unscored" if math.isnan(self.total) else f"{self.total:.4f}"
         lines.append(f"  total {total}" + (f"  ({self.note})" if self.note else ""))
@@ -80,7 +83,7 @@ class Explanation:
     def __rich__(self) -> Table:
         from rich.table import Table  # noqa: PLC0415 - only where something is shown
 
-        table = Table(title=f"row {self.row}", caption="; ".join((*self.gates, self.note)).strip("; ") or None)
+        table = Table(title=f"row {self.row}", caption="; ".join((*self.constraints, *self.gates, self.note)).strip("; ") or None)
         for heading in ("reward", "raw", "normalised", "weight", "adds", "running", "why"):
             table.add_column(heading, justify="left" if heading in {"reward", "why"} else "right")
         for step in self.steps:
@@ -116,8 +119,14 @@ def explain(composition: Composition, row: int) -> Explanation:
             gates.append(f"{gate}: {status}, {'so the row is unscored' if unscored else verdict}")
         else:
             gates.append(f"{gate}: {raw:.4g} {verdict}")
+    constraints = tuple(
+        f"{part.constraint}: multiplier {part.multiplier:.4g}"
+        + ("  no score" if math.isnan(part.penalty[row]) else f"  adds {-part.penalty[row]:+.4f}")
+        for part in composition.constraints
+    )
     total = float(composition.totals[row])
-    return Explanation(row, tuple(steps), tuple(gates), total, _note(composition, row) if math.isnan(total) else "")
+    note = _note(composition, row) if math.isnan(total) else ""
+    return Explanation(row, tuple(steps), tuple(gates), total, note, constraints)
 
 
 def _step(column: RewardColumn, row: int, weighted: float, running: float) -> Step:
@@ -137,6 +146,8 @@ def _note(composition: Composition, row: int) -> str:
     if composition.dropped[row]:
         failed = [name for name, column in composition.rewards.items() if row in column.failures]
         return f"dropped: {', '.join(failed)} failed"
+    if any(math.isnan(part.penalty[row]) for part in composition.constraints):
+        return "a constraint's reward has no score"
     if math.isnan(composition.before_gates[row]):
         return "no reward with a weight has a score"
     return "a gate's reward has no score"

@@ -40,7 +40,8 @@ class Settled:
     """A reward's answer after its failure policy.
 
     Attributes:
-        observed: (B,) raw scores that may enter statistics, NaN elsewhere.
+        observed: (B,) raw scores that may enter statistics, NaN elsewhere; a score that is masked counts, since it
+            is one: an outage must not move the mean.
         values: (B,) raw scores with defaults filled in, NaN where the reward takes no part.
         masked: (B,) True where a score was left out because of a neighbour in its group.
         dropped: (B,) True where the row gets no total.
@@ -79,4 +80,4 @@ def settle(name: str, answer: Answer, policy: FailurePolicy, group_B: Labels | N
             struck_B = (np.bincount(group_B, weights=reason_B) > 0)[group_B]
             masked_B = struck_B & ~np.isnan(answer.raw)
     kept_B = np.where(masked_B, np.nan, answer.raw) if masked_B.any() else answer.raw
-    return Settled(kept_B, kept_B, masked_B, np.zeros_like(failed_B))
+    return Settled(answer.raw, kept_B, masked_B, np.zeros_like(failed_B))

@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from rlaif_sdk.composer.arrays import Array, Labels
+from rlaif_sdk.composer.grouping import group_labels, group_means
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.rewards import Params
 
@@ -22,9 +23,11 @@ class Normalizer(ABC):
 
     Attributes:
         range: The reward's declared range, higher being better; set before the first batch. None is unbounded.
+        params: Its parameters, or None: saved state is refused when they differ.
     """
 
     range: tuple[float, float] | None = None
+    params: BaseModel | None = None
 
     def bind(self, value_range: tuple[float, float] | None) -> None:
         """Learn the reward's declared range.
@@ -35,7 +38,12 @@ class Normalizer(ABC):
         self.range = value_range
 
     def update(self, values_B: Array, group_B: Labels | None) -> None:
-        """Take the scores of a training batch into running statistics, if this normalizer has any."""
+        """Take the scores of a training batch into running statistics, if this normalizer has any.
+
+        Args:
+            values_B: The scores of all ranks, higher being better, NaN where missing.
+            group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+        """
 
     @abstractmethod
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
@@ -45,6 +53,11 @@ class Normalizer(ABC):
             values_B: The scores, higher being better, NaN where missing.
             group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
         """
+
+    def describe(self) -> dict[str, Any]:
+        """What its state belongs to, as JSON values: state saved under another description is refused."""
+        params = self.params.model_dump(mode="json") if self.params else {}
+        return {"kind": type(self).__name__, **params}
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a checkpoint, as JSON values."""
@@ -101,9 +114,7 @@ class ZScore(Normalizer):
     """
 
     def __init__(self, params: ZScoreParams | None = None) -> None:
-        params = params or ZScoreParams()
-        self.clip = params.clip
-        self.epsilon = params.epsilon
+        self.params: ZScoreParams = params or ZScoreParams()
         self.count = 0
         self.mean = 0.0
         self.m2 = 0.0
@@ -124,7 +135,7 @@ class ZScore(Normalizer):
         if not self.count:
             return values_B - values_B
         std = math.sqrt(self.m2 / self.count)
-        return _clipped((values_B - self.mean) / (std + self.epsilon), self.clip)
+        return clipped((values_B - self.mean) / (std + self.params.epsilon), self.params.clip)
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean, "m2": self.m2}
@@ -142,21 +153,25 @@ class GroupZScore(Normalizer):
     """
 
     def __init__(self, params: ZScoreParams | None = None) -> None:
-        params = params or ZScoreParams()
-        self.clip = params.clip
-        self.epsilon = params.epsilon
+        self.params: ZScoreParams = params or ZScoreParams()
 
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
-        labels_B = np.zeros(len(values_B), dtype=np.intp) if group_B is None else group_B
-        groups = int(labels_B.max(initial=-1)) + 1
-        present_B = ~np.isnan(values_B)
-        zeroed_B = np.where(present_B, values_B, 0.0)
-        count_G = np.maximum(np.bincount(labels_B, weights=present_B, minlength=groups), 1)
-        mean_G = np.bincount(labels_B, weights=zeroed_B, minlength=groups) / count_G
-        centred_B = values_B - mean_G[labels_B]
-        squared_B = np.where(present_B, centred_B, 0.0) ** 2
-        std_G = np.sqrt(np.bincount(labels_B, weights=squared_B, minlength=groups) / count_G)
-        return _clipped(centred_B / (std_G[labels_B] + self.epsilon), self.clip)
+        labels_B = group_labels(values_B, group_B)
+        centred_B = values_B - group_means(values_B, labels_B)[labels_B]
+        std_B = np.sqrt(group_means(centred_B**2, labels_B))[labels_B]
+        return clipped(centred_B / (std_B + self.params.epsilon), self.params.clip)
+
+
+class GroupCenter(Normalizer):
+    """``group_center``: the score less the mean of the completions to the same prompt.
+
+    It keeps the reward's own scale, so that a prompt on which all completions are alike does not weigh as much as one
+    that tells them apart (Liu et al., 2025, "Dr. GRPO"). Without groups the whole batch is one group.
+    """
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        labels_B = group_labels(values_B, group_B)
+        return values_B - group_means(values_B, labels_B)[labels_B]
 
 
 class Rank(Normalizer):
@@ -166,7 +181,7 @@ class Rank(Normalizer):
     """
 
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
-        labels_B = np.zeros(len(values_B), dtype=np.intp) if group_B is None else group_B
+        labels_B = group_labels(values_B, group_B)
         out_B = np.full(len(values_B), np.nan)
         rows = np.flatnonzero(~np.isnan(values_B))
         rows = rows[np.lexsort((values_B[rows], labels_B[rows]))]
@@ -181,5 +196,6 @@ class Rank(Normalizer):
         return out_B
 
 
-def _clipped(values_B: Array, limit: float | None) -> Array:
+def clipped(values_B: Array, limit: float | None) -> Array:
+    """The values, kept within [-limit, limit] unless that is None."""
     return values_B if limit is None else np.clip(values_B, -limit, limit)

@@ -1,0 +1,99 @@
+"""Normalising by median and median absolute deviation, which a few outliers cannot move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from rlaif_sdk.composer.arrays import Array, Labels
+from rlaif_sdk.composer.grouping import group_labels, group_means, group_medians
+from rlaif_sdk.composer.normalize import Normalizer, clipped
+from rlaif_sdk.exceptions import StateError
+from rlaif_sdk.rewards import Params
+
+MAD_TO_STD = 1.482602218505602
+"""Standard deviation over median absolute deviation, for a normal distribution."""
+MEAN_DEVIATION_TO_STD = 1.2533141373155001
+"""Standard deviation over mean absolute deviation, for a normal distribution."""
+
+
+class GroupRobustParams(Params):
+    """Parameters of `GroupRobust`."""
+
+    clip: float | None = Field(default=10.0, gt=0)
+    """Largest absolute value that comes out; null for none."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the scale."""
+
+
+class RobustParams(GroupRobustParams):
+    """Parameters of `Robust`."""
+
+    window: int = Field(default=4096, ge=2)
+    """How many of the latest training scores count."""
+
+
+class Robust(Normalizer):
+    """``robust``: the distance from the median in robust standard deviations, over the latest training scores.
+
+    The scale is the median absolute deviation times 1.4826. Where more than half of the scores are equal, so that it
+    is 0, it is the mean absolute deviation times 1.2533 (Iglewicz and Hoaglin, 1993). Before the first training batch
+    everything is 0.
+    """
+
+    def __init__(self, params: RobustParams | None = None) -> None:
+        self.params: RobustParams = params or RobustParams()
+        self._window: Array = np.empty(0)
+        self._median = 0.0
+        self._scale = 0.0
+
+    def update(self, values_B: Array, group_B: Labels | None) -> None:
+        values = values_B[~np.isnan(values_B)]
+        if values.size:
+            self._slide(np.concatenate([self._window, values[-self.params.window :]]))
+
+    def _slide(self, values: Array) -> None:
+        self._window = values[-self.params.window :].copy()
+        everything = np.zeros(len(self._window), dtype=np.intp)
+        self._median = float(group_medians(self._window, everything)[0])
+        self._scale = float(_scales(self._window - self._median, everything)[0])
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        if not self._window.size:
+            return values_B - values_B
+        return clipped((values_B - self._median) / (self._scale + self.params.epsilon), self.params.clip)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"window": self._window.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.keys() != {"window"} or len(state["window"]) > self.params.window:
+            raise StateError(f"a robust normalizer's state is a window of {self.params.window} scores at most")
+        if state["window"]:
+            self._slide(np.array(state["window"], dtype=np.float64))
+
+
+class GroupRobust(Normalizer):
+    """``group_robust``: `Robust` within the completions to the same prompt, without memory.
+
+    Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
+    """
+
+    def __init__(self, params: GroupRobustParams | None = None) -> None:
+        self.params: GroupRobustParams = params or GroupRobustParams()
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        labels_B = group_labels(values_B, group_B)
+        centred_B = values_B - group_medians(values_B, labels_B)[labels_B]
+        scale_B = _scales(centred_B, labels_B)[labels_B]
+        return clipped(centred_B / (scale_B + self.params.epsilon), self.params.clip)
+
+
+def _scales(centred_B: Array, group_B: Labels) -> Array:
+    """(G,) the robust standard deviation of each group of values that are centred on their median."""
+    distance_B = np.abs(centred_B)
+    mad_G = group_medians(distance_B, group_B)
+    scales_G: Array = np.where(mad_G > 0, MAD_TO_STD * mad_G, MEAN_DEVIATION_TO_STD * group_means(distance_B, group_B))
+    return scales_G

@@ -1,0 +1,138 @@
+"""Saved state that knows what it belongs to, and is refused by anything else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from rlaif_sdk.composer.component import Component
+from rlaif_sdk.composer.constraints import Constraint
+from rlaif_sdk.composer.weights import Weight
+from rlaif_sdk.exceptions import StateError
+
+
+class Learner(Protocol):
+    """Something that learns during training: a normalizer, a schedule, a multiplier."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a checkpoint, as JSON values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state, or raise a `StateError`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A part of a composition that has state.
+
+    Attributes:
+        of: What the state belongs to, as flat JSON values: state saved with others is refused.
+        learner: What holds the state, or None where nothing is learned.
+    """
+
+    of: Mapping[str, Any]
+    learner: Learner | None
+
+
+Parts = Mapping[str, Mapping[str, Part]]
+"""The parts of a composition, by kind (``reward``, say) and name."""
+
+
+def save(parts: Parts) -> dict[str, Any]:
+    """The state of all parts, as JSON values."""
+    return {
+        f"{kind}s": {
+            name: {"of": dict(part.of), "state": part.learner.state_dict() if part.learner else {}}
+            for name, part in named.items()
+        }
+        for kind, named in parts.items()
+    }
+
+
+def load(parts: Parts, state: Mapping[str, Any]) -> None:
+    """Let all parts go on from a saved state, or none of them.
+
+    Raises:
+        StateError: The state is of other parts, or of parts that were configured otherwise; the message names what
+            differs.
+    """
+    problems = [problem for kind in parts for problem in _differences(kind, parts[kind], state.get(f"{kind}s", {}))]
+    if problems:
+        raise StateError(
+            "the saved state does not fit: " + "; ".join(problems),
+            hint="go on with what it was saved with, or start with fresh statistics",
+        )
+    before = save(parts)
+    try:
+        _restore(parts, state)
+    except StateError:
+        _restore(parts, before)
+        raise
+
+
+def _restore(parts: Parts, state: Mapping[str, Any]) -> None:
+    for kind, named in parts.items():
+        for name, part in named.items():
+            if part.learner is None:
+                continue
+            try:
+                part.learner.load_state_dict(state[f"{kind}s"][name]["state"])
+            except (StateError, KeyError, TypeError, ValueError, AttributeError) as error:
+                problem = error.message if isinstance(error, StateError) else f"{type(error).__name__}: {error}"
+                raise StateError(f"{kind} {name!r}: {problem}") from error
+
+
+def _differences(kind: str, own: Mapping[str, Part], saved: Any) -> list[str]:
+    if not isinstance(saved, Mapping) or saved.keys() != own.keys():
+        names = sorted(saved) if isinstance(saved, Mapping) else saved
+        return [f"it is of the {kind}s {names}, and these are {sorted(own)}"]
+    problems = []
+    for name, part in own.items():
+        then = saved[name].get("of") if isinstance(saved[name], Mapping) else None
+        if not isinstance(then, Mapping):
+            problems.append(f"{kind} {name!r}: nothing says what it was saved with")
+            continue
+        changed = [key for key in {**then, **part.of} if then.get(key, _NONE) != part.of.get(key, _NONE)]
+        problems += [f"{kind} {name!r}: {_change(key, then, part.of)}" for key in changed]
+    return problems
+
+
+def _change(key: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if key.startswith("params."):
+        return f"saved with another value of {key}"
+    return f"saved with {key} {then.get(key)!r}, now {now.get(key)!r}"
+
+
+def of_reward(component: Component) -> dict[str, Any]:
+    """What the running statistics of a reward belong to.
+
+    Its parameters are told apart by digests, since they may hold a secret.
+    """
+    described = component.normalizer.describe()
+    return {
+        "version": component.reward.version,
+        **{f"params.{key}": _digest(value) for key, value in component.params.items()},
+        "normalizer": described.pop("kind"),
+        **{f"normalizer.{key}": value for key, value in described.items()},
+    }
+
+
+def of_weight(weight: Weight) -> dict[str, Any]:
+    """What a weight's state belongs to."""
+    return {"weight": weight if isinstance(weight, (int, float)) else repr(weight)}
+
+
+def of_constraint(constraint: Constraint) -> dict[str, Any]:
+    """What a multiplier belongs to."""
+    return asdict(constraint)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_NONE = object()
