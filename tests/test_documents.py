@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict
+
+from rlaif_sdk import ConfigError
+from rlaif_sdk.documents import Document, load_document, parse_document, validate
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    target: int
+    name: str = ""
+    api_key: str = ""
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    inner: Inner
+    many: dict[str, Inner] = {}
+    sizes: list[int | str] = []
+
+
+def refusal(text: str, *, is_json: bool = False) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        validate(Outer, parse_document(text, file="c.yaml", is_json=is_json))
+    return caught.value
+
+
+def test_every_key_and_item_knows_its_line() -> None:
+    """Errors found long after parsing can still point at their place."""
+    document = parse_document("a:\n  b: 1\n  c:\n    - x\n    - {d: 2}\n")
+    assert [document.line(where) for where in [("a",), ("a", "b"), ("a", "c", 1), ("a", "c", 1, "d")]] == [1, 2, 5, 5]
+    assert document.line(("a", "c", "nowhere")) == 3
+    assert document.at("a", "c").line((1,)) == 5
+
+
+def test_json_knows_its_lines_too_and_may_be_indented_with_tabs() -> None:
+    """Both formats are read with the same care."""
+    document = parse_document('{\n\t"a": {\n\t\t"b": [1,\n\t\t2]\n\t}\n}', is_json=True)
+    assert document.data == {"a": {"b": [1, 2]}}
+    assert document.line(("a", "b", 1)) == 4
+
+
+@pytest.mark.parametrize(("is_json", "text"), [(False, "a: 1\nb:\n  x: 1\n  x: 2\n"), (True, '{"b":\n{"x": 1,\n "y": 1,\n "x": 2}}')])
+def test_a_key_that_stands_twice_is_refused_with_both_lines(is_json: bool, text: str) -> None:
+    """Parsers keep the last one without a word; half of a config would be lost."""
+    error = refusal(text, is_json=is_json)
+    assert error.line == 4
+    assert "the key 'x' stands twice, first on line" in str(error)
+
+
+@pytest.mark.parametrize("key", ["no", "yes", "on", "off", "true"])
+def test_a_key_that_yaml_reads_as_a_truth_value_is_refused(key: str) -> None:
+    """YAML 1.1 would call the reward False."""
+    error = refusal(f"many:\n  {key}: {{target: 1}}\n")
+    assert (error.line, error.hint) == (2, "quote it")
+
+
+def test_a_value_that_yaml_reads_as_a_truth_value_is_explained() -> None:
+    """`name: no` is the Norway problem."""
+    error = refusal("inner:\n  target: 1\n  name: no\n")
+    assert error.line == 3
+    assert "YAML reads yes, no, on and off as truth values: quote it" in str(error)
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e-5", 1e-5), ("1E5", 1e5), ("-2e+3", -2e3), (".5e1", 5.0), ("3.", 3.0), ("12", 12)])
+def test_numbers_with_an_exponent_are_numbers(text: str, number: float) -> None:
+    """YAML 1.1 reads 1e-5 as text, so that learning rates fail or, worse, are compared as strings."""
+    assert parse_document(f"x: {text}").data["x"] == number
+    assert parse_document(f"x: '{text}'").data["x"] == text
+
+
+def test_anchors_and_merge_keys_work_and_keep_their_lines() -> None:
+    """A shared block is written once; what overrides it has its own line."""
+    document = parse_document("base: &base\n  a: 1\n  b: 2\nuse:\n  <<: *base\n  b: 3\nalias: *base\n")
+    assert document.data["use"] == {"a": 1, "b": 3}
+    assert document.data["alias"] == {"a": 1, "b": 2}
+    assert document.line(("use", "b")) == 6
+    assert document.line(("use", "a")) == 4
+    assert document.line(("alias",)) == 7
+
+
+def test_aliases_that_expand_to_millions_of_values_are_refused_at_once() -> None:
+    """Nine lines of nested aliases are a billion values."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
+    since = time.monotonic()
+    assert "holds more than 100,000 values" in str(refusal("\n".join(lines)))
+    assert time.monotonic() - since < 10
+
+
+@pytest.mark.parametrize(
+    ("is_json", "text"), [(False, "[" * 3000), (True, "[" * 200_000 + "]" * 200_000), (False, "a: &a [*a]")]
+)
+def test_bottomless_nesting_is_refused(is_json: bool, text: str) -> None:
+    """The parser's recursion limit is no crash of the host."""
+    assert "nested too deeply" in str(refusal(text, is_json=is_json))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_json", "line", "problem"),
+    [
+        ("a: b: c", False, 1, "mapping values are not allowed"),
+        ("a:\n\t- b", False, 2, "cannot start any token"),
+        ("a: 1\nb: \x07", False, 2, r"the character '\\x07'"),
+        ("a: 1\n---\nb: 2", False, 2, "another document"),
+        ("a: !!python/object/apply:os.system [ls]", False, 1, "could not determine a constructor"),
+        ("? [a]\n: 1", False, 1, "a key must be plain text"),
+        ('{"a": 1,\n}', True, 2, "no valid JSON"),
+        ("a: 1", True, 1, "no valid JSON"),
+        ("", True, 1, "no valid JSON"),
+        ("# nothing\n", False, None, "is empty"),
+        ("a: 2024-13-45", False, None, "no valid YAML: month must be in 1..12"),
+    ],
+)
+def test_malformed_text_is_refused_with_its_line(text: str, is_json: bool, line: int | None, problem: str) -> None:
+    """Nothing but a ConfigError comes out, and code in YAML is never run."""
+    with pytest.raises(ConfigError, match=problem) as caught:
+        parse_document(text, file="c.yaml", is_json=is_json)
+    assert (caught.value.file, caught.value.line) == ("c.yaml", line)
+
+
+def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path) -> None:
+    """The path is in the message."""
+    with pytest.raises(ConfigError, match=r"gone.yaml: cannot be read"):
+        load_document(tmp_path / "gone.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"binary.yaml: cannot be read"):
+        load_document(tmp_path / "binary.yaml")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(json_values, st.sampled_from([None, 2, "\t"]), st.booleans())
+def test_json_is_read_as_json(value: object, indent: int | str | None, ascii_only: bool) -> None:
+    """Whatever the json module writes comes back the same, escapes and all."""
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    assert parse_document(text, is_json=True).data == value
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
+    """A misspelt option is never ignored."""
+    assert str(refusal("inner: {target: 1}\nmany:\n  a:\n    taget: 1\n    target: 1\n")) == (
+        "c.yaml:4: many.a.taget: unknown key (did you mean 'target'?)"
+    )
+    assert "known keys: api_key, name, target" in str(refusal("inner: {target: 1, zzz: 1}"))
+
+
+def test_a_missing_key_is_reported_where_it_belongs() -> None:
+    """The line is that of the mapping that lacks it."""
+    assert str(refusal("many: {}\ninner:\n  name: x\n")) == "c.yaml:2: inner.target: is missing"
+
+
+def test_all_problems_are_listed_each_with_its_own_line_and_hint() -> None:
+    """One run of the checker finds everything."""
+    lines = str(refusal("inner:\n  target: x\n  nme: y\nsizes:\n  - 1\n  - [2]\n")).splitlines()
+    assert lines[0].startswith("c.yaml:2: inner.target: input should be a valid integer")
+    assert lines[1] == "  c.yaml:3: inner.nme: unknown key (did you mean 'name'?)"
+    assert all(line.startswith("  c.yaml:6: sizes.1: ") for line in lines[2:])
+
+
+def test_parameters_checked_apart_keep_the_place_where_they_stand() -> None:
+    """A plugin's parameters are validated later, by its own model, and still point into the file."""
+    document = parse_document("rewards:\n  a:\n    params:\n      target: x\n  b: {}\n", file="c.yaml")
+    with pytest.raises(ConfigError, match=r"^c.yaml:4: rewards.a.params.target: "):
+        validate(Inner, Document({"target": "x"}, document.file, document.lines), at=("rewards", "a", "params"))
+    with pytest.raises(ConfigError, match=r"^c.yaml:5: rewards.b.params.target: is missing"):
+        validate(Inner, Document({}, document.file, document.lines), at=("rewards", "b", "params"))
+
+
+def test_a_refused_secret_is_not_printed() -> None:
+    """Neither in the message nor in the chained traceback."""
+    error = refusal("inner:\n  target: 1\n  api_key: [sk-12345]\n")
+    assert error.key == "inner.api_key"
+    assert "sk-12345" not in str(error)
+    assert error.__suppress_context__
