@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+
+from rlaif_sdk import Composer, ConfigError, RewardBatch
+from rlaif_sdk.references import is_reference, load_reference
+
+REWARDS = """
+    from rlaif_sdk import Reward
+
+    def brevity(completions, *, per_letter: float = 1.0):
+        return [-per_letter * len(text) for text in completions]
+
+    class Fixed(Reward):
+        def __init__(self, value=0.0):
+            self.value = value
+        def score(self, batch):
+            return [self.value] * len(batch)
+
+    class Duck:
+        def __init__(self, value):
+            self.value = value
+        def score(self, batch):
+            return [self.value] * len(batch)
+
+    fixed = Fixed(3.0)
+    number = 5
+"""
+BATCH = RewardBatch(prompts=["a"], completions=["four"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("toxicity", False), ("./r.py:brevity", True), ("package.module:brevity", True), ("r.py", True), ("my.reward", False)],
+)
+def test_a_reference_is_told_from_a_plugin_s_name(name: str, expected: bool) -> None:
+    """Plugin names have neither colon nor suffix."""
+    assert is_reference(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "total"),
+    [
+        ("{use: './r.py:brevity'}", -4.0),
+        ("{use: './r.py:brevity', params: {per_letter: 2}}", -8.0),
+        ("{use: './r.py:Fixed', params: {value: 2.0}}", 2.0),
+        ("{use: './r.py:Fixed'}", 0.0),
+        ("{use: './r.py:Duck', params: {value: 1.5}}", 1.5),
+        ("{use: './r.py:fixed'}", 3.0),
+    ],
+)
+def test_a_config_names_a_reward_in_a_file_beside_it(write, registry, entry: str, total: float) -> None:
+    """Functions, classes and objects, without packaging; the path is relative to the config."""
+    write("r.py", REWARDS)
+    config = write("c.yaml", f"rewards:\n  mine: {entry}\n")
+    with Composer.from_config(config, registry=registry) as composer:
+        assert composer.compose(BATCH).to_list() == [total]
+
+
+def test_a_config_names_a_reward_in_an_installed_module(write, registry, tmp_path, monkeypatch) -> None:
+    """Any importable module will do."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write("house_rewards/inner.py", REWARDS)
+    write("house_rewards/__init__.py", "")
+    with Composer.from_config({"rewards": {"x": {"use": "house_rewards.inner:fixed"}}}, registry=registry) as composer:
+        assert composer.compose(BATCH).to_list() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("use", "problem"),
+    [
+        ("./gone.py:brevity", "there is no file .*gone.py"),
+        ("./r.py:brevty", "'./r.py' has no attribute 'brevty' .*brevity"),
+        ("./r.py", "names no attribute"),
+        ("./r.py:", "names no attribute"),
+        ("./r.py:number", "5 is no reward"),
+        ("./r.py:Duck", "cannot be made: .*missing 1 required"),
+        ("no_such_module:x", "'no_such_module' cannot be imported: ModuleNotFoundError"),
+        ("./bad.py:x", "'./bad.py' cannot be imported: ZeroDivisionError"),
+        ("./leaves.py:x", "'./leaves.py' cannot be imported: SystemExit"),
+        ("./syntax.py:x", "'./syntax.py' cannot be imported: SyntaxError"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_refused_with_the_config_s_line(write, registry, use: str, problem: str) -> None:
+    """The message says what is missing, and where it was asked for."""
+    write("r.py", REWARDS)
+    write("bad.py", "x = 1 / 0")
+    write("leaves.py", "raise SystemExit")
+    write("syntax.py", "def (")
+    config = write("c.yaml", f"rewards:\n  mine:\n    use: {use!r}\n")
+    with pytest.raises(ConfigError, match=problem) as caught:
+        Composer.from_config(config, registry=registry)
+    assert caught.value.file == str(config)
+    assert caught.value.line in {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("{use: './r.py:brevity', params: {per_leter: 2}}", r"params.per_leter: unknown key \(did you mean 'per_letter'"),
+        ("{use: './r.py:brevity', params: {per_letter: x}}", "params.per_letter: input should be a valid number"),
+        ("{use: './r.py:fixed', params: {value: 1}}", "takes no params .*name its class instead"),
+        ("{use: './r.py:Fixed', params: {vlue: 1}}", "cannot be made: .*vlue"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused_with_their_line(write, registry, entry: str, problem: str) -> None:
+    """Whether the reward is a function, a class or an object."""
+    write("r.py", REWARDS)
+    config = write("c.yaml", f"rewards:\n  other: {{use: './r.py:fixed'}}\n  mine: {entry}\n")
+    with pytest.raises(ConfigError, match=problem) as caught:
+        Composer.from_config(config, registry=registry)
+    assert caught.value.line == 3
+
+
+def test_a_file_is_run_once_and_two_files_of_one_name_are_kept_apart(write, tmp_path) -> None:
+    """Two rewards of one file share its module; `a/r.py` and `b/r.py` do not."""
+    write("a/r.py", "value = [1]")
+    write("b/r.py", "value = [2]")
+    first = load_reference("a/r.py:value", tmp_path)
+    assert load_reference("./a/r.py:value", tmp_path) is first
+    assert load_reference("r.py:value", tmp_path / "b") == [2]
+
+
+def test_a_file_that_failed_is_tried_again(write, tmp_path) -> None:
+    """A half-run module does not stay behind."""
+    write("r.py", "x = 1 / 0")
+    with pytest.raises(ConfigError):
+        load_reference("r.py:x", tmp_path)
+    write("r.py", "x = 100")
+    assert load_reference("r.py:x", tmp_path) == 100
+
+
+def test_a_nested_attribute_is_reached(write, tmp_path) -> None:
+    """`file.py:Class.method` names what it says."""
+    write("r.py", "class A:\n    class B:\n        x = 7\n")
+    assert load_reference("r.py:A.B.x", tmp_path) == 7
