@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rlaif_sdk.types import RESERVED_COLUMNS
@@ -65,24 +76,234 @@ class FailureConfig(ConfigModel):
         return self
 
 
+class CrossingConfig(ConfigModel):
+    """The moment when the mean raw score of a reward crosses a value."""
+
+    reward: str
+    """The name of a reward of this composition; it may have weight 0."""
+    above: Finite | None = None
+    """The mean over a training batch must be greater than this."""
+    below: Finite | None = None
+    """The mean over a training batch must be less than this."""
+    patience: Annotated[int, Field(strict=True, ge=1)] = 1
+    """How many training batches in a row must agree."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> CrossingConfig:
+        if (self.above is None) == (self.below is None):
+            raise ValueError("a crossing needs 'above' or 'below', and not both")
+        return self
+
+
+class ScheduleConfig(ConfigModel):
+    """A weight that changes during training."""
+
+    by: Literal["step", "episode"] = "step"
+    """What positions count: optimiser steps, or rows composed in training."""
+    after: CrossingConfig | None = None
+    """Count from the moment when this happened, and hold the first weight before."""
+
+
+class RampConfig(ScheduleConfig):
+    """A weight that goes from one value to another."""
+
+    schedule: Literal["linear", "cosine"]
+    """In a straight line, or along half a cosine."""
+    from_: Finite = Field(alias="from")
+    """The weight until ``start``."""
+    to: Finite
+    """The weight from ``end`` on."""
+    start: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.0
+    """Where the change begins."""
+    end: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+    """Where the change ends."""
+
+    @model_validator(mode="after")
+    def _ends_after_start(self) -> RampConfig:
+        if self.end <= self.start:
+            raise _refused(f"must be greater than 'start', {self.start:g}", "end")
+        return self
+
+
+Points: TypeAlias = Annotated[tuple[tuple[Finite, Finite], ...], Field(min_length=1)]
+"""Positions with their weights, in order of position."""
+
+
+class _PointsConfig(ScheduleConfig):
+    points: Points
+    """Positions with their weights, in order of position."""
+
+    @field_validator("points")
+    @classmethod
+    def _in_order(cls, points: Points) -> Points:
+        for index, ((left, _), (right, _)) in enumerate(zip(points, points[1:], strict=False), start=1):
+            if right <= left:
+                raise _refused(f"the points must be in order; {right:g} comes after {left:g}", index)
+        return points
+
+
+class PiecewiseConfig(_PointsConfig):
+    """A weight that goes in straight lines through points."""
+
+    schedule: Literal["piecewise"]
+    """Straight lines."""
+
+
+class StepConfig(_PointsConfig):
+    """A weight that changes at once."""
+
+    schedule: Literal["step"]
+    """At each point the weight becomes what the point says."""
+    from_: Finite = Field(alias="from")
+    """The weight before the first point."""
+
+
+_SHAPES = {"linear": "ramp[]", "cosine": "ramp[]", "piecewise": "piecewise[]", "step": "step[]"}
+
+
+def _weight_tag(value: Any) -> str | None:
+    """What a weight is to be read as; tags have brackets, which no key of a file has, so messages leave them out."""
+    if isinstance(value, dict):
+        shape = value.get("schedule")
+        return _SHAPES.get(shape) if isinstance(shape, str) else None
+    return _SHAPES[value.schedule] if isinstance(value, (RampConfig, PiecewiseConfig, StepConfig)) else "number[]"
+
+
+WeightConfig: TypeAlias = Annotated[
+    Annotated[Finite, Tag("number[]")]
+    | Annotated[RampConfig, Tag("ramp[]")]
+    | Annotated[PiecewiseConfig, Tag("piecewise[]")]
+    | Annotated[StepConfig, Tag("step[]")],
+    Discriminator(
+        _weight_tag,
+        custom_error_type="schedule",
+        custom_error_message="a weight is a number, or a mapping with 'schedule': linear, cosine, piecewise or step",
+    ),
+]
+"""A number, or a schedule."""
+
+
+Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class LimitsConfig(ConfigModel):
+    """What a reward's server allows in any 60 seconds. Counted in one process: divide by the number of processes."""
+
+    requests_per_minute: Count | None = None
+    """Calls begun; calls wait for their turn."""
+    tokens_per_minute: Count | None = None
+    """Tokens, as the reward reports them in ``Score.details["usage"]["tokens"]``; a call is estimated by the length of
+    its texts until it has reported."""
+
+
+class RetryConfig(ConfigModel):
+    """Calls that are made again after an error that may pass."""
+
+    attempts: Count = 1
+    """Calls made at most, the first included."""
+    errors: tuple[str, ...] = ("ConnectionError", "TimeoutError")
+    """Class names of the errors, or of a base of theirs, after which a call is made again. ``RewardTimeoutError`` adds
+    calls that pass their own ``timeout``. A refused key and a spent account or budget are never tried again."""
+    delay: Seconds = 0.5
+    """The longest wait before the second attempt; it doubles with each further one. The wait is drawn uniformly from 0
+    to it, so that calls that failed together do not return together."""
+    max_delay: Seconds = 30.0
+    """The longest wait before any attempt."""
+
+
+class BreakerConfig(ConfigModel):
+    """A reward that keeps failing is left alone for a while: its calls fail at once."""
+
+    failures: Count = 5
+    """Failed calls in a row after which it is left alone."""
+    cooldown: Seconds = 60.0
+    """For how long; then one call is let through, to see."""
+
+
+class BudgetConfig(ConfigModel):
+    """What may be spent before the run ends with `BudgetExceededError`. It counts on over checkpoints."""
+
+    calls: Count | None = None
+    """Calls, with those made again."""
+    tokens: Count | None = None
+    """Tokens, as reported in ``Score.details["usage"]["tokens"]``."""
+    cost: Seconds | None = None
+    """Money, as reported in ``Score.details["usage"]["cost"]``."""
+
+
+class ExecutionConfig(ConfigModel):
+    """How a reward is called."""
+
+    isolation: Literal["none", "process"] = "none"
+    """``process`` calls it in a worker process of its own, which is killed at the time limit with all that it started:
+    for rewards that may hang or crash."""
+    chunk: Count | None = None
+    """Rows of one call; null passes the whole batch. Only for a reward that scores each row by itself."""
+    concurrency: Count = 1
+    """Chunks scored at once. A reward that blocks gets as many threads or processes, and must be safe to call from
+    several threads."""
+    deadline: Seconds | None = None
+    """Seconds that a whole batch may take, with all its chunks, waits and attempts; rows without a score by then have
+    failed. (``timeout`` limits one call.)"""
+    limits: LimitsConfig = LimitsConfig()
+    """What its server allows a minute."""
+    retry: RetryConfig = RetryConfig()
+    """Calls made again after errors that may pass."""
+    breaker: BreakerConfig | None = None
+    """Leaves it alone after failures in a row; null never does."""
+    budget: BudgetConfig = BudgetConfig()
+    """What it may spend."""
+
+    @model_validator(mode="after")
+    def _concurrency_needs_chunks(self) -> ExecutionConfig:
+        if self.concurrency > 1 and self.chunk is None:
+            raise _refused("needs 'chunk': without it a batch is one call", "concurrency")
+        return self
+
+
+class FallbackConfig(ConfigModel):
+    """A reward that stands in on the rows where another has failed."""
+
+    use: str | None = None
+    """As in `RewardConfig`."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Its parameters."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Dataset columns under other names."""
+    timeout: Seconds | None = 300.0
+    """Seconds that one call may take; null for no limit."""
+    setup_timeout: Seconds | None = 1800.0
+    """Seconds that loading its models may take; null for no limit."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """How it is called."""
+
+
 class RewardConfig(ConfigModel):
     """One reward of a composition."""
 
     use: str | None = None
     """The plugin's name for it, ``package.module:attribute``, or ``./file.py:attribute`` relative to this file.
     Defaults to the name under which it stands."""
-    weight: Finite = 1.0
-    """How much it matters. 0 only records it."""
+    weight: WeightConfig = 1.0
+    """How much it matters: a number, or a schedule such as ``{schedule: linear, from: 0, to: 1, end: 1000}``. 0 only
+    records it."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Its parameters: `rlaif rewards show NAME` lists them."""
     normalize: Annotated[ExtensionConfig, _named("kind", ExtensionConfig)] = ExtensionConfig(kind="none")
-    """``none``, ``minmax``, ``zscore``, ``group_zscore``, ``rank``, or another by name, with parameters."""
+    """``none``, ``minmax``, ``zscore``, ``group_zscore``, ``group_center``, ``rank``, ``quantile``, ``robust``,
+    ``group_robust``, or another by name, with parameters; with each, ``winsorize`` and ``clip`` limit outliers."""
     on_failure: Annotated[FailureConfig, _named("policy", FailureConfig)] = FailureConfig()
     """What happens when it fails."""
-    timeout: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = 300.0
+    timeout: Seconds | None = 300.0
     """Seconds that one call may take; null for no limit."""
-    setup_timeout: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = 1800.0
+    setup_timeout: Seconds | None = 1800.0
     """Seconds that loading its models may take; null for no limit."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """In a process of its own, in chunks, with limits, retries, a budget: how it is called."""
+    fallback: str | None = None
+    """The name under ``fallbacks`` of the reward whose scores stand in on the rows where this one fails, in the same
+    units."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Dataset columns under other names: ``{reference: answer}`` shows it the column ``answer`` as ``reference``."""
 
@@ -118,6 +339,49 @@ class GateConfig(ConfigModel):
         return self
 
 
+class ConstraintConfig(ConfigModel):
+    """A bound on the mean raw score of a reward, held by a multiplier that is learned."""
+
+    reward: str
+    """The name of a reward of this composition; give it weight 0 if it should enter in no other way."""
+    max: Finite | None = None
+    """The most that the mean may be."""
+    min: Finite | None = None
+    """The least that the mean may be."""
+    step_size: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 0.05
+    """How fast the multiplier follows the violation."""
+    initial: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.0
+    """The multiplier at the start."""
+    ceiling: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    """The most that the multiplier may become; null for no limit."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConstraintConfig:
+        if (self.min is None) == (self.max is None):
+            raise ValueError("a constraint needs 'max' or 'min', and not both")
+        if self.ceiling is not None and self.ceiling < self.initial:
+            raise _refused(f"must be at least 'initial', {self.initial:g}", "ceiling")
+        return self
+
+
+class GroupConfig(ConfigModel):
+    """Rewards that are aggregated among themselves before they enter the whole."""
+
+    members: tuple[str, ...] = Field(min_length=1)
+    """Names of rewards and of other groups; each is in one group at most."""
+    weight: WeightConfig = 1.0
+    """How much the group matters among its neighbours."""
+    aggregate: Annotated[ExtensionConfig, _named("kind", ExtensionConfig)] = ExtensionConfig(kind="weighted_sum")
+    """How its members become one number."""
+    gates: SkipJsonSchema[Any] = None
+
+    @field_validator("gates")
+    @classmethod
+    def _no_gates(cls, gates: Any) -> Any:
+        raise ValueError("a gate in a group would not gate the whole: the other rewards could make up for it; "
+                         "write it under 'gates' of the composition")  # fmt: skip
+
+
 class CompositionConfig(ConfigModel):
     """A composition: rewards by name, gates, and how the weighted rewards become one number."""
 
@@ -125,8 +389,15 @@ class CompositionConfig(ConfigModel):
     """The rewards by name."""
     gates: tuple[GateConfig, ...] = ()
     """Conditions over the whole sum."""
+    gate_order: Literal["independent", "lexicographic"] = "independent"
+    """``lexicographic``: a row that fails an earlier gate ranks below every row that fails a later one only."""
+    constraints: tuple[ConstraintConfig, ...] = ()
+    """Bounds on means, held by multipliers that are learned."""
+    groups: dict[str, GroupConfig] = Field(default_factory=dict)
+    """Rewards that are aggregated among themselves before they enter the whole, by name."""
     aggregate: Annotated[ExtensionConfig, _named("kind", ExtensionConfig)] = ExtensionConfig(kind="weighted_sum")
-    """How the weighted rewards become one number."""
+    """How the weighted rewards become one number: ``weighted_sum``, ``minimum``, ``product``, ``chebyshev``, or another
+    by name, with parameters."""
 
     @model_validator(mode="after")
     def _consistent(self) -> CompositionConfig:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composer import Composer
+from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
-from rlaif_sdk.config import CompositionConfig, ExtensionConfig, RewardConfig
+from rlaif_sdk.composer.nesting import Group
+from rlaif_sdk.composer.normalize import Normalizer
+from rlaif_sdk.composer.outliers import Limited, LimitParams
+from rlaif_sdk.composer.weights import Cosine, Crossing, Curve, Linear, Piecewise, Schedule, Step, Weight
+from rlaif_sdk.config import CompositionConfig, ExtensionConfig, PiecewiseConfig, RampConfig, RewardConfig, StepConfig
 from rlaif_sdk.documents import Document, Location, from_validation_error, load_document, validate
 from rlaif_sdk.exceptions import ConfigError, PluginError, RlaifError
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.references import is_reference, load_reference
 from rlaif_sdk.rewards import FunctionReward, Reward, RewardSpec, Spec, as_reward, is_reward_class
+
+SpecT = TypeVar("SpecT", bound=Spec)
 
 
 def build_composer(
@@ -36,13 +43,23 @@ def build_composer(
         return Composer(
             components,
             gates=[Gate(**gate.model_dump()) for gate in config.gates],
+            gate_order=config.gate_order,
             aggregator=_extension(registry.aggregator, config.aggregate, document, ("aggregate",)),
+            groups={
+                name: Group(
+                    group.members,
+                    _weight(group.weight),
+                    _extension(registry.aggregator, group.aggregate, document, ("groups", name, "aggregate")),
+                )
+                for name, group in config.groups.items()
+            },
+            constraints=[Constraint(**constraint.model_dump()) for constraint in config.constraints],
             observers=[registry.observe],
         )
     except ConfigError as error:
         if error.file or not error.key:
             raise
-        raise document.error(error.message, tuple(error.key.split(".")), error.hint) from error
+        raise document.error(error.message, _location(error.key, document.data), error.hint) from error
 
 
 def _document(source: str | Path | Mapping[str, Any] | CompositionConfig | Document) -> Document:
@@ -61,13 +78,45 @@ def _component(
     location: Location = ("rewards", name)
     return Component(
         reward=_reward(name, config, registry=registry, document=document, folder=folder),
-        weight=config.weight,
-        normalizer=_extension(registry.normalizer, config.normalize, document, (*location, "normalize")),
+        weight=_weight(config.weight),
+        normalizer=_normalizer(config.normalize, registry, document, (*location, "normalize")),
         failure=FailurePolicy(**config.on_failure.model_dump()),
         timeout=config.timeout,
         setup_timeout=config.setup_timeout,
         columns=config.columns,
+        params=config.params,
     )
+
+
+def _weight(config: float | RampConfig | PiecewiseConfig | StepConfig) -> Weight:
+    curve: Curve
+    match config:
+        case RampConfig():
+            ramp = Linear if config.schedule == "linear" else Cosine
+            curve = ramp(before=config.from_, after=config.to, start=config.start, end=config.end)
+        case PiecewiseConfig():
+            curve = Piecewise(config.points)
+        case StepConfig():
+            curve = Step(config.from_, config.points)
+        case _:
+            return config
+    after = Crossing(**config.after.model_dump()) if config.after else None
+    return Schedule(curve, by=config.by, after=after)
+
+
+def _normalizer(config: ExtensionConfig, registry: Registry, document: Document, location: Location) -> Normalizer:
+    """The normalizer, within the limits that go with every one; where it has a ``clip`` of its own, that one counts."""
+    spec = _found(registry.normalizer, config.kind, document, location)
+    own = spec.params.model_fields
+    limits = {key: config.params[key] for key in LimitParams.model_fields if key in config.params and key not in own}
+    params = {key: value for key, value in config.params.items() if key not in limits}
+    normalizer: Normalizer = _built(spec, params, document, location)
+    if not limits:
+        return normalizer
+    try:
+        return Limited(normalizer, LimitParams.model_validate(limits))
+    except ValidationError as error:
+        raise from_validation_error(error, LimitParams, document, at=location) from None
 
 
 def _reward(name: str, config: RewardConfig, *, registry: Registry, document: Document, folder: Path) -> Reward:
@@ -98,11 +147,14 @@ def _reward(name: str, config: RewardConfig, *, registry: Registry, document: Do
 
 
 def _extension(find: Any, config: ExtensionConfig, document: Document, location: Location) -> Any:
+    return _built(_found(find, config.kind, document, location), config.params, document, location)
+
+
+def _found(find: Callable[[str], SpecT], name: str, document: Document, location: Location) -> SpecT:
     try:
-        spec = find(config.kind)
+        return find(name)
     except PluginError as error:
         raise _placed(error, document, location) from error
-    return _built(spec, config.params, document, location)
 
 
 def _built(spec: Spec, params: Mapping[str, Any], document: Document, location: Location) -> Any:
@@ -118,6 +170,23 @@ def _built(spec: Spec, params: Mapping[str, Any], document: Document, location: 
         raise
     except Exception as error:
         raise document.error(f"{spec.name!r} cannot be made: {type(error).__name__}: {error}", location) from error
+
+
+def _location(key: str, data: Any) -> Location:
+    """Where a dotted key stands in the data; names may contain dots, and places in lists are numbers."""
+    parts = key.split(".")
+    location: Location = ()
+    while parts:
+        for end in range(len(parts), 0, -1):
+            name: str | int = ".".join(parts[:end])
+            if isinstance(data, list) and end == 1 and parts[0].isdigit():
+                name = int(parts[0])
+            if (isinstance(data, Mapping) and name in data) or (isinstance(name, int) and name < len(data)):
+                data, parts, location = data[name], parts[end:], (*location, name)
+                break
+        else:
+            return (*location, *parts)
+    return location
 
 
 def _placed(error: ConfigError | PluginError, document: Document, location: Location) -> ConfigError | PluginError:
