@@ -66,7 +66,8 @@ class OpenAIParams(Params):
     max_body_bytes: int = Field(default=4_000_000, ge=1_000)
     """The longest answer that is read."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of every request."""
+    """Further fields of every request, such as ``{chat_template_kwargs: {enable_thinking: false}}`` for a reasoning
+    model at vLLM: in likelihood mode the verdict must be the first token."""
 
 
 def _transformers(params: TransformersParams) -> JudgeBackend:

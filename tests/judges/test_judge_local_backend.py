@@ -119,6 +119,30 @@ def test_a_template_that_drops_messages_is_refused(tiny_chat: Any) -> None:
         tokenizer.chat_template = before
 
 
+def test_a_reasoning_model_is_asked_for_its_verdict_at_once(tiny_chat: Any) -> None:
+    """A template that can leave thinking out does so: the first token is the verdict."""
+    _, tokenizer = tiny_chat
+    before, tokenizer.chat_template = (
+        tokenizer.chat_template,
+        "{{ messages[0]['content'] }}{% if enable_thinking is not defined or enable_thinking %}[think]{% endif %}",
+    )
+    try:
+        assert tokenizer.decode(ChatEncoder(tokenizer)(asked("Hi")[0])) == "Hi"
+    finally:
+        tokenizer.chat_template = before
+
+
+def test_a_closed_backend_loads_again(tiny_chat: Any, tmp_path: Path) -> None:
+    """Closing releases the model; the next call brings it back."""
+    model, tokenizer = tiny_chat
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    backend = TransformersBackend(str(tmp_path))
+    first = asyncio.run(backend.label_logprobs(asked("Hi"), LETTERS))
+    backend.close()
+    assert asyncio.run(backend.label_logprobs(asked("Hi"), LETTERS)) == first
+
+
 def test_a_model_without_a_chat_template_gets_headings(tiny_chat: Any) -> None:
     """A base model is asked with role headings."""
     _, tokenizer = tiny_chat

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -103,6 +104,16 @@ def test_a_first_refusal_to_serve_is_retried_real_waits(judge_server: Any, repli
     assert label(judge_server).logprobs[-1] == pytest.approx(-0.01)
     assert 0.4 <= time.monotonic() - started < 0.4 + 2.0
     assert len(judge_server.requests) == 2
+
+
+def test_a_date_to_retry_after_is_waited_for_real_waits(judge_server: Any, replies: Any) -> None:
+    """Retry-After may be a date as well."""
+    good = (200, {}, replies.letters({"J": -0.01}))
+    date = formatdate(time.time() + 2, usegmt=True)
+    judge_server.answer = lambda number, _: (429, {"retry-after": date}, {}) if number == 0 else good
+    started = time.monotonic()
+    assert label(judge_server).logprobs
+    assert 0.5 < time.monotonic() - started < 5
 
 
 def test_a_retry_after_of_an_hour_is_capped_then_a_typed_error_real_waits(judge_server: Any) -> None:

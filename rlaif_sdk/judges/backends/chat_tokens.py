@@ -65,5 +65,8 @@ class ChatEncoder:
             turns = (f"{role.capitalize()}:\n{marker}\n\n" for role, marker in zip(roles, markers, strict=True))
             return f"{bos}{''.join(turns)}Assistant:\n"
         messages = [{"role": role, "content": marker} for role, marker in zip(roles, markers, strict=True)]
-        rendered: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        # The reply begins with the verdict: templates of reasoning models are told to leave thinking out.
+        rendered: str = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
         return rendered

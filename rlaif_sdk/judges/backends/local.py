@@ -66,6 +66,7 @@ class TransformersBackend:
         self._max_batch_tokens = max_batch_tokens
         self._max_length = max_length
         self._model: Any = None if isinstance(model, str) else model
+        self._ready = False
         self._lock = threading.Lock()
         self._own_identity = uuid.uuid4().hex
 
@@ -88,6 +89,7 @@ class TransformersBackend:
         with self._lock:
             if isinstance(self._source, str):
                 self._model = None
+                self._ready = False
 
     async def label_logprobs(
         self, requests: Sequence[Conversation], labels: Sequence[str]
@@ -193,23 +195,10 @@ class TransformersBackend:
         return ids
 
     def _load(self) -> None:
+        if self._ready:
+            return
         if self._model is None:
-            try:
-                import torch
-                from transformers import AutoModelForCausalLM
-            except ImportError as error:
-                raise MissingExtraError("a local judge's library, transformers with torch,", extra="models") from error
-            device = self._device
-            if device == "auto":
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            try:
-                model: Any = AutoModelForCausalLM.from_pretrained(self._source, dtype=self._dtype, **self._load_options)
-            except (OSError, ValueError) as error:
-                raise ConfigError(
-                    f"the judge's model {self._source!r} cannot be loaded: {error}",
-                    hint="give a local folder or a hub name of a causal language model",
-                ) from error
-            self._model = model.to(device)
+            self._model = self._load_model(self._source)
         if self._tokenizer is None:
             from transformers import AutoTokenizer
 
@@ -219,6 +208,25 @@ class TransformersBackend:
         self._end_ids = {configured} if isinstance(configured, int) else set(configured or ())
         candidates = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, *self._end_ids, 0)
         self._pad_id: int = next(token for token in candidates if token is not None)
+        self._ready = True
+
+    def _load_model(self, source: str) -> Any:
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM
+        except ImportError as error:
+            raise MissingExtraError("a local judge's library, transformers with torch,", extra="models") from error
+        device = self._device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=self._dtype, **self._load_options)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"the judge's model {source!r} cannot be loaded: {error}",
+                hint="give a local folder or a hub name of a causal language model",
+            ) from error
+        return model.to(device)
 
 
 def _checked(tree: LabelTree, steps: dict[tuple[int, ...], dict[int, float]]) -> LabelLogprobs | RowError:

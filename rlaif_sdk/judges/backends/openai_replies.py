@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeError, JudgeQuotaError, JudgeResponseError
@@ -134,7 +136,12 @@ def _top_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "").strip()
-    return float(value) if value.isascii() and value.replace(".", "", 1).isdigit() else None
+    if value.isascii() and value.replace(".", "", 1).isdigit():
+        return float(value)
+    try:
+        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return None
 
 
 def _message(body: bytes) -> str:
