@@ -113,7 +113,7 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def score_in_forward(model: PreTrainedModel, *, temperature: float) -> None:
-    """Let ``model(input_ids, attention_mask, completion_length=T)`` return `CompletionScores`.
+    """Let ``model(input_ids=..., attention_mask=..., completion_length=T)`` return `CompletionScores`.
 
     Called without ``completion_length`` the model does what its class does; a forward method that was put on this
     one object before is dropped. The method is bound to the object, so a deep copy of the model scores with its own
@@ -125,13 +125,13 @@ def score_in_forward(model: PreTrainedModel, *, temperature: float) -> None:
     def forward(self: PreTrainedModel, *args: Any, completion_length: int | None = None, **inputs: Any) -> Any:
         if completion_length is None:
             return class_forward(self, *args, **inputs)
-        return _score(self, completion_length=completion_length, temperature=temperature, **inputs)
+        return _score(self, inputs["input_ids"], inputs["attention_mask"], completion_length, temperature)
 
     model.forward = MethodType(forward, model)
 
 
 def _score(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, *, completion_length: int, temperature: float
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, completion_length: int, temperature: float
 ) -> CompletionScores:
     """Score the last T of the P + T tokens; logits of prompt positions are never computed.
 

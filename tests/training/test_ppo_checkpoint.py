@@ -1,0 +1,161 @@
+"""Checkpoints: what is in them, and that training goes on as if it had not stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from peft import LoraConfig, PeftModel  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+from rlaif_sdk import Composer, reward  # noqa: E402
+from rlaif_sdk.composer import Component  # noqa: E402
+from rlaif_sdk.composer.normalize import ZScore  # noqa: E402
+from rlaif_sdk.exceptions import StateError  # noqa: E402
+from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
+
+Make = Callable[..., PPOTrainer]
+
+
+@reward(name="words")
+def words(completions: list[str]) -> list[float]:
+    """Number of words."""
+    return [float(len(text.split())) for text in completions]
+
+
+def normalising_composer() -> Composer:
+    return Composer({"words": Component(words, normalizer=ZScore())})
+
+
+def losses(trainer: PPOTrainer) -> dict[int, float]:
+    return {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("stop", [2, 4, 6])
+def test_resuming_at_a_rollout_boundary_gives_identical_losses(
+    make_trainer: Make, make_llama: Any, tmp_path: Path, stop: int, adapter: bool
+) -> None:
+    """Weights, optimiser, random state, KL price, composer and sampling order all go on, in later epochs too."""
+    settings: dict[str, Any] = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2, "kl_target": 2.0}
+
+    def trainer() -> PPOTrainer:
+        peft_config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if adapter else None
+        return make_trainer(make_llama(), normalising_composer(), peft_config=peft_config, **settings)
+
+    through = trainer()
+    through.train()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{stop}"))
+    expected = losses(through)
+    assert len(expected) == 8
+    assert {step: loss for step, loss in losses(resumed).items() if step > stop} == {
+        step: loss for step, loss in expected.items() if step > stop
+    }
+    assert resumed.composer.state_dict() == through.composer.state_dict()
+    assert resumed.kl_controller == through.kl_controller
+
+
+def test_resuming_within_a_rollout_keeps_step_with_the_data(
+    make_trainer: Make, make_llama: Any, tmp_path: Path
+) -> None:
+    """A stop in the middle of a rollout draws its prompts anew, and later rollouts fall where they would have."""
+    settings: dict[str, Any] = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "logging_steps": 1}
+    make_trainer(make_llama(), normalising_composer(), **settings).train()
+    resumed = make_trainer(make_llama(), normalising_composer(), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
+    scored = [entry["step"] for entry in resumed.state.log_history if "reward" in entry]
+    assert scored == [1, 3, 4, 5, 7]
+
+
+def test_a_checkpoint_is_a_plain_model_and_its_extras(make_trainer: Make, model: Any, tmp_path: Path) -> None:
+    """The policy loads by ``from_pretrained`` without missing or extra keys; head and state lie beside it."""
+    normalised = normalising_composer()
+    make_trainer(model, normalised, max_steps=2, save_strategy="steps", save_steps=2).train()
+    folder = tmp_path / "run" / "checkpoint-2"
+    _, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not info["unexpected_keys"]
+    assert not info["missing_keys"]
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        assert not [name for name in weights.keys() if "value_head" in name]  # noqa: SIM118 - no mapping
+    with safe_open(folder / "value_head.safetensors", "pt") as weights:
+        assert sorted(weights.keys()) == ["linear.bias", "linear.weight"]
+    state = json.loads((folder / "ppo_state.json").read_text())
+    assert state["composer"] == json.loads(json.dumps(normalised.state_dict()))
+
+
+def test_save_model_writes_a_policy_for_use(make_trainer: Make, model: Any, tmp_path: Path) -> None:
+    """The final model, with its tokenizer, loads and generates."""
+    trainer = make_trainer(model, max_steps=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "final")
+    ids = torch.tensor([[6, 7, 8]])
+    expected = trainer.model.eval()(input_ids=ids).logits
+    torch.testing.assert_close(loaded.eval()(input_ids=ids).logits, expected)
+
+
+def test_an_adapter_checkpoint_holds_the_adapter_alone(make_trainer: Make, make_llama: Any, tmp_path: Path) -> None:
+    """With LoRA the base model is not written, and the adapter loads onto it."""
+    peft_config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = make_trainer(make_llama(), peft_config=peft_config, max_steps=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+    with safe_open(tmp_path / "adapter" / "adapter_model.safetensors", "pt") as weights:
+        assert all("lora_" in name for name in weights.keys())  # noqa: SIM118 - no mapping
+    ids = torch.tensor([[6, 7, 8]])
+    loaded = PeftModel.from_pretrained(make_llama(), tmp_path / "adapter").eval()
+    torch.testing.assert_close(loaded(input_ids=ids).logits, trainer.model.eval()(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "ppo_state.json").unlink(), "ppo_state.json is missing"),
+        (lambda folder: (folder / "value_head.safetensors").unlink(), "value_head.safetensors is missing"),
+        (lambda folder: (folder / "value_head.safetensors").write_bytes(b"torn"), "cannot be read"),
+        (lambda folder: (folder / "ppo_state.json").write_text('{"format": 1'), "cannot be read"),
+        (lambda folder: (folder / "ppo_state.json").write_text('{"format": 99}'), "format 99 where 1 is known"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(
+    make_trainer: Make, make_llama: Any, tmp_path: Path, damage: Callable[[Path], Any], message: str
+) -> None:
+    """Training does not go on with a fresh head or forgotten statistics in silence."""
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2}
+    make_trainer(make_llama(), **settings).train()
+    folder = tmp_path / "run" / "checkpoint-2"
+    damage(folder)
+    with pytest.raises(StateError, match=message):
+        make_trainer(make_llama(), **settings).train(resume_from_checkpoint=str(folder))
+
+
+def test_state_of_other_rewards_is_refused(make_trainer: Make, make_llama: Any, tmp_path: Path) -> None:
+    """A checkpoint's statistics are not given to a composer of other rewards."""
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2}
+    make_trainer(make_llama(), normalising_composer(), **settings).train()
+    with pytest.raises(StateError, match="of the rewards"):
+        make_trainer(make_llama(), **settings).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+
+
+def test_a_composer_without_state_is_saved_as_such(make_trainer: Make, make_llama: Any, tmp_path: Path) -> None:
+    """``state_dict`` is optional for an object of a composer's shape."""
+
+    class Bare:
+        def compose(self, batch: Any) -> Any:
+            return normalising_composer().compose(batch)
+
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2}
+    make_trainer(make_llama(), Bare(), **settings).train()
+    folder = tmp_path / "run" / "checkpoint-2"
+    assert json.loads((folder / "ppo_state.json").read_text())["composer"] is None
+    make_trainer(make_llama(), Bare(), **settings).train(resume_from_checkpoint=str(folder))

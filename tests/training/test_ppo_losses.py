@@ -1,0 +1,232 @@
+"""The clipped losses, masked statistics and KL controllers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from rlaif_sdk.exceptions import StateError  # noqa: E402
+from rlaif_sdk.training.ppo.kl import (  # noqa: E402
+    AdaptiveKL,
+    FixedKL,
+    log_ratio_kl,
+    make_kl_controller,
+    positive_kl,
+)
+from rlaif_sdk.training.ppo.losses import clipped_policy_losses, clipped_value_losses, ppo_loss  # noqa: E402
+from rlaif_sdk.training.ppo.masked import (  # noqa: E402
+    explained_variance,
+    masked_mean,
+    masked_variance,
+    masked_whiten,
+)
+
+
+@pytest.mark.parametrize(("log_ratio", "advantage"), [(0.5, 1.0), (-0.5, -1.0)])
+def test_the_policy_clip_removes_the_gradient(log_ratio: float, advantage: float) -> None:
+    """A ratio that has left the clip range in the direction of the advantage gets exactly no gradient."""
+    logprobs_BT = torch.tensor([[log_ratio]], requires_grad=True)
+    losses_BT, clipped_BT = clipped_policy_losses(
+        logprobs_BT, torch.zeros(1, 1), torch.tensor([[advantage]]), clip_low=0.2, clip_high=0.2
+    )
+    losses_BT.sum().backward()
+    assert clipped_BT.all()
+    assert logprobs_BT.grad is not None
+    assert logprobs_BT.grad.item() == 0.0
+
+
+@pytest.mark.parametrize(("log_ratio", "advantage"), [(0.5, -1.0), (-0.5, 1.0), (0.1, 1.0), (-0.1, -1.0)])
+def test_the_policy_clip_lets_a_ratio_come_back(log_ratio: float, advantage: float) -> None:
+    """Within the range, or against the direction of the advantage, the gradient is that of the plain ratio."""
+    logprobs_BT = torch.tensor([[log_ratio]], requires_grad=True)
+    losses_BT, clipped_BT = clipped_policy_losses(
+        logprobs_BT, torch.zeros(1, 1), torch.tensor([[advantage]]), clip_low=0.2, clip_high=0.2
+    )
+    losses_BT.sum().backward()
+    assert not clipped_BT.any()
+    torch.testing.assert_close(logprobs_BT.grad, -advantage * torch.tensor([[log_ratio]]).exp())
+
+
+def test_the_two_clips_of_the_ratio_are_apart() -> None:
+    """The upper clip may be wider than the lower one."""
+    logprobs_BT = torch.tensor([[1.25, 0.75]]).log()
+    _, clipped_BT = clipped_policy_losses(
+        logprobs_BT, torch.zeros(1, 2), torch.tensor([[1.0, -1.0]]), clip_low=0.2, clip_high=0.28
+    )
+    assert clipped_BT.tolist() == [[False, True]]
+
+
+def test_the_value_clip_removes_the_gradient() -> None:
+    """A value that has moved towards its return by more than the clip gets exactly no gradient."""
+    values_BT = torch.tensor([[0.5, -0.5]], requires_grad=True)
+    losses_BT, clipped_BT = clipped_value_losses(
+        values_BT, torch.zeros(1, 2), torch.tensor([[2.0, -2.0]]), clip=0.2
+    )
+    losses_BT.sum().backward()
+    assert clipped_BT.all()
+    assert values_BT.grad is not None
+    assert not values_BT.grad.any()
+
+
+def test_a_value_that_moved_away_is_called_back() -> None:
+    """The larger of the two errors counts: away from the return, the clip protects nothing."""
+    values_BT = torch.tensor([[0.5, 0.1]], requires_grad=True)
+    losses_BT, clipped_BT = clipped_value_losses(
+        values_BT, torch.zeros(1, 2), torch.tensor([[-2.0, 2.0]]), clip=0.2
+    )
+    losses_BT.sum().backward()
+    assert not clipped_BT.any()
+    torch.testing.assert_close(values_BT.grad, torch.tensor([[2.5, -1.9]]))
+
+
+def test_without_a_value_clip_the_loss_is_half_the_squared_error() -> None:
+    """``clip=None`` is the plain regression."""
+    losses_BT, clipped_BT = clipped_value_losses(
+        torch.tensor([[3.0]]), torch.tensor([[0.0]]), torch.tensor([[5.0]]), clip=None
+    )
+    assert losses_BT.item() == 2.0
+    assert not clipped_BT.any()
+
+
+def arguments(rows: int, seed: int = 0) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: torch.randn(rows, 5, generator=generator, dtype=torch.float64)
+        for name in (
+            "logprobs_BT",
+            "entropies_BT",
+            "values_BT",
+            "old_logprobs_BT",
+            "old_values_BT",
+            "advantages_BT",
+            "returns_BT",
+        )
+    }
+    lengths_B = torch.randint(1, 6, (rows,), generator=generator)
+    mask_BT = (torch.arange(5) < lengths_B[:, None]).long()
+    clips = {"clip_low": 0.2, "clip_high": 0.2, "value_clip": 0.2, "value_coef": 0.1, "entropy_coef": 0.01}
+    return {**tensors, "mask_BT": mask_BT, **clips}
+
+
+def test_accumulated_minibatches_add_up_to_one_large_one() -> None:
+    """With the shared token count, the mean of the parts' losses is the loss of the whole, however ragged."""
+    whole = arguments(rows=8)
+    tokens = float(whole["mask_BT"].sum())
+    parts = []
+    for rows in (slice(0, 4), slice(4, 8)):
+        part = {name: value[rows] if isinstance(value, Tensor) else value for name, value in whole.items()}
+        parts.append(ppo_loss(**part, tokens=tokens / 2).total)
+    torch.testing.assert_close(torch.stack(parts).mean(), ppo_loss(**whole, tokens=tokens).total)
+
+
+def test_the_loss_is_policy_plus_value_minus_entropy() -> None:
+    """The total is made of its parts with their coefficients."""
+    given_ = arguments(rows=4)
+    loss = ppo_loss(**given_, tokens=float(given_["mask_BT"].sum()))
+    torch.testing.assert_close(loss.total, loss.policy + 0.1 * loss.value - 0.01 * loss.entropy)
+
+
+def test_a_masked_row_moves_nothing() -> None:
+    """A row that does not count changes neither the loss nor any gradient, whatever its advantages."""
+    given_ = arguments(rows=2)
+    given_["mask_BT"][1] = 0
+    alone = {name: value[:1] if isinstance(value, Tensor) else value for name, value in given_.items()}
+    given_["advantages_BT"][1] = 1e6
+    trained = [given_[name].requires_grad_() for name in ("logprobs_BT", "values_BT", "entropies_BT")]
+    loss = ppo_loss(**given_, tokens=float(given_["mask_BT"].sum()))
+    loss.total.backward()
+    torch.testing.assert_close(loss, ppo_loss(**alone, tokens=float(given_["mask_BT"].sum())))
+    assert not any(tensor.grad[1].any() for tensor in trained)
+
+
+def test_a_batch_in_which_nothing_counts_has_loss_zero() -> None:
+    """No division by zero, and still something to call backward on."""
+    given_ = arguments(rows=2)
+    given_["mask_BT"][:] = 0
+    given_["logprobs_BT"].requires_grad_()
+    loss = ppo_loss(**given_, tokens=0.0)
+    loss.total.backward()
+    assert loss.total.item() == 0.0
+    assert not given_["logprobs_BT"].grad.any()
+
+
+def test_whitening_uses_the_admitted_entries_alone() -> None:
+    """Mean 0 and variance 1 over the mask, 0 outside, whatever stands there."""
+    x = torch.tensor([[1.0, 2.0, float("nan")], [6.0, 1e30, -1e30]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    white = masked_whiten(x, mask)
+    assert masked_mean(white, mask).item() == pytest.approx(0.0, abs=1e-6)
+    assert masked_variance(white, mask).item() == pytest.approx(1.0, abs=1e-6)
+    assert not white[mask == 0].any()
+
+
+def test_whitening_equal_entries_gives_zero() -> None:
+    """No noise is blown up where all rows did equally well."""
+    assert not masked_whiten(torch.full((2, 3), 0.7), torch.ones(2, 3)).any()
+
+
+def test_explained_variance_tells_good_critics_from_bad() -> None:
+    """1 for a perfect critic, 0 for a constant one, below 0 for a misleading one, 0 where nothing varies."""
+    returns = torch.tensor([[1.0, 2.0, 3.0, 100.0]])
+    mask = torch.tensor([[1, 1, 1, 0]])
+    assert explained_variance(returns, returns, mask).item() == pytest.approx(1.0)
+    assert explained_variance(torch.full((1, 4), 9.0), returns, mask).item() == pytest.approx(0.0, abs=1e-6)
+    assert explained_variance(-returns, returns, mask).item() < 0
+    assert explained_variance(torch.randn(1, 4), torch.ones(1, 4), mask).item() == 0.0
+
+
+def test_both_estimators_of_the_divergence_are_right_in_the_mean() -> None:
+    """Over samples of the policy, k1 and k3 average to the exact divergence; k3 is never negative."""
+    torch.manual_seed(0)
+    policy, reference = torch.randn(6).log_softmax(0), torch.randn(6).log_softmax(0)
+    exact = (policy.exp() * (policy - reference)).sum().item()
+    drawn = torch.multinomial(policy.exp(), 200_000, replacement=True)
+    assert log_ratio_kl(policy[drawn], reference[drawn]).mean().item() == pytest.approx(exact, rel=0.02)
+    estimates = positive_kl(policy[drawn], reference[drawn])
+    assert estimates.mean().item() == pytest.approx(exact, rel=0.02)
+    assert estimates.min().item() >= 0
+
+
+def test_a_fixed_coefficient_stays() -> None:
+    """Without a target nothing changes it, a restored state neither."""
+    controller = make_kl_controller(0.1, None, 1000)
+    controller.update(50.0, 64)
+    controller.load_state_dict({"coef": 9.0})
+    assert isinstance(controller, FixedKL)
+    assert controller.coef == 0.1
+
+
+@settings(max_examples=50, deadline=None)
+@given(kl=st.floats(-100, 100), completions=st.integers(1, 512))
+def test_the_adaptive_coefficient_moves_towards_its_target(kl: float, completions: int) -> None:
+    """Too much divergence raises the price, too little lowers it, at most by a fifth of completions / horizon."""
+    controller = AdaptiveKL(coef=0.1, target=6.0, horizon=10_000)
+    controller.update(kl, completions)
+    change = controller.coef / 0.1 - 1
+    assert abs(change) <= 0.2 * completions / 10_000 + 1e-12
+    assert (change >= 0) == (kl >= 6.0) or change == pytest.approx(0, abs=1e-12)
+
+
+def test_the_adaptive_coefficient_follows_the_paper() -> None:
+    """Half the target, 100 of 1,000 completions: the error is cut at -0.2, the factor 0.98."""
+    controller = AdaptiveKL(coef=0.1, target=6.0, horizon=1000)
+    controller.update(3.0, 100)
+    assert controller.coef == pytest.approx(0.098)
+
+
+def test_the_adaptive_coefficient_survives_a_restart() -> None:
+    """Its state carries the coefficient; a state without one is refused."""
+    controller = AdaptiveKL(coef=0.1, target=6.0, horizon=1000)
+    controller.update(100.0, 500)
+    restored = AdaptiveKL(coef=0.1, target=6.0, horizon=1000)
+    restored.load_state_dict(controller.state_dict())
+    assert restored == controller
+    with pytest.raises(StateError, match="no coefficient"):
+        restored.load_state_dict(FixedKL(0.1).state_dict())
