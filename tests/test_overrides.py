@@ -1,0 +1,49 @@
+"""Changes to a config from the command line."""
+
+import pytest
+
+from rlaif_sdk import ConfigError
+from rlaif_sdk.documents import Document
+from rlaif_sdk.overrides import with_overrides
+
+DATA = {"ppo": {"learning_rate": 1.0}, "gates": [{"min": 0.1}, {"min": 0.2}], "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("seed=2", ("seed",), 2),
+        ("ppo.learning_rate=1e-6", ("ppo", "learning_rate"), 1e-6),
+        ("ppo.max_steps=5", ("ppo", "max_steps"), 5),
+        ("model.lora.r=8", ("model", "lora", "r"), 8),
+        ("gates.1.min=0.5", ("gates", 1, "min"), 0.5),
+        ("output=a=b", ("output",), "a=b"),
+        ("output=", ("output",), None),
+        ("data.train=[a.jsonl, b.jsonl]", ("data", "train"), ["a.jsonl", "b.jsonl"]),
+    ],
+)
+def test_an_assignment_sets_one_value_and_leaves_the_original(assignment, path, value):
+    """The value is read as YAML and stands where the dotted key says; the document given is unchanged."""
+    original = Document(DATA)
+    changed = with_overrides(original, [assignment]).data
+    for part in path:
+        changed = changed[part]
+    assert changed == value
+    assert DATA == {"ppo": {"learning_rate": 1.0}, "gates": [{"min": 0.1}, {"min": 0.2}], "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("seed", "no key and value"),
+        ("=3", "no key and value"),
+        ("seed.x=1", "stands under a int"),
+        ("gates.7.min=1", "no entry '7'"),
+        ("gates.x=1", "no entry 'x'"),
+        ("seed=[1", "no valid YAML"),
+    ],
+)
+def test_an_assignment_that_leads_nowhere_is_refused(assignment, message):
+    """The message repeats the assignment or its key, and says what is wrong."""
+    with pytest.raises(ConfigError, match=message):
+        with_overrides(Document(DATA), [assignment])
