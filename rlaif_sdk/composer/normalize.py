@@ -17,6 +17,9 @@ from rlaif_sdk.composer.grouping import group_labels, group_means
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.rewards import Params
 
+ROUNDING = 1e-12
+"""Differences of this share of a mean are taken for rounding."""
+
 
 class Normalizer(ABC):
     """Maps the scores of one reward to a common scale.
@@ -135,7 +138,7 @@ class ZScore(Normalizer):
         if not self.count:
             return values_B - values_B
         std = math.sqrt(self.m2 / self.count)
-        return clipped((values_B - self.mean) / (std + self.params.epsilon), self.params.clip)
+        return clipped(deviations(values_B, self.mean) / (std + self.params.epsilon), self.params.clip)
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean, "m2": self.m2}
@@ -157,7 +160,7 @@ class GroupZScore(Normalizer):
 
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
         labels_B = group_labels(values_B, group_B)
-        centred_B = values_B - group_means(values_B, labels_B)[labels_B]
+        centred_B = deviations(values_B, group_means(values_B, labels_B)[labels_B])
         std_B = np.sqrt(group_means(centred_B**2, labels_B))[labels_B]
         return clipped(centred_B / (std_B + self.params.epsilon), self.params.clip)
 
@@ -171,7 +174,7 @@ class GroupCenter(Normalizer):
 
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
         labels_B = group_labels(values_B, group_B)
-        return values_B - group_means(values_B, labels_B)[labels_B]
+        return deviations(values_B, group_means(values_B, labels_B)[labels_B])
 
 
 class Rank(Normalizer):
@@ -194,6 +197,12 @@ class Rank(Normalizer):
         spread = np.repeat(np.maximum(size - 1, 1), size)
         out_B[rows] = np.where(np.repeat(size, size) > 1, 2 * midrank / spread - 1, 0.0)
         return out_B
+
+
+def deviations(values_B: Array, mean: Array | float) -> Array:
+    """The values less their mean; 0 where that is no more than the mean's rounding, so that equal scores stay equal."""
+    centred_B = values_B - mean
+    return np.where(np.abs(centred_B) <= ROUNDING * np.abs(mean), 0.0, centred_B)
 
 
 def clipped(values_B: Array, limit: float | None) -> Array:
