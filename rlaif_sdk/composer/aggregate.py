@@ -83,7 +83,7 @@ class Minimum(Aggregator):
 class ProductParams(Params):
     """Parameters of `Product`."""
 
-    mapping: Literal["exp", "softplus", "sigmoid", "clamp"]
+    mapping: Literal["exp", "softplus", "sigmoid", "clamp"] | None = None
     """What makes a normalised value positive: ``exp``, ``softplus``, ``sigmoid``, or ``clamp``, which takes it as it is
     and raises what is below ``floor``. It must be stated: a product of values of either sign has no order."""
     floor: float = Field(default=1e-3, gt=0)
@@ -96,9 +96,18 @@ class Product(Aggregator):
     Where rewards are missing from a row, the exponents of the others are scaled up so that they sum to what all sum
     to. Of a row's total, 1 is shared out evenly and the rest by the logarithms of the factors (the additive
     logarithmic mean decomposition of Ang, 2005), so that the shares sum to it.
+
+    Raises:
+        ConfigError: No mapping is stated.
     """
 
     def __init__(self, params: ProductParams) -> None:
+        if params.mapping is None:
+            raise ConfigError(
+                "product needs a 'mapping' that makes values positive: exp, softplus, sigmoid or clamp",
+                key="aggregate",
+                hint="clamp suits values within [0, 1], exp and softplus those without bounds",
+            )
         self.mapping = params.mapping
         self.floor = params.floor
 
@@ -108,13 +117,13 @@ class Product(Aggregator):
     def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
         present_RB, active_RB = _presence(normalized_RB, weights_R)
         exponent_B = weights_R @ present_RB
-        scale_B = np.where(exponent_B > 0, weights_R.sum() / np.maximum(exponent_B, np.finfo(float).tiny), np.nan)
-        logs_RB = np.where(active_RB, self._log(normalized_RB) * weights_R[:, None] * scale_B, 0.0)
-        log_B = logs_RB.sum(axis=0)
-        totals_B = np.exp(log_B)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            scale_B = weights_R.sum() / exponent_B
+            logs_RB = np.where(active_RB, self._log(normalized_RB) * weights_R[:, None] * scale_B, 0.0)
+            log_B = logs_RB.sum(axis=0)
+            totals_B = np.exp(log_B)
             slope_B = np.where(log_B == 0, 1.0, np.expm1(log_B) / log_B)
-        shares_RB = active_RB / np.maximum(active_RB.sum(axis=0), 1) + logs_RB * slope_B
+            shares_RB = active_RB / np.maximum(active_RB.sum(axis=0), 1) + logs_RB * slope_B
         return np.where(exponent_B > 0, totals_B, np.nan), np.where(present_RB, shares_RB, np.nan)
 
     def _log(self, values_RB: Array) -> Array:
@@ -133,7 +142,7 @@ class Product(Aggregator):
 class ChebyshevParams(Params):
     """Parameters of `Chebyshev`."""
 
-    ideal: float | dict[str, float]
+    ideal: float | dict[str, float] | None = None
     """The normalised value that each reward would have at its best: one for all, or one a reward."""
     augmentation: float = Field(default=0.0, ge=0)
     """How much the sum of all shortfalls counts beside the greatest; a little (0.01) tells rows apart that share it."""
@@ -145,10 +154,15 @@ class Chebyshev(Aggregator):
     The augmented weighted Tchebycheff scalarisation (Steuer and Choo, 1983): ``-(max_r w_r (ideal_r - v_r) + rho sum_r
     w_r (ideal_r - v_r))``. It reaches every Pareto-optimal trade-off, where a weighted sum reaches those on the convex
     hull alone. Rewards of weight 0, and those missing from a row, take no part.
+
+    Raises:
+        ConfigError: No ideal is stated.
     """
 
     def __init__(self, params: ChebyshevParams) -> None:
-        self.ideal = params.ideal
+        if params.ideal is None:
+            raise ConfigError("chebyshev needs 'ideal': the normalised value of a reward at its best", key="aggregate")
+        self.ideal: float | dict[str, float] = params.ideal
         self.augmentation = params.augmentation
         self._ideal_R: Array = np.zeros(0)
 
@@ -187,8 +201,7 @@ def _shared_evenly(values_B: Array, among_RB: Mask) -> Array:
 
 def _log_softplus(values: Array) -> Array:
     """log(log(1 + e^x)), which is x far below 0."""
-    with np.errstate(divide="ignore"):
-        return np.where(values < -30.0, values, np.log(np.logaddexp(0.0, values)))  # noqa: PLR2004 - beyond rounding
+    return np.where(values < -30.0, values, np.log(np.logaddexp(0.0, values)))
 
 
 def _refuse_negative(weights: Mapping[str, tuple[float, float]], kind: str) -> None:

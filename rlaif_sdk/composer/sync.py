@@ -71,8 +71,8 @@ def torch_sync() -> Sync | None:
         MissingExtraError: torch is not installed.
     """
     try:
-        import torch  # noqa: PLC0415 - only where several ranks compose
-        import torch.distributed as dist  # noqa: PLC0415
+        import torch
+        import torch.distributed as dist
     except ImportError as error:
         raise MissingExtraError("torch", extra="models") from error
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
