@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from rlaif_sdk import Composer, Composition, RewardBatch, Score
+from rlaif_sdk.composer import Component, Gate
+from rlaif_sdk.testing import FixedReward
+
+
+@pytest.fixture
+def composition() -> Composition:
+    rewards = {
+        "quality": Component(FixedReward([2.0, 3.0, Score.failed("rate limit")]), weight=2.0),
+        "brevity": Component(FixedReward([Score(1.0, reason="12 words over"), 1.0, None]), weight=-1.0),
+    }
+    batch = RewardBatch(prompts=["a"] * 3, completions=["b"] * 3)
+    with Composer(rewards, gates=[Gate("quality", floor=0.0, max=2.5)]) as composer:
+        return composer.compose(batch)
+
+
+def test_a_row_is_laid_out_as_a_waterfall(composition: Composition) -> None:
+    """Raw, normalised, weight, what it adds, the sum so far, and why."""
+    quality, brevity = composition.explain(0).steps
+    assert (quality.raw, quality.weight, quality.weighted, quality.running) == (2.0, 2.0, 4.0, 4.0)
+    assert (brevity.raw, brevity.weight, brevity.weighted, brevity.running) == (1.0, -1.0, -1.0, 3.0)
+    assert brevity.reason == "12 words over"
+    text = str(composition.explain(0))
+    assert "12 words over" in text
+    assert "total 3.0000" in text
+
+
+def test_a_closed_gate_is_shown(composition: Composition) -> None:
+    """The sum and the total differ, and the line between them says why."""
+    explanation = composition.explain(1)
+    assert explanation.gates == ("quality <= 2.5: 3 does not pass: at most 0",)
+    assert explanation.steps[-1].running == 5.0
+    assert explanation.total == 0.0
+
+
+def test_a_failed_reward_is_shown_with_its_failure(composition: Composition) -> None:
+    """An unscored row says why it is unscored."""
+    text = str(composition.explain(2))
+    assert "quality  failed  rate limit" in text
+    assert "brevity  abstained" in text
+    assert "total unscored  (no reward with a weight has a score)" in text
+    assert "quality <= 2.5: failed, so the row is unscored" in text
+
+
+def test_rows_count_from_the_end_too_and_end_somewhere(composition: Composition) -> None:
+    """Like any sequence."""
+    assert composition.explain(-1).row == 2
+    for row in (3, -4):
+        with pytest.raises(IndexError, match="of a composition of 3 rows"):
+            composition.explain(row)
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_a_row_prints_as_a_rich_table(composition: Composition, row: int) -> None:
+    """The same numbers, in a terminal."""
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(composition.explain(row))
+    console.file.close()
+    text = console.export_text()
+    assert "quality" in text
+    assert ("unscored" in text) == (row == 2)
