@@ -387,6 +387,10 @@ class CompositionConfig(ConfigModel):
 
     rewards: dict[str, RewardConfig] = Field(min_length=1)
     """The rewards by name."""
+    fallbacks: dict[str, FallbackConfig] = Field(default_factory=dict)
+    """Rewards that are called only on the rows where one that names them as its ``fallback`` has failed."""
+    budget: BudgetConfig = BudgetConfig()
+    """What all rewards may spend together."""
     gates: tuple[GateConfig, ...] = ()
     """Conditions over the whole sum."""
     gate_order: Literal["independent", "lexicographic"] = "independent"

@@ -18,6 +18,7 @@ RlaifError
 │   ├── JudgeAuthError (PermissionError)  the server refuses the key: trying again is useless
 │   ├── JudgeQuotaError                   the account is exhausted: trying again is useless
 │   └── JudgeResponseError (ValueError)   an answer came and cannot be read as a verdict
+├── BudgetExceededError (RuntimeError)    a budget of calls, tokens or money is spent; the run can be resumed
 └── TrainingError (RuntimeError)          training cannot go on
 
 An error states what was wrong, where, and the next step. All of them survive pickling, so they cross
@@ -187,6 +188,10 @@ class JudgeQuotaError(JudgeError):
 
 class JudgeResponseError(JudgeError, ValueError):
     """The judge answered, and the answer cannot be read as a verdict."""
+
+
+class BudgetExceededError(RlaifError, RuntimeError):
+    """A budget of calls, tokens or money is spent. Nothing is lost: raise it and resume from the last checkpoint."""
 
 
 class TrainingError(RlaifError, RuntimeError):

@@ -11,13 +11,22 @@ from pydantic import ValidationError
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.constraints import Constraint
+from rlaif_sdk.composer.execution import Recipe
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.nesting import Group
 from rlaif_sdk.composer.normalize import Normalizer
 from rlaif_sdk.composer.outliers import Limited, LimitParams
 from rlaif_sdk.composer.weights import Cosine, Crossing, Curve, Linear, Piecewise, Schedule, Step, Weight
-from rlaif_sdk.config import CompositionConfig, ExtensionConfig, PiecewiseConfig, RampConfig, RewardConfig, StepConfig
+from rlaif_sdk.config import (
+    CompositionConfig,
+    ExtensionConfig,
+    FallbackConfig,
+    PiecewiseConfig,
+    RampConfig,
+    RewardConfig,
+    StepConfig,
+)
 from rlaif_sdk.documents import Document, Location, from_validation_error, load_document, validate
 from rlaif_sdk.exceptions import ConfigError, PluginError, RlaifError
 from rlaif_sdk.plugins import Registry
@@ -39,9 +48,15 @@ def build_composer(
         name: _component(name, reward, registry=registry, document=document, folder=folder)
         for name, reward in config.rewards.items()
     }
+    fallbacks = {
+        name: _fallback(name, fallback, registry=registry, document=document, folder=folder)
+        for name, fallback in config.fallbacks.items()
+    }
     try:
         return Composer(
             components,
+            fallbacks=fallbacks,
+            budget=config.budget,
             gates=[Gate(**gate.model_dump()) for gate in config.gates],
             gate_order=config.gate_order,
             aggregator=_extension(registry.aggregator, config.aggregate, document, ("aggregate",)),
@@ -77,7 +92,7 @@ def _component(
 ) -> Component:
     location: Location = ("rewards", name)
     return Component(
-        reward=_reward(name, config, registry=registry, document=document, folder=folder),
+        reward=_reward(config.use or name, config, registry=registry, document=document, folder=folder, at=location),
         weight=_weight(config.weight),
         normalizer=_normalizer(config.normalize, registry, document, (*location, "normalize")),
         failure=FailurePolicy(**config.on_failure.model_dump()),
@@ -85,7 +100,36 @@ def _component(
         setup_timeout=config.setup_timeout,
         columns=config.columns,
         params=config.params,
+        execution=config.execution,
+        fallback=config.fallback,
+        recipe=Recipe(config.use or name, config.params, str(folder)),
     )
+
+
+def _fallback(
+    name: str, config: FallbackConfig, *, registry: Registry, document: Document, folder: Path
+) -> Component:
+    use = config.use or name
+    return Component(
+        reward=_reward(use, config, registry=registry, document=document, folder=folder, at=("fallbacks", name)),
+        timeout=config.timeout,
+        setup_timeout=config.setup_timeout,
+        columns=config.columns,
+        params=config.params,
+        execution=config.execution,
+        recipe=Recipe(use, config.params, str(folder)),
+    )
+
+
+def make_reward(use: str, params: Mapping[str, Any], folder: Path) -> Reward:
+    """Make one reward from its name or reference, as a worker process does.
+
+    Raises:
+        ConfigError: A reference or the parameters are refused.
+        PluginError: No installed plugin offers it.
+    """
+    config = FallbackConfig(use=use, params=dict(params))
+    return _reward(use, config, registry=Registry.default(), document=Document({}), folder=folder, at=())
 
 
 def _weight(config: float | RampConfig | PiecewiseConfig | StepConfig) -> Weight:
@@ -119,15 +163,20 @@ def _normalizer(config: ExtensionConfig, registry: Registry, document: Document,
         raise from_validation_error(error, LimitParams, document, at=location) from None
 
 
-def _reward(name: str, config: RewardConfig, *, registry: Registry, document: Document, folder: Path) -> Reward:
-    use = config.use or name
-    location: Location = ("rewards", name)
-    at = (*location, "use") if config.use else location
+def _reward(
+    use: str,
+    config: RewardConfig | FallbackConfig,
+    *,
+    registry: Registry,
+    document: Document,
+    folder: Path,
+    at: Location,
+) -> Reward:
+    use_at, params_at = (*at, "use") if config.use else at, (*at, "params")
     try:
         target = load_reference(use, folder) if is_reference(use) else registry.reward(use)
     except (ConfigError, PluginError) as error:
-        raise _placed(error, document, at) from error
-    params_at = (*location, "params")
+        raise _placed(error, document, use_at) from error
     if isinstance(target, RewardSpec):
         return as_reward(_built(target, config.params, document, params_at))
     if is_reward_class(target):
@@ -138,7 +187,7 @@ def _reward(name: str, config: RewardConfig, *, registry: Registry, document: Do
     try:
         reward = as_reward(target)
     except TypeError as error:
-        raise document.error(str(error), at) from error
+        raise document.error(str(error), use_at) from error
     if isinstance(reward, FunctionReward):
         return as_reward(_built(reward.spec, config.params, document, params_at))
     if config.params:

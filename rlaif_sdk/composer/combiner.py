@@ -127,6 +127,7 @@ class Combiner:
                 defaulted=np.isnan(answers[name].raw) & ~np.isnan(settled[name].values),
                 seconds=seconds[name],
                 entries=answers[name].entries,
+                stood_in=answers[name].stood_in,
             )
             for index, name in enumerate(self.components)
         }

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlaif_sdk.composer.execution import Recipe
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.normalize import Identity, Normalizer
 from rlaif_sdk.composer.weights import Weight
+from rlaif_sdk.config import ExecutionConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +27,9 @@ class Component:
         columns: Dataset columns under the names that the reward knows: ``{"reference": "answer"}``.
         params: The parameters that it was made with, as JSON values, where they are known: saved state is refused
             when they differ.
+        execution: How it is called: in a process, in chunks, with limits, retries, a budget.
+        fallback: The name of the fallback whose scores stand in where it fails, or None.
+        recipe: How a worker process makes it; needed with ``isolation: process``.
     """
 
     reward: Any
@@ -35,6 +40,9 @@ class Component:
     setup_timeout: float | None = 1800.0
     columns: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
+    execution: ExecutionConfig = ExecutionConfig()
+    fallback: str | None = None
+    recipe: Recipe | None = None
 
     @property
     def sign(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +18,15 @@ from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.execution import Outcome, Runner, run_all
+from rlaif_sdk.composer.execution import Budget, Outcome, Runner, wait_all
+from rlaif_sdk.composer.fallback import check_fallbacks, with_fallback
 from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.nesting import Group
+from rlaif_sdk.composer.submission import Finisher, Pending, Turns
 from rlaif_sdk.composer.sync import Sync
 from rlaif_sdk.composer.validation import Answer, check_answer
 from rlaif_sdk.composer.weights import Weight
+from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError, RewardError
 from rlaif_sdk.rewards import Reward, as_reward, require_columns
 from rlaif_sdk.types import RewardBatch
@@ -46,6 +50,8 @@ class Composer:
         sync: Brings together what all ranks observed, so that statistics, multipliers and schedules are the same on
             each: `rlaif_sdk.composer.sync.torch_sync` makes one. The rows of a group must be on one rank. None: this
             process learns by itself.
+        fallbacks: Rewards that stand in where one fails whose component names them, by name.
+        budget: What all rewards may spend together.
         observers: Called with each finished composition.
 
     Raises:
@@ -66,6 +72,8 @@ class Composer:
         groups: Mapping[str, Group] | None = None,
         constraints: Sequence[Constraint] = (),
         sync: Sync | None = None,
+        fallbacks: Mapping[str, Any] | None = None,
+        budget: BudgetConfig | None = None,
         observers: Sequence[Callable[[Composition], None]] = (),
     ) -> None:
         weights = weights or {}
@@ -89,10 +97,13 @@ class Composer:
             sync=sync,
         )
         self.observers = tuple(observers)
-        self._runners = {
-            name: Runner(name, part.reward, timeout=part.timeout, setup_timeout=part.setup_timeout)
-            for name, part in self.components.items()
-        }
+        self.fallbacks = {name: _component(value) for name, value in (fallbacks or {}).items()}
+        check_fallbacks(self.components, self.fallbacks)
+        self._budget = Budget(budget or BudgetConfig(), "the composition")
+        self._runners = {name: self._runner(name, part) for name, part in self.components.items()}
+        self._fallback_runners = {name: self._runner(name, part) for name, part in self.fallbacks.items()}
+        self._turns = Turns()
+        self._finisher = Finisher(self._finish)
         self._lock = threading.Lock()
 
     @classmethod
@@ -121,6 +132,17 @@ class Composer:
         """The weights by name, as configured."""
         return {name: component.weight for name, component in self.components.items()}
 
+    def _runner(self, name: str, part: Component) -> Runner:
+        return Runner(
+            name,
+            part.reward,
+            timeout=part.timeout,
+            setup_timeout=part.setup_timeout,
+            execution=part.execution,
+            recipe=part.recipe,
+            budgets=[self._budget],
+        )
+
     def compose(self, batch: RewardBatch) -> Composition:
         """Score a batch of B rows.
 
@@ -129,28 +151,73 @@ class Composer:
 
         Raises:
             BatchError: A reward misses a column.
+            BudgetExceededError: A budget is spent.
             RewardError: A reward failed whose policy is ``raise``.
             RlaifError: A reward failed in a way that trying again cannot mend, such as a refused key.
         """
-        batches = {}
-        for name, component in self.components.items():
-            batches[name] = batch.with_columns(component.columns)
-            require_columns(component.reward, batches[name], name)
-        outcomes = run_all(self._runners, batches)
-        answers = {
-            name: _checked(name, outcome, len(batch), self.components[name].reward)
-            for name, outcome in outcomes.items()
+        return self._finish(self._begin(batch))
+
+    def submit(self, batch: RewardBatch) -> Future[Composition]:
+        """Begin to score a batch and return at once, so that the next can be generated meanwhile.
+
+        Batches are finished in the order of submission, and so learn running statistics; the rewards of a later one may
+        be called while an earlier one still waits for a slower reward. Observers are called in a thread of the
+        composer. Cancelling the future gives the calls up.
+
+        Raises:
+            BatchError: A reward misses a column. What `compose` raises otherwise, the future raises.
+        """
+        return self._finisher.submit(self._begin(batch))
+
+    async def acompose(self, batch: RewardBatch) -> Composition:
+        """`compose` for use within a running event loop."""
+        return await asyncio.wrap_future(self.submit(batch))
+
+    def _begin(self, batch: RewardBatch) -> Pending:
+        for name, part in (*self.components.items(), *self.fallbacks.items()):
+            require_columns(part.reward, batch.with_columns(part.columns), name)
+        turn = self._turns.take()
+        calls = {
+            name: runner.start(batch.with_columns(self.components[name].columns))
+            for name, runner in self._runners.items()
         }
-        seconds = {name: outcome.seconds for name, outcome in outcomes.items()}
-        with self._lock:
-            composition = self.combiner.combine(batch, answers, seconds)
+        return Pending(batch, turn, calls)
+
+    def _finish(self, pending: Pending) -> Composition:
+        batch = pending.batch
+        try:
+            outcomes = wait_all(pending.calls)
+            answers = {
+                name: _checked(outcome, len(batch), self.components[name].reward) for name, outcome in outcomes.items()
+            }
+            answers |= self._stand_in(batch, answers)
+            seconds = {name: outcome.seconds for name, outcome in outcomes.items()}
+            pending.turn.wait()
+            with self._lock:
+                composition = self.combiner.combine(batch, answers, seconds)
+        finally:
+            pending.turn.done()
         for observer in self.observers:
             observer(composition)
         return composition
 
-    async def acompose(self, batch: RewardBatch) -> Composition:
-        """`compose` for use within a running event loop."""
-        return await asyncio.to_thread(self.compose, batch)
+    def _stand_in(self, batch: RewardBatch, answers: Mapping[str, Answer]) -> dict[str, Answer]:
+        """The answers of the rewards that have a fallback, with its scores where they failed."""
+        named = {name: part.fallback for name, part in self.components.items() if part.fallback is not None}
+        rows = {name: sorted(answers[name].failures) for name in named}
+        calls = {}
+        for name, fallback in named.items():
+            if rows[name]:
+                seen = batch.with_columns(self.fallbacks[fallback].columns).select(rows[name])
+                calls[name] = self._fallback_runners[fallback].start(seen)
+        others = {
+            name: _checked(outcome, len(rows[name]), self.fallbacks[named[name]].reward)
+            for name, outcome in wait_all(calls).items()
+        }
+        return {
+            name: with_fallback(answers[name], rows[name], others.get(name), fallback)
+            for name, fallback in named.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a checkpoint, as JSON values: running statistics, multipliers, how far schedules are.
@@ -158,7 +225,14 @@ class Composer:
         With ``sync`` it is the same on every rank, so that one rank may save it for all.
         """
         with self._lock:
-            return self.combiner.state_dict()
+            spent = {name: budget.state_dict() for name, budget in self._budgets().items()}
+            return self.combiner.state_dict() | ({"spent": spent} if spent else {})
+
+    def _budgets(self) -> dict[str, Budget]:
+        """The budgets that have a limit: of rewards and fallbacks by name, and that of all under ``""``."""
+        runners = (*self._runners.items(), *self._fallback_runners.items())
+        budgets = {name: runner.budget for name, runner in runners} | {"": self._budget}
+        return {name: budget for name, budget in budgets.items() if budget.is_limited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state.
@@ -168,12 +242,16 @@ class Composer:
                 or other parameters; the message names what differs. Nothing is loaded then.
         """
         with self._lock:
-            self.combiner.load_state_dict(state)
+            self.combiner.load_state_dict({kind: part for kind, part in state.items() if kind != "spent"})
+            for name, budget in self._budgets().items():
+                if name in state.get("spent", {}):
+                    budget.load_state_dict(state["spent"][name])
 
     def close(self) -> None:
-        """Close the rewards and end their threads."""
-        for runner in self._runners.values():
+        """Close the rewards and end their threads and processes; batches under way are given up."""
+        for runner in (*self._runners.values(), *self._fallback_runners.values()):
             runner.close()
+        self._finisher.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -184,7 +262,12 @@ class Composer:
         self.close()
 
 
-def _checked(name: str, outcome: Outcome, rows: int, reward: Reward) -> Answer:
+def _component(value: Any) -> Component:
+    component = value if isinstance(value, Component) else Component(value)
+    return replace(component, reward=as_reward(component.reward))
+
+
+def _checked(outcome: Outcome, rows: int, reward: Reward) -> Answer:
     error: RewardError | None = outcome.error
     if error is None:
         try:

@@ -19,7 +19,7 @@ from rlaif_sdk.types import RewardBatch, Score
 if TYPE_CHECKING:
     from rlaif_sdk.composer.explain import Explanation
 
-Status = Literal["scored", "abstained", "failed", "default", "masked"]
+Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +37,7 @@ class RewardColumn:
         defaulted: (B,) True where it failed and its stated default stands in.
         seconds: How long it took.
         entries: The B entries as the reward gave them; empty when it failed altogether.
+        stood_in: Why it failed, for each row on which its fallback's score stands in; None without a fallback.
     """
 
     name: str
@@ -49,6 +50,7 @@ class RewardColumn:
     defaulted: Mask
     seconds: float
     entries: Sequence[ScoreLike] = ()
+    stood_in: Mapping[int, str] | None = None
 
     def status(self, row: int) -> Status:
         """What happened on a row."""
@@ -56,6 +58,8 @@ class RewardColumn:
             return "default" if self.defaulted[row] else "failed"
         if self.masked[row]:
             return "masked"
+        if self.stood_in and row in self.stood_in:
+            return "fallback"
         return "abstained" if np.isnan(self.raw[row]) else "scored"
 
     def score(self, row: int) -> Score | None:
@@ -64,9 +68,11 @@ class RewardColumn:
         return entry if isinstance(entry, Score) else None
 
     def reason(self, row: int) -> str | None:
-        """Why, in the reward's words; the failure, where it failed."""
+        """Why, in the reward's words; the failure, where it failed, also where its fallback stands in."""
         if row in self.failures:
             return self.failures[row]
+        if self.stood_in and row in self.stood_in:
+            return self.stood_in[row]
         score = self.score(row)
         return score.reason if score else None
 
@@ -167,6 +173,8 @@ class Composition:
                 f"reward/{name}/abstained": float(np.isnan(column.raw).sum() - len(column.failures)),
                 f"reward/{name}/seconds": column.seconds,
             }
+            if column.stood_in is not None:
+                numbers[f"reward/{name}/fallback"] = float(len(column.stood_in))
         numbers |= {f"group/{name}/weight": weight for name, weight in self.group_weights.items()}
         for part in self.constraints:
             violation_B = part.constraint.violation(self.rewards[part.constraint.reward].raw)

@@ -28,12 +28,14 @@ class Answer:
         failures: Why, for each row that failed.
         entries: The B entries as the reward gave them, for reasons and details.
         error: Why there is no answer at all, or None.
+        stood_in: Why the reward failed, for each row on which its fallback's score stands; None without a fallback.
     """
 
     raw: Array
     failures: Mapping[int, str]
     entries: Sequence[ScoreLike]
     error: RewardError | None = None
+    stood_in: Mapping[int, str] | None = None
 
 
 def check_answer(answer: Any, rows: int, value_range: tuple[float, float] | None) -> Answer:
@@ -41,6 +43,20 @@ def check_answer(answer: Any, rows: int, value_range: tuple[float, float] | None
 
     A row that is no finite number within the range becomes a failure of that row; an answer of the wrong shape is a
     failure altogether.
+
+    Raises:
+        RewardOutputError: It is no list of ``rows`` entries.
+    """
+    entries = entries_of(answer, rows)
+    raw, failures = _read(entries)
+    _check_range(raw, failures, value_range)
+    if failures:
+        raw[list(failures)] = np.nan
+    return Answer(raw, failures, entries)
+
+
+def entries_of(answer: Any, rows: int) -> Sequence[Any]:
+    """What a reward returned as one entry a row, unchecked.
 
     Raises:
         RewardOutputError: It is no list of ``rows`` entries.
@@ -55,11 +71,7 @@ def check_answer(answer: Any, rows: int, value_range: tuple[float, float] | None
         raise RewardOutputError(
             f"returned {len(answer)} scores for {rows} rows", hint="return one entry a row, None to abstain"
         )
-    raw, failures = _read(answer)
-    _check_range(raw, failures, value_range)
-    if failures:
-        raw[list(failures)] = np.nan
-    return Answer(raw, failures, answer)
+    return answer
 
 
 def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str]]:

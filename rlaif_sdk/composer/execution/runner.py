@@ -1,0 +1,331 @@
+"""A reward with its limits: batches in, outcomes out, each in time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, as_completed
+from itertools import count
+from typing import Any
+
+from rlaif_sdk.composer.execution.breaker import Breaker
+from rlaif_sdk.composer.execution.budget import Budget, Usage, reported_usage
+from rlaif_sdk.composer.execution.limits import RateLimits
+from rlaif_sdk.composer.execution.loops import control_loop
+from rlaif_sdk.composer.execution.outcome import Outcome, Raised, attributed, is_fatal, may_pass
+from rlaif_sdk.composer.execution.processes import Recipe
+from rlaif_sdk.composer.execution.retry import backoff
+from rlaif_sdk.composer.execution.slots import Held, LoopSlot, ProcessSlot, Slot, ThreadSlot
+from rlaif_sdk.composer.validation import entries_of
+from rlaif_sdk.config import ExecutionConfig
+from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError
+from rlaif_sdk.rewards import Reward, ScoreLike
+from rlaif_sdk.types import RewardBatch, Score
+
+_MISSING = object()
+CLOSE_WAIT = 10.0
+"""Seconds after which `Runner.close` no longer waits."""
+
+
+class Runner:
+    """Scores batches with one reward, one batch after another.
+
+    Args:
+        name: The reward's name in the composition.
+        reward: The reward.
+        timeout: Seconds that one call may take, or None.
+        setup_timeout: Seconds that its setup may take, or None.
+        execution: Everything else about how it is called.
+        recipe: How a worker process makes the reward; needed where ``execution.isolation`` is ``process``.
+        budgets: Budgets that it shares with others.
+
+    Raises:
+        ConfigError: It is to run in a process, and there is no recipe.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reward: Reward,
+        *,
+        timeout: float | None,
+        setup_timeout: float | None,
+        execution: ExecutionConfig | None = None,
+        recipe: Recipe | None = None,
+        budgets: Sequence[Budget] = (),
+    ) -> None:
+        self.name = name
+        self.reward = reward
+        self.execution = execution or ExecutionConfig()
+        if self.execution.isolation == "process" and recipe is None:
+            raise ConfigError(
+                "a worker process must be told how to make the reward",
+                key=f"rewards.{name}.execution.isolation",
+                hint="build the composer from a config, or give the component a Recipe",
+            )
+        self.recipe = recipe
+        self.budget = Budget(self.execution.budget, f"reward {name!r}")
+        self._budgets = (self.budget, *budgets)
+        self._limits = RateLimits(self.execution.limits)
+        breaker = self.execution.breaker
+        self._breaker = Breaker(breaker.failures, breaker.cooldown) if breaker else None
+        self._metered = self._limits.counts_tokens or any(budget.needs_usage for budget in self._budgets)
+        self._held = Held(name, reward, timeout, setup_timeout)
+        self._pid = 0
+        self._slots: list[Slot] = []
+        self._turn = asyncio.Lock()
+        self._limit_turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, batch: RewardBatch) -> Future[Outcome]:
+        """Begin to score a batch; cancelling the future gives its calls up."""
+        return asyncio.run_coroutine_threadsafe(self._score_in_turn(batch), control_loop())
+
+    async def _score_in_turn(self, batch: RewardBatch) -> Outcome:
+        self._belong_to_this_process()
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        cause: BaseException
+        async with self._turn:
+            try:
+                return await self._score(batch)
+            except Raised as raised:
+                cause = raised.cause
+            except Exception as error:  # noqa: BLE001 - the caller gets it
+                cause = error
+        if is_fatal(cause):
+            cause.add_note(f"in reward {self.name!r}")
+            return Outcome(0.0, fatal=cause)
+        return Outcome(0.0, error=attributed(cause, self.name))
+
+    def _belong_to_this_process(self) -> None:
+        """Make the slots, anew after a fork: threads and workers are the parent's."""
+        if self._slots and self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self._turn, self._limit_turn, self._tasks = asyncio.Lock(), asyncio.Lock(), set()
+        size = self.execution.concurrency
+        if self.execution.isolation == "process":
+            assert self.recipe is not None
+            self._slots = [ProcessSlot(self._held, self.recipe) for _ in range(size)]
+        else:
+            kind = LoopSlot if self._held.is_async else ThreadSlot
+            self._slots = [kind(self._held) for _ in range(size)]
+
+    async def _score(self, batch: RewardBatch) -> Outcome:
+        slots = [slot for slot in self._slots if not slot.busy] or self._slots[:1]
+        await self._set_up(slots[0])
+        began = time.monotonic()
+        chunks = _chunks(batch, self.execution.chunk)
+        results: list[Any] = [_MISSING] * len(chunks)
+        waiting = iter(enumerate(chunks))
+        problem = "an earlier call passed its limit and has not returned"
+        if len(chunks) == 1 and self.execution.deadline is None:
+            await self._work(slots[0], waiting, results)
+        elif await self._work_together(slots[: len(chunks)], waiting, results):
+            problem = f"the batch took longer than its deadline of {self.execution.deadline:g} s"
+        missing = RewardTimeoutError(problem, reward=self.name)
+        results = [missing if result is _MISSING else result for result in results]
+        return _merged(results, [len(chunk) for chunk in chunks], time.monotonic() - began)
+
+    async def _work_together(
+        self, slots: Sequence[Slot], waiting: Iterator[tuple[int, RewardBatch]], results: list[Any]
+    ) -> bool:
+        """Score chunks in several slots at once; True if the deadline came first."""
+        tasks = [asyncio.ensure_future(self._work(slot, waiting, results)) for slot in slots]
+        try:
+            _, pending = await asyncio.wait(
+                tasks, timeout=self.execution.deadline, return_when=asyncio.FIRST_EXCEPTION
+            )
+        finally:
+            for task in tasks:
+                task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        for error in [task.exception() for task in tasks if not task.cancelled()]:
+            if error is not None:
+                raise error
+        return bool(pending)
+
+    async def _work(self, slot: Slot, waiting: Iterator[tuple[int, RewardBatch]], results: list[Any]) -> None:
+        """Score chunks in a slot until there are no more, or a call hangs in it."""
+        for index, chunk in waiting:
+            try:
+                results[index] = await self._call(slot, chunk)
+            except RewardError as error:
+                results[index] = error
+                if slot.busy:
+                    return
+
+    async def _call(self, slot: Slot, batch: RewardBatch) -> Any:
+        """One call, made again after errors that may pass.
+
+        Raises:
+            RewardError: It failed.
+            Raised: It failed in a way that ends the run.
+        """
+        retry = self.execution.retry
+        for attempt in count(1):
+            try:
+                return await self._attempt(slot, batch)
+            except (Raised, RewardError) as error:
+                cause = error.cause if isinstance(error, Raised) else error
+                if is_fatal(cause):
+                    raise
+                if attempt == retry.attempts or not may_pass(cause, retry.errors):
+                    failure = attributed(cause, self.name, attempts=attempt)
+                    raise failure from failure.__cause__
+            await asyncio.sleep(backoff(attempt, retry.delay, retry.max_delay))
+        raise AssertionError
+
+    async def _attempt(self, slot: Slot, batch: RewardBatch) -> Any:
+        await self._set_up(slot)
+        characters = _characters(batch) if self._limits.counts_tokens else 0
+        entry = await self._limits.acquire(characters, self._limit_turn)
+        self._check_budgets()
+        if self._breaker:
+            self._breaker.admit(time.monotonic())
+        for budget in self._budgets:
+            budget.charge(Usage(calls=1))
+        try:
+            answer = await slot.score(batch)
+            if self._breaker or self._metered:
+                entries = entries_of(answer, len(batch))
+                if self._metered:
+                    self._limits.correct(entry, self._charge(entries), characters)
+                self._judge(entries)
+        except (Raised, RewardError) as error:
+            self._count_failure(error)
+            raise
+        return answer
+
+    async def _set_up(self, slot: Slot) -> None:
+        self._check_budgets()
+        if self._breaker:
+            self._breaker.check(time.monotonic())
+        try:
+            await slot.prepare()
+        except (Raised, RewardError) as error:
+            self._count_failure(error)
+            raise
+
+    def _check_budgets(self) -> None:
+        for budget in self._budgets:
+            budget.check()
+
+    def _charge(self, entries: Sequence[Any]) -> float:
+        """Charge what the scores report, and return the tokens.
+
+        Raises:
+            ConfigError: There are scores, and none reports its usage.
+        """
+        usage = reported_usage(entries)
+        if usage is None:
+            if any(entry is not None and getattr(entry, "value", entry) is not None for entry in entries):
+                raise ConfigError(
+                    f"reward {self.name!r} has limits on tokens or money, and does not report its usage",
+                    hint='Score.details["usage"] = {"tokens": 120, "cost": 0.002}',
+                )
+            return 0.0
+        for budget in self._budgets:
+            budget.charge(usage)
+        return usage.tokens
+
+    def _judge(self, entries: Sequence[Any]) -> None:
+        """Tell the breaker of an answer: one in which every row failed is a failure."""
+        if self._breaker:
+            errors = [entry.error for entry in entries if isinstance(entry, Score) and entry.error is not None]
+            if errors and len(errors) == len(entries):
+                self._breaker.failed(errors[0], time.monotonic())
+            else:
+                self._breaker.succeeded()
+
+    def _count_failure(self, error: Raised | RewardError) -> None:
+        if self._breaker:
+            cause = error.cause if isinstance(error, Raised) else error
+            problem = error.message if isinstance(error, RewardError) else f"{type(cause).__name__}: {cause}"
+            self._breaker.failed(problem, time.monotonic())
+
+    def close(self) -> None:
+        """Close the reward, if it was set up and no call of it hangs, and end its threads and processes.
+
+        What goes wrong meanwhile is a warning, so that the other rewards are closed too.
+        """
+        if self._slots and self._pid == os.getpid():
+            closing = asyncio.run_coroutine_threadsafe(self._close(), control_loop())
+            try:
+                closing.result(timeout=CLOSE_WAIT)
+            except (TimeoutError, CancelledError, Raised, RewardError) as error:
+                cause = error.cause if isinstance(error, Raised) else error
+                warnings.warn(f"reward {self.name!r}: close failed: {type(cause).__name__}: {cause}", stacklevel=2)
+
+    async def _close(self) -> None:
+        if self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        slots, self._slots = self._slots, []
+        hangs = any(slot.busy for slot in slots)
+        for slot in slots:
+            if hangs:
+                slot.abandon()
+            else:
+                await slot.close()
+
+
+def run_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> dict[str, Outcome]:
+    """Call every reward at once and wait for each until its limit.
+
+    Raises:
+        RlaifError: A reward failed in a way that no policy covers (`FATAL`).
+    """
+    return wait_all({name: runner.start(batches[name]) for name, runner in runners.items()})
+
+
+def wait_all(calls: Mapping[str, Future[Outcome]]) -> dict[str, Outcome]:
+    """Wait for calls that were started. See `run_all`."""
+    try:
+        for call in as_completed(calls.values()):
+            outcome = call.result()
+            if outcome.fatal is not None:
+                raise outcome.fatal
+    finally:
+        for call in calls.values():
+            call.cancel()
+    return {name: call.result() for name, call in calls.items()}
+
+
+def _chunks(batch: RewardBatch, size: int | None) -> list[RewardBatch]:
+    if size is None or len(batch) <= size:
+        return [batch]
+    return [batch.select(range(first, min(first + size, len(batch)))) for first in range(0, len(batch), size)]
+
+
+def _merged(results: Sequence[Any], sizes: Sequence[int], seconds: float) -> Outcome:
+    """One outcome of the answers to all chunks; the rows of a chunk that failed have failed."""
+    if len(results) == 1:
+        result = results[0]
+        return Outcome(seconds, error=result) if isinstance(result, RewardError) else Outcome(seconds, answer=result)
+    entries: list[ScoreLike] = []
+    first_error: RewardError | None = None
+    failed = 0
+    for result, size in zip(results, sizes, strict=True):
+        try:
+            if isinstance(result, RewardError):
+                raise result
+            entries.extend(entries_of(result, size))
+        except RewardError as error:
+            first_error = first_error or error
+            failed += 1
+            problem = f"{error.message} ({error.hint})" if error.hint else error.message
+            entries.extend([Score.failed(problem)] * size)
+    return Outcome(seconds, error=first_error) if failed == len(results) else Outcome(seconds, answer=entries)
+
+
+def _characters(batch: RewardBatch) -> int:
+    return sum(map(len, batch.prompt_texts)) + sum(map(len, batch.completion_texts))

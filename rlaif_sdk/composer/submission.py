@@ -1,0 +1,106 @@
+"""Batches under way in a composer: scored at once, finished in the order in which they were begun."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.composer.execution import Outcome
+from rlaif_sdk.types import RewardBatch
+
+
+class Turn:
+    """A place in a line."""
+
+    def __init__(self, before: Turn | None) -> None:
+        self._before = before
+        self._done = threading.Event()
+
+    def wait(self) -> None:
+        """Wait until all before it are done."""
+        ahead = self._before
+        while ahead is not None:
+            ahead._done.wait()  # noqa: SLF001 - another of the same class
+            ahead = ahead._before  # noqa: SLF001
+        self._before = None
+
+    def done(self) -> None:
+        """Leave the line, whether or not those before have."""
+        self._done.set()
+
+
+class Turns:
+    """Hands out places in a line, which is empty again after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: Turn | None = None
+        self._pid = os.getpid()
+
+    def take(self) -> Turn:
+        """The next place."""
+        if self._pid != os.getpid():
+            self._lock, self._last, self._pid = threading.Lock(), None, os.getpid()
+        with self._lock:
+            self._last = Turn(self._last)
+            return self._last
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A batch whose rewards are being called."""
+
+    batch: RewardBatch
+    turn: Turn
+    calls: dict[str, Future[Outcome]]
+
+    def cancel(self) -> None:
+        """Give the calls up."""
+        for call in self.calls.values():
+            call.cancel()
+
+
+class Finisher:
+    """A daemon thread that finishes batches, one after another."""
+
+    def __init__(self, finish: Callable[[Pending], Composition]) -> None:
+        self._finish = finish
+        self._queue: SimpleQueue[tuple[Pending, Future[Composition]] | None] = SimpleQueue()
+        self._pid = 0
+
+    def submit(self, pending: Pending) -> Future[Composition]:
+        """Finish a batch; cancelling the future before it is finished gives its calls up."""
+        if self._pid != os.getpid():
+            self._pid, self._queue = os.getpid(), SimpleQueue()
+            threading.Thread(target=self._work, args=(self._queue,), name="rlaif-composer", daemon=True).start()
+        future: Future[Composition] = Future()
+        future.add_done_callback(lambda done: pending.cancel() if done.cancelled() else None)
+        self._queue.put((pending, future))
+        return future
+
+    def _work(self, queue: SimpleQueue[Any]) -> None:
+        while (item := queue.get()) is not None:
+            pending, future = item
+            error: BaseException | None = None
+            try:
+                composition = self._finish(pending)
+            except BaseException as raised:  # noqa: BLE001 - the caller gets it
+                error = raised
+            if not future.set_running_or_notify_cancel():
+                pass
+            elif error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(composition)
+            del item, pending, future, error
+
+    def stop(self) -> None:
+        """End the thread when all that was submitted is finished."""
+        self._queue.put(None)
+        self._pid = 0
