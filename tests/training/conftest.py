@@ -122,9 +122,7 @@ def count_wanted(completions: list[str], wanted: list[str], **_: Any) -> list[fl
 
 
 @pytest.fixture
-def make_trainer(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, prompts: Dataset
-) -> Callable[..., PPOTrainer]:
+def make_trainer(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, prompts: Dataset) -> Callable[..., PPOTrainer]:
     """Builds a trainer: any argument of `PPOTrainer`, and settings of `PPOConfig` as keywords."""
 
     def make(

@@ -54,9 +54,7 @@ def test_advantages_equal_the_explicit_sum_on_ragged_rows(
 def test_returns_are_reward_to_go_without_discount() -> None:
     """At gamma = lambda = 1 the return of a token is the sum of the rewards from it on, whatever the values."""
     rewards_BT = torch.tensor([[1.0, 2.0, 4.0, 8.0], [16.0, 32.0, 0.0, 0.0]])
-    _, returns_BT = generalized_advantages(
-        rewards_BT, torch.randn(2, 4), mask_of([4, 2]), gamma=1.0, lam=1.0
-    )
+    _, returns_BT = generalized_advantages(rewards_BT, torch.randn(2, 4), mask_of([4, 2]), gamma=1.0, lam=1.0)
     torch.testing.assert_close(returns_BT, torch.tensor([[15.0, 14.0, 12.0, 8.0], [48.0, 32.0, 0.0, 0.0]]))
 
 
@@ -74,9 +72,7 @@ def test_the_score_lands_once_on_the_last_real_token() -> None:
     """A row's score is added to the reward of its last real token and to no other."""
     mask_BT = mask_of([4, 1, 2])
     rewards_BT = token_rewards(torch.tensor([1.0, 2.0, 3.0]), torch.zeros(3, 4), mask_BT, 0.5)
-    torch.testing.assert_close(
-        rewards_BT, torch.tensor([[0.0, 0, 0, 1.0], [2.0, 0, 0, 0], [0, 3.0, 0, 0]])
-    )
+    torch.testing.assert_close(rewards_BT, torch.tensor([[0.0, 0, 0, 1.0], [2.0, 0, 0, 0], [0, 3.0, 0, 0]]))
 
 
 def test_every_real_token_pays_for_its_divergence() -> None:

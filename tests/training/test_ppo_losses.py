@@ -66,9 +66,7 @@ def test_the_two_clips_of_the_ratio_are_apart() -> None:
 def test_the_value_clip_removes_the_gradient() -> None:
     """A value that has moved towards its return by more than the clip gets exactly no gradient."""
     values_BT = torch.tensor([[0.5, -0.5]], requires_grad=True)
-    losses_BT, clipped_BT = clipped_value_losses(
-        values_BT, torch.zeros(1, 2), torch.tensor([[2.0, -2.0]]), clip=0.2
-    )
+    losses_BT, clipped_BT = clipped_value_losses(values_BT, torch.zeros(1, 2), torch.tensor([[2.0, -2.0]]), clip=0.2)
     losses_BT.sum().backward()
     assert clipped_BT.all()
     assert values_BT.grad is not None
@@ -78,9 +76,7 @@ def test_the_value_clip_removes_the_gradient() -> None:
 def test_a_value_that_moved_away_is_called_back() -> None:
     """The larger of the two errors counts: away from the return, the clip protects nothing."""
     values_BT = torch.tensor([[0.5, 0.1]], requires_grad=True)
-    losses_BT, clipped_BT = clipped_value_losses(
-        values_BT, torch.zeros(1, 2), torch.tensor([[-2.0, 2.0]]), clip=0.2
-    )
+    losses_BT, clipped_BT = clipped_value_losses(values_BT, torch.zeros(1, 2), torch.tensor([[-2.0, 2.0]]), clip=0.2)
     losses_BT.sum().backward()
     assert not clipped_BT.any()
     torch.testing.assert_close(values_BT.grad, torch.tensor([[2.5, -1.9]]))

@@ -34,9 +34,7 @@ def tokens_of(lengths: list[int]) -> Tokens:
     )
 
 
-def assessed(
-    lengths: list[int], scores: list[float], truncated: list[bool] | None = None, **settings: Any
-) -> Rollout:
+def assessed(lengths: list[int], scores: list[float], truncated: list[bool] | None = None, **settings: Any) -> Rollout:
     tokens = tokens_of(lengths)
     shape = tokens.completion_ids_BT.shape
     return Assessment(**{"whiten": False, **settings}).rollout(

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from datasets import Dataset  # noqa: E402
+from transformers import HfArgumentParser  # noqa: E402
 
 from rlaif_sdk import Composer, reward  # noqa: E402
 from rlaif_sdk.exceptions import BatchError, ConfigError, DataError, RewardError  # noqa: E402
@@ -156,7 +157,7 @@ def test_datasets_are_refused_early() -> None:
     """A missing prompt and a reserved column are named before anything is generated, in evaluation sets too."""
     good = Dataset.from_dict({"prompt": ["a"]})
     check_datasets(good, None, {"held-out": good})
-    with pytest.raises(DataError, match="no column 'prompt'.*text"):
+    with pytest.raises(DataError, match=r"no column 'prompt'.*text"):
         check_datasets(good, {"held-out": Dataset.from_dict({"text": ["a"]})})
     with pytest.raises(BatchError, match="'trainer_state' has a reserved name"):
         check_datasets(Dataset.from_dict({"prompt": ["a"], "trainer_state": [1]}))
@@ -204,6 +205,25 @@ def test_a_rollout_is_sized_as_in_trl(settings: dict[str, Any], size: int, minib
     """Minibatch times steps per generation, which is gradient accumulation unless set."""
     made = config(**settings)
     assert (made.rollout_size, made.rollout_minibatches) == (size, minibatches)
+
+
+def test_settings_can_come_from_a_command_line() -> None:
+    """transformers' argument parser reads them, as it does TRL's."""
+    (made,) = HfArgumentParser(PPOConfig).parse_args_into_dataclasses(
+        [
+            "--output_dir",
+            "unused",
+            "--kl_coef",
+            "0.2",
+            "--value_clip",
+            "0.5",
+            "--use_cpu",
+            "true",
+            "--report_to",
+            "none",
+        ]
+    )
+    assert (made.kl_coef, made.value_clip, made.bf16, made.gradient_checkpointing) == (0.2, 0.5, False, False)
 
 
 def test_importing_the_package_loads_no_torch() -> None:

@@ -98,9 +98,7 @@ def test_the_divergence_starts_at_zero_and_grows(
 ) -> None:
     """Policy and reference are one at step 0, with LoRA too and at any temperature, and part after it."""
     peft_config = lora(model) if adapter else None
-    trainer = make_trainer(
-        model, peft_config=peft_config, kl_coef=0.1, temperature=temperature, learning_rate=1e-2
-    )
+    trainer = make_trainer(model, peft_config=peft_config, kl_coef=0.1, temperature=temperature, learning_rate=1e-2)
     trainer.train()
     first, second = rollouts_of(trainer)[:2]
     assert first["kl"] == pytest.approx(0.0, abs=1e-4)
@@ -313,14 +311,10 @@ def test_evaluation_samples_and_scores_without_training(make_trainer: Make, llam
     assert not moved(before, trainer.model.state_dict())
 
 
-def test_evaluation_between_steps_does_not_disturb_a_rollout(
-    make_trainer: Make, llama: Any, prompts: Dataset
-) -> None:
+def test_evaluation_between_steps_does_not_disturb_a_rollout(make_trainer: Make, llama: Any, prompts: Dataset) -> None:
     """Evaluating after every step leaves the number of training rollouts as it is."""
     recorder = Recorder(by_length)
-    trainer = make_trainer(
-        llama, recorder, eval_dataset=prompts.select(range(4)), eval_strategy="steps", eval_steps=1
-    )
+    trainer = make_trainer(llama, recorder, eval_dataset=prompts.select(range(4)), eval_strategy="steps", eval_steps=1)
     trainer.train()
     assert sum(batch.training for batch in recorder.batches) == 2
     assert sum(not batch.training for batch in recorder.batches) == 4

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("trl")
+trl = pytest.importorskip("trl")
 
-import trl  # noqa: E402
 from packaging.version import Version  # noqa: E402
 from transformers import PreTrainedModel, Trainer  # noqa: E402
 from trl.models.utils import disable_gradient_checkpointing  # noqa: E402
@@ -89,6 +88,7 @@ def test_the_config_leaves_nothing_out_that_rloo_s_derives() -> None:
         "use_cpu": True,
         "report_to": [],
         "bf16": False,
+        "dataloader_pin_memory": False,
         "activation_checkpointing": False,
         "gradient_accumulation_steps": 2,
     }

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import use_adapter
 
 from rlaif_sdk.exceptions import TrainingError
@@ -73,7 +73,9 @@ class ActorCriticTrainer(RLOOTrainer):
     ) -> None:
         args = args or PPOConfig("ppo-output")
         if args.world_size > 1:
-            raise TrainingError(f"PPOTrainer runs in one process, not {args.world_size}", hint="start it without a launcher")
+            raise TrainingError(
+                f"PPOTrainer runs in one process, not {args.world_size}", hint="start it without a launcher"
+            )
         check_datasets(train_dataset, eval_dataset)
         self.composer = build_composer(reward_funcs, args.reward_weights)
         super().__init__(
@@ -135,8 +137,9 @@ class ActorCriticTrainer(RLOOTrainer):
     def _score(self, model: Any, tokens: Tokens) -> CompletionScores:
         """Score completions without gradients."""
         size = self.args.per_device_train_batch_size if self.model.training else self.args.per_device_eval_batch_size
+        kwargs = self.args.gradient_checkpointing_kwargs
         with (
-            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+            disable_gradient_checkpointing(self.model, kwargs if isinstance(kwargs, dict) else None),
             self.accelerator.autocast(),
         ):
             return score_in_batches(model, tokens, batch_size=size)

@@ -27,7 +27,14 @@ class Assessment:
     whiten: bool = True
 
     def rollout(
-        self, tokens: Tokens, *, scores_B: Tensor, truncated_B: Tensor, logprobs_BT: Tensor, values_BT: Tensor, kl_BT: Tensor
+        self,
+        tokens: Tokens,
+        *,
+        scores_B: Tensor,
+        truncated_B: Tensor,
+        logprobs_BT: Tensor,
+        values_BT: Tensor,
+        kl_BT: Tensor,
     ) -> Rollout:
         """Make the rollout.
 

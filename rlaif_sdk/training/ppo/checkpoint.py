@@ -29,7 +29,9 @@ def save(folder: Path, *, value_head: ValueHead, kl_controller: KLController, co
     Raises:
         StateError: The composer's state is no JSON value.
     """
-    save_file({name: tensor.detach().cpu() for name, tensor in value_head.state_dict().items()}, folder / VALUE_HEAD_FILE)
+    save_file(
+        {name: tensor.detach().cpu() for name, tensor in value_head.state_dict().items()}, folder / VALUE_HEAD_FILE
+    )
     state = {
         "format": _FORMAT,
         "kl_controller": kl_controller.state_dict(),
@@ -39,7 +41,8 @@ def save(folder: Path, *, value_head: ValueHead, kl_controller: KLController, co
         text = json.dumps(state, indent=1)
     except TypeError as error:
         raise StateError(
-            f"the composer's state is no JSON value: {error}", hint="state_dict() returns dicts, lists, numbers, strings"
+            f"the composer's state is no JSON value: {error}",
+            hint="state_dict() returns dicts, lists, numbers, strings",
         ) from error
     (folder / STATE_FILE).write_text(text, encoding="utf-8")
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from trl.trainer.rloo_config import RLOOConfig
 
 from rlaif_sdk.exceptions import ConfigError
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass
@@ -32,28 +27,48 @@ class PPOConfig(RLOOConfig):
         ConfigError: A value is out of range, or a setting of RLOO's is used that PPO has another way for.
     """
 
-    learning_rate: float = _option(3e-6, "Learning rate of the policy.")
-    adam_epsilon: float = _option(1e-5, "Epsilon of Adam. The usual 1e-8 lets small gradients make large steps.")
-    gradient_checkpointing: bool = _option(None, "Recompute activations in the backward pass. Off unless set.")
-    gradient_checkpointing_kwargs: dict[str, Any] | None = _option(None, "Arguments of gradient checkpointing.")
-    bf16: bool = _option(None, "bfloat16 mixed precision. Unless set: on with a GPU that has it, else off.")
-    shuffle_dataset: bool = _option(True, "Draw the prompts of each epoch in a new order.")
-    disable_dropout: bool = _option(True, "Set every dropout probability to 0, so that the policy agrees with itself.")
-    num_generations: int = _option(1, "Completions a prompt in a rollout.")
-    num_generations_eval: int = _option(1, "Completions a prompt in evaluation.")
-    normalize_advantages: bool = _option(True, "Whiten the advantages over the tokens of a rollout.")
-    beta: float = _option(0.0, "Not used: see kl_coef.")
+    learning_rate: float = field(default=3e-6, metadata={"help": "Learning rate of the policy."})
+    adam_epsilon: float = field(
+        default=1e-5, metadata={"help": "Epsilon of Adam. The usual 1e-8 lets small gradients make large steps."}
+    )
+    gradient_checkpointing: bool | None = field(  # type: ignore[assignment]  # set to a bool below
+        default=None, metadata={"help": "Recompute activations in the backward pass. Off unless set."}
+    )
+    bf16: bool | None = field(  # type: ignore[assignment]  # likewise
+        default=None, metadata={"help": "bfloat16 mixed precision. Unless set: on with a GPU that has it, else off."}
+    )
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Of no use: a batch is rows of text."})
+    shuffle_dataset: bool = field(default=True, metadata={"help": "Draw the prompts of each epoch in a new order."})
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "Set every dropout probability to 0, so that the policy agrees with itself."}
+    )
+    num_generations: int = field(default=1, metadata={"help": "Completions a prompt in a rollout."})
+    num_generations_eval: int = field(default=1, metadata={"help": "Completions a prompt in evaluation."})
+    normalize_advantages: bool = field(
+        default=True, metadata={"help": "Whiten the advantages over the tokens of a rollout."}
+    )
+    beta: float = field(default=0.0, metadata={"help": "Not used: see kl_coef."})
 
-    value_learning_rate: float = _option(1e-3, "Learning rate of the value head.")
-    value_loss_coef: float = _option(0.1, "Weight of the value loss.")
-    value_clip: float | None = _option(0.2, "How far a value gains by moving in one rollout, in units of reward.")
-    entropy_coef: float = _option(0.0, "Weight of the entropy bonus.")
-    gamma: float = _option(1.0, "Discount a token.")
-    gae_lambda: float = _option(1.0, "Lambda of generalized advantage estimation.")
-    kl_coef: float = _option(0.05, "Reward lost per nat of divergence from the reference; 0 keeps no reference.")
-    kl_target: float | None = _option(None, "Divergence, in nats a completion, that kl_coef is steered towards.")
-    kl_horizon: float = _option(10_000.0, "Completions that a correction of kl_coef takes, with kl_target.")
-    missing_eos_penalty: float = _option(0.0, "Taken from the score of a completion that was cut short.")
+    value_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of the value head."})
+    value_loss_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
+    value_clip: float | None = field(
+        default=0.2, metadata={"help": "How far a value gains by moving in one rollout, in units of reward."}
+    )
+    entropy_coef: float = field(default=0.0, metadata={"help": "Weight of the entropy bonus."})
+    gamma: float = field(default=1.0, metadata={"help": "Discount a token."})
+    gae_lambda: float = field(default=1.0, metadata={"help": "Lambda of generalized advantage estimation."})
+    kl_coef: float = field(
+        default=0.05, metadata={"help": "Reward lost per nat of divergence from the reference; 0 keeps no reference."}
+    )
+    kl_target: float | None = field(
+        default=None, metadata={"help": "Divergence, in nats a completion, that kl_coef is steered towards."}
+    )
+    kl_horizon: float = field(
+        default=10_000.0, metadata={"help": "Completions that a correction of kl_coef takes, with kl_target."}
+    )
+    missing_eos_penalty: float = field(
+        default=0.0, metadata={"help": "Taken from the score of a completion that was cut short."}
+    )
 
     def __post_init__(self) -> None:
         self._check()
@@ -97,7 +112,9 @@ class PPOConfig(RLOOConfig):
         shares = {"gamma": self.gamma, "gae_lambda": self.gae_lambda}
         for name, value in (positive | not_negative | shares).items():
             if not math.isfinite(value) or value < 0 or (name in positive and value == 0):
-                raise ConfigError(f"{name} must be {'above' if name in positive else 'at least'} 0, not {value}", key=name)
+                raise ConfigError(
+                    f"{name} must be {'above' if name in positive else 'at least'} 0, not {value}", key=name
+                )
             if name in shares and value > 1:
                 raise ConfigError(f"{name} must be at most 1, not {value}", key=name)
         if self.kl_target is not None and self.kl_coef == 0:
@@ -116,7 +133,9 @@ class PPOConfig(RLOOConfig):
     def _derive_batch_sizes(self) -> None:
         minibatch = self.per_device_train_batch_size * self.world_size
         if self.generation_batch_size is not None and self.steps_per_generation is not None:
-            raise ConfigError("generation_batch_size and steps_per_generation exclude each other", hint="set one of them")
+            raise ConfigError(
+                "generation_batch_size and steps_per_generation exclude each other", hint="set one of them"
+            )
         if self.generation_batch_size is not None:
             if self.generation_batch_size % minibatch:
                 raise ConfigError(

@@ -75,18 +75,23 @@ def add_value_head(model: PreTrainedModel) -> ValueHead:
     head = ValueHead(output_weight.shape[1]).to(output_weight.device)
     model.add_module(VALUE_HEAD, head)
     ignored = {f"{VALUE_HEAD}.{name}" for name, _ in head.named_parameters()}
-    model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *ignored}
+    kept_out = model._keys_to_ignore_on_save or ()  # noqa: SLF001 - transformers has no public name for it
+    model._keys_to_ignore_on_save = {*kept_out, *ignored}  # noqa: SLF001
     return head
 
 
 @contextlib.contextmanager
 def without_value_head(model: PreTrainedModel) -> Iterator[None]:
     """Take the value head off for a while, for code that walks over the model's parameters by name."""
-    head = model._modules.pop(VALUE_HEAD)
+    head: ValueHead = getattr(model, VALUE_HEAD)
+    delattr(model, VALUE_HEAD)
     try:
         yield
     finally:
         model.add_module(VALUE_HEAD, head)
+
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -97,7 +102,7 @@ def disable_dropout(model: nn.Module) -> None:
     ratio would not start at 1.
     """
     for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, _DROPOUTS):
             module.p = 0.0
         for name, value in vars(module).items():
             if isinstance(value, float) and ("dropout" in name or name in {"layerdrop", "drop_path"}):

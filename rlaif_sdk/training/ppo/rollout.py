@@ -30,10 +30,10 @@ class Tokens:
         prompts = [torch.tensor(ids, dtype=torch.long) for ids in prompt_ids]
         completions = [torch.tensor(ids, dtype=torch.long) for ids in completion_ids]
         return cls(
-            prompt_ids_BP=pad_sequence(prompts, True, pad_id, "left"),
-            prompt_mask_BP=pad_sequence([torch.ones_like(ids) for ids in prompts], True, 0, "left"),
-            completion_ids_BT=pad_sequence(completions, True, pad_id, "right"),
-            completion_mask_BT=pad_sequence([torch.ones_like(ids) for ids in completions], True, 0, "right"),
+            prompt_ids_BP=_padded(prompts, pad_id, "left"),
+            prompt_mask_BP=_padded([torch.ones_like(ids) for ids in prompts], 0, "left"),
+            completion_ids_BT=_padded(completions, pad_id, "right"),
+            completion_mask_BT=_padded([torch.ones_like(ids) for ids in completions], 0, "right"),
         )
 
     def __len__(self) -> int:
@@ -123,3 +123,7 @@ class Rollout:
             share = sum(float(part.mask_BT.sum()) for part in step) / len(step)
             shared.extend(replace(part, token_share=share) for part in step)
         return shared
+
+
+def _padded(rows: list[Tensor], value: int, side: str) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)

@@ -69,9 +69,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 def sampling_mismatches(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, of those given, that make sampling differ from a plain softmax at the temperature."""
     return {
-        name: settings[name]
-        for name, neutral in _NEUTRAL.items()
-        if name in settings and settings[name] not in neutral
+        name: settings[name] for name, neutral in _NEUTRAL.items() if name in settings and settings[name] not in neutral
     }
 
 

@@ -151,7 +151,11 @@ class PPOTrainer(ActorCriticTrainer):
             return log_ratio_kl(policy.logprobs_BT, self._score(reference, tokens).logprobs_BT)
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the base class's signature
+        num_items_in_batch: Any = None,
     ) -> Tensor:
         """The loss of a minibatch; its parts are logged."""
         del num_items_in_batch
@@ -185,7 +189,11 @@ class PPOTrainer(ActorCriticTrainer):
         return loss.total
 
     def prediction_step(
-        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+        self,
+        model: Any,
+        inputs: Any,
+        prediction_loss_only: bool,  # noqa: FBT001 - the base class's signature
+        ignore_keys: list[str] | None = None,
     ) -> tuple[None, None, None]:
         """Sample and score an evaluation batch; what is learnt of it is in the logged metrics."""
         del model, prediction_loss_only, ignore_keys

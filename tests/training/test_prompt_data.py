@@ -1,0 +1,77 @@
+"""Loading of prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("datasets")
+
+from rlaif_sdk import ConfigError, DataError
+from rlaif_sdk.training.config import DataSettings
+from rlaif_sdk.training.data import load_prompts
+
+
+def write(file: Path, rows: list[object]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_last_rows_are_held_out_when_no_file_is_named(tmp_path: Path):
+    """Nothing that is held out is trained on, and other columns come along."""
+    write(tmp_path / "a.jsonl", [{"prompt": f"p{row}", "answer": row} for row in range(10)])
+    train, held_out = load_prompts(DataSettings(train="a.jsonl", held_out_rows=3), tmp_path)
+    assert train["prompt"][:] == [f"p{row}" for row in range(7)]
+    assert held_out["answer"][:] == [7, 8, 9]
+
+
+def test_several_files_are_joined_and_the_prompt_column_may_have_any_name(tmp_path: Path):
+    """``data.prompt`` names the column; the rewards see it as the prompt."""
+    write(tmp_path / "a.jsonl", [{"question": "one", "prompt": "not this"}])
+    write(tmp_path / "b.jsonl", [{"question": [{"role": "user", "content": "two"}], "prompt": "nor this"}])
+    settings = DataSettings(train=["a.jsonl"], held_out=["b.jsonl"], prompt="question")
+    train, held_out = load_prompts(settings, tmp_path)
+    assert train["prompt"][:] == ["one"]
+    assert held_out["prompt"][0][0]["content"] == "two"
+    assert train.column_names == ["prompt"]
+
+
+def test_null_references_stay_null(tmp_path: Path):
+    """A reward abstains on None: a missing reference must not become an empty text."""
+    write(tmp_path / "a.jsonl", [{"prompt": "p", "reference": None}, {"prompt": "q", "reference": "r"}])
+    train, _ = load_prompts(DataSettings(train="a.jsonl", held_out="a.jsonl"), tmp_path)
+    assert train["reference"][:] == [None, "r"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("", "empty"), ("  ", "empty"), (None, "neither"), (7, "neither"), ([], "neither"), ([{"role": "user"}], "lacks")],
+)
+def test_an_unusable_prompt_is_named_by_its_row(tmp_path: Path, prompt: object, message: str):
+    """A bad prompt is found before training, not in the middle of it."""
+    good = [{"role": "user", "content": "x"}] if isinstance(prompt, list) else 3 if isinstance(prompt, int) else "x"
+    write(tmp_path / "a.jsonl", [{"prompt": prompt if isinstance(prompt, int) else good}, {"prompt": prompt}])
+    with pytest.raises(DataError, match=message) as refused:
+        load_prompts(DataSettings(train="a.jsonl", held_out="a.jsonl"), tmp_path)
+    assert refused.value.row == (1 if isinstance(prompt, int) else 2)
+
+
+def test_a_missing_column_is_named_with_those_present(tmp_path: Path):
+    """The message carries what to write under ``data.prompt``."""
+    write(tmp_path / "a.jsonl", [{"question": "x"}])
+    with pytest.raises(DataError, match="columns present: question"):
+        load_prompts(DataSettings(train="a.jsonl", held_out="a.jsonl"), tmp_path)
+
+
+def test_too_few_prompts_to_hold_any_out_are_refused(tmp_path: Path):
+    """Training on nothing is an error, not an empty run."""
+    write(tmp_path / "a.jsonl", [{"prompt": "x"}])
+    with pytest.raises(ConfigError, match="held_out"):
+        load_prompts(DataSettings(train="a.jsonl", held_out_rows=1), tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    """The path that was looked at is in the message."""
+    with pytest.raises(DataError, match=r"nowhere\.jsonl"):
+        load_prompts(DataSettings(train="nowhere.jsonl"), tmp_path)

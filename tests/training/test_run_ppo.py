@@ -1,0 +1,145 @@
+"""A PPO run from a config, end to end on a tiny real model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+
+from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk.training.config import load_run_config  # noqa: E402
+from rlaif_sdk.training.heldout import answer_prompts, repeated_ngrams  # noqa: E402
+from rlaif_sdk.training.run import load_policy, run_ppo  # noqa: E402
+
+REWARDS = """\
+def wanted(prompts, completions, target):
+    texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
+    return [None if t is None else text.split().count(t) / 8 for text, t in zip(texts, target)]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
+    """A run on a tiny Llama and eight conversations, of which one has no target."""
+    llama.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    (tmp_path / "rewards.py").write_text(REWARDS)
+    rows = [
+        {"prompt": [{"role": "user", "content": f"w{row} w3"}], "target": None if row == 1 else "w5"}
+        for row in range(8)
+    ]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "model": {"name": str(tmp_path / "start"), "lora": {"r": 2, "alpha": 4}},
+        "data": {"train": str(tmp_path / "prompts.jsonl"), "held_out": str(tmp_path / "prompts.jsonl")},
+        "composition": {"rewards": {"wanted": {"use": f"{tmp_path}/rewards.py:wanted"}}},
+        "ppo": {
+            "max_steps": 2,
+            "per_device_train_batch_size": 4,
+            "per_device_eval_batch_size": 4,
+            "max_completion_length": 8,
+            "learning_rate": 1e-2,
+            "use_cpu": True,
+        },
+        "output": str(tmp_path / "out"),
+    }
+
+
+def test_a_run_leaves_a_plain_model_and_what_was_measured(config: dict[str, Any]):
+    """The trained policy loads with plain from_pretrained, an adapter merged, and answers as the run's policy did."""
+    result = run_ppo(config)
+    model, loading = AutoModelForCausalLM.from_pretrained(result.model_folder, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    start = AutoModelForCausalLM.from_pretrained(config["model"]["name"])
+    assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True))
+    assert AutoTokenizer.from_pretrained(result.model_folder).chat_template
+
+    samples = [json.loads(line) for line in (result.output / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 8
+    assert samples[0]["after"]["completion"][0]["role"] == "assistant"
+    history = [json.loads(line) for line in (result.output / "history.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in history] == [1, 2]
+    assert "kl" in history[0]
+
+
+def test_rewards_before_and_after_are_of_the_same_prompts_and_abstentions_stay_apart(config: dict[str, Any]):
+    """The row without a target is unscored in both, and every other row has a score."""
+    result = run_ppo(config)
+    for side in (result.before, result.after):
+        scores = side.rewards()["wanted"]
+        assert np.flatnonzero(np.isnan(scores)).tolist() == [1]
+        assert np.array_equal(np.isnan(side.rewards()["composed reward"]), np.isnan(scores))
+    assert result.before.answers.prompts == result.after.answers.prompts
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_without_learning_the_answers_stay_the_same(config: dict[str, Any], lora: bool):
+    """At learning rate 0 before equals after: the sampling has one seed, and nothing else changes the policy."""
+    config["ppo"] |= {"learning_rate": 0.0, "value_learning_rate": 1e-3}
+    if not lora:
+        del config["model"]["lora"]
+    result = run_ppo(config)
+    assert result.before.answers.completion_ids == result.after.answers.completion_ids
+
+
+def test_a_finished_run_is_not_overwritten(config: dict[str, Any]):
+    """A second run into the same folder is refused before anything is loaded."""
+    (Path(config["output"]) / "model").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="already holds a trained model"):
+        run_ppo(config)
+
+
+def test_resuming_without_a_checkpoint_says_what_makes_one(config: dict[str, Any]):
+    """The message names the setting that is missing."""
+    with pytest.raises(ConfigError, match="save_strategy"):
+        run_ppo(config, resume=True)
+
+
+def test_a_run_goes_on_from_its_checkpoint(config: dict[str, Any]):
+    """A run that ended early is taken up at its last checkpoint and finished."""
+    config["ppo"] |= {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    first = run_ppo(config)
+    first.model_folder.rename(first.output / "early")
+    config["ppo"]["max_steps"] = 2
+    assert [entry["step"] for entry in run_ppo(config, resume=True).history] == [1, 2]
+
+
+def test_a_model_that_is_not_there_is_named(config: dict[str, Any]):
+    """The refusal points at ``model.name``."""
+    config["model"]["name"] = "no/such-model"
+    with pytest.raises(ConfigError, match=r"model\.name"):
+        run_ppo(config)
+
+
+def test_answering_leaves_the_random_state_of_training_alone(config: dict[str, Any]):
+    """An evaluation more or less does not change what training samples next."""
+    run = load_run_config(config)
+    model, tokenizer = load_policy(run)
+    from datasets import Dataset
+
+    prompts = Dataset.from_list([{"prompt": "w1 w2"}, {"prompt": "w1"}, {"prompt": "w4 w4 w4"}])
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    answers = answer_prompts(model, tokenizer, prompts, run.ppo_config())
+    assert torch.equal(torch.rand(3), expected)
+    assert all(isinstance(completion, str) for completion in answers.completions), "text in, text out"
+    ended = [ids[-1] == tokenizer.eos_token_id for ids in answers.completion_ids]
+    assert list(answers.truncated) == [not end for end in ended]
+
+
+@pytest.mark.parametrize(
+    ("ids", "share"), [([1, 2, 3, 4], 0.0), ([1, 1, 1, 1], 0.5), ([1, 2, 3, 1, 2, 3], 0.25), ([1, 2], 0.0), ([], 0.0)]
+)
+def test_repetition_is_the_share_of_ngrams_seen_before(ids: list[int], share: float):
+    """Distinct trigrams over all trigrams, from 1."""
+    assert repeated_ngrams(ids) == share
