@@ -12,7 +12,7 @@ from rlaif_sdk.types import Conversation, Score
 
 _VERDICT = re.compile(
     r"[\s>#*_`-]*(?:final\s+)?rating[\s*_`]*:[\s*_`]*(-?[0-9]{1,3}(?:\.[0-9]{1,2})?)[\s*_`]*\.?[\s*_`]*",
-    re.IGNORECASE | re.ASCII,
+    re.IGNORECASE,
 )
 _THOUGHTS_END = "</think>"
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -79,7 +80,7 @@ def test_no_label_among_the_reported_tokens_leaves_the_row_unscored(judge_server
     assert "'The'" in str(result)
 
 
-@pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf, -9999.0, 0.5, True, "-0.1", None])
+@pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf, -9999.0, 0.5, False, "-0.1", None])
 def test_a_log_probability_that_is_none_leaves_the_row_unscored(judge_server: Any, replies: Any, value: Any) -> None:
     """NaN, infinities, -9999 and what is no number are errors, never a score."""
     judge_server.answer = lambda *_: (200, {}, replies.letters({"A": value, "B": -0.2}))
@@ -353,6 +354,28 @@ def test_one_backend_serves_several_event_loops(judge_server: Any) -> None:
     for _ in range(3):
         assert asyncio.run(backend.label_logprobs(ASKED, LETTERS))[0].logprobs
     gc.collect()
+
+
+def test_closing_closes_the_connections_of_a_loop_that_goes_on(judge_server: Any) -> None:
+    """A loop in another thread, such as the composer's, keeps no connection after close, and may ask again."""
+    backend = backend_for(judge_server)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        for _ in range(2):
+            asked = asyncio.run_coroutine_threadsafe(backend.label_logprobs(ASKED, LETTERS), loop)
+            assert asked.result(10)[0].logprobs
+            [session] = backend._sessions._open.values()
+            backend.close()
+            deadline = time.monotonic() + 10
+            while not session.client.is_closed() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert session.client.is_closed()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

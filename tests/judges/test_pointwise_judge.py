@@ -76,6 +76,12 @@ def test_an_answer_without_content_gets_the_lowest_score_unasked() -> None:
     assert len(backend.requests) == 1
 
 
+def test_a_batch_of_refused_answers_needs_no_judge() -> None:
+    """Nothing is loaded to say that empty answers are empty."""
+    judge = load_judge(model="/there/is/no/such/model")
+    assert [score.value for score in judged(judge, "", ":")] == [-1.0, -1.0]
+
+
 def test_what_screening_changed_is_flagged_and_the_judge_sees_it_changed() -> None:
     """Flags name the prompt or the answer, and the text that is asked about is the normalised one."""
     backend = ScriptedJudge(lambda _: {"J": 1.0})
