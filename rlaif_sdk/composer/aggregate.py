@@ -54,11 +54,12 @@ class WeightedSum(Aggregator):
         if present_RB.all() and size_R.any():
             weighted_RB = normalized_RB * weights_R[:, None]
             return weighted_RB.sum(axis=0), weighted_RB
-        present_B = size_R @ present_RB
+        present_B = np.broadcast_to(size_R[:, None], present_RB.shape).sum(axis=0, where=present_RB)
         with np.errstate(divide="ignore", invalid="ignore"):
             scale_B = np.where(present_B > 0, size_R.sum() / present_B, np.nan)
-        weighted_RB = normalized_RB * weights_R[:, None] * scale_B
-        totals_B = np.where(present_RB, weighted_RB, 0.0).sum(axis=0)
+        weighted_RB = normalized_RB * weights_R[:, None]
+        weighted_RB *= scale_B
+        totals_B = weighted_RB.sum(axis=0, where=present_RB)
         return np.where(present_B > 0, totals_B, np.nan), weighted_RB
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from itertools import count
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -35,8 +37,8 @@ def encode_groups(group: Sequence[Hashable] | None) -> Labels | None:
     """
     if group is None:
         return None
-    codes: dict[Hashable, int] = {}
+    codes: defaultdict[Hashable, int] = defaultdict(count().__next__)
     try:
-        return np.array([codes.setdefault(label, len(codes)) for label in group], dtype=np.intp)
+        return np.fromiter(map(codes.__getitem__, group), dtype=np.intp, count=len(group))
     except TypeError as error:
         raise BatchError(f"a group label must be hashable: {error}", hint="use the prompt's number") from error

@@ -151,10 +151,13 @@ class Combiner:
         return observed
 
     def _learn(self, observed: Observed, progress: Progress) -> None:
+        schedules = self._schedules().values()
+        if not self.multipliers and not schedules:
+            return
         means = dict(zip(self.components, map(float, observed.means_R()), strict=True))
         for multiplier in self.multipliers:
             multiplier.learn(means[multiplier.constraint.reward])
-        for schedule in self._schedules().values():
+        for schedule in schedules:
             schedule.observe(means, observed.rows, progress)
 
     def _parts(self) -> state.Parts:

@@ -187,7 +187,9 @@ class Rank(Normalizer):
         labels_B = group_labels(values_B, group_B)
         out_B = np.full(len(values_B), np.nan)
         rows = np.flatnonzero(~np.isnan(values_B))
-        rows = rows[np.lexsort((values_B[rows], labels_B[rows]))]
+        place = np.empty(len(rows), dtype=np.intp)
+        place[np.argsort(values_B[rows])] = np.arange(len(rows))
+        rows = rows[np.argsort(labels_B[rows] * len(rows) + place)]
         labels, values = labels_B[rows], values_B[rows]
         first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]][: len(rows)])
         size = np.diff(np.r_[first, len(rows)])
@@ -201,8 +203,9 @@ class Rank(Normalizer):
 
 def deviations(values_B: Array, mean: Array | float) -> Array:
     """The values less their mean; 0 where that is no more than the mean's rounding, so that equal scores stay equal."""
-    centred_B = values_B - mean
-    return np.where(np.abs(centred_B) <= ROUNDING * np.abs(mean), 0.0, centred_B)
+    centred_B: Array = values_B - mean
+    centred_B[np.abs(centred_B) <= ROUNDING * np.abs(mean)] = 0.0
+    return centred_B
 
 
 def clipped(values_B: Array, limit: float | None) -> Array:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -75,16 +76,15 @@ def entries_of(answer: Any, rows: int) -> Sequence[Any]:
 
 
 def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str]]:
-    kinds = set(map(type, entries))
     failures: dict[int, str] = {}
-    if kinds <= {float, int}:
+    if set(map(type, entries)) <= {float, int, NoneType}:
         try:
-            raw = np.array(entries, dtype=np.float64)
+            raw = np.array(entries, dtype=np.float64)  # None becomes NaN
         except OverflowError:
-            kinds.add(object)
+            pass
         else:
-            failures.update(_not_finite(raw))
-            return raw, failures
+            odd = np.flatnonzero(~np.isfinite(raw)).tolist()
+            return raw, {row: f"returned {raw[row]}" for row in odd if entries[row] is not None}
     values: list[float] = []
     for row, entry in enumerate(entries):
         if type(entry) is float and math.isfinite(entry):
@@ -95,10 +95,6 @@ def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str]]:
             failures[row] = problem
         values.append(value)
     return np.array(values, dtype=np.float64), failures
-
-
-def _not_finite(raw: Array) -> dict[int, str]:
-    return {int(row): f"returned {raw[row]}" for row in np.flatnonzero(~np.isfinite(raw))}
 
 
 def _read_entry(entry: Any) -> tuple[float, str | None]:
