@@ -1,0 +1,102 @@
+"""Support by an entailment (NLI) classifier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from rlaif_factuality.source import Claim, Source
+from rlaif_sdk import Classifier, ConfigError, RewardError
+
+
+class EntailmentScorer:
+    """The probability that a piece of the source entails a claim, for the best piece.
+
+    Args:
+        classifier: Reads pairs of premise and hypothesis.
+        label: The label for entailment, in any case.
+        premise_words: Longest premise, in words.
+
+    Raises:
+        ConfigError: The classifier has no such label, or has it twice.
+    """
+
+    def __init__(self, classifier: Classifier, *, label: str = "entailment", premise_words: int = 150) -> None:
+        found = [i for i, name in enumerate(classifier.labels) if name.casefold() == label.casefold()]
+        if len(found) != 1:
+            raise ConfigError(
+                f"the classifier has {len(found) or 'no'} labels {label!r}",
+                key="entailment_label",
+                hint=f"set entailment_label to one of: {', '.join(classifier.labels)}",
+            )
+        self.classifier = classifier
+        self._label = found[0]
+        self._premise_words = premise_words
+
+    def supports(self, claims: Sequence[Claim]) -> list[float]:
+        """The support of each claim, in [0, 1], from one call of the classifier; NaN where it gave no probability.
+
+        Raises:
+            RewardError: The classifier answered with another number of rows or labels than it was asked for.
+        """
+        sources = dict.fromkeys(claim.source for claim in claims)
+        pieces = {source: premises(source, self._premise_words) for source in sources}
+        pairs = dict.fromkeys((piece, claim.sentence) for claim in claims for piece in pieces[claim.source])
+        if not pairs:
+            return [0.0] * len(claims)
+        logits_NL = self.classifier.logits([premise for premise, _ in pairs], [claim for _, claim in pairs])
+        expected = (len(pairs), len(self.classifier.labels))
+        if logits_NL.shape != expected:
+            raise RewardError(f"the classifier answered with shape {logits_NL.shape} where {expected} was expected")
+        entailed = {
+            pair: label_probability(row.tolist(), self._label, multi_label=self.classifier.multi_label)
+            for pair, row in zip(pairs, logits_NL, strict=True)
+        }
+        return [_greatest([entailed[piece, claim.sentence] for piece in pieces[claim.source]]) for claim in claims]
+
+
+def label_probability(logits_L: Sequence[float], label: int, *, multi_label: bool = False) -> float:
+    """The probability of one label in [0, 1]: softmax, or sigmoid where labels do not exclude each other.
+
+    NaN when a logit is NaN or infinite.
+    """
+    if not all(map(math.isfinite, logits_L)):
+        return math.nan
+    if multi_label or len(logits_L) == 1:
+        return 0.5 * (1.0 + math.tanh(0.5 * logits_L[label]))
+    greatest = max(logits_L)
+    weights_L = [math.exp(logit - greatest) for logit in logits_L]
+    return weights_L[label] / sum(weights_L)
+
+
+def premises(source: Source, max_words: int) -> list[str]:
+    """The pieces of a source: whole neighbouring sentences up to ``max_words`` words, the last shared with the next.
+
+    A sentence longer than that is cut.
+    """
+    pieces: list[str] = []
+    for sentences in source.sentences:
+        cut = [part for sentence in sentences for part in _cut(sentence.split(), max_words)]
+        start = 0
+        while start < len(cut):
+            end, words = start, 0
+            while end < len(cut) and (end == start or words + len(cut[end]) <= max_words):
+                words += len(cut[end])
+                end += 1
+            pieces.append(" ".join(word for part in cut[start:end] for word in part))
+            if end == len(cut):
+                break
+            start = max(end - 1, start + 1)
+    return pieces
+
+
+def _cut(words: Sequence[str], size: int) -> list[list[str]]:
+    iterator = iter(words)
+    return list(iter(lambda: list(islice(iterator, size)), []))
+
+
+def _greatest(values: Sequence[Any]) -> float:
+    """The greatest value; NaN if one is NaN, 0 if there is none."""
+    return math.nan if any(map(math.isnan, values)) else float(max(values, default=0.0))

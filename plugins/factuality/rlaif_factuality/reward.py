@@ -1,0 +1,125 @@
+"""The reward ``factuality``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif_factuality.alignment import AlignmentScorer
+from rlaif_factuality.entailment import EntailmentScorer
+from rlaif_factuality.params import FactualityParams
+from rlaif_factuality.sentences import split_sentences
+from rlaif_factuality.source import Claim, Source, SupportScorer, find_claims, missing_facts
+from rlaif_sdk import Reward, RewardBatch, Score, load_classifier
+
+_QUOTED_LENGTH = 100
+
+
+@dataclass(slots=True)
+class _Finding:
+    claim: Claim
+    missing: list[str]
+    support: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"sentence": self.claim.sentence, "support": self.support, "missing": self.missing}
+
+
+class FactualityReward(Reward):
+    """The mean (or least) support of an answer's sentences by the source of its row.
+
+    A sentence with a number or a name that neither source nor prompt has is unsupported: 0. The support of any other
+    is measured by an entailment classifier if one is named, else by aligned words (`AlignmentScorer`). An answer that
+    claims nothing gets 0; a row without a source abstains.
+    """
+
+    name = "factuality"
+    version = "1"
+    range = (0.0, 1.0)
+
+    def __init__(self, params: FactualityParams) -> None:
+        self.params = params
+        self.columns = (params.column,)
+        self._scorer: SupportScorer | None = None
+
+    def setup(self) -> None:
+        """Load the classifier, if one is named.
+
+        Raises:
+            ConfigError: There is no such classifier, or it has no label for entailment.
+            MissingExtraError: What runs it is not installed.
+        """
+        params = self.params
+        if params.model is None:
+            self._scorer = AlignmentScorer()
+            return
+        classifier = load_classifier(
+            params.model, backend=params.backend, device=params.device, revision=params.revision
+        )
+        self._scorer = EntailmentScorer(classifier, label=params.entailment_label, premise_words=params.premise_words)
+        self.version = f"{type(self).version}+{classifier.revision}"
+
+    def score(self, batch: RewardBatch) -> list[Score]:
+        """Score a batch of B rows; the classifier is called once for all of them."""
+        sources: dict[Source, Source] = {}
+        rows = [
+            self._findings(text, prompt, source, sources)
+            for text, prompt, source in zip(
+                batch.completion_texts, batch.prompt_texts, batch.column(self.params.column), strict=True
+            )
+        ]
+        findings = [finding for row in rows if not isinstance(row, Score) for finding in row if not finding.missing]
+        if self._scorer is None:
+            self.setup()
+        assert self._scorer is not None
+        supports = self._scorer.supports([finding.claim for finding in findings])
+        for finding, support in zip(findings, supports, strict=True):
+            finding.support = support
+        return [row if isinstance(row, Score) else self._score_row(row) for row in rows]
+
+    def close(self) -> None:
+        """Release the classifier."""
+        if isinstance(self._scorer, EntailmentScorer):
+            self._scorer.classifier.close()
+        self._scorer = None
+
+    def _findings(self, text: str, prompt: str, source: Any, sources: dict[Source, Source]) -> list[_Finding] | Score:
+        params = self.params
+        texts = (source,) if isinstance(source, str) else source
+        if texts is None:
+            return Score(None, reason=f"the column {params.column!r} is empty, so there is nothing to check against")
+        if not isinstance(texts, Sequence) or not all(isinstance(entry, str) for entry in texts):
+            return Score.failed(f"the column {params.column!r} must hold a text or a list of texts")
+        if not any(split_sentences(entry) for entry in texts):
+            return Score(None, reason=f"the column {params.column!r} is empty, so there is nothing to check against")
+        known = Source(tuple(texts), prompt if params.trust_prompt else "")
+        known = sources.setdefault(known, known)  # rows of one source share what was read from it
+        return [
+            _Finding(claim, missing_facts(claim, numbers=params.numbers, names=params.names))
+            for claim in find_claims(text, known)
+        ]
+
+    def _score_row(self, findings: Sequence[_Finding]) -> Score:
+        if not findings:
+            return Score(
+                0.0, reason="no claim to check: the answer is empty or says nothing that a source could support"
+            )
+        supports = [finding.support for finding in findings]
+        if any(map(math.isnan, supports)):
+            return Score.failed("the entailment classifier gave no finite logits for a sentence")
+        value = min(supports) if self.params.aggregate == "min" else math.fsum(supports) / len(supports)
+        return Score(value, reason=self._reason(findings), details={"sentences": [f.as_dict() for f in findings]})
+
+    def _reason(self, findings: Sequence[_Finding]) -> str:
+        unsupported = [finding for finding in findings if finding.support < self.params.threshold]
+        count = len(findings)
+        summary = f"{count - len(unsupported)} of {count} sentence{'s' * (count > 1)} supported"
+        if not unsupported:
+            return summary
+        first = unsupported[0]
+        sentence = first.claim.sentence
+        quoted = sentence if len(sentence) <= _QUOTED_LENGTH else f"{sentence[: _QUOTED_LENGTH - 1]}\u2026"
+        why = f"not in the source: {', '.join(first.missing)}" if first.missing else f"support {first.support:.2f}"
+        return f"{summary}; unsupported: \u201c{quoted}\u201d ({why})"

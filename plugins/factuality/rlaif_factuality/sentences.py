@@ -1,0 +1,72 @@
+"""Cutting a text into sentences."""
+
+from __future__ import annotations
+
+import re
+
+_ABBREVIATIONS = frozenset(
+    "adj al approx apr aug ave blvd bros ca capt cf ch cmdr co col corp dec dept dr ed e.g eq esp est fig figs feb ft "
+    "gen gov hon i.e inc jan jr jul jun lt ltd maj mar mr mrs ms mt "
+    "no nos nov oct op p pp ph.d prof pt rep rev sec sen "
+    "sep sept sgt sr st vol vs".split()
+)
+_MARKER = re.compile(r"(?:[-*+\u2022\u2013>]|#{1,6}|\(?\d{1,3}[.)]|\(?[a-zA-Z]\))\s+")
+_BREAK = re.compile(
+    r"(?P<mark>[.!?\u2026]+)[\"'\u201d\u2019)\]*_]*(?P<space>\s+)(?=[\"'\u201c\u2018(\[*_]*[^\W_a-z])|[\u3002\uff01\uff1f]+"
+)
+_LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*$")
+_INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]$")
+_WORD = re.compile(r"[^\W_]")
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, in order, without list markers and headings' marks.
+
+    A sentence ends at ``.``, ``!``, ``?`` or their CJK forms where a new one can begin (not after an abbreviation or
+    an initial, nor inside a number), and at a line break before a blank line, a list item or after a finished line.
+    Pieces without a letter or a digit are left out.
+    """
+    return [
+        sentence
+        for paragraph in _paragraphs(text)
+        for sentence in _split_paragraph(paragraph)
+        if _WORD.search(sentence) is not None
+    ]
+
+
+def _paragraphs(text: str) -> list[str]:
+    paragraphs: list[list[str]] = []
+    joins = False
+    for line in text.splitlines():
+        stripped = line.strip()
+        marker = _MARKER.match(stripped)
+        content = stripped[marker.end() :] if marker else stripped
+        if joins and content and not marker:
+            paragraphs[-1].append(content)
+        elif content:
+            paragraphs.append([content])
+        joins = bool(content) and not content.endswith((".", "!", "?", ":", ";")) and not stripped.startswith("#")
+    return [" ".join(lines) for lines in paragraphs]
+
+
+def _split_paragraph(paragraph: str) -> list[str]:
+    sentences = []
+    start = 0
+    for match in _BREAK.finditer(paragraph):
+        if match["mark"] == "." and _is_abbreviation(paragraph[start : match.start()]):
+            continue
+        sentences.append(paragraph[start : match.end()].strip())
+        start = match.end()
+    sentences.append(paragraph[start:].strip())
+    return sentences
+
+
+def _is_abbreviation(before: str) -> bool:
+    """Whether the word that ``before`` ends with keeps a full stop without ending its sentence."""
+    last = _LAST_WORD.search(before)
+    if last is None:
+        return False
+    word = last.group()
+    if word.casefold() in _ABBREVIATIONS:
+        return True
+    return _INITIALS.match(word) is not None and word not in ("I", "a") and word[0].isupper()

@@ -1,0 +1,221 @@
+"""What the reward ``factuality`` gives with its default scorer, through the public API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from rlaif_factuality import FactualityParams, rlaif_rewards
+
+from rlaif_sdk import BatchError, RewardBatch, Score
+
+SPEC = next(iter(rlaif_rewards()))
+CAPITAL = "What is the capital of France?"
+CURIE = "Marie Curie was born in Warsaw in 1867. She won two Nobel Prizes, and 5% of 1,000 francs."
+words = st.lists(
+    st.sampled_from(["Paris", "Lyon", "the", "capital", "river", "not", "12", "five", "is", "Yes,", "no", "long."])
+).map(" ".join)
+
+
+def score(completion: str, reference: Any, prompt: str = "", **params: Any) -> Score:
+    reward = SPEC.build(params)
+    reward.setup()
+    column = params.get("column", "reference")
+    result: Score = reward.score(
+        RewardBatch(prompts=[prompt], completions=[completion], columns={column: [reference]})
+    )[0]
+    return result
+
+
+def value(completion: str, reference: Any, prompt: str = "", **params: Any) -> float:
+    found = score(completion, reference, prompt, **params).value
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("reference", ["The capital of France is Paris.", "Paris", ["Rome is old.", "It is Paris."]])
+def test_a_wrong_name_makes_a_sentence_unsupported_and_the_right_one_does_not(reference: Any) -> None:
+    """Lyon and Paris differ by one word of five, and by everything that matters."""
+    wrong = score("The capital of France is Lyon.", reference, CAPITAL)
+    assert wrong.value == 0.0
+    assert "The capital of France is Lyon." in str(wrong.reason)
+    assert "not in the source: Lyon" in str(wrong.reason)
+    assert value("The capital of France is Paris.", reference, CAPITAL) > 0.8
+
+
+def test_a_wrong_name_at_the_start_of_a_sentence_is_seen() -> None:
+    """The bare subject of a verb is a name although every sentence starts with a capital."""
+    assert value("Lyon is the capital of France.", "Paris is the capital of France.") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("claim", "supported"),
+    [
+        ("She was born in 1867.", True),
+        ("She was born in 1868.", False),
+        ("Curie won 2 Nobel Prizes.", True),
+        ("Curie won three Nobel Prizes.", False),
+        ("She won five percent of 1000 francs.", True),
+        ("She won 5 of 1000 francs.", False),
+        ("She won 6% of one thousand francs.", False),
+        ("The birth of Curie was in Warsaw.", True),
+        ("The birth of Curie was in Krakow.", False),
+    ],
+)
+def test_numbers_and_names_are_checked_exactly(claim: str, supported: bool) -> None:  # noqa: FBT001
+    """Grouping, spelling and percent signs do not matter; the value does."""
+    assert (value(claim, CURIE) > 0) is supported
+
+
+@pytest.mark.parametrize(
+    ("claim", "reference"),
+    [
+        ("The US won.", "The United States of America won."),
+        ("The United States won.", "The U.S. won."),
+        ("The American team won.", "The team of America won."),
+        ("The song by Beyonce won.", "The song by Beyonc\u00e9 won."),
+        ("It came in the 1990s.", "In the 1990's it came."),
+        ("It took 2.5 million days.", "It took 2,500,000 days."),
+        ("It has twenty-one parts.", "It has 21 parts."),
+        ("It grew by 5 to 10%.", "It grew by 5% to 10 percent."),
+        ("1. It has parts.", "It has parts."),
+    ],
+)
+def test_other_spellings_of_one_fact_are_supported(claim: str, reference: str) -> None:
+    """Acronyms, forms of a name, accents, spelled numbers and list markers are no mistakes."""
+    assert score(claim, reference).details["sentences"][0]["missing"] == []
+    assert value(claim, reference) > 0
+
+
+@pytest.mark.parametrize(
+    "claim", ["It takes no one hundreds of tries.", "One of them tries.", "I think I\u2019m fine."]
+)
+def test_words_that_only_look_like_numbers_or_names_are_not_checked(claim: str) -> None:
+    """ "no one", "hundreds" and "I" state neither."""
+    assert score(claim, "Something else entirely.").details["sentences"][0]["missing"] == []
+
+
+def test_the_score_is_the_mean_of_the_sentences_or_the_least() -> None:
+    """One false sentence of two halves the mean and takes the minimum to 0."""
+    answer = "Marie Curie was born in Warsaw. She was born in 1900."
+    assert value(answer, CURIE) == pytest.approx(0.5)
+    assert value(answer, CURIE, aggregate="min") == 0.0
+
+
+def test_the_details_name_the_support_of_each_sentence_and_what_is_missing() -> None:
+    """Every sentence is listed in order; the reason names the first unsupported one alone."""
+    found = score("Marie Curie was born in Warsaw. She died in Berlin in 1900. She met Einstein.", CURIE)
+    sentences = found.details["sentences"]
+    assert [entry["missing"] for entry in sentences] == [[], ["1900", "Berlin"], ["Einstein"]]
+    assert [entry["support"] > 0 for entry in sentences] == [True, False, False]
+    assert "1 of 3 sentences supported" in str(found.reason)
+    assert "She died in Berlin" in str(found.reason)
+    assert "Einstein" not in str(found.reason)
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        ("Dr. Smith paid $3.50 to J. R. Ewing.", 1),
+        ("He met Mr. Lee. Then he left.", 2),
+        ("It rose, e.g. by 3.5 points, in the U.S. economy.", 1),
+        ("- first point\n- second point\n\nthird point", 3),
+        ("A wrapped line\ngoes on here.", 1),
+        ("Was it true? It really happened!", 2),
+    ],
+)
+def test_sentences_are_cut_where_a_reader_would_cut_them(claim: str, expected: int) -> None:
+    """Abbreviations, initials, decimals and wrapped lines end no sentence; list items do."""
+    assert len(score(claim, "x").details["sentences"]) == expected
+
+
+def test_names_and_numbers_of_the_prompt_may_be_used_unless_it_is_not_trusted() -> None:
+    """An answer may repeat the question's own words; trust_prompt: false makes the source alone count."""
+    assert value("The capital of France is Paris.", "Paris", CAPITAL) > 0.8
+    assert value("The capital of France is Paris.", "Paris", CAPITAL, trust_prompt=False) == 0.0
+
+
+def test_a_name_that_only_the_prompt_offers_is_not_support() -> None:
+    """Lyon in the question excuses the name and supports nothing."""
+    assert value("It is Lyon.", "Paris", "Is it Lyon or Paris?") == 0.0
+
+
+def test_a_negation_that_the_source_lacks_halves_the_support() -> None:
+    """The same words the other way round are no full support."""
+    assert value("Cracking knuckles does not cause arthritis.", "Cracking knuckles causes arthritis.") == 0.5
+
+
+def test_yes_and_no_are_claims() -> None:
+    """A bare "No." is supported by a source that says no, and by no other."""
+    assert value("No.", "No, it does not.") > 0 == value("Yes.", "No, it does not.")
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "...", "It is.", "\U0001f600"])
+def test_an_answer_without_a_claim_gets_the_lowest_score_with_a_reason(text: str) -> None:
+    """Saying nothing is not the way to be factual."""
+    found = score(text, CURIE)
+    assert found.value == 0.0
+    assert "no claim" in str(found.reason)
+
+
+@pytest.mark.parametrize("reference", [None, "", "  ", [], [""], "..."])
+def test_a_row_without_a_source_abstains_and_says_why(reference: Any) -> None:
+    """There is nothing to check against, which is no fault of the answer."""
+    found = score("Paris.", reference)
+    assert (found.value, found.error) == (None, None)
+    assert "nothing to check against" in str(found.reason)
+
+
+@pytest.mark.parametrize("reference", [3, {"a": "b"}, ["a", None], [["a"]]])
+def test_a_source_that_is_no_text_is_a_failure_of_its_row_alone(reference: Any) -> None:
+    """The other rows are scored."""
+    batch = RewardBatch(
+        prompts=["", ""], completions=["Fine days."] * 2, columns={"reference": [reference, "Fine days."]}
+    )
+    bad, good = SPEC.build({}).score(batch)
+    assert "must hold a text" in bad.error
+    assert good.value == 1.0
+
+
+def test_the_source_column_is_configurable_and_required() -> None:
+    """The reward declares the column that it reads, and a batch without it is refused."""
+    assert SPEC.build({"column": "article"}).columns == ("article",)
+    assert value("Fine days.", "Fine days.", column="article") == 1.0
+    with pytest.raises(BatchError, match="article"):
+        SPEC.build({"column": "article"}).score(RewardBatch(prompts=[""], completions=["x"]))
+
+
+@given(completion=st.text() | words, reference=st.text(min_size=1) | words, prompt=words)
+def test_every_score_is_in_range_or_an_abstention(completion: str, reference: str, prompt: str) -> None:
+    """Whatever the texts."""
+    found = score(completion, reference, prompt)
+    assert found.error is None
+    assert found.value is None or 0.0 <= found.value <= 1.0
+
+
+@given(
+    text=st.lists(st.sampled_from(["The river is long.", "Lyon is old.", "It has 5 parts."]), min_size=1, max_size=4)
+)
+def test_a_text_fully_supports_itself(text: list[str]) -> None:
+    """Copying the source is supported in every sentence."""
+    assert value(" ".join(text), " ".join(text)) == pytest.approx(1.0)
+
+
+@given(completion=words, first=words, second=words)
+def test_another_source_never_lowers_the_score(completion: str, first: str, second: str) -> None:
+    """Any of several texts may give support."""
+    alone, both = score(completion, [first]).value, score(completion, [first, second]).value
+    assert alone is None or (both is not None and both >= alone)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"aggregate": "max"}, {"threshold": 0}, {"colum": "a"}, {"device": "cpu"}, {"model": "m", "premise_words": 1}],
+)
+def test_parameters_that_make_no_sense_are_refused(params: dict[str, Any]) -> None:
+    """Settings of a classifier without a classifier are a mistake as well."""
+    with pytest.raises(ValidationError):
+        FactualityParams.model_validate(params)
