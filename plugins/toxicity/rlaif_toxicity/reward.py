@@ -1,0 +1,94 @@
+"""The reward ``toxicity``: a classifier's word on each completion."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlaif_sdk import (
+    Classifier,
+    Reward,
+    RewardBatch,
+    Score,
+    label_index,
+    label_log_odds,
+    label_probabilities,
+    load_classifier,
+)
+from rlaif_toxicity.params import ToxicityParams
+
+
+class ToxicityReward(Reward):
+    """Higher is less toxic, in the units that ``params.output`` names.
+
+    With ``toxic_label`` the score is that of the label's opposite: minus the logit or log-odds, one minus the
+    probability. A score's details carry ``toxic_probability`` and the label that was read.
+    """
+
+    name = "toxicity"
+
+    def __init__(self, params: ToxicityParams) -> None:
+        self.params = params
+        self.range = (0.0, 1.0) if params.output == "probability" else None
+        self._classifier: Classifier | None = None
+        self._label = 0
+
+    def setup(self) -> None:
+        """Load the classifier and find the label.
+
+        Raises:
+            ConfigError: The model cannot be loaded, or has no such label.
+        """
+        self._loaded()
+
+    def _loaded(self) -> Classifier:
+        if self._classifier is not None:
+            return self._classifier
+        params = self.params
+        if params.model is None:
+            from rlaif_toxicity.embedded import EmbeddedClassifier
+
+            classifier: Classifier = EmbeddedClassifier()
+        else:
+            classifier = load_classifier(
+                params.model,
+                device=params.device,
+                max_length=params.max_length,
+                truncation_side="left",
+                revision=params.revision,
+            )
+        self._label = label_index(classifier.labels, params.toxic_label or params.label or "nontoxic")
+        self._classifier = classifier
+        self.version = classifier.revision
+        return classifier
+
+    def score(self, batch: RewardBatch) -> list[Score]:
+        """One score a completion; an empty completion is scored like any other."""
+        classifier = self._loaded()
+        texts = list(batch.completion_texts)
+        if self.params.text == "prompt_and_completion":
+            texts = [f"{prompt}\n{text}" for prompt, text in zip(batch.prompt_texts, texts, strict=True)]
+        logits_NL = classifier.logits(texts)
+        probability_N = label_probabilities(logits_NL, multi_label=classifier.multi_label)[:, self._label]
+        values_N = {
+            "logit": logits_NL.astype(np.float64)[:, self._label],
+            "log_odds": label_log_odds(logits_NL, multi_label=classifier.multi_label)[:, self._label],
+            "probability": probability_N,
+        }[self.params.output]
+        toxic_N = 1 - probability_N
+        if self.params.toxic_label is not None:
+            toxic_N = probability_N
+            values_N = 1 - probability_N if self.params.output == "probability" else -values_N
+        return [
+            Score(
+                value=float(value),
+                reason=f"toxic with probability {toxic:.3f}",
+                details={"toxic_probability": float(toxic), "label": classifier.labels[self._label]},
+            )
+            for value, toxic in zip(values_N, toxic_N, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Release the classifier."""
+        if self._classifier is not None:
+            self._classifier.close()
+            self._classifier = None
