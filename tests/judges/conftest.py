@@ -81,7 +81,7 @@ class JudgeServer:
                 with lock:
                     number = len(server.requests)
                     server.requests.append(body)
-                    server.headers.append(dict(self.headers))
+                    server.headers.append({name.lower(): value for name, value in self.headers.items()})
                     server._in_flight += 1
                     server.greatest_in_flight = max(server.greatest_in_flight, server._in_flight)
                 try:
