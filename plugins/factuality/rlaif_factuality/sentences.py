@@ -12,7 +12,7 @@ _ABBREVIATIONS = frozenset(
 )
 _MARKER = re.compile(r"(?:[-*+\u2022\u2013>]|#{1,6}|\(?\d{1,3}[.)]|\(?[a-zA-Z]\))\s+")
 _BREAK = re.compile(
-    r"(?P<mark>[.!?\u2026]+)[\"'\u201d\u2019)\]*_]*(?P<space>\s+)(?=[\"'\u201c\u2018(\[*_]*[^\W_a-z])|[\u3002\uff01\uff1f]+"
+    r"(?P<mark>[.!?\u2026]+)[\"'\u201d\u2019)\]*_]*\s+(?=[\"'\u201c\u2018(\[*_]*[^\W_a-z])|[\u3002\uff01\uff1f]+"
 )
 _LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*$")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]$")
