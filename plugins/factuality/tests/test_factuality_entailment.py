@@ -126,7 +126,7 @@ def test_the_weights_are_part_of_the_version(monkeypatch: pytest.MonkeyPatch) ->
 def test_all_pairs_of_a_batch_are_scored_in_one_call_and_each_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of one group often repeat sentences; the classifier reads each once."""
     double = Classifier()
-    batch = rows(("it rains. it pours.", "it rains."), ("it rains.", "it rains."), ("it snows.", "it pours."))
+    batch = rows(("It rains. It pours.", "It rains."), ("It rains.", "It rains."), ("It snows.", "It pours."))
     assert len(split := scored(monkeypatch, double, batch)) == 3
     assert [len(call) for call in double.calls] == [3]
     assert split[1].value == pytest.approx(1.0, abs=1e-3)

@@ -136,6 +136,7 @@ def test_names_and_numbers_of_the_prompt_may_be_used_unless_it_is_not_trusted() 
     """An answer may repeat the question's own words; trust_prompt: false makes the source alone count."""
     assert value("The capital of France is Paris.", "Paris", CAPITAL) > 0.8
     assert value("The capital of France is Paris.", "Paris", CAPITAL, trust_prompt=False) == 0.0
+    assert value("In 1900 it was Paris.", "Paris", "What was the capital in 1900?") > 0.8
 
 
 def test_a_name_that_only_the_prompt_offers_is_not_support() -> None:
