@@ -19,8 +19,8 @@ def label_probabilities(logits_NL: ArrayLike, *, multi_label: bool = False) -> N
     """
     scores_NL = np.asarray(logits_NL, dtype=np.float64)
     if multi_label or scores_NL.shape[1] == 1:
-        positive_NL = 1.0 / (1.0 + np.exp(-np.abs(scores_NL)))
-        return np.where(scores_NL >= 0, positive_NL, 1.0 - positive_NL)
+        decay_NL = np.exp(-np.abs(scores_NL))
+        return np.where(scores_NL >= 0, 1.0, decay_NL) / (1.0 + decay_NL)
     weights_NL = np.exp(scores_NL - scores_NL.max(axis=1, keepdims=True))
     probabilities_NL: NDArray[np.float64] = weights_NL / weights_NL.sum(axis=1, keepdims=True)
     return probabilities_NL
