@@ -28,11 +28,18 @@ def group_means(values_B: Array, group_B: Labels) -> Array:
     return means_G
 
 
+def sorted_within_groups(values_B: Array, group_B: Labels) -> Labels:
+    """(B,) the rows, ordered by group and then by value."""
+    place_B = np.empty(len(values_B), dtype=np.intp)
+    place_B[np.argsort(values_B)] = np.arange(len(values_B))
+    return np.argsort(group_B * len(values_B) + place_B)
+
+
 def group_medians(values_B: Array, group_B: Labels) -> Array:
     """(G,) the median of each group, 0 where it has no value."""
     groups = int(group_B.max(initial=-1)) + 1
     rows = np.flatnonzero(~np.isnan(values_B))
-    rows = rows[np.lexsort((values_B[rows], group_B[rows]))]
+    rows = rows[sorted_within_groups(values_B[rows], group_B[rows])]
     sorted_values = values_B[rows]
     count_G = np.bincount(group_B[rows], minlength=groups)
     first_G = np.cumsum(count_G) - count_G

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from rlaif_sdk.composer.arrays import Array, Labels
-from rlaif_sdk.composer.grouping import group_labels, group_means
+from rlaif_sdk.composer.grouping import group_labels, group_means, sorted_within_groups
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.rewards import Params
 
@@ -187,9 +187,7 @@ class Rank(Normalizer):
         labels_B = group_labels(values_B, group_B)
         out_B = np.full(len(values_B), np.nan)
         rows = np.flatnonzero(~np.isnan(values_B))
-        place = np.empty(len(rows), dtype=np.intp)
-        place[np.argsort(values_B[rows])] = np.arange(len(rows))
-        rows = rows[np.argsort(labels_B[rows] * len(rows) + place)]
+        rows = rows[sorted_within_groups(values_B[rows], labels_B[rows])]
         labels, values = labels_B[rows], values_B[rows]
         first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]][: len(rows)])
         size = np.diff(np.r_[first, len(rows)])

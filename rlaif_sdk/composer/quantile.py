@@ -102,9 +102,13 @@ class Quantile(Normalizer):
         known = self._sample.sorted
         if not known.size:
             return values_B - values_B
-        below_B = np.searchsorted(known, values_B, side="left")
-        upto_B = np.searchsorted(known, values_B, side="right")
-        return np.where(np.isnan(values_B), np.nan, (below_B + upto_B) / known.size - 1.0)
+        order = np.argsort(values_B)  # values in order are found several times as fast
+        ascending = values_B[order]
+        below = np.searchsorted(known, ascending, side="left")
+        upto = np.searchsorted(known, ascending, side="right")
+        places_B = np.empty_like(values_B)
+        places_B[order] = np.where(np.isnan(ascending), np.nan, (below + upto) / known.size - 1.0)
+        return places_B
 
     def state_dict(self) -> dict[str, Any]:
         return self._sample.state_dict()
