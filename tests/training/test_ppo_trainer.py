@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback  # noqa: E402
 from rlaif_sdk import Composer, RewardBatch  # noqa: E402
 from rlaif_sdk.exceptions import RewardError, TrainingError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer, SamplingMismatchWarning  # noqa: E402
+from rlaif_sdk.training.ppo.gae import generalized_advantages, token_rewards  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
 
@@ -234,6 +235,57 @@ def test_the_missing_eos_penalty_reaches_truncated_completions_alone(make_traine
     assert ended.any()
     assert not ended.all()
     assert trainer._rollout.returns_BT[:, 0].tolist() == torch.where(ended, 1.0, -2.0).tolist()
+
+
+def test_the_settings_reach_the_rollout(make_trainer: Make, llama: Any) -> None:
+    """Discount, lambda, whitening, clip of the reward and masking of truncated rows are those of the config."""
+    recorder = Recorder(by_length)
+    trainer = make_trainer(
+        llama,
+        recorder,
+        gamma=0.9,
+        gae_lambda=0.8,
+        normalize_advantages=False,
+        reward_clip_range=(0.0, 0.5),
+        mask_truncated_completions=True,
+        kl_coef=0.0,
+        temperature=3.0,
+    )
+    with torch.no_grad():
+        trainer.value_head.linear.weight.normal_()
+    trainer.train()
+    rollout, batch = trainer._rollout, recorder.batches[-1]
+    ended = torch.tensor([ids[-1] == 1 for ids in batch.completion_ids])
+    assert ended.any()
+    scores_B = torch.tensor(by_length(batch)).clamp(0.0, 0.5)
+    mask_BT = rollout.tokens.completion_mask_BT * ended[:, None]
+    rewards_BT = token_rewards(scores_B, torch.zeros(mask_BT.shape), mask_BT, 0.0)
+    expected = generalized_advantages(rewards_BT, rollout.old_values_BT, mask_BT, gamma=0.9, lam=0.8)
+    torch.testing.assert_close((rollout.advantages_BT, rollout.returns_BT), expected)
+    assert torch.equal(rollout.mask_BT, mask_BT)
+
+
+def test_the_settings_reach_the_loss(make_trainer: Make, llama: Any) -> None:
+    """The coefficients weigh the parts of the logged loss, and narrow clips act after the first step."""
+    trainer = make_trainer(
+        llama,
+        Recorder(by_length),
+        steps_per_generation=1,
+        num_iterations=2,
+        max_steps=2,
+        value_loss_coef=2.0,
+        entropy_coef=0.3,
+        epsilon=1e-7,
+        value_clip=1e-7,
+    )
+    trainer.train()
+    first, second = trainer.state.log_history[:2]
+    assert first["loss"] == pytest.approx(
+        first["policy_loss"] + 2 * first["value_loss"] - 0.3 * first["entropy"], abs=1e-5
+    )
+    assert first["clip_ratio/value"] == 0.0
+    assert second["clip_ratio/policy"] > 0.2
+    assert second["clip_ratio/value"] > 0.2
 
 
 def test_gradient_accumulation_does_not_change_the_step(make_trainer: Make, make_llama: Any) -> None:
