@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -136,7 +137,7 @@ class _PointsConfig(ScheduleConfig):
     @field_validator("points")
     @classmethod
     def _in_order(cls, points: Points) -> Points:
-        for index, ((left, _), (right, _)) in enumerate(zip(points, points[1:], strict=False), start=1):
+        for index, ((left, _), (right, _)) in enumerate(itertools.pairwise(points), start=1):
             if right <= left:
                 raise _refused(f"the points must be in order; {right:g} comes after {left:g}", index)
         return points
@@ -377,9 +378,11 @@ class GroupConfig(ConfigModel):
 
     @field_validator("gates")
     @classmethod
-    def _no_gates(cls, gates: Any) -> Any:
-        raise ValueError("a gate in a group would not gate the whole: the other rewards could make up for it; "
-                         "write it under 'gates' of the composition")  # fmt: skip
+    def _no_gates(cls, _: Any) -> Any:
+        raise ValueError(
+            "a gate in a group would not gate the whole, since the other rewards could make up for it: write it under "
+            "'gates' of the composition"
+        )
 
 
 class CompositionConfig(ConfigModel):

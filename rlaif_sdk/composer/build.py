@@ -87,9 +87,7 @@ def _document(source: str | Path | Mapping[str, Any] | CompositionConfig | Docum
     return Document(source.model_dump())
 
 
-def _component(
-    name: str, config: RewardConfig, *, registry: Registry, document: Document, folder: Path
-) -> Component:
+def _component(name: str, config: RewardConfig, *, registry: Registry, document: Document, folder: Path) -> Component:
     location: Location = ("rewards", name)
     return Component(
         reward=_reward(config.use or name, config, registry=registry, document=document, folder=folder, at=location),
@@ -106,9 +104,7 @@ def _component(
     )
 
 
-def _fallback(
-    name: str, config: FallbackConfig, *, registry: Registry, document: Document, folder: Path
-) -> Component:
+def _fallback(name: str, config: FallbackConfig, *, registry: Registry, document: Document, folder: Path) -> Component:
     use = config.use or name
     return Component(
         reward=_reward(use, config, registry=registry, document=document, folder=folder, at=("fallbacks", name)),

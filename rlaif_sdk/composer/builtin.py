@@ -14,6 +14,7 @@ rlaif_api_version = 1
 
 @hookimpl
 def rlaif_normalizers() -> list[NormalizerSpec]:
+    """The normalizers that come with the SDK."""
     return [
         NormalizerSpec(name="none", factory=lambda _: Identity(), description="the score as it is"),
         NormalizerSpec(name="minmax", factory=lambda _: MinMax(), description="declared range to [0, 1]"),
@@ -35,6 +36,7 @@ def rlaif_normalizers() -> list[NormalizerSpec]:
 
 @hookimpl
 def rlaif_aggregators() -> list[AggregatorSpec]:
+    """The aggregators that come with the SDK."""
     return [
         AggregatorSpec(name="weighted_sum", factory=lambda _: WeightedSum(), description="sum of weight times value"),
         AggregatorSpec(name="minimum", factory=lambda _: Minimum(), description="least of weight times value"),

@@ -70,9 +70,7 @@ class Combiner:
         for index, multiplier in enumerate(self.multipliers):
             constraint, key = multiplier.constraint, f"constraints.{index}"
             if constraint.reward not in self.components:
-                raise ConfigError(
-                    f"a constraint names {constraint.reward!r}; there are {known}", key=f"{key}.reward"
-                )
+                raise ConfigError(f"a constraint names {constraint.reward!r}; there are {known}", key=f"{key}.reward")
             if constraint.key in seen:
                 raise ConfigError(f"{constraint.reward!r} is constrained twice in the same direction", key=key)
             seen.add(constraint.key)
@@ -168,8 +166,7 @@ class Combiner:
                 for name, component in self.components.items()
             },
             "weight": {
-                name: state.Part(state.of_weight(weight), schedules.get(name))
-                for name, weight in self._weights.items()
+                name: state.Part(state.of_weight(weight), schedules.get(name)) for name, weight in self._weights.items()
             },
             "constraint": {
                 multiplier.constraint.key: state.Part(state.of_constraint(multiplier.constraint), multiplier)

@@ -123,7 +123,7 @@ class Composer:
             ConfigError: Something in it is refused; the message has the file, line and key.
             PluginError: A reward's plugin is unknown, broken, or in conflict with another.
         """
-        from rlaif_sdk.composer.build import build_composer  # noqa: PLC0415 - build needs Composer
+        from rlaif_sdk.composer.build import build_composer
 
         return build_composer(source, registry=registry)
 

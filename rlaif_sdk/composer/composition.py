@@ -114,7 +114,7 @@ class Composition:
         Raises:
             IndexError: There is no such row.
         """
-        from rlaif_sdk.composer.explain import explain  # noqa: PLC0415 - explain needs Composition
+        from rlaif_sdk.composer.explain import explain
 
         return explain(self, row)
 

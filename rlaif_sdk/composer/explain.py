@@ -81,9 +81,11 @@ class Explanation:
         return "\n".join(lines)
 
     def __rich__(self) -> Table:
-        from rich.table import Table  # noqa: PLC0415 - only where something is shown
+        from rich.table import Table
 
-        table = Table(title=f"row {self.row}", caption="; ".join((*self.constraints, *self.gates, self.note)).strip("; ") or None)
+        table = Table(
+            title=f"row {self.row}", caption="; ".join((*self.constraints, *self.gates, self.note)).strip("; ") or None
+        )
         for heading in ("reward", "raw", "normalised", "weight", "adds", "running", "why"):
             table.add_column(heading, justify="left" if heading in {"reward", "why"} else "right")
         for step in self.steps:

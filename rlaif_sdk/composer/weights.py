@@ -7,6 +7,7 @@ taken for learning.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -162,9 +163,7 @@ class Schedule:
             the beginning of training.
     """
 
-    def __init__(
-        self, curve: Curve, *, by: Literal["step", "episode"] = "step", after: Crossing | None = None
-    ) -> None:
+    def __init__(self, curve: Curve, *, by: Literal["step", "episode"] = "step", after: Crossing | None = None) -> None:
         self.curve = curve
         self.by = by
         self.after = after
@@ -243,6 +242,6 @@ def _require_ordered(points: Sequence[tuple[float, float]]) -> None:
     if not points:
         raise ConfigError("a schedule needs at least one point")
     _require_finite(*(value for point in points for value in point))
-    for (left, _), (right, _) in zip(points, points[1:], strict=False):
+    for (left, _), (right, _) in itertools.pairwise(points):
         if right <= left:
             raise ConfigError(f"the points of a schedule must be in order; {right:g} comes after {left:g}")

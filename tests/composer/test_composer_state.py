@@ -56,9 +56,9 @@ def test_state_says_nothing_of_the_values_of_parameters() -> None:
 
 def test_every_difference_is_in_one_message() -> None:
     """So that they are mended at once."""
-    with composer() as saved, composer(version="2", weight=2.0) as other:
-        with pytest.raises(StateError, match=r"version '1', now '2'; weight 'a': saved with weight 1\.0, now 2\.0"):
-            other.load_state_dict(saved.state_dict())
+    both = r"version '1', now '2'; weight 'a': saved with weight 1\.0, now 2\.0"
+    with composer() as saved, composer(version="2", weight=2.0) as other, pytest.raises(StateError, match=both):
+        other.load_state_dict(saved.state_dict())
 
 
 @pytest.mark.parametrize(

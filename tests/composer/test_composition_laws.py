@@ -67,9 +67,7 @@ def test_the_logged_weights_are_those_that_made_the_totals(setup: Setup, run: li
             for part in composition.constraints:
                 shares_B = shares_B - part.penalty
             scored_B = ~np.isnan(composition.before_gates)
-            np.testing.assert_allclose(
-                shares_B[scored_B], composition.before_gates[scored_B], rtol=1e-6, atol=1e-6
-            )
+            np.testing.assert_allclose(shares_B[scored_B], composition.before_gates[scored_B], rtol=1e-6, atol=1e-6)
 
 
 @given(runs(), st.integers(0, 3))
@@ -84,8 +82,8 @@ def test_masking_a_group_never_moves_a_mean(run: list[RewardBatch], failing: int
                 values = list(batch.column("a"))
                 if failing < len(values):
                     values[failing] = Score.failed("outage")
-                batch = replace(batch, columns={**batch.columns, "a": values})
-                one, other = masked.compose(batch), plain.compose(batch)
+                failed = replace(batch, columns={**batch.columns, "a": values})
+                one, other = masked.compose(failed), plain.compose(failed)
                 kept_B = ~one.rewards["a"].masked
                 np.testing.assert_array_equal(one.totals[kept_B], other.totals[kept_B])
                 if make is not ZScore:

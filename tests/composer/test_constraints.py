@@ -15,6 +15,7 @@ from rlaif_sdk.composer import Component, FailurePolicy
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.exceptions import StateError
 
+ABSTAIN = FailurePolicy()
 AT_MOST = Constraint("toxicity", max=0.1, step_size=0.5)
 
 
@@ -29,7 +30,7 @@ class Column(Reward):
         return list(batch.column(self.columns[0]))
 
 
-def composer(*constraints: Constraint, policy: FailurePolicy = FailurePolicy()) -> Composer:
+def composer(*constraints: Constraint, policy: FailurePolicy = ABSTAIN) -> Composer:
     rewards = {
         "helpfulness": Column("helpfulness"),
         "toxicity": Component(Column("toxicity", higher_is_better=False), weight=0.0, failure=policy),
@@ -187,12 +188,18 @@ def test_an_ill_formed_constraint_is_refused_in_python(options: dict[str, float]
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{reward: nobody, max: 0.1}", r"constraints\.0\.reward: a constraint names 'nobody'; there are help, toxicity"),
+        (
+            "{reward: nobody, max: 0.1}",
+            r"constraints\.0\.reward: a constraint names 'nobody'; there are help, toxicity",
+        ),
         ("{reward: toxicity}", r"constraints\.0: a constraint needs 'max' or 'min'"),
         ("{reward: toxicity, max: .nan}", r"constraints\.0\.max: input should be a finite number"),
         ("{reward: toxicity, max: 0.1, step_size: -1}", r"constraints\.0\.step_size: input should be greater than 0"),
         ("{reward: toxicity, max: 0.1, initial: -1}", r"constraints\.0\.initial: input should be greater"),
-        ("{reward: toxicity, max: 0.1, initial: 2, ceiling: 1}", r"constraints\.0\.ceiling: must be at least 'initial'"),
+        (
+            "{reward: toxicity, max: 0.1, initial: 2, ceiling: 1}",
+            r"constraints\.0\.ceiling: must be at least 'initial'",
+        ),
         ("{reward: toxicity, max: 0.1, steps: 1}", r"constraints\.0\.steps: unknown key"),
         ("{reward: toxicity, max: 1}, {reward: toxicity, max: 2}", r"constraints\.1: 'toxicity' is constrained twice"),
     ],

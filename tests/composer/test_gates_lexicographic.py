@@ -89,7 +89,9 @@ def test_floors_out_of_order_are_refused_at_load(
           - {{reward: a, min: 1, floor: {floors[1]}}}
         """,
     )
-    with pytest.raises(ConfigError, match=r"c\.yaml:7: gates\.1\.floor: the floor .* is not above -1, that of the gate"):
+    with pytest.raises(
+        ConfigError, match=r"c\.yaml:7: gates\.1\.floor: the floor .* is not above -1, that of the gate"
+    ):
         Composer.from_config(path, registry=registry)
 
 

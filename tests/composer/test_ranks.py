@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -50,7 +51,7 @@ def shards(batch: RewardBatch, ranks: int) -> list[RewardBatch]:
     """Whole groups a rank, in order; the last ranks may have none."""
     groups = len(set(batch.group))
     cuts = [2 * round(groups * rank / ranks) for rank in range(ranks + 1)]
-    return [batch.select(range(start, end)) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [batch.select(range(start, end)) for start, end in itertools.pairwise(cuts)]
 
 
 def run_ranks(setup: Setup, run: list[RewardBatch], ranks: int) -> tuple[list[np.ndarray], list[dict], int]:

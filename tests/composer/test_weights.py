@@ -155,9 +155,10 @@ def test_a_schedule_goes_on_from_a_checkpoint() -> None:
 
 def test_the_state_of_another_schedule_is_refused() -> None:
     """The message has both."""
-    with scheduled(Schedule(Linear(0.0, 1.0, end=10))) as a, scheduled(Schedule(Linear(0.0, 1.0, end=20))) as b:
-        with pytest.raises(StateError, match=r"weight 'one': saved with weight .*end=10.*now .*end=20"):
-            b.load_state_dict(a.state_dict())
+    short, long = (scheduled(Schedule(Linear(0.0, 1.0, end=end))) for end in (10, 20))
+    both = r"weight 'one': saved with weight .*end=10.*now .*end=20"
+    with short, long, pytest.raises(StateError, match=both):
+        long.load_state_dict(short.state_dict())
 
 
 @pytest.mark.parametrize(
