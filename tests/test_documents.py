@@ -47,7 +47,9 @@ def test_json_knows_its_lines_too_and_may_be_indented_with_tabs() -> None:
     assert document.line(("a", "b", 1)) == 4
 
 
-@pytest.mark.parametrize(("is_json", "text"), [(False, "a: 1\nb:\n  x: 1\n  x: 2\n"), (True, '{"b":\n{"x": 1,\n "y": 1,\n "x": 2}}')])
+@pytest.mark.parametrize(
+    ("is_json", "text"), [(False, "a: 1\nb:\n  x: 1\n  x: 2\n"), (True, '{"b":\n{"x": 1,\n "y": 1,\n "x": 2}}')]
+)
 def test_a_key_that_stands_twice_is_refused_with_both_lines(is_json: bool, text: str) -> None:
     """Parsers keep the last one without a word; half of a config would be lost."""
     error = refusal(text, is_json=is_json)
@@ -69,7 +71,9 @@ def test_a_value_that_yaml_reads_as_a_truth_value_is_explained() -> None:
     assert "YAML reads yes, no, on and off as truth values: quote it" in str(error)
 
 
-@pytest.mark.parametrize(("text", "number"), [("1e-5", 1e-5), ("1E5", 1e5), ("-2e+3", -2e3), (".5e1", 5.0), ("3.", 3.0), ("12", 12)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e-5", 1e-5), ("1E5", 1e5), ("-2e+3", -2e3), (".5e1", 5.0), ("3.", 3.0), ("12", 12)]
+)
 def test_numbers_with_an_exponent_are_numbers(text: str, number: float) -> None:
     """YAML 1.1 reads 1e-5 as text, so that learning rates fail or, worse, are compared as strings."""
     assert parse_document(f"x: {text}").data["x"] == number

@@ -36,7 +36,10 @@ BROKEN = {
         f"    {HEADER}@hookimpl\n    def rlaif_rewards(config):\n        return []",
         "does not fit the hooks.*config",
     ),
-    "forgets the decorator": ("    def rlaif_rewards():\n        return []", "rlaif_rewards lacks the decorator @hookimpl"),
+    "forgets the decorator": (
+        "    def rlaif_rewards():\n        return []",
+        "rlaif_rewards lacks the decorator @hookimpl",
+    ),
     "gives no spec": (
         f"    {HEADER}@hookimpl\n    def rlaif_rewards():\n        return ['brevity']",
         "must give RewardSpec objects, not 'brevity'",
@@ -120,7 +123,9 @@ def test_an_unknown_name_suggests_the_nearest_and_mentions_broken_plugins(instal
     """The reward may be missing because its plugin is broken."""
     install("good-reward", GOOD.replace("NAME", "toxicness"))
     install("bad-reward", "    raise RuntimeError('no GPU')")
-    with pytest.raises(UnknownPluginError, match=r"'toxicnes'; plugin 'bad-reward'.*no GPU.*did you mean 'toxicness'\?"):
+    with pytest.raises(
+        UnknownPluginError, match=r"'toxicnes'; plugin 'bad-reward'.*no GPU.*did you mean 'toxicness'\?"
+    ):
         discover().reward("toxicnes")
 
 

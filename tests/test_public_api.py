@@ -40,7 +40,9 @@ def test_the_public_names_are_sorted_and_those_that_type_checkers_see() -> None:
     """The lazy table, the imports for type checkers and `__all__` cannot drift apart."""
     tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    typed = {(node.module, alias.name) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    typed = {
+        (node.module, alias.name) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
     assert typed == {(home, name) for home, names in rlaif_sdk._HOMES.items() for name in names}
     assert rlaif_sdk.__all__ == sorted(rlaif_sdk.__all__)
     assert set(rlaif_sdk.__all__) == {name for _, name in typed}
@@ -110,7 +112,18 @@ def test_the_registry_knows_every_hook() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["types", "exceptions", "rewards", "hookspecs", "plugins", "documents", "config", "references", "testing", "composer"],
+    [
+        "types",
+        "exceptions",
+        "rewards",
+        "hookspecs",
+        "plugins",
+        "documents",
+        "config",
+        "references",
+        "testing",
+        "composer",
+    ],
 )
 def test_every_public_function_and_class_has_a_docstring(name: str) -> None:
     """The reference pages have no gaps."""

@@ -31,7 +31,13 @@ BATCH = RewardBatch(prompts=["a"], completions=["four"])
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("toxicity", False), ("./r.py:brevity", True), ("package.module:brevity", True), ("r.py", True), ("my.reward", False)],
+    [
+        ("toxicity", False),
+        ("./r.py:brevity", True),
+        ("package.module:brevity", True),
+        ("r.py", True),
+        ("my.reward", False),
+    ],
 )
 def test_a_reference_is_told_from_a_plugin_s_name(name: str, expected: bool) -> None:
     """Plugin names have neither colon nor suffix."""
@@ -81,7 +87,9 @@ def test_a_config_names_a_reward_in_an_installed_module(write, registry, tmp_pat
         ("./syntax.py:x", "'./syntax.py' cannot be imported: SyntaxError"),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_refused_with_the_config_s_line(write, registry, use: str, problem: str) -> None:
+def test_a_reference_that_leads_nowhere_is_refused_with_the_config_s_line(
+    write, registry, use: str, problem: str
+) -> None:
     """The message says what is missing, and where it was asked for."""
     write("r.py", REWARDS)
     write("bad.py", "x = 1 / 0")
@@ -97,7 +105,10 @@ def test_a_reference_that_leads_nowhere_is_refused_with_the_config_s_line(write,
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ("{use: './r.py:brevity', params: {per_leter: 2}}", r"params.per_leter: unknown key \(did you mean 'per_letter'"),
+        (
+            "{use: './r.py:brevity', params: {per_leter: 2}}",
+            r"params.per_leter: unknown key \(did you mean 'per_letter'",
+        ),
         ("{use: './r.py:brevity', params: {per_letter: x}}", "params.per_letter: input should be a valid number"),
         ("{use: './r.py:fixed', params: {value: 1}}", "takes no params .*name its class instead"),
         ("{use: './r.py:Fixed', params: {vlue: 1}}", "cannot be made: .*vlue"),

@@ -113,7 +113,7 @@ def test_a_reward_that_breaks_the_contract_is_caught_and_told_how(behaviour, dec
 def test_a_reward_that_hangs_is_caught() -> None:
     """The check ends, whatever the reward does."""
     since = time.monotonic()
-    with pytest.raises(AssertionError, match="scoring took longer than its limit of 0.1 s"):
+    with pytest.raises(AssertionError, match=r"scoring took longer than its limit of 0\.1 s"):
         check_reward_contract(FailingReward(lambda batch: time.sleep(3)), timeout=0.1)
     assert time.monotonic() - since < 1
 
@@ -171,6 +171,8 @@ def test_a_batch_of_the_author_s_own_is_used() -> None:
 
 def test_the_doubles_work_in_a_composer() -> None:
     """They are ordinary rewards."""
-    with Composer({"fixed": FixedReward([1.0, None, Score(3.0)]), "failing": FailingReward(ValueError("x"))}) as composer:
+    with Composer(
+        {"fixed": FixedReward([1.0, None, Score(3.0)]), "failing": FailingReward(ValueError("x"))}
+    ) as composer:
         composition = composer.compose(RewardBatch(prompts=["a"] * 3, completions=["b"] * 3))
     assert composition.to_list() == [2.0, None, 6.0]

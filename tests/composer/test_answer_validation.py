@@ -140,7 +140,10 @@ def test_whatever_a_reward_answers_no_infinity_or_unnamed_gap_reaches_a_total(an
 
 def test_a_sum_that_overflows_leaves_the_row_unscored() -> None:
     """An infinite total would silently give every advantage of its group 0."""
-    rewards = {"a": Component(FixedReward([1e308, 1.0]), weight=1e10), "b": Component(FixedReward([-1e308, 1.0]), weight=1e10)}
+    rewards = {
+        "a": Component(FixedReward([1e308, 1.0]), weight=1e10),
+        "b": Component(FixedReward([-1e308, 1.0]), weight=1e10),
+    }
     with Composer(rewards) as composer, np.errstate(over="ignore", invalid="ignore"):
         composition = composer.compose(BATCH.select([0, 1]))
     assert composition.to_list() == [None, 2e10]
@@ -149,7 +152,10 @@ def test_a_sum_that_overflows_leaves_the_row_unscored() -> None:
 def test_a_run_that_stops_shows_the_plugin_s_own_traceback() -> None:
     """With policy `raise` the cause is chained, not only described."""
     component = Component(FailingReward(ZeroDivisionError("in my code")), failure=FailurePolicy("raise"))
-    with Composer({"mine": component}) as composer, pytest.raises(RewardError, match="reward 'mine': failed on 3 of 3") as caught:
+    with (
+        Composer({"mine": component}) as composer,
+        pytest.raises(RewardError, match="reward 'mine': failed on 3 of 3") as caught,
+    ):
         composer.compose(BATCH)
     causes = []
     error: BaseException | None = caught.value

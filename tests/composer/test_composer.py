@@ -37,7 +37,7 @@ def test_rewards_of_every_form_are_weighed_by_name() -> None:
 @pytest.mark.parametrize("weight", [math.nan, math.inf, True, "1", None, 10**400])
 def test_a_weight_that_is_no_finite_number_is_refused(weight: object) -> None:
     """In Python as in a file, and by name."""
-    with pytest.raises(ConfigError, match="rewards.a.weight: a weight must be a finite number"):
+    with pytest.raises(ConfigError, match=r"rewards\.a\.weight: a weight must be a finite number"):
         Composer({"a": length, "b": length}, weights={"a": weight})  # type: ignore[dict-item]
 
 
@@ -64,9 +64,9 @@ def test_what_is_no_reward_is_refused() -> None:
 
 def test_a_missing_column_ends_the_run_whatever_the_policy() -> None:
     """Every later batch would lack it too."""
-    with Composer({"match": lambda completions, reference: [0.0] * len(completions)}) as composer:
-        with pytest.raises(BatchError, match="reward 'match' needs the column 'reference'"):
-            composer.compose(BATCH)
+    composer = Composer({"match": lambda completions, reference: [0.0] * len(completions)})
+    with composer, pytest.raises(BatchError, match="reward 'match' needs the column 'reference'"):
+        composer.compose(BATCH)
 
 
 def test_columns_are_mapped_for_one_reward_alone() -> None:
@@ -153,7 +153,11 @@ def test_a_mapping_is_a_config(registry) -> None:
     [
         ("rewards:\n  a:\n    use: './r.py:f'\n    normalize: zscor", 4, "did you mean 'zscore'"),
         ("rewards:\n  a:\n    use: './r.py:f'\n    normalize: {kind: zscore, clp: 1}", 4, "did you mean 'clip'"),
-        ("rewards:\n  a:\n    use: './r.py:f'\n    normalize:\n      kind: zscore\n      clip: -1", 6, "greater than 0"),
+        (
+            "rewards:\n  a:\n    use: './r.py:f'\n    normalize:\n      kind: zscore\n      clip: -1",
+            6,
+            "greater than 0",
+        ),
         ("rewards:\n  a:\n    use: './r.py:f'\n    normalize: minmax", 4, "needs a finite declared range"),
         ("rewards:\n  a:\n    use: './r.py:f'\naggregate: weihted_sum", 4, "did you mean 'weighted_sum'"),
         ("rewards:\n  a:\n    use: nobody\n    weight: 2", 3, "no installed plugin offers the reward 'nobody'"),

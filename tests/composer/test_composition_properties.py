@@ -146,7 +146,10 @@ def test_ranks_and_group_scores_do_not_feel_a_change_of_units(case: Case, factor
     assume(case.rows)
     for kind in (Rank, GroupZScore):
         columns = []
-        for scores in ([*case.scores.values()][0], [_affine(entry, factor, shift) for entry in [*case.scores.values()][0]]):
+        for scores in (
+            next(iter(case.scores.values())),
+            [_affine(entry, factor, shift) for entry in next(iter(case.scores.values()))],
+        ):
             spread = [entry for entry in scores if isinstance(entry, float)]
             assume(len({round(entry, 2) for entry in spread}) == len(spread))
             with Composer({"a": Component(FixedReward(scores), normalizer=kind())}) as composer:

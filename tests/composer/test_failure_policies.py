@@ -53,7 +53,10 @@ def test_policy_raise_ends_the_run_and_names_reward_and_row() -> None:
 
 def test_policy_raise_lets_a_reward_abstain() -> None:
     """Abstaining is no failure."""
-    assert compose({"a": Component(FixedReward([1.0, None]), failure=FailurePolicy("raise"))}, 2).to_list() == [1.0, None]
+    assert compose({"a": Component(FixedReward([1.0, None]), failure=FailurePolicy("raise"))}, 2).to_list() == [
+        1.0,
+        None,
+    ]
 
 
 def test_policy_default_uses_the_stated_value_and_says_so() -> None:

@@ -23,7 +23,10 @@ def compose(rewards: dict, gates: list[Gate], rows: int):
 
 def test_a_gate_bounds_the_whole_sum_and_not_its_own_reward_alone() -> None:
     """However good the rest is, a toxic answer gets no more than the floor."""
-    rewards = {"quality": FixedReward([10.0, 10.0, -5.0]), "toxicity": Component(FixedReward([0.1, 0.9, 0.9]), weight=0.0)}
+    rewards = {
+        "quality": FixedReward([10.0, 10.0, -5.0]),
+        "toxicity": Component(FixedReward([0.1, 0.9, 0.9]), weight=0.0),
+    }
     composition = compose(rewards, [Gate("toxicity", floor=-1.0, max=0.5)], 3)
     assert composition.to_list() == [10.0, -1.0, -5.0]
     assert composition.before_gates.tolist() == [10.0, 10.0, -5.0]

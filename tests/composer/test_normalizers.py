@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from itertools import groupby
+from itertools import groupby, pairwise
 from statistics import fmean, pstdev
 
 import numpy as np
@@ -97,7 +97,7 @@ def test_running_statistics_do_not_depend_on_how_rows_are_cut_into_batches(value
     whole, parts = ZScore(), ZScore()
     whole.update(array(values), None)
     edges = [0, *sorted(min(cut, len(values)) for cut in cuts), len(values)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         parts.update(array(values[start:end]), None)
     present = [value for value in values if value is not None]
     assert whole.count == parts.count == len(present)
@@ -145,7 +145,7 @@ def test_minmax_maps_the_declared_range_to_0_and_1(values) -> None:
 def test_minmax_without_a_finite_range_is_refused(value_range) -> None:
     """The hint names those that do not need one."""
     component = Component(FixedReward(0.5, range=value_range), normalizer=MinMax())
-    with pytest.raises(ConfigError, match="minmax needs a finite declared range.*use zscore, group_zscore or rank"):
+    with pytest.raises(ConfigError, match=r"minmax needs a finite declared range.*use zscore, group_zscore or rank"):
         Composer({"a": component})
 
 

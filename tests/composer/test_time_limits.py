@@ -231,9 +231,9 @@ def test_a_setup_that_failed_is_tried_again() -> None:
 )
 def test_an_error_that_every_later_call_would_repeat_ends_the_run(fatal: BaseException) -> None:
     """No policy covers a refused key: days of unscored rows would follow."""
-    with Composer({"judge": FailingReward(fatal), "b": FixedReward(1.0)}) as composer:
-        with pytest.raises(type(fatal)) as caught:
-            composer.compose(BATCH)
+    composer = Composer({"judge": FailingReward(fatal), "b": FixedReward(1.0)})
+    with composer, pytest.raises(type(fatal)) as caught:
+        composer.compose(BATCH)
     assert "in reward 'judge'" in caught.value.__notes__
 
 
