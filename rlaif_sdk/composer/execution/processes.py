@@ -54,13 +54,14 @@ class Recipe:
 class Worker:
     """One worker process. `ask` blocks; `kill` may be called meanwhile from another thread.
 
-    The process leads a session of its own. It must be started in a thread that outlives it: the kernel ends it when
-    that thread is gone.
+    The process leads a session of its own, and is ended by the kernel when this process, which holds its lifeline, is
+    gone.
     """
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         lifeline_read, lifeline_write = os.pipe()
+        _lifelines.add(lifeline_write)
         try:
             paths = json.dumps([path or os.getcwd() for path in sys.path])
             self._process = subprocess.Popen(
@@ -72,7 +73,7 @@ class Worker:
             )
         except BaseException:
             ours.close()
-            os.close(lifeline_write)
+            _cut(lifeline_write)
             raise
         finally:
             theirs.close()
@@ -146,7 +147,24 @@ def _end(
     with lock, contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=1.0)
     connection.close()
+    _cut(lifeline)
+
+
+_lifelines: set[int] = set()
+
+
+def _cut(lifeline: int) -> None:
+    _lifelines.discard(lifeline)
     os.close(lifeline)
+
+
+def _cut_all() -> None:
+    """In a forked child, which must not keep the workers of its parent alive."""
+    while _lifelines:
+        os.close(_lifelines.pop())
+
+
+os.register_at_fork(after_in_child=_cut_all)
 
 
 def _kill(process: subprocess.Popen[bytes], lock: threading.Lock) -> None:

@@ -223,9 +223,8 @@ def _error(kinds: Sequence[str], message: str, state: Mapping[str, Any], traceba
     known = getattr(exceptions, kinds[0], None)
     error: Exception
     if isinstance(known, type) and issubclass(known, RlaifError):
-        error = known.__new__(known, message)
-        error.args = (message,)
-        error.__dict__.update({"message": message, "hint": None, "reward": None, **state})
+        fields = {"message": message, "hint": None, "reward": None, **state}
+        error = exceptions._rebuild(known, (message,), fields)  # noqa: SLF001 - as after pickling
     else:
         error = RemoteError(f"raised {kinds[0]}: {message}", kinds=kinds)
     error.add_note(f"in the worker process:\n{traceback}")

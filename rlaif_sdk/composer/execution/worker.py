@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rlaif_sdk.rewards import Reward, Scores
     from rlaif_sdk.types import RewardBatch
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -87,14 +86,12 @@ async def _awaited(answer: Any) -> Scores:
 def _die_with_parent(lifeline_fd: int) -> None:
     """Have the kernel end this process group when the parent is gone, however it went and whatever runs here.
 
-    The parent holds the other end of the lifeline, a pipe: when it closes, the kernel sends SIGKILL to the group. The
-    parent-death signal covers a parent whose end another process has inherited by a fork. As subreaper, this process
-    stays the ancestor of what its children leave behind, so that all of it can be found and ended.
+    The parent holds the other end of the lifeline, a pipe: when it closes, the kernel sends SIGKILL to the group. (A
+    parent-death signal would end this process alone, and before that.) As subreaper, this process stays the ancestor of
+    what its children leave behind, so that all of it can be found and ended.
     """
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
