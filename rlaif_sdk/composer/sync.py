@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -9,7 +10,6 @@ from typing import TypeAlias
 import numpy as np
 
 from rlaif_sdk.composer.arrays import Array, Labels
-from rlaif_sdk.exceptions import MissingExtraError
 
 Sync: TypeAlias = Callable[[Array], Sequence[Array]]
 """Brings arrays together: called with this rank's (B, K) array, it returns those of all ranks, in the order of the
@@ -65,16 +65,13 @@ def bring_together(raw_RB: Array, group_B: Labels | None, sync: Sync | None) -> 
 def torch_sync() -> Sync | None:
     """A `Sync` over the ranks of ``torch.distributed``; None when it is not initialised or there is one rank.
 
-    Rewards are gathered in 64 bits, on the GPU where the backend is NCCL.
-
-    Raises:
-        MissingExtraError: torch is not installed.
+    Scores are gathered in 64 bits, on the GPU where the backend is NCCL.
     """
-    try:
-        import torch
-        import torch.distributed as dist
-    except ImportError as error:
-        raise MissingExtraError("torch", extra="models") from error
+    if "torch.distributed" not in sys.modules:
+        return None
+    import torch
+    import torch.distributed as dist
+
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return None
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
