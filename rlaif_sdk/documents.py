@@ -73,6 +73,10 @@ _Loader.add_implicit_resolver(
 )
 
 
+_JSON_ONLY = re.compile("[\x85\u2028\u2029]")
+"""Line breaks to YAML, and ordinary characters of a string to JSON."""
+
+
 def load_document(path: str | Path) -> Document:
     """Read a YAML or JSON file (by its suffix: ``.json`` is JSON, anything else YAML).
 
@@ -96,7 +100,7 @@ def parse_document(text: str, *, file: str | None = None, is_json: bool = False)
             raise ConfigError(f"no valid JSON: {error.msg}", file=file, line=error.lineno) from error
         except RecursionError as error:
             raise ConfigError("is nested too deeply", file=file) from error
-        text = _Loader.NON_PRINTABLE.sub("?", text.replace("\t", " "))
+        text = _JSON_ONLY.sub("?", _Loader.NON_PRINTABLE.sub("?", text.replace("\t", " ")))
     lines: dict[Location, int] = {}
     try:
         loader = _Loader(text)

@@ -152,7 +152,7 @@ class _ParquetWriter:
         self._tables: list[Any] = []
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._rows.append(record)
+        self._rows.append(_without_empty(record))
         if len(self._rows) >= self._CHUNK:
             self._pack()
 
@@ -167,3 +167,12 @@ class _ParquetWriter:
 
         self._pack()
         self._parquet.write_table(pa.concat_tables(self._tables, promote_options="permissive"), self._path)
+
+
+def _without_empty(value: Any) -> Any:
+    """The same value with null for every empty mapping, which Parquet cannot hold."""
+    if isinstance(value, Mapping):
+        return {key: _without_empty(item) for key, item in value.items()} or None
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    return value
