@@ -151,7 +151,8 @@ def _note(composition: Composition, row: int) -> str:
     if any(math.isnan(part.penalty[row]) for part in composition.constraints):
         return "a constraint's reward has no score"
     if math.isnan(composition.before_gates[row]):
-        return "no reward with a weight has a score"
+        shares = [column.weighted[row] for column in composition.rewards.values()]
+        return "the sum overflows" if any(map(math.isinf, shares)) else "no reward with a weight has a score"
     return "a gate's reward has no score"
 
 

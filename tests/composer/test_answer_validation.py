@@ -142,11 +142,12 @@ def test_a_sum_that_overflows_leaves_the_row_unscored() -> None:
     """An infinite total would silently give every advantage of its group 0."""
     rewards = {
         "a": Component(FixedReward([1e308, 1.0]), weight=1e10),
-        "b": Component(FixedReward([-1e308, 1.0]), weight=1e10),
+        "b": Component(FixedReward([1.0, 1.0]), weight=1e10),
     }
     with Composer(rewards) as composer, np.errstate(over="ignore", invalid="ignore"):
         composition = composer.compose(BATCH.select([0, 1]))
     assert composition.to_list() == [None, 2e10]
+    assert composition.explain(0).note == "the sum overflows"
 
 
 def test_a_run_that_stops_shows_the_plugin_s_own_traceback() -> None:
