@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Discriminator, Field, PositiveInt, Tag
 
 from rlaif_sdk.config import CompositionConfig, ConfigModel
 from rlaif_sdk.documents import Document, load_document, validate
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.overrides import with_overrides
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer
@@ -54,7 +55,7 @@ class DataSettings(ConfigModel):
     """The prompts to train on, and those held out to see what was learnt."""
 
     train: str | list[str]
-    """JSONL, JSON or Parquet files, or the name of a data set on the hub."""
+    """JSONL or Parquet files, or the name of a data set on the hub."""
     train_split: str = "train"
     """The split of a data set on the hub."""
     held_out: str | list[str] | None = None
@@ -67,6 +68,13 @@ class DataSettings(ConfigModel):
     """The column with the prompt: text, or messages with role and content."""
 
 
+Composition = Annotated[
+    Annotated[str, Tag("file")] | Annotated[CompositionConfig, Tag("inline")],
+    Discriminator(lambda value: "file" if isinstance(value, str) else "inline"),
+]
+"""A composition, or the path of a file with one; told apart first, so that a refusal speaks of the right one."""
+
+
 class PPORunConfig(ConfigModel):
     """Everything about a PPO run. Paths are relative to the file that they stand in."""
 
@@ -74,7 +82,7 @@ class PPORunConfig(ConfigModel):
     """The language model."""
     data: DataSettings
     """The prompts."""
-    composition: str | CompositionConfig
+    composition: Composition
     """The rewards: a composition, or the path of a file with one."""
     ppo: dict[str, Any] = Field(default_factory=dict)
     """Fields of `rlaif_sdk.training.ppo.PPOConfig`, which has those of `transformers.TrainingArguments` too."""
@@ -82,6 +90,22 @@ class PPORunConfig(ConfigModel):
     """The folder for the trained model and everything that is reported of the run."""
     seed: int = Field(default=0, ge=0)
     """Seeds the data's order, the value head and all sampling."""
+
+
+def load_run_config(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> PPORun:
+    """Read and check a run's config.
+
+    Args:
+        source: A YAML or JSON file, or a mapping, whose paths are relative to the working directory.
+        overrides: ``ppo.learning_rate=1e-6`` and the like: a dotted key and a YAML value, which take the place of what
+            the file says.
+
+    Raises:
+        ConfigError: The config or an override is refused; the message has file, line and key.
+    """
+    document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
+    document = with_overrides(document, overrides)
+    return PPORun(validate(PPORunConfig, document), document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +120,9 @@ class PPORun:
     config: PPORunConfig
     document: Document
 
-    @classmethod
-    def load(cls, source: str | Path | Mapping[str, Any]) -> Self:
-        """Read and check a YAML or JSON file, or a mapping, whose paths are relative to the working directory.
-
-        Raises:
-            ConfigError: It is refused; the message has file, line and key.
-        """
-        document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-        return cls(validate(PPORunConfig, document), document)
+    def with_output(self, folder: Path) -> Self:
+        """The same run with another folder for the results."""
+        return dataclasses.replace(self, config=self.config.model_copy(update={"output": str(folder.resolve())}))
 
     @property
     def folder(self) -> Path:
@@ -115,6 +133,11 @@ class PPORun:
     def output(self) -> Path:
         """The folder of the results."""
         return self.folder / self.config.output
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the trainer's checkpoints."""
+        return self.output / "checkpoints"
 
     @property
     def model_name(self) -> str:
@@ -142,6 +165,8 @@ class PPORun:
         Raises:
             ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
         """
+        import torch
+
         from rlaif_sdk.training.ppo import PPOConfig
 
         known = {field.name for field in dataclasses.fields(PPOConfig) if field.init}
@@ -152,10 +177,16 @@ class PPORun:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else "see rlaif_sdk.training.ppo.PPOConfig"
                 raise self.document.error("unknown key", ("ppo", key), hint)
-        settings = {"report_to": "none", "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True}
-        settings |= self.config.ppo
+        settings: dict[str, Any] = {
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "disable_tqdm": True,
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            **self.config.ppo,
+        }
         try:
-            return PPOConfig(output_dir=str(self.output / "checkpoints"), seed=self.config.seed, **settings)
+            return PPOConfig(output_dir=str(self.checkpoints), seed=self.config.seed, **settings)
         except ConfigError as error:
             location = ("ppo", error.key) if error.key else ("ppo",)
             raise self.document.error(error.message, location, error.hint) from error

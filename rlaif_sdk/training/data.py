@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import ConfigError, DataError, MissingExtraError
+from rlaif_sdk.records import read_records
 from rlaif_sdk.training.config import DataSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+_FILES = frozenset({".jsonl", ".ndjson", ".json", ".parquet"})
 
 
 def load_prompts(settings: DataSettings, folder: Path) -> tuple[Dataset, Dataset]:
@@ -27,13 +27,14 @@ def load_prompts(settings: DataSettings, folder: Path) -> tuple[Dataset, Dataset
         Two data sets with a column ``prompt``, text or messages, and every other column of the source.
 
     Raises:
-        ConfigError: A file is missing, or nothing would be left to train on.
-        DataError: A row is no JSON, or has no usable prompt; the message has file and row.
+        ConfigError: Nothing would be left to train on.
+        DataError: A file is missing or has no such column, a row is no JSON, or its prompt is unusable; the message
+            has file and row.
         MissingExtraError: datasets, or for Parquet pyarrow, is not installed.
     """
-    train = _load(settings.train, settings.train_split, folder, settings.prompt)
+    train = _load(settings.train, settings.train_split, settings.prompt, folder)
     if settings.held_out is not None:
-        held_out = _load(settings.held_out, settings.held_out_split, folder, settings.prompt)
+        held_out = _load(settings.held_out, settings.held_out_split, settings.prompt, folder)
         return train, held_out.select(range(min(settings.held_out_rows, len(held_out))))
     kept = len(train) - settings.held_out_rows
     if kept < 1:
@@ -45,79 +46,41 @@ def load_prompts(settings: DataSettings, folder: Path) -> tuple[Dataset, Dataset
     return train.select(range(kept)), train.select(range(kept, len(train)))
 
 
-def _load(source: str | list[str], split: str, folder: Path, prompt: str) -> Dataset:
+def _load(source: str | Sequence[str], split: str, column: str, folder: Path) -> Dataset:
     try:
         from datasets import Dataset, load_dataset
     except ImportError as error:
         raise MissingExtraError("datasets", extra="train") from error
 
-    names = [source] if isinstance(source, str) else source
-    if isinstance(source, str) and Path(source).suffix not in SUFFIXES:
-        dataset = load_dataset(source, split=split)
-        place = source
+    if isinstance(source, str) and Path(source).suffix not in _FILES:
+        place, dataset = source, load_dataset(source, split=split)
     else:
-        rows = [row for name in names for row in read_rows(folder / name)]
-        dataset = Dataset.from_list(rows)
-        place = ", ".join(names)
+        files = [source] if isinstance(source, str) else source
+        place = ", ".join(files)
+        dataset = Dataset.from_list([row for file in files for row in read_records(folder / file)])
     if len(dataset) == 0:
         raise DataError("holds no rows", file=place)
-    if prompt not in dataset.column_names:
+    if column not in dataset.column_names:
+        found = ", ".join(dataset.column_names)
         raise DataError(
-            f"has no column {prompt!r}",
-            file=place,
-            hint=f"columns present: {', '.join(dataset.column_names)}; name the right one under data.prompt",
+            f"has no column {column!r}", file=place, hint=f"columns present: {found}; name one under data.prompt"
         )
-    if prompt != "prompt":
-        dataset = dataset.rename_column(prompt, "prompt")
-    for row, value in enumerate(dataset["prompt"], start=1):
-        _check_prompt(value, place, row)
+    if column != "prompt":
+        if "prompt" in dataset.column_names:
+            dataset = dataset.remove_columns("prompt")
+        dataset = dataset.rename_column(column, "prompt")
+    for row, prompt in enumerate(dataset["prompt"], start=1):
+        problem = _problem(prompt)
+        if problem:
+            raise DataError(problem, file=place, row=row)
     return dataset
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL, JSON (a list of objects) or Parquet file.
-
-    Raises:
-        ConfigError: There is no such file, or its suffix says nothing.
-        DataError: A row is no JSON object.
-    """
-    if not file.is_file():
-        raise ConfigError("there is no such file", file=str(file))
-    if file.suffix == ".parquet":
-        return _parquet_rows(file)
-    if file.suffix not in SUFFIXES:
-        raise ConfigError(f"the suffix {file.suffix!r} is none of {', '.join(SUFFIXES)}", file=str(file))
-    text = file.read_text(encoding="utf-8")
-    lines = [text] if file.suffix == ".json" else text.split("\n")
-    rows: list[Any] = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise DataError(f"no valid JSON: {error}", file=str(file), row=number) from error
-    if file.suffix == ".json":
-        rows = rows[0] if rows and isinstance(rows[0], list) else rows
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise DataError(f"is {type(row).__name__}, not an object with columns", file=str(file), row=number)
-    return rows
-
-
-def _parquet_rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", extra="parquet") from error
-    rows: list[dict[str, Any]] = parquet.read_table(file).to_pylist()
-    return rows
-
-
-def _check_prompt(prompt: Any, file: str, row: int) -> None:
-    if isinstance(prompt, str) and prompt.strip():
-        return
-    if isinstance(prompt, Sequence) and not isinstance(prompt, str) and prompt:
-        if all(isinstance(message, Mapping) and {"role", "content"} <= message.keys() for message in prompt):
-            return
-        raise DataError("a message of the prompt lacks role or content", file=file, row=row)
-    raise DataError("the prompt is empty, or neither text nor messages", file=file, row=row)
+def _problem(prompt: Any) -> str | None:
+    if isinstance(prompt, str):
+        return None if prompt.strip() else "the prompt is empty"
+    if not isinstance(prompt, Sequence) or not prompt:
+        return "the prompt is neither text nor messages"
+    if all(isinstance(message, Mapping) and message.get("role") and message.get("content") for message in prompt):
+        return None
+    return "a message of the prompt lacks role or content"

@@ -50,11 +50,18 @@ def test_null_references_stay_null(tmp_path: Path):
 )
 def test_an_unusable_prompt_is_named_by_its_row(tmp_path: Path, prompt: object, message: str):
     """A bad prompt is found before training, not in the middle of it."""
-    good = [{"role": "user", "content": "x"}] if isinstance(prompt, list) else 3 if isinstance(prompt, int) else "x"
-    write(tmp_path / "a.jsonl", [{"prompt": prompt if isinstance(prompt, int) else good}, {"prompt": prompt}])
+    write(tmp_path / "a.jsonl", [{"prompt": prompt}])
     with pytest.raises(DataError, match=message) as refused:
         load_prompts(DataSettings(train="a.jsonl", held_out="a.jsonl"), tmp_path)
-    assert refused.value.row == (1 if isinstance(prompt, int) else 2)
+    assert refused.value.row == 1
+
+
+def test_rows_are_counted_from_one(tmp_path: Path):
+    """The row in the message is the line in the file."""
+    write(tmp_path / "a.jsonl", [{"prompt": "x"}, {"prompt": ""}])
+    with pytest.raises(DataError) as refused:
+        load_prompts(DataSettings(train="a.jsonl"), tmp_path)
+    assert refused.value.row == 2
 
 
 def test_a_missing_column_is_named_with_those_present(tmp_path: Path):

@@ -83,7 +83,7 @@ def test_another_output_leaves_everything_else(config: Path, tmp_path: Path):
         ("learning_rate: 1.0e-4", "gamma: 2", 9, "at most 1"),
         ("learning_rate: 1.0e-4", "output_dir: x", 9, "'output'"),
         ("seed: 3", "seed: -1", 11, "greater than or equal to 0"),
-        ("  name: my-model", "  nam: my-model", 2, "did you mean 'name'"),
+        ("data:", "  dtyp: auto\ndata:", 3, "did you mean 'dtype'"),
         ("length: {use:", "length: {us:", 7, "did you mean 'use'"),
     ],
 )

@@ -1,0 +1,71 @@
+"""The quickstart: a real language model learns from four composed rewards, in minutes, on a CPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.quickstart.model import MODEL_NAME, prepare_policy
+from rlaif_sdk.training.config import load_run_config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlaif_sdk.training.run import PPOResult
+
+CONFIG_FILE = "quickstart.yaml"
+MODEL_PLACEHOLDER = "MODEL_FOLDER"
+
+
+def run_quickstart(
+    output: Path, config: Path | None = None, *, console: Console | None = None, cache_dir: Path | None = None
+) -> PPOResult:
+    """Train a small instruct model by PPO on four composed rewards, and show what it has learnt.
+
+    Args:
+        output: A new folder for the config, the model, ``metrics.json``, ``samples.jsonl`` and ``curves.png``.
+        config: A config to use in place of the one that is written to the folder, for instance an edited copy of it.
+        console: Where to print; the terminal if None.
+        cache_dir: Where the starting model is kept; by default in the user's cache.
+
+    Raises:
+        ConfigError: The folder is not empty, or the config is refused.
+        MissingModelError: The package with the starting model is not installed.
+        MissingExtraError: The extra ``quickstart`` is not installed.
+    """
+    from rich.console import Console
+
+    from rlaif_sdk.reporting.training_report import watch_ppo
+
+    console = console or Console()
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"{output} is not empty", hint="name a new folder")
+    if config is None:
+        config = write_config(output, prepare_policy(cache_dir, console.print))
+        console.print(f"The config is {config}: read it, change it, and pass it with --config.")
+    run = load_run_config(config).with_output(output)
+    console.print(
+        f"The judge is {MODEL_NAME} itself, rating answers of its own kind: a weak judge, so its weight is small.",
+        style="dim",
+    )
+    return watch_ppo(run, console)
+
+
+def write_config(output: Path, model_folder: Path) -> Path:
+    """Write the config and the prompts of the quickstart to a folder.
+
+    Returns:
+        The config file.
+    """
+    package = files("rlaif_sdk.quickstart")
+    output.mkdir(parents=True, exist_ok=True)
+    with as_file(package / "data") as data:
+        shutil.copytree(data, output / "prompts")
+    template = (package / CONFIG_FILE).read_text(encoding="utf-8")
+    config = output / CONFIG_FILE
+    config.write_text(template.replace(MODEL_PLACEHOLDER, json.dumps(str(model_folder.resolve()))), encoding="utf-8")
+    return config

@@ -1,0 +1,75 @@
+"""Tables for the terminal: measures before and after, and answers side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from rlaif_sdk.reporting.estimates import Array, Estimate, estimate, paired_change
+from rlaif_sdk.types import as_text
+
+
+def format_estimate(value: Estimate, *, signed: bool = False) -> str:
+    """``0.512 ± 0.031``; a dash where nothing was measured, and no error from a single value."""
+    if math.isnan(value.mean):
+        return "–"
+    digits = 1 if abs(value.mean) >= 10 else 3
+    mean = f"{value.mean:{'+' if signed else ''}.{digits}f}"
+    return mean if math.isnan(value.standard_error) else f"{mean} ± {value.standard_error:.{digits}f}"
+
+
+def comparison_table(
+    before: Mapping[str, Array], after: Mapping[str, Array], *, title: str, total: str | None = None
+) -> Table:
+    """One row a measure: its mean before and after, the paired change, and of how many rows.
+
+    Args:
+        before: (B,) values by measure; NaN where a row has none.
+        after: The same measures of the same rows.
+        title: Stands above the table.
+        total: The measure that is set apart at the end, in bold.
+    """
+    table = Table(title=title, title_justify="left", caption="mean ± standard error", caption_justify="left")
+    table.add_column("")
+    for heading in ("before", "after", "change", "rows"):
+        table.add_column(heading, justify="right")
+    for name, values_B in before.items():
+        change = paired_change(values_B, after[name])
+        if name == total:
+            table.add_section()
+        table.add_row(
+            name,
+            format_estimate(estimate(values_B)),
+            format_estimate(estimate(after[name])),
+            format_estimate(change, signed=True),
+            str(change.n),
+            style="bold" if name == total else None,
+        )
+    return table
+
+
+def samples_table(samples: Sequence[Mapping[str, Any]], *, count: int = 5) -> Table:
+    """Answers side by side, with their composed rewards.
+
+    Args:
+        samples: Mappings with ``prompt``, and under ``before`` and ``after`` a ``completion`` and its ``total``.
+        count: How many, spread evenly over the samples.
+    """
+    table = Table(title="Sample answers", title_justify="left", show_lines=True, expand=True)
+    for heading, ratio in (("prompt", 2), ("before", 3), ("after", 3)):
+        table.add_column(heading, ratio=ratio, overflow="fold")
+    count = min(count, len(samples))
+    for index in range(count):
+        sample = samples[index * len(samples) // count]
+        table.add_row(Text(as_text(sample["prompt"])), _answer(sample["before"]), _answer(sample["after"]))
+    return table
+
+
+def _answer(record: Mapping[str, Any]) -> Text:
+    total = record["total"]
+    text = Text(as_text(record["completion"]).strip() or "(empty)")
+    return text.append(f"\n[{'unscored' if total is None else format(total, '.3f')}]", style="dim")

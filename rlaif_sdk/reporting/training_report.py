@@ -1,0 +1,118 @@
+"""The report of a training run: tables on the terminal, ``metrics.json`` and ``curves.png`` in its folder."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.reporting.estimates import Array, Estimate, estimate, paired_change
+from rlaif_sdk.reporting.plots import plot_curves
+from rlaif_sdk.reporting.tables import comparison_table, samples_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlaif_sdk.training.config import PPORun
+    from rlaif_sdk.training.run import PPOResult
+
+TOTAL = "composed reward"
+
+
+def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PPOResult:
+    """`run_ppo` with a progress display, followed by `report_training`.
+
+    Args:
+        run: The loaded config.
+        console: Where to print.
+        resume: Go on from the last checkpoint in the output folder.
+
+    Raises:
+        RlaifError: As `run_ppo`.
+    """
+    from rlaif_sdk.training.run import run_ppo
+
+    try:
+        from rlaif_sdk.reporting.progress import TrainingProgress
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), extra="train") from error
+
+    with TrainingProgress(console) as display, warnings.catch_warnings():
+        # Of transformers' own making, and nothing that the reader of a progress display could mend.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+        result = run_ppo(run, display=display, report=console.print, resume=resume)
+    report_training(result, console)
+    console.print(f"\nEverything is in {result.output}. Load the model with")
+    console.print(f'    AutoModelForCausalLM.from_pretrained("{result.model_folder}")', highlight=False)
+    return result
+
+
+def report_training(result: PPOResult, console: Console, *, samples: int = 5) -> Estimate:
+    """Print what a run has learnt, and write ``metrics.json`` and ``curves.png`` beside its model.
+
+    Args:
+        result: What came of the run.
+        console: Where to print.
+        samples: How many answers to show side by side.
+
+    Returns:
+        The paired change of the composed reward on the held-out prompts.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    before, after = result.before.rewards(), result.after.rewards()
+    health_before, health_after = result.before.health(), result.after.health()
+    change = paired_change(before[TOTAL], after[TOTAL])
+    rows = len(before[TOTAL])
+    console.print(comparison_table(before, after, title=f"Rewards on {rows} held-out prompts", total=TOTAL))
+    console.print(comparison_table(health_before, health_after, title="Signs of collapse"))
+    divergence = [entry["kl"] for entry in result.history if "kl" in entry]
+    if divergence:
+        console.print(f"Divergence from the starting model: {divergence[-1]:.2f} nats an answer in the last rollout")
+    console.print(samples_table([*result.samples()], count=samples))
+    console.print(verdict(change))
+
+    metrics = {
+        "held_out": comparison({**before, **health_before}, {**after, **health_after}),
+        "kl_per_answer": divergence,
+        "optimiser_steps": result.steps,
+        "training_seconds": round(result.training_seconds, 1),
+    }
+    (result.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    if result.history:
+        names = [name for name in before if name != TOTAL]
+        plot_curves(result.history, panels(names), result.output / "curves.png", title="PPO on composed rewards")
+    return change
+
+
+def verdict(change: Estimate) -> str:
+    """One sentence on whether the composed reward rose by more than its standard error."""
+    figures = f"{change.mean:+.3f} ± {change.standard_error:.3f}"
+    if change.exceeds_error:
+        return f"The composed reward rose by more than its standard error: {figures} over {change.n} prompts."
+    return f"The composed reward did not rise by more than its standard error: {figures} over {change.n} prompts."
+
+
+def comparison(before: Mapping[str, Array], after: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    """For each measure its estimates before and after, and the paired change, as JSON values."""
+    return {
+        name: {
+            "before": estimate(values_B).to_dict(),
+            "after": estimate(after[name]).to_dict(),
+            "change": paired_change(values_B, after[name]).to_dict(),
+        }
+        for name, values_B in before.items()
+    }
+
+
+def panels(rewards: list[str]) -> dict[str, dict[str, str]]:
+    """The panels of the plot, for `plot_curves`: what `PPOTrainer` logs of the named rewards and of itself."""
+    return {
+        "composed reward": {"reward": "composed reward"},
+        "each reward, in its own units": {f"reward/{name}/raw_mean": name for name in rewards},
+        "divergence from the starting model (nats an answer)": {"kl": "KL"},
+        "length (tokens)": {"completions/mean_length": "mean", "completions/max_length": "longest"},
+    }

@@ -1,0 +1,173 @@
+"""What a policy answers to held-out prompts, and what the composed reward and plain measures say of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlaif_sdk.composer.arrays import Array
+from rlaif_sdk.types import Progress, RewardBatch
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rlaif_sdk.composer import Composer, Composition
+    from rlaif_sdk.training.ppo import PPOConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """B answers of a policy.
+
+    Attributes:
+        prompts: B prompts, text or messages.
+        completions: B completions, of the prompts' kind.
+        completion_ids: B lists of token ids, the end token included where it was reached.
+        truncated: B flags: True where the greatest length was reached before an end token.
+        columns: The data set's other columns, each of length B.
+    """
+
+    prompts: Sequence[Any]
+    completions: Sequence[Any]
+    completion_ids: Sequence[list[int]]
+    truncated: Sequence[bool]
+    columns: Mapping[str, Sequence[Any]]
+
+    def batch(self, progress: Progress) -> RewardBatch:
+        """The answers as rewards take them; ``training`` is False, so no running statistics change."""
+        return RewardBatch(
+            prompts=self.prompts,
+            completions=self.completions,
+            completion_ids=self.completion_ids,
+            columns=self.columns,
+            progress=progress,
+            training=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAnswers:
+    """Answers and what the rewards say of them."""
+
+    answers: Answers
+    composition: Composition
+
+    def rewards(self) -> dict[str, Array]:
+        """(B,) raw scores by reward, and ``composed reward``, the totals; NaN where a row is unscored."""
+        raw = {name: column.raw for name, column in self.composition.rewards.items()}
+        return {**raw, "composed reward": self.composition.totals}
+
+    def health(self) -> dict[str, Array]:
+        """(B,) measures that tell learning from collapse: length, truncation, repetition within an answer."""
+        ids_B = self.answers.completion_ids
+        return {
+            "length (tokens)": np.array([len(ids) for ids in ids_B], dtype=np.float64),
+            "cut short (share)": np.array(self.answers.truncated, dtype=np.float64),
+            "repetition (share)": np.array([repeated_ngrams(ids) for ids in ids_B]),
+        }
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """One JSON-ready mapping a row: the completion, its length, and each reward's part in its total."""
+        rows = zip(self.answers.completions, self.answers.completion_ids, self.composition.records(), strict=True)
+        for completion, ids, record in rows:
+            yield {"completion": completion, "tokens": len(ids), **record}
+
+
+def score_answers(answers: Answers, composer: Composer, progress: Progress) -> ScoredAnswers:
+    """Score answers with the composer as it stands."""
+    return ScoredAnswers(answers, composer.compose(answers.batch(progress)))
+
+
+def repeated_ngrams(ids: Sequence[int], n: int = 3) -> float:
+    """Share of the n-grams of a text that occurred in it before, in [0, 1); 0 for a text shorter than n."""
+    grams = [tuple(ids[start : start + n]) for start in range(len(ids) - n + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def answer_prompts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Dataset,
+    settings: PPOConfig,
+) -> Answers:
+    """Sample one answer a prompt, in the way that training samples.
+
+    The seed is the run's: the same policy answers the same, and the state of the random generators that training uses
+    is left as it was.
+
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer, with a chat template when prompts are conversations.
+        prompts: B rows with a column ``prompt``.
+        settings: Temperature, greatest length, batch size and seed.
+    """
+    import torch
+    from transformers import set_seed
+
+    devices = [model.device] if model.device.type == "cuda" else []
+    generate: Any = model.generate
+    completion_ids: list[list[int]] = []
+    with torch.random.fork_rng(devices=devices), _generating(model, tokenizer), torch.no_grad():
+        set_seed(settings.seed)
+        for start in range(0, len(prompts), settings.per_device_eval_batch_size):
+            rows = prompts[start : start + settings.per_device_eval_batch_size]["prompt"]
+            encoded = tokenizer([_as_text(row, tokenizer) for row in rows], add_special_tokens=False, padding=True)
+            inputs = encoded.convert_to_tensors("pt").to(model.device)
+            output = generate(
+                **inputs,
+                do_sample=True,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                top_k=settings.top_k,
+                max_new_tokens=settings.max_completion_length,
+            )
+            ends = _end_tokens(model, tokenizer)
+            completion_ids += [_until_end(ids, ends) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
+    conversational = [not isinstance(prompt, str) for prompt in prompts["prompt"]]
+    return Answers(
+        prompts=list(prompts["prompt"]),
+        completions=[
+            [{"role": "assistant", "content": text}] if chat else text
+            for text, chat in zip(texts, conversational, strict=True)
+        ],
+        completion_ids=completion_ids,
+        truncated=[ids[-1] not in ends for ids in completion_ids],
+        columns={name: list(prompts[name]) for name in prompts.column_names if name != "prompt"},
+    )
+
+
+@contextmanager
+def _generating(model: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    was_training, padding_side = model.training, tokenizer.padding_side
+    model.eval()
+    tokenizer.padding_side = "left"
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        tokenizer.padding_side = padding_side
+
+
+def _as_text(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+
+
+def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return {token for token in (*listed, tokenizer.eos_token_id) if token is not None}
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    for index, token in enumerate(ids):
+        if token in ends:
+            return ids[: index + 1]
+    return ids

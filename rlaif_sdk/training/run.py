@@ -1,0 +1,195 @@
+"""A PPO run from a config: answers to held-out prompts before, training, answers after, the model saved."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.records import write_records
+from rlaif_sdk.training.config import PPORun, load_run_config
+from rlaif_sdk.types import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from rlaif_sdk.training.heldout import ScoredAnswers
+
+MODEL_FOLDER = "model"
+HISTORY_FILE = "history.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class PPOResult:
+    """What came of a run.
+
+    Attributes:
+        before: Answers to the held-out prompts before training.
+        after: Answers of the trained policy to the same prompts, scored by the same composer.
+        history: What the trainer logged, one mapping a rollout.
+        model_folder: The trained model, for plain ``from_pretrained``; an adapter is merged into it.
+        output: The folder of the run.
+        steps: Optimiser steps done.
+        training_seconds: Time spent in training, without loading and evaluation.
+    """
+
+    before: ScoredAnswers
+    after: ScoredAnswers
+    history: Sequence[Mapping[str, Any]]
+    model_folder: Path
+    output: Path
+    steps: int
+    training_seconds: float
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """One JSON-ready mapping a held-out prompt, with the records of its answers before and after."""
+        for prompt, old, new in zip(
+            self.before.answers.prompts, self.before.records(), self.after.records(), strict=True
+        ):
+            yield {"prompt": prompt, "before": old, "after": new}
+
+
+def run_ppo(
+    source: str | Path | Mapping[str, Any] | PPORun,
+    *,
+    display: TrainerCallback | None = None,
+    report: Callable[[str], None] = lambda _: None,
+    resume: bool = False,
+) -> PPOResult:
+    """Train a language model by PPO on composed rewards, as a config says.
+
+    Both sets of answers are scored after training, by one composer in one state, so that their totals can be compared
+    even where a normalizer learns or a weight follows a schedule.
+
+    Args:
+        source: A YAML or JSON file, a mapping, or a loaded `PPORun`. See `rlaif_sdk.training.config.PPORunConfig`.
+        display: Shows training's progress in place of the trainer's own printing.
+        report: Called with a line of text at the start of each stage.
+        resume: Go on from the last checkpoint in the output folder (``ppo.save_strategy`` makes them).
+
+    Returns:
+        What came of it. The output folder then holds ``model/``, ``samples.jsonl`` and ``history.jsonl``.
+
+    Raises:
+        ConfigError: The config is refused, or its output folder already holds a trained model.
+        DataError: A prompt is refused.
+        PluginError: A reward's plugin is unknown or broken.
+        RewardError: A reward failed whose policy is to raise.
+        MissingExtraError: The extra ``train`` is not installed.
+    """
+    run = source if isinstance(source, PPORun) else load_run_config(source)
+    model_folder = run.output / MODEL_FOLDER
+    if model_folder.exists():
+        raise run.document.error(f"{run.output} already holds a trained model", ("output",), "name another folder")
+    if resume and not any(run.checkpoints.glob("checkpoint-*")):
+        raise run.document.error(
+            f"{run.checkpoints} holds no checkpoint to go on from", ("ppo",), "save_strategy and save_steps make them"
+        )
+    try:
+        from transformers import PrinterCallback
+
+        from rlaif_sdk.training.data import load_prompts
+        from rlaif_sdk.training.heldout import answer_prompts, score_answers
+        from rlaif_sdk.training.ppo import PPOTrainer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), extra="train") from error
+
+    settings = run.ppo_config()
+    train, held_out = load_prompts(run.config.data, run.folder)
+    with run.composer() as composer:
+        report(f"loading {run.model_name}")
+        model, tokenizer = load_policy(run)
+        trainer = PPOTrainer(
+            model,
+            composer,
+            args=settings,
+            train_dataset=train,
+            processing_class=tokenizer,
+            peft_config=_adapter(run),
+        )
+        if display is not None:
+            trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(display)
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        report(f"answering {len(held_out)} held-out prompts before training")
+        answers_before = answer_prompts(policy, tokenizer, held_out, settings)
+        report("training")
+        started = time.monotonic()
+        trainer.train(resume_from_checkpoint=resume or None)
+        seconds = time.monotonic() - started
+        report(f"answering {len(held_out)} held-out prompts after training")
+        answers_after = answer_prompts(policy, tokenizer, held_out, settings)
+        report(f"saving {model_folder}")
+        _save_policy(trainer, tokenizer, model_folder)
+        history = [_without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
+        _write(run.output / HISTORY_FILE, history)
+        report("scoring both sets of answers")
+        progress = Progress(trainer.state.global_step, trainer.state.max_steps)
+        before = score_answers(answers_before, composer, progress)
+        after = score_answers(answers_after, composer, progress)
+    with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
+        run.checkpoints.rmdir()
+    result = PPOResult(before, after, history, model_folder, run.output, progress.step, seconds)
+    _write(run.output / SAMPLES_FILE, result.samples())
+    return result
+
+
+def load_policy(run: PPORun) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model to train and its tokenizer.
+
+    Raises:
+        ConfigError: There is no such model, or it cannot be read.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    settings = run.config.model
+    try:
+        model = AutoModelForCausalLM.from_pretrained(run.model_name, revision=settings.revision, dtype=settings.dtype)
+        tokenizer = AutoTokenizer.from_pretrained(run.model_name, revision=settings.revision)
+    except (OSError, ValueError) as error:
+        raise run.document.error(f"cannot be loaded: {error}", ("model", "name")) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _adapter(run: PPORun) -> Any:
+    lora = run.config.model.lora
+    if lora is None:
+        return None
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+    )
+
+
+def _save_policy(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save the policy, an adapter merged into its model; the value head stays out."""
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(policy, "merge_and_unload"):
+        policy = policy.merge_and_unload()
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _without_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()
+    }
+
+
+def _write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with write_records(file) as writer:
+        for row in rows:
+            writer.write(row)

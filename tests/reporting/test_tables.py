@@ -1,0 +1,75 @@
+"""What the tables print."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from rlaif_sdk.reporting.estimates import Estimate
+from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
+
+
+def printed(renderable: object, width: int = 120) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Estimate(0.51234, 0.0312, 64), "0.512 ± 0.031"),
+        (Estimate(46.62, 1.27, 64), "46.6 ± 1.3"),
+        (Estimate(0.5, math.nan, 1), "0.500"),
+        (Estimate(math.nan, math.nan, 0), "–"),
+    ],
+)
+def test_an_estimate_reads_as_mean_and_error(value: Estimate, text: str):
+    """Three decimals, one for large numbers; no error where there is none, a dash where nothing was measured."""
+    assert format_estimate(value) == text
+
+
+def test_the_comparison_has_every_measure_with_its_change_and_rows():
+    """Each line: mean before, mean after, paired change with sign, and how many rows it is of."""
+    before = {"toxicity": np.array([0.5, 0.5, np.nan]), "total": np.array([1.0, 2.0, 3.0])}
+    after = {"toxicity": np.array([0.25, 0.25, 0.1]), "total": np.array([2.0, 3.0, 4.0])}
+    lines = printed(comparison_table(before, after, title="Rewards", total="total")).splitlines()
+    (toxicity,) = [line for line in lines if "toxicity" in line]
+    assert "0.500 ± 0.000" in toxicity
+    assert "0.200 ± 0.050" in toxicity
+    assert "-0.250 ± 0.000" in toxicity
+    assert toxicity.split()[-2] == "2"
+    assert any("total" in line and "+1.000" in line for line in lines)
+
+
+def test_answers_stand_side_by_side_whatever_is_in_them():
+    """Text of the model is never read as markup, an empty answer is visible, an unscored one says so."""
+    samples = [
+        {
+            "prompt": [{"role": "user", "content": "why [bold]?"}],
+            "before": {"completion": "[red]x[/red] [/nothing]", "total": None},
+            "after": {"completion": " ", "total": 0.25},
+        }
+    ]
+    text = printed(samples_table(samples))
+    assert "why [bold]?" in text
+    assert "[red]x[/red] [/nothing]" in text
+    assert "[unscored]" in text
+    assert "(empty)" in text
+    assert "[0.250]" in text
+
+
+def test_samples_are_spread_over_all_rows():
+    """The first few rows alone may be of one kind."""
+    samples = [
+        {"prompt": f"p{row}", "before": {"completion": "a", "total": 0.0}, "after": {"completion": "b", "total": 0.0}}
+        for row in range(10)
+    ]
+    text = printed(samples_table(samples, count=2))
+    assert "p0" in text
+    assert "p5" in text
+    assert text.count("p") == printed(samples_table(samples[:2])).count("p")
