@@ -40,7 +40,7 @@ class Component:
     setup_timeout: float | None = 1800.0
     columns: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
-    execution: ExecutionConfig = ExecutionConfig()
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     fallback: str | None = None
     recipe: Recipe | None = None
 

@@ -66,7 +66,11 @@ def test_a_coroutine_that_ignores_its_cancellation_is_given_up() -> None:
     ("form", "error"),
     [
         ("blocking", StopIteration()),
-        *((form, error) for form in ("blocking", "async") for error in (SystemExit(3), asyncio.CancelledError(), GeneratorExit())),
+        *(
+            (form, error)
+            for form in ("blocking", "async")
+            for error in (SystemExit(3), asyncio.CancelledError(), GeneratorExit())
+        ),
     ],
 )
 def test_an_exception_that_steers_python_is_only_a_failure(form: str, error: BaseException) -> None:
@@ -123,7 +127,7 @@ def test_what_ends_the_run_does_not_wait_for_the_others() -> None:
 
 def test_closing_survives_a_reward_whose_close_raises_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a warning, and the other rewards are closed."""
-    from rlaif_sdk.composer.execution import slots  # noqa: PLC0415
+    from rlaif_sdk.composer.execution import slots
 
     monkeypatch.setattr(slots, "CLOSE_LIMIT", 0.1)
     closed = []

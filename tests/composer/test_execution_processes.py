@@ -212,14 +212,21 @@ def test_scores_come_back_as_they_were_given(compose) -> None:
     with compose() as composer:
         column = composer.compose(rows("rich", "b", "c", "d")).rewards["mine"]
     score = column.score(0)
-    assert (score.value, score.reason, score.details, score.token_values) == (0.5, "why \ud800", {"n": [1, 2]}, [0.25, 0.75])
+    assert (score.value, score.reason, score.details, score.token_values) == (
+        0.5,
+        "why \ud800",
+        {"n": [1, 2]},
+        [0.25, 0.75],
+    )
     assert [column.status(row) for row in range(4)] == ["scored", "abstained", "failed", "scored"]
     assert column.failures == {2: "no verdict"}
 
 
 def test_a_batch_arrives_whole(compose) -> None:
     """Columns and token ids are seen in the worker; a column that JSON cannot hold is left out with a warning."""
-    batch = RewardBatch(["p"], ["c"], [[1, 2]], {"answer": ["a\ud800"], "image": [object()], "more": [{"a": 1}]}, group=[("g", 1)])
+    batch = RewardBatch(
+        ["p"], ["c"], [[1, 2]], {"answer": ["a\ud800"], "image": [object()], "more": [{"a": 1}]}, group=[("g", 1)]
+    )
     with compose("whole") as composer, pytest.warns(UserWarning, match="does not see the column 'image'"):
         details = composer.compose(batch).rewards["mine"].score(0).details
     assert details == {"ids": [1, 2], "answer": "a\ud800", "columns": ["more"]}
@@ -289,9 +296,14 @@ def test_what_a_reward_prints_does_not_reach_standard_output(compose, capfd: pyt
 
 def test_closing_ends_the_worker_and_so_does_an_exception(compose, pids) -> None:
     """Leaving the with statement either way leaves no process."""
-    with pytest.raises(KeyError), compose() as composer:
-        composer.compose(rows("a"))
-        raise KeyError
+
+    def fail() -> None:
+        with compose() as composer:
+            composer.compose(rows("a"))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert gone(pids()[0], 0.1)
 
 
@@ -316,7 +328,9 @@ def test_a_process_without_a_recipe_is_refused() -> None:
 def test_a_component_made_in_python_runs_in_a_process_by_its_recipe(folder: Path) -> None:
     """The recipe names what a config would."""
     recipe = Recipe("rewards.py:patient", {"bonus": 1.0}, folder=str(folder))
-    component = Component(lambda prompts, completions: [0.0], execution=ExecutionConfig(isolation="process"), recipe=recipe)
+    component = Component(
+        lambda prompts, completions: [0.0], execution=ExecutionConfig(isolation="process"), recipe=recipe
+    )
     with Composer({"mine": component}) as composer:
         assert composer.compose(rows("four")).totals.tolist() == [5.0]
 
@@ -348,7 +362,14 @@ SCRIPT = """
 
 @pytest.mark.parametrize(
     ("end", "what"),
-    [("exit", "idle"), ("raise", "hang"), ("kill", "idle"), ("kill", "hold the GIL"), ("kill", "child"), ("fork", "child")],
+    [
+        ("exit", "idle"),
+        ("raise", "hang"),
+        ("kill", "idle"),
+        ("kill", "hold the GIL"),
+        ("kill", "child"),
+        ("fork", "child"),
+    ],
 )
 def test_no_worker_outlives_its_parent(write, folder: Path, pids, end: str, what: str) -> None:
     """Whether the parent exits, raises or is killed with SIGKILL, also while a fork of it lives on."""
@@ -387,4 +408,6 @@ def test_a_fork_leaves_the_workers_of_its_parent_alone(write, folder: Path) -> N
             assert len(set(open(sys.argv[1] + "/pids").read().split())) == 2
         """),
     )
-    subprocess.run([sys.executable, script, folder], timeout=30, check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+    subprocess.run(
+        [sys.executable, script, folder], timeout=30, check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"}
+    )

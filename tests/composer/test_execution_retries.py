@@ -27,9 +27,7 @@ def rows(count: int = 2) -> RewardBatch:
 
 
 def part(reward, *, timeout: float = 10.0, fallback: str | None = None, **execution) -> Component:
-    return Component(
-        reward, timeout=timeout, fallback=fallback, execution=ExecutionConfig.model_validate(execution)
-    )
+    return Component(reward, timeout=timeout, fallback=fallback, execution=ExecutionConfig.model_validate(execution))
 
 
 class Flaky:
@@ -94,7 +92,7 @@ def test_a_call_that_passes_its_limit_is_tried_again_where_that_is_asked_for() -
     calls = []
 
     async def slow_once(prompts, completions):
-        import asyncio  # noqa: PLC0415
+        import asyncio
 
         calls.append(1)
         await asyncio.sleep(20 if len(calls) == 1 else 0)
@@ -156,7 +154,9 @@ def test_a_reward_that_keeps_failing_is_left_alone() -> None:
         composer.compose(rows(10))
         failures = composer.compose(rows(10)).rewards["mine"].failures
         assert flaky.calls == 3
-        assert failures[9].startswith("is left alone for another 0 s after 3 failures in a row, the last: ConnectionError")
+        assert failures[9].startswith(
+            "is left alone for another 0 s after 3 failures in a row, the last: ConnectionError"
+        )
         time.sleep(0.35)
         assert composer.compose(rows(10)).totals.tolist() == [1.0] * 10
 
@@ -175,9 +175,7 @@ def test_a_batch_in_which_every_row_failed_counts_as_a_failure() -> None:
     assert "the last: down" in failures[3]
 
 
-def composer_with_fallback(
-    reward, other, policy: FailurePolicy | None = None, **execution
-) -> Composer:
+def composer_with_fallback(reward, other, policy: FailurePolicy | None = None, **execution) -> Composer:
     component = Component(
         reward, failure=policy or FailurePolicy(), fallback="spare", execution=ExecutionConfig.model_validate(execution)
     )

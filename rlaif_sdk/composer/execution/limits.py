@@ -80,7 +80,7 @@ class RateLimits:
             return None
         tokens = self._estimate(characters)
         async with turn:
-            while (delay := self._delay(tokens)) > 0:
+            while (delay := self._delay(tokens)) > 0:  # noqa: ASYNC110 - it waits for the clock, not for an event
                 await asyncio.sleep(delay)
             now = time.monotonic()
             if self._requests is not None:

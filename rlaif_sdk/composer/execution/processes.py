@@ -63,8 +63,8 @@ class Worker:
         lifeline_read, lifeline_write = os.pipe()
         _lifelines.add(lifeline_write)
         try:
-            paths = json.dumps([path or os.getcwd() for path in sys.path])
-            self._process = subprocess.Popen(
+            paths = json.dumps([path or str(Path.cwd()) for path in sys.path])
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with our own arguments
                 [sys.executable, "-c", _START, str(theirs.fileno()), str(lifeline_read), paths],
                 pass_fds=(theirs.fileno(), lifeline_read),
                 stdin=subprocess.DEVNULL,

@@ -139,9 +139,7 @@ class Runner:
         """Score chunks in several slots at once; True if the deadline came first."""
         tasks = [asyncio.ensure_future(self._work(slot, waiting, results)) for slot in slots]
         try:
-            _, pending = await asyncio.wait(
-                tasks, timeout=self.execution.deadline, return_when=asyncio.FIRST_EXCEPTION
-            )
+            _, pending = await asyncio.wait(tasks, timeout=self.execution.deadline, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             for task in tasks:
                 task.cancel()

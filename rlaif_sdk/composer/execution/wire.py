@@ -198,7 +198,9 @@ def decode_reply(reply: bytes) -> list[ScoreLike]:
         else:
             return [_entry(entry) for entry in message["scores"]]
     except (ValueError, KeyError, TypeError, RecursionError) as cause:
-        raise RewardOutputError(f"its worker process sent what is no answer: {type(cause).__name__}: {cause}") from cause
+        raise RewardOutputError(
+            f"its worker process sent what is no answer: {type(cause).__name__}: {cause}"
+        ) from cause
     raise error
 
 

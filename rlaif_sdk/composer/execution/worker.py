@@ -31,7 +31,7 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
     _die_with_parent(lifeline_fd)
     faulthandler.enable()
     os.dup2(2, 1)
-    os.set_inheritable(connection_fd, False)
+    os.set_inheritable(connection_fd, False)  # noqa: FBT003 - it takes no keyword
     channel = wire.Channel(socket.socket(fileno=connection_fd))
     reward: Reward | None = None
     with asyncio.Runner() as runner:
@@ -52,7 +52,7 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
 
 
 def _make(use: str, params: Mapping[str, Any], folder: str) -> Reward:
-    from rlaif_sdk.composer.build import make_reward  # noqa: PLC0415 - imports plugins: an error there is an answer
+    from rlaif_sdk.composer.build import make_reward
 
     reward = make_reward(use, params, Path(folder))
     reward.setup()
@@ -60,8 +60,8 @@ def _make(use: str, params: Mapping[str, Any], folder: str) -> Reward:
 
 
 def _score(reward: Reward, batch: RewardBatch, runner: asyncio.Runner) -> bytes:
-    from rlaif_sdk.composer.validation import check_answer  # noqa: PLC0415 - as above
-    from rlaif_sdk.types import Score  # noqa: PLC0415
+    from rlaif_sdk.composer.validation import check_answer
+    from rlaif_sdk.types import Score
 
     answer: Any = reward.score(batch)
     if inspect.isawaitable(answer):
@@ -95,7 +95,7 @@ def _die_with_parent(lifeline_fd: int) -> None:
         fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
-    os.set_inheritable(lifeline_fd, False)
+    os.set_inheritable(lifeline_fd, False)  # noqa: FBT003 - as above
     os.set_blocking(lifeline_fd, False)
     try:
         gone = os.read(lifeline_fd, 1) == b""
