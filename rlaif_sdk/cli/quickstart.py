@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,9 @@ import typer
 
 
 def quickstart(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder.")] = Path("quickstart-run"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new folder; default: quickstart-run, -2, -3 …")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="A changed copy of the run's quickstart.yaml.")
     ] = None,
@@ -21,4 +24,10 @@ def quickstart(
     """
     from rlaif_sdk.quickstart.run import run_quickstart
 
-    run_quickstart(output, config)
+    run_quickstart(output or _free("quickstart-run"), config)
+
+
+def _free(name: str) -> Path:
+    """The first of ``name``, ``name-2``, ``name-3`` … that does not exist."""
+    numbered = (Path(name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(path for path in numbered if not path.exists())

@@ -28,7 +28,9 @@ def ppo(
     Evaluates the held-out prompts before and after, prints every reward of both, and writes the model, the curves,
     the metrics and sample answers to the run's output folder.
     """
-    from rlaif_sdk.training.config import load_run_config
-    from rlaif_sdk.training.run import run_ppo
+    from rich.console import Console
 
-    run_ppo(load_run_config(config, overrides=overrides or ()), resume=resume)
+    from rlaif_sdk.reporting.training_report import watch_ppo
+    from rlaif_sdk.training.config import load_run_config
+
+    watch_ppo(load_run_config(config, overrides=overrides or ()), Console(), resume=resume)
