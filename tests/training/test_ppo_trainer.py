@@ -19,6 +19,7 @@ from rlaif_sdk import Composer, RewardBatch  # noqa: E402
 from rlaif_sdk.exceptions import RewardError, TrainingError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer, SamplingMismatchWarning  # noqa: E402
 from rlaif_sdk.training.ppo.gae import generalized_advantages, token_rewards  # noqa: E402
+from rlaif_sdk.training.ppo.rollout import Tokens  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
 
@@ -263,6 +264,17 @@ def test_the_settings_reach_the_rollout(make_trainer: Make, llama: Any) -> None:
     expected = generalized_advantages(rewards_BT, rollout.old_values_BT, mask_BT, gamma=0.9, lam=0.8)
     torch.testing.assert_close((rollout.advantages_BT, rollout.returns_BT), expected)
     assert torch.equal(rollout.mask_BT, mask_BT)
+
+
+def test_the_temperature_counts_in_policy_and_reference(make_trainer: Make, llama: Any) -> None:
+    """Both are scored at the temperature of sampling, as a dense log-softmax at it says."""
+    trainer = make_trainer(llama, kl_coef=0.1, temperature=0.7)
+    tokens = Tokens.padded([[6, 7, 8]], [[9, 10]], pad_id=0)
+    ids = tokens.input_ids
+    for scored in (trainer.model, trainer.ref_model):
+        dense = (scored(input_ids=ids).logits[0, 2:4] / 0.7).log_softmax(-1)
+        expected = dense.gather(1, ids[0, 3:, None])[:, 0].detach()
+        torch.testing.assert_close(trainer._score(scored, tokens).logprobs_BT[0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_settings_reach_the_loss(make_trainer: Make, llama: Any) -> None:
