@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.quickstart.model import MODEL_NAME, prepare_policy
-from rlaif_sdk.training.config import load_run_config
+from rlaif_sdk.quickstart.model import prepare_policy
+from rlaif_sdk.training.config import PPORunConfig, load_run_config
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,17 +44,25 @@ def run_quickstart(
     from rlaif_sdk.reporting.training_report import watch_ppo
 
     console = console or Console()
+    report = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty", hint="name a new folder")
     if config is None:
-        config = write_config(output, prepare_policy(cache_dir, console.print))
-        console.print(f"The config is {config}: read it, change it, and pass it with --config.")
+        config = write_config(output, prepare_policy(cache_dir, report))
+        report(f"The config is {config}: read it, change it, and pass it with --config.")
     run = load_run_config(config).with_output(output)
-    console.print(
-        f"The judge is {MODEL_NAME} itself, rating answers of its own kind: a weak judge, so its weight is small.",
-        style="dim",
-    )
+    if judges_itself(run.config):
+        report("The judge is the model itself, rating its own answers: a weak judge, so its weight is small.")
     return watch_ppo(run, console)
+
+
+def judges_itself(config: PPORunConfig) -> bool:
+    """Whether the composition's judge is the model that is trained, as in the config that comes with the quickstart."""
+    composition = config.composition
+    return isinstance(composition, CompositionConfig) and any(
+        (reward.use or name) == "judge" and reward.params.get("model") == config.model.name
+        for name, reward in composition.rewards.items()
+    )
 
 
 def write_config(output: Path, model_folder: Path) -> Path:

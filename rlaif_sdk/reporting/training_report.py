@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
@@ -39,13 +40,14 @@ def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PPOResu
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="train") from error
 
+    report = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # paths are printed as they are
     with TrainingProgress(console) as display, warnings.catch_warnings():
         # Of transformers' own making, and nothing that the reader of a progress display could mend.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
-        result = run_ppo(run, display=display, report=console.print, resume=resume)
+        result = run_ppo(run, display=display, report=report, resume=resume)
     report_training(result, console)
-    console.print(f"\nEverything is in {result.output}. Load the model with")
-    console.print(f'    AutoModelForCausalLM.from_pretrained("{result.model_folder}")', highlight=False)
+    report(f"\nEverything is in {result.output}. Load the model with")
+    report(f'    AutoModelForCausalLM.from_pretrained("{result.model_folder}")')
     return result
 
 

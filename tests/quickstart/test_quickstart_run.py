@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # 
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.quickstart.model import MissingModelError, find_gguf  # noqa: E402
-from rlaif_sdk.quickstart.run import run_quickstart, write_config  # noqa: E402
+from rlaif_sdk.quickstart.run import judges_itself, run_quickstart, write_config  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.data import load_prompts  # noqa: E402
 
@@ -97,6 +97,14 @@ def test_the_four_rewards_are_composed_and_the_judge_weighs_least(tmp_path: Path
     assert weights["judge"] <= 0.1 * sum(weights.values())
 
 
+def test_a_model_that_judges_itself_is_told_from_another_judge(tmp_path: Path):
+    """The output says that the quickstart's own judge is weak, and does not say so of a judge that the user names."""
+    config = write_config(tmp_path / "out", tmp_path)
+    assert judges_itself(load_run_config(config).config)
+    other = ["composition.rewards.judge.params.model=another/model"]
+    assert not judges_itself(load_run_config(config, overrides=other).config)
+
+
 def test_a_run_leaves_everything_that_it_promises(small_config: Callable[..., Path], tmp_path: Path, console: Console):
     """Tables on the terminal; metrics, samples, curves and a plain model in the folder."""
     output = tmp_path / "out"
@@ -105,7 +113,7 @@ def test_a_run_leaves_everything_that_it_promises(small_config: Callable[..., Pa
     assert "brevity" in text
     assert "composed reward" in text
     assert "step 1/2" in text
-    assert "a weak judge" in text
+    assert "weak judge" not in text, "this config has no judge"
     metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text())
     change = metrics["held_out"]["composed reward"]["change"]
     assert f"{change['mean']:+.3f}" in text
