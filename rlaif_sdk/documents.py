@@ -142,7 +142,9 @@ def _record(
             key = key_node.value if is_merge else loader.construct_object(key_node)
             if isinstance(key, bool):
                 hint = "quote it"
-                raise ConfigError(f"YAML reads the key {key_node.value} as a truth value", file=file, line=line, hint=hint)
+                raise ConfigError(
+                    f"YAML reads the key {key_node.value} as a truth value", file=file, line=line, hint=hint
+                )
             if key in seen:
                 raise ConfigError(f"the key {key!r} stands twice, first on line {seen[key]}", file=file, line=line)
             seen[key] = line
@@ -226,7 +228,7 @@ def _wording(item: dict[str, Any], model: type[BaseModel]) -> tuple[str, str | N
     if isinstance(found, bool) and kind in {"string_type", "float_type", "int_type"}:
         hint = "YAML reads yes, no, on and off as truth values: quote it" if kind == "string_type" else None
     if kind != "value_error" and not _SECRET.search(str(item["loc"][-1:])):
-        message += f", found {found!r}" if len(repr(found)) <= 80 else ""  # noqa: PLR2004 - one line of text
+        message += f", found {found!r}" if len(repr(found)) <= 80 else ""
     return message, hint
 
 

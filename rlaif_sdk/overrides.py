@@ -43,10 +43,7 @@ def _value(key: str, text: str) -> Any:
 
 def _set(data: Any, location: Location, value: Any, assignment: str) -> None:
     for part in location[:-1]:
-        if isinstance(data, dict):
-            data = data.setdefault(part, {})
-        else:
-            data = _in_list(data, part, assignment)
+        data = data.setdefault(part, {}) if isinstance(data, dict) else _in_list(data, part, assignment)
     if isinstance(data, dict):
         data[location[-1]] = value
     else:

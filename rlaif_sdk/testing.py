@@ -92,7 +92,9 @@ def check_reward_contract(
         alone = [_score(runner, batch.select([row]))[0] for row in order[::-1]]
         _same(whole, alone, f"{name} scores a row differently when it is alone", tolerance)
         if batch.completion_ids is None:
-            _same(whole, _score(runner, _as_conversations(batch)), f"{name} scores conversations differently", tolerance)
+            _same(
+                whole, _score(runner, _as_conversations(batch)), f"{name} scores conversations differently", tolerance
+            )
         assert _score(runner, batch.select([])) == [], f"{name} does not return an empty list for an empty batch"
     finally:
         runner.close()
@@ -219,8 +221,8 @@ class ScriptedJudge:
         self,
         requests: Sequence[Conversation],
         *,
-        max_new_tokens: int,  # noqa: ARG002 - the protocol names it
-        temperature: float = 0.0,  # noqa: ARG002 - likewise
+        max_new_tokens: int,
+        temperature: float = 0.0,
     ) -> list[GeneratedText | RowError]:
         return [GeneratedText(answer) if isinstance(answer, str) else answer for answer in map(self._answer, requests)]
 

@@ -7,7 +7,6 @@ import sys
 from importlib.metadata import entry_points
 
 from rlaif_conciseness import rlaif_rewards
-
 from rlaif_sdk import RewardBatch
 from rlaif_sdk.testing import check_reward_contract
 

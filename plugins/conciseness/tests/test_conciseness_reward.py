@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from rlaif_conciseness import ConcisenessParams, rlaif_rewards
 
+from rlaif_conciseness import ConcisenessParams, rlaif_rewards
 from rlaif_sdk import BatchError, ConfigError, Reward, RewardBatch, RewardError, Score
 
 SPEC = next(iter(rlaif_rewards()))

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rlaif_factuality import FactualityParams, rlaif_rewards
 
+from rlaif_factuality import FactualityParams, rlaif_rewards
 from rlaif_sdk import RewardBatch
 
 HALVES = ("development", "held-out")

@@ -15,8 +15,8 @@ from rlaif_factuality.words import NEGATIONS, STOP_WORDS, fold
 
 _TOKEN = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_]+(?:['\u2019&-][^\W_]+)*|[^\w\s]")
 _OPENERS = frozenset("\"\u201c\u2018'(:;[*\u2014\u2013")
-_VERBS = frozenset("is was has had became does did will would can could remains".split())
-_NEVER_NAMES = STOP_WORDS | NEGATIONS | set("yes ok okay mr mrs ms dr prof sir".split())
+_VERBS = frozenset(["is", "was", "has", "had", "became", "does", "did", "will", "would", "can", "could", "remains"])
+_NEVER_NAMES = STOP_WORDS | NEGATIONS | {"yes", "ok", "okay", "mr", "mrs", "ms", "dr", "prof", "sir"}
 _ACRONYMS_LIKE_WORDS = frozenset({"US", "IT", "WHO"})
 _DEMONYM_ENDINGS = frozenset({"n", "an", "ian", "ese", "ish", "i", "s", "es", "ns", "ans", "ians", "er", "ers"})
 _LINKS = frozenset({"of", "the", "and", "for", "de", "la", "du"})

@@ -6,11 +6,29 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SMALL = {word: value for value, word in enumerate(_ONES)} | {word: 10 * (i + 2) for i, word in enumerate(_TENS)}
 _SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 
@@ -87,7 +105,7 @@ def _continues(text: str, term: re.Match[str], following: re.Match[str]) -> bool
         return not has_and and (next_word != "dozen" or word not in _SCALES)
     if word in _SCALES and word != "dozen":
         return True
-    return word in _TENS and not has_and and 0 < _SMALL[next_word] < 10  # noqa: PLR2004 - the tens take ones
+    return word in _TENS and not has_and and 0 < _SMALL[next_word] < 10
 
 
 def _value(terms: list[re.Match[str]]) -> Decimal:
@@ -98,7 +116,7 @@ def _value(terms: list[re.Match[str]]) -> Decimal:
             group += Decimal(re.sub(r"[,\u00a0\u2009\u202f ]", "", term["digits"])) * (-1 if term["sign"] else 1)
         elif word in _SMALL:
             group += _SMALL[word]
-        elif _SCALES[word] <= 100:  # noqa: PLR2004 - hundreds and dozens stay within their thousand
+        elif _SCALES[word] <= 100:
             group = (group or Decimal(1)) * _SCALES[word]
         else:
             total += (group or Decimal(1)) * _SCALES[word]

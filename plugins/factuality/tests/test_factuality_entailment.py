@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rlaif_factuality.reward as reward_module
 from numpy.typing import NDArray
-from rlaif_factuality import rlaif_rewards
 
+import rlaif_factuality.reward as reward_module
+from rlaif_factuality import rlaif_rewards
 from rlaif_sdk import ConfigError, RewardBatch, RewardError
 from rlaif_sdk.testing import check_reward_contract
 
@@ -31,7 +31,7 @@ def nli_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "[CLS]",
         "[SEP]",
         "[MASK]",
-        *"paris lyon is the capital of france a river .".split(),
+        *["paris", "lyon", "is", "the", "capital", "of", "france", "a", "river", "."],
     ]
     (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
     transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)

@@ -9,8 +9,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from rlaif_factuality import rlaif_rewards
 
+from rlaif_factuality import rlaif_rewards
 from rlaif_sdk.testing import check_reward_contract
 
 SPEC = next(iter(rlaif_rewards()))

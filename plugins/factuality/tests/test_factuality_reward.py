@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from rlaif_factuality import FactualityParams, rlaif_rewards
 
+from rlaif_factuality import FactualityParams, rlaif_rewards
 from rlaif_sdk import BatchError, RewardBatch, Score
 
 SPEC = next(iter(rlaif_rewards()))
@@ -65,7 +65,7 @@ def test_a_wrong_name_at_the_start_of_a_sentence_is_seen() -> None:
         ("The birth of Curie was in Krakow.", False),
     ],
 )
-def test_numbers_and_names_are_checked_exactly(claim: str, supported: bool) -> None:  # noqa: FBT001
+def test_numbers_and_names_are_checked_exactly(claim: str, supported: bool) -> None:
     """Grouping, spelling and percent signs do not matter; the value does."""
     assert (value(claim, CURIE) > 0) is supported
 

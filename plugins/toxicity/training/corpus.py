@@ -1,4 +1,4 @@
-# ruff: noqa: INP001 - a folder of scripts
+
 """The openly licensed texts that the embedded model is trained on, and the one that it is tested on."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: INP001 - a folder of scripts
+
 """Writes the trained numbers as an ONNX graph that `rlaif_toxicity.embedded` runs."""
 
 from __future__ import annotations

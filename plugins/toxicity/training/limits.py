@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, N816, T201 - scripts, run from a shell
+# ruff: noqa: N816 - scripts, run from a shell
 """Measure what the embedded model cannot do: ``python training/limits.py``. The sentences are made here from templates.
 
 For each kind it prints the share of pairs in which the hostile sentence gets the higher toxicity than the harmless one

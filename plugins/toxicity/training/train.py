@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, T201 - a script
+
 """Train the embedded toxicity model: ``python training/train.py --data DATA``, about eight minutes on two cores.
 
 A teacher, a logistic regression on sentence embeddings (all-MiniLM-L6-v2), learns from Davidson's tweets, the words of
