@@ -76,6 +76,9 @@ def test_minimum_leaves_out_what_has_no_weight_or_no_value() -> None:
     """An observed reward does not bind, and an outage is no minimum."""
     assert aggregate(Minimum(), 0.1, 0.5, weights=[0.0, 1.0]) == 0.5
     assert aggregate(Minimum(), NAN, 0.5) == 0.5
+    totals_B, shares_RB = bound(Minimum(), 2).aggregate(np.array([[3.0], [NAN]]), np.array([0.0, 1.0]))
+    assert np.isnan(totals_B[0])
+    assert shares_RB[0, 0] == 0.0
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)

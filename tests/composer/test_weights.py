@@ -118,10 +118,10 @@ def test_a_schedule_waits_for_a_metric_with_patience_and_then_keeps_going() -> N
 
 
 def test_positions_count_from_the_crossing() -> None:
-    """A ramp that a metric sets off begins then, not at the start of training."""
+    """A ramp that a metric sets off begins then, not at the start of training, and never again."""
     crossing = Crossing("quality", below=0.0)
     with scheduled(Schedule(Linear(0.0, 1.0, end=10), after=crossing)) as composer:
-        batches = [batch([-1.0], step=50), batch([0.0], step=50), batch([0.0], step=55), batch([0.0], step=70)]
+        batches = [batch([-1.0], step=step) for step in (50, 50, 55, 70)]
         assert weight_over(composer, batches) == [0.0, 0.0, 0.5, 1.0]
 
 
