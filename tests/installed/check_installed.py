@@ -26,7 +26,7 @@ except PluginError as error:
     problem = str(error)
 assert "broken on purpose" in problem, "a broken plugin that is asked for must be an error"
 
-config = {"rewards": {"toxicity": {}, "conciseness": {}, "factuality": {}}}
+config = {"rewards": {"toxicity": {}, "conciseness": {"params": {"target": 8}}, "factuality": {}}}
 batch = RewardBatch(
     ["What is the capital of France?"] * 2,
     ["The capital of France is Paris.", "The capital of France is Lyon, you idiot."],
