@@ -126,8 +126,10 @@ class Combiner:
                 seconds=seconds[name],
                 entries=answers[name].entries,
                 stood_in=answers[name].stood_in,
+                declared_range=component.reward.range,
+                higher_is_better=component.reward.higher_is_better,
             )
-            for index, name in enumerate(self.components)
+            for index, (name, component) in enumerate(self.components.items())
         }
         return Composition(
             batch,

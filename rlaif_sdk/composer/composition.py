@@ -10,6 +10,7 @@ import numpy as np
 
 from rlaif_sdk.composer.arrays import Array, Mask, encode_groups
 from rlaif_sdk.composer.constraints import ConstraintColumn
+from rlaif_sdk.composer.diagnostics.batch import composition_diagnostics
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.gdpo import gdpo_advantages
 from rlaif_sdk.exceptions import BatchError, ConfigError
@@ -38,6 +39,8 @@ class RewardColumn:
         seconds: How long it took.
         entries: The B entries as the reward gave them; empty when it failed altogether.
         stood_in: Why it failed, for each row on which its fallback's score stands in; None without a fallback.
+        declared_range: The least and greatest score that it says it gives, or None.
+        higher_is_better: False for a cost.
     """
 
     name: str
@@ -51,6 +54,8 @@ class RewardColumn:
     seconds: float
     entries: Sequence[ScoreLike] = ()
     stood_in: Mapping[int, str] | None = None
+    declared_range: tuple[float, float] | None = None
+    higher_is_better: bool = True
 
     def status(self, row: int) -> Status:
         """What happened on a row."""
@@ -153,10 +158,13 @@ class Composition:
         weights_R = np.array([self.rewards[name].weight for name in columns])
         return gdpo_advantages(rewards_RB, weights_R, group_B, epsilon=epsilon)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, *, detail: bool = True) -> dict[str, float]:
         """Flat numbers for a training log: of the total and of each reward, with failures counted apart.
 
         The weights and multipliers are those in force, so that a change of the reward is seen beside what it does.
+
+        Args:
+            detail: Add what `rlaif_sdk.composer.diagnostics.composition_diagnostics` measures.
         """
         numbers = {
             "reward/total/mean": _mean(self.totals),
@@ -182,7 +190,7 @@ class Composition:
             numbers[f"constraint/{part.constraint.key}/violation"] = _mean(violation_B)
         for gate, closed in self.gates:
             numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
-        return numbers
+        return numbers | composition_diagnostics(self) if detail else numbers
 
     def records(self) -> Iterator[dict[str, Any]]:
         """One JSON-ready mapping a row: the total, and each reward's values, status and reason."""
