@@ -6,6 +6,7 @@ import pytest
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch, Score
 from rlaif_sdk.composer import Component, FailurePolicy
+from rlaif_sdk.composer.execution import limits
 from rlaif_sdk.composer.execution.budget import Budget, Usage, reported_usage
 from rlaif_sdk.composer.normalize import ZScore
 from rlaif_sdk.config import BudgetConfig, ExecutionConfig
@@ -94,6 +95,25 @@ def test_attempts_count_as_calls() -> None:
         pytest.raises(BudgetExceededError, match="3 of 3 calls"),
     ):
         composer.compose(rows(0))
+
+
+def test_calls_that_wait_for_their_turn_do_not_slip_past_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was left when they began to wait may be gone when they are let through."""
+    monkeypatch.setattr(limits, "MINUTE", 0.1)
+    calls = []
+
+    async def judge(prompts, completions):
+        calls.append(1)
+        return [1.0]
+
+    execution = ExecutionConfig.model_validate(
+        {"chunk": 1, "concurrency": 8, "limits": {"requests_per_minute": 2}, "budget": {"calls": 3}}
+    )
+    with Composer({"judge": Component(judge, execution=execution)}) as composer:
+        with pytest.raises(BudgetExceededError):
+            composer.compose(rows(0, 8))
+        assert composer.state_dict()["spent"]["judge"]["calls"] == 3
+    assert len(calls) <= 3
 
 
 def test_a_composer_without_budgets_keeps_its_state_as_it_is() -> None:

@@ -111,11 +111,12 @@ def test_a_thread_that_hangs_takes_only_its_rows_along() -> None:
     def hangs_once(prompts, completions):
         if completions == ["0"]:
             release.wait(20)
+        time.sleep(0.05)
         return [1.0]
 
     with composer_of(hangs_once, timeout=0.2, chunk=1, concurrency=2) as composer:
-        column = composer.compose(rows(6)).rewards["mine"]
-        assert [column.status(row) for row in range(6)] == ["failed"] + ["scored"] * 5
+        column = composer.compose(rows(12)).rewards["mine"]
+        assert [column.status(row) for row in range(12)] == ["failed"] + ["scored"] * 11
         assert composer.compose(rows(6).select([1, 2, 3])).totals.tolist() == [1.0] * 3
         release.set()
 
@@ -188,7 +189,7 @@ def test_a_window_never_holds_more_than_its_limit(steps: list[tuple[float, float
     for amount, pause in steps:
         now += pause
         delay = window.delay(amount, now)
-        assert 0.0 <= delay <= MINUTE
+        assert 0.0 <= delay <= MINUTE + 1e-6
         now += delay
         if window.delay(amount, now) > 0:  # rounding
             now += 1e-6

@@ -42,7 +42,8 @@ REWARDS = """
                 note(subprocess.Popen(["sleep", "600"]).pid)
                 time.sleep(600)
             case "daemon":
-                note(subprocess.Popen(["sleep", "600"], start_new_session=True).pid)
+                command = ["sh", "-c", "setsid sleep 600 > /dev/null 2>&1 & echo $!"]
+                note(int(subprocess.run(command, capture_output=True, text=True).stdout))
                 time.sleep(600)
             case "ignore signals":
                 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -159,7 +160,7 @@ def test_a_reward_that_hangs_costs_its_limit_and_the_next_call_works(compose, pi
 
 @pytest.mark.parametrize("how", ["child", "daemon"])
 def test_what_a_hung_reward_started_is_ended_with_it(compose, pids, how: str) -> None:
-    """Its children die too, also one that began a session of its own."""
+    """Its children die too, also a daemon: one in a session of its own whose parent has ended."""
     with compose(timeout=1.5) as composer:
         composer.compose(rows(how))
         worker, child = pids()

@@ -161,6 +161,23 @@ def test_a_reward_that_keeps_failing_is_left_alone() -> None:
         assert composer.compose(rows(10)).totals.tolist() == [1.0] * 10
 
 
+def test_after_the_cool_down_one_call_alone_is_let_through() -> None:
+    """A server that is still down is not met by all calls at once."""
+    calls = []
+
+    async def down(prompts, completions):
+        calls.append(1)
+        raise ConnectionError("down")
+
+    execution = {"chunk": 1, "concurrency": 4, "breaker": {"failures": 1, "cooldown": 0.2}}
+    with Composer({"mine": part(down, **execution)}) as composer:
+        composer.compose(rows(4))
+        before = len(calls)
+        time.sleep(0.25)
+        composer.compose(rows(4))
+    assert len(calls) == before + 1
+
+
 def test_a_batch_in_which_every_row_failed_counts_as_a_failure() -> None:
     """Judges report an outage row by row."""
     calls = []

@@ -36,8 +36,8 @@ class Usage:
 class Budget:
     """Limits on what may be spent, and what has been.
 
-    A call is begun only while every limit has something left; calls under way are finished and charged, so tokens and
-    money may be overspent by what is under way at once.
+    A call is begun only while every limit has something left; what the calls under way at that moment take in tokens and
+    money is spent beyond it.
     """
 
     def __init__(self, config: BudgetConfig, name: str) -> None:

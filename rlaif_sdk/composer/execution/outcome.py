@@ -6,12 +6,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from rlaif_sdk.composer.arrays import Mask
 from rlaif_sdk.exceptions import (
     BatchError,
     BudgetExceededError,
     ConfigError,
     JudgeAuthError,
     JudgeQuotaError,
+    LedgerError,
     MissingExtraError,
     PluginError,
     RewardError,
@@ -26,6 +28,7 @@ FATAL = (
     ConfigError,
     JudgeAuthError,
     JudgeQuotaError,
+    LedgerError,
     MissingExtraError,
     PluginError,
     StateError,
@@ -42,12 +45,15 @@ class Outcome:
         answer: What the reward returned; rows of a part that failed are `rlaif_sdk.Score.failed`.
         error: Why it failed altogether.
         fatal: What must end the run, whatever the failure policy.
+        cached: (B,) True where the reward was not asked, since a ledger knows the row or it equals another; None
+            without a ledger.
     """
 
     seconds: float
     answer: Scores | None = None
     error: RewardError | None = None
     fatal: BaseException | None = None
+    cached: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,11 @@ class RemoteError(RewardError):
 def is_fatal(cause: BaseException) -> bool:
     """Whether an error must end the run."""
     return isinstance(cause, (*FATAL, KeyboardInterrupt))
+
+
+def described(error: RewardError) -> str:
+    """Why a row failed, when its whole call did."""
+    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def may_pass(cause: BaseException, errors: Collection[str]) -> bool:

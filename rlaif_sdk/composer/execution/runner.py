@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, as_completed
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer.execution.breaker import Breaker
 from rlaif_sdk.composer.execution.budget import Budget, Usage, reported_usage
 from rlaif_sdk.composer.execution.limits import RateLimits
 from rlaif_sdk.composer.execution.loops import control_loop
-from rlaif_sdk.composer.execution.outcome import Outcome, Raised, attributed, is_fatal, may_pass
+from rlaif_sdk.composer.execution.outcome import Outcome, Raised, attributed, described, is_fatal, may_pass
 from rlaif_sdk.composer.execution.processes import Recipe
 from rlaif_sdk.composer.execution.retry import backoff
 from rlaif_sdk.composer.execution.slots import Held, LoopSlot, ProcessSlot, Slot, ThreadSlot
@@ -24,6 +24,9 @@ from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError
 from rlaif_sdk.rewards import Reward, ScoreLike
 from rlaif_sdk.types import RewardBatch, Score
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer.ledger.recall import Recall
 
 _MISSING = object()
 CLOSE_WAIT = 10.0
@@ -41,6 +44,7 @@ class Runner:
         execution: Everything else about how it is called.
         recipe: How a worker process makes the reward; needed where ``execution.isolation`` is ``process``.
         budgets: Budgets that it shares with others.
+        recall: Its scores in a ledger: rows that it knows are not scored.
 
     Raises:
         ConfigError: It is to run in a process, and there is no recipe.
@@ -56,6 +60,7 @@ class Runner:
         execution: ExecutionConfig | None = None,
         recipe: Recipe | None = None,
         budgets: Sequence[Budget] = (),
+        recall: Recall | None = None,
     ) -> None:
         self.name = name
         self.reward = reward
@@ -67,6 +72,7 @@ class Runner:
                 hint="build the composer from a config, or give the component a Recipe",
             )
         self.recipe = recipe
+        self._recall = recall
         self.budget = Budget(self.execution.budget, f"reward {name!r}")
         self._budgets = (self.budget, *budgets)
         self._limits = RateLimits(self.execution.limits)
@@ -93,7 +99,7 @@ class Runner:
         cause: BaseException
         async with self._turn:
             try:
-                return await self._score(batch)
+                return await (self._score(batch) if self._recall is None else self._score_unknown(batch, self._recall))
             except Raised as raised:
                 cause = raised.cause
             except Exception as error:  # noqa: BLE001 - the caller gets it
@@ -117,8 +123,23 @@ class Runner:
             kind = LoopSlot if self._held.is_async else ThreadSlot
             self._slots = [kind(self._held) for _ in range(size)]
 
+    def _free_slots(self) -> list[Slot]:
+        return [slot for slot in self._slots if not slot.busy] or self._slots[:1]
+
+    async def _score_unknown(self, batch: RewardBatch, recall: Recall) -> Outcome:
+        """Score the rows that the ledger does not know."""
+        if not recall.is_identified:
+            slot = self._free_slots()[0]
+            await self._set_up(slot)
+            recall.identify(slot.stated)
+        known = await asyncio.to_thread(recall.look_up, batch)
+        if known is None:
+            return await self._score(batch)
+        outcome = await self._score(batch.select(known.missing)) if known.missing else Outcome(0.0, answer=[])
+        return await asyncio.to_thread(recall.complete, known, outcome)
+
     async def _score(self, batch: RewardBatch) -> Outcome:
-        slots = [slot for slot in self._slots if not slot.busy] or self._slots[:1]
+        slots = self._free_slots()
         await self._set_up(slots[0])
         began = time.monotonic()
         chunks = _chunks(batch, self.execution.chunk)
@@ -320,8 +341,7 @@ def _merged(results: Sequence[Any], sizes: Sequence[int], seconds: float) -> Out
         except RewardError as error:
             first_error = first_error or error
             failed += 1
-            problem = f"{error.message} ({error.hint})" if error.hint else error.message
-            entries.extend([Score.failed(problem)] * size)
+            entries.extend([Score.failed(described(error))] * size)
     return Outcome(seconds, error=first_error) if failed == len(results) else Outcome(seconds, answer=entries)
 
 

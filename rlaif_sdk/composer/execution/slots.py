@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from rlaif_sdk.composer.execution.threads import DaemonThread
 from rlaif_sdk.composer.execution.wire import encode_batch
 from rlaif_sdk.exceptions import RewardTimeoutError
 from rlaif_sdk.rewards import FunctionReward, Reward
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.types import RewardBatch, Score
 
 CLOSE_LIMIT = 5.0
 """Seconds that a reward's ``close`` may take."""
@@ -42,7 +42,14 @@ class Held:
 
 
 class Slot(ABC):
-    """A place for one call at a time. Its coroutines run on the control loop."""
+    """A place for one call at a time. Its coroutines run on the control loop.
+
+    Attributes:
+        stated: What the reward states of itself after `prepare`, where it is an object of another process; see
+            `rlaif_sdk.rewards.stated_by`.
+    """
+
+    stated: Mapping[str, str] | None = None
 
     @abstractmethod
     async def prepare(self) -> None:
@@ -166,7 +173,9 @@ class ProcessSlot(Slot):
         if self._ended:
             worker.end()
         try:
-            worker.ask(self._recipe.message())
+            (made,) = worker.ask(self._recipe.message())
+            assert isinstance(made, Score)
+            self.stated = made.details
         except BaseException:
             worker.end()
             raise

@@ -40,7 +40,7 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
             try:
                 if "make" in message:
                     reward = _make(**message["make"])
-                    reply = wire.encode_scores([])
+                    reply = _stated(reward)
                 else:
                     assert reward is not None
                     reply = _score(reward, wire.decode_batch(message["score"]), runner)
@@ -57,6 +57,13 @@ def _make(use: str, params: Mapping[str, Any], folder: str) -> Reward:
     reward = make_reward(use, params, Path(folder))
     reward.setup()
     return reward
+
+
+def _stated(reward: Reward) -> bytes:
+    from rlaif_sdk.rewards import stated_by
+    from rlaif_sdk.types import Score
+
+    return wire.encode_scores([Score(None, details=stated_by(reward))])
 
 
 def _score(reward: Reward, batch: RewardBatch, runner: asyncio.Runner) -> bytes:
