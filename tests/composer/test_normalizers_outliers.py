@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def test_nothing_is_winsorised_before_anything_was_seen() -> None:
     """An evaluation before training measures scores as they are."""
     limited = Limited(Identity(), LimitParams(winsorize=0.1))
     assert limited.normalize(np.array([1e9, np.nan]), None)[0] == 1e9
+
+
+def test_the_quantiles_go_on_from_a_checkpoint() -> None:
+    """The sample is saved beside the inner normalizer's state."""
+    params = LimitParams(winsorize=0.25)
+    first, second = Limited(ZScore(), params), Limited(ZScore(), params)
+    first.update(np.arange(9.0), None)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    asked = np.array([-100.0, 1.0, 5.0, 100.0])
+    assert second.normalize(asked, None).tolist() == first.normalize(asked, None).tolist()
+    assert second.normalize(asked, None)[0] > -2
 
 
 def test_clip_limits_what_comes_out_of_any_normalizer() -> None:

@@ -60,15 +60,16 @@ def test_a_restored_sample_goes_on_identically(before: list[float], after: list[
     assert second.state_dict() == whole.state_dict()
 
 
-def test_every_value_stays_with_the_same_probability() -> None:
-    """Over 2000 seeds, each of 40 positions is kept 10/40 of the time, within 4.5 standard errors."""
-    kept = np.zeros(40)
+@pytest.mark.parametrize(("capacity", "total"), [(1, 2), (1, 5), (10, 40)])
+def test_every_value_stays_with_the_same_probability(capacity: int, total: int) -> None:
+    """Over 2000 seeds, each position is kept as often as every other, within 4.5 standard errors."""
+    kept = np.zeros(total)
     for seed in range(2000):
-        sample = Reservoir(10, seed)
-        sample.add(np.arange(40.0))
+        sample = Reservoir(capacity, seed)
+        sample.add(np.arange(float(total)))
         kept[sample.sorted.astype(int)] += 1
-    error = np.sqrt(0.25 * 0.75 / 2000)
-    assert np.abs(kept / 2000 - 0.25).max() < 4.5 * error
+    share = capacity / total
+    assert np.abs(kept / 2000 - share).max() < 4.5 * np.sqrt(share * (1 - share) / 2000)
 
 
 def test_the_distribution_is_learned_within_the_stated_accuracy() -> None:

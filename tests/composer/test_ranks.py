@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import RewardBatch
 from rlaif_sdk.composer import Component, Composer
-from rlaif_sdk.composer.normalize import ZScore
+from rlaif_sdk.composer.normalize import Normalizer, ZScore
 from rlaif_sdk.composer.sync import Sync, torch_sync
 from tests.composer.random_compositions import Reading, Setup, runs, setups
 
@@ -91,6 +91,41 @@ def test_without_sync_ranks_learn_apart() -> None:
             composer.compose(part)
             states.append(composer.state_dict())
     assert states[0] != states[1]
+
+
+class GroupSizes(Normalizer):
+    """Learns how many groups of which size there were."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def update(self, values_B: np.ndarray, group_B: np.ndarray | None) -> None:
+        self.sizes += [] if group_B is None else np.bincount(group_B).tolist()
+
+    def normalize(self, values_B: np.ndarray, group_B: np.ndarray | None) -> np.ndarray:
+        return values_B
+
+    def state_dict(self) -> dict:
+        return {"sizes": self.sizes}
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_groups_of_different_ranks_stay_apart(grouped: bool) -> None:
+    """A normalizer that learns from groups sees those of all ranks; without groups it sees none."""
+    exchange = Ranks(2)
+    labels = [["x", "y", "x"], ["x", "x"]]
+
+    def work(rank: int) -> dict:
+        rows = len(labels[rank])
+        group = labels[rank] if grouped else None
+        batch = RewardBatch(["p"] * rows, ["c"] * rows, columns={"a": [1.0] * rows}, group=group)
+        reward = Component(Reading("a"), normalizer=GroupSizes())
+        with Composer({"a": reward}, sync=exchange.sync(rank)) as composer:
+            composer.compose(batch)
+            return composer.state_dict()["rewards"]["a"]["state"]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, range(2))) == [{"sizes": [2, 1, 2] if grouped else []}] * 2
 
 
 def test_torch_sync_is_none_without_a_process_group() -> None:
