@@ -65,7 +65,8 @@ def bring_together(raw_RB: Array, group_B: Labels | None, sync: Sync | None) -> 
 def torch_sync() -> Sync | None:
     """A `Sync` over the ranks of ``torch.distributed``; None when it is not initialised or there is one rank.
 
-    Scores are gathered in 64 bits, on the GPU where the backend is NCCL.
+    Call it on every rank. Scores travel in 64 bits, from memory to memory, in a Gloo group of their own, so that a batch
+    composed in the background does not meet the collectives of training.
     """
     if "torch.distributed" not in sys.modules:
         return None
@@ -74,16 +75,16 @@ def torch_sync() -> Sync | None:
 
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return None
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    group = dist.new_group(backend="gloo")
 
     def gather(rows: Array) -> list[Array]:
-        sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
-        dist.all_gather(sizes, torch.tensor([len(rows)], device=device))
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(group.size())]
+        dist.all_gather(sizes, torch.tensor([len(rows)]), group=group)
         counts = [int(size) for size in sizes]
-        padded = torch.zeros((max(counts), rows.shape[1]), dtype=torch.float64, device=device)
-        padded[: len(rows)] = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
+        padded = torch.zeros((max(counts), rows.shape[1]), dtype=torch.float64)
+        padded[: len(rows)] = torch.from_numpy(rows)
         gathered = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(gathered, padded)
-        return [part[:count].cpu().numpy() for part, count in zip(gathered, counts, strict=True)]
+        dist.all_gather(gathered, padded, group=group)
+        return [part[:count].numpy() for part, count in zip(gathered, counts, strict=True)]
 
     return gather
