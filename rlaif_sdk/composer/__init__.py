@@ -3,7 +3,20 @@
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.composition import Composition, RewardColumn
+from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.nesting import Group
+from rlaif_sdk.composer.weights import Schedule
 
-__all__ = ["Component", "Composer", "Composition", "FailurePolicy", "Gate", "RewardColumn"]
+__all__ = [
+    "Component",
+    "Composer",
+    "Composition",
+    "Constraint",
+    "FailurePolicy",
+    "Gate",
+    "Group",
+    "RewardColumn",
+    "Schedule",
+]
