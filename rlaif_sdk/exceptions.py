@@ -18,6 +18,7 @@ RlaifError
 │   ├── JudgeAuthError (PermissionError)  the server refuses the key: trying again is useless
 │   ├── JudgeQuotaError                   the account is exhausted: trying again is useless
 │   └── JudgeResponseError (ValueError)   an answer came and cannot be read as a verdict
+├── LedgerError (OSError)                 a ledger cannot be read or written
 ├── BudgetExceededError (RuntimeError)    a budget of calls, tokens or money is spent; the run can be resumed
 └── TrainingError (RuntimeError)          training cannot go on
 
@@ -188,6 +189,10 @@ class JudgeQuotaError(JudgeError):
 
 class JudgeResponseError(JudgeError, ValueError):
     """The judge answered, and the answer cannot be read as a verdict."""
+
+
+class LedgerError(RlaifError, OSError):
+    """A ledger cannot be read or written: the disk is full, the file is no ledger, or another process holds it."""
 
 
 class BudgetExceededError(RlaifError, RuntimeError):
