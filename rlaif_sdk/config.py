@@ -278,6 +278,8 @@ class FallbackConfig(ConfigModel):
     """Seconds that loading its models may take; null for no limit."""
     execution: ExecutionConfig = ExecutionConfig()
     """How it is called."""
+    cache: bool = True
+    """As in `RewardConfig`."""
 
 
 class RewardConfig(ConfigModel):
@@ -305,6 +307,8 @@ class RewardConfig(ConfigModel):
     fallback: str | None = None
     """The name under ``fallbacks`` of the reward whose scores stand in on the rows where this one fails, in the same
     units."""
+    cache: bool = True
+    """False if the ledger is neither asked for its scores nor keeps them."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Dataset columns under other names: ``{reference: answer}`` shows it the column ``answer`` as ``reference``."""
 
@@ -385,6 +389,17 @@ class GroupConfig(ConfigModel):
         )
 
 
+class LedgerConfig(ConfigModel):
+    """A file that keeps every score and what was composed of them."""
+
+    path: str
+    """The file, relative to this one; several runs may share it."""
+    cache: bool = True
+    """Look scores up before a reward is asked, and keep those that it gives."""
+    record: bool = True
+    """Record every composed batch, with its texts: `rlaif what-if` and `rlaif cache export` read it."""
+
+
 class CompositionConfig(ConfigModel):
     """A composition: rewards by name, gates, and how the weighted rewards become one number."""
 
@@ -394,6 +409,8 @@ class CompositionConfig(ConfigModel):
     """Rewards that are called only on the rows where one that names them as its ``fallback`` has failed."""
     budget: BudgetConfig = BudgetConfig()
     """What all rewards may spend together."""
+    ledger: Annotated[LedgerConfig, _named("path", LedgerConfig)] | None = None
+    """Keeps scores, so that none is paid for twice, and records every batch; null keeps nothing."""
     gates: tuple[GateConfig, ...] = ()
     """Conditions over the whole sum."""
     gate_order: Literal["independent", "lexicographic"] = "independent"

@@ -41,6 +41,10 @@ class Reward(ABC):
         range: The least and greatest score, or None for unbounded. A score outside it is a failure.
         columns: Names of the batch columns that must be present.
         higher_is_better: False for a cost, such as a probability of being toxic: the composer turns its sign.
+        inputs: What `score` reads of a row beside its prompt and completion: names of columns, and ``completion_ids``.
+            None when that is not said: a ledger then takes all of it for part of the input.
+        cacheable: False where a row's score depends on more than that row: on its neighbours, on chance, on progress.
+            A ledger then never keeps it.
     """
 
     name: str = ""
@@ -48,6 +52,8 @@ class Reward(ABC):
     range: tuple[float, float] | None = None
     columns: tuple[str, ...] = ()
     higher_is_better: bool = True
+    inputs: tuple[str, ...] | None = None
+    cacheable: bool = True
 
     def setup(self) -> None:
         """Load models and open connections. Called once, before the first `score`, in the thread that scores."""
@@ -147,6 +153,7 @@ class FunctionReward(Reward):
         version: str = "0",
         range: tuple[float, float] | None = None,  # noqa: A002 - the field's name for it
         higher_is_better: bool = True,
+        cacheable: bool = True,
         params: Mapping[str, Any] | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
@@ -156,6 +163,7 @@ class FunctionReward(Reward):
         self.version = version
         self.range = range
         self.higher_is_better = higher_is_better
+        self.cacheable = cacheable
         signature = _signature(function).parameters.values()
         given = {"prompts", "completions", "completion_ids"}
         self._params = {
@@ -167,6 +175,7 @@ class FunctionReward(Reward):
         self._accepts = {p.name for p in named} - self._params.keys()
         self._accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature)
         self.columns = tuple(p.name for p in named if p.default is p.empty and p.name not in given)
+        self.inputs = None if self._accepts_any else tuple(sorted(self._accepts - {"prompts", "completions"}))
         self.params_model = create_model(
             f"{self.name}_params",
             __base__=Params,
@@ -194,6 +203,11 @@ class FunctionReward(Reward):
         return scores
 
     @property
+    def values(self) -> Mapping[str, Any]:
+        """Its parameters with their values."""
+        return dict(self._values)
+
+    @property
     def spec(self) -> RewardSpec:
         """Registers this function from a plugin: ``return [brevity.spec]``."""
         return RewardSpec(
@@ -214,6 +228,7 @@ class FunctionReward(Reward):
             version=self.version,
             range=self.range,
             higher_is_better=self.higher_is_better,
+            cacheable=self.cacheable,
             params=params,
         )
 
@@ -227,6 +242,7 @@ def reward(
     version: str = "0",
     range: tuple[float, float] | None = None,
     higher_is_better: bool = True,
+    cacheable: bool = True,
 ) -> Callable[[Callable[..., Any]], FunctionReward]: ...
 def reward(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Turn a plain function, sync or async, into a reward: ``@reward`` or ``@reward(range=(0, 1))``.
@@ -254,7 +270,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 class _DuckReward(Reward):
     """Anything with a ``score(batch)`` method, with defaults for what it does not say."""
 
-    _optional: ClassVar = ("version", "range", "columns", "higher_is_better")
+    _optional: ClassVar = ("version", "range", "columns", "higher_is_better", "inputs", "cacheable")
 
     def __init__(self, scorer: Any) -> None:
         self._scorer = scorer
@@ -272,6 +288,20 @@ class _DuckReward(Reward):
 
     def close(self) -> None:
         getattr(self._scorer, "close", lambda: None)()
+
+
+def unwrapped(reward: Reward) -> Any:
+    """The object that its author made: for one that is no `Reward` itself, that which `as_reward` was given."""
+    return reward._scorer if isinstance(reward, _DuckReward) else reward  # noqa: SLF001 - of this module
+
+
+def stated_by(reward: Reward) -> dict[str, str]:
+    """What a reward states of itself: ``version``, and ``revision`` or an empty text. Some know it after setup only."""
+    target = unwrapped(reward)
+    return {
+        "version": str(getattr(target, "version", None) or Reward.version),
+        "revision": str(getattr(target, "revision", None) or ""),
+    }
 
 
 def is_reward_class(value: Any) -> bool:

@@ -10,14 +10,17 @@ from typing import Annotated, TextIO
 import typer
 
 from rlaif_sdk import __version__
+from rlaif_sdk.cli.cache import cache_app
 from rlaif_sdk.cli.doctor import doctor
 from rlaif_sdk.cli.explain import explain
 from rlaif_sdk.cli.init import init_app
 from rlaif_sdk.cli.quickstart import quickstart
+from rlaif_sdk.cli.report import report
 from rlaif_sdk.cli.rewards import rewards_app
 from rlaif_sdk.cli.schema import schema
 from rlaif_sdk.cli.score import score
 from rlaif_sdk.cli.train import train_app
+from rlaif_sdk.cli.what_if import what_if
 from rlaif_sdk.exceptions import RlaifError
 
 app = typer.Typer(
@@ -32,6 +35,9 @@ app.add_typer(train_app, name="train")
 app.add_typer(init_app, name="init")
 app.command()(score)
 app.command()(explain)
+app.command()(report)
+app.add_typer(cache_app, name="cache")
+app.command("what-if")(what_if)
 app.command()(schema)
 app.command()(doctor)
 app.command()(quickstart)

@@ -6,8 +6,10 @@ from rlaif_sdk.composer.composition import Composition, RewardColumn
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.nesting import Group
 from rlaif_sdk.composer.weights import Schedule
+from rlaif_sdk.composer.whatif import WhatIf, what_if
 
 __all__ = [
     "Component",
@@ -17,6 +19,9 @@ __all__ = [
     "FailurePolicy",
     "Gate",
     "Group",
+    "Ledger",
     "RewardColumn",
     "Schedule",
+    "WhatIf",
+    "what_if",
 ]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
+from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.execution import Recipe
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.nesting import Group
 from rlaif_sdk.composer.normalize import Normalizer
 from rlaif_sdk.composer.outliers import Limited, LimitParams
@@ -28,7 +31,7 @@ from rlaif_sdk.config import (
     StepConfig,
 )
 from rlaif_sdk.documents import Document, Location, from_validation_error, load_document, validate
-from rlaif_sdk.exceptions import ConfigError, PluginError, RlaifError
+from rlaif_sdk.exceptions import ConfigError, LedgerError, PluginError, RlaifError
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.references import is_reference, load_reference
 from rlaif_sdk.rewards import FunctionReward, Reward, RewardSpec, Spec, as_reward, is_reward_class
@@ -36,9 +39,11 @@ from rlaif_sdk.rewards import FunctionReward, Reward, RewardSpec, Spec, as_rewar
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
-def build_composer(
-    source: str | Path | Mapping[str, Any] | CompositionConfig | Document, *, registry: Registry | None = None
-) -> Composer:
+ConfigSource: TypeAlias = str | Path | Mapping[str, Any] | CompositionConfig | Document
+"""Where a composition's config comes from: a file, or something that holds it."""
+
+
+def build_composer(source: ConfigSource, *, registry: Registry | None = None) -> Composer:
     """Build a composer. See `Composer.from_config`."""
     document = _document(source)
     config = source if isinstance(source, CompositionConfig) else validate(CompositionConfig, document)
@@ -52,32 +57,94 @@ def build_composer(
         name: _fallback(name, fallback, registry=registry, document=document, folder=folder)
         for name, fallback in config.fallbacks.items()
     }
-    try:
+    ledger = _ledger(config, document, folder)
+    with _errors_placed(document):
         return Composer(
             components,
             fallbacks=fallbacks,
             budget=config.budget,
-            gates=[Gate(**gate.model_dump()) for gate in config.gates],
-            gate_order=config.gate_order,
-            aggregator=_extension(registry.aggregator, config.aggregate, document, ("aggregate",)),
-            groups={
-                name: Group(
-                    group.members,
-                    _weight(group.weight),
-                    _extension(registry.aggregator, group.aggregate, document, ("groups", name, "aggregate")),
-                )
-                for name, group in config.groups.items()
-            },
-            constraints=[Constraint(**constraint.model_dump()) for constraint in config.constraints],
+            ledger=ledger,
             observers=[registry.observe],
+            **_combination(config, registry, document),
         )
+
+
+def build_combiner(
+    source: ConfigSource, rewards: Mapping[str, Reward], *, registry: Registry | None = None
+) -> tuple[Combiner, CompositionConfig]:
+    """The arithmetic of a composition, over rewards that stand for those that it names, of which none is made.
+
+    Args:
+        source: The config.
+        rewards: What stands for each reward, by name.
+        registry: The normalizers and aggregators to choose from; the installed ones if None.
+
+    Raises:
+        ConfigError: Something in the config is refused, or it names a reward that is not in ``rewards``.
+    """
+    document = _document(source)
+    config = source if isinstance(source, CompositionConfig) else validate(CompositionConfig, document)
+    registry = registry or Registry.default()
+    for name in config.rewards:
+        if name not in rewards:
+            known = ", ".join(rewards)
+            raise document.error("has no recorded scores", ("rewards", name), f"recorded rewards: {known}")
+    components = {
+        name: Component(rewards[name], **_part(reward, registry, document, ("rewards", name)))
+        for name, reward in config.rewards.items()
+    }
+    with _errors_placed(document):
+        return Combiner(components, **_combination(config, registry, document)), config
+
+
+def _combination(config: CompositionConfig, registry: Registry, document: Document) -> dict[str, Any]:
+    """How rewards are combined, as `Combiner` takes it."""
+    return {
+        "gates": [Gate(**gate.model_dump()) for gate in config.gates],
+        "gate_order": config.gate_order,
+        "aggregator": _extension(registry.aggregator, config.aggregate, document, ("aggregate",)),
+        "groups": {
+            name: Group(
+                group.members,
+                _weight(group.weight),
+                _extension(registry.aggregator, group.aggregate, document, ("groups", name, "aggregate")),
+            )
+            for name, group in config.groups.items()
+        },
+        "constraints": [Constraint(**constraint.model_dump()) for constraint in config.constraints],
+    }
+
+
+def _part(config: RewardConfig, registry: Registry, document: Document, location: Location) -> dict[str, Any]:
+    """How one reward takes part, as `Component` takes it."""
+    return {
+        "weight": _weight(config.weight),
+        "normalizer": _normalizer(config.normalize, registry, document, (*location, "normalize")),
+        "failure": FailurePolicy(**config.on_failure.model_dump()),
+    }
+
+
+def _ledger(config: CompositionConfig, document: Document, folder: Path) -> Ledger | None:
+    if config.ledger is None:
+        return None
+    try:
+        return Ledger(folder / config.ledger.path, cache=config.ledger.cache, record=config.ledger.record)
+    except LedgerError as error:
+        raise document.error(error.message, ("ledger",), error.hint) from error
+
+
+@contextmanager
+def _errors_placed(document: Document) -> Iterator[None]:
+    """Give a refusal that names a key its place in the document."""
+    try:
+        yield
     except ConfigError as error:
         if error.file or not error.key:
             raise
         raise document.error(error.message, _location(error.key, document.data), error.hint) from error
 
 
-def _document(source: str | Path | Mapping[str, Any] | CompositionConfig | Document) -> Document:
+def _document(source: ConfigSource) -> Document:
     if isinstance(source, Document):
         return source
     if isinstance(source, (str, Path)):
@@ -91,9 +158,7 @@ def _component(name: str, config: RewardConfig, *, registry: Registry, document:
     location: Location = ("rewards", name)
     return Component(
         reward=_reward(config.use or name, config, registry=registry, document=document, folder=folder, at=location),
-        weight=_weight(config.weight),
-        normalizer=_normalizer(config.normalize, registry, document, (*location, "normalize")),
-        failure=FailurePolicy(**config.on_failure.model_dump()),
+        **_part(config, registry, document, location),
         timeout=config.timeout,
         setup_timeout=config.setup_timeout,
         columns=config.columns,
@@ -101,6 +166,7 @@ def _component(name: str, config: RewardConfig, *, registry: Registry, document:
         execution=config.execution,
         fallback=config.fallback,
         recipe=Recipe(config.use or name, config.params, str(folder)),
+        cache=config.cache,
     )
 
 
@@ -114,6 +180,7 @@ def _fallback(name: str, config: FallbackConfig, *, registry: Registry, document
         params=config.params,
         execution=config.execution,
         recipe=Recipe(use, config.params, str(folder)),
+        cache=config.cache,
     )
 
 

@@ -126,6 +126,7 @@ class Combiner:
                 seconds=seconds[name],
                 entries=answers[name].entries,
                 stood_in=answers[name].stood_in,
+                cached=answers[name].cached,
                 declared_range=component.reward.range,
                 higher_is_better=component.reward.higher_is_better,
             )

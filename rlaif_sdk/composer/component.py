@@ -30,6 +30,7 @@ class Component:
         execution: How it is called: in a process, in chunks, with limits, retries, a budget.
         fallback: The name of the fallback whose scores stand in where it fails, or None.
         recipe: How a worker process makes it; needed with ``isolation: process``.
+        cache: False if a ledger is neither asked for its scores nor keeps them.
     """
 
     reward: Any
@@ -43,6 +44,7 @@ class Component:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     fallback: str | None = None
     recipe: Recipe | None = None
+    cache: bool = True
 
     @property
     def sign(self) -> float:

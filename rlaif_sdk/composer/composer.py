@@ -18,9 +18,10 @@ from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.execution import Budget, Outcome, Runner, wait_all
+from rlaif_sdk.composer.execution import Budget, Outcome, Runner, described, wait_all
 from rlaif_sdk.composer.fallback import check_fallbacks, with_fallback
 from rlaif_sdk.composer.gates import Gate, GateOrder
+from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.nesting import Group
 from rlaif_sdk.composer.submission import Finisher, Pending, Turns
 from rlaif_sdk.composer.sync import Sync
@@ -52,6 +53,7 @@ class Composer:
             process learns by itself.
         fallbacks: Rewards that stand in where one fails whose component names them, by name.
         budget: What all rewards may spend together.
+        ledger: Keeps scores, so that none is paid for twice, and records what is composed.
         observers: Called with each finished composition.
 
     Raises:
@@ -74,6 +76,7 @@ class Composer:
         sync: Sync | None = None,
         fallbacks: Mapping[str, Any] | None = None,
         budget: BudgetConfig | None = None,
+        ledger: Ledger | None = None,
         observers: Sequence[Callable[[Composition], None]] = (),
     ) -> None:
         weights = weights or {}
@@ -100,6 +103,8 @@ class Composer:
         self.fallbacks = {name: _component(value) for name, value in (fallbacks or {}).items()}
         check_fallbacks(self.components, self.fallbacks)
         self._budget = Budget(budget or BudgetConfig(), "the composition")
+        self.ledger = ledger
+        self._recorder = ledger.recorder(self.components) if ledger else None
         self._runners = {name: self._runner(name, part) for name, part in self.components.items()}
         self._fallback_runners = {name: self._runner(name, part) for name, part in self.fallbacks.items()}
         self._turns = Turns()
@@ -141,6 +146,7 @@ class Composer:
             execution=part.execution,
             recipe=part.recipe,
             budgets=[self._budget],
+            recall=self.ledger.recall(name, part) if self.ledger else None,
         )
 
     def compose(self, batch: RewardBatch) -> Composition:
@@ -152,6 +158,7 @@ class Composer:
         Raises:
             BatchError: A reward misses a column.
             BudgetExceededError: A budget is spent.
+        LedgerError: The ledger cannot be read or written.
             RewardError: A reward failed whose policy is ``raise``.
             RlaifError: A reward failed in a way that trying again cannot mend, such as a refused key.
         """
@@ -195,6 +202,8 @@ class Composer:
             pending.turn.wait()
             with self._lock:
                 composition = self.combiner.combine(batch, answers, seconds)
+            if self._recorder:
+                self._recorder.write(composition)
         finally:
             pending.turn.done()
         for observer in self.observers:
@@ -252,6 +261,8 @@ class Composer:
         for runner in (*self._runners.values(), *self._fallback_runners.values()):
             runner.close()
         self._finisher.stop()
+        if self.ledger:
+            self.ledger.close()
 
     def __enter__(self) -> Self:
         return self
@@ -271,8 +282,10 @@ def _checked(outcome: Outcome, rows: int, reward: Reward) -> Answer:
     error: RewardError | None = outcome.error
     if error is None:
         try:
-            return check_answer(outcome.answer, rows, reward.range)
+            answer = check_answer(outcome.answer, rows, reward.range)
         except RewardError as refused:
             error = refused
-    problem = f"{error.message} ({error.hint})" if error.hint else error.message
-    return Answer(np.full(rows, np.nan), dict.fromkeys(range(rows), problem), (), error)
+        else:
+            cached = None if outcome.cached is None else outcome.cached & ~np.isnan(answer.raw)
+            return replace(answer, cached=cached)
+    return Answer(np.full(rows, np.nan), dict.fromkeys(range(rows), described(error)), (), error)

@@ -18,9 +18,11 @@ from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.types import RewardBatch, Score
 
 if TYPE_CHECKING:
+    from rlaif_sdk.composer.build import ConfigSource
     from rlaif_sdk.composer.explain import Explanation
+    from rlaif_sdk.composer.whatif import WhatIf
 
-Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback"]
+Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +41,7 @@ class RewardColumn:
         seconds: How long it took.
         entries: The B entries as the reward gave them; empty when it failed altogether.
         stood_in: Why it failed, for each row on which its fallback's score stands in; None without a fallback.
+        cached: (B,) True where its score came from a ledger, or from an equal row; None without a ledger.
         declared_range: The least and greatest score that it says it gives, or None.
         higher_is_better: False for a cost.
     """
@@ -54,6 +57,7 @@ class RewardColumn:
     seconds: float
     entries: Sequence[ScoreLike] = ()
     stood_in: Mapping[int, str] | None = None
+    cached: Mask | None = None
     declared_range: tuple[float, float] | None = None
     higher_is_better: bool = True
 
@@ -65,7 +69,9 @@ class RewardColumn:
             return "masked"
         if self.stood_in and row in self.stood_in:
             return "fallback"
-        return "abstained" if np.isnan(self.raw[row]) else "scored"
+        if np.isnan(self.raw[row]):
+            return "abstained"
+        return "cached" if self.cached is not None and self.cached[row] else "scored"
 
     def score(self, row: int) -> Score | None:
         """The `Score` object that the reward gave for a row, if it gave one."""
@@ -122,6 +128,18 @@ class Composition:
         from rlaif_sdk.composer.explain import explain
 
         return explain(self, row)
+
+    def what_if(self, config: ConfigSource) -> WhatIf:
+        """What these rows would have got under another config; see `rlaif_sdk.composer.what_if`.
+
+        Statistics learn from this batch alone.
+
+        Raises:
+            ConfigError: The config is refused, or names a reward that is not here.
+        """
+        from rlaif_sdk.composer.whatif import what_if
+
+        return what_if(self, config)
 
     def columns_for_gdpo(self) -> dict[str, list[float | None]]:
         """The rewards that have a weight, one by one, for TRL's ``multi_objective_aggregation="normalize_then_sum"``.
@@ -183,6 +201,8 @@ class Composition:
             }
             if column.stood_in is not None:
                 numbers[f"reward/{name}/fallback"] = float(len(column.stood_in))
+            if column.cached is not None:
+                numbers[f"reward/{name}/cached"] = float(column.cached.sum())
         numbers |= {f"group/{name}/weight": weight for name, weight in self.group_weights.items()}
         for part in self.constraints:
             violation_B = part.constraint.violation(self.rewards[part.constraint.reward].raw)

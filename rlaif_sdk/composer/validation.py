@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array, is_finite_number
+from rlaif_sdk.composer.arrays import Array, Mask, is_finite_number
 from rlaif_sdk.exceptions import RewardError, RewardOutputError
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.types import Score
@@ -30,6 +30,7 @@ class Answer:
         entries: The B entries as the reward gave them, for reasons and details.
         error: Why there is no answer at all, or None.
         stood_in: Why the reward failed, for each row on which its fallback's score stands; None without a fallback.
+        cached: (B,) True where the score came from a ledger, or from an equal row; None without a ledger.
     """
 
     raw: Array
@@ -37,6 +38,7 @@ class Answer:
     entries: Sequence[ScoreLike]
     error: RewardError | None = None
     stood_in: Mapping[int, str] | None = None
+    cached: Mask | None = None
 
 
 def check_answer(answer: Any, rows: int, value_range: tuple[float, float] | None) -> Answer:

@@ -1,0 +1,95 @@
+"""``rlaif what-if``: what a recorded run would have been rewarded under another config."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer import WhatIf
+
+_MOST_STEPS = 12
+
+
+def what_if(
+    run: Annotated[Path, typer.Argument(help="A ledger, or the folder of a run with one.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="The other composition: a YAML or JSON file.")],
+    runs: Annotated[
+        list[int] | None, typer.Option("--run", help="The number of a recorded run; default: the last. Repeatable.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="How many of the rows that change most are shown.")] = 5,
+    plot: Annotated[Path | None, typer.Option(help="Draw a plot to this PNG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Combine the recorded scores of a run under another config, without scoring again.
+
+    Shows how many advantages change their sign, for which a policy would have been pushed the other way, and on which
+    rows the advantage changes most. Advantages are those of GRPO; without groups each batch is whitened.
+    """
+    from rlaif_sdk.composer import what_if as replay
+
+    result = replay(run, config, runs=runs or None)
+    if plot is not None:
+        from rlaif_sdk.reporting.what_if_plot import plot_what_if
+
+        plot_what_if(result, plot, title=f"{run} under {config}")
+    if as_json:
+        found = {"summary": result.summary(), "steps": result.steps(), "most_changed": result.most_changed(top)}
+        typer.echo(json.dumps(_finite(found), indent=2))
+        return
+    _print(result, top)
+    if plot is not None:
+        typer.echo(f"wrote {plot}")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(result: WhatIf, top: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    steps = result.steps()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("step")
+    for heading in ("rows", "compared", "flipped", "share", "to 0", "from 0", "lost", "gained", "rank corr."):
+        table.add_column(heading, justify="right")
+    shown = steps if len(steps) <= _MOST_STEPS else [*steps[: _MOST_STEPS // 2], *steps[-_MOST_STEPS // 2 :]]
+    for index, entry in enumerate(shown if len(steps) > 1 else []):
+        if len(shown) < len(steps) and index == _MOST_STEPS // 2:
+            table.add_row("…")
+        table.add_row(str(entry["step"]), *_cells(entry))
+    table.add_row("all", *_cells(result.summary()), style="bold")
+    console.print(table)
+    most = result.most_changed(top)
+    if most:
+        console.print("\nAdvantages that change most:")
+    for entry in most:
+        flip = "  sign flips" if entry["flipped"] else ""
+        console.print(
+            Text(
+                f"\nstep {entry['step']}, batch {entry['batch']}, row {entry['row']}: "
+                f"advantage {entry['advantage']:+.2f} -> {entry['new_advantage']:+.2f}, "
+                f"total {entry['total']:.4g} -> {entry['new_total']:.4g}{flip}\n"
+                f"  prompt:     {entry['prompt']}\n  completion: {entry['completion']}"
+            )
+        )
+
+
+def _cells(numbers: dict[str, float | int]) -> list[str]:
+    counts = [str(numbers[key]) for key in ("rows", "compared", "flipped")]
+    others = [str(numbers[key]) for key in ("silenced", "awakened", "lost", "gained")]
+    correlation = numbers["rank_correlation"]
+    shown = "-" if math.isnan(correlation) else f"{correlation:.3f}"
+    return [*counts, f"{numbers['flipped_share']:.1%}", *others, shown]

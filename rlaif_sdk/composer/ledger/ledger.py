@@ -1,0 +1,183 @@
+"""A ledger: every raw score once, and every composed batch, in one file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rlaif_sdk.composer.component import Component
+from rlaif_sdk.composer.ledger.database import Database
+from rlaif_sdk.composer.ledger.keys import digest
+from rlaif_sdk.composer.ledger.recall import Recall, recall
+from rlaif_sdk.composer.ledger.record import Record, RecordedBatch, RecordedReward, Recorder, Run
+from rlaif_sdk.composer.ledger.scores import CachedReward, ScoreCache
+from rlaif_sdk.exceptions import LedgerError
+from rlaif_sdk.rewards import stated_by
+from rlaif_sdk.types import as_text
+
+FILE_NAME = "ledger.sqlite"
+"""What a ledger is called in a run's folder."""
+
+
+class Ledger:
+    """A file that keeps scores, so that none is paid for twice, and records what was composed of them.
+
+    Threads, forks and several processes may use one file at once; a process that is killed loses what it had not yet
+    written, and harms nothing.
+
+    Args:
+        path: The file. It is made if need be; one that is corrupt is renamed, with a warning.
+        cache: Look scores up before a reward is asked, and keep those that it gives.
+        record: Record every composed batch.
+        create: False to read what is there: a missing or corrupt file is then an error.
+
+    Raises:
+        LedgerError: The file cannot be opened, or is no ledger.
+    """
+
+    def __init__(self, path: str | Path, *, cache: bool = True, record: bool = True, create: bool = True) -> None:
+        self.path = Path(path)
+        self.cache = cache
+        self.record = record
+        self._database = Database(path, create=create)
+        self._scores = ScoreCache(self._database)
+        self._record = Record(self._database)
+
+    @classmethod
+    def find(cls, run: str | Path) -> Ledger:
+        """The ledger of a run, to read: the file itself, or a folder with one.
+
+        Raises:
+            LedgerError: There is none, or there are several.
+        """
+        path = Path(run)
+        if path.is_dir():
+            named = path / FILE_NAME
+            files = [named] if named.is_file() else sorted(path.glob("*.sqlite"))
+            if len(files) != 1:
+                found = ", ".join(file.name for file in files) or "none"
+                raise LedgerError(f"{path}: one ledger is wanted in this folder, found: {found}", hint="name the file")
+            path = files[0]
+        return cls(path, create=False)
+
+    def recall(self, name: str, component: Component) -> Recall | None:
+        """How a composer's reward uses the cache; None if it does not."""
+        return recall(name, component, self._scores if self.cache else None)
+
+    def recorder(self, components: Mapping[str, Component]) -> Recorder | None:
+        """What records a composer's batches as a run; None if nothing is recorded."""
+        if not self.record:
+            return None
+        return Recorder(self._database, {name: recorded_reward(part) for name, part in components.items()})
+
+    def runs(self) -> list[Run]:
+        """The recorded runs, in the order in which they began."""
+        return self._record.runs()
+
+    def batches(self, run: int | None = None) -> Iterator[RecordedBatch]:
+        """The batches of a run in the order in which they were composed; of the last run if None.
+
+        Raises:
+            LedgerError: There is no such run.
+        """
+        return self._record.batches(self.run(run).number)
+
+    def run(self, number: int | None = None) -> Run:
+        """A recorded run, or the last one.
+
+        Raises:
+            LedgerError: There is no such run.
+        """
+        runs = self.runs()
+        for run in reversed(runs):
+            if number in {None, run.number}:
+                return run
+        known = ", ".join(str(run.number) for run in runs) or "none"
+        which = "no run is recorded" if number is None else f"no run {number} is recorded"
+        raise LedgerError(f"{self.path}: {which}", hint=f"runs: {known}; 'record: true' records them")
+
+    def rows(self, run: int | None = None) -> Iterator[dict[str, Any]]:
+        """One JSON-ready mapping for each recorded row, for a table; of one run, or of all.
+
+        Raises:
+            LedgerError: There is no such run.
+        """
+        for found in self.runs() if run is None else [self.run(run)]:
+            for number, entry in enumerate(self._record.batches(found.number)):
+                yield from _rows(found.number, number, entry)
+
+    def cached_rewards(self) -> list[CachedReward]:
+        """The rewards that there are cached scores of."""
+        return self._scores.rewards()
+
+    def prune(self, *, reward: str | None = None, before: float | None = None, runs: bool = False) -> tuple[int, int]:
+        """Forget cached scores of a reward, or made before a time in seconds since 1970; runs too if asked.
+
+        Returns:
+            How many scores and how many runs were forgotten.
+
+        Raises:
+            LedgerError: The file cannot be written.
+        """
+        scores = self._scores.delete(reward=reward, before=before)
+        forgotten = self._record.delete(before=before) if runs else 0
+        self._database.vacuum()
+        return scores, forgotten
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def recorded_reward(component: Component) -> RecordedReward:
+    """What is recorded of a reward."""
+    recipe, reward = component.recipe, component.reward
+    return RecordedReward(
+        use=recipe.use if recipe else "",
+        version=stated_by(reward)["version"],
+        params=digest(recipe.params) if recipe else "",
+        range=reward.range,
+        higher_is_better=reward.higher_is_better,
+    )
+
+
+def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any]]:
+    batch = entry.batch
+    weights = entry.in_force["weights"]
+    for row, total in enumerate(entry.totals):
+        yield {
+            "run": run,
+            "batch": number,
+            "step": batch.progress.step,
+            "training": batch.training,
+            "row": row,
+            "group": None if batch.group is None else batch.group[row],
+            "prompt": as_text(batch.prompts[row]),
+            "completion": as_text(batch.completions[row]),
+            "total": _number(total),
+            "rewards": {
+                name: {
+                    "raw": _number(answer.raw[row]),
+                    "weight": weights[name],
+                    "failure": answer.failures.get(row),
+                    "reason": answer.reasons.get(row),
+                    "cached": bool(answer.cached[row]),
+                }
+                for name, answer in entry.answers.items()
+            },
+        }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

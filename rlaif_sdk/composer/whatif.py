@@ -1,0 +1,236 @@
+"""What would have been: recorded scores combined once more under another config, and what changes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlaif_sdk.composer.advantages import group_advantages, rank_correlation
+from rlaif_sdk.composer.arrays import Array, Labels, Mask, encode_groups
+from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
+from rlaif_sdk.composer.ledger.keys import digest
+from rlaif_sdk.composer.ledger.record import recorded
+from rlaif_sdk.rewards import Reward, Scores
+from rlaif_sdk.types import RewardBatch, as_text
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer.build import ConfigSource
+    from rlaif_sdk.config import CompositionConfig
+    from rlaif_sdk.plugins import Registry
+
+ZERO = 1e-9
+"""An advantage nearer to 0 than this is 0: rounding left it."""
+EXCERPT = 160
+"""Characters of a text that are shown."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WhatIf:
+    """What N recorded rows got, and what they would have got.
+
+    Attributes:
+        step: (N,) the optimiser step of each row.
+        batch: (N,) the number of its batch, from 0.
+        row: (N,) its place in that batch.
+        totals: (N,) the totals that were given out; NaN where the row was unscored.
+        new_totals: (N,) the totals under the other config.
+        advantages: (N,) GRPO's advantages of ``totals``; NaN where the row was unscored.
+        new_advantages: (N,) those of ``new_totals``.
+        prompts: N prompts.
+        completions: N completions.
+    """
+
+    step: Labels
+    batch: Labels
+    row: Labels
+    totals: Array
+    new_totals: Array
+    advantages: Array
+    new_advantages: Array
+    prompts: tuple[str, ...]
+    completions: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.totals)
+
+    @property
+    def flipped(self) -> Mask:
+        """(N,) True where an advantage turns from positive to negative or back: what was encouraged is discouraged."""
+        flipped_N: Mask = _sign(self.advantages) * _sign(self.new_advantages) < 0
+        return flipped_N
+
+    def summary(self) -> dict[str, float | int]:
+        """The whole in numbers.
+
+        ``rows``; ``compared``, those with an advantage before and after; ``flipped`` and ``flipped_share`` of these;
+        ``silenced`` and ``awakened``, whose advantage becomes 0 or was; ``lost`` and ``gained``, which become unscored
+        or were; ``rank_correlation`` of the totals (Spearman).
+        """
+        return self._numbers(np.ones(len(self), dtype=bool))
+
+    def steps(self) -> list[dict[str, float | int]]:
+        """The numbers of `summary` for each optimiser step, with ``step``."""
+        return [{"step": int(step), **self._numbers(self.step == step)} for step in np.unique(self.step)]
+
+    def _numbers(self, of_N: Mask) -> dict[str, float | int]:
+        before, after = _sign(self.advantages[of_N]), _sign(self.new_advantages[of_N])
+        was, will = ~np.isnan(self.totals[of_N]), ~np.isnan(self.new_totals[of_N])
+        compared = int((was & will).sum())
+        flipped = int((before * after < 0).sum())
+        return {
+            "rows": int(of_N.sum()),
+            "compared": compared,
+            "flipped": flipped,
+            "flipped_share": flipped / compared if compared else 0.0,
+            "silenced": int(((before != 0) & (after == 0) & was & will).sum()),
+            "awakened": int(((before == 0) & (after != 0) & was & will).sum()),
+            "lost": int((was & ~will).sum()),
+            "gained": int((will & ~was).sum()),
+            "rank_correlation": rank_correlation(self.totals[of_N], self.new_totals[of_N]),
+        }
+
+    def most_changed(self, count: int = 10) -> list[dict[str, Any]]:
+        """The rows whose advantage changes most, JSON-ready, the greatest change first."""
+        change_N = np.nan_to_num(np.abs(self.new_advantages - self.advantages), nan=-1.0)
+        rows = np.argsort(-change_N, kind="stable")[:count]
+        return [
+            {
+                "step": int(self.step[row]),
+                "batch": int(self.batch[row]),
+                "row": int(self.row[row]),
+                "advantage": float(self.advantages[row]),
+                "new_advantage": float(self.new_advantages[row]),
+                "total": float(self.totals[row]),
+                "new_total": float(self.new_totals[row]),
+                "flipped": bool(self.flipped[row]),
+                "prompt": excerpt(self.prompts[row]),
+                "completion": excerpt(self.completions[row]),
+            }
+            for row in rows
+            if change_N[row] > ZERO
+        ]
+
+
+def what_if(
+    source: str | Path | Ledger | Composition,
+    config: ConfigSource,
+    *,
+    runs: Iterable[int] | None = None,
+    registry: Registry | None = None,
+) -> WhatIf:
+    """Combine recorded scores under another config, and compare totals and advantages with those of the record.
+
+    Batches are replayed in the order in which they were composed, each run from the start, so that statistics,
+    multipliers and schedules learn as they would have. No reward is made or asked. A reward that the config leaves out
+    has no weight; parameters of rewards play no part.
+
+    Args:
+        source: A ledger, its file, or the folder of a run; or one composition.
+        config: The other composition.
+        runs: Numbers of the runs to replay; the last one if None.
+        registry: The normalizers and aggregators to choose from; the installed ones if None.
+
+    Raises:
+        LedgerError: There is no ledger or no such run, or it cannot be read.
+        ConfigError: The config is refused, or names a reward that is not in the record.
+        RewardError: A recorded failure meets the policy ``raise``.
+    """
+    with ExitStack() as stack:
+        if isinstance(source, Composition):
+            replays = [_replay([recorded(source)], _rewards_of(source), config, registry)]
+        else:
+            ledger = source if isinstance(source, Ledger) else stack.enter_context(Ledger.find(source))
+            chosen = [ledger.run(number) for number in (runs if runs is not None else [None])]
+            replays = [_replay(ledger.batches(run.number), run.rewards, config, registry) for run in chosen]
+        return _compared(chain.from_iterable(replays))
+
+
+def _rewards_of(composition: Composition) -> dict[str, RecordedReward]:
+    return {
+        name: RecordedReward("", "", "", column.declared_range, column.higher_is_better)
+        for name, column in composition.rewards.items()
+    }
+
+
+def _replay(
+    batches: Iterable[RecordedBatch],
+    rewards: Mapping[str, RecordedReward],
+    config: ConfigSource,
+    registry: Registry | None,
+) -> Iterator[tuple[RecordedBatch, Array]]:
+    """Each batch with its (B,) totals under the other config."""
+    from rlaif_sdk.composer.build import build_combiner
+
+    stand_ins = {name: _StandIn(reward) for name, reward in rewards.items()}
+    combiner, other = build_combiner(config, stand_ins, registry=registry)
+    _warn_of_differences(rewards, other)
+    for entry in batches:
+        answers = {name: entry.answers[name].answer for name in combiner.components}
+        yield entry, combiner.combine(entry.batch, answers, dict.fromkeys(answers, 0.0)).totals
+
+
+class _StandIn(Reward):
+    """Has what the arithmetic asks of a reward whose scores are recorded."""
+
+    def __init__(self, recorded_reward: RecordedReward) -> None:
+        self.version = recorded_reward.version
+        self.range = recorded_reward.range
+        self.higher_is_better = recorded_reward.higher_is_better
+
+    def score(self, batch: RewardBatch) -> Scores:
+        raise NotImplementedError("recorded scores are replayed, and nothing is scored")
+
+
+def _warn_of_differences(rewards: Mapping[str, RecordedReward], config: CompositionConfig) -> None:
+    """Say where the config would make a reward otherwise: its recorded scores are not those that it would give."""
+    for name, reward in config.rewards.items():
+        then = rewards[name]
+        other_use = reward.use is not None and then.use and reward.use != then.use
+        if other_use or (reward.params and then.params and digest(reward.params) != then.params):
+            what = "another 'use'" if other_use else "other params"
+            warnings.warn(f"reward {name!r} was recorded with {what}; its recorded scores are used", stacklevel=4)
+
+
+def _compared(replayed: Iterable[tuple[RecordedBatch, Array]]) -> WhatIf:
+    numbers: list[tuple[Array | Labels, ...]] = []
+    prompts: list[str] = []
+    completions: list[str] = []
+    for number, (entry, new_B) in enumerate(replayed):
+        batch, group_B = entry.batch, encode_groups(entry.batch.group)
+        rows = len(batch)
+        numbers.append(
+            (
+                np.full(rows, batch.progress.step),
+                np.full(rows, number),
+                np.arange(rows),
+                entry.totals,
+                new_B,
+                group_advantages(entry.totals, group_B),
+                group_advantages(new_B, group_B),
+            )
+        )
+        prompts += map(as_text, batch.prompts)
+        completions += map(as_text, batch.completions)
+    names = ("step", "batch", "row", "totals", "new_totals", "advantages", "new_advantages")
+    columns: list[Any] = [np.concatenate(parts) for parts in zip(*numbers, strict=True)] or [np.zeros(0)] * len(names)
+    return WhatIf(**dict(zip(names, columns, strict=True)), prompts=tuple(prompts), completions=tuple(completions))
+
+
+def _sign(advantages_N: Array) -> Array:
+    """(N,) -1, 0 or 1; 0 where there is none."""
+    signs_N: Array = np.sign(np.where(np.abs(advantages_N) > ZERO, advantages_N, 0.0))
+    return signs_N
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= EXCERPT else f"{line[: EXCERPT - 1]}…"
