@@ -95,7 +95,7 @@ def answer_prompts(
     prompts: Dataset,
     settings: PPOConfig,
 ) -> Answers:
-    """Sample one answer a prompt, in the way that training samples.
+    """Sample one answer a prompt, in the way that training samples: the same prompt tokens, the same distribution.
 
     The seed is the run's: the same policy answers the same, and the state of the random generators that training uses
     is left as it was.
@@ -104,29 +104,24 @@ def answer_prompts(
         model: The policy.
         tokenizer: Its tokenizer, with a chat template when prompts are conversations.
         prompts: B rows with a column ``prompt``.
-        settings: Temperature, greatest length, batch size and seed.
+        settings: Batch size, seed, and all that bears on sampling: temperature, greatest length, the template's
+            arguments and so on.
     """
     import torch
-    from transformers import set_seed
 
     devices = [model.device] if model.device.type == "cuda" else []
     generate: Any = model.generate
+    ends = _end_tokens(model, tokenizer)
+    sampling = _sampling(settings, ends, tokenizer.pad_token_id)
+    template_arguments: Any = settings.chat_template_kwargs or {}
     completion_ids: list[list[int]] = []
     with torch.random.fork_rng(devices=devices), _generating(model, tokenizer), torch.no_grad():
-        set_seed(settings.seed)
+        torch.manual_seed(settings.seed)
         for start in range(0, len(prompts), settings.per_device_eval_batch_size):
             rows = prompts[start : start + settings.per_device_eval_batch_size]["prompt"]
-            encoded = tokenizer([_as_text(row, tokenizer) for row in rows], add_special_tokens=False, padding=True)
-            inputs = encoded.convert_to_tensors("pt").to(model.device)
-            output = generate(
-                **inputs,
-                do_sample=True,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                top_k=settings.top_k,
-                max_new_tokens=settings.max_completion_length,
-            )
-            ends = _end_tokens(model, tokenizer)
+            ids = [_prompt_ids(row, tokenizer, template_arguments) for row in rows]
+            inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
+            output = generate(**inputs, **sampling)
             completion_ids += [_until_end(ids, ends) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
     conversational = [not isinstance(prompt, str) for prompt in prompts["prompt"]]
@@ -154,10 +149,33 @@ def _generating(model: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[None
         tokenizer.padding_side = padding_side
 
 
-def _as_text(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+def _prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase, template_arguments: Mapping[str, Any]) -> list[int]:
+    """As TRL's trainers encode a prompt: text with the tokenizer's own special tokens, messages by the template."""
     if isinstance(prompt, str):
-        return prompt
-    return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+        encoded: Any = tokenizer(prompt)
+    else:
+        encoded = tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **template_arguments
+        )
+    return list(encoded["input_ids"])
+
+
+def _sampling(settings: PPOConfig, ends: set[int], pad_id: int | None) -> dict[str, Any]:
+    """As TRL's trainers call ``generate``: what is set here wins over the model's own generation config."""
+    extra: Any = settings.generation_kwargs or {}
+    chosen = {
+        "do_sample": True,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "top_k": settings.top_k,
+        "min_p": settings.min_p,
+        "repetition_penalty": settings.repetition_penalty,
+        "max_new_tokens": settings.max_completion_length,
+        "eos_token_id": sorted(ends),
+        "pad_token_id": pad_id,
+        **extra,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.heldout import answer_prompts, repeated_ngrams  # noqa: E402
+from rlaif_sdk.training.ppo import SamplingMismatchWarning  # noqa: E402
 from rlaif_sdk.training.run import load_policy, run_ppo  # noqa: E402
 
 REWARDS = """\
@@ -135,6 +136,69 @@ def test_answering_leaves_the_random_state_of_training_alone(config: dict[str, A
     assert all(isinstance(completion, str) for completion in answers.completions), "text in, text out"
     ended = [ids[-1] == tokenizer.eos_token_id for ids in answers.completion_ids]
     assert list(answers.truncated) == [not end for end in ended]
+
+
+@pytest.fixture
+def tokenizer_with_bos(tokenizer: Any) -> Any:
+    """One that begins a text with a token of its own, as Llama's does, and whose chat template takes an argument."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="system $A", special_tokens=[("system", 5)])
+    tokenizer.chat_template += "{% if hint is defined %} {{ hint }}{% endif %}"
+    return tokenizer
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+def test_held_out_prompts_are_encoded_and_sampled_as_in_training(
+    make_trainer: Any, llama: Any, tokenizer_with_bos: Any, monkeypatch: pytest.MonkeyPatch, conversational: bool
+):
+    """Prompt tokens, special ones included, and the distribution are training's, whatever the model's own config."""
+    from datasets import Dataset
+
+    texts = ["w1 w2", "w3"]
+    prompts: Any = [[{"role": "user", "content": text}] for text in texts] if conversational else texts
+    llama.generation_config.repetition_penalty = 1.3
+    llama.generation_config.top_k = 5
+    with pytest.warns(SamplingMismatchWarning, match="min_new_tokens"):
+        trainer = make_trainer(llama, chat_template_kwargs={"hint": "w27"}, generation_kwargs={"min_new_tokens": 3})
+    calls: list[dict[str, Any]] = []
+    prepare = type(llama)._prepare_generation_config
+
+    def watched(model: Any, *args: Any, **kwargs: Any) -> Any:
+        config, rest = prepare(model, *args, **kwargs)
+        calls.append({**config.to_dict(), "ids": None})
+        return config, rest
+
+    generate = llama.generate
+
+    def with_ids(**kwargs: Any) -> Any:
+        output = generate(**kwargs)
+        calls[-1]["ids"] = kwargs["input_ids"].tolist()
+        return output
+
+    monkeypatch.setattr(type(llama), "_prepare_generation_config", watched)
+    monkeypatch.setattr(llama, "generate", with_ids)
+    trainer._generate(list(prompts))
+    answer_prompts(llama, tokenizer_with_bos, Dataset.from_dict({"prompt": prompts}), trainer.args)
+    training, held_out = calls
+    assert held_out["ids"] == training["ids"]
+    assert any(5 in row for row in training["ids"]) is not conversational
+    assert any(33 in row for row in training["ids"]) is conversational
+    for setting in ("repetition_penalty", "top_k", "top_p", "temperature", "min_new_tokens", "max_new_tokens"):
+        assert held_out[setting] == training[setting], setting
+
+
+def test_answering_leaves_every_random_generator_alone(config: dict[str, Any]):
+    """Those of Python and NumPy too, which rewards and data sets may draw from."""
+    import random
+
+    from datasets import Dataset
+
+    run = load_run_config(config)
+    model, tokenizer = load_policy(run)
+    states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002 - the global one is what is at stake
+    answer_prompts(model, tokenizer, Dataset.from_list([{"prompt": "w1"}]), run.ppo_config())
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # noqa: NPY002
 
 
 @pytest.mark.parametrize(
