@@ -57,7 +57,8 @@ class TrainingProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Note the latest figures."""
         del args, control, kwargs
-        found = {label: logs[key] for key, label in SHOWN.items() if key in (logs or {})}
+        logs = logs or {}  # None stands for a figure that nothing is known of, such as the reward of unscored rows
+        found = {label: logs[key] for key, label in SHOWN.items() if logs.get(key) is not None}
         if not found:
             return
         figures = "  ".join(f"{label} {value:.3g}" for label, value in found.items())
