@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rlaif_sdk.composer.ledger.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from rlaif_sdk.exceptions import LedgerError
@@ -107,20 +107,25 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
+            self._refuse_others(connection)
             for setting in _SETTINGS:
                 _patiently(connection, f"PRAGMA {setting}")
             _patiently(connection, "BEGIN IMMEDIATE")
-            self._make_tables(connection)
+            if not _patiently(connection, "PRAGMA user_version")[0][0]:
+                _make_tables(connection)
             connection.execute("COMMIT")
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _make_tables(self, connection: sqlite3.Connection) -> None:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]
+    def _refuse_others(self, connection: sqlite3.Connection) -> None:
+        """Refuse what is not ours before anything of it is changed."""
+        ((tables, application, version),) = _patiently(
+            connection,
+            "SELECT (SELECT COUNT(*) FROM sqlite_schema), application_id, user_version "
+            "FROM pragma_application_id, pragma_user_version",
+        )
         if tables and application != APPLICATION_ID:
             raise LedgerError(
                 f"{self.path}: is an SQLite file of another kind, and no ledger", hint="name another file"
@@ -130,11 +135,6 @@ class Database:
                 f"{self.path}: is a ledger of version {version}; this rlaif_sdk reads {SCHEMA_VERSION}",
                 hint="update rlaif_sdk, or name another file",
             )
-        if not tables:
-            for statement in SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
         """Rename the corrupt file, unless another process has done so already."""
@@ -205,18 +205,23 @@ def _inode(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _patiently(connection: sqlite3.Connection, statement: str) -> None:
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in SCHEMA:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _patiently(connection: sqlite3.Connection, statement: str) -> list[Any]:
     """Execute what SQLite does not itself wait for while another process opens the file, or recovers it."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            connection.execute(statement).fetchall()
+            return connection.execute(statement).fetchall()
         except sqlite3.OperationalError as error:
             if _code(error) not in _BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-        else:
-            return
 
 
 def _free_name(path: Path, suffix: str) -> Path:
