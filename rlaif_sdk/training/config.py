@@ -45,8 +45,8 @@ class ModelSettings(ConfigModel):
     revision: str | None = None
     """Branch, tag or commit on the hub; pin a commit to be sure of what is trained."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Type of the weights; ``auto`` is what they were saved as. Without an adapter, train in float32 (with
-    ``ppo.bf16`` for mixed precision): bfloat16 weights are too coarse for small steps."""
+    """Type of the weights; ``auto`` is what they were saved as under an adapter, and float32 without one: PPO's steps
+    are so small that bfloat16 weights round them to nothing. ``ppo.bf16`` computes in bfloat16 all the same."""
     lora: LoraSettings | None = None
     """Train an adapter; null trains every weight."""
 

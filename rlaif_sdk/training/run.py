@@ -149,8 +149,9 @@ def load_policy(run: PPORun) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     settings = run.config.model
+    dtype = "float32" if settings.dtype == "auto" and settings.lora is None else settings.dtype
     try:
-        model = AutoModelForCausalLM.from_pretrained(run.model_name, revision=settings.revision, dtype=settings.dtype)
+        model = AutoModelForCausalLM.from_pretrained(run.model_name, revision=settings.revision, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(run.model_name, revision=settings.revision)
     except (OSError, ValueError) as error:
         raise run.document.error(f"cannot be loaded: {error}", ("model", "name")) from error

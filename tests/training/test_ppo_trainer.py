@@ -419,6 +419,14 @@ def test_sampling_that_is_not_scored_is_warned_of(make_trainer: Make, llama: Any
         make_trainer(llama)
 
 
+def test_training_weights_too_coarse_for_its_steps_is_warned_of(make_trainer: Make, make_llama: Any) -> None:
+    """A whole model in bfloat16 hardly moves; an adapter on one trains in float32, and nothing is said of it."""
+    coarse = make_llama().to(torch.bfloat16)
+    with pytest.warns(UserWarning, match="trained in bfloat16, in which steps of 3e-06"):
+        make_trainer(coarse, learning_rate=3e-6)
+    make_trainer(make_llama().to(torch.bfloat16), peft_config=lora(coarse))
+
+
 def test_several_processes_are_refused(make_trainer: Make, llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather than each whitening its own part."""
     monkeypatch.setattr("rlaif_sdk.training.ppo.config.PPOConfig.world_size", 2)

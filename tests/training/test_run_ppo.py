@@ -121,6 +121,24 @@ def test_a_model_that_is_not_there_is_named(config: dict[str, Any]):
         run_ppo(config)
 
 
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        ({"lora": None}, torch.float32),
+        ({}, torch.bfloat16),
+        ({"lora": None, "dtype": "bfloat16"}, torch.bfloat16),
+        ({"dtype": "float32"}, torch.float32),
+    ],
+)
+def test_weights_that_train_are_float32_unless_said_otherwise(config: dict[str, Any], model: Any, dtype: Any):
+    """A model saved in bfloat16 keeps that under an adapter; without one, PPO's steps would round to nothing."""
+    start = config["model"]["name"]
+    AutoModelForCausalLM.from_pretrained(start).to(torch.bfloat16).save_pretrained(start)
+    config["model"] |= model
+    policy, _ = load_policy(load_run_config(config))
+    assert policy.dtype == dtype
+
+
 def test_answering_leaves_the_random_state_of_training_alone(config: dict[str, Any]):
     """An evaluation more or less does not change what training samples next."""
     run = load_run_config(config)

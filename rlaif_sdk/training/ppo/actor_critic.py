@@ -29,6 +29,7 @@ from rlaif_sdk.training.ppo.policy import (
     frozen_copy,
     score_in_batches,
     score_in_forward,
+    warn_of_coarse_weights,
     without_value_head,
 )
 from rlaif_sdk.training.ppo.sampling import AtTrainBegin, EpochRepeatSampler, warn_of_mismatches
@@ -96,8 +97,10 @@ class ActorCriticTrainer(RLOOTrainer):
         if args.disable_dropout:
             disable_dropout(self.model)
         score_in_forward(self._policy, temperature=args.temperature)
-        if args.kl_coef > 0 and self._policy is self.model:
-            self.ref_model = frozen_copy(self._policy)
+        if self._policy is self.model:
+            warn_of_coarse_weights(self._policy, args.learning_rate)
+            if args.kl_coef > 0:
+                self.ref_model = frozen_copy(self._policy)
         self.value_head = add_value_head(self._policy)
         self.kl_controller = make_kl_controller(args.kl_coef, args.kl_target, args.kl_horizon)
         self.add_callback(AtTrainBegin(self._align))

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import warnings
 from collections.abc import Iterator
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -107,6 +108,18 @@ def disable_dropout(model: nn.Module) -> None:
         for name, value in vars(module).items():
             if isinstance(value, float) and ("dropout" in name or name in {"layerdrop", "drop_path"}):
                 setattr(module, name, 0.0)
+
+
+def warn_of_coarse_weights(model: nn.Module, learning_rate: float) -> None:
+    """Warn where weights are trained in less than float32: most of them would stay what they are, without a word."""
+    trained = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    if coarse := sorted(str(dtype).removeprefix("torch.") for dtype in trained if dtype.itemsize < 4):
+        warnings.warn(
+            f"weights are trained in {', '.join(coarse)}, in which steps of {learning_rate:g} mostly round to nothing; "
+            "load the model in float32 (bf16=True still computes in bfloat16), or train an adapter",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
