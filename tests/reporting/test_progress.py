@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from rich.console import Console  # noqa: E402
+from rich.console import Console
 
-from rlaif_sdk.reporting.progress import TrainingProgress  # noqa: E402
+from rlaif_sdk.reporting.progress import TrainingProgress
 
 
 def test_a_rollout_without_scores_does_not_end_training() -> None:
