@@ -181,7 +181,7 @@ def test_a_run_is_chosen_by_number_and_the_last_is_the_default(tmp_path):
                 composer.compose(RewardBatch(["p"] * size, ["c"] * size))
         other = {"rewards": {"r": {"normalize": "zscore"}}}
         assert [len(what_if(ledger, other, runs=runs)) for runs in (None, [1], [2], [1, 2])] == [2, 1, 2, 3]
-        with pytest.raises(LedgerError, match="no run 7 is recorded .*runs: 1, 2"):
+        with pytest.raises(LedgerError, match=r"no run 7 is recorded .*runs: 1, 2"):
             what_if(ledger, other, runs=[7])
 
 
@@ -190,7 +190,7 @@ def test_a_ledger_without_a_record_says_so(tmp_path):
     with Ledger(tmp_path / "l.sqlite", record=False) as ledger:
         with Composer({"r": lambda completions: [1.0]}, ledger=ledger) as composer:
             composer.compose(RewardBatch(["p"], ["c"]))
-        with pytest.raises(LedgerError, match="no run is recorded .*record: true"):
+        with pytest.raises(LedgerError, match=r"no run is recorded .*record: true"):
             what_if(ledger, {"rewards": {"r": {}}})
 
 

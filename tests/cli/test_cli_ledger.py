@@ -1,0 +1,136 @@
+"""`rlaif cache` and `rlaif what-if`, run as programs on a ledger that `rlaif score` has written."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+REWARDS = """
+def words(completions):
+    return [float(len(c.split())) for c in completions]
+
+def picky(completions):
+    return [None if c == 'skip' else float('nan') if c == 'fail' else 1.0 for c in completions]
+"""
+CONFIG = """
+ledger: ledger.sqlite
+rewards:
+  words: {use: "./my_rewards.py:words"}
+  picky: {use: "./my_rewards.py:picky"}
+"""
+TEXTS = ["one", "one two", "one two three", "skip", "fail", "one"]
+
+
+def rlaif(*arguments, cwd):
+    program = Path(sys.executable).with_name("rlaif")
+    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+    return subprocess.run(
+        [program, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "my_rewards.py").write_text(REWARDS)
+    (tmp_path / "rewards.yaml").write_text(CONFIG)
+    (tmp_path / "other.yaml").write_text("rewards:\n  words: {weight: -1}\n")
+    rows = [{"prompt": "a", "completion": text, "group": index // 3} for index, text in enumerate(TEXTS)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for _ in range(2):
+        done = rlaif("score", "rows.jsonl", "-c", "rewards.yaml", "--group-column", "group", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+def test_list_shows_cached_rewards_and_runs(folder):
+    """A table for people, JSON for programs; a folder stands for the ledger in it."""
+    shown = rlaif("cache", "list", ".", cwd=folder)
+    assert shown.returncode == 0, shown.stderr
+    assert "./my_rewards.py:words" in shown.stdout
+    assert "words, picky" in shown.stdout
+    listed = json.loads(rlaif("cache", "list", "ledger.sqlite", "--json", cwd=folder).stdout)
+    assert {entry["name"]: entry["scores"] for entry in listed["rewards"]} == {
+        "./my_rewards.py:picky": 3,
+        "./my_rewards.py:words": 5,
+    }
+    assert [(run["number"], run["batches"], run["rows"]) for run in listed["runs"]] == [(1, 1, 6), (2, 1, 6)]
+
+
+def scores(folder):
+    listed = json.loads(rlaif("cache", "list", ".", "--json", cwd=folder).stdout)
+    return sum(entry["scores"] for entry in listed["rewards"]), len(listed["runs"])
+
+
+def test_prune_forgets_what_it_is_told_and_clear_the_rest(folder):
+    """By reward, by age, then everything; runs only when asked."""
+    assert "forgot 0 scores and 0 runs" in rlaif("cache", "prune", ".", "--older-than", "1h", cwd=folder).stdout
+    assert scores(folder) == (8, 2)
+    done = rlaif("cache", "prune", ".", "--reward", "./my_rewards.py:picky", cwd=folder)
+    assert "forgot 3 scores and 0 runs" in done.stdout
+    assert scores(folder) == (5, 2)
+    assert "forgot 5 scores and 0 runs" in rlaif("cache", "clear", ".", cwd=folder).stdout
+    assert "forgot 0 scores and 2 runs" in rlaif("cache", "clear", ".", "--runs", cwd=folder).stdout
+    assert scores(folder) == (0, 0)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--older-than", "soon"), ("--reward", "x", "--runs")])
+def test_prune_refuses_what_it_cannot_read(folder, arguments):
+    """Nothing is forgotten by a slip."""
+    assert rlaif("cache", "prune", ".", *arguments, cwd=folder).returncode == 2
+    assert scores(folder) == (8, 2)
+
+
+def test_export_writes_every_recorded_row(folder):
+    """Parquet has totals, raw scores, failures, and which came from the cache; `--run` takes one run."""
+    done = rlaif("cache", "export", ".", "out.parquet", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    rows = pyarrow.parquet.read_table(folder / "out.parquet").to_pylist()
+    assert [row["completion"] for row in rows] == TEXTS * 2
+    assert [row["run"] for row in rows] == [1] * 6 + [2] * 6
+    assert rows[2]["rewards"]["words"]["raw"] == 3
+    assert rows[4]["rewards"]["picky"]["failure"] == "returned nan"
+    assert [row["rewards"]["words"]["cached"] for row in rows] == [False] * 5 + [True] * 7
+    assert "wrote 6 rows" in rlaif("cache", "export", ".", "out.jsonl", "--run", 2, cwd=folder).stdout
+    assert rlaif("cache", "export", ".", "no.parquet", "--run", 9, cwd=folder).returncode == 2
+    assert not (folder / "no.parquet").exists()
+
+
+def test_what_if_prints_flips_and_the_rows_that_change_most_and_draws_them(folder):
+    """The table, the samples, and a PNG."""
+    done = rlaif("what-if", ".", "-c", "other.yaml", "--top", 2, "--plot", "plot.png", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "flipped" in done.stdout
+    assert done.stdout.count("sign flips") == 2
+    assert "completion: one two three" in done.stdout
+    data = (folder / "plot.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", data[16:24])
+    assert width > height > 300
+
+
+def test_what_if_answers_in_json(folder):
+    """Numbers that are not there are null."""
+    found = json.loads(rlaif("what-if", "ledger.sqlite", "-c", "other.yaml", "--json", "--run", 1, cwd=folder).stdout)
+    assert found["summary"]["rows"] == 6
+    assert found["summary"]["flipped"] == 2
+    assert len(found["steps"]) == 1
+    assert found["most_changed"][0]["flipped"] is True
+    cached = json.loads(rlaif("what-if", ".", "-c", "other.yaml", "--json", cwd=folder).stdout)
+    assert cached == found
+
+
+def test_what_if_names_what_is_missing(folder):
+    """A reward without a record, a ledger that is not there: one line, and status 2."""
+    (folder / "other.yaml").write_text("rewards:\n  humour: {}\n")
+    done = rlaif("what-if", ".", "-c", "other.yaml", cwd=folder)
+    assert done.returncode == 2
+    assert "other.yaml:2: rewards.humour: has no recorded scores" in done.stderr
+    done = rlaif("cache", "list", "nowhere.sqlite", cwd=folder)
+    assert done.returncode == 2
+    assert "there is no such ledger" in done.stderr
+    assert not (folder / "nowhere.sqlite").exists()
