@@ -5,12 +5,13 @@ Everything here is frozen and needs the standard library alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias, TypedDict
 
-from rlaif_sdk.exceptions import BatchError
+from rlaif_sdk.exceptions import BatchError, DataError
 
 
 class Message(TypedDict):
@@ -192,3 +193,39 @@ class Score:
     def failed(cls, error: str, **details: Any) -> Score:
         """A row that could not be scored: its reward's failure policy applies, where a bare None abstains."""
         return cls(value=None, error=error, details=details)
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two completions of one prompt, and how likely the first is the better one.
+
+    Attributes:
+        prompt: What both answer.
+        chosen: The first completion; the better one where ``chosen_prob`` is above 0.5.
+        rejected: The second.
+        chosen_prob: Probability in [0, 1] that ``chosen`` is preferred; 1 is a hard label.
+        source: Who says so: a composition, a judge, a person.
+
+    Raises:
+        DataError: ``chosen_prob`` is no probability.
+    """
+
+    prompt: TextOrConversation
+    chosen: TextOrConversation
+    rejected: TextOrConversation
+    chosen_prob: float = 1.0
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.chosen_prob) and 0 <= self.chosen_prob <= 1):
+            raise DataError(f"chosen_prob must be a probability in [0, 1], not {self.chosen_prob!r}")
+
+    def record(self) -> dict[str, Any]:
+        """The pair as a JSON-ready row, with the columns that the trainers of preferences take."""
+        return {
+            "prompt": self.prompt,
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+            "chosen_prob": self.chosen_prob,
+            "source": self.source,
+        }

@@ -1,0 +1,140 @@
+"""Preference pairs from several scored completions a prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import combinations
+from typing import Literal
+
+from rlaif_sdk.composer import Composition
+from rlaif_sdk.exceptions import BatchError, ConfigError
+from rlaif_sdk.types import PreferencePair
+
+Choice = Literal["best_worst", "threshold", "all"]
+Ties = Literal["drop", "half"]
+
+
+def make_pairs(
+    composition: Composition,
+    choose: Choice = "best_worst",
+    *,
+    threshold: float | None = None,
+    min_gap: float = 0.0,
+    temperature: float | None = 1.0,
+    ties: Ties = "drop",
+    source: str | None = "composition",
+) -> list[PreferencePair]:
+    """The pairs that a composition's totals make of the completions to each prompt.
+
+    Rows of one label in the batch's ``group`` are compared. An unscored row is in no pair, and neither are two
+    completions that are equal.
+
+    Args:
+        composition: The scored completions.
+        choose: ``best_worst`` makes one pair a prompt, of the highest and the lowest total (the first of each where
+            several are equal); ``all`` makes every pair; ``threshold`` every pair of one completion at or above
+            ``threshold`` and one below it.
+        threshold: In units of the total; for ``threshold`` alone.
+        min_gap: Leave out pairs whose totals differ by less, in the same units.
+        temperature: The label is `preference_probability` of the totals' difference at this temperature; None gives
+            hard labels.
+        ties: What becomes of two equal totals: ``drop`` leaves the pair out, ``half`` gives it 0.5 (in the order of the
+            rows).
+        source: Stands in every pair.
+
+    Returns:
+        Pairs in the order of the prompts, each with the higher total as ``chosen``.
+
+    Raises:
+        BatchError: The batch has no ``group``.
+        ConfigError: The options contradict each other or are out of range.
+    """
+    _check_options(choose, threshold, min_gap, temperature, ties)
+    batch, totals = composition.batch, composition.totals.tolist()
+    if batch.group is None:
+        raise BatchError("pairs are made of the completions to one prompt, and the batch has no 'group'")
+    pairs = []
+    for rows in _scored_groups(batch.group, totals):
+        for better, worse in _candidates(rows, totals, choose, threshold):
+            gap = totals[better] - totals[worse]
+            left_out = gap < min_gap or (gap == 0 and ties == "drop")
+            if left_out or batch.completions[better] == batch.completions[worse]:
+                continue
+            pairs.append(
+                PreferencePair(
+                    prompt=batch.prompts[better],
+                    chosen=batch.completions[better],
+                    rejected=batch.completions[worse],
+                    chosen_prob=_label(gap, temperature),
+                    source=source,
+                )
+            )
+    return pairs
+
+
+def preference_probability(difference: float, *, temperature: float = 1.0) -> float:
+    """The probability that one completion is preferred, given by how much its score is the higher one.
+
+    The logistic 1 / (1 + exp(-difference / temperature)) of Bradley and Terry (1952).
+
+    Args:
+        difference: In units of the score.
+        temperature: The difference, in the same units, that makes odds of e to 1; above 0.
+    """
+    odds_exponent = difference / temperature
+    if odds_exponent >= 0:
+        return 1 / (1 + math.exp(-odds_exponent))
+    return math.exp(odds_exponent) / (1 + math.exp(odds_exponent))
+
+
+def _label(gap: float, temperature: float | None) -> float:
+    if gap == 0:
+        return 0.5
+    return 1.0 if temperature is None else preference_probability(gap, temperature=temperature)
+
+
+def _scored_groups(group: Sequence[Hashable], totals: Sequence[float]) -> Iterator[list[int]]:
+    """The scored rows of each prompt."""
+    rows_of: dict[Hashable, list[int]] = {}
+    for row, label in enumerate(group):
+        rows_of.setdefault(label, [])
+        if not math.isnan(totals[row]):
+            rows_of[label].append(row)
+    yield from rows_of.values()
+
+
+def _candidates(
+    rows: Sequence[int], totals: Sequence[float], choose: Choice, threshold: float | None
+) -> Iterator[tuple[int, int]]:
+    """Pairs of rows, the one with the higher total first."""
+    if len(rows) < 2:
+        return
+    if choose == "best_worst":
+        best, worst = max(rows, key=totals.__getitem__), min(rows, key=totals.__getitem__)
+        yield (rows[0], rows[-1]) if best == worst else (best, worst)
+        return
+    for first, second in combinations(rows, 2):
+        better, worse = (first, second) if totals[first] >= totals[second] else (second, first)
+        if threshold is None or totals[worse] < threshold <= totals[better]:
+            yield better, worse
+
+
+def _check_options(
+    choose: Choice, threshold: float | None, min_gap: float, temperature: float | None, ties: Ties
+) -> None:
+    if choose not in ("best_worst", "threshold", "all"):
+        raise ConfigError(f"unknown choice of pairs {choose!r}", key="choose", hint="best_worst, threshold or all")
+    if ties not in ("drop", "half"):
+        raise ConfigError(f"unknown treatment of ties {ties!r}", key="ties", hint="drop or half")
+    if (choose == "threshold") != (threshold is not None):
+        problem = "needs a threshold" if threshold is None else "takes no threshold"
+        raise ConfigError(f"the choice {choose!r} {problem}", key="threshold")
+    if threshold is not None and not math.isfinite(threshold):
+        raise ConfigError(f"must be a finite number, not {threshold}", key="threshold")
+    if not (math.isfinite(min_gap) and min_gap >= 0):
+        raise ConfigError(f"must be at least 0, not {min_gap}", key="min_gap")
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        raise ConfigError(f"must be above 0, not {temperature}", key="temperature", hint="None for hard labels")
+    if ties == "half" and (min_gap > 0 or choose == "threshold"):
+        raise ConfigError("no pair with equal totals is made that could be given 0.5", key="ties", hint="use drop")
