@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor  # noqa: E402
 from transformers import GenerationConfig  # noqa: E402
 
 from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics  # noqa: E402
+from rlaif_sdk.training.ppo.gae import generalized_advantages, token_rewards  # noqa: E402
 from rlaif_sdk.training.ppo.rollout import Rollout, Tokens  # noqa: E402
 from rlaif_sdk.training.ppo.sampling import (  # noqa: E402
     EpochRepeatSampler,
@@ -56,8 +58,9 @@ def test_prompts_are_padded_on_the_left_and_completions_on_the_right() -> None:
 
 def test_some_rows_lose_the_padding_that_none_of_them_needs() -> None:
     """A minibatch is as wide as its own longest prompt and completion."""
-    part = tokens_of([1, 4, 2]).rows(torch.tensor([0, 2]))
-    assert part.input_ids.tolist() == [[0, 0, 2, 2, 0], [4, 4, 4, 4, 4]]
+    part = tokens_of([1, 2, 4]).rows(torch.tensor([0, 1]))
+    assert part.input_ids.tolist() == [[0, 2, 2, 0], [3, 3, 3, 3]]
+    assert part.attention_mask.tolist() == [[0, 1, 1, 0], [1, 1, 1, 1]]
     assert part.completion_length == 2
 
 
@@ -72,8 +75,36 @@ def test_minibatches_hold_every_row_once_in_a_new_order() -> None:
     for part in passes[0]:
         rows = part.tokens.completion_ids_BT[:, 0] - 2
         length = part.tokens.completion_length
-        torch.testing.assert_close(part.returns_BT, rollout.returns_BT[rows, :length])
         torch.testing.assert_close(part.mask_BT, rollout.mask_BT[rows, :length])
+
+
+def test_a_row_keeps_everything_that_is_known_of_it() -> None:
+    """Each figure of a minibatch's rows is the one that the rollout has under the same name."""
+    torch.manual_seed(0)
+    whole = assessed([3, 1, 2], [1.0, 2.0, 3.0])
+    figures = ("old_logprobs_BT", "old_values_BT", "advantages_BT", "returns_BT")
+    whole = replace(whole, **{name: torch.randn(3, 3) for name in figures})
+    part = whole.rows(torch.tensor([2, 1]))
+    for name in figures:
+        torch.testing.assert_close(getattr(part, name), getattr(whole, name)[[2, 1], :2])
+
+
+def test_the_divergence_and_the_values_shape_the_advantages() -> None:
+    """Each nat costs its coefficient, on the token where it arises, before discount and lambda are applied."""
+    torch.manual_seed(0)
+    tokens = tokens_of([3, 2])
+    values_BT, kl_BT, scores_B = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([1.0, -1.0])
+    rollout = Assessment(gamma=0.9, gae_lambda=0.8, kl_coef=0.3, whiten=False).rollout(
+        tokens,
+        scores_B=scores_B,
+        truncated_B=torch.tensor([False, False]),
+        logprobs_BT=torch.randn(2, 3),
+        values_BT=values_BT,
+        kl_BT=kl_BT,
+    )
+    rewards_BT = token_rewards(scores_B, kl_BT, tokens.completion_mask_BT, 0.3)
+    expected = generalized_advantages(rewards_BT, values_BT, tokens.completion_mask_BT, gamma=0.9, lam=0.8)
+    torch.testing.assert_close((rollout.advantages_BT, rollout.returns_BT), expected)
 
 
 def test_accumulated_minibatches_share_their_token_count() -> None:
@@ -123,11 +154,12 @@ def test_figures_are_over_scored_rows() -> None:
     assert figures["kl"] == pytest.approx(1.0)
     assert figures["kl_per_token"] == pytest.approx(0.5)
     assert figures["returns/mean"] == pytest.approx(1.0)
+    assert figures["values/mean"] == 0.0
     assert rollout_metrics(assessed([2, 2], [NAN, NAN]), kl_BT) == {}
 
 
-def sampler(seed: int = 3) -> EpochRepeatSampler:
-    return EpochRepeatSampler(range(8), mini_repeat_count=2, batch_size=4, repeat_count=2, shuffle=True, seed=seed)
+def sampler(seed: int = 3, *, shuffle: bool = True) -> EpochRepeatSampler:
+    return EpochRepeatSampler(range(8), mini_repeat_count=2, batch_size=4, repeat_count=2, shuffle=shuffle, seed=seed)
 
 
 def test_the_order_of_an_epoch_depends_on_its_number_alone() -> None:
@@ -141,6 +173,21 @@ def test_the_order_of_an_epoch_depends_on_its_number_alone() -> None:
     resumed.set_epoch(2)
     assert list(resumed) == orders[2]
     assert orders[0] != orders[1] != orders[2]
+
+
+def test_the_order_depends_on_the_seed() -> None:
+    """Two runs of different seeds do not draw alike, in later epochs either."""
+    samplers = sampler(3), sampler(4)
+    for one in samplers:
+        one.set_epoch(1)
+    assert list(samplers[0]) != list(samplers[1])
+
+
+def test_the_order_of_the_data_can_be_kept() -> None:
+    """Without shuffling every epoch goes through the rows as they stand."""
+    plain = sampler(shuffle=False)
+    plain.set_epoch(1)
+    assert list(plain)[:8] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_a_rollout_s_rows_repeat_for_each_of_its_minibatches() -> None:

@@ -89,7 +89,7 @@ def test_something_that_is_no_reward_is_refused() -> None:
         build_composer([3])
 
 
-def rows_batch(generations: int) -> RewardBatch:
+def rows_batch(generations: int, *, training: bool = True) -> RewardBatch:
     rows = [{"prompt": "a", "reference": "x"}, {"prompt": "a", "reference": "x"}, {"prompt": "b"}, {"prompt": "b"}]
     return reward_batch(
         rows,
@@ -98,8 +98,15 @@ def rows_batch(generations: int) -> RewardBatch:
         completion_ids=[[1], [2], [3], [4]],
         generations=generations,
         progress=Progress(3, 10),
-        training=True,
+        training=training,
     )
+
+
+def test_the_batch_says_where_it_comes_from() -> None:
+    """How far training is, and whether it is training at all: running statistics stay clean of evaluation."""
+    batch = rows_batch(2, training=False)
+    assert (batch.progress, batch.training) == (Progress(3, 10), False)
+    assert rows_batch(2).training
 
 
 def test_columns_go_along_and_the_prompt_is_no_column() -> None:
