@@ -40,6 +40,10 @@ def by_length(batch: RewardBatch) -> list[float | None]:
     return [len(ids) / 8 for ids in batch.completion_ids or []]
 
 
+def by_rule(completions: list[str], **_: Any) -> list[float]:
+    return [len(text) / 40 for text in completions]
+
+
 def rollouts_of(trainer: PPOTrainer) -> list[dict[str, float]]:
     return [entry for entry in trainer.state.log_history if "reward" in entry]
 
@@ -425,6 +429,29 @@ def test_training_weights_too_coarse_for_its_steps_is_warned_of(make_trainer: Ma
     with pytest.warns(UserWarning, match="trained in bfloat16, in which steps of 3e-06"):
         make_trainer(coarse, learning_rate=3e-6)
     make_trainer(make_llama().to(torch.bfloat16), peft_config=lora(coarse))
+
+
+def test_an_optimizer_of_one_s_own_gets_the_value_head(make_trainer: Make, llama: Any, prompts: Dataset) -> None:
+    """The head is one parameter group more; a scheduler, which has fixed its groups already, is refused."""
+    optimizer = torch.optim.SGD(llama.parameters(), lr=0.5)
+    arguments = {
+        "args": make_trainer(llama, lr_scheduler_type="constant").args,
+        "train_dataset": prompts,
+        "processing_class": make_trainer(llama).processing_class,
+    }
+    trainer = PPOTrainer(llama, by_rule, optimizers=(optimizer, None), **arguments)
+    trainer.train()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 1e-3]
+    scheduler = torch.optim.lr_scheduler.ConstantLR(torch.optim.SGD(llama.parameters(), lr=0.5))
+    with pytest.raises(TrainingError, match="lr_scheduler_type"):
+        PPOTrainer(llama, by_rule, optimizers=(optimizer, scheduler), **arguments)
+
+
+def test_a_tokenizer_without_padding_is_refused(make_trainer: Make, llama: Any, tokenizer: Any) -> None:
+    """Before anything is sampled, and with what to set."""
+    tokenizer.pad_token = tokenizer.eos_token = None
+    with pytest.raises(TrainingError, match="pad_token"):
+        make_trainer(llama)
 
 
 def test_several_processes_are_refused(make_trainer: Make, llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,11 @@ class ActorCriticTrainer(RLOOTrainer):
             raise TrainingError(
                 f"PPOTrainer runs in one process, not {args.world_size}", hint="start it without a launcher"
             )
+        if optimizers[1] is not None:
+            raise TrainingError(
+                "a learning-rate scheduler made beforehand knows nothing of the value head",
+                hint="pass (optimizer, None) and set lr_scheduler_type",
+            )
         check_datasets(train_dataset, eval_dataset)
         self.composer = build_composer(reward_funcs, args.reward_weights)
         super().__init__(
@@ -93,6 +98,10 @@ class ActorCriticTrainer(RLOOTrainer):
         )
         if self._is_vlm:
             raise TrainingError("PPOTrainer takes a tokenizer, not a processor of images", hint="train a text model")
+        if self._tokenizer.pad_token_id is None:
+            raise TrainingError(
+                "the tokenizer has neither a padding nor an end token", hint="set tokenizer.pad_token, or eos_token"
+            )
         self._policy = base_model(self.model)
         if args.disable_dropout:
             disable_dropout(self.model)
