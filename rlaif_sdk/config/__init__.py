@@ -1,0 +1,47 @@
+"""The pydantic models of a composition's config file; the JSON schema for editors comes from here."""
+
+from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite
+from rlaif_sdk.config.composition import (
+    CompositionConfig,
+    ConstraintConfig,
+    FailureConfig,
+    FallbackConfig,
+    GateConfig,
+    GroupConfig,
+    LedgerConfig,
+    RewardConfig,
+)
+from rlaif_sdk.config.execution import BreakerConfig, BudgetConfig, ExecutionConfig, LimitsConfig, RetryConfig
+from rlaif_sdk.config.schedules import (
+    CrossingConfig,
+    PiecewiseConfig,
+    RampConfig,
+    ScheduleConfig,
+    StepConfig,
+    WeightConfig,
+)
+
+__all__ = [
+    "BreakerConfig",
+    "BudgetConfig",
+    "CompositionConfig",
+    "ConfigModel",
+    "ConstraintConfig",
+    "CrossingConfig",
+    "ExecutionConfig",
+    "ExtensionConfig",
+    "FailureConfig",
+    "FallbackConfig",
+    "Finite",
+    "GateConfig",
+    "GroupConfig",
+    "LedgerConfig",
+    "LimitsConfig",
+    "PiecewiseConfig",
+    "RampConfig",
+    "RetryConfig",
+    "RewardConfig",
+    "ScheduleConfig",
+    "StepConfig",
+    "WeightConfig",
+]

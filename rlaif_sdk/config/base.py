@@ -1,0 +1,44 @@
+"""What every config model shares: strict numbers, refused unknown keys, short forms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""A number that is no text, no truth value, not NaN and not infinite."""
+
+
+class ConfigModel(BaseModel):
+    """Base of every config: unknown keys are refused, and fields are documented by the docstring beneath them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def named(key: str, model: type[BaseModel]) -> BeforeValidator:
+    """Let ``normalize: zscore`` stand for ``normalize: {kind: zscore}``, in the JSON schema too."""
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=str | model
+    )
+
+
+def refused(problem: str, *location: str | int) -> ValidationError:
+    """A refusal of one part, found while the whole is checked; raised, pydantic takes it over with its location."""
+    error = PydanticCustomError("value_error", "{problem}", {"problem": problem})
+    return ValidationError.from_exception_data("config", [InitErrorDetails(type=error, loc=location, input=None)])
+
+
+class ExtensionConfig(BaseModel):
+    """A normalizer or aggregator by name, with its own parameters beside the name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    kind: str
+    """The name under which a plugin offers it."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters beside ``kind``."""
+        return dict(self.model_extra or {})

@@ -1,0 +1,202 @@
+"""The config of a composition: rewards, gates, groups, constraints, ledger."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite, named, refused
+from rlaif_sdk.config.execution import BudgetConfig, ExecutionConfig, Seconds
+from rlaif_sdk.config.schedules import WeightConfig
+from rlaif_sdk.types import RESERVED_COLUMNS
+
+
+class FailureConfig(ConfigModel):
+    """What happens when a reward fails on a row, or altogether."""
+
+    policy: Literal["raise", "abstain", "default", "drop"] = "abstain"
+    """``raise`` ends the run; ``abstain`` renormalises the weights of the others; ``default`` uses ``value``;
+    ``drop`` leaves the row without a total."""
+    value: Finite | None = None
+    """The stated default, in the reward's own units."""
+    mask_group: Literal["never", "failed", "missing"] = "failed"
+    """When a row of a group failed (or is missing for any reason), leave the reward out for the whole group, so that
+    no completion gets an advantage from its neighbour's outage. Applies to ``abstain``."""
+
+    @model_validator(mode="after")
+    def _value_goes_with_default(self) -> FailureConfig:
+        if (self.policy == "default") != (self.value is not None):
+            raise ValueError("'value' goes with policy 'default', and only with it")
+        return self
+
+
+class FallbackConfig(ConfigModel):
+    """A reward that stands in on the rows where another has failed."""
+
+    use: str | None = None
+    """As in `RewardConfig`."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Its parameters."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Dataset columns under other names."""
+    timeout: Seconds | None = 300.0
+    """Seconds that one call may take; null for no limit."""
+    setup_timeout: Seconds | None = 1800.0
+    """Seconds that loading its models may take; null for no limit."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """How it is called."""
+    cache: bool = True
+    """As in `RewardConfig`."""
+
+
+class RewardConfig(ConfigModel):
+    """One reward of a composition."""
+
+    use: str | None = None
+    """The plugin's name for it, ``package.module:attribute``, or ``./file.py:attribute`` relative to this file.
+    Defaults to the name under which it stands."""
+    weight: WeightConfig = 1.0
+    """How much it matters: a number, or a schedule such as ``{schedule: linear, from: 0, to: 1, end: 1000}``. 0 only
+    records it."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Its parameters: `rlaif rewards show NAME` lists them."""
+    normalize: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="none")
+    """``none``, ``minmax``, ``zscore``, ``group_zscore``, ``group_center``, ``rank``, ``quantile``, ``robust``,
+    ``group_robust``, or another by name, with parameters; with each, ``winsorize`` and ``clip`` limit outliers."""
+    on_failure: Annotated[FailureConfig, named("policy", FailureConfig)] = FailureConfig()
+    """What happens when it fails."""
+    timeout: Seconds | None = 300.0
+    """Seconds that one call may take; null for no limit."""
+    setup_timeout: Seconds | None = 1800.0
+    """Seconds that loading its models may take; null for no limit."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """In a process of its own, in chunks, with limits, retries, a budget: how it is called."""
+    fallback: str | None = None
+    """The name under ``fallbacks`` of the reward whose scores stand in on the rows where this one fails, in the same
+    units."""
+    cache: bool = True
+    """False if the ledger is neither asked for its scores nor keeps them."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Dataset columns under other names: ``{reference: answer}`` shows it the column ``answer`` as ``reference``."""
+
+    @field_validator("columns")
+    @classmethod
+    def _not_reserved(cls, columns: dict[str, str]) -> dict[str, str]:
+        for name in columns:
+            if name in RESERVED_COLUMNS:
+                raise refused("a reward receives something else under this reserved name", name)
+        return columns
+
+
+class GateConfig(ConfigModel):
+    """A condition on one reward's raw score that the whole sum depends on."""
+
+    reward: str
+    """The name of a reward of this composition; it may have weight 0."""
+    min: Finite | None = None
+    """The least raw score that passes."""
+    max: Finite | None = None
+    """The greatest raw score that passes."""
+    floor: Finite
+    """The most that a row's total can be when it does not pass."""
+    on_missing: Literal["unscored", "floor", "pass"] = "unscored"
+    """What becomes of a row for which the gate's reward has no score."""
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> GateConfig:
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs 'min', 'max' or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("'min' is greater than 'max': nothing would pass")
+        return self
+
+
+class ConstraintConfig(ConfigModel):
+    """A bound on the mean raw score of a reward, held by a multiplier that is learned."""
+
+    reward: str
+    """The name of a reward of this composition; give it weight 0 if it should enter in no other way."""
+    max: Finite | None = None
+    """The most that the mean may be."""
+    min: Finite | None = None
+    """The least that the mean may be."""
+    step_size: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 0.05
+    """How fast the multiplier follows the violation."""
+    initial: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.0
+    """The multiplier at the start."""
+    ceiling: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    """The most that the multiplier may become; null for no limit."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConstraintConfig:
+        if (self.min is None) == (self.max is None):
+            raise ValueError("a constraint needs 'max' or 'min', and not both")
+        if self.ceiling is not None and self.ceiling < self.initial:
+            raise refused(f"must be at least 'initial', {self.initial:g}", "ceiling")
+        return self
+
+
+class GroupConfig(ConfigModel):
+    """Rewards that are aggregated among themselves before they enter the whole."""
+
+    members: tuple[str, ...] = Field(min_length=1)
+    """Names of rewards and of other groups; each is in one group at most."""
+    weight: WeightConfig = 1.0
+    """How much the group matters among its neighbours."""
+    aggregate: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="weighted_sum")
+    """How its members become one number."""
+    gates: SkipJsonSchema[Any] = None
+
+    @field_validator("gates")
+    @classmethod
+    def _no_gates(cls, _: Any) -> Any:
+        raise ValueError(
+            "a gate in a group would not gate the whole, since the other rewards could make up for it: write it under "
+            "'gates' of the composition"
+        )
+
+
+class LedgerConfig(ConfigModel):
+    """A file that keeps every score and what was composed of them."""
+
+    path: str
+    """The file, relative to this one; several runs may share it."""
+    cache: bool = True
+    """Look scores up before a reward is asked, and keep those that it gives."""
+    record: bool = True
+    """Record every composed batch, with its texts: `rlaif what-if` and `rlaif cache export` read it."""
+
+
+class CompositionConfig(ConfigModel):
+    """A composition: rewards by name, gates, and how the weighted rewards become one number."""
+
+    rewards: dict[str, RewardConfig] = Field(min_length=1)
+    """The rewards by name."""
+    fallbacks: dict[str, FallbackConfig] = Field(default_factory=dict)
+    """Rewards that are called only on the rows where one that names them as its ``fallback`` has failed."""
+    budget: BudgetConfig = BudgetConfig()
+    """What all rewards may spend together."""
+    ledger: Annotated[LedgerConfig, named("path", LedgerConfig)] | None = None
+    """Keeps scores, so that none is paid for twice, and records every batch; null keeps nothing."""
+    gates: tuple[GateConfig, ...] = ()
+    """Conditions over the whole sum."""
+    gate_order: Literal["independent", "lexicographic"] = "independent"
+    """``lexicographic``: a row that fails an earlier gate ranks below every row that fails a later one only."""
+    constraints: tuple[ConstraintConfig, ...] = ()
+    """Bounds on means, held by multipliers that are learned."""
+    groups: dict[str, GroupConfig] = Field(default_factory=dict)
+    """Rewards that are aggregated among themselves before they enter the whole, by name."""
+    aggregate: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="weighted_sum")
+    """How the weighted rewards become one number: ``weighted_sum``, ``minimum``, ``product``, ``chebyshev``, or another
+    by name, with parameters."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CompositionConfig:
+        for index, gate in enumerate(self.gates):
+            if gate.reward not in self.rewards:
+                raise refused("this names no reward; there are " + ", ".join(self.rewards), "gates", index, "reward")
+        if all(reward.weight == 0 for reward in self.rewards.values()):
+            raise refused("every weight is 0: nothing would be rewarded", "rewards")
+        return self

@@ -1,0 +1,87 @@
+"""The config of how a reward is run: isolation, chunks, limits, retries, breaker, budgets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rlaif_sdk.config.base import ConfigModel, refused
+
+Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class LimitsConfig(ConfigModel):
+    """What a reward's server allows in any 60 seconds. Counted in one process: divide by the number of processes."""
+
+    requests_per_minute: Count | None = None
+    """Calls begun; calls wait for their turn."""
+    tokens_per_minute: Count | None = None
+    """Tokens, as the reward reports them in ``Score.details["usage"]["tokens"]``; a call is estimated by the length of
+    its texts until it has reported."""
+
+
+class RetryConfig(ConfigModel):
+    """Calls that are made again after an error that may pass."""
+
+    attempts: Count = 1
+    """Calls made at most, the first included."""
+    errors: tuple[str, ...] = ("ConnectionError", "TimeoutError")
+    """Class names of the errors, or of a base of theirs, after which a call is made again. ``RewardTimeoutError`` adds
+    calls that pass their own ``timeout``. A refused key and a spent account or budget are never tried again."""
+    delay: Seconds = 0.5
+    """The longest wait before the second attempt; it doubles with each further one. The wait is drawn uniformly from 0
+    to it, so that calls that failed together do not return together."""
+    max_delay: Seconds = 30.0
+    """The longest wait before any attempt."""
+
+
+class BreakerConfig(ConfigModel):
+    """A reward that keeps failing is left alone for a while: its calls fail at once."""
+
+    failures: Count = 5
+    """Failed calls in a row after which it is left alone."""
+    cooldown: Seconds = 60.0
+    """For how long; then one call is let through, to see."""
+
+
+class BudgetConfig(ConfigModel):
+    """What may be spent before the run ends with `BudgetExceededError`. It counts on over checkpoints."""
+
+    calls: Count | None = None
+    """Calls, with those made again."""
+    tokens: Count | None = None
+    """Tokens, as reported in ``Score.details["usage"]["tokens"]``."""
+    cost: Seconds | None = None
+    """Money, as reported in ``Score.details["usage"]["cost"]``."""
+
+
+class ExecutionConfig(ConfigModel):
+    """How a reward is called."""
+
+    isolation: Literal["none", "process"] = "none"
+    """``process`` calls it in a worker process of its own, which is killed at the time limit with all that it started:
+    for rewards that may hang or crash."""
+    chunk: Count | None = None
+    """Rows of one call; null passes the whole batch. Only for a reward that scores each row by itself."""
+    concurrency: Count = 1
+    """Chunks scored at once. A reward that blocks gets as many threads or processes, and must be safe to call from
+    several threads."""
+    deadline: Seconds | None = None
+    """Seconds that a whole batch may take, with all its chunks, waits and attempts; rows without a score by then have
+    failed. (``timeout`` limits one call.)"""
+    limits: LimitsConfig = LimitsConfig()
+    """What its server allows a minute."""
+    retry: RetryConfig = RetryConfig()
+    """Calls made again after errors that may pass."""
+    breaker: BreakerConfig | None = None
+    """Leaves it alone after failures in a row; null never does."""
+    budget: BudgetConfig = BudgetConfig()
+    """What it may spend."""
+
+    @model_validator(mode="after")
+    def _concurrency_needs_chunks(self) -> ExecutionConfig:
+        if self.concurrency > 1 and self.chunk is None:
+            raise refused("needs 'chunk': without it a batch is one call", "concurrency")
+        return self

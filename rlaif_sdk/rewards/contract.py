@@ -1,0 +1,82 @@
+"""What a plugin author writes: a `Reward` and its `Params`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
+from typing import TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from rlaif_sdk.exceptions import BatchError
+from rlaif_sdk.types import RewardBatch, Score
+
+ScoreLike: TypeAlias = Score | float | None
+Scores: TypeAlias = Sequence[ScoreLike]
+
+
+class Params(BaseModel):
+    """Base for the parameters of a reward: unknown keys and non-finite numbers are refused.
+
+    Document a field with a docstring beneath it: `rlaif rewards show` and the JSON schema print it.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class Reward(ABC):
+    """Scores completions. Subclass it and write `score`; everything else has a default.
+
+    Attributes:
+        name: What the reward calls itself; in a composition the name in the config counts.
+        version: Changes whenever the same input may get another score, so that caches know.
+        range: The least and greatest score, or None for unbounded. A score outside it is a failure.
+        columns: Names of the batch columns that must be present.
+        higher_is_better: False for a cost, such as a probability of being toxic: the composer turns its sign.
+        inputs: What `score` reads of a row beside its prompt and completion: names of columns, and ``completion_ids``.
+            None when that is not said: a ledger then takes all of it for part of the input.
+        cacheable: False where a row's score depends on more than that row: on its neighbours, on chance, on progress.
+            A ledger then never keeps it.
+    """
+
+    name: str = ""
+    version: str = "0"
+    range: tuple[float, float] | None = None
+    columns: tuple[str, ...] = ()
+    higher_is_better: bool = True
+    inputs: tuple[str, ...] | None = None
+    cacheable: bool = True
+
+    def setup(self) -> None:
+        """Load models and open connections. Called once, before the first `score`, in the thread that scores."""
+
+    @abstractmethod
+    def score(self, batch: RewardBatch) -> Scores | Awaitable[Scores]:
+        """Score a batch of B rows.
+
+        May be ``async def``: all async rewards of a composition then run together on one event loop.
+
+        Returns:
+            B entries: a number, a `Score`, or None to abstain. Use `Score.failed` for a row that could not be
+            scored; raise for a batch that could not.
+        """
+
+    def close(self) -> None:
+        """Release what `setup` took. Called at most once; may be called without `setup`."""
+
+
+def require_columns(reward: Reward, batch: RewardBatch, name: str) -> None:
+    """Check that the batch has what a reward needs.
+
+    Raises:
+        BatchError: A column is missing; the message names the reward and the columns present.
+    """
+    missing = [column for column in reward.columns if column not in batch.columns]
+    if missing:
+        found = ", ".join(sorted(batch.columns)) or "none"
+        raise BatchError(
+            f"reward {name!r} needs the column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}",
+            hint=f"columns present: {found}; map one under 'columns:' of the reward",
+        )

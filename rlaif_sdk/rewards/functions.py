@@ -1,0 +1,150 @@
+"""Plain functions as rewards: `@reward`, and TRL's convention."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, overload
+
+from pydantic import Field, create_model
+
+from rlaif_sdk.rewards.contract import Params, Reward, Scores
+from rlaif_sdk.rewards.specs import RewardSpec
+from rlaif_sdk.types import RewardBatch
+
+
+class FunctionReward(Reward):
+    """A plain function ``f(prompts, completions, **columns) -> list[float | None]`` as a reward.
+
+    This is TRL's own convention, so the same function serves both. Parameters of the function after ``prompts``
+    and ``completions``:
+
+    - without a default: a column that must be present;
+    - keyword-only with a default: a parameter, set by ``params:`` in a config;
+    - with a default otherwise: a column that may be absent;
+    - ``**kwargs``: receives every other column, and ``completion_ids``.
+
+    The object can still be called like the function.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        version: str = "0",
+        range: tuple[float, float] | None = None,  # noqa: A002 - the field's name for it
+        higher_is_better: bool = True,
+        cacheable: bool = True,
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name: str = name or getattr(function, "__name__", "") or type(function).__name__
+        self.__name__ = self.name
+        self.version = version
+        self.range = range
+        self.higher_is_better = higher_is_better
+        self.cacheable = cacheable
+        signature = _signature(function).parameters.values()
+        given = {"prompts", "completions", "completion_ids"}
+        self._params = {
+            p.name: p.default
+            for p in signature
+            if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and p.name not in given
+        }
+        named = [p for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self._accepts = {p.name for p in named} - self._params.keys()
+        self._accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature)
+        self.columns = tuple(p.name for p in named if p.default is p.empty and p.name not in given)
+        self.inputs = None if self._accepts_any else tuple(sorted(self._accepts - {"prompts", "completions"}))
+        self.params_model = create_model(
+            f"{self.name}_params",
+            __base__=Params,
+            **{
+                p.name: (Any if p.annotation is p.empty else p.annotation, Field(default=p.default))
+                for p in signature
+                if p.name in self._params
+            },  # type: ignore[call-overload]
+        )
+        self._values = dict(self._params)
+        if params:
+            self._values.update(self.params_model.model_validate(dict(params)).model_dump())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def score(self, batch: RewardBatch) -> Scores | Awaitable[Scores]:
+        offered: dict[str, Any] = {"prompts": batch.prompts, "completions": batch.completions}
+        if batch.completion_ids is not None:
+            offered["completion_ids"] = batch.completion_ids
+        offered.update((name, values) for name, values in batch.columns.items() if name not in self._params)
+        if not self._accepts_any:
+            offered = {name: values for name, values in offered.items() if name in self._accepts}
+        scores: Scores | Awaitable[Scores] = self.function(**offered, **self._values)
+        return scores
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Its parameters with their values."""
+        return dict(self._values)
+
+    @property
+    def spec(self) -> RewardSpec:
+        """Registers this function from a plugin: ``return [brevity.spec]``."""
+        return RewardSpec(
+            name=self.name,
+            factory=lambda params: self.configured(params.model_dump()),
+            params=self.params_model,
+            description=(inspect.getdoc(self.function) or "").partition("\n")[0],
+            range=self.range,
+            columns=self.columns,
+            higher_is_better=self.higher_is_better,
+        )
+
+    def configured(self, params: Mapping[str, Any]) -> FunctionReward:
+        """The same reward with other parameters."""
+        return FunctionReward(
+            self.function,
+            name=self.name,
+            version=self.version,
+            range=self.range,
+            higher_is_better=self.higher_is_better,
+            cacheable=self.cacheable,
+            params=params,
+        )
+
+
+@overload
+def reward(function: Callable[..., Any], /) -> FunctionReward: ...
+@overload
+def reward(
+    *,
+    name: str | None = None,
+    version: str = "0",
+    range: tuple[float, float] | None = None,
+    higher_is_better: bool = True,
+    cacheable: bool = True,
+) -> Callable[[Callable[..., Any]], FunctionReward]: ...
+def reward(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Turn a plain function, sync or async, into a reward: ``@reward`` or ``@reward(range=(0, 1))``.
+
+    See `FunctionReward` for how the function's parameters are read.
+    """
+    if function is not None:
+        return FunctionReward(function)
+    return functools.partial(FunctionReward, **options)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature with real annotations; where one names something out of reach, as with the parameter left bare."""
+    try:
+        return inspect.signature(function, eval_str=True)
+    except Exception:  # noqa: BLE001 - evaluating an annotation may raise anything
+        signature = inspect.signature(function)
+    bare = [
+        parameter.replace(annotation=parameter.empty) if isinstance(parameter.annotation, str) else parameter
+        for parameter in signature.parameters.values()
+    ]
+    return signature.replace(parameters=bare)
