@@ -28,8 +28,8 @@ def load_prompts(settings: DataSettings, folder: Path) -> tuple[Dataset, Dataset
 
     Raises:
         ConfigError: Nothing would be left to train on.
-        DataError: A file is missing or has no such column, a row is no JSON, or its prompt is unusable; the message
-            has file and row.
+        DataError: A file or a data set is missing or has no such column, a row is no JSON, or its prompt is unusable;
+            the message has file and row.
         MissingExtraError: datasets, or for Parquet pyarrow, is not installed.
     """
     train = _load(settings.train, settings.train_split, settings.prompt, folder)
@@ -53,7 +53,14 @@ def _load(source: str | Sequence[str], split: str, column: str, folder: Path) ->
         raise MissingExtraError("datasets", extra="train") from error
 
     if isinstance(source, str) and Path(source).suffix not in _FILES:
-        place, dataset = source, load_dataset(source, split=split)
+        try:
+            place, dataset = source, load_dataset(source, split=split)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"cannot be loaded from the hub: {error}",
+                file=source,
+                hint=f"check its name and the split {split!r}; a file's name ends in {', '.join(sorted(_FILES))}",
+            ) from error
     else:
         files = [source] if isinstance(source, str) else source
         place = ", ".join(files)

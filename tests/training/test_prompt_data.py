@@ -78,6 +78,15 @@ def test_too_few_prompts_to_hold_any_out_are_refused(tmp_path: Path):
         load_prompts(DataSettings(train="a.jsonl", held_out_rows=1), tmp_path)
 
 
+@pytest.mark.parametrize("source", ["no/such-set", "prompts.csv"])
+def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch):
+    """Anything but the known kinds of file is taken for a name on the hub: the message says which these are."""
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"split 'train'.*\.jsonl, \.ndjson, \.parquet") as refused:
+        load_prompts(DataSettings(train=source), tmp_path)
+    assert refused.value.file == source
+
+
 def test_a_missing_file_is_named(tmp_path: Path):
     """The path that was looked at is in the message."""
     with pytest.raises(DataError, match=r"nowhere\.jsonl"):
