@@ -105,6 +105,12 @@ def run_ppo(
     with run.composer() as composer:
         report(f"loading {run.model_name}")
         model, tokenizer = load_policy(run)
+        if not tokenizer.chat_template and not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0])):
+            raise run.document.error(
+                "its tokenizer has no chat template, and the prompts are messages",
+                ("model", "name"),
+                "name an instruct model, or give the prompts as text",
+            )
         trainer = PPOTrainer(
             model,
             composer,

@@ -114,6 +114,15 @@ def test_a_run_goes_on_from_its_checkpoint(config: dict[str, Any]):
     assert [entry["step"] for entry in run_ppo(config, resume=True).history] == [1, 2]
 
 
+def test_a_base_model_does_not_take_messages(config: dict[str, Any], tokenizer: Any):
+    """Without a chat template the prompts have to be text; the refusal says so before anything is sampled."""
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(config["model"]["name"])
+    (Path(config["model"]["name"]) / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match=r"model\.name.*no chat template.*prompts as text"):
+        run_ppo(config)
+
+
 def test_a_model_that_is_not_there_is_named(config: dict[str, Any]):
     """The refusal points at ``model.name``."""
     config["model"]["name"] = "no/such-model"
