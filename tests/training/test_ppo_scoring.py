@@ -184,6 +184,7 @@ def config(**settings: Any) -> PPOConfig:
         ({"kl_coef": float("nan")}, "kl_coef must be"),
         ({"kl_target": 6.0, "kl_coef": 0.0}, "kl_target needs a kl_coef"),
         ({"kl_target": 0.0}, "kl_target must be above 0"),
+        ({"kl_target": 6.0, "kl_horizon": 7.0}, r"kl_horizon \(7\) is shorter than a rollout of 8"),
         ({"value_clip": 0.0}, "value_clip must be above 0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"generation_batch_size": 12}, r"generation_batch_size \(12\) is no multiple of the minibatch \(8\)"),

@@ -153,6 +153,12 @@ class PPOConfig(RLOOConfig):
                 key="steps_per_generation",
                 hint="an optimiser step must not reach over two rollouts",
             )
+        if self.kl_target is not None and self.kl_horizon < self.generation_batch_size:
+            raise ConfigError(
+                f"kl_horizon ({self.kl_horizon:g}) is shorter than a rollout of {self.generation_batch_size} completions",
+                key="kl_horizon",
+                hint="a correction that takes less than a rollout can push kl_coef to 0, where it stays",
+            )
         if self.generation_batch_size % self.num_generations:
             raise ConfigError(
                 f"a rollout of {self.generation_batch_size} is no multiple of num_generations ({self.num_generations})",
