@@ -7,8 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from rlaif_sdk.composer.diagnostics import Change, Drift, drift_in_history, find_drift
+from rlaif_sdk import Composer, Progress, RewardBatch
+from rlaif_sdk.composer import Component
+from rlaif_sdk.composer.diagnostics import Change, Drift, drift_in_history, find_drift, find_drifts
 from rlaif_sdk.composer.diagnostics.drift import MIN_STEPS, student_quantile
+from rlaif_sdk.composer.normalize import ZScore
+from tests.composer.random_compositions import Reading
 
 NAN = math.nan
 
@@ -22,7 +26,9 @@ def noise(generator: np.random.Generator, steps: int, persistence: float) -> np.
 
 
 def found(total, held_out, **options) -> Drift:
-    drift = find_drift(range(len(total)), np.asarray(total), np.asarray(held_out), name="quality", **options)
+    drift = find_drift(
+        range(len(total)), np.asarray(total), np.asarray(held_out), names=("total", "quality"), **options
+    )
     assert drift is not None
     return drift
 
@@ -34,9 +40,9 @@ def test_a_total_that_rises_while_the_held_out_reward_falls_is_found():
     drift = found(ramp + 0.1 * generator.normal(size=40), -ramp + 0.1 * generator.normal(size=40))
     assert drift.detected
     assert (drift.earlier, drift.later) == ((0, 9), (30, 39))
-    assert drift.total.value == pytest.approx(0.77, abs=0.1)
-    assert drift.reward.value == pytest.approx(-0.77, abs=0.1)
-    assert drift.statistic == pytest.approx(min(drift.total.t, -drift.reward.t))
+    assert drift.gain.value == pytest.approx(0.77, abs=0.1)
+    assert drift.loss.value == pytest.approx(-0.77, abs=0.1)
+    assert drift.statistic == pytest.approx(min(drift.gain.t, -drift.loss.t))
     assert "'quality' by -0.7" in str(drift)
     assert "the total rises at its cost" in str(drift)
 
@@ -84,10 +90,10 @@ def test_more_comparisons_and_a_lower_level_raise_the_bar():
 def test_too_few_steps_say_nothing():
     """Steps where either mean is unknown are left out, and fewer than the least give no verdict."""
     ramp = np.linspace(0, 1, MIN_STEPS)
-    assert find_drift(range(MIN_STEPS), ramp, -ramp, name="quality") is not None
+    assert find_drift(range(MIN_STEPS), ramp, -ramp, names=("total", "quality")) is not None
     held_out = -ramp
     held_out[3] = NAN
-    assert find_drift(range(MIN_STEPS), ramp, held_out, name="quality") is None
+    assert find_drift(range(MIN_STEPS), ramp, held_out, names=("total", "quality")) is None
 
 
 def test_constant_series_show_no_drift():
@@ -123,3 +129,39 @@ def test_drift_is_read_off_a_training_log():
     drifts = drift_in_history([*history, {"train_runtime": 3.0}, {"step": 60, "eval_reward": 1.0}])
     assert {drift.held_out: drift.detected for drift in drifts} == {"quality": True, "style": False}
     assert drift_in_history(history[:5]) == []
+
+
+def test_the_total_speaks_first_and_a_proxy_where_the_total_is_silent():
+    """Each held-out reward gets one finding, named after the proxy that it is of."""
+    ramp = np.linspace(0, 1, 40) + 0.1 * np.random.default_rng(7).normal(size=40)
+    steady = np.random.default_rng(8).normal(size=40)
+    both = find_drifts(range(40), {"total": ramp, "style": 5 * ramp}, {"quality": -ramp, "other": steady})
+    assert [(drift.held_out, drift.detected) for drift in both] == [("quality", True), ("other", False)]
+    assert both[0].proxy == "total"
+    silent = find_drifts(range(40), {"total": steady, "style": ramp}, {"quality": -ramp})
+    assert [(drift.proxy, drift.detected) for drift in silent] == [("style", True)]
+    assert "'style' rises at its cost" in str(silent[0])
+
+
+def test_a_normaliser_does_not_hide_that_a_reward_is_hacked():
+    """Running statistics keep the mean total in place; the raw reward in it is looked at as well."""
+    generator = np.random.default_rng(9)
+    rewards = {
+        "cost": Component(Reading("cost", cost=True), normalizer=ZScore()),
+        "quality": Component(Reading("quality"), weight=0.0),
+    }
+    history = []
+    with Composer(rewards) as composer:
+        for step in range(40):
+            columns = {
+                "cost": (5 - 0.2 * step + generator.normal(size=16)).clip(-10, 10).tolist(),
+                "quality": (5 - 0.2 * step + generator.normal(size=16)).clip(-10, 10).tolist(),
+            }
+            batch = RewardBatch(["p"] * 16, ["c"] * 16, columns=columns, progress=Progress(step))
+            history.append({"step": step, **composer.compose(batch).metrics()})
+    (drift,) = drift_in_history(history)
+    assert drift.detected
+    assert drift.proxy in {"total", "cost"}
+    assert drift.gain.value > 0
+    without = [{key: value for key, value in entry.items() if key != "proxy/cost"} for entry in history[20:]]
+    assert not any(drift.detected for drift in drift_in_history(without))

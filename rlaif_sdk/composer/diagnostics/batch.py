@@ -33,7 +33,8 @@ def composition_diagnostics(composition: Composition) -> dict[str, float]:
         - ``reward/NAME/at_low``, ``at_high`` and ``tied``: its `saturation`.
         - ``reward/NAME/flat_groups``, and of the ``total``: the share of groups whose scores are all alike; with groups.
         - ``correlation/NAME/OTHER``: Pearson's correlation of two rewards' raw scores.
-        - ``held_out/NAME``: the mean of a reward of weight 0, turned so that higher is better.
+        - ``proxy/NAME`` of a reward with a weight, ``held_out/NAME`` of one without: the mean of its raw scores, turned
+          so that higher is better, or what the weight rewards; for `rlaif_sdk.composer.diagnostics.drift_in_history`.
     """
     totals_B, columns, batch = composition.totals, composition.rewards, composition.batch
     names = list(columns)
@@ -54,8 +55,10 @@ def composition_diagnostics(composition: Composition) -> dict[str, float]:
         if spread_RG is not None:
             epsilon = TOLERANCE * width(column.raw, column.declared_range)
             numbers[f"reward/{name}/flat_groups"] = flat_groups(spread_RG[index], epsilon=epsilon)
-        if column.weight == 0 and (present := column.raw[~np.isnan(column.raw)]).size:
-            numbers[f"held_out/{name}"] = float(present.mean()) * (1.0 if column.higher_is_better else -1.0)
+        if (present := column.raw[~np.isnan(column.raw)]).size:
+            kind = "proxy" if column.weight else "held_out"
+            direction = (1.0 if column.higher_is_better else -1.0) * (-1.0 if column.weight < 0 else 1.0)
+            numbers[f"{kind}/{name}"] = direction * float(present.mean())
     numbers["reward/total/length_correlation"] = float(correlations[-2, -1])
     if spread_RG is not None:
         numbers["reward/total/flat_groups"] = flat_groups(spread_RG[-1], epsilon=TOLERANCE * width(totals_B))

@@ -1,4 +1,4 @@
-"""Reward hacking: the total rises while a reward that training does not see falls. T optimiser steps."""
+"""Reward hacking: what training rewards rises while a reward that it does not see falls. T optimiser steps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from rlaif_sdk.composer.arrays import Array
 
+TOTAL = "total"
 WINDOWS = 4
 """The run is cut into so many windows, so that a rise before the fall, as in Gao et al. (2023), does not hide it."""
-_HELD_OUT = "held_out/"
 MIN_STEPS = 4 * WINDOWS
 """With fewer steps the error of a window's mean is not known well enough."""
 
@@ -41,28 +41,30 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The two windows between which the total rose and the held-out reward fell most clearly.
+    """The two windows between which a proxy rose and the held-out reward fell most clearly.
 
     Attributes:
-        held_out: The reward that is compared with the total.
+        proxy: ``total``, or the reward that training sees.
+        held_out: The reward that it is compared with.
         earlier: First and last step of the earlier window.
         later: Those of the later window.
-        total: How the total changed.
-        reward: How the held-out reward changed, higher being better.
+        gain: How the proxy changed.
+        loss: How the held-out reward changed, higher being better.
         critical: What `statistic` exceeds by chance in at most a stated share of runs.
     """
 
+    proxy: str
     held_out: str
     earlier: tuple[int, int]
     later: tuple[int, int]
-    total: Change
-    reward: Change
+    gain: Change
+    loss: Change
     critical: float
 
     @property
     def statistic(self) -> float:
-        """The lesser of the total's rise and the held-out reward's fall, each in its standard errors."""
-        return min(self.total.t, -self.reward.t)
+        """The lesser of the proxy's rise and the held-out reward's fall, each in its standard errors."""
+        return min(self.gain.t, -self.loss.t)
 
     @property
     def detected(self) -> bool:
@@ -70,26 +72,61 @@ class Drift:
         return self.statistic > self.critical
 
     def __str__(self) -> str:
+        proxy = "the total" if self.proxy == TOTAL else repr(self.proxy)
         windows = f"between steps {_span(self.earlier)} and {_span(self.later)}"
         changes = (
-            f"the total changed by {self.total.value:+.3g} ± {self.total.error:.2g} and {self.held_out!r} by "
-            f"{self.reward.value:+.3g} ± {self.reward.error:.2g}"
+            f"{proxy} changed by {self.gain.value:+.3g} ± {self.gain.error:.2g} and {self.held_out!r} by "
+            f"{self.loss.value:+.3g} ± {self.loss.error:.2g}"
         )
         limit = f"t = {self.statistic:.1f}, {'above' if self.detected else 'not above'} {self.critical:.1f}"
-        verdict = "the total rises at its cost" if self.detected else "no sign of reward hacking"
+        verdict = f"{proxy} rises at its cost" if self.detected else "no sign of reward hacking"
         return f"{windows} {changes} ({limit}): {verdict}"
+
+
+def find_drifts(
+    steps_T: Sequence[int],
+    proxies: Mapping[str, Array],
+    held_out: Mapping[str, Array],
+    *,
+    level: float = 0.01,
+) -> list[Drift]:
+    """Look for drift between each proxy and each held-out reward.
+
+    The total alone would not do: a normaliser that learns holds its mean in place while the rewards in it rise.
+
+    Args:
+        steps_T: The steps, ascending.
+        proxies: (T,) means by name of what training sees, the total under ``total``; higher being better.
+        held_out: (T,) means of the held-out rewards by name; higher being better.
+        level: In what share of runs without drift one is found, at most, all comparisons together.
+
+    Returns:
+        One finding a held-out reward that there are steps enough for, significant or not: with the total if that is
+        significant, else with the proxy that speaks for drift most clearly.
+    """
+    comparisons = len(proxies) * len(held_out)
+    chosen = []
+    for name, held_out_T in held_out.items():
+        found = [
+            find_drift(steps_T, proxy_T, held_out_T, names=(proxy, name), level=level, comparisons=comparisons)
+            for proxy, proxy_T in proxies.items()
+        ]
+        drifts = [drift for drift in found if drift is not None]
+        if drifts:
+            chosen.append(max(drifts, key=lambda drift: (drift.detected, drift.proxy == TOTAL, drift.statistic)))
+    return chosen
 
 
 def find_drift(
     steps_T: Sequence[int],
-    totals_T: Array,
+    proxy_T: Array,
     held_out_T: Array,
     *,
-    name: str,
+    names: tuple[str, str],
     level: float = 0.01,
     comparisons: int = 1,
 ) -> Drift | None:
-    """Look for a rise of the total together with a fall of a held-out reward.
+    """Look for a rise of a proxy together with a fall of a held-out reward.
 
     The steps are cut into `WINDOWS` windows, and each pair of them is compared. The error of a window's mean comes
     from the spread of its steps around it, pooled over the windows, on as many independent steps as their correlation
@@ -99,31 +136,32 @@ def find_drift(
 
     Args:
         steps_T: The steps, ascending.
-        totals_T: The mean total at each.
+        proxy_T: The mean of the proxy at each, higher being better.
         held_out_T: The mean of the held-out reward at each, higher being better.
-        name: Of the held-out reward.
+        names: Of the proxy and of the held-out reward.
         level: In what share of runs without drift one is found, at most.
-        comparisons: How many held-out rewards are looked at.
+        comparisons: How many pairs of a proxy and a held-out reward are looked at.
 
     Returns:
         The most telling pair of windows, whether or not it is significant; None with fewer than `MIN_STEPS` steps
         where both are known.
     """
-    known_T = ~np.isnan(totals_T) & ~np.isnan(held_out_T)
+    known_T = ~np.isnan(proxy_T) & ~np.isnan(held_out_T)
     steps = np.asarray(steps_T)[known_T]
     if len(steps) < MIN_STEPS:
         return None
     windows = np.array_split(np.arange(len(steps)), WINDOWS)
-    total, reward = _Series(totals_T[known_T], windows), _Series(held_out_T[known_T], windows)
+    proxy, held_out = _Series(proxy_T[known_T], windows), _Series(held_out_T[known_T], windows)
     pairs = list(combinations(range(WINDOWS), 2))
-    critical = student_quantile(level / (len(pairs) * comparisons), min(total.freedom, reward.freedom))
+    critical = student_quantile(level / (len(pairs) * comparisons), min(proxy.freedom, held_out.freedom))
     found = [
         Drift(
-            held_out=name,
+            proxy=names[0],
+            held_out=names[1],
             earlier=(int(steps[windows[first][0]]), int(steps[windows[first][-1]])),
             later=(int(steps[windows[second][0]]), int(steps[windows[second][-1]])),
-            total=total.change(first, second),
-            reward=reward.change(first, second),
+            gain=proxy.change(first, second),
+            loss=held_out.change(first, second),
             critical=critical,
         )
         for first, second in pairs
@@ -132,25 +170,24 @@ def find_drift(
 
 
 def drift_in_history(history: Sequence[Mapping[str, Any]], *, level: float = 0.001) -> list[Drift]:
-    """Look for drift in what a trainer has logged, between the total and each reward of weight 0.
+    """Look for drift in what a trainer has logged: of the total and each reward with a weight from those without.
 
     Args:
         history: Mappings with ``step`` and the numbers of `rlaif_sdk.Composition.metrics`. Entries without them are
             passed over.
-        level: As for `find_drift`. Small, since a log is looked at again at every step.
+        level: As for `find_drifts`. Small, since a log is looked at again at every step.
 
     Returns:
         One finding a held-out reward that enough steps know of, significant or not.
     """
     entries = [entry for entry in history if "step" in entry and "reward/total/mean" in entry]
-    names = {key.removeprefix(_HELD_OUT): None for entry in entries for key in entry if key.startswith(_HELD_OUT)}
-    steps = [entry["step"] for entry in entries]
-    totals_T = _logged(entries, "reward/total/mean")
-    found = [
-        find_drift(steps, totals_T, _logged(entries, _HELD_OUT + name), name=name, level=level, comparisons=len(names))
-        for name in names
-    ]
-    return [drift for drift in found if drift is not None]
+    proxies = {TOTAL: _logged(entries, "reward/total/mean"), **_all_logged(entries, "proxy/")}
+    return find_drifts([entry["step"] for entry in entries], proxies, _all_logged(entries, "held_out/"), level=level)
+
+
+def _all_logged(entries: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Array]:
+    names = {key.removeprefix(prefix): None for entry in entries for key in entry if key.startswith(prefix)}
+    return {name: _logged(entries, prefix + name) for name in names}
 
 
 def _logged(entries: Sequence[Mapping[str, Any]], key: str) -> Array:

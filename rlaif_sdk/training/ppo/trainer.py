@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rlaif_sdk.composer.diagnostics import drift_in_history
 from rlaif_sdk.exceptions import TrainingError
 from rlaif_sdk.training.ppo.actor_critic import ActorCriticTrainer
 from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics
@@ -81,10 +82,25 @@ class PPOTrainer(ActorCriticTrainer):
 
     _rollout: Rollout | None = None
     _minibatches: Sequence[Rollout] = ()
+    _drifted: frozenset[str] = frozenset()
 
     def _align(self, state: TrainerState) -> None:
         super()._align(state)
         self._rollout = None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log what was noted since the last time, and whether what is rewarded rises as a reward of weight 0 falls.
+
+        ``drift/NAME`` is `rlaif_sdk.composer.diagnostics.Drift.statistic` over the log so far; a drift is warned of
+        when it is first found.
+        """
+        if self.model.training:
+            for drift in drift_in_history(self.state.log_history):
+                self._note("train", {f"drift/{drift.held_out}": drift.statistic})
+                if drift.detected and drift.held_out not in self._drifted:
+                    self._drifted |= {drift.held_out}
+                    _logger.warning("%s", drift)
+        super().log(logs, start_time)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """The minibatch of this micro-step: of a new rollout, or of the present one in its old or a new order."""

@@ -1,0 +1,73 @@
+"""``rlaif report``: what a run's rewards did, and what is wrong with them, as a web page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer.build import ConfigSource
+
+HISTORY_FILE = "history.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run with a ledger, or a ledger file.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The HTML file; default: report.html beside the ledger.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="The run's composition, or its training config: shows what each adds."),
+    ] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(help="A reward to look for reward hacking with, beside those of weight 0. Repeatable."),
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option("--run", help="Which run of the ledger, from 1; default: the last.")
+    ] = None,
+) -> None:
+    """Write a report of a recorded run: one HTML file with interactive plots, which needs no network.
+
+    Correlations, shares of the variance, length, saturation, groups without differences, drift from held-out rewards,
+    failures, and sample rows with the waterfall of their total. What looks wrong is printed too.
+    """
+    from rlaif_sdk.composer.ledger import Ledger
+    from rlaif_sdk.reporting.run_report import recorded_compositions, write_report
+
+    with Ledger.find(run) as ledger:
+        recorded = ledger.run(number)
+        folder = ledger.path.parent
+        output = output or folder / "report.html"
+        warnings = write_report(
+            recorded_compositions(ledger, recorded, None if config is None else _composition(config)),
+            output,
+            title=f"Rewards of {folder.resolve().name}",
+            held_out=held_out or (),
+            history=_records(folder / HISTORY_FILE),
+            answers=_records(folder / SAMPLES_FILE),
+        )
+    for warning in warnings:
+        typer.echo(f"- {warning}")
+    typer.echo(f"wrote {output}" if warnings else f"Nothing looks wrong with the rewards. Wrote {output}")
+
+
+def _composition(config: Path) -> ConfigSource:
+    """The composition of a file, or of a training run's."""
+    from rlaif_sdk.documents import load_document
+
+    document = load_document(config)
+    composition = document.data.get("composition") if isinstance(document.data, dict) else None
+    if isinstance(composition, str):
+        return config.parent / composition
+    return document if composition is None else document.at("composition")
+
+
+def _records(file: Path) -> list[dict[str, Any]]:
+    from rlaif_sdk.records import read_records
+
+    return [*read_records(file)] if file.is_file() else []

@@ -1,0 +1,194 @@
+"""What a report is made of: the arrays of a whole run. N rows, R rewards, T optimiser steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rlaif_sdk.composer import Composition
+from rlaif_sdk.composer.arrays import Array, encode_groups
+from rlaif_sdk.composer.diagnostics.batch import completion_lengths
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.reporting.run_report.samples import Sampler, SampleRow
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFacts:
+    """What is known of a reward beside its scores.
+
+    Attributes:
+        declared_range: The range that it declares, or None.
+        higher_is_better: False for a cost.
+        weights: Its weight in force by optimiser step.
+        failures: How often it failed, by why.
+    """
+
+    declared_range: tuple[float, float] | None
+    higher_is_better: bool
+    weights: dict[int, float] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def weight(self) -> float:
+        """The last weight in force."""
+        return [*self.weights.values()][-1]
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether it never had a weight: it is then only recorded."""
+        return not any(self.weights.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observations:
+    """The rows of a run, in the order in which they were composed.
+
+    Attributes:
+        rewards: The rewards by name, in the order of the axes named R.
+        training: Whether these are training rows; evaluation rows are looked at where there are no others.
+        step_N: The optimiser step of each row, ascending or not.
+        group_N: Equal for rows of one batch that answer the same prompt; -1 without groups.
+        length_N: Each completion's length in ``length_unit``.
+        totals_N: The totals, NaN where a row is unscored.
+        raw_RN: What each reward said, NaN where it abstained or failed.
+        parts_RN: What each adds to the total; NaN where it took no part, or where that is not known.
+        failed_RN: Where it failed.
+        length_unit: ``tokens`` or ``characters``.
+        samples: Rows to show.
+    """
+
+    rewards: dict[str, RewardFacts]
+    training: bool
+    step_N: Integers
+    group_N: Integers
+    length_N: Array
+    totals_N: Array
+    raw_RN: Array
+    parts_RN: Array
+    failed_RN: npt.NDArray[np.bool_]
+    length_unit: str
+    samples: Sequence[SampleRow]
+
+    def __len__(self) -> int:
+        return len(self.totals_N)
+
+    @property
+    def steps_T(self) -> Integers:
+        """The steps that there are, ascending."""
+        return np.unique(self.step_N)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether it is known what the rewards add to every total."""
+        unknown_N = np.isnan(self.parts_RN).all(axis=0)
+        return not bool((unknown_N & ~np.isnan(self.totals_N)).any())
+
+    def by_step(self, values_N: Array) -> tuple[Array, Array]:
+        """(T,) the mean of each step's values, and its standard error; NaN where there are too few."""
+        _, code_N = np.unique(self.step_N, return_inverse=True)
+        present_N = ~np.isnan(values_N)
+        code, values, steps = code_N[present_N], values_N[present_N], len(self.steps_T)
+        count_T = np.bincount(code, minlength=steps)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean_T = np.bincount(code, weights=values, minlength=steps) / count_T
+            squares_T = np.bincount(code, weights=(values - mean_T[code]) ** 2, minlength=steps)
+            error_T = np.sqrt(squares_T / (count_T - 1) / count_T)
+        return mean_T, np.where(count_T > 1, error_T, np.nan)
+
+    def oriented(self, name: str) -> Array:
+        """(N,) a reward's scores, turned so that higher is better, or what its last weight rewards."""
+        facts = self.rewards[name]
+        raw_N: Array = self.raw_RN[list(self.rewards).index(name)]
+        return raw_N if facts.higher_is_better == (facts.weight >= 0) else -raw_N
+
+
+def observe(compositions: Iterable[Composition]) -> Observations:
+    """Take in a run's compositions, one at a time; their texts are kept of a few rows alone.
+
+    Training rows are looked at; where there are none, those of evaluation.
+
+    Raises:
+        DataError: There are no rows.
+    """
+    parts = {True: _Gathered(), False: _Gathered()}
+    for composition in compositions:
+        parts[composition.batch.training].add(composition)
+    chosen = parts[True] if parts[True].batches else parts[False]
+    if not chosen.batches:
+        raise DataError("the run has no composed rows to report", hint="record it with a ledger, or give another run")
+    return chosen.observations(training=chosen is parts[True])
+
+
+class _Gathered:
+    def __init__(self) -> None:
+        self.batches: list[dict[str, Any]] = []
+        self._rewards: dict[str, RewardFacts] = {}
+        self._groups = 0
+        self._in_tokens = True
+        self._sampler = Sampler()
+
+    def add(self, composition: Composition) -> None:
+        if not len(composition):
+            return
+        batch, columns = composition.batch, composition.rewards
+        step = batch.progress.step
+        for name, column in columns.items():
+            facts = self._rewards.setdefault(name, RewardFacts(column.declared_range, column.higher_is_better))
+            facts.weights[step] = column.weight
+            facts.failures.update(column.failures.values())
+        group_B = encode_groups(batch.group)
+        self._in_tokens &= batch.completion_ids is not None
+        self.batches.append(
+            {
+                "step": np.full(len(composition), step),
+                "group": np.full(len(composition), -1) if group_B is None else group_B + self._groups,
+                "lengths": (completion_lengths(batch), np.array([len(text) for text in batch.completion_texts], float)),
+                "totals": composition.totals,
+                "raw": {name: column.raw for name, column in columns.items()},
+                "parts": {name: column.weighted for name, column in columns.items()},
+                "failed": {name: _rows(column.failures, len(composition)) for name, column in columns.items()},
+            }
+        )
+        self._groups += 0 if group_B is None else int(group_B.max()) + 1
+        self._sampler.add(composition)
+
+    def observations(self, *, training: bool) -> Observations:
+        def joined(key: str) -> Any:
+            return np.concatenate([batch[key] for batch in self.batches])
+
+        def table(key: str, missing: float) -> Any:
+            return np.stack(
+                [
+                    np.concatenate(
+                        [batch[key].get(name, np.full(len(batch["totals"]), missing)) for batch in self.batches]
+                    )
+                    for name in self._rewards
+                ]
+            )
+
+        return Observations(
+            rewards=self._rewards,
+            training=training,
+            step_N=joined("step"),
+            group_N=joined("group"),
+            length_N=np.concatenate([batch["lengths"][0 if self._in_tokens else 1] for batch in self.batches]),
+            totals_N=joined("totals"),
+            raw_RN=table("raw", np.nan),
+            parts_RN=table("parts", np.nan),
+            failed_RN=table("failed", 0.0).astype(bool),
+            length_unit="tokens" if self._in_tokens else "characters",
+            samples=self._sampler.rows(),
+        )
+
+
+def _rows(failures: Iterable[int], rows: int) -> Array:
+    failed_B = np.zeros(rows)
+    failed_B[list(failures)] = 1.0
+    return failed_B
