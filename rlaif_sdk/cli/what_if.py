@@ -36,7 +36,7 @@ def what_if(
     if plot is not None:
         from rlaif_sdk.reporting.what_if_plot import plot_what_if
 
-        plot_what_if(result, plot, title=f"{run} under {config}")
+        plot_what_if(result, plot, title=f"{run.resolve().name} under {config.name}")
     if as_json:
         found = {"summary": result.summary(), "steps": result.steps(), "most_changed": result.most_changed(top)}
         typer.echo(json.dumps(_finite(found), indent=2))

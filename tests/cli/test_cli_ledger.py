@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -35,7 +36,13 @@ def rlaif(*arguments, cwd):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, scored_twice):
+    return Path(shutil.copytree(scored_twice, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def scored_twice(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("scored")
     (tmp_path / "my_rewards.py").write_text(REWARDS)
     (tmp_path / "rewards.yaml").write_text(CONFIG)
     (tmp_path / "other.yaml").write_text("rewards:\n  words: {weight: -1}\n")

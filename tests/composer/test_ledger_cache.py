@@ -1,5 +1,6 @@
 """The ledger's cache: what is known is not scored again, and only scores are known."""
 
+import json
 import threading
 
 import numpy as np
@@ -54,6 +55,7 @@ def test_equal_rows_of_a_batch_are_scored_once_and_known_rows_never_again(ledger
     first = compose(ledger, batch_of("a", "bb", "a", "bb", "ccc"))
     assert asked == [["a", "bb", "ccc"]]
     assert first.totals.tolist() == [1, 2, 1, 2, 3]
+    assert first.rewards["length"].cached.tolist() == [False, False, True, True, False]
     second = compose(ledger, batch_of("ccc", "dddd", "a"))
     assert asked == [["dddd"]]
     assert second.totals.tolist() == [3, 4, 1]
@@ -161,7 +163,7 @@ def test_no_row_can_be_taken_for_another():
     assert keys("a", "b", x=np.array([1, 2])) == keys("a", "b", x=[1, 2])
 
 
-def test_other_params_version_revision_or_code_are_another_reward(ledger, tmp_path):
+def test_other_params_version_or_revision_are_another_reward(ledger):
     """Nothing scored under one of them is taken for a score under another."""
 
     def count_of(**change):
@@ -175,16 +177,21 @@ def test_other_params_version_revision_or_code_are_another_reward(ledger, tmp_pa
     assert count_of(version="8") == 1
     assert count_of(revision="abc") == 1
     assert count_of(answer=1.0) == 1
-    (tmp_path / "mine.py").write_text("def score(completions):\n    return [1.0 for _ in completions]\n")
-    config = {"rewards": {"mine": {"use": f"{tmp_path}/mine.py:score"}}, "ledger": str(ledger.path)}
-    for value in (1.0, 1.0):
-        with Composer.from_config(config) as composer:
-            assert composer.compose(batch_of("a")).totals[0] == value
-    other = tmp_path / "other.py"
-    other.write_text("def score(completions):\n    return [2.0 for _ in completions]\n")
-    config["rewards"]["mine"]["use"] = f"{other}:score"
-    with Composer.from_config(config) as composer:
-        assert composer.compose(batch_of("a")).totals[0] == 2.0
+
+
+def test_edited_code_is_another_reward(ledger, tmp_path):
+    """A function in a file has no version that anybody would change; the same file elsewhere is the same reward."""
+    for folder, value, status in (("one", 1.0, "scored"), ("copy", 1.0, "cached"), ("edited", 2.0, "scored")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(
+            f"def score(completions):\n    return [{value} for _ in completions]\n"
+        )
+        config = {"rewards": {"mine": {"use": "./mine.py:score"}}, "ledger": str(ledger.path.absolute())}
+        (tmp_path / folder / "config.json").write_text(json.dumps(config))
+        with Composer.from_config(tmp_path / folder / "config.json") as composer:
+            composition = composer.compose(batch_of("a"))
+        assert composition.totals[0] == value
+        assert composition.rewards["mine"].status(0) == status
 
 
 def test_two_functions_of_one_factory_are_not_mixed_up(ledger):

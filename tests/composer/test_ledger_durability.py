@@ -144,6 +144,19 @@ def test_a_file_that_is_damaged_while_it_is_open_is_set_aside_too(tmp_path):
     check_whole(path)
 
 
+def test_a_ledger_that_is_moved_away_while_it_is_open_is_made_anew(tmp_path):
+    """What is written afterwards is found under the name that the config gives, not in the file that was moved."""
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger, Composer({"length": length}, ledger=ledger) as composer:
+        for name in ("before", "after"):
+            composer.compose(RewardBatch(prompts=["p"], completions=[name]))
+            if name == "before":
+                for part in list(tmp_path.iterdir()):
+                    part.rename(part.with_name(f"moved-{part.name}"))
+    with Ledger(path, create=False) as ledger:
+        assert [entry.batch.completions for entry in ledger.batches()] == [["after"]]
+
+
 def test_processes_that_find_one_corrupt_file_set_it_aside_once(tmp_path):
     """Four start at once on a corrupt file: one copy is kept, and all write to the same new one."""
     path = tmp_path / "ledger.sqlite"
@@ -271,13 +284,14 @@ def test_a_fork_uses_a_connection_of_its_own_and_leaves_the_parents_alone(tmp_pa
                 composer.compose(RewardBatch(prompts=["p"], completions=[f"{name} {number}"]))
 
         write("before")
+        parents_own = ledger._database._connection
         children = []
         for name in ("one", "two"):
             child = os.fork()
             if child == 0:
                 try:
                     write(name)
-                    os._exit(0)
+                    os._exit(2 if ledger._database._connection is parents_own else 0)
                 except BaseException:  # noqa: BLE001 - the child must not return
                     os._exit(1)
             children.append(child)
