@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from rlaif_factuality.source import Claim, Source
-from rlaif_sdk import Classifier, ConfigError, RewardError
+from rlaif_sdk import Classifier, RewardError, label_index, label_probabilities
 
 
 class EntailmentScorer:
@@ -24,15 +26,8 @@ class EntailmentScorer:
     """
 
     def __init__(self, classifier: Classifier, *, label: str = "entailment", premise_words: int = 150) -> None:
-        found = [i for i, name in enumerate(classifier.labels) if name.casefold() == label.casefold()]
-        if len(found) != 1:
-            raise ConfigError(
-                f"the classifier has {len(found) or 'no'} labels {label!r}",
-                key="entailment_label",
-                hint=f"set entailment_label to one of: {', '.join(classifier.labels)}",
-            )
         self.classifier = classifier
-        self._label = found[0]
+        self._label = label_index(classifier.labels, label)
         self._premise_words = premise_words
 
     def supports(self, claims: Sequence[Claim]) -> list[float]:
@@ -50,25 +45,13 @@ class EntailmentScorer:
         expected = (len(pairs), len(self.classifier.labels))
         if logits_NL.shape != expected:
             raise RewardError(f"the classifier answered with shape {logits_NL.shape} where {expected} was expected")
-        entailed = {
-            pair: label_probability(row.tolist(), self._label, multi_label=self.classifier.multi_label)
-            for pair, row in zip(pairs, logits_NL, strict=True)
-        }
+        finite_N1 = np.isfinite(logits_NL).all(axis=1, keepdims=True)
+        probabilities_NL = label_probabilities(
+            np.where(finite_N1, logits_NL, 0.0), multi_label=self.classifier.multi_label
+        )
+        entailed_N = np.where(finite_N1, probabilities_NL, np.nan)[:, self._label]
+        entailed = dict(zip(pairs, entailed_N.tolist(), strict=True))
         return [_greatest([entailed[piece, claim.sentence] for piece in pieces[claim.source]]) for claim in claims]
-
-
-def label_probability(logits_L: Sequence[float], label: int, *, multi_label: bool = False) -> float:
-    """The probability of one label in [0, 1]: softmax, or sigmoid where labels do not exclude each other.
-
-    NaN when a logit is NaN or infinite.
-    """
-    if not all(map(math.isfinite, logits_L)):
-        return math.nan
-    if multi_label or len(logits_L) == 1:
-        return 0.5 * (1.0 + math.tanh(0.5 * logits_L[label]))
-    greatest = max(logits_L)
-    weights_L = [math.exp(logit - greatest) for logit in logits_L]
-    return weights_L[label] / sum(weights_L)
 
 
 def premises(source: Source, max_words: int) -> list[str]:
