@@ -63,7 +63,7 @@ def plot_what_if(result: WhatIf, file: Path, *, title: str) -> None:
     steps = result.steps()
     positions = [entry["step"] for entry in steps]
     shares = [entry["flipped_share"] for entry in steps]
-    steps_axes.plot(positions, shares, marker=".", color="tab:red")
+    steps_axes.plot(positions, shares, marker=".", color="tab:red", clip_on=False)
     steps_axes.set_ylim(0, min(1.0, max(0.1, 1.2 * max(shares, default=0.0))))
     steps_axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     steps_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
