@@ -1,0 +1,77 @@
+"""What the trainers of preferences share: columns of soft labels, and beliefs compared with labels in evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlaif_sdk.training.calibration import BINS, Calibration, calibrate
+from rlaif_sdk.training.preference_data import SoftLabelCollator, checked_preferences
+
+if TYPE_CHECKING:
+    from transformers import Trainer as Base
+else:
+    Base = object
+
+
+class SoftLabelTrainer(Base):
+    """Stands before a trainer of TRL's among the bases of a class.
+
+    Attributes:
+        soft_columns: Columns of numbers that reach the loss beside what TRL's collator makes.
+        calibration_bins: How many bins the calibration error of an evaluation has.
+        calibration: What the last evaluation found, with its reliability bins; None before the first.
+    """
+
+    soft_columns: tuple[str, ...] = ()
+    calibration_bins: int = BINS
+    calibration: Calibration | None = None
+
+    model: Any
+    _metrics: Any
+    _signature_columns: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._evaluated: list[tuple[Tensor, Tensor]] = []
+        super().__init__(*args, **kwargs)
+        self.data_collator = SoftLabelCollator(self.data_collator, self.soft_columns)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        """Check the rows, as they are given to the trainer and to `evaluate`, before they are tokenized."""
+        dataset = checked_preferences(dataset, dataset_name)
+        return super()._prepare_dataset(dataset, processing_class, args, dataset_name)  # type: ignore[misc]
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep the columns of soft labels, which TRL would drop."""
+        super()._set_signature_columns_if_needed()
+        kept: list[str] = self._signature_columns or []
+        self._signature_columns = [*kept, *(column for column in self.soft_columns if column not in kept)]
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,  # noqa: FBT001 - the base class's signature
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """Evaluate; ``ece``, ``agreement`` and ``label_distance`` (see `Calibration`) join the metrics."""
+        self._evaluated = []
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if self._evaluated and output.metrics is not None:
+            differences_B, chosen_prob_B = (torch.cat(parts) for parts in zip(*self._evaluated, strict=True))
+            self.calibration = calibrate(differences_B.numpy(), chosen_prob_B.numpy(), bins=self.calibration_bins)
+            found = self.calibration.metrics()
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+        return output
+
+    def _note_beliefs(self, differences_B: Tensor, chosen_prob_B: Tensor) -> None:
+        """Log how a training batch agrees with its labels; keep an evaluation batch, which is judged with the rest."""
+        gathered = self.accelerator.gather_for_metrics((differences_B.detach().float(), chosen_prob_B.float()))
+        beliefs, labels = (part.cpu() for part in gathered)
+        if not self.model.training:
+            self._evaluated.append((beliefs, labels))
+        elif bool((labels != 0.5).any()):
+            self._metrics["train"]["agreement"].append(calibrate(beliefs.numpy(), labels.numpy()).agreement)
