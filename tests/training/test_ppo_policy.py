@@ -215,6 +215,21 @@ def test_closed_form_gradients_are_right(temperature: float) -> None:
     assert torch.autograd.gradcheck(lambda x: token_logprobs(x, ids, temperature=temperature), (logits,))
 
 
+@pytest.mark.parametrize("lowest", [-float("inf"), torch.finfo(torch.bfloat16).min])
+def test_tokens_that_the_model_rules_out_leave_the_others_as_they_are(lowest: float) -> None:
+    """Padding of a vocabulary, masked in the logits, changes no figure and no gradient of the tokens beside it."""
+    torch.manual_seed(0)
+    plain, ids = torch.randn(2, 3, 7, requires_grad=True), torch.randint(7, (2, 3))
+    masked = torch.cat([plain.detach(), torch.full((2, 3, 2), lowest)], dim=-1).requires_grad_()
+    parts = [token_logprobs(logits, ids, temperature=0.7) for logits in (masked, plain)]
+    torch.testing.assert_close(*parts)
+    for logprobs, entropies in parts:
+        (logprobs.sum() + 0.3 * entropies.sum()).backward()
+    assert masked.grad is not None
+    torch.testing.assert_close(masked.grad[..., :7], plain.grad)
+    assert not masked.grad[..., 7:].any()
+
+
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and gradients are the same however many rows are worked on at once."""
     torch.manual_seed(0)

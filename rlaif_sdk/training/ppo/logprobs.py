@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CHUNK_ELEMENTS = 1 << 22
+_IMPOSSIBLE = -1e30
+"""Stands for lower logits. Models rule tokens out by -inf, or by the least number of their type, which a temperature
+below 1 makes -inf: times a probability of 0 that is NaN, and in the gradient it ruins every weight."""
 
 
 def token_logprobs(logits_BTV: Tensor, ids_BT: Tensor, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -37,7 +40,7 @@ def token_logprobs(logits_BTV: Tensor, ids_BT: Tensor, *, temperature: float = 1
 
 def _scaled(logits_NV: Tensor, temperature: float) -> Tensor:
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
-    return logits_NV.to(wide) / temperature
+    return (logits_NV.to(wide) / temperature).clamp_(min=_IMPOSSIBLE)
 
 
 def _chunks(logits_NV: Tensor) -> list[slice]:
