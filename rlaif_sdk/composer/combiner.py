@@ -40,13 +40,14 @@ class Combiner:
         self.components = components
         self.gates = tuple(gates)
         self.gate_order: GateOrder = gate_order
+        self.aggregator = aggregator or WeightedSum()
         self.groups = dict(groups or {})
         self.multipliers = [Multiplier(constraint) for constraint in constraints]
         self.sync = sync
         rewards = {name: component.weight for name, component in components.items()}
         self._weights: dict[str, Weight] = {**rewards, **{name: group.weight for name, group in self.groups.items()}}
         self._check()
-        self._nested = Nested(aggregator or WeightedSum(), self.groups, rewards)
+        self._nested = Nested(self.aggregator, self.groups, rewards)
         for name, component in self.components.items():
             try:
                 component.normalizer.bind(component.oriented_range)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
     from rlaif_sdk.config import CompositionConfig
+    from rlaif_sdk.integrations.trl import TRLReward
     from rlaif_sdk.plugins import Registry
 
 
@@ -227,6 +228,32 @@ class Composer:
             name: with_fallback(answers[name], rows[name], others.get(name), fallback)
             for name, fallback in named.items()
         }
+
+    @overload
+    def for_trl(self, *, separate: Literal[False] = False) -> TRLReward: ...
+
+    @overload
+    def for_trl(self, *, separate: Literal[True]) -> tuple[list[TRLReward], list[float]]: ...
+
+    def for_trl(self, *, separate: bool = False) -> TRLReward | tuple[list[TRLReward], list[float]]:
+        """This composer as ``reward_funcs`` of `trl.GRPOTrainer` or `trl.RLOOTrainer`.
+
+        Evaluation teaches it nothing, TRL's checkpoints hold its state, and several processes learn as one.
+
+        Args:
+            separate: For GDPO, ``GRPOConfig(multi_objective_aggregation="normalize_then_sum", reward_weights=weights)``:
+                a function for each reward that has a weight, and the weights. A batch is still scored once.
+
+        Returns:
+            One function that returns the totals; with ``separate``, the functions and their weights.
+
+        Raises:
+            ConfigError: The rewards cannot be separate: there are gates, constraints, groups, schedules, or another
+                aggregator than the weighted sum.
+        """
+        from rlaif_sdk.integrations.trl import composed_reward, separate_rewards
+
+        return separate_rewards(self) if separate else composed_reward(self)
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a checkpoint, as JSON values: running statistics, multipliers, how far schedules are.

@@ -1,0 +1,243 @@
+"""A composer as the reward of TRL's online trainers, GRPO and RLOO.
+
+Nothing of TRL is imported. What is relied on of it, and of transformers, is named in
+``tests/integrations/test_trl_contract.py``, which fails when it changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+from rlaif_sdk.composer.sync import torch_sync
+from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.integrations.trl_checks import check_columns, check_functions, gdpo_weights, generations
+from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer import Composer, Composition
+
+NAME = "composed_reward"
+"""What TRL calls the total in its metrics: ``rewards/composed_reward/mean``."""
+STATE_KEY = "rlaif_sdk.composer"
+"""Where the composer's state stands in a checkpoint: in ``trainer_state.json``, among that of the callbacks."""
+
+_logger = logging.getLogger(__name__)
+
+
+class TRLReward:
+    """A reward function for ``reward_funcs`` of `trl.GRPOTrainer` and `trl.RLOOTrainer`.
+
+    `rlaif_sdk.Composer.for_trl` makes it. Called by hand, without what a trainer passes, it scores and learns nothing.
+
+    Attributes:
+        __name__: Its name in TRL's metrics.
+        scoring: What scores, shared by the functions of one composer.
+    """
+
+    __name__: str
+
+    def __init__(self, name: str, scoring: Scoring, values: Callable[[Composition], Sequence[float | None]]) -> None:
+        self.__name__ = name
+        self.scoring = scoring
+        self._values = values
+
+    def __call__(
+        self,
+        *,
+        prompts: Sequence[TextOrConversation],
+        completions: Sequence[TextOrConversation],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        trainer_state: Any = None,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        environments: Any = None,
+        **columns: Sequence[Any],
+    ) -> list[float | None]:
+        """One value a completion, None where it is unscored.
+
+        Raises:
+            BatchError: A reward misses a column, or the dataset has a column of a reserved name.
+            ConfigError: The trainer's settings are refused; see `check`.
+            StateError: Training goes on from a checkpoint with the state of another composition.
+            RewardError: A reward failed whose policy is ``raise``.
+            TrainingError: Something else than a trainer of TRL calls.
+        """
+        del environments
+        call = Call(prompts, completions, completion_ids, columns, trainer_state, log_extra, log_metric)
+        return list(self._values(self.scoring.composition(self.__name__, call)))
+
+    def check(self, trainer: Any) -> None:
+        """Refuse a trainer that cannot train on this reward, before it generates anything.
+
+        The first batch is refused for the same reasons. A dataset's column called ``prompts`` or ``completions`` is
+        told of here alone: TRL itself stumbles on it, with a TypeError.
+
+        Raises:
+            BatchError: A dataset has a column of a reserved name.
+            ConfigError: Two functions have one name, the trainer has a second composer, the completions to one prompt
+                would be scored on two processes, or the rewards are separate and the settings are not GDPO's.
+        """
+        self.scoring.check(trainer)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What TRL passes to a reward function, B rows."""
+
+    prompts: Sequence[TextOrConversation]
+    completions: Sequence[TextOrConversation]
+    completion_ids: Sequence[Sequence[int]] | None
+    columns: Mapping[str, Sequence[Any]]
+    state: Any
+    log_extra: Callable[[str, list[Any]], None] | None
+    log_metric: Callable[[str, float], None] | None
+
+    def trainer(self) -> Any:
+        """The trainer that calls, which is the owner of ``log_metric``; None for a call by hand.
+
+        TRL passes a reward everything but whether this is training; the trainer knows.
+
+        Raises:
+            TrainingError: The owner is no trainer.
+        """
+        if self.log_metric is None:
+            return None
+        trainer = getattr(self.log_metric, "__self__", None)
+        if not hasattr(trainer, "num_generations"):
+            raise TrainingError(
+                "'log_metric' is no method of a trainer, so nothing tells training from evaluation",
+                hint="train with GRPOTrainer or RLOOTrainer of TRL 1.16",
+            )
+        return trainer
+
+    def batch(self, trainer: Any) -> RewardBatch:
+        """The batch to compose. A prompt's generations follow each other; by hand, equal prompts do."""
+        rows = len(self.completions)
+        if trainer is None:
+            group: list[int] | None = _runs(self.prompts)
+            progress, training = Progress(), False
+        else:
+            training = trainer.model.training
+            size = generations(rows, trainer, training=training)
+            group = [row // size for row in range(rows)] if size > 1 else None
+            progress = Progress(self.state.global_step, self.state.max_steps or None)
+        return RewardBatch(
+            prompts=self.prompts,
+            completions=self.completions,
+            completion_ids=self.completion_ids,
+            columns=self.columns,
+            group=group,
+            progress=progress,
+            training=training,
+        )
+
+
+class Scoring:
+    """Scores each batch once, for all functions that are called with it.
+
+    Args:
+        composer: What scores. It stays the caller's to close.
+        weights: The weight of each function by name, if there is one a reward.
+    """
+
+    def __init__(self, composer: Composer, weights: Mapping[str, float] | None = None) -> None:
+        self._composer = composer
+        self._weights = weights
+        self._trainer: Any = None
+        self._state: Any = None
+        self._latest: Composition | None = None
+        self._served: set[str] = set()
+
+    def check(self, trainer: Any) -> None:
+        """See `TRLReward.check`."""
+        check_columns(trainer.train_dataset, trainer.eval_dataset)
+        others = [getattr(function, "scoring", self) for function in trainer.reward_funcs]
+        check_functions(trainer, self._weights, composers=len(set(map(id, [*others, self]))))
+        args = trainer.args
+        generations(args.per_device_train_batch_size * args.steps_per_generation, trainer, training=True)
+
+    def composition(self, function: str, call: Call) -> Composition:
+        """The composition of a call: a new one, unless another function was called with the same batch before."""
+        latest = self._latest
+        if latest is None or latest.batch.completions is not call.completions or function in self._served:
+            self._latest, self._served = None, set()
+            latest = self._latest = self._compose(call)
+        self._served.add(function)
+        return latest
+
+    def _compose(self, call: Call) -> Composition:
+        trainer = call.trainer()
+        if trainer is None:
+            return self._composer.compose(call.batch(None))
+        if trainer is not self._trainer:
+            self.check(trainer)
+            self._learn_together(trainer)
+            self._trainer = trainer
+        if call.state is not self._state:
+            self._restore(call.state)
+            self._state = call.state
+        composition = self._composer.compose(call.batch(trainer))
+        call.state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": self._composer.state_dict()}
+        _report(composition, call, completions=trainer.log_completions)
+        return composition
+
+    def _learn_together(self, trainer: Any) -> None:
+        combiner = self._composer.combiner
+        if trainer.accelerator.num_processes > 1 and combiner.sync is None:
+            combiner.sync = torch_sync()
+
+    def _restore(self, state: Any) -> None:
+        """Go on from the checkpoint that the trainer's state is of, if it is of one."""
+        if state.global_step == 0:
+            return
+        saved = state.stateful_callbacks.get(STATE_KEY)
+        if saved is None:
+            _logger.warning("the checkpoint holds no state of the composer, which goes on as it is")
+        else:
+            self._composer.load_state_dict(saved["attributes"])
+
+
+def composed_reward(composer: Composer) -> TRLReward:
+    """A function that returns the totals. See `rlaif_sdk.Composer.for_trl`."""
+    return TRLReward(NAME, Scoring(composer), lambda composition: composition.to_list())
+
+
+def separate_rewards(composer: Composer) -> tuple[list[TRLReward], list[float]]:
+    """A function for each reward that has a weight, and the weights. See `rlaif_sdk.Composer.for_trl`.
+
+    Raises:
+        ConfigError: Something in the composition holds over the total alone.
+    """
+    weights = gdpo_weights(composer)
+    scoring = Scoring(composer, weights)
+    return [TRLReward(name, scoring, _column(name)) for name in weights], list(weights.values())
+
+
+def _column(name: str) -> Callable[[Composition], Sequence[float | None]]:
+    return lambda composition: composition.columns_for_gdpo()[name]
+
+
+def _runs(prompts: Sequence[TextOrConversation]) -> list[int]:
+    """Labels from 0; neighbours that are equal share one."""
+    return list(accumulate((one != other for one, other in pairwise(prompts)), initial=0))[: len(prompts)]
+
+
+def _report(composition: Composition, call: Call, *, completions: bool) -> None:
+    """Metrics for TRL's log and, if it shows completions, each reward's raw score and reason beside them.
+
+    What is not a number is left out: TRL averages over batches and processes.
+    """
+    if call.log_metric:
+        for name, value in composition.metrics().items():
+            if math.isfinite(value):
+                call.log_metric(name, value)
+    if completions and call.log_extra:
+        rows = range(len(composition))
+        for name, column in composition.rewards.items():
+            call.log_extra(f"{name}/raw", [None if math.isnan(raw) else float(raw) for raw in column.raw])
+            call.log_extra(f"{name}/reason", [column.reason(row) or "" for row in rows])
