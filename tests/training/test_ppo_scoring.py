@@ -89,6 +89,22 @@ def test_something_that_is_no_reward_is_refused() -> None:
         build_composer([3])
 
 
+class Classifier(torch.nn.Module):
+    """As transformers' sequence classifiers are: the head, a layer, is called score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = torch.nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize("model", ["org/reward-model", Classifier()])
+def test_a_reward_model_is_refused_with_what_to_do(model: Any) -> None:
+    """TRL takes one by name or as a module; here a module would be called with texts, in the first rollout."""
+    for rewards in (model, [length, model]):
+        with pytest.raises(TypeError, match="load_classifier"):
+            build_composer(rewards)
+
+
 def rows_batch(generations: int, *, training: bool = True) -> RewardBatch:
     rows = [{"prompt": "a", "reference": "x"}, {"prompt": "a", "reference": "x"}, {"prompt": "b"}, {"prompt": "b"}]
     return reward_batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import ismethod
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,6 +69,7 @@ def build_composer(reward_funcs: Any, weights: Sequence[float] | None = None) ->
         listed = reward_funcs if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
         rewards = {}
         for value in listed:
+            _refuse_models(value)
             reward = as_reward(value)
             if reward.name in rewards:
                 raise ConfigError(
@@ -85,6 +87,15 @@ def build_composer(reward_funcs: Any, weights: Sequence[float] | None = None) ->
 
     built: Composes = Composer(rewards, weights=dict(zip(rewards, weights or [1.0] * len(rewards), strict=True)))
     return built
+
+
+def _refuse_models(value: Any) -> None:
+    # The layer `score` of a sequence classifier would pass for the method of a reward, until the first rollout.
+    if isinstance(value, str) or (isinstance(value, torch.nn.Module) and not ismethod(getattr(value, "score", None))):
+        raise TypeError(
+            f"a model is no reward by itself: {value if isinstance(value, str) else type(value).__name__}; write a "
+            "function of the completions around rlaif_sdk.load_classifier(model).logits"
+        )
 
 
 def reward_batch(
