@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.reporting.estimates import Array, Estimate, estimate, paired_change
 from rlaif_sdk.reporting.plots import plot_curves
-from rlaif_sdk.reporting.tables import comparison_table, samples_table
+from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,7 +92,9 @@ def report_training(result: PPOResult, console: Console, *, samples: int = 5) ->
 
 def verdict(change: Estimate) -> str:
     """One sentence on whether the composed reward rose by more than its standard error."""
-    figures = f"{change.mean:+.3f} ± {change.standard_error:.3f}"
+    if not change.n:
+        return "No held-out prompt has a score both before and after: whether the composed reward rose is not known."
+    figures = format_estimate(change, signed=True)
     if change.exceeds_error:
         return f"The composed reward rose by more than its standard error: {figures} over {change.n} prompts."
     return f"The composed reward did not rise by more than its standard error: {figures} over {change.n} prompts."
