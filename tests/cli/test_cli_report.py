@@ -15,8 +15,10 @@ from rlaif_sdk import Composer, Progress, RewardBatch
 pytest.importorskip("plotly", reason="the report needs plotly")
 
 REWARDS = """
+from rlaif_sdk import Score
 def gain(completions, gain): return gain
-def brevity(completions): return [1.0 / len(text.split()) for text in completions]
+def brevity(completions):
+    return [Score(1.0 / len(text.split()), reason="counted its words") for text in completions]
 def judge(completions, judge): return judge
 """
 CONFIG = """
@@ -76,6 +78,7 @@ def test_report_writes_a_page_beside_the_ledger_and_prints_what_is_wrong(folder)
     assert "80 rows of 20 steps, 0 to 19, in 40 groups" in page
     assert 'id="log"' in page
     assert "held-out answer" in page
+    assert "counted its words" in page
 
 
 def test_without_the_config_of_a_normalised_run_it_says_what_is_not_known(folder):
@@ -99,6 +102,7 @@ def test_with_the_run_s_config_the_parts_are_computed_again(folder, config):
     page = (folder / "page.html").read_text(encoding="utf-8")
     assert 'id="variance"' in page
     assert "not recorded" not in page
+    assert "counted its words" in page
     assert (folder / "run" / "ledger.sqlite").stat().st_size == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,7 +16,7 @@ pytest.importorskip("plotly", reason="the report needs plotly")
 from rlaif_sdk import Score
 from rlaif_sdk.composer import Component, Gate
 from rlaif_sdk.composer.weights import Linear, Schedule
-from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.exceptions import DataError, MissingExtraError
 from rlaif_sdk.reporting.run_report import write_report
 from rlaif_sdk.reporting.run_report.markup import element, script_json, table
 from rlaif_sdk.reporting.run_report.observations import observe
@@ -124,6 +125,9 @@ def test_the_plots_show_the_numbers_of_the_run(hacked):
     assert list(lines) == ["total", "helpful", "&lt;b&gt;", "judge (weight 0)"]
     expected = [np.mean(seen.totals_N[seen.step_N == step]) for step in range(24)]
     assert lines["total"] == pytest.approx(expected)
+    band = page.figures["plot-rewards-1"]["data"][0]["y"]
+    errors = [np.std(seen.totals_N[seen.step_N == step], ddof=1) / 4 for step in range(24)]
+    assert band == pytest.approx([*np.add(expected, errors), *np.subtract(expected, errors)[::-1]])
     heat = page.figures["plot-correlation-1"]["data"][0]
     both = np.corrcoef(seen.totals_N, seen.length_N)[0, 1]
     assert heat["z"][3][4] == pytest.approx(both)
@@ -144,7 +148,8 @@ def test_a_sample_shows_its_waterfall(tmp_path):
         texts=["the only one"],
     )
     write_report(run, tmp_path / "r.html")
-    words = Page((tmp_path / "r.html").read_text(encoding="utf-8")).words
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    words = page.words
     assert "step 0 · highest of its batch · -3" in words
     assert "a0.1250.1252+0.3125it is short" in words
     assert "bfailed: timed out" in words.replace("0.5failed", "failed")
@@ -241,3 +246,24 @@ def test_markup_escapes_whatever_is_not_markup():
     assert "<td>&lt;i&gt;</td>" in table(["h"], [["<i>"]])
     assert "<" not in script_json({"a": "</script><!--"})
     assert json.loads(script_json({"a": "</script>&\u2028"})) == {"a": "</script>&\u2028"}
+
+
+def test_without_plotly_the_extra_to_install_is_named(tmp_path, monkeypatch):
+    """The error carries the pip command, and no half of a report is left."""
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "rlaif-sdk\[report\]"'):
+        write_report(hacked_run(2), tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_the_bars_of_a_waterfall_begin_where_the_one_above_ends(tmp_path):
+    """From 0 up to 3, from there down to 1, and the total from 0 to 1; one of weight 0 moves nothing."""
+    rewards = {"up": Stated("up"), "down": Stated("down"), "idle": Component(Stated("idle"), weight=0.0)}
+    write_report(compose(rewards, [{"up": [3.0], "down": [-2.0], "idle": [5.0]}]), tmp_path / "r.html")
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    bars = [(attrs["class"], attrs["style"]) for tag, attrs in page.tags if tag == "i"]
+    assert bars == [
+        ("up", "left: 0.00%; width: 100.00%"),
+        ("down", "left: 33.33%; width: 66.67%"),
+        ("sum", "left: 0.00%; width: 33.33%"),
+    ]

@@ -18,13 +18,14 @@ Make = Callable[..., PPOTrainer]
 
 @reward
 class Rising:
-    """Gives more at every optimiser step, or less."""
+    """Gives more from step to step, or less, with a noise that differs between neighbours."""
 
     def __init__(self, sign: int) -> None:
         self.sign = sign
 
     def score(self, batch: RewardBatch) -> list[float | None]:
-        return [self.sign * (batch.progress.step + 0.1 * row) for row in range(len(batch))]
+        wavering = 4 * (batch.progress.step % 2)
+        return [self.sign * (batch.progress.step + wavering + 0.1 * row) for row in range(len(batch))]
 
 
 @pytest.mark.parametrize("held_out", [-1, 1])
@@ -34,7 +35,7 @@ def test_a_total_that_rises_as_a_reward_of_weight_0_falls_is_logged_and_warned_o
     """The statistic is in the log as soon as there are steps enough; where both rise, nothing is said."""
     rewards = {"gain": Component(Rising(1)), "judge": Component(Rising(held_out), weight=0.0)}
     with Composer(rewards) as composer, caplog.at_level(logging.WARNING, logger="rlaif_sdk"):
-        trainer = make_trainer(llama, composer, max_steps=MIN_STEPS + 8, logging_steps=1, steps_per_generation=1)
+        trainer = make_trainer(llama, composer, max_steps=MIN_STEPS + 20, logging_steps=1, steps_per_generation=1)
         trainer.train()
     logged = {entry["step"]: entry["drift/judge"] for entry in trainer.state.log_history if "drift/judge" in entry}
     assert min(logged) == MIN_STEPS + 1
