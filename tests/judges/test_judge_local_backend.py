@@ -224,6 +224,14 @@ def test_a_model_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
         TransformersBackend(str(tmp_path)).setup()
 
 
+def test_a_model_without_its_tokenizer_is_a_config_error(tiny_chat: Any, tmp_path: Path) -> None:
+    """A folder that ``save_pretrained`` wrote for the model alone says what is missing, and how to add it."""
+    model, _ = tiny_chat
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"(?s)tokenizer.*cannot be loaded.*save_pretrained"):
+        TransformersBackend(str(tmp_path)).setup()
+
+
 def test_labels_that_a_tokenizer_confuses_are_refused(tiny_chat: Any) -> None:
     """Two labels of the same tokens, or one without any, are a config error."""
     backend = TransformersBackend(*tiny_chat)

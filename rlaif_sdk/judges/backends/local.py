@@ -200,9 +200,7 @@ class TransformersBackend:
         if self._model is None:
             self._model = self._load_model(self._source)
         if self._tokenizer is None:
-            from transformers import AutoTokenizer
-
-            self._tokenizer = AutoTokenizer.from_pretrained(self._source, **self._load_options)
+            self._tokenizer = self._load_tokenizer(self._source)
         self._encoder = ChatEncoder(self._tokenizer)
         configured = getattr(self._model.generation_config, "eos_token_id", None)
         self._end_ids = {configured} if isinstance(configured, int) else set(configured or ())
@@ -227,6 +225,17 @@ class TransformersBackend:
                 hint="give a local folder or a hub name of a causal language model",
             ) from error
         return model.to(device)
+
+    def _load_tokenizer(self, source: str) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(source, **self._load_options)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"the tokenizer of the judge's model {source!r} cannot be loaded: {error}",
+                hint="save it beside the model: AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained(FOLDER)",
+            ) from error
 
 
 def _checked(tree: LabelTree, steps: dict[tuple[int, ...], dict[int, float]]) -> LabelLogprobs | RowError:
