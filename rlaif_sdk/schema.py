@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.plugins import Registry
+
+if TYPE_CHECKING:
+    from rlaif_sdk.training.preference_run import Kind
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def composition_schema(registry: Registry) -> dict[str, Any]:
@@ -20,15 +25,22 @@ def composition_schema(registry: Registry) -> dict[str, Any]:
 
 
 def run_schema(registry: Registry) -> dict[str, Any]:
-    """The JSON schema of a training run's config."""
+    """The JSON schema of a PPO run's config."""
     from rlaif_sdk.training.config import PPORunConfig
 
     return _with_params(PPORunConfig, registry)
 
 
+def preference_run_schema(kind: Kind) -> dict[str, Any]:
+    """The JSON schema of the config of a run on preference pairs."""
+    from rlaif_sdk.training.preference_run import CONFIGS
+
+    return {**CONFIGS[kind].model_json_schema(), "$schema": DIALECT}
+
+
 def _with_params(model: type[BaseModel], registry: Registry) -> dict[str, Any]:
     schema = model.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["$schema"] = DIALECT
     definitions = schema.setdefault("$defs", {})
     reward = definitions["RewardConfig"]
     named: dict[str, Any] = {}

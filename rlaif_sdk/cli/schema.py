@@ -14,6 +14,8 @@ class Kind(StrEnum):
 
     composition = "composition"
     ppo = "ppo"
+    reward_model = "reward-model"
+    dpo = "dpo"
 
 
 def schema(
@@ -24,7 +26,12 @@ def schema(
     Point an editor at it: `# yaml-language-server: $schema=rlaif.schema.json`.
     """
     from rlaif_sdk.plugins import Registry
-    from rlaif_sdk.schema import composition_schema, run_schema
+    from rlaif_sdk.schema import composition_schema, preference_run_schema, run_schema
 
-    make = composition_schema if kind is Kind.composition else run_schema
-    typer.echo(json.dumps(make(Registry.default()), indent=2))
+    if kind is Kind.composition:
+        found = composition_schema(Registry.default())
+    elif kind is Kind.ppo:
+        found = run_schema(Registry.default())
+    else:
+        found = preference_run_schema("dpo" if kind is Kind.dpo else "reward_model")
+    typer.echo(json.dumps(found, indent=2))

@@ -1,28 +1,26 @@
-"""``rlaif train``: train a language model on composed rewards."""
+"""``rlaif train``: train a language model on composed rewards or on preferences."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-train_app = typer.Typer(help="Train a language model on composed rewards.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from rlaif_sdk.training.preference_run import Kind
 
+train_app = typer.Typer(help="Train a language model on composed rewards or on preferences.", no_args_is_help=True)
 
-@train_app.callback()
-def _group() -> None:
-    """Keep ``ppo`` a sub-command while it is the only one."""
+Config = Annotated[Path, typer.Option("--config", "-c", help="The run: a YAML or JSON file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: --set ppo.learning_rate=1e-6. Repeatable.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")]
 
 
 @train_app.command()
-def ppo(
-    config: Annotated[Path, typer.Option("--config", "-c", help="The run: a YAML or JSON file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set ppo.learning_rate=1e-6. Repeatable.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")] = False,
-) -> None:
+def ppo(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train with PPO.
 
     Evaluates the held-out prompts before and after, prints every reward of both, and writes the model, the curves,
@@ -34,3 +32,28 @@ def ppo(
     from rlaif_sdk.training.config import load_run_config
 
     watch_ppo(load_run_config(config, overrides=overrides or ()), Console(), resume=resume)
+
+
+@train_app.command()
+def reward_model(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train a reward model on preference pairs, with soft labels if they have any.
+
+    Evaluates held-out pairs before and after: loss, accuracy, calibration, agreement with the labels. The model is
+    usable as a reward at once.
+    """
+    _preferences("reward_model", config, overrides, resume)
+
+
+@train_app.command()
+def dpo(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train a policy by DPO on preference pairs, with soft labels and margins if they have any."""
+    _preferences("dpo", config, overrides, resume)
+
+
+def _preferences(kind: Kind, config: Path, overrides: list[str] | None, resume: bool) -> None:
+    from rich.console import Console
+
+    from rlaif_sdk.reporting.preference_report import watch_preferences
+    from rlaif_sdk.training.preference_run import load_preference_run
+
+    watch_preferences(kind, load_preference_run(kind, config, overrides=overrides or ()), Console(), resume=resume)

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, PositiveInt, Tag
 
@@ -17,8 +17,12 @@ from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.overrides import with_overrides
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.training.ppo import PPOConfig
+
+Settings = TypeVar("Settings", bound="TrainingArguments")
 
 SET_ELSEWHERE = {"output_dir": "output", "seed": "seed", "data_seed": "seed"}
 """Fields of the trainer's settings that have a key of their own in the run's config."""
@@ -103,21 +107,26 @@ def load_run_config(source: str | Path | Mapping[str, Any], *, overrides: Sequen
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
-    document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-    document = with_overrides(document, overrides)
+    document = read_run(source, overrides)
     return PPORun(validate(PPORunConfig, document), document)
 
 
+def read_run(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Document:
+    """The document of a run's config, with its overrides; see `load_run_config`."""
+    document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
+    return with_overrides(document, overrides)
+
+
 @dataclass(frozen=True, slots=True)
-class PPORun:
+class Run:
     """A run's config and the document it was read from, which knows the folder and the lines.
 
     Attributes:
-        config: The settings.
+        config: The settings: of a model, an output folder, a seed, and whatever else the kind of run has.
         document: Where they come from.
     """
 
-    config: PPORunConfig
+    config: Any
     document: Document
 
     def with_output(self, folder: Path) -> Self:
@@ -132,7 +141,7 @@ class PPORun:
     @property
     def output(self) -> Path:
         """The folder of the results."""
-        return self.folder / self.config.output
+        return self.folder / str(self.config.output)
 
     @property
     def checkpoints(self) -> Path:
@@ -142,8 +151,55 @@ class PPORun:
     @property
     def model_name(self) -> str:
         """The model's folder where there is one of that name, else its name on the hub."""
-        local = self.folder / self.config.model.name
-        return str(local) if local.is_dir() else self.config.model.name
+        name = str(self.config.model.name)
+        local = self.folder / name
+        return str(local) if local.is_dir() else name
+
+    def settings(self, kind: type[Settings], key: str, **defaults: Any) -> Settings:
+        """The trainer's settings.
+
+        Args:
+            kind: The class of settings, a dataclass of transformers' kind.
+            key: The key of the run's config that holds the fields.
+            **defaults: Of fields that the config does not set.
+
+        Raises:
+            ConfigError: A field is unknown, belongs elsewhere, or its value is refused.
+        """
+        import torch
+
+        given: dict[str, Any] = getattr(self.config, key)
+        known = {field.name for field in dataclasses.fields(kind) if field.init}
+        for name in given:
+            if name in SET_ELSEWHERE:
+                raise self.document.error("stands elsewhere", (key, name), f"set '{SET_ELSEWHERE[name]}' of the run")
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"see {kind.__module__}.{kind.__name__}"
+                raise self.document.error("unknown key", (key, name), hint)
+        fields: dict[str, Any] = {
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "disable_tqdm": True,
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            **defaults,
+            **given,
+        }
+        try:
+            return kind(output_dir=str(self.checkpoints), seed=self.config.seed, **fields)
+        except ConfigError as error:
+            location = (key, error.key) if error.key else (key,)
+            raise self.document.error(error.message, location, error.hint) from error
+        except (TypeError, ValueError) as error:
+            raise self.document.error(f"refused: {error}", (key,)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class PPORun(Run):
+    """A PPO run's config and the document it was read from."""
+
+    config: PPORunConfig
 
     def composer(self) -> Composer:
         """The composer of the run.
@@ -165,30 +221,6 @@ class PPORun:
         Raises:
             ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
         """
-        import torch
-
         from rlaif_sdk.training.ppo import PPOConfig
 
-        known = {field.name for field in dataclasses.fields(PPOConfig) if field.init}
-        for key in self.config.ppo:
-            if key in SET_ELSEWHERE:
-                raise self.document.error("stands elsewhere", ("ppo", key), f"set '{SET_ELSEWHERE[key]}' of the run")
-            if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "see rlaif_sdk.training.ppo.PPOConfig"
-                raise self.document.error("unknown key", ("ppo", key), hint)
-        settings: dict[str, Any] = {
-            "report_to": "none",
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "disable_tqdm": True,
-            "dataloader_pin_memory": torch.cuda.is_available(),
-            **self.config.ppo,
-        }
-        try:
-            return PPOConfig(output_dir=str(self.checkpoints), seed=self.config.seed, **settings)
-        except ConfigError as error:
-            location = ("ppo", error.key) if error.key else ("ppo",)
-            raise self.document.error(error.message, location, error.hint) from error
-        except (TypeError, ValueError) as error:
-            raise self.document.error(f"refused: {error}", ("ppo",)) from error
+        return self.settings(PPOConfig, "ppo")

@@ -29,6 +29,10 @@ def checked_preferences(dataset: Any, name: str) -> Any:
 
     if isinstance(dataset, IterableDataset):
         return dataset.map(_check_row, with_indices=True, fn_kwargs={"name": name})
+    for side in ("chosen", "rejected"):
+        if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
+            found = ", ".join(dataset.column_names)
+            raise DataError(f"has no column {side!r}", file=f"the {name} set", hint=f"columns present: {found}")
     for column in ("chosen", "rejected", CHOSEN_PROB, MARGIN):
         if column in dataset.column_names:
             _check_column(dataset[column], column, name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.records import write_records
-from rlaif_sdk.training.config import PPORun, load_run_config
+from rlaif_sdk.training.config import PPORun, Run, load_run_config
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def run_ppo(
             args=settings,
             train_dataset=train,
             processing_class=tokenizer,
-            peft_config=_adapter(run),
+            peft_config=adapter(run),
         )
         if display is not None:
             trainer.remove_callback(PrinterCallback)
@@ -132,9 +132,9 @@ def run_ppo(
         report(f"answering {len(held_out)} held-out prompts after training")
         answers_after = answer_prompts(policy, tokenizer, held_out, settings)
         report(f"saving {model_folder}")
-        _save_policy(trainer, tokenizer, model_folder)
-        history = [_without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
-        _write(run.output / HISTORY_FILE, history)
+        save_policy(trainer, tokenizer, model_folder)
+        history = [without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
+        write_rows(run.output / HISTORY_FILE, history)
         report("scoring both sets of answers")
         progress = Progress(trainer.state.global_step, trainer.state.max_steps)
         before = score_answers(answers_before, composer, progress)
@@ -142,11 +142,11 @@ def run_ppo(
     with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
         run.checkpoints.rmdir()
     result = PPOResult(before, after, history, model_folder, run.output, progress.step, seconds)
-    _write(run.output / SAMPLES_FILE, result.samples())
+    write_rows(run.output / SAMPLES_FILE, result.samples())
     return result
 
 
-def load_policy(run: PPORun) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_policy(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model to train and its tokenizer.
 
     Raises:
@@ -166,14 +166,15 @@ def load_policy(run: PPORun) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def _adapter(run: PPORun) -> Any:
+def adapter(run: Run, task: str = "CAUSAL_LM") -> Any:
+    """The config of the run's adapter for a task of PEFT's, or None."""
     lora = run.config.model.lora
     if lora is None:
         return None
     from peft import LoraConfig, TaskType
 
     return LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
+        task_type=TaskType[task],
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -181,7 +182,7 @@ def _adapter(run: PPORun) -> Any:
     )
 
 
-def _save_policy(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_policy(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save the policy, an adapter merged into its model; the value head stays out."""
     policy = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(policy, "merge_and_unload"):
@@ -190,13 +191,15 @@ def _save_policy(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path)
     tokenizer.save_pretrained(folder)
 
 
-def _without_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
+def without_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry with None for numbers that JSON does not know."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()
     }
 
 
-def _write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table."""
     with write_records(file) as writer:
         for row in rows:
             writer.write(row)

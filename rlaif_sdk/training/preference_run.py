@@ -1,0 +1,236 @@
+"""Runs on preference pairs from a config: evaluation before, training, evaluation after, the model saved."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from rlaif_sdk.config import ConfigModel
+from rlaif_sdk.documents import validate
+from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.training.config import DataSettings, ModelSettings, Run, read_run
+from rlaif_sdk.training.run import (
+    HISTORY_FILE,
+    MODEL_FOLDER,
+    adapter,
+    load_policy,
+    save_policy,
+    without_nan,
+    write_rows,
+)
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from rlaif_sdk.training.calibration import Calibration
+
+Kind = Literal["reward_model", "dpo"]
+COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "margin")
+
+
+class PreferenceDataSettings(DataSettings):
+    """The pairs to train on, and those held out to see what was learnt.
+
+    Columns: ``prompt``, ``chosen``, ``rejected``, each text or messages, and if there are any ``chosen_prob``
+    and ``margin``.
+    """
+
+    held_out_rows: PositiveInt = 512
+    """At most so many held-out pairs are used."""
+
+
+class PreferenceRunConfig(ConfigModel):
+    """What both kinds of run have. Paths are relative to the file that they stand in."""
+
+    model: ModelSettings
+    """The language model to start from."""
+    data: PreferenceDataSettings
+    """The pairs."""
+    output: str = "run"
+    """The folder for the trained model and everything that is reported of the run."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the data's order, and the head that gives the score."""
+
+
+class RewardModelRunConfig(PreferenceRunConfig):
+    """Everything about the training of a reward model."""
+
+    reward_model: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `trl.RewardConfig`, which has those of `transformers.TrainingArguments` too."""
+
+
+class DPORunConfig(PreferenceRunConfig):
+    """Everything about a DPO run."""
+
+    dpo: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `trl.DPOConfig`, which has those of `transformers.TrainingArguments` too."""
+
+
+CONFIGS: dict[Kind, type[PreferenceRunConfig]] = {"reward_model": RewardModelRunConfig, "dpo": DPORunConfig}
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceResult:
+    """What came of a run.
+
+    Attributes:
+        kind: ``reward_model`` or ``dpo``.
+        before: What the evaluation on the held-out pairs measured before training, without prefixes.
+        after: The same after it.
+        calibration: The reliability of the trained model on them.
+        history: What the trainer logged, one mapping a logged step.
+        model_folder: The trained model, for plain ``from_pretrained``; an adapter is merged into it.
+        output: The folder of the run.
+        steps: Optimiser steps done.
+        training_seconds: Time spent in training, without loading and evaluation.
+    """
+
+    kind: Kind
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    calibration: Calibration
+    history: Sequence[Mapping[str, Any]]
+    model_folder: Path
+    output: Path
+    steps: int
+    training_seconds: float
+
+
+def load_preference_run(kind: Kind, source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> Run:
+    """Read and check a run's config; see `rlaif_sdk.training.config.load_run_config`.
+
+    Raises:
+        ConfigError: The config or an override is refused; the message has file, line and key.
+    """
+    document = read_run(source, overrides)
+    return Run(validate(CONFIGS[kind], document), document)
+
+
+def run_preferences(
+    kind: Kind,
+    source: str | Path | Mapping[str, Any] | Run,
+    *,
+    display: TrainerCallback | None = None,
+    report: Callable[[str], None] = lambda _: None,
+    resume: bool = False,
+) -> PreferenceResult:
+    """Train a reward model, or a policy by DPO, on preference pairs, as a config says.
+
+    Args:
+        kind: ``reward_model`` or ``dpo``.
+        source: A YAML or JSON file, a mapping, or a loaded run. See `RewardModelRunConfig` and `DPORunConfig`.
+        display: Shows training's progress in place of the trainer's own printing.
+        report: Called with a line of text at the start of each stage.
+        resume: Go on from the last checkpoint in the output folder (``save_strategy`` makes them).
+
+    Returns:
+        What came of it. The output folder then holds ``model/`` and ``history.jsonl``.
+
+    Raises:
+        ConfigError: The config is refused, or its output folder already holds a trained model.
+        DataError: A pair is refused.
+        MissingExtraError: The extra ``train`` is not installed.
+    """
+    run = source if isinstance(source, Run) else load_preference_run(kind, source)
+    model_folder = run.output / MODEL_FOLDER
+    if model_folder.exists():
+        raise run.document.error(f"{run.output} already holds a trained model", ("output",), "name another folder")
+    if resume and not any(run.checkpoints.glob("checkpoint-*")):
+        raise run.document.error(
+            f"{run.checkpoints} holds no checkpoint to go on from", (kind,), "save_strategy and save_steps make them"
+        )
+    try:
+        from transformers import PrinterCallback
+
+        from rlaif_sdk.training.data import load_prompts
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), extra="train") from error
+
+    train, held_out = (_pairs(rows) for rows in load_prompts(run.config.data, run.folder))
+    report(f"loading {run.model_name}")
+    trainer, tokenizer = _trainer(kind, run, train, held_out)
+    trainer.remove_callback(PrinterCallback)
+    if display is not None:
+        trainer.add_callback(display)
+    report(f"evaluating on {len(held_out)} held-out pairs before training")
+    before = _measured(trainer.evaluate())
+    report("training")
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=resume or None)
+    seconds = time.monotonic() - started
+    report(f"evaluating on {len(held_out)} held-out pairs after training")
+    after = _measured(trainer.evaluate())
+    report(f"saving {model_folder}")
+    if kind == "reward_model":
+        trainer.save_reward(model_folder)
+    else:
+        save_policy(trainer, tokenizer, model_folder)
+    history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
+    write_rows(run.output / HISTORY_FILE, history)
+    with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
+        run.checkpoints.rmdir()
+    steps = int(trainer.state.global_step)
+    return PreferenceResult(kind, before, after, trainer.calibration, history, model_folder, run.output, steps, seconds)
+
+
+def _pairs(rows: Dataset) -> Dataset:
+    """The columns that the trainers take, others being of no use to them."""
+    return rows.select_columns([column for column in COLUMNS if column in rows.column_names])
+
+
+def _trainer(kind: Kind, run: Run, train: Dataset, held_out: Dataset) -> tuple[Any, PreTrainedTokenizerBase]:
+    import torch
+
+    defaults = {
+        "logging_steps": 10,
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "gradient_checkpointing": False,
+    }
+    rows = {"train_dataset": train, "eval_dataset": held_out}
+    if kind == "reward_model":
+        from trl.trainer.reward_config import RewardConfig
+
+        from rlaif_sdk.training.reward_model import SoftRewardTrainer
+
+        settings = run.settings(RewardConfig, kind, **defaults)
+        model, tokenizer = _load_scorer(run)
+        options = {"processing_class": tokenizer, "peft_config": adapter(run, "SEQ_CLS")}
+        return SoftRewardTrainer(model, args=settings, **rows, **options), tokenizer
+    from trl.trainer.dpo_config import DPOConfig
+
+    from rlaif_sdk.training.dpo import SoftDPOTrainer
+
+    dpo_settings = run.settings(DPOConfig, kind, **defaults)
+    model, tokenizer = load_policy(run)
+    return SoftDPOTrainer(
+        model, args=dpo_settings, processing_class=tokenizer, peft_config=adapter(run), **rows
+    ), tokenizer
+
+
+def _load_scorer(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model with a head of one score, new unless the model has one, and its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+
+    settings = run.config.model
+    set_seed(run.config.seed)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            run.model_name, revision=settings.revision, dtype=settings.dtype, num_labels=1
+        )
+        tokenizer = AutoTokenizer.from_pretrained(run.model_name, revision=settings.revision)
+    except (OSError, ValueError) as error:
+        raise run.document.error(f"cannot be loaded: {error}", ("model", "name")) from error
+    return model, tokenizer
+
+
+def _measured(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The figures of an evaluation without its prefix, its speed left out."""
+    speed = ("runtime", "per_second", "preparation_time", "num_tokens", "epoch")
+    return {name.removeprefix("eval_"): value for name, value in metrics.items() if not name.endswith(speed)}
