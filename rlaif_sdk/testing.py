@@ -62,7 +62,7 @@ def check_reward_contract(
         reward: A reward, its spec, a plain function, or a reward class.
         params: Parameters for a spec.
         batch: Rows to score; `sample_batch` with the reward's columns if None.
-        tolerance: Largest difference, relative to max(1, |score|), between scores that should be equal.
+        tolerance: Largest difference, relative to the larger of 1 and its magnitude, between scores that should be equal.
         timeout: Seconds that one call may take.
 
     Returns:
