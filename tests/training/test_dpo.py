@@ -13,6 +13,7 @@ pytest.importorskip("trl")
 
 from datasets import Dataset  # noqa: E402
 from peft import LoraConfig  # noqa: E402
+from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM  # noqa: E402
 from trl.trainer.dpo_config import DPOConfig  # noqa: E402
 from trl.trainer.dpo_trainer import DPOTrainer  # noqa: E402
 
@@ -82,6 +83,37 @@ def test_a_label_of_one_is_trls_own_loss_to_the_bit(make_dpo_trainer: Any, make_
     assert torch.equal(loss, their_loss)
     assert len(gradients) == len(their_gradients) > 0
     assert all(map(torch.equal, gradients, their_gradients))
+
+
+def test_a_mixture_of_experts_keeps_the_loss_of_its_router(tmp_path: Path, tokenizer: Any) -> None:
+    """At p = 1 loss and gradients are TRL's to the bit, the router's part included."""
+    pairs = planted_pairs(8, chosen_prob=[1.0] * 8)
+    found = []
+    for kind in (SoftDPOTrainer, DPOTrainer):
+        trainer = kind(
+            build_mixture(),
+            build_mixture(),
+            DPOConfig(**{"output_dir": str(tmp_path), **SETTINGS}),
+            train_dataset=pairs,
+            processing_class=tokenizer,
+        )
+        batch = first_batch(trainer)
+        batch.pop("chosen_prob", None)
+        found.append(loss_and_gradients(trainer, batch))
+    (loss, gradients), (their_loss, their_gradients) = found
+    assert loss.item() > 0.75, "log 2 alone is 0.69"
+    assert torch.equal(loss, their_loss)
+    assert all(map(torch.equal, gradients, their_gradients))
+
+
+def build_mixture() -> Qwen2MoeForCausalLM:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "router_aux_loss_coef": 0.1}
+    ids = {"vocab_size": 34, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    return Qwen2MoeForCausalLM(
+        Qwen2MoeConfig(num_key_value_heads=2, shared_expert_intermediate_size=16, **shape, **experts, **ids)
+    )
 
 
 def test_without_soft_labels_a_run_is_trls_own(make_dpo_trainer: Any, make_llama: Any) -> None:
