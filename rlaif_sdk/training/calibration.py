@@ -42,6 +42,8 @@ class Calibration:
             distance between confidence and accuracy in their bin.
         agreement: Share of the pairs on which model and label favour the same completion, of those whose label favours
             one; where the model favours none, half counts. NaN when no label favours any.
+        cross_entropy: Mean of `rlaif_sdk.training.soft_labels.soft_preference_losses` over the pairs, in nats. Margins
+            play no part, and every pair counts once, however the pairs were batched.
         label_distance: Mean distance between the believed and the labelled probability, in [0, 1].
         bins: Intervals of equal width over confidences from 0.5 to 1.
     """
@@ -49,12 +51,18 @@ class Calibration:
     pairs: int
     error: float
     agreement: float
+    cross_entropy: float
     label_distance: float
     bins: Sequence[ConfidenceBin]
 
     def metrics(self) -> dict[str, float]:
         """The figures by the names that they are logged under."""
-        return {"ece": self.error, "agreement": self.agreement, "label_distance": self.label_distance}
+        return {
+            "ece": self.error,
+            "agreement": self.agreement,
+            "cross_entropy": self.cross_entropy,
+            "label_distance": self.label_distance,
+        }
 
 
 def calibrate(differences_B: ArrayLike, chosen_prob_B: ArrayLike, *, bins: int = BINS) -> Calibration:
@@ -82,6 +90,7 @@ def calibrate(differences_B: ArrayLike, chosen_prob_B: ArrayLike, *, bins: int =
         pairs=gaps_B.size,
         error=sum(part.pairs * abs(part.confidence - part.accuracy) for part in table if part.pairs) / gaps_B.size,
         agreement=float(agrees_B[decided_B].mean()) if decided_B.any() else float("nan"),
+        cross_entropy=float((np.logaddexp(0, -gaps_B) + (1 - labels_B) * gaps_B).mean()),
         label_distance=float(np.abs(np.where(gaps_B >= 0, confidences_B, 1 - confidences_B) - labels_B).mean()),
         bins=table,
     )

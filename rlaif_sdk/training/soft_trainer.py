@@ -57,7 +57,7 @@ class SoftLabelTrainer(Base):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> Any:
-        """Evaluate; ``ece``, ``agreement`` and ``label_distance`` (see `Calibration`) join the metrics."""
+        """Evaluate; ``ece``, ``agreement``, ``cross_entropy`` and ``label_distance`` (see `Calibration`) join the metrics."""
         self._evaluated = []
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         if self._evaluated and output.metrics is not None:

@@ -54,6 +54,18 @@ def test_which_completion_is_called_chosen_does_not_matter(rows: list[tuple[floa
     assert found.metrics() == pytest.approx(swapped.metrics(), abs=1e-9, nan_ok=True)
 
 
+@given(pairs)
+def test_the_cross_entropy_is_the_mean_loss_of_a_pair(rows: list[tuple[float, float]]) -> None:
+    """Written out with the two probabilities."""
+    beliefs = [1 / (1 + math.exp(-gap)) for gap, _ in rows]
+    losses = [
+        -label * math.log(belief) - (1 - label) * math.log(1 - belief)
+        for belief, (_, label) in zip(beliefs, rows, strict=True)
+    ]
+    found = calibrate(*zip(*rows, strict=True))
+    assert found.cross_entropy == pytest.approx(sum(losses) / len(rows), abs=1e-9)
+
+
 def test_confidence_without_ground_is_an_error() -> None:
     """A model that is sure of pairs whose label is even is off by its confidence less a half."""
     assert calibrate([30.0, -30.0], [0.5, 0.5]).error == pytest.approx(0.5)

@@ -43,7 +43,7 @@ for trainer in (
     trainer.train()
     metrics = trainer.evaluate()
     weights = sum(weight.double().sum().item() for weight in trainer.model.parameters())
-    kept = {name: metrics["eval_" + name] for name in ("ece", "agreement", "label_distance")}
+    kept = {name: metrics["eval_" + name] for name in ("ece", "agreement", "cross_entropy", "label_distance")}
     found[type(trainer).__name__] = {**kept, "pairs": trainer.calibration.pairs, "weights": weights}
 if trainer.accelerator.is_main_process:
     open(f"{folder}/found-{world}.json", "w").write(json.dumps(found))
