@@ -169,3 +169,18 @@ def test_a_reward_without_score_cannot_be_made() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         Empty()  # type: ignore[abstract]
+
+
+def test_a_function_that_names_what_trl_hands_it_scores_without_trl():
+    """`trainer_state`, `log_metric` and `log_extra` are neither columns nor parameters, with or without a default."""
+
+    def f(completions, trainer_state, *, log_metric=None, log_extra=None):
+        log_metric("length", 1.0)
+        log_extra("seen", completions)
+        return [0.0 if trainer_state is None else 1.0 for _ in completions]
+
+    subject = FunctionReward(f)
+    assert subject.columns == ()
+    assert subject.inputs == ()
+    assert not subject.params_model.model_fields
+    assert subject.score(RewardBatch(["p"], ["c"])) == [0.0]

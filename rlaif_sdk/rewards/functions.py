@@ -14,6 +14,15 @@ from rlaif_sdk.rewards.specs import RewardSpec
 from rlaif_sdk.types import RewardBatch
 
 
+def _ignore(*_: Any, **__: Any) -> None:
+    """Stands in for TRL's loggers where no trainer of TRL's is about."""
+
+
+_TRAINER_ARGUMENTS: Mapping[str, Any] = {"trainer_state": None, "log_metric": _ignore, "log_extra": _ignore}
+"""What TRL's trainers hand to a reward function beside the data, and what a function that names one gets here."""
+_DATA_ARGUMENTS = frozenset({"prompts", "completions", "completion_ids"})
+
+
 class FunctionReward(Reward):
     """A plain function ``f(prompts, completions, **columns) -> list[float | None]`` as a reward.
 
@@ -23,7 +32,8 @@ class FunctionReward(Reward):
     - without a default: a column that must be present;
     - keyword-only with a default: a parameter, set by ``params:`` in a config;
     - with a default otherwise: a column that may be absent;
-    - ``**kwargs``: receives every other column, and ``completion_ids``.
+    - ``**kwargs``: receives every other column, and ``completion_ids``;
+    - ``trainer_state``, ``log_metric`` and ``log_extra``: None and functions that do nothing, as no trainer is known.
 
     The object can still be called like the function.
     """
@@ -48,7 +58,7 @@ class FunctionReward(Reward):
         self.higher_is_better = higher_is_better
         self.cacheable = cacheable
         signature = _signature(function).parameters.values()
-        given = {"prompts", "completions", "completion_ids"}
+        given = _DATA_ARGUMENTS | _TRAINER_ARGUMENTS.keys()
         self._params = {
             p.name: p.default
             for p in signature
@@ -58,7 +68,11 @@ class FunctionReward(Reward):
         self._accepts = {p.name for p in named} - self._params.keys()
         self._accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature)
         self.columns = tuple(p.name for p in named if p.default is p.empty and p.name not in given)
-        self.inputs = None if self._accepts_any else tuple(sorted(self._accepts - {"prompts", "completions"}))
+        self.inputs = (
+            None
+            if self._accepts_any
+            else tuple(sorted(self._accepts - {"prompts", "completions"} - _TRAINER_ARGUMENTS.keys()))
+        )
         self.params_model = create_model(
             f"{self.name}_params",
             __base__=Params,
@@ -82,6 +96,7 @@ class FunctionReward(Reward):
         offered.update((name, values) for name, values in batch.columns.items() if name not in self._params)
         if not self._accepts_any:
             offered = {name: values for name, values in offered.items() if name in self._accepts}
+        offered |= {name: value for name, value in _TRAINER_ARGUMENTS.items() if name in self._accepts}
         scores: Scores | Awaitable[Scores] = self.function(**offered, **self._values)
         return scores
 
