@@ -160,6 +160,7 @@ def test_at_the_start_the_loss_is_that_of_an_undecided_model(make_dpo_trainer: A
     assert loss.item() == pytest.approx(0.6931472, abs=1e-6)
     assert max(gradient.abs().max().item() for gradient in gradients) == 0
     assert not any(weight.requires_grad for weight in trainer.ref_model.parameters())
+    assert not trainer.ref_model.training
 
 
 def test_swapping_the_completions_and_their_label_changes_nothing(make_dpo_trainer: Any, make_llama: Any) -> None:
@@ -173,6 +174,17 @@ def test_swapping_the_completions_and_their_label_changes_nothing(make_dpo_train
         trainer = make_dpo_trainer(dataset, ref_model=another(make_llama()))
         losses.append(loss_and_gradients(trainer, first_batch(trainer))[0].item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_labels_and_margins_reach_no_model(make_dpo_trainer: Any) -> None:
+    """Neither policy nor reference is called with a column that is no input of theirs."""
+    trainer = make_dpo_trainer(planted_pairs(8, margin=[0.1] * 8))
+    given: set[str] = set()
+    for model in (trainer.model, trainer.ref_model):
+        model.register_forward_pre_hook(lambda _, args, kwargs: given.update(kwargs), with_kwargs=True)
+    loss_and_gradients(trainer, first_batch(trainer))
+    assert "input_ids" in given
+    assert not given & set(HARD)
 
 
 def test_precomputed_reference_log_probabilities_give_the_same_loss(make_dpo_trainer: Any, make_llama: Any) -> None:
