@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,8 @@ def small_config(tmp_path: Path) -> Callable[..., Path]:
         text = config.read_text()
         before, _, rest = text.partition("composition:")
         text = before + BREVITY + rest[rest.index("\nppo:") :]
-        config.write_text(
-            text.replace("max_steps: 32", "max_steps: 2").replace("held_out_rows: 64", "held_out_rows: 4")
-        )
+        text = re.sub(r"max_steps: \d+", "max_steps: 2", text)
+        config.write_text(text.replace("held_out_rows: 64", "held_out_rows: 4"))
         (config.parent / "brevity.py").write_text(
             "def brevity(prompts, completions):\n    return [-len(c[0]['content'].split()) for c in completions]\n"
         )
