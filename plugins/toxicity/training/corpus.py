@@ -1,4 +1,3 @@
-
 """The openly licensed texts that the embedded model is trained on, and the one that it is tested on."""
 
 from __future__ import annotations

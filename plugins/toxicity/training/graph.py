@@ -1,4 +1,3 @@
-
 """Writes the trained numbers as an ONNX graph that `rlaif_toxicity.embedded` runs."""
 
 from __future__ import annotations

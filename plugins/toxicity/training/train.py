@@ -1,4 +1,3 @@
-
 """Train the embedded toxicity model: ``python training/train.py --data DATA``, about eight minutes on two cores.
 
 A teacher, a logistic regression on sentence embeddings (all-MiniLM-L6-v2), learns from Davidson's tweets, the words of
