@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rlaif_sdk.training.online import OnlineKind
     from rlaif_sdk.training.preference_run import Kind
 
 train_app = typer.Typer(help="Train a language model on composed rewards or on preferences.", no_args_is_help=True)
@@ -35,6 +36,18 @@ def ppo(config: Config, overrides: Overrides = None, resume: Resume = False) -> 
 
 
 @train_app.command()
+def grpo(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train with TRL's GRPO, in the way of ``ppo``."""
+    _online("grpo", config, overrides, resume)
+
+
+@train_app.command()
+def rloo(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train with TRL's RLOO, in the way of ``ppo``."""
+    _online("rloo", config, overrides, resume)
+
+
+@train_app.command()
 def reward_model(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train a reward model on preference pairs, with soft labels if they have any.
 
@@ -57,3 +70,12 @@ def _preferences(kind: Kind, config: Path, overrides: list[str] | None, resume: 
     from rlaif_sdk.training.preference_run import load_preference_run
 
     watch_preferences(kind, load_preference_run(kind, config, overrides=overrides or ()), Console(), resume=resume)
+
+
+def _online(kind: OnlineKind, config: Path, overrides: list[str] | None, resume: bool) -> None:
+    from rich.console import Console
+
+    from rlaif_sdk.reporting.training_report import watch_online
+    from rlaif_sdk.training.online import load_online_run
+
+    watch_online(load_online_run(kind, config, overrides=overrides or ()), Console(), resume=resume)

@@ -17,7 +17,7 @@ from rlaif_sdk.training.config import PPORunConfig, load_run_config
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rlaif_sdk.training.run import PPOResult
+    from rlaif_sdk.training.run import PolicyResult
 
 CONFIG_FILE = "quickstart.yaml"
 MODEL_PLACEHOLDER = "MODEL_FOLDER"
@@ -25,7 +25,7 @@ MODEL_PLACEHOLDER = "MODEL_FOLDER"
 
 def run_quickstart(
     output: Path, config: Path | None = None, *, console: Console | None = None, cache_dir: Path | None = None
-) -> PPOResult:
+) -> PolicyResult:
     """Train a small instruct model by PPO on four composed rewards, and show what it has learnt.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.config import PPORun
-    from rlaif_sdk.training.run import PPOResult
+    from rlaif_sdk.training.online import OnlineRun
+    from rlaif_sdk.training.run import PolicyResult
 
 TOTAL = "composed reward"
 
 
-def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PPOResult:
+def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PolicyResult:
     """`run_ppo` with a progress display, followed by `report_training`.
 
     Args:
@@ -35,6 +36,17 @@ def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PPOResu
     """
     from rlaif_sdk.training.run import run_ppo
 
+    return _watch(partial(run_ppo, run), console, resume=resume)
+
+
+def watch_online(run: OnlineRun, console: Console, *, resume: bool = False) -> PolicyResult:
+    """`rlaif_sdk.training.online.run_online` in the way of `watch_ppo`."""
+    from rlaif_sdk.training.online import run_online
+
+    return _watch(partial(run_online, run), console, resume=resume)
+
+
+def _watch(train: Callable[..., PolicyResult], console: Console, *, resume: bool) -> PolicyResult:
     try:
         from rlaif_sdk.reporting.progress import TrainingProgress
     except ModuleNotFoundError as error:
@@ -44,14 +56,14 @@ def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PPOResu
     with TrainingProgress(console) as display, warnings.catch_warnings():
         # Of transformers' own making, and nothing that the reader of a progress display could mend.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
-        result = run_ppo(run, display=display, report=report, resume=resume)
+        result = train(display=display, report=report, resume=resume)
     report_training(result, console)
     report(f"\nEverything is in {result.output}. Load the model with")
     report(f'    AutoModelForCausalLM.from_pretrained("{result.model_folder}")')
     return result
 
 
-def report_training(result: PPOResult, console: Console, *, samples: int = 5) -> Estimate:
+def report_training(result: PolicyResult, console: Console, *, samples: int = 5) -> Estimate:
     """Print what a run has learnt, and write ``metrics.json`` and ``curves.png`` beside its model.
 
     Args:
@@ -86,7 +98,9 @@ def report_training(result: PPOResult, console: Console, *, samples: int = 5) ->
     (result.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     if result.history:
         names = [name for name in before if name != TOTAL]
-        plot_curves(result.history, panels(names), result.output / "curves.png", title="PPO on composed rewards")
+        plot_curves(
+            result.history, panels(names), result.output / "curves.png", title=f"{result.method} on composed rewards"
+        )
     return change
 
 

@@ -196,10 +196,8 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class PPORun(Run):
-    """A PPO run's config and the document it was read from."""
-
-    config: PPORunConfig
+class ComposedRun(Run):
+    """A run whose config has a composition and prompts."""
 
     def composer(self) -> Composer:
         """The composer of the run.
@@ -214,6 +212,13 @@ class PPORun(Run):
         if isinstance(self.config.composition, str):
             return Composer.from_config(self.folder / self.config.composition)
         return build_composer(self.document.at("composition"))
+
+
+@dataclass(frozen=True, slots=True)
+class PPORun(ComposedRun):
+    """A PPO run's config and the document it was read from."""
+
+    config: PPORunConfig
 
     def ppo_config(self) -> PPOConfig:
         """The trainer's settings.

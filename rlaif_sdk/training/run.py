@@ -1,4 +1,4 @@
-"""A PPO run from a config: answers to held-out prompts before, training, answers after, the model saved."""
+"""A run from a config: held-out prompts answered before and after training on composed rewards, the model saved."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.records import write_records
-from rlaif_sdk.training.config import PPORun, Run, load_run_config
+from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+    from rlaif_sdk.composer import Composer
     from rlaif_sdk.training.heldout import ScoredAnswers
 
 MODEL_FOLDER = "model"
@@ -26,10 +27,11 @@ SAMPLES_FILE = "samples.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class PPOResult:
+class PolicyResult:
     """What came of a run.
 
     Attributes:
+        method: How the policy was trained: ``PPO``, ``GRPO`` or ``RLOO``.
         before: Answers to the held-out prompts before training.
         after: Answers of the trained policy to the same prompts, scored by the same composer.
         history: What the trainer logged, one mapping a rollout.
@@ -39,6 +41,7 @@ class PPOResult:
         training_seconds: Time spent in training, without loading and evaluation.
     """
 
+    method: str
     before: ScoredAnswers
     after: ScoredAnswers
     history: Sequence[Mapping[str, Any]]
@@ -61,7 +64,7 @@ def run_ppo(
     display: TrainerCallback | None = None,
     report: Callable[[str], None] = lambda _: None,
     resume: bool = False,
-) -> PPOResult:
+) -> PolicyResult:
     """Train a language model by PPO on composed rewards, as a config says.
 
     Both sets of answers are scored after training, by one composer in one state, so that their totals can be compared
@@ -84,23 +87,58 @@ def run_ppo(
         MissingExtraError: The extra ``train`` is not installed.
     """
     run = source if isinstance(source, PPORun) else load_run_config(source)
+
+    def make(composer: Composer, settings: Any, **kwargs: Any) -> Any:
+        from rlaif_sdk.training.ppo import PPOTrainer
+
+        return PPOTrainer(reward_funcs=composer, args=settings, **kwargs)
+
+    return train_policy(run, "PPO", run.ppo_config, make, display=display, report=report, resume=resume)
+
+
+def train_policy(
+    run: ComposedRun,
+    method: str,
+    settings: Callable[[], Any],
+    make: Callable[..., Any],
+    *,
+    display: TrainerCallback | None,
+    report: Callable[[str], None],
+    resume: bool,
+) -> PolicyResult:
+    """What `run_ppo` does, with any trainer of policies.
+
+    Args:
+        run: The loaded config.
+        method: How the policy is trained; in small letters, the key of the config that has the trainer's settings.
+        settings: Makes the trainer's settings, of transformers' kind with TRL's sampling.
+        make: Makes the trainer of the composer, the settings, and keywords as `trl.GRPOTrainer` has them.
+        display: See `run_ppo`; likewise the others.
+        report: See `run_ppo`.
+        resume: See `run_ppo`.
+
+    Raises:
+        RlaifError: As `run_ppo`.
+    """
     model_folder = run.output / MODEL_FOLDER
     if model_folder.exists():
         raise run.document.error(f"{run.output} already holds a trained model", ("output",), "name another folder")
     if resume and not any(run.checkpoints.glob("checkpoint-*")):
         raise run.document.error(
-            f"{run.checkpoints} holds no checkpoint to go on from", ("ppo",), "save_strategy and save_steps make them"
+            f"{run.checkpoints} holds no checkpoint to go on from",
+            (method.lower(),),
+            "save_strategy and save_steps make them",
         )
     try:
         from transformers import PrinterCallback
 
         from rlaif_sdk.training.data import load_prompts
         from rlaif_sdk.training.heldout import answer_prompts, score_answers
-        from rlaif_sdk.training.ppo import PPOTrainer
+
+        arguments = settings()
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="train") from error
 
-    settings = run.ppo_config()
     train, held_out = load_prompts(run.config.data, run.folder)
     with run.composer() as composer:
         report(f"loading {run.model_name}")
@@ -111,10 +149,10 @@ def run_ppo(
                 ("model", "name"),
                 "name an instruct model, or give the prompts as text",
             )
-        trainer = PPOTrainer(
-            model,
+        trainer = make(
             composer,
-            args=settings,
+            arguments,
+            model=model,
             train_dataset=train,
             processing_class=tokenizer,
             peft_config=adapter(run),
@@ -124,13 +162,13 @@ def run_ppo(
             trainer.add_callback(display)
         policy = trainer.accelerator.unwrap_model(trainer.model)
         report(f"answering {len(held_out)} held-out prompts before training")
-        answers_before = answer_prompts(policy, tokenizer, held_out, settings)
+        answers_before = answer_prompts(policy, tokenizer, held_out, arguments)
         report("training")
         started = time.monotonic()
         trainer.train(resume_from_checkpoint=resume or None)
         seconds = time.monotonic() - started
         report(f"answering {len(held_out)} held-out prompts after training")
-        answers_after = answer_prompts(policy, tokenizer, held_out, settings)
+        answers_after = answer_prompts(policy, tokenizer, held_out, arguments)
         report(f"saving {model_folder}")
         save_policy(trainer, tokenizer, model_folder)
         history = [without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
@@ -141,7 +179,7 @@ def run_ppo(
         after = score_answers(answers_after, composer, progress)
     with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
         run.checkpoints.rmdir()
-    result = PPOResult(before, after, history, model_folder, run.output, progress.step, seconds)
+    result = PolicyResult(method, before, after, history, model_folder, run.output, progress.step, seconds)
     write_rows(run.output / SAMPLES_FILE, result.samples())
     return result
 

@@ -1,0 +1,120 @@
+"""GRPO and RLOO runs from a config: TRL trains, on composed rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from rlaif_sdk.config import ConfigModel
+from rlaif_sdk.documents import validate
+from rlaif_sdk.training.config import ComposedRun, Composition, DataSettings, ModelSettings, read_run
+from rlaif_sdk.training.run import PolicyResult, train_policy
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from rlaif_sdk.composer import Composer
+
+OnlineKind = Literal["grpo", "rloo"]
+
+
+class OnlineRunConfig(ConfigModel):
+    """What both kinds of run have. Paths are relative to the file that they stand in."""
+
+    model: ModelSettings
+    """The language model."""
+    data: DataSettings
+    """The prompts."""
+    composition: Composition
+    """The rewards: a composition, or the path of a file with one."""
+    output: str = "run"
+    """The folder for the trained model and everything that is reported of the run."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the data's order and all sampling."""
+
+
+class GRPORunConfig(OnlineRunConfig):
+    """Everything about a GRPO run."""
+
+    grpo: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `trl.GRPOConfig`, which has those of `transformers.TrainingArguments` too."""
+
+
+class RLOORunConfig(OnlineRunConfig):
+    """Everything about an RLOO run."""
+
+    rloo: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `trl.RLOOConfig`, which has those of `transformers.TrainingArguments` too."""
+
+
+CONFIGS: dict[OnlineKind, type[OnlineRunConfig]] = {"grpo": GRPORunConfig, "rloo": RLOORunConfig}
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineRun(ComposedRun):
+    """A GRPO or RLOO run's config and the document it was read from."""
+
+    kind: OnlineKind
+
+    def trainer_config(self) -> Any:
+        """The trainer's settings, a `trl.GRPOConfig` or `trl.RLOOConfig`.
+
+        Raises:
+            ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
+        """
+        import torch
+        from trl.trainer.grpo_config import GRPOConfig
+        from trl.trainer.rloo_config import RLOOConfig
+
+        config = {"grpo": GRPOConfig, "rloo": RLOOConfig}[self.kind]
+        revision = self.config.model.revision
+        return self.settings(
+            config,
+            self.kind,
+            bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+            gradient_checkpointing=False,
+            model_init_kwargs={"revision": revision} if revision else None,  # of the reference, which TRL loads anew
+        )
+
+
+def load_online_run(
+    kind: OnlineKind, source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()
+) -> OnlineRun:
+    """Read and check a run's config; see `rlaif_sdk.training.config.load_run_config`.
+
+    Raises:
+        ConfigError: The config or an override is refused; the message has file, line and key.
+    """
+    document = read_run(source, overrides)
+    return OnlineRun(validate(CONFIGS[kind], document), document, kind)
+
+
+def run_online(
+    run: OnlineRun,
+    *,
+    display: TrainerCallback | None = None,
+    report: Callable[[str], None] = lambda _: None,
+    resume: bool = False,
+) -> PolicyResult:
+    """Train a language model by TRL's GRPO or RLOO on composed rewards, as a config says.
+
+    The run is evaluated and leaves behind what `rlaif_sdk.training.run.run_ppo` does.
+
+    Raises:
+        RlaifError: As `run_ppo`; a data set's column of a reserved name is refused before anything is generated.
+    """
+
+    def make(composer: Composer, settings: Any, **kwargs: Any) -> Any:
+        from trl.trainer.grpo_trainer import GRPOTrainer
+        from trl.trainer.rloo_trainer import RLOOTrainer
+
+        reward = composer.for_trl()
+        trainer = {"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind](reward_funcs=reward, args=settings, **kwargs)
+        reward.check(trainer)
+        return trainer
+
+    return train_policy(run, run.kind.upper(), run.trainer_config, make, display=display, report=report, resume=resume)
