@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -125,6 +126,28 @@ def test_the_reference_is_the_policy_in_memory_and_stays(make_trainer: Make, lla
     assert not any(parameter.requires_grad for parameter in trainer.ref_model.parameters())
     assert rollouts_of(trainer)[0]["kl"] == pytest.approx(0.0, abs=1e-4)
     assert moved(before, trainer.model.state_dict()) == set(before)
+
+
+def test_the_policy_is_assessed_while_the_rewards_score(
+    make_trainer: Make, llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow reward and the forward passes over the rollout run at once: here the reward waits for the passes."""
+    assessed = threading.Event()
+
+    def waits(completions: list[str], **_: Any) -> list[float]:
+        return [float(assessed.wait(timeout=20))] * len(completions)
+
+    with Composer({"waits": waits}) as composer:
+        trainer = make_trainer(llama, reward_funcs=composer, max_steps=1)
+        score = trainer._score
+
+        def watched(*args: Any) -> Any:
+            assessed.set()
+            return score(*args)
+
+        monkeypatch.setattr(trainer, "_score", watched)
+        trainer.train()
+    assert rollouts_of(trainer)[0]["reward"] == 1.0
 
 
 def test_without_a_price_no_reference_is_kept(make_trainer: Make, llama: Any) -> None:

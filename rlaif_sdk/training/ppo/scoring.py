@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import ismethod
 from typing import Any, Protocol
 
@@ -43,6 +44,18 @@ class Composes(Protocol):
 
     def compose(self, batch: RewardBatch) -> Scored:
         """Score B rows."""
+
+
+def begin_scoring(composer: Composes, batch: RewardBatch) -> Callable[[], Scored]:
+    """Start to score a batch, and go on: calling what is returned waits for the composition.
+
+    A composer without ``submit`` scores when that is called.
+    """
+    submit = getattr(composer, "submit", None)
+    if callable(submit):
+        waiting: Callable[[], Scored] = submit(batch).result
+        return waiting
+    return partial(composer.compose, batch)
 
 
 def build_composer(reward_funcs: Any, weights: Sequence[float] | None = None) -> Composes:

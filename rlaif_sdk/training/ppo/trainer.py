@@ -17,7 +17,7 @@ from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics
 from rlaif_sdk.training.ppo.kl import log_ratio_kl
 from rlaif_sdk.training.ppo.losses import ppo_loss
 from rlaif_sdk.training.ppo.rollout import Rollout, Tokens
-from rlaif_sdk.training.ppo.scoring import reward_batch, reward_metrics, scores_of
+from rlaif_sdk.training.ppo.scoring import begin_scoring, reward_batch, reward_metrics, scores_of
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -114,14 +114,15 @@ class PPOTrainer(ActorCriticTrainer):
         return self._minibatches[self._step % minibatches]
 
     def _collect(self, rows: Sequence[Row]) -> Rollout:
-        """Sample completions of the rows' prompts, score them, and assess every token."""
+        """Sample completions of the rows' prompts, and assess every token while the rewards score them."""
         training = self.model.training
         mode = "train" if training else "eval"
         prompts = [row["prompt"] for row in rows]
         prompt_ids, completion_ids, completions = self._generate(prompts)
         tokens = Tokens.padded(prompt_ids, completion_ids, pad_id=self._tokenizer.pad_token_id)
         tokens = tokens.to(self.accelerator.device)
-        composition = self.composer.compose(
+        scored = begin_scoring(
+            self.composer,
             reward_batch(
                 rows,
                 prompts=prompts,
@@ -130,11 +131,12 @@ class PPOTrainer(ActorCriticTrainer):
                 generations=self.args.num_generations if training else self.args.num_generations_eval,
                 progress=Progress(self.state.global_step, self.state.max_steps or None),
                 training=training,
-            )
+            ),
         )
-        scores_B = scores_of(composition, len(rows), clip=self.args.reward_clip_range)
         policy = self._score(self.model, tokens)
         kl_BT = self._divergence(policy, tokens)
+        composition = scored()
+        scores_B = scores_of(composition, len(rows), clip=self.args.reward_clip_range)
         rollout = Assessment(
             gamma=self.args.gamma,
             gae_lambda=self.args.gae_lambda,
