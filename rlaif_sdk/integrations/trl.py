@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer.sync import torch_sync
-from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.integrations.trl_call import Call
 from rlaif_sdk.integrations.trl_checks import check_columns, check_functions, gdpo_weights, generations
-from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
+from rlaif_sdk.integrations.trl_rollout import Generate, OverlappingRollout, UnderWay, generate_as_trainer
+from rlaif_sdk.types import TextOrConversation
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer, Composition
@@ -69,7 +68,27 @@ class TRLReward:
         """
         del environments
         call = Call(prompts, completions, completion_ids, columns, trainer_state, log_extra, log_metric)
-        return list(self._values(self.scoring.composition(self.__name__, call)))
+        compositions = self.scoring.compositions(self.__name__, call)
+        return [value for composition in compositions for value in self._values(composition)]
+
+    def overlapped(self, *, micro_batch: int = 1, generate: Generate = generate_as_trainer) -> OverlappingRollout:
+        """A ``rollout_func`` for `trl.GRPOTrainer` that has completions scored while it generates the next.
+
+        This function, and those that were made with it, then wait for what is under way and return it. Each micro-batch
+        is composed by itself: running statistics, multipliers and metrics go from one to the next. Evaluation is
+        generated and scored as without.
+
+        Args:
+            micro_batch: Prompts at a time, each with all its completions, so that no group is cut.
+            generate: A ``rollout_func`` that generates the completions of a micro-batch; its further fields are
+                columns. As the trainer itself does if it is not given.
+
+        Raises:
+            ConfigError: ``micro_batch`` is below 1. The rollout raises it before it generates, for a trainer with tools
+                or environments, with a tokenizer that parses responses, or with a dataset whose columns are not known
+                from the prompt.
+        """
+        return OverlappingRollout(self.scoring, generate, micro_batch)
 
     def check(self, trainer: Any) -> None:
         """Refuse a trainer that cannot train on this reward, before it generates anything.
@@ -85,58 +104,6 @@ class TRLReward:
         self.scoring.check(trainer)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What TRL passes to a reward function, B rows."""
-
-    prompts: Sequence[TextOrConversation]
-    completions: Sequence[TextOrConversation]
-    completion_ids: Sequence[Sequence[int]] | None
-    columns: Mapping[str, Sequence[Any]]
-    state: Any
-    log_extra: Callable[[str, list[Any]], None] | None
-    log_metric: Callable[[str, float], None] | None
-
-    def trainer(self) -> Any:
-        """The trainer that calls, which is the owner of ``log_metric``; None for a call by hand.
-
-        TRL passes a reward everything but whether this is training; the trainer knows.
-
-        Raises:
-            TrainingError: The owner is no trainer.
-        """
-        if self.log_metric is None:
-            return None
-        trainer = getattr(self.log_metric, "__self__", None)
-        if not hasattr(trainer, "num_generations"):
-            raise TrainingError(
-                "'log_metric' is no method of a trainer, so nothing tells training from evaluation",
-                hint="train with GRPOTrainer or RLOOTrainer of TRL 1.16",
-            )
-        return trainer
-
-    def batch(self, trainer: Any) -> RewardBatch:
-        """The batch to compose. A prompt's generations follow each other; by hand, equal prompts do."""
-        rows = len(self.completions)
-        if trainer is None:
-            group: list[int] | None = _runs(self.prompts)
-            progress, training = Progress(), False
-        else:
-            training = trainer.model.training
-            size = generations(rows, trainer, training=training)
-            group = [row // size for row in range(rows)] if size > 1 else None
-            progress = Progress(self.state.global_step, self.state.max_steps or None)
-        return RewardBatch(
-            prompts=self.prompts,
-            completions=self.completions,
-            completion_ids=self.completion_ids,
-            columns=self.columns,
-            group=group,
-            progress=progress,
-            training=training,
-        )
-
-
 class Scoring:
     """Scores each batch once, for all functions that are called with it.
 
@@ -150,8 +117,9 @@ class Scoring:
         self._weights = weights
         self._trainer: Any = None
         self._state: Any = None
-        self._latest: Composition | None = None
+        self._latest: tuple[Sequence[TextOrConversation], list[Composition]] | None = None
         self._served: set[str] = set()
+        self.under_way = UnderWay(composer)
 
     def check(self, trainer: Any) -> None:
         """See `TRLReward.check`."""
@@ -161,30 +129,34 @@ class Scoring:
         args = trainer.args
         generations(args.per_device_train_batch_size * args.steps_per_generation, trainer, training=True)
 
-    def composition(self, function: str, call: Call) -> Composition:
-        """The composition of a call: a new one, unless another function was called with the same batch before."""
-        latest = self._latest
-        if latest is None or latest.batch.completions is not call.completions or function in self._served:
-            self._latest, self._served = None, set()
-            latest = self._latest = self._compose(call)
-        self._served.add(function)
-        return latest
-
-    def _compose(self, call: Call) -> Composition:
-        trainer = call.trainer()
-        if trainer is None:
-            return self._composer.compose(call.batch(None))
+    def prepare(self, trainer: Any) -> None:
+        """Check a trainer that is new, learn with its other processes, and go on from its checkpoint."""
         if trainer is not self._trainer:
             self.check(trainer)
             self._learn_together(trainer)
             self._trainer = trainer
-        if call.state is not self._state:
-            self._restore(call.state)
-            self._state = call.state
-        composition = self._composer.compose(call.batch(trainer))
+        if trainer.state is not self._state:
+            self._restore(trainer.state)
+            self._state = trainer.state
+
+    def compositions(self, function: str, call: Call) -> list[Composition]:
+        """What a call's rows come to: composed anew, unless another function was called with the same batch before."""
+        if self._latest is None or self._latest[0] is not call.completions or function in self._served:
+            self._latest, self._served = None, set()
+            self._latest = call.completions, self._compose(call)
+        self._served.add(function)
+        return self._latest[1]
+
+    def _compose(self, call: Call) -> list[Composition]:
+        trainer = call.trainer()
+        if trainer is None:
+            return [self._composer.compose(call.batch(None))]
+        self.prepare(trainer)
+        compositions = self.under_way.take(call) or [self._composer.compose(call.batch(trainer))]
         call.state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": self._composer.state_dict()}
-        _report(composition, call, completions=trainer.log_completions)
-        return composition
+        for composition in compositions:
+            _report(composition, call, completions=trainer.log_completions)
+        return compositions
 
     def _learn_together(self, trainer: Any) -> None:
         combiner = self._composer.combiner
@@ -220,11 +192,6 @@ def separate_rewards(composer: Composer) -> tuple[list[TRLReward], list[float]]:
 
 def _column(name: str) -> Callable[[Composition], Sequence[float | None]]:
     return lambda composition: composition.columns_for_gdpo()[name]
-
-
-def _runs(prompts: Sequence[TextOrConversation]) -> list[int]:
-    """Labels from 0; neighbours that are equal share one."""
-    return list(accumulate((one != other for one, other in pairwise(prompts)), initial=0))[: len(prompts)]
 
 
 def _report(composition: Composition, call: Call, *, completions: bool) -> None:

@@ -66,6 +66,7 @@ def build_trainer(
     train_dataset: Any = None,
     eval_dataset: Any = None,
     model: Any = None,
+    rollout_func: Any = None,
     **settings: Any,
 ) -> Any:
     """A trainer of TRL: two prompts of four completions a batch, settings of its config as keywords."""
@@ -94,6 +95,7 @@ def build_trainer(
         train_dataset=build_prompts() if train_dataset is None else train_dataset,
         eval_dataset=eval_dataset,
         processing_class=build_tokenizer(),
+        **({"rollout_func": rollout_func} if rollout_func else {}),
     )
 
 

@@ -23,6 +23,7 @@ from transformers import TrainerState  # noqa: E402
 from trl.trainer.utils import get_callable_name, is_async_callable  # noqa: E402
 
 from rlaif_sdk import Composer  # noqa: E402
+from rlaif_sdk.integrations.trl_rollout import generate_as_trainer  # noqa: E402
 
 
 def constant(completions: list[str]) -> list[float]:
@@ -115,3 +116,25 @@ def test_gdpo_is_spelt_as_it_was() -> None:
     """The setting that normalises before it sums."""
     fields = {field.name: field for field in dataclasses.fields(trl.GRPOConfig)}
     assert "normalize_then_sum" in fields["multi_objective_aggregation"].metadata["help"]
+
+
+def test_a_rollout_gets_what_was_read(make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each prompt once for each completion, none of the dataset's columns, and a trainer that still can generate."""
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    calls: list[list[Any]] = []
+
+    def rollout(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        calls.append(prompts)
+        assert not trainer.tools
+        assert trainer.environments is None
+        return generate_as_trainer(prompts, trainer)
+
+    reward = Composer({"constant": constant}).for_trl()
+    make_trainer("grpo", reward, rollout_func=rollout, max_steps=1).train()
+    assert [len(prompts) for prompts in calls] == [8]
+    assert [len(set(calls[0][start : start + 4])) for start in (0, 4)] == [1, 1]
+
+
+def test_rloo_has_no_rollout() -> None:
+    """When it gets one, the how-to can say so."""
+    assert "rollout_func" not in inspect.signature(trl.RLOOTrainer.__init__).parameters

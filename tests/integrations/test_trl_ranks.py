@@ -38,8 +38,9 @@ WORKER = """
         return Composer(rewards, constraints=[Constraint("length", max=2, step_size=0.5)], observers=[seen.append])
 
     def trainer(composer, **settings):
+        reward = composer.for_trl()
         return build_trainer(
-            kind, composer.for_trl(), folder, max_steps=4, save_strategy="steps", save_steps=2,
+            kind, reward, folder, rollout_func=reward.overlapped() if "overlapped" in sys.argv else None, max_steps=4, save_strategy="steps", save_steps=2,
             eval_dataset=build_prompts(4), eval_strategy="steps", eval_steps=1, **settings
         )
 
@@ -63,7 +64,7 @@ WORKER = """
 """
 
 
-def run(folder: Path, kind: str) -> list[dict[str, Any]]:
+def run(folder: Path, kind: str, *options: str) -> list[dict[str, Any]]:
     """What each of two processes saw."""
     script = folder / "worker.py"
     script.write_text(textwrap.dedent(WORKER), encoding="utf-8")
@@ -78,10 +79,11 @@ def run(folder: Path, kind: str) -> list[dict[str, Any]]:
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, str(script), kind, str(folder)],
+            [sys.executable, str(script), kind, str(folder), *options],
             env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -118,3 +120,12 @@ def test_two_processes_learn_as_one(tmp_path: Path, kind: str) -> None:
 
     for rank in (first, second):
         assert "each process scores 8 completions at a time, and a prompt has 16" in rank["torn"]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_while_they_generate(tmp_path: Path) -> None:
+    """Micro-batches are brought together in their order on both, and a checkpoint resumes them."""
+    first, second = run(tmp_path, "grpo", "overlapped")
+    assert [len(batch["prompts"]) for batch in first["batches"] if batch["training"]] == [4] * 8
+    assert first["whole"]["rewards"]["length"]["state"]["count"] == 64
+    assert first["whole"] == second["whole"] == first["rest"] == second["rest"]
