@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,17 +35,38 @@ def read_records(path: str | Path) -> Iterator[Record]:
         )
 
 
-def count_records(path: str | Path) -> int:
-    """How many rows a file has, without parsing them.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A look over a whole table.
+
+    Attributes:
+        rows: How many rows it has.
+        columns: Every column that any row has, in order of appearance.
+        mixed: Columns that hold text in some rows and something else in others, with one row of each.
+    """
+
+    rows: int
+    columns: tuple[str, ...]
+    mixed: Mapping[str, tuple[int, int]]
+
+
+def survey(path: str | Path) -> Survey:
+    """Look a table over before work is spent on it.
 
     Raises:
-        DataError: The file is missing.
+        DataError: The file cannot be read, or has no rows.
     """
-    path = _existing(path)
-    if path.suffix == ".parquet":
-        return int(_parquet().read_metadata(path).num_rows)
-    with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
+    rows = 0
+    kinds: dict[str, dict[bool, int]] = {}
+    for rows, record in enumerate(read_records(path), start=1):
+        for name, value in record.items():
+            seen = kinds.setdefault(name, {})
+            if value is not None:
+                seen.setdefault(isinstance(value, str), rows)
+    if not rows:
+        raise DataError("has no rows", file=str(path))
+    mixed = {name: (seen[True], seen[False]) for name, seen in kinds.items() if len(seen) > 1}
+    return Survey(rows, tuple(kinds), mixed)
 
 
 def _existing(path: str | Path) -> Path:
@@ -68,7 +90,12 @@ def _parse(line: str, path: Path, number: int) -> Record:
     try:
         record = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"no valid JSON: {error}", file=str(path), row=number, hint="one JSON object a line") from error
+        problem = (
+            f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deeply nested"
+        )
+        raise DataError(
+            f"no valid JSON: {problem}", file=str(path), row=number, hint="one JSON object a line"
+        ) from error
     if not isinstance(record, dict):
         kind = type(record).__name__
         raise DataError(f"a {kind} where a JSON object is wanted", file=str(path), row=number)

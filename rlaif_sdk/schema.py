@@ -24,11 +24,13 @@ def composition_schema(registry: Registry) -> dict[str, Any]:
     return _with_params(CompositionConfig, registry)
 
 
-def run_schema(registry: Registry) -> dict[str, Any]:
-    """The JSON schema of a PPO run's config."""
+def run_schema(registry: Registry, method: str = "ppo") -> dict[str, Any]:
+    """The JSON schema of the config of a run with composed rewards: ``ppo``, ``grpo`` or ``rloo``."""
     from rlaif_sdk.training.config import PPORunConfig
+    from rlaif_sdk.training.online import GRPORunConfig, RLOORunConfig
 
-    return _with_params(PPORunConfig, registry)
+    models: dict[str, type[BaseModel]] = {"ppo": PPORunConfig, "grpo": GRPORunConfig, "rloo": RLOORunConfig}
+    return _with_params(models[method], registry)
 
 
 def preference_run_schema(kind: Kind) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,8 +44,22 @@ def chunks(records: Iterable[Record], layout: TableLayout, *, rows: int) -> Iter
         yield chunk
 
 
-def as_batch(records: list[Record], layout: TableLayout, *, first_row: int = 1, training: bool = True) -> RewardBatch:
+def as_batch(
+    records: list[Record],
+    layout: TableLayout,
+    *,
+    columns: Sequence[str] = (),
+    first_row: int = 1,
+    training: bool = True,
+) -> RewardBatch:
     """A `RewardBatch` of table rows; columns other than prompt, completion and group are carried along.
+
+    Args:
+        records: The rows.
+        layout: Which columns are what.
+        columns: Columns that the table has elsewhere: they are None in rows that lack them.
+        first_row: The number of the first row in the table, for errors.
+        training: Whether running statistics are updated.
 
     Raises:
         DataError: A row lacks its prompt or completion, or has one of a wrong type; names the row.
@@ -53,7 +67,7 @@ def as_batch(records: list[Record], layout: TableLayout, *, first_row: int = 1, 
     for offset, record in enumerate(records):
         for column in (layout.prompt, layout.completion):
             _check_text(record, column, first_row + offset)
-    names = {name: None for record in records for name in record}
+    names = {**dict.fromkeys(columns), **{name: None for record in records for name in record}}
     carried = [name for name in names if name not in {layout.prompt, layout.completion, layout.group}]
     try:
         return RewardBatch(
@@ -70,7 +84,9 @@ def as_batch(records: list[Record], layout: TableLayout, *, first_row: int = 1, 
 def _check_text(record: Record, column: str, row: int) -> None:
     if column not in record:
         found = ", ".join(record) or "none"
-        raise DataError(f"has no column {column!r}", row=row, hint=f"columns: {found}; name yours with an option")
+        raise DataError(
+            f"has no column {column!r}", row=row, hint=f"columns: {found}; see --prompt-column and --completion-column"
+        )
     value = record[column]
     is_messages = isinstance(value, list) and all(isinstance(turn, dict) and "role" in turn for turn in value) and value
     if not isinstance(value, str) and not is_messages:
@@ -138,7 +154,13 @@ class Moments:
 
 
 def score_records(
-    composer: Composer, records: Iterable[Record], layout: TableLayout, *, chunk: int = 1024, training: bool = True
+    composer: Composer,
+    records: Iterable[Record],
+    layout: TableLayout,
+    *,
+    columns: Sequence[str] = (),
+    chunk: int = 1024,
+    training: bool = True,
 ) -> Iterator[tuple[list[Record], Composition]]:
     """Score table rows in chunks.
 
@@ -146,6 +168,7 @@ def score_records(
         composer: What scores.
         records: Rows.
         layout: Which columns are what.
+        columns: Columns that the table has somewhere; a chunk without one of them has None there.
         chunk: About how many rows are composed at once; a group is never cut.
         training: Whether running statistics are updated.
 
@@ -157,5 +180,5 @@ def score_records(
     """
     first_row = 1
     for rows in chunks(records, layout, rows=chunk):
-        yield rows, composer.compose(as_batch(rows, layout, first_row=first_row, training=training))
+        yield rows, composer.compose(as_batch(rows, layout, columns=columns, first_row=first_row, training=training))
         first_row += len(rows)

@@ -33,6 +33,7 @@ def explain(
     from rlaif_sdk.records import read_records
     from rlaif_sdk.scoring import TableLayout, as_batch
 
+    columns: tuple[str, ...] = ()
     layout = TableLayout(prompt_column, completion_column, group_column)
     if file is None:
         if prompt is None or completion is None:
@@ -47,6 +48,7 @@ def explain(
         members = [index for index, record in enumerate(table) if group_column and record.get(group_column) == label]
         members = members or [row - 1]
         records, wanted, first_row = [table[index] for index in members], members.index(row - 1), row
+        columns = tuple({name: None for record in table for name in record})
     with Composer.from_config(config) as composer:
-        composition = composer.compose(as_batch(records, layout, first_row=first_row))
+        composition = composer.compose(as_batch(records, layout, columns=columns, first_row=first_row))
     Console().print(replace(composition.explain(wanted), row=row))

@@ -14,6 +14,8 @@ class Kind(StrEnum):
 
     composition = "composition"
     ppo = "ppo"
+    grpo = "grpo"
+    rloo = "rloo"
     reward_model = "reward-model"
     dpo = "dpo"
 
@@ -30,8 +32,8 @@ def schema(
 
     if kind is Kind.composition:
         found = composition_schema(Registry.default())
-    elif kind is Kind.ppo:
-        found = run_schema(Registry.default())
-    else:
+    elif kind in {Kind.reward_model, Kind.dpo}:
         found = preference_run_schema("dpo" if kind is Kind.dpo else "reward_model")
+    else:
+        found = run_schema(Registry.default(), kind.value)
     typer.echo(json.dumps(found, indent=2))

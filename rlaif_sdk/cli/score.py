@@ -43,27 +43,37 @@ def score(
 
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.exceptions import DataError
-    from rlaif_sdk.records import count_records, read_records, write_records
+    from rlaif_sdk.records import read_records, survey, write_records
     from rlaif_sdk.scoring import Summary, TableLayout, score_records
 
     layout = TableLayout(prompt_column, completion_column, group_column)
     output = output or file.with_name(f"{file.stem}.scored{file.suffix}")
     if output.resolve() == file.resolve():
         raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
+    table = survey(file)
+    if reward_column in table.columns:
+        problem = f"already has a column {reward_column!r}"
+        raise DataError(problem, file=str(file), hint="choose another --reward-column")
+    if output.suffix == ".parquet" and table.mixed:
+        name, (text, other) = next(iter(table.mixed.items()))
+        problem = f"{name!r} is text in row {text} and something else in row {other}, which Parquet cannot hold"
+        raise DataError(problem, file=str(file), hint="write --output to a .jsonl file")
     summary = Summary()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Composer.from_config(config) as composer, Progress(*columns, transient=True) as progress:
         if state is not None:
             composer.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
-        task = progress.add_task("scoring", total=count_records(file))
+        task = progress.add_task("scoring", total=table.rows)
         with write_records(output) as writer:
             for rows, composition in score_records(
-                composer, read_records(file), layout, chunk=chunk, training=state is None
+                composer,
+                read_records(file),
+                layout,
+                columns=table.columns,
+                chunk=chunk,
+                training=state is None,
             ):
                 for row, reward in zip(rows, composition.records(), strict=True):
-                    if reward_column in row:
-                        problem = f"already has a column {reward_column!r}"
-                        raise DataError(problem, file=str(file), hint="choose another --reward-column")
                     writer.write({**row, reward_column: reward})
                 summary.add(composition)
                 progress.advance(task, len(rows))

@@ -38,6 +38,7 @@ class Combiner:
         sync: Sync | None = None,
     ) -> None:
         self.components = components
+        self._versions = {name: component.reward.version for name, component in components.items()}
         self.gates = tuple(gates)
         self.gate_order: GateOrder = gate_order
         self.aggregator = aggregator or WeightedSum()
@@ -166,7 +167,7 @@ class Combiner:
         schedules = self._schedules()
         return {
             "reward": {
-                name: state.Part(state.of_reward(component), component.normalizer)
+                name: state.Part(state.of_reward(component, self._versions[name]), component.normalizer)
                 for name, component in self.components.items()
             },
             "weight": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ class Explanation:
         gates: What each gate did, in words.
         total: The row's total, NaN when it is unscored.
         note: Why the row is unscored, or empty.
+        scaling: By how much the weights were scaled because rewards took no part, in words, or empty.
     """
 
     row: int
@@ -58,6 +60,7 @@ class Explanation:
     total: float
     note: str = ""
     constraints: tuple[str, ...] = ()
+    scaling: str = ""
 
     def __str__(self) -> str:
         width = max((len(step.reward) for step in self.steps), default=0)
@@ -74,6 +77,7 @@ class Explanation:
                 f"  weight {step.weight:6.3g}  adds {step.weighted:+8.4f}  = {step.running:8.4f}  "
                 f"{bar if step.weighted else '':<{_BAR}}{reason}".rstrip()
             )
+        lines += [f"  {self.scaling}"] if self.scaling else []
         lines += [f"  constraint {constraint}" for constraint in self.constraints]
         lines += [f"  gate {gate}" for gate in self.gates]
         total = "unscored" if math.isnan(self.total) else f"{self.total:.4f}"
@@ -83,9 +87,8 @@ class Explanation:
     def __rich__(self) -> Table:
         from rich.table import Table
 
-        table = Table(
-            title=f"row {self.row}", caption="; ".join((*self.constraints, *self.gates, self.note)).strip("; ") or None
-        )
+        notes = (self.scaling, *self.constraints, *self.gates, self.note)
+        table = Table(title=f"row {self.row}", caption="; ".join(filter(None, notes)) or None)
         for heading in ("reward", "raw", "normalised", "weight", "adds", "running", "why"):
             table.add_column(heading, justify="left" if heading in {"reward", "why"} else "right")
         for step in self.steps:
@@ -128,7 +131,17 @@ def explain(composition: Composition, row: int) -> Explanation:
     )
     total = float(composition.totals[row])
     note = _note(composition, row) if math.isnan(total) else ""
-    return Explanation(row, tuple(steps), tuple(gates), total, note, constraints)
+    return Explanation(row, tuple(steps), tuple(gates), total, note, constraints, _scaling(steps))
+
+
+def _scaling(steps: Sequence[Step]) -> str:
+    """What an aggregator that scales weights did, read off the shares: one factor on all that took part."""
+    absent = [step.reward for step in steps if math.isnan(step.weighted) and step.weight]
+    weighed = [(step.weighted, step.weight * step.normalized) for step in steps if not math.isnan(step.weighted)]
+    factors = [share / product for share, product in weighed if product]
+    if not absent or not factors or not all(math.isclose(factor, factors[0]) for factor in factors):
+        return ""
+    return "" if math.isclose(factors[0], 1.0) else f"weights x {factors[0]:.4g}: {', '.join(absent)} took no part"
 
 
 def _step(column: RewardColumn, row: int, weighted: float, running: float) -> Step:

@@ -106,14 +106,19 @@ def _change(key: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f"saved with {key} {then.get(key)!r}, now {now.get(key)!r}"
 
 
-def of_reward(component: Component) -> dict[str, Any]:
+def of_reward(component: Component, version: str) -> dict[str, Any]:
     """What the running statistics of a reward belong to.
 
     Its parameters are told apart by digests, since they may hold a secret.
+
+    Args:
+        component: The reward and its normalizer.
+        version: Its version before setup: some know the revision of their weights only after it, and state is loaded
+            before.
     """
     described = component.normalizer.describe()
     return {
-        "version": component.reward.version,
+        "version": version,
         **{f"params.{key}": _digest(value) for key, value in component.params.items()},
         "normalizer": described.pop("kind"),
         **{f"normalizer.{key}": value for key, value in described.items()},

@@ -19,6 +19,7 @@ from rlaif_sdk.training.run import (
     HISTORY_FILE,
     MODEL_FOLDER,
     adapter,
+    last_checkpoint,
     load_policy,
     save_policy,
     without_nan,
@@ -142,9 +143,12 @@ def run_preferences(
     model_folder = run.output / MODEL_FOLDER
     if model_folder.exists():
         raise run.document.error(f"{run.output} already holds a trained model", ("output",), "name another folder")
-    if resume and not any(run.checkpoints.glob("checkpoint-*")):
+    checkpoint = last_checkpoint(run.checkpoints) if resume else None
+    if resume and checkpoint is None:
         raise run.document.error(
-            f"{run.checkpoints} holds no checkpoint to go on from", (kind,), "save_strategy and save_steps make them"
+            f"{run.checkpoints} holds no complete checkpoint to go on from",
+            (kind,),
+            "save_strategy and save_steps make them",
         )
     try:
         from transformers import PrinterCallback
@@ -163,7 +167,7 @@ def run_preferences(
     before = _measured(trainer.evaluate())
     report("training")
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=resume or None)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
     report(f"evaluating on {len(held_out)} held-out pairs after training")
     after = _measured(trainer.evaluate())

@@ -122,10 +122,12 @@ def train_policy(
     """
     model_folder = run.output / MODEL_FOLDER
     if model_folder.exists():
-        raise run.document.error(f"{run.output} already holds a trained model", ("output",), "name another folder")
-    if resume and not any(run.checkpoints.glob("checkpoint-*")):
+        hint = "to train on, name it as model.name of a new run" if resume else "name another folder"
+        raise run.document.error(f"{run.output} already holds a trained model", ("output",), hint)
+    checkpoint = last_checkpoint(run.checkpoints) if resume else None
+    if resume and checkpoint is None:
         raise run.document.error(
-            f"{run.checkpoints} holds no checkpoint to go on from",
+            f"{run.checkpoints} holds no complete checkpoint to go on from",
             (method.lower(),),
             "save_strategy and save_steps make them",
         )
@@ -165,7 +167,7 @@ def train_policy(
         answers_before = answer_prompts(policy, tokenizer, held_out, arguments)
         report("training")
         started = time.monotonic()
-        trainer.train(resume_from_checkpoint=resume or None)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.monotonic() - started
         report(f"answering {len(held_out)} held-out prompts after training")
         answers_after = answer_prompts(policy, tokenizer, held_out, arguments)
@@ -182,6 +184,13 @@ def train_policy(
     result = PolicyResult(method, before, after, history, model_folder, run.output, progress.step, seconds)
     write_rows(run.output / SAMPLES_FILE, result.samples())
     return result
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written whole: the trainer's state is the last file of one."""
+    numbered = ((int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-[0-9]*"))
+    whole = [(step, path) for step, path in numbered if (path / "trainer_state.json").is_file()]
+    return max(whole)[1] if whole else None
 
 
 def load_policy(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

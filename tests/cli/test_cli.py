@@ -192,3 +192,38 @@ def test_schema_describes_the_parameters_of_installed_rewards():
     assert not validator.is_valid({"rewards": {"conciseness": {"params": {"tarjet": 40}}}})
     assert not validator.is_valid({"rewards": {"short": {"use": "conciseness", "params": {"tarjet": 40}}}})
     assert not validator.is_valid({"rewards": {"conciseness": {"wieght": 1}}})
+
+
+def test_a_column_that_only_some_rows_have_is_none_in_the_rest(folder):
+    """A chunk, or an explained row, without a column that the table has elsewhere is scored as if it held null."""
+    (folder / "rewards.yaml").write_text(
+        CONFIG.replace('brevity: {use: "./my_rewards.py:brevity", weight: 2}', 'known: {use: "./my_rewards.py:known"}')
+    )
+    with (folder / "my_rewards.py").open("a") as file:
+        file.write("\ndef known(completions, reference):\n    return [None if r is None else 1.0 for r in reference]\n")
+    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "c", "reference": "c"}]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = rlaif("score", "rows.jsonl", "-c", "rewards.yaml", "--chunk", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "abstained" in rlaif("explain", "rows.jsonl", "-c", "rewards.yaml", "--row", 1, cwd=folder).stdout
+
+
+def test_what_parquet_cannot_hold_is_refused_before_anything_is_scored(folder):
+    """Prompts that are text in one row and messages in another are named by row, with what to do."""
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": [{"role": "user", "content": "x"}], "completion": "y"}) + "\n")
+    (folder / "my_rewards.py").write_text(REWARDS + "\nraise RuntimeError('scored')\n")
+    done = rlaif("score", "rows.jsonl", "-c", "rewards.yaml", "-o", "out.parquet", cwd=folder)
+    assert done.returncode == 2
+    assert "'prompt' is text in row 1 and something else in row 4" in done.stderr
+    assert not (folder / "out.parquet").exists()
+
+
+@pytest.mark.parametrize(("name", "content"), [("empty.jsonl", b""), ("torn.parquet", b"PAR1 torn")])
+def test_a_table_without_rows_or_sense_is_refused(folder, name, content):
+    """An empty file and a torn Parquet file end with one line that names them."""
+    (folder / name).write_bytes(content)
+    done = rlaif("score", name, "-c", "rewards.yaml", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {name}: ")
+    assert "Traceback" not in done.stderr

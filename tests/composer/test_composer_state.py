@@ -131,3 +131,20 @@ def test_a_stranger_s_normalizer_is_told_apart_by_its_parameters() -> None:
     other = composer(normalizer=Mine(RobustParams(window=6)))
     with first, other, pytest.raises(StateError, match=r"normalizer\.window 5, now 6"):
         other.load_state_dict(first.state_dict())
+
+
+def test_a_version_that_is_known_after_setup_only_does_not_keep_state_out():
+    """State that was saved after a reward had loaded its weights fits a fresh composer that has loaded nothing."""
+
+    class Learns(FixedReward):
+        def setup(self):
+            self.version = "weights-1"
+
+    def fresh():
+        return Composer({"learns": Component(Learns(1.0), normalizer=ZScore())})
+
+    with fresh() as used, fresh() as resumed:
+        used.compose(RewardBatch(["p"], ["c"]))
+        state = used.state_dict()
+        resumed.load_state_dict(state)
+        assert resumed.state_dict() == state

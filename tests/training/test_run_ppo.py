@@ -234,3 +234,16 @@ def test_answering_leaves_every_random_generator_alone(config: dict[str, Any]):
 def test_repetition_is_the_share_of_ngrams_seen_before(ids: list[int], share: float):
     """Distinct trigrams over all trigrams, from 1."""
     assert repeated_ngrams(ids) == share
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
+    """Resuming goes on from the newest checkpoint that was written whole."""
+    from rlaif_sdk.training.run import last_checkpoint
+
+    assert last_checkpoint(tmp_path) is None
+    for step in (5, 40, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert last_checkpoint(tmp_path) is None
+    for step in (5, 40):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-40"

@@ -59,7 +59,10 @@ class Ledger:
             files = [named] if named.is_file() else sorted(path.glob("*.sqlite"))
             if len(files) != 1:
                 found = ", ".join(file.name for file in files) or "none"
-                raise LedgerError(f"{path}: one ledger is wanted in this folder, found: {found}", hint="name the file")
+                raise LedgerError(
+                    f"{path}: one ledger is wanted in this folder, found: {found}",
+                    hint="name the file" if len(files) > 1 else "a run keeps one with 'ledger:' in its composition",
+                )
             path = files[0]
         return cls(path, create=False)
 
