@@ -44,7 +44,7 @@ WORKER = """
             eval_dataset=build_prompts(4), eval_strategy="steps", eval_steps=1, **settings
         )
 
-    whole, rest = composer(), composer()
+    whole, rest, torn = composer(), composer(), composer()
     training = trainer(whole)
     training.train()
     answer = {"log": [entry for entry in training.state.log_history if "reward" in entry]}
@@ -56,10 +56,12 @@ WORKER = """
     trainer(rest).train(resume_from_checkpoint=str(folder / "run" / "checkpoint-2"))
     answer |= {"whole": whole.state_dict(), "rest": rest.state_dict()}
     try:
-        trainer(composer(), num_generations=16).train()
+        trainer(torn, num_generations=16).train()
     except ConfigError as error:
         answer["torn"] = str(error)
     (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(answer))
+    for used in (whole, rest, torn):
+        used.close()
     torch.distributed.destroy_process_group()
 """
 
@@ -97,7 +99,8 @@ def run(folder: Path, kind: str, *options: str) -> list[dict[str, Any]]:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("kind", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
 def test_two_processes_learn_as_one(tmp_path: Path, kind: str) -> None:
     """Each scores its own prompts in whole groups; statistics, multiplier and what is resumed are of all rows.
 
