@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlaif_sdk.composer.arrays import Array, Labels
+from rlaif_sdk.composer.diagnostics import ranks
 from rlaif_sdk.composer.grouping import group_labels, group_means, group_sums
 
 EPSILON = 1e-4
@@ -25,18 +26,10 @@ def group_advantages(totals_B: Array, group_B: Labels | None) -> Array:
     return advantages_B
 
 
-def average_ranks(values_N: Array) -> Array:
-    """(N,) ranks from 0, equal values sharing the mean of theirs; no value is NaN."""
-    _, inverse_N, count_U = np.unique(values_N, return_inverse=True, return_counts=True)
-    last_U = np.cumsum(count_U) - 1
-    ranks_N: Array = (last_U - (count_U - 1) / 2)[inverse_N]
-    return ranks_N
-
-
 def rank_correlation(left_B: Array, right_B: Array) -> float:
     """Spearman's rank correlation, in [-1, 1], over the rows that have both values; NaN where one side is constant."""
     both_B = ~(np.isnan(left_B) | np.isnan(right_B))
-    ranks = [average_ranks(values[both_B]) for values in (left_B, right_B)]
-    left, right = (values - values.mean() if values.size else values for values in ranks)
+    ranked = [ranks(values[both_B]) for values in (left_B, right_B)]
+    left, right = (values - values.mean() if values.size else values for values in ranked)
     scale = float(np.sqrt((left @ left) * (right @ right)))
     return float(left @ right) / scale if scale > 0 else float("nan")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, ConfigError, Progress, RewardBatch
 from rlaif_sdk.composer import Ledger, what_if
-from rlaif_sdk.composer.advantages import average_ranks, group_advantages, rank_correlation
+from rlaif_sdk.composer.advantages import group_advantages, rank_correlation
+from rlaif_sdk.composer.diagnostics import ranks
 from rlaif_sdk.exceptions import LedgerError
 
 REWARDS = """
@@ -239,8 +240,8 @@ def test_advantages_are_those_of_the_formula_row_by_row(totals, data):
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=12))
 def test_equal_values_share_the_mean_of_their_ranks(numbers):
     """Against counting."""
-    expected = [sum(other < value for other in numbers) + (numbers.count(value) - 1) / 2 for value in numbers]
-    assert average_ranks(np.array(numbers, dtype=float)).tolist() == expected
+    expected = [1 + sum(other < value for other in numbers) + (numbers.count(value) - 1) / 2 for value in numbers]
+    assert ranks(np.array(numbers, dtype=float)).tolist() == expected
 
 
 def test_rank_correlation_sees_order_alone_and_leaves_gaps_out():

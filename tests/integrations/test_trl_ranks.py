@@ -99,8 +99,7 @@ def run(folder: Path, kind: str, *options: str) -> list[dict[str, Any]]:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+@pytest.mark.parametrize("kind", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])
 def test_two_processes_learn_as_one(tmp_path: Path, kind: str) -> None:
     """Each scores its own prompts in whole groups; statistics, multiplier and what is resumed are of all rows.
 
