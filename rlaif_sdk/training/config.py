@@ -55,21 +55,28 @@ class ModelSettings(ConfigModel):
     """Train an adapter; null trains every weight."""
 
 
-class DataSettings(ConfigModel):
-    """The prompts to train on, and those held out to see what was learnt."""
+class TableSettings(ConfigModel):
+    """The rows to train on, and those held out to see what was learnt."""
 
     train: str | list[str]
     """JSONL or Parquet files, or the name of a data set on the hub."""
     train_split: str = "train"
     """The split of a data set on the hub."""
     held_out: str | list[str] | None = None
-    """The same for the held-out prompts; null keeps back the last `held_out_rows` rows of ``train``."""
+    """The same for the held-out rows; null keeps back the last `held_out_rows` rows of ``train``."""
     held_out_split: str = "test"
     """The split of a data set on the hub."""
-    held_out_rows: PositiveInt = 64
-    """At most so many held-out prompts are used: each is answered before and after training."""
+    held_out_rows: PositiveInt = 512
+    """At most so many held-out rows are used."""
     prompt: str = "prompt"
     """The column with the prompt: text, or messages with role and content."""
+
+
+class DataSettings(TableSettings):
+    """The prompts to train on, and those held out to see what was learnt."""
+
+    held_out_rows: PositiveInt = 64
+    """At most so many held-out prompts are used: each is answered before and after training."""
 
 
 Composition = Annotated[
@@ -79,21 +86,31 @@ Composition = Annotated[
 """A composition, or the path of a file with one; told apart first, so that a refusal speaks of the right one."""
 
 
-class PPORunConfig(ConfigModel):
-    """Everything about a PPO run. Paths are relative to the file that they stand in."""
+class RunConfig(ConfigModel):
+    """What every run has. Paths are relative to the file that they stand in."""
 
     model: ModelSettings
-    """The language model."""
+    """The language model to start from."""
+    output: str = "run"
+    """The folder for the trained model and everything that is reported of the run."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the data's order, a new head's weights and all sampling."""
+
+
+class ComposedRunConfig(RunConfig):
+    """What every run on composed rewards has."""
+
     data: DataSettings
     """The prompts."""
     composition: Composition
     """The rewards: a composition, or the path of a file with one."""
+
+
+class PPORunConfig(ComposedRunConfig):
+    """Everything about a PPO run."""
+
     ppo: dict[str, Any] = Field(default_factory=dict)
     """Fields of `rlaif_sdk.training.ppo.PPOConfig`, which has those of `transformers.TrainingArguments` too."""
-    output: str = "run"
-    """The folder for the trained model and everything that is reported of the run."""
-    seed: int = Field(default=0, ge=0)
-    """Seeds the data's order, the value head and all sampling."""
 
 
 def load_run_config(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> PPORun:
@@ -107,14 +124,7 @@ def load_run_config(source: str | Path | Mapping[str, Any], *, overrides: Sequen
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
-    document = read_run(source, overrides)
-    return PPORun(validate(PPORunConfig, document), document)
-
-
-def read_run(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Document:
-    """The document of a run's config, with its overrides; see `load_run_config`."""
-    document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-    return with_overrides(document, overrides)
+    return PPORun.load(PPORunConfig, source, overrides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,26 @@ class Run:
 
     config: Any
     document: Document
+
+    @classmethod
+    def load(
+        cls,
+        config: type[RunConfig],
+        source: str | Path | Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        **fields: Any,
+    ) -> Self:
+        """Read and check a run's config; see `load_run_config`.
+
+        Args:
+            config: What the config must fit.
+            source: A YAML or JSON file, or a mapping.
+            overrides: A dotted key and a YAML value each.
+            **fields: Whatever else the kind of run has.
+        """
+        document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
+        document = with_overrides(document, overrides)
+        return cls(validate(config, document), document, **fields)
 
     def with_output(self, folder: Path) -> Self:
         """The same run with another folder for the results."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import ConfigError, DataError, MissingExtraError
 from rlaif_sdk.records import read_records
-from rlaif_sdk.training.config import DataSettings
+from rlaif_sdk.training.config import TableSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _FILES = frozenset({".jsonl", ".ndjson", ".json", ".parquet"})
 
 
-def load_prompts(settings: DataSettings, folder: Path) -> tuple[Dataset, Dataset]:
+def load_prompts(settings: TableSettings, folder: Path) -> tuple[Dataset, Dataset]:
     """The prompts to train on, and the held-out ones.
 
     Args:
@@ -27,26 +28,42 @@ def load_prompts(settings: DataSettings, folder: Path) -> tuple[Dataset, Dataset
         Two data sets with a column ``prompt``, text or messages, and every other column of the source.
 
     Raises:
+        DataError: As `load_split`; or there is no such column, or a prompt is unusable.
+        RlaifError: As `load_split`.
+    """
+    return load_split(settings, folder, partial(_with_prompts, column=settings.prompt))
+
+
+def load_split(
+    settings: TableSettings, folder: Path, prepare: Callable[[Dataset, str], Dataset]
+) -> tuple[Dataset, Dataset]:
+    """The rows to train on, and the held-out ones.
+
+    Args:
+        settings: What to load.
+        folder: What relative paths are relative to.
+        prepare: Checks a data set, of which it is told where it comes from, and makes it ready.
+
+    Raises:
         ConfigError: Nothing would be left to train on.
-        DataError: A file or a data set is missing or has no such column, a row is no JSON, or its prompt is unusable;
-            the message has file and row.
+        DataError: A file or a data set is missing, or a row is no JSON; the message has file and row.
         MissingExtraError: datasets, or for Parquet pyarrow, is not installed.
     """
-    train = _load(settings.train, settings.train_split, settings.prompt, folder)
+    train = prepare(*_load(settings.train, settings.train_split, folder))
     if settings.held_out is not None:
-        held_out = _load(settings.held_out, settings.held_out_split, settings.prompt, folder)
+        held_out = prepare(*_load(settings.held_out, settings.held_out_split, folder))
         return train, held_out.select(range(min(settings.held_out_rows, len(held_out))))
     kept = len(train) - settings.held_out_rows
     if kept < 1:
         raise ConfigError(
-            f"there are {len(train)} prompts and {settings.held_out_rows} are to be held out",
+            f"there are {len(train)} rows and {settings.held_out_rows} are to be held out",
             key="data.held_out_rows",
-            hint="lower it, or name a file of held-out prompts under data.held_out",
+            hint="lower it, or name a file of held-out rows under data.held_out",
         )
     return train.select(range(kept)), train.select(range(kept, len(train)))
 
 
-def _load(source: str | Sequence[str], split: str, column: str, folder: Path) -> Dataset:
+def _load(source: str | Sequence[str], split: str, folder: Path) -> tuple[Dataset, str]:
     try:
         from datasets import Dataset, load_dataset
     except ImportError as error:
@@ -67,6 +84,10 @@ def _load(source: str | Sequence[str], split: str, column: str, folder: Path) ->
         dataset = Dataset.from_list([row for file in files for row in read_records(folder / file)])
     if len(dataset) == 0:
         raise DataError("holds no rows", file=place)
+    return dataset, place
+
+
+def _with_prompts(dataset: Dataset, place: str, column: str) -> Dataset:
     if column not in dataset.column_names:
         found = ", ".join(dataset.column_names)
         raise DataError(

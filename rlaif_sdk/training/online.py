@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import validate
-from rlaif_sdk.training.config import ComposedRun, Composition, DataSettings, ModelSettings, read_run
+from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig
 from rlaif_sdk.training.run import PolicyResult, train_policy
 
 if TYPE_CHECKING:
@@ -22,36 +20,21 @@ if TYPE_CHECKING:
 OnlineKind = Literal["grpo", "rloo"]
 
 
-class OnlineRunConfig(ConfigModel):
-    """What both kinds of run have. Paths are relative to the file that they stand in."""
-
-    model: ModelSettings
-    """The language model."""
-    data: DataSettings
-    """The prompts."""
-    composition: Composition
-    """The rewards: a composition, or the path of a file with one."""
-    output: str = "run"
-    """The folder for the trained model and everything that is reported of the run."""
-    seed: int = Field(default=0, ge=0)
-    """Seeds the data's order and all sampling."""
-
-
-class GRPORunConfig(OnlineRunConfig):
+class GRPORunConfig(ComposedRunConfig):
     """Everything about a GRPO run."""
 
     grpo: dict[str, Any] = Field(default_factory=dict)
     """Fields of `trl.GRPOConfig`, which has those of `transformers.TrainingArguments` too."""
 
 
-class RLOORunConfig(OnlineRunConfig):
+class RLOORunConfig(ComposedRunConfig):
     """Everything about an RLOO run."""
 
     rloo: dict[str, Any] = Field(default_factory=dict)
     """Fields of `trl.RLOOConfig`, which has those of `transformers.TrainingArguments` too."""
 
 
-CONFIGS: dict[OnlineKind, type[OnlineRunConfig]] = {"grpo": GRPORunConfig, "rloo": RLOORunConfig}
+CONFIGS: dict[OnlineKind, type[ComposedRunConfig]] = {"grpo": GRPORunConfig, "rloo": RLOORunConfig}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +72,7 @@ def load_online_run(
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
-    document = read_run(source, overrides)
-    return OnlineRun(validate(CONFIGS[kind], document), document, kind)
+    return OnlineRun.load(CONFIGS[kind], source, overrides, kind=kind)
 
 
 def run_online(

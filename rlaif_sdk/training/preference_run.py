@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import validate
 from rlaif_sdk.exceptions import MissingExtraError
-from rlaif_sdk.training.config import DataSettings, ModelSettings, Run, read_run
+from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.run import (
     HISTORY_FILE,
     MODEL_FOLDER,
     adapter,
-    last_checkpoint,
     load_policy,
     save_policy,
+    starting_point,
     without_nan,
     write_rows,
 )
@@ -36,28 +34,19 @@ Kind = Literal["reward_model", "dpo"]
 COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "margin")
 
 
-class PreferenceDataSettings(DataSettings):
+class PreferenceDataSettings(TableSettings):
     """The pairs to train on, and those held out to see what was learnt.
 
     Columns: ``prompt``, ``chosen``, ``rejected``, each text or messages, and if there are any ``chosen_prob``
     and ``margin``.
     """
 
-    held_out_rows: PositiveInt = 512
-    """At most so many held-out pairs are used."""
 
+class PreferenceRunConfig(RunConfig):
+    """What both kinds of run have."""
 
-class PreferenceRunConfig(ConfigModel):
-    """What both kinds of run have. Paths are relative to the file that they stand in."""
-
-    model: ModelSettings
-    """The language model to start from."""
     data: PreferenceDataSettings
     """The pairs."""
-    output: str = "run"
-    """The folder for the trained model and everything that is reported of the run."""
-    seed: int = Field(default=0, ge=0)
-    """Seeds the data's order, and the head that gives the score."""
 
 
 class RewardModelRunConfig(PreferenceRunConfig):
@@ -110,8 +99,7 @@ def load_preference_run(kind: Kind, source: str | Path | Mapping[str, Any], *, o
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
-    document = read_run(source, overrides)
-    return Run(validate(CONFIGS[kind], document), document)
+    return Run.load(CONFIGS[kind], source, overrides)
 
 
 def run_preferences(
@@ -141,15 +129,7 @@ def run_preferences(
     """
     run = source if isinstance(source, Run) else load_preference_run(kind, source)
     model_folder = run.output / MODEL_FOLDER
-    if model_folder.exists():
-        raise run.document.error(f"{run.output} already holds a trained model", ("output",), "name another folder")
-    checkpoint = last_checkpoint(run.checkpoints) if resume else None
-    if resume and checkpoint is None:
-        raise run.document.error(
-            f"{run.checkpoints} holds no complete checkpoint to go on from",
-            (kind,),
-            "save_strategy and save_steps make them",
-        )
+    checkpoint = starting_point(run, kind, resume=resume)
     try:
         from transformers import PrinterCallback
 

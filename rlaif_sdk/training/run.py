@@ -121,16 +121,7 @@ def train_policy(
         RlaifError: As `run_ppo`.
     """
     model_folder = run.output / MODEL_FOLDER
-    if model_folder.exists():
-        hint = "to train on, name it as model.name of a new run" if resume else "name another folder"
-        raise run.document.error(f"{run.output} already holds a trained model", ("output",), hint)
-    checkpoint = last_checkpoint(run.checkpoints) if resume else None
-    if resume and checkpoint is None:
-        raise run.document.error(
-            f"{run.checkpoints} holds no complete checkpoint to go on from",
-            (method.lower(),),
-            "save_strategy and save_steps make them",
-        )
+    checkpoint = starting_point(run, method.lower(), resume=resume)
     try:
         from transformers import PrinterCallback
 
@@ -184,6 +175,32 @@ def train_policy(
     result = PolicyResult(method, before, after, history, model_folder, run.output, progress.step, seconds)
     write_rows(run.output / SAMPLES_FILE, result.samples())
     return result
+
+
+def starting_point(run: Run, key: str, *, resume: bool) -> Path | None:
+    """The checkpoint that training goes on from; None begins anew.
+
+    Args:
+        run: The loaded config.
+        key: The key of the config that has the trainer's settings.
+        resume: Whether to go on.
+
+    Raises:
+        ConfigError: The output folder already holds a trained model, or nothing to go on from.
+    """
+    if (run.output / MODEL_FOLDER).exists():
+        hint = "to train on, name it as model.name of a new run" if resume else "name another folder"
+        raise run.document.error(f"{run.output} already holds a trained model", ("output",), hint)
+    if not resume:
+        return None
+    checkpoint = last_checkpoint(run.checkpoints)
+    if checkpoint is None:
+        raise run.document.error(
+            f"{run.checkpoints} holds no complete checkpoint to go on from",
+            (key,),
+            "save_strategy and save_steps make them",
+        )
+    return checkpoint
 
 
 def last_checkpoint(folder: Path) -> Path | None:
