@@ -132,7 +132,7 @@ def test_malformed_text_is_refused_with_its_line(text: str, is_json: bool, line:
 
 def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path) -> None:
     """The path is in the message."""
-    with pytest.raises(ConfigError, match=r"gone.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"gone.yaml: there is no such file"):
         load_document(tmp_path / "gone.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"binary.yaml: cannot be read"):
@@ -189,3 +189,14 @@ def test_a_refused_secret_is_not_printed() -> None:
     assert error.key == "inner.api_key"
     assert "sk-12345" not in str(error)
     assert error.__suppress_context__
+
+
+def test_a_missing_file_is_told_with_its_neighbours(tmp_path) -> None:
+    """The hint has the name that was likely meant, the files that are there, or the folder that is missing too."""
+    (tmp_path / "run.yaml").write_text("a: 1\n")
+    with pytest.raises(ConfigError, match=r"rum\.yaml: there is no such file \(did you mean 'run\.yaml'\?\)"):
+        load_document(tmp_path / "rum.yaml")
+    with pytest.raises(ConfigError, match=r"no such file \(config files in .*: run\.yaml\)"):
+        load_document(tmp_path / "something-else")
+    with pytest.raises(ConfigError, match=r"there is no folder .*gone either"):
+        load_document(tmp_path / "gone" / "run.yaml")

@@ -20,6 +20,7 @@ from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.nesting import Group
 from rlaif_sdk.composer.normalize import Normalizer
 from rlaif_sdk.composer.outliers import Limited, LimitParams
+from rlaif_sdk.composer.signs import warn_of_turned_rewards
 from rlaif_sdk.composer.weights import Cosine, Crossing, Curve, Linear, Piecewise, Schedule, Step, Weight
 from rlaif_sdk.config import (
     CompositionConfig,
@@ -59,7 +60,7 @@ def build_composer(source: ConfigSource, *, registry: Registry | None = None) ->
     }
     ledger = _ledger(config, document, folder)
     with _errors_placed(document):
-        return Composer(
+        composer = Composer(
             components,
             fallbacks=fallbacks,
             budget=config.budget,
@@ -67,6 +68,8 @@ def build_composer(source: ConfigSource, *, registry: Registry | None = None) ->
             observers=[registry.observe],
             **_combination(config, registry, document),
         )
+    warn_of_turned_rewards(composer.components)
+    return composer
 
 
 def build_combiner(

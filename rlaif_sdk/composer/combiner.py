@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ class Combiner:
         self.groups = dict(groups or {})
         self.multipliers = [Multiplier(constraint) for constraint in constraints]
         self.sync = sync
+        self._missed_groups = False
         rewards = {name: component.weight for name, component in components.items()}
         self._weights: dict[str, Weight] = {**rewards, **{name: group.weight for name, group in self.groups.items()}}
         self._check()
@@ -91,6 +93,8 @@ class Combiner:
         """
         group_B = encode_groups(batch.group)
         settled = {name: settle(name, answers[name], part.failure, group_B) for name, part in self.components.items()}
+        if batch.training:
+            self._warn_without_groups(group_B, len(batch))
         observed = self._observe(settled, group_B) if batch.training else None
         weights = {name: current_weight(weight, batch.progress) for name, weight in self._weights.items()}
         normalized_RB = np.stack(
@@ -143,6 +147,21 @@ class Combiner:
             dropped_B,
             constraints=tuple(constraints),
             group_weights={name: weights[name] for name in self.groups},
+        )
+
+    def _warn_without_groups(self, group_B: Labels | None, rows: int) -> None:
+        """Say once that a normalizer for the completions to one prompt has nothing to go by."""
+        names = [name for name, component in self.components.items() if component.normalizer.within_groups]
+        grouped = group_B is not None and len(np.unique(group_B)) < rows
+        if self._missed_groups or not names or grouped or rows < 2:
+            return
+        self._missed_groups = True
+        what = "and all rows of the batch count as one" if group_B is None else "and of one score it makes 0"
+        warnings.warn(
+            f"rewards.{names[0]}.normalize compares completions to the same prompt, but no prompt has several here, "
+            f"{what}; sample several completions a prompt (num_generations), name the column of the group, "
+            "or normalize by zscore",
+            stacklevel=5,
         )
 
     def _observe(self, settled: Mapping[str, Settled], group_B: Labels | None) -> Observed:

@@ -23,6 +23,7 @@ from rlaif_sdk.composer.fallback import check_fallbacks, with_fallback
 from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.nesting import Group
+from rlaif_sdk.composer.signs import warn_of_turned_costs
 from rlaif_sdk.composer.submission import Finisher, Pending, Turns
 from rlaif_sdk.composer.sync import Sync
 from rlaif_sdk.composer.validation import Answer, check_answer
@@ -100,6 +101,7 @@ class Composer:
             constraints=constraints,
             sync=sync,
         )
+        warn_of_turned_costs(self.components)
         self.observers = tuple(observers)
         self.fallbacks = {name: _component(value) for name, value in (fallbacks or {}).items()}
         check_fallbacks(self.components, self.fallbacks)

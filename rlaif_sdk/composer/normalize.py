@@ -27,10 +27,12 @@ class Normalizer(ABC):
     Attributes:
         range: The reward's declared range, higher being better; set before the first batch. None is unbounded.
         params: Its parameters, or None: saved state is refused when they differ.
+        within_groups: Whether a score means nothing but beside those of other completions to the same prompt.
     """
 
     range: tuple[float, float] | None = None
     params: BaseModel | None = None
+    within_groups: bool = False
 
     def bind(self, value_range: tuple[float, float] | None) -> None:
         """Learn the reward's declared range.
@@ -155,6 +157,8 @@ class GroupZScore(Normalizer):
     Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
     """
 
+    within_groups = True
+
     def __init__(self, params: ZScoreParams | None = None) -> None:
         self.params: ZScoreParams = params or ZScoreParams()
 
@@ -171,6 +175,8 @@ class GroupCenter(Normalizer):
     It keeps the reward's own scale, so that a prompt on which all completions are alike does not weigh as much as one
     that tells them apart (Liu et al., 2025, "Dr. GRPO"). Without groups the whole batch is one group.
     """
+
+    within_groups = True
 
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
         labels_B = group_labels(values_B, group_B)

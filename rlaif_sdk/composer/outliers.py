@@ -45,6 +45,7 @@ class Limited(Normalizer):
     def __init__(self, inner: Normalizer, params: LimitParams) -> None:
         self.inner = inner
         self.params: LimitParams = params
+        self.within_groups = inner.within_groups
         self._sample = Reservoir()
 
     def bind(self, value_range: tuple[float, float] | None) -> None:

@@ -81,6 +81,8 @@ class GroupRobust(Normalizer):
     Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
     """
 
+    within_groups = True
+
     def __init__(self, params: GroupRobustParams | None = None) -> None:
         self.params: GroupRobustParams = params or GroupRobustParams()
 

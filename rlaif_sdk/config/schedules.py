@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from rlaif_sdk.config.base import ConfigModel, Finite, refused
 
@@ -103,6 +104,16 @@ def _weight_tag(value: Any) -> str | None:
     return _SHAPES[value.schedule] if isinstance(value, (RampConfig, PiecewiseConfig, StepConfig)) else "number[]"
 
 
+def _known_schedule(value: Any) -> Any:
+    """Refuse a schedule that there is none of, with the name that was likely meant."""
+    shape = value.get("schedule") if isinstance(value, dict) else None
+    if not isinstance(shape, str) or shape in _SHAPES:
+        return value
+    close = difflib.get_close_matches(shape, _SHAPES, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_SHAPES)}"
+    raise refused(f"no schedule is called {shape!r} ({hint})", "schedule")
+
+
 WeightConfig: TypeAlias = Annotated[
     Annotated[Finite, Tag("number[]")]
     | Annotated[RampConfig, Tag("ramp[]")]
@@ -113,5 +124,6 @@ WeightConfig: TypeAlias = Annotated[
         custom_error_type="schedule",
         custom_error_message="a weight is a number, or a mapping with 'schedule': linear, cosine, piecewise or step",
     ),
+    BeforeValidator(_known_schedule),
 ]
 """A number, or a schedule."""

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -14,6 +15,9 @@ from rlaif_sdk import Composer, Composition, RewardBatch, Score
 from rlaif_sdk.composer import Component, FailurePolicy, Gate
 from rlaif_sdk.composer.normalize import GroupZScore, Identity, MinMax, Rank, ZScore
 from rlaif_sdk.testing import FixedReward
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*turned twice", "ignore:.*compares completions to the same prompt")
+"""Random weights and groups make what a person is warned of."""
 
 NORMALIZERS = (Identity, MinMax, ZScore, GroupZScore, Rank)
 POLICIES = (

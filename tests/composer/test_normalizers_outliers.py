@@ -67,6 +67,7 @@ def test_the_declared_range_reaches_the_inner_normalizer() -> None:
         limited.bind(None)
 
 
+@pytest.mark.filterwarnings("ignore:.*compares completions to the same prompt")
 @pytest.mark.parametrize("kind", KINDS)
 def test_winsorize_and_clip_go_with_every_normalizer_in_a_config(
     kind: str, write: Callable[[str, str], Path], registry: Registry

@@ -225,7 +225,7 @@ def test_a_config_gives_a_constant_or_a_schedule(
         ("{schedule: linear, from: .nan, to: 1, end: 9}", "one.weight.from: input should be a finite number"),
         ("{schedule: linear, from: '0', to: 1, end: 9}", "one.weight.from: input should be a valid number"),
         ("{schedule: linear, from: true, to: 1, end: 9}", "one.weight.from: input should be a valid number"),
-        ("{schedule: lnear, from: 0, to: 1, end: 9}", "one.weight: a weight is a number, or a mapping with 'schedule'"),
+        ("{schedule: lnear, from: 0, to: 1, end: 9}", "one.weight.schedule: no schedule is called 'lnear'"),
         ("{from: 0, to: 1, end: 9}", "one.weight: a weight is a number, or a mapping with 'schedule'"),
         ("{schedule: cosine, from: 0, to: 1, end: 9, by: epoch}", "one.weight.by: input should be 'step' or 'episode'"),
         ("{schedule: cosine, from: 0, to: 1, ned: 9}", "one.weight.end: is missing"),
