@@ -15,6 +15,7 @@ from rlaif_sdk.config import CompositionConfig, ConfigModel
 from rlaif_sdk.documents import Document, load_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.training.arguments import typed_arguments
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -214,9 +215,9 @@ class Run:
             "disable_tqdm": True,
             "dataloader_pin_memory": torch.cuda.is_available(),
             **defaults,
-            **given,
         }
         try:
+            fields |= typed_arguments(kind, given)
             return kind(output_dir=str(self.checkpoints), seed=self.config.seed, **fields)
         except ConfigError as error:
             location = (key, error.key) if error.key else (key,)

@@ -69,6 +69,15 @@ def test_an_override_takes_the_place_of_a_value(config: Path):
     assert (settings.learning_rate, settings.seed) == (2e-6, 9)
 
 
+def test_trainer_settings_have_the_types_that_the_trainer_states(config: Path):
+    """Text that is a number becomes one, and a value of a fitting type stays as it is: a step of 5 is no 5.0."""
+    settings = load_run_config(
+        config, overrides=["ppo.learning_rate='2e-6'", "ppo.max_steps='5'", "ppo.save_steps=5"]
+    ).ppo_config()
+    assert (settings.learning_rate, settings.max_steps) == (2e-6, 5)
+    assert isinstance(settings.save_steps, int)
+
+
 def test_another_output_leaves_everything_else(config: Path, tmp_path: Path):
     """`with_output` changes where results go, and data and rewards are still found beside the config."""
     run = load_run_config(config).with_output(tmp_path / "elsewhere")
@@ -82,6 +91,9 @@ def test_another_output_leaves_everything_else(config: Path, tmp_path: Path):
         ("learning_rate", "learning_rat", 9, "did you mean 'learning_rate'"),
         ("learning_rate: 1.0e-4", "gamma: 2", 9, "at most 1"),
         ("learning_rate: 1.0e-4", "output_dir: x", 9, "'output'"),
+        ("learning_rate: 1.0e-4", "max_steps: lots", 9, r"ppo\.max_steps: 'lots' is refused.*valid integer"),
+        ("learning_rate: 1.0e-4", "kl_target: high", 9, r"ppo\.kl_target: 'high' is refused.*valid number"),
+        ("learning_rate: 1.0e-4", "generation_kwargs: 3", 9, r"ppo\.generation_kwargs: 3 is refused"),
         ("seed: 3", "seed: -1", 11, "greater than or equal to 0"),
         ("data:", "  dtyp: auto\ndata:", 3, "did you mean 'dtype'"),
         ("length: {use:", "length: {us:", 7, "did you mean 'use'"),
