@@ -40,6 +40,13 @@ def preference_run_schema(kind: Kind) -> dict[str, Any]:
     return {**CONFIGS[kind].model_json_schema(), "$schema": DIALECT}
 
 
+def sft_run_schema() -> dict[str, Any]:
+    """The JSON schema of the config of a run of supervised fine-tuning."""
+    from rlaif_sdk.training.sft_run import SFTRunConfig
+
+    return {**SFTRunConfig.model_json_schema(), "$schema": DIALECT}
+
+
 def _with_params(model: type[BaseModel], registry: Registry) -> dict[str, Any]:
     schema = model.model_json_schema()
     schema["$schema"] = DIALECT

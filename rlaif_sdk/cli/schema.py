@@ -13,6 +13,7 @@ class Kind(StrEnum):
     """The kinds of config file."""
 
     composition = "composition"
+    sft = "sft"
     ppo = "ppo"
     grpo = "grpo"
     rloo = "rloo"
@@ -28,10 +29,12 @@ def schema(
     Point an editor at it: `# yaml-language-server: $schema=rlaif.schema.json`.
     """
     from rlaif_sdk.plugins import Registry
-    from rlaif_sdk.schema import composition_schema, preference_run_schema, run_schema
+    from rlaif_sdk.schema import composition_schema, preference_run_schema, run_schema, sft_run_schema
 
     if kind is Kind.composition:
         found = composition_schema(Registry.default())
+    elif kind is Kind.sft:
+        found = sft_run_schema()
     elif kind in {Kind.reward_model, Kind.dpo}:
         found = preference_run_schema("dpo" if kind is Kind.dpo else "reward_model")
     else:

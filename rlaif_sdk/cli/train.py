@@ -1,4 +1,4 @@
-"""``rlaif train``: train a language model on composed rewards or on preferences."""
+"""``rlaif train``: train a language model on given answers, on composed rewards or on preferences."""
 
 from __future__ import annotations
 
@@ -11,13 +11,27 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.online import OnlineKind
     from rlaif_sdk.training.preference_run import Kind
 
-train_app = typer.Typer(help="Train a language model on composed rewards or on preferences.", no_args_is_help=True)
+train_app = typer.Typer(help="Train a language model on answers, rewards or preferences.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The run: a YAML or JSON file.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: --set ppo.learning_rate=1e-6. Repeatable.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")]
+
+
+@train_app.command()
+def sft(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Fine-tune on given answers, the phase before training on rewards.
+
+    Evaluates held-out rows before and after. The saved model is the next run's ``model.name``.
+    """
+    from rich.console import Console
+
+    from rlaif_sdk.reporting.sft_report import watch_sft
+    from rlaif_sdk.training.sft_run import load_sft_run
+
+    watch_sft(load_sft_run(config, overrides=overrides or ()), Console(), resume=resume)
 
 
 @train_app.command()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
-from functools import partial
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.reliability import plot_reliability, reliability_table
+from rlaif_sdk.reporting.tables import figures_table
+from rlaif_sdk.reporting.watch import tell_where, watching
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,19 +39,10 @@ def watch_preferences(kind: Kind, run: Run, console: Console, *, resume: bool = 
     """
     from rlaif_sdk.training.preference_run import run_preferences
 
-    try:
-        from rlaif_sdk.reporting.progress import TrainingProgress
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), extra="train") from error
-
-    report = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # paths are printed as they are
-    with TrainingProgress(console) as display, warnings.catch_warnings():
-        # Of the libraries' own making, and nothing that the reader of a progress display could mend.
-        warnings.filterwarnings("ignore", category=FutureWarning)
+    with watching(console) as (display, report):
         result = run_preferences(kind, run, display=display, report=report, resume=resume)
     report_preferences(result, console)
-    report(f"\nEverything is in {result.output}. Load the model with")
-    report(f'    {LOADER[kind]}.from_pretrained("{result.model_folder}")')
+    tell_where(console, result.output, result.model_folder, LOADER[kind])
     return result
 
 
@@ -69,13 +57,7 @@ def report_preferences(result: PreferenceResult, console: Console) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     pairs = result.calibration.pairs
-    table = Table(title=f"On {pairs} held-out pairs", title_justify="left")
-    table.add_column("")
-    for heading in ("before", "after"):
-        table.add_column(heading, justify="right")
-    for name, value in result.before.items():
-        table.add_row(name, f"{value:.3f}", f"{result.after[name]:.3f}")
-    console.print(table)
+    console.print(figures_table(result.before, result.after, title=f"On {pairs} held-out pairs"))
     console.print(reliability_table(result.calibration, title="Reliability after training"))
 
     metrics = {

@@ -52,6 +52,17 @@ def comparison_table(
     return table
 
 
+def figures_table(before: Mapping[str, float], after: Mapping[str, float], *, title: str) -> Table:
+    """One row a figure of an evaluation, before and after training."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for heading in ("before", "after"):
+        table.add_column(heading, justify="right")
+    for name, value in before.items():
+        table.add_row(name, f"{value:.3f}", f"{after[name]:.3f}")
+    return table
+
+
 def samples_table(samples: Sequence[Mapping[str, Any]], *, count: int = 5) -> Table:
     """Answers side by side, with their composed rewards.
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.reporting.estimates import Array, Estimate, estimate, paired_change
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
+from rlaif_sdk.reporting.watch import tell_where, watching
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,19 +46,10 @@ def watch_online(run: OnlineRun, console: Console, *, resume: bool = False) -> P
 
 
 def _watch(train: Callable[..., PolicyResult], console: Console, *, resume: bool) -> PolicyResult:
-    try:
-        from rlaif_sdk.reporting.progress import TrainingProgress
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), extra="train") from error
-
-    report = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # paths are printed as they are
-    with TrainingProgress(console) as display, warnings.catch_warnings():
-        # Of transformers' own making, and nothing that the reader of a progress display could mend.
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    with watching(console, quiet=r"transformers\.") as (display, report):
         result = train(display=display, report=report, resume=resume)
     report_training(result, console)
-    report(f"\nEverything is in {result.output}. Load the model with")
-    report(f'    AutoModelForCausalLM.from_pretrained("{result.model_folder}")')
+    tell_where(console, result.output, result.model_folder)
     return result
 
 

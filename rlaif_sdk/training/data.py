@@ -98,13 +98,14 @@ def _with_prompts(dataset: Dataset, place: str, column: str) -> Dataset:
             dataset = dataset.remove_columns("prompt")
         dataset = dataset.rename_column(column, "prompt")
     for row, prompt in enumerate(dataset["prompt"], start=1):
-        problem = _problem(prompt)
+        problem = prompt_problem(prompt)
         if problem:
             raise DataError(problem, file=place, row=row)
     return dataset
 
 
-def _problem(prompt: Any) -> str | None:
+def prompt_problem(prompt: Any) -> str | None:
+    """What is wrong with a prompt, or None: it must be text, or messages with role and content, and not empty."""
     if isinstance(prompt, str):
         return None if prompt.strip() else "the prompt is empty"
     if not isinstance(prompt, Sequence) or not prompt:

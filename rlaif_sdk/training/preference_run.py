@@ -18,6 +18,7 @@ from rlaif_sdk.training.run import (
     MODEL_FOLDER,
     adapter,
     load_policy,
+    measured,
     save_policy,
     starting_point,
     without_nan,
@@ -144,13 +145,13 @@ def run_preferences(
     if display is not None:
         trainer.add_callback(display)
     report(f"evaluating on {len(held_out)} held-out pairs before training")
-    before = _measured(trainer.evaluate())
+    before = measured(trainer.evaluate())
     report("training")
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
     report(f"evaluating on {len(held_out)} held-out pairs after training")
-    after = _measured(trainer.evaluate())
+    after = measured(trainer.evaluate())
     report(f"saving {model_folder}")
     if kind == "reward_model":
         trainer.save_reward(model_folder)
@@ -212,9 +213,3 @@ def _load_scorer(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     except (OSError, ValueError) as error:
         raise run.document.error(f"cannot be loaded: {error}", ("model", "name")) from error
     return model, tokenizer
-
-
-def _measured(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The figures of an evaluation without its prefix, its speed left out."""
-    speed = ("runtime", "per_second", "preparation_time", "num_tokens", "epoch")
-    return {name.removeprefix("eval_"): value for name, value in metrics.items() if not name.endswith(speed)}

@@ -136,12 +136,8 @@ def train_policy(
     with run.composer() as composer:
         report(f"loading {run.model_name}")
         model, tokenizer = load_policy(run)
-        if not tokenizer.chat_template and not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0])):
-            raise run.document.error(
-                "its tokenizer has no chat template, and the prompts are messages",
-                ("model", "name"),
-                "name an instruct model, or give the prompts as text",
-            )
+        conversational = not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0]))
+        check_chat_template(run, tokenizer, needed=conversational)
         trainer = make(
             composer,
             arguments,
@@ -230,6 +226,20 @@ def load_policy(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
+def check_chat_template(run: Run, tokenizer: PreTrainedTokenizerBase, *, needed: bool) -> None:
+    """Refuse a tokenizer without a chat template where messages are to be encoded.
+
+    Raises:
+        ConfigError: The template is needed and missing.
+    """
+    if needed and not tokenizer.chat_template:
+        raise run.document.error(
+            "its tokenizer has no chat template, and the prompts are messages",
+            ("model", "name"),
+            "name an instruct model, or give the prompts as text",
+        )
+
+
 def adapter(run: Run, task: str = "CAUSAL_LM") -> Any:
     """The config of the run's adapter for a task of PEFT's, or None."""
     lora = run.config.model.lora
@@ -253,6 +263,12 @@ def save_policy(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) 
         policy = policy.merge_and_unload()
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def measured(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a trainer's evaluation without its prefix, its speed left out."""
+    speed = ("runtime", "per_second", "preparation_time", "num_tokens", "epoch")
+    return {name.removeprefix("eval_"): value for name, value in metrics.items() if not name.endswith(speed)}
 
 
 def without_nan(entry: Mapping[str, Any]) -> dict[str, Any]:

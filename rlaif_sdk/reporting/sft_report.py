@@ -1,0 +1,63 @@
+"""The report of supervised fine-tuning: a table on the terminal, ``metrics.json`` and ``curves.png`` in its folder."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from rlaif_sdk.reporting.plots import plot_curves
+from rlaif_sdk.reporting.tables import figures_table
+from rlaif_sdk.reporting.watch import tell_where, watching
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlaif_sdk.training.config import Run
+    from rlaif_sdk.training.sft_run import SFTResult
+
+PANELS = {
+    "loss (nats a token)": {"loss": "loss"},
+    "share of tokens foretold": {"mean_token_accuracy": "accuracy"},
+    "entropy (nats a token)": {"entropy": "entropy"},
+}
+
+
+def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
+    """`run_sft` with a progress display, followed by `report_sft`.
+
+    Args:
+        run: The loaded config.
+        console: Where to print.
+        resume: Go on from the last checkpoint in the output folder.
+
+    Raises:
+        RlaifError: As `run_sft`.
+    """
+    from rlaif_sdk.training.sft_run import run_sft
+
+    with watching(console) as (display, report):
+        result = run_sft(run, display=display, report=report, resume=resume)
+    report_sft(result, console)
+    tell_where(console, result.output, result.model_folder)
+    return result
+
+
+def report_sft(result: SFTResult, console: Console) -> None:
+    """Print what a run has learnt, and write ``metrics.json`` and ``curves.png`` beside its model.
+
+    Args:
+        result: What came of the run.
+        console: Where to print.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    console.print(figures_table(result.before, result.after, title=f"On {result.held_out_rows} held-out rows"))
+    metrics = {
+        "held_out": {"rows": result.held_out_rows, "before": dict(result.before), "after": dict(result.after)},
+        "optimiser_steps": result.steps,
+        "training_seconds": round(result.training_seconds, 1),
+    }
+    (result.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    if result.history:
+        plot_curves(result.history, PANELS, result.output / "curves.png", title="Supervised fine-tuning")
