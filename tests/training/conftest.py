@@ -14,11 +14,15 @@ pytest.importorskip("trl")
 from datasets import Dataset  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import (  # noqa: E402
+    BartConfig,
+    BartForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer  # noqa: E402
@@ -90,13 +94,80 @@ def build_gpt2(**overrides: Any) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(GPT2Config(**{**settings, **overrides}))
 
 
-BUILDERS: dict[str, Callable[..., Any]] = {"llama": build_llama, "gpt2": build_gpt2}
+def build_t5(**overrides: Any) -> T5ForConditionalGeneration:
+    """In the shape of Flan-T5: gated, with a language-model head of its own, functional and module dropout."""
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": 34,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "relative_attention_num_buckets": 8,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "dropout_rate": 0.1,
+        "initializer_factor": 0.5,
+        "decoder_start_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    return T5ForConditionalGeneration(T5Config(**{**settings, **overrides}))
 
 
-@pytest.fixture(params=["llama", "gpt2"])
+def build_bart(**overrides: Any) -> BartForConditionalGeneration:
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": 34,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": 128,
+        "init_std": 0.2,
+        "dropout": 0.1,
+        "attention_dropout": 0.1,
+        "activation_dropout": 0.1,
+        "encoder_layerdrop": 0.2,
+        "decoder_layerdrop": 0.2,
+        "decoder_start_token_id": 1,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "forced_bos_token_id": None,
+        "forced_eos_token_id": None,
+    }
+    return BartForConditionalGeneration(BartConfig(**{**settings, **overrides}))
+
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "llama": build_llama,
+    "gpt2": build_gpt2,
+    "t5": build_t5,
+    "bart": build_bart,
+}
+
+
+@pytest.fixture(params=["llama", "gpt2", "t5"])
 def model(request: pytest.FixtureRequest) -> Any:
-    """A model of each kind of position embedding: rotary, and learnt (wrong under padding unless told otherwise)."""
+    """A model of each kind: rotary and learnt positions (wrong under padding unless told otherwise), encoder-decoder."""
     return BUILDERS[request.param]()
+
+
+@pytest.fixture(params=["t5", "bart"])
+def encoder_decoder(request: pytest.FixtureRequest) -> Any:
+    """Relative positions, and learnt ones, which padding on the left shifts."""
+    return BUILDERS[request.param]()
+
+
+@pytest.fixture
+def build_model() -> Callable[..., Any]:
+    """Builds a model by its kind: llama, gpt2, t5 or bart."""
+    return lambda kind, **overrides: BUILDERS[kind](**overrides)
 
 
 @pytest.fixture

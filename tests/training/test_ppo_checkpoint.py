@@ -14,7 +14,6 @@ pytest.importorskip("trl")
 
 from peft import LoraConfig, PeftModel  # noqa: E402
 from safetensors import safe_open  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
 
 from rlaif_sdk import Composer, reward  # noqa: E402
 from rlaif_sdk.composer import Component  # noqa: E402
@@ -81,7 +80,7 @@ def test_a_checkpoint_is_a_plain_model_and_its_extras(make_trainer: Make, model:
     normalised = normalising_composer()
     make_trainer(model, normalised, max_steps=2, save_strategy="steps", save_steps=2).train()
     folder = tmp_path / "run" / "checkpoint-2"
-    _, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    _, info = type(model).from_pretrained(folder, output_loading_info=True)
     assert not info["unexpected_keys"]
     assert not info["missing_keys"]
     with safe_open(folder / "model.safetensors", "pt") as weights:
@@ -97,10 +96,12 @@ def test_save_model_writes_a_policy_for_use(make_trainer: Make, model: Any, tmp_
     trainer = make_trainer(model, max_steps=1)
     trainer.train()
     trainer.save_model(str(tmp_path / "final"))
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "final")
-    ids = torch.tensor([[6, 7, 8]])
-    expected = trainer.model.eval()(input_ids=ids).logits
-    torch.testing.assert_close(loaded.eval()(input_ids=ids).logits, expected)
+    loaded = type(model).from_pretrained(tmp_path / "final")
+    inputs = {"input_ids": torch.tensor([[6, 7, 8]])}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = torch.tensor([[0, 9, 10]])
+    expected = trainer.model.eval()(**inputs).logits
+    torch.testing.assert_close(loaded.eval()(**inputs).logits, expected)
 
 
 def test_an_adapter_checkpoint_holds_the_adapter_alone(make_trainer: Make, make_llama: Any, tmp_path: Path) -> None:

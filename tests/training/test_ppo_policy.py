@@ -12,17 +12,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
 
+from rlaif_sdk.training.ppo.critic import add_value_head, without_critic  # noqa: E402
 from rlaif_sdk.training.ppo.logprobs import token_logprobs  # noqa: E402
 from rlaif_sdk.training.ppo.policy import (  # noqa: E402
     CompletionScores,
-    add_value_head,
     disable_dropout,
     frozen_copy,
     score_in_batches,
     score_in_forward,
-    without_value_head,
 )
 from rlaif_sdk.training.ppo.rollout import Tokens  # noqa: E402
 
@@ -32,9 +30,13 @@ COMPLETIONS = [[15, 16], [17, 18, 19, 20, 1], [21, 22, 23]]
 
 def dense(model: Any, prompt: list[int], completion: list[int], temperature: float) -> Tensor:
     """Log-probabilities of one completion the plain way: no padding, all logits, log-softmax."""
-    ids = torch.tensor([[*prompt, *completion]])
-    logits = type(model).forward(model, input_ids=ids).logits[0].double() / temperature
-    return logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(completion)[:, None])[:, 0]
+    if model.config.is_encoder_decoder:
+        ids, labels = torch.tensor([prompt]), torch.tensor([completion])
+        logits = type(model).forward(model, input_ids=ids, labels=labels).logits[0]
+    else:
+        ids = torch.tensor([[*prompt, *completion]])
+        logits = type(model).forward(model, input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    return (logits.double() / temperature).log_softmax(-1).gather(1, torch.tensor(completion)[:, None])[:, 0]
 
 
 def prepared(model: Any, temperature: float = 1.0) -> Any:
@@ -167,7 +169,7 @@ def test_a_saved_policy_has_no_extra_keys(model: Any, tmp_path: Path) -> None:
     """``save_pretrained`` leaves the value head out, and ``from_pretrained`` finds all it needs."""
     prepared(model)
     model.save_pretrained(tmp_path)
-    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
     assert not info["unexpected_keys"]
     assert not info["missing_keys"]
     score_in_forward(loaded, temperature=1.0)
@@ -178,11 +180,11 @@ def test_a_saved_policy_has_no_extra_keys(model: Any, tmp_path: Path) -> None:
 def test_the_head_can_be_taken_off_for_a_while(model: Any) -> None:
     """Code that walks over parameters by name does not meet it; afterwards it is back, also after an error."""
     head = prepared(model).value_head
-    with without_value_head(model):
+    with without_critic(model):
         assert not [name for name, _ in model.named_parameters() if "value_head" in name]
     assert model.value_head is head
 
-    with contextlib.suppress(RuntimeError), without_value_head(model):
+    with contextlib.suppress(RuntimeError), without_critic(model):
         raise RuntimeError
     assert model.value_head is head
 

@@ -15,6 +15,7 @@ pytest.importorskip("trl")
 from datasets import Dataset  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import AutoModelForCausalLM, TrainerCallback  # noqa: E402
+from transformers.modeling_layers import GradientCheckpointingLayer  # noqa: E402
 
 from rlaif_sdk import Composer, RewardBatch  # noqa: E402
 from rlaif_sdk.exceptions import RewardError, TrainingError  # noqa: E402
@@ -55,7 +56,7 @@ def lora(model: Any) -> LoraConfig:
         lora_alpha=8,
         lora_dropout=0.1,
         target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         fan_in_fan_out=model.config.model_type == "gpt2",
     )
 
@@ -105,7 +106,9 @@ def test_the_divergence_starts_at_zero_and_grows(
 ) -> None:
     """Policy and reference are one at step 0, with LoRA too and at any temperature, and part after it."""
     peft_config = lora(model) if adapter else None
-    trainer = make_trainer(model, peft_config=peft_config, kl_coef=0.1, temperature=temperature, learning_rate=1e-2)
+    trainer = make_trainer(
+        model, by_rule, peft_config=peft_config, kl_coef=0.1, temperature=temperature, learning_rate=1e-2
+    )
     trainer.train()
     first, second = rollouts_of(trainer)[:2]
     assert first["kl"] == pytest.approx(0.0, abs=1e-4)
@@ -158,9 +161,9 @@ def test_without_a_price_no_reference_is_kept(make_trainer: Make, llama: Any) ->
     assert [entry["kl"] for entry in rollouts_of(trainer)] == [0.0, 0.0]
 
 
-def test_lora_trains_adapter_and_head_and_keeps_no_copy(make_trainer: Make, llama: Any) -> None:
+def test_lora_trains_adapter_and_head_and_keeps_no_copy(make_trainer: Make, model: Any) -> None:
     """The base model stays as it is, the adapter and the value head move, and there is no reference model."""
-    trainer = make_trainer(llama, peft_config=lora(llama), kl_coef=0.1)
+    trainer = make_trainer(model, by_rule, peft_config=lora(model), kl_coef=0.1)
     before = state_of(trainer.model)
     trainer.train()
     changed = moved(before, trainer.model.state_dict())
@@ -427,13 +430,41 @@ def test_callbacks_and_the_table_of_completions_work(
     assert "count_wanted" in capsys.readouterr().out
 
 
-def test_gradient_checkpointing_gives_the_same_step(make_trainer: Make, make_llama: Any) -> None:
-    """Recomputed activations change memory, not the result."""
-    states = []
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
+def test_gradient_checkpointing_gives_the_same_step(
+    make_trainer: Make, build_model: Any, kind: str, critic: str, adapter: bool
+) -> None:
+    """Recomputed activations change memory, not the result; and they are recomputed, in a critic of its own too."""
+    losses, states, passes = [], [], []
     for recompute in (False, True):
-        trainer = make_trainer(make_llama(), Recorder(by_length), activation_checkpointing=recompute, max_steps=2)
+        model = build_model(kind)
+        trainer = make_trainer(
+            model,
+            Recorder(by_length),
+            peft_config=lora(model) if adapter else None,
+            activation_checkpointing=recompute,
+            critic=critic,
+            max_steps=2,
+            kl_coef=0.1,
+            optim="sgd",
+        )
+        layers: dict[str, int] = {"critic": 0, "policy": 0}
+        for name, module in trainer.model.named_modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                part = "critic" if ".critic." in f".{name}" else "policy"
+                first = next(leaf for leaf in module.modules() if not list(leaf.children()))
+                first.register_forward_hook(
+                    lambda *_, part=part, layers=layers: layers.update({part: layers[part] + 1})
+                )
         trainer.train()
+        passes.append(layers)
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
         states.append(state_of(trainer.model))
+    for part in ("policy", "critic") if critic == "separate" else ("policy",):
+        assert passes[1][part] > passes[0][part] > 0
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     torch.testing.assert_close(*states, atol=1e-5, rtol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""A policy with a value head and a reference, inside TRL's online trainer.
+"""A policy with a critic and a reference, inside TRL's online trainer.
 
 Data loading, generation, logging, PEFT, quantisation and resuming are `trl.RLOOTrainer`'s. Each of its private methods
 that is called or replaced in this package is named in ``tests/training/test_ppo_trl_contract.py``, which fails when TRL
@@ -20,17 +20,26 @@ from trl.trainer.utils import use_adapter
 from rlaif_sdk.exceptions import TrainingError
 from rlaif_sdk.training.ppo import checkpoint
 from rlaif_sdk.training.ppo.config import PPOConfig
+from rlaif_sdk.training.ppo.critic import (
+    Critic,
+    SeparateCritic,
+    ValueHead,
+    add_separate_critic,
+    add_value_head,
+    backbone_of,
+    load_backbone,
+    without_critic,
+)
+from rlaif_sdk.training.ppo.encoder_decoder import decoder_start, generating_in_one_row, is_encoder_decoder
 from rlaif_sdk.training.ppo.kl import make_kl_controller
 from rlaif_sdk.training.ppo.policy import (
     CompletionScores,
-    add_value_head,
     base_model,
     disable_dropout,
     frozen_copy,
     score_in_batches,
     score_in_forward,
     warn_of_coarse_weights,
-    without_value_head,
 )
 from rlaif_sdk.training.ppo.sampling import AtTrainBegin, EpochRepeatSampler, warn_of_mismatches
 from rlaif_sdk.training.ppo.scoring import build_composer, check_datasets
@@ -103,6 +112,7 @@ class ActorCriticTrainer(RLOOTrainer):
                 "the tokenizer has neither a padding nor an end token", hint="set tokenizer.pad_token, or eos_token"
             )
         self._policy = base_model(self.model)
+        _check_policy(self._policy, args)
         if args.disable_dropout:
             disable_dropout(self.model)
         score_in_forward(self._policy, temperature=args.temperature)
@@ -110,26 +120,44 @@ class ActorCriticTrainer(RLOOTrainer):
             warn_of_coarse_weights(self._policy, args.learning_rate)
             if args.kl_coef > 0:
                 self.ref_model = frozen_copy(self._policy)
-        self.value_head = add_value_head(self._policy)
+        self.critic = self._add_critic()
         self.kl_controller = make_kl_controller(args.kl_coef, args.kl_target, args.kl_horizon)
         self.add_callback(AtTrainBegin(self._align))
         sampling = {} if self.use_vllm else self.generation_config.to_dict()
         chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
         warn_of_mismatches(self._policy.generation_config.to_dict(), sampling, chosen)
 
+    def _add_critic(self) -> Critic:
+        if self.args.critic == "shared":
+            return add_value_head(self._policy)
+        name = self.args.critic_model
+        backbone = load_backbone(name) if name else backbone_of(self.model)
+        if self.args.disable_dropout:
+            disable_dropout(backbone)
+        return add_separate_critic(self._policy, backbone)
+
+    @property
+    def value_head(self) -> ValueHead:
+        """The value head, on the policy or on the separate critic."""
+        return self.critic.value_head if isinstance(self.critic, SeparateCritic) else self.critic
+
     def _align(self, state: TrainerState) -> None:
         """Start at the state's place in a rollout, also when resuming in the middle of one."""
         self._step = state.global_step * self.args.gradient_accumulation_steps
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The optimiser, with the value head as a parameter group of its own learning rate."""
+        """The optimiser, with the critic in parameter groups of its own learning rates."""
         head = list(self.value_head.parameters())
         if self.optimizer and any(head[0] is p for group in self.optimizer.param_groups for p in group["params"]):
             return self.optimizer
-        self.value_head.requires_grad_(requires_grad=False)
+        self.critic.requires_grad_(requires_grad=False)
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        self.value_head.requires_grad_(requires_grad=True)
+        self.critic.requires_grad_(requires_grad=True)
         optimizer.add_param_group({"params": head, "lr": self.args.value_learning_rate, "weight_decay": 0.0})
+        if isinstance(self.critic, SeparateCritic):
+            backbone = list(self.critic.backbone.parameters())
+            rate = self.args.critic_learning_rate or self.args.learning_rate
+            optimizer.add_param_group({"params": backbone, "lr": rate, "weight_decay": 0.0})
         return optimizer
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochRepeatSampler:
@@ -143,7 +171,7 @@ class ActorCriticTrainer(RLOOTrainer):
         )
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        with without_value_head(self._policy):
+        with without_critic(self._policy), generating_in_one_row(self._policy):
             return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _score(self, model: Any, tokens: Tokens) -> CompletionScores:
@@ -162,23 +190,35 @@ class ActorCriticTrainer(RLOOTrainer):
         if self.ref_model is not None:
             yield self.ref_model
             return
-        with use_adapter(self.model, adapter_name="ref" if "ref" in self.model.peft_config else None):
+        adapter = "ref" if "ref" in self.model.peft_config else None
+        with without_critic(self._policy), use_adapter(self.model, adapter_name=adapter):
             yield self.model
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict=state_dict)
         folder = Path(output_dir or self.args.output_dir or ".")
-        checkpoint.save(folder, value_head=self.value_head, kl_controller=self.kl_controller, composer=self.composer)
+        checkpoint.save(folder, critic=self.critic, kl_controller=self.kl_controller, composer=self.composer)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with without_value_head(self._policy):
+        with without_critic(self._policy):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         checkpoint.load(
             Path(resume_from_checkpoint),
-            value_head=self.value_head,
+            critic=self.critic,
             kl_controller=self.kl_controller,
             composer=self.composer,
         )
+
+
+def _check_policy(policy: PreTrainedModel, args: PPOConfig) -> None:
+    """Refuse what an encoder-decoder policy cannot be generated with."""
+    if is_encoder_decoder(policy):
+        decoder_start(policy)
+        for name in ("use_vllm", "use_transformers_continuous_batching"):
+            if getattr(args, name):
+                raise TrainingError(
+                    f"{name} does not generate with encoder-decoder models", hint=f"leave {name} out of the settings"
+                )
 
 
 def _scored_by_the_composer(**_: Any) -> list[float | None]:

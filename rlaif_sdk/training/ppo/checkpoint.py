@@ -1,4 +1,4 @@
-"""What a checkpoint of PPO holds beside the policy: the value head's weights, and JSON state.
+"""What a checkpoint of PPO holds beside the policy: the critic's weights, and JSON state.
 
 The policy's own files are what ``save_pretrained`` writes, so that it loads with plain ``from_pretrained``.
 """
@@ -6,32 +6,37 @@ The policy's own files are what ``save_pretrained`` writes, so that it loads wit
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from rlaif_sdk.exceptions import StateError
 
 if TYPE_CHECKING:
+    from rlaif_sdk.training.ppo.critic import Critic
     from rlaif_sdk.training.ppo.kl import KLController
-    from rlaif_sdk.training.ppo.policy import ValueHead
 
-VALUE_HEAD_FILE = "value_head.safetensors"
 STATE_FILE = "ppo_state.json"
 _FORMAT = 1
 
 
-def save(folder: Path, *, value_head: ValueHead, kl_controller: KLController, composer: Any) -> None:
-    """Write the value head and the state of controller and composer into a folder that exists.
+def critic_file(critic: Critic) -> str:
+    """``value_head.safetensors`` or ``critic.safetensors``."""
+    return f"{critic.NAME}.safetensors"
+
+
+def save(folder: Path, *, critic: Critic, kl_controller: KLController, composer: Any) -> None:
+    """Write the critic and the state of controller and composer into a folder that exists.
 
     Raises:
         StateError: The composer's state is no JSON value.
     """
-    save_file(
-        {name: tensor.detach().cpu() for name, tensor in value_head.state_dict().items()}, folder / VALUE_HEAD_FILE
-    )
+    weights = {name: parameter.detach().cpu() for name, parameter in critic.named_parameters()}
+    save_file(weights, folder / critic_file(critic))
     state = {
         "format": _FORMAT,
         "kl_controller": kl_controller.state_dict(),
@@ -47,18 +52,19 @@ def save(folder: Path, *, value_head: ValueHead, kl_controller: KLController, co
     (folder / STATE_FILE).write_text(text, encoding="utf-8")
 
 
-def load(folder: Path, *, value_head: ValueHead, kl_controller: KLController, composer: Any) -> None:
+def load(folder: Path, *, critic: Critic, kl_controller: KLController, composer: Any) -> None:
     """Restore what `save` wrote.
 
     Raises:
         StateError: A file is missing or unreadable, or does not fit.
     """
+    file = folder / critic_file(critic)
     try:
-        weights = load_file(folder / VALUE_HEAD_FILE)
+        weights = load_file(file)
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StateError(
-            f"{error.filename or folder / VALUE_HEAD_FILE} is missing", hint="resume from a checkpoint of PPOTrainer"
+            f"{error.filename or file} is missing", hint="resume from a checkpoint of PPOTrainer"
         ) from error
     except (ValueError, SafetensorError) as error:
         raise StateError(f"{folder} cannot be read: {error}", hint="resume from an earlier checkpoint") from error
@@ -68,9 +74,17 @@ def load(folder: Path, *, value_head: ValueHead, kl_controller: KLController, co
             hint="resume with the version of rlaif-sdk that saved it",
         )
     try:
-        value_head.load_state_dict(weights)
+        _load_parameters(critic, weights)
     except RuntimeError as error:
-        raise StateError(f"the value head in {folder} does not fit the model: {error}") from error
+        raise StateError(f"{file} does not fit the model: {error}") from error
     kl_controller.load_state_dict(state["kl_controller"])
     if state["composer"] is not None and hasattr(composer, "load_state_dict"):
         composer.load_state_dict(state["composer"])
+
+
+def _load_parameters(critic: Critic, weights: Mapping[str, Tensor]) -> None:
+    """Tied parameters stand in the file once, as `torch.nn.Module.named_parameters` names them."""
+    expected = {name for name, _ in critic.named_parameters()}
+    if odd := sorted(expected ^ set(weights)):
+        raise RuntimeError(f"{odd[0]} is {'missing' if odd[0] in expected else 'unknown'}")
+    critic.load_state_dict(weights, strict=False)

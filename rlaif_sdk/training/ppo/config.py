@@ -49,6 +49,16 @@ class PPOConfig(RLOOConfig):
     )
     beta: float = field(default=0.0, metadata={"help": "Not used: see kl_coef."})
 
+    critic: str = field(
+        default="shared",
+        metadata={"help": "'shared': a value head on the policy; 'separate': a critic with weights of its own."},
+    )
+    critic_model: str | None = field(
+        default=None, metadata={"help": "Name or folder of a separate critic's start; the policy's own if not set."}
+    )
+    critic_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of a separate critic, below its value head; the policy's own."}
+    )
     value_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of the value head."})
     value_loss_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
     value_clip: float | None = field(
@@ -97,6 +107,7 @@ class PPOConfig(RLOOConfig):
             "temperature": self.temperature,
             "kl_horizon": self.kl_horizon,
             "value_learning_rate": self.value_learning_rate,
+            "critic_learning_rate": self.critic_learning_rate if self.critic_learning_rate is not None else 1.0,
             "num_iterations": self.num_iterations,
             "num_generations": self.num_generations,
             "num_generations_eval": self.num_generations_eval,
@@ -119,6 +130,11 @@ class PPOConfig(RLOOConfig):
                 raise ConfigError(f"{name} must be at most 1, not {value}", key=name)
         if self.kl_target is not None and self.kl_coef == 0:
             raise ConfigError("kl_target needs a kl_coef to start from", key="kl_coef", hint="0.05, say")
+        if self.critic not in {"shared", "separate"}:
+            raise ConfigError(f"critic is 'shared' or 'separate', not {self.critic!r}", key="critic")
+        for name in ("critic_model", "critic_learning_rate"):
+            if self.critic == "shared" and getattr(self, name) is not None:
+                raise ConfigError(f"{name} is of a separate critic", key=name, hint="set critic to 'separate'")
         elsewhere = {
             "beta": (self.beta != 0, "the KL coefficient of PPO is kl_coef"),
             "sync_ref_model": (self.sync_ref_model, "PPO's reference stays as the policy started"),
