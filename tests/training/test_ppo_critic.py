@@ -1,0 +1,258 @@
+"""A critic with weights of its own: where it starts, what trains it, what is saved of it, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from peft import LoraConfig  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from transformers import AutoModel, AutoModelForSequenceClassification, LlamaForSequenceClassification  # noqa: E402
+from trl.generation.vllm_generation import VLLMGeneration  # noqa: E402
+
+from rlaif_sdk.exceptions import ConfigError, StateError, TrainingError  # noqa: E402
+from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer  # noqa: E402
+from rlaif_sdk.training.ppo.critic import SeparateCritic, ValueHead  # noqa: E402
+from rlaif_sdk.training.ppo.rollout import Tokens  # noqa: E402
+
+Make = Callable[..., PPOTrainer]
+
+TOKENS = Tokens.padded([[6, 7, 8, 9, 10], [11]], [[15, 16], [17, 18, 19, 20, 1]], pad_id=0)
+
+
+def by_rule(completions: list[str], **_: Any) -> list[float]:
+    return [len(text) / 40 for text in completions]
+
+
+def lora(model: Any) -> LoraConfig:
+    return LoraConfig(r=4, target_modules="all-linear", fan_in_fan_out=model.config.model_type == "gpt2")
+
+
+def losses(trainer: PPOTrainer) -> dict[int, float]:
+    return {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
+
+
+def parameters(module: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_it_starts_as_the_policy_and_says_zero(make_trainer: Make, model: Any, adapter: bool) -> None:
+    """Under a head of some weights, both kinds of critic value every token alike before training."""
+    shared = make_trainer(model, peft_config=lora(model) if adapter else None)
+    assert not shared._score(shared.model, TOKENS).values_BT.any()
+    head = {name: torch.randn_like(parameter) for name, parameter in shared.value_head.named_parameters()}
+    shared.value_head.load_state_dict(head)
+    expected = shared._score(shared.model, TOKENS)
+    delattr(shared._policy, "value_head")
+    policy = shared.model.unload() if adapter else model
+
+    separate = make_trainer(policy, peft_config=lora(model) if adapter else None, critic="separate")
+    assert not separate._score(separate.model, TOKENS).values_BT.any()
+    separate.value_head.load_state_dict(head)
+    for one, other in zip(separate._score(separate.model, TOKENS), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_it_holds_no_language_model_head(make_trainer: Make, build_model: Any) -> None:
+    """It is the transformer alone, and shares no memory with the policy."""
+    for kind in ("llama", "gpt2", "t5", "bart"):
+        model = build_model(kind)
+        bare = AutoModel.from_config(model.config)
+        trainer = make_trainer(model, critic="separate")
+        critic = trainer.critic
+        assert isinstance(critic, SeparateCritic)
+        assert type(critic.backbone) is type(bare)
+        assert sum(p.numel() for p in critic.backbone.parameters()) == sum(p.numel() for p in bare.parameters())
+        own = {p.data_ptr() for p in critic.parameters()}
+        assert not own & {p.data_ptr() for name, p in model.named_parameters() if not name.startswith("critic.")}
+
+
+def test_the_value_loss_leaves_the_policy_alone(make_trainer: Make, build_model: Any) -> None:
+    """However much the value loss weighs, the policy makes the same step; with a shared critic it does not."""
+    for critic, alike in (("separate", True), ("shared", False)):
+        policies = []
+        for weight in (0.1, 10.0):
+            model = build_model("llama")
+            settings: dict[str, Any] = {"critic": critic, "value_loss_coef": weight, "max_grad_norm": 0.0}
+            trainer = make_trainer(model, by_rule, optim="sgd", steps_per_generation=1, max_steps=1, **settings)
+            with torch.no_grad():
+                trainer.value_head.linear.weight.fill_(0.1)
+            trainer.train()
+            policies.append({k: v for k, v in parameters(model).items() if not k.startswith(("critic.", "value_"))})
+        equal = all(torch.equal(a, b) for a, b in zip(*(p.values() for p in policies), strict=True))
+        assert equal is alike
+
+
+def test_policy_critic_and_head_train_each_at_its_rate(make_trainer: Make, model: Any) -> None:
+    """In three parameter groups of one optimiser; all weights of the critic move."""
+    rates: dict[str, Any] = {"learning_rate": 1e-4, "critic_learning_rate": 2e-4, "value_learning_rate": 1e-2}
+    trainer = make_trainer(model, by_rule, critic="separate", lr_scheduler_type="constant", **rates)
+    with torch.no_grad():
+        trainer.value_head.linear.weight.normal_()
+    before = parameters(trainer.critic)
+    trainer.train()
+    rate_of = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == len(rate_of)
+    for name, parameter in model.named_parameters():
+        expected = 1e-4
+        if name.startswith("critic."):
+            expected = 1e-2 if ".value_head." in name else 2e-4
+        assert rate_of[id(parameter)] == expected, name
+    assert not [name for name, old in before.items() if torch.equal(old, dict(trainer.critic.named_parameters())[name])]
+
+
+def test_with_lora_the_critic_trains_whole_and_in_float32(make_trainer: Make, build_model: Any) -> None:
+    """The policy's own weights stay, in the type that they have; the critic beside it has no adapter."""
+    model = build_model("llama").to(torch.bfloat16)
+    trainer = make_trainer(model, by_rule, critic="separate", peft_config=lora(model), kl_coef=0.1)
+    assert trainer.ref_model is None
+    assert {p.dtype for p in trainer.critic.parameters()} == {torch.float32}
+    assert not [name for name, _ in trainer.critic.named_parameters() if "lora" in name]
+    before = parameters(trainer.model)
+    trainer.train()
+    moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    assert {name for name in moved if "lora_" not in name} == {name for name in before if ".critic." in name}
+    assert trainer.state.log_history[0]["kl"] == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "adapter"), [("llama", False), ("t5", False), ("llama", True)])
+def test_a_checkpoint_keeps_it_apart_and_resumes_bit_for_bit(
+    make_trainer: Make, build_model: Any, tmp_path: Path, kind: str, adapter: bool
+) -> None:
+    """The policy's files are a plain model's; the critic lies beside them, each tied weight once."""
+    settings: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "critic": "separate"}
+
+    def trainer() -> PPOTrainer:
+        model = build_model(kind)
+        return make_trainer(model, by_rule, peft_config=lora(model) if adapter else None, **settings)
+
+    through = trainer()
+    through.train()
+    folder = tmp_path / "run" / "checkpoint-4"
+    with safe_open(folder / "critic.safetensors", "pt") as weights:
+        assert set(weights.keys()) == {name for name, _ in through.critic.named_parameters()}
+    if adapter:
+        with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+            assert not [name for name in weights.keys() if "critic" in name]  # noqa: SIM118 - no mapping
+    else:
+        _, info = type(build_model(kind)).from_pretrained(folder, output_loading_info=True)
+        assert not info["unexpected_keys"]
+        assert not info["missing_keys"]
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=str(folder))
+    assert {step: loss for step, loss in losses(resumed).items() if step > 4} == {
+        step: loss for step, loss in losses(through).items() if step > 4
+    }
+    for one, other in zip(through.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_the_other_kind_is_refused(make_trainer: Make, make_llama: Any, tmp_path: Path) -> None:
+    """A run with a value head does not go on with a critic of its own, nor with one of another size."""
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    make_trainer(make_llama(), **settings).train()
+    folder = tmp_path / "run" / "checkpoint-2"
+    with pytest.raises(StateError, match=r"critic\.safetensors is missing"):
+        make_trainer(make_llama(), critic="separate", **settings).train(resume_from_checkpoint=str(folder))
+    (folder / "value_head.safetensors").rename(folder / "critic.safetensors")
+    with pytest.raises(StateError, match=r"critic\.safetensors does not fit the model"):
+        make_trainer(make_llama(), critic="separate", **settings).train(resume_from_checkpoint=str(folder))
+
+
+def test_it_can_start_from_a_reward_model(make_trainer: Make, make_llama: Any, tmp_path: Path) -> None:
+    """Its transformer is taken and its scores' layer left; a critic may be smaller than the policy."""
+    config = make_llama(num_hidden_layers=1, hidden_size=16, intermediate_size=32).config
+    config.num_labels = 1
+    reward_model = LlamaForSequenceClassification(config)
+    reward_model.save_pretrained(tmp_path / "rewards")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "rewards")
+    trainer = make_trainer(make_llama(), by_rule, critic="separate", critic_model=str(tmp_path / "rewards"))
+    loaded = dict(trainer.critic.backbone.named_parameters())
+    for name, parameter in reward_model.model.named_parameters():
+        assert torch.equal(loaded[name], parameter)
+    trainer.train()
+    assert trainer.value_head.linear.weight.shape == (1, 16)
+
+
+def test_a_critic_that_cannot_judge_the_policy_is_refused(
+    make_trainer: Make, build_model: Any, tmp_path: Path
+) -> None:
+    """One of another kind, one of another vocabulary, one that is not there: each is named with what to do."""
+    for name, model, message in (
+        ("kind", build_model("t5"), "the critic is an encoder-decoder model and the policy a decoder"),
+        ("vocabulary", build_model("llama", vocab_size=40), "a vocabulary of 40 tokens and the policy one of 34"),
+        ("absent", None, "'.*absent' cannot be loaded"),
+    ):
+        if model is not None:
+            model.save_pretrained(tmp_path / name)
+        with pytest.raises(TrainingError, match=message):
+            make_trainer(build_model("llama"), critic="separate", critic_model=str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"critic": "both"}, "critic"),
+        ({"critic_model": "folder"}, "critic_model"),
+        ({"critic_learning_rate": 1e-5}, "critic_learning_rate"),
+        ({"critic": "separate", "critic_learning_rate": -1.0}, "critic_learning_rate"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], key: str) -> None:
+    """A separate critic's settings without one would be passed over in silence."""
+    with pytest.raises(ConfigError) as caught:
+        PPOConfig("unused", use_cpu=True, report_to=[], **settings)
+    assert caught.value.key == key
+
+
+class EngineDouble(VLLMGeneration):
+    """TRL's own walk over the weights, with a list in vLLM's place and the model itself to generate."""
+
+    def _init_vllm(self) -> None:
+        self.sent: list[str] = []
+        runner = type("Runner", (), {})()
+        runner.model = runner
+        runner.load_weights = lambda weights: self.sent.extend(name for name, _ in weights)
+        self.llm = runner
+        runner.llm_engine = runner.model_executor = runner.driver_worker = runner
+        runner.model_runner = runner
+        runner.reset_prefix_cache = lambda: None
+
+    def generate(self, prompts: Any, **_: Any) -> Any:
+        return None, [[6, 7, 8, 1] for _ in prompts], None, None
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_vllm_gets_the_policy_s_weights_alone(
+    make_trainer: Make, make_llama: Any, monkeypatch: pytest.MonkeyPatch, critic: str, adapter: bool
+) -> None:
+    """What TRL sends to vLLM is every weight of a plain model under its own name, and no critic."""
+    monkeypatch.setattr("trl.trainer.rloo_trainer.VLLMGeneration", EngineDouble)
+    monkeypatch.setattr("trl.generation.vllm_generation.is_vllm_available", lambda: True)
+    model = make_llama()
+    names = {name for name, _ in model.named_parameters()}
+    trainer = make_trainer(
+        model,
+        by_rule,
+        peft_config=lora(model) if adapter else None,
+        critic=critic,
+        use_vllm=True,
+        vllm_mode="colocate",
+        kl_coef=0.1,
+    )
+    trainer.train()
+    assert set(trainer.vllm_generation.sent) == names
+    assert len(trainer.vllm_generation.sent) == 2 * len(names), "once a rollout"
+    assert isinstance(trainer.critic, ValueHead if critic == "shared" else SeparateCritic)
+    first = next(entry for entry in trainer.state.log_history if "kl" in entry)
+    assert first["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert json.dumps(first["completions/mean_length"]) == "4.0"
