@@ -179,7 +179,8 @@ class Score:
         value: The score in the reward's own units, or None: unscored.
         reason: Why, in words, for people.
         details: Anything else worth recording; JSON values.
-        token_values: One value a completion token, aligned to ``completion_ids``, or None.
+        token_values: What each completion token adds to ``value``, aligned to ``completion_ids`` and mostly 0 where
+            rewards are sparse, or None. They sum to ``value``; `of_tokens` sees to it.
         error: Set when the row failed rather than abstained; ``value`` is then None.
     """
 
@@ -188,6 +189,11 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
     token_values: Sequence[float] | None = None
     error: str | None = None
+
+    @classmethod
+    def of_tokens(cls, token_values: Sequence[float], *, reason: str | None = None, **details: Any) -> Score:
+        """A score that is the sum of what each token adds to it."""
+        return cls(math.fsum(token_values), reason, details, token_values)
 
     @classmethod
     def failed(cls, error: str, **details: Any) -> Score:

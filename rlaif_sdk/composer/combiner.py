@@ -18,6 +18,7 @@ from rlaif_sdk.composer.failures import Settled, settle
 from rlaif_sdk.composer.gates import Gate, GateOrder, apply_gates, check_gates
 from rlaif_sdk.composer.nesting import Group, Nested
 from rlaif_sdk.composer.sync import Observed, Sync, bring_together
+from rlaif_sdk.composer.tokens import token_scales
 from rlaif_sdk.composer.validation import Answer
 from rlaif_sdk.composer.weights import Schedule, Weight, current_weight
 from rlaif_sdk.exceptions import ConfigError
@@ -104,6 +105,8 @@ class Combiner:
             ]
         )
         totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights)
+        values = {name: part.values for name, part in settled.items()}
+        scales = token_scales(self.components, answers, values, self._nested, weights, group_B)
         conditions = {
             name: np.where(settled[name].masked, answers[name].raw, settled[name].values)
             for name in {*(gate.reward for gate in self.gates), *(m.constraint.reward for m in self.multipliers)}
@@ -135,6 +138,8 @@ class Combiner:
                 cached=answers[name].cached,
                 declared_range=component.reward.range,
                 higher_is_better=component.reward.higher_is_better,
+                tokens=answers[name].tokens,
+                token_scale=scales.get(name),
             )
             for index, (name, component) in enumerate(self.components.items())
         }

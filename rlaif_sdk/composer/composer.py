@@ -198,7 +198,7 @@ class Composer:
         try:
             outcomes = wait_all(pending.calls)
             answers = {
-                name: _checked(outcome, len(batch), self.components[name].reward) for name, outcome in outcomes.items()
+                name: _checked(outcome, batch, self.components[name].reward) for name, outcome in outcomes.items()
             }
             answers |= self._stand_in(batch, answers)
             seconds = {name: outcome.seconds for name, outcome in outcomes.items()}
@@ -217,13 +217,13 @@ class Composer:
         """The answers of the rewards that have a fallback, with its scores where they failed."""
         named = {name: part.fallback for name, part in self.components.items() if part.fallback is not None}
         rows = {name: sorted(answers[name].failures) for name in named}
+        asked = {name: batch.select(failed) for name, failed in rows.items() if failed}
         calls = {}
-        for name, fallback in named.items():
-            if rows[name]:
-                seen = batch.with_columns(self.fallbacks[fallback].columns).select(rows[name])
-                calls[name] = self._fallback_runners[fallback].start(seen)
+        for name, seen in asked.items():
+            columns = self.fallbacks[named[name]].columns
+            calls[name] = self._fallback_runners[named[name]].start(seen.with_columns(columns))
         others = {
-            name: _checked(outcome, len(rows[name]), self.fallbacks[named[name]].reward)
+            name: _checked(outcome, asked[name], self.fallbacks[named[name]].reward)
             for name, outcome in wait_all(calls).items()
         }
         return {
@@ -307,11 +307,12 @@ def _component(value: Any) -> Component:
     return replace(component, reward=as_reward(component.reward))
 
 
-def _checked(outcome: Outcome, rows: int, reward: Reward) -> Answer:
+def _checked(outcome: Outcome, batch: RewardBatch, reward: Reward) -> Answer:
+    rows = len(batch)
     error: RewardError | None = outcome.error
     if error is None:
         try:
-            answer = check_answer(outcome.answer, rows, reward.range)
+            answer = check_answer(outcome.answer, rows, reward.range, batch.completion_ids)
         except RewardError as refused:
             error = refused
         else:

@@ -44,6 +44,8 @@ class RewardColumn:
         cached: (B,) True where its score came from a ledger, or from an equal row; None without a ledger.
         declared_range: The least and greatest score that it says it gives, or None.
         higher_is_better: False for a cost.
+        tokens: (T,) what it said of each token of a row, for each row that it gave token values for.
+        token_scale: (B,) what a unit of those adds to the total; None without them.
     """
 
     name: str
@@ -60,6 +62,8 @@ class RewardColumn:
     cached: Mask | None = None
     declared_range: tuple[float, float] | None = None
     higher_is_better: bool = True
+    tokens: Mapping[int, Array] = field(default_factory=dict)
+    token_scale: Array | None = None
 
     def status(self, row: int) -> Status:
         """What happened on a row."""
@@ -77,6 +81,17 @@ class RewardColumn:
         """The `Score` object that the reward gave for a row, if it gave one."""
         entry = self.entries[row] if self.entries else None
         return entry if isinstance(entry, Score) else None
+
+    def on_tokens(self, row: int) -> Array | None:
+        """(T,) the part of its share in the total that falls on each token, None where it gave no token values.
+
+        What these leave over of ``weighted`` falls on the last token, as the whole of it does without them: the shift
+        of a normalizer, say.
+        """
+        if row not in self.tokens or self.token_scale is None:
+            return None
+        on_tokens_T: Array = self.tokens[row] * self.token_scale[row]
+        return on_tokens_T
 
     def reason(self, row: int) -> str | None:
         """Why, in the reward's words; the failure, where it failed, also where its fallback stands in."""
@@ -118,6 +133,20 @@ class Composition:
     def to_list(self) -> list[float | None]:
         """The totals as TRL takes them: None where a row is unscored."""
         return [None if np.isnan(total) else float(total) for total in self.totals]
+
+    def token_rewards(self) -> list[Array | None]:
+        """For each row the (T,) rewards that fall on its tokens, summed over the rewards; None where there are none.
+
+        What they leave over of the row's total falls on its last token: the rewards without token values, the shifts
+        of normalizers, penalties of constraints. Where a gate is closed the whole total does.
+
+        Raises:
+            ConfigError: A normalizer or the aggregator leaves token values no place.
+            BatchError: There are token values, and the batch has no ``completion_ids``.
+        """
+        from rlaif_sdk.composer.tokens import token_rewards
+
+        return token_rewards(self)
 
     def explain(self, row: int) -> Explanation:
         """How a row's total came about; `print` shows it as a waterfall.

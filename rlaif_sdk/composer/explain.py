@@ -28,6 +28,8 @@ class Step:
         running: The sum so far.
         status: Scored, abstained, failed, default or masked.
         reason: Why, in words.
+        on_tokens: How much of ``weighted`` falls on single tokens, NaN without token values; the rest falls on the
+            last one.
     """
 
     reward: str
@@ -38,6 +40,13 @@ class Step:
     running: float
     status: Status
     reason: str | None
+    on_tokens: float = math.nan
+
+    @property
+    def note(self) -> str:
+        """Where it falls, and why."""
+        tokens = "" if math.isnan(self.on_tokens) else f"{self.on_tokens:+.4f} of it on its tokens"
+        return "; ".join(filter(None, (tokens, self.reason)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,7 @@ class Explanation:
         scale = max((abs(step.weighted) for step in self.steps if not math.isnan(step.weighted)), default=0.0) or 1.0
         lines = [f"row {self.row}"]
         for step in self.steps:
-            reason = f"  {step.reason}" if step.reason else ""
+            reason = f"  {step.note}" if step.note else ""
             if math.isnan(step.weighted):
                 lines.append(f"  {step.reward:<{width}}  {step.status}{reason}")
                 continue
@@ -92,7 +101,7 @@ class Explanation:
         for heading in ("reward", "raw", "normalised", "weight", "adds", "running", "why"):
             table.add_column(heading, justify="left" if heading in {"reward", "why"} else "right")
         for step in self.steps:
-            why = step.reason or ("" if step.status == "scored" else step.status)
+            why = step.note or ("" if step.status == "scored" else step.status)
             if math.isnan(step.weighted):
                 table.add_row(step.reward, step.status, "", f"{step.weight:g}", "", "", why)
             else:
@@ -145,6 +154,7 @@ def _scaling(steps: Sequence[Step]) -> str:
 
 
 def _step(column: RewardColumn, row: int, weighted: float, running: float) -> Step:
+    on_tokens_T = column.on_tokens(row)
     return Step(
         reward=column.name,
         raw=float(column.raw[row]),
@@ -154,6 +164,7 @@ def _step(column: RewardColumn, row: int, weighted: float, running: float) -> St
         running=running,
         status=column.status(row),
         reason=column.reason(row),
+        on_tokens=math.nan if on_tokens_T is None or math.isnan(weighted) else float(on_tokens_T.sum()),
     )
 
 

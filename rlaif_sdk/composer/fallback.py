@@ -53,10 +53,13 @@ def with_fallback(answer: Answer, rows: Sequence[int], other: Answer | None, fal
     failures = dict(answer.failures)
     stood_in: dict[int, str] = {}
     entries = list(answer.entries) or [None] * len(raw)
+    tokens = dict(answer.tokens)
     for index, row in enumerate(rows):
         if not math.isnan(other.raw[index]):
             raw[row] = other.raw[index]
             entries[row] = other.entries[index]
+            if index in other.tokens:
+                tokens[row] = other.tokens[index]
             stood_in[row] = f"fallback {fallback!r}: {failures.pop(row)}"
         else:
             problem = other.failures.get(index, "abstains")
@@ -68,4 +71,5 @@ def with_fallback(answer: Answer, rows: Sequence[int], other: Answer | None, fal
         entries=entries,
         error=answer.error if failures else None,
         stood_in=stood_in,
+        tokens=tokens,
     )

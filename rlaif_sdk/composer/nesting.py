@@ -58,6 +58,12 @@ class Nested:
         for group in groups.values():
             group.aggregator.bind({name: bounds[name] for name in group.members})
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the total is a weighted sum, of weighted sums where there are groups."""
+        inner = (group.aggregator for group in self.groups.values())
+        return all(isinstance(aggregator, WeightedSum) for aggregator in (self.aggregator, *inner))
+
     def _parents(self) -> dict[str, str]:
         """The group that each name is in."""
         parents: dict[str, str] = {}

@@ -59,6 +59,19 @@ class Normalizer(ABC):
             group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
         """
 
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        """(B,) how much the value on the common scale rises with one unit of the score; limits are left aside.
+
+        NaN, which is the default, for a normalizer that does more than scale and shift: the values of single tokens
+        then have no place on the common scale.
+
+        Args:
+            values_B: The scores, higher being better, NaN where missing.
+            group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+        """
+        del group_B
+        return np.full(len(values_B), np.nan)
+
     def describe(self) -> dict[str, Any]:
         """What its state belongs to, as JSON values: state saved under another description is refused."""
         params = self.params.model_dump(mode="json") if self.params else {}
@@ -84,6 +97,9 @@ class Identity(Normalizer):
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
         return values_B
 
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        return np.ones(len(values_B))
+
 
 class MinMax(Normalizer):
     """``minmax``: the declared range mapped linearly to [0, 1]."""
@@ -100,6 +116,11 @@ class MinMax(Normalizer):
         assert self.range is not None
         low, high = self.range
         return (values_B - low) / (high - low)
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        assert self.range is not None
+        low, high = self.range
+        return np.full(len(values_B), 1 / (high - low))
 
 
 class ZScoreParams(Params):
@@ -142,6 +163,10 @@ class ZScore(Normalizer):
         std = math.sqrt(self.m2 / self.count)
         return clipped(deviations(values_B, self.mean) / (std + self.params.epsilon), self.params.clip)
 
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        std = math.sqrt(self.m2 / self.count) if self.count else 0.0
+        return scale_of_spread(np.full(len(values_B), std), self.params.epsilon)
+
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean, "m2": self.m2}
 
@@ -168,6 +193,11 @@ class GroupZScore(Normalizer):
         std_B = np.sqrt(group_means(centred_B**2, labels_B))[labels_B]
         return clipped(centred_B / (std_B + self.params.epsilon), self.params.clip)
 
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        labels_B = group_labels(values_B, group_B)
+        centred_B = deviations(values_B, group_means(values_B, labels_B)[labels_B])
+        return scale_of_spread(np.sqrt(group_means(centred_B**2, labels_B))[labels_B], self.params.epsilon)
+
 
 class GroupCenter(Normalizer):
     """``group_center``: the score less the mean of the completions to the same prompt.
@@ -181,6 +211,9 @@ class GroupCenter(Normalizer):
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
         labels_B = group_labels(values_B, group_B)
         return deviations(values_B, group_means(values_B, labels_B)[labels_B])
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        return np.ones(len(values_B))
 
 
 class Rank(Normalizer):
@@ -203,6 +236,12 @@ class Rank(Normalizer):
         spread = np.repeat(np.maximum(size - 1, 1), size)
         out_B[rows] = np.where(np.repeat(size, size) > 1, 2 * midrank / spread - 1, 0.0)
         return out_B
+
+
+def scale_of_spread(spread_B: Array, epsilon: float) -> Array:
+    """One over the spread; 0 where there is none, so that everything is 0 there."""
+    scale_B: Array = np.where(spread_B > 0, 1 / (spread_B + epsilon), 0.0)
+    return scale_B
 
 
 def deviations(values_B: Array, mean: Array | float) -> Array:

@@ -60,6 +60,9 @@ class Limited(Normalizer):
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
         return clipped(self.inner.normalize(self._winsorized(values_B), group_B), self.params.clip)
 
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        return self.inner.scale(self._winsorized(values_B), group_B)
+
     def _winsorized(self, values_B: Array) -> Array:
         if not self.params.winsorize or not self._sample.count:
             return values_B

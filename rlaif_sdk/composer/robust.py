@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rlaif_sdk.composer.arrays import Array, Labels
 from rlaif_sdk.composer.grouping import group_labels, group_means, group_medians
-from rlaif_sdk.composer.normalize import Normalizer, clipped
+from rlaif_sdk.composer.normalize import Normalizer, clipped, scale_of_spread
 from rlaif_sdk.exceptions import StateError
 from rlaif_sdk.rewards import Params
 
@@ -65,6 +65,9 @@ class Robust(Normalizer):
             return values_B - values_B
         return clipped((values_B - self._median) / (self._scale + self.params.epsilon), self.params.clip)
 
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        return scale_of_spread(np.full(len(values_B), self._scale), self.params.epsilon)
+
     def state_dict(self) -> dict[str, Any]:
         return {"window": self._window.tolist()}
 
@@ -91,6 +94,11 @@ class GroupRobust(Normalizer):
         centred_B = values_B - group_medians(values_B, labels_B)[labels_B]
         scale_B = _scales(centred_B, labels_B)[labels_B]
         return clipped(centred_B / (scale_B + self.params.epsilon), self.params.clip)
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        labels_B = group_labels(values_B, group_B)
+        centred_B = values_B - group_medians(values_B, labels_B)[labels_B]
+        return scale_of_spread(_scales(centred_B, labels_B)[labels_B], self.params.epsilon)
 
 
 def _scales(centred_B: Array, group_B: Labels) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from types import NoneType
 from typing import Any
@@ -19,6 +19,9 @@ from rlaif_sdk.types import Score
 RANGE_TOLERANCE = 1e-6
 """How far a score may lie outside its declared range, relative to max(1, |bound|), for rounding in 32-bit arithmetic."""
 
+TOKEN_SUM_TOLERANCE = 1e-4
+"""How far token values may sum to something else than their score, relative to max(1, sum of their absolute values)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -31,6 +34,7 @@ class Answer:
         error: Why there is no answer at all, or None.
         stood_in: Why the reward failed, for each row on which its fallback's score stands; None without a fallback.
         cached: (B,) True where the score came from a ledger, or from an equal row; None without a ledger.
+        tokens: (T,) the values of a row's completion tokens, for each scored row that has them.
     """
 
     raw: Array
@@ -39,23 +43,41 @@ class Answer:
     error: RewardError | None = None
     stood_in: Mapping[int, str] | None = None
     cached: Mask | None = None
+    tokens: Mapping[int, Array] = field(default_factory=dict)
 
 
-def check_answer(answer: Any, rows: int, value_range: tuple[float, float] | None) -> Answer:
+def check_answer(
+    answer: Any,
+    rows: int,
+    value_range: tuple[float, float] | None,
+    completion_ids: Sequence[Sequence[int]] | None = None,
+) -> Answer:
     """Check what a reward returned for B = ``rows`` rows.
 
-    A row that is no finite number within the range becomes a failure of that row; an answer of the wrong shape is a
-    failure altogether.
+    A row that is no finite number within the range, or whose token values are not one a token or do not sum to the
+    score, becomes a failure of that row; an answer of the wrong shape is a failure altogether.
+
+    Args:
+        answer: What it returned.
+        rows: B.
+        value_range: The least and the greatest score, or None.
+        completion_ids: The tokens that token values are of; None if they are not known.
 
     Raises:
         RewardOutputError: It is no list of ``rows`` entries.
     """
     entries = entries_of(answer, rows)
-    raw, failures = _read(entries)
+    raw, failures, with_tokens = _read(entries)
+    if completion_ids is not None:
+        for row in with_tokens:
+            count = len(completion_ids[row])
+            if len(entries[row].token_values) != count:
+                failures[row] = f"gave {len(entries[row].token_values)} token values for {count} tokens"
     _check_range(raw, failures, value_range)
     if failures:
         raw[list(failures)] = np.nan
-    return Answer(raw, failures, entries)
+    tokens = {row: np.array(entries[row].token_values, dtype=np.float64) for row in with_tokens if row not in failures}
+    return Answer(raw, failures, entries, tokens=tokens)
 
 
 def entries_of(answer: Any, rows: int) -> Sequence[Any]:
@@ -77,8 +99,10 @@ def entries_of(answer: Any, rows: int) -> Sequence[Any]:
     return answer
 
 
-def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str]]:
+def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str], list[int]]:
+    """The scores, what is wrong with rows, and the rows that have token values."""
     failures: dict[int, str] = {}
+    with_tokens: list[int] = []
     if set(map(type, entries)) <= {float, int, NoneType}:
         try:
             raw = np.array(entries, dtype=np.float64)  # None becomes NaN
@@ -86,7 +110,7 @@ def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str]]:
             pass
         else:
             odd = np.flatnonzero(~np.isfinite(raw)).tolist()
-            return raw, {row: f"returned {raw[row]}" for row in odd if entries[row] is not None}
+            return raw, {row: f"returned {raw[row]}" for row in odd if entries[row] is not None}, with_tokens
     values: list[float] = []
     for row, entry in enumerate(entries):
         if type(entry) is float and math.isfinite(entry):
@@ -95,16 +119,18 @@ def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str]]:
         value, problem = _read_entry(entry)
         if problem:
             failures[row] = problem
+        elif isinstance(entry, Score) and entry.token_values is not None and not math.isnan(value):
+            with_tokens.append(row)
         values.append(value)
-    return np.array(values, dtype=np.float64), failures
+    return np.array(values, dtype=np.float64), failures, with_tokens
 
 
 def _read_entry(entry: Any) -> tuple[float, str | None]:
     if isinstance(entry, Score):
         if entry.error is not None:
             return math.nan, entry.error
-        if entry.token_values is not None and not all(map(is_finite_number, entry.token_values)):
-            return math.nan, "gave token values that are not all finite numbers"
+        if entry.token_values is not None and (problem := _token_problem(entry.token_values, entry.value)):
+            return math.nan, problem
         entry = entry.value
     if entry is None:
         return math.nan, None
@@ -115,6 +141,16 @@ def _read_entry(entry: Any) -> tuple[float, str | None]:
     except OverflowError:
         value = math.inf
     return (value, None) if math.isfinite(value) else (math.nan, f"returned {value}")
+
+
+def _token_problem(token_values: Sequence[Any], value: Any) -> str | None:
+    if not all(map(is_finite_number, token_values)):
+        return "gave token values that are not all finite numbers"
+    if is_finite_number(value):
+        total, size = math.fsum(token_values), math.fsum(map(abs, token_values))
+        if abs(total - value) > TOKEN_SUM_TOLERANCE * max(1.0, size):
+            return f"gave token values that sum to {total:g}, and the score {value:g}"
+    return None
 
 
 def _check_range(raw: Array, failures: dict[int, str], value_range: tuple[float, float] | None) -> None:

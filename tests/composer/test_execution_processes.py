@@ -78,7 +78,7 @@ REWARDS = """
             case "nan":
                 return [float("nan")]
             case "rich":
-                return [Score(0.5, "why \\ud800", {"n": [1, 2]}, [0.25, 0.75]), None, Score.failed("no verdict"), 2]
+                return [Score(0.5, "why \\ud800", {"n": [1, 2]}, [0.25, 0.25]), None, Score.failed("no verdict"), 2]
         return [float(len(completion)) for completion in completions]
 
     async def patient(prompts, completions, *, bonus: float = 0.0):
@@ -217,7 +217,7 @@ def test_scores_come_back_as_they_were_given(compose) -> None:
         0.5,
         "why \ud800",
         {"n": [1, 2]},
-        [0.25, 0.75],
+        [0.25, 0.25],
     )
     assert [column.status(row) for row in range(4)] == ["scored", "abstained", "failed", "scored"]
     assert column.failures == {2: "no verdict"}

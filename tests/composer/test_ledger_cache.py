@@ -104,11 +104,11 @@ def test_reason_details_and_token_values_come_back_and_usage_does_not(ledger):
 
     def judge(completions):
         details = {"votes": [1, 2], "usage": {"tokens": 9}}
-        return [Score(0.5, reason="so", details=details, token_values=[0.1, 0.2]) for _ in completions]
+        return [Score(0.5, reason="so", details=details, token_values=[0.1, 0.4]) for _ in completions]
 
     compose(ledger, batch_of("a"), {"judge": judge})
     score = compose(ledger, batch_of("a"), {"judge": judge}).rewards["judge"].score(0)
-    assert score == Score(0.5, "so", {"votes": [1, 2]}, [0.1, 0.2])
+    assert score == Score(0.5, "so", {"votes": [1, 2]}, [0.1, 0.4])
 
 
 def test_each_part_of_the_input_that_a_function_reads_tells_rows_apart(ledger):
