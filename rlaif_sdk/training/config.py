@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Discriminator, Field, PositiveInt, Tag
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from rlaif_sdk.config import CompositionConfig, ConfigModel
 from rlaif_sdk.documents import Document, load_document, validate
@@ -54,6 +54,15 @@ class ModelSettings(ConfigModel):
     are so small that bfloat16 weights round them to nothing. ``ppo.bf16`` computes in bfloat16 all the same."""
     lora: LoraSettings | None = None
     """Train an adapter; null trains every weight."""
+    quantization: Literal["4bit", "8bit"] | None = None
+    """Hold the model's own weights in 4 bits (NF4, QLoRA: Dettmers et al. 2023, arXiv:2305.14314) or in 8, by
+    bitsandbytes; takes an adapter, which is what trains. What is saved has the weights of `name`, unquantised."""
+
+    @model_validator(mode="after")
+    def _quantised_weights_do_not_train(self) -> Self:
+        if self.quantization and self.lora is None:
+            raise ValueError("quantised weights do not train: quantization takes an adapter; set lora")
+        return self
 
 
 class TableSettings(ConfigModel):

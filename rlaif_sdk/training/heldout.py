@@ -109,19 +109,27 @@ def answer_prompts(
     """
     import torch
 
+    from rlaif_sdk.training.ppo.encoder_decoder import generating_in_one_row
+
     devices = [model.device] if model.device.type == "cuda" else []
-    generate: Any = model.generate
     ends = _end_tokens(model, tokenizer)
     sampling = _sampling(settings, ends, tokenizer.pad_token_id)
     template_arguments: Any = settings.chat_template_kwargs or {}
     completion_ids: list[list[int]] = []
-    with torch.random.fork_rng(devices=devices), _generating(model, tokenizer), torch.no_grad():
+    plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    policy: Any = model
+    with (
+        torch.random.fork_rng(devices=devices),
+        _generating(model, tokenizer),
+        generating_in_one_row(plain),
+        torch.no_grad(),
+    ):
         torch.manual_seed(settings.seed)
         for start in range(0, len(prompts), settings.per_device_eval_batch_size):
             rows = prompts[start : start + settings.per_device_eval_batch_size]["prompt"]
             ids = [_prompt_ids(row, tokenizer, template_arguments) for row in rows]
             inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
-            output = generate(**inputs, **sampling)
+            output = policy.generate(**inputs, **sampling)
             completion_ids += [_until_end(ids, ends) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
     conversational = [not isinstance(prompt, str) for prompt in prompts["prompt"]]

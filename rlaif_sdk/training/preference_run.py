@@ -13,13 +13,11 @@ from pydantic import Field
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
+from rlaif_sdk.training.models import adapter, load_policy, save_policy
 from rlaif_sdk.training.run import (
     HISTORY_FILE,
     MODEL_FOLDER,
-    adapter,
-    load_policy,
     measured,
-    save_policy,
     starting_point,
     without_nan,
     write_rows,
@@ -156,7 +154,7 @@ def run_preferences(
     if kind == "reward_model":
         trainer.save_reward(model_folder)
     else:
-        save_policy(trainer, tokenizer, model_folder)
+        save_policy(run, trainer, tokenizer, model_folder)
     history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
     write_rows(run.output / HISTORY_FILE, history)
     with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved

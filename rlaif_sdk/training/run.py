@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.records import write_records
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
+from rlaif_sdk.training.models import adapter, is_encoder_decoder, load_policy, save_policy
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.training.heldout import ScoredAnswers
@@ -135,7 +136,7 @@ def train_policy(
     train, held_out = load_prompts(run.config.data, run.folder)
     with run.composer() as composer:
         report(f"loading {run.model_name}")
-        model, tokenizer = load_policy(run)
+        model, tokenizer = load_policy(run, encoder_decoder=method == "PPO")
         conversational = not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0]))
         check_chat_template(run, tokenizer, needed=conversational)
         trainer = make(
@@ -144,7 +145,7 @@ def train_policy(
             model=model,
             train_dataset=train,
             processing_class=tokenizer,
-            peft_config=adapter(run),
+            peft_config=adapter(run, "SEQ_2_SEQ_LM" if is_encoder_decoder(model) else "CAUSAL_LM"),
         )
         if display is not None:
             trainer.remove_callback(PrinterCallback)
@@ -159,7 +160,7 @@ def train_policy(
         report(f"answering {len(held_out)} held-out prompts after training")
         answers_after = answer_prompts(policy, tokenizer, held_out, arguments)
         report(f"saving {model_folder}")
-        save_policy(trainer, tokenizer, model_folder)
+        save_policy(run, trainer, tokenizer, model_folder)
         history = [without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
         write_rows(run.output / HISTORY_FILE, history)
         report("scoring both sets of answers")
@@ -206,26 +207,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
-def load_policy(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model to train and its tokenizer.
-
-    Raises:
-        ConfigError: There is no such model, or it cannot be read.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    settings = run.config.model
-    dtype = "float32" if settings.dtype == "auto" and settings.lora is None else settings.dtype
-    try:
-        model = AutoModelForCausalLM.from_pretrained(run.model_name, revision=settings.revision, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(run.model_name, revision=settings.revision)
-    except (OSError, ValueError) as error:
-        raise run.document.error(f"cannot be loaded: {error}", ("model", "name")) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
-
-
 def check_chat_template(run: Run, tokenizer: PreTrainedTokenizerBase, *, needed: bool) -> None:
     """Refuse a tokenizer without a chat template where messages are to be encoded.
 
@@ -238,31 +219,6 @@ def check_chat_template(run: Run, tokenizer: PreTrainedTokenizerBase, *, needed:
             ("model", "name"),
             "name an instruct model, or give the prompts as text",
         )
-
-
-def adapter(run: Run, task: str = "CAUSAL_LM") -> Any:
-    """The config of the run's adapter for a task of PEFT's, or None."""
-    lora = run.config.model.lora
-    if lora is None:
-        return None
-    from peft import LoraConfig, TaskType
-
-    return LoraConfig(
-        task_type=TaskType[task],
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-    )
-
-
-def save_policy(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save the policy, an adapter merged into its model; the value head stays out."""
-    policy = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(policy, "merge_and_unload"):
-        policy = policy.merge_and_unload()
-    policy.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def measured(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -14,14 +14,12 @@ from pydantic import Field
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.training.config import Run, RunConfig
+from rlaif_sdk.training.models import adapter, load_policy, save_policy
 from rlaif_sdk.training.run import (
     HISTORY_FILE,
     MODEL_FOLDER,
-    adapter,
     check_chat_template,
-    load_policy,
     measured,
-    save_policy,
     starting_point,
     without_nan,
     write_rows,
@@ -145,7 +143,7 @@ def run_sft(
     report(f"evaluating on {len(held_out)} held-out rows after training")
     after = measured(trainer.evaluate())
     report(f"saving {model_folder}")
-    save_policy(trainer, tokenizer, model_folder)
+    save_policy(run, trainer, tokenizer, model_folder)
     history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
     write_rows(run.output / HISTORY_FILE, history)
     with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved

@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.heldout import answer_prompts, repeated_ngrams  # noqa: E402
+from rlaif_sdk.training.models import load_policy  # noqa: E402
 from rlaif_sdk.training.ppo import SamplingMismatchWarning  # noqa: E402
-from rlaif_sdk.training.run import load_policy, run_ppo  # noqa: E402
+from rlaif_sdk.training.run import run_ppo  # noqa: E402
 
 REWARDS = """\
 def wanted(prompts, completions, target):
