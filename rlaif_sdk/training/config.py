@@ -16,6 +16,7 @@ from rlaif_sdk.documents import Document, load_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.overrides import with_overrides
 from rlaif_sdk.training.arguments import typed_arguments
+from rlaif_sdk.training.curriculum import CurriculumSettings
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.ppo import PPOConfig
 
 Settings = TypeVar("Settings", bound="TrainingArguments")
+
+POLICY = "$policy"
+"""Stands in a composition for the model that training starts from: a judge that is the policy itself."""
 
 SET_ELSEWHERE = {"output_dir": "output", "seed": "seed", "data_seed": "seed"}
 """Fields of the trainer's settings that have a key of their own in the run's config."""
@@ -87,6 +91,8 @@ class DataSettings(TableSettings):
 
     held_out_rows: PositiveInt = 64
     """At most so many held-out prompts are used: each is answered before and after training."""
+    curriculum: CurriculumSettings | None = None
+    """Choose and order the prompts of ``train`` by their measured difficulty; null takes all in random order."""
 
 
 Composition = Annotated[
@@ -113,7 +119,7 @@ class ComposedRunConfig(RunConfig):
     data: DataSettings
     """The prompts."""
     composition: Composition
-    """The rewards: a composition, or the path of a file with one."""
+    """The rewards: a composition, or the path of a file with one. ``$policy`` in it stands for the model of the run."""
 
 
 class PPORunConfig(ComposedRunConfig):
@@ -239,19 +245,22 @@ class Run:
 class ComposedRun(Run):
     """A run whose config has a composition and prompts."""
 
-    def composer(self) -> Composer:
-        """The composer of the run.
+    def composer(self, key: str = "composition") -> Composer:
+        """The composer of the run, or another that its config describes under a key.
 
         Raises:
             ConfigError: The composition is refused.
             PluginError: A plugin is unknown or broken.
         """
-        from rlaif_sdk.composer import Composer
         from rlaif_sdk.composer.build import build_composer
 
-        if isinstance(self.config.composition, str):
-            return Composer.from_config(self.folder / self.config.composition)
-        return build_composer(self.document.at("composition"))
+        named = getattr(self.config, key)
+        document = load_document(self.folder / named) if isinstance(named, str) else self.document.at(key)
+        return build_composer(dataclasses.replace(document, data=_filled_in(document.data, self.model_name)))
+
+    def in_order(self) -> dict[str, Any]:
+        """Defaults of a trainer's settings: under a curriculum the prompts are not shuffled."""
+        return {"shuffle_dataset": False} if self.config.data.curriculum else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,4 +277,13 @@ class PPORun(ComposedRun):
         """
         from rlaif_sdk.training.ppo import PPOConfig
 
-        return self.settings(PPOConfig, "ppo")
+        return self.settings(PPOConfig, "ppo", **self.in_order())
+
+
+def _filled_in(data: Any, policy: str) -> Any:
+    """The data with the policy's name wherever `POLICY` stands as a value."""
+    if isinstance(data, Mapping):
+        return {key: _filled_in(value, policy) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_filled_in(value, policy) for value in data]
+    return policy if data == POLICY else data

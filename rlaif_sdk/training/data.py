@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rlaif_sdk.exceptions import ConfigError, DataError, MissingExtraError
 from rlaif_sdk.records import read_records
-from rlaif_sdk.training.config import TableSettings
+from rlaif_sdk.training.config import DataSettings, TableSettings
+from rlaif_sdk.training.curriculum import MEAN_COLUMN, SPREAD_COLUMN, CurriculumSettings, arrange
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,21 +20,25 @@ if TYPE_CHECKING:
 _FILES = frozenset({".jsonl", ".ndjson", ".json", ".parquet"})
 
 
-def load_prompts(settings: TableSettings, folder: Path) -> tuple[Dataset, Dataset]:
+def load_prompts(settings: TableSettings, folder: Path, *, seed: int = 0) -> tuple[Dataset, Dataset]:
     """The prompts to train on, and the held-out ones.
 
     Args:
-        settings: What to load.
+        settings: What to load; the prompts to train on are chosen and ordered where there is a curriculum.
         folder: What relative paths are relative to.
+        seed: Of a curriculum's weighted order.
 
     Returns:
         Two data sets with a column ``prompt``, text or messages, and every other column of the source.
 
     Raises:
-        DataError: As `load_split`; or there is no such column, or a prompt is unusable.
+        ConfigError: As `load_split`; or a curriculum leaves nothing to train on.
+        DataError: As `load_split`; or a column is missing, or a prompt is unusable.
         RlaifError: As `load_split`.
     """
-    return load_split(settings, folder, partial(_with_prompts, column=settings.prompt))
+    train, held_out = load_split(settings, folder, partial(_with_prompts, column=settings.prompt))
+    curriculum = settings.curriculum if isinstance(settings, DataSettings) else None
+    return (_arranged(train, curriculum, seed) if curriculum else train), held_out
 
 
 def load_split(
@@ -85,6 +92,22 @@ def _load(source: str | Sequence[str], split: str, folder: Path) -> tuple[Datase
     if len(dataset) == 0:
         raise DataError("holds no rows", file=place)
     return dataset, place
+
+
+def _arranged(train: Dataset, curriculum: CurriculumSettings, seed: int) -> Dataset:
+    for column in (MEAN_COLUMN, SPREAD_COLUMN):
+        if column not in train.column_names:
+            raise DataError(
+                f"a curriculum goes by a column {column!r}, which the prompts lack",
+                hint="rlaif difficulty measures the prompts and writes it",
+            )
+    means_N, spreads_N = (np.array(train[column], dtype=np.float64) for column in (MEAN_COLUMN, SPREAD_COLUMN))
+    chosen = arrange(means_N, spreads_N, curriculum, seed=seed)
+    if not chosen:
+        raise ConfigError(
+            f"leaves none of {len(train)} prompts to train on", key="data.curriculum", hint="widen its limits"
+        )
+    return train.select(chosen)
 
 
 def _with_prompts(dataset: Dataset, place: str, column: str) -> Dataset:

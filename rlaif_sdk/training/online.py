@@ -60,6 +60,7 @@ class OnlineRun(ComposedRun):
             self.kind,
             bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
             gradient_checkpointing=False,
+            **self.in_order(),
             model_init_kwargs={"revision": revision} if revision else None,  # of the reference, which TRL loads anew
         )
 

@@ -133,7 +133,7 @@ def train_policy(
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="train") from error
 
-    train, held_out = load_prompts(run.config.data, run.folder)
+    train, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
     with run.composer() as composer:
         report(f"loading {run.model_name}")
         model, tokenizer = load_policy(run, encoder_decoder=method == "PPO")
