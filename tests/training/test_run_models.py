@@ -146,7 +146,7 @@ def test_a_quantised_policy_is_no_start_for_a_critic(config: dict[str, Any], bui
     build_model("llama", hidden_size=64, intermediate_size=128).save_pretrained(config["model"]["name"])
     config["model"] |= {"quantization": "4bit", "lora": {"r": 2}}
     config["ppo"]["critic"] = "separate"
-    with pytest.raises(TrainingError, match="quantised policy.*critic_model"):
+    with pytest.raises(TrainingError, match=r"quantised policy.*critic_model"):
         run_ppo(config)
     folder = Path(config["model"]["name"]).parent
     build_model("llama", num_hidden_layers=1).save_pretrained(folder / "judge")
