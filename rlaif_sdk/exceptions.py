@@ -172,7 +172,13 @@ class RewardOutputError(RewardError, ValueError):
 
 
 class JudgeError(RlaifError, RuntimeError):
-    """A judge could not give a verdict."""
+    """A judge could not give a verdict.
+
+    Attributes:
+        usage: What the failed request took (a `rlaif_sdk.judges.Usage`), or None where it is not known.
+    """
+
+    usage: Any = None
 
 
 class JudgeConnectionError(JudgeError, ConnectionError):

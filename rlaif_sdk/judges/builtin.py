@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from rlaif_sdk.hookspecs import hookimpl
 from rlaif_sdk.judges.backends import JudgeBackend
+from rlaif_sdk.judges.usage import Prices
 from rlaif_sdk.rewards import JudgeBackendSpec, Params
 
 rlaif_api_version = 1
@@ -40,6 +41,9 @@ class TransformersParams(Params):
     """The most tokens, with padding, in one forward pass."""
     max_length: int | None = Field(default=None, ge=1)
     """The most tokens of a prompt with its reply; by default what the model allows."""
+    share_prefix: bool = True
+    """Compute what prompts begin with in common once, where the model's attention allows it; the probabilities are the
+    same."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
 
@@ -65,9 +69,25 @@ class OpenAIParams(Params):
     """How many of the first token's alternatives to ask for."""
     max_body_bytes: int = Field(default=4_000_000, ge=1_000)
     """The longest answer that is read."""
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The field that limits an answer's tokens; newer models take ``max_completion_tokens`` alone."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """The most requests begun in any 60 seconds."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """The most tokens in any 60 seconds, as the server counts them."""
+    input_price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Price of a million tokens of prompts; with ``output_price`` it puts the cost into every usage."""
+    output_price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Price of a million tokens of answers."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields of every request, such as ``{chat_template_kwargs: {enable_thinking: false}}`` for a reasoning
     model at vLLM: in likelihood mode the verdict must be the first token."""
+
+    @model_validator(mode="after")
+    def _both_prices(self) -> Self:
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("input_price and output_price go together: give both, 0 where nothing is charged")
+        return self
 
 
 def _transformers(params: TransformersParams) -> JudgeBackend:
@@ -79,7 +99,10 @@ def _transformers(params: TransformersParams) -> JudgeBackend:
 def _openai(params: OpenAIParams) -> JudgeBackend:
     from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
 
-    return OpenAIBackend(**dict(params))
+    options = dict(params)
+    charged = (options.pop("input_price"), options.pop("output_price"))
+    prices = None if None in charged else Prices(*charged)
+    return OpenAIBackend(**options, prices=prices)
 
 
 BACKENDS = (

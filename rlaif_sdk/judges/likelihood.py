@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rlaif_sdk.exceptions import JudgeResponseError
-from rlaif_sdk.judges.backends import JudgeBackend, LabelLogprobs, RowError
+from rlaif_sdk.judges.backends import JudgeBackend, LabelLogprobs, RowError, charged
 from rlaif_sdk.judges.prompts import Scale
 from rlaif_sdk.types import Conversation, Score
 
@@ -41,7 +41,7 @@ class LikelihoodVerdict:
     async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
         """The scores of B requests, each in [-1, 1] with the distribution in its details."""
         replies = await backend.label_logprobs(requests, self._labels_K)
-        return [self._score(reply) if isinstance(reply, LabelLogprobs) else reply for reply in replies]
+        return [charged(self._score(reply), reply) if isinstance(reply, LabelLogprobs) else reply for reply in replies]
 
     def _score(self, reply: LabelLogprobs) -> Score | RowError:
         if len(reply.logprobs) != len(self._labels_K) or any(
@@ -64,6 +64,7 @@ class LikelihoodVerdict:
                 "label_mass": label_mass,
                 "bounded": [points[label] for label in reply.bounded],
                 "flags": [*reply.flags, *(["bounded"] if reply.bounded else [])],
+                "usage": reply.usage.record(),
             },
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
-from rlaif_sdk.judges.backends import JudgeBackend, RowError
+from rlaif_sdk.judges.backends import JudgeBackend, RowError, usage_of
 from rlaif_sdk.judges.likelihood import LikelihoodVerdict
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
 from rlaif_sdk.judges.rating import RatingVerdict
@@ -47,7 +47,8 @@ class PointwiseJudge(Reward):
     Text is screened first (see `rlaif_sdk.judges.screening`), and what was changed is flagged in the details. An
     answer without content gets -1 without asking the judge, ``refused`` in its details: it is the policy's doing, and
     leaving it unscored would not discourage it. Whatever else goes wrong leaves the row unscored with an error; a
-    refused key, an exhausted account or a server without log-probabilities raises.
+    refused key, an exhausted account or a server without log-probabilities raises. What a row took is under ``usage``
+    in its details.
 
     Args:
         backend: The model.
@@ -158,5 +159,6 @@ def _verdict(mode: str, scale: Scale | None, labels: Labels, max_new_tokens: int
 
 def _scored(verdict: Score | RowError, flags: tuple[str, ...]) -> Score:
     if not isinstance(verdict, Score):
-        return Score.failed(str(verdict), kind=type(verdict).__name__, flags=list(flags))
+        usage = usage_of(verdict).record()
+        return Score.failed(str(verdict), kind=type(verdict).__name__, flags=list(flags), usage=usage)
     return replace(verdict, details={**verdict.details, "flags": [*flags, *verdict.details["flags"]]})

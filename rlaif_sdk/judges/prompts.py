@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlaif_sdk.exceptions import ConfigError
@@ -111,7 +111,7 @@ class JudgePrompt:
         The prompt and the answer stand between tags that do not occur in either, and placeholders inside any value
         are left as they are.
         """
-        tag = _free_tag(prompt, answer)
+        tag = free_tag(("prompt", "answer"), (prompt, answer))
         values = {
             "preamble": self.preamble,
             "criteria": CRITERIA.get(self.criteria, self.criteria),
@@ -122,9 +122,10 @@ class JudgePrompt:
         return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)}]
 
 
-def _free_tag(*texts: str) -> str:
-    """A suffix with which no tag of ours stands in the texts: empty as a rule, else ``-2``, ``-3`` and so on."""
-    taken = set(re.findall(r"(?:prompt|answer)\s*(-[0-9]{1,9})?\s*>", " ".join(texts), re.IGNORECASE))
+def free_tag(names: Sequence[str], texts: Iterable[str]) -> str:
+    """A suffix with which no tag of these names stands in the texts: empty as a rule, else ``-2``, ``-3`` and so on."""
+    any_name = "|".join(map(re.escape, names))
+    taken = set(re.findall(rf"(?:{any_name})\s*(-[0-9]{{1,9}})?\s*>", " ".join(texts), re.IGNORECASE))
     number = 2
     suffix = ""
     while suffix in taken:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from rlaif_sdk.exceptions import JudgeResponseError
-from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, RowError
+from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, RowError, charged
 from rlaif_sdk.judges.prompts import Scale
 from rlaif_sdk.types import Conversation, Score
 
@@ -38,7 +38,7 @@ class RatingVerdict:
     async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
         """The scores of B requests, each in [-1, 1] with the justification as its reason."""
         replies = await backend.generate(requests, max_new_tokens=self._max_new_tokens)
-        return [self._score(reply) if isinstance(reply, GeneratedText) else reply for reply in replies]
+        return [charged(self._score(reply), reply) if isinstance(reply, GeneratedText) else reply for reply in replies]
 
     def _score(self, reply: GeneratedText) -> Score | RowError:
         if reply.truncated:
@@ -52,7 +52,7 @@ class RatingVerdict:
         return Score(
             value=self._scale.to_unit(rating),
             reason=justification or None,
-            details={"rating": rating, "flags": list(reply.flags)},
+            details={"rating": rating, "flags": list(reply.flags), "usage": reply.usage.record()},
         )
 
 

@@ -62,7 +62,16 @@ def test_longer_labels_are_scored_as_whole_continuations(tiny_chat: Any) -> None
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("limits", [{"batch_size": 1}, {"batch_size": 3}, {"max_batch_tokens": 60}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"batch_size": 1, "share_prefix": False},
+        {"batch_size": 3, "share_prefix": False},
+        {"max_batch_tokens": 60, "share_prefix": False},
+        {"max_batch_tokens": 60},
+        {},
+    ],
+)
 def test_the_batch_makes_no_difference(tiny_chat: Any, side: str, limits: dict[str, int]) -> None:
     """Probabilities and greedy answers are the same one at a time and in any batch, on either side of padding."""
     model, tokenizer = tiny_chat
@@ -241,12 +250,16 @@ def test_labels_that_a_tokenizer_confuses_are_refused(tiny_chat: Any) -> None:
         asyncio.run(backend.label_logprobs(asked("Hi"), ["A", ""]))
 
 
-def test_a_cancelled_call_stops_after_the_batch_in_hand(tiny_chat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_a_cancelled_call_stops_after_the_batch_in_hand(
+    tiny_chat: Any, monkeypatch: pytest.MonkeyPatch, share_prefix: bool
+) -> None:
     """A time limit on the judge ends its work, it does not only stop waiting for it."""
     import time
 
     model, tokenizer = tiny_chat
-    backend = TransformersBackend(model, tokenizer, batch_size=1)
+    backend = TransformersBackend(model, tokenizer, batch_size=1, max_batch_tokens=1, share_prefix=share_prefix)
+    backend.setup()
     batches = []
     forward = model.forward
 
@@ -260,7 +273,7 @@ def test_a_cancelled_call_stops_after_the_batch_in_hand(tiny_chat: Any, monkeypa
 
     async def impatient() -> None:
         async with asyncio.timeout(0.15):
-            await backend.label_logprobs(asked(*["Hi"] * 50), LETTERS)
+            await backend.label_logprobs(asked(*(f"{number:02} Hi" for number in range(50))), LETTERS)
 
     with pytest.raises(TimeoutError):
         asyncio.run(impatient())

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rlaif_sdk.judges.backends.base import GeneratedText, JudgeBackend, LabelLogprobs, RowError
+from rlaif_sdk.judges.backends.base import GeneratedText, JudgeBackend, LabelLogprobs, RowError, charged, usage_of
 
-__all__ = ["GeneratedText", "JudgeBackend", "LabelLogprobs", "RowError"]
+__all__ = ["GeneratedText", "JudgeBackend", "LabelLogprobs", "RowError", "charged", "usage_of"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rlaif_sdk.exceptions import JudgeConnectionError, JudgeResponseError
+from rlaif_sdk.judges.usage import NOTHING, Usage
 from rlaif_sdk.types import Conversation
 
+T = TypeVar("T")
 RowError = JudgeConnectionError | JudgeResponseError
 """What may go wrong with one request alone: it is returned in the request's place. Every other error concerns all
 requests (a refused key, an exhausted account, a server without log-probabilities) and is raised."""
@@ -24,11 +26,13 @@ class LabelLogprobs:
         bounded: The labels that a server did not report; what stands for them is the greatest probability that the
             reported ones leave to them.
         flags: Anything else worth recording, such as ``markers_defused``.
+        usage: What the request took.
     """
 
     logprobs: tuple[float, ...]
     bounded: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    usage: Usage = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +43,36 @@ class GeneratedText:
         text: The answer.
         truncated: It was cut off at the limit of tokens.
         flags: As in `LabelLogprobs`.
+        usage: What the request took.
     """
 
     text: str
     truncated: bool = False
     flags: tuple[str, ...] = ()
+    usage: Usage = NOTHING
+
+
+def usage_of(reply: LabelLogprobs | GeneratedText | RowError) -> Usage:
+    """What a request took, whether it was answered or failed."""
+    if isinstance(reply, LabelLogprobs | GeneratedText):
+        return reply.usage
+    return reply.usage if isinstance(reply.usage, Usage) else NOTHING
+
+
+def charged(outcome: T, reply: LabelLogprobs | GeneratedText) -> T:
+    """What was made of a reply; an error takes over what the reply took."""
+    if isinstance(outcome, RowError):
+        outcome.usage = reply.usage
+    return outcome
 
 
 class JudgeBackend(Protocol):
     """A language model that judges ask.
 
     The text of the messages is inert: special tokens and role markers inside it do not act as such.
+
+    A backend that answers many calls at once (a server) may have an attribute ``concurrency``, the most requests that
+    it has in flight: jobs then make many small calls instead of one large call after another.
     """
 
     @property

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import inspect
 import math
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from rlaif_sdk.exceptions import ConfigError, JudgeResponseError, MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.backends.batching import padded, token_batches
 from rlaif_sdk.judges.backends.chat_tokens import ChatEncoder
 from rlaif_sdk.judges.backends.label_tree import LabelTree
+from rlaif_sdk.judges.backends.local_loading import fingerprint, load_model, load_tokenizer
+from rlaif_sdk.judges.backends.shared_prefix import SharedPrefix, can_share_prefix
+from rlaif_sdk.judges.usage import Usage
 from rlaif_sdk.types import Conversation
 
 T = TypeVar("T")
+ReplyT = TypeVar("ReplyT", bound=LabelLogprobs | GeneratedText | RowError)
 
 
 class TransformersBackend:
@@ -35,10 +38,12 @@ class TransformersBackend:
         revision: Branch, tag or commit on the hub.
         dtype: ``auto`` (as saved) or the name of a torch type such as ``bfloat16``.
         device: ``auto`` (CUDA where there is one), or a torch device.
-        batch_size: The most sequences in one forward pass.
+        batch_size: The most sequences in one padded forward pass.
         max_batch_tokens: The most tokens, with padding, in one forward pass.
         max_length: The most tokens of a prompt with its answer; by default what the model allows. A longer request
             fails, it is never cut.
+        share_prefix: Compute what prompts begin with in common once (see `rlaif_sdk.judges.backends.shared_prefix`),
+            where the model's attention allows it. The probabilities are the same to numerical tolerance.
         trust_remote_code: Run Python code that comes with the model.
     """
 
@@ -53,6 +58,7 @@ class TransformersBackend:
         batch_size: int = 16,
         max_batch_tokens: int = 16_384,
         max_length: int | None = None,
+        share_prefix: bool = True,
         trust_remote_code: bool = False,
     ) -> None:
         if not isinstance(model, str) and tokenizer is None:
@@ -65,6 +71,8 @@ class TransformersBackend:
         self._batch_size = batch_size
         self._max_batch_tokens = max_batch_tokens
         self._max_length = max_length
+        self._wants_sharing = share_prefix
+        self._shared: SharedPrefix | None = None
         self._model: Any = None if isinstance(model, str) else model
         self._ready = False
         self._lock = threading.Lock()
@@ -79,7 +87,7 @@ class TransformersBackend:
         """
         if not isinstance(self._source, str):
             return f"transformers:object:{self._own_identity}"
-        return f"transformers:{_fingerprint(self._source)}:{self._load_options['revision']}:{self._dtype}"
+        return f"transformers:{fingerprint(self._source)}:{self._load_options['revision']}:{self._dtype}"
 
     def setup(self) -> None:
         with self._lock:
@@ -90,6 +98,7 @@ class TransformersBackend:
             if isinstance(self._source, str):
                 self._model = None
                 self._ready = False
+            self._shared = None
 
     async def label_logprobs(
         self, requests: Sequence[Conversation], labels: Sequence[str]
@@ -128,17 +137,29 @@ class TransformersBackend:
         ]
         sequences = [ids for _, _, ids in asked]
         steps: dict[int, dict[tuple[int, ...], dict[int, float]]] = {}
+        for index, logprobs_V in self._next_logprobs(sequences, stop):
+            row, prefix, _ = asked[index]
+            tokens = tree.steps[prefix]
+            picked = logprobs_V[tokens].tolist()
+            steps.setdefault(row, {})[prefix] = dict(zip(tokens, picked, strict=True))
+        return [
+            _answered(_checked(tree, steps.get(row, {})), ids) if isinstance(ids, list) else ids
+            for row, ids in enumerate(prompts)
+        ]
+
+    def _next_logprobs(self, sequences: Sequence[list[int]], stop: threading.Event) -> Iterator[tuple[int, Any]]:
+        """The index and the log-probabilities (V,) of the token after each sequence, until told to stop."""
+        if self._shared is not None and sequences:
+            yield from self._shared.next_logprobs(sequences, stop.is_set).items()
+            if not isinstance(self._source, str):  # a model that others hold may be trained before the next call
+                self._shared.forget()
+            return
         for batch in token_batches([len(ids) for ids in sequences], self._batch_size, self._max_batch_tokens):
             if stop.is_set():
                 break
-            for index, logprobs_V in zip(batch, self._next_logprobs([sequences[i] for i in batch]), strict=True):
-                row, prefix, _ = asked[index]
-                tokens = tree.steps[prefix]
-                picked = logprobs_V[tokens].tolist()
-                steps.setdefault(row, {})[prefix] = dict(zip(tokens, picked, strict=True))
-        return [_checked(tree, steps.get(row, {})) if isinstance(ids, list) else ids for row, ids in enumerate(prompts)]
+            yield from zip(batch, self._batch_logprobs([sequences[i] for i in batch]), strict=True)
 
-    def _next_logprobs(self, sequences: Sequence[Sequence[int]]) -> Any:
+    def _batch_logprobs(self, sequences: Sequence[Sequence[int]]) -> Any:
         """The log-probabilities of the token after each of N sequences, (N, V) in float32.
 
         Padding stands to the right, where a causal model cannot see it: no position or mask depends on it.
@@ -181,8 +202,15 @@ class TransformersBackend:
             for index, answer in zip(batch, output_NT[:, ids_NT.shape[1] :].tolist(), strict=True):
                 ended = any(token in self._end_ids for token in answer)
                 text = self._tokenizer.decode(answer, skip_special_tokens=True)
-                results[asked[index][0]] = GeneratedText(text, truncated=not ended)
+                reply = GeneratedText(text, truncated=not ended)
+                row, ids = asked[index]
+                results[row] = _answered(reply, ids, self._written(answer))
         return results
+
+    def _written(self, answer: Sequence[int]) -> int:
+        """How many tokens an answer has up to its end, padding after it left out."""
+        ends = (place for place, token in enumerate(answer, start=1) if token in self._end_ids)
+        return next(ends, len(answer))
 
     def _encode(self, request: Conversation, *, room: int) -> list[int] | RowError:
         ids = self._encoder(request)
@@ -198,44 +226,27 @@ class TransformersBackend:
         if self._ready:
             return
         if self._model is None:
-            self._model = self._load_model(self._source)
+            self._model = load_model(self._source, self._device, self._dtype, self._load_options)
         if self._tokenizer is None:
-            self._tokenizer = self._load_tokenizer(self._source)
+            self._tokenizer = load_tokenizer(self._source, self._load_options)
         self._encoder = ChatEncoder(self._tokenizer)
         configured = getattr(self._model.generation_config, "eos_token_id", None)
         self._end_ids = {configured} if isinstance(configured, int) else set(configured or ())
         candidates = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, *self._end_ids, 0)
         self._pad_id: int = next(token for token in candidates if token is not None)
+        with _evaluating(self._model):
+            if self._wants_sharing and can_share_prefix(self._model):
+                self._shared = SharedPrefix(self._model, self._max_batch_tokens)
         self._ready = True
 
-    def _load_model(self, source: str) -> Any:
-        try:
-            import torch
-            from transformers import AutoModelForCausalLM
-        except ImportError as error:
-            raise MissingExtraError("a local judge's library, transformers with torch,", extra="models") from error
-        device = self._device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=self._dtype, **self._load_options)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"the judge's model {source!r} cannot be loaded: {error}",
-                hint="give a local folder or a hub name of a causal language model",
-            ) from error
-        return model.to(device)
 
-    def _load_tokenizer(self, source: str) -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            return AutoTokenizer.from_pretrained(source, **self._load_options)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"the tokenizer of the judge's model {source!r} cannot be loaded: {error}",
-                hint="save it beside the model: AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained(FOLDER)",
-            ) from error
+def _answered(reply: ReplyT, prompt: Sequence[int], written: int = 0) -> ReplyT:
+    """The reply, or the error in its place, with what it took."""
+    usage = Usage(calls=1, input_tokens=len(prompt), output_tokens=written)
+    if isinstance(reply, LabelLogprobs | GeneratedText):
+        return replace(reply, usage=usage)
+    reply.usage = usage
+    return reply
 
 
 def _checked(tree: LabelTree, steps: dict[tuple[int, ...], dict[int, float]]) -> LabelLogprobs | RowError:
@@ -260,12 +271,3 @@ def _evaluating(model: Any) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-def _fingerprint(source: str) -> str:
-    folder = Path(source)
-    if not folder.is_dir():
-        return source
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    listing = "\n".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
-    return hashlib.sha256(listing.encode()).hexdigest()[:16]

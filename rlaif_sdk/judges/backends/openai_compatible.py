@@ -5,16 +5,29 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
+from rlaif_sdk.composer.execution.limits import RateLimits
+from rlaif_sdk.config import LimitsConfig
 from rlaif_sdk.exceptions import ConfigError, JudgeConnectionError, JudgeError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
-from rlaif_sdk.judges.backends.openai_replies import TransientError, label_logprobs_of, parse_choice, text_of
+from rlaif_sdk.judges.backends.openai_replies import (
+    TransientError,
+    choice_of,
+    label_logprobs_of,
+    parse_reply,
+    text_of,
+    usage_in,
+)
 from rlaif_sdk.judges.backends.openai_sessions import Session, Sessions
+from rlaif_sdk.judges.usage import NOTHING, Prices, Usage
 from rlaif_sdk.types import Conversation, message_text
 
 T = TypeVar("T")
-Reader = Callable[[dict[str, Any], tuple[str, ...]], T]
+ReplyT = TypeVar("ReplyT", LabelLogprobs, GeneratedText)
+Reader = Callable[[dict[str, Any], tuple[str, ...]], ReplyT]
+TokenLimit = Literal["max_tokens", "max_completion_tokens"]
 
 _ROLE_MARKER = re.compile(
     r"<(?=[|\uff5c][^<>]{1,60}[|\uff5c]>|(?:start|end)_of_turn>|/?s>|/?think>|</?SYS>>)|\[(?=/?INST\])", re.IGNORECASE
@@ -39,6 +52,11 @@ class OpenAIBackend:
         max_retry_after: The most seconds to wait where the server says how long.
         top_logprobs: How many of the first token's alternatives to ask for; most servers allow 20.
         max_body_bytes: The longest answer that is read.
+        limit_field: The field that limits an answer's tokens; newer models take ``max_completion_tokens`` alone.
+        requests_per_minute: The most requests begun in any 60 seconds, retries included.
+        tokens_per_minute: The most tokens in any 60 seconds, as the server counts them; a request is estimated by its
+            length until it is answered.
+        prices: What the server charges, for the cost in each answer's usage.
         extra_body: Further fields of every request.
     """
 
@@ -54,8 +72,13 @@ class OpenAIBackend:
         max_retry_after: float = 60.0,
         top_logprobs: int = 20,
         max_body_bytes: int = 4_000_000,
+        limit_field: TokenLimit = "max_tokens",
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        prices: Prices | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
+        self.concurrency = concurrency
         self._model = model
         self._base_url = base_url
         self._timeout = timeout
@@ -63,6 +86,11 @@ class OpenAIBackend:
         self._max_retry_after = max_retry_after
         self._top_logprobs = top_logprobs
         self._max_body_bytes = max_body_bytes
+        self._limit_field = limit_field
+        self._limits = RateLimits(
+            LimitsConfig(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
+        )
+        self._prices = prices
         self._extra_body = dict(extra_body or {})
         self._sessions = Sessions(base_url, api_key_env=api_key_env, concurrency=concurrency, timeout=timeout)
 
@@ -93,32 +121,36 @@ class OpenAIBackend:
                 hint="use labels: letters",
             )
         # Some servers report probabilities after the temperature: 1 leaves them as the model gave them.
-        options = {"max_tokens": 1, "temperature": 1.0, "logprobs": True, "top_logprobs": self._top_logprobs}
+        options = {self._limit_field: 1, "temperature": 1.0, "logprobs": True, "top_logprobs": self._top_logprobs}
         return await self._ask(requests, options, lambda choice, flags: label_logprobs_of(choice, labels, flags))
 
     async def generate(
         self, requests: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0
     ) -> Sequence[GeneratedText | RowError]:
         """See `JudgeBackend.generate`."""
-        return await self._ask(requests, {"max_tokens": max_new_tokens, "temperature": temperature}, text_of)
+        return await self._ask(requests, {self._limit_field: max_new_tokens, "temperature": temperature}, text_of)
 
     async def _ask(
-        self, requests: Sequence[Conversation], options: dict[str, Any], read: Reader[T]
-    ) -> list[T | RowError]:
+        self, requests: Sequence[Conversation], options: dict[str, Any], read: Reader[ReplyT]
+    ) -> list[ReplyT | RowError]:
         session = await self._sessions.current()
         return await _all_or_none([self._row(session, request, options, read) for request in requests])
 
     async def _row(
-        self, session: Session, request: Conversation, options: dict[str, Any], read: Reader[T]
-    ) -> T | RowError:
+        self, session: Session, request: Conversation, options: dict[str, Any], read: Reader[ReplyT]
+    ) -> ReplyT | RowError:
         messages, flags = _defused(request)
         body = {"model": self._model, "messages": messages, **options, **self._extra_body}
+        attempts: list[Usage] = []
         try:
-            return read(await self._choice(session, body), flags)
+            answer = read(choice_of(await self._reply(session, body, attempts)), flags)
         except (JudgeConnectionError, JudgeResponseError) as error:
+            error.usage = _total(attempts)
             return error
+        return replace(answer, usage=_total(attempts))
 
-    async def _choice(self, session: Session, body: dict[str, Any]) -> dict[str, Any]:
+    async def _reply(self, session: Session, body: dict[str, Any], attempts: list[Usage]) -> dict[str, Any]:
+        """The server's answer; what each attempt took is appended to ``attempts``."""
         import stamina
 
         def worth_retrying(error: Exception) -> bool | float:
@@ -126,13 +158,20 @@ class OpenAIBackend:
                 return isinstance(error, TransientError)
             return min(error.delay, self._max_retry_after)
 
+        characters = sum(len(message["content"]) for message in body["messages"])
         try:
             async for attempt in stamina.retry_context(
                 worth_retrying, attempts=self._attempts, timeout=None, wait_initial=0.5, wait_max=30.0
             ):
                 with attempt:
+                    entry = await self._limits.acquire(characters, session.turn)
                     async with session.in_flight:
-                        return parse_choice(await self._exchange(session, body))
+                        attempts.append(Usage(calls=1, retries=min(len(attempts), 1)))
+                        reply = parse_reply(await self._exchange(session, body))
+                    attempts[-1] += usage_in(reply, self._prices)
+                    if taken := attempts[-1].tokens:
+                        self._limits.correct(entry, taken, characters)
+                    return reply
         except TransientError as error:
             raise JudgeConnectionError(
                 f"no usable answer in {self._attempts} attempts; the last time: {error}",
@@ -172,6 +211,10 @@ class OpenAIBackend:
         if len(body) > self._max_body_bytes:
             raise JudgeResponseError(f"the judge's answer is longer than {self._max_body_bytes} bytes")
         return bytes(body)
+
+
+def _total(attempts: Sequence[Usage]) -> Usage:
+    return sum(attempts, NOTHING)
 
 
 def _defused(request: Conversation) -> tuple[list[dict[str, str]], tuple[str, ...]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeError, JudgeQuotaError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs
+from rlaif_sdk.judges.usage import Prices, Usage
 
 NO_LOGPROB = -9999.0
 """What servers write for a log-probability that they do not know."""
@@ -49,12 +50,11 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes) -> Except
     return JudgeResponseError(where)
 
 
-def parse_choice(body: bytes) -> dict[str, Any]:
-    """The first choice of a chat completion.
+def parse_reply(body: bytes) -> dict[str, Any]:
+    """The JSON object that a server answered with.
 
     Raises:
         TransientError: The body is no JSON object: an HTML page, or JSON cut short.
-        JudgeResponseError: There is no choice, or the model refused.
     """
     try:
         reply = json.loads(body)
@@ -62,13 +62,30 @@ def parse_choice(body: bytes) -> dict[str, Any]:
         raise TransientError(f"the judge's server answered something that is no JSON: {_start(body)}") from None
     if not isinstance(reply, dict):
         raise TransientError(f"the judge's server answered JSON that is no object: {_start(body)}")
+    return reply
+
+
+def usage_in(reply: Mapping[str, Any], prices: Prices | None) -> Usage:
+    """The tokens that a server says one answer took, and their price; what it does not say counts as none."""
+    reported = reply.get("usage")
+    counts = reported if isinstance(reported, dict) else {}
+    asked, answered = (_count(counts.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+    return Usage(input_tokens=asked, output_tokens=answered, cost=prices.cost(asked, answered) if prices else None)
+
+
+def choice_of(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """The first choice of a chat completion.
+
+    Raises:
+        JudgeResponseError: There is no choice, or the model refused.
+    """
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise JudgeResponseError(f"the judge's answer has no choices: {_start(body)}")
+        raise JudgeResponseError(f"the judge's answer has no choices: {_shown(reply)}")
     choice: dict[str, Any] = choices[0]
     message = choice.get("message")
     if not isinstance(message, dict):
-        raise JudgeResponseError(f"the judge's answer has no message: {_start(body)}")
+        raise JudgeResponseError(f"the judge's answer has no message: {_shown(reply)}")
     if message.get("refusal") or choice.get("finish_reason") == "content_filter":
         raise JudgeResponseError(f"the judge refused: {str(message.get('refusal') or 'content filter')[:200]}")
     return choice
@@ -155,6 +172,14 @@ def _message(body: bytes) -> str:
 
 def _start(body: bytes) -> str:
     return repr(body[:80].decode("utf-8", "replace"))
+
+
+def _shown(reply: Mapping[str, Any]) -> str:
+    return str(reply)[:80]
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 
 def _log(probability: float) -> float:

@@ -21,10 +21,11 @@ _MAX_ERROR_BODY = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A client, and the limit of its requests in flight."""
+    """A client, the limit of its requests in flight, and the queue of those that wait for a limit a minute."""
 
     client: AsyncOpenAI
     in_flight: asyncio.Semaphore
+    turn: asyncio.Lock
     lifetime: AsyncGenerator[None, None]
 
 
@@ -62,7 +63,7 @@ class Sessions:
             client = self._new_client()
             lifetime = self._lifetime(client, key)
             await anext(lifetime)
-            self._open[key] = Session(client, asyncio.Semaphore(self._concurrency), lifetime)
+            self._open[key] = Session(client, asyncio.Semaphore(self._concurrency), asyncio.Lock(), lifetime)
         return self._open[key]
 
     def close(self) -> None:
