@@ -47,6 +47,13 @@ def sft_run_schema() -> dict[str, Any]:
     return {**SFTRunConfig.model_json_schema(), "$schema": DIALECT}
 
 
+def label_schema() -> dict[str, Any]:
+    """The JSON schema of the config of a labelling job."""
+    from rlaif_sdk.preferences import LabelConfig
+
+    return {**LabelConfig.model_json_schema(), "$schema": DIALECT}
+
+
 def _with_params(model: type[BaseModel], registry: Registry) -> dict[str, Any]:
     schema = model.model_json_schema()
     schema["$schema"] = DIALECT

@@ -14,6 +14,8 @@ from rlaif_sdk.cli.cache import cache_app
 from rlaif_sdk.cli.doctor import doctor
 from rlaif_sdk.cli.explain import explain
 from rlaif_sdk.cli.init import init_app
+from rlaif_sdk.cli.judge import judge_app
+from rlaif_sdk.cli.label import label
 from rlaif_sdk.cli.quickstart import quickstart
 from rlaif_sdk.cli.report import report
 from rlaif_sdk.cli.rewards import rewards_app
@@ -34,6 +36,8 @@ app.add_typer(rewards_app, name="rewards")
 app.add_typer(train_app, name="train")
 app.add_typer(init_app, name="init")
 app.command()(score)
+app.command()(label)
+app.add_typer(judge_app, name="judge")
 app.command()(explain)
 app.command()(report)
 app.add_typer(cache_app, name="cache")

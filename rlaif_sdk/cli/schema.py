@@ -19,6 +19,7 @@ class Kind(StrEnum):
     rloo = "rloo"
     reward_model = "reward-model"
     dpo = "dpo"
+    label = "label"
 
 
 def schema(
@@ -29,7 +30,13 @@ def schema(
     Point an editor at it: `# yaml-language-server: $schema=rlaif.schema.json`.
     """
     from rlaif_sdk.plugins import Registry
-    from rlaif_sdk.schema import composition_schema, preference_run_schema, run_schema, sft_run_schema
+    from rlaif_sdk.schema import (
+        composition_schema,
+        label_schema,
+        preference_run_schema,
+        run_schema,
+        sft_run_schema,
+    )
 
     if kind is Kind.composition:
         found = composition_schema(Registry.default())
@@ -37,6 +44,8 @@ def schema(
         found = sft_run_schema()
     elif kind in {Kind.reward_model, Kind.dpo}:
         found = preference_run_schema("dpo" if kind is Kind.dpo else "reward_model")
+    elif kind is Kind.label:
+        found = label_schema()
     else:
         found = run_schema(Registry.default(), kind.value)
     typer.echo(json.dumps(found, indent=2))

@@ -1,0 +1,63 @@
+"""``rlaif label``: pairs of responses in, soft preference labels by a judge out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif_sdk.preferences import LabelResult
+
+
+def label(
+    config: Annotated[Path, typer.Argument(help="The job: a YAML or JSON file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set judge.model=NAME. Repeatable.")
+    ] = None,
+) -> None:
+    """Label pairs of responses with a judge.
+
+    A job that was stopped goes on where it stopped when it is started again. The labels are what `rlaif train
+    reward-model` and `rlaif train dpo` take.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from rlaif_sdk.preferences import load_label_job, run_labeling
+
+    job = load_label_job(config, overrides=overrides or ())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as shown:
+        task = shown.add_task("labelling", total=None)
+        result = run_labeling(job, progress=lambda done, rows: shown.update(task, completed=done, total=rows))
+    _print(result)
+
+
+def _print(result: LabelResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    summary = result.summary
+    usage = summary.usage
+    twice = summary.asked_twice
+    figures = {
+        "pairs": f"{summary.pairs}",
+        "labelled": f"{summary.labelled} ({summary.ties} ties, {summary.hard} hard, {summary.flagged} flagged)",
+        "asked in this run": f"{result.asked} in {result.seconds:.1f} s",
+    }
+    if summary.flip_rate is not None:
+        places = f"first {summary.first_wins / twice:.3f}, second {summary.second_wins / twice:.3f}"
+        figures |= {"flip rate": f"{summary.flip_rate:.3f} of {twice}", "position bias": places}
+    figures["usage"] = (
+        f"{usage.calls} calls ({usage.retries} retries), {usage.input_tokens} tokens in, {usage.output_tokens} out"
+    )
+    if usage.cost is not None:
+        figures["cost"] = f"{usage.cost:.4f}"
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, value)
+    Console().print(table)
+    if result.failures is not None:
+        typer.echo(f"{summary.failed} pairs failed, see {result.failures}; start again to ask about them", err=True)
+    typer.echo(f"wrote {result.labels}")

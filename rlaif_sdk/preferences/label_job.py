@@ -1,0 +1,191 @@
+"""Labels a file of pairs with a judge: streamed, resumable, stopped when too much fails."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rlaif_sdk.exceptions import JudgeError
+from rlaif_sdk.judges.pairwise import PairwiseLabeler
+from rlaif_sdk.judges.pairwise_labels import Pair, PairLabel
+from rlaif_sdk.judges.probe import require_logprobs
+from rlaif_sdk.preferences.label_config import LabelJob, load_label_job
+from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
+from rlaif_sdk.preferences.label_output import labelled_row, write_json, write_rows
+from rlaif_sdk.preferences.label_summary import LabelSummary
+from rlaif_sdk.preferences.label_table import PairTable, look_over, read_pairs, read_rows
+from rlaif_sdk.records import Record, write_records
+
+SUMMARY_FILE = "summary.json"
+FAILURES_FILE = "failures.jsonl"
+_ENOUGH = 20
+"""So many pairs must have been tried before a share of failures says something."""
+_LOCAL_PAIRS_PER_CALL = 64
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelResult:
+    """What came of a labelling job.
+
+    Attributes:
+        summary: Counts, flip rate, position bias, usage.
+        labels: The file of labelled pairs, which `rlaif train reward-model` and `rlaif train dpo` take as it is.
+        failures: The file of the pairs that failed, or None.
+        asked: Pairs that this run asked about; the others were labelled before.
+        seconds: What this run took.
+    """
+
+    summary: LabelSummary
+    labels: Path
+    failures: Path | None
+    asked: int
+    seconds: float
+
+
+def run_labeling(
+    source: str | Path | Mapping[str, Any] | LabelJob,
+    *,
+    labeler: PairwiseLabeler | None = None,
+    progress: Progress = lambda *_: None,
+) -> LabelResult:
+    """Label the pairs of a file, as a config says.
+
+    The output folder keeps every label as soon as it is known, so a job that was killed goes on where it stopped, asking
+    only about pairs without a label. Memory does not grow with the texts.
+
+    Args:
+        source: A YAML or JSON file, a mapping, or a loaded job; see `LabelConfig`.
+        labeler: Who labels, in the place of the config's ``judge``, ``prompt`` and way of asking.
+        progress: Called with the pairs labelled so far and all pairs.
+
+    Raises:
+        ConfigError: The config is refused, or the output folder belongs to a job with other settings.
+        DataError: The pairs cannot be read, another process works in the folder, or the disk is full.
+        JudgeError: The judge gives no log-probabilities, refuses the key, is exhausted or out of reach, or more than
+            the stated share of pairs fails. The job can be resumed.
+    """
+    job = source if isinstance(source, LabelJob) else load_label_job(source)
+    started = time.monotonic()
+    table = look_over(job.pairs_file, job.config.pairs)
+    asked_by = labeler or job.labeler()
+    with open_job(job.output, _identity(job, asked_by, table), table.rows) as journal:
+        before = journal.labelled
+        try:
+            asyncio.run(_label_all(job, asked_by, journal, lambda: progress(journal.labelled, table.rows)))
+        finally:
+            if labeler is None:
+                asked_by.backend.close()
+        summary = LabelSummary(usage=journal.usage)
+        labels = _write_results(job, journal, summary, asked_by.fingerprint)
+        failures = job.output / FAILURES_FILE
+        write_json({"judge": asked_by.fingerprint, **summary.record()}, job.output / SUMMARY_FILE)
+        return LabelResult(
+            summary,
+            labels,
+            failures if failures.exists() else None,
+            journal.labelled - before + summary.failed,
+            time.monotonic() - started,
+        )
+
+
+async def _label_all(
+    job: LabelJob, labeler: PairwiseLabeler, journal: LabelJournal, progress: Callable[[], None]
+) -> None:
+    """Ask about every pair without a label, several calls at once, and note each answer when it comes."""
+    config = job.config
+    concurrency = getattr(labeler.backend, "concurrency", None)
+    per_call = config.pairs_per_call or (1 if concurrency else _LOCAL_PAIRS_PER_CALL)
+    at_once = config.calls_at_once or concurrency or 1
+    missing = (
+        (row, pair) for row, pair in enumerate(read_pairs(job.pairs_file, config.pairs)) if not journal.is_labelled(row)
+    )
+    tried = failed = 0
+    last = ""
+    calls: set[asyncio.Task[list[tuple[int, PairLabel]]]] = set()
+    progress()
+    try:
+        while True:
+            while len(calls) < at_once and (rows := list(islice(missing, per_call))):
+                if not tried and not calls and labeler.needs_logprobs:
+                    await require_logprobs(labeler.backend)
+                calls.add(asyncio.create_task(_label_some(labeler, rows)))
+            if not calls:
+                return _stop_if_failing(tried, failed, last, config.max_failed_share, at_end=True)
+            done, calls = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            for row, label in _answers(done):
+                journal.append(row, label.record())
+                tried += 1
+                failed += label.error is not None
+                last = label.error or last
+            _stop_if_failing(tried, failed, last, config.max_failed_share)
+            progress()
+    finally:
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def _label_some(labeler: PairwiseLabeler, rows: list[tuple[int, Pair]]) -> list[tuple[int, PairLabel]]:
+    labels = await labeler.label([pair for _, pair in rows])
+    return [(row, label) for (row, _), label in zip(rows, labels, strict=True)]
+
+
+def _answers(done: set[asyncio.Task[list[tuple[int, PairLabel]]]]) -> Iterator[tuple[int, PairLabel]]:
+    """The answers of finished calls, those that succeeded first, so that an error loses none of them."""
+    for call in sorted(done, key=lambda call: call.exception() is not None):
+        yield from call.result()
+
+
+def _stop_if_failing(tried: int, failed: int, last: str, allowed: float, *, at_end: bool = False) -> None:
+    if tried and (at_end or tried >= _ENOUGH) and failed / tried > allowed:
+        raise JudgeError(
+            f"{failed} of {tried} pairs failed, more than max_failed_share ({allowed:g}) allows; the last time: {last}",
+            hint="what was labelled is kept: mend the cause and start the job again, or raise max_failed_share",
+        )
+
+
+def _write_results(job: LabelJob, journal: LabelJournal, summary: LabelSummary, judge: str) -> Path:
+    columns = job.config.pairs
+    names = (columns.prompt, columns.response_1, columns.response_2)
+    labels = job.output / f"labels.{job.config.format}"
+    failures = job.output / FAILURES_FILE
+
+    def rows(failed: Callable[[Record], None]) -> Iterator[Record]:
+        for row, (record, label) in enumerate(
+            zip(read_rows(job.pairs_file, columns), journal.records(), strict=True), start=1
+        ):
+            known = label if label is not None and "prob_1" in label else None
+            summary.add(known)
+            if known is None:
+                failed({"row": row, **{name: (label or {}).get(name) for name in ("error", "kind")}, **record})
+            elif job.config.ties == "keep" or not known["tie"]:
+                prompt, first, second = (record.pop(name) for name in names)
+                yield {**labelled_row(prompt, first, second, known, judge), **record}
+
+    with write_records(failures) as writer:
+        write_rows(rows(writer.write), labels)
+    if not summary.failed:
+        failures.unlink()
+    return labels
+
+
+def _identity(job: LabelJob, labeler: PairwiseLabeler, table: PairTable) -> dict[str, str]:
+    """What a label depends on, by name: digests, since a folder is often shared and a prompt is long."""
+    columns = job.config.pairs
+    parts: dict[str, Any] = {
+        "pairs file": table.digest,
+        "columns": [columns.prompt, columns.response_1, columns.response_2],
+        **labeler.settings,
+    }
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for name, value in parts.items()
+    }

@@ -1,0 +1,172 @@
+"""What a labelling job has done, in a file that survives a kill at any instant."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import warnings
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.judges.usage import NOTHING, Usage
+
+JOB_FILE = "job.json"
+JOURNAL_FILE = "journal.jsonl"
+_LOCK_FILE = "lock"
+_MISSING = -1
+
+
+class LabelJournal:
+    """One line a label, appended as soon as it is known; of two lines about one pair the later counts.
+
+    Memory holds nine bytes a pair, whatever the texts. A last line that was torn by a kill is dropped; a line that
+    cannot be read is as good as missing.
+
+    Attributes:
+        labelled: How many pairs have a label.
+        usage: What all requests of the job took, those of earlier runs and of failed pairs included.
+    """
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self._path = path
+        self._offsets = array("q", [_MISSING]) * rows
+        self._labelled = bytearray(rows)
+        self.labelled = 0
+        self.usage: Usage = NOTHING
+        self._end = 0
+        self._file: BinaryIO = self._repaired()
+
+    def is_labelled(self, row: int) -> bool:
+        """Whether a pair, counted from 0, has a label."""
+        return bool(self._labelled[row])
+
+    def append(self, row: int, label: Mapping[str, Any]) -> None:
+        """Add what is known of a pair: a label, or the error in its place.
+
+        Raises:
+            DataError: The disk is full, or the file cannot be written for another reason.
+        """
+        line = json.dumps({"row": row, **label}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(f"only {written} of {len(line)} bytes could be written")
+        except OSError as error:
+            raise DataError(
+                f"cannot be written: {error}",
+                file=str(self._path),
+                hint="make room, then start the job again: it goes on where it stopped",
+            ) from error
+        self._take(row, self._end, label)
+        self._end += len(line)
+
+    def records(self) -> Iterator[dict[str, Any] | None]:
+        """What is known of each pair in order: a label, an error, or None."""
+        with self._path.open("rb") as file:
+            for offset in self._offsets:
+                if offset == _MISSING:
+                    yield None
+                    continue
+                if file.tell() != offset:
+                    file.seek(offset)
+                yield json.loads(file.readline())
+
+    def close(self) -> None:
+        """Put everything on the disk."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _take(self, row: int, offset: int, label: Mapping[str, Any]) -> None:
+        self.usage += Usage.of_record(label.get("usage") or {})
+        if "prob_1" in label or not self._labelled[row]:
+            self._offsets[row] = offset
+        if "prob_1" in label:
+            self.labelled += not self._labelled[row]
+            self._labelled[row] = True
+
+    def _repaired(self) -> BinaryIO:
+        """Read what is there, cut off a torn end, and open the file for more."""
+        unreadable = 0
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    label = _parsed(line, len(self._offsets))
+                    if label is None:
+                        unreadable += 1
+                    else:
+                        self._take(label["row"], self._end, label)
+                    self._end += len(line)
+            os.truncate(self._path, self._end)
+        if unreadable:
+            warnings.warn(
+                f"{self._path}: {unreadable} lines cannot be read; those pairs are labelled again", stacklevel=4
+            )
+        return self._path.open("ab", buffering=0)
+
+
+def _parsed(line: bytes, rows: int) -> dict[str, Any] | None:
+    try:
+        label = json.loads(line)
+        usable = isinstance(label["row"], int) and 0 <= label["row"] < rows and ("prob_1" in label or "error" in label)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return label if usable else None
+
+
+@contextmanager
+def open_job(folder: Path, identity: Mapping[str, str], rows: int) -> Iterator[LabelJournal]:
+    """The journal in a job's folder, for this process alone.
+
+    Args:
+        folder: Made if it is not there.
+        identity: What the labels depend on, a digest each; a folder belongs to one.
+        rows: How many pairs there are.
+
+    Raises:
+        ConfigError: The folder was begun with another identity; names what differs.
+        DataError: Another process works in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            hint = "wait for it to end, or name another output"
+            raise DataError("another process is labelling into this folder", file=str(folder), hint=hint) from error
+        _check_identity(folder, identity)
+        journal = LabelJournal(folder / JOURNAL_FILE, rows)
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+
+def _check_identity(folder: Path, identity: Mapping[str, str]) -> None:
+    file = folder / JOB_FILE
+    try:
+        begun = json.loads(file.read_text(encoding="utf-8"))["identity"] if file.exists() else None
+        differs = sorted(
+            name for name in {*identity, *(begun or {})} if begun and begun.get(name) != identity.get(name)
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        hint = "name another output folder"
+        raise DataError("says nothing readable about the job in this folder", file=str(file), hint=hint) from error
+    if differs:
+        raise ConfigError(
+            f"{folder} holds labels that were made with another {', '.join(differs)}",
+            key="output",
+            hint="name another output folder, or set the config back to go on with this one",
+        )
+    if begun is None:
+        if (folder / JOURNAL_FILE).exists():
+            raise DataError("has a journal and no job.json to say whose it is", file=str(folder))
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps({"identity": dict(identity)}, indent=2) + "\n", encoding="utf-8")
+        partial.replace(file)

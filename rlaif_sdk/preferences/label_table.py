@@ -1,0 +1,80 @@
+"""The table of pairs that a labelling job reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.judges.pairwise_labels import Pair
+from rlaif_sdk.preferences.label_config import PairsConfig
+from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS
+from rlaif_sdk.records import Record, read_records
+
+
+@dataclass(frozen=True, slots=True)
+class PairTable:
+    """What is known of a table of pairs before any is labelled.
+
+    Attributes:
+        rows: How many there are to label.
+        digest: SHA-256 of the file.
+    """
+
+    rows: int
+    digest: str
+
+
+def read_rows(path: Path, columns: PairsConfig) -> Iterator[Record]:
+    """The rows that are to be labelled, with all their columns."""
+    return islice(read_records(path), columns.rows)
+
+
+def read_pairs(path: Path, columns: PairsConfig) -> Iterator[Pair]:
+    """The pairs in them."""
+    for record in read_rows(path, columns):
+        yield Pair(record[columns.prompt], record[columns.response_1], record[columns.response_2])
+
+
+def look_over(path: Path, columns: PairsConfig) -> PairTable:
+    """Read every pair once before any is sent, so that a bad one is named and costs nothing.
+
+    Raises:
+        DataError: A row lacks a text, or a column has a name that the labels need; names the row.
+    """
+    names = (columns.prompt, columns.response_1, columns.response_2)
+    if len(set(names)) < len(names):
+        raise DataError(f"the columns {', '.join(names)} are not three different ones", file=str(path))
+    rows = 0
+    found: dict[str, None] = {}
+    for rows, record in enumerate(read_rows(path, columns), start=1):
+        found |= dict.fromkeys(record)
+        for name in names:
+            _check_text(record, name, path, rows)
+    if not rows:
+        raise DataError("has no rows", file=str(path))
+    taken = set(found) - set(names)
+    if clash := sorted(taken & {*PAIR_COLUMNS, *LABEL_COLUMNS}):
+        raise DataError(
+            f"has a column {clash[0]!r}, which the labels have too",
+            file=str(path),
+            hint="rename it, or name it under pairs: as the prompt or a response",
+        )
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return PairTable(rows, digest.hexdigest())
+
+
+def _check_text(record: Record, name: str, path: Path, row: int) -> None:
+    if name not in record:
+        hint = f"columns: {', '.join(record) or 'none'}; name yours under pairs:"
+        raise DataError(f"has no column {name!r}", file=str(path), row=row, hint=hint)
+    value = record[name]
+    is_messages = isinstance(value, list) and value and all(isinstance(t, dict) and "role" in t for t in value)
+    if not isinstance(value, str) and not is_messages:
+        raise DataError(f"{name!r} must be text or messages with role and content", file=str(path), row=row)
