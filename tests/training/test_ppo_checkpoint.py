@@ -125,7 +125,7 @@ def test_an_adapter_checkpoint_holds_the_adapter_alone(make_trainer: Make, make_
         (lambda folder: (folder / "value_head.safetensors").unlink(), "value_head.safetensors is missing"),
         (lambda folder: (folder / "value_head.safetensors").write_bytes(b"torn"), "cannot be read"),
         (lambda folder: (folder / "ppo_state.json").write_text('{"format": 1'), "cannot be read"),
-        (lambda folder: (folder / "ppo_state.json").write_text('{"format": 99}'), "format 99 where 1 is known"),
+        (lambda folder: (folder / "ppo_state.json").write_text('{"format": 99}'), "format 99 where 2 is known"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(

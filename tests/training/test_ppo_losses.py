@@ -107,7 +107,7 @@ def arguments(rows: int, seed: int = 0) -> dict[str, Any]:
     }
     lengths_B = torch.randint(1, 6, (rows,), generator=generator)
     mask_BT = (torch.arange(5) < lengths_B[:, None]).long()
-    clips = {"clip_low": 0.2, "clip_high": 0.2, "value_clip": 0.2, "value_coef": 0.1, "entropy_coef": 0.01}
+    clips = {"clip": (0.2, 0.2), "value_clip": 0.2, "value_coef": 0.1, "entropy_coef": 0.01}
     return {**tensors, "mask_BT": mask_BT, **clips}
 
 

@@ -41,7 +41,9 @@ from rlaif_sdk.training.ppo.policy import (
     score_in_forward,
     warn_of_coarse_weights,
 )
+from rlaif_sdk.training.ppo.samples import SAMPLES_FILE, SampleFile, TensorBoardSamples
 from rlaif_sdk.training.ppo.sampling import AtTrainBegin, EpochRepeatSampler, warn_of_mismatches
+from rlaif_sdk.training.ppo.score_normalization import ScoreNormalizer
 from rlaif_sdk.training.ppo.scoring import build_composer, check_datasets
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class ActorCriticTrainer(RLOOTrainer):
         optimizers: tuple[Any, Any] = (None, None),
         quantization_config: BitsAndBytesConfig | None = None,
         peft_config: PeftConfig | None = None,
+        eval_reward_funcs: Composes | Any = None,
     ) -> None:
         args = args or PPOConfig("ppo-output")
         if args.world_size > 1:
@@ -93,6 +96,7 @@ class ActorCriticTrainer(RLOOTrainer):
             )
         check_datasets(train_dataset, eval_dataset)
         self.composer = build_composer(reward_funcs, args.reward_weights)
+        self.eval_composer = self.composer if eval_reward_funcs is None else build_composer(eval_reward_funcs)
         super().__init__(
             model=model,
             reward_funcs=[_scored_by_the_composer] * len(args.reward_weights or [1.0]),
@@ -122,6 +126,11 @@ class ActorCriticTrainer(RLOOTrainer):
                 self.ref_model = frozen_copy(self._policy)
         self.critic = self._add_critic()
         self.kl_controller = make_kl_controller(args.kl_coef, args.kl_target, args.kl_horizon)
+        self.score_normalizer = ScoreNormalizer(
+            args.score_normalization, gather=self.accelerator.gather, rank=self.accelerator.process_index
+        )
+        self.add_callback(SampleFile(Path(args.samples_file or Path(str(args.output_dir), SAMPLES_FILE))))
+        self.add_callback(TensorBoardSamples(self.callback_handler))
         self.add_callback(AtTrainBegin(self._align))
         sampling = {} if self.use_vllm else self.generation_config.to_dict()
         chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
@@ -197,7 +206,13 @@ class ActorCriticTrainer(RLOOTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict=state_dict)
         folder = Path(output_dir or self.args.output_dir or ".")
-        checkpoint.save(folder, critic=self.critic, kl_controller=self.kl_controller, composer=self.composer)
+        checkpoint.save(
+            folder,
+            critic=self.critic,
+            kl_controller=self.kl_controller,
+            score_normalizer=self.score_normalizer,
+            composer=self.composer,
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with without_critic(self._policy):
@@ -206,6 +221,7 @@ class ActorCriticTrainer(RLOOTrainer):
             Path(resume_from_checkpoint),
             critic=self.critic,
             kl_controller=self.kl_controller,
+            score_normalizer=self.score_normalizer,
             composer=self.composer,
         )
 

@@ -35,6 +35,7 @@ class Assessment:
         logprobs_BT: Tensor,
         values_BT: Tensor,
         kl_BT: Tensor,
+        on_tokens_BT: Tensor | None = None,
     ) -> Rollout:
         """Make the rollout.
 
@@ -44,15 +45,16 @@ class Assessment:
             truncated_B: True where a completion was cut short: it has no end-of-sequence token.
             logprobs_BT: Log-probabilities under the policy that sampled.
             values_BT: Its values.
-            kl_BT: Log ratio of policy to reference.
+            kl_BT: The divergence of policy from reference, as estimated at each token.
+            on_tokens_BT: The part of the scores that falls on each token, see `token_rewards`; the penalty for being
+                cut short falls on the last token.
         """
         counts_B = ~scores_B.isnan()
         if self.mask_truncated:
             counts_B = counts_B & ~truncated_B
         mask_BT = tokens.completion_mask_BT * counts_B[:, None]
-        rewards_BT = token_rewards(
-            scores_B.nan_to_num(0.0) - self.missing_eos_penalty * truncated_B, kl_BT, mask_BT, self.kl_coef
-        )
+        scores_B = scores_B.nan_to_num(0.0) - self.missing_eos_penalty * truncated_B
+        rewards_BT = token_rewards(scores_B, kl_BT, mask_BT, self.kl_coef, on_tokens_BT)
         advantages_BT, returns_BT = generalized_advantages(
             rewards_BT, values_BT, mask_BT, gamma=self.gamma, lam=self.gae_lambda
         )
@@ -69,8 +71,8 @@ class Assessment:
 def rollout_metrics(rollout: Rollout, kl_BT: Tensor) -> dict[str, float]:
     """What to log of a rollout.
 
-    ``kl`` is in nats a completion, ``kl_per_token`` in nats a token; both are log ratios of the sampled tokens, so a
-    small sample may be below 0. Empty when no row counts.
+    ``kl`` is in nats a completion, ``kl_per_token`` in nats a token; with the estimator k1 a small sample may be below 0.
+    Empty when no row counts.
     """
     mask_BT = rollout.mask_BT
     if not mask_BT.any():

@@ -19,9 +19,10 @@ from rlaif_sdk.exceptions import StateError
 if TYPE_CHECKING:
     from rlaif_sdk.training.ppo.critic import Critic
     from rlaif_sdk.training.ppo.kl import KLController
+    from rlaif_sdk.training.ppo.score_normalization import ScoreNormalizer
 
 STATE_FILE = "ppo_state.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def critic_file(critic: Critic) -> str:
@@ -29,8 +30,10 @@ def critic_file(critic: Critic) -> str:
     return f"{critic.NAME}.safetensors"
 
 
-def save(folder: Path, *, critic: Critic, kl_controller: KLController, composer: Any) -> None:
-    """Write the critic and the state of controller and composer into a folder that exists.
+def save(
+    folder: Path, *, critic: Critic, kl_controller: KLController, score_normalizer: ScoreNormalizer, composer: Any
+) -> None:
+    """Write the critic and the state of controller, normalizer and composer into a folder that exists.
 
     Raises:
         StateError: The composer's state is no JSON value.
@@ -40,6 +43,7 @@ def save(folder: Path, *, critic: Critic, kl_controller: KLController, composer:
     state = {
         "format": _FORMAT,
         "kl_controller": kl_controller.state_dict(),
+        "score_normalizer": score_normalizer.state_dict(),
         "composer": composer.state_dict() if hasattr(composer, "state_dict") else None,
     }
     try:
@@ -52,7 +56,9 @@ def save(folder: Path, *, critic: Critic, kl_controller: KLController, composer:
     (folder / STATE_FILE).write_text(text, encoding="utf-8")
 
 
-def load(folder: Path, *, critic: Critic, kl_controller: KLController, composer: Any) -> None:
+def load(
+    folder: Path, *, critic: Critic, kl_controller: KLController, score_normalizer: ScoreNormalizer, composer: Any
+) -> None:
     """Restore what `save` wrote.
 
     Raises:
@@ -78,6 +84,7 @@ def load(folder: Path, *, critic: Critic, kl_controller: KLController, composer:
     except RuntimeError as error:
         raise StateError(f"{file} does not fit the model: {error}") from error
     kl_controller.load_state_dict(state["kl_controller"])
+    score_normalizer.load_state_dict(state["score_normalizer"])
     if state["composer"] is not None and hasattr(composer, "load_state_dict"):
         composer.load_state_dict(state["composer"])
 

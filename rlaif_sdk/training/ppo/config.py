@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from trl.trainer.rloo_config import RLOOConfig
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.training.ppo.kl import KLEstimator
+from rlaif_sdk.training.ppo.score_normalization import ScoreNormalization
+
+Algorithm = Literal["ppo", "reinforce"]
+
+_CHOICES = {
+    "algorithm": get_args(Algorithm),
+    "critic": ("shared", "separate"),
+    "kl_estimator": get_args(KLEstimator),
+    "score_normalization": get_args(ScoreNormalization),
+}
 
 
 @dataclass
@@ -49,6 +61,10 @@ class PPOConfig(RLOOConfig):
     )
     beta: float = field(default=0.0, metadata={"help": "Not used: see kl_coef."})
 
+    algorithm: Algorithm = field(
+        default="ppo",
+        metadata={"help": "'ppo', or 'reinforce': the policy gradient with the critic as baseline, a step a rollout."},
+    )
     critic: str = field(
         default="shared",
         metadata={"help": "'shared': a value head on the policy; 'separate': a critic with weights of its own."},
@@ -70,11 +86,32 @@ class PPOConfig(RLOOConfig):
     kl_coef: float = field(
         default=0.05, metadata={"help": "Reward lost per nat of divergence from the reference; 0 keeps no reference."}
     )
+    kl_estimator: KLEstimator = field(
+        default="k1",
+        metadata={"help": "How the divergence is estimated at a token: k1, k2 or k3 (Schulman 2020)."},
+    )
+    max_kl: float | None = field(
+        default=None, metadata={"help": "Divergence from the reference, in nats a completion, that ends training."}
+    )
+    max_approx_kl: float | None = field(
+        default=None,
+        metadata={"help": "Divergence from the policy that sampled, in nats a token, that ends a rollout's updates."},
+    )
     kl_target: float | None = field(
         default=None, metadata={"help": "Divergence, in nats a completion, that kl_coef is steered towards."}
     )
     kl_horizon: float = field(
         default=10_000.0, metadata={"help": "Completions that a correction of kl_coef takes, with kl_target."}
+    )
+    score_normalization: ScoreNormalization = field(
+        default="none",
+        metadata={"help": "Shift and scale the composed scores by their mean and deviation: none, batch or running."},
+    )
+    log_samples: int = field(
+        default=8, metadata={"help": "Completions of each rollout and evaluation batch that are kept as samples."}
+    )
+    samples_file: str | None = field(
+        default=None, metadata={"help": "The JSONL file for the samples; rollouts.jsonl in output_dir if not set."}
     )
     missing_eos_penalty: float = field(
         default=0.0, metadata={"help": "Taken from the score of a completion that was cut short."}
@@ -103,6 +140,13 @@ class PPOConfig(RLOOConfig):
         return int(self.steps_per_generation or 0)
 
     def _check(self) -> None:
+        self._check_ranges()
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}", key=name)
+        self._check_combinations()
+
+    def _check_ranges(self) -> None:
         positive = {
             "temperature": self.temperature,
             "kl_horizon": self.kl_horizon,
@@ -112,6 +156,8 @@ class PPOConfig(RLOOConfig):
             "num_generations": self.num_generations,
             "num_generations_eval": self.num_generations_eval,
             "kl_target": self.kl_target if self.kl_target is not None else 1.0,
+            "max_kl": self.max_kl if self.max_kl is not None else 1.0,
+            "max_approx_kl": self.max_approx_kl if self.max_approx_kl is not None else 1.0,
             "value_clip": self.value_clip if self.value_clip is not None else 1.0,
         }
         not_negative = {
@@ -119,6 +165,7 @@ class PPOConfig(RLOOConfig):
             "entropy_coef": self.entropy_coef,
             "kl_coef": self.kl_coef,
             "missing_eos_penalty": self.missing_eos_penalty,
+            "log_samples": self.log_samples,
         }
         shares = {"gamma": self.gamma, "gae_lambda": self.gae_lambda}
         for name, value in (positive | not_negative | shares).items():
@@ -128,10 +175,18 @@ class PPOConfig(RLOOConfig):
                 )
             if name in shares and value > 1:
                 raise ConfigError(f"{name} must be at most 1, not {value}", key=name)
+
+    def _check_combinations(self) -> None:
         if self.kl_target is not None and self.kl_coef == 0:
             raise ConfigError("kl_target needs a kl_coef to start from", key="kl_coef", hint="0.05, say")
-        if self.critic not in {"shared", "separate"}:
-            raise ConfigError(f"critic is 'shared' or 'separate', not {self.critic!r}", key="critic")
+        if self.max_kl is not None and self.kl_coef == 0:
+            raise ConfigError("max_kl needs a reference, and kl_coef=0 keeps none", key="max_kl", hint="set kl_coef")
+        if self.max_approx_kl is not None and self.fp16:
+            raise ConfigError(
+                "max_approx_kl leaves out steps, and the gradient scaler of fp16 allows none to be left out",
+                key="max_approx_kl",
+                hint="use bf16",
+            )
         for name in ("critic_model", "critic_learning_rate"):
             if self.critic == "shared" and getattr(self, name) is not None:
                 raise ConfigError(f"{name} is of a separate critic", key=name, hint="set critic to 'separate'")
@@ -169,6 +224,8 @@ class PPOConfig(RLOOConfig):
                 key="steps_per_generation",
                 hint="an optimiser step must not reach over two rollouts",
             )
+        if self.algorithm == "reinforce":
+            self._check_one_step()
         if self.kl_target is not None and self.kl_horizon < self.generation_batch_size:
             raise ConfigError(
                 f"kl_horizon ({self.kl_horizon:g}) is shorter than a rollout of {self.generation_batch_size} completions",
@@ -186,3 +243,15 @@ class PPOConfig(RLOOConfig):
                 f"num_generations_eval ({self.num_generations_eval})",
                 key="num_generations_eval",
             )
+
+    def _check_one_step(self) -> None:
+        for name, value, wanted in (
+            ("num_iterations", self.num_iterations, 1),
+            ("steps_per_generation", self.steps_per_generation, self.gradient_accumulation_steps),
+        ):
+            if value != wanted:
+                raise ConfigError(
+                    f"REINFORCE makes one optimiser step of a rollout, and {name} is {value}, not {wanted}",
+                    key=name,
+                    hint="gradient_accumulation_steps makes rollouts larger",
+                )

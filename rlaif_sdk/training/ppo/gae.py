@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 
-def token_rewards(scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, kl_coef: float) -> Tensor:
-    """The reward of each token: the KL penalty on every token, and the row's score once, on its last.
+def token_rewards(
+    scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, kl_coef: float, on_tokens_BT: Tensor | None = None
+) -> Tensor:
+    """The reward of each token: the KL penalty and what of the score falls on it, and on the last token the rest.
 
-    This is the reward of Ziegler et al. 2019 (arXiv:1909.08593, section 2) per token, as in Ouyang et al. 2022
+    Without ``on_tokens_BT`` the whole score falls once, on the row's last token; a row's rewards sum to its score less
+    its penalties either way. This is the reward of Ziegler et al. 2019 (arXiv:1909.08593, section 2) per token, as in Ouyang et al. 2022
     (arXiv:2203.02155, equation 2).
 
     Args:
@@ -20,12 +23,18 @@ def token_rewards(scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, kl_coef: flo
         kl_BT: log policy / reference of each token, in nats.
         mask_BT: 1 on real tokens, which come first in a row.
         kl_coef: Reward lost per nat.
+        on_tokens_BT: The part of the score that falls on each token; None if no reward is per token.
 
     Returns:
         rewards_BT, 0 on padding.
     """
     mask_BT = mask_BT.bool()
-    rewards_BT = torch.where(mask_BT, -kl_coef * kl_BT, torch.zeros_like(kl_BT))
+    zeros_BT = torch.zeros_like(kl_BT)
+    rewards_BT = torch.where(mask_BT, -kl_coef * kl_BT, zeros_BT)
+    if on_tokens_BT is not None:
+        on_tokens_BT = torch.where(mask_BT, on_tokens_BT, zeros_BT)
+        rewards_BT = rewards_BT + on_tokens_BT
+        scores_B = scores_B - on_tokens_BT.sum(dim=1)
     lengths_B = mask_BT.sum(dim=1)
     is_last_BT = mask_BT & (torch.arange(mask_BT.shape[1], device=mask_BT.device) == lengths_B[:, None] - 1)
     return torch.where(is_last_BT, rewards_BT + scores_B[:, None], rewards_BT)

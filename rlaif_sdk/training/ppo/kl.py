@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from rlaif_sdk.exceptions import StateError
 
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+def estimate_kl(logprobs_BT: Tensor, ref_logprobs_BT: Tensor, estimator: KLEstimator) -> Tensor:
+    """KL(policy || reference) in nats, estimated at each token that the policy sampled.
+
+    Schulman 2020, "Approximating KL divergence", http://joschu.net/blog/kl-approx.html: see `log_ratio_kl` for k1,
+    `squared_kl` for k2, `positive_kl` for k3. All are 0 where policy and reference agree.
+    """
+    estimators = {"k1": log_ratio_kl, "k2": squared_kl, "k3": positive_kl}
+    return estimators[estimator](logprobs_BT, ref_logprobs_BT)
+
 
 def log_ratio_kl(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
-    """The log ratio of each sampled token, ``k1`` in Schulman's note http://joschu.net/blog/kl-approx.html.
-
-    Unbiased for KL(policy || reference) in nats when the policy sampled the tokens; may be negative for a token.
-    """
+    """``k1 = -log r`` with ``r = reference / policy``: unbiased; may be negative for a token."""
     return logprobs_BT - ref_logprobs_BT
+
+
+def squared_kl(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+    """``k2 = (log r)^2 / 2`` with ``r = reference / policy``: never negative, of low variance, biased as the two part."""
+    return (logprobs_BT - ref_logprobs_BT).square() / 2
 
 
 def positive_kl(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:

@@ -35,6 +35,22 @@ def clipped_policy_losses(
     return torch.maximum(free_BT, bounded_BT), bounded_BT > free_BT
 
 
+def reinforce_losses(logprobs_BT: Tensor, advantages_BT: Tensor) -> Tensor:
+    """The policy gradient with a baseline, its sign turned: ``-A log pi``.
+
+    REINFORCE (Williams 1992) with a learned value function as the baseline, as in Lee et al. 2023 (arXiv:2309.00267).
+    It holds for completions that the policy as it is has sampled.
+
+    Args:
+        logprobs_BT: Log-probabilities under the policy as it is.
+        advantages_BT: Returns less the baseline.
+
+    Returns:
+        losses_BT.
+    """
+    return -advantages_BT * logprobs_BT
+
+
 def clipped_value_losses(
     values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, *, clip: float | None
 ) -> tuple[Tensor, Tensor]:
@@ -64,7 +80,7 @@ class PPOLoss(NamedTuple):
 
     Attributes:
         total: What to minimise.
-        policy: Mean clipped surrogate loss a token.
+        policy: Mean clipped surrogate loss a token, or mean loss of REINFORCE.
         value: Mean clipped value loss a token, before its coefficient.
         entropy: Mean entropy of the next-token distribution, in nats.
         policy_clipped: Share of the tokens whose policy gradient the clip removes.
@@ -94,8 +110,7 @@ def ppo_loss(
     returns_BT: Tensor,
     mask_BT: Tensor,
     tokens: float,
-    clip_low: float,
-    clip_high: float,
+    clip: tuple[float, float] | None,
     value_clip: float | None,
     value_coef: float,
     entropy_coef: float,
@@ -114,15 +129,18 @@ def ppo_loss(
         tokens: What the sum over tokens is divided by. The number of tokens that count gives a mean; with gradient
             accumulation, the mean number over the accumulated minibatches makes their gradients add up to that of
             one large minibatch.
-        clip_low: See above.
-        clip_high: See above.
+        clip: ``clip_low`` and ``clip_high``; None for `reinforce_losses` in their place.
         value_clip: See above.
         value_coef: Weight of the value loss.
         entropy_coef: Weight of the entropy.
     """
-    policy_BT, policy_clipped_BT = clipped_policy_losses(
-        logprobs_BT, old_logprobs_BT, advantages_BT, clip_low=clip_low, clip_high=clip_high
-    )
+    if clip is None:
+        policy_BT = reinforce_losses(logprobs_BT, advantages_BT)
+        policy_clipped_BT = torch.zeros_like(mask_BT)
+    else:
+        policy_BT, policy_clipped_BT = clipped_policy_losses(
+            logprobs_BT, old_logprobs_BT, advantages_BT, clip_low=clip[0], clip_high=clip[1]
+        )
     value_BT, value_clipped_BT = clipped_value_losses(values_BT, old_values_BT, returns_BT, clip=value_clip)
     total = masked_sum(policy_BT + value_coef * value_BT - entropy_coef * entropies_BT, mask_BT) / max(tokens, 1.0)
     with torch.no_grad():

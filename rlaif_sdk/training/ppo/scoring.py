@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlaif_sdk.exceptions import BatchError, ConfigError, DataError, RewardError
 from rlaif_sdk.rewards import as_reward
+from rlaif_sdk.training.ppo.rollout import Tokens
 from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch, TextOrConversation
 
 
@@ -158,6 +159,23 @@ def scores_of(composition: Scored, rows: int, *, clip: tuple[float, float] | Non
     if clip is not None:
         totals_B = totals_B.clip(*clip)
     return torch.from_numpy(totals_B.astype(np.float32))
+
+
+def on_tokens_of(composition: Scored, tokens: Tokens) -> Tensor | None:
+    """The part of each row's total that falls on each token, float32 on_tokens_BT; None where no reward is per token.
+
+    Raises:
+        ConfigError: A reward gives token values, and its normalizer or the aggregator leaves them no place.
+    """
+    token_rewards = getattr(composition, "token_rewards", None)
+    rows: list[Any] = token_rewards() if callable(token_rewards) else []
+    if all(row is None for row in rows):
+        return None
+    on_tokens_BT = torch.zeros(tokens.completion_ids_BT.shape)
+    for row, on_tokens_T in enumerate(rows):
+        if on_tokens_T is not None:
+            on_tokens_BT[row, : len(on_tokens_T)] = torch.from_numpy(on_tokens_T)
+    return on_tokens_BT
 
 
 def reward_metrics(composition: Scored) -> dict[str, float]:

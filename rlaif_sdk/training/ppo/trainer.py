@@ -14,10 +14,11 @@ from rlaif_sdk.composer.diagnostics import drift_in_history
 from rlaif_sdk.exceptions import TrainingError
 from rlaif_sdk.training.ppo.actor_critic import ActorCriticTrainer
 from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics
-from rlaif_sdk.training.ppo.kl import log_ratio_kl
+from rlaif_sdk.training.ppo.kl import estimate_kl
 from rlaif_sdk.training.ppo.losses import ppo_loss
 from rlaif_sdk.training.ppo.rollout import Rollout, Tokens
-from rlaif_sdk.training.ppo.scoring import begin_scoring, reward_batch, reward_metrics, scores_of
+from rlaif_sdk.training.ppo.samples import sample_records, show_samples
+from rlaif_sdk.training.ppo.scoring import begin_scoring, on_tokens_of, reward_batch, reward_metrics, scores_of
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -53,9 +54,11 @@ class PPOTrainer(ActorCriticTrainer):
         optimizers: As in `transformers.Trainer`; the value head is added as a parameter group.
         quantization_config: How to quantise a model that is given by name.
         peft_config: Trains an adapter instead of the whole model.
+        eval_reward_funcs: What scores the completions of evaluation, of the kind of ``reward_funcs``; the same if None.
 
     Attributes:
         composer: What scores the completions.
+        eval_composer: What scores those of evaluation.
         value_head: The value head, a submodule of the policy.
         kl_controller: What a nat of divergence costs.
 
@@ -83,6 +86,7 @@ class PPOTrainer(ActorCriticTrainer):
     _rollout: Rollout | None = None
     _minibatches: Sequence[Rollout] = ()
     _drifted: frozenset[str] = frozenset()
+    _halted = False
 
     def _align(self, state: TrainerState) -> None:
         super()._align(state)
@@ -121,8 +125,9 @@ class PPOTrainer(ActorCriticTrainer):
         prompt_ids, completion_ids, completions = self._generate(prompts)
         tokens = Tokens.padded(prompt_ids, completion_ids, pad_id=self._tokenizer.pad_token_id)
         tokens = tokens.to(self.accelerator.device)
+        composer = self.composer if training else self.eval_composer
         scored = begin_scoring(
-            self.composer,
+            composer,
             reward_batch(
                 rows,
                 prompts=prompts,
@@ -136,7 +141,8 @@ class PPOTrainer(ActorCriticTrainer):
         policy = self._score(self.model, tokens)
         kl_BT = self._divergence(policy, tokens)
         composition = scored()
-        scores_B = scores_of(composition, len(rows), clip=self.args.reward_clip_range)
+        scores_B, on_tokens_BT = self._scores(composition, tokens)
+        truncated_B = torch.tensor([ids[-1] not in self.eos_token_ids for ids in completion_ids]).to(kl_BT.device)
         rollout = Assessment(
             gamma=self.args.gamma,
             gae_lambda=self.args.gae_lambda,
@@ -146,27 +152,59 @@ class PPOTrainer(ActorCriticTrainer):
             whiten=self.args.normalize_advantages,
         ).rollout(
             tokens,
-            scores_B=scores_B.to(kl_BT),
-            truncated_B=torch.tensor([ids[-1] not in self.eos_token_ids for ids in completion_ids]).to(kl_BT.device),
+            scores_B=scores_B,
+            truncated_B=truncated_B,
             logprobs_BT=policy.logprobs_BT,
             values_BT=policy.values_BT,
             kl_BT=kl_BT,
+            on_tokens_BT=on_tokens_BT,
         )
         figures = rollout_metrics(rollout, kl_BT)
         if not figures:
             _logger.warning("no completion of this rollout has a score: it changes nothing")
         self._note(mode, {**reward_metrics(composition), **figures, "kl_coef": self.kl_controller.coef})
-        self._note_completions(prompts, completions, composition, rollout)
-        if training and figures:
-            self.kl_controller.update(figures["kl"], len(rows))
+        if composer is self.composer:
+            self._note_completions(prompts, completions, composition, rollout)
+        kl_B = (kl_BT * tokens.completion_mask_BT).sum(dim=1)
+        samples = sample_records(prompts, completions, composition, kl_B, truncated_B)
+        show_samples(self.callback_handler, self.args, self.state, self.control, split=mode, records=samples)
+        if training:
+            self._halted = False
+            if figures:
+                self._follow(figures["kl"], len(rows))
         return rollout
 
+    def _scores(self, composition: Scored, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+        """scores_B as they become rewards, and the part of them that falls on single tokens."""
+        scores_B = scores_of(composition, len(tokens), clip=self.args.reward_clip_range).to(self.accelerator.device)
+        on_tokens_BT = on_tokens_of(composition, tokens)
+        if on_tokens_BT is not None:
+            on_tokens_BT = on_tokens_BT.to(scores_B)
+        return self.score_normalizer.normalize(scores_B, on_tokens_BT, training=self.model.training)
+
+    def _follow(self, kl: float, completions: int) -> None:
+        """Let the price of divergence follow a rollout's, or end training where that is too great."""
+        self.kl_controller.update(kl, completions)
+        limit = self.args.max_kl
+        if limit is not None and kl > limit:
+            _logger.warning(
+                "training ends: the policy is %.4g nats a completion from its reference, max_kl=%g", kl, limit
+            )
+            self._halted = self.control.should_training_stop = True
+
     def _divergence(self, policy: CompletionScores, tokens: Tokens) -> Tensor:
-        """kl_BT, the log ratio of policy to reference; 0 without a reference."""
+        """kl_BT, the divergence of policy from reference at each token; 0 without a reference."""
         if self.args.kl_coef == 0:
             return torch.zeros_like(policy.logprobs_BT)
         with self._reference() as reference:
-            return log_ratio_kl(policy.logprobs_BT, self._score(reference, tokens).logprobs_BT)
+            return estimate_kl(policy.logprobs_BT, self._score(reference, tokens).logprobs_BT, self.args.kl_estimator)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One minibatch's gradient; none where the policy has moved as far as one rollout may move it."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+        if self._halted:
+            model.zero_grad()
+        return loss
 
     def compute_loss(
         self,
@@ -179,6 +217,9 @@ class PPOTrainer(ActorCriticTrainer):
         del num_items_in_batch
         if return_outputs:
             raise TrainingError("PPOTrainer does not return the outputs of its forward pass")
+        if self._halted:
+            self._note("train", {"left_out": 1.0})
+            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
         minibatch: Rollout = inputs
         tokens = minibatch.tokens
         scores: CompletionScores = model(
@@ -196,14 +237,17 @@ class PPOTrainer(ActorCriticTrainer):
             returns_BT=minibatch.returns_BT,
             mask_BT=minibatch.mask_BT,
             tokens=minibatch.token_share,
-            clip_low=self.epsilon_low,
-            clip_high=self.epsilon_high,
+            clip=None if self.args.algorithm == "reinforce" else (self.epsilon_low, self.epsilon_high),
             value_clip=self.args.value_clip,
             value_coef=self.args.value_loss_coef,
             entropy_coef=self.args.entropy_coef,
         )
         parts = torch.stack(loss[1:]).tolist()
         self._note("train", dict(zip(_LOSS_METRICS, parts, strict=True)))
+        if self.args.max_approx_kl is not None and self._step % self.args.gradient_accumulation_steps == 0:
+            approx_kl = float(self.accelerator.reduce(loss.approx_kl, "mean"))
+            self._halted = approx_kl > self.args.max_approx_kl
+            self._note("train", {"left_out": float(self._halted)})
         return loss.total
 
     def prediction_step(

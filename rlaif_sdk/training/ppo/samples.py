@@ -1,0 +1,109 @@
+"""Sampled completions with their rewards: in a file, in TensorBoard, and for any callback that asks for them.
+
+A callback gets them through a method of its own beside those of `transformers.TrainerCallback`::
+
+    def on_samples(self, args, state, control, *, split, samples, **kwargs): ...
+
+``split`` is ``train`` or ``eval``; ``samples`` are JSON-ready mappings, see `sample_records`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import TrainerCallback
+from transformers.trainer_callback import CallbackHandler
+
+from rlaif_sdk.training.ppo.scoring import Scored
+
+SAMPLES_FILE = "rollouts.jsonl"
+Sample = dict[str, Any]
+
+
+def sample_records(
+    prompts: Sequence[Any], completions: Sequence[Any], composition: Scored, kl_B: Tensor, cut_short_B: Tensor
+) -> Iterator[Sample]:
+    """The B rows of a rollout, one at a time.
+
+    ``prompt``, ``completion``, whether it was ``cut_short``, its divergence ``kl`` from the reference in nats, and what
+    `rlaif_sdk.Composition.records` has: ``total``, ``rewards`` and so on. Of a composition without that method the
+    total and the raw scores.
+    """
+    records = getattr(composition, "records", None)
+    scored: Iterator[Mapping[str, Any]] = records() if callable(records) else _raw_records(composition)
+    rows = zip(prompts, completions, cut_short_B.tolist(), kl_B.tolist(), scored, strict=True)
+    for prompt, completion, cut_short, kl, record in rows:
+        yield {"prompt": prompt, "completion": completion, "cut_short": cut_short, "kl": kl, **record}
+
+
+def _raw_records(composition: Scored) -> Iterator[Sample]:
+    columns = {name: column.raw.tolist() for name, column in composition.rewards.items()}
+    for row, total in enumerate(composition.totals.tolist()):
+        yield {"total": _number(total), "rewards": {name: {"raw": _number(raw[row])} for name, raw in columns.items()}}
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value  # noqa: PLR0124 - NaN is what differs from itself
+
+
+def show_samples(handler: CallbackHandler, args: Any, state: Any, control: Any, *, split: str, records: Any) -> None:
+    """Hand the first ``args.log_samples`` records to every callback that has ``on_samples``."""
+    listeners = [callback for callback in handler.callbacks if callable(getattr(callback, "on_samples", None))]
+    samples = list(islice(records, args.log_samples)) if listeners and state.is_world_process_zero else []
+    for listener in listeners if samples else []:
+        listener.on_samples(args, state, control, split=split, samples=samples)
+
+
+class SampleFile(TrainerCallback):
+    """Appends samples to a JSONL file, each with ``step`` and ``split``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_samples(self, args: Any, state: Any, control: Any, *, split: str, samples: Sequence[Sample]) -> None:
+        """Called after each rollout and each batch of evaluation."""
+        del args, control
+        lines = [json.dumps({"step": state.global_step, "split": split, **sample}) + "\n" for sample in samples]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+
+
+class TensorBoardSamples(TrainerCallback):
+    """Shows samples as text in TensorBoard, where ``report_to`` asks for it.
+
+    Args:
+        handler: Knows transformers' callback for TensorBoard, if there is one, and so its writer.
+    """
+
+    def __init__(self, handler: CallbackHandler) -> None:
+        self._handler = handler
+
+    def on_samples(self, args: Any, state: Any, control: Any, *, split: str, samples: Sequence[Sample]) -> None:
+        """Called after each rollout and each batch of evaluation."""
+        del args, control
+        for callback in self._handler.callbacks:
+            if (writer := getattr(callback, "tb_writer", None)) is not None:
+                writer.add_text(f"samples/{split}", markdown_table(samples), state.global_step)
+
+
+def markdown_table(samples: Sequence[Sample]) -> str:
+    """Prompt, completion, each raw reward and the total, a row a sample."""
+    names = list(samples[0]["rewards"])
+    heads = ["prompt", "completion", *names, "total"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for sample in samples:
+        scores = [*(sample["rewards"][name]["raw"] for name in names), sample["total"]]
+        shown = ["" if score is None else f"{score:.4g}" for score in scores]
+        lines.append("| " + " | ".join([_cell(sample["prompt"]), _cell(sample["completion"]), *shown]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.replace("|", "\\|").replace("\n", "<br>")
