@@ -1,0 +1,75 @@
+"""Rewards of other libraries, offered by name through the hook that any plugin uses; imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rlaif_sdk.hookspecs import hookimpl
+from rlaif_sdk.rewards import Params, Reward, RewardSpec
+
+rlaif_api_version = 1
+
+
+class TextClassificationParams(Params):
+    """A text classifier, as a Hugging Face pipeline would run it."""
+
+    model: str
+    """Hub name or local folder of a sequence classifier; a folder with an ONNX file takes onnxruntime."""
+    label: str | None = None
+    """The label whose score counts; not needed where there is one."""
+    output: Literal["probability", "log_odds", "logit"] = "probability"
+    """The label's probability, its log-odds, or its raw logit. A reward model's number is its logit."""
+    pair: bool = False
+    """Give the prompt and the completion as a pair, as cross-encoders want it; otherwise the completion alone."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    device: str | None = None
+    """``cpu``, ``cuda`` or ``cuda:1``; null takes a CUDA device when one works."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Longest input in tokens; longer ones are cut. By default what the model takes."""
+    higher_is_better: bool = True
+    """False where the label is something to avoid."""
+
+
+class VerifiersParams(Params):
+    """A reward function of the verifiers library."""
+
+    function: str
+    """``package.module:function``, which takes any of prompt, completion, answer, state, info and the columns."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments, such as a parser's settings."""
+
+
+def _text_classification(params: TextClassificationParams) -> Reward:
+    from rlaif_sdk.integrations.classification import TextClassification
+
+    return TextClassification(params)
+
+
+def _verifiers(params: VerifiersParams) -> Reward:
+    from rlaif_sdk.integrations.verifiers_function import VerifiersFunction
+
+    return VerifiersFunction(params)
+
+
+@hookimpl
+def rlaif_rewards() -> list[RewardSpec]:
+    """Classifiers, and functions in verifiers' convention. TRL's need no name: ``reward: trl.rewards:NAME``."""
+    return [
+        RewardSpec(
+            name="text_classification",
+            factory=_text_classification,
+            params=TextClassificationParams,
+            description="A label's score by any text classifier, as a Hugging Face pipeline gives it.",
+            example={"params": {"model": "lvwerra/distilbert-imdb", "label": "POSITIVE"}},
+        ),
+        RewardSpec(
+            name="verifiers",
+            factory=_verifiers,
+            params=VerifiersParams,
+            description="A reward function written for the verifiers library.",
+            example={"params": {"function": "my_environment:correct_answer"}},
+        ),
+    ]

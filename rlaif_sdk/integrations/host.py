@@ -1,0 +1,186 @@
+"""A composer inside a process that belongs to another training stack."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rlaif_sdk.composer import Composer
+from rlaif_sdk.exceptions import ConfigError, StateError
+from rlaif_sdk.integrations.coalescing import Coalescer
+from rlaif_sdk.integrations.rowwise import check_rowwise
+from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of
+from rlaif_sdk.types import Progress
+
+if TYPE_CHECKING:
+    from rlaif_sdk.config import CompositionConfig
+
+Config: TypeAlias = "str | Path | Mapping[str, Any] | CompositionConfig"
+"""A file with a composition, a mapping, or one that is read already."""
+
+
+class Host:
+    """Scores samples for another training stack.
+
+    It is made anew in each process, so that an adapter can be pickled to a worker or live through a fork; the composer
+    is built at the first sample, and closed when the process ends unless it was given ready-made.
+
+    Args:
+        rewards: A config (a file, a mapping, a `rlaif_sdk.config.CompositionConfig`), or a `rlaif_sdk.Composer`, which
+            stays the caller's to close.
+        stack: Where it is used, for messages.
+        state: A file that `save_state` wrote: running statistics and multipliers, which stay as they are there.
+        grouped: Whether the stack tells which completions answer the same prompt.
+        stepped: Whether it tells the training step.
+    """
+
+    def __init__(
+        self,
+        rewards: Composer | Config,
+        stack: str,
+        *,
+        state: str | Path | None = None,
+        grouped: bool = False,
+        stepped: bool = False,
+    ) -> None:
+        self._rewards = rewards
+        self._stack = stack
+        self._state = state
+        self._grouped = grouped
+        self._stepped = stepped
+        self._forget()
+        if isinstance(rewards, Composer):
+            self._check(rewards)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._composer: Composer | None = None
+        self._coalescer: Coalescer | None = None
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if isinstance(self._rewards, Composer):
+            raise TypeError(f"a composer cannot be sent to another process: give {self._stack} the config's path")
+        settings = ("_rewards", "_stack", "_state", "_grouped", "_stepped")
+        return {name: getattr(self, name) for name in settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    @property
+    def composer(self) -> Composer:
+        """The composer of this process.
+
+        Raises:
+            ConfigError: The config is refused, or asks for what the stack does not tell.
+            StateError: The saved state is of another composition.
+        """
+        if self._pid != os.getpid() and not isinstance(self._rewards, Composer):
+            self._forget()
+        with self._lock:
+            if self._composer is None:
+                self._composer = self._build()
+            return self._composer
+
+    def _build(self) -> Composer:
+        if isinstance(self._rewards, Composer):
+            composer = self._rewards
+        else:
+            composer = Composer.from_config(self._rewards)
+            atexit.register(composer.close)
+            self._check(composer)
+        if self._state is not None:
+            composer.load_state_dict(load_state(self._state))
+        return composer
+
+    def _check(self, composer: Composer) -> None:
+        check_rowwise(
+            composer, self._stack, grouped=self._grouped, stepped=self._stepped, restored=self._state is not None
+        )
+
+    def score(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
+        """Score samples, those with the same columns together, and return them in the order given."""
+        scored: dict[int, Scored] = {}
+        for places in alike(samples):
+            composition = self.composer.compose(batch_of([samples[place] for place in places], progress or Progress()))
+            scored |= {place: Scored(composition, row) for row, place in enumerate(places)}
+        return [scored[place] for place in range(len(samples))]
+
+    async def ascore(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
+        """`score` for use within a running event loop."""
+        parts = list(alike(samples))
+        compositions = await asyncio.gather(
+            *(
+                self.composer.acompose(batch_of([samples[place] for place in places], progress or Progress()))
+                for places in parts
+            )
+        )
+        scored = {
+            place: Scored(composition, row)
+            for places, composition in zip(parts, compositions, strict=True)
+            for row, place in enumerate(places)
+        }
+        return [scored[place] for place in range(len(samples))]
+
+    async def ascore_one(self, sample: Sample) -> Scored:
+        """Score one sample, together with the others that are asked for meanwhile."""
+        composer = self.composer
+        with self._lock:
+            if self._coalescer is None:
+                self._coalescer = Coalescer(composer.submit)
+        return await asyncio.wrap_future(self._coalescer.score(sample))
+
+
+Rewards: TypeAlias = "Composer | Config | Host"
+"""What an adapter scores with."""
+
+
+def host(
+    rewards: Rewards,
+    stack: str,
+    *,
+    state: str | Path | None = None,
+    grouped: bool = False,
+    stepped: bool = False,
+) -> Host:
+    """A `Host` of rewards, unless they are in one."""
+    if isinstance(rewards, Host):
+        return rewards
+    return Host(rewards, stack, state=state, grouped=grouped, stepped=stepped)
+
+
+def save_state(composer: Composer, file: str | Path) -> None:
+    """Write what a composer has learned to a JSON file, for ``state=`` of the adapters.
+
+    The file is complete or not there: it is written beside its place and renamed.
+    """
+    target = Path(file)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside.write_text(json.dumps(composer.state_dict()), encoding="utf-8")
+    beside.replace(target)
+
+
+def load_state(file: str | Path) -> dict[str, Any]:
+    """What `save_state` wrote.
+
+    Raises:
+        ConfigError: There is no such file.
+        StateError: It holds no state.
+    """
+    path = Path(file)
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {str(path)!r}", key="state") from None
+    except ValueError as error:
+        raise StateError(f"{str(path)!r} is no JSON: {error}") from error
+    if not isinstance(state, dict):
+        raise StateError(f"{str(path)!r} holds no state of a composer")
+    return state

@@ -1,0 +1,88 @@
+"""A composed reward in NeMo RL: an environment.
+
+Where NeMo RL's environments are made::
+
+    import ray
+    from nemo_rl.environments.interfaces import EnvironmentInterface, EnvironmentReturn
+    from rlaif_sdk.integrations.nemo_rl import environment
+
+    Composed = ray.remote(environment("rewards.yaml", EnvironmentInterface, EnvironmentReturn))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rlaif_sdk.integrations.host import Rewards, host
+from rlaif_sdk.integrations.samples import Sample
+
+
+def environment(
+    rewards: Rewards,
+    interface: type,
+    result: Callable[..., Any],
+    *,
+    state: str | None = None,
+    unscored: float | None = None,
+) -> type:
+    """A class of environments that end after one turn, with the total as its reward.
+
+    A message log's last message is the completion, those before it are the prompt; the columns are the keys of its
+    ``metadata``. Metrics are each reward's mean, under ``rlaif/NAME``, over the rows that have one.
+
+    Args:
+        rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
+        interface: ``EnvironmentInterface``.
+        result: ``EnvironmentReturn``.
+        state: A file with what the composer learned elsewhere.
+        unscored: What NeMo RL gets for an unscored completion. None, the default, raises: it has no word for that.
+
+    Raises:
+        ConfigError: The composition's numbers would depend on how NeMo RL cuts its calls.
+    """
+    hosted = host(rewards, "NeMo RL's environment", state=state)
+
+    class ComposedEnvironment(interface):  # type: ignore[misc]  # the class is given
+        def __init__(self, cfg: Any = None) -> None:
+            self.cfg = cfg
+
+        def step(self, message_log_batch: Sequence[Any], metadata: Sequence[Mapping[str, Any] | None]) -> Any:
+            import torch
+
+            rows = len(message_log_batch)
+            scored = hosted.score(
+                [sample_of(log, known) for log, known in zip(message_log_batch, metadata, strict=True)]
+            )
+            totals = [one.number(unscored) for one in scored]
+            return result(
+                observations=[{"role": "environment", "content": ""} for _ in range(rows)],
+                metadata=[
+                    {**(known or {}), "rlaif": one.measured()} for known, one in zip(metadata, scored, strict=True)
+                ],
+                next_stop_strings=[None] * rows,
+                rewards=torch.tensor(totals, dtype=torch.float32),
+                terminateds=torch.ones(rows, dtype=torch.bool),
+                answers=[None] * rows,
+            )
+
+        def global_post_process_and_metrics(self, batch: Any) -> tuple[Any, dict[str, float]]:
+            return batch, _means([known["rlaif"] for known in batch.get("extra_env_info", []) if known])
+
+    return ComposedEnvironment
+
+
+def sample_of(message_log: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None) -> Sample:
+    """The sample in a log of messages, which hold token ids beside their role and content."""
+    messages = [{"role": message["role"], "content": message["content"]} for message in message_log]
+    columns = {name: value for name, value in (metadata or {}).items() if name != "rlaif"}
+    return Sample(messages[:-1], messages[-1]["content"], columns)  # type: ignore[arg-type]  # plain messages
+
+
+def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over the rows that have it."""
+    present: dict[str, list[float]] = {}
+    for row in measured:
+        for name, value in row.items():
+            present.setdefault(f"rlaif/{name}", []).append(value)
+    return {name: sum(values) / len(values) for name, values in present.items()}

@@ -1,0 +1,114 @@
+"""One completion at a time, as other training stacks hand them over, and what a composition says of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlaif_sdk.composer import Composition
+from rlaif_sdk.exceptions import RewardError
+from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
+
+_UNKNOWN = Progress()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A completion to score.
+
+    Attributes:
+        prompt: What it answers, text or a conversation.
+        completion: Text, or a conversation of what was answered.
+        columns: Whatever else the stack knows of it: references, labels, tests.
+        group: A label that the completions to one prompt share; None when that is not known.
+    """
+
+    prompt: TextOrConversation
+    completion: TextOrConversation
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    group: Hashable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a composition says of one sample.
+
+    Attributes:
+        composition: Of the batch that the sample was scored in.
+        row: Its row there.
+    """
+
+    composition: Composition
+    row: int
+
+    @property
+    def total(self) -> float | None:
+        """The composed reward, or None where the sample is unscored."""
+        total = float(self.composition.totals[self.row])
+        return None if math.isnan(total) else total
+
+    @property
+    def rewards(self) -> dict[str, float | None]:
+        """Each reward's score in its own units, None where it abstained or failed."""
+        values = {name: float(column.raw[self.row]) for name, column in self.composition.rewards.items()}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+    @property
+    def reason(self) -> str:
+        """Why the sample is unscored, as far as a reward says so."""
+        reasons = {name: column.reason(self.row) for name, column in self.composition.rewards.items()}
+        said = [f"{name}: {reason}" for name, reason in reasons.items() if reason and self.rewards[name] is None]
+        return "; ".join(said) or "every reward abstained"
+
+    def number(self, unscored: float | None = None) -> float:
+        """The total, for a stack that has no word for an unscored sample.
+
+        Args:
+            unscored: What stands in where the sample is unscored.
+
+        Raises:
+            RewardError: The sample is unscored, and nothing stands in.
+        """
+        total = unscored if self.total is None else self.total
+        if total is None:
+            raise RewardError(
+                f"the completion is unscored, and this stack cannot leave it out: {self.reason}",
+                hint="give the reward a default or a fallback under 'on_failure', or state unscored=VALUE",
+            )
+        return total
+
+    def figures(self) -> dict[str, float]:
+        """Flat numbers for a stack's log: each reward's score, NaN where it has none, and whether it is unscored."""
+        rewards = {name: math.nan if value is None else value for name, value in self.rewards.items()}
+        return {**rewards, "unscored": float(self.total is None)}
+
+    def measured(self) -> dict[str, float]:
+        """`figures` without those that are NaN, for a log that averages what it gets."""
+        return {name: value for name, value in self.figures().items() if not math.isnan(value)}
+
+
+def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> RewardBatch:
+    """The batch of samples that have the same columns.
+
+    It is never a training batch: no stack says whether it trains or evaluates, and running statistics must not learn
+    from evaluation.
+    """
+    grouped = all(sample.group is not None for sample in samples)
+    return RewardBatch(
+        prompts=[sample.prompt for sample in samples],
+        completions=[sample.completion for sample in samples],
+        columns={name: [sample.columns[name] for sample in samples] for name in samples[0].columns},
+        group=[sample.group for sample in samples] if grouped else None,
+        progress=progress,
+        training=False,
+    )
+
+
+def alike(samples: Sequence[Sample]) -> Iterator[list[int]]:
+    """The places of the samples, those with the same columns together, so that none is given another's columns."""
+    places: dict[frozenset[str], list[int]] = {}
+    for place, sample in enumerate(samples):
+        places.setdefault(frozenset(sample.columns), []).append(place)
+    yield from places.values()

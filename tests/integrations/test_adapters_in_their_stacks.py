@@ -1,0 +1,235 @@
+"""Adapters called by the reward-calling code of the real packages, where they are installed: ``nox -s adapters``.
+
+slime, NeMo RL and NeMo Gym have no package that installs on this kind of machine; their calls have recorded shapes, in
+``adapters.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlaif_sdk.integrations import openrlhf, skyrl, swift, verifiers, verl
+from tests.integrations.adapters import CASES, build_composer, by_composer, by_skyrl, by_verifiers_rubric
+from tests.integrations.conftest import build_tokenizer
+from tests.integrations.test_adapters_equal import assert_equal
+
+pytestmark = pytest.mark.filterwarnings("ignore", "default::pytest.PytestUnraisableExceptionWarning")
+
+SCORED = [case for case, (total, _) in zip(CASES, by_composer(CASES), strict=True) if total is not None]
+REQUIRED = os.environ.get("RLAIF_STACKS", "").split()
+
+
+def stack(module: str) -> Any:
+    """A stack's module; where it is not installed the test is skipped, unless RLAIF_STACKS says it must be."""
+    if module.partition(".")[0] in REQUIRED:
+        __import__(module)
+    return pytest.importorskip(module, exc_type=ImportError, reason=f"{module} is not installed")
+
+
+CONFIG = """
+rewards:
+  contains: {use: "rewards.py:contains", weight: 1.0}
+  short: {use: "rewards.py:short", weight: 0.5}
+"""
+REWARDS = """
+def contains(completions, ground_truth):
+    return [float(word in text) for text, word in zip(completions, ground_truth)]
+
+
+async def short(prompts, completions):
+    return [1 / (1 + len(text)) if prompt else None for prompt, text in zip(prompts, completions)]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "rewards.py").write_text(REWARDS)
+    (tmp_path / "rewards.yaml").write_text(CONFIG)
+    return tmp_path / "rewards.yaml"
+
+
+def verl_batch(tokenizer: Any, answers: list[str]) -> Any:
+    """What verl's rollout hands to a reward manager: padded prompts and responses, and a row's columns."""
+    import numpy as np
+    import torch
+    from verl import DataProto
+
+    ids = [tokenizer(answer)["input_ids"] for answer in answers]
+    width = max(map(len, ids))
+    responses = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in ids])
+    prompts = torch.full((len(answers), 2), 3)
+    response_mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
+    mask = torch.cat([torch.ones_like(prompts), response_mask], dim=1)
+    columns = {
+        "data_source": ["suite"] * len(answers),
+        "reward_model": [{"ground_truth": "w3", "style": "rule"} for _ in answers],
+        "extra_info": [{"prompt": "w1 w2", "index": row} for row in range(len(answers))],
+    }
+    return DataProto.from_dict(
+        tensors={"prompts": prompts, "responses": responses, "attention_mask": mask},
+        non_tensors={name: np.array(values, dtype=object) for name, values in columns.items()},
+    )
+
+
+ANSWERS = ["w3 w4", "w5", "w6 w7 w3"]
+
+
+@pytest.mark.parametrize("name", ["compute_score", "compute_score_sync"])
+def test_verls_reward_loop_scores_with_a_config(config, name):
+    """verl loads the function by ``pkg://`` with ``reward_kwargs`` and its naive manager calls it, sync or async."""
+    stack("verl.experimental.reward_loop.reward_manager.naive")
+    from omegaconf import OmegaConf
+    from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+
+    settings = {
+        "path": "pkg://rlaif_sdk.integrations.verl",
+        "name": name,
+        "reward_kwargs": {"config": str(config)},
+    }
+    run = OmegaConf.create({"reward": {"custom_reward_function": settings}})
+    tokenizer = build_tokenizer()
+
+    async def score() -> list[dict[str, Any]]:
+        manager = NaiveRewardManager(run, tokenizer, get_custom_reward_fn(run))
+        manager.loop = asyncio.get_running_loop()
+        batch = verl_batch(tokenizer, ANSWERS)
+        return await asyncio.gather(*(manager.run_single(batch[row : row + 1]) for row in range(len(ANSWERS))))
+
+    results = asyncio.run(score())
+    for answer, result in zip(ANSWERS, results, strict=True):
+        contains, short = float("w3" in answer), 1 / (1 + len(answer))
+        assert result["reward_score"] == pytest.approx(contains + 0.5 * short)
+        extra = result["reward_extra_info"]
+        assert (extra["contains"], extra["short"], extra["unscored"]) == (contains, pytest.approx(short), 0.0)
+
+
+def test_verls_batch_manager_scores_a_batch(config):
+    """verl's batch manager calls `compute_score_batch` and lands each total on the last token of its response."""
+    stack("verl.workers.reward_manager.batch")
+    from verl.workers.reward_manager.batch import BatchRewardManager
+
+    tokenizer = build_tokenizer()
+    manager = BatchRewardManager(tokenizer, num_examine=0, compute_score=verl.compute_score_batch, config=str(config))
+    answer = manager(verl_batch(tokenizer, ANSWERS), return_dict=True)
+    expected = [float("w3" in text) + 0.5 / (1 + len(text)) for text in ANSWERS]
+    assert answer["reward_tensor"].sum(dim=1).tolist() == pytest.approx(expected)
+    assert answer["reward_tensor"][2, -1].item() == pytest.approx(expected[2])
+    assert answer["reward_extra_info"]["contains"] == [1.0, 0.0, 1.0]
+
+
+def test_openrlhfs_executor_scores_with_a_file(tmp_path, config):
+    """OpenRLHF's executor loads ``reward_func`` from a two-line file and reads its rewards and extra logs."""
+    stack("openrlhf.utils.agent")
+    from openrlhf.utils.agent import SingleTurnAgentExecutor
+
+    (tmp_path / "reward.py").write_text(
+        "from rlaif_sdk.integrations.openrlhf import reward_function\n"
+        f"reward_func = reward_function({str(config)!r}, label_column='ground_truth', end_tokens=['<eos>'])\n"
+    )
+    tokenizer = build_tokenizer()
+
+    class Engine:
+        async def generate(self, ids: list[int], params: Any, multi_modal_data: Any = None) -> Any:
+            answer = [*tokenizer("w3 w4")["input_ids"], tokenizer.eos_token_id]
+            return SimpleNamespace(outputs=[SimpleNamespace(token_ids=answer, finish_reason="stop", logprobs=None)])
+
+    executor = SingleTurnAgentExecutor(str(tmp_path / "reward.py"))
+    params = SimpleNamespace(max_tokens=8, logprobs=None)
+    output = asyncio.run(executor.execute("w1 w2", "w3", params, 64, tokenizer, Engine()))
+    short = 1 / (1 + len(" w3 w4"))
+    assert output["reward"].item() == pytest.approx(1 + 0.5 * short)
+    assert output["extra_logs"]["contains"].item() == 1.0
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_swifts_trainer_scores_with_an_orm(asynchronous):
+    """ms-swift's own scoring of samples calls the class as it calls its own, and reads None as missing."""
+    stack("swift.rl_core.grpo_algorithm")
+    import torch
+    from swift.rl_core.data import GRPOSample
+    from swift.rl_core.grpo_algorithm import compute_rewards_per_func
+
+    samples = [
+        GRPOSample(
+            messages=[{"role": "user", "content": case.prompt}, {"role": "assistant", "content": case.completion}],
+            prompt_id=case.prompt,
+            extra={"label": case.label},
+        )
+        for case in CASES
+    ]
+    with build_composer() as composer:
+        reward = swift.orm(composer, asynchronous=asynchronous)(args=None)
+        state = SimpleNamespace(global_step=1, max_steps=5)
+        scores_BF = compute_rewards_per_func(samples, [reward], [None], torch.device("cpu"), trainer_state=state)
+    totals = [None if value != value else value for value in scores_BF[:, 0].tolist()]
+    expected = [total for total, _ in by_composer(CASES)]
+    assert totals == [None if total is None else pytest.approx(total, rel=1e-6) for total in expected]
+
+
+def test_skyrls_gym_makes_and_steps_the_environment():
+    """SkyRL-Gym registers the class, makes an environment of it and steps it; its base class runs underneath."""
+    stack("skyrl_gym")
+    import skyrl_gym
+    from skyrl_gym.envs.base_text_env import BaseTextEnv
+    from skyrl_gym.envs.registration import registry
+
+    with build_composer() as composer:
+        assert_equal("skyrl", by_skyrl(composer, CASES, BaseTextEnv), by_composer(CASES))
+        skyrl_gym.register(id="composed", entry_point=skyrl.environment(composer, BaseTextEnv))
+        try:
+            environment = skyrl_gym.make("composed", extras={"extra_info": {"label": "Paris"}})
+            environment.init([{"role": "user", "content": CASES[0].prompt}])
+            answer = environment.step("Paris.")
+        finally:
+            del registry["composed"]
+    assert answer["reward"] == by_composer(CASES[:1])[0][0]
+    assert environment.get_metrics()["mentions"] == 1.0
+
+
+def test_verifiers_rubric_scores_a_group():
+    """verifiers' own Rubric is the base: a group gets the composer's totals, and advantages about their mean."""
+    vf = stack("verifiers")
+    if not hasattr(vf, "Rubric"):
+        pytest.skip("verifiers 0.2 and later has no rubric")
+    with build_composer() as composer:
+        assert_equal("verifiers", by_verifiers_rubric(composer, CASES, vf.Rubric), by_composer(CASES))
+
+
+def test_verifiers_task_scores_a_trace():
+    """A task of verifiers 0.4 records the total as its reward and each reward's score as a metric."""
+    vf = stack("verifiers.v1")
+    if not hasattr(vf, "TaskData"):
+        pytest.skip("verifiers 0.1 has no tasks of this kind")
+
+    class Data(vf.TaskData):
+        label: str = ""
+
+    with build_composer() as composer:
+
+        class Answer(vf.Task[Data]):
+            composed = vf.reward(verifiers.task_reward(composer))
+
+        task = Answer(Data(prompt=CASES[0].prompt, label=CASES[0].label))
+        trace = SimpleNamespace(last_reply=CASES[0].completion, metrics={}, rewards={})
+        trace.record_metrics = trace.metrics.update
+        trace.record_reward = lambda name, value, weight: trace.rewards.update({name: value * weight})
+        asyncio.run(task.score(trace))
+    total, rewards = by_composer(CASES[:1])[0]
+    assert trace.rewards == {"composed": total}
+    assert {name: trace.metrics[name] for name in rewards} == rewards
+
+
+def test_openrlhf_finds_the_completion_in_a_query():
+    """The completion is what follows the prompt, without the token that ends it, whatever OpenRLHF cut off before."""
+    prompt = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert openrlhf.completion_of(f"{prompt}Hello </s> yes<|im_end|>\n", prompt) == "Hello </s> yes"
+    assert openrlhf.completion_of(f"<s>{prompt}Hello", prompt) == "Hello"
+    long = "x" * 500 + prompt
+    assert openrlhf.completion_of(f"{long[300:]}Hello", long) == "Hello"
