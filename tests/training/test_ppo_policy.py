@@ -238,13 +238,30 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = torch.randint(50, (4, 9))
     results = []
     for size in (1, 1 << 22):
-        monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._CHUNK_ELEMENTS", size)
+        monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._CHUNK_ELEMENTS_CPU", size)
         logits = torch.linspace(-3, 3, 4 * 9 * 50).reshape(4, 9, 50).requires_grad_()
         logprobs, entropies = token_logprobs(logits, ids, temperature=0.9)
         (logprobs.sum() + 0.3 * entropies.sum()).backward()
         results.append((logprobs, entropies, logits.grad))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_gradient_written_over_the_logits_is_the_same_and_taken_once() -> None:
+    """``overwrite`` changes no gradient, leaves no second array of the logits' size, and forbids a second pass."""
+    torch.manual_seed(0)
+    weight, states, ids = torch.randn(11, 4, requires_grad=True), torch.randn(2, 5, 4), torch.randint(11, (2, 5))
+    grads = []
+    for overwrite in (False, True):
+        logits = states @ weight.T
+        logprobs, entropies = token_logprobs(logits, ids, temperature=0.7, overwrite=overwrite)
+        loss = logprobs.square().sum() + 0.3 * entropies.sum()
+        before = logits.detach().clone()
+        grads.append(torch.autograd.grad(loss, weight, retain_graph=True)[0])
+        assert torch.equal(before, logits) is not overwrite
+    torch.testing.assert_close(*grads, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, weight)
 
 
 def test_entropies_equal_the_distribution_s_own() -> None:

@@ -113,7 +113,7 @@ def _score(
     finally:
         watch.remove()
     ids_BT = input_ids[:, -completion_length:]
-    logprobs_BT, entropies_BT = token_logprobs(logits_BTV, ids_BT, temperature=temperature)
+    logprobs_BT, entropies_BT = token_logprobs(logits_BTV, ids_BT, temperature=temperature, overwrite=True)
     if (critic := getattr(model, SeparateCritic.NAME, None)) is not None:
         values_BT = critic(input_ids, attention_mask, completion_length)
     elif (head := getattr(model, ValueHead.NAME, None)) is not None:
