@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif_sdk.classifiers.encoding import TextEncoder, TextOrPair, TokenArrays
+from rlaif_sdk.classifiers.encoding import EncoderInput, TemplatedText, TextEncoder, TokenArrays
 from rlaif_sdk.exceptions import BatchError, RewardError
+
+InT = TypeVar("InT")
+OutT = TypeVar("OutT")
+
+_CHARACTERS_PER_TOKEN = 4
+_BATCHES_AHEAD = 4
+"""About so many batches' worth of text are tokenized at once, while those before them are scored."""
 
 
 def token_batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
@@ -28,6 +38,8 @@ def token_batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[lis
 class BatchedClassifier(ABC):
     """A `Classifier` less its forward pass: scores duplicates once, sorts by length, restores the order.
 
+    Texts are tokenized in windows of similar length, each while the window before it is scored.
+
     Safe to call from several threads; the calls wait for each other.
 
     Args:
@@ -37,6 +49,9 @@ class BatchedClassifier(ABC):
         revision: As `Classifier.revision`.
         encoder: Makes token arrays of texts.
         tokens_per_batch: Most tokens, padding included, in one forward pass.
+
+    Attributes:
+        tokens_per_batch: As the argument; may be set at any time.
     """
 
     def __init__(
@@ -54,8 +69,8 @@ class BatchedClassifier(ABC):
         self.multi_label = multi_label
         self.revision = revision
         self.truncated = 0
-        self._encoder = encoder
-        self._tokens_per_batch = tokens_per_batch
+        self.tokens_per_batch = tokens_per_batch
+        self.encoder = encoder
         self._lock = threading.Lock()
         self._closed = False
 
@@ -63,7 +78,7 @@ class BatchedClassifier(ABC):
         return f"<{type(self).__name__} {self.name!r} labels={self.labels}>"
 
     @abstractmethod
-    def _forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
+    def forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
         """The logits (N, L) of one padded batch."""
 
     @abstractmethod
@@ -77,29 +92,53 @@ class BatchedClassifier(ABC):
             BatchError: An entry is no string, or ``pairs`` has another length than ``texts``.
             RewardError: The classifier is closed, or its model gives another number of logits than it has labels.
         """
-        inputs = _checked_inputs(texts, pairs)
+        return self.logits_of(_checked_inputs(texts, pairs))
+
+    def logits_of(self, inputs: Sequence[EncoderInput]) -> NDArray[np.float32]:
+        """`logits` of texts, pairs and rendered conversations, mixed as they come."""
         with self._lock:
             if self._closed:
                 raise RewardError(f"the classifier {self.name!r} is closed")
             return self._score(inputs)
 
-    def _score(self, inputs: list[TextOrPair]) -> NDArray[np.float32]:
-        unique = list(dict.fromkeys(inputs))
-        position = {text: row for row, text in enumerate(unique)}
-        encodings, was_cut = self._encoder.encode(unique)
+    def _score(self, inputs: Sequence[EncoderInput]) -> NDArray[np.float32]:
+        unique = sorted(dict.fromkeys(inputs), key=_characters, reverse=True)
+        position = {single: row for row, single in enumerate(unique)}
         scored_UL = np.empty((len(unique), len(self.labels)), dtype=np.float32)
-        for rows in token_batches([len(encoding) for encoding in encodings], self._tokens_per_batch):
-            batch_NL = self._forward(self._encoder.pad([encodings[row] for row in rows]))
-            if batch_NL.shape != (len(rows), len(self.labels)):
-                raise RewardError(
-                    f"the classifier {self.name!r} gave logits of shape {batch_NL.shape} for {len(rows)} texts and "
-                    f"{len(self.labels)} labels",
-                    hint="its config.json must list one label a logit, under id2label",
-                )
-            scored_UL[rows] = batch_NL
-        rows_of_input = [position[text] for text in inputs]
+        was_cut: list[bool] = []
+        for encodings, cut in _one_ahead(self.encoder.encode, self._windows(unique)):
+            first = len(was_cut)
+            was_cut += cut
+            for rows in token_batches([len(encoding) for encoding in encodings], self.tokens_per_batch):
+                batch_NL = self._checked_forward(self.encoder.pad([encodings[row] for row in rows]))
+                scored_UL[[first + row for row in rows]] = batch_NL
+        rows_of_input = [position[single] for single in inputs]
         self.truncated += sum(was_cut[row] for row in rows_of_input)
         return scored_UL[rows_of_input]
+
+    def _windows(self, inputs: Sequence[EncoderInput]) -> Iterator[list[EncoderInput]]:
+        room = _BATCHES_AHEAD * self.tokens_per_batch * _CHARACTERS_PER_TOKEN
+        window: list[EncoderInput] = []
+        filled = 0
+        for single in inputs:
+            window.append(single)
+            filled += _characters(single)
+            if filled >= room:
+                yield window
+                window, filled = [], 0
+        if window:
+            yield window
+
+    def _checked_forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
+        batch_NL = self.forward(tokens)
+        expected = (len(tokens.input_ids), len(self.labels))
+        if batch_NL.shape != expected:
+            raise RewardError(
+                f"the classifier {self.name!r} gave logits of shape {batch_NL.shape} for {expected[0]} texts and "
+                f"{expected[1]} labels",
+                hint="its config.json must list one label a logit, under id2label",
+            )
+        return batch_NL
 
     def close(self) -> None:
         """Release the model (see `Classifier.close`)."""
@@ -109,17 +148,42 @@ class BatchedClassifier(ABC):
                 self._release()
 
 
-def _checked_inputs(texts: Sequence[str], pairs: Sequence[str] | None) -> list[TextOrPair]:
-    first = _checked_texts("texts", texts)
+def _one_ahead(function: Callable[[InT], OutT], items: Iterable[InT]) -> Iterator[OutT]:
+    """``map(function, items)``, where each result but the first is made in a thread while the last one is used."""
+    remaining = iter(items)
+    first_two = list(islice(remaining, 2))
+    if len(first_two) < 2:
+        yield from map(function, first_two)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="rlaif-tokenize") as pool:
+        ahead = [pool.submit(function, item) for item in first_two]
+        while ahead:
+            yield ahead.pop(0).result()
+            ahead += [pool.submit(function, item) for item in islice(remaining, 1)]
+
+
+def _characters(single: EncoderInput) -> int:
+    if isinstance(single, TemplatedText):
+        return len(single.text)
+    return len(single) if isinstance(single, str) else sum(map(len, single))
+
+
+def _checked_inputs(texts: Sequence[str], pairs: Sequence[str] | None) -> list[EncoderInput]:
+    first = checked_texts("texts", texts)
     if pairs is None:
         return list(first)
-    second = _checked_texts("pairs", pairs)
+    second = checked_texts("pairs", pairs)
     if len(first) != len(second):
         raise BatchError(f"pairs has {len(second)} entries where texts has {len(first)}")
     return list(zip(first, second, strict=True))
 
 
-def _checked_texts(field: str, values: Sequence[str]) -> list[str]:
+def checked_texts(field: str, values: Sequence[str]) -> list[str]:
+    """The texts, with what cannot be encoded in UTF-8 replaced.
+
+    Raises:
+        BatchError: An entry is no string; the message names ``field`` and the row.
+    """
     if isinstance(values, str):
         raise BatchError(f"{field} must be a sequence of strings, not one string")
     for row, value in enumerate(values):

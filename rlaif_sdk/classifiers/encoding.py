@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 TruncationSide: TypeAlias = Literal["left", "right"]
-TextOrPair: TypeAlias = str | tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TemplatedText:
+    """A conversation as a chat template renders it: its special tokens count as such, and none are added."""
+
+    text: str
+
+
+EncoderInput: TypeAlias = str | tuple[str, str] | TemplatedText
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,44 +38,65 @@ class TextEncoder:
     """Tokenizes texts and pairs, and cuts those longer than ``max_length`` tokens, special tokens included.
 
     A special token spelled out in a text is read as ordinary text: a completion cannot close its own segment by
-    writing ``</s>``.
+    writing ``</s>``. Only in a `TemplatedText` special tokens act.
 
     Args:
         tokenizer: A copy of it is kept.
         max_length: Longest sequence that the model takes, in tokens.
         truncation_side: Where an over-long text is cut; of a pair, the longer part is cut first.
         pad_id: Fills up shorter rows.
+
+    Attributes:
+        max_length: As the argument, with ``pad_id``.
+        special_tokens: Those that act in a `TemplatedText`.
     """
 
     def __init__(
         self, tokenizer: Tokenizer, *, max_length: int, truncation_side: TruncationSide = "right", pad_id: int = 0
     ) -> None:
         serialized = tokenizer.to_str()
-        self._whole = type(tokenizer).from_str(serialized)
-        self._cut = type(tokenizer).from_str(serialized)
-        for copy in (self._whole, self._cut):
-            copy.encode_special_tokens = True
+        self._whole, self._cut, self._templated = (type(tokenizer).from_str(serialized) for _ in range(3))
+        for copy in (self._whole, self._cut, self._templated):
+            copy.encode_special_tokens = copy is not self._templated
             copy.no_padding()
-        self._whole.no_truncation()
+            copy.no_truncation()
         self._cut.enable_truncation(max_length, strategy="longest_first", direction=truncation_side)
-        self._max_length = max_length
-        self._pad_id = pad_id
+        self.max_length = max_length
+        self.special_tokens = tuple(
+            token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special
+        )
+        self._side = truncation_side
+        self.pad_id = pad_id
 
-    def encode(self, inputs: Sequence[TextOrPair]) -> tuple[list[Encoding], list[bool]]:
+    def encode(self, inputs: Sequence[EncoderInput]) -> tuple[list[Encoding], list[bool]]:
         """The encodings of N inputs, none longer than the maximum, and for each whether it was cut."""
-        encodings = self._whole.encode_batch(list(inputs))
-        was_cut = [len(encoding) > self._max_length for encoding in encodings]
+        if any(isinstance(single, TemplatedText) for single in inputs):
+            encodings = [self._encode_whole(single) for single in inputs]
+        else:
+            encodings = self._whole.encode_batch(list(inputs))
+        was_cut = [len(encoding) > self.max_length for encoding in encodings]
         for row, cut in enumerate(was_cut):
             if cut:
-                single = inputs[row]
-                encodings[row] = self._cut.encode(single) if isinstance(single, str) else self._cut.encode(*single)
+                encodings[row] = self._encode_cut(inputs[row])
         return encodings, was_cut
+
+    def _encode_whole(self, single: EncoderInput) -> Encoding:
+        if isinstance(single, TemplatedText):
+            return self._templated.encode(single.text, add_special_tokens=False)
+        return self._whole.encode(single) if isinstance(single, str) else self._whole.encode(*single)
+
+    def _encode_cut(self, single: EncoderInput) -> Encoding:
+        if isinstance(single, TemplatedText):
+            encoding = self._encode_whole(single)
+            encoding.truncate(self.max_length, direction=self._side)
+            return encoding
+        return self._cut.encode(single) if isinstance(single, str) else self._cut.encode(*single)
 
     def pad(self, encodings: Sequence[Encoding]) -> TokenArrays:
         """Encodings as arrays, as wide as the longest of them and at least 1."""
         shape = (len(encodings), max(1, *map(len, encodings)) if encodings else 1)
         arrays = TokenArrays(
-            input_ids=np.full(shape, self._pad_id, dtype=np.int64),
+            input_ids=np.full(shape, self.pad_id, dtype=np.int64),
             attention_mask=np.zeros(shape, dtype=np.int64),
             token_type_ids=np.zeros(shape, dtype=np.int64),
         )

@@ -18,7 +18,7 @@ Backend: TypeAlias = Literal["auto", "transformers", "onnx"]
 _UNBOUNDED = 1_000_000
 """Tokenizers without a maximum length state one beyond this."""
 
-_POSITIONS_AFTER_PADDING = frozenset(
+POSITIONS_AFTER_PADDING = frozenset(
     {"camembert", "ibert", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 )
 """Model types that number positions from ``pad_token_id + 1``, so that many of ``max_position_embeddings`` are lost."""
@@ -34,14 +34,14 @@ class LoadOptions:
     dtype: str | None
     max_length: int | None
     tokens_per_batch: int
-    truncation_side: TruncationSide
+    truncation_side: TruncationSide | None
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 1:
             raise ConfigError(f"max_length must be at least 1, not {self.max_length}")
         if self.tokens_per_batch < 1:
             raise ConfigError(f"tokens_per_batch must be at least 1, not {self.tokens_per_batch}")
-        if self.truncation_side not in ("left", "right"):
+        if self.truncation_side not in (None, "left", "right"):
             raise ConfigError(f"truncation_side must be 'left' or 'right', not {self.truncation_side!r}")
 
     def length_within(self, limit: int) -> int:
@@ -59,7 +59,7 @@ def load_classifier(
     dtype: str | None = None,
     max_length: int | None = None,
     tokens_per_batch: int = 1024,
-    truncation_side: TruncationSide = "right",
+    truncation_side: TruncationSide | None = None,
     revision: str | None = None,
 ) -> Classifier:
     """Load a text classifier.
@@ -68,14 +68,15 @@ def load_classifier(
 
     Args:
         model: A Hugging Face hub name, or a local folder. A folder with an ``.onnx`` file (beside ``config.json`` and
-            ``tokenizer.json``) takes the ONNX backend.
+            ``tokenizer.json``), such as `rlaif export` writes, takes the ONNX backend.
         backend: ``auto`` decides as above.
         device: ``cpu``, ``cuda`` or ``cuda:1``; None takes a CUDA device when one works.
         dtype: ``float32``, ``bfloat16`` or ``float16``; None is float32. An ONNX file has its own.
         max_length: Longest input in tokens; longer ones are cut and counted in `Classifier.truncated`. None is what
             the model takes.
         tokens_per_batch: Most tokens, padding included, in one forward pass. On a CPU 512 to 1,024 is fastest.
-        truncation_side: Which end of an over-long input is dropped.
+        truncation_side: Which end of an over-long input is dropped; None is what the tokenizer declares, by default
+            the right.
         revision: Branch, tag or commit of a hub model.
 
     Raises:
@@ -145,7 +146,7 @@ def longest_input(config: Mapping[str, Any], tokenizer_limit: Any) -> int:
     limits = [tokenizer_limit] if isinstance(tokenizer_limit, int) and tokenizer_limit < _UNBOUNDED else []
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and positions > 0:
-        lost = config.get("pad_token_id", 1) + 1 if config.get("model_type") in _POSITIONS_AFTER_PADDING else 0
+        lost = config.get("pad_token_id", 1) + 1 if config.get("model_type") in POSITIONS_AFTER_PADDING else 0
         limits.append(positions - lost)
     return min(limits, default=_DEFAULT_MAX_LENGTH)
 

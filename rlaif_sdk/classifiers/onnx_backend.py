@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif_sdk.classifiers.batching import BatchedClassifier
-from rlaif_sdk.classifiers.encoding import TextEncoder, TokenArrays
+from rlaif_sdk.classifiers.encoding import TextEncoder, TokenArrays, TruncationSide
 from rlaif_sdk.classifiers.loading import (
     LoadOptions,
     content_digest,
@@ -22,9 +23,11 @@ from rlaif_sdk.classifiers.loading import (
 from rlaif_sdk.classifiers.onnx_files import external_data_files
 from rlaif_sdk.classifiers.onnx_providers import open_session
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.onnx.manifest import MANIFEST_FILE, read_manifest
 
 if TYPE_CHECKING:
     import onnxruntime
+    from tokenizers import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ _INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 class OnnxClassifier(BatchedClassifier):
     """A sequence classifier as an ONNX graph.
+
+    Inputs and output are bound rather than fed, so that on a GPU nothing is copied twice.
 
     Args:
         session: Takes ``input_ids`` and, if it wants them, ``attention_mask`` and ``token_type_ids``.
@@ -51,63 +56,122 @@ class OnnxClassifier(BatchedClassifier):
         self._output = output
         self._input_types = {node.name: _INTEGER_TYPES[node.type] for node in session.get_inputs()}
 
-    def _forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
-        feed = {name: getattr(tokens, name).astype(kind, copy=False) for name, kind in self._input_types.items()}
-        (logits_NL,) = self._session.run([self._output], feed)
+    def forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
+        binding = self._session.io_binding()
+        for name, kind in self._input_types.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(getattr(tokens, name), dtype=kind))
+        binding.bind_output(self._output)
+        self._session.run_with_iobinding(binding)
+        (logits_NL,) = binding.copy_outputs_to_cpu()
         return np.asarray(logits_NL, dtype=np.float32)
 
     def _release(self) -> None:
         del self._session
 
 
-def load_onnx_classifier(folder: Path, options: LoadOptions) -> OnnxClassifier:
-    """Load a folder as `optimum` and most exporters write it (see `load_classifier`)."""
+def load_onnx_classifier(folder: Path, options: LoadOptions, *, variant: str | None = None) -> OnnxClassifier:
+    """Load a folder that `rlaif export`, `optimum` or most other exporters wrote (see `load_classifier`).
+
+    A folder with a manifest is checked against it, byte for byte.
+
+    Args:
+        folder: The folder.
+        options: As for `load_classifier`.
+        variant: Which of the manifest's variants to run; by default the first.
+    """
+    if options.dtype is not None:
+        raise ConfigError(f"dtype {options.dtype!r} cannot be set: an ONNX file has its own", hint="leave dtype out")
+    graph_file = _graph_file(folder, variant)
+    config = read_json(folder / "config.json")
+    settings_file = folder / "tokenizer_config.json"
+    settings = read_json(settings_file) if settings_file.is_file() else {}
+    return open_classifier(
+        graph_file,
+        config=config,
+        encoder=TextEncoder(
+            _tokenizer(folder),
+            max_length=options.length_within(longest_input(config, settings.get("model_max_length"))),
+            truncation_side=options.truncation_side or _declared_side(settings),
+            pad_id=pad_id_of(config),
+        ),
+        revised_by=[folder / "config.json", folder / "tokenizer.json"],
+        name=str(folder),
+        device=options.device,
+        tokens_per_batch=options.tokens_per_batch,
+    )
+
+
+def open_classifier(
+    graph_file: Path,
+    *,
+    config: dict[str, Any],
+    encoder: TextEncoder,
+    revised_by: Sequence[Path] = (),
+    name: str,
+    device: str | None,
+    tokens_per_batch: int,
+) -> OnnxClassifier:
+    """A classifier of one graph, checked before and after onnxruntime opens it.
+
+    Args:
+        graph_file: The graph.
+        config: The model's ``config.json``, for the labels.
+        encoder: Makes its inputs.
+        revised_by: Files beside the graph that change the logits.
+        name: As `BatchedClassifier.name`.
+        device: As for `load_classifier`, with ``tokens_per_batch``.
+        tokens_per_batch: See there.
+
+    Raises:
+        ConfigError: The graph is no classifier, or reads files outside its folder.
+    """
+    external = external_data_files(graph_file)
+    labels = labels_from(config)
+    session = open_session(graph_file, device)
+    output = _checked_output(session, graph_file, labels)
+    logger.info("%s runs on %s", graph_file, session.get_providers()[0])
+    return OnnxClassifier(
+        session,
+        output=output,
+        name=name,
+        labels=labels,
+        multi_label=is_multi_label(config),
+        revision=content_digest([graph_file, *external, *revised_by]),
+        encoder=encoder,
+        tokens_per_batch=tokens_per_batch,
+    )
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise MissingExtraError("tokenizers", extra="onnx") from error
 
-    if options.dtype is not None:
-        raise ConfigError(f"dtype {options.dtype!r} cannot be set: an ONNX file has its own", hint="leave dtype out")
-    graph_file = _graph_file(folder)
-    config = read_json(folder / "config.json")
-    tokenizer_file = folder / "tokenizer.json"
-    if not tokenizer_file.is_file():
+    file = folder / "tokenizer.json"
+    if not file.is_file():
         raise ConfigError(
             "the classifier folder has no tokenizer.json",
             file=str(folder),
             hint=f"write one with AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained({str(folder)!r})",
         )
     try:
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
-        raise ConfigError(f"no usable tokenizer: {error}", file=str(tokenizer_file)) from error
-    external = external_data_files(graph_file)
-    labels = labels_from(config)
-    session = open_session(graph_file, options.device)
-    output = _checked_output(session, graph_file, labels)
-    logger.info("%s runs on %s", graph_file, session.get_providers()[0])
-
-    settings_file = folder / "tokenizer_config.json"
-    settings = read_json(settings_file) if settings_file.is_file() else {}
-    return OnnxClassifier(
-        session,
-        output=output,
-        name=str(folder),
-        labels=labels,
-        multi_label=is_multi_label(config),
-        revision=content_digest([graph_file, *external, folder / "config.json", tokenizer_file]),
-        encoder=TextEncoder(
-            tokenizer,
-            max_length=options.length_within(longest_input(config, settings.get("model_max_length"))),
-            truncation_side=options.truncation_side,
-            pad_id=_pad_id(config),
-        ),
-        tokens_per_batch=options.tokens_per_batch,
-    )
+        raise ConfigError(f"no usable tokenizer: {error}", file=str(file)) from error
 
 
-def _graph_file(folder: Path) -> Path:
+def _declared_side(settings: Mapping[str, Any]) -> TruncationSide:
+    return "left" if settings.get("truncation_side") == "left" else "right"
+
+
+def _graph_file(folder: Path, variant: str | None) -> Path:
+    if (folder / MANIFEST_FILE).is_file():
+        return folder / read_manifest(folder).variant(variant).file
+    if variant is not None:
+        raise ConfigError(
+            f"has no {MANIFEST_FILE}, so it has no variants", file=str(folder), hint="export it with rlaif export"
+        )
     files = sorted(folder.glob("*.onnx"))
     named_model = folder / "model.onnx"
     if named_model in files:
@@ -144,6 +208,7 @@ def _checked_output(session: onnxruntime.InferenceSession, graph_file: Path, lab
     return name
 
 
-def _pad_id(config: dict[str, Any]) -> int:
+def pad_id_of(config: Mapping[str, Any]) -> int:
+    """The token that fills up short rows; a decoder finds each last token by it."""
     candidates = (config.get("pad_token_id"), config.get("eos_token_id"))
     return next((token for token in candidates if isinstance(token, int)), 0)

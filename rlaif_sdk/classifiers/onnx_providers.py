@@ -7,6 +7,7 @@ prints an error and runs on the CPU. So the driver is asked first, and the sessi
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -43,8 +44,11 @@ def open_session(graph_file: Path, device: str | None) -> onnxruntime.InferenceS
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
         providers.insert(0, (_CUDA, {"device_id": index}))
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = thread_count()
+    settings.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(graph_file, providers=providers)
+        session = onnxruntime.InferenceSession(graph_file, settings, providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise ConfigError(f"onnxruntime cannot load it: {error}", file=str(graph_file)) from error
     if device is not None and device != "cpu" and session.get_providers()[0] != _CUDA:
@@ -53,6 +57,14 @@ def open_session(graph_file: Path, device: str | None) -> onnxruntime.InferenceS
             hint="it needs onnxruntime-gpu, an NVIDIA driver, CUDA and cuDNN; leave device out to use what works",
         )
     return session
+
+
+def thread_count() -> int:
+    """How many threads a model gets: ``OMP_NUM_THREADS``, else the processors that this process may use."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    if stated.isdecimal() and int(stated) > 0:
+        return int(stated)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

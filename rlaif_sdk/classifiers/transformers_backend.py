@@ -34,7 +34,7 @@ class TransformersClassifier(BatchedClassifier):
         self._model = model
         self._takes_token_types = takes_token_types
 
-    def _forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
+    def forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
         import torch
 
         arrays = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
@@ -53,14 +53,52 @@ def load_transformers_classifier(model: str, options: LoadOptions, *, revision: 
     """Load a hub model or a folder saved by ``save_pretrained`` (see `load_classifier`)."""
     try:
         import torch
+    except ImportError as error:
+        raise MissingExtraError("transformers with torch", extra="models") from error
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    network, tokenizer = load_network(model, dtype=options.dtype or "float32", revision=revision)
+    try:
+        network.to(device)  # type: ignore[arg-type]
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"the device {device!r} cannot be used: {_first_line(error)}") from error
+
+    config = network.config.to_dict()
+    return TransformersClassifier(
+        network,
+        takes_token_types="token_type_ids" in tokenizer.model_input_names,
+        name=model,
+        labels=labels_from(config),
+        multi_label=is_multi_label(config),
+        revision=_weights_revision(model, network),
+        encoder=TextEncoder(
+            tokenizer.backend_tokenizer,
+            max_length=options.length_within(longest_input(config, tokenizer.model_max_length)),
+            truncation_side=options.truncation_side or ("left" if tokenizer.truncation_side == "left" else "right"),
+            pad_id=_settle_pad_id(network, tokenizer),
+        ),
+        tokens_per_batch=options.tokens_per_batch,
+    )
+
+
+def load_network(
+    model: str, *, dtype: str = "float32", revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A sequence classifier, in evaluation mode on the CPU, and its fast tokenizer.
+
+    Weights are read from safetensors only, and no code of a model repository is run.
+
+    Raises:
+        ConfigError: There is no such model, its head is not trained, or its tokenizer has no fast version.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    try:
+        import torch
         import transformers
     except ImportError as error:
         raise MissingExtraError("transformers with torch", extra="models") from error
 
-    dtype = options.dtype or "float32"
     if dtype not in _DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r} for a classifier", hint=f"one of {', '.join(_DTYPES)}")
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, **source)
@@ -81,27 +119,7 @@ def load_transformers_classifier(model: str, options: LoadOptions, *, revision: 
         )
     if not tokenizer.is_fast:
         raise ConfigError(f"the tokenizer of {model!r} has no fast version", hint="save it with a tokenizer.json")
-    try:
-        network.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"the device {device!r} cannot be used: {_first_line(error)}") from error
-
-    config = network.config.to_dict()
-    return TransformersClassifier(
-        network,
-        takes_token_types="token_type_ids" in tokenizer.model_input_names,
-        name=model,
-        labels=labels_from(config),
-        multi_label=is_multi_label(config),
-        revision=_weights_revision(model, network),
-        encoder=TextEncoder(
-            tokenizer.backend_tokenizer,
-            max_length=options.length_within(longest_input(config, tokenizer.model_max_length)),
-            truncation_side=options.truncation_side,
-            pad_id=_settle_pad_id(network, tokenizer),
-        ),
-        tokens_per_batch=options.tokens_per_batch,
-    )
+    return network.eval(), tokenizer
 
 
 def _settle_pad_id(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.cache_dir import default_cache_dir
 from rlaif_sdk.exceptions import DataError, MissingExtraError, RlaifError
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
@@ -71,12 +71,6 @@ def prepare_policy(cache_dir: Path | None = None, progress: Callable[[str], None
         shutil.rmtree(unfinished, ignore_errors=True)
     report(f"saved {folder}")
     return folder
-
-
-def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/rlaif-sdk``, or ``~/.cache/rlaif-sdk`` where that is unset or relative (as XDG has it)."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "rlaif-sdk"
 
 
 def find_gguf() -> Path:

@@ -123,8 +123,8 @@ def test_a_duplicate_is_scored_once(bert_folder: Path, monkeypatch: pytest.Monke
     """A hundred copies of a text cost one forward row."""
     loaded = load_classifier(bert_folder)
     seen: list[int] = []
-    forward = loaded._forward  # type: ignore[attr-defined]
-    monkeypatch.setattr(loaded, "_forward", lambda tokens: seen.append(len(tokens.input_ids)) or forward(tokens))
+    forward = loaded.forward  # type: ignore[attr-defined]
+    monkeypatch.setattr(loaded, "forward", lambda tokens: seen.append(len(tokens.input_ids)) or forward(tokens))
     logits_NL = loaded.logits(["a dog"] * 100 + ["bad"])
     assert sum(seen) == 2
     assert (logits_NL[:100] == logits_NL[0]).all()

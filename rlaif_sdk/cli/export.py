@@ -1,0 +1,114 @@
+"""``rlaif export``: a reward model or classifier as a folder that scores by onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif_sdk.onnx.manifest import Manifest
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A hub name, a model's or adapter's folder, or the output folder of a training run.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="The new folder.")],
+    variant: Annotated[
+        str, typer.Option(help="Of fp32, fp16, bf16 and int8, separated by commas; the first is the default one.")
+    ] = "fp32",
+    max_length: Annotated[
+        int | None, typer.Option(help="Longest input in tokens; default: the model's, up to 2048.")
+    ] = None,
+    truncation_side: Annotated[str | None, typer.Option(help="left or right: where longer inputs are cut.")] = None,
+    input: Annotated[  # noqa: A002 - the word of the manifest and of the reward's parameters
+        str, typer.Option(help="What the model reads of a row of text: joined, pair or completion.")
+    ] = "joined",
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Texts to compare on: a .jsonl or .parquet file with a column text, or prompt and completion."
+        ),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    min_agreement: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least rank agreement with PyTorch, in place of the variant's.")
+    ] = None,
+) -> None:
+    """Export a reward model or classifier to ONNX, and compare it with PyTorch.
+
+    Fails, and writes nothing, if a variant's scores differ beyond its tolerance. Prints the lines that make the export
+    a reward.
+    """
+    from typing import get_args
+
+    from rlaif_sdk.onnx.export import export_classifier
+    from rlaif_sdk.onnx.manifest import InputKind
+
+    if truncation_side not in (None, "left", "right"):
+        raise typer.BadParameter("must be left or right", param_hint="--truncation-side")
+    if input not in get_args(InputKind):
+        raise typer.BadParameter(f"must be one of {', '.join(get_args(InputKind))}", param_hint="--input")
+    manifest = export_classifier(
+        model,
+        folder,
+        variants=[name.strip() for name in variant.split(",")],
+        max_length=max_length,
+        truncation_side=truncation_side,  # type: ignore[arg-type]
+        input=input,  # type: ignore[arg-type]
+        texts=None if texts is None else _read_texts(texts),
+        revision=revision,
+        min_agreement=min_agreement,
+        report=lambda line: typer.echo(line, err=True),
+    )
+    print_figures(manifest)
+    typer.echo(f"\nwrote {folder}; as a reward:\n\n{snippet(manifest, folder)}", nl=False)
+
+
+def print_figures(manifest: Manifest) -> None:
+    """Print the parity figures of every variant as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("variant")
+    for heading in ("max difference", "spread", "Pearson", "rank agreement", "flipped", "inputs"):
+        table.add_column(heading, justify="right")
+    for name, variant in manifest.variants.items():
+        parity = variant.parity
+        numbers = (
+            f"{parity.max_difference:.2g}",
+            f"{parity.spread:.3g}",
+            f"{parity.pearson:.5f}",
+            f"{parity.spearman:.5f}",
+        )
+        table.add_row(name, *numbers, f"{parity.flipped:.2%}", str(parity.rows))
+    Console().print(table)
+
+
+def snippet(manifest: Manifest, folder: Path) -> str:
+    """The lines of a composition's config that use an export as a reward."""
+    import yaml
+
+    params: dict[str, str] = {"model": str(folder)}
+    if len(manifest.labels) > 1:
+        params["label"] = manifest.labels[-1]
+    document = {"rewards": {"preference": {"use": "onnx", "weight": 1.0, "params": params}}}
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _read_texts(file: Path) -> list[str]:
+    from rlaif_sdk.exceptions import DataError
+    from rlaif_sdk.records import read_records
+    from rlaif_sdk.types import as_text
+
+    texts = []
+    for number, record in enumerate(read_records(file), start=1):
+        parts = [record[name] for name in ("prompt", "completion") if name in record]
+        text = record.get("text", "".join(map(as_text, parts)) if parts else None)
+        if not isinstance(text, str):
+            raise DataError("has no text", file=str(file), row=number, hint="a column text, or prompt and completion")
+        texts.append(text)
+    return texts

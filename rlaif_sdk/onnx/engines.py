@@ -1,0 +1,115 @@
+"""What could run an exported model on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaif_sdk.classifiers.batching import BatchedClassifier
+from rlaif_sdk.classifiers.encoding import TokenArrays
+from rlaif_sdk.classifiers.loading import LoadOptions, content_digest
+from rlaif_sdk.classifiers.onnx_backend import load_onnx_classifier
+from rlaif_sdk.classifiers.onnx_providers import cuda_device_count, thread_count
+from rlaif_sdk.onnx.manifest import Manifest
+
+if TYPE_CHECKING:
+    import openvino
+
+Open = Callable[[], BatchedClassifier]
+EXACT = "onnx/fp32"
+
+
+def engines(folder: Path, manifest: Manifest, options: LoadOptions) -> dict[str, Open]:
+    """By name, what opens each engine that may run the model; opening one can still fail.
+
+    Args:
+        folder: The exported folder.
+        manifest: Its manifest, verified.
+        options: The device and limits.
+    """
+    found: dict[str, Open] = {
+        f"onnx/{name}": lambda name=name: load_onnx_classifier(folder, options, variant=name)  # type: ignore[misc]
+        for name in manifest.variants
+    }
+    on_cpu = options.device == "cpu" or not cuda_device_count()
+    if (
+        _is_unchanged(folder, manifest)
+        and importlib.util.find_spec("torch")
+        and importlib.util.find_spec("transformers")
+    ):
+        found["transformers/bfloat16"] = lambda: _open_bfloat16(folder, manifest, options)
+    if on_cpu and "fp32" in manifest.variants and importlib.util.find_spec("openvino"):
+        for precision in ("f32", "bf16"):
+            found[f"openvino/{precision}"] = lambda precision=precision: OpenVinoClassifier.load(  # type: ignore[misc]
+                folder, manifest, options, precision
+            )
+    return found
+
+
+def opened(found: Mapping[str, Open], name: str) -> BatchedClassifier:
+    """The classifier that an engine runs."""
+    return found[name]()
+
+
+def _is_unchanged(folder: Path, manifest: Manifest) -> bool:
+    """Whether the folder that was exported is still there, with the weights that were exported."""
+    source = folder / manifest.source
+    if not (source / "config.json").is_file():
+        return False
+    files = (file for pattern in ("*.safetensors", "*.json") for file in source.glob(pattern))
+    return content_digest(files) == manifest.revision
+
+
+def _open_bfloat16(folder: Path, manifest: Manifest, options: LoadOptions) -> BatchedClassifier:
+    from rlaif_sdk.classifiers.transformers_backend import load_transformers_classifier
+
+    length = options.max_length or manifest.max_length
+    precise = replace(options, dtype="bfloat16", max_length=length, truncation_side=manifest.truncation_side)
+    return load_transformers_classifier(str(folder / manifest.source), precise, revision=None)
+
+
+class OpenVinoClassifier(BatchedClassifier):
+    """An exported float32 graph run by OpenVINO on the CPU.
+
+    Args:
+        compiled: The compiled model.
+        **options: As for `BatchedClassifier`.
+    """
+
+    def __init__(self, compiled: openvino.CompiledModel, **options: Any) -> None:
+        super().__init__(**options)
+        self._compiled = compiled
+        self._inputs = [port.get_any_name() for port in compiled.inputs]
+
+    @classmethod
+    def load(cls, folder: Path, manifest: Manifest, options: LoadOptions, precision: str) -> OpenVinoClassifier:
+        """Compile the float32 variant of a folder to compute in ``f32`` or ``bf16``."""
+        import openvino
+
+        exact = load_onnx_classifier(folder, replace(options, device="cpu"), variant="fp32")
+        exact.close()
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": thread_count()}
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(folder / manifest.variant("fp32").file), "CPU", settings)
+        return cls(
+            compiled,
+            name=exact.name,
+            labels=exact.labels,
+            multi_label=exact.multi_label,
+            revision=exact.revision,
+            encoder=exact.encoder,
+            tokens_per_batch=exact.tokens_per_batch,
+        )
+
+    def forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
+        outputs = self._compiled({name: getattr(tokens, name) for name in self._inputs})
+        return np.asarray(outputs["logits"], dtype=np.float32)
+
+    def _release(self) -> None:
+        del self._compiled
