@@ -43,6 +43,10 @@ def _quiet_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
+    return build_tokenizer()
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
     special = ["<pad>", "<eos>", "<unk>", "user", "assistant", "system"]
     vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -204,6 +208,7 @@ def make_trainer(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, prompts: Da
         eval_dataset: Any = None,
         callbacks: Any = None,
         peft_config: Any = None,
+        eval_reward_funcs: Any = None,
         **settings: Any,
     ) -> PPOTrainer:
         defaults = {
@@ -232,6 +237,7 @@ def make_trainer(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, prompts: Da
             processing_class=tokenizer,
             callbacks=callbacks,
             peft_config=peft_config,
+            eval_reward_funcs=eval_reward_funcs,
         )
 
     return make

@@ -15,9 +15,9 @@ from rlaif_sdk.training.ppo import PPOTrainer
 class Recorder:
     """Wraps a composer and keeps the batches that it is given."""
 
-    def __init__(self, score: Callable[[RewardBatch], list[float | None]]) -> None:
+    def __init__(self, score: Callable[[RewardBatch], list[float | None]], name: str = "recorded") -> None:
         self.batches: list[RewardBatch] = []
-        self.composer = Composer({"recorded": lambda prompts, completions: score(self.batches[-1])})
+        self.composer = Composer({name: lambda prompts, completions: score(self.batches[-1])})
 
     def compose(self, batch: RewardBatch) -> Any:
         self.batches.append(batch)

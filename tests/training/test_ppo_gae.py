@@ -75,6 +75,21 @@ def test_the_score_lands_once_on_the_last_real_token() -> None:
     torch.testing.assert_close(rewards_BT, torch.tensor([[0.0, 0, 0, 1.0], [2.0, 0, 0, 0], [0, 3.0, 0, 0]]))
 
 
+def test_what_falls_on_tokens_stays_there_and_the_rest_falls_on_the_last() -> None:
+    """A row's rewards sum to its score; what stands on padding counts for nothing."""
+    on_tokens_BT = torch.tensor([[0.5, 0.0, -2.0, 0.25], [1.0, 9.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0]])
+    rewards_BT = token_rewards(torch.tensor([1.0, 1.0, 3.0]), torch.zeros(3, 4), mask_of([4, 1, 2]), 0.5, on_tokens_BT)
+    torch.testing.assert_close(rewards_BT, torch.tensor([[0.5, 0.0, -2.0, 2.5], [1.0, 0, 0, 0], [0, 3.0, 0, 0]]))
+
+
+def test_tokens_pay_for_their_divergence_beside_their_own_reward() -> None:
+    """The penalty is taken from what falls on the token, and does not come back at the end."""
+    rewards_BT = token_rewards(
+        torch.tensor([1.0]), torch.tensor([[0.1, 0.2]]), mask_of([2]), 2.0, torch.tensor([[0.7, 0.0]])
+    )
+    torch.testing.assert_close(rewards_BT, torch.tensor([[0.5, -0.1]]))
+
+
 def test_every_real_token_pays_for_its_divergence() -> None:
     """The KL penalty is taken on each real token, and not on padding."""
     kl_BT = torch.tensor([[0.1, 0.2, -0.3], [0.4, 9.0, 9.0]])

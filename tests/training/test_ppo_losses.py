@@ -1,4 +1,4 @@
-"""The clipped losses, masked statistics and KL controllers."""
+"""The losses of PPO and REINFORCE, and masked statistics."""
 
 from __future__ import annotations
 
@@ -8,18 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from rlaif_sdk.exceptions import StateError  # noqa: E402
-from rlaif_sdk.training.ppo.kl import (  # noqa: E402
-    AdaptiveKL,
-    FixedKL,
-    log_ratio_kl,
-    make_kl_controller,
-    positive_kl,
-)
 from rlaif_sdk.training.ppo.losses import clipped_policy_losses, clipped_value_losses, ppo_loss  # noqa: E402
 from rlaif_sdk.training.ppo.masked import (  # noqa: E402
     explained_variance,
@@ -178,51 +168,32 @@ def test_explained_variance_tells_good_critics_from_bad() -> None:
     assert explained_variance(torch.randn(1, 4), torch.ones(1, 4), mask).item() == 0.0
 
 
-def test_both_estimators_of_the_divergence_are_right_in_the_mean() -> None:
-    """Over samples of the policy, k1 and k3 average to the exact divergence; k3 is never negative."""
-    torch.manual_seed(0)
-    policy, reference = torch.randn(6).log_softmax(0), torch.randn(6).log_softmax(0)
-    exact = (policy.exp() * (policy - reference)).sum().item()
-    drawn = torch.multinomial(policy.exp(), 200_000, replacement=True)
-    assert log_ratio_kl(policy[drawn], reference[drawn]).mean().item() == pytest.approx(exact, rel=0.02)
-    estimates = positive_kl(policy[drawn], reference[drawn])
-    assert estimates.mean().item() == pytest.approx(exact, rel=0.02)
-    assert estimates.min().item() >= 0
+def test_reinforce_is_the_log_probability_times_the_advantage() -> None:
+    """Its gradient is the score function's; nothing is clipped, however far the policy has moved."""
+    given_ = arguments(rows=4) | {"clip": None, "value_coef": 0.0, "entropy_coef": 0.0}
+    given_["logprobs_BT"].requires_grad_()
+    mask_BT = given_["mask_BT"]
+    loss = ppo_loss(**given_, tokens=float(mask_BT.sum()))
+    loss.total.backward()
+    torch.testing.assert_close(given_["logprobs_BT"].grad, -given_["advantages_BT"] * mask_BT / mask_BT.sum())
+    assert loss.policy_clipped.item() == 0.0
 
 
-def test_a_fixed_coefficient_stays() -> None:
-    """Without a target nothing changes it, a restored state neither."""
-    controller = make_kl_controller(0.1, None, 1000)
-    controller.update(50.0, 64)
-    controller.load_state_dict({"coef": 9.0})
-    assert isinstance(controller, FixedKL)
-    assert controller.coef == 0.1
+def test_reinforce_makes_ppo_s_first_step() -> None:
+    """Where the ratio is 1 the surrogate's gradient is the policy gradient (Schulman et al. 2017, section 2.1)."""
+    gradients = []
+    for clip in (None, (0.2, 0.2)):
+        given_ = arguments(rows=4) | {"clip": clip}
+        given_["old_logprobs_BT"] = given_["logprobs_BT"].clone()
+        given_["logprobs_BT"].requires_grad_()
+        ppo_loss(**given_, tokens=7.0).total.backward()
+        gradients.append(given_["logprobs_BT"].grad)
+    torch.testing.assert_close(*gradients)
 
 
-@settings(max_examples=50, deadline=None)
-@given(kl=st.floats(-100, 100), completions=st.integers(1, 512))
-def test_the_adaptive_coefficient_moves_towards_its_target(kl: float, completions: int) -> None:
-    """Too much divergence raises the price, too little lowers it, at most by a fifth of completions / horizon."""
-    controller = AdaptiveKL(coef=0.1, target=6.0, horizon=10_000)
-    controller.update(kl, completions)
-    change = controller.coef / 0.1 - 1
-    assert abs(change) <= 0.2 * completions / 10_000 + 1e-12
-    assert (change >= 0) == (kl >= 6.0) or change == pytest.approx(0, abs=1e-12)
-
-
-def test_the_adaptive_coefficient_follows_the_paper() -> None:
-    """Half the target, 100 of 1,000 completions: the error is cut at -0.2, the factor 0.98."""
-    controller = AdaptiveKL(coef=0.1, target=6.0, horizon=1000)
-    controller.update(3.0, 100)
-    assert controller.coef == pytest.approx(0.098)
-
-
-def test_the_adaptive_coefficient_survives_a_restart() -> None:
-    """Its state carries the coefficient; a state without one is refused."""
-    controller = AdaptiveKL(coef=0.1, target=6.0, horizon=1000)
-    controller.update(100.0, 500)
-    restored = AdaptiveKL(coef=0.1, target=6.0, horizon=1000)
-    restored.load_state_dict(controller.state_dict())
-    assert restored == controller
-    with pytest.raises(StateError, match="no coefficient"):
-        restored.load_state_dict(FixedKL(0.1).state_dict())
+def test_the_entropy_bonus_rewards_spread() -> None:
+    """A step against its gradient raises the entropy; without a coefficient nothing pulls at it."""
+    given_ = arguments(rows=4)
+    given_["entropies_BT"].requires_grad_()
+    ppo_loss(**given_, tokens=10.0).total.backward()
+    torch.testing.assert_close(given_["entropies_BT"].grad, -0.01 * given_["mask_BT"].double() / 10.0)

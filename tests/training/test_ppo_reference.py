@@ -20,6 +20,24 @@ from tests.training.ppo_runs import by_rule, lora, moved, rollouts_of, state_of 
 Make = Callable[..., PPOTrainer]
 
 
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_each_estimator_is_zero_at_the_start_and_is_paid_for(make_trainer: Make, llama: Any, estimator: str) -> None:
+    """At step 0 nothing is lost to divergence; later each token loses its estimate, whatever the estimator."""
+    trainer = make_trainer(llama, by_rule, kl_coef=0.5, kl_estimator=estimator, learning_rate=1e-2)
+    trainer.train()
+    first, second = rollouts_of(trainer)[:2]
+    assert first["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert second["kl"] != pytest.approx(0.0, abs=1e-3)
+    tokens, mask_BT = trainer._rollout.tokens, trainer._rollout.mask_BT.bool()
+    reference_BT = trainer._score(trainer.ref_model, tokens).logprobs_BT
+    log_ratio_BT = (reference_BT - trainer._rollout.old_logprobs_BT)[mask_BT]
+    by_hand = {"k1": -log_ratio_BT, "k2": log_ratio_BT**2 / 2, "k3": log_ratio_BT.exp() - 1 - log_ratio_BT}[estimator]
+    assert second["kl"] == pytest.approx(float(by_hand.sum()) / len(tokens), abs=1e-4)
+    scores = sum(by_rule(trainer.processing_class.batch_decode(tokens.completion_ids_BT, skip_special_tokens=True)))
+    returned = float(trainer._rollout.returns_BT[:, 0].sum())
+    assert returned == pytest.approx(scores - 0.5 * float(by_hand.sum()), abs=1e-3)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("adapter", [False, True])
 def test_the_divergence_starts_at_zero_and_grows(

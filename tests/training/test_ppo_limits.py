@@ -1,0 +1,113 @@
+"""Divergence that ends a rollout's updates, or training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from rlaif_sdk.exceptions import ConfigError  # noqa: E402
+from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer  # noqa: E402
+from tests.training.ppo_runs import Recorder, by_length, moved, rollouts_of, state_of  # noqa: E402
+
+Make = Callable[..., PPOTrainer]
+
+
+def watched(trainer: PPOTrainer) -> list[dict[str, torch.Tensor]]:
+    """The policy's weights after each optimiser step, filled while training."""
+    states: list[dict[str, torch.Tensor]] = []
+    step = trainer.training_step
+
+    def training_step(*args: Any, **kwargs: Any) -> Any:
+        states.append(state_of(trainer.model))
+        return step(*args, **kwargs)
+
+    trainer.training_step = training_step
+    return states
+
+
+def test_a_rollout_is_left_once_the_policy_has_moved_far_enough(make_trainer: Make, llama: Any) -> None:
+    """The step before which the limit is found passed is not made, nor those after it, until the next rollout."""
+    trainer = make_trainer(
+        llama,
+        Recorder(by_length),
+        max_approx_kl=1e-4,
+        learning_rate=1e-2,
+        steps_per_generation=1,
+        num_iterations=4,
+        max_steps=8,
+        lr_scheduler_type="constant",
+    )
+    states = watched(trainer)
+    trainer.train()
+    states.append(state_of(trainer.model))
+    log = [entry for entry in trainer.state.log_history if "left_out" in entry]
+    assert [entry["left_out"] for entry in log] == [0.0, 1.0, 1.0, 1.0] * 2
+    made = [bool(moved(before, after)) for before, after in pairwise(states)]
+    assert made == [True, False, False, False] * 2
+    assert log[1]["approx_kl"] > 1e-4
+    assert "approx_kl" not in log[2]
+
+
+def test_within_the_limit_nothing_is_left_out(make_trainer: Make, make_llama: Any) -> None:
+    """A wide limit changes no weight."""
+    ended = []
+    for limit in (None, 10.0):
+        trainer = make_trainer(make_llama(), Recorder(by_length), max_approx_kl=limit, num_iterations=2, max_steps=4)
+        trainer.train()
+        ended.append(state_of(trainer.model))
+    assert not moved(*ended)
+
+
+def test_an_optimiser_step_is_made_whole_or_not_at_all(make_trainer: Make, llama: Any) -> None:
+    """With gradient accumulation the limit is looked at before a step's first minibatch."""
+    trainer = make_trainer(
+        llama,
+        Recorder(by_length),
+        max_approx_kl=1e-5,
+        learning_rate=1e-2,
+        gradient_accumulation_steps=2,
+        steps_per_generation=2,
+        num_iterations=2,
+        max_steps=2,
+    )
+    trainer.train()
+    log = [entry for entry in trainer.state.log_history if "left_out" in entry]
+    assert [entry["left_out"] for entry in log] == [0.0, 1.0]
+
+
+def test_training_ends_past_a_divergence_from_the_reference(
+    make_trainer: Make, llama: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rollout that shows it is logged and not learnt from."""
+    trainer = make_trainer(llama, Recorder(by_length), kl_coef=0.01, max_kl=1e-2, learning_rate=3e-2, max_steps=40)
+    states = watched(trainer)
+    trainer.train()
+    rollouts = rollouts_of(trainer)
+    assert trainer.state.global_step < 40
+    assert [entry["kl"] > 1e-2 for entry in rollouts] == [False] * (len(rollouts) - 1) + [True]
+    assert not moved(states[-1], state_of(trainer.model))
+    assert "training ends" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_kl": 1.0, "kl_coef": 0.0}, "max_kl needs a reference"),
+        ({"max_kl": 0.0}, "max_kl must be above 0"),
+        ({"max_approx_kl": -1.0}, "max_approx_kl must be above 0"),
+        ({"max_approx_kl": 0.1, "fp16": True}, "use bf16"),
+        ({"kl_estimator": "k4"}, "kl_estimator is one of k1, k2, k3, not 'k4'"),
+        ({"score_normalization": "mean"}, "score_normalization is one of none, batch, running, not 'mean'"),
+        ({"log_samples": -1}, "log_samples must be at least 0"),
+    ],
+)
+def test_limits_that_cannot_hold_are_refused(settings: dict[str, Any], message: str) -> None:
+    """By name, before anything is loaded."""
+    with pytest.raises(ConfigError, match=message):
+        PPOConfig("unused", use_cpu=True, report_to=[], **settings)
