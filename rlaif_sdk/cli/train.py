@@ -50,6 +50,12 @@ def ppo(config: Config, overrides: Overrides = None, resume: Resume = False) -> 
 
 
 @train_app.command()
+def reinforce(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train with REINFORCE and a learned baseline: ``ppo`` with ``ppo.algorithm=reinforce``."""
+    ppo(config, [*(overrides or ()), "ppo.algorithm=reinforce"], resume)
+
+
+@train_app.command()
 def grpo(config: Config, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train with TRL's GRPO, in the way of ``ppo``."""
     _online("grpo", config, overrides, resume)

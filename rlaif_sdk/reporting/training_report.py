@@ -73,18 +73,23 @@ def report_training(result: PolicyResult, console: Console, *, samples: int = 5)
     rows = len(before[TOTAL])
     console.print(comparison_table(before, after, title=f"Rewards on {rows} held-out prompts", total=TOTAL))
     console.print(comparison_table(health_before, health_after, title="Signs of collapse"))
+    evaluated = (result.before.evaluation_rewards(), result.after.evaluation_rewards())
+    if all(evaluated):
+        console.print(comparison_table(*evaluated, title="Rewards of the evaluation, not trained on", total=TOTAL))
     divergence = [entry["kl"] for entry in result.history if "kl" in entry]
     if divergence:
         console.print(f"Divergence from the starting model: {divergence[-1]:.2f} nats an answer in the last rollout")
     console.print(samples_table([*result.samples()], count=samples))
     console.print(verdict(change))
 
-    metrics = {
+    metrics: dict[str, Any] = {
         "held_out": comparison({**before, **health_before}, {**after, **health_after}),
         "kl_per_answer": divergence,
         "optimiser_steps": result.steps,
         "training_seconds": round(result.training_seconds, 1),
     }
+    if all(evaluated):
+        metrics["evaluation"] = comparison(*evaluated)
     (result.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     if result.history:
         names = [name for name in before if name != TOTAL]

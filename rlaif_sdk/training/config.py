@@ -125,6 +125,8 @@ class ComposedRunConfig(RunConfig):
 class PPORunConfig(ComposedRunConfig):
     """Everything about a PPO run."""
 
+    evaluation: Composition | None = None
+    """Rewards for held-out prompts alone, of the kind of ``composition``, which training never sees; null for the same."""
     ppo: dict[str, Any] = Field(default_factory=dict)
     """Fields of `rlaif_sdk.training.ppo.PPOConfig`, which has those of `transformers.TrainingArguments` too."""
 
@@ -277,7 +279,7 @@ class PPORun(ComposedRun):
         """
         from rlaif_sdk.training.ppo import PPOConfig
 
-        return self.settings(PPOConfig, "ppo", **self.in_order())
+        return self.settings(PPOConfig, "ppo", samples_file=str(self.output / "rollouts.jsonl"), **self.in_order())
 
 
 def _filled_in(data: Any, policy: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,10 +53,21 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswers:
-    """Answers and what the rewards say of them."""
+    """Answers and what the rewards say of them.
+
+    Attributes:
+        answers: The answers.
+        composition: What the rewards of training say.
+        evaluation: What those of evaluation say, if there are any.
+    """
 
     answers: Answers
     composition: Composition
+    evaluation: Composition | None = None
+
+    def evaluation_rewards(self) -> dict[str, Array]:
+        """As `rewards`, of evaluation's own rewards; empty if there are none."""
+        return {} if self.evaluation is None else ScoredAnswers(self.answers, self.evaluation).rewards()
 
     def rewards(self) -> dict[str, Array]:
         """(B,) raw scores by reward, and ``composed reward``, the totals; NaN where a row is unscored."""
@@ -73,14 +85,21 @@ class ScoredAnswers:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """One JSON-ready mapping a row: the completion, its length, and each reward's part in its total."""
-        rows = zip(self.answers.completions, self.answers.completion_ids, self.composition.records(), strict=True)
-        for completion, ids, record in rows:
-            yield {"completion": completion, "tokens": len(ids), **record}
+        evaluations = self.evaluation.records() if self.evaluation else repeat(None)
+        answers = zip(self.answers.completions, self.answers.completion_ids, strict=True)
+        for (completion, ids), record, evaluation in zip(
+            answers, self.composition.records(), evaluations, strict=False
+        ):
+            known = {"evaluation": evaluation} if evaluation else {}
+            yield {"completion": completion, "tokens": len(ids), **record, **known}
 
 
-def score_answers(answers: Answers, composer: Composer, progress: Progress) -> ScoredAnswers:
-    """Score answers with the composer as it stands."""
-    return ScoredAnswers(answers, composer.compose(answers.batch(progress)))
+def score_answers(
+    answers: Answers, composer: Composer, progress: Progress, evaluation: Composer | None = None
+) -> ScoredAnswers:
+    """Score answers with the composer as it stands, and with evaluation's own if there is one."""
+    batch = answers.batch(progress)
+    return ScoredAnswers(answers, composer.compose(batch), evaluation.compose(batch) if evaluation else None)
 
 
 def repeated_ngrams(ids: Sequence[int], n: int = 3) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MODEL_FOLDER = "model"
 HISTORY_FILE = "history.jsonl"
+EVALUATION_FILE = "evaluation.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 
 
@@ -32,7 +33,7 @@ class PolicyResult:
     """What came of a run.
 
     Attributes:
-        method: How the policy was trained: ``PPO``, ``GRPO`` or ``RLOO``.
+        method: How the policy was trained: ``PPO``, ``REINFORCE``, ``GRPO`` or ``RLOO``.
         before: Answers to the held-out prompts before training.
         after: Answers of the trained policy to the same prompts, scored by the same composer.
         history: What the trainer logged, one mapping a rollout.
@@ -78,7 +79,9 @@ def run_ppo(
         resume: Go on from the last checkpoint in the output folder (``ppo.save_strategy`` makes them).
 
     Returns:
-        What came of it. The output folder then holds ``model/``, ``samples.jsonl`` and ``history.jsonl``.
+        What came of it. The output folder then holds ``model/``, ``samples.jsonl``, ``history.jsonl`` and
+        ``rollouts.jsonl`` (samples of each rollout), and ``evaluation.jsonl`` where ``ppo.eval_strategy`` asks for
+        evaluations between steps.
 
     Raises:
         ConfigError: The config is refused, or its output folder already holds a trained model.
@@ -89,12 +92,20 @@ def run_ppo(
     """
     run = source if isinstance(source, PPORun) else load_run_config(source)
 
-    def make(composer: Composer, settings: Any, **kwargs: Any) -> Any:
-        from rlaif_sdk.training.ppo import PPOTrainer
+    with contextlib.ExitStack() as stack:
+        evaluation = stack.enter_context(run.composer("evaluation")) if run.config.evaluation else None
 
-        return PPOTrainer(reward_funcs=composer, args=settings, **kwargs)
+        def make(composer: Composer, settings: Any, **kwargs: Any) -> Any:
+            from rlaif_sdk.training.ppo import PPOTrainer
 
-    return train_policy(run, "PPO", run.ppo_config, make, display=display, report=report, resume=resume)
+            if settings.samples_file and not resume:
+                Path(settings.samples_file).unlink(missing_ok=True)
+            return PPOTrainer(reward_funcs=composer, eval_reward_funcs=evaluation, args=settings, **kwargs)
+
+        result = train_policy(
+            run, "PPO", run.ppo_config, make, evaluation=evaluation, display=display, report=report, resume=resume
+        )
+    return replace(result, method=run.config.ppo.get("algorithm", "ppo").upper())
 
 
 def train_policy(
@@ -103,6 +114,7 @@ def train_policy(
     settings: Callable[[], Any],
     make: Callable[..., Any],
     *,
+    evaluation: Composer | None = None,
     display: TrainerCallback | None,
     report: Callable[[str], None],
     resume: bool,
@@ -114,6 +126,7 @@ def train_policy(
         method: How the policy is trained; in small letters, the key of the config that has the trainer's settings.
         settings: Makes the trainer's settings, of transformers' kind with TRL's sampling.
         make: Makes the trainer of the composer, the settings, and keywords as `trl.GRPOTrainer` has them.
+        evaluation: What scores the held-out answers beside the run's own composer.
         display: See `run_ppo`; likewise the others.
         report: See `run_ppo`.
         resume: See `run_ppo`.
@@ -144,6 +157,7 @@ def train_policy(
             arguments,
             model=model,
             train_dataset=train,
+            eval_dataset=None if arguments.eval_strategy == "no" else held_out,
             processing_class=tokenizer,
             peft_config=adapter(run, "SEQ_2_SEQ_LM" if is_encoder_decoder(model) else "CAUSAL_LM"),
         )
@@ -163,10 +177,13 @@ def train_policy(
         save_policy(run, trainer, tokenizer, model_folder)
         history = [without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
         write_rows(run.output / HISTORY_FILE, history)
+        evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
+        if evaluations:
+            write_rows(run.output / EVALUATION_FILE, evaluations)
         report("scoring both sets of answers")
         progress = Progress(trainer.state.global_step, trainer.state.max_steps)
-        before = score_answers(answers_before, composer, progress)
-        after = score_answers(answers_after, composer, progress)
+        before = score_answers(answers_before, composer, progress, evaluation)
+        after = score_answers(answers_after, composer, progress, evaluation)
     with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
         run.checkpoints.rmdir()
     result = PolicyResult(method, before, after, history, model_folder, run.output, progress.step, seconds)

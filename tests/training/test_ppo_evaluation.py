@@ -138,6 +138,26 @@ def test_the_file_of_samples_may_be_named_and_left_out(make_trainer: Make, llama
     assert not Path(trainer.args.output_dir, "rollouts.jsonl").exists()
 
 
+def test_a_resumed_run_replaces_the_samples_that_followed_its_checkpoint(
+    make_trainer: Make, make_llama: Any, prompts: Dataset
+) -> None:
+    """Its file ends up as that of a run that was never interrupted, though a kill left half a line in it."""
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+    settings |= {"eval_dataset": prompts.select(range(4)), "max_steps": 6, "log_samples": 2}
+    whole = make_trainer(make_llama(), **settings)
+    whole.train()
+    file = Path(whole.args.output_dir, "rollouts.jsonl")
+    expected = file.read_text()
+    with file.open("a") as handle:
+        handle.write('{"step": 6, "spl')
+    resumed = make_trainer(make_llama(), **settings)
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-4")
+    assert [(s["step"], s["split"]) for s in samples_in(file)] == [
+        (s["step"], s["split"]) for s in map(json.loads, expected.splitlines())
+    ]
+    assert len(samples_in(file)) == 12
+
+
 def test_any_callback_may_ask_for_samples(make_trainer: Make, llama: Any) -> None:
     """A method more on a callback of transformers; compositions of another kind give their raw scores."""
     seen: list[tuple[int, str, Any]] = []

@@ -60,10 +60,23 @@ def show_samples(handler: CallbackHandler, args: Any, state: Any, control: Any, 
 
 
 class SampleFile(TrainerCallback):
-    """Appends samples to a JSONL file, each with ``step`` and ``split``."""
+    """Appends samples to a JSONL file, each with ``step`` and ``split``.
+
+    A resumed run replaces what followed its checkpoint.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Forget samples of steps that will be made again."""
+        del args, control, kwargs
+        if not (state.global_step and state.is_world_process_zero and self.path.is_file()):
+            return
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        with self.path.open(encoding="utf-8") as old, partial.open("w", encoding="utf-8") as kept:
+            kept.writelines(line for line in old if _came_before(line, state.global_step))
+        partial.replace(self.path)
 
     def on_samples(self, args: Any, state: Any, control: Any, *, split: str, samples: Sequence[Sample]) -> None:
         """Called after each rollout and each batch of evaluation."""
@@ -72,6 +85,15 @@ class SampleFile(TrainerCallback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(lines)
+
+
+def _came_before(line: str, step: int) -> bool:
+    """Whether a line was written before the checkpoint of a step; evaluation comes before saving."""
+    try:
+        sample = json.loads(line)
+    except ValueError:  # cut off when the run was killed
+        return False
+    return bool(sample["step"] < step or (sample["step"] == step and sample["split"] == "eval"))
 
 
 class TensorBoardSamples(TrainerCallback):
