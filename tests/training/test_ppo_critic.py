@@ -182,9 +182,7 @@ def test_it_can_start_from_a_reward_model(make_trainer: Make, make_llama: Any, t
     assert trainer.value_head.linear.weight.shape == (1, 16)
 
 
-def test_a_critic_that_cannot_judge_the_policy_is_refused(
-    make_trainer: Make, build_model: Any, tmp_path: Path
-) -> None:
+def test_a_critic_that_cannot_judge_the_policy_is_refused(make_trainer: Make, build_model: Any, tmp_path: Path) -> None:
     """One of another kind, one of another vocabulary, one that is not there: each is named with what to do."""
     for name, model, message in (
         ("kind", build_model("t5"), "the critic is an encoder-decoder model and the policy a decoder"),

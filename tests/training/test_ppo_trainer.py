@@ -71,13 +71,6 @@ def test_a_tokenizer_without_padding_is_refused(make_trainer: Make, llama: Any, 
         make_trainer(llama)
 
 
-def test_several_processes_are_refused(make_trainer: Make, llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rather than each whitening its own part."""
-    monkeypatch.setattr("rlaif_sdk.training.ppo.config.PPOConfig.world_size", 2)
-    with pytest.raises(TrainingError, match="one process, not 2"):
-        make_trainer(llama)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_one_gpu_trains(make_trainer: Make, llama: Any) -> None:

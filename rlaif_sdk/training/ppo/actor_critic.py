@@ -41,6 +41,7 @@ from rlaif_sdk.training.ppo.policy import (
     score_in_forward,
     warn_of_coarse_weights,
 )
+from rlaif_sdk.training.ppo.processes import Processes
 from rlaif_sdk.training.ppo.samples import SAMPLES_FILE, SampleFile, TensorBoardSamples
 from rlaif_sdk.training.ppo.sampling import AtTrainBegin, EpochRepeatSampler, warn_of_mismatches
 from rlaif_sdk.training.ppo.score_normalization import ScoreNormalizer
@@ -85,10 +86,6 @@ class ActorCriticTrainer(RLOOTrainer):
         eval_reward_funcs: Composes | Any = None,
     ) -> None:
         args = args or PPOConfig("ppo-output")
-        if args.world_size > 1:
-            raise TrainingError(
-                f"PPOTrainer runs in one process, not {args.world_size}", hint="start it without a launcher"
-            )
         if optimizers[1] is not None:
             raise TrainingError(
                 "a learning-rate scheduler made beforehand knows nothing of the value head",
@@ -115,6 +112,8 @@ class ActorCriticTrainer(RLOOTrainer):
             raise TrainingError(
                 "the tokenizer has neither a padding nor an end token", hint="set tokenizer.pad_token, or eos_token"
             )
+        self.processes = Processes(self.accelerator)
+        self.processes.learn_together(self.composer)
         self._policy = base_model(self.model)
         _check_policy(self._policy, args)
         if args.disable_dropout:
@@ -205,13 +204,15 @@ class ActorCriticTrainer(RLOOTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict=state_dict)
-        folder = Path(output_dir or self.args.output_dir or ".")
+        if not self.args.should_save:
+            return
         checkpoint.save(
-            folder,
+            Path(output_dir or self.args.output_dir or "."),
             critic=self.critic,
             kl_controller=self.kl_controller,
             score_normalizer=self.score_normalizer,
             composer=self.composer,
+            state_dict=state_dict,
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlaif_sdk.training.ppo.gae import generalized_advantages, token_rewards
-from rlaif_sdk.training.ppo.masked import explained_variance, masked_mean, masked_whiten
+from rlaif_sdk.training.ppo.masked import Total, explained_variance, masked_mean, masked_whiten, of_this_process
 from rlaif_sdk.training.ppo.rollout import Rollout, Tokens
 
 
@@ -25,6 +25,7 @@ class Assessment:
     missing_eos_penalty: float = 0.0
     mask_truncated: bool = False
     whiten: bool = True
+    total: Total = of_this_process
 
     def rollout(
         self,
@@ -62,27 +63,28 @@ class Assessment:
             tokens=tokens,
             old_logprobs_BT=logprobs_BT,
             old_values_BT=values_BT,
-            advantages_BT=masked_whiten(advantages_BT, mask_BT) if self.whiten else advantages_BT,
+            advantages_BT=masked_whiten(advantages_BT, mask_BT, self.total) if self.whiten else advantages_BT,
             returns_BT=returns_BT,
             mask_BT=mask_BT,
         )
 
 
-def rollout_metrics(rollout: Rollout, kl_BT: Tensor) -> dict[str, float]:
+def rollout_metrics(rollout: Rollout, kl_BT: Tensor, total: Total = of_this_process) -> dict[str, float]:
     """What to log of a rollout.
 
     ``kl`` is in nats a completion, ``kl_per_token`` in nats a token; with the estimator k1 a small sample may be below 0.
     Empty when no row counts.
     """
     mask_BT = rollout.mask_BT
-    if not mask_BT.any():
+    rows = total(mask_BT.any(dim=1).sum())
+    if not rows:
         return {}
     figures = {
-        "kl": (kl_BT * mask_BT).sum() / mask_BT.any(dim=1).sum(),
-        "kl_per_token": masked_mean(kl_BT, mask_BT),
-        "values/mean": masked_mean(rollout.old_values_BT, mask_BT),
-        "values/explained_variance": explained_variance(rollout.old_values_BT, rollout.returns_BT, mask_BT),
-        "returns/mean": masked_mean(rollout.returns_BT, mask_BT),
+        "kl": total((kl_BT * mask_BT).sum()) / rows,
+        "kl_per_token": masked_mean(kl_BT, mask_BT, total),
+        "values/mean": masked_mean(rollout.old_values_BT, mask_BT, total),
+        "values/explained_variance": explained_variance(rollout.old_values_BT, rollout.returns_BT, mask_BT, total),
+        "returns/mean": masked_mean(rollout.returns_BT, mask_BT, total),
     }
     numbers: list[float] = torch.stack(list(figures.values())).tolist()
     return dict(zip(figures, numbers, strict=True))

@@ -30,16 +30,38 @@ def critic_file(critic: Critic) -> str:
     return f"{critic.NAME}.safetensors"
 
 
+def critic_weights(critic: Critic, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The critic's weights, each tied one once.
+
+    Args:
+        critic: The critic.
+        state_dict: The whole policy's weights, gathered from the processes that each hold a part; or None or empty.
+    """
+    own = dict(critic.named_parameters())
+    if not state_dict:
+        return {name: parameter.detach().cpu() for name, parameter in own.items()}
+    prefix = f"{critic.NAME}."
+    gathered = {key.partition(prefix)[2]: tensor for key, tensor in state_dict.items() if prefix in key}
+    return {name: gathered[name].cpu() for name in own}
+
+
 def save(
-    folder: Path, *, critic: Critic, kl_controller: KLController, score_normalizer: ScoreNormalizer, composer: Any
+    folder: Path,
+    *,
+    critic: Critic,
+    kl_controller: KLController,
+    score_normalizer: ScoreNormalizer,
+    composer: Any,
+    state_dict: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the critic and the state of controller, normalizer and composer into a folder that exists.
+
+    ``state_dict`` is that of `critic_weights`.
 
     Raises:
         StateError: The composer's state is no JSON value.
     """
-    weights = {name: parameter.detach().cpu() for name, parameter in critic.named_parameters()}
-    save_file(weights, folder / critic_file(critic))
+    save_file(critic_weights(critic, state_dict), folder / critic_file(critic))
     state = {
         "format": _FORMAT,
         "kl_controller": kl_controller.state_dict(),

@@ -232,12 +232,14 @@ class PPOConfig(RLOOConfig):
                 key="kl_horizon",
                 hint="a correction that takes less than a rollout can push kl_coef to 0, where it stays",
             )
-        if self.generation_batch_size % self.num_generations:
+        rows = self.generation_batch_size // self.world_size
+        if rows % self.num_generations:
             raise ConfigError(
-                f"a rollout of {self.generation_batch_size} is no multiple of num_generations ({self.num_generations})",
+                f"a rollout of {rows} completions in a process is no multiple of num_generations "
+                f"({self.num_generations})",
                 key="num_generations",
             )
-        if self.do_eval and (self.per_device_eval_batch_size * self.world_size) % self.num_generations_eval:
+        if self.do_eval and self.per_device_eval_batch_size % self.num_generations_eval:
             raise ConfigError(
                 f"per_device_eval_batch_size ({self.per_device_eval_batch_size}) is no multiple of "
                 f"num_generations_eval ({self.num_generations_eval})",

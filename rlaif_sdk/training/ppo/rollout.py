@@ -5,7 +5,7 @@ B rows, P prompt tokens (padded on the left), T completion tokens (padded on the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -71,6 +71,10 @@ class Tokens:
         )
 
 
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """A rollout, or a minibatch of one, ready for the loss.
@@ -107,22 +111,23 @@ class Rollout:
             token_share=self.token_share,
         )
 
-    def minibatches(self, count: int, *, accumulation: int) -> list[Rollout]:
+    def minibatches(
+        self, count: int, *, accumulation: int, mean: Callable[[Tensor], Tensor] = _as_it_is
+    ) -> list[Rollout]:
         """The rows in a new random order (from torch's global generator), in equal minibatches.
 
         Args:
             count: How many; divides B.
             accumulation: How many of them, in a row, make one optimiser step; divides ``count``. Each gets the mean
                 number of tokens of its step's minibatches as ``token_share``.
+            mean: The mean of a tensor over all processes, which make an optimiser step together: averaged over them,
+                their gradients are those of one process that has all rows.
         """
         order_B = torch.randperm(len(self.tokens)).to(self.mask_BT.device)
         parts = [self.rows(rows) for rows in order_B.chunk(count)]
-        shared: list[Rollout] = []
-        for start in range(0, count, accumulation):
-            step = parts[start : start + accumulation]
-            share = sum(float(part.mask_BT.sum()) for part in step) / len(step)
-            shared.extend(replace(part, token_share=share) for part in step)
-        return shared
+        sizes_SA = torch.stack([part.mask_BT.sum() for part in parts]).float().view(-1, accumulation)
+        shares: list[float] = mean(sizes_SA.mean(dim=1)).tolist()
+        return [replace(part, token_share=shares[index // accumulation]) for index, part in enumerate(parts)]
 
 
 def _padded(rows: list[Tensor], value: int, side: str) -> Tensor:

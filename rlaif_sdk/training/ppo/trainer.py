@@ -113,7 +113,7 @@ class PPOTrainer(ActorCriticTrainer):
             self._rollout, self._minibatches = self._collect(generation_batch), ()
         if not self._minibatches or self._step % minibatches == 0:
             self._minibatches = self._rollout.minibatches(
-                minibatches, accumulation=self.args.gradient_accumulation_steps
+                minibatches, accumulation=self.args.gradient_accumulation_steps, mean=self.processes.mean
             )
         return self._minibatches[self._step % minibatches]
 
@@ -150,6 +150,7 @@ class PPOTrainer(ActorCriticTrainer):
             missing_eos_penalty=self.args.missing_eos_penalty,
             mask_truncated=self.args.mask_truncated_completions,
             whiten=self.args.normalize_advantages,
+            total=self.processes.total,
         ).rollout(
             tokens,
             scores_B=scores_B,
@@ -159,10 +160,11 @@ class PPOTrainer(ActorCriticTrainer):
             kl_BT=kl_BT,
             on_tokens_BT=on_tokens_BT,
         )
-        figures = rollout_metrics(rollout, kl_BT)
+        figures = rollout_metrics(rollout, kl_BT, self.processes.total)
         if not figures:
             _logger.warning("no completion of this rollout has a score: it changes nothing")
-        self._note(mode, {**reward_metrics(composition), **figures, "kl_coef": self.kl_controller.coef})
+        rewarded = self.processes.figures(reward_metrics(composition))
+        self._note(mode, {**rewarded, **figures, "kl_coef": self.kl_controller.coef})
         if composer is self.composer:
             self._note_completions(prompts, completions, composition, rollout)
         kl_B = (kl_BT * tokens.completion_mask_BT).sum(dim=1)
@@ -171,7 +173,7 @@ class PPOTrainer(ActorCriticTrainer):
         if training:
             self._halted = False
             if figures:
-                self._follow(figures["kl"], len(rows))
+                self._follow(figures["kl"], len(rows) * self.processes.count)
         return rollout
 
     def _scores(self, composition: Scored, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
@@ -242,7 +244,7 @@ class PPOTrainer(ActorCriticTrainer):
             value_coef=self.args.value_loss_coef,
             entropy_coef=self.args.entropy_coef,
         )
-        parts = torch.stack(loss[1:]).tolist()
+        parts = self.processes.mean(torch.stack(loss[1:])).tolist()
         self._note("train", dict(zip(_LOSS_METRICS, parts, strict=True)))
         if self.args.max_approx_kl is not None and self._step % self.args.gradient_accumulation_steps == 0:
             approx_kl = float(self.accelerator.reduce(loss.approx_kl, "mean"))
@@ -269,10 +271,13 @@ class PPOTrainer(ActorCriticTrainer):
     def _note_completions(
         self, prompts: Sequence[Any], completions: Sequence[Any], composition: Scored, rollout: Rollout
     ) -> None:
-        """Keep the latest completions for ``log_completions``."""
-        self._logs["prompt"].extend(prompts)
-        self._logs["completion"].extend(completions)
+        """Keep the latest completions of all processes for ``log_completions``."""
+        if not self.args.log_completions:
+            return
+        rows = self.processes.rows
+        self._logs["prompt"].extend(rows(prompts))
+        self._logs["completion"].extend(rows(completions))
         for name, column in composition.rewards.items():
-            self._logs["rewards"][name].extend(column.raw.tolist())
+            self._logs["rewards"][name].extend(rows(column.raw.tolist()))
         advantages_B = rollout.advantages_BT.sum(dim=1) / rollout.mask_BT.sum(dim=1).clamp(min=1)
-        self._logs["advantages"].extend(advantages_B.tolist())
+        self._logs["advantages"].extend(rows(advantages_B.tolist()))
