@@ -10,13 +10,16 @@ from typing import Any
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.types import Conversation, message_text
 
+_SIGNS = ("\n", "\u241e", "|")
+
 
 class ChatEncoder:
     """Encodes conversations with a tokenizer's chat template.
 
     The template is rendered around markers that stand for the messages, so its own text and the messages' text are
     encoded apart: a ``<|im_end|>`` inside a message becomes ordinary text. A tokenizer without a chat template gets
-    ``Role:`` headings.
+    ``Role:`` headings. A tokenizer that puts a space before every text it is given (Llama 2's) does so at the beginning
+    alone, as it would with the whole.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -33,20 +36,47 @@ class ChatEncoder:
                 "the judge's chat template leaves out, repeats or changes messages",
                 hint="use a model whose template prints each message once",
             )
-        ids = self._encode(pieces[0])
+        before = pieces[0].rstrip(" ")
+        ids = self._encode(before)
+        space = pieces[0][len(before) :]
         for text, piece in zip(texts, pieces[1:], strict=True):
-            ids += self.encode_inert(text) + self._encode(piece)
-        return ids
+            before = piece.rstrip(" ")
+            # A space before a word belongs to the word's first token, whoever wrote the space.
+            ids += self.encode_inert(space + text) + self._continued(before)
+            space = piece[len(before) :]
+        return ids + self._continued(space)
+
+    def spellings(self, label: str) -> list[list[int]]:
+        """The ids with which an answer may begin with a label: as it is, and with a space that is the tokenizer's."""
+        spellings = [self.encode_inert(label)]
+        if self._adds_space and (spaced := self._encode(label)) not in spellings:
+            spellings.append(spaced)
+        return spellings
 
     def encode_inert(self, text: str) -> list[int]:
-        """The ids of text in which no special or added token acts as such."""
+        """The ids of text, as it goes on after other text, in which no special or added token acts as such."""
         ids: list[int] = []
         start = 0
         if self._added_tokens:
             for match in self._added_tokens.finditer(text):
-                ids += self._encode(text[start : match.start() + 1])
+                ids += self._continued(text[start : match.start() + 1])
                 start = match.start() + 1
-        return ids + self._encode(text[start:])
+        return ids + self._continued(text[start:])
+
+    @cached_property
+    def _adds_space(self) -> bool:
+        first = self._tokenizer.convert_ids_to_tokens(self._encode("a")[:1])
+        return bool(first) and first[0].startswith(("\u2581", "\u0120"))
+
+    def _continued(self, text: str) -> list[int]:
+        """The ids of text that other text goes before: encoded after a sign that merges with nothing, then cut."""
+        if not self._adds_space:
+            return self._encode(text)
+        for sign in _SIGNS:
+            before, ids = self._encode(sign), self._encode(sign + text)
+            if ids[: len(before)] == before:
+                return ids[len(before) :]
+        return self._encode(text)
 
     @cached_property
     def _added_tokens(self) -> re.Pattern[str] | None:

@@ -19,26 +19,28 @@ class LabelTree:
 
     Args:
         labels_K: The labels, for messages.
-        tokens_K: The tokens of each label.
+        variants_K: For each label the token sequences that spell it; more than one where a tokenizer may put a space
+            before it.
 
     Raises:
         ConfigError: A label has no tokens, or two have the same.
     """
 
-    def __init__(self, labels_K: Sequence[str], tokens_K: Sequence[Sequence[int]]) -> None:
-        self.tokens_K: list[Tokens] = [tuple(tokens) for tokens in tokens_K]
+    def __init__(self, labels_K: Sequence[str], variants_K: Sequence[Sequence[Sequence[int]]]) -> None:
+        self._variants_K = [[tuple(tokens) for tokens in variants] for variants in variants_K]
         seen: dict[Tokens, str] = {}
-        for label, tokens in zip(labels_K, self.tokens_K, strict=True):
-            if not tokens:
+        for label, variants in zip(labels_K, self._variants_K, strict=True):
+            if not all(variants):
                 raise ConfigError(f"the judge's tokenizer has no tokens for the label {label!r}")
-            if tokens in seen:
+            if same := seen.keys() & variants:
                 raise ConfigError(
-                    f"the judge's tokenizer does not tell the labels {seen[tokens]!r} and {label!r} apart",
+                    f"the judge's tokenizer does not tell the labels {seen[min(same)]!r} and {label!r} apart",
                     hint="choose other labels",
                 )
-            seen[tokens] = label
+            seen |= dict.fromkeys(variants, label)
+        self._all = list(seen)
         self.steps: dict[Tokens, list[int]] = {}
-        for tokens in self.tokens_K:
+        for tokens in self._all:
             for length in range(len(tokens)):
                 following = self.steps.setdefault(tokens[:length], [])
                 if tokens[length] not in following:
@@ -47,7 +49,7 @@ class LabelTree:
     @property
     def depth(self) -> int:
         """The number of tokens of the longest label."""
-        return max(len(tokens) for tokens in self.tokens_K)
+        return max(map(len, self._all))
 
     def label_logprobs(self, step_logprobs: Mapping[Tokens, Mapping[int, float]]) -> tuple[float, ...]:
         """Disjoint log-probabilities of the K labels.
@@ -58,12 +60,18 @@ class LabelTree:
             step_logprobs: For each prefix in `steps`, the log-probability of each token that may follow.
         """
         whole = {
-            tokens: math.fsum(step_logprobs[tokens[:i]][tokens[i]] for i in range(len(tokens)))
-            for tokens in self.tokens_K
+            tokens: math.fsum(step_logprobs[tokens[:i]][tokens[i]] for i in range(len(tokens))) for tokens in self._all
         }
         disjoint: dict[Tokens, float] = {}
         for tokens in sorted(whole, key=len, reverse=True):
             longer = math.fsum(math.exp(disjoint[t]) for t in disjoint if t[: len(tokens)] == tokens)
             left = math.exp(whole[tokens]) - longer
             disjoint[tokens] = whole[tokens] if not longer else (math.log(left) if left > 0 else -math.inf)
-        return tuple(disjoint[tokens] for tokens in self.tokens_K)
+        return tuple(_log_sum([disjoint[tokens] for tokens in variants]) for variants in self._variants_K)
+
+
+def _log_sum(logprobs: Sequence[float]) -> float:
+    greatest = max(logprobs)
+    if greatest == -math.inf:
+        return greatest
+    return min(greatest + math.log(math.fsum(math.exp(value - greatest) for value in logprobs)), 0.0)

@@ -127,7 +127,7 @@ class TransformersBackend:
     def _label_logprobs(
         self, requests: Sequence[Conversation], labels: Sequence[str], stop: threading.Event
     ) -> list[LabelLogprobs | RowError]:
-        tree = LabelTree(labels, [self._encoder.encode_inert(label) for label in labels])
+        tree = LabelTree(labels, [self._encoder.spellings(label) for label in labels])
         prompts = [self._encode(request, room=tree.depth) for request in requests]
         asked = [
             (row, prefix, ids + list(prefix))

@@ -1,0 +1,102 @@
+"""``rlaif label`` and ``rlaif judge probe``, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rlaif_sdk.cli.main import app
+from rlaif_sdk.exceptions import ConfigError, JudgeError
+from tests.judges.conftest import JudgeServer, completion, letters
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A judge that always says 1."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("COLUMNS", "160")
+    running = JudgeServer()
+    usage = {"prompt_tokens": 1000, "completion_tokens": 0}
+    running.answer = lambda *_: (200, {}, {**letters({"1": -0.1, "2": -3.0}, "1"), "usage": usage})
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def config(tmp_path: Path, server: Any) -> Path:
+    """Two pairs and a job beside them."""
+    rows = [{"prompt": f"q{row}", "response_1": "yes", "response_2": "no"} for row in range(2)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge = {"model": "tiny", "base_url": server.url, "input_price": 3, "output_price": 6}
+    path = tmp_path / "label.yaml"
+    path.write_text(yaml.safe_dump({"pairs": {"file": "pairs.jsonl"}, "judge": judge}))
+    return path
+
+
+def rlaif(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_labelling_prints_flip_rate_position_bias_and_usage(config: Path) -> None:
+    """What came of it is on the screen, and the file is named."""
+    done = rlaif("label", config, "--set", "output=out")
+    assert done.exit_code == 0, done.output
+    assert "1.000 of 2" in done.output
+    assert "first 1.000, second 0.000" in done.output
+    assert "4 calls (0 retries), 4000 tokens in" in done.output
+    assert "0.0120" in done.output
+    assert (config.parent / "out" / "labels.jsonl").read_text().count("\n") == 2
+
+
+def test_a_changed_config_is_refused_with_the_next_step(config: Path) -> None:
+    """The error names what differs."""
+    assert rlaif("label", config).exit_code == 0
+    refused = rlaif("label", config, "--set", "prompt.detail=base")
+    assert isinstance(refused.exception, ConfigError)
+    assert "another prompt" in str(refused.exception)
+    assert "name another output folder" in str(refused.exception)
+
+
+def test_failed_pairs_are_told(config: Path, server: Any) -> None:
+    """Where some failed and the share allows it, the screen says how many and where they stand."""
+    good = server.answer
+    server.answer = lambda number, sent: (400, {}, {}) if "q1" in str(sent) else good(number, sent)
+    done = rlaif("label", config, "--set", "max_failed_share=0.5")
+    assert done.exit_code == 0
+    assert "1 pairs failed" in done.output
+    assert isinstance(rlaif("label", config, "--set", "max_failed_share=0.4").exception, JudgeError)
+
+
+def test_the_probe_says_what_a_judge_gives(config: Path, server: Any) -> None:
+    """Log-probabilities with the labels' share, text, tokens and cost."""
+    done = rlaif("judge", "probe", config)
+    assert done.exit_code == 0, done.output
+    assert "log-probabilities: yes; the labels 1 and 2 have 0.955" in done.output
+    assert "2000 tokens in" in done.output
+    assert "cost 0.006" in done.output
+
+
+def test_the_probe_fails_where_the_judge_cannot_do_what_is_asked(config: Path, server: Any) -> None:
+    """Without log-probabilities likelihood mode is an error, and verdict mode is not."""
+    server.answer = lambda *_: (200, {}, completion("1"))
+    refused = rlaif("judge", "probe", config)
+    assert refused.exit_code == 1
+    assert "gave none" in refused.output
+    assert "mode: verdict" in refused.output
+    assert rlaif("judge", "probe", config, "--set", "mode=verdict").exit_code == 0
+
+
+def test_the_schema_of_a_labelling_job_describes_its_config(config: Path) -> None:
+    """A valid config passes, a misspelt key does not."""
+    schema = json.loads(rlaif("schema", "label").output)
+    good = yaml.safe_load(config.read_text())
+    jsonschema.validate(good, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**good, "modus": "verdict"}, schema)
+    assert "soft labels" in schema["properties"]["mode"]["description"]
