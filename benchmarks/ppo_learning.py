@@ -1,0 +1,170 @@
+"""How fast PPO with its default settings learns a small task, beside TRL's RLOO and GRPO with theirs.
+
+A small Llama with random weights is paid for wanted words and pays for length: the most is 0.84. Each trainer samples 64
+completions a rollout and has 80 rollouts. The task's own settings, the same for all: no KL penalty, a learning rate that
+stays constant. Every rate of a grid is shown for every trainer, so that none is chosen to suit one of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+import torch
+from _report import save
+from _words import word_tokenizer
+from datasets import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer
+
+WORDS = [f"w{index}" for index in range(28)]
+WANTED = frozenset(WORDS[:7])
+VOCABULARY, LENGTH, ROLLOUT = 34, 16, 64
+TRAINERS: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
+    "PPO": (PPOTrainer, PPOConfig, {"kl_coef": 0.0}),
+    "RLOO": (RLOOTrainer, RLOOConfig, {"beta": 0.0}),
+    "GRPO": (GRPOTrainer, GRPOConfig, {"beta": 0.0}),
+}
+
+
+class Run(NamedTuple):
+    """What one run showed, rollout by rollout, and the processor seconds that it took."""
+
+    rewards: list[float]
+    tokens: list[float]
+    seconds: float
+
+    def reward_at(self, rollout: int) -> float:
+        """The mean reward of the three rollouts up to this one."""
+        return statistics.mean(self.rewards[rollout - 3 : rollout])
+
+
+def reward(completions: list[str], **_: Any) -> list[float]:
+    """A sixteenth for each wanted word, less a hundredth for each word."""
+    texts = [text.split() for text in completions]
+    return [sum(word in WANTED for word in words) / LENGTH - 0.01 * len(words) for words in texts]
+
+
+def build_model(seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            bos_token_id=None,
+            eos_token_id=1,
+            pad_token_id=0,
+        )
+    )
+
+
+def run(name: str, *, seed: int, learning_rate: float, rollouts: int) -> Run:
+    """Train once."""
+    trainer_class, config_class, settings = TRAINERS[name]
+    prompts = [f"{WORDS[row % 28]} {WORDS[(row * 5) % 28]}" for row in range(256)]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_class(
+            build_model(seed),
+            reward_funcs=reward,
+            args=config_class(
+                output_dir=folder,
+                per_device_train_batch_size=ROLLOUT,
+                max_completion_length=LENGTH,
+                max_steps=rollouts,
+                learning_rate=learning_rate,
+                lr_scheduler_type="constant",
+                seed=seed,
+                logging_steps=1,
+                save_strategy="no",
+                report_to=[],
+                use_cpu=True,
+                bf16=False,
+                disable_tqdm=True,
+                **settings,
+            ),
+            train_dataset=Dataset.from_dict({"prompt": prompts}),
+            processing_class=word_tokenizer(VOCABULARY),
+        )
+        trainer.remove_callback(PrinterCallback)
+        since = time.process_time()
+        trainer.train()
+        seconds = time.process_time() - since
+    logs = [entry for entry in trainer.state.log_history if "reward" in entry]
+    rewards = [entry["reward"] for entry in logs]
+    return Run(rewards, [ROLLOUT * entry["completions/mean_length"] for entry in logs], seconds)
+
+
+def summary(runs: list[Run], at: list[int]) -> dict[str, Any]:
+    """The figures of one trainer at one learning rate, over its seeds."""
+    rewards = {rollout: [one.reward_at(rollout) for one in runs] for rollout in at}
+    tokens = [
+        next(
+            (sum(one.tokens[:rollout]) for rollout in range(3, len(one.tokens) + 1) if one.reward_at(rollout) >= 0.6),
+            None,
+        )
+        for one in runs
+    ]
+    return {
+        "mean reward": {rollout: statistics.mean(each) for rollout, each in rewards.items()},
+        "worst seed": {rollout: min(each) for rollout, each in rewards.items()},
+        "tokens to 0.6": None if None in tokens else statistics.mean(tokens),
+        "processor seconds": statistics.mean(one.seconds for one in runs),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
+    parser.add_argument("--rollouts", type=int, default=80)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", FutureWarning)
+    runs: dict[tuple[float, str], list[Run]] = {}
+    for seed, rate, name in itertools.product(options.seeds, options.rates, TRAINERS):
+        one = run(name, seed=seed, learning_rate=rate, rollouts=options.rollouts)
+        runs.setdefault((rate, name), []).append(one)
+    at = [rollout for rollout in (10, 20, 40, 80) if rollout <= options.rollouts]
+    results = {f"{name} at {rate:g}": summary(of_rate, at) for (rate, name), of_rate in runs.items()}
+    columns = [*(f"at {rollout}" for rollout in at), *(f"worst at {rollout}" for rollout in at[-2:])]
+    lines = []
+    for (rate, name), of_rate in runs.items():
+        figures = summary(of_rate, at)
+        cells = [*figures["mean reward"].values(), *list(figures["worst seed"].values())[-2:]]
+        tokens = figures["tokens to 0.6"]
+        reached = "not reached" if tokens is None else f"{tokens:,.0f}"
+        rewards = " | ".join(f"{cell:.3f}" for cell in cells)
+        lines.append(f"| {rate:g} | {name} | {rewards} | {reached} | {figures['processor seconds']:.1f} |")
+    table = "\n".join(
+        [
+            (
+                f"Mean reward of the three rollouts up to a rollout (of {ROLLOUT} completions; the most is 0.84), over seeds "
+                f"{', '.join(map(str, options.seeds))}; tokens generated until it is 0.6; processor seconds a run, one thread:"
+            ),
+            "",
+            f"| learning rate | trainer | {' | '.join(columns)} | tokens to 0.6 | s |",
+            "|---" * (len(columns) + 4) + "|",
+            *lines,
+        ]
+    )
+    save("ppo_learning", {"mean over seeds": results}, table)
+
+
+if __name__ == "__main__":
+    main()
