@@ -152,10 +152,12 @@ class Run:
     Attributes:
         config: The settings: of a model, an output folder, a seed, and whatever else the kind of run has.
         document: Where they come from.
+        allow_changed: Whether a run may be resumed that had another config, other rows or other code.
     """
 
     config: Any
     document: Document
+    allow_changed: bool = dataclasses.field(default=False, kw_only=True)
 
     @classmethod
     def load(
@@ -245,10 +247,20 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class ComposedRun(Run):
-    """A run whose config has a composition and prompts."""
+    """A run whose config has a composition and prompts.
 
-    def composer(self, key: str = "composition") -> Composer:
-        """The composer of the run, or another that its config describes under a key.
+    Attributes:
+        weights: Weights by reward that take the place of those of the composition.
+    """
+
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    def composer(self, key: str = "composition", *, ledger: bool = True) -> Composer:
+        """The composer of the run, or another that its config describes.
+
+        Args:
+            key: The key of the config that has it.
+            ledger: False to leave out its ledger, and so to make no file.
 
         Raises:
             ConfigError: The composition is refused.
@@ -256,13 +268,47 @@ class ComposedRun(Run):
         """
         from rlaif_sdk.composer.build import build_composer
 
-        named = getattr(self.config, key)
-        document = load_document(self.folder / named) if isinstance(named, str) else self.document.at(key)
-        return build_composer(dataclasses.replace(document, data=_filled_in(document.data, self.model_name)))
+        return build_composer(self.composition_document(key, ledger=ledger))
+
+    def composition_config(self) -> CompositionConfig:
+        """The composition, read from its file if it has one of its own.
+
+        Raises:
+            ConfigError: The composition is refused.
+        """
+        return validate(CompositionConfig, self.composition_document())
+
+    @property
+    def composition_folder(self) -> Path:
+        """What the relative paths of the composition are relative to."""
+        inline = not isinstance(self.config.composition, str)
+        return self.folder if inline else (self.folder / self.config.composition).parent
 
     def in_order(self) -> dict[str, Any]:
         """Defaults of a trainer's settings: under a curriculum the prompts are not shuffled."""
         return {"shuffle_dataset": False} if self.config.data.curriculum else {}
+
+    def composition_document(self, key: str = "composition", *, ledger: bool = True) -> Document:
+        """The document of a composition of the run, with the weights that take the place of its own.
+
+        Args:
+            key: See `composer`; likewise the ledger.
+            ledger: See there.
+
+        Raises:
+            ConfigError: Its file cannot be read, or there is no reward of a weight's name.
+        """
+        named = getattr(self.config, key)
+        document = load_document(self.folder / named) if isinstance(named, str) else self.document.at(key)
+        data = _filled_in(document.data, self.model_name)
+        for name, weight in self.weights.items() if key == "composition" else ():
+            if name not in data["rewards"]:
+                known = ", ".join(data["rewards"])
+                raise document.error(f"there is no reward {name!r} to weigh", ("rewards",), f"there are {known}")
+            data["rewards"][name] = {**(data["rewards"][name] or {}), "weight": weight}
+        if not ledger:
+            data.pop("ledger", None)
+        return dataclasses.replace(document, data=data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +325,14 @@ class PPORun(ComposedRun):
         """
         from rlaif_sdk.training.ppo import PPOConfig
 
-        return self.settings(PPOConfig, "ppo", samples_file=str(self.output / "rollouts.jsonl"), **self.in_order())
+        settings = self.settings(PPOConfig, "ppo", samples_file=str(self.output / "rollouts.jsonl"), **self.in_order())
+        if settings.critic_model and (self.folder / settings.critic_model).is_dir():
+            settings.critic_model = str(self.folder / settings.critic_model)
+        return settings
 
 
 def _filled_in(data: Any, policy: str) -> Any:
-    """The data with the policy's name wherever `POLICY` stands as a value."""
+    """A copy of the data with the policy's name wherever `POLICY` stands as a value."""
     if isinstance(data, Mapping):
         return {key: _filled_in(value, policy) for key, value in data.items()}
     if isinstance(data, list):

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
+from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
 from rlaif_sdk.training.run import (
     HISTORY_FILE,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.calibration import Calibration
 
 Kind = Literal["reward_model", "dpo"]
+TASKS: dict[Kind, str] = {"reward_model": "SEQ_CLS", "dpo": "CAUSAL_LM"}
+"""PEFT's names of what the models do."""
 COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "margin")
 
 
@@ -133,68 +136,83 @@ def run_preferences(
         from transformers import PrinterCallback
 
         from rlaif_sdk.training.data import load_prompts
+
+        settings = preference_settings(kind, run)
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="train") from error
 
-    train, held_out = (_pairs(rows) for rows in load_prompts(run.config.data, run.folder))
-    report(f"loading {run.model_name}")
-    trainer, tokenizer = _trainer(kind, run, train, held_out)
-    trainer.remove_callback(PrinterCallback)
-    if display is not None:
-        trainer.add_callback(display)
-    report(f"evaluating on {len(held_out)} held-out pairs before training")
-    before = measured(trainer.evaluate())
-    report("training")
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.monotonic() - started
-    report(f"evaluating on {len(held_out)} held-out pairs after training")
-    after = measured(trainer.evaluate())
-    report(f"saving {model_folder}")
-    if kind == "reward_model":
-        trainer.save_reward(model_folder)
-    else:
-        save_policy(run, trainer, tokenizer, model_folder)
+    train, held_out = (pairs(rows) for rows in load_prompts(run.config.data, run.folder))
+    tables = {"train": train, "held_out": held_out}
+    with recorded(run, kind, settings, tables, resume=resume, report=report) as results:
+        report(f"loading {run.model_name}")
+        trainer, tokenizer = _trainer(kind, run, settings, train, held_out)
+        trainer.remove_callback(PrinterCallback)
+        if display is not None:
+            trainer.add_callback(display)
+        report(f"evaluating on {len(held_out)} held-out pairs before training")
+        before = measured(trainer.evaluate())
+        report("training")
+        started = time.monotonic()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = time.monotonic() - started
+        report(f"evaluating on {len(held_out)} held-out pairs after training")
+        after = measured(trainer.evaluate())
+        report(f"saving {model_folder}")
+        if kind == "reward_model":
+            trainer.save_reward(model_folder)
+        else:
+            save_policy(run, trainer, tokenizer, model_folder)
+        steps = int(trainer.state.global_step)
+        results |= {"steps": steps, "training_seconds": round(seconds, 1)}
     history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
     write_rows(run.output / HISTORY_FILE, history)
     with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
         run.checkpoints.rmdir()
-    steps = int(trainer.state.global_step)
     return PreferenceResult(kind, before, after, trainer.calibration, history, model_folder, run.output, steps, seconds)
 
 
-def _pairs(rows: Dataset) -> Dataset:
+def pairs(rows: Dataset) -> Dataset:
     """The columns that the trainers take, others being of no use to them."""
     return rows.select_columns([column for column in COLUMNS if column in rows.column_names])
 
 
-def _trainer(kind: Kind, run: Run, train: Dataset, held_out: Dataset) -> tuple[Any, PreTrainedTokenizerBase]:
+def preference_settings(kind: Kind, run: Run) -> Any:
+    """The trainer's settings, a `trl.RewardConfig` or `trl.DPOConfig`.
+
+    Raises:
+        ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
+    """
     import torch
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.reward_config import RewardConfig
 
-    defaults = {
-        "logging_steps": 10,
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        "gradient_checkpointing": False,
+    return run.settings(
+        RewardConfig if kind == "reward_model" else DPOConfig,
+        kind,
+        logging_steps=10,
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        gradient_checkpointing=False,
+    )
+
+
+def _trainer(
+    kind: Kind, run: Run, settings: Any, train: Dataset, held_out: Dataset
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    model, tokenizer = _load_scorer(run) if kind == "reward_model" else load_policy(run)
+    options: dict[str, Any] = {
+        "args": settings,
+        "train_dataset": train,
+        "eval_dataset": held_out,
+        "processing_class": tokenizer,
+        "peft_config": adapter(run, TASKS[kind]),
     }
-    rows = {"train_dataset": train, "eval_dataset": held_out}
     if kind == "reward_model":
-        from trl.trainer.reward_config import RewardConfig
-
         from rlaif_sdk.training.reward_model import SoftRewardTrainer
 
-        settings = run.settings(RewardConfig, kind, **defaults)
-        model, tokenizer = _load_scorer(run)
-        options = {"processing_class": tokenizer, "peft_config": adapter(run, "SEQ_CLS")}
-        return SoftRewardTrainer(model, args=settings, **rows, **options), tokenizer
-    from trl.trainer.dpo_config import DPOConfig
-
+        return SoftRewardTrainer(model, **options), tokenizer
     from rlaif_sdk.training.dpo import SoftDPOTrainer
 
-    dpo_settings = run.settings(DPOConfig, kind, **defaults)
-    model, tokenizer = load_policy(run)
-    return SoftDPOTrainer(
-        model, args=dpo_settings, processing_class=tokenizer, peft_config=adapter(run), **rows
-    ), tokenizer
+    return SoftDPOTrainer(model, **options), tokenizer
 
 
 def _load_scorer(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

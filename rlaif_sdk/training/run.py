@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.exceptions import MissingExtraError, TrainingError
 from rlaif_sdk.records import write_records
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
+from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, is_encoder_decoder, load_policy, save_policy
 from rlaif_sdk.types import Progress
 
@@ -134,6 +136,11 @@ def train_policy(
     Raises:
         RlaifError: As `run_ppo`.
     """
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise TrainingError(
+            f"a run from a config is one process, and the launcher has started {processes}",
+            hint="make the trainer in a script and launch that; see docs/howto/train-on-several-gpus.md",
+        )
     model_folder = run.output / MODEL_FOLDER
     checkpoint = starting_point(run, method.lower(), resume=resume)
     try:
@@ -147,7 +154,11 @@ def train_policy(
         raise MissingExtraError(str(error.name), extra="train") from error
 
     train, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
-    with run.composer() as composer:
+    tables = {"train": train, "held_out": held_out}
+    with (
+        run.composer() as composer,
+        recorded(run, method.lower(), arguments, tables, composer, resume=resume, report=report) as results,
+    ):
         report(f"loading {run.model_name}")
         model, tokenizer = load_policy(run, encoder_decoder=method == "PPO")
         conversational = not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0]))
@@ -184,6 +195,7 @@ def train_policy(
         progress = Progress(trainer.state.global_step, trainer.state.max_steps)
         before = score_answers(answers_before, composer, progress, evaluation)
         after = score_answers(answers_after, composer, progress, evaluation)
+        results |= {"steps": progress.step, "training_seconds": round(seconds, 1)}
     with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
         run.checkpoints.rmdir()
     result = PolicyResult(method, before, after, history, model_folder, run.output, progress.step, seconds)

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.training.config import Run, RunConfig
+from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
 from rlaif_sdk.training.run import (
     HISTORY_FILE,
@@ -27,6 +28,7 @@ from rlaif_sdk.training.run import (
 from rlaif_sdk.training.sft import SFTDataSettings, is_conversational, sft_rows
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import TrainerCallback
 
 
@@ -102,51 +104,74 @@ def run_sft(
     model_folder = run.output / MODEL_FOLDER
     checkpoint = starting_point(run, "sft", resume=resume)
     try:
-        import torch
         from transformers import PrinterCallback
-        from trl.trainer.sft_config import SFTConfig
         from trl.trainer.sft_trainer import SFTTrainer
 
-        from rlaif_sdk.training.data import load_split
+        settings = sft_settings(run)
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="train") from error
 
-    settings = run.settings(
+    train, held_out = load_sft_rows(run)
+    tables = {"train": train, "held_out": held_out}
+    with recorded(run, "sft", settings, tables, resume=resume, report=report) as results:
+        report(f"loading {run.model_name}")
+        model, tokenizer = load_policy(run)
+        check_chat_template(run, tokenizer, needed=is_conversational(train))
+        trainer = SFTTrainer(
+            model,
+            args=settings,
+            train_dataset=train,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            peft_config=adapter(run),
+        )
+        trainer.remove_callback(PrinterCallback)
+        if display is not None:
+            trainer.add_callback(display)
+        report(f"evaluating on {len(held_out)} held-out rows before training")
+        before = measured(trainer.evaluate())
+        report("training")
+        started = time.monotonic()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = time.monotonic() - started
+        report(f"evaluating on {len(held_out)} held-out rows after training")
+        after = measured(trainer.evaluate())
+        report(f"saving {model_folder}")
+        save_policy(run, trainer, tokenizer, model_folder)
+        steps = int(trainer.state.global_step)
+        results |= {"steps": steps, "training_seconds": round(seconds, 1)}
+    history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
+    write_rows(run.output / HISTORY_FILE, history)
+    with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
+        run.checkpoints.rmdir()
+    return SFTResult(len(held_out), before, after, history, model_folder, run.output, steps, seconds)
+
+
+def sft_settings(run: Run) -> Any:
+    """The trainer's settings, a `trl.SFTConfig`.
+
+    Raises:
+        ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
+    """
+    import torch
+    from trl.trainer.sft_config import SFTConfig
+
+    return run.settings(
         SFTConfig,
         "sft",
         logging_steps=10,
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         gradient_checkpointing=False,
     )
+
+
+def load_sft_rows(run: Run) -> tuple[Dataset, Dataset]:
+    """The rows to imitate, and the held-out ones.
+
+    Raises:
+        RlaifError: As `rlaif_sdk.training.data.load_split`, or a row is refused.
+    """
+    from rlaif_sdk.training.data import load_split
+
     data = run.config.data
-    train, held_out = load_split(data, run.folder, partial(sft_rows, settings=data))
-    report(f"loading {run.model_name}")
-    model, tokenizer = load_policy(run)
-    check_chat_template(run, tokenizer, needed=is_conversational(train))
-    trainer = SFTTrainer(
-        model,
-        args=settings,
-        train_dataset=train,
-        eval_dataset=held_out,
-        processing_class=tokenizer,
-        peft_config=adapter(run),
-    )
-    trainer.remove_callback(PrinterCallback)
-    if display is not None:
-        trainer.add_callback(display)
-    report(f"evaluating on {len(held_out)} held-out rows before training")
-    before = measured(trainer.evaluate())
-    report("training")
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.monotonic() - started
-    report(f"evaluating on {len(held_out)} held-out rows after training")
-    after = measured(trainer.evaluate())
-    report(f"saving {model_folder}")
-    save_policy(run, trainer, tokenizer, model_folder)
-    history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
-    write_rows(run.output / HISTORY_FILE, history)
-    with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
-        run.checkpoints.rmdir()
-    steps = int(trainer.state.global_step)
-    return SFTResult(len(held_out), before, after, history, model_folder, run.output, steps, seconds)
+    return load_split(data, run.folder, partial(sft_rows, settings=data))

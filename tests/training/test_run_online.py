@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_a_run_goes_on_from_its_checkpoint_with_the_composer_s_state(config: dic
     first = run_online(load_online_run(kind, config))
     first.model_folder.rename(first.output / "early")
     config[kind]["max_steps"] = 2
-    result = run_online(load_online_run(kind, config), resume=True)
+    result = run_online(dataclasses.replace(load_online_run(kind, config), allow_changed=True), resume=True)
     assert [entry["step"] for entry in result.history] == [1, 2]
     saved = json.loads((result.output / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text())
     state = saved["stateful_callbacks"]["rlaif_sdk.composer"]["attributes"]

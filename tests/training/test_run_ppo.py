@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,10 @@ def test_a_run_goes_on_from_its_checkpoint(config: dict[str, Any]):
     first = run_ppo(config)
     first.model_folder.rename(first.output / "early")
     config["ppo"]["max_steps"] = 2
-    assert [entry["step"] for entry in run_ppo(config, resume=True).history] == [1, 2]
+    with pytest.raises(ConfigError, match=r"(?s)ppo\.max_steps: 1 → 2.*--allow-changed"):
+        run_ppo(config, resume=True)
+    changed = dataclasses.replace(load_run_config(config), allow_changed=True)
+    assert [entry["step"] for entry in run_ppo(changed, resume=True).history] == [1, 2]
 
 
 def test_a_base_model_does_not_take_messages(config: dict[str, Any], tokenizer: Any):

@@ -1,0 +1,211 @@
+"""Everything about a run that can be known before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
+from rlaif_sdk.rewards import require_columns
+from rlaif_sdk.training.fingerprints import rows_digest
+from rlaif_sdk.training.models import adapter, is_encoder_decoder
+from rlaif_sdk.training.preflight.anatomy import Task, dissect, read_config
+from rlaif_sdk.training.preflight.machine import GIB, Machine
+from rlaif_sdk.training.preflight.memory import MemoryEstimate, estimate_memory
+from rlaif_sdk.training.preflight.model_files import find_model
+from rlaif_sdk.training.preflight.reward_models import LoadedModel, reward_models
+from rlaif_sdk.training.preflight.workload import workload
+from rlaif_sdk.types import RewardBatch
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.training.config import Run
+
+TEXT_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages")
+"""Columns of text, or of messages for which the tokenizer needs a chat template."""
+
+
+@dataclass
+class Preflight:
+    """What is known of a run before anything is loaded.
+
+    Attributes:
+        models: What it will load.
+        data: For each table its rows, columns and digest, JSON-ready.
+        memory: What it will take; None where the model's config is not to be had.
+        machine: What there is; None likewise.
+        problems: What keeps it from running.
+        warnings: What may.
+    """
+
+    models: list[LoadedModel] = field(default_factory=list)
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    memory: MemoryEstimate | None = None
+    machine: Machine | None = None
+    problems: list[RlaifError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Keep what is wrong among the problems, and go on."""
+        try:
+            yield
+        except RlaifError as error:
+            self.problems.append(error)
+
+    def raise_problems(self) -> None:
+        """Raise the first problem, with the others as its notes."""
+        if self.problems:
+            first, *others = self.problems
+            for other in others:
+                first.add_note(f"and: {other}")
+            raise first
+
+
+def check_run(
+    run: Run,
+    method: str,
+    settings: Any,
+    tables: Mapping[str, Dataset],
+    composer: Composer | None = None,
+) -> Preflight:
+    """Look at everything that a run will load, and at whether it fits.
+
+    Args:
+        run: The loaded config.
+        method: ``ppo``, ``grpo``, ``rloo``, ``dpo``, ``reward_model`` or another, in which rows are trained on as they
+            are.
+        settings: The trainer's settings, of transformers' kind; without them, or without tables, the policy is not
+            looked at.
+        tables: The rows by name: ``train``, ``held_out``.
+        composer: The rewards, if the run has any; none is called.
+    """
+    found = Preflight()
+    for name, rows in tables.items():
+        found.data[name] = {"rows": len(rows), "columns": list(rows.column_names), "digest": rows_digest(rows)}
+        if composer is not None:
+            with found.noting():
+                check_columns(composer, rows, name)
+    if composer is not None:
+        with found.noting(), _placed(run, "composition"):
+            found.models += reward_models(composer)
+    with found.noting(), _placed(run, "model.name"):
+        found.models.insert(0, LoadedModel("policy", find_model(run.model_name, run.config.model.revision)))
+        if settings is not None and tables:
+            _check_policy(found, run, method, settings, tables)
+    return found
+
+
+def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
+    """Whether a table has the columns that the rewards ask for.
+
+    Raises:
+        BatchError: One is missing.
+    """
+    row = rows[0]
+    columns = {column: [value] for column, value in row.items() if column != "prompt"}
+    batch = RewardBatch(prompts=[row["prompt"]], completions=[""], columns=columns)
+    for kind, components in (("reward", composer.components), ("fallback", composer.fallbacks)):
+        for reward, component in components.items():
+            try:
+                require_columns(component.reward, batch.with_columns(component.columns), reward)
+            except BatchError as error:
+                message = error.message if "reward" in error.message else f"{kind} {reward!r}: {error.message}"
+                raise BatchError(f"data.{name}: {message}", hint=error.hint) from None
+
+
+def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables: Mapping[str, Dataset]) -> None:
+    model = run.config.model
+    config = read_config(run.model_name, model.revision)
+    if is_encoder_decoder(config) and method != "ppo":
+        raise ConfigError(
+            f"{config.model_type} has an encoder and a decoder, which only PPO trains here", hint="rlaif train ppo"
+        )
+    task: Task = "SEQ_CLS" if method == "reward_model" else "CAUSAL_LM"
+    if is_encoder_decoder(config):
+        task = "SEQ_2_SEQ_LM"
+    anatomy = dissect(config, task, adapter(run, task))
+    tokenizer = _tokenizer(run.model_name, model.revision)
+    _check_tokenizer(tokenizer, anatomy.vocabulary, tables)
+    work = workload(method, settings, tokenizer, tables, config=config, model=model)
+    found.models[0] = replace(found.models[0], copies=1 + work.references)
+    critic = getattr(settings, "critic_model", None)
+    if critic:
+        found.models.insert(1, LoadedModel("critic", find_model(critic)))
+    found.machine = Machine.look(settings.device)
+    rewards = sum(loaded.files.bytes for loaded in found.models if " " in loaded.role)
+    found.memory = estimate_memory(anatomy, work, rewards=rewards, process=found.machine.process)
+    _check_memory(found, settings, found.memory, found.machine)
+
+
+def _tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision)
+    except Exception as error:  # it raises whatever a damaged file makes it stumble over
+        raise ConfigError(f"its tokenizer cannot be loaded: {error}") from error
+    return tokenizer
+
+
+def _check_tokenizer(tokenizer: Any, vocabulary: int, tables: Mapping[str, Dataset]) -> None:
+    """Whether the tokenizer is this model's, and fits the prompts.
+
+    Raises:
+        ConfigError: It is another model's, has no end token, or no chat template where prompts are messages.
+    """
+    if len(tokenizer) > vocabulary:
+        raise ConfigError(
+            f"the tokenizer knows {len(tokenizer):,} tokens and the model {vocabulary:,}",
+            hint="it is another model's tokenizer, or tokens were added without resizing the embedding",
+        )
+    if tokenizer.eos_token_id is None:
+        raise ConfigError("the tokenizer has no end token", key="model.name", hint="set eos_token and save it again")
+    texts = [rows[0][name] for rows in tables.values() for name in TEXT_COLUMNS if name in rows.column_names]
+    if not tokenizer.chat_template and not all(isinstance(text, str) for text in texts):
+        raise ConfigError(
+            "its tokenizer has no chat template, and the prompts are messages",
+            hint="name an instruct model, or give the prompts as text",
+        )
+
+
+def _check_memory(found: Preflight, settings: Any, memory: MemoryEstimate, machine: Machine) -> None:
+    """Refuse what surely does not fit; warn of what likely does not. Several processes share in ways unknown here."""
+    shared = settings.world_size > 1 or bool(settings.fsdp) or settings.deepspeed is not None
+    total, free, where = machine.ram, machine.ram_free + machine.process, "memory"
+    if machine.cuda is not None and machine.cuda_free is not None:
+        total, free, where = machine.cuda, machine.cuda_free, "memory of the CUDA device"
+    ways = "train an adapter (model.lora), or a smaller model"
+    if memory.sure > total and not shared:
+        raise ConfigError(
+            f"weights, gradients and optimiser take {gib(memory.sure)}, and the {where} has {gib(total)}",
+            key="model",
+            hint=ways,
+        )
+    if memory.peak > free:
+        smaller = "lower per_device_train_batch_size" if memory.activations + memory.logits > memory.sure // 4 else ways
+        found.warnings.append(
+            f"training may take {gib(memory.peak)}, and of the {where} {gib(free)} are free: {smaller}"
+        )
+
+
+@contextmanager
+def _placed(run: Run, key: str) -> Iterator[None]:
+    """Give an error its place in the run's file: the key that it names, or this one."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.file:
+            raise
+        location = tuple((error.key or key).split("."))
+        raise run.document.error(error.message, location, error.hint) from error
+
+
+def gib(size: int) -> str:
+    """A size as people read it."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB // 10 else f"{size / 2**20:.1f} MiB"

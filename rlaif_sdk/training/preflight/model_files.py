@@ -1,0 +1,151 @@
+"""What a model's files say of it, read without loading it: where they are, how big, and whether they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif_sdk.exceptions import ConfigError
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.gguf", "*.pt")
+"""Names of weight files, the kind that is loaded first coming first."""
+
+_MAX_HEADER = 100_000_000
+"""Bytes; the safetensors format allows no longer header."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files of one model.
+
+    Attributes:
+        name: As the config names it.
+        folder: Where they are; None for a model of the hub that has not been downloaded.
+        config: The content of ``config.json``; empty without one.
+        bytes: Size of the weight files.
+        parameters: How many numbers the safetensors headers list; None for weights in another form.
+        dtype: The type of most of these numbers, as safetensors names it: ``F32``, ``BF16``.
+        digest: Changes with the config, the headers, and the names and sizes of the weight files. The weights
+            themselves are not read.
+    """
+
+    name: str
+    folder: Path | None
+    config: Mapping[str, Any]
+    bytes: int
+    parameters: int | None
+    dtype: str | None
+    digest: str
+
+
+def find_model(name: str, revision: str | None = None, *, base: Path = Path()) -> ModelFiles:
+    """Look at a model's files.
+
+    Args:
+        name: A folder, or the name of a model on the hub; of the latter, what has been downloaded is looked at.
+        revision: Branch, tag or commit on the hub.
+        base: What a relative path is relative to.
+
+    Raises:
+        ConfigError: There is no such folder, it holds no weights, a file is damaged or missing; or the model is on the
+            hub, was not downloaded, and downloads are switched off.
+    """
+    path = base / Path(name).expanduser()
+    if path.is_dir():
+        return read_folder(name, path)
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(
+            f"{str(path)!r} {'is a file' if path.exists() else 'does not exist'}",
+            hint="name a folder with config.json and safetensors files, or a model on the hub as owner/name",
+        )
+    snapshot = _snapshot(name, revision)
+    if snapshot is not None:
+        return read_folder(name, snapshot)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise ConfigError(
+            f"{name!r} is no folder, was never downloaded, and HF_HUB_OFFLINE forbids it now",
+            hint=f"correct the path, or: hf download {name}",
+        )
+    return ModelFiles(name, None, {}, 0, None, None, "")
+
+
+def _snapshot(name: str, revision: str | None) -> Path | None:
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise ConfigError(f"{name!r} is neither a folder nor a name on the hub: {error}") from None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def read_folder(name: str, folder: Path) -> ModelFiles:
+    """Look at the files of a model in a folder; see `find_model`."""
+    config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    files: list[Path] = next((found for kind in _WEIGHTS if (found := sorted(folder.glob(kind)))), [])
+    missing = {file for index in folder.glob("*.index.json") for file in _json(index).get("weight_map", {}).values()}
+    missing -= {path.name for path in folder.iterdir()}
+    if missing:
+        raise ConfigError(f"{folder} lacks {', '.join(sorted(missing))}", hint="its download is not complete")
+    if not files:
+        raise ConfigError(f"{folder} holds no weights", hint="a model's folder has config.json and safetensors files")
+    numbers: Counter[str] = Counter()
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for file in files:
+        digest.update(f"\0{file.name}\0{file.stat().st_size}\0".encode())
+        if file.suffix == ".safetensors":
+            header = safetensors_header(file)
+            digest.update(json.dumps(header, sort_keys=True).encode())
+            for tensor in header.values():
+                numbers[tensor["dtype"]] += math.prod(tensor["shape"])
+    return ModelFiles(
+        name=name,
+        folder=folder,
+        config=config,
+        bytes=sum(file.stat().st_size for file in files),
+        parameters=numbers.total() or None,
+        dtype=numbers.most_common(1)[0][0] if numbers else None,
+        digest=f"sha256:{digest.hexdigest()[:16]}",
+    )
+
+
+def safetensors_header(file: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name, each with dtype, shape and place; its data is not read.
+
+    Raises:
+        ConfigError: It is no such file, or is cut short.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 0 < length <= min(_MAX_HEADER, size - 8):
+            raise ConfigError(f"{file} is no safetensors file", hint="download it again")
+        try:
+            header: dict[str, Any] = json.loads(stream.read(length))
+        except ValueError as error:
+            raise ConfigError(f"{file} has no readable header: {error}", hint="download it again") from None
+    header.pop("__metadata__", None)
+    expected = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    if size < expected:
+        raise ConfigError(f"{file} is cut short: {size:,} of {expected:,} bytes", hint="download it again")
+    return header
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read: {error}", file=str(file)) from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"must hold a JSON object, not {type(value).__name__}", file=str(file))
+    return value

@@ -1,0 +1,164 @@
+"""``run.json``: written before anything loads, completed at the end, and compared on resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk.training.config import load_run_config  # noqa: E402
+from rlaif_sdk.training.fingerprints import UNSET, differences, digest, rows_digest, without_secrets  # noqa: E402
+from rlaif_sdk.training.run import run_ppo  # noqa: E402
+
+REWARDS = "def wanted(completions):\n    return [{score}] * len(completions)\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
+    llama.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    (tmp_path / "rewards.py").write_text(REWARDS.format(score="1.0"))
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"w{row}"}) + "\n" for row in range(8)))
+    (tmp_path / "composition.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted'}\n")
+    settings = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "max_completion_length": 4}
+    return {
+        "model": {"name": str(tmp_path / "start")},
+        "data": {"train": str(tmp_path / "prompts.jsonl"), "held_out_rows": 4},
+        "composition": str(tmp_path / "composition.yaml"),
+        "ppo": {**settings, "max_steps": 1, "save_strategy": "steps", "save_steps": 1, "use_cpu": True},
+        "output": str(tmp_path / "out"),
+        "seed": 7,
+    }
+
+
+def manifest_of(config: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path(config["output"]) / "run.json").read_text())
+    return found
+
+
+def test_a_finished_run_says_what_it_was_made_of(config):
+    """Status, seed, config with defaults and the composition in full, digests, models, versions, hardware, memory."""
+    run_ppo(config)
+    manifest = manifest_of(config)
+    assert (manifest["status"], manifest["method"], manifest["seed"]) == ("finished", "ppo", 7)
+    assert manifest["config"]["composition"]["rewards"]["wanted"]["weight"] == 1.0
+    assert manifest["config"]["model"]["dtype"] == "auto"
+    assert manifest["data"]["train"]["rows"] == 4
+    assert manifest["code"].keys() == {"rewards.py"}
+    assert [model["role"] for model in manifest["models"]] == ["policy"]
+    assert manifest["versions"].keys() >= {"python", "rlaif_sdk", "torch", "transformers", "trl"}
+    assert manifest["hardware"]["ram_gib"] > 0
+    assert manifest["peak_memory_bytes"] > manifest["memory_estimate_bytes"]["process"] > 0
+    assert manifest["results"]["steps"] == 1
+    assert manifest["started"] <= manifest["ended"]
+
+
+def test_a_run_that_fails_says_why(config, tmp_path):
+    """The manifest is there from the start, and has the error at the end."""
+    (tmp_path / "composition.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted', on_failure: raise}\n")
+    (tmp_path / "rewards.py").write_text("def wanted(completions):\n    raise RuntimeError('out of luck')\n")
+    with pytest.raises(Exception, match="out of luck"):
+        run_ppo(config)
+    manifest = manifest_of(config)
+    assert manifest["status"] == "failed"
+    assert "out of luck" in manifest["error"]
+
+
+def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_path):
+    """Settings, weights in the composition's own file, rows, and the code of a reward; the output's name may differ."""
+    run_ppo(config).model_folder.rename(tmp_path / "early")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    config["output"] = str(tmp_path / "moved")
+    config["ppo"] |= {"max_steps": 2, "gamma": 0.9}
+    del config["ppo"]["max_completion_length"]
+    (tmp_path / "composition.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted', weight: 2}\n")
+    (tmp_path / "rewards.py").write_text(REWARDS.format(score="2.0"))
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"w{row}"}) + "\n" for row in range(9)))
+    with pytest.raises(ConfigError) as caught:
+        run_ppo(config, resume=True)
+    changed = [line.strip() for line in caught.value.message.splitlines()[1:]]
+    text = "\n".join(changed)
+    for expected in (
+        "composition.rewards.wanted.weight: 1.0 → 2.0",
+        "ppo.max_completion_length: 4 → unset",
+        "ppo.max_steps: 1 → 2",
+        "ppo.gamma: unset → 0.9",
+        "data.train: other rows, 4 rows sha256:",
+        "code.rewards.py: other code, sha256:",
+    ):
+        assert expected in text
+    assert "output" not in text
+    assert len(changed) == 7, "and the held-out rows, no more"
+
+
+def test_a_changed_run_goes_on_when_told_and_says_so(config, tmp_path):
+    """The manifest keeps the earlier start and what was changed."""
+    run_ppo(config).model_folder.rename(tmp_path / "early")
+    config["ppo"]["max_steps"] = 2
+    run_ppo(dataclasses.replace(load_run_config(config), allow_changed=True), resume=True)
+    manifest = manifest_of(config)
+    (earlier,) = manifest["resumed"]
+    assert earlier["changed"] == ["ppo.max_steps: 1 → 2"]
+    assert manifest["results"]["steps"] == 2
+
+
+def test_a_checkpoint_without_manifest_is_gone_on_with_under_a_warning(config, tmp_path):
+    """Of a folder that an earlier version left behind, nothing can be compared."""
+    run_ppo(config).model_folder.rename(tmp_path / "early")
+    (tmp_path / "out" / "run.json").unlink()
+    config["ppo"]["max_steps"] = 2
+    with pytest.warns(UserWarning, match=r"run\.json is missing"):
+        run_ppo(config, resume=True)
+
+
+def test_secrets_are_hidden_by_the_name_of_their_key():
+    """Keys, passwords and access tokens; not the names of tokens of a text."""
+    config = {"api_key": "k", "nested": [{"hub_token": "t", "eos_token": "</s>"}], "password": None}
+    assert without_secrets(config) == {
+        "api_key": "(hidden)",
+        "nested": [{"hub_token": "(hidden)", "eos_token": "</s>"}],
+        "password": None,
+    }
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(json_values, json_values)
+def test_equal_values_have_equal_digests_and_no_differences(one, other):
+    """And values of which one has something that the other lacks differ in both; the order of keys is nothing."""
+    assert (digest(one) == digest(other)) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+    assert list(differences(one, one)) == []
+    if isinstance(one, dict):
+        assert digest(dict(reversed(one.items()))) == digest(one)
+
+
+def test_a_difference_has_its_dotted_key():
+    """Lists are compared whole, and a missing key is unset."""
+    old = {"a": {"b": 1, "c": [1, 2]}, "gone": "x"}
+    new = {"a": {"b": 1, "c": [1, 3]}, "new": {"deep": True}}
+    assert list(differences(old, new)) == [
+        ("a.c", [1, 2], [1, 3]),
+        ("gone", "x", UNSET),
+        ("new.deep", UNSET, True),
+    ]
+
+
+def test_the_digest_of_rows_depends_on_their_order_and_content():
+    """Rows alike have one digest wherever they come from."""
+    rows = [{"prompt": "a", "n": 1}, {"prompt": "b", "n": 2}]
+    assert rows_digest(rows) == rows_digest([{"n": 1, "prompt": "a"}, {"n": 2, "prompt": "b"}])
+    assert rows_digest(rows) != rows_digest(rows[::-1])

@@ -1,0 +1,216 @@
+"""What is found out about a run before any model is loaded."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from datasets import Dataset  # noqa: E402
+from peft import LoraConfig, get_peft_model  # noqa: E402
+
+from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk.training.config import load_run_config  # noqa: E402
+from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
+from rlaif_sdk.training.online import load_online_run  # noqa: E402
+from rlaif_sdk.training.preference_run import load_preference_run  # noqa: E402
+from rlaif_sdk.training.preflight import checks, estimate_memory, find_model  # noqa: E402
+from rlaif_sdk.training.preflight.anatomy import dissect  # noqa: E402
+from rlaif_sdk.training.preflight.machine import Machine, container_limit  # noqa: E402
+from rlaif_sdk.training.preflight.memory import Workload  # noqa: E402
+
+REWARDS = "def wanted(completions, target):\n    return [1.0] * len(completions)\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
+    llama.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    (tmp_path / "rewards.py").write_text(REWARDS)
+    rows = [{"prompt": f"w{row} w3", "target": "w5"} for row in range(12)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "model": {"name": str(tmp_path / "start")},
+        "data": {"train": str(tmp_path / "prompts.jsonl"), "held_out_rows": 4},
+        "composition": {"rewards": {"wanted": {"use": f"{tmp_path}/rewards.py:wanted"}}},
+        "ppo": {"per_device_train_batch_size": 4, "max_completion_length": 8, "use_cpu": True},
+        "output": str(tmp_path / "out"),
+    }
+
+
+def found_in(config: dict[str, Any]) -> list[str]:
+    return [str(problem) for problem in dry_run(load_run_config(config), "ppo").problems]
+
+
+def test_a_sound_run_is_described_and_leaves_nothing_behind(config, tmp_path, llama):
+    """Rows with their digest, the policy twice (its reference), its exact size; no folder, no ledger."""
+    config["composition"]["ledger"] = str(tmp_path / "scores.sqlite")
+    found = dry_run(load_run_config(config), "ppo")
+    assert found.problems == []
+    assert {name: table["rows"] for name, table in found.data.items()} == {"train": 8, "held_out": 4}
+    (policy,) = found.models
+    assert (policy.role, policy.copies, policy.files.dtype) == ("policy", 2, "F32")
+    assert policy.files.parameters == sum(weight.numel() for weight in llama.parameters())
+    assert found.memory is not None
+    assert found.memory.weights == found.memory.reference == found.memory.gradients == policy.files.parameters * 4
+    assert found.memory.optimizer == 2 * found.memory.gradients
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "scores.sqlite").exists()
+
+
+def test_every_problem_is_found_at_once_each_with_its_place(config):
+    """A misspelt setting, reward and model, in one go."""
+    config["ppo"]["max_step"] = 3
+    config["composition"]["rewards"]["toxisity"] = {}
+    config["model"]["name"] = "./nowhere"
+    problems = found_in(config)
+    assert len(problems) == 3
+    assert "ppo.max_step: unknown key (did you mean 'max_steps'?)" in problems[0]
+    assert "'toxisity'" in problems[1]
+    assert "did you mean 'toxicity'" in problems[1] or "installed:" in problems[1]
+    assert problems[2].startswith("model.name: 'nowhere' does not exist")
+
+
+def test_a_column_that_a_reward_needs_is_missed_before_anything_loads(config, tmp_path):
+    """In the training rows and in the held-out ones, by name."""
+    (tmp_path / "held.jsonl").write_text('{"prompt": "w1"}\n')
+    config["data"]["held_out"] = str(tmp_path / "held.jsonl")
+    (problem,) = found_in(config)
+    assert "data.held_out: reward 'wanted' needs the column 'target'" in problem
+
+
+def test_a_column_under_another_name_counts(config, tmp_path):
+    """What ``columns:`` of the reward maps is there."""
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "w1", "answer": "w2"}\n' * 12)
+    config["composition"]["rewards"]["wanted"]["columns"] = {"target": "answer"}
+    assert found_in(config) == []
+    config["composition"]["rewards"]["wanted"]["columns"] = {"target": "anser"}
+    (first, _) = found_in(config)
+    assert "reward 'wanted': the column 'anser' is missing" in first
+
+
+def test_another_model_s_tokenizer_is_refused(config, tokenizer):
+    """It knows tokens that the embedding has no row for."""
+    tokenizer.add_tokens([f"extra{index}" for index in range(5)])
+    tokenizer.save_pretrained(config["model"]["name"])
+    (problem,) = found_in(config)
+    assert "model.name: the tokenizer knows 39 tokens and the model 34" in problem
+
+
+def test_a_model_that_a_reward_names_is_looked_for_and_counted(config, tmp_path):
+    """By the convention of the parameter ``model``, before it is loaded."""
+    toxicity = {"model": str(tmp_path / "start"), "label": "nontoxic"}
+    pytest.importorskip("rlaif_toxicity")
+    config["composition"]["rewards"]["toxicity"] = {"params": toxicity}
+    found = dry_run(load_run_config(config), "ppo")
+    assert [model.role for model in found.models] == ["policy", "reward toxicity"]
+    assert found.memory is not None
+    assert found.memory.rewards == found.models[1].files.bytes > 0
+    toxicity["model"] = str(tmp_path / "gone")
+    (problem,) = found_in(config)
+    assert "composition.rewards.toxicity.params.model" in problem
+    assert "does not exist" in problem
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "is cut short"),
+        (lambda file: file.write_bytes(b"torn"), "is no safetensors file"),
+        (lambda file: file.write_bytes(struct.pack("<Q", 4) + b"{,,}"), "no readable header"),
+        (lambda file: file.unlink(), "holds no weights"),
+        (
+            lambda file: (file.parent / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "model-00002.safetensors"}}'
+            ),
+            "lacks model-00002.safetensors",
+        ),
+    ],
+)
+def test_damaged_or_missing_weights_are_told_from_their_headers(config, damage, message):
+    """A download that broke off is found before half of it is read."""
+    damage(Path(config["model"]["name"]) / "model.safetensors")
+    (problem,) = found_in(config)
+    assert message in problem
+
+
+def test_an_adapter_counts_what_it_trains(config, llama):
+    """The frozen weights have no gradient, no optimiser's state and no copy for reference; the adapter's are exact."""
+    config["model"]["lora"] = {"r": 2}
+    found = dry_run(load_run_config(config), "ppo")
+    frozen = sum(weight.numel() for weight in llama.parameters())
+    adapted = get_peft_model(llama, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"))
+    trainable = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+    assert found.memory is not None
+    assert (found.memory.gradients, found.memory.optimizer) == (4 * trainable, 8 * trainable)
+    assert (found.memory.weights, found.memory.reference) == (4 * (frozen + trainable), 0)
+    config["model"]["lora"]["target_modules"] = ["no_such_layer"]
+    (problem,) = found_in(config)
+    assert "model.lora.target_modules: the adapter does not fit" in problem
+
+
+def test_the_anatomy_is_read_without_allocating_weights():
+    """A model of eight billion parameters is measured to the last one."""
+    from transformers import LlamaConfig
+
+    shape = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+    config = LlamaConfig(vocab_size=128256, num_attention_heads=32, num_key_value_heads=8, **shape)
+    anatomy = dissect(config, "CAUSAL_LM")
+    assert anatomy.parameters == 8_030_261_248
+    assert (anatomy.keys, anatomy.layers) == (1024, 32)
+    estimate = estimate_memory(anatomy, Workload(rows=1, length=128, references=1))
+    assert estimate.sure == 5 * 4 * anatomy.parameters
+
+
+def test_what_cannot_fit_is_refused_and_what_may_not_is_warned_of(config, monkeypatch):
+    """Weights, gradients and Adam's state are sure; activations are an estimate and refuse nothing."""
+    machine = Machine(ram=10**5, ram_free=10**5, cuda=None, cuda_free=None, process=0)
+    monkeypatch.setattr(checks.Machine, "look", classmethod(lambda cls, device: machine))
+    (problem,) = found_in(config)
+    assert "weights, gradients and optimiser take" in problem
+    assert "model.lora" in problem
+    machine = Machine(ram=10**9, ram_free=500_000, cuda=None, cuda_free=None, process=0)
+    found = dry_run(load_run_config(config), "ppo")
+    assert found.problems == []
+    assert "training may take" in found.warnings[0]
+
+
+def test_a_container_s_limit_is_the_machine_s_memory(tmp_path):
+    """Of either version of control groups; "max" is none."""
+    (tmp_path / "two").write_text("max\n")
+    (tmp_path / "one").write_text("1073741824\n")
+    assert container_limit((tmp_path / "two",)) is None
+    assert container_limit((tmp_path / "gone", tmp_path / "two", tmp_path / "one")) == 2**30
+
+
+def test_a_model_that_was_never_downloaded_is_refused_offline(monkeypatch):
+    """It says so at once, where the library would try the network first."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConfigError, match=r"never downloaded.*hf download nobody/nothing"):
+        find_model("nobody/nothing")
+
+
+@pytest.mark.parametrize("kind", ["dpo", "reward_model", "grpo"])
+def test_each_kind_of_run_can_be_checked(config, tmp_path, kind):
+    """Their own settings, rows and heads; a problem in the settings is found too."""
+    rows = [{"prompt": "w1 ", "chosen": "w2", "rejected": "w3", "target": "w5"}] * 12
+    Dataset.from_list(rows).to_json(tmp_path / "prompts.jsonl")
+    del config["ppo"]
+    config[kind] = {"use_cpu": True, "per_device_train_batch_size": 2}
+    if kind == "grpo":
+        config[kind] |= {"num_generations": 2, "max_completion_length": 8}
+        run = load_online_run("grpo", config)
+    else:
+        del config["composition"]
+        run = load_preference_run(kind, config)
+    found = dry_run(run, kind)
+    assert found.problems == []
+    assert found.memory is not None
+    assert found.memory.reference == (found.memory.weights if kind == "dpo" else 0)
+    assert (found.memory.logits == 0) == (kind == "reward_model")
