@@ -98,6 +98,7 @@ def _load(run: Run, dtype: str, *, seq2seq: bool, quantised: bool = True) -> Pre
         options |= {"quantization_config": quantization(settings.quantization), "device_map": _this_device()}
     kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
     model: PreTrainedModel = kind.from_pretrained(run.model_name, **options)
+    module: Any
     for module in model.modules():
         # With this set, the first pass in evaluation mode on a CPU packs the weights into a layout without gradients.
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -17,13 +17,19 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from accelerate.commands.config.config_args import load_config_from_file  # noqa: E402
+from accelerate.commands.launch import launch_command_parser  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from transformers import TrainerState  # noqa: E402
 
-from rlaif_sdk.exceptions import ConfigError  # noqa: E402
+from rlaif_sdk.exceptions import ConfigError, TrainingError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOConfig  # noqa: E402
+from rlaif_sdk.training.ppo.checkpoint import critic_weights  # noqa: E402
 from rlaif_sdk.training.ppo.masked import explained_variance, masked_whiten  # noqa: E402
 from rlaif_sdk.training.ppo.processes import Processes  # noqa: E402
+from rlaif_sdk.training.run import run_ppo  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("ppo_worker.py")
 
 
@@ -37,7 +43,7 @@ def run_two(folder: Path, scenario: str) -> list[dict[str, Any]]:
         "MASTER_PORT": str(port),
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }
@@ -145,3 +151,47 @@ def test_a_prompt_s_completions_are_not_torn_apart(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("rlaif_sdk.training.ppo.config.PPOConfig.world_size", 2)
     with pytest.raises(ConfigError, match="a rollout of 4 completions in a process is no multiple"):
         PPOConfig("unused", per_device_train_batch_size=4, num_generations=8, use_cpu=True, report_to=[])
+
+
+def test_a_run_from_a_config_is_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Under a launcher each process would write the same files; the way to several is named."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = {
+        "model": {"name": "unused"},
+        "data": {"train": "unused.jsonl"},
+        "composition": {"rewards": {"conciseness": {"use": "conciseness"}}},
+        "output": str(tmp_path),
+    }
+    with pytest.raises(TrainingError, match="the launcher has started 2"):
+        run_ppo(config)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples" / "accelerate").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_example_configs_are_what_accelerate_reads(file: Path) -> None:
+    """accelerate's own parser takes each file, unknown keys refused, and makes a launch of it."""
+    config = load_config_from_file(str(file))
+    assert config.num_processes == 2
+    assert config.distributed_type.value in {"MULTI_GPU", "FSDP", "DEEPSPEED"}
+    known = {action.dest for action in launch_command_parser()._actions}
+    for section in (config.fsdp_config, config.deepspeed_config):
+        names = {name if name.startswith(("fsdp_", "zero", "offload_", "gradient_")) else "?" for name in section}
+        assert names <= known, names - known
+
+
+def test_sharded_weights_do_not_resume_in_silence(make_trainer: Any, llama: Any) -> None:
+    """FSDP and DeepSpeed restore their own files alone, so that the KL price and the composer would begin anew."""
+    trainer = make_trainer(llama)
+    trainer.is_fsdp_enabled = True
+    trainer._align(TrainerState())
+    with pytest.raises(TrainingError, match="checkpoint of sharded weights"):
+        trainer._align(TrainerState(global_step=2))
+
+
+@pytest.mark.parametrize("prefix", ["", "base_model.model."])
+def test_a_gathered_state_dict_is_what_is_saved_of_the_critic(make_trainer: Any, llama: Any, prefix: str) -> None:
+    """Where each process holds a part, the weights come from the whole policy's, under PEFT's names too."""
+    critic = make_trainer(llama, critic="separate").critic
+    gathered = {f"{prefix}critic.{name}": torch.full_like(p, 7.0) for name, p in critic.named_parameters()}
+    weights = critic_weights(critic, {**gathered, f"{prefix}lm_head.weight": torch.zeros(1)})
+    assert weights.keys() == {name for name, _ in critic.named_parameters()}
+    assert all((tensor == 7.0).all() for tensor in weights.values())

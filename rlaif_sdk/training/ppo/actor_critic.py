@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from trl.models.utils import disable_gradient_checkpointing
+from trl.models.utils import disable_gradient_checkpointing, prepare_deepspeed, prepare_fsdp
 from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import use_adapter
 
@@ -122,7 +122,7 @@ class ActorCriticTrainer(RLOOTrainer):
         if self._policy is self.model:
             warn_of_coarse_weights(self._policy, args.learning_rate)
             if args.kl_coef > 0:
-                self.ref_model = frozen_copy(self._policy)
+                self.ref_model = self._sharded(frozen_copy(self._policy))
         self.critic = self._add_critic()
         self.kl_controller = make_kl_controller(args.kl_coef, args.kl_target, args.kl_horizon)
         self.score_normalizer = ScoreNormalizer(
@@ -134,6 +134,12 @@ class ActorCriticTrainer(RLOOTrainer):
         sampling = {} if self.use_vllm else self.generation_config.to_dict()
         chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
         warn_of_mismatches(self._policy.generation_config.to_dict(), sampling, chosen)
+
+    def _sharded(self, reference: PreTrainedModel) -> Any:
+        """The reference as FSDP or DeepSpeed holds it, where one of them trains the policy."""
+        if self.is_deepspeed_enabled:
+            return prepare_deepspeed(reference, self.accelerator)
+        return prepare_fsdp(reference, self.accelerator) if self.is_fsdp_enabled else reference
 
     def _add_critic(self) -> Critic:
         if self.args.critic == "shared":
@@ -150,7 +156,16 @@ class ActorCriticTrainer(RLOOTrainer):
         return self.critic.value_head if isinstance(self.critic, SeparateCritic) else self.critic
 
     def _align(self, state: TrainerState) -> None:
-        """Start at the state's place in a rollout, also when resuming in the middle of one."""
+        """Start at the state's place in a rollout, also when resuming in the middle of one.
+
+        Raises:
+            TrainingError: Training goes on from a checkpoint of sharded weights.
+        """
+        if state.global_step and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise TrainingError(
+                "PPO does not go on from a checkpoint of sharded weights, which FSDP and DeepSpeed load their own way",
+                hint="train on from the saved model, in a new run",
+            )
         self._step = state.global_step * self.args.gradient_accumulation_steps
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
