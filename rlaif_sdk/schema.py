@@ -25,11 +25,17 @@ def composition_schema(registry: Registry) -> dict[str, Any]:
 
 
 def run_schema(registry: Registry, method: str = "ppo") -> dict[str, Any]:
-    """The JSON schema of the config of a run with composed rewards: ``ppo``, ``grpo`` or ``rloo``."""
+    """The JSON schema of the config of a run with composed rewards: ``ppo``, ``grpo``, ``rloo`` or ``iterate``."""
     from rlaif_sdk.training.config import PPORunConfig
+    from rlaif_sdk.training.iterate import IterateRunConfig
     from rlaif_sdk.training.online import GRPORunConfig, RLOORunConfig
 
-    models: dict[str, type[BaseModel]] = {"ppo": PPORunConfig, "grpo": GRPORunConfig, "rloo": RLOORunConfig}
+    models: dict[str, type[BaseModel]] = {
+        "ppo": PPORunConfig,
+        "grpo": GRPORunConfig,
+        "rloo": RLOORunConfig,
+        "iterate": IterateRunConfig,
+    }
     return _with_params(models[method], registry)
 
 

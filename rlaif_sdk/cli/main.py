@@ -15,6 +15,7 @@ from rlaif_sdk.cli.doctor import doctor
 from rlaif_sdk.cli.explain import explain
 from rlaif_sdk.cli.export import export
 from rlaif_sdk.cli.init import init_app
+from rlaif_sdk.cli.iterate import iterate
 from rlaif_sdk.cli.judge import judge_app
 from rlaif_sdk.cli.label import label
 from rlaif_sdk.cli.quickstart import quickstart
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(train_app, name="train")
+app.command()(iterate)
 app.add_typer(init_app, name="init")
 app.command()(export)
 app.command()(score)

@@ -17,6 +17,7 @@ class Kind(StrEnum):
     ppo = "ppo"
     grpo = "grpo"
     rloo = "rloo"
+    iterate = "iterate"
     reward_model = "reward-model"
     dpo = "dpo"
     label = "label"

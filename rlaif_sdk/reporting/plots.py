@@ -11,7 +11,12 @@ from rlaif_sdk.exceptions import MissingExtraError
 
 
 def plot_curves(
-    history: Sequence[Mapping[str, Any]], panels: Mapping[str, Mapping[str, str]], file: Path, *, title: str
+    history: Sequence[Mapping[str, Any]],
+    panels: Mapping[str, Mapping[str, str]],
+    file: Path,
+    *,
+    title: str,
+    steps: str = "optimiser step",
 ) -> None:
     """Draw what a trainer logged over its steps, one panel a group of curves.
 
@@ -21,6 +26,7 @@ def plot_curves(
             are left out.
         file: The PNG to write.
         title: Stands above the panels.
+        steps: What a step is.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -50,7 +56,7 @@ def plot_curves(
         for label, points in curves.items():
             axes.plot(*zip(*points, strict=True), marker=".", label=label)
         axes.set_title(heading, fontsize="medium")
-        axes.set_xlabel("optimiser step")
+        axes.set_xlabel(steps)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if len(curves) > 1:

@@ -146,7 +146,7 @@ def answer_prompts(
         torch.manual_seed(settings.seed)
         for start in range(0, len(prompts), settings.per_device_eval_batch_size):
             rows = prompts[start : start + settings.per_device_eval_batch_size]["prompt"]
-            ids = [_prompt_ids(row, tokenizer, template_arguments) for row in rows]
+            ids = [prompt_ids(row, tokenizer, template_arguments) for row in rows]
             inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
             output = policy.generate(**inputs, **sampling)
             completion_ids += [_until_end(ids, ends) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
@@ -176,7 +176,7 @@ def _generating(model: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[None
         tokenizer.padding_side = padding_side
 
 
-def _prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase, template_arguments: Mapping[str, Any]) -> list[int]:
+def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase, template_arguments: Mapping[str, Any]) -> list[int]:
     """As TRL's trainers encode a prompt: text with the tokenizer's own special tokens, messages by the template."""
     if isinstance(prompt, str):
         encoded: Any = tokenizer(prompt)

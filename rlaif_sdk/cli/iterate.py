@@ -1,0 +1,30 @@
+"""``rlaif iterate``: train in rounds, each on what the policy of the round before makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def iterate(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The loop: a YAML or JSON file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set stop.rounds=5. Repeatable.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the loop in the output; none need be there.")
+    ] = False,
+) -> None:
+    """Train in a closed loop: generate, compose, train, evaluate, and again with the new policy.
+
+    Each round is evaluated on the held-out prompts by a judge that never changes. The best round's model is `model`
+    in the output folder. A loop that was killed goes on with --resume, and does what is missing alone.
+    """
+    from rich.console import Console
+
+    from rlaif_sdk.reporting.iterate_report import watch_iterate
+    from rlaif_sdk.training.iterate import load_iterate_run
+
+    watch_iterate(load_iterate_run(config, overrides=overrides or ()), Console(), resume=resume)

@@ -1,0 +1,118 @@
+"""The report of a closed loop: a table of its rounds, ``rounds.json`` and ``curves.png`` in its folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from rlaif_sdk.reporting.estimates import Estimate
+from rlaif_sdk.reporting.plots import plot_curves
+from rlaif_sdk.reporting.tables import format_estimate
+from rlaif_sdk.reporting.watch import reporter, watching
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlaif_sdk.training.iterate import IterateResult, IterateRun
+
+TOTAL = "composed reward"
+
+
+def watch_iterate(run: IterateRun, console: Console, *, resume: bool = False) -> IterateResult:
+    """`run_iterate` with a progress display and a line a round, followed by `report_iterate`.
+
+    Args:
+        run: The loaded config.
+        console: Where to print.
+        resume: Go on with the loop in the output folder.
+
+    Raises:
+        RlaifError: As `run_iterate`.
+    """
+    from rlaif_sdk.training.iterate import run_iterate
+
+    with watching(console) as (display, report):
+
+        def tell(number: int, evaluation: Mapping[str, Any]) -> None:
+            total = format_estimate(_estimate(evaluation[TOTAL]))
+            report(f"round {number}: composed reward {total}, KL {_number(evaluation['kl']['mean'])}")
+
+        result = run_iterate(run, display=display, report=report, on_round=tell, resume=resume)
+    report_iterate(result, console)
+    return result
+
+
+def report_iterate(result: IterateResult, console: Console) -> None:
+    """Print what the rounds brought, and write ``rounds.json`` and ``curves.png`` to the loop's folder.
+
+    Args:
+        result: What came of the loop.
+        console: Where to print.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    console.print(rounds_table(result.evaluations, result.best))
+    say = reporter(console)
+    say(f"The loop ended: {result.end}.")
+    say(f"The best model is that of round {result.best}. Load it with")
+    say(f'    AutoModelForCausalLM.from_pretrained("{result.model}")')
+    rounds = [
+        {name: value for name, value in evaluation.items() if name != "totals"} for evaluation in result.evaluations
+    ]
+    summary = {"end": result.end, "best": result.best, "model": result.model, "rounds": rounds}
+    (result.output / "rounds.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    history = [_curve_points(number, evaluation) for number, evaluation in enumerate(result.evaluations)]
+    rewards = list(result.evaluations[0]["rewards"])
+    panels = {
+        TOTAL: {TOTAL: TOTAL},
+        "each reward, in its own units": {f"reward/{name}": name for name in rewards},
+        "divergence from the starting model (nats an answer)": {"kl": "KL"},
+        "length (tokens)": {"length (tokens)": "length"},
+    }
+    title = "Held-out prompts over the rounds"
+    plot_curves(history, panels, result.output / "curves.png", title=title, steps="round")
+
+
+def rounds_table(evaluations: Sequence[Mapping[str, Any]], best: int) -> Table:
+    """One row a round: the composed reward and its change since the start, each reward, divergence and health."""
+    table = Table(title="Rounds, on the held-out prompts", title_justify="left", caption_justify="left")
+    table.caption = "mean ± standard error; the best round is in bold, round 0 is the starting model"
+    rewards = list(evaluations[0]["rewards"])
+    health = list(evaluations[0]["health"])
+    for heading in ("round", TOTAL, "change", *rewards, "KL (nats)", *health):
+        table.add_column(heading, justify="right")
+    for number, evaluation in enumerate(evaluations):
+        table.add_row(
+            str(number),
+            format_estimate(_estimate(evaluation[TOTAL])),
+            format_estimate(_estimate(evaluation["change"]), signed=True) if number else "",
+            *(_number(evaluation["rewards"][name]["mean"]) for name in rewards),
+            _number(evaluation["kl"]["mean"]) if number else "",
+            *(_number(evaluation["health"][name]["mean"]) for name in health),
+            style="bold" if number == best else None,
+        )
+    return table
+
+
+def _curve_points(number: int, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "step": number,
+        TOTAL: evaluation[TOTAL]["mean"],
+        "kl": evaluation["kl"]["mean"],
+        **{f"reward/{name}": reward["mean"] for name, reward in evaluation["rewards"].items()},
+        **{name: measure["mean"] for name, measure in evaluation["health"].items()},
+    }
+
+
+def _estimate(value: Mapping[str, Any]) -> Estimate:
+    mean, error = (math.nan if value[name] is None else value[name] for name in ("mean", "standard_error"))
+    return Estimate(mean, error, value["n"])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,118 @@
+"""The files of a loop. Each appears whole, by one rename, so that what is there is done, whenever the process died."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlaif_sdk.documents import Document
+from rlaif_sdk.exceptions import DataError, TrainingError
+
+CONFIG_FILE = "loop.json"
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write a file that is either absent or whole, also after a power cut. NaN is no value; use None."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.partial")
+    with unfinished.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, ensure_ascii=False, allow_nan=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    unfinished.replace(file)
+
+
+def read_json(file: Path) -> Any:
+    """Read a file that `write_json` wrote.
+
+    Raises:
+        DataError: It was changed by something else and is no JSON any more.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"no valid JSON: {error.msg}", file=str(file), hint="delete it, and it is made again"
+        ) from error
+
+
+class Shards:
+    """Numbered parts of a job, each a file.
+
+    Args:
+        folder: Where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __contains__(self, index: int) -> bool:
+        return self._file(index).exists()
+
+    def __getitem__(self, index: int) -> Any:
+        return read_json(self._file(index))
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        write_json(self._file(index), value)
+
+    def _file(self, index: int) -> Path:
+        return self._folder / f"{index:06}.json"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder.
+
+    Raises:
+        TrainingError: Another process is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(f"another process is at work in {folder}", hint="wait for it, or end it") from error
+        yield
+
+
+def check_same_loop(folder: Path, settings: Mapping[str, Any], document: Document, *, resume: bool) -> None:
+    """Note what a loop is made of at its start, and refuse to go on with something else.
+
+    Args:
+        folder: The loop's folder.
+        settings: JSON values; those under ``stop`` may change.
+        document: For the place of a refusal.
+        resume: Whether to go on with what is there.
+
+    Raises:
+        ConfigError: There is a loop and it is not to be resumed, or its settings were other ones: all are named.
+    """
+    file = folder / CONFIG_FILE
+    settings = json.loads(json.dumps({key: value for key, value in settings.items() if key != "stop"}))
+    if not file.exists():
+        write_json(file, settings)
+        return
+    if not resume:
+        raise document.error(f"{folder} already holds a loop", ("output",), "--resume goes on with it, or name another")
+    found = list(_changes(read_json(file), settings))
+    if found:
+        hint = "undo that, or name another folder; only what stands under 'stop' may change"
+        raise document.error(f"this is not the loop that {folder} holds: " + "; ".join(found), (), hint)
+
+
+def _changes(old: Any, new: Any, location: Sequence[str] = ()) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _changes(old.get(key), new.get(key), (*location, key))
+    elif old != new:
+        yield f"{'.'.join(location)} was {_brief(old)} and is {_brief(new)}"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

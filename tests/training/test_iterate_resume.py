@@ -1,0 +1,177 @@
+"""A loop that was killed goes on: it does what is missing alone, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk.exceptions import DataError, TrainingError  # noqa: E402
+from rlaif_sdk.training.iterate import run_iterate  # noqa: E402
+from rlaif_sdk.training.iterate.store import locked  # noqa: E402
+from tests.training.iterate_runs import loop_config, scored_rows  # noqa: E402
+
+PER_ROUND = 32
+HELD_OUT = 4
+
+
+@pytest.fixture
+def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
+    return loop_config(tmp_path, llama, tokenizer)
+
+
+def outcome(output: Path) -> dict[str, Any]:
+    """What a loop left: its evaluations, its pairs and its last model's weights."""
+    model = AutoModelForCausalLM.from_pretrained(output / "round-002" / "training" / "model")
+    return {
+        "evaluations": [
+            json.loads((output / f"round-00{number}" / "evaluation.json").read_text()) for number in range(3)
+        ],
+        "pairs": [(output / f"round-00{number}" / "train.jsonl").read_text() for number in (1, 2)],
+        "weights": [parameter.sum().item() for parameter in model.parameters()],
+    }
+
+
+@pytest.fixture
+def whole(config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """What the loop comes to when nothing happens to it; its files stay in ``out``."""
+    run_iterate(config)
+    assert scored_rows(tmp_path) == 2 * PER_ROUND + 4 * HELD_OUT
+    return outcome(tmp_path / "out")
+
+
+def cut(output: Path, *lost: str) -> None:
+    for pattern in lost:
+        for path in output.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+CUTS: list[tuple[int, tuple[str, ...]]] = [
+    (0, ()),
+    (HELD_OUT, ("round-002/evaluation.json",)),
+    (HELD_OUT, ("round-002/evaluation.json", "round-002/answers.json", "round-002/trained.json")),
+    (8 + HELD_OUT, ("round-002/*.json", "round-002/training", "round-002/scores/000003.json")),
+    (PER_ROUND + 2 * HELD_OUT, ("round-002", "round-001/evaluation.json", "round-001/trained.json")),
+]
+"""What a kill may leave undone, and how many completions have to be scored then."""
+
+
+def test_a_resumed_loop_does_what_is_missing_alone(
+    config: dict[str, Any], whole: dict[str, Any], tmp_path: Path
+) -> None:
+    """Cut off at any point, it scores no completion again whose score is kept, and comes to the same end."""
+    output = tmp_path / "out"
+    for scored, lost in CUTS:
+        cut(output, *lost)
+        run_iterate(config, resume=True)
+        assert scored_rows(tmp_path) == scored
+        assert outcome(output) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_a_loop_that_is_killed_again_and_again_comes_to_the_same_end(
+    config: dict[str, Any], whole: dict[str, Any], tmp_path: Path
+) -> None:
+    """SIGKILL as soon as the next file has appeared, wherever the process is then."""
+    output = tmp_path / "other"
+    (tmp_path / "loop.json").write_text(json.dumps({**config, "output": str(output)}))
+    script = (
+        f"from rlaif_sdk.training.iterate import run_iterate; run_iterate({str(tmp_path / 'loop.json')!r}, resume=True)"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+    kills = 0
+    for awaited in ("round-000/answers.json", "round-001/scores/000001.json", "round-001/training/model", None):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while awaited and process.poll() is None and not (output / awaited).exists():
+            time.sleep(0.002)
+        if awaited:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        _, errors = process.communicate()
+        assert awaited or process.returncode == 0, errors
+    assert kills == 3
+    again = outcome(output)
+    assert again["evaluations"] == whole["evaluations"]
+    assert again["weights"] == whole["weights"]
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(config: dict[str, Any], tmp_path: Path) -> None:
+    """Where the trainer makes checkpoints; a model that was not finished is made again."""
+    config["dpo"] |= {"save_strategy": "steps", "save_steps": 2}
+    config["stop"] = {"rounds": 1}
+    run_iterate(config)
+    folder = tmp_path / "out" / "round-001"
+    cut(folder, "evaluation.json", "answers.json", "trained.json", "training/checkpoints/checkpoint-4")
+    (folder / "training" / "model" / "config.json").unlink()
+    first_checkpoint = (folder / "training" / "checkpoints" / "checkpoint-2").stat().st_ino
+    run_iterate(config, resume=True)
+    assert (folder / "training" / "checkpoints" / "checkpoint-2").stat().st_ino == first_checkpoint
+    assert json.loads((folder / "trained.json").read_text())["steps"] == 4
+    AutoModelForCausalLM.from_pretrained(folder / "training" / "model")
+
+
+def test_another_config_is_refused_and_what_changed_is_named(config: dict[str, Any], tmp_path: Path) -> None:
+    """All of it, with the old value and the new one; other prompts count as well."""
+    config["stop"] = {"target": -100.0}
+    run_iterate(config)
+    (tmp_path / "prompts.jsonl").write_text((tmp_path / "prompts.jsonl").read_text().replace("w8 w3", "w8 w4"))
+    changed = {**config, "dpo": {**config["dpo"], "beta": 0.2}, "candidates": {**config["candidates"], "prompts": 4}}
+    with pytest.raises(ConfigError) as refused:
+        run_iterate(changed, resume=True)
+    message = str(refused.value)
+    assert "dpo.beta was 0.1 and is 0.2" in message
+    assert "candidates.prompts was 8 and is 4" in message
+    assert "training prompts was" in message
+    assert "stop" not in message.partition("(")[0]
+
+
+def test_the_stop_rule_may_change(config: dict[str, Any]) -> None:
+    """A loop that ended goes on for another round."""
+    assert len(run_iterate({**config, "stop": {"rounds": 1}}).evaluations) == 2
+    result = run_iterate({**config, "stop": {"rounds": 2}}, resume=True)
+    assert len(result.evaluations) == 3
+
+
+def test_a_loop_is_not_begun_again_in_its_folder(config: dict[str, Any]) -> None:
+    """Unless it is to be resumed, which it may be from the first."""
+    config["stop"] = {"target": -100.0}
+    run_iterate(config, resume=True)
+    with pytest.raises(ConfigError, match=r"already holds a loop.*--resume"):
+        run_iterate(config)
+
+
+def test_two_processes_do_not_work_on_one_loop(config: dict[str, Any], tmp_path: Path) -> None:
+    """The second one is refused."""
+    with locked(tmp_path / "out"), pytest.raises(TrainingError, match="another process"):
+        run_iterate(config)
+
+
+def test_a_file_that_something_else_has_spoiled_is_named(config: dict[str, Any], tmp_path: Path) -> None:
+    """With the way out."""
+    config["stop"] = {"target": -100.0}
+    run_iterate(config)
+    (tmp_path / "out" / "round-000" / "evaluation.json").write_text("{")
+    with pytest.raises(DataError, match=r"evaluation.json: no valid JSON.*delete it"):
+        run_iterate(config, resume=True)
