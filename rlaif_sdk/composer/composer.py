@@ -177,7 +177,7 @@ class Composer:
         Raises:
             BatchError: A reward misses a column. What `compose` raises otherwise, the future raises.
         """
-        return self._finisher.submit(self._begin(batch))
+        return self._finisher.submit(lambda: self._begin(batch))
 
     async def acompose(self, batch: RewardBatch) -> Composition:
         """`compose` for use within a running event loop."""

@@ -72,16 +72,26 @@ class Finisher:
     def __init__(self, finish: Callable[[Pending], Composition]) -> None:
         self._finish = finish
         self._queue: SimpleQueue[tuple[Pending, Future[Composition]] | None] = SimpleQueue()
+        self._lock = threading.Lock()
         self._pid = 0
+        self._born = os.getpid()
 
-    def submit(self, pending: Pending) -> Future[Composition]:
-        """Finish a batch; cancelling the future before it is finished gives its calls up."""
-        if self._pid != os.getpid():
-            self._pid, self._queue = os.getpid(), SimpleQueue()
-            threading.Thread(target=self._work, args=(self._queue,), name="rlaif-composer", daemon=True).start()
+    def submit(self, begin: Callable[[], Pending]) -> Future[Composition]:
+        """Begin a batch and finish it; cancelling the future before it is finished gives its calls up.
+
+        Batches are queued in the order of their turns, whichever threads submit them: one that waited for a turn behind
+        it in the queue would wait for ever.
+        """
+        if self._born != os.getpid():
+            self._lock, self._born = threading.Lock(), os.getpid()
         future: Future[Composition] = Future()
+        with self._lock:
+            pending = begin()
+            if self._pid != os.getpid():
+                self._pid, self._queue = os.getpid(), SimpleQueue()
+                threading.Thread(target=self._work, args=(self._queue,), name="rlaif-composer", daemon=True).start()
+            self._queue.put((pending, future))
         future.add_done_callback(lambda done: pending.cancel() if done.cancelled() else None)
-        self._queue.put((pending, future))
         return future
 
     def _work(self, queue: SimpleQueue[Any]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -140,6 +141,23 @@ def test_a_cancelled_batch_is_given_up_and_the_next_one_is_composed() -> None:
         assert first.cancel()
         assert cancelled.wait(5)
         assert second.result(10).totals.tolist() == [2.0]
+
+
+class SlowToBegin(RewardBatch):
+    """A batch whose rewards take a moment to be called, the later ones less, so that threads overtake each other."""
+
+    def with_columns(self, renamed):
+        time.sleep((50 - float(self.completions[0])) / 10_000)
+        return super().with_columns(renamed)
+
+
+def test_many_threads_can_submit_at_once() -> None:
+    """Batches are queued in the order of their turns: one that waited for a turn behind it would wait for ever."""
+    batches = [SlowToBegin(["p"], [str(value)]) for value in range(50)]
+    with Composer({"number": number}) as composer, ThreadPoolExecutor(8) as pool:
+        futures = list(pool.map(composer.submit, batches))
+        totals = [future.result(20).totals.tolist() for future in futures]
+    assert totals == [[float(value)] for value in range(50)]
 
 
 def test_closing_gives_up_what_is_under_way() -> None:
