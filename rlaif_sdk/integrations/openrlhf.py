@@ -38,7 +38,7 @@ def reward_function(
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
         label_column: The column that a sample's label becomes.
-        end_tokens: What is cut off the end of a completion, with the space before it.
+        end_tokens: What is cut off the end of a completion, with the space after it.
         state: A file with what the composer learned elsewhere.
         unscored: What OpenRLHF gets for an unscored completion. None, the default, raises: OpenRLHF logs that, and
             its sample has no reward.

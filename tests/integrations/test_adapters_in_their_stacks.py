@@ -143,7 +143,7 @@ def test_openrlhfs_executor_scores_with_a_file(tmp_path, config):
     executor = SingleTurnAgentExecutor(str(tmp_path / "reward.py"))
     params = SimpleNamespace(max_tokens=8, logprobs=None)
     output = asyncio.run(executor.execute("w1 w2", "w3", params, 64, tokenizer, Engine()))
-    short = 1 / (1 + len(" w3 w4"))
+    short = 1 / (1 + len(" w3 w4 "))
     assert output["reward"].item() == pytest.approx(1 + 0.5 * short)
     assert output["extra_logs"]["contains"].item() == 1.0
 

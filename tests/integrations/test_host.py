@@ -1,0 +1,201 @@
+"""A composer inside another stack's process: built late, kept to itself, refused where it cannot have its due."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rlaif_sdk import Composer, ConfigError, RewardBatch, RewardError
+from rlaif_sdk.exceptions import StateError
+from rlaif_sdk.integrations import Host, Sample, save_state
+from rlaif_sdk.integrations.coalescing import Coalescer
+from rlaif_sdk.integrations.verl import VerlReward
+
+
+def length(completions):
+    return [float(len(text)) for text in completions]
+
+
+def sample(text, **columns):
+    return Sample("?", text, columns)
+
+
+def config_with(**settings):
+    return {"rewards": {"length": {"use": f"{__name__}:length", **settings}}}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "rewards.py").write_text("def length(completions):\n    return [float(len(t)) for t in completions]\n")
+    (tmp_path / "rewards.yaml").write_text("rewards: {length: {use: 'rewards.py:length'}}\n")
+    return tmp_path / "rewards.yaml"
+
+
+def test_a_host_of_a_config_crosses_processes(config):
+    """What is pickled is the config's path, so that a worker builds its own composer."""
+    hosted = Host(config, "a test")
+    assert hosted.score([sample("abc")])[0].total == 3.0
+    other = pickle.loads(pickle.dumps(hosted))
+    assert other.score([sample("ab")])[0].total == 2.0
+    assert other.composer is not hosted.composer
+
+
+def test_a_host_of_a_composer_says_why_it_cannot_cross():
+    """A composer has threads and models: the config's path is asked for."""
+    with Composer({"length": length}) as composer, pytest.raises(TypeError, match="give a test the config's path"):
+        pickle.dumps(Host(composer, "a test"))
+
+
+def test_rows_with_other_columns_are_not_mixed():
+    """A reward sees a column only on rows that have it, however the rows come together."""
+    seen = []
+
+    def spy(completions, **columns):
+        seen.append((list(completions), sorted(columns.keys() - {"prompts"})))
+        return [float(len(text)) for text in completions]
+
+    with Composer({"spy": spy}) as composer:
+        scored = Host(composer, "a test").score([sample("a", x=1), sample("bb"), sample("ccc", x=2)])
+    assert [one.total for one in scored] == [1.0, 2.0, 3.0]
+    assert sorted(seen) == [(["a", "ccc"], ["x"]), (["bb"], [])]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "said"),
+    [
+        ({"normalize": "group_zscore"}, "rewards.length.normalize", "compares the completions to one prompt"),
+        ({"normalize": "rank"}, "rewards.length.normalize", "compares the completions to one prompt"),
+        ({"normalize": "zscore"}, "rewards.length.normalize", "learns from training batches"),
+        ({"normalize": "quantile"}, "rewards.length.normalize", "learns from training batches"),
+        ({"weight": {"schedule": "linear", "from": 0, "to": 1, "end": 5}}, "rewards.length.weight", "training step"),
+    ],
+)
+def test_what_a_stack_cannot_tell_is_refused(settings, key, said):
+    """A number that would depend on how the stack cuts its calls is refused at the first call, by key."""
+    with pytest.raises(ConfigError, match=said) as refused:
+        Host(config_with(**settings), "a test").score([sample("abc")])
+    assert refused.value.key == key
+
+
+def test_a_constraint_is_refused_without_its_state():
+    """A multiplier that never learns would hold nothing."""
+    config = {**config_with(), "constraints": [{"reward": "length", "max": 5}]}
+    with pytest.raises(ConfigError, match="multiplier"):
+        Host(config, "a test").score([sample("abc")])
+
+
+def test_saved_statistics_stay_as_they_are(tmp_path):
+    """With a saved state a running z-score is the same for a row by itself, among others, and again later."""
+    config = config_with(normalize="zscore")
+    with Composer.from_config(config) as composer:
+        composer.compose(RewardBatch(["?"] * 3, ["a", "abc", "abcde"]))
+        expected = composer.compose(RewardBatch(["?"], ["abcd"], training=False)).totals[0]
+        save_state(composer, tmp_path / "state.json")
+    hosted = Host(config, "a test", state=tmp_path / "state.json")
+    for samples in ([sample("abcd")], [sample("abcd"), sample("a" * 99)], [sample("abcd")]):
+        assert hosted.score(samples)[0].total == expected
+    with pytest.raises(ConfigError, match="no file"):
+        Host(config, "a test", state=tmp_path / "gone.json").score([sample("a")])
+    (tmp_path / "torn.json").write_text('{"rewards": ')
+    with pytest.raises(StateError, match="no JSON"):
+        Host(config, "a test", state=tmp_path / "torn.json").score([sample("a")])
+
+
+def test_an_unscored_completion_raises_and_says_why():
+    """verl takes numbers alone: without a stated one the reason is the error."""
+    with Composer({"quiet": lambda completions: [None] * len(completions)}) as composer:
+        with pytest.raises(RewardError, match="every reward abstained"):
+            VerlReward(composer, prompt_key=None).compute_score_sync("suite", "a", None)
+        stated = VerlReward(composer, prompt_key=None, unscored=-1.0).compute_score_sync("suite", "a", None)
+    assert (stated["score"], stated["unscored"]) == (-1.0, 1.0)
+
+
+def test_a_missing_prompt_is_named():
+    """verl's managers pass no prompt: the message says where it is looked for and what is there."""
+    with Composer({"length": length}) as composer, pytest.raises(ConfigError, match="it has index"):
+        VerlReward(composer).compute_score_sync("suite", "a", None, {"index": 3})
+
+
+def slow_length(completions):
+    time.sleep(0.02)
+    return [float(len(text)) for text in completions]
+
+
+def test_those_who_ask_at_once_are_scored_together_and_none_is_crossed():
+    """Many coroutines and many threads: each gets its own answer, in far fewer batches."""
+    batches = []
+
+    def counted(completions):
+        batches.append(len(completions))
+        return slow_length(completions)
+
+    with Composer({"length": counted}) as composer:
+        hosted = Host(composer, "a test")
+
+        async def ask(start: int) -> list[float | None]:
+            answers = await asyncio.gather(*(hosted.ascore_one(sample("x" * (start + n))) for n in range(100)))
+            return [answer.total for answer in answers]
+
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda start: asyncio.run(ask(start)), (0, 100, 200)))
+    assert found == [[float(start + n) for n in range(100)] for start in (0, 100, 200)]
+    assert sum(batches) == 300
+    assert len(batches) < 60
+
+
+def test_an_error_reaches_all_who_wait_for_it_and_nobody_else():
+    """A reward that raises under policy ``raise`` fails its batch; later samples are scored."""
+
+    def picky(completions):
+        if "bad" in completions:
+            raise ValueError("not this")
+        return [1.0] * len(completions)
+
+    config = {"rewards": {"picky": {"use": f"{__name__}:length"}}}
+    assert Host(config, "a test").score([sample("a")])[0].total == 1.0
+    from rlaif_sdk.composer.component import Component
+    from rlaif_sdk.composer.failures import FailurePolicy
+
+    with Composer({"picky": Component(picky, failure=FailurePolicy(policy="raise"))}) as composer:
+        hosted = Host(composer, "a test")
+
+        async def ask() -> tuple[object, object]:
+            with pytest.raises(RewardError, match="not this"):
+                await hosted.ascore_one(sample("bad"))
+            return (await hosted.ascore_one(sample("good"))).total, None
+
+        assert asyncio.run(ask())[0] == 1.0
+
+
+def test_a_batch_that_nobody_waits_for_is_given_up():
+    """Cancelling the last future of a batch cancels what composes it; a waiting one never begins."""
+    begun = threading.Event()
+    calls = []
+
+    async def hang(completions):
+        calls.append(list(completions))
+        begun.set()
+        await asyncio.sleep(30)
+        return [0.0] * len(completions)
+
+    with Composer({"hang": hang}) as composer:
+        coalescer = Coalescer(composer.submit, in_flight=1)
+        first, second = coalescer.score(sample("a")), coalescer.score(sample("b"))
+        assert begun.wait(5)
+        assert len(coalescer) == 1
+        started = time.monotonic()
+        assert second.cancel()
+        assert first.cancel()
+        with Composer({"length": length}) as _:
+            pass
+        deadline = time.monotonic() + 5
+        while len(coalescer) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert time.monotonic() - started < 10
+    assert calls == [["a"]]
