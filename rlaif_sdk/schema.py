@@ -53,6 +53,13 @@ def sft_run_schema() -> dict[str, Any]:
     return {**SFTRunConfig.model_json_schema(), "$schema": DIALECT}
 
 
+def sweep_schema() -> dict[str, Any]:
+    """The JSON schema of the config of a sweep."""
+    from rlaif_sdk.training.sweep import SweepConfig
+
+    return {**SweepConfig.model_json_schema(), "$schema": DIALECT}
+
+
 def label_schema() -> dict[str, Any]:
     """The JSON schema of the config of a labelling job."""
     from rlaif_sdk.preferences import LabelConfig

@@ -23,6 +23,7 @@ from rlaif_sdk.cli.report import report
 from rlaif_sdk.cli.rewards import rewards_app
 from rlaif_sdk.cli.schema import schema
 from rlaif_sdk.cli.score import score
+from rlaif_sdk.cli.sweep import sweep
 from rlaif_sdk.cli.train import train_app
 from rlaif_sdk.cli.what_if import what_if
 from rlaif_sdk.exceptions import RlaifError
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(train_app, name="train")
+app.command()(sweep)
 app.command()(iterate)
 app.add_typer(init_app, name="init")
 app.command()(export)

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     reward_model = "reward-model"
     dpo = "dpo"
     label = "label"
+    sweep = "sweep"
 
 
 def schema(
@@ -37,6 +38,7 @@ def schema(
         preference_run_schema,
         run_schema,
         sft_run_schema,
+        sweep_schema,
     )
 
     if kind is Kind.composition:
@@ -45,6 +47,8 @@ def schema(
         found = sft_run_schema()
     elif kind in {Kind.reward_model, Kind.dpo}:
         found = preference_run_schema("dpo" if kind is Kind.dpo else "reward_model")
+    elif kind is Kind.sweep:
+        found = sweep_schema()
     elif kind is Kind.label:
         found = label_schema()
     else:

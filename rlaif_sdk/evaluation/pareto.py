@@ -24,7 +24,7 @@ def nondominated(values_PM: Array) -> Mask:
     Returns:
         (P,) True on the frontier.
     """
-    measured_P: Mask = ~np.isnan(values_PM).any(axis=1)
+    measured_P: Mask = np.logical_and.reduce(~np.isnan(values_PM), axis=1)
     frontier_P = measured_P.copy()
     for point, values_M in enumerate(values_PM):
         no_worse_P = (values_PM >= values_M).all(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import ConfigError, DataError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
-from rlaif_sdk.training.sft_run import run_sft  # noqa: E402
+from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
 
 ANSWER = "w7 w8 w9"
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -156,7 +157,7 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(config: dict[str, An
     first = run_sft(config)
     first.model_folder.rename(first.output / "early")
     config["sft"]["max_steps"] = 2
-    result = run_sft(config, resume=True)
+    result = run_sft(dataclasses.replace(load_sft_run(config), allow_changed=True), resume=True)
     assert [entry["step"] for entry in result.history] == [1, 2]
 
 

@@ -122,7 +122,7 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
 def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables: Mapping[str, Dataset]) -> None:
     model = run.config.model
     config = read_config(run.model_name, model.revision)
-    if is_encoder_decoder(config) and method != "ppo":
+    if is_encoder_decoder(config) and not hasattr(settings, "kl_coef"):
         raise ConfigError(
             f"{config.model_type} has an encoder and a decoder, which only PPO trains here", hint="rlaif train ppo"
         )

@@ -47,7 +47,7 @@ def workload(
     dtype = "float32" if upcast else saved if model.dtype == "auto" else model.dtype
     weight_bytes = _BYTES.get(model.quantization or dtype, 4)
     mixed = bool(settings.bf16 or settings.fp16 or model.quantization)
-    fused = method != "ppo"
+    fused = not _is_actor_critic(settings)
     on_cpu = settings.device.type == "cpu"
     common: dict[str, Any] = {
         "fused_head": fused,
@@ -71,15 +71,20 @@ def workload(
     return Workload(
         rows=rows,
         length=length,
-        logit_tokens=int(new_tokens) if method == "ppo" else length,
+        logit_tokens=length if fused else int(new_tokens),
         generated_rows=sampled,
         generated_length=length,
         **common,
     )
 
 
+def _is_actor_critic(settings: Any) -> bool:
+    """Whether the settings are a `rlaif_sdk.training.ppo.PPOConfig`; looked at by name, so that none is imported."""
+    return hasattr(settings, "kl_coef")
+
+
 def _keeps_reference(method: str, settings: Any) -> bool:
-    if method == "ppo":
+    if _is_actor_critic(settings):
         return bool(settings.kl_coef > 0)
     if method == "dpo":
         return not settings.precompute_ref_log_probs

@@ -1,0 +1,40 @@
+"""``rlaif sweep``: the trade-off between rewards, over the weights of a composition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sweep(
+    config: Annotated[Path, typer.Argument(help="The sweep: a YAML or JSON file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set seeds=[0,1,2]. Repeatable.")
+    ] = None,
+    best_of: Annotated[
+        int | None,
+        typer.Option("--best-of", min=1, help="Train nothing: choose among so many sampled answers a prompt."),
+    ] = None,
+    score_only: Annotated[
+        Path | None, typer.Option("--score-only", help="Train and sample nothing: choose among the answers of a table.")
+    ] = None,
+) -> None:
+    """Measure what each combination of weights reaches on held-out prompts, and find the Pareto frontier.
+
+    A sweep that was ended goes on where it was. Writes sweep.json, points.csv and frontier.png to its output folder.
+    """
+    from rich.console import Console
+
+    from rlaif_sdk.reporting.sweep_report import watch_sweep
+    from rlaif_sdk.training.sweep import load_sweep
+
+    chosen = list(overrides or ())
+    if best_of is not None or score_only is not None:
+        chosen.append("method=best_of")
+    if best_of is not None:
+        chosen.append(f"candidates={best_of}")
+    if score_only is not None:
+        chosen.append(f"completions='{score_only.resolve()}'")
+    watch_sweep(load_sweep(config, overrides=chosen), Console())

@@ -1,0 +1,110 @@
+"""Best of n: what a composition would choose among sampled answers, for many weights at the price of one scoring."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlaif_sdk.composer.arrays import Array
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.records import read_records, write_records
+from rlaif_sdk.training.config import PPORun
+from rlaif_sdk.training.sweep.config import Sweep, Weights
+from rlaif_sdk.types import RewardBatch
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer import Composition
+
+_GROUP = "rlaif_prompt"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidates:
+    """Scored answers, several a prompt.
+
+    Attributes:
+        composition: What the rewards say of them, under the run's own weights.
+        group: (B,) the number of each answer's prompt.
+    """
+
+    composition: Composition
+    group: list[int]
+
+    def chosen(self, sweep: Sweep, weights: Weights, seed: int) -> dict[str, float]:
+        """The mean of each reward over the answers that a combination of weights would choose, one a prompt.
+
+        Totals are composed anew from the scores at hand. A prompt of which no answer has a total is left out.
+        """
+        run = sweep.run_of(weights, seed, sweep.output)
+        totals_B = self.composition.what_if(run.composition_document(ledger=False)).new_totals
+        rows = list(best_rows(totals_B, self.group))
+        raw = {name: column.raw[rows] for name, column in self.composition.rewards.items()}
+        return {name: float(np.nanmean(v)) if (~np.isnan(v)).any() else float("nan") for name, v in raw.items()}
+
+
+def best_rows(totals_B: Array, group: list[int]) -> Iterator[int]:
+    """The row with the greatest total of each group that has one; of equals the first."""
+    best: dict[int, int] = {}
+    for row, label in enumerate(group):
+        if not np.isnan(totals_B[row]) and (label not in best or totals_B[row] > totals_B[best[label]]):
+            best[label] = row
+    yield from best.values()
+
+
+def candidates(sweep: Sweep, seed: int, report: Any) -> Candidates:
+    """The answers to choose from, sampled or read, and scored.
+
+    Sampled answers are kept in the sweep's folder, and read from there the next time.
+
+    Raises:
+        RlaifError: As a run's: the model, the prompts, the answers or a reward is refused.
+    """
+    ready = sweep.config.completions
+    file = sweep.folder / ready if ready else sweep.output / f"candidates-seed{seed}.jsonl"
+    if not ready and not file.is_file():
+        _sample(sweep, seed, file, report)
+    rows = list(read_records(file))
+    for number, row in enumerate(rows, start=1):
+        if row.get("prompt") is None or row.get("completion") is None:
+            raise DataError("an answer needs 'prompt' and 'completion'", file=str(file), row=number)
+    labels: dict[str, int] = {}
+    group = [labels.setdefault(repr(row.get(_GROUP, row["prompt"])), len(labels)) for row in rows]
+    names = {name: None for row in rows for name in row} | {}
+    batch = RewardBatch(
+        prompts=[row["prompt"] for row in rows],
+        completions=[row["completion"] for row in rows],
+        columns={
+            name: [row.get(name) for row in rows] for name in names if name not in {"prompt", "completion", _GROUP}
+        },
+        group=group,
+    )
+    report(f"scoring {len(rows)} answers to {len(labels)} prompts")
+    with sweep.base.composer() as composer:
+        return Candidates(composer.compose(batch), group)
+
+
+def _sample(sweep: Sweep, seed: int, file: Path, report: Any) -> None:
+    from rlaif_sdk.training.data import load_prompts
+    from rlaif_sdk.training.heldout import answer_prompts
+    from rlaif_sdk.training.models import load_policy
+
+    run = sweep.run_of({}, seed, sweep.output)
+    assert isinstance(run, PPORun)
+    count = sweep.config.candidates
+    _, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
+    prompts = held_out.select([row for row in range(len(held_out)) for _ in range(count)])
+    settings = run.ppo_config()
+    report(f"loading {run.model_name}")
+    model, tokenizer = load_policy(run, encoder_decoder=True)
+    model.to(settings.device)  # type: ignore[arg-type]
+    report(f"sampling {count} answers to each of {len(held_out)} held-out prompts")
+    answers = answer_prompts(model, tokenizer, prompts, settings)
+    columns: Mapping[str, Any] = answers.columns
+    with write_records(file) as writer:
+        for row, (prompt, completion) in enumerate(zip(answers.prompts, answers.completions, strict=True)):
+            known = {name: values[row] for name, values in columns.items()}
+            writer.write({**known, "prompt": prompt, "completion": completion, _GROUP: row // count})

@@ -1,0 +1,158 @@
+"""A sweep, point by point: each is finished or begun anew, so that a killed sweep goes on where it was."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.training.config import ComposedRun, PPORun
+from rlaif_sdk.training.fingerprints import differences
+from rlaif_sdk.training.manifest import resolved_config, write_json
+from rlaif_sdk.training.online import OnlineRun, run_online
+from rlaif_sdk.training.run import MODEL_FOLDER, PolicyResult, last_checkpoint, run_ppo
+from rlaif_sdk.training.sweep.config import Sweep, Weights, load_sweep
+from rlaif_sdk.training.sweep.rerank import Candidates, candidates
+from rlaif_sdk.training.sweep.result import PointResult, SweepResult
+
+SETTINGS_FILE = "settings.json"
+MEASURED_FILE = "measured.json"
+_MAY_CHANGE = frozenset({"weights", "search", "points", "search_seed", "seeds", "objectives", "reference", "output",
+                         "keep_models", "run"})  # fmt: skip
+"""Settings that decide which points there are and how they are compared, and not what is measured at one."""
+
+
+def run_sweep(
+    source: str | Path | Mapping[str, Any] | Sweep, *, report: Callable[[str], None] = lambda _: None
+) -> SweepResult:
+    """Measure every combination of weights with every seed, and compare them.
+
+    Args:
+        source: A YAML or JSON file, a mapping, or a loaded sweep. See `SweepConfig`.
+        report: Called with a line of text at the start of each point and stage.
+
+    Returns:
+        All points. The output folder then holds ``sweep.json``, ``points.csv``, and under ``points/`` what each run
+        left behind. What is measured already is not measured again.
+
+    Raises:
+        ConfigError: The config is refused, or the folder holds a sweep of another run.
+        RlaifError: As the runs.
+    """
+    sweep = source if isinstance(source, Sweep) else load_sweep(source)
+    _begin(sweep)
+    combinations = sweep.config.combinations()
+    total = len(combinations) * len(sweep.config.seeds)
+    pools: dict[int, Candidates] = {}
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for index, (weights, seed) in enumerate(
+        ((weights, seed) for seed in sweep.config.seeds for weights in combinations), start=1
+    ):
+        folder = sweep.output / "points" / point_name(weights) / f"seed-{seed}"
+        file = folder / MEASURED_FILE
+        report(f"point {index} of {total}: {point_name(weights)}, seed {seed}{' (done)' if file.is_file() else ''}")
+        if not file.is_file():
+            write_json(file, _measure(sweep, weights, seed, folder, pools, report))
+        measured.setdefault(point_name(weights), []).append(json.loads(file.read_text(encoding="utf-8")))
+    result = _compared(sweep, combinations, measured)
+    result.write(sweep.output)
+    return result
+
+
+def point_name(weights: Weights) -> str:
+    """The folder of a combination of weights: ``harmless=0.5,helpful=1``, exact to the last digit."""
+    return ",".join(f"{name}={weight!r}".removesuffix(".0") for name, weight in sorted(weights.items()))
+
+
+def _begin(sweep: Sweep) -> None:
+    """Keep what the sweep's points depend on, or refuse a folder that has points of another sweep.
+
+    Raises:
+        ConfigError: The folder holds a sweep of another run or method.
+    """
+    own = sweep.config.model_dump(mode="json", exclude=set(_MAY_CHANGE))
+    settings = {"sweep": own, "run": {**resolved_config(sweep.base), "output": "", "seed": 0}}
+    file = sweep.output / SETTINGS_FILE
+    if file.is_file():
+        changed = list(differences(json.loads(file.read_text(encoding="utf-8")), settings))
+        if changed:
+            lines = "".join(f"\n  {key}: {before} → {after}" for key, before, after in changed)
+            raise ConfigError(
+                f"{sweep.output} holds points of another sweep:{lines}",
+                file=sweep.document.file,
+                key="output",
+                hint="undo this, or name another folder",
+            )
+    write_json(file, settings)
+
+
+def _measure(
+    sweep: Sweep,
+    weights: Weights,
+    seed: int,
+    folder: Path,
+    pools: dict[int, Candidates],
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """The mean of every reward at one point with one seed, JSON-ready, and which way each is better."""
+    if sweep.config.method == "best_of":
+        pool = pools.setdefault(seed, None) or candidates(sweep, seed, report)  # type: ignore[arg-type]
+        pools[seed] = pool
+        means, composition = pool.chosen(sweep, weights, seed), pool.composition
+    else:
+        result = _trained(sweep.run_of(weights, seed, folder), report)
+        composition = result.after.composition
+        means = {name: composition.rewards[name].raw for name in composition.rewards}  # type: ignore[misc]
+        means = {name: _mean(raw) for name, raw in means.items()}
+        if not sweep.config.keep_models:
+            shutil.rmtree(result.model_folder)
+        del result
+        gc.collect()
+    return {
+        "weights": weights,
+        "seed": seed,
+        "means": {name: None if mean != mean else mean for name, mean in means.items()},  # noqa: PLR0124 - NaN
+        "higher_is_better": {name: column.higher_is_better for name, column in composition.rewards.items()},
+    }
+
+
+def _trained(run: ComposedRun, report: Callable[[str], None]) -> PolicyResult:
+    """The run of a point, gone on with from its checkpoint if it was ended in the middle."""
+    resume = last_checkpoint(run.checkpoints) is not None and not (run.output / MODEL_FOLDER).exists()
+    if not resume and run.output.exists():
+        shutil.rmtree(run.output)
+    if isinstance(run, OnlineRun):
+        return run_online(run, report=report, resume=resume)
+    assert isinstance(run, PPORun)
+    return run_ppo(run, report=report, resume=resume)
+
+
+def _mean(raw_B: Any) -> float:
+    present = raw_B[raw_B == raw_B]  # noqa: PLR0124 - NaN is not itself
+    return float(present.mean()) if present.size else float("nan")
+
+
+def _compared(
+    sweep: Sweep, combinations: Sequence[Weights], measured: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> SweepResult:
+    first = next(iter(measured.values()))[0]
+    points = [
+        PointResult(
+            weights,
+            {
+                name: [_number(entry["means"][name]) for entry in measured[point_name(weights)]]
+                for name in first["means"]
+            },
+        )
+        for weights in combinations
+    ]
+    objectives = {name: first["higher_is_better"][name] for name in sweep.objectives}
+    return SweepResult(objectives, points, sweep.config.seeds, sweep.config.reference)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
