@@ -135,8 +135,8 @@ def answer_prompts(
     sampling = _sampling(settings, ends, tokenizer.pad_token_id)
     template_arguments: Any = settings.chat_template_kwargs or {}
     completion_ids: list[list[int]] = []
-    plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     policy: Any = model
+    plain: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
     with (
         torch.random.fork_rng(devices=devices),
         _generating(model, tokenizer),
