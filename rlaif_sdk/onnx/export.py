@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -147,7 +148,7 @@ class _Export:
         )
 
     def run(self, names: Sequence[VariantName], input_kind: InputKind) -> Manifest:
-        """Make and check the variants, and write the folder; what makes it load comes last."""
+        """Make and check the variants, and write the folder; nothing loads it before its last file, ``config.json``."""
         from rlaif_sdk.onnx.parity import reference_logits
         from rlaif_sdk.onnx.probes import make_probes
 
@@ -164,7 +165,7 @@ class _Export:
         tokenizer.truncation_side = self._truncation_side
         tokenizer.save_pretrained(self._folder)
         config = {key: value for key, value in self._config.items() if key != "auto_map"}
-        (self._folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        config_text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         manifest = Manifest(
             source=self._source_from_here(),
             revision=self._source.revision,
@@ -177,10 +178,14 @@ class _Export:
             chat_template=tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
             special_tokens={name: str(token) for name, token in tokenizer.special_tokens_map.items()},
             variants=variants,
-            files={file.name: file_digest(file) for file in sorted(self._folder.iterdir()) if file.is_file()},
+            files={
+                **{file.name: file_digest(file) for file in sorted(self._folder.iterdir())},
+                "config.json": hashlib.sha256(config_text.encode()).hexdigest(),
+            },
             made_with=_versions(),
         )
         _write_through(self._folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+        _write_through(self._folder / "config.json", config_text)
         return manifest
 
     def _source_from_here(self) -> str:
@@ -270,7 +275,7 @@ def _versions() -> dict[str, str]:
 
 
 def _write_through(file: Path, text: str) -> None:
-    """Write a file and the rest of its folder to the disk, so that a rename after it finds them whole."""
+    """Write a file that reaches the disk before its folder gets its name."""
     with file.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()

@@ -19,7 +19,9 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "<|turn|>")
 ALPHABET = [*string.ascii_lowercase, *string.digits, *".,!?:;'-()/"]
 VOCABULARY = len(SPECIAL) + len(ALPHABET)
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|turn|>{{ message['role'] }}: {{ message['content'] | trim }}\n{% endfor %}"
+    "{% for message in messages %}"
+    "{% if message['role'] not in ['user', 'assistant'] %}{{ raise_exception('no role ' ~ message['role']) }}{% endif %}"
+    "<|turn|>{{ message['role'] }}: {{ message['content'] | trim }}\n{% endfor %}"
 )
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
