@@ -99,7 +99,7 @@ def run(name: str, *, seed: int, learning_rate: float, rollouts: int) -> Run:
                 **settings,
             ),
             train_dataset=Dataset.from_dict({"prompt": prompts}),
-            processing_class=word_tokenizer(VOCABULARY),
+            processing_class=word_tokenizer(VOCABULARY, roles=["user", "assistant", "system"]),
         )
         trainer.remove_callback(PrinterCallback)
         since = time.process_time()
