@@ -11,6 +11,7 @@ import typer
 
 from rlaif_sdk import __version__
 from rlaif_sdk.cli.cache import cache_app
+from rlaif_sdk.cli.difficulty import difficulty
 from rlaif_sdk.cli.doctor import doctor
 from rlaif_sdk.cli.explain import explain
 from rlaif_sdk.cli.export import export
@@ -39,6 +40,7 @@ app.add_typer(rewards_app, name="rewards")
 app.add_typer(train_app, name="train")
 app.command()(sweep)
 app.command()(iterate)
+app.command()(difficulty)
 app.add_typer(init_app, name="init")
 app.command()(export)
 app.command()(score)

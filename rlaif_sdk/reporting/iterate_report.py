@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.iterate import IterateResult, IterateRun
 
 TOTAL = "composed reward"
+LENGTH = "length (tokens)"
 
 
 def watch_iterate(run: IterateRun, console: Console, *, resume: bool = False) -> IterateResult:
@@ -72,19 +73,18 @@ def report_iterate(result: IterateResult, console: Console) -> None:
         TOTAL: {TOTAL: TOTAL},
         "each reward, in its own units": {f"reward/{name}": name for name in rewards},
         "divergence from the starting model (nats an answer)": {"kl": "KL"},
-        "length (tokens)": {"length (tokens)": "length"},
+        LENGTH: {LENGTH: "length"},
     }
     title = "Held-out prompts over the rounds"
     plot_curves(history, panels, result.output / "curves.png", title=title, steps="round")
 
 
 def rounds_table(evaluations: Sequence[Mapping[str, Any]], best: int) -> Table:
-    """One row a round: the composed reward and its change since the start, each reward, divergence and health."""
+    """One row a round: the composed reward and its change since the start, each reward, divergence and length."""
     table = Table(title="Rounds, on the held-out prompts", title_justify="left", caption_justify="left")
     table.caption = "mean ± standard error; the best round is in bold, round 0 is the starting model"
     rewards = list(evaluations[0]["rewards"])
-    health = list(evaluations[0]["health"])
-    for heading in ("round", TOTAL, "change", *rewards, "KL (nats)", *health):
+    for heading in ("round", TOTAL, "change", *rewards, "KL (nats)", "tokens"):
         table.add_column(heading, justify="right")
     for number, evaluation in enumerate(evaluations):
         table.add_row(
@@ -93,7 +93,7 @@ def rounds_table(evaluations: Sequence[Mapping[str, Any]], best: int) -> Table:
             format_estimate(_estimate(evaluation["change"]), signed=True) if number else "",
             *(_number(evaluation["rewards"][name]["mean"]) for name in rewards),
             _number(evaluation["kl"]["mean"]) if number else "",
-            *(_number(evaluation["health"][name]["mean"]) for name in health),
+            _number(evaluation["health"][LENGTH]["mean"], digits=1),
             style="bold" if number == best else None,
         )
     return table
@@ -114,5 +114,5 @@ def _estimate(value: Mapping[str, Any]) -> Estimate:
     return Estimate(mean, error, value["n"])
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _number(value: float | None, *, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

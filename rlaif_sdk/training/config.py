@@ -300,7 +300,7 @@ class ComposedRun(Run):
         """
         named = getattr(self.config, key)
         document = load_document(self.folder / named) if isinstance(named, str) else self.document.at(key)
-        data = _filled_in(document.data, self.model_name)
+        data = with_policy(document.data, self.model_name)
         for name, weight in self.weights.items() if key == "composition" else ():
             if name not in data["rewards"]:
                 known = ", ".join(data["rewards"])
@@ -331,10 +331,10 @@ class PPORun(ComposedRun):
         return settings
 
 
-def _filled_in(data: Any, policy: str) -> Any:
+def with_policy(data: Any, policy: str) -> Any:
     """A copy of the data with the policy's name wherever `POLICY` stands as a value."""
     if isinstance(data, Mapping):
-        return {key: _filled_in(value, policy) for key, value in data.items()}
+        return {key: with_policy(value, policy) for key, value in data.items()}
     if isinstance(data, list):
-        return [_filled_in(value, policy) for value in data]
+        return [with_policy(value, policy) for value in data]
     return policy if data == POLICY else data

@@ -119,6 +119,44 @@ def test_only_the_first_rows_are_kept_if_so_told() -> None:
     assert arranged([3.0, 1.0, 2.0], by="easy", rows=2) == [0, 2]
 
 
+def test_difficulty_is_measured_by_answering_as_training_would(tmp_path: Path, llama: Any, tokenizer: Any) -> None:
+    """`rlaif difficulty` writes a table that takes the place of the run's training data."""
+    from typer.testing import CliRunner
+
+    from rlaif_sdk.cli.main import app
+    from rlaif_sdk.training.data import load_prompts
+
+    llama.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    (tmp_path / "rewards.py").write_text(
+        "def wanted(completions, skipped):\n"
+        "    return [None if skip else text.count('w1') for text, skip in zip(completions, skipped)]\n"
+    )
+    lines = [json.dumps({"prompt": f"w{row} w3", "skipped": row == 2}) for row in range(6)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    run = {
+        "model": {"name": "start"},
+        "data": {"train": "prompts.jsonl", "held_out_rows": 2},
+        "composition": {"rewards": {"wanted": {"use": "./rewards.py:wanted"}}},
+        "grpo": {"max_completion_length": 8, "per_device_eval_batch_size": 6, "per_device_train_batch_size": 8},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    arguments = ["difficulty", "--config", str(tmp_path / "run.json"), "--output", str(tmp_path / "measured.jsonl")]
+    overrides = ["--set", "grpo.use_cpu=true"]
+    done = CliRunner().invoke(app, [*arguments, "--completions", "3", *overrides], catch_exceptions=False)
+    assert "measured 3 prompts" in done.output
+    rows = [json.loads(line) for line in (tmp_path / "measured.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == [f"w{row} w3" for row in range(6)]
+    assert [row["reward_scored"] for row in rows] == [3, 3, 0, 3, 0, 0]
+    assert rows[2]["reward_mean"] is None
+    assert all(math.isclose(row["reward_mean"] * 3 % 1, 0, abs_tol=1e-6) for row in rows if row["reward_scored"])
+    data = DataSettings(train="measured.jsonl", held_out_rows=2, curriculum=settings(by="hard"))
+    train, held_out = load_prompts(data, tmp_path)
+    assert sorted(train["prompt"]) == ["w0 w3", "w1 w3", "w3 w3"]
+    assert list(train["reward_mean"]) == sorted(train["reward_mean"])
+    assert list(held_out["prompt"]) == ["w4 w3", "w5 w3"]
+
+
 def prompts_file(tmp_path: Path, **columns: list[Any]) -> DataSettings:
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     lines = [json.dumps({"prompt": f"w{index}", **row}) for index, row in enumerate(rows)]

@@ -12,12 +12,18 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from transformers import AutoModelForCausalLM  # noqa: E402
+import jsonschema  # noqa: E402
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk.cli.main import app  # noqa: E402
 from rlaif_sdk.exceptions import TrainingError  # noqa: E402
 from rlaif_sdk.training.iterate import load_iterate_run, run_iterate  # noqa: E402
 from tests.training.iterate_runs import loop_config, scored_rows  # noqa: E402
+
+VOCABULARY = ["<pad>", "<eos>", "<unk>", "1", "2", "user", *(f"w{index}" for index in range(28))]
 
 
 @pytest.fixture
@@ -216,12 +222,35 @@ def test_a_target_ends_the_loop_at_once(config: dict[str, Any], tmp_path: Path) 
     assert scored_rows(tmp_path) == 8
 
 
+def test_a_judge_that_compares_answers_may_label_the_pairs(
+    config: dict[str, Any], tmp_path: Path, make_llama: Any
+) -> None:
+    """The policy itself, say, in both orders; its label takes the place of the rewards' difference."""
+    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    template = "{% for m in messages %}{{ m.content + ' ' }}{% endfor %}"
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **special).save_pretrained(
+        tmp_path / "start"
+    )
+    make_llama(max_position_embeddings=512).save_pretrained(tmp_path / "start")
+    config["label"] = {"judge": {"model": "$policy"}, "max_failed_share": 0}
+    run_iterate({**config, "stop": {"rounds": 1}})
+    folder = tmp_path / "out" / "round-001"
+    pairs, labels = read_rows(folder / "pairs.jsonl"), read_rows(folder / "labels" / "labels.jsonl")
+    rows = [*read_rows(folder / "train.jsonl"), *read_rows(folder / "held-out.jsonl")]
+    assert len(rows) == len(labels) == len(pairs)
+    assert {row["prompt"] for row in rows} == {pair["prompt"] for pair in pairs}
+    assert all(0 < row["chosen_prob"] < 1 for row in rows)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"dpo": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
         ({"grpo": {"max_steps": 1}}, "grpo: is for method: grpo, and the method is dpo"),
         ({"best": {"keep": 2}}, "best: is for method: sft"),
+        ({"label": {"judge": {"model": "$policy"}, "order": "both"}}, "did you mean 'orders'"),
         ({"stop": {"max_regression": {"wandet": 1}}}, "is no reward of the evaluation"),
         ({"stop": {"patience": 0}}, "patience"),
     ],
@@ -231,3 +260,27 @@ def test_a_config_that_cannot_be_meant_is_refused(config: dict[str, Any], change
     with pytest.raises(ConfigError, match=message):
         run_iterate(load_iterate_run({**config, **change}))
     assert not (Path(config["output"]) / "round-001").exists()
+
+
+def test_the_command_line_shows_the_rounds_and_goes_on(config: dict[str, Any], tmp_path: Path) -> None:
+    """A table, why the loop ended, and how to load the best model; then another round with --resume."""
+    (tmp_path / "loop.json").write_text(json.dumps(config))
+    arguments = ["iterate", "--config", str(tmp_path / "loop.json"), "--set"]
+    done = CliRunner().invoke(app, [*arguments, "stop.rounds=1"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "The loop ended: the one round is done." in done.output
+    assert "Rounds, on the held-out prompts" in done.output
+    done = CliRunner().invoke(app, [*arguments, "stop.rounds=2", "--resume"], catch_exceptions=False)
+    summary = json.loads((tmp_path / "out" / "rounds.json").read_text())
+    assert len(summary["rounds"]) == 3
+    assert summary["end"] == "all 2 rounds are done"
+    assert f'from_pretrained("{summary["model"]}")' in done.output
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
+
+
+def test_the_schema_accepts_the_config(config: dict[str, Any]) -> None:
+    """`rlaif schema iterate` describes what a loop takes, and refuses a key that it does not."""
+    done = CliRunner().invoke(app, ["schema", "iterate"], catch_exceptions=False)
+    validator = jsonschema.Draft202012Validator(json.loads(done.output))
+    assert validator.is_valid(config)
+    assert not validator.is_valid({**config, "rounds": 2})

@@ -12,15 +12,15 @@ import pytest
 pytest.importorskip("trl")
 pytest.importorskip("onnxscript")
 
-import yaml  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+import yaml
+from typer.testing import CliRunner
 
-from rlaif_sdk import load_classifier  # noqa: E402
-from rlaif_sdk.cli import app  # noqa: E402
-from rlaif_sdk.onnx import OnnxScorer, read_manifest  # noqa: E402
-from rlaif_sdk.training.preference_run import run_preferences  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
-from tests.training.preference_models import planted_pairs  # noqa: E402
+from rlaif_sdk import load_classifier
+from rlaif_sdk.cli import app
+from rlaif_sdk.onnx import OnnxScorer, read_manifest
+from rlaif_sdk.training.preference_run import run_preferences
+from rlaif_sdk.training.run import run_ppo
+from tests.training.preference_models import planted_pairs
 
 
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> str:

@@ -92,6 +92,9 @@ class IterateRunConfig(ComposedRunConfig):
     """What a round generates; the held-out prompts are answered in the same way, once each."""
     pairs: PairSettings = PairSettings()
     """For ``dpo``."""
+    label: dict[str, Any] | None = None
+    """For ``dpo``: a judge that compares the answers of each pair and labels it, in the place of the rewards'
+    difference. What a labelling job takes without ``pairs`` and ``output``; ``$policy`` stands for the policy."""
     best: BestSettings = BestSettings()
     """For ``sft``."""
     stop: StopSettings = StopSettings()
@@ -109,9 +112,9 @@ class IterateRunConfig(ComposedRunConfig):
 
     @model_validator(mode="after")
     def _only_settings_in_use(self) -> Self:
-        used = {"dpo": "pairs", "sft": "best"}
+        used = {"dpo": ("pairs", "label"), "sft": ("best",)}
         for method in METHODS:
-            for key in (method, *([used[method]] if method in used else [])):
+            for key in (method, *used.get(method, ())):
                 if key in self.model_fields_set and method != self.method:
                     raise refused(f"is for method: {method}, and the method is {self.method}", key)
         return self

@@ -54,7 +54,9 @@ def best_rows(candidates: Candidates, order: Sequence[int], settings: BestSettin
     ]
 
 
-def split_rows(rows: Sequence[Row], share: float = 0.1) -> tuple[list[Row], list[Row]]:
+def split_rows(
+    rows: Sequence[Mapping[str, Any]], share: float = 0.1
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     """The rows to train on, and those held back, evenly spread: at least one of each. Needs two rows."""
     every = min(math.ceil(1 / share), len(rows))
     held_back = [row for index, row in enumerate(rows) if index % every == every - 1]

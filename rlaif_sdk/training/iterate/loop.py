@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError, TrainingError
+from rlaif_sdk.training.fingerprints import rows_digest
 from rlaif_sdk.training.iterate.config import OFFLINE, IterateRun, load_iterate_run
 from rlaif_sdk.training.iterate.stopping import Standing, standing
 from rlaif_sdk.training.iterate.store import Shards, check_same_loop, locked, read_json, write_json
@@ -92,8 +93,8 @@ def run_iterate(
     train, held_out = load_prompts(data, run.folder)
     settings = {
         **run.config.model_dump(mode="json", exclude={"output"}),
-        "training prompts": _digest(train),
-        "held-out prompts": _digest(held_out),
+        "training prompts": rows_digest(train),
+        "held-out prompts": rows_digest(held_out),
     }
     with locked(run.output):
         check_same_loop(run.output, settings, run.document, resume=resume)
@@ -187,14 +188,19 @@ class _Loop:
             rows: list[Mapping[str, Any]] = [*lessons.prompt_rows(candidates, order)]
             self._need(rows, 1, number)
             return rows, [self.held_out[0]]
-        found = (
+        found: Sequence[Mapping[str, Any]] = (
             lessons.preference_rows(candidates, order, config.pairs)
             if config.method == "dpo"
             else lessons.best_rows(candidates, order, config.best)
         )
         self._need(found, 2, number)
-        train, held_back = lessons.split_rows(found)
-        return [*train], [*held_back]
+        if config.label is not None:
+            from rlaif_sdk.training.iterate.labelling import labelled_rows
+
+            self.report(f"round {number}: labelling {len(found)} pairs")
+            found = labelled_rows(self.run_config, self._model(start), folder, found)
+            self._need(found, 2, number)
+        return lessons.split_rows(found)
 
     def _need(self, rows: Sequence[Any], least: int, number: int) -> None:
         if len(rows) < least:
@@ -263,17 +269,6 @@ _LIMITS = {
     "best completions": "best or data.curriculum",
     "prompts": "data.curriculum",
 }
-
-
-def _digest(rows: Dataset) -> str:
-    """A fingerprint of rows, by content."""
-    import hashlib
-    import json
-
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
 
 
 def _listed(values_N: Any) -> list[float | None]:

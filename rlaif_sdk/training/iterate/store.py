@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.documents import Document
 from rlaif_sdk.exceptions import DataError, TrainingError
+from rlaif_sdk.training.fingerprints import differences
 
 CONFIG_FILE = "loop.json"
 
@@ -99,18 +100,11 @@ def check_same_loop(folder: Path, settings: Mapping[str, Any], document: Documen
         return
     if not resume:
         raise document.error(f"{folder} already holds a loop", ("output",), "--resume goes on with it, or name another")
-    found = list(_changes(read_json(file), settings))
+    changes = differences(read_json(file), settings)
+    found = [f"{key} was {_brief(old)} and is {_brief(new)}" for key, old, new in changes]
     if found:
         hint = "undo that, or name another folder; only what stands under 'stop' may change"
         raise document.error(f"this is not the loop that {folder} holds: " + "; ".join(found), (), hint)
-
-
-def _changes(old: Any, new: Any, location: Sequence[str] = ()) -> Iterator[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in dict.fromkeys([*old, *new]):
-            yield from _changes(old.get(key), new.get(key), (*location, key))
-    elif old != new:
-        yield f"{'.'.join(location)} was {_brief(old)} and is {_brief(new)}"
 
 
 def _brief(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.documents import validate
 from rlaif_sdk.training.config import PPORun, PPORunConfig, Run
 from rlaif_sdk.training.iterate.config import OFFLINE, IterateRun
+from rlaif_sdk.training.iterate.labelling import label_job
 from rlaif_sdk.training.iterate.store import write_json
 from rlaif_sdk.training.online import CONFIGS as ONLINE_CONFIGS
 from rlaif_sdk.training.online import OnlineRun, run_online
@@ -70,6 +71,8 @@ def check_settings(run: IterateRun) -> None:
     Raises:
         ConfigError: A setting is refused.
     """
+    if run.config.label is not None:
+        label_job(run, run.model_name, run.output)
     trial = round_run(run, run.model_name, run.output, 0)
     if isinstance(trial, PPORun):
         trial.ppo_config()

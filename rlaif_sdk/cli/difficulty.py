@@ -1,0 +1,41 @@
+"""``rlaif difficulty``: how hard a policy finds the prompts of a run, for a curriculum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def difficulty(
+    config: Annotated[Path, typer.Option("--config", "-c", help="A run of PPO, GRPO or RLOO: a YAML or JSON file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The table to write, .jsonl or .parquet.")],
+    completions: Annotated[int, typer.Option(min=2, help="How many answers to each prompt.")] = 4,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set ppo.temperature=0.7. Repeatable.")
+    ] = None,
+) -> None:
+    """Measure the prompts of a run: answer each several times, and compose the answers.
+
+    The table has the prompts with the mean and spread of their rewards. Named as the run's data.train, it is what
+    data.curriculum goes by.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from rlaif_sdk.records import write_records
+    from rlaif_sdk.reporting.watch import reporter
+    from rlaif_sdk.training.curriculum import SCORED_COLUMN
+    from rlaif_sdk.training.difficulty import load_measured_run, measure_difficulty
+
+    console = Console()
+    say = reporter(console)
+    run = load_measured_run(config, overrides=overrides or ())
+    measured = 0
+    rows = measure_difficulty(run, completions=completions, report=say)
+    with write_records(output) as writer:
+        for row in track(rows, "measuring", console=console, transient=True, disable=not console.is_terminal):
+            writer.write(row)
+            measured += row[SCORED_COLUMN] > 0
+    say(f"measured {measured} prompts, wrote {output}")

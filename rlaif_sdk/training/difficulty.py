@@ -1,0 +1,96 @@
+"""How hard a policy finds prompts: the mean and spread of the rewards of several answers to each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlaif_sdk.documents import load_document
+from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.training.config import ComposedRun, PPORun, load_run_config
+from rlaif_sdk.training.curriculum import MEAN_COLUMN, SCORED_COLUMN, SPREAD_COLUMN, mean_and_spread
+from rlaif_sdk.training.online import CONFIGS, OnlineRun, load_online_run
+from rlaif_sdk.types import RewardBatch
+
+
+def load_measured_run(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> ComposedRun:
+    """Read the config of a PPO, GRPO or RLOO run, told apart by the key that has the trainer's settings.
+
+    Raises:
+        ConfigError: The config or an override is refused; the message has file, line and key.
+    """
+    data = source if isinstance(source, Mapping) else load_document(source).data
+    for kind in CONFIGS:
+        if isinstance(data, Mapping) and kind in data:
+            return load_online_run(kind, source, overrides=overrides)
+    return load_run_config(source, overrides=overrides)
+
+
+def measure_difficulty(
+    run: ComposedRun, *, completions: int = 4, report: Callable[[str], None] = lambda _: None
+) -> Iterator[dict[str, Any]]:
+    """Answer each training prompt several times, as training would, and compose the answers.
+
+    Args:
+        run: A run of PPO, GRPO or RLOO: its model, prompts, composition, and the sampling of its trainer.
+        completions: How many answers to each prompt.
+        report: Called with a line of text at the start of each stage.
+
+    Yields:
+        The rows of the run's training data with the columns that a curriculum goes by: the mean reward, the standard
+        deviation, and how many answers were scored. Where the held-out prompts are the last of these rows, they follow
+        unmeasured, so that the table can take the place of the training data.
+
+    Raises:
+        RlaifError: As `rlaif_sdk.training.run.run_ppo`.
+    """
+    try:
+        from rlaif_sdk.training.candidates import Sampling, sample_completions
+        from rlaif_sdk.training.data import load_prompts
+        from rlaif_sdk.training.iterate.policy import held_policy
+
+        trainer: Any = run.ppo_config() if isinstance(run, PPORun) else _online(run).trainer_config()
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), extra="train") from error
+
+    sampling = Sampling.of(trainer)
+    data = run.config.data.model_copy(update={"curriculum": None})
+    prompts, held_out = load_prompts(data, run.folder)
+    size = max(1, sampling.per_device_eval_batch_size // completions)
+    report(f"loading {run.model_name}")
+    with run.composer() as composer, held_policy(run) as (model, tokenizer):
+        report(f"{completions} answers to each of {len(prompts)} prompts")
+        for number, start in enumerate(range(0, len(prompts), size)):
+            part = prompts.select(range(start, min(start + size, len(prompts))))
+            seed = int(np.random.SeedSequence((run.config.seed, number)).generate_state(1)[0])
+            answers = sample_completions(model, tokenizer, part, sampling.with_seed(seed), completions=completions)
+            batch = RewardBatch(
+                prompts=answers.prompts,
+                completions=answers.completions,
+                completion_ids=answers.completion_ids,
+                columns=answers.columns,
+                group=[row for row in range(len(part)) for _ in range(completions)],
+            )
+            totals_NK = composer.compose(batch).totals.reshape(len(part), completions)
+            for row, totals_K in zip(part, totals_NK.tolist(), strict=True):
+                yield {**row, **_columns(totals_K)}
+    if run.config.data.held_out is None:
+        yield from ({**row, **_columns([])} for row in held_out)
+
+
+def _online(run: ComposedRun) -> OnlineRun:
+    assert isinstance(run, OnlineRun)
+    return run
+
+
+def _columns(totals_K: Sequence[float]) -> dict[str, Any]:
+    mean, spread, scored = mean_and_spread(totals_K)
+    return {
+        MEAN_COLUMN: None if math.isnan(mean) else mean,
+        SPREAD_COLUMN: None if math.isnan(spread) else spread,
+        SCORED_COLUMN: scored,
+    }
