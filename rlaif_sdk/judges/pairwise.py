@@ -101,6 +101,11 @@ class PairwiseLabeler:
         return self.mode == "likelihood"
 
     @property
+    def writes(self) -> bool:
+        """Whether the judge writes rationales or verdicts, which takes far longer than reading."""
+        return len(self._verdict.endings) > 1 or self._verdict.hard
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """Everything that a label depends on, by name, JSON-ready: the prompt, the way of asking, and the model."""
         verdict = self._verdict

@@ -102,7 +102,7 @@ class LabelConfig(ConfigModel):
     max_failed_share: float = Field(default=0.1, ge=0, le=1)
     """The job stops when more than this share of the pairs fails; it can be resumed."""
     pairs_per_call: PositiveInt | None = None
-    """Pairs in one call of the judge: by default 1 for a server, 64 for a local model."""
+    """Pairs in one call of the judge: by default 1 for a server, and for a local model 64, or 8 where it writes."""
     calls_at_once: PositiveInt | None = None
     """Calls in progress: by default as many as a server's ``concurrency``, 1 for a local model."""
 

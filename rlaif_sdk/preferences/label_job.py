@@ -27,7 +27,8 @@ SUMMARY_FILE = "summary.json"
 FAILURES_FILE = "failures.jsonl"
 _ENOUGH = 20
 """So many pairs must have been tried before a share of failures says something."""
-_LOCAL_PAIRS_PER_CALL = 64
+_LOCAL_PAIRS_READ, _LOCAL_PAIRS_WRITTEN = 64, 8
+"""Pairs in one call of a local model; fewer where it writes, since a kill loses the call in hand."""
 
 Progress = Callable[[int, int], None]
 
@@ -103,13 +104,15 @@ async def _label_all(
     """Ask about every pair without a label, several calls at once, and note each answer when it comes."""
     config = job.config
     concurrency = getattr(labeler.backend, "concurrency", None)
-    per_call = config.pairs_per_call or (1 if concurrency else _LOCAL_PAIRS_PER_CALL)
+    local = _LOCAL_PAIRS_WRITTEN if labeler.writes else _LOCAL_PAIRS_READ
+    per_call = config.pairs_per_call or (1 if concurrency else local)
     at_once = config.calls_at_once or concurrency or 1
     missing = (
         (row, pair) for row, pair in enumerate(read_pairs(job.pairs_file, config.pairs)) if not journal.is_labelled(row)
     )
     tried = failed = 0
     last = ""
+    allowed = config.max_failed_share
     calls: set[asyncio.Task[list[tuple[int, PairLabel]]]] = set()
     progress()
     try:
@@ -119,14 +122,14 @@ async def _label_all(
                     await require_logprobs(labeler.backend)
                 calls.add(asyncio.create_task(_label_some(labeler, rows)))
             if not calls:
-                return _stop_if_failing(tried, failed, last, config.max_failed_share, at_end=True)
+                return _stop_if_failing(journal.labelled, failed, last, allowed, enough=1)
             done, calls = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
             for row, label in _answers(done):
                 journal.append(row, label.record())
                 tried += 1
                 failed += label.error is not None
                 last = label.error or last
-            _stop_if_failing(tried, failed, last, config.max_failed_share)
+            _stop_if_failing(journal.labelled, failed, last, allowed, enough=_ENOUGH)
             progress()
     finally:
         for call in calls:
@@ -145,10 +148,12 @@ def _answers(done: set[asyncio.Task[list[tuple[int, PairLabel]]]]) -> Iterator[t
         yield from call.result()
 
 
-def _stop_if_failing(tried: int, failed: int, last: str, allowed: float, *, at_end: bool = False) -> None:
-    if tried and (at_end or tried >= _ENOUGH) and failed / tried > allowed:
+def _stop_if_failing(labelled: int, failed: int, last: str, allowed: float, *, enough: int) -> None:
+    """Raise if too many failed of the pairs known so far, those that earlier runs labelled included."""
+    known = labelled + failed
+    if known >= enough and failed / known > allowed:
         raise JudgeError(
-            f"{failed} of {tried} pairs failed, more than max_failed_share ({allowed:g}) allows; the last time: {last}",
+            f"{failed} of {known} pairs failed, more than max_failed_share ({allowed:g}) allows; the last time: {last}",
             hint="what was labelled is kept: mend the cause and start the job again, or raise max_failed_share",
         )
 

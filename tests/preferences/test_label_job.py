@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from rlaif_sdk import ConfigError, DataError, JudgeError
-from rlaif_sdk.exceptions import JudgeAuthError, JudgeResponseError
+from rlaif_sdk.exceptions import JudgeAuthError, JudgeQuotaError, JudgeResponseError
 from rlaif_sdk.judges import PairwiseLabeler
 from rlaif_sdk.preferences import label_output, load_label_job, run_labeling
 from rlaif_sdk.records import read_records
@@ -233,6 +233,7 @@ def test_failures_are_kept_apart_and_asked_about_again(config: Path, write_pairs
     [failure] = rows_of(result.failures)
     assert (failure["row"], failure["prompt"], failure["kind"]) == (8, "question 7", "JudgeResponseError")
     assert "too long" in failure["error"]
+    assert label(config).summary.failed == 1  # one of twenty is still allowed, though all that was asked failed
     pair_server.answer = prefers_good
     pair_server.requests.clear()
     again = label(config)
@@ -265,10 +266,10 @@ def test_a_few_pairs_that_all_fail_are_no_success(config: Path, write_pairs: Any
         label(config)
 
 
-def test_a_refused_key_or_missing_log_probabilities_end_the_job(
-    config: Path, write_pairs: Any, pair_server: Any, request: pytest.FixtureRequest
+def test_a_refused_key_an_empty_account_or_missing_log_probabilities_end_the_job(
+    config: Path, write_pairs: Any, pair_server: Any
 ) -> None:
-    """One question at the start finds out, before a pair is sent."""
+    """One question at the start finds out, before a pair is sent; what is refused later stops a job that can go on."""
     from tests.judges.conftest import completion
 
     write_pairs(50)
@@ -278,6 +279,10 @@ def test_a_refused_key_or_missing_log_probabilities_end_the_job(
     assert len(pair_server.requests) == 1
     pair_server.answer = lambda number, sent: prefers_good(number, sent) if number < 20 else (401, {}, {})
     with pytest.raises(JudgeAuthError):
+        label(config)
+    pair_server.requests.clear()
+    pair_server.answer = lambda number, sent: prefers_good(number, sent) if number < 20 else (402, {}, {})
+    with pytest.raises(JudgeQuotaError):
         label(config)
     pair_server.answer = prefers_good
     assert label(config).summary.labelled == 50
@@ -430,6 +435,24 @@ def test_a_local_model_is_asked_in_batches(config: Path, write_pairs: Any) -> No
     labeler = PairwiseLabeler(Batches(lambda _: {"1": 0.6, "2": 0.4}))
     assert label(config, labeler=labeler).summary.labelled == 150
     assert sizes == [1, 128, 128, 44]
+
+
+@pytest.mark.parametrize("way", [{"mode": "verdict"}, {"chain_of_thought": True}])
+def test_a_local_model_that_writes_gets_few_pairs_at_once(config: Path, write_pairs: Any, way: Any) -> None:
+    """A kill loses the call in hand, and writing is slow."""
+    sizes: list[int] = []
+
+    class Batches(ScriptedJudge):
+        async def generate(self, requests: Any, **options: Any) -> Any:
+            sizes.append(len(requests))
+            return await super().generate(requests, **options)
+
+    def script(text: str) -> Any:
+        return {"1": 0.6, "2": 0.4} if text.endswith("nothing else.") else "So.\nPreferred: 1"
+
+    write_pairs(20)
+    assert label(config, labeler=PairwiseLabeler(Batches(script), **way)).summary.labelled == 20
+    assert sizes == [16, 16, 8]
 
 
 def test_an_error_in_one_call_loses_no_answer_of_another(config: Path, write_pairs: Any) -> None:
