@@ -100,8 +100,10 @@ def by_composer(cases: Sequence[Case]) -> list[Row]:
     ]
 
 
-def _present(figures: Mapping[str, float], names: Sequence[str] = ("mentions", "brevity", "calm")) -> dict[str, Any]:
-    return {name: None if math.isnan(figures.get(name, math.nan)) else figures[name] for name in names}
+def _present(figures: Mapping[str, float]) -> dict[str, float]:
+    """Each reward's own score, of those that have one."""
+    others = ("score", "unscored")
+    return {name: value for name, value in figures.items() if name not in others and not math.isnan(value)}
 
 
 UNSCORED = -999.0
@@ -279,10 +281,7 @@ def by_nemo_gym(composer: Composer, cases: Sequence[Case]) -> list[Row]:
     async def run() -> list[VerifyResponse]:
         return await asyncio.gather(*(verify(None, VerifyRequest(**nemo_gym_body(case))) for case in cases))
 
-    return [
-        (None if answer.mask_sample else answer.reward, {**_present({}), **answer.reward_components})
-        for answer in asyncio.run(run())
-    ]
+    return [(None if answer.mask_sample else answer.reward, answer.reward_components) for answer in asyncio.run(run())]
 
 
 class EnvironmentReturn(NamedTuple):

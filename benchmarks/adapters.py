@@ -1,0 +1,67 @@
+"""What an adapter adds to the composer, a sample, for each training stack and each way that it calls."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from _report import interleaved, save
+from _rewards import FUNCTIONS, WEIGHTS
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from rlaif_sdk import Composer, RewardBatch
+from tests.integrations.adapters import ADAPTERS, Case
+
+
+def batch(cases: list[Case]) -> RewardBatch:
+    """What the composer is given without an adapter."""
+    return RewardBatch(
+        prompts=[case.prompt for case in cases],
+        completions=[case.completion for case in cases],
+        columns={"label": [case.label for case in cases]},
+        training=False,
+    )
+
+
+def own_calls(composer: Composer, cases: list[Case], *, one_at_a_time: bool) -> Callable[[], object]:
+    """The composer by itself: a call for all samples, or one a sample."""
+    if one_at_a_time:
+        singles = [batch([case]) for case in cases]
+        return lambda: [composer.compose(single) for single in singles]
+    whole = batch(cases)
+    return lambda: composer.compose(whole)
+
+
+SINGLE = {"verl", "openrlhf", "skyrl"}
+"""Stacks whose samples are scored one call after another."""
+
+
+def main() -> None:
+    """Print and save microseconds a sample beyond the composer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args()
+    cases = [Case(f"Question {row}?", f"Answer {row}. " * (1 + row % 7), "x") for row in range(options.samples)]
+    results, lines = {}, ["| adapter | composer (µs a sample) | beyond it (µs a sample) |", "|---|---|---|"]
+    with Composer(FUNCTIONS, weights=WEIGHTS) as composer:
+        for name, adapter in ADAPTERS.items():
+            calls = own_calls(composer, cases, one_at_a_time=name in SINGLE)
+            variants = {"composer": calls, "adapter": lambda adapter=adapter: adapter(composer, cases)}
+            seconds = interleaved(variants, repeats=options.repeats, clock=time.process_time)
+            own = 1e6 * statistics.median(seconds["composer"]) / len(cases)
+            pairs = zip(seconds["adapter"], seconds["composer"], strict=True)
+            beyond = 1e6 * statistics.median(a - b for a, b in pairs) / len(cases)
+            results[name] = {"composer (us)": own, "beyond (us)": beyond}
+            lines.append(f"| {name} | {own:.1f} | {beyond:.1f} |")
+    lines.append("\nProcessor time; the adapter's side makes its stack's objects and reads its answer too.")
+    save("adapters", results, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
