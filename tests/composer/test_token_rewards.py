@@ -180,7 +180,8 @@ def test_tokens_need_a_normalizer_with_a_scale() -> None:
     with pytest.raises(ConfigError, match="no place"):
         compose({"dense": Component(per_token(), normalizer=Rank())}).token_rewards()
     rewards = {"dense": Component(per_token(), weight=0.0, normalizer=Rank()), "plain": FixedReward([1.0, 1.0, 1.0])}
-    assert compose(rewards).token_rewards()[0].tolist() == [0.0, 0.0, 0.0]
+    for choice in ({}, {"aggregator": Minimum()}):
+        assert compose(rewards, **choice).token_rewards()[0].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_values_for_another_number_of_tokens_fail_their_row() -> None:

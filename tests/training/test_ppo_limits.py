@@ -13,7 +13,7 @@ pytest.importorskip("trl")
 
 from rlaif_sdk.exceptions import ConfigError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer  # noqa: E402
-from tests.training.ppo_runs import Recorder, by_length, moved, rollouts_of, state_of  # noqa: E402
+from tests.training.ppo_runs import Recorder, by_length, by_rule, moved, rollouts_of, state_of  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
 
@@ -79,6 +79,25 @@ def test_an_optimiser_step_is_made_whole_or_not_at_all(make_trainer: Make, llama
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "left_out" in entry]
     assert [entry["left_out"] for entry in log] == [0.0, 1.0]
+
+
+def test_the_limit_is_looked_at_once_an_optimiser_step(
+    make_trainer: Make, llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before each of the minibatches that make it, so that none is left out of a step that is begun."""
+    trainer = make_trainer(
+        llama, by_rule, max_approx_kl=10.0, gradient_accumulation_steps=2, steps_per_generation=2, max_steps=3
+    )
+    looked: list[float] = []
+    note = trainer._note
+
+    def watched_note(mode: str, figures: dict[str, float]) -> None:
+        looked.extend(value for name, value in figures.items() if name == "left_out")
+        note(mode, figures)
+
+    monkeypatch.setattr(trainer, "_note", watched_note)
+    trainer.train()
+    assert looked == [0.0] * 3
 
 
 def test_training_ends_past_a_divergence_from_the_reference(
