@@ -61,7 +61,7 @@ def test_ranks_learn_from_each_other_and_keep_their_own_rows() -> None:
 @pytest.mark.parametrize("kind", ["none", "batch", "running"])
 def test_a_row_s_tokens_are_scaled_as_its_score_is(kind: Any) -> None:
     """Two completions that differ by one token's value differ by that in their normalised scores too."""
-    scores_B, on_tokens_BT = torch.tensor([1.0, 3.0]), torch.tensor([[1.0, 0.0], [1.0, 2.0]])
+    scores_B, on_tokens_BT = torch.tensor([1.0, 5.0]), torch.tensor([[1.0, 0.0], [1.0, 4.0]])
     normalized_B, scaled_BT = ScoreNormalizer(kind).normalize(scores_B, on_tokens_BT, training=True)
     assert (scaled_BT[1] - scaled_BT[0]).sum().item() == pytest.approx((normalized_B[1] - normalized_B[0]).item())
 
