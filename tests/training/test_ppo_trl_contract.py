@@ -15,7 +15,7 @@ trl = pytest.importorskip("trl")
 
 from packaging.version import Version  # noqa: E402
 from transformers import PreTrainedModel, Trainer  # noqa: E402
-from trl.models.utils import disable_gradient_checkpointing  # noqa: E402
+from trl.models.utils import disable_gradient_checkpointing, prepare_deepspeed, prepare_fsdp  # noqa: E402
 from trl.trainer.rloo_config import RLOOConfig  # noqa: E402
 from trl.trainer.rloo_trainer import RLOOTrainer  # noqa: E402
 from trl.trainer.utils import RepeatSampler, use_adapter  # noqa: E402
@@ -43,6 +43,8 @@ def test_the_version_is_the_one_that_was_read() -> None:
         (Trainer._save, ["self", "output_dir", "state_dict"]),
         (Trainer._load_from_checkpoint, ["self", "resume_from_checkpoint", "model"]),
         (use_adapter, ["model", "adapter_name"]),
+        (prepare_fsdp, ["model", "accelerator"]),
+        (prepare_deepspeed, ["model", "accelerator"]),
         (disable_gradient_checkpointing, ["model", "gradient_checkpointing_kwargs"]),
         (
             RepeatSampler.__init__,

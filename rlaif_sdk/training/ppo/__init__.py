@@ -1,4 +1,4 @@
-"""Proximal policy optimisation of causal language models, with any composer as the reward.
+"""Proximal policy optimisation of language models, with any composer as the reward.
 
 The arithmetic is in small pure modules (`gae`, `losses`, `kl`, `masked`, `logprobs`), which need torch alone; the
 trainer joins it to generation, logging, PEFT and checkpoints as TRL's online trainers have them::

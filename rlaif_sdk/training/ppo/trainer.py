@@ -35,13 +35,14 @@ Row = Mapping[str, Any]
 
 
 class PPOTrainer(ActorCriticTrainer):
-    """Trains a causal language model by proximal policy optimisation, with a shared value head.
+    """Trains a language model by proximal policy optimisation, with a value head on it or a critic of its own.
 
     The KL divergence from the policy as it started is part of the reward. With PEFT the reference is the model with
-    its adapter switched off; otherwise it is a frozen copy, made in memory.
+    its adapter switched off; otherwise it is a frozen copy, made in memory. Under a launcher several processes train as
+    one.
 
     Args:
-        model: A model, a PEFT model, or the name or path of one.
+        model: A decoder-only or encoder-decoder model, a PEFT model, or the name or path of one.
         reward_funcs: A `rlaif_sdk.Composer`, or anything with ``compose(RewardBatch)``; or a reward, a function
             ``f(prompts, completions, **columns)``, or a list or mapping of these, summed with
             ``args.reward_weights``. A composer stays the caller's to close.
@@ -51,7 +52,7 @@ class PPOTrainer(ActorCriticTrainer):
             rewards and divergence, with ``training=False`` in the batch, so that no statistics are updated.
         processing_class: The tokenizer; the model's own if None.
         callbacks: As in `transformers.Trainer`.
-        optimizers: As in `transformers.Trainer`; the value head is added as a parameter group.
+        optimizers: As in `transformers.Trainer`; the critic is added as parameter groups.
         quantization_config: How to quantise a model that is given by name.
         peft_config: Trains an adapter instead of the whole model.
         eval_reward_funcs: What scores the completions of evaluation, of the kind of ``reward_funcs``; the same if None.
@@ -59,7 +60,8 @@ class PPOTrainer(ActorCriticTrainer):
     Attributes:
         composer: What scores the completions.
         eval_composer: What scores those of evaluation.
-        value_head: The value head, a submodule of the policy.
+        critic: A `rlaif_sdk.training.ppo.critic.ValueHead` or ``SeparateCritic``, a submodule of the policy.
+        value_head: The value head, on the policy or on the separate critic.
         kl_controller: What a nat of divergence costs.
 
     Raises:
