@@ -18,6 +18,7 @@ _OPTIONAL = {
     "trl": "train",
     "datasets": "train",
     "peft": "train",
+    "onnxscript": "export",
     "openai": "openai",
     "pyarrow": "parquet",
 }
