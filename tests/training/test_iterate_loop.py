@@ -186,6 +186,7 @@ def test_a_curriculum_goes_by_the_round_s_own_measure(config: dict[str, Any]) ->
     folder = Path(config["output"]) / "round-001"
     rows = [*read_rows(folder / "train.jsonl"), *read_rows(folder / "held-out.jsonl")]
     assert {row["prompt"] for row in rows} <= {found["prompts"][index] for index in found["order"]}
+    assert read(folder / "training" / "run.json")["config"]["dpo"]["train_sampling_strategy"] == "sequential"
 
 
 def test_an_online_method_takes_a_curriculum_too(tmp_path: Path, llama: Any, tokenizer: Any) -> None:
