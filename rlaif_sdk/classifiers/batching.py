@@ -88,6 +88,8 @@ class BatchedClassifier(ABC):
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> NDArray[np.float32]:
         """The raw logits, shape (N, L), in input order (see `Classifier.logits`).
 
+        An input without a single token has NaN: there is nothing to read.
+
         Raises:
             BatchError: An entry is no string, or ``pairs`` has another length than ``texts``.
             RewardError: The classifier is closed, or its model gives another number of logits than it has labels.
@@ -130,7 +132,7 @@ class BatchedClassifier(ABC):
             yield window
 
     def _checked_forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
-        batch_NL = self.forward(tokens)
+        batch_NL = np.array(self.forward(tokens))
         expected = (len(tokens.input_ids), len(self.labels))
         if batch_NL.shape != expected:
             raise RewardError(
@@ -138,6 +140,7 @@ class BatchedClassifier(ABC):
                 f"{expected[1]} labels",
                 hint="its config.json must list one label a logit, under id2label",
             )
+        batch_NL[tokens.attention_mask.sum(axis=1) == 0] = np.nan
         return batch_NL
 
     def close(self) -> None:

@@ -9,10 +9,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.classifiers.encoding import TextEncoder, TruncationSide
 from rlaif_sdk.classifiers.loading import is_multi_label, labels_from, longest_input
@@ -21,18 +21,14 @@ from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.onnx.manifest import MANIFEST_FILE, InputKind, Manifest, Variant, file_digest
 
 if TYPE_CHECKING:
+    from rlaif_sdk.onnx.optimize import VariantName
     from rlaif_sdk.onnx.parity import Floats
     from rlaif_sdk.onnx.probes import Probe
     from rlaif_sdk.onnx.source import Source
-    from rlaif_sdk.onnx.tracing import ScoringNetwork
-
-VariantName = Literal["fp32", "fp16", "bf16", "int8"]
-VARIANTS: tuple[VariantName, ...] = ("fp32", "fp16", "bf16", "int8")
 
 LONGEST_BY_DEFAULT = 2048
 """Models that take more tokens are declared to take so many: parity is measured up to the length that is declared."""
 
-_CALIBRATION_ROWS = 48
 _MADE_WITH = ("rlaif-sdk", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -76,7 +72,6 @@ def export_classifier(
         ParityError: A variant is too far from PyTorch; nothing is written.
         MissingExtraError: The extra ``export`` is not installed.
     """
-    wanted = _checked_variants(variants)
     target = Path(folder).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{str(folder)!r} exists already", hint="name a new folder")
@@ -84,8 +79,10 @@ def export_classifier(
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(module, extra="export")
 
+    from rlaif_sdk.onnx.optimize import checked_variants
     from rlaif_sdk.onnx.source import load_source
 
+    wanted = checked_variants(variants)
     report(f"loading {model}")
     source = load_source(model, revision=revision)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,14 +95,6 @@ def export_classifier(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return manifest
-
-
-def _checked_variants(variants: Sequence[str]) -> list[VariantName]:
-    wanted = [name for name in VARIANTS if name in variants]
-    if not variants or len(wanted) != len(variants):
-        unknown = ", ".join(name for name in variants if name not in VARIANTS) or "none or one twice"
-        raise ConfigError(f"the variants to export are wrong: {unknown}", hint=f"of {', '.join(VARIANTS)}, each once")
-    return sorted(wanted, key=list(variants).index)
 
 
 class _Export:
@@ -149,6 +138,7 @@ class _Export:
 
     def run(self, names: Sequence[VariantName], input_kind: InputKind) -> Manifest:
         """Make and check the variants, and write the folder; nothing loads it before its last file, ``config.json``."""
+        from rlaif_sdk.onnx.optimize import GraphMaker
         from rlaif_sdk.onnx.parity import reference_logits
         from rlaif_sdk.onnx.probes import make_probes
 
@@ -158,7 +148,8 @@ class _Export:
         comparison = _Comparison(
             probes, reference_logits(self._source.network, probes, takes_token_types=self._takes_token_types)
         )
-        graphs = self._graphs(names, probes)
+        maker = GraphMaker(self._network, self._folder, self._takes_token_types, self._encoder.pad_id, self._report)
+        graphs = maker.make(names, probes)
         variants = {name: self._checked(name, graphs[name], comparison) for name in names}
         tokenizer = self._source.tokenizer
         tokenizer.model_max_length = self._max_length
@@ -192,53 +183,6 @@ class _Export:
         """The source's name; a folder's relative to the export, which says nothing of where the user keeps both."""
         name = self._source.name
         return os.path.relpath(name, self._folder) if Path(name).is_dir() else name
-
-    def _graphs(self, names: Sequence[VariantName], probes: Sequence[Probe]) -> Mapping[VariantName, Path]:
-        """The graph file of each variant."""
-        files = {name: self._folder / ("model.onnx" if name == "fp32" else f"model.{name}.onnx") for name in names}
-        exact = files.get("fp32", self._folder / "exact.onnx")
-        if {"fp32", "int8"} & files.keys():
-            self._report("tracing the model in fp32")
-            self._trace(self._network, exact)
-        if "int8" in files:
-            self._report("quantising to int8")
-            self._quantize(exact, files["int8"], probes)
-        if "fp32" not in files:
-            for leftover in self._folder.glob("exact.onnx*"):
-                leftover.unlink()
-        for name in ("fp16", "bf16"):
-            if name in files:
-                self._report(f"tracing the model in {name}")
-                self._trace_halved(name, files[name])
-        return files
-
-    def _trace(self, network: ScoringNetwork, file: Path) -> None:
-        from rlaif_sdk.onnx.tracing import trace
-
-        trace(network, file, takes_token_types=self._takes_token_types)
-
-    def _trace_halved(self, name: VariantName, file: Path) -> None:
-        import copy
-
-        import torch
-
-        from rlaif_sdk.classifiers.onnx_providers import cuda_device_count
-
-        if name == "bf16" and not cuda_device_count():
-            raise ConfigError(
-                "the variant bf16 needs a CUDA device: onnxruntime has no bfloat16 on a CPU, so it cannot be compared here",
-                hint="export fp32, and let backend: auto run bfloat16 by PyTorch or OpenVINO where that is faster",
-            )
-        halved = copy.deepcopy(self._network).to(torch.float16 if name == "fp16" else torch.bfloat16)
-        self._trace(halved, file)
-
-    def _quantize(self, exact: Path, file: Path, probes: Sequence[Probe]) -> None:
-        from rlaif_sdk.onnx.parity import padded
-        from rlaif_sdk.onnx.quantize import quantize
-
-        spoken = [probe for probe in probes if probe.kind == "text"][:_CALIBRATION_ROWS] or probes
-        rows = [padded([probe], side="right", spare=0, pad_id=self._encoder.pad_id) for probe in spoken]
-        quantize(exact, file, calibration=rows)
 
     def _checked(self, name: VariantName, file: Path, comparison: _Comparison) -> Variant:
         from rlaif_sdk.onnx.parity import check, describe, measure

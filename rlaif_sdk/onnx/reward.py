@@ -101,4 +101,8 @@ def _messages(value: TextOrConversation, role: str) -> list[Message]:
 
 
 def _as_score(value: float) -> Score:
-    return Score(value) if math.isfinite(value) else Score.failed("the model gave no finite logit")
+    return (
+        Score(value)
+        if math.isfinite(value)
+        else Score.failed("the model gave no finite logit: there is nothing to read, or it overflows")
+    )

@@ -13,8 +13,9 @@ from tests.onnx.tiny_models import build
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing is remembered from one session to the next."""
+    """Nothing is remembered from one session to the next, and what is measured is measured briefly."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlaif_sdk.onnx.tuning._SECONDS_EACH", 0.02)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 

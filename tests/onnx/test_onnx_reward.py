@@ -85,7 +85,7 @@ def test_a_logit_that_is_no_number_is_a_failure_never_a_score(
     monkeypatch.setattr(reward._loaded(), "logits_of", lambda inputs: np.array([[np.nan], [1.0]], dtype=np.float32))
     failed, scored = reward.score(RewardBatch(prompts=["q", "q"], completions=["a", "b"]))
     assert failed.value is None
-    assert failed.error == "the model gave no finite logit"
+    assert "no finite logit" in (failed.error or "")
     assert scored.value == 1.0
 
 

@@ -116,6 +116,13 @@ def test_texts_pairs_and_messages_can_be_mixed(scorer: OnnxScorer) -> None:
     assert len({*np.round(mixed, 4).tolist()}) == 3
 
 
+def test_an_input_without_a_token_has_no_score(scorer: OnnxScorer) -> None:
+    """A decoder adds no special tokens, so an empty text is nothing at all, which is no score of zero."""
+    empty, text, other = scorer.score(["", "a cat", ""])
+    assert np.isnan([empty, other]).all()
+    assert np.isfinite(text)
+
+
 def test_it_is_a_classifier_and_closes(exported: Exported) -> None:
     """It does what any classifier does, an empty batch included, and says when it is closed."""
     with OnnxScorer(exported("distilbert"), max_length=8) as scorer:

@@ -21,9 +21,8 @@ Exported = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder for each test, and short measurements."""
+    """A cache folder for each test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(tuning, "_SECONDS_EACH", 0.05)
     return tmp_path / "cache"
 
 
