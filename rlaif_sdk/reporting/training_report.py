@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.reporting.estimates import Array, Estimate, estimate, paired_change
@@ -49,8 +50,13 @@ def _watch(train: Callable[..., PolicyResult], console: Console, *, resume: bool
     with watching(console, quiet=r"transformers\.") as (display, report):
         result = train(display=display, report=report, resume=resume)
     report_training(result, console)
-    tell_where(console, result.output, result.model_folder)
+    tell_where(console, result.output, result.model_folder, _loader(result.model_folder))
     return result
+
+
+def _loader(model_folder: Path) -> str:
+    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
+    return "AutoModelForSeq2SeqLM" if config.get("is_encoder_decoder") else "AutoModelForCausalLM"
 
 
 def report_training(result: PolicyResult, console: Console, *, samples: int = 5) -> Estimate:

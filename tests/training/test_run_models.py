@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from rich.console import Console  # noqa: E402
 from transformers import AutoModelForCausalLM, T5ForConditionalGeneration  # noqa: E402
 
 from rlaif_sdk import ConfigError, MissingExtraError  # noqa: E402
+from rlaif_sdk.reporting.training_report import watch_ppo  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.models import load_policy  # noqa: E402
 from rlaif_sdk.training.online import load_online_run, run_online  # noqa: E402
@@ -82,11 +85,19 @@ def test_an_encoder_decoder_model_s_answers_are_what_the_decoder_says(config: di
     assert [ids[-1] != 1 for ids in before.completion_ids] == list(before.truncated)
 
 
+def test_the_report_says_how_such_a_model_is_loaded(config: dict[str, Any], build_model: Any) -> None:
+    """By the class that has an encoder."""
+    build_model("t5").save_pretrained(config["model"]["name"])
+    printed = io.StringIO()
+    watch_ppo(load_run_config(config), Console(file=printed, width=200))
+    assert "AutoModelForSeq2SeqLM.from_pretrained" in printed.getvalue()
+
+
 def test_other_methods_refuse_an_encoder_decoder_model(config: dict[str, Any], build_model: Any) -> None:
     """By name, with the method that trains it, before anything is generated."""
     build_model("t5").save_pretrained(config["model"]["name"])
     config["grpo"] = {**config.pop("ppo"), "num_generations": 2}
-    with pytest.raises(ConfigError, match=r"model\.name.*which PPO alone trains.*rlaif train ppo"):
+    with pytest.raises(ConfigError, match=r"model\.name.*an encoder and a decoder.*PPO.*rlaif train ppo"):
         run_online(load_online_run("grpo", config))
 
 
