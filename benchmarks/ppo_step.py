@@ -13,8 +13,8 @@ import statistics
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from _report import save
 from _turns import ONE_THREAD, Worker
@@ -57,6 +57,7 @@ def measure(tokens: int, epochs: int, *, batch: int, repeats: int, trl_python: P
                 turns[side].append(figures)
     return {
         side: {
+            "steps": len(turns[side]),
             "processor time (s)": statistics.median(turn["cpu"] for turn in turns[side]),
             "wall time (s)": statistics.median(turn["wall"] for turn in turns[side]),
             "processor time over TRL": _median_ratio(turns[side], turns["trl"], "cpu"),
@@ -83,32 +84,39 @@ def main() -> None:
         if not options.make_environment:
             parser.error(f"{options.trl_environment} does not exist: pass --make-environment")
         make_environment(options.trl_environment)
-    results: dict[str, Any] = {}
+    results = {
+        f"{tokens} new tokens, {epochs} epochs": measure(
+            tokens, epochs, batch=options.batch, repeats=options.repeats, trl_python=trl_python
+        )
+        for tokens, epochs in CASES
+    }
+    report(results, batch=options.batch)
+
+
+def report(results: Mapping[str, Mapping[str, Mapping[str, float]]], *, batch: int) -> None:
+    """Save the figures, and a table of them with memory as a share of TRL's."""
     lines = []
-    for tokens, epochs in CASES:
-        sides = measure(tokens, epochs, batch=options.batch, repeats=options.repeats, trl_python=trl_python)
-        results[f"{tokens} new tokens, {epochs} epochs"] = sides
+    for case, sides in results.items():
         for side, figures in sides.items():
-            memory = [f"{figures[f'peak above {level} (MiB)']:.0f}" for level in ("models", "imports")]
-            of_trl = [
-                f"{figures[name] / sides['trl'][name]:.2f}"
-                for name in ("peak above models (MiB)", "peak above imports (MiB)")
+            memory = [
+                f"{figures[level]:.0f} | {figures[level] / sides['trl'][level]:.2f}"
+                for level in ("peak above models (MiB)", "peak above imports (MiB)")
             ]
             lines.append(
-                f"| {tokens}, {epochs} | {SIDES[side]} | {figures['processor time (s)']:.2f} "
-                f"| {figures['processor time over TRL']:.2f} | {figures['wall time over TRL']:.2f} "
-                f"| {memory[0]} | {of_trl[0]} | {memory[1]} | {of_trl[1]} |"
+                f"| {case} | {SIDES[side]} | {figures['processor time (s)']:.2f} "
+                f"| {figures['processor time over TRL']:.2f} | {figures['wall time over TRL']:.2f} | {' | '.join(memory)} |"
             )
+    steps = " and ".join(f"{sides['trl']['steps']:.0f} ({case})" for case, sides in results.items())
     table = "\n".join(
         [
             (
-                f"One PPO step (a rollout of {options.batch} completions and its epochs) of a Llama of hidden size 256, 4 layers "
-                f"and a vocabulary of 32,000, prompts of 8 to 24 tokens, one thread; medians of {options.repeats} interleaved "
-                "steps, ratios within rounds. Memory is the peak of what is resident during training, above what was when "
-                "all models were loaded, and above what was before any was:"
+                f"One PPO step (a rollout of {batch} completions and its epochs) of a Llama of hidden size 256, 4 layers and a "
+                f"vocabulary of 32,000, prompts of 8 to 24 tokens, one thread. Medians of interleaved steps, {steps}; ratios "
+                "are within rounds. Memory is the peak of what is resident during training, above what was when all models "
+                "were loaded, and above what was before any was."
             ),
             "",
-            "| new tokens, epochs | | processor s | over TRL | wall over TRL | peak MiB | over TRL | with models | over TRL |",
+            "| | | processor s | over TRL | wall over TRL | peak MiB | over TRL | with models | over TRL |",
             "|---|---|---|---|---|---|---|---|---|",
             *lines,
         ]
