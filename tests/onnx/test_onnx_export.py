@@ -320,3 +320,25 @@ def test_rounding_makes_no_order_among_ties(exported: Exported, monkeypatch: pyt
         monkeypatch.setattr(classifier, "forward", found)
         figures = parity_module.measure(classifier, tied_RL, probes, pads_left=False)
         assert figures.spearman == pytest.approx(agreement, abs=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pad_id", [None, 3])
+def test_a_decoder_without_a_padding_token_of_its_own_is_read_as_pytorch_reads_it(
+    tmp_path: Path, pad_id: int | None
+) -> None:
+    """With no padding token the last token counts; with the end token as padding the last one that is not it."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    source = build(tmp_path / "model", "llama", pad_token_id=pad_id)
+    export_classifier(source, tmp_path / "out")
+    classifier: Any = load_classifier(tmp_path / "out")
+    model = AutoModelForSequenceClassification.from_pretrained(source).eval()
+    for ids in ([5, 6, 7], [5, 6, 7, 3], [8]):
+        probes = [Probe("random", ids, [0] * len(ids), 9), Probe("random", [9] * 6, [0] * 6, 9)]
+        with torch.inference_mode():
+            expected = model(input_ids=torch.tensor([ids])).logits.item()
+        for side in ("left", "right"):
+            found = classifier.forward(padded(probes, side=side, spare=0, pad_id=classifier.encoder.pad_id))
+            assert found[0, 0] == pytest.approx(expected, abs=2e-5)
