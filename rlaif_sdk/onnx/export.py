@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,7 +166,7 @@ class _Export:
             max_length=self._max_length,
             truncation_side=self._truncation_side,
             input=input_kind,
-            chat_template=tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
+            chat_template=_default_template(tokenizer.chat_template),
             special_tokens={name: str(token) for name, token in tokenizer.special_tokens_map.items()},
             variants=variants,
             files={
@@ -206,6 +206,11 @@ class _Comparison:
 
     probes: Sequence[Probe]
     reference_RL: Floats
+
+
+def _default_template(template: str | Mapping[str, str] | None) -> str | None:
+    """A tokenizer's chat template; of several, by name, the default one."""
+    return template if template is None or isinstance(template, str) else template.get("default")
 
 
 def _versions() -> dict[str, str]:
