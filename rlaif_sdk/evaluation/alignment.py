@@ -1,0 +1,205 @@
+"""How good an AI labeler's labels are: agreement with people, position bias, calibration, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlaif_sdk.evaluation.agreement import cohens_kappa
+from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
+from rlaif_sdk.evaluation.proportions import Array, Figure, bootstrap_mean, wilson
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.judges.usage import Usage
+from rlaif_sdk.training.calibration import Calibration, calibrate
+
+_HUMAN: Mapping[Any, float] = {1: 1.0, 2: 0.0, "1": 1.0, "2": 0.0, "tie": 0.5}
+_CLIP = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How labels agree with those of people.
+
+    Attributes:
+        accuracy: AI labeler alignment (Lee et al. 2023): of the pairs for which people prefer a response, the share
+            for which the label's argmax is the same; a tie of the AI counts half. Wilson's interval.
+        when_first: The same from the given order alone, None where it was not asked.
+        when_second: From the turned order alone, likewise.
+        kappa: Cohen's kappa of the categories 1, 2 and tie, the human ties included.
+        counts: How often the AI said the row's and people the column's of 1, 2 and tie.
+        human_ties: Pairs for which people prefer neither; they count in kappa alone.
+        without_human: Pairs without a human label.
+        calibration: How far soft labels can be taken for probabilities; None without a soft one.
+    """
+
+    accuracy: Figure
+    when_first: Figure | None
+    when_second: Figure | None
+    kappa: Figure
+    counts: Sequence[Sequence[int]]
+    human_ties: int
+    without_human: int
+    calibration: Calibration | None
+
+    def record(self) -> dict[str, Any]:
+        """The figures as a JSON-ready mapping."""
+        return {
+            "accuracy": self.accuracy.record(),
+            "accuracy_when_first": self.when_first.record() if self.when_first else None,
+            "accuracy_when_second": self.when_second.record() if self.when_second else None,
+            "kappa": self.kappa.record(),
+            "counts": {"categories": ["1", "2", "tie"], "ai_by_human": [list(row) for row in self.counts]},
+            "human_ties": self.human_ties,
+            "without_human": self.without_human,
+            "calibration": _calibration_record(self.calibration) if self.calibration else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LabelEvaluation:
+    """What is known of a table of labels.
+
+    Attributes:
+        labels: How many.
+        ties: Labels that prefer neither.
+        hard: Verdicts that are no probabilities.
+        flip_rate: Of the pairs asked in both orders, the share whose winner changes with the order: the position bias
+            of Lee et al. 2023. None where no pair was.
+        first_wins: The share for which the first place won both times.
+        second_wins: The share for which the second did.
+        place_effect: By how much a response's probability rises when it stands first, on average.
+        usage: What the labels took.
+        alignment: The comparison with people, None without their labels.
+    """
+
+    labels: int
+    ties: int
+    hard: int
+    flip_rate: Figure | None
+    first_wins: Figure | None
+    second_wins: Figure | None
+    place_effect: Figure | None
+    usage: Usage
+    alignment: Alignment | None
+
+    @property
+    def cost_per_label(self) -> float | None:
+        """Money for a label, None where the prices are not known."""
+        return None if self.usage.cost is None else self.usage.cost / self.labels
+
+    def record(self) -> dict[str, Any]:
+        """The figures as a JSON-ready mapping."""
+        shares = {name: getattr(self, name) for name in ("flip_rate", "first_wins", "second_wins", "place_effect")}
+        return {
+            "labels": self.labels,
+            "ties": self.ties,
+            "hard": self.hard,
+            **{name: figure.record() if figure else None for name, figure in shares.items()},
+            "usage": self.usage.record(),
+            "tokens_per_label": self.usage.tokens / self.labels,
+            "cost_per_label": self.cost_per_label,
+            "alignment": self.alignment.record() if self.alignment else None,
+        }
+
+
+def evaluate_labels(path: str | Path, *, human: str | None = None, confidence: float = 0.95) -> LabelEvaluation:
+    """Evaluate the labels that `rlaif label` wrote.
+
+    Args:
+        path: ``labels.jsonl`` or ``labels.parquet``.
+        human: The column of what people prefer: 1, 2, "tie", or null where nobody was asked.
+        confidence: Of the intervals.
+
+    Raises:
+        DataError: A row is no label, or what people prefer is none of these; names the row.
+    """
+    table = read_labels(path, columns=[human] if human else [])
+    return LabelEvaluation(
+        labels=len(table),
+        ties=int(table.tie_N.sum()),
+        hard=int(table.hard_N.sum()),
+        **_places(table, confidence),
+        usage=table.usage,
+        alignment=_alignment(table, human_outcomes(table.columns[human], path), confidence) if human else None,
+    )
+
+
+def human_outcomes(values: Sequence[Any], path: str | Path) -> Array:
+    """1, 0 and 0.5 for what people prefer, NaN where nobody was asked.
+
+    Raises:
+        DataError: A value is none of 1, 2, "tie" and null; names the row.
+    """
+    outcomes_N = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value not in _HUMAN:
+            problem = f"what people prefer is 1, 2, 'tie' or null, not {value!r}"
+            raise DataError(problem, file=str(path), row=row + 1)
+        outcomes_N[row] = _HUMAN[value]
+    return outcomes_N
+
+
+def _places(table: LabelTable, confidence: float) -> dict[str, Figure | None]:
+    asked_N = ~np.isnan(table.when_first_N) & ~np.isnan(table.when_second_N)
+    names = ("flip_rate", "first_wins", "second_wins", "place_effect")
+    if not asked_N.any():
+        return dict.fromkeys(names)
+    when_first, when_second = table.when_first_N[asked_N], table.when_second_N[asked_N]
+    first = int(((when_first > 0.5) & (when_second < 0.5)).sum())
+    second = int(((when_first < 0.5) & (when_second > 0.5)).sum())
+    _, groups = np.unique(table.prompts_N[asked_N], return_inverse=True)
+    shares = [wilson(wins, len(when_first), confidence) for wins in (first + second, first, second)]
+    effect = bootstrap_mean(when_first - when_second, groups, confidence=confidence)
+    return dict(zip(names, (*shares, effect), strict=True))
+
+
+def _alignment(table: LabelTable, human_N: Array, confidence: float) -> Alignment:
+    outcomes_N = table.outcomes_N
+    counts = [
+        [int(((outcomes_N == own) & (human_N == other)).sum()) for other in (1.0, 0.0, 0.5)] for own in (1.0, 0.0, 0.5)
+    ]
+    soft_N = ~table.hard_N & ~np.isnan(human_N)
+    believed_N = np.clip(table.prob_1_N[soft_N], _CLIP, 1 - _CLIP)
+    return Alignment(
+        accuracy=_accuracy(outcomes_N, human_N, confidence),
+        when_first=_accuracy_of(table.when_first_N, human_N, confidence),
+        when_second=_accuracy_of(table.when_second_N, human_N, confidence),
+        kappa=cohens_kappa(np.array(counts, dtype=np.float64), confidence),
+        counts=counts,
+        human_ties=int((human_N == 0.5).sum()),
+        without_human=int(np.isnan(human_N).sum()),
+        calibration=calibrate(np.log(believed_N / (1 - believed_N)), human_N[soft_N]) if soft_N.any() else None,
+    )
+
+
+def _accuracy(outcomes_N: Array, human_N: Array, confidence: float) -> Figure:
+    """Over the pairs for which people prefer a response and the AI was asked; a tie of the AI counts half."""
+    decided_N = ((human_N == 1) | (human_N == 0)) & ~np.isnan(outcomes_N)
+    agreed_N = 1 - np.abs(outcomes_N[decided_N] - human_N[decided_N])
+    return wilson(float(agreed_N.sum()), len(agreed_N), confidence)
+
+
+def _accuracy_of(prob_1_N: Array, human_N: Array, confidence: float) -> Figure | None:
+    if np.isnan(prob_1_N).all():
+        return None
+    return _accuracy(0.5 * (1 + np.sign(prob_1_N - 0.5)), human_N, confidence)
+
+
+def _calibration_record(found: Calibration) -> dict[str, Any]:
+    bins = [
+        {
+            "low": part.low,
+            "high": part.high,
+            "pairs": part.pairs,
+            "confidence": part.confidence if part.pairs else None,
+            "accuracy": part.accuracy if part.pairs else None,
+        }
+        for part in found.bins
+    ]
+    return {"pairs": found.pairs, "ece": found.error, "cross_entropy": found.cross_entropy, "bins": bins}
