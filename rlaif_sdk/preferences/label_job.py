@@ -8,25 +8,23 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.exceptions import JudgeError
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
-from rlaif_sdk.judges.pairwise_labels import Pair, PairLabel
+from rlaif_sdk.judges.pairwise_labels import Pair
 from rlaif_sdk.judges.probe import require_logprobs
 from rlaif_sdk.preferences.label_config import LabelJob, load_label_job
 from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
 from rlaif_sdk.preferences.label_output import labelled_row, write_json, write_rows
 from rlaif_sdk.preferences.label_summary import LabelSummary
 from rlaif_sdk.preferences.label_table import PairTable, look_over, read_pairs, read_rows
+from rlaif_sdk.preferences.workload import Note, Pace, work_through
 from rlaif_sdk.records import Record, write_records
 
 SUMMARY_FILE = "summary.json"
 FAILURES_FILE = "failures.jsonl"
-_ENOUGH = 20
-"""So many pairs must have been tried before a share of failures says something."""
 _LOCAL_PAIRS_READ, _LOCAL_PAIRS_WRITTEN = 64, 8
 """Pairs in one call of a local model; fewer where it writes, since a kill loses the call in hand."""
 
@@ -101,61 +99,28 @@ def run_labeling(
 async def _label_all(
     job: LabelJob, labeler: PairwiseLabeler, journal: LabelJournal, progress: Callable[[], None]
 ) -> None:
-    """Ask about every pair without a label, several calls at once, and note each answer when it comes."""
+    """Ask about every pair without a label."""
     config = job.config
     concurrency = getattr(labeler.backend, "concurrency", None)
     local = _LOCAL_PAIRS_WRITTEN if labeler.writes else _LOCAL_PAIRS_READ
-    per_call = config.pairs_per_call or (1 if concurrency else local)
-    at_once = config.calls_at_once or concurrency or 1
+    pace = Pace(
+        per_call=config.pairs_per_call or (1 if concurrency else local),
+        at_once=config.calls_at_once or concurrency or 1,
+        max_failed_share=config.max_failed_share,
+    )
     missing = (
         (row, pair) for row, pair in enumerate(read_pairs(job.pairs_file, config.pairs)) if not journal.is_labelled(row)
     )
-    tried = failed = 0
-    last = ""
-    allowed = config.max_failed_share
-    calls: set[asyncio.Task[list[tuple[int, PairLabel]]]] = set()
-    progress()
-    try:
-        while True:
-            while len(calls) < at_once and (rows := list(islice(missing, per_call))):
-                if not tried and not calls and labeler.needs_logprobs:
-                    await require_logprobs(labeler.backend)
-                calls.add(asyncio.create_task(_label_some(labeler, rows)))
-            if not calls:
-                return _stop_if_failing(journal.labelled, failed, last, allowed, enough=1)
-            done, calls = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-            for row, label in _answers(done):
-                journal.append(row, label.record())
-                tried += 1
-                failed += label.error is not None
-                last = label.error or last
-            _stop_if_failing(journal.labelled, failed, last, allowed, enough=_ENOUGH)
-            progress()
-    finally:
-        for call in calls:
-            call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
+    first = list(islice(missing, 1))
+    if first and labeler.needs_logprobs:
+        await require_logprobs(labeler.backend)
 
+    async def ask(rows: list[tuple[int, Pair]], note: Note) -> None:
+        labels = await labeler.label([pair for _, pair in rows])
+        for (row, _), label in zip(rows, labels, strict=True):
+            note(row, label.record())
 
-async def _label_some(labeler: PairwiseLabeler, rows: list[tuple[int, Pair]]) -> list[tuple[int, PairLabel]]:
-    labels = await labeler.label([pair for _, pair in rows])
-    return [(row, label) for (row, _), label in zip(rows, labels, strict=True)]
-
-
-def _answers(done: set[asyncio.Task[list[tuple[int, PairLabel]]]]) -> Iterator[tuple[int, PairLabel]]:
-    """The answers of finished calls, those that succeeded first, so that an error loses none of them."""
-    for call in sorted(done, key=lambda call: call.exception() is not None):
-        yield from call.result()
-
-
-def _stop_if_failing(labelled: int, failed: int, last: str, allowed: float, *, enough: int) -> None:
-    """Raise if too many failed of the pairs known so far, those that earlier runs labelled included."""
-    known = labelled + failed
-    if known >= enough and failed / known > allowed:
-        raise JudgeError(
-            f"{failed} of {known} pairs failed, more than max_failed_share ({allowed:g}) allows; the last time: {last}",
-            hint="what was labelled is kept: mend the cause and start the job again, or raise max_failed_share",
-        )
+    await work_through(chain(first, missing), ask, journal, pace, noun="pairs", progress=progress)
 
 
 def _write_results(job: LabelJob, journal: LabelJournal, summary: LabelSummary, judge: str) -> Path:

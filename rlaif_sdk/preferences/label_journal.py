@@ -1,4 +1,4 @@
-"""What a labelling job has done, in a file that survives a kill at any instant."""
+"""What a job has done, in a file that survives a kill at any instant: labels of pairs, or steps of making them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _MISSING = -1
 
 
 class LabelJournal:
-    """One line a label, appended as soon as it is known; of two lines about one pair the later counts.
+    """One line a label, appended as soon as it is known; of two lines about one row the later counts.
+
+    A line with an ``error`` stands for no label.
 
     Memory holds nine bytes a pair, whatever the texts. A last line that was torn by a kill is dropped; a line that
     cannot be read is as good as missing.
@@ -65,6 +67,15 @@ class LabelJournal:
         self._take(row, self._end, label)
         self._end += len(line)
 
+    def record(self, row: int) -> dict[str, Any] | None:
+        """What is known of one row, counted from 0: a label, an error, or None."""
+        if self._offsets[row] == _MISSING:
+            return None
+        with self._path.open("rb") as file:
+            file.seek(self._offsets[row])
+            found: dict[str, Any] = json.loads(file.readline())
+        return found
+
     def records(self) -> Iterator[dict[str, Any] | None]:
         """What is known of each pair in order: a label, an error, or None."""
         with self._path.open("rb") as file:
@@ -83,9 +94,10 @@ class LabelJournal:
 
     def _take(self, row: int, offset: int, label: Mapping[str, Any]) -> None:
         self.usage += Usage.of_record(label.get("usage") or {})
-        if "prob_1" in label or not self._labelled[row]:
+        known = "error" not in label
+        if known or not self._labelled[row]:
             self._offsets[row] = offset
-        if "prob_1" in label:
+        if known:
             self.labelled += not self._labelled[row]
             self._labelled[row] = True
 
@@ -105,16 +117,14 @@ class LabelJournal:
                     self._end += len(line)
             os.truncate(self._path, self._end)
         if unreadable:
-            warnings.warn(
-                f"{self._path}: {unreadable} lines cannot be read; those pairs are labelled again", stacklevel=4
-            )
+            warnings.warn(f"{self._path}: {unreadable} lines cannot be read; those rows are done again", stacklevel=4)
         return self._path.open("ab", buffering=0)
 
 
 def _parsed(line: bytes, rows: int) -> dict[str, Any] | None:
     try:
         label = json.loads(line)
-        usable = isinstance(label["row"], int) and 0 <= label["row"] < rows and ("prob_1" in label or "error" in label)
+        usable = isinstance(label["row"], int) and 0 <= label["row"] < rows and len(label) > 1
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
     return label if usable else None
@@ -139,7 +149,7 @@ def open_job(folder: Path, identity: Mapping[str, str], rows: int) -> Iterator[L
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             hint = "wait for it to end, or name another output"
-            raise DataError("another process is labelling into this folder", file=str(folder), hint=hint) from error
+            raise DataError("another process works in this folder", file=str(folder), hint=hint) from error
         _check_identity(folder, identity)
         journal = LabelJournal(folder / JOURNAL_FILE, rows)
         try:
@@ -160,7 +170,7 @@ def _check_identity(folder: Path, identity: Mapping[str, str]) -> None:
         raise DataError("says nothing readable about the job in this folder", file=str(file), hint=hint) from error
     if differs:
         raise ConfigError(
-            f"{folder} holds labels that were made with another {', '.join(differs)}",
+            f"{folder} holds results that were made with another {', '.join(differs)}",
             key="output",
             hint="name another output folder, or set the config back to go on with this one",
         )

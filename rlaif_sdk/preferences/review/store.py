@@ -1,0 +1,354 @@
+"""What people say of pairs: who has which pair, every verdict and edit, and taking them back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from rlaif_sdk.exceptions import ConfigError, DataError, StateError
+from rlaif_sdk.preferences.review.database import Database
+from rlaif_sdk.preferences.review.pairs import Number, ReviewPair, read_review_pairs
+from rlaif_sdk.preferences.review.queue import audit_draw, left_response, priority
+
+Verdict = Literal["1", "2", "tie", "skip"]
+
+_ACTIVE_VERDICT = "act.revoked = 0 AND act.choice != 'edit'"
+_PREFERENCE = "act.revoked = 0 AND act.choice IN ('1', '2', 'tie')"
+_OPEN = f"""
+    NOT EXISTS (SELECT 1 FROM act WHERE act.pair = pair.id AND act.reviewer = :reviewer AND {_ACTIVE_VERDICT})
+    AND (SELECT COUNT(*) FROM act WHERE act.pair = pair.id AND act.reviewer != :reviewer AND {_PREFERENCE})
+      + (SELECT COUNT(*) FROM lease WHERE lease.pair = pair.id AND lease.reviewer != :reviewer) < :overlap
+"""
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Something that a reviewer did with a pair.
+
+    Attributes:
+        pair: The pair's id.
+        reviewer: Who.
+        choice: The better response's number, ``tie``, ``skip``, or ``edit``.
+        left_response: Which response stood on the left of the page.
+        comment: The reviewer's words.
+        seconds: How long the pair was looked at, or None.
+        based_on: Of an edit, the response that was edited; None for one that was written anew.
+        text: Of an edit, the better response.
+        created: When, ISO 8601 in UTC.
+    """
+
+    pair: str
+    reviewer: str
+    choice: str
+    left_response: Number
+    comment: str
+    seconds: float | None
+    based_on: Number | None
+    text: str | None
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts over a review.
+
+    Attributes:
+        pairs: All pairs.
+        judged: Pairs with a verdict, a tie included.
+        complete: Pairs with as many verdicts as are wanted.
+        verdicts: Verdicts of all reviewers.
+        skipped: Skips of all reviewers.
+        edits: Edited and newly written responses.
+        mine: Verdicts of the reviewer who asks.
+    """
+
+    pairs: int
+    judged: int
+    complete: int
+    verdicts: int
+    skipped: int
+    edits: int
+    mine: int
+
+
+class ReviewStore:
+    """A review's file. Several threads and processes may use it at once.
+
+    Args:
+        path: The file; made if need be.
+        overlap: How many reviewers each pair is given to.
+        audit: The share of pairs, in [0, 1], that are reviewed as a random sample, in between the doubtful ones.
+        lease_seconds: How long a pair is kept for the reviewer who has it on the page. A verdict that comes later
+            counts all the same.
+
+    Raises:
+        ConfigError: An option is out of range.
+        DataError: The file cannot be used.
+    """
+
+    def __init__(self, path: str | Path, *, overlap: int = 1, audit: float = 0.1, lease_seconds: float = 900.0) -> None:
+        if overlap < 1:
+            raise ConfigError(f"must be at least 1, not {overlap}", key="overlap")
+        if not 0 <= audit <= 1:
+            raise ConfigError(f"must be a share in [0, 1], not {audit}", key="audit")
+        self.path = Path(path)
+        self.overlap = overlap
+        self.audit = audit
+        self._lease_seconds = lease_seconds
+        self._database = Database(path)
+
+    def add(self, files: Sequence[str | Path]) -> int:
+        """Take in the pairs of files, all or none; what was taken in before is left as it is.
+
+        A pair that several rows have is one pair with several labels.
+
+        Returns:
+            How many pairs the review has now.
+
+        Raises:
+            DataError: A file has a row that is no pair, or there are no pairs.
+            StateError: The review was begun with a file that is not among these, or has changed.
+        """
+        digests = {_digest(file): file for file in files}
+        with self._database.transaction() as connection:
+            begun = json.loads(_meta(connection, "files") or "[]")
+            if set(begun) - set(digests):
+                raise StateError(
+                    f"{self.path} was begun with a file that is not given, or has changed since",
+                    hint="give all of its files as they were, or begin another review with --store",
+                )
+            for digest, file in digests.items():
+                if digest not in begun:
+                    for pair in read_review_pairs(file):
+                        _add(connection, pair)
+            ((pairs,),) = connection.execute("SELECT COUNT(*) FROM pair")
+            if not pairs:
+                raise DataError("has no pairs", file=", ".join(map(str, files)))
+            _set_meta(connection, "files", json.dumps(sorted(digests)))
+            return int(pairs)
+
+    def token(self) -> str:
+        """The secret of this review's page; the same after a restart, so that open pages go on working."""
+        with self._database.transaction() as connection:
+            if _meta(connection, "token") is None:
+                _set_meta(connection, "token", secrets.token_urlsafe(24))
+            return str(_meta(connection, "token"))
+
+    def claim(self, reviewer: str) -> ReviewPair | None:
+        """The pair that a reviewer shall look at: the one that they have, else the next; None when all is done.
+
+        Nobody else is given it meanwhile, beyond the overlap.
+        """
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM lease WHERE until < ?", (time.time(),))
+            held = connection.execute(
+                f"SELECT pair FROM lease WHERE reviewer = :reviewer AND NOT EXISTS (SELECT 1 FROM act"  # noqa: S608
+                f" WHERE act.pair = lease.pair AND act.reviewer = :reviewer AND {_ACTIVE_VERDICT})",
+                {"reviewer": reviewer},
+            ).fetchone()
+            pair_id = held["pair"] if held else self._next(connection, reviewer)
+            if pair_id is None:
+                return None
+            self._lease(connection, reviewer, pair_id)
+            return _pair(connection, pair_id)
+
+    def judge(
+        self, reviewer: str, pair_id: str, verdict: Verdict, *, comment: str = "", seconds: float | None = None
+    ) -> ReviewPair:
+        """Keep a verdict, in the place of an earlier one of the same reviewer.
+
+        Raises:
+            DataError: There is no such pair.
+        """
+        with self._database.transaction() as connection:
+            pair = _pair(connection, pair_id)
+            connection.execute(
+                f"UPDATE act SET revoked = 1 WHERE pair = ? AND reviewer = ? AND {_ACTIVE_VERDICT}",  # noqa: S608
+                (pair_id, reviewer),
+            )
+            _insert(connection, reviewer, pair_id, verdict, comment=comment, seconds=seconds)
+            connection.execute("DELETE FROM lease WHERE reviewer = ? AND pair = ?", (reviewer, pair_id))
+            _mark_contested(connection, pair)
+            return pair
+
+    def edit(self, reviewer: str, pair_id: str, text: str, *, based_on: Number | None, comment: str = "") -> ReviewPair:
+        """Keep a better response: an edited one, or one written anew. The pair still waits for a verdict.
+
+        Raises:
+            DataError: There is no such pair, or the text is empty.
+        """
+        if not text.strip():
+            raise DataError("the better response is empty")
+        with self._database.transaction() as connection:
+            pair = _pair(connection, pair_id)
+            _insert(connection, reviewer, pair_id, "edit", comment=comment, based_on=based_on, text=text)
+            return pair
+
+    def undo(self, reviewer: str) -> Act | None:
+        """Take back the last thing that a reviewer did, and give them its pair again; None when there is nothing."""
+        with self._database.transaction() as connection:
+            last = connection.execute(
+                "SELECT * FROM act WHERE reviewer = ? AND revoked = 0 ORDER BY id DESC LIMIT 1", (reviewer,)
+            ).fetchone()
+            if last is None:
+                return None
+            connection.execute("UPDATE act SET revoked = 1 WHERE id = ?", (last["id"],))
+            self._lease(connection, reviewer, last["pair"])
+            _mark_contested(connection, _pair(connection, last["pair"]))
+            return _act(last)
+
+    def progress(self, reviewer: str = "") -> Progress:
+        """Counts over the review."""
+        with self._database.transaction() as connection:
+            count = connection.execute(
+                f"""
+                WITH preferred AS (
+                    SELECT COUNT(*) AS votes, COUNT(*) FILTER (WHERE reviewer = :reviewer) AS mine
+                    FROM act WHERE {_PREFERENCE} GROUP BY pair
+                )
+                SELECT (SELECT COUNT(*) FROM pair) AS pairs,
+                    COUNT(*) AS judged, COUNT(*) FILTER (WHERE votes >= :overlap) AS complete,
+                    COALESCE(SUM(votes), 0) AS verdicts,
+                    (SELECT COUNT(*) FROM act WHERE revoked = 0 AND choice = 'skip') AS skipped,
+                    (SELECT COUNT(*) FROM act WHERE revoked = 0 AND choice = 'edit') AS edits,
+                    COALESCE(SUM(mine), 0) AS mine
+                FROM preferred
+                """,  # noqa: S608
+                {"reviewer": reviewer, "overlap": self.overlap},
+            ).fetchone()
+            return Progress(**dict(count))
+
+    def edits(self, reviewer: str, pair_id: str) -> list[Act]:
+        """A reviewer's edits of a pair."""
+        with self._database.transaction() as connection:
+            return [act for act in _acts(connection, pair_id) if act.reviewer == reviewer and act.choice == "edit"]
+
+    def results(self, *, judged_only: bool = False) -> Iterator[tuple[ReviewPair, list[Act]]]:
+        """Each pair in the order of the files, with what was done with it and not taken back."""
+        condition = "AND id IN (SELECT pair FROM act WHERE revoked = 0)" if judged_only else ""
+        last = -1
+        while True:
+            with self._database.transaction() as connection:
+                found = connection.execute(
+                    f"SELECT row, content FROM pair WHERE row > ? {condition} ORDER BY row LIMIT {_CHUNK}",  # noqa: S608
+                    (last,),
+                ).fetchall()
+                pairs = [ReviewPair.from_json(each["content"]) for each in found]
+                chunk = [(pair, _acts(connection, pair.id)) for pair in pairs]
+            if not chunk:
+                return
+            last = found[-1]["row"]
+            yield from chunk
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _next(self, connection: sqlite3.Connection, reviewer: str) -> str | None:
+        """The next pair: of the random sample as often as its share says, else the most doubtful one."""
+        ((given, audited),) = connection.execute(
+            f"""
+            WITH given AS (SELECT pair FROM act WHERE {_ACTIVE_VERDICT} UNION ALL SELECT pair FROM lease)
+            SELECT COUNT(*), COUNT(*) FILTER (WHERE draw < ?) FROM given JOIN pair ON pair.id = given.pair
+            """,  # noqa: S608
+            (self.audit,),
+        ).fetchall()
+        doubtful = "draw >= :audit", "contested DESC, priority DESC, row"
+        sampled = "draw < :audit", "draw"
+        streams = [sampled, doubtful] if audited < self.audit * (given + 1) - 0.5 else [doubtful, sampled]
+        for condition, order in streams:
+            found = connection.execute(
+                f"SELECT id FROM pair WHERE {condition} AND {_OPEN} ORDER BY {order} LIMIT 1",  # noqa: S608
+                {"reviewer": reviewer, "overlap": self.overlap, "audit": self.audit},
+            ).fetchone()
+            if found:
+                return str(found["id"])
+        return None
+
+    def _lease(self, connection: sqlite3.Connection, reviewer: str, pair_id: str) -> None:
+        until = time.time() + self._lease_seconds
+        connection.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?)", (reviewer, pair_id, until))
+
+
+def _digest(file: str | Path) -> str:
+    try:
+        with Path(file).open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", file=str(file)) from error
+
+
+def _meta(connection: sqlite3.Connection, key: str) -> str | None:
+    found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return found["value"] if found else None
+
+
+def _set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def _add(connection: sqlite3.Connection, pair: ReviewPair) -> None:
+    known = connection.execute("SELECT content FROM pair WHERE id = ?", (pair.id,)).fetchone()
+    if known:
+        pair = ReviewPair.from_json(known["content"]).with_labels_of(pair)
+    fields = pair.to_json(), pair.prob_1, priority(pair.prob_1, pair.labels), pair.id
+    if known:
+        connection.execute("UPDATE pair SET content = ?, prob_1 = ?, priority = ? WHERE id = ?", fields)
+        _mark_contested(connection, pair)
+    else:
+        connection.execute(
+            "INSERT INTO pair (content, prob_1, priority, id, draw) VALUES (?, ?, ?, ?, ?)",
+            (*fields, audit_draw(pair.id)),
+        )
+
+
+def _pair(connection: sqlite3.Connection, pair_id: str) -> ReviewPair:
+    found = connection.execute("SELECT content FROM pair WHERE id = ?", (pair_id,)).fetchone()
+    if found is None:
+        raise DataError(f"there is no pair {pair_id!r} in this review", hint="reload the page")
+    return ReviewPair.from_json(found["content"])
+
+
+def _acts(connection: sqlite3.Connection, pair_id: str) -> list[Act]:
+    found = connection.execute("SELECT * FROM act WHERE pair = ? AND revoked = 0 ORDER BY id", (pair_id,))
+    return [_act(each) for each in found]
+
+
+def _act(row: sqlite3.Row) -> Act:
+    return Act(**{name: row[name] for name in Act.__slots__})
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    reviewer: str,
+    pair_id: str,
+    choice: str,
+    *,
+    comment: str,
+    seconds: float | None = None,
+    based_on: Number | None = None,
+    text: str | None = None,
+) -> None:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    act = Act(pair_id, reviewer, choice, left_response(pair_id, reviewer), comment, seconds, based_on, text, now)
+    names = Act.__slots__
+    connection.execute(
+        f"INSERT INTO act ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
+        [getattr(act, name) for name in names],
+    )
+
+
+def _mark_contested(connection: sqlite3.Connection, pair: ReviewPair) -> None:
+    """A pair on which people contradict each other or the judge goes to the front, for the next reviewer."""
+    opinions = {act.choice for act in _acts(connection, pair.id)} - {"skip", "edit"}
+    contested = len(opinions) > 1 or (pair.ai_preference is not None and bool(opinions - {pair.ai_preference}))
+    connection.execute("UPDATE pair SET contested = ? WHERE id = ?", (contested, pair.id))
