@@ -8,14 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from rlaif_sdk.reporting.estimates import Array, Estimate, estimate, paired_change
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
 from rlaif_sdk.reporting.watch import tell_where, watching
+from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from rlaif_sdk.training.config import PPORun
     from rlaif_sdk.training.online import OnlineRun
     from rlaif_sdk.training.run import PolicyResult
@@ -47,8 +48,11 @@ def watch_online(run: OnlineRun, console: Console, *, resume: bool = False) -> P
 
 
 def _watch(train: Callable[..., PolicyResult], console: Console, *, resume: bool) -> PolicyResult:
-    with watching(console, quiet=r"transformers\.") as (display, report):
+    first = first_process()
+    with watching(console if first else Console(quiet=True), quiet=r"transformers\.") as (display, report):
         result = train(display=display, report=report, resume=resume)
+    if not first:
+        return result
     report_training(result, console)
     tell_where(console, result.output, result.model_folder, _loader(result.model_folder))
     return result

@@ -15,6 +15,7 @@ from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
+from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run import (
     HISTORY_FILE,
     MODEL_FOLDER,
@@ -131,6 +132,7 @@ def run_preferences(
     """
     run = source if isinstance(source, Run) else load_preference_run(kind, source)
     model_folder = run.output / MODEL_FOLDER
+    refuse_processes()
     checkpoint = starting_point(run, kind, resume=resume)
     try:
         from transformers import PrinterCallback

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import MissingExtraError, TrainingError
+from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.records import write_records
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, is_encoder_decoder, load_policy, save_policy
+from rlaif_sdk.training.ranks import first_process, refuse_shards, shared
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def run_ppo(
     """Train a language model by PPO on composed rewards, as a config says.
 
     Both sets of answers are scored after training, by one composer in one state, so that their totals can be compared
-    even where a normalizer learns or a weight follows a schedule.
+    even where a normalizer learns or a weight follows a schedule. Under a launcher (``accelerate launch rlaif train
+    ppo``) all processes train, the first answers, scores and writes, and each returns the same.
 
     Args:
         source: A YAML or JSON file, a mapping, or a loaded `PPORun`. See `rlaif_sdk.training.config.PPORunConfig`.
@@ -90,6 +92,7 @@ def run_ppo(
         DataError: A prompt is refused.
         PluginError: A reward's plugin is unknown or broken.
         RewardError: A reward failed whose policy is to raise.
+        TrainingError: The launcher asks for FSDP or DeepSpeed.
         MissingExtraError: The extra ``train`` is not installed.
     """
     run = source if isinstance(source, PPORun) else load_run_config(source)
@@ -136,11 +139,7 @@ def train_policy(
     Raises:
         RlaifError: As `run_ppo`.
     """
-    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        raise TrainingError(
-            f"a run from a config is one process, and the launcher has started {processes}",
-            hint="make the trainer in a script and launch that; see docs/howto/train-on-several-gpus.md",
-        )
+    refuse_shards()
     model_folder = run.output / MODEL_FOLDER
     checkpoint = starting_point(run, method.lower(), resume=resume)
     try:
@@ -177,29 +176,33 @@ def train_policy(
             trainer.add_callback(display)
         policy = trainer.accelerator.unwrap_model(trainer.model)
         report(f"answering {len(held_out)} held-out prompts before training")
-        answers_before = answer_prompts(policy, tokenizer, held_out, arguments)
+        answer = partial(answer_prompts, policy, tokenizer, held_out, arguments)
+        answers_before = shared(answer)
         report("training")
         started = time.monotonic()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.monotonic() - started
         report(f"answering {len(held_out)} held-out prompts after training")
-        answers_after = answer_prompts(policy, tokenizer, held_out, arguments)
-        report(f"saving {model_folder}")
-        save_policy(run, trainer, tokenizer, model_folder)
+        answers_after = shared(answer)
         history = [without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
-        write_rows(run.output / HISTORY_FILE, history)
         evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
-        if evaluations:
-            write_rows(run.output / EVALUATION_FILE, evaluations)
+        if first_process():
+            report(f"saving {model_folder}")
+            save_policy(run, trainer, tokenizer, model_folder)
+            write_rows(run.output / HISTORY_FILE, history)
+            if evaluations:
+                write_rows(run.output / EVALUATION_FILE, evaluations)
         report("scoring both sets of answers")
         progress = Progress(trainer.state.global_step, trainer.state.max_steps)
-        before = score_answers(answers_before, composer, progress, evaluation)
-        after = score_answers(answers_after, composer, progress, evaluation)
+        before, after = shared(
+            lambda: [score_answers(said, composer, progress, evaluation) for said in (answers_before, answers_after)]
+        )
         results |= {"steps": progress.step, "training_seconds": round(seconds, 1)}
-    with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
-        run.checkpoints.rmdir()
     result = PolicyResult(method, before, after, history, model_folder, run.output, progress.step, seconds)
-    write_rows(run.output / SAMPLES_FILE, result.samples())
+    if first_process():
+        with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
+            run.checkpoints.rmdir()
+        write_rows(run.output / SAMPLES_FILE, result.samples())
     return result
 
 

@@ -16,6 +16,7 @@ from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.training.config import Run, RunConfig
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
+from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run import (
     HISTORY_FILE,
     MODEL_FOLDER,
@@ -102,6 +103,7 @@ def run_sft(
     """
     run = source if isinstance(source, Run) else load_sft_run(source)
     model_folder = run.output / MODEL_FOLDER
+    refuse_processes()
     checkpoint = starting_point(run, "sft", resume=resume)
     try:
         from transformers import PrinterCallback

@@ -20,14 +20,16 @@ pytest.importorskip("trl")
 from accelerate.commands.config.config_args import load_config_from_file  # noqa: E402
 from accelerate.commands.launch import launch_command_parser  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from transformers import TrainerState  # noqa: E402
+from transformers import AutoModelForCausalLM, TrainerState  # noqa: E402
 
 from rlaif_sdk.exceptions import ConfigError, TrainingError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOConfig  # noqa: E402
 from rlaif_sdk.training.ppo.checkpoint import critic_weights  # noqa: E402
 from rlaif_sdk.training.ppo.masked import explained_variance, masked_whiten  # noqa: E402
 from rlaif_sdk.training.ppo.processes import Processes  # noqa: E402
+from rlaif_sdk.training.preference_run import run_preferences  # noqa: E402
 from rlaif_sdk.training.run import run_ppo  # noqa: E402
+from rlaif_sdk.training.sft_run import run_sft  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("ppo_worker.py")
@@ -153,17 +155,68 @@ def test_a_prompt_s_completions_are_not_torn_apart(monkeypatch: pytest.MonkeyPat
         PPOConfig("unused", per_device_train_batch_size=4, num_generations=8, use_cpu=True, report_to=[])
 
 
-def test_a_run_from_a_config_is_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Under a launcher each process would write the same files; the way to several is named."""
+def run_config(tmp_path: Path, **more: Any) -> dict[str, Any]:
+    """A run's config that names what is not there."""
+    return {"model": {"name": "unused"}, "data": {"train": "unused.jsonl"}, "output": str(tmp_path), **more}
+
+
+def test_a_run_from_a_config_refuses_weights_in_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first process answers and saves by itself, for which it needs the whole model; the way out is named."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(TrainingError, match="the launcher asks for FSDP"):
+        run_ppo(run_config(tmp_path, composition={"rewards": {"conciseness": {"use": "conciseness"}}}))
+
+
+def test_runs_on_preferences_and_answers_are_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Under a launcher each process would write the same files."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    config = {
-        "model": {"name": "unused"},
-        "data": {"train": "unused.jsonl"},
-        "composition": {"rewards": {"conciseness": {"use": "conciseness"}}},
-        "output": str(tmp_path),
-    }
     with pytest.raises(TrainingError, match="the launcher has started 2"):
-        run_ppo(config)
+        run_preferences("dpo", run_config(tmp_path))
+    with pytest.raises(TrainingError, match="the launcher has started 2"):
+        run_sft(run_config(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ppo", "grpo"])
+def test_the_command_line_trains_in_two_processes(tmp_path: Path, llama: Any, tokenizer: Any, method: str) -> None:
+    """A launcher's processes train together; the first alone prints and writes, once, and the model loads."""
+    llama.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    (tmp_path / "rewards.py").write_text(
+        "def w5(completions):\n    return [float(c.count('w5')) for c in completions]\n"
+    )
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"w{row} w3"}) + "\n" for row in range(12)))
+    settings = {
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "num_generations": 2,
+        "max_completion_length": 6,
+        "use_cpu": True,
+        **({"beta": 0.0} if method == "grpo" else {}),
+    }
+    config = {
+        "model": {"name": "start"},
+        "data": {"train": "prompts.jsonl", "held_out_rows": 4},
+        "composition": {"rewards": {"w5": {"use": "rewards.py:w5"}}},
+        method: settings,
+        "output": "out",
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(config))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
+    done = subprocess.run(
+        [*launch, str(Path(sys.executable).with_name("rlaif")), "train", method, "-c", "run.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Rewards on 4 held-out prompts") == 1
+    assert len((tmp_path / "out" / "samples.jsonl").read_text().splitlines()) == 4
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "finished"
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples" / "accelerate").glob("*.yaml")), ids=lambda file: file.stem)

@@ -1,0 +1,62 @@
+"""A run from a config under a launcher such as ``accelerate launch``: the first process reports and writes for all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from rlaif_sdk.exceptions import TrainingError
+
+T = TypeVar("T")
+
+_SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
+def first_process() -> bool:
+    """Whether this is the process that reports and writes; True without a launcher."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def refuse_shards() -> None:
+    """Refuse weights in parts over the processes: the first could not answer, or save, by itself.
+
+    Raises:
+        TrainingError: The launcher asks for FSDP or DeepSpeed.
+    """
+    for variable, name in _SHARDED.items():
+        if os.environ.get(variable, "false").lower() in ("1", "true"):
+            raise TrainingError(
+                f"a run from a config keeps the whole model in each process, and the launcher asks for {name}",
+                hint="make the trainer in a script and launch that; see docs/howto/train-on-several-gpus.md",
+            )
+
+
+def refuse_processes() -> None:
+    """Refuse a launcher's processes where each would train and write by itself.
+
+    Raises:
+        TrainingError: There are several.
+    """
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise TrainingError(
+            f"this kind of run is one process, and the launcher has started {processes}", hint="start it without"
+        )
+
+
+def shared(make: Callable[[], T]) -> T:
+    """What the first process makes, in all of them; the others wait for it.
+
+    Args:
+        make: Called in the first process alone.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    state = PartialState()
+    if state.num_processes == 1:
+        return make()
+    made: list[T | None] = [make() if state.is_main_process else None]
+    broadcast_object_list(made)
+    value: T = made[0]  # type: ignore[assignment]  # the first process has filled it
+    return value
