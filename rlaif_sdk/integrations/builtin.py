@@ -33,6 +33,21 @@ class TextClassificationParams(Params):
     """False where the label is something to avoid."""
 
 
+class RewardModelParams(Params):
+    """A reward model, such as ``rlaif train reward-model`` and ``rlaif distill`` leave."""
+
+    model: str
+    """Local folder or hub name of a sequence classifier with one label."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    device: str | None = None
+    """``cpu``, ``cuda`` or ``cuda:1``; null takes a CUDA device when one works."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Longest input in tokens; longer ones are cut. By default what the model takes."""
+
+
 class VerifiersParams(Params):
     """A reward function of the verifiers library."""
 
@@ -46,6 +61,12 @@ def _text_classification(params: TextClassificationParams) -> Reward:
     from rlaif_sdk.integrations.classification import TextClassification
 
     return TextClassification(params)
+
+
+def _reward_model(params: RewardModelParams) -> Reward:
+    from rlaif_sdk.integrations.reward_model import RewardModel
+
+    return RewardModel(params)
 
 
 def _verifiers(params: VerifiersParams) -> Reward:
@@ -64,6 +85,13 @@ def rlaif_rewards() -> list[RewardSpec]:
             params=TextClassificationParams,
             description="A label's score by any text classifier, as a Hugging Face pipeline gives it.",
             example={"params": {"model": "lvwerra/distilbert-imdb", "label": "POSITIVE"}},
+        ),
+        RewardSpec(
+            name="reward_model",
+            factory=_reward_model,
+            params=RewardModelParams,
+            description="A reward model's score of prompt and completion, read as the model was trained to.",
+            example={"normalize": "zscore", "params": {"model": "reward/model"}},
         ),
         RewardSpec(
             name="verifiers",
