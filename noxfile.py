@@ -96,6 +96,13 @@ def adapters(session: nox.Session, stack: str) -> None:
 
 
 @nox.session
+def api(session: nox.Session) -> None:
+    """Ask the reward server whatever its OpenAPI document allows, and what it forbids."""
+    install(session, "all", "test", "api")
+    session.run("pytest", "tests/serving/test_server_openapi.py", *session.posargs, env=offline())
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and spelling."""
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lint"))

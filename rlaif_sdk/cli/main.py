@@ -24,6 +24,7 @@ from rlaif_sdk.cli.report import report
 from rlaif_sdk.cli.rewards import rewards_app
 from rlaif_sdk.cli.schema import schema
 from rlaif_sdk.cli.score import score
+from rlaif_sdk.cli.serve import serve
 from rlaif_sdk.cli.sweep import sweep
 from rlaif_sdk.cli.train import train_app
 from rlaif_sdk.cli.what_if import what_if
@@ -44,6 +45,7 @@ app.command()(difficulty)
 app.add_typer(init_app, name="init")
 app.command()(export)
 app.command()(score)
+app.command()(serve)
 app.command()(label)
 app.add_typer(judge_app, name="judge")
 app.command()(explain)

@@ -140,6 +140,7 @@ class Combiner:
                 higher_is_better=component.reward.higher_is_better,
                 tokens=answers[name].tokens,
                 token_scale=scales.get(name),
+                error=answers[name].error,
             )
             for index, (name, component) in enumerate(self.components.items())
         }

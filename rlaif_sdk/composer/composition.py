@@ -13,7 +13,7 @@ from rlaif_sdk.composer.constraints import ConstraintColumn
 from rlaif_sdk.composer.diagnostics.batch import composition_diagnostics
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.gdpo import gdpo_advantages
-from rlaif_sdk.exceptions import BatchError, ConfigError
+from rlaif_sdk.exceptions import BatchError, ConfigError, RewardError
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -46,6 +46,7 @@ class RewardColumn:
         higher_is_better: False for a cost.
         tokens: (T,) what it said of each token of a row, for each row that it gave token values for.
         token_scale: (B,) what a unit of those adds to the total; None without them.
+        error: Why it failed altogether, on all rows for the same reason; None where it did not.
     """
 
     name: str
@@ -64,6 +65,7 @@ class RewardColumn:
     higher_is_better: bool = True
     tokens: Mapping[int, Array] = field(default_factory=dict)
     token_scale: Array | None = None
+    error: RewardError | None = None
 
     def status(self, row: int) -> Status:
         """What happened on a row."""

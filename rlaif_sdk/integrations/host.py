@@ -135,7 +135,8 @@ class Host:
         with self._lock:
             if self._coalescer is None:
                 self._coalescer = Coalescer(composer.submit)
-        return await asyncio.wrap_future(self._coalescer.score(sample))
+        (scored,) = await asyncio.wrap_future(self._coalescer.score([sample]))
+        return scored
 
 
 Rewards: TypeAlias = "Composer | Config | Host"

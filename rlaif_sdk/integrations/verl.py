@@ -98,21 +98,37 @@ class VerlReward:
     def _sample(
         self, data_source: str, solution: str, ground_truth: Any, extra_info: Mapping[str, Any] | None
     ) -> Sample:
-        extra = dict(extra_info or {})
-        prompt = ""
-        if self._prompt_key is not None:
-            try:
-                prompt = extra.pop(self._prompt_key)
-            except KeyError:
-                raise ConfigError(
-                    f"extra_info has no {self._prompt_key!r}; it has {', '.join(sorted(extra)) or 'nothing'}",
-                    key="prompt_key",
-                    hint="put the prompt there when the data set is made, or set prompt_key",
-                ) from None
-        return Sample(prompt, solution, {**extra, "data_source": data_source, "ground_truth": ground_truth})
+        return sample_of(data_source, solution, ground_truth, extra_info, prompt_key=self._prompt_key)
 
     def _answer(self, scored: Scored) -> dict[str, float]:
         return {"score": scored.number(self._unscored), **scored.figures()}
+
+
+def sample_of(
+    data_source: str,
+    solution: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None,
+    *,
+    prompt_key: str | None,
+) -> Sample:
+    """What verl hands over, as a sample; see `VerlReward`.
+
+    Raises:
+        ConfigError: ``extra_info`` has no prompt.
+    """
+    extra = dict(extra_info or {})
+    prompt = ""
+    if prompt_key is not None:
+        try:
+            prompt = extra.pop(prompt_key)
+        except KeyError:
+            raise ConfigError(
+                f"extra_info has no {prompt_key!r}; it has {', '.join(sorted(extra)) or 'nothing'}",
+                key="prompt_key",
+                hint="put the prompt there when the data set is made, or set prompt_key",
+            ) from None
+    return Sample(prompt, solution, {**extra, "data_source": data_source, "ground_truth": ground_truth})
 
 
 @functools.cache

@@ -186,7 +186,7 @@ def test_a_batch_that_nobody_waits_for_is_given_up():
 
     with Composer({"hang": hang}) as composer:
         coalescer = Coalescer(composer.submit, in_flight=1)
-        first, second = coalescer.score(sample("a")), coalescer.score(sample("b"))
+        first, second = coalescer.score([sample("a")]), coalescer.score([sample("b")])
         assert begun.wait(5)
         assert len(coalescer) == 1
         started = time.monotonic()

@@ -1,0 +1,63 @@
+"""``rlaif serve``: a composition behind HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.")],
+    host: Annotated[str, typer.Option(help="The address to bind to; beyond this machine needs a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="The environment variable with the key that requests must carry.")
+    ] = None,
+    ssl_certfile: Annotated[Path | None, typer.Option(help="The certificate, for TLS.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key.")] = None,
+    state: Annotated[Path | None, typer.Option(help="What the composer learned elsewhere, from save_state.")] = None,
+    max_body: Annotated[int, typer.Option(min=1, help="Bytes in a request at most.")] = 8_000_000,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows in a request at most.")] = 1024,
+    max_queue: Annotated[int, typer.Option(min=1, help="Rows under way at most; 429 beyond.")] = 4096,
+    max_batch: Annotated[int, typer.Option(min=1, help="Rows that are scored together at most.")] = 256,
+    in_flight: Annotated[int, typer.Option(min=1, help="Batches that are scored at once.")] = 2,
+    timeout: Annotated[float, typer.Option(help="Seconds to read a request, and to score it.")] = 120.0,
+    label_column: Annotated[str, typer.Option(help="The column for the labels of OpenRLHF and slime.")] = "label",
+    prompt_key: Annotated[str, typer.Option(help="Where verl's extra_info has the prompt.")] = "prompt",
+    unscored: Annotated[
+        float | None, typer.Option(help="What OpenRLHF, verl and slime get for an unscored completion; else null.")
+    ] = None,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log a line a request.")] = False,
+) -> None:
+    """Serve a composition over HTTP, to trainers of any kind and to the reward `remote`.
+
+    POST /v1/score, /get_reward (OpenRLHF), /compute_score (verl), /remote_rm (slime); GET /health, /metrics,
+    /openapi.json. Ctrl-C or SIGTERM ends it when what is being scored is answered.
+    """
+    from rlaif_sdk.serving import ServeSettings, serve
+    from rlaif_sdk.serving.settings import key_from_environment
+
+    settings = ServeSettings(
+        api_key=None if api_key_env is None else key_from_environment(api_key_env),
+        max_body=max_body,
+        max_rows=max_rows,
+        max_queue=max_queue,
+        max_batch=max_batch,
+        in_flight=in_flight,
+        timeout=timeout,
+        label_column=label_column,
+        prompt_key=prompt_key,
+        unscored=unscored,
+    )
+    serve(
+        config,
+        settings,
+        host=host,
+        port=port,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        state=state,
+        access_log=access_log,
+    )

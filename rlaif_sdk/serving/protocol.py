@@ -1,0 +1,166 @@
+"""What requests and answers look like, route by route."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from typing_extensions import TypedDict  # pydantic cannot read typing's own before Python 3.12
+
+_EXTENSIBLE = ConfigDict(extra="allow")
+
+
+class ContentBlock(TypedDict, total=False):
+    """A part of a message: text, an image."""
+
+    __pydantic_config__ = _EXTENSIBLE  # type: ignore[misc]  # pydantic's way to configure a TypedDict
+    type: str
+    text: str | None
+
+
+class ChatMessage(TypedDict):
+    """A turn of a conversation, as chat templates take it."""
+
+    __pydantic_config__ = _EXTENSIBLE  # type: ignore[misc]
+    role: str
+    content: str | list[ContentBlock] | None
+
+
+Text = str | list[ChatMessage]
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    """JSON writes what no double holds, such as 1e999, and a reader makes infinity of it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number is too large")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _finite(part)
+    return value
+
+
+Anything = Annotated[JsonValue, AfterValidator(_finite)]
+Columns = dict[str, Anything]
+
+
+class Strict(BaseModel):
+    """A request whose keys are all ours, so that a misspelt one is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Row(Strict):
+    """A completion to score."""
+
+    prompt: Text = ""
+    completion: Text
+    columns: Columns = Field(default_factory=dict)
+    """Whatever else the rewards need: references, labels, tests."""
+    group: str | int | None = None
+    """A label that the completions to one prompt share; it holds within this request."""
+
+
+class ScoreRequest(Strict):
+    """``POST /v1/score``."""
+
+    rows: list[Row] = Field(min_length=1)
+    detail: bool = False
+    """Whether to tell each reward's part."""
+
+    @model_validator(mode="after")
+    def _all_grouped_or_none(self) -> Self:
+        if len({row.group is None for row in self.rows}) > 1:
+            raise ValueError("some rows have a group and some have none")
+        return self
+
+
+class RewardPart(BaseModel):
+    """A reward's part in a row's total."""
+
+    raw: float | None
+    """What it said, in its own units."""
+    normalized: float | None
+    weighted: float | None
+    status: str
+    reason: str | None
+
+
+class RowScore(BaseModel):
+    """What is said of a row."""
+
+    total: float | None
+    """The composed reward; null where the row is unscored."""
+    status: Literal["scored", "abstained", "failed"]
+    reason: str | None
+    """Why it is unscored."""
+    rewards: dict[str, RewardPart] | None = None
+
+
+class ScoreAnswer(BaseModel):
+    """The rows in the order of the request."""
+
+    rows: list[RowScore]
+
+
+class OpenRLHFRequest(BaseModel):
+    """``POST /get_reward``, as OpenRLHF posts it to ``--reward.remote_url``; further keys are ignored."""
+
+    query: list[str] = Field(min_length=1)
+    """Prompts with their completions, special tokens included."""
+    prompts: list[str]
+    labels: list[Anything] | None = None
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        lengths = {"prompts": len(self.prompts), "labels": len(self.query if self.labels is None else self.labels)}
+        for name, length in lengths.items():
+            if length != len(self.query):
+                raise ValueError(f"{name} has {length} entries where query has {len(self.query)}")
+        return self
+
+
+class OpenRLHFAnswer(BaseModel):
+    """What OpenRLHF reads, and why a completion is unscored."""
+
+    rewards: list[float | None]
+    scores: list[float | None]
+    extra_logs: dict[str, list[float]]
+    """The scores of each reward that scored every completion, and ``unscored``."""
+    reasons: list[str | None]
+
+
+class VerlSample(BaseModel):
+    """What verl hands to ``compute_score``; further keys are ignored."""
+
+    data_source: str
+    solution_str: str
+    ground_truth: Anything = None
+    extra_info: Columns | None = None
+
+
+VerlRequest = VerlSample | Annotated[list[VerlSample], Field(min_length=1)]
+VerlScore = dict[str, Any]
+
+
+class SlimeRequest(BaseModel):
+    """What slime's ``remote_rm`` posts; further keys are ignored."""
+
+    prompt: Text
+    response: str
+    label: Anything = None
+
+
+class Problem(BaseModel):
+    """Why a request is refused."""
+
+    detail: str
+
+
+class Health(BaseModel):
+    """That the server answers."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+    rewards: list[str]
+    waiting: int
+    """Rows that wait or are scored."""

@@ -1,0 +1,65 @@
+"""Running the application with uvicorn."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import uvicorn
+
+from rlaif_sdk.composer import Composer
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.integrations.host import Config
+from rlaif_sdk.serving.app import create_app
+from rlaif_sdk.serving.settings import ServeSettings, check_exposure
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection is kept, longer than a trainer's step between two calls often is."""
+
+
+def serve(
+    rewards: Composer | Config,
+    settings: ServeSettings | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    ssl_certfile: Path | None = None,
+    ssl_keyfile: Path | None = None,
+    state: Path | None = None,
+    access_log: bool = False,
+) -> None:
+    """Answer with a composed reward until the process is told to end; what is being scored is then finished.
+
+    Args:
+        rewards: As for `create_app`.
+        settings: Its limits and its key.
+        host: The address to bind to; another than loopback needs a key.
+        port: The port; 0 takes a free one, which is logged.
+        ssl_certfile: The certificate, for TLS.
+        ssl_keyfile: Its key, where the certificate's file has none.
+        state: As for `create_app`.
+        access_log: Log a line a request: its address and status, never its body.
+
+    Raises:
+        ConfigError: The config is refused, a file is missing, or the server would answer other machines without a key.
+    """
+    settings = settings or ServeSettings()
+    check_exposure(host, settings)
+    for key, file in (("ssl_certfile", ssl_certfile), ("ssl_keyfile", ssl_keyfile)):
+        if file is not None and not file.is_file():
+            raise ConfigError(f"there is no file {str(file)!r}", key=key)
+    if ssl_keyfile is not None and ssl_certfile is None:
+        raise ConfigError("a key without a certificate", key="ssl_certfile", hint="give both, or neither")
+    config = uvicorn.Config(
+        create_app(rewards, settings, state=state),
+        host=host,
+        port=port,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        access_log=access_log,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(settings.timeout)),
+        server_header=False,
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run()

@@ -1,0 +1,87 @@
+"""What a reward server allows."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass, field
+
+from rlaif_sdk.exceptions import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """Limits of a reward server, and how it speaks the protocols of others.
+
+    Attributes:
+        api_key: The key that requests must carry; None lets everybody in.
+        max_body: Bytes in a request at most.
+        max_rows: Rows in a request at most.
+        max_queue: Rows that wait or are scored, of all requests together, at most; a request beyond it is refused
+            with 429. No more requests are read at once either.
+        max_batch: Rows that are scored together at most, unless one request has more.
+        in_flight: Batches that are scored at once.
+        timeout: Seconds for reading a request, and again for scoring it.
+        label_column: The column that the labels of OpenRLHF and slime become.
+        prompt_key: Where verl's ``extra_info`` holds the prompt.
+        unscored: What OpenRLHF, verl and slime get for an unscored completion; null if None.
+
+    Raises:
+        ConfigError: A limit is not above 0, or the key cannot be sent in a header.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    max_body: int = 8_000_000
+    max_rows: int = 1024
+    max_queue: int = 4096
+    max_batch: int = 256
+    in_flight: int = 2
+    timeout: float = 120.0
+    label_column: str = "label"
+    prompt_key: str = "prompt"
+    unscored: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_body", "max_rows", "max_queue", "max_batch", "in_flight", "timeout"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"must be above 0, not {getattr(self, name)}", key=name)
+        if self.max_rows > self.max_queue:
+            raise ConfigError(f"{self.max_rows} rows of one request would never fit the queue", key="max_queue")
+        key = self.api_key
+        if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
+            raise ConfigError("the key must be printable ASCII without spaces", key="api_key")
+
+
+def key_from_environment(variable: str) -> str:
+    """The key in an environment variable.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(
+            f"the environment variable {variable} has no key", key="api_key_env", hint=f"export {variable}=..."
+        )
+    return key
+
+
+def check_exposure(host: str, settings: ServeSettings) -> None:
+    """Refuse to let everybody in from other machines.
+
+    Raises:
+        ConfigError: There is no key, and the host is not this machine's loopback address.
+    """
+    if settings.api_key is None and not _is_loopback(host):
+        raise ConfigError(
+            f"without a key the server answers this machine alone, and {host!r} is reached from others",
+            key="host",
+            hint="name the environment variable with a key: --api-key-env NAME; or bind to 127.0.0.1",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
