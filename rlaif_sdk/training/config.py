@@ -333,8 +333,13 @@ class PPORun(ComposedRun):
 
 def with_policy(data: Any, policy: str) -> Any:
     """A copy of the data with the policy's name wherever `POLICY` stands as a value."""
+    return with_model(data, POLICY, policy)
+
+
+def with_model(data: Any, placeholder: str, model: str) -> Any:
+    """A copy of the data with a model's name wherever a placeholder stands as a value."""
     if isinstance(data, Mapping):
-        return {key: with_policy(value, policy) for key, value in data.items()}
+        return {key: with_model(value, placeholder, model) for key, value in data.items()}
     if isinstance(data, list):
-        return [with_policy(value, policy) for value in data]
-    return policy if data == POLICY else data
+        return [with_model(value, placeholder, model) for value in data]
+    return model if data == placeholder else data

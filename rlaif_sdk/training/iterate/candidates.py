@@ -97,9 +97,7 @@ def make_candidates(
     Returns:
         The candidates, and the composer's state after them.
     """
-    size = max(1, settings.batch_size // settings.completions)
-    parts = [range(start, min(start + size, len(prompts))) for start in range(0, len(prompts), size)]
-    _sample(prompts, settings, policy, generated, parts, seed)
+    parts = sample_parts(prompts, settings, policy=policy, generated=generated, seed=seed)
     with ExitStack() as stack:
         ready: Composer | None = None
         for index, rows in enumerate(parts):
@@ -128,17 +126,27 @@ def make_candidates(
     return candidates, state
 
 
-def _sample(
-    prompts: Dataset,
-    settings: CandidateSettings,
-    policy: Callable[[], Policy],
-    generated: Shards,
-    parts: Sequence[range],
-    seed: int,
-) -> None:
+def sample_parts(
+    prompts: Dataset, settings: CandidateSettings, *, policy: Callable[[], Policy], generated: Shards, seed: int
+) -> list[range]:
+    """Sample what is missing of the candidates.
+
+    Args:
+        prompts: N rows.
+        settings: How to sample.
+        policy: Loads the policy; called if something has to be sampled.
+        generated: Keeps what was sampled, a part a shard: ``completions``, ``completion_ids`` and ``truncated``, those
+            of one prompt together.
+        seed: Of the sampling.
+
+    Returns:
+        The rows of each part.
+    """
+    size = max(1, settings.batch_size // settings.completions)
+    parts = [range(start, min(start + size, len(prompts))) for start in range(0, len(prompts), size)]
     missing = [index for index in range(len(parts)) if index not in generated]
     if not missing:
-        return
+        return parts
     with policy() as (model, tokenizer):
         for index in missing:
             sampling = settings.sampling(int(np.random.SeedSequence((seed, index)).generate_state(1)[0]))
@@ -150,6 +158,7 @@ def _sample(
                 "completion_ids": list(answers.completion_ids),
                 "truncated": list(answers.truncated),
             }
+    return parts
 
 
 def _batch(prompts: Dataset, answers: Any, completions: int, progress: Progress) -> RewardBatch:

@@ -13,7 +13,7 @@ from rlaif_sdk.exceptions import MissingExtraError, TrainingError
 from rlaif_sdk.training.fingerprints import rows_digest
 from rlaif_sdk.training.iterate.config import OFFLINE, IterateRun, load_iterate_run
 from rlaif_sdk.training.iterate.stopping import Standing, standing
-from rlaif_sdk.training.iterate.store import Shards, check_same_loop, locked, read_json, write_json
+from rlaif_sdk.training.iterate.store import Shards, check_same_job, locked, read_json, write_json
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def run_iterate(
         "held-out prompts": rows_digest(held_out),
     }
     with locked(run.output):
-        check_same_loop(run.output, settings, run.document, resume=resume)
+        check_same_job(run.output, settings, run.document, resume=resume)
         return _Loop(run, train, held_out, display, report).run(on_round)
 
 

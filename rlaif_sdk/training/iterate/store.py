@@ -14,8 +14,6 @@ from rlaif_sdk.documents import Document
 from rlaif_sdk.exceptions import DataError, TrainingError
 from rlaif_sdk.training.fingerprints import differences
 
-CONFIG_FILE = "loop.json"
-
 
 def write_json(file: Path, value: Any) -> None:
     """Write a file that is either absent or whole, also after a power cut. NaN is no value; use None."""
@@ -81,30 +79,36 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_same_loop(folder: Path, settings: Mapping[str, Any], document: Document, *, resume: bool) -> None:
-    """Note what a loop is made of at its start, and refuse to go on with something else.
+def check_same_job(
+    folder: Path, settings: Mapping[str, Any], document: Document, *, resume: bool, kind: str = "loop"
+) -> None:
+    """Note what a job is made of at its start, in ``KIND.json``, and refuse to go on with something else.
 
     Args:
-        folder: The loop's folder.
+        folder: The job's folder.
         settings: JSON values; those under ``stop`` may change.
         document: For the place of a refusal.
         resume: Whether to go on with what is there.
+        kind: What the job is called.
 
     Raises:
-        ConfigError: There is a loop and it is not to be resumed, or its settings were other ones: all are named.
+        ConfigError: There is one and it is not to be resumed, or its settings were other ones: all are named.
     """
-    file = folder / CONFIG_FILE
+    file = folder / f"{kind}.json"
     settings = json.loads(json.dumps({key: value for key, value in settings.items() if key != "stop"}))
     if not file.exists():
         write_json(file, settings)
         return
     if not resume:
-        raise document.error(f"{folder} already holds a loop", ("output",), "--resume goes on with it, or name another")
+        raise document.error(
+            f"{folder} already holds a {kind}", ("output",), "--resume goes on with it, or name another"
+        )
     changes = differences(read_json(file), settings)
     found = [f"{key} was {_brief(old)} and is {_brief(new)}" for key, old, new in changes]
     if found:
-        hint = "undo that, or name another folder; only what stands under 'stop' may change"
-        raise document.error(f"this is not the loop that {folder} holds: " + "; ".join(found), (), hint)
+        hint = "undo that, or name another folder"
+        hint += "; only what stands under 'stop' may change" if kind == "loop" else ""
+        raise document.error(f"this is not the {kind} that {folder} holds: " + "; ".join(found), (), hint)
 
 
 def _brief(value: Any) -> str:

@@ -119,10 +119,7 @@ def train_round(
     for name, part in zip((TRAIN_ROWS, HELD_OUT_ROWS), rows, strict=True):
         write_rows(folder / name, part)
     inner = round_run(run, policy, folder, number)
-    resume = last_checkpoint(training / "checkpoints") is not None
-    # a model without the mark that training was finished may have been cut off while it was saved
-    shutil.rmtree(model_folder if resume else training, ignore_errors=True)
-    options: Any = {"display": display, "report": report, "resume": resume}
+    options: Any = {"display": display, "report": report, "resume": can_go_on(training)}
     result: Any
     if isinstance(inner, PPORun):
         result = run_ppo(inner, **options)
@@ -142,3 +139,14 @@ def train_round(
         },
     )
     return model_folder
+
+
+def can_go_on(training: Path) -> bool:
+    """Make a run's folder ready for a start, and say whether it goes on from a checkpoint.
+
+    A model without the mark that training was finished may have been cut off while it was saved: it is removed, and
+    without a checkpoint everything else of the run as well.
+    """
+    resume = last_checkpoint(training / "checkpoints") is not None
+    shutil.rmtree(training / MODEL_FOLDER if resume else training, ignore_errors=True)
+    return resume
