@@ -10,15 +10,19 @@ from typing import Annotated, TextIO
 import typer
 
 from rlaif_sdk import __version__
+from rlaif_sdk.cli.attack import attack_app
 from rlaif_sdk.cli.cache import cache_app
 from rlaif_sdk.cli.difficulty import difficulty
+from rlaif_sdk.cli.distill import distill
 from rlaif_sdk.cli.doctor import doctor
+from rlaif_sdk.cli.evaluate import eval_app
 from rlaif_sdk.cli.explain import explain
 from rlaif_sdk.cli.export import export
 from rlaif_sdk.cli.init import init_app
 from rlaif_sdk.cli.iterate import iterate
 from rlaif_sdk.cli.judge import judge_app
 from rlaif_sdk.cli.label import label
+from rlaif_sdk.cli.make import make_app
 from rlaif_sdk.cli.quickstart import quickstart
 from rlaif_sdk.cli.report import report
 from rlaif_sdk.cli.rewards import rewards_app
@@ -41,13 +45,17 @@ app.add_typer(rewards_app, name="rewards")
 app.add_typer(train_app, name="train")
 app.command()(sweep)
 app.command()(iterate)
+app.command()(distill)
 app.command()(difficulty)
 app.add_typer(init_app, name="init")
 app.command()(export)
 app.command()(score)
 app.command()(serve)
 app.command()(label)
+app.add_typer(make_app, name="make")
 app.add_typer(judge_app, name="judge")
+app.add_typer(attack_app, name="attack")
+app.add_typer(eval_app, name="eval")
 app.command()(explain)
 app.command()(report)
 app.add_typer(cache_app, name="cache")

@@ -32,7 +32,7 @@ class Pace:
     max_failed_share: float
 
 
-async def work_through(  # noqa: PLR0913 - the parts of a loop
+async def work_through(
     items: Iterator[ItemT],
     ask: Callable[[list[ItemT], Note], Awaitable[None]],
     journal: LabelJournal,

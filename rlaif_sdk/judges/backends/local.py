@@ -186,7 +186,7 @@ class TransformersBackend:
             JudgeResponseError("cancelled") if isinstance(ids, list) else ids for ids in prompts
         ]
         asked = [(row, ids) for row, ids in enumerate(prompts) if isinstance(ids, list)]
-        sampling = {"temperature": temperature, "do_sample": True} if temperature > 0 else {"do_sample": False}
+        sampling = self._sampling(temperature)
         lengths = [len(ids) + max_new_tokens for _, ids in asked]
         for batch in token_batches(lengths, self._batch_size, self._max_batch_tokens):
             if stop.is_set():
@@ -206,6 +206,9 @@ class TransformersBackend:
                 row, ids = asked[index]
                 results[row] = _answered(reply, ids, self._written(answer))
         return results
+
+    def _sampling(self, temperature: float) -> dict[str, Any]:
+        return {"temperature": temperature, "do_sample": True} if temperature > 0 else {"do_sample": False}
 
     def _written(self, answer: Sequence[int]) -> int:
         """How many tokens an answer has up to its end, padding after it left out."""

@@ -1,0 +1,76 @@
+"""``rlaif make``: data for training from models: candidates, pairs, revisions, merged labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif_sdk.preferences.make_config import MakeConfig
+    from rlaif_sdk.preferences.make_job import MakeResult
+
+make_app = typer.Typer(
+    help="Make preference data with models. A job that was stopped goes on where it stopped when it is started again.",
+    no_args_is_help=True,
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="The job: a YAML or JSON file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: --set policy.model=NAME. Repeatable.")
+]
+
+
+@make_app.command()
+def contrastive(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    margin: Annotated[
+        bool, typer.Option("--margin", help="Add DLMA's self-rewarding score and margin; needs a local model.")
+    ] = False,
+) -> None:
+    """Make pairs from two contrasting prompts: one asks for a virtue, one for its opposite (RLCD, DLMA)."""
+    from rlaif_sdk.preferences.contrastive import ContrastiveConfig, make_contrastive
+
+    job = _job(ContrastiveConfig, config, overrides)
+    if margin and job.config.margin is None:
+        job = _job(ContrastiveConfig, config, [*(overrides or ()), "margin={}"])
+    _run(make_contrastive, job)
+
+
+def _job(model: type[MakeConfig], config: Path, overrides: Sequence[str] | None) -> Any:
+    from rlaif_sdk.preferences.make_config import load_make_job
+
+    return load_make_job(model, config, overrides=overrides or ())
+
+
+def _run(make: Callable[..., MakeResult], job: Any) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as shown:
+        task = shown.add_task("making", total=None)
+        result = make(job, progress=lambda done, steps: shown.update(task, completed=done, total=steps))
+    _print(result)
+
+
+def _print(result: MakeResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    usage = result.usage
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in result.counts.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    table.add_row("steps taken now", f"{result.taken} in {result.seconds:.1f} s")
+    if usage.calls:
+        table.add_row("usage", f"{usage.calls} calls, {usage.input_tokens} tokens in, {usage.output_tokens} tokens out")
+    if usage.cost is not None:
+        table.add_row("cost", f"{usage.cost:.4f}")
+    Console().print(table)
+    if result.failures is not None:
+        typer.echo(f"some rows failed, see {result.failures}; start again to try them again", err=True)
+    for path in (*result.tables.values(), result.card):
+        typer.echo(f"wrote {path}")

@@ -1,0 +1,111 @@
+"""The card beside made data: how it came about, in a README.md that travels with it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from rlaif_sdk.judges.backends import JudgeBackend
+
+CARD_FILE = "README.md"
+_LIBRARIES = ("torch", "transformers", "openai", "pyarrow")
+_TOLD = ("model", "revision", "backend", "base_url", "dtype")
+"""What a card says of a model; keys, further request fields and the like stay out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a card says.
+
+    Attributes:
+        title: What the data is.
+        method: How rows and labels were made, in sentences, with the sources.
+        files: What each file holds, by name.
+        models: What is said of each model, by its part in the job; see `model_facts`.
+        inputs: SHA-256 of each file and prompt that went in, by name.
+        settings: The settings that bear on the result.
+        counts: Figures: rows, what was left out, shares.
+        licence: The user's own lines.
+    """
+
+    title: str
+    method: str
+    files: Mapping[str, str]
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    licence: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        """The card's text."""
+        licence = "\n".join(f"- {_inline(line)}" for line in self.licence)
+        parts = [
+            f"# {self.title}\n\n{self.method}",
+            _section("Files", self.files),
+            _section("Counts", self.counts),
+            *(_section(f"Model: {part}", facts) for part, facts in self.models.items()),
+            _section("Inputs (SHA-256)", self.inputs),
+            _section("Settings", self.settings),
+            f"## Licence\n\n{licence or 'Nothing was stated.'}",
+            _section("Versions", versions()),
+        ]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def write(self, folder: Path) -> Path:
+        """Write the card into a folder, at once."""
+        file = folder / CARD_FILE
+        partial = folder / f".{CARD_FILE}.partial"
+        partial.write_text(self.markdown(), encoding="utf-8")
+        partial.replace(file)
+        return file
+
+
+def model_facts(backend: JudgeBackend, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a card says of a model.
+
+    Args:
+        backend: The model; a digest of its identity is told, which changes with its files or its address.
+        options: The part of the config that describes it.
+    """
+    told = {name: options[name] for name in _TOLD if options and options.get(name) is not None}
+    return {**told, "identity": digest(backend.identity)}
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-ready value."""
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The versions of the SDK and of the libraries that answer, as far as they are installed."""
+    found = {}
+    for library in ("rlaif-sdk", *_LIBRARIES):
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _section(heading: str, facts: Mapping[str, Any]) -> str:
+    if not facts:
+        return ""
+    rows = "\n".join(f"| {_inline(name)} | {_shown(value)} |" for name, value in facts.items())
+    return f"## {heading}\n\n| | |\n|---|---|\n{rows}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return _inline(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _inline(text: str) -> str:
+    """Text that cannot leave its line or its cell."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,270 @@
+"""Runs a job that makes data: step by step, streamed, resumable, with a card beside the result."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlaif_sdk.judges.backends import GeneratedText, RowError, usage_of
+from rlaif_sdk.judges.usage import Usage
+from rlaif_sdk.preferences.card import Card, digest
+from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
+from rlaif_sdk.preferences.label_output import write_json, write_rows
+from rlaif_sdk.preferences.make_config import MakeConfig, MakeJob
+from rlaif_sdk.preferences.workload import Note, Pace, work_through
+from rlaif_sdk.records import Record, read_records, write_records
+
+SUMMARY_FILE = "summary.json"
+FAILURES_FILE = "failures.jsonl"
+_LOCAL_ROWS = 16
+"""Rows in one call of a local model: a kill loses the call in hand."""
+
+Progress = Callable[[int, int], None]
+Results = Sequence[Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A row of the job.
+
+    Attributes:
+        number: Its place in the job, from 0.
+        item: The row as it was read.
+        results: What each step before this one came to.
+    """
+
+    number: int
+    item: Record
+    results: Results = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a row comes to.
+
+    Attributes:
+        rows: Rows by table.
+        left_out: Why something is not in a table, counted.
+        noted: Other figures, counted.
+    """
+
+    rows: Mapping[str, Sequence[Record]]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    noted: Mapping[str, int] = field(default_factory=dict)
+
+
+class Maker(Protocol):
+    """Makes rows in steps, each of which is kept as soon as it is done.
+
+    Attributes:
+        tables: The tables that it makes, each with one line that says what it holds.
+        steps: The steps of a row.
+        chained: A step needs what the step before it came to; where that failed, it is not taken.
+        concurrency: How many calls its models answer at once; None for a local model.
+    """
+
+    tables: Mapping[str, str]
+    steps: int
+    chained: bool
+    concurrency: int | None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that a result depends on, by name, JSON-ready."""
+
+    def items(self) -> Iterator[Record]:
+        """The rows, checked; read more than once.
+
+        Raises:
+            DataError: A row is refused.
+        """
+
+    async def take(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
+        """Take a step for several rows: a JSON-ready mapping each, or an error in its place."""
+
+    def made(self, item: Record, results: Sequence[Mapping[str, Any]]) -> Made:
+        """What a row whose steps are all done comes to; where not `chained`, of those that are done."""
+
+    def card(self) -> Card:
+        """The card, without files and counts."""
+
+    def close(self) -> None:
+        """Release models."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeResult:
+    """What came of a job.
+
+    Attributes:
+        tables: The files that were written, by table.
+        counts: Rows read, made, left out and failed.
+        usage: What all requests took, those of earlier runs included.
+        failures: The file of the rows that failed, or None.
+        card: The dataset's card.
+        taken: Steps that this run took.
+        seconds: What this run took.
+    """
+
+    tables: Mapping[str, Path]
+    counts: Mapping[str, Any]
+    usage: Usage
+    failures: Path | None
+    card: Path
+    taken: int
+    seconds: float
+
+
+def run_maker(job: MakeJob[Any], maker: Maker, *, progress: Progress = lambda *_: None) -> MakeResult:
+    """Make data as a config says.
+
+    Every step of every row is on disk as soon as it is known, so a job that was killed goes on where it stopped.
+
+    Args:
+        job: The config.
+        maker: What makes the rows.
+        progress: Called with the steps done so far and all steps.
+
+    Raises:
+        ConfigError: The output folder belongs to a job with other settings.
+        DataError: The input cannot be read, another process works in the folder, or the disk is full.
+        JudgeError: A model is out of reach, or more than the stated share of steps fails. The job can be resumed.
+    """
+    started = time.monotonic()
+    rows = sum(1 for _ in maker.items())
+    identity = {name: digest(value) for name, value in maker.settings.items()}
+    with open_job(job.output, identity, rows * maker.steps) as journal:
+        before = journal.labelled
+        try:
+            asyncio.run(_take_all(job.config, maker, journal, lambda: progress(journal.labelled, rows * maker.steps)))
+        finally:
+            maker.close()
+        tables = {name: job.output / f"{name}.{job.config.format}" for name in maker.tables}
+        counts = _write(job, maker, journal, tables)
+        counts = {"rows read": rows, **counts}
+        card = _with_outcome(maker, job, tables, counts, journal.usage).write(job.output)
+        write_json({**counts, "usage": journal.usage.record()}, job.output / SUMMARY_FILE)
+        failures = job.output / FAILURES_FILE
+        return MakeResult(
+            tables,
+            counts,
+            journal.usage,
+            failures if failures.exists() else None,
+            card,
+            journal.labelled - before,
+            time.monotonic() - started,
+        )
+
+
+def reply_record(reply: GeneratedText | RowError) -> Mapping[str, Any] | RowError:
+    """An answer as the result of a step; an error stays one."""
+    if isinstance(reply, RowError):
+        return reply
+    flags = {"flags": list(reply.flags)} if reply.flags else {}
+    return {"text": reply.text, "truncated": reply.truncated, **flags, "usage": reply.usage.record()}
+
+
+async def _take_all(config: MakeConfig, maker: Maker, journal: LabelJournal, progress: Callable[[], None]) -> None:
+    steps = maker.steps
+    pace = Pace(
+        per_call=config.rows_per_call or (1 if maker.concurrency else _LOCAL_ROWS),
+        at_once=config.calls_at_once or maker.concurrency or 1,
+        max_failed_share=config.max_failed_share,
+    )
+    missing = (
+        Task(number, item)
+        for number, item in enumerate(maker.items())
+        if not all(journal.is_labelled(number * steps + step) for step in range(steps))
+    )
+
+    async def take(tasks: list[Task], note: Note) -> None:
+        known = {task.number: [_done(journal, task.number * steps + step) for step in range(steps)] for task in tasks}
+        for step in range(steps):
+            due = [
+                replace(task, results=known[task.number][:step])
+                for task in tasks
+                if known[task.number][step] is None and not (maker.chained and None in known[task.number][:step])
+            ]
+            if not due:
+                continue
+            for task, result in zip(due, await maker.take(step, due), strict=True):
+                note(task.number * steps + step, _record(result))
+                known[task.number][step] = None if isinstance(result, RowError) else result
+
+    await work_through(missing, take, journal, pace, noun="steps", progress=progress)
+
+
+def _done(journal: LabelJournal, row: int) -> Mapping[str, Any] | None:
+    return journal.record(row) if journal.is_labelled(row) else None
+
+
+def _record(result: Mapping[str, Any] | RowError) -> Mapping[str, Any]:
+    if isinstance(result, RowError):
+        return {"error": str(result), "kind": type(result).__name__, "usage": usage_of(result).record()}
+    return result
+
+
+def _write(job: MakeJob[Any], maker: Maker, journal: LabelJournal, tables: Mapping[str, Path]) -> dict[str, Any]:
+    """Write the tables in one reading, in constant memory, and count."""
+    made: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    noted: Counter[str] = Counter()
+    failed = 0
+    lines = {name: path.with_name(f".{name}.rows.jsonl") for name, path in tables.items()}
+    records = journal.records()
+    try:
+        with _writers([*lines.values(), job.output / FAILURES_FILE]) as (*writers, failures):
+            for number, item in enumerate(maker.items(), start=1):
+                results = list(islice(records, maker.steps))
+                known = [result for result in results if result is not None and "error" not in result]
+                if len(known) < maker.steps:
+                    failed += 1
+                    error = next((result for result in results if result and "error" in result), {})
+                    failures.write({"row": number, **{name: error.get(name) for name in ("error", "kind")}, **item})
+                    if maker.chained:
+                        continue
+                outcome = maker.made(item, known)
+                left_out.update(outcome.left_out)
+                noted.update(outcome.noted)
+                for name, writer in zip(lines, writers, strict=True):
+                    for row in outcome.rows.get(name, ()):
+                        writer.write(row)
+                        made[name] += 1
+        for name, path in tables.items():
+            write_rows(read_records(lines[name]), path)
+    finally:
+        for path in lines.values():
+            path.unlink(missing_ok=True)
+    if not failed:
+        (job.output / FAILURES_FILE).unlink()
+    return {
+        **{name: made[name] for name in tables},
+        "rows failed": failed,
+        **{f"left out: {why}": count for why, count in sorted(left_out.items())},
+        **dict(sorted(noted.items())),
+    }
+
+
+@contextmanager
+def _writers(paths: Sequence[Path]) -> Iterator[list[Any]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(write_records(path)) for path in paths]
+
+
+def _with_outcome(
+    maker: Maker, job: MakeJob[Any], tables: Mapping[str, Path], counts: Mapping[str, Any], usage: Usage
+) -> Card:
+    asked = {name: value for name, value in usage.record().items() if value}
+    return replace(
+        maker.card(),
+        files={path.name: maker.tables[name] for name, path in tables.items()},
+        counts={**counts, **asked},
+        licence=job.config.licence,
+    )
