@@ -1,5 +1,7 @@
 """A reward for configs of these tests."""
 
+from rlaif_sdk.types import as_text
+
 
 def length(completions):
-    return [float(len(text)) for text in completions]
+    return [float(len(as_text(completion))) for completion in completions]

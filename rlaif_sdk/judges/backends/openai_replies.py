@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+from rlaif_sdk.composer.execution.retry import retry_after
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeError, JudgeQuotaError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs
 from rlaif_sdk.judges.usage import Prices, Usage
@@ -38,7 +37,7 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes) -> Except
     if status == 402 or (status == 429 and b"insufficient_quota" in body):
         return JudgeQuotaError(where, hint="top the account up, then start the run again")
     if status in (408, 409, 425, 429) or status >= 500:
-        return TransientError(where, _retry_after(headers))
+        return TransientError(where, retry_after(headers.get("retry-after", "")))
     if 300 <= status < 400:
         target = headers.get("location", "").split("?")[0]
         return JudgeError(
@@ -149,16 +148,6 @@ def _top_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
             raise JudgeResponseError(f"the judge gave the log-probability {logprob} for {token[:20]!r}")
         reported[token] = max(min(float(logprob), 0.0), reported.get(token, -math.inf))
     return reported
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("retry-after", "").strip()
-    if value.isascii() and value.replace(".", "", 1).isdigit():
-        return float(value)
-    try:
-        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return None
 
 
 def _message(body: bytes) -> str:
