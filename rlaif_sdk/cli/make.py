@@ -40,6 +40,33 @@ def contrastive(
     _run(make_contrastive, job)
 
 
+@make_app.command()
+def candidates(config: ConfigArgument, overrides: SetOption = None) -> None:
+    """Let one or several models answer each prompt several times."""
+    from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
+
+    _run(make_candidates, _job(CandidatesConfig, config, overrides))
+
+
+@make_app.command()
+def pairs(
+    config: Annotated[Path | None, typer.Argument(help="The job: a YAML or JSON file; or give its parts.")] = None,
+    overrides: SetOption = None,
+    file: Annotated[Path | None, typer.Option("--candidates", help="A table of candidates.")] = None,
+    composition: Annotated[Path | None, typer.Option("--composition", "-c", help="What scores them.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder of the results.")] = None,
+) -> None:
+    """Pair candidates by the totals of a composition: best against worst, by a threshold, or all."""
+    from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
+    from rlaif_sdk.preferences.make_config import load_make_job
+
+    parts = {"candidates": file, "composition": composition, "output": output}
+    given = {name: str(path.resolve()) for name, path in parts.items() if path is not None}
+    source = given if config is None else config
+    changes = () if config is None else [f"{name}={path}" for name, path in given.items()]
+    _run(make_composed_pairs, load_make_job(ComposedPairsConfig, source, overrides=[*(overrides or ()), *changes]))
+
+
 def _job(model: type[MakeConfig], config: Path, overrides: Sequence[str] | None) -> Any:
     from rlaif_sdk.preferences.make_config import load_make_job
 

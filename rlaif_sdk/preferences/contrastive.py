@@ -155,8 +155,9 @@ class ContrastiveMaker:
         )
         return [reply_record(reply) for reply in replies]
 
-    def made(self, item: Record, results: Sequence[Mapping[str, Any]]) -> Made:
+    def made(self, task: Task) -> Made:
         """The pair, unless an answer is empty or both are the same."""
+        item, results = task.item, task.results
         prompt = item[self._config.prompts.prompt]
         chosen, rejected = results[POSITIVE]["text"], results[NEGATIVE]["text"]
         if not chosen.strip() or not rejected.strip():
@@ -225,7 +226,7 @@ class ContrastiveMaker:
         return self._contrast.positive.around(prompt), self._contrast.negative.around(prompt)
 
     async def _scores(self, tasks: Sequence[Task]) -> list[Mapping[str, Any] | RowError]:
-        texts = [[result["text"] for result in task.results if result is not None] for task in tasks]
+        texts = [(task.results[POSITIVE]["text"], task.results[NEGATIVE]["text"]) for task in tasks]
         pairs = [(*self._sides(task.item), first, second) for task, (first, second) in zip(tasks, texts, strict=True)]
         found = await contrasting_logprobs(require_answer_logprobs(self._policy), pairs)
         return [one if isinstance(one, RowError) else {"score": one.score, "logprobs": one.record()} for one in found]

@@ -27,7 +27,8 @@ _LOCAL_ROWS = 16
 """Rows in one call of a local model: a kill loses the call in hand."""
 
 Progress = Callable[[int, int], None]
-Results = Sequence[Mapping[str, Any] | None]
+Results = Sequence[Any]
+"""A JSON-ready mapping each, or None for a step that is not done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ class Maker(Protocol):
     async def take(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
         """Take a step for several rows: a JSON-ready mapping each, or an error in its place."""
 
-    def made(self, item: Record, results: Sequence[Mapping[str, Any]]) -> Made:
-        """What a row whose steps are all done comes to; where not `chained`, of those that are done."""
+    def made(self, task: Task) -> Made:
+        """What a row comes to: ``results`` has all steps, or where not `chained` those that are done."""
 
     def card(self) -> Card:
         """The card, without files and counts."""
@@ -221,16 +222,16 @@ def _write(job: MakeJob[Any], maker: Maker, journal: LabelJournal, tables: Mappi
     records = journal.records()
     try:
         with _writers([*lines.values(), job.output / FAILURES_FILE]) as (*writers, failures):
-            for number, item in enumerate(maker.items(), start=1):
+            for number, item in enumerate(maker.items()):
                 results = list(islice(records, maker.steps))
                 known = [result for result in results if result is not None and "error" not in result]
                 if len(known) < maker.steps:
                     failed += 1
                     error = next((result for result in results if result and "error" in result), {})
-                    failures.write({"row": number, **{name: error.get(name) for name in ("error", "kind")}, **item})
+                    failures.write({"row": number + 1, **{name: error.get(name) for name in ("error", "kind")}, **item})
                     if maker.chained:
                         continue
-                outcome = maker.made(item, known)
+                outcome = maker.made(Task(number, item, known))
                 left_out.update(outcome.left_out)
                 noted.update(outcome.noted)
                 for name, writer in zip(lines, writers, strict=True):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rlaif_sdk.composer import Composition
 from rlaif_sdk.exceptions import BatchError, ConfigError
-from rlaif_sdk.types import PreferencePair
+from rlaif_sdk.types import PreferencePair, TextOrConversation
 
 Choice = Literal["best_worst", "threshold", "all"]
 Ties = Literal["drop", "half"]
@@ -50,26 +50,68 @@ def make_pairs(
         BatchError: The batch has no ``group``.
         ConfigError: The options contradict each other or are out of range.
     """
-    _check_options(choose, threshold, min_gap, temperature, ties)
-    batch, totals = composition.batch, composition.totals.tolist()
+    batch = composition.batch
     if batch.group is None:
         raise BatchError("pairs are made of the completions to one prompt, and the batch has no 'group'")
+    chosen = choose_pairs(
+        composition.totals.tolist(),
+        batch.group,
+        batch.completions,
+        choose,
+        threshold=threshold,
+        min_gap=min_gap,
+        temperature=temperature,
+        ties=ties,
+    )
+    return [
+        PreferencePair(
+            prompt=batch.prompts[better],
+            chosen=batch.completions[better],
+            rejected=batch.completions[worse],
+            chosen_prob=probability,
+            source=source,
+        )
+        for better, worse, probability in chosen
+    ]
+
+
+def choose_pairs(
+    totals: Sequence[float],
+    group: Sequence[Hashable],
+    completions: Sequence[TextOrConversation],
+    choose: Choice = "best_worst",
+    *,
+    threshold: float | None = None,
+    min_gap: float = 0.0,
+    temperature: float | None = 1.0,
+    ties: Ties = "drop",
+) -> list[tuple[int, int, float]]:
+    """Which of B scored completions make pairs; `make_pairs` has the choices.
+
+    Args:
+        totals: B scores, NaN where there is none.
+        group: B labels, equal for completions to one prompt.
+        completions: The B completions.
+        choose: See `make_pairs`, as for what follows.
+        threshold: In units of the total.
+        min_gap: In the same units.
+        temperature: In the same units.
+        ties: What becomes of two equal totals.
+
+    Returns:
+        For each pair the rows of the higher and the lower total, and the probability that the first is better.
+
+    Raises:
+        ConfigError: The options contradict each other or are out of range.
+    """
+    check_choice(choose, threshold, min_gap, temperature, ties)
     pairs = []
-    for rows in _scored_groups(batch.group, totals):
+    for rows in _scored_groups(group, totals):
         for better, worse in _candidates(rows, totals, choose, threshold):
             gap = totals[better] - totals[worse]
             left_out = gap < min_gap or (gap == 0 and ties == "drop")
-            if left_out or batch.completions[better] == batch.completions[worse]:
-                continue
-            pairs.append(
-                PreferencePair(
-                    prompt=batch.prompts[better],
-                    chosen=batch.completions[better],
-                    rejected=batch.completions[worse],
-                    chosen_prob=_label(gap, temperature),
-                    source=source,
-                )
-            )
+            if not left_out and completions[better] != completions[worse]:
+                pairs.append((better, worse, _label(gap, temperature)))
     return pairs
 
 
@@ -120,9 +162,14 @@ def _candidates(
             yield better, worse
 
 
-def _check_options(
+def check_choice(
     choose: Choice, threshold: float | None, min_gap: float, temperature: float | None, ties: Ties
 ) -> None:
+    """Check the options of `make_pairs`.
+
+    Raises:
+        ConfigError: They contradict each other or are out of range.
+    """
     if choose not in ("best_worst", "threshold", "all"):
         raise ConfigError(f"unknown choice of pairs {choose!r}", key="choose", hint="best_worst, threshold or all")
     if ties not in ("drop", "half"):

@@ -1,0 +1,202 @@
+"""A composer as the labeler: pairs of scored completions, from a table of candidates."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from rlaif_sdk.composer import Composer, Composition
+from rlaif_sdk.documents import load_document
+from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
+from rlaif_sdk.judges.backends import RowError
+from rlaif_sdk.preferences.card import Card, digest
+from rlaif_sdk.preferences.make_config import MakeConfig, MakeJob, check_text, file_digest
+from rlaif_sdk.preferences.make_job import Made, MakeResult, Progress, Task, run_maker
+from rlaif_sdk.preferences.pairs import Choice, Ties, check_choice, choose_pairs
+from rlaif_sdk.records import Record, read_records
+from rlaif_sdk.scoring import TableLayout, as_batch, chunks
+
+_ROWS = "rows"
+
+
+class ComposedPairsConfig(MakeConfig):
+    """Pairs of the completions to each prompt, as the rewards of a composition order them."""
+
+    candidates: str
+    """A .jsonl or .parquet file with a completion a row, such as `rlaif make candidates` writes; the completions to one
+    prompt stand together."""
+    composition: str
+    """The composition that scores them: a YAML or JSON file, as for `rlaif score`."""
+    state: str | None = None
+    """A composer's saved state (JSON), where rewards are normalised by running statistics."""
+    prompt: str = "prompt"
+    """The column of prompts."""
+    completion: str = "completion"
+    """The column of completions."""
+    group: str = "group"
+    """The column that is equal for completions to one prompt."""
+    choose: Choice = "best_worst"
+    """``best_worst`` makes one pair a prompt, ``all`` every pair, ``threshold`` every pair of a completion at or above
+    ``threshold`` and one below it."""
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    """In units of the total."""
+    min_gap: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Leave out pairs whose totals differ by less."""
+    temperature: float | None = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """The label is the logistic of the totals' difference over this; null makes hard labels."""
+    ties: Ties = "drop"
+    """What becomes of two equal totals: left out, or given 0.5 (``half``)."""
+
+
+class ComposedPairsMaker:
+    """Scores the completions to each prompt, and pairs them."""
+
+    tables: Mapping[str, str] = {
+        "pairs": "prompt, chosen (the higher total), rejected, chosen_prob, both totals, and where both come from"
+    }
+    chained = True
+    steps = 1
+    concurrency: int | None = None
+
+    def __init__(self, job: MakeJob[ComposedPairsConfig]) -> None:
+        self._job = job
+        self._config = config = job.config
+        try:
+            check_choice(config.choose, config.threshold, config.min_gap, config.temperature, config.ties)
+        except ConfigError as error:
+            raise job.document.error(error.message, (error.key or "choose",), error.hint) from error
+        self._file = job.folder / config.candidates
+        self._layout = TableLayout(config.prompt, config.completion, config.group)
+        self._composer = Composer.from_config(job.folder / config.composition)
+        if config.state is not None:
+            self._composer.load_state_dict(json.loads((job.folder / config.state).read_text(encoding="utf-8")))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `Maker.settings`; how pairs are chosen may change, since the totals stay."""
+        config = self._config
+        return {
+            "candidates file": [file_digest(self._file), config.prompt, config.completion, config.group],
+            "composition": [
+                load_document(self._job.folder / config.composition).data,
+                file_digest(self._job.folder / config.state) if config.state else None,
+            ],
+        }
+
+    def items(self) -> Iterator[Record]:
+        """The completions to each prompt, as one item."""
+        seen: set[str] = set()
+        row = 0
+        for rows in chunks(read_records(self._file), self._layout, rows=1):
+            for record in rows:
+                row += 1
+                for column in (self._config.prompt, self._config.completion):
+                    check_text(record, column, self._file, row)
+                if self._config.group not in record:
+                    hint = "name the column that is equal for completions to one prompt under group"
+                    raise DataError(f"has no column {self._config.group!r}", file=str(self._file), row=row, hint=hint)
+            label = digest(rows[0][self._config.group])
+            if label in seen:
+                hint = "completions to one prompt stand together: sort the table by the group"
+                raise DataError("the group of this row was before, apart", file=str(self._file), row=row, hint=hint)
+            seen.add(label)
+            yield {_ROWS: rows}
+
+    async def take(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
+        """The totals of the completions; no statistics are changed by them."""
+        del step
+        rows = [row for task in tasks for row in task.item[_ROWS]]
+        composition = await self._composer.acompose(as_batch(rows, self._layout, training=False))
+        scored: list[Mapping[str, Any] | RowError] = []
+        start = 0
+        for task in tasks:
+            own = range(start, start + len(task.item[_ROWS]))
+            start = own.stop
+            scored.append(_failure(composition, own) or {"totals": [composition.to_list()[place] for place in own]})
+        return scored
+
+    def made(self, task: Task) -> Made:
+        """The pairs of one prompt."""
+        rows, totals = task.item[_ROWS], task.results[0]["totals"]
+        config = self._config
+        completions = [row[config.completion] for row in rows]
+        numbers = [math.nan if total is None else total for total in totals]
+        pairs = choose_pairs(
+            numbers,
+            [0] * len(rows),
+            completions,
+            config.choose,
+            threshold=config.threshold,
+            min_gap=config.min_gap,
+            temperature=config.temperature,
+            ties=config.ties,
+        )
+        made = [
+            {
+                "prompt": rows[better][config.prompt],
+                "chosen": completions[better],
+                "rejected": completions[worse],
+                "chosen_prob": probability,
+                "chosen_total": totals[better],
+                "rejected_total": totals[worse],
+                **{f"{side}_policy": rows[row].get("policy") for side, row in _sides(better, worse)},
+                "source": "composition",
+            }
+            for better, worse, probability in pairs
+        ]
+        unscored = totals.count(None)
+        return Made(
+            {"pairs": made},
+            left_out={"completion without a total": unscored} if unscored else {},
+            noted={"prompts without a pair": int(not made), "completions": len(rows)},
+        )
+
+    def card(self) -> Card:
+        """How the pairs were made."""
+        config = self._config
+        source = "the difference of the totals" if config.temperature else "the higher total"
+        rewards = {
+            name: {"weight": str(part.weight), "version": getattr(part.reward, "version", "0")}
+            for name, part in self._composer.components.items()
+        }
+        return Card(
+            title="Preference pairs from composed rewards",
+            method=f"The completions to each prompt are scored by a composition of rewards; the label is {source}.",
+            files={},
+            models={"rewards": rewards},
+            inputs={
+                config.candidates: file_digest(self._file),
+                config.composition: file_digest(self._job.folder / config.composition),
+            },
+            settings={
+                name: getattr(config, name) for name in ("choose", "threshold", "min_gap", "temperature", "ties")
+            },
+        )
+
+    def close(self) -> None:
+        """Release the rewards."""
+        self._composer.close()
+
+
+def make_composed_pairs(job: MakeJob[ComposedPairsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+    """Make pairs of scored completions; see `ComposedPairsConfig` and `run_maker`."""
+    return run_maker(job, ComposedPairsMaker(job), progress=progress)
+
+
+def _sides(better: int, worse: int) -> tuple[tuple[str, int], tuple[str, int]]:
+    return ("chosen", better), ("rejected", worse)
+
+
+def _failure(composition: Composition, rows: range) -> RowError | None:
+    """Why a row has no total, where a reward failed: it may succeed later. One that abstains will not."""
+    for row in rows:
+        if composition.to_list()[row] is not None:
+            continue
+        for name, column in composition.rewards.items():
+            if row in column.failures:
+                return JudgeResponseError(f"the reward {name!r} failed: {column.failures[row]}")
+    return None
