@@ -25,6 +25,7 @@ from rlaif_sdk.cli.label import label
 from rlaif_sdk.cli.make import make_app
 from rlaif_sdk.cli.quickstart import quickstart
 from rlaif_sdk.cli.report import report
+from rlaif_sdk.cli.review import review
 from rlaif_sdk.cli.rewards import rewards_app
 from rlaif_sdk.cli.schema import schema
 from rlaif_sdk.cli.score import score
@@ -52,6 +53,7 @@ app.command()(export)
 app.command()(score)
 app.command()(serve)
 app.command()(label)
+app.command()(review)
 app.add_typer(make_app, name="make")
 app.add_typer(judge_app, name="judge")
 app.add_typer(attack_app, name="attack")

@@ -26,7 +26,7 @@ _OPEN = f"""
     NOT EXISTS (SELECT 1 FROM act WHERE act.pair = pair.id AND act.reviewer = :reviewer AND {_ACTIVE_VERDICT})
     AND (SELECT COUNT(*) FROM act WHERE act.pair = pair.id AND act.reviewer != :reviewer AND {_PREFERENCE})
       + (SELECT COUNT(*) FROM lease WHERE lease.pair = pair.id AND lease.reviewer != :reviewer) < :overlap
-"""
+"""  # noqa: S608  (its parts are the constants above)
 _CHUNK = 500
 
 

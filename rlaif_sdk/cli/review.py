@@ -1,0 +1,112 @@
+"""``rlaif review``: people look at the pairs that a judge has labelled, on a local page."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rlaif_sdk.preferences.review import Agreement, ReviewStore
+
+
+class Rows(StrEnum):
+    """Which pairs an export holds."""
+
+    ALL = "all"
+    REVIEWED = "reviewed"
+
+
+class Ties(StrEnum):
+    """What becomes of ties."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+def review(
+    files: Annotated[list[Path], typer.Argument(help="Labels of one or several judges: .jsonl or .parquet.")],
+    store: Annotated[
+        Path | None, typer.Option(help="The file of the verdicts; by default FILE.review.sqlite beside the first.")
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Write the labels after review to this file, and end.")] = None,
+    agreement: Annotated[bool, typer.Option("--agreement", help="Print how people and judges agree, and end.")] = False,
+    human_weight: Annotated[
+        float, typer.Option(help="In exports: 1 gives people precedence; less mixes in the judge's label.")
+    ] = 1.0,
+    rows: Annotated[Rows, typer.Option(help="In exports: all pairs, or the reviewed ones alone.")] = Rows.ALL,
+    ties: Annotated[Ties, typer.Option(help="In exports: keep ties with 0.5, or drop them.")] = Ties.KEEP,
+    overlap: Annotated[int, typer.Option(help="Give each pair to so many reviewers.")] = 1,
+    audit: Annotated[float, typer.Option(help="Share of pairs reviewed as a random sample beside the queue.")] = 0.1,
+    blind: Annotated[bool, typer.Option("--blind", help="Show the judge's label only after the verdict.")] = False,
+    lease: Annotated[float, typer.Option(help="Minutes that a pair is kept for the reviewer who has it.")] = 15.0,
+    host: Annotated[str, typer.Option(help="Listen at this address; by default this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Listen at this port; 0 takes a free one.")] = 8300,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Review labelled pairs on a local page, the doubtful ones first.
+
+    Verdicts are kept at once, in a file of their own; the labels' file stays as it is.
+    """
+    from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review, serve_review
+    from rlaif_sdk.preferences.review.server import is_loopback
+
+    options = ExportOptions(human_weight, rows.value, ties.value)
+    path = store or files[0].with_name(f"{files[0].stem}.review.sqlite")
+    opened = ReviewStore(path, overlap=overlap, audit=audit, lease_seconds=60 * lease)
+    pairs = opened.add(files)
+    if export is not None:
+        written = export_review(opened, export, options, inputs=tuple(files))
+        typer.echo(f"wrote {written} rows to {export}")
+    if agreement:
+        _print_agreement(opened)
+    if export is not None or agreement:
+        return
+    if not is_loopback(host):
+        typer.echo("the page is served unencrypted: whoever sees the traffic sees the token and the texts", err=True)
+
+    def ready(address: str) -> None:
+        typer.echo(f"{pairs} pairs; verdicts go to {path}\n{address}\nStop with Ctrl-C.")
+        if browser:
+            typer.launch(address)
+
+    serve_review(opened, host=host, port=port, blind=blind, options=options, ready=ready)
+
+
+def _print_agreement(store: ReviewStore) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlaif_sdk.preferences.review import review_figures
+
+    figures = review_figures(store)
+    progress = store.progress()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("who", "pairs", "accuracy", "Cohen's kappa", "chose left"):
+        table.add_column(heading, justify="left" if heading == "who" else "right")
+    table.add_row("judge and people", *_cells(figures.ai))
+    table.add_row("judge and people, random sample", *_cells(figures.ai_audit))
+    for name, found in figures.ai_by_reviewer.items():
+        share = figures.left_share.get(name)
+        table.add_row(f"judge and {name}", *_cells(found), "" if share is None else f"{share:.2f}")
+    for (one, other), found in figures.reviewers.items():
+        table.add_row(f"{one} and {other}", *_cells(found))
+    typer.echo(f"{progress.judged} of {progress.pairs} pairs judged, {progress.verdicts} verdicts")
+    Console().print(table)
+
+
+def _cells(found: Agreement) -> tuple[str, str, str]:
+    return (
+        str(found.items),
+        _with_interval(found.accuracy, found.accuracy_interval),
+        _with_interval(found.kappa, found.kappa_interval),
+    )
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.2f}" if math.isnan(interval[0]) else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"

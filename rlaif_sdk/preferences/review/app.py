@@ -1,0 +1,172 @@
+"""The review page's application: a handful of JSON routes over a `ReviewStore`, and the page itself.
+
+Every route but the static files wants the review's token in a header, which no other site's page can send.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.preferences.review.export import EVERYTHING, ExportOptions, exported_rows
+from rlaif_sdk.preferences.review.figures import review_figures
+from rlaif_sdk.preferences.review.limits import Limits
+from rlaif_sdk.preferences.review.pairs import Number, ReviewPair
+from rlaif_sdk.preferences.review.queue import left_response
+from rlaif_sdk.preferences.review.store import ReviewStore, Verdict
+from rlaif_sdk.preferences.review.view import Side, number, shown_labels, shown_pair
+
+_STATIC = Path(__file__).with_name("static")
+
+
+def _printable(name: str) -> str:
+    name = name.strip()
+    if not name or not name.isprintable():
+        raise ValueError("a reviewer has a name of printable characters")
+    return name
+
+
+class Asked(BaseModel):
+    """Who asks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reviewer: Annotated[str, Field(max_length=64), AfterValidator(_printable)]
+
+
+class JudgedPair(Asked):
+    """A verdict on a pair."""
+
+    pair: str = Field(max_length=64)
+    choice: Literal["left", "right", "tie", "skip"]
+    comment: str = Field(default="", max_length=10_000)
+    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class EditedPair(Asked):
+    """A better response than those of a pair."""
+
+    pair: str = Field(max_length=64)
+    based_on: Side | None
+    text: str = Field(max_length=200_000)
+    comment: str = Field(default="", max_length=10_000)
+
+
+class ReviewApi:
+    """What the page asks for.
+
+    Args:
+        store: The review.
+        blind: Show what the judges said only after the verdict.
+        options: Of the export button.
+    """
+
+    def __init__(self, store: ReviewStore, *, blind: bool, options: ExportOptions) -> None:
+        self._store = store
+        self._blind = blind
+        self._options = options
+
+    def next_pair(self, asked: Asked) -> dict[str, Any]:
+        """The pair to look at."""
+        return self._state(asked.reviewer, self._store.claim(asked.reviewer))
+
+    def judge(self, judged: JudgedPair) -> dict[str, Any]:
+        """Keep a verdict; what the judges said of its pair, and the next one."""
+        reviewer = judged.reviewer
+        left = left_response(judged.pair, reviewer)
+        verdict = _verdict(judged.choice, left)
+        pair = self._store.judge(reviewer, judged.pair, verdict, comment=judged.comment, seconds=judged.seconds)
+        last = {"choice": judged.choice, "ai": shown_labels(pair, reviewer)}
+        return {**self._state(reviewer, self._store.claim(reviewer)), "last": last}
+
+    def edit(self, edited: EditedPair) -> dict[str, Any]:
+        """Keep a better response; the pair stays on the page for its verdict."""
+        based_on = (
+            None if edited.based_on is None else number(edited.based_on, left_response(edited.pair, edited.reviewer))
+        )
+        pair = self._store.edit(edited.reviewer, edited.pair, edited.text, based_on=based_on, comment=edited.comment)
+        return self._state(edited.reviewer, pair)
+
+    def undo(self, asked: Asked) -> dict[str, Any]:
+        """Take the reviewer's last act back; its pair."""
+        undone = self._store.undo(asked.reviewer)
+        state = self._state(asked.reviewer, self._store.claim(asked.reviewer))
+        return {**state, "undone": None if undone is None else undone.choice}
+
+    def figures(self, asked: Asked) -> dict[str, Any]:
+        """Progress and agreement."""
+        progress = asdict(self._store.progress(asked.reviewer))
+        return {"progress": progress, "figures": review_figures(self._store).record()}
+
+    def export(self) -> StreamingResponse:
+        """The labels after review, as JSONL."""
+        disposition = {"content-disposition": 'attachment; filename="reviewed.jsonl"'}
+        lines = _lines(self._store, self._options)
+        return StreamingResponse(lines, media_type="application/x-ndjson", headers=disposition)
+
+    def _state(self, reviewer: str, pair: ReviewPair | None) -> dict[str, Any]:
+        edits = [] if pair is None else [act.text or "" for act in self._store.edits(reviewer, pair.id)]
+        shown = None if pair is None else shown_pair(pair, reviewer, blind=self._blind, edits=edits)
+        return {"pair": shown, "progress": asdict(self._store.progress(reviewer)), "blind": self._blind}
+
+
+def create_app(store: ReviewStore, *, token: str, blind: bool = False, options: ExportOptions = EVERYTHING) -> FastAPI:
+    """The application that a reviewer's browser talks to.
+
+    Args:
+        store: The review.
+        token: What a request must have in the header ``X-Review-Token``.
+        blind: Show what the judges said only after the verdict.
+        options: Of the export button.
+    """
+
+    def authorised(x_review_token: Annotated[str, Header()] = "") -> None:
+        if not secrets.compare_digest(x_review_token.encode(), token.encode()):
+            raise HTTPException(401, "open the page by the address that rlaif review printed: it has the token")
+
+    api = ReviewApi(store, blind=blind, options=options)
+    app = FastAPI(title="rlaif review", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Limits)
+    routes: dict[str, Callable[..., Any]] = {
+        "next": api.next_pair,
+        "judge": api.judge,
+        "edit": api.edit,
+        "undo": api.undo,
+        "figures": api.figures,
+    }
+    for name, route in routes.items():
+        app.post(f"/api/{name}", dependencies=[Depends(authorised)])(route)
+    app.post("/api/export", dependencies=[Depends(authorised)], response_model=None)(api.export)
+    app.add_exception_handler(DataError, _refused)
+    app.get("/", response_class=FileResponse)(_page)
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    return app
+
+
+def _verdict(choice: Literal["left", "right", "tie", "skip"], left: Number) -> Verdict:
+    if choice in {"tie", "skip"}:
+        return "tie" if choice == "tie" else "skip"
+    return "1" if number("left" if choice == "left" else "right", left) == 1 else "2"
+
+
+def _refused(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": error.message if isinstance(error, DataError) else ""}, status_code=409)
+
+
+def _page() -> Path:
+    return _STATIC / "index.html"
+
+
+def _lines(store: ReviewStore, options: ExportOptions) -> Iterator[str]:
+    for row in exported_rows(store, options):
+        yield json.dumps(row, ensure_ascii=False) + "\n"
