@@ -71,9 +71,10 @@ def judge_policies(
     named = policy_names(files, names)
     completions = [_by_prompt(path, prompt_column, completion_column) for path in files]
     pairs = output.resolve() / PAIRS_FILE
+    _check_same_prompts(files, completions)
     job = _job(judge, pairs, output.resolve() / "labels", overrides)
     with write_records(pairs) as writer:
-        for pair in _pairs(files, named, completions):
+        for pair in _pairs(named, completions):
             writer.write(pair)
     return run_labeling(job, progress=progress)
 
@@ -105,9 +106,7 @@ def _by_prompt(path: Path, prompt: str, completion: str) -> dict[tuple[str, int]
     return found
 
 
-def _pairs(
-    files: Sequence[Path], names: Sequence[str], completions: Sequence[Mapping[tuple[str, int], Record]]
-) -> Iterator[dict[str, TextOrConversation]]:
+def _check_same_prompts(files: Sequence[Path], completions: Sequence[Mapping[tuple[str, int], Record]]) -> None:
     first = completions[0]
     for path, own in zip(files, completions, strict=True):
         if odd := first.keys() ^ own.keys():
@@ -117,8 +116,14 @@ def _pairs(
             raise DataError(
                 f"{files[0]} and {path} have different prompts: {problem}", hint="let both answer the same ones"
             )
+
+
+def _pairs(
+    names: Sequence[str], completions: Sequence[Mapping[tuple[str, int], Record]]
+) -> Iterator[dict[str, TextOrConversation]]:
+    first = completions[0]
     for key in first:
-        for one, other in itertools.combinations(range(len(files)), 2):
+        for one, other in itertools.combinations(range(len(names)), 2):
             yield {
                 "prompt": first[key]["prompt"],
                 "response_1": completions[one][key]["completion"],

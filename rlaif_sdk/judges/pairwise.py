@@ -84,7 +84,7 @@ class PairwiseLabeler:
         if not 0 <= tie_margin < 0.5 or max_chars < 1 or max_new_tokens < 1:
             raise ConfigError("tie_margin is from 0 to below 0.5; max_chars and max_new_tokens are at least 1")
         self.mode = mode
-        self._verdict: LikelihoodPreference | WrittenPreference = (
+        self.verdict: LikelihoodPreference | WrittenPreference = (
             LikelihoodPreference(self.prompt, chain_of_thought, max_new_tokens, temperature)
             if mode == "likelihood"
             else WrittenPreference(self.prompt, ties, max_new_tokens, temperature)
@@ -103,12 +103,12 @@ class PairwiseLabeler:
     @property
     def writes(self) -> bool:
         """Whether the judge writes rationales or verdicts, which takes far longer than reading."""
-        return len(self._verdict.endings) > 1 or self._verdict.hard
+        return len(self.verdict.endings) > 1 or self.verdict.hard
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """Everything that a label depends on, by name, JSON-ready: the prompt, the way of asking, and the model."""
-        verdict = self._verdict
+        verdict = self.verdict
         return {
             "prompt": [self.prompt.question("", "", "", ending, rationales=True) for ending in verdict.endings],
             "mode": [self.mode, verdict.version],
@@ -133,7 +133,7 @@ class PairwiseLabeler:
         questions = [row for row in rows if isinstance(row, _Question)]
         asked = [order for question in questions for order in self._in_orders(question.asked)]
         repeated = [order for order in asked for _ in range(self._samples)]
-        replies = iter(await self._verdict.ask(self.backend, repeated) if repeated else ())
+        replies = iter(await self.verdict.ask(self.backend, repeated) if repeated else ())
         orders = 2 if self._orders == "both" else 1
         return [
             self._combined([[next(replies) for _ in range(self._samples)] for _ in range(orders)], row.flags)
@@ -190,7 +190,7 @@ class PairwiseLabeler:
             [means[0], *(1 - mean for mean in means[1:])],
             rationales=tuple(text for verdict in given_all for text in verdict.rationales),
             flags=tuple(dict.fromkeys((*flags, *(flag for verdict in given_all for flag in verdict.flags)))),
-            hard=self._verdict.hard,
+            hard=self.verdict.hard,
             tie_margin=self._tie_margin,
             label_mass=min(masses) if masses else None,
             usage=usage,

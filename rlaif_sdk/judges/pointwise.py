@@ -22,11 +22,14 @@ Labels = Literal["letters", "numbers"]
 Overlong = Literal["error", "keep_start", "keep_end"]
 
 
-class _Verdict(Protocol):
+class Verdict(Protocol):
+    """The way in which a judge's answer becomes a score."""
+
     version: str
     instruction: str
 
-    async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]: ...
+    async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
+        """The scores of B requests, each in [-1, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +87,20 @@ class PointwiseJudge(Reward):
         if max_chars < 1 or max_new_tokens < 1:
             raise ConfigError("max_chars and max_new_tokens of a judge are at least 1")
         self.name = name
-        self._backend = backend
-        self._prompt = prompt or JudgePrompt()
-        self._verdict: _Verdict = _verdict(mode, scale, labels, max_new_tokens)
+        self.backend = backend
+        self.prompt = prompt or JudgePrompt()
+        self.verdict: Verdict = _verdict(mode, scale, labels, max_new_tokens)
         self._max_chars = max_chars
         self._overlong = overlong
         self.version = self._fingerprint(max_new_tokens)
 
     def setup(self) -> None:
         """Load the model, or check the server's settings."""
-        self._backend.setup()
+        self.backend.setup()
 
     def close(self) -> None:
         """Release the model or the connections."""
-        self._backend.close()
+        self.backend.close()
 
     async def score(self, batch: RewardBatch) -> list[Score]:
         """Rate B completions. See the class for what each score means and which errors are raised."""
@@ -108,7 +111,7 @@ class PointwiseJudge(Reward):
         questions = [row for row in rows if isinstance(row, _Question)]
         if not questions:
             return [row for row in rows if isinstance(row, Score)]
-        verdicts = await self._verdict.ask(self._backend, [question.request for question in questions])
+        verdicts = await self.verdict.ask(self.backend, [question.request for question in questions])
         if len(verdicts) != len(questions):
             raise JudgeResponseError(f"the judge's backend gave {len(verdicts)} answers to {len(questions)} requests")
         answers = iter(verdicts)
@@ -134,20 +137,20 @@ class PointwiseJudge(Reward):
             keep = slice(self._max_chars) if self._overlong == "keep_start" else slice(-self._max_chars, None)
             texts[name] = text[keep]
             flags.append(f"{name}_truncated")
-        request = self._prompt.render(texts["prompt"], texts["answer"], self._verdict.instruction)
+        request = self.prompt.render(texts["prompt"], texts["answer"], self.verdict.instruction)
         return _Question(request, tuple(flags))
 
     def _fingerprint(self, max_new_tokens: int) -> str:
         parts: dict[str, Any] = {
-            "asked": self._prompt.render("", "", self._verdict.instruction),
-            "verdict": [type(self._verdict).__name__, self._verdict.version, max_new_tokens],
+            "asked": self.prompt.render("", "", self.verdict.instruction),
+            "verdict": [type(self.verdict).__name__, self.verdict.version, max_new_tokens],
             "limits": [self._max_chars, self._overlong],
-            "backend": self._backend.identity,
+            "backend": self.backend.identity,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _verdict(mode: str, scale: Scale | None, labels: Labels, max_new_tokens: int) -> _Verdict:
+def _verdict(mode: str, scale: Scale | None, labels: Labels, max_new_tokens: int) -> Verdict:
     if labels not in ("letters", "numbers"):
         raise ConfigError(f"unknown labels {labels!r} for a judge", hint="use letters or numbers")
     if mode == "likelihood":

@@ -1,0 +1,71 @@
+"""``rlaif attack``: what a judge falls for, before a policy finds out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+attack_app = typer.Typer(help="Try what a policy would find out in training.", no_args_is_help=True)
+
+
+@attack_app.callback()
+def _attack() -> None:
+    pass
+
+
+@attack_app.command()
+def judge(
+    config: Annotated[Path, typer.Argument(help="A labelling job, or a composition with a judge: YAML or JSON.")],
+    reward: Annotated[str | None, typer.Option(help="Which reward of a composition, if several are judges.")] = None,
+    attacks: Annotated[Path | None, typer.Option(help="Your own attacks: a YAML or JSON file.")] = None,
+    cases: Annotated[Path | None, typer.Option(help="Your own prompts with poor and good answers, likewise.")] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Try this family of attacks alone. Repeatable.")] = None,
+    most_cases: Annotated[int | None, typer.Option("--most-cases", min=1, help="Use so many cases at most.")] = None,
+    threshold: Annotated[float, typer.Option(help="By how much a value from 0 to 1 must rise for a success.")] = 0.1,
+    undefended: Annotated[
+        bool, typer.Option(help="Ask the same judge without its defences too, for comparison.")
+    ] = True,
+    fail_on_success: Annotated[
+        bool, typer.Option("--fail-on-success", help="Exit with 1 if an attack succeeds against the defended judge.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set judge.model=NAME. Repeatable.")
+    ] = None,
+) -> None:
+    """Attack a judge with the tricks that policies learn.
+
+    Poor answers are dressed up: master keys, spoofed verdicts, instructions, delimiters, special tokens, role markers,
+    invisible characters, template code, verbosity, position.
+    """
+    from rich.console import Console
+
+    from rlaif_sdk.attacks import attack_judge, load_attacked, load_attacks, load_cases
+    from rlaif_sdk.reporting.attack_table import attack_table
+
+    tried = load_attacks(attacks)
+    if unknown := set(family or ()) - {attack.family for attack in tried}:
+        known = ", ".join(dict.fromkeys(attack.family for attack in tried))
+        raise typer.BadParameter(f"{min(unknown)!r}; there are {known}", param_hint="--family")
+    attacked = load_attacked(config, reward=reward, overrides=overrides or ())
+    try:
+        report = attack_judge(
+            attacked,
+            attacks=[attack for attack in tried if not family or attack.family in family],
+            cases=load_cases(cases)[:most_cases],
+            threshold=threshold,
+            undefended=undefended,
+        )
+    finally:
+        attacked.backend.close()
+    if as_json:
+        typer.echo(json.dumps(report.record(), indent=2, allow_nan=False))
+    else:
+        Console().print(attack_table(report))
+        tries = len(report.defended) * len(report.cases)
+        typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences")
+    if fail_on_success and report.successes:
+        raise typer.Exit(1)

@@ -1,0 +1,222 @@
+"""``rlaif eval``: what labels, policies and rewards are worth, with intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+eval_app = typer.Typer(help="Measure what labels, policies and rewards are worth.", no_args_is_help=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ReportOption = Annotated[Path | None, typer.Option(help="Write a web page with plots to this file.")]
+PromptOption = Annotated[str, typer.Option(help="The tables' column of prompts.")]
+CompletionOption = Annotated[str, typer.Option(help="The tables' column of completions.")]
+JudgeOption = Annotated[
+    Path | None,
+    typer.Option(help="Who compares: the config of a labelling job, whose pairs and output may be left out."),
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="The judge's pairs and labels; started again, it asks for the missing.")
+]
+NameOption = Annotated[
+    list[str] | None, typer.Option("--name", help="A policy's name, in the order of the files. Repeatable.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key of the judge: --set judge.model=NAME. Repeatable.")
+]
+
+
+@eval_app.command()
+def labels(
+    file: Annotated[Path, typer.Argument(help="What rlaif label wrote.")],
+    human: Annotated[
+        str | None, typer.Option(help='The column of what people prefer: 1, 2, "tie", or null where nobody was asked.')
+    ] = None,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare an AI labeler's labels with those of people: alignment, kappa, position bias, calibration, cost."""
+    from rlaif_sdk.evaluation import evaluate_labels
+    from rlaif_sdk.reporting.evaluation_page import write_label_page
+    from rlaif_sdk.reporting.evaluation_tables import label_tables
+
+    found = evaluate_labels(file, human=human)
+    _show(found.record(), lambda: label_tables(found), as_json=as_json)
+    _report(report, lambda page: write_label_page(found, page, source=file.name))
+
+
+@eval_app.command("win-rate")
+def win_rate(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Two tables of completions, with --judge; or what rlaif label wrote about such pairs."),
+    ],
+    judge: JudgeOption = None,
+    output: OutputOption = Path("win-rate"),
+    name: NameOption = None,
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+    overrides: SetOption = None,
+) -> None:
+    """Measure how often the first policy's answers are preferred to the second's, also at equal length."""
+    from rlaif_sdk.evaluation import win_rate as compare
+    from rlaif_sdk.evaluation.matches import policy_names
+    from rlaif_sdk.reporting.evaluation_page import write_win_rate_page
+    from rlaif_sdk.reporting.evaluation_tables import figures_table, win_rate_figures
+
+    _check_files(files, judge, 2)
+    if judge is None:
+        if name and len(name) != 2:
+            raise typer.BadParameter("two policies have two names", param_hint="--name")
+        found = compare(files[0], name or ("response_1", "response_2"))
+    else:
+        names = policy_names(files, name or ())
+        found = compare(_judged(files, judge, output, names, prompt_column, completion_column, overrides), names)
+    _show(found.record(), lambda: [figures_table(win_rate_figures(found), "Win rate")], as_json=as_json)
+    _report(report, lambda page: write_win_rate_page(found, page))
+
+
+@eval_app.command()
+def rank(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="A table of completions a policy, with --judge; or what rlaif label wrote about them."),
+    ],
+    judge: JudgeOption = None,
+    output: OutputOption = Path("ranking"),
+    name: NameOption = None,
+    policy_columns: Annotated[tuple[str, str], typer.Option(help="The labels' columns with the policies' names.")] = (
+        "policy_1",
+        "policy_2",
+    ),
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+    overrides: SetOption = None,
+) -> None:
+    """Rank policies by the pairs that they won: Bradley and Terry's strengths with intervals, and Elo's ratings."""
+    from rlaif_sdk.evaluation import rank_policies
+    from rlaif_sdk.evaluation.matches import policy_names
+    from rlaif_sdk.evaluation.standings import POLICY_COLUMNS
+    from rlaif_sdk.reporting.evaluation_page import write_ranking_page
+    from rlaif_sdk.reporting.evaluation_tables import ranking_table
+
+    _check_files(files, judge, None)
+    if judge is None:
+        found = rank_policies(files[0], columns=policy_columns)
+    else:
+        names = policy_names(files, name or ())
+        judged = _judged(files, judge, output, names, prompt_column, completion_column, overrides)
+        found = rank_policies(judged, columns=POLICY_COLUMNS)
+    _show(found.record(), lambda: [ranking_table(found)], as_json=as_json)
+    _report(report, lambda page: write_ranking_page(found, page))
+
+
+@eval_app.command()
+def rewards(
+    files: Annotated[list[Path], typer.Argument(help="A table of completions; or two of the same prompts.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.")],
+    threshold: Annotated[
+        list[str] | None, typer.Option(help="From which score on a completion passes: toxicity=0.5. Repeatable.")
+    ] = None,
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure rewards of completions, before and after training: toxicity, harmless rate, anything composed.
+
+    The change is paired over the prompts. The share of completions that pass a threshold is the harmless rate where
+    the reward is one of harmlessness.
+    """
+    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.evaluation import evaluate_rewards
+    from rlaif_sdk.reporting.evaluation_page import write_measures_page
+    from rlaif_sdk.reporting.evaluation_tables import measures_table
+    from rlaif_sdk.scoring import TableLayout
+
+    if len(files) > 2:
+        raise typer.BadParameter("give one table, or two", param_hint="FILES")
+    layout = TableLayout(prompt_column, completion_column)
+    with Composer.from_config(config) as composer:
+        found = evaluate_rewards(files, composer, layout=layout, thresholds=_thresholds(threshold or ()))
+    record = {reward: measure.record() for reward, measure in found.items()}
+    _show(record, lambda: [measures_table(found)], as_json=as_json)
+    _report(report, lambda page: write_measures_page(found, page, files=[path.name for path in files]))
+
+
+def _check_files(files: list[Path], judge: Path | None, most: int | None) -> None:
+    if judge is None and len(files) != 1:
+        raise typer.BadParameter("tables of completions need a --judge; labels are one file", param_hint="FILES")
+    if judge is not None and (len(files) < 2 or len(files) > (most or len(files))):
+        wanted = f"{most} tables" if most else "two tables or more"
+        raise typer.BadParameter(f"a judge compares {wanted} of completions", param_hint="FILES")
+
+
+def _judged(
+    files: list[Path],
+    judge: Path,
+    output: Path,
+    names: list[str],
+    prompt_column: str,
+    completion_column: str,
+    overrides: list[str] | None,
+) -> Path:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from rlaif_sdk.evaluation import judge_policies
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as display:
+        task = display.add_task("judging", total=None)
+        result = judge_policies(
+            files,
+            judge,
+            output,
+            names=names,
+            prompt_column=prompt_column,
+            completion_column=completion_column,
+            overrides=overrides or (),
+            progress=lambda done, pairs: display.update(task, completed=done, total=pairs),
+        )
+    if result.failures is not None:
+        typer.echo(f"{result.summary.failed} pairs failed and are left out, see {result.failures}", err=True)
+    return result.labels
+
+
+def _thresholds(given: list[str] | tuple[str, ...]) -> dict[str, float]:
+    found = {}
+    for assignment in given:
+        name, _, value = assignment.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"write NAME=NUMBER, not {assignment!r}", param_hint="--threshold") from None
+    return found
+
+
+def _show(record: dict[str, Any], tables: Callable[[], list[Table]], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(record, indent=2, allow_nan=False))
+        return
+    from rich.console import Console
+
+    for table in tables():
+        Console().print(table)
+
+
+def _report(page: Path | None, write: Callable[[Path], None]) -> None:
+    if page is not None:
+        write(page)
+        typer.echo(f"wrote {page}", err=True)

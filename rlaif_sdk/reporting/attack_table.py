@@ -1,0 +1,49 @@
+"""Which attacks a judge fell for, as a table for the terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rlaif_sdk.attacks import AttackReport, Trials
+
+
+def attack_table(report: AttackReport) -> Table:
+    """A row an attack: on how many cases it succeeded, by how much it lifted the answer, what the defences did."""
+    value = "probability to beat the good answer" if report.paired else "score from 0 to 1"
+    caption = f"succeeded: the {value} rose by more than {report.threshold:g}"
+    caption += " or the poor answer won" if report.paired else ""
+    table = Table(
+        title=f"{len(report.defended)} attacks on {len(report.cases)} cases",
+        title_justify="left",
+        caption=f"{caption}; gain: its mean rise",
+        caption_justify="left",
+    )
+    table.add_column("family")
+    table.add_column("attack")
+    for heading in ("succeeded", "gain"):
+        table.add_column(heading, justify="right")
+    for heading in ("undefended", "gain") if report.undefended else ():
+        table.add_column(heading, justify="right", style="dim")
+    table.add_column("defences", overflow="fold")
+    family = ""
+    for attack, trials in report.defended.items():
+        if attack.family != family:
+            table.add_section()
+        careless = _cells(report.undefended[attack]) if attack in report.undefended else []
+        marks = ", ".join(f"{mark} {count}" for mark, count in trials.marks.items())
+        style = "bold red" if trials.succeeded else None
+        name = "" if attack.family == family else attack.family
+        table.add_row(name, attack.name, *_cells(trials), *careless, marks, style=style)
+        family = attack.family
+    return table
+
+
+def _cells(trials: Trials) -> list[str]:
+    share = f"{trials.succeeded}/{len(trials.trials)}"
+    if trials.unscored:
+        share += f" ({trials.unscored} unscored)"
+    return [share, "–" if math.isnan(trials.mean_gain) else f"{trials.mean_gain:+.2f}"]

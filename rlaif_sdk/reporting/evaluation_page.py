@@ -1,0 +1,173 @@
+"""What evaluations found, as a web page with plots that needs no network."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaif_sdk.reporting.evaluation_tables import INTERVALS, label_figures, shown, win_rate_figures
+from rlaif_sdk.reporting.run_report.markup import Markup, element, table
+from rlaif_sdk.reporting.run_report.page import Section, page
+from rlaif_sdk.reporting.run_report.traces import Figure as Plot
+from rlaif_sdk.reporting.run_report.traces import colour, json_number
+
+if TYPE_CHECKING:
+    from rlaif_sdk.evaluation import Figure, LabelEvaluation, Measure, Ranking, WinRate
+    from rlaif_sdk.training.calibration import Calibration
+
+
+def write_label_page(found: LabelEvaluation, output: Path, *, source: str) -> None:
+    """The labels' agreement with people, position bias and calibration.
+
+    Args:
+        found: What `rlaif_sdk.evaluation.evaluate_labels` found.
+        output: The HTML file.
+        source: What was evaluated, for the heading.
+
+    Raises:
+        MissingExtraError: plotly is not installed.
+    """
+    figures = Section("figures", "Labels", f"What is known of the labels; {INTERVALS}.")
+    figures.add(_figures(label_figures(found)))
+    sections = [figures]
+    people = found.alignment
+    if people is not None:
+        shares = {"both orders": people.accuracy, "given order": people.when_first, "turned order": people.when_second}
+        agreement = Section("agreement", "Agreement with people", "The share of pairs with the same winner.")
+        agreement.plot(_interval_plot(shares, "share", chance=0.5))
+        names = ("1", "2", "tie")
+        rows = [(f"AI: {name}", *counts) for name, counts in zip(names, people.counts, strict=True)]
+        agreement.add(table(["", *(f"people: {name}" for name in names)], rows))
+        sections.append(agreement)
+        if people.calibration is not None:
+            told = "On the diagonal, a label is right as often as its probability says. A point a bin of confidence."
+            reliability = Section("reliability", "Calibration", told)
+            reliability.plot(_reliability_plot(people.calibration))
+            sections.append(reliability)
+    _write(page(f"Labels of {source}", Markup(), sections), output)
+
+
+def write_win_rate_page(found: WinRate, output: Path) -> None:
+    """The win rate of two policies, also at equal length. See `write_label_page`."""
+    section = Section("win-rate", "Win rate", f"A tie counts half; {INTERVALS}.")
+    rates = {
+        "win rate": found.rate,
+        "bootstrap over prompts": found.rate_over_prompts,
+        "mean probability": found.probability,
+        "at equal length (difference)": found.length_controlled,
+        "at equal length (ratio)": found.length_controlled_by_ratio,
+    }
+    section.plot(_interval_plot(rates, f"preferred to {found.policies[1]}", chance=0.5))
+    section.add(_figures(win_rate_figures(found)))
+    _write(page(f"{found.policies[0]} against {found.policies[1]}", Markup(), [section]), output)
+
+
+def write_ranking_page(found: Ranking, output: Path) -> None:
+    """The ranking of several policies, and who beat whom. See `write_label_page`."""
+    told = "Log-strengths in nats: a difference of 1 is odds of 2.7 to 1. Only differences count; the mean is 0."
+    strengths = Section("strengths", "Strength", f"{told} {INTERVALS}.")
+    strengths.plot(_interval_plot({each.policy: each.strength for each in found.standings}, "nats", chance=0.0))
+    rows = [
+        (each.policy, each.games, shown(each.win_rate), shown(each.strength, digits=2, signed=True), f"{each.elo:.0f}")
+        for each in found.standings
+    ]
+    strengths.add(table(["policy", "pairs", "win rate", "strength", "Elo"], rows))
+    pairs = Section("pairs", "Who beat whom", "The share of pairs that the policy of the row won, ties half.")
+    names = [html.escape(each.policy) for each in found.standings]
+    shares = [[json_number(value) for value in row] for row in found.win_rates()]
+    heat = {
+        "type": "heatmap",
+        "x": names,
+        "y": names,
+        "z": shares,
+        "text": [["" if value is None else f"{value:.2f}" for value in row] for row in shares],
+        "texttemplate": "%{text}",
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [[0, "#c0392b"], [0.5, "#f7f7f7"], [1, "#2457a6"]],
+    }
+    size = {"height": 200 + 46 * len(names), "yaxis": {"autorange": "reversed", "automargin": True}}
+    pairs.plot({"data": [heat], "layout": size})
+    _write(page("Ranking of policies", Markup(), [strengths, pairs]), output)
+
+
+def write_measures_page(measures: Mapping[str, Measure], output: Path, *, files: Sequence[str]) -> None:
+    """Rewards of one or two tables. See `write_label_page`."""
+    section = Section("rewards", "Rewards", f"Means of the raw scores of {' and '.join(files)}; {INTERVALS}.")
+    for name, measure in measures.items():
+        section.add(element("h3", name))
+        rows: dict[str, Figure | None] = dict(zip(files, (measure.before, measure.after), strict=False))
+        if measure.change is not None:
+            rows["change"] = measure.change
+        section.plot(_interval_plot(rows, name))
+        shares = dict(zip(files, measure.passed, strict=False))
+        texts = {f"mean of {label}": shown(figure) for label, figure in rows.items()}
+        texts |= {f"share of {label} that passes {measure.threshold:g}": shown(own) for label, own in shares.items()}
+        section.add(_figures(texts))
+    _write(page("Rewards", Markup(), [section]), output)
+
+
+def _figures(figures: Mapping[str, str]) -> Markup:
+    return table(["figure", "value"], list(figures.items()))
+
+
+def _interval_plot(figures: Mapping[str, Figure | None], title: str, *, chance: float | None = None) -> Plot:
+    """Points with their intervals, one above the other."""
+    there = {name: figure for name, figure in figures.items() if figure and math.isfinite(figure.value)}
+    values = [figure.value for figure in there.values()]
+    above = [_distance(figure.high, figure.value) for figure in there.values()]
+    below = [_distance(figure.value, figure.low) for figure in there.values()]
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": values,
+        "y": [html.escape(name) for name in there],
+        "error_x": {"type": "data", "symmetric": False, "array": above, "arrayminus": below},
+        "marker": {"size": 9, "color": colour(0)},
+        "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
+    }
+    layout: dict[str, Any] = {
+        "height": 130 + 38 * len(there),
+        "xaxis": {"title": {"text": html.escape(title)}},
+        "yaxis": {"autorange": "reversed", "automargin": True},
+    }
+    if chance is not None:
+        dashed = {"dash": "dash", "color": "#5f6b7a", "width": 1}
+        layout["shapes"] = [
+            {"type": "line", "x0": chance, "x1": chance, "y0": 0, "y1": 1, "yref": "paper", "line": dashed}
+        ]
+    return {"data": [points], "layout": layout}
+
+
+def _reliability_plot(calibration: Calibration) -> Plot:
+    filled = [part for part in calibration.bins if part.pairs]
+    most = max(part.pairs for part in filled)
+    diagonal = {"type": "scatter", "mode": "lines", "x": [0.5, 1], "y": [0.5, 1], "name": "accuracy = confidence"}
+    points = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [part.confidence for part in filled],
+        "y": [part.accuracy for part in filled],
+        "text": [f"{part.pairs} pairs" for part in filled],
+        "name": "labels",
+        "marker": {"size": [6 + 14 * part.pairs / most for part in filled]},
+        "hovertemplate": "confidence %{x:.3f}: accuracy %{y:.3f}<extra>%{text}</extra>",
+    }
+    layout = {
+        "height": 420,
+        "xaxis": {"title": {"text": "confidence of the label"}, "range": [0.48, 1.02]},
+        "yaxis": {"title": {"text": "share that people agree with"}, "range": [-0.02, 1.02]},
+    }
+    return {"data": [{**diagonal, "line": {"dash": "dash", "color": "#5f6b7a"}}, points], "layout": layout}
+
+
+def _distance(end: float, other: float) -> float:
+    return end - other if math.isfinite(end - other) else 0.0
+
+
+def _write(text: str, output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text, encoding="utf-8", errors="replace")

@@ -1,0 +1,250 @@
+"""Labels, policies and rewards evaluated from files, as `rlaif label` and `rlaif score` leave and take them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif_sdk import Composer, ConfigError, DataError
+from rlaif_sdk.evaluation import evaluate_labels, evaluate_rewards, judge_policies, rank_policies, win_rate
+from rlaif_sdk.judges import Usage
+from rlaif_sdk.judges.pairwise_labels import labelled
+from rlaif_sdk.preferences.label_output import labelled_row
+from rlaif_sdk.testing import FixedReward
+from tests.judges.conftest import JudgeServer, letters
+
+
+def label_file(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Labels as `rlaif label` writes them, from (when first, when second) and other columns."""
+    lines = []
+    for number, given in enumerate(rows):
+        row = dict(given)
+        orders = row.pop("orders")
+        usage = Usage(calls=len(orders), input_tokens=100, output_tokens=len(orders), cost=0.5)
+        label = labelled(orders, usage=usage, hard=row.pop("hard", False)).record()
+        texts = [row.pop(name, f"{name} {number}") for name in ("prompt", "response_1", "response_2")]
+        lines.append(json.dumps({**labelled_row(*texts, label, "judge"), **row}) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """Six labels: 1, 1 (people 2), 2, tie (people 1), flipped to the first place (people tie), 2 without people."""
+    return label_file(
+        tmp_path / "labels.jsonl",
+        [
+            {"orders": [0.9, 0.8], "human": 1},
+            {"orders": [0.7, 0.8], "human": "2"},
+            {"orders": [0.2, 0.1], "human": 2},
+            {"orders": [0.75, 0.25], "human": "1"},
+            {"orders": [0.9, 0.2], "human": "tie"},
+            {"orders": [0.4, 0.3], "human": None},
+        ],
+    )
+
+
+def test_alignment_counts_decided_pairs_and_ties_of_the_ai_half(labels: Path) -> None:
+    """Right, wrong, right, tie: 2.5 of 4; people's ties and the pair without a human label are left out."""
+    found = evaluate_labels(labels, human="human").alignment
+    assert found is not None
+    assert (found.accuracy.value, found.accuracy.n) == (pytest.approx(2.5 / 4), 4)
+    assert found.when_first is not None
+    assert found.when_first.value == pytest.approx(3 / 4)
+    assert found.when_second is not None
+    assert found.when_second.value == pytest.approx(2 / 4)
+    assert (found.human_ties, found.without_human) == (1, 1)
+    assert found.counts == [[1, 1, 1], [0, 1, 0], [1, 0, 0]]
+    assert found.kappa.n == 5
+
+
+def test_position_bias_says_how_often_which_place_decided(labels: Path) -> None:
+    """Two of six flip, both to the first place; the probability rises by the mean difference of the orders."""
+    found = evaluate_labels(labels)
+    assert found.flip_rate is not None
+    assert (found.flip_rate.value, found.flip_rate.n) == (pytest.approx(2 / 6), 6)
+    assert found.first_wins is not None
+    assert found.second_wins is not None
+    assert (found.first_wins.value, found.second_wins.value) == (pytest.approx(2 / 6), 0)
+    assert found.place_effect is not None
+    assert found.place_effect.value == pytest.approx((0.1 - 0.1 + 0.1 + 0.5 + 0.7 + 0.1) / 6)
+    assert found.alignment is None
+
+
+def test_calibration_compares_soft_labels_with_people(labels: Path, tmp_path: Path) -> None:
+    """Five soft labels have a human one; hard labels are no probabilities and are left out."""
+    found = evaluate_labels(labels, human="human").alignment
+    assert found is not None
+    assert found.calibration is not None
+    assert found.calibration.pairs == 5
+    certain = label_file(tmp_path / "certain.jsonl", [{"orders": [1.0, 1.0], "human": 1}] * 3)
+    sure = evaluate_labels(certain, human="human").alignment
+    assert sure is not None
+    assert sure.calibration is not None
+    assert sure.calibration.error == pytest.approx(0, abs=1e-9)
+    hard = label_file(tmp_path / "hard.jsonl", [{"orders": [1.0, 1.0], "human": 1, "hard": True}])
+    verdicts = evaluate_labels(hard, human="human").alignment
+    assert verdicts is not None
+    assert verdicts.calibration is None
+
+
+def test_cost_and_tokens_are_those_of_a_label(labels: Path) -> None:
+    """0.5 a label, 102 tokens; the record is JSON without NaN."""
+    found = evaluate_labels(labels, human="human")
+    assert found.cost_per_label == pytest.approx(0.5)
+    assert found.record()["tokens_per_label"] == pytest.approx(102)
+    json.dumps(found.record(), allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [True, 0, 3, "first", 0.7, ["1"]])
+def test_what_people_prefer_is_checked(tmp_path: Path, value: Any) -> None:
+    """Anything but 1, 2, tie and null is refused with its row, never guessed."""
+    path = label_file(tmp_path / "l.jsonl", [{"orders": [0.9], "human": 1}, {"orders": [0.9], "human": value}])
+    with pytest.raises(DataError, match=r"l\.jsonl:2.*1, 2, 'tie' or null"):
+        evaluate_labels(path, human="human")
+
+
+def test_a_table_that_is_no_label_is_refused(tmp_path: Path) -> None:
+    """The row and what is missing are named, as is a human column that is not there."""
+    (tmp_path / "x.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl:1: is no label: there is no 'chosen'"):
+        evaluate_labels(tmp_path / "x.jsonl")
+    path = label_file(tmp_path / "l.jsonl", [{"orders": [0.9]}])
+    with pytest.raises(DataError, match="no column 'human'"):
+        evaluate_labels(path, human="human")
+
+
+def test_one_order_says_nothing_of_position(tmp_path: Path) -> None:
+    """Where one order was asked there is no flip rate, rather than one of 0."""
+    found = evaluate_labels(label_file(tmp_path / "l.jsonl", [{"orders": [0.9]}]))
+    assert found.flip_rate is None
+    assert found.place_effect is None
+
+
+def test_the_win_rate_is_of_response_1_with_ties_half(tmp_path: Path) -> None:
+    """Three wins, one loss, one tie of five; lengths go with the responses, whichever was chosen."""
+    orders = [[0.9, 0.9], [0.8, 0.8], [0.7, 0.9], [0.2, 0.4], [0.5, 0.5]]
+    rows = [{"orders": pair, "response_1": "x" * 30, "response_2": "y" * (10 + n)} for n, pair in enumerate(orders)]
+    found = win_rate(label_file(tmp_path / "l.jsonl", rows), ("new", "old"))
+    assert (found.wins, found.losses, found.ties) == (3, 1, 1)
+    assert found.rate.value == pytest.approx(0.7)
+    assert found.probability.value == pytest.approx((0.9 + 0.8 + 0.8 + 0.3 + 0.5) / 5)
+    assert found.mean_lengths == (30, 12)
+    assert 0 < found.length_controlled.low < found.length_controlled.high < 1
+    json.dumps(found.record(), allow_nan=False)
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A judge that prefers the longer response, asked over HTTP."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    server = JudgeServer()
+
+    def answer(_: int, sent: dict[str, Any]) -> Any:
+        text = sent["messages"][0]["content"]
+        if "<response_1>" not in text:  # the probe
+            return 200, {}, letters({"1": -0.1, "2": -3.0}, "1")
+        first, second = (text.split(f"<response_{n}>\n")[1].split("\n</response")[0] for n in (1, 2))
+        better = "1" if len(first) > len(second) else "2"
+        return 200, {}, letters({better: -0.1, "12".replace(better, ""): -3.0}, better)
+
+    server.answer = answer
+    yield {"judge": {"model": "m", "base_url": server.url}}, server
+    server.close()
+
+
+def policies(folder: Path, **lengths: int) -> list[Path]:
+    """Tables of completions of so many words, in different orders of the prompts."""
+    files = []
+    for turn, (name, words) in enumerate(lengths.items()):
+        rows = [{"prompt": f"q{n}", "completion": f"{name} " + "word " * words} for n in range(4)]
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in (rows[::-1] if turn else rows)))
+        files.append(path)
+    return files
+
+
+def test_a_judge_ranks_policies_on_their_common_prompts(tmp_path: Path, judge: Any) -> None:
+    """Every two meet on every prompt, whatever the order of the rows; the longest wins all, with finite strength."""
+    config, server = judge
+    files = policies(tmp_path, short=1, long=9, middle=4)
+    labels = judge_policies(files, config, tmp_path / "out").labels
+    found = rank_policies(labels)
+    assert [each.policy for each in found.standings] == ["long", "middle", "short"]
+    assert [each.games for each in found.standings] == [8, 8, 8]
+    assert [each.win_rate.value for each in found.standings] == [1, 0.5, 0]
+    assert found.standings[0].strength.value > found.standings[1].strength.value > found.standings[2].strength.value
+    assert math.isnan(found.win_rates()[0][0])
+    assert found.win_rates()[0][1:] == [1, 1]
+    json.dumps(found.record(), allow_nan=False)
+    asked = len(server.requests)
+    judge_policies(files, config, tmp_path / "out")
+    assert len(server.requests) == asked  # everything was known
+
+
+def test_policies_must_have_answered_the_same_prompts(tmp_path: Path, judge: Any) -> None:
+    """A prompt that one lacks would make the comparison one of prompts: it is named."""
+    one, two = policies(tmp_path, one=1, two=2)
+    two.write_text(two.read_text().replace("q3", "other"))
+    with pytest.raises(DataError, match="have different prompts: the prompt"):
+        judge_policies([one, two], judge[0], tmp_path / "out")
+    with pytest.raises(ConfigError, match="2 policies need as many different names"):
+        judge_policies([one, one], judge[0], tmp_path / "out")
+
+
+def test_a_ranking_needs_to_know_whose_the_responses_are(tmp_path: Path) -> None:
+    """Names are text, and nobody plays against himself."""
+    rows = [{"orders": [0.9], "policy_1": "a", "policy_2": "a"}]
+    with pytest.raises(DataError, match="plays against itself"):
+        rank_policies(label_file(tmp_path / "l.jsonl", rows))
+    with pytest.raises(DataError, match="no column 'policy_1'"):
+        rank_policies(label_file(tmp_path / "m.jsonl", [{"orders": [0.9]}]))
+
+
+def completions(path: Path, texts: list[str]) -> Path:
+    rows = [{"prompt": f"q{n}", "completion": text} for n, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def composer() -> Composer:
+    """Scores a number by itself; costs are lower the better."""
+    value = lambda prompts, completions, **_: [None if c == "none" else float(c) for c in completions]  # noqa: E731
+    cost = FixedReward(0.0, higher_is_better=False)
+    cost.score = lambda batch: [float(c) if c != "none" else None for c in batch.completion_texts]  # type: ignore[method-assign]
+    return Composer({"harmless": value, "cost": cost})
+
+
+def test_rewards_before_and_after_are_paired_over_the_prompts(tmp_path: Path) -> None:
+    """Both rose by 1 on every prompt: the change has no spread though the scores have; an unscored row has no part."""
+    before = completions(tmp_path / "before.jsonl", ["0", "10", "20", "none"])
+    after = completions(tmp_path / "after.jsonl", ["1", "11", "21", "5"])
+    with composer() as scorer:
+        found = evaluate_rewards([before, after], scorer, thresholds={"harmless": 10, "cost": 10})
+    measure = found["harmless"]
+    assert measure.before.value == pytest.approx(10)
+    assert measure.change is not None
+    assert (measure.change.value, measure.change.n) == (pytest.approx(1), 3)
+    assert measure.change.high - measure.change.low == pytest.approx(0, abs=1e-9)
+    assert [share.value for share in measure.passed] == [pytest.approx(2 / 3), pytest.approx(2 / 4)]
+    assert measure.unscored == (1, 0)
+    assert [share.value for share in found["cost"].passed] == [pytest.approx(2 / 3), pytest.approx(2 / 4)]
+    assert found["cost"].passed_change is not None
+    assert found["cost"].passed_change.value == pytest.approx(-1 / 3)
+    json.dumps([m.record() for m in found.values()], allow_nan=False)
+
+
+def test_tables_before_and_after_have_the_same_prompts(tmp_path: Path) -> None:
+    """Rows of different prompts are no pairs; a threshold names a reward that is there."""
+    before = completions(tmp_path / "before.jsonl", ["0", "1"])
+    after = completions(tmp_path / "after.jsonl", ["0", "1"])
+    after.write_text(after.read_text().replace("q1", "q2"))
+    with composer() as scorer:
+        with pytest.raises(DataError, match=r"after\.jsonl:2: has another prompt"):
+            evaluate_rewards([before, after], scorer)
+        with pytest.raises(ConfigError, match="no reward 'toxicity'"):
+            evaluate_rewards([before], scorer, thresholds={"toxicity": 0.5})
