@@ -67,6 +67,14 @@ def pairs(
     _run(make_composed_pairs, load_make_job(ComposedPairsConfig, source, overrides=[*(overrides or ()), *changes]))
 
 
+@make_app.command()
+def revisions(config: ConfigArgument, overrides: SetOption = None) -> None:
+    """Let a model criticise and revise its answers by a constitution: rows to imitate, and pairs."""
+    from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
+
+    _run(make_revisions, _job(RevisionsConfig, config, overrides))
+
+
 def _job(model: type[MakeConfig], config: Path, overrides: Sequence[str] | None) -> Any:
     from rlaif_sdk.preferences.make_config import load_make_job
 

@@ -34,6 +34,7 @@ class PairLabel:
         label_mass: The least probability that both labels had together before they were normalised; None where no
             probabilities were read. A small one says that the judge wanted to say something else.
         usage: What the label took.
+        principle: The principle of a constitution under which it was made, or None.
         error: Why there is none.
         kind: The class of the error.
     """
@@ -47,6 +48,7 @@ class PairLabel:
     flags: tuple[str, ...] = ()
     label_mass: float | None = None
     usage: Usage = NOTHING
+    principle: str | None = None
     error: str | None = None
     kind: str | None = None
 
@@ -82,6 +84,7 @@ class PairLabel:
             "rationales": list(self.rationales),
             "flags": list(self.flags),
             "usage": usage,
+            **({"principle": self.principle} if self.principle else {}),
         }
 
 

@@ -17,7 +17,15 @@ from rlaif_sdk.judges.pairwise import Orders, PairMode, PairwiseLabeler
 from rlaif_sdk.judges.pairwise_prompt import Detail, Exemplar, PairwisePrompt, Task
 from rlaif_sdk.judges.pointwise import Overlong
 from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.preferences.constitution import Constitution
+from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
 from rlaif_sdk.records import read_records
+
+_ASKING = (
+    *("mode", "chain_of_thought", "samples", "temperature", "orders", "tie_margin"),
+    *("max_chars", "overlong", "max_new_tokens"),
+)
+"""Settings that the labeler takes by the same names."""
 
 
 class PairsConfig(ConfigModel):
@@ -48,6 +56,11 @@ class PromptConfig(ConfigModel):
     exemplars: str | None = None
     """A .jsonl or .parquet file of pairs with their verdicts, shown before each pair: ``prompt``, ``response_1``,
     ``response_2``, ``preferred`` ("1" or "2") and, if you like, ``rationale``."""
+
+    constitution: str | None = None
+    """Tell the judge one principle, drawn for each pair: ``short``, or a YAML file of principles of your own."""
+    seed: int = 0
+    """Of the drawing of principles."""
 
 
 class JudgeConfig(BaseModel):
@@ -97,6 +110,8 @@ class LabelConfig(ConfigModel):
     """The longest rationale or verdict in words."""
     output: str = "labels"
     """The folder of the results."""
+    licence: tuple[str, ...] = ()
+    """Lines about the licence of pairs, judge and labels, for the dataset's card."""
     format: Literal["jsonl", "parquet"] = "jsonl"
     """The kind of file that the labels are written to."""
     max_failed_share: float = Field(default=0.1, ge=0, le=1)
@@ -141,19 +156,11 @@ class LabelJob:
             backend = load_backend(config.judge.backend, config.judge.options())
         except (ConfigError, UnknownPluginError) as error:
             raise self.document.error(error.message, ("judge",), error.hint) from error
-        return PairwiseLabeler(
-            backend,
-            prompt,
-            mode=config.mode,
-            chain_of_thought=config.chain_of_thought,
-            samples=config.samples,
-            temperature=config.temperature,
-            orders=config.orders,
-            tie_margin=config.tie_margin,
-            max_chars=config.max_chars,
-            overlong=config.overlong,
-            max_new_tokens=config.max_new_tokens,
-        )
+        options: dict[str, Any] = {name: getattr(config, name) for name in _ASKING}
+        if config.prompt.constitution is None:
+            return PairwiseLabeler(backend, prompt, **options)
+        constitution = Constitution.load(config.prompt.constitution, self.folder)
+        return PrincipleLabeler(backend, constitution, prompt, seed=config.prompt.seed, **options)
 
     def _prompt(self) -> PairwisePrompt:
         asked = self.config.prompt

@@ -15,6 +15,7 @@ from typing import Any
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pairwise_labels import Pair
 from rlaif_sdk.judges.probe import require_logprobs
+from rlaif_sdk.preferences.label_card import label_card
 from rlaif_sdk.preferences.label_config import LabelJob, load_label_job
 from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
 from rlaif_sdk.preferences.label_output import labelled_row, write_json, write_rows
@@ -87,6 +88,7 @@ def run_labeling(
         labels = _write_results(job, journal, summary, asked_by.fingerprint)
         failures = job.output / FAILURES_FILE
         write_json({"judge": asked_by.fingerprint, **summary.record()}, job.output / SUMMARY_FILE)
+        label_card(job, asked_by, table, summary).write(job.output)
         return LabelResult(
             summary,
             labels,

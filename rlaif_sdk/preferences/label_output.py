@@ -26,6 +26,8 @@ LABEL_COLUMNS = (
     "judge",
     "usage",
 )
+PRINCIPLE_COLUMN = "principle"
+"""In labels under a constitution alone."""
 _CHUNK = 1024
 
 
@@ -51,9 +53,9 @@ def labelled_row(
     responses = [_like(prompt, response_1), _like(prompt, response_2)]
     chosen, rejected = responses if prob_1 >= 0.5 else responses[::-1]
     pair = (prompt, chosen, rejected, max(prob_1, 1 - prob_1), 1 if prob_1 >= 0.5 else 2)
-    return dict(zip(PAIR_COLUMNS, pair, strict=True)) | {
-        name: judge if name == "judge" else label[name] for name in LABEL_COLUMNS
-    }
+    known = {name: judge if name == "judge" else label[name] for name in LABEL_COLUMNS}
+    principle = {PRINCIPLE_COLUMN: label[PRINCIPLE_COLUMN]} if PRINCIPLE_COLUMN in label else {}
+    return dict(zip(PAIR_COLUMNS, pair, strict=True)) | known | principle
 
 
 def write_rows(rows: Iterable[Record], path: Path) -> None:

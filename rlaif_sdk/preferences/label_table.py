@@ -11,7 +11,7 @@ from pathlib import Path
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.judges.pairwise_labels import Pair
 from rlaif_sdk.preferences.label_config import PairsConfig
-from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS
+from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS, PRINCIPLE_COLUMN
 from rlaif_sdk.records import Record, read_records
 
 
@@ -57,7 +57,7 @@ def look_over(path: Path, columns: PairsConfig) -> PairTable:
     if not rows:
         raise DataError("has no rows", file=str(path))
     taken = set(found) - set(names)
-    if clash := sorted(taken & {*PAIR_COLUMNS, *LABEL_COLUMNS}):
+    if clash := sorted(taken & {*PAIR_COLUMNS, *LABEL_COLUMNS, PRINCIPLE_COLUMN}):
         raise DataError(
             f"has a column {clash[0]!r}, which the labels have too",
             file=str(path),

@@ -1,0 +1,176 @@
+"""Constitutional critique and revision: a model mends its own answers, and the mended ones are imitated or preferred."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import PositiveInt
+
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.judges.backends import GeneratedText, RowError
+from rlaif_sdk.preferences.card import Card, digest, model_facts
+from rlaif_sdk.preferences.constitution import Constitution, Principle
+from rlaif_sdk.preferences.contrastive import like
+from rlaif_sdk.preferences.make_config import MakeJob, SamplingConfig, check_text, file_digest
+from rlaif_sdk.preferences.make_job import Made, MakeResult, Progress, Task, reply_record, run_maker
+from rlaif_sdk.preferences.policy import PolicyConfig, answers, as_conversation, derived_seed
+from rlaif_sdk.records import Record
+from rlaif_sdk.types import Conversation, Message, as_text
+
+
+class RevisionsConfig(SamplingConfig):
+    """Answers that a model criticises and revises by principles (Bai et al. 2022)."""
+
+    policy: PolicyConfig
+    """The model that answers, criticises and revises."""
+    constitution: str = "short"
+    """``short``, or a YAML file of your own with ``principles``."""
+    rounds: PositiveInt = 1
+    """How often an answer is criticised and revised; each time by a principle that is drawn anew."""
+    initial: str | None = None
+    """A column with first answers; null lets the model write them."""
+
+
+class RevisionsMaker:
+    """Makes revisions: the first answer, then a critique and a revision in each round."""
+
+    tables: Mapping[str, str] = {
+        "sft": "prompt, completion (the last revision)",
+        "pairs": "prompt, chosen (the last revision), rejected (the first answer), chosen_prob",
+        "steps": "prompt, initial, and the principle, critique and revision of each round",
+    }
+    chained = True
+
+    def __init__(self, job: MakeJob[RevisionsConfig]) -> None:
+        self._job = job
+        self._config = job.config
+        try:
+            self._constitution = Constitution.load(job.config.constitution, job.folder)
+        except ConfigError as error:
+            if error.file is not None:
+                raise
+            raise job.document.error(error.message, ("constitution",), error.hint) from error
+        self._policy = job.policy(job.config.policy, "policy")
+        self.concurrency: int | None = getattr(self._policy, "concurrency", None)
+        self.steps = 1 + 2 * job.config.rounds
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `Maker.settings`."""
+        config = self._config
+        return {
+            "prompts file": [file_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
+            "constitution": self._constitution.model_dump(),
+            "policy": self._policy.identity,
+            "sampling": [config.temperature, config.max_new_tokens, config.seed],
+            "rounds": [config.rounds, config.initial],
+        }
+
+    def items(self) -> Iterator[Record]:
+        """The rows with prompts, and with first answers where they are given."""
+        initial, file = self._config.initial, self._job.folder / self._config.prompts.file
+        for row, record in enumerate(self._job.prompt_rows(self._config.prompts), start=1):
+            if initial is not None:
+                check_text(record, initial, file, row)
+            yield record
+
+    async def take(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
+        """The first answers, or one round's critiques or revisions."""
+        config = self._config
+        if step == 0 and config.initial is not None:
+            return [{"text": as_text(task.item[config.initial]), "truncated": False} for task in tasks]
+        replies = await answers(
+            self._policy,
+            [self._asked(task, step) for task in tasks],
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            seed=derived_seed(config.seed, step, [task.number for task in tasks]),
+        )
+        return [reply_record(_stripped(reply)) for reply in replies]
+
+    def made(self, task: Task) -> Made:
+        """The row to imitate, the pair, and all that led to them."""
+        prompt = task.item[self._config.prompts.prompt]
+        texts = [result["text"] for result in task.results]
+        initial, final = texts[0], texts[-1]
+        rounds = [
+            {
+                "principle": self._principle(task.number, number).name,
+                "critique": texts[2 * number + 1],
+                "revision": texts[2 * number + 2],
+            }
+            for number in range(self._config.rounds)
+        ]
+        steps: Record = {"row": task.number + 1, "prompt": prompt, "initial": initial, "rounds": rounds}
+        if not final.strip():
+            return Made({"steps": [steps]}, left_out={"the revision is empty": 1})
+        principles = [one["principle"] for one in rounds]
+        truncated = task.results[-1]["truncated"]
+        sft: Record = {"prompt": prompt, "completion": like(prompt, final), "principles": principles}
+        made: dict[str, Sequence[Record]] = {"steps": [steps], "sft": [{**sft, "truncated": truncated}]}
+        if final == initial or not initial.strip():
+            why = "pair: nothing was changed" if final == initial else "pair: the first answer is empty"
+            return Made(made, left_out={why: 1})
+        pair: Record = {"prompt": prompt, "chosen": like(prompt, final), "rejected": like(prompt, initial)}
+        made["pairs"] = [{**pair, "chosen_prob": 1.0, "principles": principles, "source": "revision"}]
+        return Made(made)
+
+    def card(self) -> Card:
+        """How the revisions were made."""
+        config = self._config
+        return Card(
+            title="Constitutional revisions",
+            method="A model answers each prompt, criticises its answer by a principle drawn from a constitution, and "
+            "revises it, round after round (Bai et al. 2022, arXiv 2212.08073). A pair prefers the last revision to the "
+            "first answer; no judge was asked whether it is better.",
+            files={},
+            models={"policy": model_facts(self._policy, config.policy.options())},
+            inputs={
+                config.prompts.file: file_digest(self._job.folder / config.prompts.file),
+                "constitution": digest(self._constitution.model_dump()),
+            },
+            settings={
+                "constitution": config.constitution,
+                "principles": [principle.name for principle in self._constitution.principles],
+                "rounds": config.rounds,
+                "first answers": config.initial or "written by the policy",
+                "temperature": config.temperature,
+                "max_new_tokens": config.max_new_tokens,
+                "seed": config.seed,
+            },
+        )
+
+    def close(self) -> None:
+        """Release the model."""
+        self._policy.close()
+
+    def _principle(self, row: int, round_: int) -> Principle:
+        return self._constitution.drawn(self._config.seed, row, round_)
+
+    def _asked(self, task: Task, step: int) -> Conversation:
+        """The conversation up to a step: a round sees the prompt, the answer as it stands, and its own critique."""
+        conversation = list(as_conversation(task.item[self._config.prompts.prompt]))
+        if step == 0:
+            return conversation
+        round_, revising = divmod(step - 1, 2)
+        principle = self._principle(task.number, round_)
+        conversation += [_answer(task.results[2 * round_]["text"]), Message(role="user", content=principle.critique)]
+        if revising:
+            critique = task.results[step - 1]["text"]
+            conversation += [_answer(critique), Message(role="user", content=principle.revision)]
+        return conversation
+
+
+def make_revisions(job: MakeJob[RevisionsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+    """Make constitutional revisions; see `RevisionsConfig` and `run_maker`."""
+    return run_maker(job, RevisionsMaker(job), progress=progress)
+
+
+def _answer(text: str) -> Message:
+    return Message(role="assistant", content=text)
+
+
+def _stripped(reply: GeneratedText | RowError) -> GeneratedText | RowError:
+    return reply if isinstance(reply, RowError) else replace(reply, text=reply.text.strip())
