@@ -25,8 +25,9 @@ def composition_schema(registry: Registry) -> dict[str, Any]:
 
 
 def run_schema(registry: Registry, method: str = "ppo") -> dict[str, Any]:
-    """The JSON schema of the config of a run with composed rewards: ``ppo``, ``grpo``, ``rloo`` or ``iterate``."""
+    """The JSON schema of the config of a run with composed rewards: ``ppo``, ``grpo``, ``rloo``, ``iterate`` or ``distill``."""
     from rlaif_sdk.training.config import PPORunConfig
+    from rlaif_sdk.training.distill import DistillConfig
     from rlaif_sdk.training.iterate import IterateRunConfig
     from rlaif_sdk.training.online import GRPORunConfig, RLOORunConfig
 
@@ -35,6 +36,7 @@ def run_schema(registry: Registry, method: str = "ppo") -> dict[str, Any]:
         "grpo": GRPORunConfig,
         "rloo": RLOORunConfig,
         "iterate": IterateRunConfig,
+        "distill": DistillConfig,
     }
     return _with_params(models[method], registry)
 

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     dpo = "dpo"
     label = "label"
     sweep = "sweep"
+    distill = "distill"
 
 
 def schema(

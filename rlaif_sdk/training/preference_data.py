@@ -33,31 +33,34 @@ def checked_preferences(dataset: Any, name: str) -> Any:
         if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
             found = ", ".join(dataset.column_names)
             raise DataError(f"has no column {side!r}", file=f"the {name} set", hint=f"columns present: {found}")
+    prompted = "prompt" in dataset.column_names
     for column in ("chosen", "rejected", CHOSEN_PROB, MARGIN):
         if column in dataset.column_names:
-            _check_column(dataset[column], column, name)
+            _check_column(dataset[column], column, name, prompted=prompted)
     return dataset
 
 
-def _check_column(values: Iterable[Any], column: str, name: str) -> None:
+def _check_column(values: Iterable[Any], column: str, name: str, *, prompted: bool) -> None:
     for row, value in enumerate(values, start=1):
-        problem = _problem(column, value)
+        problem = _problem(column, value, prompted=prompted)
         if problem:
             raise DataError(problem, file=f"the {name} set", row=row)
 
 
 def _check_row(row: Mapping[str, Any], index: int, name: str) -> Mapping[str, Any]:
     for column, value in row.items():
-        problem = _problem(column, value)
+        problem = _problem(column, value, prompted="prompt" in row)
         if problem:
             raise DataError(problem, file=f"the {name} set", row=index + 1)
     return row
 
 
-def _problem(column: str, value: Any) -> str | None:
+def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
+    """What is wrong with a value, or None; an empty text is an answer where there is a prompt beside it."""
     if column in {"chosen", "rejected"}:
+        empty_answer = prompted and value == ""
         usable = isinstance(value, (str, list)) and len(value) > 0
-        return None if usable else f"{column!r} must be text or messages, and not empty"
+        return None if usable or empty_answer else f"{column!r} must be text or messages, and not empty"
     if column not in {CHOSEN_PROB, MARGIN}:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

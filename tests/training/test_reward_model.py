@@ -106,7 +106,7 @@ def test_swapping_the_completions_and_their_label_changes_nothing(make_reward_tr
         ({"chosen_prob": [0.5, None]}, r"train set:2: 'chosen_prob' must be a finite number, not None"),
         ({"chosen_prob": ["high", "low"]}, r"train set:1: 'chosen_prob' must be a finite number, not 'high'"),
         ({"margin": [0.5, math.nan]}, r"train set:2: 'margin' must be a finite number, not nan"),
-        ({"chosen": ["w1", ""]}, r"train set:2: 'chosen' must be text or messages, and not empty"),
+        ({"prompt": None, "chosen": ["w1", ""]}, r"train set:2: 'chosen' must be text or messages, and not empty"),
         ({"rejected": [None, "w1"]}, r"train set:1: 'rejected' must be text or messages"),
     ],
 )
@@ -118,6 +118,14 @@ def test_a_row_that_cannot_be_used_is_named(
     pairs = planted_pairs(2, **change)
     with pytest.raises(DataError, match=message):
         make_reward_trainer(pairs.to_iterable_dataset() if streamed else pairs).train()
+
+
+def test_an_empty_answer_to_a_prompt_is_an_answer(make_reward_trainer: Any) -> None:
+    """A policy gives one now and then, and the judge that labels it has something to say of it."""
+    trainer = make_reward_trainer(planted_pairs(2, chosen=["w1", ""]))
+    trainer.train()
+    without_end = [ids[-1] != 1 for ids in trainer.train_dataset["chosen_ids"]]
+    assert without_end == [False, False]
 
 
 def test_rows_given_to_evaluate_are_checked_too(make_reward_trainer: Any) -> None:

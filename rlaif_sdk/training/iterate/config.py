@@ -147,16 +147,17 @@ class IterateRun(ComposedRun):
         """
         named = self.config.composition
         data = load_document(self.folder / named).data if isinstance(named, str) else self.document.data["composition"]
-        return POLICY in _leaves(data)
+        return POLICY in leaves(data)
 
 
-def _leaves(data: Any) -> Iterator[Any]:
+def leaves(data: Any) -> Iterator[Any]:
+    """The values of mappings and lists within each other."""
     parts = data.values() if isinstance(data, Mapping) else data if isinstance(data, list) else None
     if parts is None:
         yield data
     else:
         for part in parts:
-            yield from _leaves(part)
+            yield from leaves(part)
 
 
 def load_iterate_run(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> IterateRun:

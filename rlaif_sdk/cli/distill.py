@@ -1,0 +1,30 @@
+"""``rlaif distill``: a judge's labels train a reward model, and the reward model trains the policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def distill(
+    config: Annotated[Path, typer.Argument(help="The run: a YAML or JSON file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set label.judge.model=NAME. Repeatable.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the output; none need be there.")
+    ] = False,
+) -> None:
+    """Distil a judge into a reward model, and train the policy on it by PPO.
+
+    Samples completions, has the judge compare them, trains a reward model on the labels, evaluates it on held-out ones,
+    trains, and has the judge compare the answers before and after. A run that was killed goes on with --resume.
+    """
+    from rich.console import Console
+
+    from rlaif_sdk.reporting.distill_report import watch_distill
+    from rlaif_sdk.training.distill import load_distill_run
+
+    watch_distill(load_distill_run(config, overrides=overrides or ()), Console(), resume=resume)

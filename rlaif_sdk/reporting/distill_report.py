@@ -1,0 +1,103 @@
+"""The report of distilled RLAIF: a table on the terminal, ``report.md`` and ``report.json`` in its folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.markdown import Markdown
+
+from rlaif_sdk.reporting.estimates import Estimate
+from rlaif_sdk.reporting.preference_report import report_preferences
+from rlaif_sdk.reporting.tables import format_estimate
+from rlaif_sdk.reporting.training_report import report_training
+from rlaif_sdk.reporting.watch import tell_where, watching
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlaif_sdk.training.distill import DistillResult, DistillRun
+    from rlaif_sdk.training.preference_run import PreferenceResult
+    from rlaif_sdk.training.run import PolicyResult
+
+RELIABILITY = {
+    "accuracy": "accuracy",
+    "agreement": "agreement with the labels",
+    "cross_entropy": "cross-entropy (nats a pair)",
+    "ece": "expected calibration error",
+    "label_distance": "distance from the labels",
+}
+
+
+def watch_distill(run: DistillRun, console: Console, *, resume: bool = False) -> DistillResult:
+    """`run_distill` with a progress display, each training's own report, and `report_distill` at the end.
+
+    Args:
+        run: The loaded config.
+        console: Where to print.
+        resume: Go on with the run in the output folder.
+
+    Raises:
+        RlaifError: As `run_distill`.
+    """
+    from rlaif_sdk.training.distill import run_distill
+
+    with watching(console) as (display, report):
+
+        def tell(result: PreferenceResult | PolicyResult) -> None:
+            if hasattr(result, "calibration"):
+                report_preferences(result, console)
+            else:
+                report_training(result, console)
+
+        result = run_distill(run, display=display, report=report, on_result=tell, resume=resume)
+    report_distill(result, console)
+    tell_where(console, result.output, result.policy)
+    return result
+
+
+def report_distill(result: DistillResult, console: Console) -> None:
+    """Print what each stage came to, and write ``report.md`` and ``report.json`` to the run's folder."""
+    text = "\n".join(_lines(result.stages)) + "\n"
+    (result.output / "report.md").write_text(text, encoding="utf-8")
+    (result.output / "report.json").write_text(json.dumps(dict(result.stages), indent=2) + "\n", encoding="utf-8")
+    console.print(Markdown(text))
+
+
+def _lines(stages: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    candidates, labels = stages["candidates"], stages["labels"]
+    model, policy, compared = stages["reward_model"], stages["policy"], stages["comparison"]
+    yield "# Distilled RLAIF"
+    yield "\n## Labels\n"
+    yield f"- {candidates['completions']} completions of {candidates['prompts']} prompts: {candidates['pairs']} pairs"
+    yield f"- {labels['labelled']} labelled, {labels['failed']} failed, {labels['ties']} ties"
+    yield f"- flip rate {_number(labels['flip_rate'])}, mean confidence {_number(labels['mean_confidence'])}"
+    yield f"\n## Reward model, on {model['held_out_pairs']} held-out pairs\n"
+    yield "| | before | after |\n|---|---:|---:|"
+    for key, name in RELIABILITY.items():
+        if key in model["after"]:
+            yield f"| {name} | {_number(model['before'][key])} | {_number(model['after'][key])} |"
+    yield "\n## Policy, on held-out prompts\n"
+    yield "| | before | after | change |\n|---|---:|---:|---:|"
+    sources = (("", "rewards"), ("not trained on: ", "evaluation"), ("", "health"))
+    for prefix, key in sources:
+        for name, entry in policy[key].items():
+            estimates = (_estimate(entry[part]) for part in ("before", "after"))
+            change = format_estimate(_estimate(entry["change"]), signed=True)
+            yield f"| {prefix}{name} | {' | '.join(map(format_estimate, estimates))} | {change} |"
+    yield f"\nDivergence from the starting model: {_number(policy['kl_per_answer'])} nats an answer in the last rollout."
+    yield "\n## The labelling judge on the answers after against those before\n"
+    yield f"- the answer after wins: {format_estimate(_estimate(compared['win_rate']))} of {compared['win_rate']['n']}"
+    yield f"- mean probability that it is better: {format_estimate(_estimate(compared['mean_probability']))}"
+    yield f"- flip rate {_number(compared['flip_rate'])}, {compared['ties']} ties, {compared['failed']} failed"
+
+
+def _estimate(value: Mapping[str, Any]) -> Estimate:
+    mean, error = (math.nan if value[name] is None else value[name] for name in ("mean", "standard_error"))
+    return Estimate(mean, error, value["n"])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
