@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rlaif_sdk.preferences.make_config import MakeConfig
+    from rlaif_sdk.preferences.make_config import OutputConfig
     from rlaif_sdk.preferences.make_job import MakeResult
 
 make_app = typer.Typer(
@@ -75,7 +75,24 @@ def revisions(config: ConfigArgument, overrides: SetOption = None) -> None:
     _run(make_revisions, _job(RevisionsConfig, config, overrides))
 
 
-def _job(model: type[MakeConfig], config: Path, overrides: Sequence[str] | None) -> Any:
+@make_app.command()
+def merge(config: ConfigArgument, overrides: SetOption = None) -> None:
+    """Merge labels of people and models, by precedence or by weight, and mix sources in proportions."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlaif_sdk.preferences.merge import MergeConfig, merge_preferences
+
+    result = merge_preferences(_job(MergeConfig, config, overrides))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, count in result.counts.items():
+        table.add_row(name, str(count))
+    Console().print(table)
+    for path in (result.pairs, result.card):
+        typer.echo(f"wrote {path}")
+
+
+def _job(model: type[OutputConfig], config: Path, overrides: Sequence[str] | None) -> Any:
     from rlaif_sdk.preferences.make_config import load_make_job
 
     return load_make_job(model, config, overrides=overrides or ())

@@ -31,15 +31,20 @@ class PromptsConfig(ConfigModel):
     """Use only so many rows, from the first on; null uses all."""
 
 
-class MakeConfig(ConfigModel):
-    """What every job that makes data has. Paths are relative to the file that they stand in."""
+class OutputConfig(ConfigModel):
+    """Where results go. Paths are relative to the file that they stand in."""
 
     output: str = "made"
     """The folder of the results."""
     format: Literal["jsonl", "parquet"] = "jsonl"
     """The kind of file that tables are written to."""
     licence: tuple[str, ...] = ()
-    """Lines about the licence of prompts, models and results, for the dataset's card."""
+    """Lines about the licence of what went in and of the results, for the dataset's card."""
+
+
+class MakeConfig(OutputConfig):
+    """What every job that asks models for data has."""
+
     max_failed_share: float = Field(default=0.1, ge=0, le=1)
     """The job stops when more than this share of the steps fails; it can be resumed."""
     rows_per_call: PositiveInt | None = None
@@ -62,7 +67,7 @@ class SamplingConfig(MakeConfig):
     and so other samples, than one that was not. Servers sample as they like."""
 
 
-ConfigT = TypeVar("ConfigT", bound=MakeConfig)
+ConfigT = TypeVar("ConfigT", bound=OutputConfig)
 
 
 @dataclass(frozen=True, slots=True)
