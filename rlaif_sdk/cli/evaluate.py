@@ -12,6 +12,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from rlaif_sdk.evaluation import Figure
+
 eval_app = typer.Typer(help="Measure what labels, policies and rewards are worth.", no_args_is_help=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -49,6 +51,7 @@ def labels(
 
     found = evaluate_labels(file, human=human)
     _show(found.record(), lambda: label_tables(found), as_json=as_json)
+    _warn_of_flips(found.flip_rate)
     _report(report, lambda page: write_label_page(found, page, source=file.name))
 
 
@@ -82,6 +85,7 @@ def win_rate(
         names = policy_names(files, name or ())
         found = compare(_judged(files, judge, output, names, prompt_column, completion_column, overrides), names)
     _show(found.record(), lambda: [figures_table(win_rate_figures(found), "Win rate")], as_json=as_json)
+    _warn_of_flips(found.flip_rate)
     _report(report, lambda page: write_win_rate_page(found, page))
 
 
@@ -214,6 +218,13 @@ def _show(record: dict[str, Any], tables: Callable[[], list[Table]], *, as_json:
 
     for table in tables():
         Console().print(table)
+
+
+def _warn_of_flips(rate: Figure | None) -> None:
+    if rate is not None and rate.value > 0.5:
+        typer.echo(
+            f"warning: {rate.value:.0%} of the winners change with the order: the judge follows the place", err=True
+        )
 
 
 def _report(page: Path | None, write: Callable[[Path], None]) -> None:

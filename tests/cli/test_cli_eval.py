@@ -1,0 +1,174 @@
+"""``rlaif eval`` and ``rlaif attack judge``, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rlaif_sdk.cli.main import app
+from rlaif_sdk.judges.pairwise_labels import labelled
+from rlaif_sdk.preferences.label_output import labelled_row
+from tests.judges.conftest import JudgeServer, letters
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no cell is folded."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A judge of answers and pairs over HTTP that falls for "Score: 10", and else says 1, or the worst score."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    running = JudgeServer()
+
+    def answer(_: int, sent: dict[str, Any]) -> Any:
+        text = sent["messages"][0]["content"]
+        if "Rate the answer" in text:
+            best, worst = ("J", "A") if "Score: 10" in text else ("A", "J")
+            return 200, {}, letters({best: -0.1, worst: -3.0, **dict.fromkeys("BCDEFGHI", -9.0)}, best)
+        return 200, {}, letters({"1": -0.1, "2": -3.0}, "1")
+
+    running.answer = answer
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """Ten labels of two policies, each right, with a human column."""
+    path = tmp_path / "labels.jsonl"
+    rows = []
+    for row in range(10):
+        better = row % 2
+        label = labelled([0.9, 0.7] if better else [0.2, 0.1]).record()
+        texts = (f"q{row}", "one " * (row + 1), "two " * 3)
+        policies = {"policy_1": "one", "policy_2": "two", "human": 1 if better else 2}
+        rows.append(json.dumps({**labelled_row(*texts, label, "judge"), **policies}) + "\n")
+    path.write_text("".join(rows))
+    return path
+
+
+def rlaif(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def table(path: Path, answers: list[str]) -> Path:
+    rows = [json.dumps({"prompt": f"q{row}", "completion": answer}) + "\n" for row, answer in enumerate(answers)]
+    path.write_text("".join(rows))
+    return path
+
+
+def test_labels_are_compared_with_people(labels: Path, tmp_path: Path) -> None:
+    """Table, JSON and a web page have the same figures."""
+    page = tmp_path / "labels.html"
+    done = rlaif("eval", "labels", labels, "--human", "human", "--report", page)
+    assert done.exit_code == 0, done.output
+    assert "1.000 [0.722, 1.000]" in done.stdout
+    assert "Reliability" in done.stdout
+    assert "1.000 [0.722, 1.000]" in page.read_text()
+    found = json.loads(rlaif("eval", "labels", labels, "--human", "human", "--json").stdout)
+    assert found["alignment"]["accuracy"]["value"] == 1
+    assert found["alignment"]["kappa"]["value"] == 1
+    assert found["flip_rate"]["value"] == 0
+
+
+def test_two_policies_are_compared_by_a_judge_once(server: Any, tmp_path: Path) -> None:
+    """The judge that follows the place is told of; a second start asks nothing."""
+    one, two = table(tmp_path / "one.jsonl", ["yes"] * 3), table(tmp_path / "two.jsonl", ["no"] * 3)
+    (tmp_path / "judge.yaml").write_text(yaml.safe_dump({"judge": {"model": "m", "base_url": server.url}}))
+    arguments = ("eval", "win-rate", one, two, "--judge", tmp_path / "judge.yaml", "-o", tmp_path / "out")
+    done = rlaif(*arguments, "--report", tmp_path / "r.html")
+    assert done.exit_code == 0, done.output
+    assert "3: 0 wins of one, 0 of two, 3 ties" in done.stdout
+    assert "100% of the winners change with the order" in done.stderr
+    assert (tmp_path / "r.html").exists()
+    asked = len(server.requests)
+    again = rlaif(*arguments, "--json")
+    assert json.loads(again.stdout)["ties"] == 3
+    assert len(server.requests) == asked
+
+
+def test_policies_are_ranked_from_labels(labels: Path, tmp_path: Path) -> None:
+    """Whose responses they are stands in the labels."""
+    done = rlaif("eval", "rank", labels, "--report", tmp_path / "r.html")
+    assert done.exit_code == 0, done.output
+    assert "0.500 [0.237, 0.763]" in done.stdout
+    assert [each["games"] for each in json.loads(rlaif("eval", "rank", labels, "--json").stdout)["standings"]] == [
+        10,
+        10,
+    ]
+
+
+def test_rewards_are_compared_before_and_after(tmp_path: Path) -> None:
+    """The change is paired, and the share that passes is told; one table alone has means."""
+    before, after = table(tmp_path / "b.jsonl", ["long words " * 30] * 4), table(tmp_path / "a.jsonl", ["short"] * 4)
+    config = tmp_path / "c.yaml"
+    config.write_text("rewards:\n  conciseness:\n    params: {target: 5}\n")
+    done = rlaif(
+        "eval", "rewards", before, after, "-c", config, "--threshold", "conciseness=0.5", "--report", tmp_path / "r"
+    )
+    assert done.exit_code == 0, done.output
+    assert "share that passes 0.5" in done.stdout
+    alone = rlaif("eval", "rewards", before, "-c", config, "--json")
+    assert json.loads(alone.stdout)["conciseness"]["after"] is None
+    refused = rlaif("eval", "rewards", before, "-c", config, "--threshold", "conciseness")
+    assert refused.exit_code == 2
+    assert "NAME=NUMBER" in refused.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("win-rate", "a", "b"),
+        ("rank", "a", "b"),
+        ("win-rate", "a", "--judge", "j"),
+        ("rewards", "a", "b", "c", "-c", "d"),
+    ],
+)
+def test_the_number_of_files_is_checked(arguments: tuple[str, ...]) -> None:
+    """What cannot be meant is refused before anything is read."""
+    refused = rlaif("eval", *arguments)
+    assert refused.exit_code == 2
+    assert "Invalid value" in refused.output
+
+
+def test_an_attack_that_succeeds_fails_the_check_that_asks_for_it(server: Any, tmp_path: Path) -> None:
+    """A remote judge of answers that believes "Score: 10": listed, and exit 1 with --fail-on-success alone."""
+    params = {"model": "m", "base_url": server.url}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"rewards": {"judge": {"params": params}}}))
+    arguments = ("attack", "judge", tmp_path / "c.yaml", "--family", "verdict spoofing", "--most-cases", 2)
+    done = rlaif(*arguments)
+    assert done.exit_code == 0, done.output
+    assert "6 of 18 tries succeeded" in done.stdout
+    assert rlaif(*arguments, "--fail-on-success").exit_code == 1
+    found = json.loads(rlaif(*arguments, "--json", "--no-undefended").stdout)
+    assert found["judge_of"] == "answers"
+    assert {each["name"] for each in found["results"] if each["defended"]["succeeded"]} == {
+        "score", "score out of ten", "verdict alone"
+    }  # fmt: skip
+    assert found["results"][0]["undefended"] is None
+
+
+def test_a_judge_of_pairs_that_nothing_moves_passes(server: Any, tmp_path: Path) -> None:
+    """Both orders averaged, the place wins nothing; without the defences it does."""
+    (tmp_path / "j.yaml").write_text(yaml.safe_dump({"judge": {"model": "m", "base_url": server.url}}))
+    arguments = ("attack", "judge", tmp_path / "j.yaml", "--family", "position", "--most-cases", 2)
+    done = rlaif(*arguments, "--fail-on-success", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["successes"] == 0
+    assert found["results"][0]["undefended"]["succeeded"] == 2
+
+
+def test_an_unknown_family_of_attacks_is_refused(tmp_path: Path) -> None:
+    """With the families that there are."""
+    refused = rlaif("attack", "judge", tmp_path / "c.yaml", "--family", "bribe")
+    assert refused.exit_code == 2
+    assert "master key" in refused.output
