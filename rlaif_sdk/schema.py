@@ -69,6 +69,25 @@ def label_schema() -> dict[str, Any]:
     return {**LabelConfig.model_json_schema(), "$schema": DIALECT}
 
 
+def make_schema(job: str) -> dict[str, Any]:
+    """The JSON schema of the config of `rlaif make`: its ``candidates``, ``contrastive``, ``revisions``, ``pairs`` or
+    ``merge``."""
+    from rlaif_sdk.preferences.candidates import CandidatesConfig
+    from rlaif_sdk.preferences.composed import ComposedPairsConfig
+    from rlaif_sdk.preferences.contrastive import ContrastiveConfig
+    from rlaif_sdk.preferences.merge import MergeConfig
+    from rlaif_sdk.preferences.revisions import RevisionsConfig
+
+    models: dict[str, type[BaseModel]] = {
+        "candidates": CandidatesConfig,
+        "contrastive": ContrastiveConfig,
+        "revisions": RevisionsConfig,
+        "pairs": ComposedPairsConfig,
+        "merge": MergeConfig,
+    }
+    return {**models[job].model_json_schema(), "$schema": DIALECT}
+
+
 def _with_params(model: type[BaseModel], registry: Registry) -> dict[str, Any]:
     schema = model.model_json_schema()
     schema["$schema"] = DIALECT

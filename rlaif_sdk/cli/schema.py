@@ -23,6 +23,11 @@ class Kind(StrEnum):
     label = "label"
     sweep = "sweep"
     distill = "distill"
+    make_candidates = "make-candidates"
+    make_contrastive = "make-contrastive"
+    make_revisions = "make-revisions"
+    make_pairs = "make-pairs"
+    make_merge = "make-merge"
 
 
 def schema(
@@ -36,6 +41,7 @@ def schema(
     from rlaif_sdk.schema import (
         composition_schema,
         label_schema,
+        make_schema,
         preference_run_schema,
         run_schema,
         sft_run_schema,
@@ -52,6 +58,8 @@ def schema(
         found = sweep_schema()
     elif kind is Kind.label:
         found = label_schema()
+    elif kind.value.startswith("make-"):
+        found = make_schema(kind.value.removeprefix("make-"))
     else:
         found = run_schema(Registry.default(), kind.value)
     typer.echo(json.dumps(found, indent=2))
