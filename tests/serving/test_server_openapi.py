@@ -1,0 +1,53 @@
+"""The server asked whatever its OpenAPI document allows, and what it forbids: ``nox -s api``."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+
+pytest.importorskip("schemathesis", reason="nox -s api installs it")
+
+import schemathesis  # noqa: E402
+from schemathesis.specs.openapi import checks  # noqa: E402
+
+from rlaif_sdk.serving import create_app  # noqa: E402
+from tests.integrations.adapters import build_composer  # noqa: E402
+from tests.serving.loopback import serving  # noqa: E402
+
+KEY = "k3y-0123456789"
+NOT_ASKED = [
+    checks.ignored_auth,  # it takes away a key that it added itself, and this one is added here
+    checks.positive_data_acceptance,  # what a composition needs of a row is more than the document says
+]
+QUICK = [hypothesis.HealthCheck.filter_too_much, hypothesis.HealthCheck.too_slow]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with build_composer() as composer, serving(composer, api_key=KEY) as running:
+        yield running
+
+
+def operations() -> list[str]:
+    with build_composer() as composer:
+        paths = create_app(composer).openapi()["paths"]
+    return [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+
+
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+@pytest.mark.parametrize("operation", operations())
+def test_every_answer_is_as_documented(server, operation, mode):
+    """No status, type or shape that the document does not have, no error of the server."""
+    method, path = operation.split()
+    document = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    asked = document[path][method]
+    if mode == "negative" and method == "GET":
+        pytest.skip("there is nothing to get wrong")
+
+    @hypothesis.given(case=asked.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
+    @hypothesis.settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=QUICK)
+    def ask(case):
+        case.call_and_validate(headers={"authorization": f"Bearer {KEY}"}, timeout=20, excluded_checks=NOT_ASKED)
+
+    ask()
+    assert server.client.get("/health").status_code == 200
