@@ -81,14 +81,21 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield _parse(line, path, number)
+                    yield parse_line(line, path, number)
         except UnicodeDecodeError as error:
             raise DataError(f"is not UTF-8: {error}", file=str(path)) from error
 
 
-def _parse(line: str, path: Path, number: int) -> Record:
+def parse_line(line: str | bytes, path: Path, number: int | None) -> Record:
+    """The row in a line of JSONL.
+
+    Raises:
+        DataError: It is no JSON object; names the file and, where it is known, the line's number.
+    """
     try:
         record = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not UTF-8: {error}", file=str(path), row=number) from error
     except (json.JSONDecodeError, RecursionError) as error:
         problem = (
             f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deeply nested"
@@ -103,13 +110,25 @@ def _parse(line: str, path: Path, number: int) -> Record:
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:
+    with open_parquet(path) as file:
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile`, closed at the end.
+
+    Raises:
+        DataError: The file is no valid Parquet.
+        MissingExtraError: pyarrow is not installed.
+    """
     parquet = _parquet()
     import pyarrow as pa
 
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
+            yield file
     except pa.ArrowInvalid as error:
         raise DataError(f"no valid Parquet: {error}", file=str(path)) from error
 
@@ -179,7 +198,7 @@ class _ParquetWriter:
         self._tables: list[Any] = []
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._rows.append(_without_empty(record))
+        self._rows.append(without_empty(record))
         if len(self._rows) >= self._CHUNK:
             self._pack()
 
@@ -196,10 +215,10 @@ class _ParquetWriter:
         self._parquet.write_table(pa.concat_tables(self._tables, promote_options="permissive"), self._path)
 
 
-def _without_empty(value: Any) -> Any:
+def without_empty(value: Any) -> Any:
     """The same value with null for every empty mapping, which Parquet cannot hold."""
     if isinstance(value, Mapping):
-        return {key: _without_empty(item) for key, item in value.items()} or None
+        return {key: without_empty(item) for key, item in value.items()} or None
     if isinstance(value, list):
-        return [_without_empty(item) for item in value]
+        return [without_empty(item) for item in value]
     return value

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineOption, RayAddressOption, workers
+
 if TYPE_CHECKING:
     from rlaif_sdk.preferences import LabelResult
 
@@ -16,6 +18,10 @@ def label(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: --set judge.model=NAME. Repeatable.")
     ] = None,
+    engine: EngineOption = Engine.local,
+    actors: ActorsOption = None,
+    actor_gpus: ActorGpusOption = 0.0,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Label pairs of responses with a judge.
 
@@ -26,11 +32,21 @@ def label(
 
     from rlaif_sdk.preferences import load_label_job, run_labeling
 
+    asked = workers(engine, actors, actor_gpus, ray_address)
     job = load_label_job(config, overrides=overrides or ())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as shown:
         task = shown.add_task("labelling", total=None)
-        result = run_labeling(job, progress=lambda done, rows: shown.update(task, completed=done, total=rows))
+
+        def progress(done: int, rows: int) -> None:
+            shown.update(task, completed=done, total=rows)
+
+        if asked is None:
+            result = run_labeling(job, progress=progress)
+        else:
+            from rlaif_sdk.scale import label_with_actors
+
+            result = label_with_actors(job, workers=asked, progress=progress)
     _print(result)
 
 

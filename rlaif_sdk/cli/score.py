@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineOption, RayAddressOption, workers
+
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from rlaif_sdk.scoring import Summary
 
 FileArgument = Annotated[Path, typer.Argument(help="A .jsonl or .parquet file with a prompt and a completion a row.")]
@@ -23,7 +27,9 @@ def score(
     config: ConfigOption,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to write; default: FILE with .scored before its suffix."),
+        typer.Option(
+            "--output", "-o", help="Where to write; default: FILE with .scored before its suffix. With Ray, a folder."
+        ),
     ] = None,
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",
@@ -33,20 +39,31 @@ def score(
     state: Annotated[
         Path | None, typer.Option(help="A composer's saved state (JSON); its running statistics are then frozen.")
     ] = None,
+    engine: EngineOption = Engine.local,
+    batch_rows: Annotated[
+        int, typer.Option(min=1, help="With Ray: rows in a part, which is done again if its worker dies.")
+    ] = 5000,
+    actors: ActorsOption = None,
+    actor_gpus: ActorGpusOption = 0.0,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Score a table of completions.
 
     Each row gets a column with the total and each reward's raw, normalised and weighted value, status and
-    reason. A row without a total has null there, and is counted as unscored.
+    reason. A row without a total has null there, and is counted as unscored. With Ray the output is a folder
+    of Parquet parts in the order of the rows, and a run that was stopped goes on where it stopped.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.records import read_records, survey, write_records
     from rlaif_sdk.scoring import Summary, TableLayout, score_records
 
     layout = TableLayout(prompt_column, completion_column, group_column)
+    asked = workers(engine, actors, actor_gpus, ray_address)
+    if asked is not None:
+        how = {"layout": layout, "reward_column": reward_column, "batch_rows": batch_rows, "chunk": chunk}
+        _score_with_ray(file, config, output, workers=asked, state=state, **how)
+        return
     output = output or file.with_name(f"{file.stem}.scored{file.suffix}")
     if output.resolve() == file.resolve():
         raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
@@ -59,8 +76,7 @@ def score(
         problem = f"{name!r} is text in row {text} and something else in row {other}, which Parquet cannot hold"
         raise DataError(problem, file=str(file), hint="write --output to a .jsonl file")
     summary = Summary()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Composer.from_config(config) as composer, Progress(*columns, transient=True) as progress:
+    with Composer.from_config(config) as composer, _progress() as progress:
         if state is not None:
             composer.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
         task = progress.add_task("scoring", total=table.rows)
@@ -79,6 +95,32 @@ def score(
                 progress.advance(task, len(rows))
     print_summary(summary)
     typer.echo(f"wrote {output}")
+
+
+def _score_with_ray(file: Path, config: Path, output: Path | None, **how: Any) -> None:
+    from rlaif_sdk.scale import score_table
+
+    folder = output or file.with_name(f"{file.stem}.scored")
+    if folder.suffix in {".jsonl", ".ndjson", ".parquet"}:
+        raise typer.BadParameter("with --engine ray the output is a folder", param_hint="--output")
+    with _progress() as shown:
+        task = shown.add_task("scoring", total=None)
+
+        def progress(done: int, rows: int) -> None:
+            shown.update(task, completed=done, total=rows)
+
+        result = score_table(file, config, folder, progress=progress, **how)
+    print_summary(result.summary)
+    if result.resumed:
+        typer.echo(f"{result.resumed} of {result.shards} parts were there before")
+    typer.echo(f"wrote {result.output}")
+
+
+def _progress() -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, transient=True)
 
 
 def print_summary(summary: Summary) -> None:

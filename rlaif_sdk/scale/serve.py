@@ -1,0 +1,120 @@
+"""The reward server as a deployment of Ray Serve, with as many replicas as the load asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaif_sdk.exceptions import ConfigError, MissingExtraError, RlaifError
+from rlaif_sdk.scale.cluster import Workers, connect, import_ray
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from rlaif_sdk.serving import ServeSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Autoscaling:
+    """How many replicas there are.
+
+    Attributes:
+        least: Replicas that are always there.
+        most: Replicas at most.
+        requests: Requests under way that each should have; with more, replicas are added.
+        cores: Cores that each has.
+        gpus: The share of a GPU that each has.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+
+    least: int = 1
+    most: int = 4
+    requests: int = 16
+    cores: float = 1.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= self.most or self.most < 1 or self.requests < 1:
+            raise ConfigError("least is from 0 to most, and most and requests are at least 1", key="autoscaling")
+        if self.cores < 0 or self.gpus < 0:
+            raise ConfigError("cores and gpus are 0 or more", key="autoscaling")
+
+
+def deploy(
+    config: str | Path | Mapping[str, Any],
+    settings: ServeSettings | None = None,
+    *,
+    state: str | Path | None = None,
+    autoscaling: Autoscaling | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str = "rlaif",
+    address: str | None = None,
+    block: bool = False,
+) -> Any:
+    """Run the reward server on Ray Serve.
+
+    Each replica makes its composer once, and has queues, limits and metrics of its own. The server stays until
+    `ray.serve.shutdown`, or, where Ray was started by this call, until this process ends.
+
+    Args:
+        config: The composition, as for `rlaif_sdk.serving.create_app`; all machines must reach a file under its path.
+        settings: Limits and key of each replica.
+        state: A composer's saved state; its statistics stay as they are.
+        autoscaling: How many replicas there are.
+        host: The address to bind to; another than loopback needs a key.
+        port: The port.
+        name: The application's name in Ray Serve.
+        address: See `Workers`.
+        block: Return when the server ends, and not when it answers.
+
+    Returns:
+        Ray Serve's handle of the deployment.
+
+    Raises:
+        ConfigError: The config is refused, or the server would answer other machines without a key.
+        StateError: The saved state is of another composition.
+        MissingExtraError: Ray Serve or the server's libraries are not installed.
+        RlaifError: No cluster answers at the address, or the replicas do not start.
+    """
+    import_ray()
+    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.serving import ServeSettings, create_app
+    from rlaif_sdk.serving.settings import check_exposure
+
+    settings = settings or ServeSettings()
+    scaling = autoscaling or Autoscaling()
+    check_exposure(host, settings)
+    source = config if isinstance(config, Mapping) else Path(config).resolve()
+    saved = None if state is None else Path(state).resolve()
+    with Composer.from_config(source) as composer:
+        create_app(composer, settings, state=saved)
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise MissingExtraError("Ray Serve, which runs the reward server on a cluster,", extra="ray") from error
+    connect(Workers(address=address))
+
+    def app() -> FastAPI:
+        return create_app(source, settings, state=saved)
+
+    deployment: Any = serve.deployment(
+        serve.ingress(app)(),
+        name="reward_server",
+        max_ongoing_requests=max(scaling.requests, settings.max_queue // 4),
+        ray_actor_options={"num_cpus": scaling.cores, "num_gpus": scaling.gpus},
+        autoscaling_config={
+            "min_replicas": scaling.least,
+            "max_replicas": scaling.most,
+            "target_ongoing_requests": scaling.requests,
+        },
+    )
+    serve.start(http_options={"host": host, "port": port})
+    try:
+        return serve.run(deployment.bind(), name=name, blocking=block)
+    except RuntimeError as error:
+        raise RlaifError(f"Ray Serve cannot start the server: {error}", hint="see `serve status`") from error

@@ -1,0 +1,226 @@
+"""Shards scored one after another in this process, beside the whole table scored at once."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlaif_sdk import Composer, ConfigError, DataError, RlaifError
+from rlaif_sdk.records import read_records, survey
+from rlaif_sdk.scale import parts, score_job
+from rlaif_sdk.scale.cluster import Workers
+from rlaif_sdk.scale.figures import as_record, from_record, merge, readable
+from rlaif_sdk.scale.folder import claimed
+from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer
+from rlaif_sdk.scale.shards import Plan
+from rlaif_sdk.scoring import Moments, Summary, TableLayout, score_records
+
+
+class InThisProcess:
+    """Stands for Ray: looks over and scores in this process, and counts the shards."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from contextlib import nullcontext
+
+        self.scored: list[int] = []
+        monkeypatch.setattr(score_job, "connected", lambda workers: nullcontext(1))
+        monkeypatch.setattr(score_job, "import_ray", lambda: None)
+        monkeypatch.setattr(score_job, "_quiet_data", nullcontext)
+        monkeypatch.setattr(score_job, "_look_over", self.look_over)
+        monkeypatch.setattr(score_job, "_scored", self.score)
+
+    def look_over(self, plan: Plan, layout: TableLayout) -> Any:
+        return score_job.merge_findings((score_job.look_over(plan.file, s, layout) for s in plan.shards), plan.file)
+
+    def score(self, task: ScoreTask, keys: Any, actors: int, workers: Workers | None) -> Any:
+        scorer = ShardScorer(task)
+        for shard, key in reversed(keys.items()):
+            yield shard.number, scorer.score(shard, key)
+            self.scored.append(shard.number)
+        scorer.close()
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
+    """No Ray."""
+    return InThisProcess(monkeypatch)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for file in sorted(folder.glob("part-*.parquet")) for row in read_records(file)]
+
+
+def plain(file: Path, composition: Path, layout: TableLayout) -> list[dict[str, Any]]:
+    """What one machine says of each row."""
+    with Composer.from_config(composition) as composer:
+        scored = score_records(composer, read_records(file), layout, columns=survey(file).columns, chunk=8)
+        return [reward for _, composed in scored for reward in composed.records()]
+
+
+@pytest.mark.parametrize("name", ["table.jsonl", "table.parquet"])
+@pytest.mark.parametrize("group", [None, "g"])
+def test_the_numbers_and_their_order_are_those_of_one_machine(here, table, composition, tmp_path, name, group):
+    """Every value, status and reason of every row, whichever shard is scored first."""
+    file, layout = table(50, name), TableLayout(group=group)
+    result = score_job.score_table(file, composition, tmp_path / "out", layout=layout, batch_rows=7, chunk=4)
+    rows = rows_of(result.output)
+    rewards = [row.pop("reward") for row in rows]
+    expected = plain(file, composition, layout)
+    assert [{**reward, "penalties": reward["penalties"] or {}} for reward in rewards] == expected
+    assert [row["completion"] for row in rows] == [row["completion"] for row in read_records(file)]
+    statuses = {reward["rewards"]["picky"]["status"] for reward in rewards}
+    assert {"scored", "abstained", "failed"} <= statuses
+    assert result.summary.columns["picky"].failed == sum(
+        "7" in row["completion"] and "3" not in row["completion"] for row in rows
+    )
+    assert result.summary.rows == 50
+
+
+def test_group_statistics_are_those_of_whole_groups(here, table, write, tmp_path):
+    """A normalizer within groups gives what it gives on one machine; without groups it is refused."""
+    write("rewards.py", "def length(prompts, completions, **columns):\n    return [len(c) for c in completions]\n")
+    config = write("c.yaml", 'rewards: {length: {use: "rewards.py:length", normalize: group_zscore}}')
+    file, layout = table(40), TableLayout(group="g")
+    result = score_job.score_table(file, config, tmp_path / "out", layout=layout, batch_rows=4, chunk=2)
+    rewards = [row["reward"]["total"] for row in rows_of(result.output)]
+    assert rewards == [reward["total"] for reward in plain(file, config, layout)]
+    with pytest.raises(ConfigError, match=r"GroupZScore.*group's column"):
+        score_job.score_table(file, config, tmp_path / "other")
+
+
+def test_statistics_that_are_learned_are_frozen_or_refused(here, table, write, tmp_path):
+    """A running normalizer is taken with a saved state alone, and does not go on learning."""
+    from rlaif_sdk.integrations.host import save_state
+
+    write("rewards.py", "def length(prompts, completions, **columns):\n    return [len(c) for c in completions]\n")
+    config = write("c.yaml", 'rewards: {length: {use: "rewards.py:length", normalize: zscore}}')
+    file, layout = table(40), TableLayout()
+    with pytest.raises(ConfigError, match="learns from training batches"):
+        score_job.score_table(file, config, tmp_path / "out")
+    with Composer.from_config(config) as composer:
+        for _ in score_records(composer, read_records(file), layout, columns=survey(file).columns):
+            pass
+        save_state(composer, tmp_path / "state.json")
+        frozen = score_records(composer, read_records(file), layout, columns=survey(file).columns, training=False)
+        expected = [total for _, composed in frozen for total in composed.to_list()]
+    result = score_job.score_table(file, config, tmp_path / "out", batch_rows=9, state=tmp_path / "state.json")
+    assert [row["reward"]["total"] for row in rows_of(result.output)] == expected
+
+
+def test_a_second_run_does_what_is_missing_alone(here, table, composition, tmp_path):
+    """Finished parts are recognised by their content; a missing, torn or foreign one is done again."""
+
+    def run() -> Any:
+        return score_job.score_table(table(50), composition, tmp_path / "out", batch_rows=10)
+
+    first = run()
+    whole = rows_of(first.output)
+    assert sorted(here.scored) == [0, 1, 2, 3, 4]
+    here.scored.clear()
+    assert run().resumed == 5
+    assert here.scored == []
+    files = sorted(first.output.glob("part-*.parquet"))
+    files[1].unlink()
+    files[2].write_bytes(files[2].read_bytes()[:-9])
+    files[3].write_bytes(files[0].read_bytes())
+    (first.output / ".part-000001.abc.partial").write_text("half")
+    again = run()
+    assert sorted(here.scored) == [1, 2, 3]
+    assert again.resumed == 2
+    assert rows_of(first.output) == whole
+    assert readable(again.summary) == readable(first.summary)
+    assert not list(first.output.glob(".part-*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda folder: (folder / "rewards.py").write_text("def length(prompts, completions, **c): ..."), "config"),
+        (lambda folder: (folder / "table.jsonl").write_text('{"prompt": "p", "completion": "c"}\n'), "table"),
+    ],
+)
+def test_a_folder_belongs_to_one_job(here, table, composition, tmp_path, change, named):
+    """With another table, config or code the job is refused and says what differs."""
+    file = table(20)
+    score_job.score_table(file, composition, tmp_path / "out")
+    with pytest.raises(ConfigError, match="another batch_rows "):
+        score_job.score_table(file, composition, tmp_path / "out", batch_rows=3)
+    change(tmp_path)
+    with pytest.raises(ConfigError, match=f"another {named} .*name another --output"):
+        score_job.score_table(file, composition, tmp_path / "out")
+
+
+def test_two_processes_cannot_write_into_one_folder(tmp_path):
+    """The second is told so."""
+    with (
+        claimed(tmp_path, {"a": "1"}),
+        pytest.raises(DataError, match="another process"),
+        claimed(tmp_path, {"a": "1"}),
+    ):
+        pass
+
+
+def test_a_reward_that_must_not_fail_ends_the_run_and_what_is_done_stays(here, table, composition, tmp_path):
+    """The policy ``raise`` holds; the next run, with the cause mended, does what is missing."""
+    composition.write_text(composition.read_text().replace("weight: 0.5", "on_failure: raise"))
+    with pytest.raises(RlaifError, match="picky"):
+        score_job.score_table(table(70), composition, tmp_path / "out", batch_rows=10)
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert not list((tmp_path / "out").glob(".*.partial"))
+
+
+def test_rows_that_end_their_worker_again_and_again_are_named(tmp_path, table, composition, here):
+    """The fourth attempt is refused with the rows, so that no job goes round for ever."""
+    from rlaif_sdk.scale.shards import plan_shards
+
+    shard = plan_shards(table(30), rows=10).shards[1]
+    for _ in range(parts.MOST_ATTEMPTS):
+        parts.count_attempt(tmp_path, shard)
+    with pytest.raises(RlaifError, match="rows 11 to 20 ended their worker 3 times"):
+        parts.count_attempt(tmp_path, shard)
+    parts.sweep(tmp_path)
+    parts.count_attempt(tmp_path, shard)
+
+
+def test_a_table_with_the_reward_column_is_refused(here, table, composition, tmp_path):
+    """As on one machine."""
+    with pytest.raises(DataError, match="already has a column 'n'"):
+        score_job.score_table(table(9), composition, tmp_path / "out", reward_column="n")
+
+
+@given(st.lists(st.lists(st.one_of(st.just(math.nan), st.floats(-1e3, 1e3)), max_size=20), max_size=6))
+def test_merged_figures_are_those_of_the_whole(pieces):
+    """However the rows are cut, and through JSON."""
+    whole, merged = Moments(), Summary()
+    for piece in pieces:
+        whole.add(piece)
+        own = Summary(rows=len(piece), unscored=sum(map(math.isnan, piece)), columns={"total": Moments(seconds=0.5)})
+        own.columns["total"].add(piece)
+        merge(merged, from_record(as_record(own)))
+    assert merged.rows == sum(map(len, pieces))
+    found = merged.columns.get("total", Moments())
+    assert (found.count, found.low, found.high) == (whole.count, whole.low, whole.high)
+    assert found.mean == pytest.approx(whole.mean, abs=1e-9)
+    assert found.m2 == pytest.approx(whole.m2, abs=1e-6)
+    assert found.seconds == 0.5 * len(pieces)
+
+
+@pytest.mark.parametrize("wrong", [{"actors": 0}, {"gpus": -1}, {"gpus": math.nan}])
+def test_workers_that_cannot_be_are_refused(wrong):
+    """Before Ray is started."""
+    with pytest.raises(ConfigError, match="must be"):
+        Workers(**wrong)
+
+
+def test_workers_fill_the_cluster():
+    """One actor for each core, or for each share of a GPU."""
+    assert Workers().count({"CPU": 6.0}) == 6
+    assert Workers(gpus=0.5).count({"CPU": 6.0, "GPU": 2.0}) == 4
+    assert Workers(actors=3).count({"CPU": 6.0}) == 3
+    with pytest.raises(ConfigError, match="GPUs"):
+        Workers(gpus=1).count({"CPU": 6.0})
