@@ -73,7 +73,9 @@ class TableSettings(ConfigModel):
     """The rows to train on, and those held out to see what was learnt."""
 
     train: str | list[str]
-    """JSONL or Parquet files, or the name of a data set on the hub."""
+    """JSONL or Parquet files, or a data set: its name on the hub, or a folder that is laid out like one."""
+    subset: str | None = None
+    """Which of a hub data set's configurations to take, where it has several."""
     train_split: str = "train"
     """The split of a data set on the hub."""
     held_out: str | list[str] | None = None

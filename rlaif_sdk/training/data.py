@@ -56,9 +56,9 @@ def load_split(
         DataError: A file or a data set is missing, or a row is no JSON; the message has file and row.
         MissingExtraError: datasets, or for Parquet pyarrow, is not installed.
     """
-    train = prepare(*_load(settings.train, settings.train_split, folder))
+    train = prepare(*_load(settings.train, settings.subset, settings.train_split, folder))
     if settings.held_out is not None:
-        held_out = prepare(*_load(settings.held_out, settings.held_out_split, folder))
+        held_out = prepare(*_load(settings.held_out, settings.subset, settings.held_out_split, folder))
         return train, held_out.select(range(min(settings.held_out_rows, len(held_out))))
     kept = len(train) - settings.held_out_rows
     if kept < 1:
@@ -70,20 +70,21 @@ def load_split(
     return train.select(range(kept)), train.select(range(kept, len(train)))
 
 
-def _load(source: str | Sequence[str], split: str, folder: Path) -> tuple[Dataset, str]:
+def _load(source: str | Sequence[str], subset: str | None, split: str, folder: Path) -> tuple[Dataset, str]:
     try:
         from datasets import Dataset, load_dataset
     except ImportError as error:
         raise MissingExtraError("datasets", extra="train") from error
 
     if isinstance(source, str) and Path(source).suffix not in _FILES:
+        local = folder / source
         try:
-            place, dataset = source, load_dataset(source, split=split)
+            place, dataset = source, load_dataset(str(local) if local.is_dir() else source, subset, split=split)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"cannot be loaded from the hub: {error}",
                 file=source,
-                hint=f"check its name and the split {split!r}; a file's name ends in {', '.join(sorted(_FILES))}",
+                hint=f"check its name, subset and split {split!r}; a file's name ends in {', '.join(sorted(_FILES))}",
             ) from error
     else:
         files = [source] if isinstance(source, str) else source

@@ -222,6 +222,12 @@ def _load_scorer(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
     settings = run.config.model
+    if settings.quantization:
+        raise run.document.error(
+            "a reward model's new head is trained with it, and quantised weights do not train",
+            ("model", "quantization"),
+            "leave it out",
+        )
     set_seed(run.config.seed)
     try:
         model = AutoModelForSequenceClassification.from_pretrained(

@@ -129,3 +129,12 @@ def test_pairs_without_an_answer_column_are_refused(config: Path, kind: Any) -> 
     write_pairs(config.parent / "pairs.jsonl", [{"prompt": "w1 ", "better": "w2"}] * 40)
     with pytest.raises(DataError, match="has no column 'chosen'"):
         run_preferences(kind, config)
+
+
+@pytest.mark.parametrize("kind", ["reward_model"], indirect=True)
+def test_a_reward_model_of_quantised_weights_is_refused(config: Path, kind: Any) -> None:
+    """Its head would have to train with them; the key is named, and nothing is left behind but the record."""
+    run = load_preference_run(kind, config, overrides=["model.quantization=8bit"])
+    with pytest.raises(ConfigError, match="quantised weights do not train") as refused:
+        run_preferences(kind, run)
+    assert refused.value.key == "model.quantization"

@@ -78,6 +78,20 @@ def test_too_few_prompts_to_hold_any_out_are_refused(tmp_path: Path):
         load_prompts(DataSettings(train="a.jsonl", held_out_rows=1), tmp_path)
 
 
+def test_a_folder_is_a_data_set_and_one_of_its_subsets_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a user does with a data set of the hub works with a folder laid out like one."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for name in ("easy", "hard"):
+        (tmp_path / "sums" / name).mkdir(parents=True)
+        write(tmp_path / "sums" / name / "train.jsonl", [{"prompt": f"{name} {row}"} for row in range(3)])
+    subsets = "".join(f"- config_name: {name}\n  data_files: {name}/train.jsonl\n" for name in ("easy", "hard"))
+    (tmp_path / "sums" / "README.md").write_text(f"---\nconfigs:\n{subsets}---\n")
+    train, held_out = load_prompts(DataSettings(train="sums", subset="hard", held_out_rows=1), tmp_path)
+    assert (train["prompt"][:], held_out["prompt"][:]) == (["hard 0", "hard 1"], ["hard 2"])
+    with pytest.raises(DataError, match="easy.*hard"):
+        load_prompts(DataSettings(train="sums"), tmp_path)
+
+
 @pytest.mark.parametrize("source", ["no/such-set", "prompts.csv"])
 def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch):
     """Anything but the known kinds of file is taken for a name on the hub: the message says which these are."""
