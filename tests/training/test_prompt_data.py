@@ -88,7 +88,7 @@ def test_a_folder_is_a_data_set_and_one_of_its_subsets_is_chosen(tmp_path: Path,
     (tmp_path / "sums" / "README.md").write_text(f"---\nconfigs:\n{subsets}---\n")
     train, held_out = load_prompts(DataSettings(train="sums", subset="hard", held_out_rows=1), tmp_path)
     assert (train["prompt"][:], held_out["prompt"][:]) == (["hard 0", "hard 1"], ["hard 2"])
-    with pytest.raises(DataError, match="easy.*hard"):
+    with pytest.raises(DataError, match=r"easy.*hard"):
         load_prompts(DataSettings(train="sums"), tmp_path)
 
 
