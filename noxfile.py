@@ -103,6 +103,13 @@ def api(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Drive the review page in this machine's Chromium."""
+    install(session, "review,parquet", "test", "browser", plugins=False)
+    session.run("pytest", "tests/preferences/review/test_review_browser.py", *session.posargs, env=offline())
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and spelling."""
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lint"))

@@ -1,18 +1,17 @@
 """The review page's application: a handful of JSON routes over a `ReviewStore`, and the page itself.
 
-Every route but the static files wants the review's token in a header, which no other site's page can send.
+`Guard` stands before it.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -20,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.preferences.review.export import EVERYTHING, ExportOptions, exported_rows
 from rlaif_sdk.preferences.review.figures import review_figures
-from rlaif_sdk.preferences.review.limits import Limits
+from rlaif_sdk.preferences.review.guard import Guard
 from rlaif_sdk.preferences.review.pairs import Number, ReviewPair
 from rlaif_sdk.preferences.review.queue import left_response
 from rlaif_sdk.preferences.review.store import ReviewStore, Verdict
@@ -129,14 +128,9 @@ def create_app(store: ReviewStore, *, token: str, blind: bool = False, options: 
         blind: Show what the judges said only after the verdict.
         options: Of the export button.
     """
-
-    def authorised(x_review_token: Annotated[str, Header()] = "") -> None:
-        if not secrets.compare_digest(x_review_token.encode(), token.encode()):
-            raise HTTPException(401, "open the page by the address that rlaif review printed: it has the token")
-
     api = ReviewApi(store, blind=blind, options=options)
     app = FastAPI(title="rlaif review", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Limits)
+    app.add_middleware(Guard, token=token)
     routes: dict[str, Callable[..., Any]] = {
         "next": api.next_pair,
         "judge": api.judge,
@@ -145,8 +139,8 @@ def create_app(store: ReviewStore, *, token: str, blind: bool = False, options: 
         "figures": api.figures,
     }
     for name, route in routes.items():
-        app.post(f"/api/{name}", dependencies=[Depends(authorised)])(route)
-    app.post("/api/export", dependencies=[Depends(authorised)], response_model=None)(api.export)
+        app.post(f"/api/{name}")(route)
+    app.post("/api/export", response_model=None)(api.export)
     app.add_exception_handler(DataError, _refused)
     app.get("/", response_class=FileResponse)(_page)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
