@@ -21,7 +21,7 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, help="Bytes in a request at most.")] = 8_000_000,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows in a request at most.")] = 1024,
     max_queue: Annotated[int, typer.Option(min=1, help="Rows under way at most; 429 beyond.")] = 4096,
-    max_batch: Annotated[int, typer.Option(min=1, help="Rows that are scored together at most.")] = 256,
+    max_batch: Annotated[int, typer.Option(min=1, help="Rows that are scored together at most.")] = 64,
     in_flight: Annotated[int, typer.Option(min=1, help="Batches that are scored at once.")] = 2,
     timeout: Annotated[float, typer.Option(help="Seconds to read a request, and to score it.")] = 120.0,
     label_column: Annotated[str, typer.Option(help="The column for the labels of OpenRLHF and slime.")] = "label",

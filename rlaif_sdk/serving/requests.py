@@ -38,7 +38,8 @@ class LimitedRequest(Request):
                 async with asyncio.timeout(settings.timeout):
                     self._body = await self._read(settings.max_body)
             except TimeoutError:
-                raise HTTPException(408, f"the body did not come within {settings.timeout:g} s") from None
+                detail = f"the body did not come within {settings.timeout:g} s"
+                raise HTTPException(408, detail, headers={"Connection": "close"}) from None
         return self._body
 
     async def _read(self, most: int) -> bytes:

@@ -66,17 +66,17 @@ class Service:
         ]
         with self.queue.holding(len(samples)):
             parts = list(alike(samples))
-            scoring = asyncio.gather(
-                *(asyncio.wrap_future(self._coalescer.score([samples[place] for place in places])) for places in parts)
-            )
+            asked = [self._coalescer.score([samples[place] for place in places]) for places in parts]
+            scoring = asyncio.ensure_future(_all(asked))
             leaving = asyncio.ensure_future(_left(request.receive))
             either: set[asyncio.Future[Any]] = {scoring, leaving}
             try:
                 done, _ = await asyncio.wait(either, timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 leaving.cancel()
-                if not scoring.done():
-                    scoring.cancel()
+                scoring.cancel()
+                for part in asked:
+                    part.cancel()
             if scoring not in done:
                 if leaving in done:
                     raise HTTPException(499, "the client left")
@@ -94,6 +94,9 @@ class Service:
         reserved = RESERVED_COLUMNS & {name for sample in samples for name in sample.columns}
         if reserved:
             raise BatchError(f"the column {min(reserved)!r} has a reserved name", hint="rename it")
+        grouped = any(sample.group is not None for sample in samples)
+        if grouped and len({frozenset(sample.columns) for sample in samples}) > 1:
+            raise BatchError("rows that have a group must have the same columns", hint="send null where there is none")
         if self._needs_groups and any(sample.group is None for sample in samples):
             raise BatchError(
                 "the composition compares the completions to one prompt", hint="give each row a 'group' at /v1/score"
@@ -106,6 +109,10 @@ def _needs_groups(composer: Composer) -> bool:
     except ConfigError:
         return True
     return False
+
+
+async def _all(asked: Sequence[Future[list[Scored]]]) -> list[list[Scored]]:
+    return [await asyncio.wrap_future(part) for part in asked]
 
 
 async def _left(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:

@@ -34,7 +34,7 @@ class ServeSettings:
     max_body: int = 8_000_000
     max_rows: int = 1024
     max_queue: int = 4096
-    max_batch: int = 256
+    max_batch: int = 64
     in_flight: int = 2
     timeout: float = 120.0
     label_column: str = "label"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import logging
 import threading
 import time
@@ -50,6 +51,7 @@ def server():
         (b'{"rows": [{"completion": "x", "columns": {"prompts": 1}}]}', 422),
         (b'{"rows": [{"completion": "x", "colums": {}}]}', 422),
         (b'{"rows": [{"completion": "x", "group": 1}, {"completion": "x"}]}', 422),
+        (b'{"rows": [{"completion": "x", "group": 1}, {"completion": "x", "group": 1, "columns": {"a": 1}}]}', 422),
         (b'{"rows": []}', 422),
         (b'{"rows": "x"}', 422),
         (b"[]", 422),
@@ -132,7 +134,8 @@ def test_a_body_that_drips_is_given_up():
     with Composer({"length": length}) as composer, serving(composer, timeout=0.2) as server:
         with server.connect() as connection:
             connection.sendall(server.request_bytes("x")[:-5])
-            assert b" 408 " in connection.recv(1000)
+            answer = b"".join(iter(lambda: connection.recv(1000), b""))
+        assert b" 408 " in answer
         assert server.score("x").status_code == 200
 
 
@@ -196,14 +199,19 @@ def test_requests_that_wait_are_scored_together(tap):
     assert [len(batch) for batch in tap.begun] == [1, 6]
 
 
-def test_a_request_that_takes_too_long_is_told_so(tap):
-    """503 with Retry-After at the time limit, and its work is given up."""
+def test_a_request_that_takes_too_long_is_told_so(tap, caplog):
+    """503 with Retry-After at the time limit, and its work is given up, all parts of it and without a word in the log."""
     with tapped(tap) as composer, serving(composer, timeout=0.2) as server:
         answer = server.score("x")
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
         until(lambda: tap.cancelled == 1)
+        rows = [{"completion": "x"}, {"completion": "x", "columns": {"a": 1}}]
+        assert server.post("/v1/score", {"rows": rows}).status_code == 503
+        until(lambda: tap.cancelled == len(tap.begun) >= 2)
         assert server.waiting == 0
+        gc.collect()
+    assert not caplog.records
 
 
 def test_a_client_that_leaves_takes_its_work_along(tap):

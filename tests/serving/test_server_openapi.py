@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("schemathesis", reason="nox -s api installs it")
 
-import schemathesis  # noqa: E402
-from schemathesis.specs.openapi import checks  # noqa: E402
+import schemathesis
+from schemathesis.specs.openapi import checks
 
-from rlaif_sdk.serving import create_app  # noqa: E402
-from tests.integrations.adapters import build_composer  # noqa: E402
-from tests.serving.loopback import serving  # noqa: E402
+from rlaif_sdk.serving import create_app
+from tests.integrations.adapters import build_composer
+from tests.serving.loopback import serving
 
 KEY = "k3y-0123456789"
 NOT_ASKED = [
