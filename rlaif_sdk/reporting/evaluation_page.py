@@ -30,7 +30,7 @@ def write_label_page(found: LabelEvaluation, output: Path, *, source: str) -> No
     Raises:
         MissingExtraError: plotly is not installed.
     """
-    figures = Section("figures", "Labels", f"What is known of the labels; {INTERVALS}.")
+    figures = Section("labels", "Labels", f"What is known of the labels; {INTERVALS}.")
     figures.add(_figures(label_figures(found)))
     sections = [figures]
     people = found.alignment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,11 @@ def test_labels_are_compared_with_people(labels: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "1.000 [0.722, 1.000]" in done.stdout
     assert "Reliability" in done.stdout
-    assert "1.000 [0.722, 1.000]" in page.read_text()
+    html = page.read_text()
+    assert "1.000 [0.722, 1.000]" in html
+    places = re.findall(r'<\w+ [^>]*\bid="([^"]+)"', html)
+    assert len(places) == len(set(places))  # the page's script finds its data by such a name
+    assert html.count('class="plot"') == 2
     found = json.loads(rlaif("eval", "labels", labels, "--human", "human", "--json").stdout)
     assert found["alignment"]["accuracy"]["value"] == 1
     assert found["alignment"]["kappa"]["value"] == 1
