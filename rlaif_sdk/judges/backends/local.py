@@ -16,6 +16,7 @@ from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.backends.batching import padded, token_batches
 from rlaif_sdk.judges.backends.chat_tokens import ChatEncoder
+from rlaif_sdk.judges.backends.exact_logits import float32_logits
 from rlaif_sdk.judges.backends.label_tree import LabelTree
 from rlaif_sdk.judges.backends.local_loading import fingerprint, load_model, load_tokenizer
 from rlaif_sdk.judges.backends.shared_prefix import SharedPrefix, can_share_prefix
@@ -137,11 +138,12 @@ class TransformersBackend:
         ]
         sequences = [ids for _, _, ids in asked]
         steps: dict[int, dict[tuple[int, ...], dict[int, float]]] = {}
-        for index, logprobs_V in self._next_logprobs(sequences, stop):
-            row, prefix, _ = asked[index]
-            tokens = tree.steps[prefix]
-            picked = logprobs_V[tokens].tolist()
-            steps.setdefault(row, {})[prefix] = dict(zip(tokens, picked, strict=True))
+        with float32_logits(self._model):
+            for index, logprobs_V in self._next_logprobs(sequences, stop):
+                row, prefix, _ = asked[index]
+                tokens = tree.steps[prefix]
+                picked = logprobs_V[tokens].tolist()
+                steps.setdefault(row, {})[prefix] = dict(zip(tokens, picked, strict=True))
         return [
             _answered(_checked(tree, steps.get(row, {})), ids) if isinstance(ids, list) else ids
             for row, ids in enumerate(prompts)
