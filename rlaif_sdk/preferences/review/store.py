@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from rlaif_sdk.exceptions import ConfigError, DataError, StateError
+from rlaif_sdk.preferences.review.acts import Act, act_of, acts_of, insert_act, mark_contested, pair_of
 from rlaif_sdk.preferences.review.database import Database
+from rlaif_sdk.preferences.review.intake import add_pair, file_digest
 from rlaif_sdk.preferences.review.pairs import Number, ReviewPair, read_review_pairs
-from rlaif_sdk.preferences.review.queue import audit_draw, left_response, priority
 
 Verdict = Literal["1", "2", "tie", "skip"]
 
@@ -28,33 +27,6 @@ _OPEN = f"""
       + (SELECT COUNT(*) FROM lease WHERE lease.pair = pair.id AND lease.reviewer != :reviewer) < :overlap
 """  # noqa: S608  (its parts are the constants above)
 _CHUNK = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """Something that a reviewer did with a pair.
-
-    Attributes:
-        pair: The pair's id.
-        reviewer: Who.
-        choice: The better response's number, ``tie``, ``skip``, or ``edit``.
-        left_response: Which response stood on the left of the page.
-        comment: The reviewer's words.
-        seconds: How long the pair was looked at, or None.
-        based_on: Of an edit, the response that was edited; None for one that was written anew.
-        text: Of an edit, the better response.
-        created: When, ISO 8601 in UTC.
-    """
-
-    pair: str
-    reviewer: str
-    choice: str
-    left_response: Number
-    comment: str
-    seconds: float | None
-    based_on: Number | None
-    text: str | None
-    created: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +90,7 @@ class ReviewStore:
             DataError: A file has a row that is no pair, or there are no pairs.
             StateError: The review was begun with a file that is not among these, or has changed.
         """
-        digests = {_digest(file): file for file in files}
+        digests = {file_digest(file): file for file in files}
         with self._database.transaction() as connection:
             begun = json.loads(_meta(connection, "files") or "[]")
             if set(begun) - set(digests):
@@ -129,7 +101,7 @@ class ReviewStore:
             for digest, file in digests.items():
                 if digest not in begun:
                     for pair in read_review_pairs(file):
-                        _add(connection, pair)
+                        add_pair(connection, pair)
             ((pairs,),) = connection.execute("SELECT COUNT(*) FROM pair")
             if not pairs:
                 raise DataError("has no pairs", file=", ".join(map(str, files)))
@@ -159,7 +131,7 @@ class ReviewStore:
             if pair_id is None:
                 return None
             self._lease(connection, reviewer, pair_id)
-            return _pair(connection, pair_id)
+            return pair_of(connection, pair_id)
 
     def judge(
         self, reviewer: str, pair_id: str, verdict: Verdict, *, comment: str = "", seconds: float | None = None
@@ -170,14 +142,14 @@ class ReviewStore:
             DataError: There is no such pair.
         """
         with self._database.transaction() as connection:
-            pair = _pair(connection, pair_id)
+            pair = pair_of(connection, pair_id)
             connection.execute(
                 f"UPDATE act SET revoked = 1 WHERE pair = ? AND reviewer = ? AND {_ACTIVE_VERDICT}",  # noqa: S608
                 (pair_id, reviewer),
             )
-            _insert(connection, reviewer, pair_id, verdict, comment=comment, seconds=seconds)
+            insert_act(connection, reviewer, pair_id, verdict, comment=comment, seconds=seconds)
             connection.execute("DELETE FROM lease WHERE reviewer = ? AND pair = ?", (reviewer, pair_id))
-            _mark_contested(connection, pair)
+            mark_contested(connection, pair)
             return pair
 
     def edit(self, reviewer: str, pair_id: str, text: str, *, based_on: Number | None, comment: str = "") -> ReviewPair:
@@ -189,8 +161,8 @@ class ReviewStore:
         if not text.strip():
             raise DataError("the better response is empty")
         with self._database.transaction() as connection:
-            pair = _pair(connection, pair_id)
-            _insert(connection, reviewer, pair_id, "edit", comment=comment, based_on=based_on, text=text)
+            pair = pair_of(connection, pair_id)
+            insert_act(connection, reviewer, pair_id, "edit", comment=comment, based_on=based_on, text=text)
             return pair
 
     def undo(self, reviewer: str) -> Act | None:
@@ -203,8 +175,8 @@ class ReviewStore:
                 return None
             connection.execute("UPDATE act SET revoked = 1 WHERE id = ?", (last["id"],))
             self._lease(connection, reviewer, last["pair"])
-            _mark_contested(connection, _pair(connection, last["pair"]))
-            return _act(last)
+            mark_contested(connection, pair_of(connection, last["pair"]))
+            return act_of(last)
 
     def progress(self, reviewer: str = "") -> Progress:
         """Counts over the review."""
@@ -230,7 +202,7 @@ class ReviewStore:
     def edits(self, reviewer: str, pair_id: str) -> list[Act]:
         """A reviewer's edits of a pair."""
         with self._database.transaction() as connection:
-            return [act for act in _acts(connection, pair_id) if act.reviewer == reviewer and act.choice == "edit"]
+            return [act for act in acts_of(connection, pair_id) if act.reviewer == reviewer and act.choice == "edit"]
 
     def results(self, *, judged_only: bool = False) -> Iterator[tuple[ReviewPair, list[Act]]]:
         """Each pair in the order of the files, with what was done with it and not taken back."""
@@ -243,7 +215,7 @@ class ReviewStore:
                     (last,),
                 ).fetchall()
                 pairs = [ReviewPair.from_json(each["content"]) for each in found]
-                chunk = [(pair, _acts(connection, pair.id)) for pair in pairs]
+                chunk = [(pair, acts_of(connection, pair.id)) for pair in pairs]
             if not chunk:
                 return
             last = found[-1]["row"]
@@ -279,14 +251,6 @@ class ReviewStore:
         connection.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?)", (reviewer, pair_id, until))
 
 
-def _digest(file: str | Path) -> str:
-    try:
-        with Path(file).open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", file=str(file)) from error
-
-
 def _meta(connection: sqlite3.Connection, key: str) -> str | None:
     found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return found["value"] if found else None
@@ -294,61 +258,3 @@ def _meta(connection: sqlite3.Connection, key: str) -> str | None:
 
 def _set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-
-def _add(connection: sqlite3.Connection, pair: ReviewPair) -> None:
-    known = connection.execute("SELECT content FROM pair WHERE id = ?", (pair.id,)).fetchone()
-    if known:
-        pair = ReviewPair.from_json(known["content"]).with_labels_of(pair)
-    fields = pair.to_json(), pair.prob_1, priority(pair.prob_1, pair.labels), pair.id
-    if known:
-        connection.execute("UPDATE pair SET content = ?, prob_1 = ?, priority = ? WHERE id = ?", fields)
-        _mark_contested(connection, pair)
-    else:
-        connection.execute(
-            "INSERT INTO pair (content, prob_1, priority, id, draw) VALUES (?, ?, ?, ?, ?)",
-            (*fields, audit_draw(pair.id)),
-        )
-
-
-def _pair(connection: sqlite3.Connection, pair_id: str) -> ReviewPair:
-    found = connection.execute("SELECT content FROM pair WHERE id = ?", (pair_id,)).fetchone()
-    if found is None:
-        raise DataError(f"there is no pair {pair_id!r} in this review", hint="reload the page")
-    return ReviewPair.from_json(found["content"])
-
-
-def _acts(connection: sqlite3.Connection, pair_id: str) -> list[Act]:
-    found = connection.execute("SELECT * FROM act WHERE pair = ? AND revoked = 0 ORDER BY id", (pair_id,))
-    return [_act(each) for each in found]
-
-
-def _act(row: sqlite3.Row) -> Act:
-    return Act(**{name: row[name] for name in Act.__slots__})
-
-
-def _insert(
-    connection: sqlite3.Connection,
-    reviewer: str,
-    pair_id: str,
-    choice: str,
-    *,
-    comment: str,
-    seconds: float | None = None,
-    based_on: Number | None = None,
-    text: str | None = None,
-) -> None:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    act = Act(pair_id, reviewer, choice, left_response(pair_id, reviewer), comment, seconds, based_on, text, now)
-    names = Act.__slots__
-    connection.execute(
-        f"INSERT INTO act ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
-        [getattr(act, name) for name in names],
-    )
-
-
-def _mark_contested(connection: sqlite3.Connection, pair: ReviewPair) -> None:
-    """A pair on which people contradict each other or the judge goes to the front, for the next reviewer."""
-    opinions = {act.choice for act in _acts(connection, pair.id)} - {"skip", "edit"}
-    contested = len(opinions) > 1 or (pair.ai_preference is not None and bool(opinions - {pair.ai_preference}))
-    connection.execute("UPDATE pair SET contested = ? WHERE id = ?", (contested, pair.id))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rlaif_sdk.preferences.review import ReviewStore
+from rlaif_sdk.preferences.review.acts import Act
 from rlaif_sdk.preferences.review.pairs import ReviewPair
-from rlaif_sdk.preferences.review.store import Act
 from tests.preferences.review.conftest import Page, labelled, write_jsonl
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

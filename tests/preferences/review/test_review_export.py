@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.judges import PairwiseLabeler, PairwisePrompt
+from rlaif_sdk.preferences import run_labeling
 from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review, review_figures
 from rlaif_sdk.records import read_records
+from rlaif_sdk.testing import ScriptedJudge
 from tests.preferences.review.conftest import labelled, write_jsonl
 
 
@@ -155,3 +158,25 @@ def test_the_export_trains_a_reward_model(store: ReviewStore, tmp_path: Path) ->
     rows = list(exported(store, tmp_path / "out.jsonl").values())
     checked = checked_preferences(datasets.Dataset.from_list(rows), "train")
     assert len(checked) == 6
+
+
+def test_what_a_labelling_job_writes_is_reviewed_with_the_judges_numbers(tmp_path: Path) -> None:
+    """Response 1 is the one of the job's input, whichever the judge preferred; the rationales know their order."""
+    texts = [("a poor one", "a good one"), ("good as well", "poor as well")]
+    rows = [{"prompt": f"question {row}", "response_1": one, "response_2": two} for row, (one, two) in enumerate(texts)]
+    job = {
+        "pairs": {"file": str(write_jsonl(tmp_path / "pairs.jsonl", rows))},
+        "judge": {"model": "scripted"},
+        "mode": "verdict",
+        "output": str(tmp_path / "labels"),
+    }
+    prompt = PairwisePrompt(preamble="Compare.", sample="{prompt}\n{response_1}\n{response_2}", ending="Which?")
+    judge = ScriptedJudge(lambda text: f"So.\nPreferred: {1 if text.index('good') < text.index('poor') else 2}")
+    labeler = PairwiseLabeler(judge, prompt, mode="verdict")
+    result = run_labeling(job, labeler=labeler)
+    store = ReviewStore(tmp_path / "r.sqlite", audit=0)
+    store.add([result.labels])
+    found = {pair.prompt: pair for pair, _ in store.results()}
+    assert [found[f"question {row}"].response_1 for row in range(2)] == ["a poor one", "good as well"]
+    assert [found[f"question {row}"].ai_preference for row in range(2)] == ["2", "1"]
+    assert [each.first for each in found["question 0"].labels[0].rationales] == [1, 2]
