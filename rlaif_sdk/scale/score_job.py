@@ -143,12 +143,15 @@ def score_table(
 
 
 def _check(composer: Composer, layout: TableLayout, *, restored: bool) -> None:
-    stack = "the cut of a table into shards"
-    try:
-        check_rowwise(composer, stack, grouped=layout.group is not None, stepped=False, restored=restored)
-    except ConfigError as error:
-        hint = f"name the group's column, if that is meant; {error.hint}" if layout.group is None else error.hint
-        raise ConfigError(error.message, key=error.key, hint=hint) from error
+    """Refuse a composition whose numbers would depend on where the table is cut."""
+    stack = "a table in shards"
+    check_rowwise(composer, stack, grouped=True, stepped=False, restored=restored)
+    if layout.group is None:
+        try:
+            check_rowwise(composer, stack, grouped=False, stepped=False, restored=restored)
+        except ConfigError as error:
+            hint = "name the column that groups them: --group-column"
+            raise ConfigError(error.message, key=error.key, hint=hint) from error
 
 
 def _config_digest(source: Path | Mapping[str, Any]) -> str:

@@ -72,9 +72,10 @@ def plan_shards(file: str | Path, *, rows: int, group: str | None = None) -> Pla
     if not path.is_file():
         raise DataError("there is no such file", file=str(path))
     if path.suffix == ".parquet":
-        cut = _cut(_parquet_rows(path, group), _parquet_size(path, rows), group and (lambda label: label))
+        cut = _cut(_parquet_rows(path, group), _parquet_size(path, rows), None if group is None else _itself)
     elif path.suffix in {".jsonl", ".ndjson", ".json"}:
-        cut = _cut(_jsonl_rows(path), rows, group and (lambda line: parse_line(line, path, None).get(group)))
+        labelled = None if group is None else (lambda line: parse_line(line, path, None).get(group))
+        cut = _cut(_jsonl_rows(path), rows, labelled)
     else:
         raise DataError(
             f"files with the suffix {path.suffix!r} are not read", file=str(path), hint="use .jsonl or .parquet"
@@ -96,7 +97,7 @@ def read_shard(file: Path, shard: Shard) -> Iterator[Record]:
     return _read_parquet(file, shard) if file.suffix == ".parquet" else _read_jsonl(file, shard)
 
 
-def _cut(rows: Iterable[_Row], size: int, label: Callable[[Any], Any] | str | None) -> Iterator[Shard]:
+def _cut(rows: Iterable[_Row], size: int, label: Callable[[Any], Any] | None) -> Iterator[Shard]:
     """Shards of ``size`` rows; a row's label is asked for where a cut is due alone."""
     first: _Row | None = None
     previous: _Row | None = None
@@ -104,13 +105,17 @@ def _cut(rows: Iterable[_Row], size: int, label: Callable[[Any], Any] | str | No
     for row in rows:
         if first is None or previous is None:
             first = row
-        elif count >= size and not (callable(label) and label(previous.content) == label(row.content)):
+        elif count >= size and (label is None or label(previous.content) != label(row.content)):
             yield Shard(number, first_row, count, first.line, first.offset)
             number, first_row, count, first = number + 1, first_row + count, 0, row
         previous = row
         count += 1
     if first is not None:
         yield Shard(number, first_row, count, first.line, first.offset)
+
+
+def _itself(label: Any) -> Any:
+    return label
 
 
 def _jsonl_rows(path: Path) -> Iterator[_Row]:

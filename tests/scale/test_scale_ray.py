@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from rlaif_sdk import Composer, ConfigError, RlaifError
+from rlaif_sdk import Composer, ConfigError, DataError, RlaifError
 from rlaif_sdk.preferences import load_label_job, run_labeling
 from rlaif_sdk.records import read_records, survey
-from rlaif_sdk.scale import Workers, label_with_actors, score_table
+from rlaif_sdk.scale import Autoscaling, Workers, deploy, label_with_actors, score_table
 from rlaif_sdk.scoring import TableLayout, score_records
+from rlaif_sdk.serving import ServeSettings
 
 pytest.importorskip("ray")
 pytestmark = [
@@ -101,6 +103,10 @@ def test_an_error_of_a_worker_arrives_as_it_is_and_the_rest_can_be_resumed(clust
     composition.write_text(good)
     with pytest.raises(ConfigError, match="another config"):
         score_table(table(60), composition, tmp_path / "out", batch_rows=5)
+    with table(60).open("a") as file:
+        file.write('{"prompt": "alone"}')
+    with pytest.raises(DataError, match=r"table.jsonl:61: has no column 'completion'"):
+        score_table(tmp_path / "table.jsonl", composition, tmp_path / "other", batch_rows=5)
 
 
 def test_rows_that_kill_every_worker_end_the_job_and_are_named(cluster, slow, table, tmp_path):
@@ -169,3 +175,22 @@ def test_a_killed_judge_loses_no_pair(cluster, label_job):
     assert killed
     assert result.summary.labelled == 60
     assert [row["prompt"] for row in read_records(result.labels)] == [f"q{row}" for row in range(60)]
+
+
+def test_a_deployment_answers_with_the_composers_numbers_and_wants_its_key(cluster, composition):
+    """The routes are those of the reward server; without the key nothing is scored."""
+    import httpx
+    from ray import serve
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    try:
+        deploy(composition, ServeSettings(api_key="secret"), port=port, autoscaling=Autoscaling(most=1, cores=0.5))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+            body = {"rows": [{"prompt": "p", "completion": "four"}]}
+            answer = client.post("/v1/score", json=body, headers={"Authorization": "Bearer secret"})
+            assert answer.json()["rows"][0]["total"] == pytest.approx(0.04 + 0.25)
+            assert client.post("/v1/score", json=body).status_code == 401
+    finally:
+        serve.shutdown()
