@@ -1,17 +1,44 @@
-"""Preferences between completions: made from scores, or by a judge that labels pairs."""
+"""Preferences between completions: made from scores, by contrasting prompts, by revision, or by a judge of pairs."""
 
+from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
+from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
+from rlaif_sdk.preferences.constitution import Constitution, Principle
+from rlaif_sdk.preferences.contrastive import Contrast, ContrastiveConfig, make_contrastive
 from rlaif_sdk.preferences.label_config import LabelConfig, LabelJob, load_label_job
 from rlaif_sdk.preferences.label_job import LabelResult, run_labeling
 from rlaif_sdk.preferences.label_summary import LabelSummary
+from rlaif_sdk.preferences.make_config import MakeJob, load_make_job
+from rlaif_sdk.preferences.make_job import MakeResult
+from rlaif_sdk.preferences.merge import MergeConfig, MergeResult, merge_preferences
 from rlaif_sdk.preferences.pairs import make_pairs, preference_probability
+from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
+from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
 
 __all__ = [
+    "CandidatesConfig",
+    "ComposedPairsConfig",
+    "Constitution",
+    "Contrast",
+    "ContrastiveConfig",
     "LabelConfig",
     "LabelJob",
     "LabelResult",
     "LabelSummary",
+    "MakeJob",
+    "MakeResult",
+    "MergeConfig",
+    "MergeResult",
+    "Principle",
+    "PrincipleLabeler",
+    "RevisionsConfig",
     "load_label_job",
+    "load_make_job",
+    "make_candidates",
+    "make_composed_pairs",
+    "make_contrastive",
     "make_pairs",
+    "make_revisions",
+    "merge_preferences",
     "preference_probability",
     "run_labeling",
 ]

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.contrastive import like
-from rlaif_sdk.preferences.make_config import MakeJob, SamplingConfig, file_digest
+from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job, file_digest
 from rlaif_sdk.preferences.make_job import Made, MakeResult, Progress, Task, reply_record, run_maker
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, derived_seed
 from rlaif_sdk.records import Record
@@ -117,6 +117,7 @@ class CandidatesMaker:
             policy.close()
 
 
-def make_candidates(job: MakeJob[CandidatesConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+def make_candidates(source: JobSource[CandidatesConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
     """Make completions; see `CandidatesConfig` and `run_maker`."""
+    job = as_make_job(CandidatesConfig, source)
     return run_maker(job, CandidatesMaker(job), progress=progress)

@@ -14,7 +14,7 @@ from rlaif_sdk.documents import load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, digest
-from rlaif_sdk.preferences.make_config import MakeConfig, MakeJob, check_text, file_digest
+from rlaif_sdk.preferences.make_config import JobSource, MakeConfig, MakeJob, as_make_job, check_text, file_digest
 from rlaif_sdk.preferences.make_job import Made, MakeResult, Progress, Task, run_maker
 from rlaif_sdk.preferences.pairs import Choice, Ties, check_choice, choose_pairs
 from rlaif_sdk.records import Record, read_records
@@ -182,8 +182,9 @@ class ComposedPairsMaker:
         self._composer.close()
 
 
-def make_composed_pairs(job: MakeJob[ComposedPairsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+def make_composed_pairs(source: JobSource[ComposedPairsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
     """Make pairs of scored completions; see `ComposedPairsConfig` and `run_maker`."""
+    job = as_make_job(ComposedPairsConfig, source)
     return run_maker(job, ComposedPairsMaker(job), progress=progress)
 
 

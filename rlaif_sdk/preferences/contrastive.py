@@ -14,7 +14,7 @@ from rlaif_sdk.documents import load_document, parse_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, digest, model_facts
-from rlaif_sdk.preferences.make_config import MakeJob, SamplingConfig, file_digest
+from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job, file_digest
 from rlaif_sdk.preferences.make_job import Made, MakeResult, Progress, Task, reply_record, run_maker
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, derived_seed, require_answer_logprobs
 from rlaif_sdk.preferences.self_reward import MarginConfig, contrasting_logprobs, self_rewarding_margin
@@ -232,8 +232,9 @@ class ContrastiveMaker:
         return [one if isinstance(one, RowError) else {"score": one.score, "logprobs": one.record()} for one in found]
 
 
-def make_contrastive(job: MakeJob[ContrastiveConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+def make_contrastive(source: JobSource[ContrastiveConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
     """Make pairs from contrasting prompts; see `ContrastiveConfig` and `run_maker`."""
+    job = as_make_job(ContrastiveConfig, source)
     return run_maker(job, ContrastiveMaker(job), progress=progress)
 
 

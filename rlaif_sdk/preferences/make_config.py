@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import Field, PositiveInt
 
@@ -110,6 +110,10 @@ class MakeJob(Generic[ConfigT]):
             yield record
 
 
+JobSource: TypeAlias = str | Path | Mapping[str, Any] | MakeJob[ConfigT]
+"""Where a job comes from: a YAML or JSON file, a mapping, or a loaded job."""
+
+
 def load_make_job(
     model: type[ConfigT], source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()
 ) -> MakeJob[ConfigT]:
@@ -126,6 +130,11 @@ def load_make_job(
     document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
     document = with_overrides(document, overrides)
     return MakeJob(validate(model, document), document)
+
+
+def as_make_job(model: type[ConfigT], source: JobSource[ConfigT]) -> MakeJob[ConfigT]:
+    """The job that a file, a mapping or a loaded job describes; see `load_make_job`."""
+    return source if isinstance(source, MakeJob) else load_make_job(model, source)
 
 
 def check_text(record: Record, name: str, path: Path, row: int) -> None:

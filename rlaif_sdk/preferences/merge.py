@@ -16,7 +16,7 @@ from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.preferences.card import Card, digest
 from rlaif_sdk.preferences.label_output import write_json, write_rows
-from rlaif_sdk.preferences.make_config import MakeJob, OutputConfig, check_text, file_digest
+from rlaif_sdk.preferences.make_config import JobSource, MakeJob, OutputConfig, as_make_job, check_text, file_digest
 from rlaif_sdk.preferences.make_job import SUMMARY_FILE
 from rlaif_sdk.records import Record, read_records
 
@@ -96,7 +96,7 @@ class MergeResult:
     card: Path
 
 
-def merge_preferences(job: MakeJob[MergeConfig]) -> MergeResult:
+def merge_preferences(source: JobSource[MergeConfig]) -> MergeResult:
     """Merge tables of preferences; see `MergeConfig`.
 
     A pair is the same whatever the order of its responses. Labels that one source gives a pair more than once are
@@ -106,14 +106,15 @@ def merge_preferences(job: MakeJob[MergeConfig]) -> MergeResult:
     Raises:
         DataError: A source cannot be read, a row is no labelled pair, or a share asks for rows that are not there.
     """
+    job = as_make_job(MergeConfig, source)
     config = job.config
     pairs: dict[str, _Pair] = {}
     counts: Counter[str] = Counter()
-    for name, source in config.sources.items():
-        for record in _labelled_rows(job.folder / source.file):
+    for name, table in config.sources.items():
+        for record in _labelled_rows(job.folder / table.file):
             counts[f"rows read: {name}"] += 1
             _take(pairs, name, record)
-    weights = {name: source.weight for name, source in config.sources.items()}
+    weights = {name: table.weight for name, table in config.sources.items()}
     labelled_twice = [pair for pair in pairs.values() if len(pair.probs) > 1]
     counts["pairs that several sources label"] = len(labelled_twice)
     counts["conflicts between sources"] = sum(conflicting(list(pair.means().values())) for pair in labelled_twice)
@@ -126,10 +127,10 @@ def merge_preferences(job: MakeJob[MergeConfig]) -> MergeResult:
     for name in config.sources:
         counts[f"pairs from: {name}"] = sum(next(iter(pair.probs)) == name for pair in chosen)
     job.output.mkdir(parents=True, exist_ok=True)
-    table = job.output / f"pairs.{config.format}"
-    write_rows(rows, table)
+    merged = job.output / f"pairs.{config.format}"
+    write_rows(rows, merged)
     write_json(counts, job.output / SUMMARY_FILE)
-    return MergeResult(table, counts, _card(job, counts).write(job.output))
+    return MergeResult(merged, counts, _card(job, counts).write(job.output))
 
 
 def conflicting(probs: Sequence[float]) -> bool:

@@ -13,7 +13,7 @@ from rlaif_sdk.judges.backends import GeneratedText, RowError
 from rlaif_sdk.preferences.card import Card, digest, model_facts
 from rlaif_sdk.preferences.constitution import Constitution, Principle
 from rlaif_sdk.preferences.contrastive import like
-from rlaif_sdk.preferences.make_config import MakeJob, SamplingConfig, check_text, file_digest
+from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job, check_text, file_digest
 from rlaif_sdk.preferences.make_job import Made, MakeResult, Progress, Task, reply_record, run_maker
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, as_conversation, derived_seed
 from rlaif_sdk.records import Record
@@ -163,8 +163,9 @@ class RevisionsMaker:
         return conversation
 
 
-def make_revisions(job: MakeJob[RevisionsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+def make_revisions(source: JobSource[RevisionsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
     """Make constitutional revisions; see `RevisionsConfig` and `run_maker`."""
+    job = as_make_job(RevisionsConfig, source)
     return run_maker(job, RevisionsMaker(job), progress=progress)
 
 
