@@ -60,6 +60,12 @@ def test_the_bootstrap_draws_whole_groups() -> None:
     assert alone.high - alone.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(40), rel=0.15)
 
 
+def test_the_bootstrap_weighs_groups_by_their_size() -> None:
+    """A mean of equal values is that value in every resample, however unequal the groups."""
+    found = bootstrap_mean(np.ones(60), np.repeat([0, 1, 2], [50, 9, 1]))
+    assert (found.low, found.high) == (1, 1)
+
+
 @given(COUNTS)
 def test_kappa_and_its_interval_are_those_of_the_literature(counts: np.ndarray) -> None:
     """Kappa from its definition, its variance from the long formula of Fleiss, Cohen and Everitt 1969, equation 13."""
