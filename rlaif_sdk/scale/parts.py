@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import RlaifError
-from rlaif_sdk.records import Record, open_parquet, without_empty
+from rlaif_sdk.records import Record, open_parquet
 from rlaif_sdk.scale.shards import Shard
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write_part(
         shard: What they are of.
         key: What they depend on; see `finished_part`.
         schema: The columns, equal for all shards.
-        rows: The results, in chunks.
+        rows: The results, in chunks, without empty mappings, which Parquet cannot hold.
         summary: Figures over them, filled while ``rows`` is read.
     """
     import pyarrow as pa
@@ -52,7 +52,7 @@ def write_part(
     try:
         with parquet.ParquetWriter(partial, schema) as writer:
             for chunk in rows:
-                writer.write_table(pa.Table.from_pylist([without_empty(row) for row in chunk], schema=schema))
+                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
             writer.add_key_value_metadata({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
         partial.replace(target)
     finally:

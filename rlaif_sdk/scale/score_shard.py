@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.integrations.host import load_state
-from rlaif_sdk.records import Record
+from rlaif_sdk.records import Record, without_empty
 from rlaif_sdk.scale.figures import as_record
 from rlaif_sdk.scale.parts import count_attempt, write_part
 from rlaif_sdk.scale.shards import Shard, read_shard
@@ -83,8 +83,10 @@ class ShardScorer:
             batch = as_batch(records, task.layout, columns=task.columns, first_row=row, training=False)
             composition = self._composer.compose(batch)
             summary.add(composition)
-            rewards = composition.records()
-            yield [{**record, task.reward_column: reward} for record, reward in zip(records, rewards, strict=True)]
+            yield [
+                {**without_empty(record), task.reward_column: {**reward, "penalties": reward["penalties"] or None}}
+                for record, reward in zip(records, composition.records(), strict=True)
+            ]
             row += len(records)
         figures.update(as_record(summary))
 
