@@ -141,16 +141,25 @@ def test_two_reviewers_at_once_get_different_pairs_and_both_count(sure: Page, vi
 
 def test_markup_in_a_candidate_stays_text(serve: Any, tmp_path: Path, visit: Any) -> None:
     """Prompt, responses, rationale and reviewer's name are shown letter by letter, and run nothing."""
-    row = labelled(0, 0.8, prompt=ATTACK, chosen=ATTACK, rejected=f"{ATTACK} 2", rationales=[ATTACK])
+    talk = [{"role": ATTACK, "content": ATTACK}]
+    row = labelled(0, 0.8, prompt=talk, chosen=ATTACK, rejected=f"{ATTACK} 2", rationales=[ATTACK])
     store = ReviewStore(tmp_path / "r.sqlite", audit=0)
     store.add([write_jsonl(tmp_path / "l.jsonl", [row])])
     tab = visit(serve(store), "<b>ana</b>")
-    assert tab.text_content("#prompt") == ATTACK
+    assert tab.text_content("#prompt") == ATTACK * 2
     assert ATTACK in tab.text_content("#rationales")
     assert tab.text_content("#who") == "<b>ana</b>"
-    assert tab.locator("main img, main script, main b, header b").count() == 0
+    tab.keyboard.press("e")
+    tab.fill("#edit-text", f"{ATTACK} better")
+    press(tab, "Control+Enter")
+    assert tab.text_content("#edit-list") == f"{ATTACK} better"
+    markup = "main img, main script, main b, header b, dialog b, #notice b"
+    assert tab.locator(markup).count() == 0
+    press(tab, "a")
     press(tab, "g")
     tab.wait_for_selector("#figures-dialog[open]")
+    assert "judge and <b>ana</b>" in tab.text_content("#figures")
+    assert tab.locator(markup).count() == 0
     assert tab.title() == "Review labels"
 
 

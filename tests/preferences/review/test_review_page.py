@@ -46,20 +46,20 @@ def test_a_verdict_by_side_is_kept_by_response(page: Page) -> None:
 def test_the_judge_is_told_in_sides(serve: Any, tmp_path: Path) -> None:
     """Preference, probability and each rationale's numbering are given as this reviewer sees the pair."""
     rows = [labelled(0, 0.9, prob_1_when_first=0.95, prob_1_when_second=0.85, rationales=["given", "turned"])]
-    store = ReviewStore(tmp_path / "r.sqlite", audit=0)
+    store = ReviewStore(tmp_path / "r.sqlite", overlap=8, audit=0)
     store.add([write_jsonl(tmp_path / "l.jsonl", rows)])
     page = serve(store)
-    for reviewer in ("ana", "bo", "cy", "di"):
-        store.undo(reviewer)
+    seen = set()
+    for reviewer in ("ana", "bo", "cy", "di", "ed", "flo", "gus", "hal"):
         pair = page.next(reviewer)
-        if pair is None:
-            continue
         on_left = pair["left"][0]["text"] == "answer 0 one"
+        seen.add(on_left)
         assert pair["ai"]["preference"] == ("left" if on_left else "right")
         assert pair["ai"]["prob_left"] == pytest.approx(0.9 if on_left else 0.1)
         given, turned = pair["ai"]["labels"][0]["rationales"]
         assert given == {"text": "given", "first": "left" if on_left else "right"}
         assert turned == {"text": "turned", "first": "right" if on_left else "left"}
+    assert seen == {True, False}
 
 
 def test_blind_review_sends_the_judges_words_only_after_the_verdict(serve: Any, store: ReviewStore) -> None:
