@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.distill import DistillResult, DistillRun
-    from rlaif_sdk.training.preference_run import PreferenceResult
     from rlaif_sdk.training.run import PolicyResult
 
 RELIABILITY = {
@@ -43,11 +42,12 @@ def watch_distill(run: DistillRun, console: Console, *, resume: bool = False) ->
         RlaifError: As `run_distill`.
     """
     from rlaif_sdk.training.distill import run_distill
+    from rlaif_sdk.training.preference_run import PreferenceResult
 
     with watching(console) as (display, report):
 
         def tell(result: PreferenceResult | PolicyResult) -> None:
-            if hasattr(result, "calibration"):
+            if isinstance(result, PreferenceResult):
                 report_preferences(result, console)
             else:
                 report_training(result, console)
