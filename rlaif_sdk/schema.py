@@ -70,8 +70,7 @@ def label_schema() -> dict[str, Any]:
 
 
 def make_schema(job: str) -> dict[str, Any]:
-    """The JSON schema of the config of `rlaif make`: its ``candidates``, ``contrastive``, ``revisions``, ``pairs`` or
-    ``merge``."""
+    """The JSON schema of a config of ``rlaif make``: candidates, contrastive, revisions, pairs or merge."""
     from rlaif_sdk.preferences.candidates import CandidatesConfig
     from rlaif_sdk.preferences.composed import ComposedPairsConfig
     from rlaif_sdk.preferences.contrastive import ContrastiveConfig
