@@ -145,6 +145,8 @@ def keep(network: Any, tokenizer: Any, folder: Path) -> None:
     network.config.use_cache = False
     network.save_pretrained(folder)
     tokenizer.truncation_side, tokenizer.model_max_length = "right", LONGEST
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

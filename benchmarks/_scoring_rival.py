@@ -95,6 +95,8 @@ def main() -> None:
             scores = score(texts)
             figures = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "scores": scores}
         print(f"turn {json.dumps(figures)}", flush=True)
+        if command.strip() == "stop":
+            break
 
 
 if __name__ == "__main__":
