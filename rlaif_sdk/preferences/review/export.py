@@ -16,6 +16,8 @@ from rlaif_sdk.preferences.review.store import ReviewStore
 from rlaif_sdk.records import Record
 from rlaif_sdk.types import TextOrConversation, as_text
 
+_MARGIN = "margin"
+"""What DPO takes from the difference of chosen and rejected: its sign turns with the pair, and no edit has it."""
 _PROB_OF = {"1": 1.0, "2": 0.0, "tie": 0.5}
 
 
@@ -108,9 +110,12 @@ def _labelled(pair: ReviewPair, acts: list[Act], options: ExportOptions) -> Reco
     responses = (pair.response_1, pair.response_2)
     chosen, rejected = responses if first_chosen else responses[::-1]
     verdicts = [act for act in acts if act.choice in _PROB_OF]
+    turned = first_chosen is (pair.record.get("chosen_response") == 2)
+    margin = pair.record.get(_MARGIN)
     return {
         **_pair_columns(pair, chosen, rejected, max(prob_1, 1 - prob_1)),
         **pair.record,
+        **({_MARGIN: -margin} if turned and isinstance(margin, (int, float)) else {}),
         "chosen_prob": max(prob_1, 1 - prob_1),
         "chosen_response": 1 if first_chosen else 2,
         "source": source,
@@ -132,7 +137,7 @@ def _combined(human: float | None, ai: float | None, weight: float) -> tuple[flo
 def _edited(pair: ReviewPair, act: Act) -> Iterator[Record]:
     """An edited response is better than what it was made of; one written anew is better than both."""
     originals = {1: pair.response_1, 2: pair.response_2}
-    kept = {name: value for name, value in pair.record.items() if name not in {*PAIR_COLUMNS, *LABEL_COLUMNS}}
+    kept = {name: value for name, value in pair.record.items() if name not in {*PAIR_COLUMNS, *LABEL_COLUMNS, _MARGIN}}
     for original in [originals[act.based_on]] if act.based_on else originals.values():
         better = with_text(original, act.text or "")
         if as_text(better) == as_text(original):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,21 @@ def test_people_take_precedence_and_the_judge_speaks_where_nobody_looked(store: 
     assert (untouched["reviewers"], untouched["human_prob_1"]) == ([], None)
     assert flipped["topic"] == "tests"
     assert flipped["prob_1"] == pytest.approx(0.75)
+
+
+def test_a_margin_turns_with_its_pair(tmp_path: Path) -> None:
+    """DPO takes it from chosen less rejected: a flip turns its sign, an edit has none."""
+    pairs = [{"prompt": f"question {row}", "chosen": "good", "rejected": "bad", "margin": 0.5} for row in range(3)]
+    labels = [labelled(row, 0.25, margin=0.5) for row in (3, 4)]
+    with closing(ReviewStore(tmp_path / "review.sqlite")) as store:
+        store.add([write_jsonl(tmp_path / "pairs.jsonl", pairs), write_jsonl(tmp_path / "labels.jsonl", labels)])
+        judge(store, {"0": "1", "1": "2", "3": "2", "4": "1"})
+        edited = next(pair.id for pair, _ in store.results() if pair.prompt == "question 2")
+        store.edit("ana", edited, "better", based_on=1)
+        export_review(store, tmp_path / "out.jsonl")
+    found = [(row["prompt"][-1], row["chosen"], row.get("margin")) for row in read_records(tmp_path / "out.jsonl")]
+    turned = [("0", "good", 0.5), ("1", "bad", -0.5)], [("3", "answer 3 two", 0.5), ("4", "answer 4 one", -0.5)]
+    assert found == [*turned[0], ("2", "good", 0.5), ("2", "better", None), *turned[1]]
 
 
 def test_weights_mix_people_and_judge(store: ReviewStore, tmp_path: Path) -> None:
