@@ -169,6 +169,8 @@ def _merged(pair: _Pair, weights: Mapping[str, float] | None) -> Record:
         row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
         if row.get("margin") is not None:
             row["margin"] = -row["margin"]
+        if row.get("chosen_response") in (1, 2):
+            row["chosen_response"] = 3 - row["chosen_response"]
     probs = [prob if pair.swapped == turned else 1 - prob for prob in means.values()]
     return {
         **row,

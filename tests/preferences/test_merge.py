@@ -82,9 +82,10 @@ def test_several_people_of_one_source_are_averaged(merge: Any) -> None:
 
 
 def test_a_margin_is_turned_with_its_pair(merge: Any) -> None:
-    """A label below one half turns the pair round, and the margin's sign with it."""
-    [merged] = rows_of(merge({"model": [row("q", "a", "b", 0.2, margin=0.5)]}).pairs)
+    """A label below one half turns the pair round, and with it the margin's sign and the number of the chosen one."""
+    [merged] = rows_of(merge({"model": [row("q", "a", "b", 0.2, margin=0.5, chosen_response=1)]}).pairs)
     assert (merged["chosen"], merged["chosen_prob"], merged["margin"]) == ("b", 0.8, -0.5)
+    assert merged["chosen_response"] == 2
 
 
 def test_text_and_a_message_are_the_same_response(merge: Any) -> None:
