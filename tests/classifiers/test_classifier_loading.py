@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from rlaif_sdk import ConfigError, MissingExtraError, RewardError, load_classifier
+from rlaif_sdk.classifiers.onnx_providers import open_session
 from tests.classifiers.classifier_folders import WORDS, build_bert, write_word_tokenizer
 
 
@@ -85,6 +86,13 @@ def test_options_that_cannot_be_met_are_refused(bert_folder: Path, options: dict
     """Each refusal names the value."""
     with pytest.raises(ConfigError, match=problem):
         load_classifier(bert_folder, **options)
+
+
+def test_eight_bit_products_do_not_overflow_on_older_processors(tmp_path: Path) -> None:
+    """x86 processors without VNNI saturate them unless onnxruntime is told otherwise."""
+    save_graph(tmp_path / "model.onnx", inputs={"input_ids": TensorProto.INT64}, outputs={"logits": ["n", 1]})
+    options = open_session(tmp_path / "model.onnx", "cpu").get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
 def test_pickled_weights_are_not_loaded(bert_folder: Path, tmp_path: Path) -> None:
