@@ -147,6 +147,18 @@ def test_another_config_is_refused_and_what_changed_is_named(config: dict[str, A
     assert "stop" not in message.partition("(")[0]
 
 
+def test_another_composition_under_the_same_file_name_is_refused(config: dict[str, Any], tmp_path: Path) -> None:
+    """The scores that are kept were made by the old one."""
+    file, composition = tmp_path / "composition.json", config["composition"]
+    file.write_text(json.dumps(composition))
+    config |= {"composition": str(file), "stop": {"target": -100.0}}
+    run_iterate(config)
+    run_iterate(config, resume=True)
+    file.write_text(json.dumps({"rewards": {"wanted": {**composition["rewards"]["wanted"], "weight": 0.5}}}))
+    with pytest.raises(ConfigError, match=r"composition\.rewards\.wanted\.weight"):
+        run_iterate(config, resume=True)
+
+
 def test_the_stop_rule_may_change(config: dict[str, Any]) -> None:
     """A loop that ended goes on for another round."""
     assert len(run_iterate({**config, "stop": {"rounds": 1}}).evaluations) == 2

@@ -91,8 +91,10 @@ def run_iterate(
         raise MissingExtraError(str(error.name), extra="train") from error
     data = run.config.data.model_copy(update={"curriculum": None})  # goes by each round's own measure
     train, held_out = load_prompts(data, run.folder)
+    in_files = [key for key in ("composition", "evaluation") if isinstance(getattr(run.config, key), str)]
     settings = {
         **run.config.model_dump(mode="json", exclude={"output"}),
+        **{key: run.composition_document(key).data for key in in_files},
         "training prompts": rows_digest(train),
         "held-out prompts": rows_digest(held_out),
     }
