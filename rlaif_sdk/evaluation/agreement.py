@@ -39,6 +39,6 @@ def cohens_kappa(counts_KK: Array, confidence: float = 0.95) -> Figure:
     )
     variance = float((shares_KK * slope_KK**2).sum() - (shares_KK * slope_KK).sum() ** 2) / n
     half = normal_quantile(confidence) * math.sqrt(max(variance, 0.0))
-    if half < 1e-9:  # full agreement, or none: such counts do not show how far kappa may be off
+    if half < 1e-6:  # full agreement, or none: such counts do not show how far kappa may be off
         return Figure(kappa, math.nan, math.nan, int(n))
     return Figure(kappa, max(-1.0, kappa - half), min(1.0, kappa + half), int(n))

@@ -170,12 +170,22 @@ def _alignment(table: LabelTable, human_N: Array, confidence: float) -> Alignmen
         accuracy=_accuracy(outcomes_N, human_N, confidence),
         when_first=_accuracy_of(table.when_first_N, human_N, confidence),
         when_second=_accuracy_of(table.when_second_N, human_N, confidence),
-        kappa=cohens_kappa(np.array(counts, dtype=np.float64), confidence),
+        kappa=cohens_kappa(_either_numbering(np.array(counts, dtype=np.float64)), confidence),
         counts=counts,
         human_ties=int((human_N == 0.5).sum()),
         without_human=int(np.isnan(human_N).sum()),
         calibration=calibrate(np.log(believed_N / (1 - believed_N)), human_N[soft_N]) if soft_N.any() else None,
     )
+
+
+def _either_numbering(counts_KK: Array) -> Array:
+    """The counts as if half the pairs had their responses the other way round.
+
+    Which response is number 1 means nothing. Where it is always the one that people chose, they would seem to know one
+    category alone, and kappa would be 0 however well the judge agrees.
+    """
+    turned = np.ix_([1, 0, 2], [1, 0, 2])
+    return (counts_KK + counts_KK[turned]) / 2
 
 
 def _accuracy(outcomes_N: Array, human_N: Array, confidence: float) -> Figure:

@@ -30,16 +30,23 @@ class TextClassification(Reward):
         classifier = load_classifier(
             params.model, revision=params.revision, device=params.device, max_length=params.max_length
         )
-        if params.label is not None:
-            self._label = label_index(classifier.labels, params.label)
-        elif len(classifier.labels) > 1:
+        try:
+            self._label = self._chosen_label(classifier)
+        except ConfigError:
             classifier.close()
+            raise
+        self._classifier, self.revision = classifier, classifier.revision
+
+    def _chosen_label(self, classifier: Classifier) -> int:
+        if self.params.label is not None:
+            return label_index(classifier.labels, self.params.label)
+        if len(classifier.labels) > 1:
             raise ConfigError(
-                f"{params.model} has several labels, and none is chosen",
+                f"{self.params.model} has several labels, and none is chosen",
                 key="params.label",
                 hint=f"one of {', '.join(classifier.labels)}",
             )
-        self._classifier, self.revision = classifier, classifier.revision
+        return 0
 
     def score(self, batch: RewardBatch) -> Scores:
         classifier = self._classifier

@@ -48,14 +48,22 @@ class OnnxReward(Reward):
             max_length=params.max_length,
             tokens_per_batch=params.tokens_per_batch,
         )
+        try:
+            self._label = self._chosen_label(scorer)
+        except ConfigError:
+            scorer.close()
+            raise
+        self._scorer = scorer
+        self.version = scorer.revision
+        return scorer
+
+    def _chosen_label(self, scorer: OnnxScorer) -> int:
+        params = self.params
         if params.label is None and len(scorer.labels) > 1:
             raise ConfigError("the model has several labels", hint=f"give label: one of {', '.join(scorer.labels)}")
         if params.input == "chat" and scorer.manifest.chat_template is None:
             raise ConfigError("the model has no chat template", hint="give input: joined, pair or completion")
-        self._label = 0 if params.label is None else label_index(scorer.labels, params.label)
-        self._scorer = scorer
-        self.version = scorer.revision
-        return scorer
+        return 0 if params.label is None else label_index(scorer.labels, params.label)
 
     def score(self, batch: RewardBatch) -> list[Score]:
         """One score a row; a conversation that the chat template refuses fails alone."""

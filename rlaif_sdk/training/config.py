@@ -272,13 +272,16 @@ class ComposedRun(Run):
 
         return build_composer(self.composition_document(key, ledger=ledger))
 
-    def composition_config(self) -> CompositionConfig:
-        """The composition, read from its file if it has one of its own.
+    def composition_config(self, key: str = "composition") -> CompositionConfig:
+        """A composition of the run, read from its file if it has one of its own.
+
+        Args:
+            key: See `composer`.
 
         Raises:
             ConfigError: The composition is refused.
         """
-        return validate(CompositionConfig, self.composition_document())
+        return validate(CompositionConfig, self.composition_document(key))
 
     @property
     def composition_folder(self) -> Path:

@@ -138,6 +138,8 @@ def resolved_config(run: Run) -> dict[str, Any]:
     config: dict[str, Any] = run.config.model_dump(mode="json", by_alias=True)
     if isinstance(run, ComposedRun):
         config["composition"] = run.composition_config().model_dump(mode="json", by_alias=True)
+        if getattr(run.config, "evaluation", None) is not None:
+            config["evaluation"] = run.composition_config("evaluation").model_dump(mode="json", by_alias=True)
     hidden: dict[str, Any] = without_secrets(config)
     return hidden
 

@@ -62,6 +62,22 @@ def test_alignment_counts_decided_pairs_and_ties_of_the_ai_half(labels: Path) ->
     assert found.kappa.n == 5
 
 
+def test_kappa_does_not_depend_on_which_response_is_number_1(tmp_path: Path) -> None:
+    """Where people's choice is always number 1, a judge that agrees in nine of ten is no better or worse for it."""
+    agrees = [{"orders": [0.9, 0.9] if row % 10 else [0.1, 0.1], "human": 1} for row in range(40)]
+    mixed = [
+        {"orders": [1 - prob for prob in row["orders"]], "human": 2} if number % 2 else row
+        for number, row in enumerate(agrees)
+    ]
+    always = evaluate_labels(label_file(tmp_path / "always.jsonl", agrees), human="human").alignment
+    either = evaluate_labels(label_file(tmp_path / "either.jsonl", mixed), human="human").alignment
+    assert always is not None
+    assert either is not None
+    assert always.kappa.value == pytest.approx(0.8)
+    assert (always.kappa.low, always.kappa.high) == pytest.approx((either.kappa.low, either.kappa.high))
+    assert 0.4 < always.kappa.low < 0.8 < always.kappa.high
+
+
 def test_position_bias_says_how_often_which_place_decided(labels: Path) -> None:
     """Two of six flip, both to the first place; the probability rises by the mean difference of the orders."""
     found = evaluate_labels(labels)

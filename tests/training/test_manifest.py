@@ -75,12 +75,15 @@ def test_a_run_that_fails_says_why(config, tmp_path):
 
 def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_path):
     """Settings, weights in the composition's own file, rows, and the code of a reward; the output's name may differ."""
+    (tmp_path / "evaluation.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted'}\n")
+    config["evaluation"] = str(tmp_path / "evaluation.yaml")
     run_ppo(config).model_folder.rename(tmp_path / "early")
     (tmp_path / "out").rename(tmp_path / "moved")
     config["output"] = str(tmp_path / "moved")
     config["ppo"] |= {"max_steps": 2, "gamma": 0.9}
     del config["ppo"]["max_completion_length"]
     (tmp_path / "composition.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted', weight: 2}\n")
+    (tmp_path / "evaluation.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted', weight: 3}\n")
     (tmp_path / "rewards.py").write_text(REWARDS.format(score="2.0"))
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"w{row}"}) + "\n" for row in range(9)))
     with pytest.raises(ConfigError) as caught:
@@ -89,6 +92,7 @@ def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_pa
     text = "\n".join(changed)
     for expected in (
         "composition.rewards.wanted.weight: 1.0 → 2.0",
+        "evaluation.rewards.wanted.weight: 1.0 → 3.0",
         "ppo.max_completion_length: 4 → unset",
         "ppo.max_steps: 1 → 2",
         "ppo.gamma: unset → 0.9",
@@ -97,7 +101,7 @@ def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_pa
     ):
         assert expected in text
     assert "output" not in text
-    assert len(changed) == 7, "and the held-out rows, no more"
+    assert len(changed) == 8, "and the held-out rows, no more"
 
 
 def test_a_changed_run_goes_on_when_told_and_says_so(config, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlaif_sdk.documents import Document
 from rlaif_sdk.exceptions import DataError, TrainingError
-from rlaif_sdk.training.fingerprints import differences
+from rlaif_sdk.training.fingerprints import differences, without_secrets
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -95,7 +95,7 @@ def check_same_job(
         ConfigError: There is one and it is not to be resumed, or its settings were other ones: all are named.
     """
     file = folder / f"{kind}.json"
-    settings = json.loads(json.dumps({key: value for key, value in settings.items() if key != "stop"}))
+    settings = json.loads(json.dumps(without_secrets({key: settings[key] for key in settings if key != "stop"})))
     if not file.exists():
         write_json(file, settings)
         return
