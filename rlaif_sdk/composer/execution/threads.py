@@ -33,7 +33,8 @@ class DaemonThread:
         if self._queue is None:
             self._queue = SimpleQueue()
             threading.Thread(target=_work, args=(self._queue,), name=self._name, daemon=True).start()
-            weakref.finalize(self, self._queue.put, None)
+            finalizer = weakref.finalize(self, self._queue.put, None)
+            finalizer.atexit = False  # a composer that is closed when the process ends still needs the thread
         loop = asyncio.get_running_loop()
         job: asyncio.Future[Returned] = loop.create_future()
         self.job = job
