@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,14 +98,6 @@ def _print_agreement(store: ReviewStore) -> None:
 
 
 def _cells(found: Agreement) -> tuple[str, str, str]:
-    return (
-        str(found.items),
-        _with_interval(found.accuracy, found.accuracy_interval),
-        _with_interval(found.kappa, found.kappa_interval),
-    )
+    from rlaif_sdk.reporting.evaluation_tables import shown
 
-
-def _with_interval(value: float, interval: tuple[float, float]) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.2f}" if math.isnan(interval[0]) else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+    return str(found.items), shown(found.accuracy, digits=2), shown(found.kappa, digits=2)

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from rlaif_sdk.evaluation.agreement import cohens_kappa
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
-from rlaif_sdk.evaluation.proportions import Array, Figure, bootstrap_mean, wilson
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.figures import Array, Figure, bootstrap_mean, cohens_kappa, wilson
 from rlaif_sdk.judges.usage import Usage
 from rlaif_sdk.training.calibration import Calibration, calibrate
 

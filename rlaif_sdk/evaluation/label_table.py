@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from rlaif_sdk.evaluation.proportions import Array, Indices
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.figures import Array, Indices
 from rlaif_sdk.judges.usage import NOTHING, Usage
 from rlaif_sdk.records import Record, read_records
 from rlaif_sdk.types import as_text

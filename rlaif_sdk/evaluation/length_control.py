@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from rlaif_sdk.evaluation.proportions import Array, Figure, Indices, normal_quantile
+from rlaif_sdk.figures import Array, Figure, Indices, normal_quantile
 
 LengthFeature = Literal["difference", "ratio"]
 

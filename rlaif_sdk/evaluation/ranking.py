@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rlaif_sdk.evaluation.proportions import RESAMPLES, Array, Figure, Indices, bootstrap_weights, percentiles
+from rlaif_sdk.figures import RESAMPLES, Array, Figure, Indices, bootstrap_weights, percentiles
 
 PRIOR = 0.5
 _MOST_ROUNDS = 20_000

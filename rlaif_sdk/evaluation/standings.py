@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
-from rlaif_sdk.evaluation.proportions import Array, Figure, wilson
 from rlaif_sdk.evaluation.ranking import ELO_PER_NAT, PRIOR, bradley_terry_intervals, mean_elo
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.figures import Array, Figure, wilson
 
 POLICY_COLUMNS = ("policy_1", "policy_2")
 """The columns that say whose the responses are."""

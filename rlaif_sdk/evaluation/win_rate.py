@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
 from rlaif_sdk.evaluation.length_control import length_controlled
-from rlaif_sdk.evaluation.proportions import Figure, bootstrap_mean, wilson
+from rlaif_sdk.figures import Figure, bootstrap_mean, wilson
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
-"""Intervals, agreement, length control and rankings beside slow references."""
+"""Length control and rankings beside slow references."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -11,98 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif_sdk.evaluation import (
-    bootstrap_mean,
     bradley_terry,
     bradley_terry_intervals,
-    cohens_kappa,
     elo,
     length_controlled,
     mean_elo,
-    wilson,
 )
 from rlaif_sdk.evaluation.length_control import fit_logistic
-
-COUNTS = st.lists(st.integers(0, 30), min_size=9, max_size=9).map(lambda flat: np.array(flat, float).reshape(3, 3))
-
-
-def test_wilson_is_the_published_interval() -> None:
-    """Newcombe 1998, Statistics in Medicine 17, table I, method 3: 81 of 263, and 0 of 20."""
-    found = wilson(81, 263)
-    assert (found.low, found.high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
-    assert (wilson(0, 20).low, wilson(0, 20).high) == (0.0, pytest.approx(0.1611, abs=5e-5))
-
-
-@given(st.integers(1, 200), st.data())
-def test_wilson_holds_the_shares_that_a_score_test_does_not_refuse(n: int, data: st.DataObject) -> None:
-    """An end p of the interval is where |share - p| is 1.96 standard errors under p, or the border."""
-    wins = data.draw(st.integers(0, n))
-    found = wilson(wins, n)
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    for end in (found.low, found.high):
-        if 1e-9 < end < 1 - 1e-9 and end != found.value:
-            assert abs(wins / n - end) == pytest.approx(1.959963985 * math.sqrt(end * (1 - end) / n), rel=1e-6)
-
-
-def test_nothing_counted_is_nan_and_null_in_a_record() -> None:
-    """No comparison is not a share of 0."""
-    assert math.isnan(wilson(0, 0).value)
-    assert wilson(0, 0).record() == {"value": None, "low": None, "high": None, "n": 0}
-
-
-def test_the_bootstrap_draws_whole_groups() -> None:
-    """Ten copies of each value in its group leave the interval of the mean as wide as without the copies."""
-    values = np.random.default_rng(0).normal(size=40)
-    alone = bootstrap_mean(values, np.arange(40))
-    copied = bootstrap_mean(np.repeat(values, 10), np.repeat(np.arange(40), 10))
-    assert (copied.low, copied.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
-    pretended = bootstrap_mean(np.repeat(values, 10), np.arange(400))
-    assert pretended.high - pretended.low < 0.5 * (alone.high - alone.low)
-    assert alone.high - alone.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(40), rel=0.15)
-
-
-def test_the_bootstrap_weighs_groups_by_their_size() -> None:
-    """A mean of equal values is that value in every resample, however unequal the groups."""
-    found = bootstrap_mean(np.ones(60), np.repeat([0, 1, 2], [50, 9, 1]))
-    assert (found.low, found.high) == (1, 1)
-
-
-@given(COUNTS)
-def test_kappa_and_its_interval_are_those_of_the_literature(counts: np.ndarray) -> None:
-    """Kappa from its definition, its variance from the long formula of Fleiss, Cohen and Everitt 1969, equation 13."""
-    found = cohens_kappa(counts)
-    n = counts.sum()
-    if not n:
-        assert math.isnan(found.value)
-        return
-    p = counts / n
-    rows, columns = p.sum(axis=1), p.sum(axis=0)
-    observed = sum(p[k, k] for k in range(3))
-    chance = sum(rows[k] * columns[k] for k in range(3))
-    if chance == pytest.approx(1):
-        assert math.isnan(found.value)
-        return
-    assert found.value == pytest.approx((observed - chance) / (1 - chance))
-    diagonal = sum(p[i, i] * ((1 - chance) - (rows[i] + columns[i]) * (1 - observed)) ** 2 for i in range(3))
-    off = (1 - observed) ** 2 * sum(
-        p[i, j] * (columns[i] + rows[j]) ** 2 for i, j in itertools.permutations(range(3), 2)
-    )
-    variance = (diagonal + off - (observed * chance - 2 * chance + observed) ** 2) / (n * (1 - chance) ** 4)
-    half = 1.959963985 * math.sqrt(max(variance, 0))
-    if half < 1e-6:
-        assert half > 1e-10 or math.isnan(found.low)
-        return
-    assert found.low == pytest.approx(max(-1, found.value - half), abs=1e-6)
-    assert found.high == pytest.approx(min(1, found.value + half), abs=1e-6)
-
-
-@given(COUNTS)
-def test_kappa_does_not_depend_on_who_is_first(counts: np.ndarray) -> None:
-    """Rows and columns may be exchanged, and categories renamed."""
-    found, turned = cohens_kappa(counts), cohens_kappa(counts.T[::-1, ::-1])
-    assert (turned.value, turned.low) == (
-        pytest.approx(found.value, nan_ok=True),
-        pytest.approx(found.low, nan_ok=True, abs=1e-6),
-    )
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(-3, 3)), min_size=1, max_size=40), st.floats(0.01, 1))

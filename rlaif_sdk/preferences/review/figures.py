@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -39,14 +38,17 @@ class ReviewFigures:
 
     def record(self) -> dict[str, Any]:
         """The figures as JSON-ready values; None for NaN."""
-        between = [{"reviewers": list(names), **asdict(found)} for names, found in self.reviewers.items()]
         by_reviewer = [
-            {"reviewer": name, "left_share": self.left_share.get(name), **asdict(found)}
+            {"reviewer": name, "left_share": self.left_share.get(name), **found.record()}
             for name, found in self.ai_by_reviewer.items()
         ]
-        record = {"ai": asdict(self.ai), "ai_audit": asdict(self.ai_audit), "ai_by_reviewer": by_reviewer}
-        whole: dict[str, Any] = _without_nan({**record, "reviewers": between})
-        return whole
+        between = [{"reviewers": list(names), **found.record()} for names, found in self.reviewers.items()]
+        return {
+            "ai": self.ai.record(),
+            "ai_audit": self.ai_audit.record(),
+            "ai_by_reviewer": by_reviewer,
+            "reviewers": between,
+        }
 
 
 def review_figures(store: ReviewStore) -> ReviewFigures:
@@ -87,11 +89,3 @@ def _numbering(pair: ReviewPair) -> Opinion:
     if int(pair.id[-1], 16) % 2:
         return lambda choice: choice
     return lambda choice: {"1": "2", "2": "1"}.get(choice, choice)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

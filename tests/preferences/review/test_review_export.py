@@ -158,8 +158,8 @@ def test_the_figures_tell_agreement_with_the_judge_and_what_side_is_favoured(tmp
     judge(store, {str(row): "2" if row % 5 == 0 else "1" for row in range(200)})
     figures = review_figures(store)
     assert figures.ai.items == 200
-    assert figures.ai.accuracy == pytest.approx(0.8)
-    assert figures.ai.kappa == pytest.approx(0.6, abs=0.05)
+    assert figures.ai.accuracy.value == pytest.approx(0.8)
+    assert figures.ai.kappa.value == pytest.approx(0.6, abs=0.05)
     assert 30 < figures.ai_audit.items < 70
     assert 0.4 < figures.left_share["ana"] < 0.6
     json.dumps(figures.record(), allow_nan=False)

@@ -99,7 +99,7 @@ def test_with_overlap_every_pair_goes_to_as_many_reviewers(tmp_path: Path, label
     assert store.progress("bo").complete == 6
     assert store.progress("bo").mine == 6
     (found,) = review_figures(store).reviewers.values()
-    assert (found.items, found.accuracy) == (6, 0)
+    assert (found.items, found.accuracy.value) == (6, 0)
 
 
 def test_a_contested_pair_is_the_next_reviewers_first(tmp_path: Path, labels: Path) -> None:

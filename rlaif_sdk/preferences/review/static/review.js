@@ -177,8 +177,7 @@ const openFigures = () => once(async () => {
   table.append(row("th", ["", "pairs", "accuracy", "Cohen’s kappa", "chose left"]));
   for (const [name, found] of rows) {
     const left = found.left_share == null ? "" : percent(found.left_share);
-    const cells = [withInterval(found.accuracy, found.accuracy_interval), withInterval(found.kappa, found.kappa_interval)];
-    table.append(row("td", [name, found.items, ...cells, left]));
+    table.append(row("td", [name, found.items, withInterval(found.accuracy), withInterval(found.kappa), left]));
   }
   const counts = `${progress.verdicts} verdicts, ${progress.skipped} skipped, ${progress.edits} responses written. `;
   const note = "The queue brings doubtful pairs first; the random sample tells of all labels. Intervals are of 95 %.";
@@ -192,7 +191,7 @@ function row(cell, texts) {
   return made;
 }
 
-function withInterval(value, [low, high]) {
+function withInterval({ value, low, high }) {
   if (value === null) return "–";
   return low === null ? value.toFixed(2) : `${value.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`;
 }
