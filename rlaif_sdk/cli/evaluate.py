@@ -37,14 +37,21 @@ SetOption = Annotated[
 
 @eval_app.command()
 def labels(
-    file: Annotated[Path, typer.Argument(help="What rlaif label wrote.")],
+    file: Annotated[Path, typer.Argument(help="What rlaif label wrote, or rlaif review exported.")],
     human: Annotated[
-        str | None, typer.Option(help='The column of what people prefer: 1, 2, "tie", or null where nobody was asked.')
+        str | None,
+        typer.Option(
+            help='The column of what people prefer: 1, 2, "tie", or null where nobody was asked; '
+            "by default the verdicts in an export of rlaif review."
+        ),
     ] = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare an AI labeler's labels with those of people: alignment, kappa, position bias, calibration, cost."""
+    """Compare an AI labeler's labels with those of people: alignment, kappa, position bias, calibration, cost.
+
+    An export of `rlaif review` holds both: the judge's labels are compared with the verdicts in it.
+    """
     from rlaif_sdk.evaluation import evaluate_labels
     from rlaif_sdk.reporting.evaluation_page import write_label_page
     from rlaif_sdk.reporting.evaluation_tables import label_tables

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.figures import Array, Figure, bootstrap_mean, cohens_kappa, wilson
@@ -105,24 +106,29 @@ class LabelEvaluation:
 
 
 def evaluate_labels(path: str | Path, *, human: str | None = None, confidence: float = 0.95) -> LabelEvaluation:
-    """Evaluate the labels that `rlaif label` wrote.
+    """Evaluate a judge's labels: those that `rlaif label` wrote, as they were or after a review.
 
     Args:
-        path: ``labels.jsonl`` or ``labels.parquet``.
-        human: The column of what people prefer: 1, 2, "tie", or null where nobody was asked.
+        path: ``labels.jsonl`` or ``labels.parquet``, or what `rlaif review` exported.
+        human: The column of what people prefer: 1, 2, "tie", or null where nobody was asked. By default the verdicts of
+            a review, where the file is an export with some.
         confidence: Of the intervals.
 
     Raises:
         DataError: A row is no label, or what people prefer is none of these; names the row.
     """
     table = read_labels(path, columns=[human] if human else [])
+    human_N = human_outcomes(table.columns[human], path) if human else table.human_N
+    labels = int((~np.isnan(table.prob_1_N)).sum())
+    if not labels:
+        raise DataError("has no labels of a judge, only people's", file=str(path))
     return LabelEvaluation(
-        labels=len(table),
+        labels=labels,
         ties=int(table.tie_N.sum()),
         hard=int(table.hard_N.sum()),
         **_places(table, confidence),
         usage=table.usage,
-        alignment=_alignment(table, human_outcomes(table.columns[human], path), confidence) if human else None,
+        alignment=_alignment(table, human_N, confidence) if human or not np.isnan(human_N).all() else None,
     )
 
 
@@ -158,11 +164,11 @@ def _places(table: LabelTable, confidence: float) -> dict[str, Figure | None]:
 
 
 def _alignment(table: LabelTable, human_N: Array, confidence: float) -> Alignment:
-    outcomes_N = table.outcomes_N
+    outcomes_N = table.judged_N
     counts = [
         [int(((outcomes_N == own) & (human_N == other)).sum()) for other in (1.0, 0.0, 0.5)] for own in (1.0, 0.0, 0.5)
     ]
-    soft_N = ~table.hard_N & ~np.isnan(human_N)
+    soft_N = ~table.hard_N & ~np.isnan(human_N) & ~np.isnan(table.prob_1_N)
     believed_N = np.clip(table.prob_1_N[soft_N], _CLIP, 1 - _CLIP)
     return Alignment(
         accuracy=_accuracy(outcomes_N, human_N, confidence),

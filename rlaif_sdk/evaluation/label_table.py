@@ -1,4 +1,4 @@
-"""What `rlaif label` wrote, as arrays."""
+"""What `rlaif label` wrote, or `rlaif review` exported, as arrays."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.figures import Array, Indices
 from rlaif_sdk.judges.usage import NOTHING, Usage
+from rlaif_sdk.preferences.review.export import EDITED
 from rlaif_sdk.records import Record, read_records
 from rlaif_sdk.types import as_text
 
-_NEEDED = ("prompt", "chosen", "rejected", "chosen_response", "prob_1", "tie", "label_kind")
+_PAIR = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
+_LABEL = ("prob_1", "tie", "label_kind")
+_VERDICT = "human_prob_1"
+"""The column of an export that holds the mean of people's verdicts; null where nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +30,13 @@ class LabelTable:
     """N labelled pairs.
 
     Attributes:
-        prob_1_N: Probability that response 1 is better.
+        prob_1_N: Probability that response 1 is better, by the judge; NaN for a pair that people alone labelled.
         when_first_N: The same when it stood in the first place; NaN where that was not asked.
         when_second_N: When it stood in the second.
-        tie_N: Neither is better.
-        hard_N: The label is a verdict and no probability.
+        tie_N: The judge says that neither is better.
+        hard_N: The judge's label is a verdict and no probability.
+        decided_prob_1_N: The label after review, in which people usually take precedence; the judge's elsewhere.
+        human_N: What people said in the review: 1, 0, 0.5 for a tie; NaN where nobody looked.
         lengths_N2: The responses' lengths in characters.
         prompts_N: Which of the prompts 0 to G - 1 each pair is about.
         columns: Other columns that were asked for.
@@ -41,6 +48,8 @@ class LabelTable:
     when_second_N: Array
     tie_N: npt.NDArray[np.bool_]
     hard_N: npt.NDArray[np.bool_]
+    decided_prob_1_N: Array
+    human_N: Array
     lengths_N2: Array
     prompts_N: Indices
     columns: Mapping[str, Sequence[Any]]
@@ -50,17 +59,26 @@ class LabelTable:
         return len(self.prob_1_N)
 
     @property
+    def judged_N(self) -> Array:
+        """By the judge: 1 where response 1 is preferred, 0 where response 2 is, 0.5 for ties; NaN without a label."""
+        judged_N: Array = np.where(self.tie_N, 0.5, 0.5 * (1 + np.sign(self.prob_1_N - 0.5)))
+        return judged_N
+
+    @property
     def outcomes_N(self) -> Array:
-        """1 where response 1 is preferred, 0 where response 2 is, 0.5 for ties."""
-        outcomes_N: Array = np.where(self.tie_N, 0.5, 0.5 * (1 + np.sign(self.prob_1_N - 0.5)))
+        """The same after review: people's decision where they gave one, the judge's elsewhere."""
+        tie_N = self.tie_N & np.isnan(self.human_N)
+        outcomes_N: Array = np.where(tie_N, 0.5, 0.5 * (1 + np.sign(self.decided_prob_1_N - 0.5)))
         return outcomes_N
 
 
 def read_labels(path: str | Path, *, columns: Sequence[str] = ()) -> LabelTable:
     """Read a table of labels.
 
+    Pairs that an edit in a review made are left out: a person wrote one of their responses.
+
     Args:
-        path: The ``labels.jsonl`` or ``labels.parquet`` of `rlaif label`.
+        path: The ``labels.jsonl`` or ``labels.parquet`` of `rlaif label`, or what `rlaif review` exported of it.
         columns: Other columns to keep.
 
     Raises:
@@ -71,6 +89,8 @@ def read_labels(path: str | Path, *, columns: Sequence[str] = ()) -> LabelTable:
     numbers: dict[str, int] = {}
     usage = NOTHING
     for row, record in enumerate(read_records(path), start=1):
+        if record.get("source") == EDITED:
+            continue
         _check(record, columns, path, row)
         prompt = json.dumps(record["prompt"], sort_keys=True)
         rows.append((*_numbers(record), numbers.setdefault(prompt, len(numbers))))
@@ -86,32 +106,41 @@ def read_labels(path: str | Path, *, columns: Sequence[str] = ()) -> LabelTable:
         when_second_N=table_NC[:, 2],
         tie_N=table_NC[:, 3] == 1,
         hard_N=table_NC[:, 4] == 1,
-        lengths_N2=table_NC[:, 5:7],
-        prompts_N=table_NC[:, 7].astype(np.int64),
+        decided_prob_1_N=table_NC[:, 5],
+        human_N=table_NC[:, 6],
+        lengths_N2=table_NC[:, 7:9],
+        prompts_N=table_NC[:, 9].astype(np.int64),
         columns=kept,
         usage=usage,
     )
 
 
 def _numbers(record: Record) -> tuple[float, ...]:
-    orders = (record.get(name) for name in ("prob_1_when_first", "prob_1_when_second"))
+    probs = (record.get(name) for name in ("prob_1", "prob_1_when_first", "prob_1_when_second"))
+    first_chosen = record["chosen_response"] == 1
     lengths = [len(as_text(record[name])) for name in ("chosen", "rejected")]
+    human = record.get(_VERDICT)
     return (
-        record["prob_1"],
-        *(math.nan if value is None else value for value in orders),
-        record["tie"],
-        record["label_kind"] == "hard",
-        *(lengths if record["chosen_response"] == 1 else lengths[::-1]),
+        *(math.nan if value is None else value for value in probs),
+        bool(record.get("tie")),
+        record.get("label_kind") == "hard",
+        record["chosen_prob"] if first_chosen else 1 - record["chosen_prob"],
+        math.nan if human is None else 0.5 * (1 + np.sign(human - 0.5)),
+        *(lengths if first_chosen else lengths[::-1]),
     )
 
 
 def _check(record: Record, columns: Sequence[str], path: str | Path, row: int) -> None:
-    if missing := [name for name in _NEEDED if name not in record]:
-        hint = "give the labels.jsonl or labels.parquet that rlaif label writes"
+    needed = _PAIR if record.get(_VERDICT) is not None else (*_PAIR, *_LABEL)
+    if missing := [name for name in needed if name not in record]:
+        hint = "give the labels.jsonl or labels.parquet that rlaif label writes, or an export of rlaif review"
         raise DataError(f"is no label: there is no {missing[0]!r}", file=str(path), row=row, hint=hint)
     if missing := [name for name in columns if name not in record]:
         hint = f"columns: {', '.join(record)}"
         raise DataError(f"has no column {missing[0]!r}", file=str(path), row=row, hint=hint)
-    prob_1 = record["prob_1"]
-    if isinstance(prob_1, bool) or not isinstance(prob_1, int | float) or not 0 <= prob_1 <= 1:
-        raise DataError(f"prob_1 must be a probability, not {prob_1!r}", file=str(path), row=row)
+    for name in ("prob_1", "chosen_prob", _VERDICT):
+        value = record.get(name)
+        if value is None and name not in needed:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise DataError(f"{name} must be a probability, not {value!r}", file=str(path), row=row)

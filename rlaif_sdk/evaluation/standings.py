@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
 from rlaif_sdk.evaluation.ranking import ELO_PER_NAT, PRIOR, bradley_terry_intervals, mean_elo
 from rlaif_sdk.exceptions import DataError
@@ -91,7 +92,8 @@ def rank_policies(
     """Rank policies by the labels of pairs of their responses.
 
     Args:
-        labels: What `rlaif label` wrote for pairs whose table says whose the responses are.
+        labels: What `rlaif label` wrote for pairs whose table says whose the responses are, or `rlaif review` exported
+            of it; people's decisions then count before the judge's.
         columns: The columns with the policies' names, of response 1 and of response 2.
         prior: See `rlaif_sdk.evaluation.bradley_terry`.
         confidence: Of the intervals.

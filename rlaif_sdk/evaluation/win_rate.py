@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
 from rlaif_sdk.evaluation.length_control import length_controlled
 from rlaif_sdk.figures import Figure, bootstrap_mean, wilson
@@ -28,7 +29,7 @@ class WinRate:
         length_controlled: The win rate at equal length, by the regression on the difference of lengths.
         length_controlled_by_ratio: The same by the regression on their ratio.
         mean_lengths: The mean length of both policies' responses in characters.
-        flip_rate: The share of pairs whose winner changes with the order; None where one order was asked.
+        flip_rate: The share of pairs whose winner changes with the order, by the judge; None where one was asked.
     """
 
     policies: tuple[str, str]
@@ -63,7 +64,8 @@ def win_rate(
     """The win rate of the policy that wrote every response 1 over the one that wrote every response 2.
 
     Args:
-        labels: What `rlaif label` wrote, or a table already read.
+        labels: What `rlaif label` wrote, what `rlaif review` exported (people's decisions then count before the
+            judge's), or a table already read.
         policies: Their names.
         confidence: Of the intervals.
 
@@ -83,7 +85,7 @@ def win_rate(
         ties=int((outcomes_N == 0.5).sum()),
         rate=wilson(float(outcomes_N.sum()), len(table), confidence),
         rate_over_prompts=bootstrap_mean(outcomes_N, prompts_N, confidence=confidence),
-        probability=bootstrap_mean(table.prob_1_N, prompts_N, confidence=confidence),
+        probability=bootstrap_mean(table.decided_prob_1_N, prompts_N, confidence=confidence),
         length_controlled=length_controlled(outcomes_N, lengths_N2, prompts_N, confidence=confidence),
         length_controlled_by_ratio=length_controlled(
             outcomes_N, lengths_N2, prompts_N, feature="ratio", confidence=confidence

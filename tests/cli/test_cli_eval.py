@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.judges.pairwise_labels import labelled
 from rlaif_sdk.preferences.label_output import labelled_row
+from rlaif_sdk.preferences.review import ReviewStore
 from tests.judges.conftest import JudgeServer, letters
 
 
@@ -82,6 +84,35 @@ def test_labels_are_compared_with_people(labels: Path, tmp_path: Path) -> None:
     assert found["alignment"]["accuracy"]["value"] == 1
     assert found["alignment"]["kappa"]["value"] == 1
     assert found["flip_rate"]["value"] == 0
+
+
+def test_an_export_of_a_review_is_evaluated_with_the_people_in_it(labels: Path, tmp_path: Path) -> None:
+    """The judge's labels are compared with people's verdicts; who wins between policies is what people decided."""
+    with closing(ReviewStore(tmp_path / "labels.review.sqlite")) as store:
+        store.add([labels])
+        for pair, _ in list(store.results()):
+            number, said = int(str(pair.prompt)[1:]), pair.ai_preference
+            turned = {"1": "2", "2": "1"}[str(said)]
+            if number < 9:  # agrees with the judge six times, contradicts it twice, is undecided once
+                store.judge("ana", pair.id, str(said) if number < 6 else turned if number < 8 else "tie")
+            else:
+                store.edit("ana", pair.id, "better than both", based_on=None)
+    reviewed = tmp_path / "reviewed.jsonl"
+    assert rlaif("review", labels, "--export", reviewed).exit_code == 0
+    found = json.loads(rlaif("eval", "labels", reviewed, "--json").stdout)
+    assert found["labels"] == 10
+    accuracy = found["alignment"]["accuracy"]
+    assert (accuracy["value"], accuracy["n"]) == (pytest.approx(6 / 8), 8)
+    assert (found["alignment"]["human_ties"], found["alignment"]["without_human"]) == (1, 1)
+    assert "agrees with people (8 pairs)" in rlaif("eval", "labels", reviewed).stdout
+    for command in ("win-rate", "rank"):
+        decided = rlaif("eval", command, reviewed)
+        assert decided.exit_code == 0, decided.output
+    counted = json.loads(rlaif("eval", "win-rate", reviewed, "--json").stdout)
+    assert (counted["wins"], counted["losses"], counted["ties"]) == (5, 4, 1)
+    ranked = json.loads(rlaif("eval", "rank", reviewed, "--json").stdout)
+    assert ranked["standings"][0]["policy"] == "one"
+    assert ranked["standings"][0]["win_rate"]["value"] == pytest.approx(0.55)
 
 
 def test_two_policies_are_compared_by_a_judge_once(server: Any, tmp_path: Path) -> None:

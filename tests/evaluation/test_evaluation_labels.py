@@ -78,6 +78,17 @@ def test_kappa_does_not_depend_on_which_response_is_number_1(tmp_path: Path) -> 
     assert 0.4 < always.kappa.low < 0.8 < always.kappa.high
 
 
+def test_pairs_that_people_alone_labelled_have_a_winner_and_no_label_to_evaluate(tmp_path: Path) -> None:
+    """A review of pairs without a judge tells who wins; there is no judge whose labels could be measured."""
+    pair = {"prompt": "q", "chosen": "b", "rejected": "a", "chosen_prob": 1.0, "chosen_response": 2}
+    path = tmp_path / "reviewed.jsonl"
+    path.write_text(json.dumps({**pair, "human_prob_1": 0.0, "source": "human"}) + "\n")
+    found = win_rate(path)
+    assert (found.wins, found.losses, found.ties) == (0, 1, 0)
+    with pytest.raises(DataError, match="no labels of a judge"):
+        evaluate_labels(path)
+
+
 def test_position_bias_says_how_often_which_place_decided(labels: Path) -> None:
     """Two of six flip, both to the first place; the probability rises by the mean difference of the orders."""
     found = evaluate_labels(labels)

@@ -18,6 +18,8 @@ from rlaif_sdk.types import TextOrConversation, as_text
 
 _MARGIN = "margin"
 """What DPO takes from the difference of chosen and rejected: its sign turns with the pair, and no edit has it."""
+EDITED = "human-edit"
+"""The ``source`` of a pair that an edit made."""
 _PROB_OF = {"1": 1.0, "2": 0.0, "tie": 0.5}
 
 
@@ -145,7 +147,7 @@ def _edited(pair: ReviewPair, act: Act) -> Iterator[Record]:
         yield {
             **_pair_columns(pair, better, original, 1.0),
             **kept,
-            "source": "human-edit",
+            "source": EDITED,
             "reviewers": [act.reviewer],
             "comments": [act.comment] if act.comment else [],
         }
