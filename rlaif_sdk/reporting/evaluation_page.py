@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.reporting.evaluation_tables import INTERVALS, label_figures, shown, win_rate_figures
+from rlaif_sdk.reporting.evaluation_tables import INTERVALS, label_figures, shown, spread, win_rate_figures
 from rlaif_sdk.reporting.run_report.markup import Markup, element, table
 from rlaif_sdk.reporting.run_report.page import Section, page
 from rlaif_sdk.reporting.run_report.traces import Figure as Plot
@@ -105,6 +105,8 @@ def write_measures_page(measures: Mapping[str, Measure], output: Path, *, files:
         section.plot(_interval_plot(rows, name))
         shares = dict(zip(files, measure.passed, strict=False))
         texts = {f"mean of {label}": shown(figure) for label, figure in rows.items()}
+        spreads = zip(files, measure.spreads, strict=False)
+        texts |= {f"standard deviation of {label}": spread(value) for label, value in spreads}
         texts |= {f"share of {label} that passes {measure.threshold:g}": shown(own) for label, own in shares.items()}
         section.add(_figures(texts))
     _write(page("Rewards", Markup(), [section]), output)

@@ -102,7 +102,7 @@ def ranking_table(found: Ranking) -> Table:
 
 
 def measures_table(measures: Mapping[str, Measure]) -> Table:
-    """A row a reward: means, the paired change, and the share that passes a threshold."""
+    """The rows of each reward: means, the paired change, standard deviations, and the share that passes a threshold."""
     paired = any(measure.after is not None for measure in measures.values())
     table = Table(title="Rewards", title_justify="left", caption=INTERVALS, caption_justify="left")
     table.add_column("")
@@ -111,11 +111,17 @@ def measures_table(measures: Mapping[str, Measure]) -> Table:
         table.add_column(heading, justify="right")
     for name, measure in measures.items():
         table.add_row(name, *_cells(paired, measure.before, measure.after, measure.change))
+        table.add_row("  standard deviation", *map(spread, measure.spreads))
         if measure.passed:
             after = measure.passed[1] if paired else None
             label = f"  share that passes {measure.threshold:g}"
             table.add_row(label, *_cells(paired, measure.passed[0], after, measure.passed_change))
     return table
+
+
+def spread(value: float) -> str:
+    """A standard deviation; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _cells(paired: bool, before: Figure, after: Figure | None, change: Figure | None) -> list[str]:  # noqa: FBT001

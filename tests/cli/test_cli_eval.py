@@ -143,8 +143,9 @@ def test_policies_are_ranked_from_labels(labels: Path, tmp_path: Path) -> None:
 
 
 def test_rewards_are_compared_before_and_after(tmp_path: Path) -> None:
-    """The change is paired, and the share that passes is told; one table alone has means."""
-    before, after = table(tmp_path / "b.jsonl", ["long words " * 30] * 4), table(tmp_path / "a.jsonl", ["short"] * 4)
+    """The change is paired, spreads and the share that passes are told; one table alone has means."""
+    before = table(tmp_path / "b.jsonl", ["long words " * 30, "short"] * 2)
+    after = table(tmp_path / "a.jsonl", ["short"] * 4)
     config = tmp_path / "c.yaml"
     config.write_text("rewards:\n  conciseness:\n    params: {target: 5}\n")
     done = rlaif(
@@ -152,6 +153,14 @@ def test_rewards_are_compared_before_and_after(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert "share that passes 0.5" in done.stdout
+    spreads = next(line for line in done.stdout.splitlines() if "standard deviation" in line)
+    found = json.loads(rlaif("eval", "rewards", before, after, "-c", config, "--json").stdout)["conciseness"][
+        "standard_deviations"
+    ]
+    assert found[0] > 0.05
+    assert found[1] == 0
+    assert all(f"{value:.3f}" in spreads for value in found)
+    assert f"standard deviation of b.jsonl</td><td>{found[0]:.3f}" in (tmp_path / "r").read_text()
     alone = rlaif("eval", "rewards", before, "-c", config, "--json")
     assert json.loads(alone.stdout)["conciseness"]["after"] is None
     refused = rlaif("eval", "rewards", before, "-c", config, "--threshold", "conciseness")
