@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass, field
 
+from rlaif_sdk.addresses import is_loopback
 from rlaif_sdk.exceptions import ConfigError
 
 
@@ -72,16 +72,9 @@ def check_exposure(host: str, settings: ServeSettings) -> None:
     Raises:
         ConfigError: There is no key, and the host is not this machine's loopback address.
     """
-    if settings.api_key is None and not _is_loopback(host):
+    if settings.api_key is None and not is_loopback(host):
         raise ConfigError(
             f"without a key the server answers this machine alone, and {host!r} is reached from others",
             key="host",
             hint="name the environment variable with a key: --api-key-env NAME; or bind to 127.0.0.1",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
