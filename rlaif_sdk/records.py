@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlaif_sdk.exceptions import DataError, MissingExtraError
+from rlaif_sdk.parquet import ParquetWriter
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -48,6 +49,21 @@ class Survey:
     rows: int
     columns: tuple[str, ...]
     mixed: Mapping[str, tuple[int, int]]
+
+    def check_parquet(self, path: str | Path, *, hint: str) -> None:
+        """Check that Parquet can hold the columns, before work is spent on the rows.
+
+        Args:
+            path: The table, for the error.
+            hint: How to have another kind of file.
+
+        Raises:
+            DataError: A column is mixed; names it and two rows.
+        """
+        if self.mixed:
+            name, (text, other) = next(iter(self.mixed.items()))
+            problem = f"{name!r} is text in row {text} and something else in row {other}, which Parquet cannot hold"
+            raise DataError(problem, file=str(path), hint=hint)
 
 
 def survey(path: str | Path) -> Survey:
@@ -156,23 +172,44 @@ class Writer(Protocol):
 def write_records(path: str | Path) -> Iterator[Writer]:
     """Write a ``.jsonl`` or ``.parquet`` file; it appears under its name only when every row is written.
 
+    Where the writing ends with an error, the rows written until then stay beside it in ``.NAME.partial``, which the
+    error's notes name; an older file of that name stays as it is.
+
     Raises:
         DataError: The suffix is neither.
         MissingExtraError: It is Parquet and pyarrow is not installed.
     """
     path = Path(path)
-    if path.suffix not in {".jsonl", ".ndjson", ".parquet"}:
-        raise DataError("the output's suffix is neither .jsonl nor .parquet", file=str(path))
+    check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    writer: Writer = _ParquetWriter(partial) if path.suffix == ".parquet" else _JsonlWriter(partial)
+    writer: Writer = ParquetWriter(partial) if path.suffix == ".parquet" else _JsonlWriter(partial)
     try:
         yield writer
-        writer.close()
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(Exception):  # the first error is the one to tell
+            writer.close()
+            if partial.stat().st_size:
+                error.add_note(f"the rows written until then are in {partial}")
+            else:
+                partial.unlink()
         raise
+    writer.close()
     partial.replace(path)
+
+
+def check_writable(path: str | Path) -> None:
+    """Check that `write_records` can write a file of that name, before work is spent on its rows.
+
+    Raises:
+        DataError: The suffix is neither ``.jsonl`` nor ``.parquet``.
+        MissingExtraError: It is Parquet and pyarrow is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in {".jsonl", ".ndjson", ".parquet"}:
+        raise DataError("the output's suffix is neither .jsonl nor .parquet", file=str(path))
+    if path.suffix == ".parquet":
+        _parquet()
 
 
 class _JsonlWriter:
@@ -184,41 +221,3 @@ class _JsonlWriter:
 
     def close(self) -> None:
         self._file.close()
-
-
-class _ParquetWriter:
-    """Holds compact Arrow tables until the end, since only then every column's type is known."""
-
-    _CHUNK = 4096
-
-    def __init__(self, path: Path) -> None:
-        self._parquet = _parquet()
-        self._path = path
-        self._rows: list[Mapping[str, Any]] = []
-        self._tables: list[Any] = []
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        self._rows.append(without_empty(record))
-        if len(self._rows) >= self._CHUNK:
-            self._pack()
-
-    def _pack(self) -> None:
-        import pyarrow as pa
-
-        self._tables.append(pa.Table.from_pylist(self._rows))
-        self._rows = []
-
-    def close(self) -> None:
-        import pyarrow as pa
-
-        self._pack()
-        self._parquet.write_table(pa.concat_tables(self._tables, promote_options="permissive"), self._path)
-
-
-def without_empty(value: Any) -> Any:
-    """The same value with null for every empty mapping, which Parquet cannot hold."""
-    if isinstance(value, Mapping):
-        return {key: without_empty(item) for key, item in value.items()} or None
-    if isinstance(value, list):
-        return [without_empty(item) for item in value]
-    return value

@@ -71,10 +71,8 @@ def score(
     if reward_column in table.columns:
         problem = f"already has a column {reward_column!r}"
         raise DataError(problem, file=str(file), hint="choose another --reward-column")
-    if output.suffix == ".parquet" and table.mixed:
-        name, (text, other) = next(iter(table.mixed.items()))
-        problem = f"{name!r} is text in row {text} and something else in row {other}, which Parquet cannot hold"
-        raise DataError(problem, file=str(file), hint="write --output to a .jsonl file")
+    if output.suffix == ".parquet":
+        table.check_parquet(file, hint="write --output to a .jsonl file")
     summary = Summary()
     with Composer.from_config(config) as composer, _progress() as progress:
         if state is not None:

@@ -22,7 +22,7 @@ from rlaif_sdk.preferences.label_output import labelled_row, write_json, write_r
 from rlaif_sdk.preferences.label_summary import LabelSummary
 from rlaif_sdk.preferences.label_table import PairTable, look_over, read_pairs, read_rows
 from rlaif_sdk.preferences.workload import Note, Pace, work_through
-from rlaif_sdk.records import Record, write_records
+from rlaif_sdk.records import Record, check_writable, survey, write_records
 
 SUMMARY_FILE = "summary.json"
 FAILURES_FILE = "failures.jsonl"
@@ -70,11 +70,15 @@ def run_labeling(
     Raises:
         ConfigError: The config is refused, or the output folder belongs to a job with other settings.
         DataError: The pairs cannot be read, another process works in the folder, or the disk is full.
+        MissingExtraError: Parquet is asked for and pyarrow is not installed.
         JudgeError: The judge gives no log-probabilities, refuses the key, is exhausted or out of reach, or more than
             the stated share of pairs fails. The job can be resumed.
     """
     job = source if isinstance(source, LabelJob) else load_label_job(source)
     started = time.monotonic()
+    check_writable(_labels_file(job))
+    if job.config.format == "parquet":
+        survey(job.pairs_file).check_parquet(job.pairs_file, hint="set format: jsonl, or write that column as text")
     table = look_over(job.pairs_file, job.config.pairs)
     asked_by = labeler or job.labeler()
     with open_job(job.output, _identity(job, asked_by, table), table.rows) as journal:
@@ -125,10 +129,14 @@ async def _label_all(
     await work_through(chain(first, missing), ask, journal, pace, noun="pairs", progress=progress)
 
 
+def _labels_file(job: LabelJob) -> Path:
+    return job.output / f"labels.{job.config.format}"
+
+
 def _write_results(job: LabelJob, journal: LabelJournal, summary: LabelSummary, judge: str) -> Path:
     columns = job.config.pairs
     names = (columns.prompt, columns.response_1, columns.response_2)
-    labels = job.output / f"labels.{job.config.format}"
+    labels = _labels_file(job)
     failures = job.output / FAILURES_FILE
 
     def rows(failed: Callable[[Record], None]) -> Iterator[Record]:

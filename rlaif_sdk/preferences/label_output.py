@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.records import Record, read_records, write_records
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.records import Record, check_writable, read_records, write_records
 from rlaif_sdk.types import TextOrConversation
 
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
@@ -59,7 +60,13 @@ def labelled_row(
 
 
 def write_rows(rows: Iterable[Record], path: Path) -> None:
-    """Write a .jsonl or .parquet file in constant memory; it appears under its name when it is whole."""
+    """Write a .jsonl or .parquet file in constant memory; it appears under its name when it is whole.
+
+    Raises:
+        DataError: A column holds values of kinds that Parquet cannot hold together.
+        MissingExtraError: It is Parquet and pyarrow is not installed.
+    """
+    check_writable(path)
     if path.suffix != ".parquet":
         with write_records(path) as writer:
             for row in rows:
@@ -78,15 +85,19 @@ def _to_parquet(lines: Path, path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = pa.schema([])
-    for chunk in _chunks(read_records(lines)):
-        found = pa.Table.from_pylist(chunk).schema
-        schema = pa.unify_schemas([schema, found], promote_options="permissive")
     partial = path.with_name(f".{path.name}.partial")
     try:
+        schema = pa.schema([])
+        for chunk in _chunks(read_records(lines)):
+            found = pa.Table.from_pylist(chunk).schema
+            schema = pa.unify_schemas([schema, found], promote_options="permissive")
         with parquet.ParquetWriter(partial, schema) as writer:
             for chunk in _chunks(read_records(lines)):
                 writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
+    except pa.ArrowException as error:
+        partial.unlink(missing_ok=True)
+        hint = "have a .jsonl file written; nothing that models answered is lost"
+        raise DataError(f"Parquet cannot hold the rows: {error}", file=str(path), hint=hint) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -19,7 +19,7 @@ from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
 from rlaif_sdk.preferences.label_output import write_json, write_rows
 from rlaif_sdk.preferences.make_config import MakeConfig, MakeJob
 from rlaif_sdk.preferences.workload import Note, Pace, work_through
-from rlaif_sdk.records import Record, read_records, write_records
+from rlaif_sdk.records import Record, check_writable, read_records, write_records
 
 SUMMARY_FILE = "summary.json"
 FAILURES_FILE = "failures.jsonl"
@@ -136,9 +136,13 @@ def run_maker(job: MakeJob[Any], maker: Maker, *, progress: Progress = lambda *_
     Raises:
         ConfigError: The output folder belongs to a job with other settings.
         DataError: The input cannot be read, another process works in the folder, or the disk is full.
+        MissingExtraError: Parquet is asked for and pyarrow is not installed.
         JudgeError: A model is out of reach, or more than the stated share of steps fails. The job can be resumed.
     """
     started = time.monotonic()
+    tables = {name: job.output / f"{name}.{job.config.format}" for name in maker.tables}
+    for path in tables.values():
+        check_writable(path)
     rows = sum(1 for _ in maker.items())
     identity = {name: digest(value) for name, value in maker.settings.items()}
     with open_job(job.output, identity, rows * maker.steps) as journal:
@@ -147,7 +151,6 @@ def run_maker(job: MakeJob[Any], maker: Maker, *, progress: Progress = lambda *_
             asyncio.run(_take_all(job.config, maker, journal, lambda: progress(journal.labelled, rows * maker.steps)))
         finally:
             maker.close()
-        tables = {name: job.output / f"{name}.{job.config.format}" for name in maker.tables}
         counts = _write(job, maker, journal, tables)
         counts = {"rows read": rows, **counts}
         card = _with_outcome(maker, job, tables, counts, journal.usage).write(job.output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from rlaif_sdk import ConfigError, DataError, JudgeError
+from rlaif_sdk import ConfigError, DataError, JudgeError, MissingExtraError
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.preferences.contrastive import Contrast, ContrastiveConfig, make_contrastive
 from rlaif_sdk.preferences.make_config import load_make_job
@@ -202,6 +203,16 @@ def test_failed_rows_are_told_and_tried_again(config: Path, pair_server: Any) ->
     pair_server.requests.clear()
     again = make(config)
     assert (again.counts["pairs"], again.failures, len(pair_server.requests)) == (6, None, 2)
+
+
+def test_parquet_without_pyarrow_is_refused_before_anything_is_sent(
+    config: Path, pair_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for labels: no answer is paid for that could not be written."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match="pyarrow"):
+        make(config, "format=parquet")
+    assert pair_server.requests == []
 
 
 def test_a_bad_prompt_is_named_before_anything_is_sent(config: Path, pair_server: Any) -> None:

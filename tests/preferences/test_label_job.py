@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rlaif_sdk import ConfigError, DataError, JudgeError
+from rlaif_sdk import ConfigError, DataError, JudgeError, MissingExtraError
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeQuotaError, JudgeResponseError
 from rlaif_sdk.judges import PairwiseLabeler
 from rlaif_sdk.preferences import label_output, load_label_job, run_labeling
@@ -399,6 +399,40 @@ def test_exemplars_and_a_prompt_of_ones_own_come_from_files(
     write("shown.jsonl", '{"prompt": "p", "response_1": "x", "response_2": "y", "preferred": 1}\n')
     with pytest.raises(DataError, match=r"shown.jsonl:1.*preferred"):
         label(config)
+
+
+def test_parquet_without_pyarrow_is_refused_before_any_call_is_paid_for(
+    config: Path, write_pairs: Any, pair_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing package is no surprise at the end of a night."""
+    write_pairs(3)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match="pyarrow"):
+        label(config, "format=parquet")
+    assert pair_server.requests == []
+
+
+def test_columns_that_parquet_cannot_hold_are_refused_before_any_call_is_paid_for(
+    config: Path, write_pairs: Any, pair_server: Any
+) -> None:
+    """A column of 1, 2 and "tie", say; what hides deeper is a typed error at the end, and JSONL then costs nothing."""
+    pairs = write_pairs(3)
+    plain = [json.loads(line) for line in pairs.read_text().splitlines()]
+
+    def with_column(values: list[Any]) -> None:
+        rows = [{**row, "human": value} for row, value in zip(plain, values, strict=True)]
+        pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    with_column([1, "tie", None])
+    with pytest.raises(DataError, match=r"'human' is text in row 2 and something else in row 1.*format: jsonl"):
+        label(config, "format=parquet")
+    assert pair_server.requests == []
+    with_column([{"by": "ana"}, {"by": 7}, None])
+    with pytest.raises(DataError, match=r"Parquet cannot hold the rows.*jsonl"):
+        label(config, "format=parquet")
+    asked = len(pair_server.requests)
+    assert [row["human"] for row in rows_of(label(config).labels)] == [{"by": "ana"}, {"by": 7}, None]
+    assert len(pair_server.requests) == asked
 
 
 def test_memory_does_not_grow_with_the_pairs(config: Path, write_pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,68 @@
+"""Tables are written whole or not at all, and nothing that was written is lost."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlaif_sdk import DataError, MissingExtraError
+from rlaif_sdk.records import check_writable, read_records, write_records
+
+ROWS = [{"row": number, "text": "word " * 50} for number in range(100)]
+
+
+def write_and_fail(path: Path) -> None:
+    """Write 40 rows of a hundred."""
+    with write_records(path) as writer:
+        for row in ROWS[:40]:
+            writer.write(row)
+        raise ValueError("in the middle")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_rows_come_back_as_they_were_written(tmp_path: Path, suffix: str) -> None:
+    """The file has its name only when it is whole."""
+    path = tmp_path / f"table.{suffix}"
+    with write_records(path) as writer:
+        for row in ROWS:
+            writer.write(row)
+        assert not path.exists()
+    assert list(read_records(path)) == ROWS
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_an_error_on_the_way_closes_the_file_and_keeps_what_was_written(tmp_path: Path, suffix: str) -> None:
+    """The rows until then are readable in a file that the error names, and no file is left open."""
+    path = tmp_path / f"table.{suffix}"
+    path.write_text("older")
+    with pytest.raises(ValueError, match="in the middle") as caught:
+        write_and_fail(path)
+    kept = tmp_path / f".table.{suffix}.partial"
+    assert str(kept) in caught.value.__notes__[0]
+    assert path.read_text() == "older"
+    gc.collect()  # a file that is still open would warn, which is an error here
+    readable = kept.rename(tmp_path / f"kept.{suffix}")
+    assert list(read_records(readable)) == ROWS[:40]
+
+
+def test_an_error_before_the_first_row_leaves_nothing_behind(tmp_path: Path) -> None:
+    """An empty file would be no use, and a note about it would mislead."""
+    with pytest.raises(ValueError, match="at once") as caught, write_records(tmp_path / "table.jsonl"):
+        raise ValueError("at once")
+    assert not getattr(caught.value, "__notes__", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_is_known_before_any_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another suffix, or Parquet without pyarrow."""
+    with pytest.raises(DataError, match="neither"):
+        check_writable(tmp_path / "table.csv")
+    check_writable(tmp_path / "table.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    check_writable(tmp_path / "table.jsonl")
+    with pytest.raises(MissingExtraError, match=r"rlaif-sdk\[parquet\]"):
+        check_writable(tmp_path / "table.parquet")
