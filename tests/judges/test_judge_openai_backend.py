@@ -356,6 +356,20 @@ def test_one_backend_serves_several_event_loops(judge_server: Any) -> None:
     gc.collect()
 
 
+def test_many_requests_at_once_are_spread_over_clients_with_few_connections(judge_server: Any) -> None:
+    """A client looks at all its connections for every request, so none gets more than 16; one alone needs one."""
+    backend = backend_for(judge_server)
+
+    async def clients(requests: int) -> list[int]:
+        found = await backend.label_logprobs(ASKED * requests, LETTERS)
+        assert all(label.logprobs for label in found)
+        [(session, _)] = backend._sessions._open.values()
+        return list(session.clients.values())
+
+    assert asyncio.run(clients(1)) == [0]
+    assert asyncio.run(clients(40)) == [0, 0, 0]
+
+
 def test_closing_closes_the_connections_of_a_loop_that_goes_on(judge_server: Any) -> None:
     """A loop in another thread, such as the composer's, keeps no connection after close, and may ask again."""
     backend = backend_for(judge_server)
@@ -366,12 +380,13 @@ def test_closing_closes_the_connections_of_a_loop_that_goes_on(judge_server: Any
         for _ in range(2):
             asked = asyncio.run_coroutine_threadsafe(backend.label_logprobs(ASKED, LETTERS), loop)
             assert asked.result(10)[0].logprobs
-            [session] = backend._sessions._open.values()
+            [(session, _)] = backend._sessions._open.values()
+            [client] = session.clients
             backend.close()
             deadline = time.monotonic() + 10
-            while not session.client.is_closed() and time.monotonic() < deadline:
+            while not client.is_closed() and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert session.client.is_closed()
+            assert client.is_closed()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -183,15 +183,16 @@ class OpenAIBackend:
         import openai
 
         try:
-            async with (
-                asyncio.timeout(self._timeout),
-                # As extra_body the request goes out as it is: openai's rewriting of typed parameters is a fifth of the
-                # time that a request costs here.
-                session.client.chat.completions.with_streaming_response.create(
-                    model=self._model, messages=[], extra_body=body
-                ) as response,
-            ):
-                return self._sessions.redacted(await self._read(response.iter_bytes()))
+            with session.client() as client:
+                async with (
+                    asyncio.timeout(self._timeout),
+                    # As extra_body the request goes out as it is: openai's rewriting of typed parameters is a fifth of
+                    # the time that a request costs here.
+                    client.chat.completions.with_streaming_response.create(
+                        model=self._model, messages=[], extra_body=body
+                    ) as response,
+                ):
+                    return self._sessions.redacted(await self._read(response.iter_bytes()))
         except (TimeoutError, openai.APITimeoutError):
             raise TransientError(f"no whole answer within {self._timeout:g} s") from None
         except openai.APIConnectionError as error:

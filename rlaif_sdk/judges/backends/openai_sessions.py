@@ -1,11 +1,12 @@
-"""Clients of an OpenAI-compatible server: one for each event loop of each process."""
+"""Clients of an OpenAI-compatible server: those of each event loop of each process are its own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import JudgeAuthError, MissingExtraError
@@ -16,21 +17,48 @@ if TYPE_CHECKING:
 
     from openai import AsyncOpenAI
 
+_CONNECTIONS_OF_A_CLIENT = 16
 _MAX_ERROR_BODY = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A client, the limit of its requests in flight, and the queue of those that wait for a limit a minute."""
+    """What the requests of one event loop share.
 
-    client: AsyncOpenAI
+    Attributes:
+        new_client: Makes a client.
+        in_flight: The limit of all requests in flight.
+        turn: The queue of requests that wait for a limit a minute.
+        clients: The clients with their requests in flight. A client looks at each of its connections for every request,
+            so no client has many: with 64 requests in flight, several small ones save a quarter of the processor's time.
+    """
+
+    new_client: Callable[[], AsyncOpenAI]
     in_flight: asyncio.Semaphore
     turn: asyncio.Lock
-    lifetime: AsyncGenerator[None, None]
+    clients: dict[AsyncOpenAI, int] = field(default_factory=dict)
+
+    @contextmanager
+    def client(self) -> Iterator[AsyncOpenAI]:
+        """A client for one request: the one with the fewest in flight."""
+        client = min(self.clients, key=self.clients.__getitem__, default=None)
+        if client is None or self.clients[client] >= _CONNECTIONS_OF_A_CLIENT:
+            client = self.new_client()
+            self.clients[client] = 0
+        self.clients[client] += 1
+        try:
+            yield client
+        finally:
+            self.clients[client] -= 1
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self.clients:
+            await client.close()
 
 
 class Sessions:
-    """Makes a client where there is none yet for the running loop, and closes it when that loop shuts down.
+    """Makes a session where there is none yet for the running loop, and closes it when that loop shuts down.
 
     No client crosses a fork or serves two loops. Redirects are not followed, so the key never travels on. A status
     other than 2xx becomes an SDK error (see `status_error`) before more than the start of its body is read.
@@ -41,7 +69,7 @@ class Sessions:
         self._api_key_env = api_key_env
         self._concurrency = concurrency
         self._timeout = timeout
-        self._open: dict[tuple[int, asyncio.AbstractEventLoop], Session] = {}
+        self._open: dict[tuple[int, asyncio.AbstractEventLoop], tuple[Session, AsyncGenerator[None, None]]] = {}
 
     def check(self) -> None:
         """Check the key and the libraries.
@@ -60,17 +88,17 @@ class Sessions:
         if key not in self._open:
             for stale in [other for other in self._open if other[1].is_closed()]:
                 del self._open[stale]
-            client = self._new_client()
-            lifetime = self._lifetime(client, key)
+            session = Session(self._new_client, asyncio.Semaphore(self._concurrency), asyncio.Lock())
+            lifetime = self._lifetime(session, key)
             await anext(lifetime)
-            self._open[key] = Session(client, asyncio.Semaphore(self._concurrency), asyncio.Lock(), lifetime)
-        return self._open[key]
+            self._open[key] = session, lifetime
+        return self._open[key][0]
 
     def close(self) -> None:
         """Close the clients of loops that are still running elsewhere."""
-        for (process, loop), session in list(self._open.items()):
+        for (process, loop), (_, lifetime) in list(self._open.items()):
             if process == os.getpid() and loop.is_running():
-                asyncio.run_coroutine_threadsafe(session.lifetime.aclose(), loop)
+                asyncio.run_coroutine_threadsafe(lifetime.aclose(), loop)
 
     def redacted(self, text: bytes) -> bytes:
         """What a server said, without the key."""
@@ -78,14 +106,14 @@ class Sessions:
         return text.replace(key.encode(), b"[key]") if key else text
 
     async def _lifetime(
-        self, client: AsyncOpenAI, key: tuple[int, asyncio.AbstractEventLoop]
+        self, session: Session, key: tuple[int, asyncio.AbstractEventLoop]
     ) -> AsyncGenerator[None, None]:
         # A loop that shuts down finishes its asynchronous generators while connections can still be closed.
         try:
             yield
         finally:
             self._open.pop(key, None)
-            await client.close()
+            await session.close()
 
     def _new_client(self) -> AsyncOpenAI:
         openai = import_openai()
