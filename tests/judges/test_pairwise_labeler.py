@@ -16,9 +16,11 @@ from rlaif_sdk.exceptions import JudgeConnectionError, JudgeResponseError
 from rlaif_sdk.judges import Pair, PairLabel, PairwiseLabeler, PairwisePrompt, Usage, label_pairs, load_labeler
 from rlaif_sdk.judges.backends import GeneratedText
 from rlaif_sdk.judges.backends.local import TransformersBackend
+from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
 from rlaif_sdk.judges.pairwise_labels import labelled
 from rlaif_sdk.judges.preference import first_label_probability, parse_preference
 from rlaif_sdk.testing import ScriptedJudge
+from tests.judges.conftest import letters
 
 GOOD_BAD = Pair("Why is the sea salt?", "good", "bad")
 GOOD_FIRST = "<response_1>\ngood\n</response_1>"
@@ -357,6 +359,33 @@ def test_a_real_small_model_labels_as_its_own_probabilities_say(tiny_chat: Any) 
         assert label.prob_1_when_first == pytest.approx(slow[0], abs=1e-4)
         assert label.prob_1_when_second == pytest.approx(1 - slow[1], abs=1e-4)
         assert label.prob_1 == pytest.approx((slow[0] + 1 - slow[1]) / 2, abs=1e-4)
+
+
+def test_a_real_small_model_behind_a_real_server_gives_the_labels_that_it_gives_here(
+    tiny_chat: Any, judge_server: Any
+) -> None:
+    """Over HTTP the first token's alternatives come from the same model; both backends read the same probabilities."""
+    import torch
+
+    model, tokenizer = tiny_chat
+
+    def answer(_: int, sent: dict[str, Any]) -> Any:
+        ids = tokenizer.apply_chat_template(
+            sent["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=False
+        )
+        with torch.no_grad():
+            logprobs = model(ids).logits[0, -1].double().log_softmax(-1)
+        values, places = logprobs.topk(sent["top_logprobs"])
+        tokens = zip(tokenizer.convert_ids_to_tokens(places.tolist()), values.tolist(), strict=True)
+        return 200, {}, letters(dict(tokens), "1")
+
+    judge_server.answer = answer
+    pairs = [Pair(f"Text {number} about the sea.", "Salt. " * number, f"Rivers, {number}.") for number in range(1, 5)]
+    asked = OpenAIBackend("tiny", judge_server.url, top_logprobs=len(tokenizer), concurrency=1)
+    remote = asyncio.run(PairwiseLabeler(asked).label(pairs))
+    local = asyncio.run(PairwiseLabeler(TransformersBackend(model, tokenizer)).label(pairs))
+    assert [label.prob_1 for label in remote] == pytest.approx([label.prob_1 for label in local], abs=1e-4)
+    assert len({label.prob_1 for label in remote}) == len(pairs)
 
 
 def test_a_real_small_model_writes_and_rereads_rationales(tiny_chat: Any) -> None:
