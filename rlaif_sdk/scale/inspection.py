@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.records import Record, without_empty
+from rlaif_sdk.parquet import without_empty
+from rlaif_sdk.records import Record
 from rlaif_sdk.scale.shards import Shard, read_shard
 from rlaif_sdk.scoring import TableLayout, as_batch
 
