@@ -57,10 +57,10 @@ class Card:
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
-    def write(self, folder: Path) -> Path:
+    def write(self, folder: Path, name: str = CARD_FILE) -> Path:
         """Write the card into a folder, at once."""
-        file = folder / CARD_FILE
-        partial = folder / f".{CARD_FILE}.partial"
+        file = folder / name
+        partial = folder / f".{name}.partial"
         partial.write_text(self.markdown(), encoding="utf-8")
         partial.replace(file)
         return file

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS, write_rows
 from rlaif_sdk.preferences.review.acts import Act
+from rlaif_sdk.preferences.review.card import review_card
 from rlaif_sdk.preferences.review.pairs import ReviewPair
 from rlaif_sdk.preferences.review.store import ReviewStore
 from rlaif_sdk.records import Record
@@ -53,13 +54,13 @@ EVERYTHING = ExportOptions()
 def export_review(
     store: ReviewStore, path: str | Path, options: ExportOptions = EVERYTHING, *, inputs: tuple[Path, ...] = ()
 ) -> int:
-    """Write the labels to a .jsonl or .parquet file.
+    """Write the labels to a .jsonl or .parquet file, and a card beside it: ``NAME.card.md``.
 
     Args:
         store: The review.
         path: The file; it appears under its name when it is whole.
         options: What it holds.
-        inputs: Files that must not be written over.
+        inputs: The files that were reviewed: they must not be written over, and stand on the card.
 
     Returns:
         How many rows were written.
@@ -83,6 +84,8 @@ def export_review(
     if first is None:
         raise DataError("there is nothing to export yet", file=str(store.path))
     write_rows(_chained(first, rows), path)
+    card = review_card(store, path, rows=written, settings=asdict(options), inputs=inputs)
+    card.write(path.parent, f"{path.stem}.card.md")
     return written
 
 

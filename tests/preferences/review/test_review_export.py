@@ -150,6 +150,23 @@ def test_a_weight_out_of_range_is_refused() -> None:
         ExportOptions(human_weight=1.5)
 
 
+def test_a_card_beside_the_export_says_who_decided_and_names_nobody(
+    store: ReviewStore, labels: Path, tmp_path: Path
+) -> None:
+    """Counts, agreement with the judge, the reviewed file by its digest; another export's card is another file."""
+    judge(store, {"1": "1", "2": "1", "3": "2", "4": "tie"})
+    assert export_review(store, tmp_path / "reviewed.jsonl", ExportOptions(rows="reviewed"), inputs=(labels,)) == 4
+    export_review(store, tmp_path / "all.jsonl")
+    card = (tmp_path / "reviewed.card.md").read_text()
+    assert "| rows | 4 |" in card
+    assert "| reviewers | 1 |" in card
+    assert "| people agree with the judge | 0.500 [0.150, 0.850] over 4 verdicts |" in card
+    assert "| labels.jsonl |" in card
+    assert "| rows | reviewed |" in card
+    assert "ana" not in card
+    assert "| rows | 6 |" in (tmp_path / "all.card.md").read_text()
+
+
 def test_the_figures_tell_agreement_with_the_judge_and_what_side_is_favoured(tmp_path: Path) -> None:
     """Eight of ten verdicts agree with the judge. Kappa is not fooled by a file whose chosen response is number 1."""
     rows = [{"prompt": f"question {row}", "chosen": f"a{row}", "rejected": f"b{row}"} for row in range(200)]
