@@ -10,8 +10,8 @@ from typing import Any
 
 from rlaif_sdk.figures import Figure
 from rlaif_sdk.preferences.card import Card
+from rlaif_sdk.preferences.make_config import file_digest
 from rlaif_sdk.preferences.review.figures import review_figures
-from rlaif_sdk.preferences.review.intake import file_digest
 from rlaif_sdk.preferences.review.store import ReviewStore
 
 _NOT_ON_A_CARD = {"mine", "complete"}

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
-from pathlib import Path
 
-from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.preferences.review.acts import mark_contested
 from rlaif_sdk.preferences.review.pairs import ReviewPair
 from rlaif_sdk.preferences.review.queue import audit_draw, priority
-
-
-def file_digest(file: str | Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        with Path(file).open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", file=str(file)) from error
 
 
 def add_pair(connection: sqlite3.Connection, pair: ReviewPair) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from rlaif_sdk.exceptions import ConfigError, DataError, StateError
+from rlaif_sdk.preferences.make_config import file_digest
 from rlaif_sdk.preferences.review.acts import Act, act_of, acts_of, insert_act, mark_contested, pair_of
 from rlaif_sdk.preferences.review.database import Database
-from rlaif_sdk.preferences.review.intake import add_pair, file_digest
+from rlaif_sdk.preferences.review.intake import add_pair
 from rlaif_sdk.preferences.review.pairs import Number, ReviewPair, read_review_pairs
 
 Verdict = Literal["1", "2", "tie", "skip"]
@@ -90,7 +91,7 @@ class ReviewStore:
             DataError: A file has a row that is no pair, or there are no pairs.
             StateError: The review was begun with a file that is not among these, or has changed.
         """
-        digests = {file_digest(file): file for file in files}
+        digests = {file_digest(Path(file)): file for file in files}
         with self._database.transaction() as connection:
             begun = json.loads(_meta(connection, "files") or "[]")
             if set(begun) - set(digests):
