@@ -7,9 +7,10 @@ import atexit
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.exceptions import ConfigError, StateError
@@ -61,7 +62,7 @@ class Host:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._composer: Composer | None = None
-        self._coalescer: Coalescer | None = None
+        self._coalescers: MutableMapping[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
         self._pid = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,12 +131,13 @@ class Host:
         return [scored[place] for place in range(len(samples))]
 
     async def ascore_one(self, sample: Sample) -> Scored:
-        """Score one sample, together with the others that are asked for meanwhile."""
-        composer = self.composer
+        """Score one sample, together with the others that are asked for meanwhile on this event loop."""
+        composer, loop = self.composer, asyncio.get_running_loop()
         with self._lock:
-            if self._coalescer is None:
-                self._coalescer = Coalescer(composer.submit)
-        (scored,) = await asyncio.wrap_future(self._coalescer.score([sample]))
+            coalescer = self._coalescers.get(loop)
+            if coalescer is None:
+                coalescer = self._coalescers[loop] = Coalescer(composer.submit)
+        (scored,) = await coalescer.score([sample])
         return scored
 
 

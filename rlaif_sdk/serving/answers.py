@@ -11,10 +11,12 @@ from fastapi import Response
 
 from rlaif_sdk.integrations.samples import Scored
 
+_encode = json.JSONEncoder(allow_nan=False).encode
+
 
 def json_response(content: Any, *, headers: dict[str, str] | None = None) -> Response:
     """A response in ASCII, so that a lone surrogate in a reason stops nothing."""
-    return Response(json.dumps(content, allow_nan=False), media_type="application/json", headers=headers)
+    return Response(_encode(content), media_type="application/json", headers=headers)
 
 
 def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +17,7 @@ from rlaif_sdk import __version__
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.exceptions import BatchError, RlaifError
 from rlaif_sdk.integrations.host import Config, load_state
-from rlaif_sdk.serving.routes import open_to_all, scoring, watching
+from rlaif_sdk.serving.routes import KEY_SCHEMES, open_to_all, scoring, watching
 from rlaif_sdk.serving.service import Service
 from rlaif_sdk.serving.settings import ServeSettings
 
@@ -56,7 +57,7 @@ def create_app(
         if ours:
             await asyncio.to_thread(composer.close)
 
-    app = FastAPI(
+    app = _Application(
         title="rlaif_sdk reward server", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
@@ -67,6 +68,15 @@ def create_app(
     app.add_exception_handler(RlaifError, _failed)
     app.add_exception_handler(Exception, _broken)
     return app
+
+
+class _Application(FastAPI):
+    """Its document tells of the key, which no dependency asks for."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document["components"]["securitySchemes"] = KEY_SCHEMES
+        return document
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Request, Response
-from fastapi.security import HTTPBearer
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from rlaif_sdk import __version__
@@ -38,17 +37,19 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     500: {"model": Problem, "description": "A reward cannot go on."},
     503: {"model": Problem, "description": "It took too long; Retry-After says when to come again."},
 }
-_KEY = Depends(HTTPBearer(auto_error=False, description="The server's key, where it has one."))
+KEY_SCHEMES = {"HTTPBearer": {"type": "http", "description": "The server's key, where it has one.", "scheme": "bearer"}}
+"""How the document says that requests carry the key. `GuardedRoute` asks for it; a dependency would do so once more."""
+_KEYED: dict[str, Any] = {"security": [{scheme: []} for scheme in KEY_SCHEMES]}
 
-scoring = APIRouter(route_class=GuardedRoute, dependencies=[_KEY], responses=_PROBLEMS)
+scoring = APIRouter(route_class=GuardedRoute, responses=_PROBLEMS)
 """The routes that score."""
-watching = APIRouter(route_class=GuardedRoute, dependencies=[_KEY], responses={401: _PROBLEMS[401]})
+watching = APIRouter(route_class=GuardedRoute, responses={401: _PROBLEMS[401]})
 """The routes that tell of the server."""
 open_to_all = APIRouter()
 """What needs no key."""
 
 
-@scoring.post("/v1/score", response_model=ScoreAnswer)
+@scoring.post("/v1/score", response_model=ScoreAnswer, openapi_extra=_KEYED)
 async def score(request: Request, body: ScoreRequest) -> Response:
     """Score rows; those without a total are unscored, and say why."""
     samples = [Sample(row.prompt, row.completion, row.columns, row.group) for row in body.rows]  # type: ignore[arg-type]
@@ -56,7 +57,7 @@ async def score(request: Request, body: ScoreRequest) -> Response:
     return json_response({"rows": [row_score(one, detail=body.detail) for one in scored]})
 
 
-@scoring.post("/get_reward", response_model=OpenRLHFAnswer)
+@scoring.post("/get_reward", response_model=OpenRLHFAnswer, openapi_extra=_KEYED)
 async def get_reward(request: Request, body: OpenRLHFRequest) -> Response:
     """Score as OpenRLHF's remote reward model."""
     service = service_of(request)
@@ -71,7 +72,7 @@ async def get_reward(request: Request, body: OpenRLHFRequest) -> Response:
     return json_response(openrlhf_answer(await service.score(request, samples), service.settings.unscored))
 
 
-@scoring.post("/compute_score", response_model=VerlScore | list[VerlScore])
+@scoring.post("/compute_score", response_model=VerlScore | list[VerlScore], openapi_extra=_KEYED)
 async def compute_score(request: Request, body: VerlRequest) -> Response:
     """Score one sample as verl hands it over, or a list of them."""
     service = service_of(request)
@@ -94,7 +95,7 @@ async def compute_score(request: Request, body: VerlRequest) -> Response:
     return json_response(answers[0] if one else answers)
 
 
-@scoring.post("/remote_rm", response_model=float | None)
+@scoring.post("/remote_rm", response_model=float | None, openapi_extra=_KEYED)
 async def remote_rm(request: Request, body: SlimeRequest) -> Response:
     """Score one sample as slime's remote reward model: a number, or null with the reason in a header."""
     service = service_of(request)
@@ -106,7 +107,7 @@ async def remote_rm(request: Request, body: SlimeRequest) -> Response:
     return json_response(service.settings.unscored, headers=reason)
 
 
-@watching.get("/metrics", response_class=Response)
+@watching.get("/metrics", response_class=Response, openapi_extra=_KEYED)
 async def metrics(request: Request) -> Response:
     """Counters for Prometheus."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -67,22 +67,17 @@ class Service:
         with self.queue.holding(len(samples)):
             parts = list(alike(samples))
             asked = [self._coalescer.score([samples[place] for place in places]) for places in parts]
-            scoring = asyncio.ensure_future(_all(asked))
             leaving = asyncio.ensure_future(_left(request.receive))
-            either: set[asyncio.Future[Any]] = {scoring, leaving}
+            leaving.add_done_callback(lambda _: _cancel(asked))
             try:
-                done, _ = await asyncio.wait(either, timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED)
+                _, late = await asyncio.wait(asked, timeout=self.settings.timeout)
             finally:
                 leaving.cancel()
-                scoring.cancel()
-                for part in asked:
-                    part.cancel()
-            if scoring not in done:
-                if leaving in done:
-                    raise HTTPException(499, "the client left")
+                _cancel(asked)
+            if late:
                 detail = f"not scored within {self.settings.timeout:g} s"
                 raise HTTPException(503, detail, headers=self.queue.retry_after)
-            scored = dict(zip(itertools.chain(*parts), itertools.chain(*scoring.result()), strict=True))
+            scored = dict(zip(itertools.chain(*parts), itertools.chain(*_results(asked)), strict=True))
         in_order = [scored[place] for place in range(len(samples))]
         unscored = sum(one.total is None for one in in_order)
         self.metrics.rows(len(in_order) - unscored, unscored)
@@ -111,8 +106,24 @@ def _needs_groups(composer: Composer) -> bool:
     return False
 
 
-async def _all(asked: Sequence[Future[list[Scored]]]) -> list[list[Scored]]:
-    return [await asyncio.wrap_future(part) for part in asked]
+def _cancel(asked: Sequence[asyncio.Future[list[Scored]]]) -> None:
+    for part in asked:
+        part.cancel()
+
+
+def _results(asked: Sequence[asyncio.Future[list[Scored]]]) -> list[list[Scored]]:
+    """What came of the parts of a request, all of which are done.
+
+    Raises:
+        HTTPException: They are cancelled, because the client left.
+        RlaifError: One cannot be scored.
+    """
+    if any(part.cancelled() for part in asked):
+        raise HTTPException(499, "the client left")
+    for error in [part.exception() for part in asked]:
+        if error:
+            raise error
+    return [part.result() for part in asked]
 
 
 async def _left(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:

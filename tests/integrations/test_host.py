@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +46,27 @@ def test_a_host_of_a_config_crosses_processes(config):
     other = pickle.loads(pickle.dumps(hosted))
     assert other.score([sample("ab")])[0].total == 2.0
     assert other.composer is not hosted.composer
+
+
+def test_a_host_closes_its_composer_when_the_process_ends(tmp_path):
+    """The reward is closed, quickly and without a warning: adapters live in processes that nobody closes them in."""
+    (tmp_path / "closing.py").write_text(
+        "import pathlib\n"
+        "class Closing:\n"
+        "    def score(self, batch):\n"
+        "        return [1.0] * len(batch)\n"
+        "    def close(self):\n"
+        "        pathlib.Path('closed').touch()\n"
+    )
+    program = (
+        "from rlaif_sdk.integrations import Host, Sample\n"
+        "host = Host({'rewards': {'closing': {'use': 'closing.py:Closing'}}}, 'a test')\n"
+        "assert host.score([Sample('?', 'a', {})])[0].total == 1.0\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stderr == ""
+    assert (tmp_path / "closed").exists()
 
 
 def test_a_host_of_a_composer_says_why_it_cannot_cross():
@@ -173,29 +196,77 @@ def test_an_error_reaches_all_who_wait_for_it_and_nobody_else():
         assert asyncio.run(ask())[0] == 1.0
 
 
+def test_what_is_asked_for_in_one_turn_of_the_loop_is_one_batch():
+    """A thousand samples at once make as few batches as their number of rows allows; the first does not go alone."""
+    batches = []
+
+    def counted(completions):
+        batches.append(len(completions))
+        return length(completions)
+
+    with Composer({"length": counted}) as composer:
+        hosted = Host(composer, "a test")
+
+        async def ask() -> list[float | None]:
+            answers = await asyncio.gather(*(hosted.ascore_one(sample("x" * n)) for n in range(1000)))
+            return [answer.total for answer in answers]
+
+        assert asyncio.run(ask()) == [float(n) for n in range(1000)]
+    assert batches == [256, 256, 256, 232]
+
+
 def test_a_batch_that_nobody_waits_for_is_given_up():
     """Cancelling the last future of a batch cancels what composes it; a waiting one never begins."""
     begun = threading.Event()
+    ended = threading.Event()
     calls = []
 
     async def hang(completions):
         calls.append(list(completions))
         begun.set()
-        await asyncio.sleep(30)
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            ended.set()
+            raise
         return [0.0] * len(completions)
 
-    with Composer({"hang": hang}) as composer:
+    async def ask(composer: Composer) -> None:
         coalescer = Coalescer(composer.submit, in_flight=1)
-        first, second = coalescer.score([sample("a")]), coalescer.score([sample("b")])
-        assert begun.wait(5)
+        both = [coalescer.score([sample(text)]) for text in "ab"]
+        assert await asyncio.to_thread(begun.wait, 5)
+        waiting = coalescer.score([sample("c")])
         assert len(coalescer) == 1
-        started = time.monotonic()
-        assert second.cancel()
-        assert first.cancel()
-        with Composer({"length": length}) as _:
-            pass
-        deadline = time.monotonic() + 5
-        while len(coalescer) and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert time.monotonic() - started < 10
-    assert calls == [["a"]]
+        assert waiting.cancel()
+        assert both[0].cancel()
+        assert not await asyncio.to_thread(ended.wait, 0.1), "one still waits for the batch"
+        assert both[1].cancel()
+        assert await asyncio.to_thread(ended.wait, 5)
+        assert len(coalescer) == 0
+
+    with Composer({"hang": hang}) as composer:
+        asyncio.run(ask(composer))
+    assert calls == [["a", "b"]]
+
+
+def test_a_loop_that_is_closed_early_leaves_the_others_alone():
+    """What was under way for it comes back to nobody; the next loop's samples are scored."""
+    begun = threading.Event()
+
+    def slow(completions):
+        begun.set()
+        return slow_length(completions)
+
+    with Composer({"length": slow}) as composer:
+        hosted = Host(composer, "a test")
+
+        async def leave() -> None:
+            asyncio.get_running_loop().create_task(hosted.ascore_one(sample("gone")))
+            assert await asyncio.to_thread(begun.wait, 5)
+
+        asyncio.run(leave())
+
+        async def ask() -> float | None:
+            return (await hosted.ascore_one(sample("stays"))).total
+
+        assert asyncio.run(ask()) == 5.0
