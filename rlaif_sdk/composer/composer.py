@@ -238,9 +238,10 @@ class Composer:
     def for_trl(self, *, separate: Literal[True]) -> tuple[list[TRLReward], list[float]]: ...
 
     def for_trl(self, *, separate: bool = False) -> TRLReward | tuple[list[TRLReward], list[float]]:
-        """This composer as ``reward_funcs`` of `trl.GRPOTrainer` or `trl.RLOOTrainer`.
+        """This composer as ``reward_funcs`` of `trl.GRPOTrainer`, `trl.RLOOTrainer` or TRL's experimental ``OnlineDPOTrainer``.
 
-        Evaluation teaches it nothing, TRL's checkpoints hold its state, and several processes learn as one.
+        Evaluation teaches it nothing, TRL's checkpoints hold its state, and several processes learn as one. Online DPO
+        has no word for an unscored completion, so it ends there with a `RewardError`.
 
         Args:
             separate: For GDPO, ``GRPOConfig(multi_objective_aggregation="normalize_then_sum", reward_weights=weights)``:

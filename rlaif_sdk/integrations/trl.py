@@ -1,4 +1,4 @@
-"""A composer as the reward of TRL's online trainers, GRPO and RLOO.
+"""A composer as the reward of TRL's online trainers: GRPO, RLOO and online DPO.
 
 Nothing of TRL is imported. What is relied on of it, and of transformers, is named in
 ``tests/integrations/test_trl_contract.py``, which fails when it changes.
@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer.sync import torch_sync
+from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.trl_call import Call
 from rlaif_sdk.integrations.trl_checks import check_columns, check_functions, gdpo_weights, generations
+from rlaif_sdk.integrations.trl_online_dpo import generates_pairs, is_online_dpo, pairs, refuse_unscored
 from rlaif_sdk.integrations.trl_rollout import Generate, OverlappingRollout, UnderWay, generate_as_trainer
 from rlaif_sdk.types import TextOrConversation
 
@@ -29,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 class TRLReward:
-    """A reward function for ``reward_funcs`` of `trl.GRPOTrainer` and `trl.RLOOTrainer`.
+    """A reward function for ``reward_funcs`` of `trl.GRPOTrainer`, `trl.RLOOTrainer` and TRL's ``OnlineDPOTrainer``.
 
     `rlaif_sdk.Composer.for_trl` makes it. Called by hand, without what a trainer passes, it scores and learns nothing.
 
@@ -63,7 +65,7 @@ class TRLReward:
             BatchError: A reward misses a column, or the dataset has a column of a reserved name.
             ConfigError: The trainer's settings are refused; see `check`.
             StateError: Training goes on from a checkpoint with the state of another composition.
-            RewardError: A reward failed whose policy is ``raise``.
+            RewardError: A reward failed whose policy is ``raise``, or a completion of online DPO is unscored.
             TrainingError: Something else than a trainer of TRL calls.
         """
         del environments
@@ -126,18 +128,17 @@ class Scoring:
         check_columns(trainer.train_dataset, trainer.eval_dataset)
         others = [getattr(function, "scoring", self) for function in trainer.reward_funcs]
         check_functions(trainer, self._weights, composers=len(set(map(id, [*others, self]))))
-        args = trainer.args
-        generations(args.per_device_train_batch_size * args.steps_per_generation, trainer, training=True)
+        if not generates_pairs(trainer):
+            args = trainer.args
+            generations(args.per_device_train_batch_size * args.steps_per_generation, trainer, training=True)
 
     def prepare(self, trainer: Any) -> None:
         """Check a trainer that is new, learn with its other processes, and go on from its checkpoint."""
         if trainer is not self._trainer:
             self.check(trainer)
-            self._learn_together(trainer)
+            self._learn_together()
             self._trainer = trainer
-        if trainer.state is not self._state:
-            self._restore(trainer.state)
-            self._state = trainer.state
+        self._go_on(trainer.state)
 
     def compositions(self, function: str, call: Call) -> list[Composition]:
         """What a call's rows come to: composed anew, unless another function was called with the same batch before."""
@@ -148,25 +149,46 @@ class Scoring:
         return self._latest[1]
 
     def _compose(self, call: Call) -> list[Composition]:
+        if is_online_dpo(call):
+            return [self._compose_pairs(call)]
         trainer = call.trainer()
         if trainer is None:
             return [self._composer.compose(call.batch(None))]
         self.prepare(trainer)
         compositions = self.under_way.take(call) or [self._composer.compose(call.batch(trainer))]
-        call.state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": self._composer.state_dict()}
+        self._keep(call.state)
         for composition in compositions:
             _report(composition, call, completions=trainer.log_completions)
         return compositions
 
-    def _learn_together(self, trainer: Any) -> None:
+    def _compose_pairs(self, call: Call) -> Composition:
+        if self._weights is not None:
+            raise ConfigError("online DPO adds rewards up", key="separate", hint="use for_trl() as one function")
+        if call.state is not self._state:
+            self._learn_together()
+        self._go_on(call.state)
+        composition = self._composer.compose(pairs(call))
+        refuse_unscored(composition)
+        self._keep(call.state)
+        return composition
+
+    def _learn_together(self) -> None:
         combiner = self._composer.combiner
-        if trainer.accelerator.num_processes > 1 and combiner.sync is None:
+        if combiner.sync is None:
             combiner.sync = torch_sync()
 
+    def _keep(self, state: Any) -> None:
+        """Put the composer's state where the trainer's next checkpoint has it."""
+        state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": self._composer.state_dict()}
+
+    def _go_on(self, state: Any) -> None:
+        """Go on from the checkpoint that a trainer's new state is of, if it is of one."""
+        if state is not self._state:
+            if state.global_step:
+                self._restore(state)
+            self._state = state
+
     def _restore(self, state: Any) -> None:
-        """Go on from the checkpoint that the trainer's state is of, if it is of one."""
-        if state.global_step == 0:
-            return
         saved = state.stateful_callbacks.get(STATE_KEY)
         if saved is None:
             _logger.warning("the checkpoint holds no state of the composer, which goes on as it is")

@@ -38,7 +38,7 @@ class Call:
         if not hasattr(trainer, "num_generations"):
             raise TrainingError(
                 "'log_metric' is no method of a trainer, so nothing tells training from evaluation",
-                hint="train with GRPOTrainer or RLOOTrainer of TRL 1.16",
+                hint="train with GRPOTrainer, RLOOTrainer or OnlineDPOTrainer of TRL 1.16",
             )
         return trainer
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.integrations.adapters import ADAPTERS, CASES, Case, Row, build_composer, by_composer
+from tests.integrations.adapters import ADAPTERS
+from tests.integrations.cases import CASES, Case, Row, build_composer, by_composer
 
 pytest.importorskip("torch", reason="OpenRLHF and NeMo RL take tensors")
 

@@ -1,7 +1,7 @@
 """Adapters called by the reward-calling code of the real packages, where they are installed: ``nox -s adapters``.
 
 slime, NeMo RL and NeMo Gym have no package that installs on this kind of machine; their calls have recorded shapes, in
-``adapters.py``.
+``environment_calls.py`` and ``trainer_calls.py``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from rlaif_sdk.integrations import openrlhf, skyrl, swift, verifiers, verl
-from tests.integrations.adapters import CASES, build_composer, by_composer, by_skyrl, by_verifiers_rubric
+from tests.integrations.cases import CASES, build_composer, by_composer
 from tests.integrations.conftest import build_tokenizer
+from tests.integrations.environment_calls import by_skyrl, by_verifiers_rubric
 from tests.integrations.test_adapters_equal import assert_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore", "default::pytest.PytestUnraisableExceptionWarning")

@@ -16,7 +16,7 @@ from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.builtin import RemoteParams, rlaif_rewards
 from rlaif_sdk.integrations.remote import Remote, parts_of
 from rlaif_sdk.testing import check_reward_contract
-from tests.integrations.adapters import CASES, build_composer, by_composer
+from tests.integrations.cases import CASES, build_composer, by_composer
 from tests.judges.conftest import JudgeServer
 from tests.serving.lengths import length
 from tests.serving.loopback import serving

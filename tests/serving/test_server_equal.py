@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlaif_sdk import Composer, RewardBatch
-from tests.integrations.adapters import CASES, Case, Row, build_composer, by_composer
+from tests.integrations.cases import CASES, Case, Row, build_composer, by_composer
 from tests.serving.loopback import Loopback, serving
 
 

@@ -11,7 +11,7 @@ import schemathesis
 from schemathesis.specs.openapi import checks
 
 from rlaif_sdk.serving import create_app
-from tests.integrations.adapters import build_composer
+from tests.integrations.cases import build_composer
 from tests.serving.loopback import serving
 
 KEY = "k3y-0123456789"
