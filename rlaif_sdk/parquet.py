@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlaif_sdk.exceptions import DataError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -23,6 +25,9 @@ class ParquetWriter:
 
     Args:
         path: The file to write.
+
+    Raises:
+        DataError: A column holds values of kinds that Parquet cannot hold together; from `write` and `close`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,9 +53,13 @@ class ParquetWriter:
         import pyarrow as pa
 
         names = dict.fromkeys(name for row in self._rows for name in row)  # from_pylist knows the first row's alone
-        table = pa.table({name: [row.get(name) for row in self._rows] for name in names})
+        try:
+            table = pa.table({name: [row.get(name) for row in self._rows] for name in names})
+            schema = pa.unify_schemas([self._schema, table.schema], promote_options="permissive")
+        except pa.ArrowException as error:
+            hint = "have a .jsonl file written, which may hold anything"
+            raise DataError(f"Parquet cannot hold the rows: {error}", file=str(self._path), hint=hint) from error
         self._rows = []
-        schema = pa.unify_schemas([self._schema, table.schema], promote_options="permissive")
         if self._file is None or schema != self._schema:
             self._end_file()
             self._schema = schema

@@ -194,7 +194,11 @@ def write_records(path: str | Path) -> Iterator[Writer]:
             else:
                 partial.unlink()
         raise
-    writer.close()
+    try:
+        writer.close()
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,13 @@ from rlaif_sdk import DataError, MissingExtraError
 from rlaif_sdk.records import check_writable, read_records, write_records
 
 ROWS = [{"row": number, "text": "word " * 50} for number in range(100)]
+
+
+def write_all(path: Path, rows: list[dict[str, Any]]) -> None:
+    with write_records(path) as writer:
+        for row in rows:
+            writer.write(row)
+        assert not path.exists()
 
 
 def write_and_fail(path: Path) -> None:
@@ -26,10 +34,7 @@ def write_and_fail(path: Path) -> None:
 def test_rows_come_back_as_they_were_written(tmp_path: Path, suffix: str) -> None:
     """The file has its name only when it is whole."""
     path = tmp_path / f"table.{suffix}"
-    with write_records(path) as writer:
-        for row in ROWS:
-            writer.write(row)
-        assert not path.exists()
+    write_all(path, ROWS)
     assert list(read_records(path)) == ROWS
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -54,6 +59,13 @@ def test_an_error_before_the_first_row_leaves_nothing_behind(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="at once") as caught, write_records(tmp_path / "table.jsonl"):
         raise ValueError("at once")
     assert not getattr(caught.value, "__notes__", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_parquet_cannot_hold_are_a_typed_error_and_leave_no_file(tmp_path: Path) -> None:
+    """Found at the end or on the way: text among numbers has no type of its own."""
+    with pytest.raises(DataError, match="Parquet cannot hold the rows"):
+        write_all(tmp_path / "table.parquet", [{"a": 1}, {"a": "one"}])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.records import Record, check_writable, read_records, write_records
+from rlaif_sdk.records import Record, write_records
 from rlaif_sdk.types import TextOrConversation
 
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
@@ -29,7 +27,6 @@ LABEL_COLUMNS = (
 )
 PRINCIPLE_COLUMN = "principle"
 """In labels under a constitution alone."""
-_CHUNK = 1024
 
 
 def labelled_row(
@@ -66,42 +63,9 @@ def write_rows(rows: Iterable[Record], path: Path) -> None:
         DataError: A column holds values of kinds that Parquet cannot hold together.
         MissingExtraError: It is Parquet and pyarrow is not installed.
     """
-    check_writable(path)
-    if path.suffix != ".parquet":
-        with write_records(path) as writer:
-            for row in rows:
-                writer.write(row)
-        return
-    lines = path.with_name(f".{path.stem}.jsonl")
-    try:
-        write_rows(rows, lines)
-        _to_parquet(lines, path)
-    finally:
-        lines.unlink(missing_ok=True)
-
-
-def _to_parquet(lines: Path, path: Path) -> None:
-    """Two readings: one to learn every column's type, one to write."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        schema = pa.schema([])
-        for chunk in _chunks(read_records(lines)):
-            found = pa.Table.from_pylist(chunk).schema
-            schema = pa.unify_schemas([schema, found], promote_options="permissive")
-        with parquet.ParquetWriter(partial, schema) as writer:
-            for chunk in _chunks(read_records(lines)):
-                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
-    except pa.ArrowException as error:
-        partial.unlink(missing_ok=True)
-        hint = "have a .jsonl file written; nothing that models answered is lost"
-        raise DataError(f"Parquet cannot hold the rows: {error}", file=str(path), hint=hint) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    partial.replace(path)
+    with write_records(path) as writer:
+        for row in rows:
+            writer.write(row)
 
 
 def write_json(value: Mapping[str, Any], path: Path) -> None:
@@ -109,13 +73,6 @@ def write_json(value: Mapping[str, Any], path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
-
-
-def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while chunk := list(islice(records, _CHUNK)):
-        yield [
-            {name: value or None if isinstance(value, dict) else value for name, value in row.items()} for row in chunk
-        ]
 
 
 def _like(prompt: TextOrConversation, response: TextOrConversation) -> TextOrConversation:

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from rlaif_sdk import ConfigError, DataError, JudgeError, MissingExtraError
+from rlaif_sdk import ConfigError, DataError, JudgeError, MissingExtraError, parquet
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeQuotaError, JudgeResponseError
 from rlaif_sdk.judges import PairwiseLabeler
-from rlaif_sdk.preferences import label_output, load_label_job, run_labeling
+from rlaif_sdk.preferences import load_label_job, run_labeling
 from rlaif_sdk.records import read_records
 from rlaif_sdk.testing import ScriptedJudge
 from tests.preferences.conftest import prefers_good
@@ -412,6 +412,15 @@ def test_parquet_without_pyarrow_is_refused_before_any_call_is_paid_for(
     assert pair_server.requests == []
 
 
+def test_a_column_that_the_first_pair_lacks_reaches_parquet(config: Path, write_pairs: Any) -> None:
+    """Every column of the pairs is carried along, whichever row begins it."""
+    pairs = write_pairs(3)
+    first, *others = [json.loads(line) for line in pairs.read_text().splitlines()]
+    rows = [first, *({**row, "human": "a"} for row in others)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row["human"] for row in rows_of(label(config, "format=parquet").labels)] == [None, "a", "a"]
+
+
 def test_columns_that_parquet_cannot_hold_are_refused_before_any_call_is_paid_for(
     config: Path, write_pairs: Any, pair_server: Any
 ) -> None:
@@ -441,7 +450,7 @@ def test_memory_does_not_grow_with_the_pairs(config: Path, write_pairs: Any, mon
     A first job imports what is needed and is not compared; all are long enough to have as many calls in progress as
     there may be.
     """
-    monkeypatch.setattr(label_output, "_CHUNK", 64)
+    monkeypatch.setattr(parquet, "_CHUNK", 64)
     labeler = PairwiseLabeler(ScriptedJudge(lambda _: {"1": 0.5, "2": 0.25}))
     labeler.backend.requests = Forgetful()  # type: ignore[attr-defined]
     peaks = {}
