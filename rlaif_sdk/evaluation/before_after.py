@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +130,15 @@ def _measure(tables: Sequence[Array], threshold: float | None, sign: float, conf
         spreads=tuple(float(own.std(ddof=1)) if len(own) > 1 else math.nan for own in scored),
         threshold=threshold,
         passed=tuple(wilson(float(np.nansum(own)), int((~np.isnan(own)).sum()), confidence) for own in passed),
-        passed_change=_mean(passed[1] - passed[0], confidence) if paired and passed else None,
+        passed_change=_within_one(_mean(passed[1] - passed[0], confidence)) if paired and passed else None,
         unscored=tuple(int(np.isnan(scores_N).sum()) for scores_N in tables),
     )
+
+
+def _within_one(change: Figure) -> Figure:
+    """The change of a share with its interval cut to what a share can change by; few rows reach beyond."""
+    known = math.isfinite(change.low)
+    return replace(change, low=max(-1.0, change.low), high=min(1.0, change.high)) if known else change
 
 
 def _mean(values_N: Array, confidence: float) -> Figure:

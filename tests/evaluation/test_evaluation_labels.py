@@ -262,6 +262,7 @@ def test_rewards_before_and_after_are_paired_over_the_prompts(tmp_path: Path) ->
     assert [share.value for share in found["cost"].passed] == [pytest.approx(2 / 3), pytest.approx(2 / 4)]
     assert found["cost"].passed_change is not None
     assert found["cost"].passed_change.value == pytest.approx(-1 / 3)
+    assert (found["cost"].passed_change.low, found["cost"].passed_change.high) == (-1, 1)  # of shares, not beyond
     json.dumps([m.record() for m in found.values()], allow_nan=False)
 
 
