@@ -175,6 +175,24 @@ def build_model() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def load_model(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Callable[[str], Any]:
+    """Loads a model of a kind from a folder that holds its tokenizer, too, with heads as large as vLLM takes on CPUs."""
+    shapes: dict[str, dict[str, int]] = {
+        "llama": {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1},
+        "gpt2": {"n_embd": 64, "n_head": 2},
+    }
+
+    def load(kind: str) -> Any:
+        folder = tmp_path / kind
+        model = BUILDERS[kind](**shapes.get(kind, {}))
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return type(model).from_pretrained(folder)
+
+    return load
+
+
+@pytest.fixture
 def llama() -> LlamaForCausalLM:
     return build_llama()
 

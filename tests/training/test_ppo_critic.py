@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ pytest.importorskip("trl")
 from peft import LoraConfig  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from transformers import AutoModel, AutoModelForSequenceClassification, LlamaForSequenceClassification  # noqa: E402
-from trl.generation.vllm_generation import VLLMGeneration  # noqa: E402
 
 from rlaif_sdk.exceptions import ConfigError, StateError, TrainingError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer  # noqa: E402
-from rlaif_sdk.training.ppo.critic import SeparateCritic, ValueHead  # noqa: E402
+from rlaif_sdk.training.ppo.critic import SeparateCritic  # noqa: E402
 from rlaif_sdk.training.ppo.rollout import Tokens  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
@@ -209,48 +207,3 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], key: 
     with pytest.raises(ConfigError) as caught:
         PPOConfig("unused", use_cpu=True, report_to=[], **settings)
     assert caught.value.key == key
-
-
-class EngineDouble(VLLMGeneration):
-    """TRL's own walk over the weights, with a list in vLLM's place and the model itself to generate."""
-
-    def _init_vllm(self) -> None:
-        self.sent: list[str] = []
-        runner = type("Runner", (), {})()
-        runner.model = runner
-        runner.load_weights = lambda weights: self.sent.extend(name for name, _ in weights)
-        self.llm = runner
-        runner.llm_engine = runner.model_executor = runner.driver_worker = runner
-        runner.model_runner = runner
-        runner.reset_prefix_cache = lambda: None
-
-    def generate(self, prompts: Any, **_: Any) -> Any:
-        return None, [[6, 7, 8, 1] for _ in prompts], None, None
-
-
-@pytest.mark.parametrize("adapter", [False, True])
-@pytest.mark.parametrize("critic", ["shared", "separate"])
-def test_vllm_gets_the_policy_s_weights_alone(
-    make_trainer: Make, make_llama: Any, monkeypatch: pytest.MonkeyPatch, critic: str, adapter: bool
-) -> None:
-    """What TRL sends to vLLM is every weight of a plain model under its own name, and no critic."""
-    monkeypatch.setattr("trl.trainer.rloo_trainer.VLLMGeneration", EngineDouble)
-    monkeypatch.setattr("trl.generation.vllm_generation.is_vllm_available", lambda: True)
-    model = make_llama()
-    names = {name for name, _ in model.named_parameters()}
-    trainer = make_trainer(
-        model,
-        by_rule,
-        peft_config=lora(model) if adapter else None,
-        critic=critic,
-        use_vllm=True,
-        vllm_mode="colocate",
-        kl_coef=0.1,
-    )
-    trainer.train()
-    assert set(trainer.vllm_generation.sent) == names
-    assert len(trainer.vllm_generation.sent) == 2 * len(names), "once a rollout"
-    assert isinstance(trainer.critic, ValueHead if critic == "shared" else SeparateCritic)
-    first = next(entry for entry in trainer.state.log_history if "kl" in entry)
-    assert first["kl"] == pytest.approx(0.0, abs=1e-4)
-    assert json.dumps(first["completions/mean_length"]) == "4.0"

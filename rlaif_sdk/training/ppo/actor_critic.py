@@ -46,6 +46,7 @@ from rlaif_sdk.training.ppo.samples import SAMPLES_FILE, SampleFile, TensorBoard
 from rlaif_sdk.training.ppo.sampling import AtTrainBegin, EpochRepeatSampler, warn_of_mismatches
 from rlaif_sdk.training.ppo.score_normalization import ScoreNormalizer
 from rlaif_sdk.training.ppo.scoring import build_composer, check_datasets
+from rlaif_sdk.training.ppo.vllm import check_vllm, end_completions_at, sampling_by_vllm
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -94,6 +95,8 @@ class ActorCriticTrainer(RLOOTrainer):
         check_datasets(train_dataset, eval_dataset)
         self.composer = build_composer(reward_funcs, args.reward_weights)
         self.eval_composer = self.composer if eval_reward_funcs is None else build_composer(eval_reward_funcs)
+        if args.use_vllm:
+            check_vllm(model, args)
         super().__init__(
             model=model,
             reward_funcs=[_scored_by_the_composer] * len(args.reward_weights or [1.0]),
@@ -131,9 +134,12 @@ class ActorCriticTrainer(RLOOTrainer):
         self.add_callback(SampleFile(Path(args.samples_file or Path(str(args.output_dir), SAMPLES_FILE))))
         self.add_callback(TensorBoardSamples(self.callback_handler))
         self.add_callback(AtTrainBegin(self._align))
-        sampling = {} if self.use_vllm else self.generation_config.to_dict()
         chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
-        warn_of_mismatches(self._policy.generation_config.to_dict(), sampling, chosen)
+        if self.use_vllm:
+            end_completions_at(self.vllm_generation, self.eos_token_ids)
+            warn_of_mismatches(sampling_by_vllm(args), chosen)
+        else:
+            warn_of_mismatches(self._policy.generation_config.to_dict(), self.generation_config.to_dict(), chosen)
 
     def _sharded(self, reference: PreTrainedModel) -> Any:
         """The reference as FSDP or DeepSpeed holds it, where one of them trains the policy."""
@@ -246,11 +252,11 @@ def _check_policy(policy: PreTrainedModel, args: PPOConfig) -> None:
     """Refuse what an encoder-decoder policy cannot be generated with."""
     if is_encoder_decoder(policy):
         decoder_start(policy)
-        for name in ("use_vllm", "use_transformers_continuous_batching"):
-            if getattr(args, name):
-                raise TrainingError(
-                    f"{name} does not generate with encoder-decoder models", hint=f"leave {name} out of the settings"
-                )
+        if args.use_transformers_continuous_batching:
+            raise TrainingError(
+                "use_transformers_continuous_batching does not generate with encoder-decoder models",
+                hint="leave it out of the settings",
+            )
 
 
 def _scored_by_the_composer(**_: Any) -> list[float | None]:

@@ -43,7 +43,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "do_sample": (True,),
     "num_beams": (None, 1),
     "top_p": (None, 1.0),
-    "top_k": (None, 0),
+    "top_k": (None, 0, -1),
     "min_p": (None, 0.0),
     "top_h": (None,),
     "typical_p": (None, 1.0),
@@ -62,8 +62,16 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "forced_eos_token_id": (None,),
     "exponential_decay_length_penalty": (None,),
     "guidance_scale": (None, 1.0),
+    "presence_penalty": (None, 0.0),
+    "frequency_penalty": (None, 0.0),
+    "logit_bias": (None,),
+    "allowed_token_ids": (None,),
+    "bad_words": (None,),
+    "min_tokens": (None, 0),
+    "structured_outputs": (None,),
 }
-"""The settings that change the distribution which tokens are drawn from, each with the values that leave it alone."""
+"""The settings of transformers and vLLM that change the distribution which tokens are drawn from, each with the values
+that leave it alone."""
 
 
 def sampling_mismatches(settings: Mapping[str, Any]) -> dict[str, Any]:
