@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,7 @@ def score(
     """
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.exceptions import DataError
+    from rlaif_sdk.integrations.host import load_state
     from rlaif_sdk.records import read_records, survey, write_records
     from rlaif_sdk.scoring import Summary, TableLayout, score_records
 
@@ -76,9 +78,9 @@ def score(
     summary = Summary()
     with Composer.from_config(config) as composer, _progress() as progress:
         if state is not None:
-            composer.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
+            composer.load_state_dict(load_state(state))
         task = progress.add_task("scoring", total=table.rows)
-        with write_records(output) as writer:
+        with _clean_stop(output), write_records(output) as writer:
             for rows, composition in score_records(
                 composer,
                 read_records(file),
@@ -112,6 +114,19 @@ def _score_with_ray(file: Path, config: Path, output: Path | None, **how: Any) -
     if result.resumed:
         typer.echo(f"{result.resumed} of {result.shards} parts were there before")
     typer.echo(f"wrote {result.output}")
+
+
+@contextmanager
+def _clean_stop(output: Path) -> Iterator[None]:
+    """Say in a line that the disk is full, or what else keeps the table from being written."""
+    from rlaif_sdk.exceptions import DataError, RlaifError
+
+    try:
+        yield
+    except RlaifError:  # a ledger's is an OSError too
+        raise
+    except OSError as error:
+        raise DataError(f"cannot be written: {error}", file=str(output), hint="make room, and score again") from error
 
 
 def _progress() -> Progress:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import RlaifError
+from rlaif_sdk.exceptions import DataError, RlaifError
 from rlaif_sdk.records import Record, open_parquet
 from rlaif_sdk.scale.shards import Shard
 
@@ -43,6 +43,9 @@ def write_part(
         schema: The columns, equal for all shards.
         rows: The results, in chunks, without empty mappings, which Parquet cannot hold.
         summary: Figures over them, filled while ``rows`` is read.
+
+    Raises:
+        DataError: It cannot be written, for instance because the disk is full.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -55,6 +58,11 @@ def write_part(
                 writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
             writer.add_key_value_metadata({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
         partial.replace(target)
+    except RlaifError:  # a ledger's is an OSError too
+        raise
+    except OSError as error:
+        hint = "make room, and start again: finished parts are kept"
+        raise DataError(f"cannot be written: {error}", file=str(target), hint=hint) from error
     finally:
         partial.unlink(missing_ok=True)
     _attempts_file(folder, shard).unlink(missing_ok=True)

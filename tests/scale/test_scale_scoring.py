@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from rlaif_sdk import Composer, ConfigError, DataError, RlaifError
+from rlaif_sdk.cli.main import app
 from rlaif_sdk.records import read_records, survey
 from rlaif_sdk.scale import parts, score_job
 from rlaif_sdk.scale.cluster import Workers
@@ -185,6 +189,37 @@ def test_rows_that_end_their_worker_again_and_again_are_named(tmp_path, table, c
         parts.count_attempt(tmp_path, shard)
     parts.sweep(tmp_path)
     parts.count_attempt(tmp_path, shard)
+
+
+@contextmanager
+def little_room(bytes_a_file):
+    """No file may grow beyond this, which writing learns as it learns of a full disk: by an OSError."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_the_run_cleanly_and_it_can_go_on(here, table, composition, tmp_path):
+    """The part that does not fit is named and is not there; with room again the same command finishes the table."""
+    file = table(300)
+    with little_room(1500), pytest.raises(DataError, match=r"part-00000\d.parquet.*make room.*finished parts are kept"):
+        score_job.score_table(file, composition, tmp_path / "out", batch_rows=100)
+    assert not list(tmp_path.glob("out/*part-*.p*"))
+    assert score_job.score_table(file, composition, tmp_path / "out", batch_rows=100).summary.rows == 300
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_full_disk_ends_the_local_engine_in_a_line(table, composition, tmp_path, suffix):
+    """As for any other error: what is wrong, where, and what to do; no table of that name is left."""
+    command = ["score", str(table(300)), "--config", str(composition), "--output", str(tmp_path / f"out.{suffix}")]
+    with little_room(2000):
+        ended = CliRunner().invoke(app, command)
+    assert isinstance(ended.exception, DataError)
+    assert "cannot be written" in str(ended.exception)
+    assert not (tmp_path / f"out.{suffix}").exists()
 
 
 def test_a_table_with_the_reward_column_is_refused(here, table, composition, tmp_path):
