@@ -136,52 +136,49 @@ def _of_config(config: str, prompt_key: str | None, state: str | None, unscored:
     return VerlReward(config, prompt_key=prompt_key, state=state, unscored=unscored)
 
 
-async def compute_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: Any,
-    extra_info: Mapping[str, Any] | None = None,
+def _configured(
     *,
-    config: str,
+    config: str | None = None,
     prompt_key: str | None = "prompt",
     state: str | None = None,
     unscored: float | None = None,
-    **_: Any,
-) -> dict[str, float]:
-    """`VerlReward.compute_score` of a config file, with its settings as verl's ``reward_kwargs``."""
-    reward = _of_config(config, prompt_key, state, unscored)
-    return await reward.compute_score(data_source, solution_str, ground_truth, extra_info)
+    **asked: Any,
+) -> tuple[VerlReward, dict[str, Any]]:
+    """The rewards that verl's ``reward_kwargs`` tell of, and what verl asks beside them.
+
+    Raises:
+        ConfigError: They name no config.
+    """
+    if config is None:
+        raise ConfigError(
+            "verl's reward_kwargs name no config",
+            key="config",
+            hint="+reward.custom_reward_function.reward_kwargs.config=/path/to/rewards.yaml",
+        )
+    return _of_config(config, prompt_key, state, unscored), asked
 
 
-def compute_score_sync(
-    data_source: str,
-    solution_str: str,
-    ground_truth: Any,
-    extra_info: Mapping[str, Any] | None = None,
-    *,
-    config: str,
-    prompt_key: str | None = "prompt",
-    state: str | None = None,
-    unscored: float | None = None,
-    **_: Any,
-) -> dict[str, float]:
-    """`VerlReward.compute_score_sync` of a config file, with its settings as verl's ``reward_kwargs``."""
-    reward = _of_config(config, prompt_key, state, unscored)
-    return reward.compute_score_sync(data_source, solution_str, ground_truth, extra_info)
+async def compute_score(**passed: Any) -> dict[str, float]:
+    """`VerlReward.compute_score` of a config file: what verl asks, and as ``reward_kwargs`` the file and its settings.
+
+    Args:
+        **passed: ``data_source``, ``solution_str``, ``ground_truth`` and ``extra_info``; ``config``, the file, and
+            if need be ``prompt_key``, ``state`` and ``unscored``, as `VerlReward` has them.
+
+    Raises:
+        ConfigError: There is no ``config``; and what `VerlReward` says.
+    """
+    reward, asked = _configured(**passed)
+    return await reward.compute_score(**asked)
 
 
-def compute_score_batch(
-    data_sources: Sequence[str],
-    solution_strs: Sequence[str],
-    ground_truths: Sequence[Any],
-    extra_infos: Sequence[Mapping[str, Any] | None],
-    *,
-    config: str,
-    prompt_key: str | None = "prompt",
-    state: str | None = None,
-    unscored: float | None = None,
-    **_: Any,
-) -> list[dict[str, float]]:
-    """`VerlReward.compute_score_batch` of a config file, with its settings as verl's ``reward_kwargs``."""
-    reward = _of_config(config, prompt_key, state, unscored)
-    return reward.compute_score_batch(data_sources, solution_strs, ground_truths, extra_infos)
+def compute_score_sync(**passed: Any) -> dict[str, float]:
+    """`VerlReward.compute_score_sync` of a config file; see `compute_score`."""
+    reward, asked = _configured(**passed)
+    return reward.compute_score_sync(**asked)
+
+
+def compute_score_batch(**passed: Any) -> list[dict[str, float]]:
+    """`VerlReward.compute_score_batch` of a config file; see `compute_score`."""
+    reward, asked = _configured(**passed)
+    return reward.compute_score_batch(**asked)

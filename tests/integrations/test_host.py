@@ -15,7 +15,7 @@ import pytest
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch, RewardError
 from rlaif_sdk.exceptions import StateError
-from rlaif_sdk.integrations import Host, Sample, save_state
+from rlaif_sdk.integrations import Host, Sample, save_state, verl
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.verl import VerlReward
 
@@ -143,6 +143,19 @@ def test_a_missing_prompt_is_named():
     """verl's managers pass no prompt: the message says where it is looked for and what is there."""
     with Composer({"length": length}) as composer, pytest.raises(ConfigError, match="it has index"):
         VerlReward(composer).compute_score_sync("suite", "a", None, {"index": 3})
+
+
+def test_verls_functions_take_the_config_among_what_verl_passes(config):
+    """One completion or a batch, by a file; without one the setting to give is named."""
+    row = {"data_source": "suite", "ground_truth": None, "extra_info": {"prompt": "?"}}
+    settings = {"config": str(config), "prompt_key": "prompt", "reward_router_address": "unused"}
+    said = asyncio.run(verl.compute_score(solution_str="abc", **row, **settings))
+    assert said == verl.compute_score_sync(solution_str="abc", **row, **settings)
+    rows = {f"{name}s": [value] for name, value in row.items()}
+    assert verl.compute_score_batch(solution_strs=["abc"], **rows, **settings) == [said]
+    assert said["score"] == 3.0
+    with pytest.raises(ConfigError, match="reward_kwargs name no config"):
+        verl.compute_score_sync(solution_str="abc", **row)
 
 
 def slow_length(completions):
