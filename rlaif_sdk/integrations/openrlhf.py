@@ -59,7 +59,9 @@ def reward_function(
         totals = [one.number(unscored) for one in scored]
         figures = [one.figures() for one in scored]
         rewards_B = torch.tensor(totals, dtype=torch.float32)
-        logs = {name: torch.tensor([row[name] for row in figures]) for name in figures[0]} if figures else {}
+        names = list(figures[0]) if figures else []
+        logs_KB = torch.tensor([[row[name] for row in figures] for name in names])
+        logs = dict(zip(names, logs_KB, strict=True))
         return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": logs}
 
     return reward_func
@@ -72,13 +74,9 @@ def completion_of(query: str, prompt: str, end_tokens: Sequence[str] = END_TOKEN
         DataError: The query does not contain the prompt's end, so that nothing tells where the completion begins.
     """
     start = len(prompt) if query.startswith(prompt) else _after_the_end_of(prompt, query)
-    completion = query[start:]
-    shortened = True
-    while shortened:
-        shortened = False
-        for token in end_tokens:
-            if completion.rstrip().endswith(token):
-                completion, shortened = completion.rstrip().removesuffix(token), True
+    completion, ends = query[start:], tuple(end_tokens)
+    while (bare := completion.rstrip()).endswith(ends):
+        completion = next(bare.removesuffix(token) for token in ends if bare.endswith(token))
     return completion
 
 
