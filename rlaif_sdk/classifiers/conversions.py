@@ -1,4 +1,4 @@
-"""From raw logits to probabilities and log-odds.
+"""From raw logits to probabilities, log-odds and scores.
 
 A classifier of one choice among L labels is read by a softmax. One that answers L separate questions, or has a single
 logit, is read by a sigmoid on each logit.
@@ -6,8 +6,12 @@ logit, is read by a sigmoid on each logit.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from rlaif_sdk.types import Score
 
 
 def label_probabilities(logits_NL: ArrayLike, *, multi_label: bool = False) -> NDArray[np.float64]:
@@ -44,3 +48,10 @@ def label_log_odds(logits_NL: ArrayLike, *, multi_label: bool = False) -> NDArra
     spread_NL = np.log(np.exp(others_NLL - greatest_NL[:, :, None]).sum(axis=2))
     log_odds_NL: NDArray[np.float64] = scores_NL - (greatest_NL + spread_NL)
     return log_odds_NL
+
+
+def finite_score(value: float) -> Score:
+    """A model's number as a score; one that is not finite is a failure."""
+    if math.isfinite(value):
+        return Score(value)
+    return Score.failed("the model gave no finite logit: there is nothing to read, or it overflows")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-from rlaif_sdk.classifiers import load_classifier
+from rlaif_sdk.classifiers import finite_score, load_classifier
 from rlaif_sdk.classifiers.batching import BatchedClassifier
 from rlaif_sdk.classifiers.encoding import EncoderInput
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.integrations.builtin import RewardModelParams
-from rlaif_sdk.onnx.chat import ChatTemplate
+from rlaif_sdk.onnx.chat import ChatTemplate, exchange
 from rlaif_sdk.rewards import Reward
-from rlaif_sdk.types import Message, RewardBatch, Score, TextOrConversation
+from rlaif_sdk.types import RewardBatch, Score
 
 
 class RewardModel(Reward):
@@ -69,7 +67,7 @@ class RewardModel(Reward):
             except BatchError as error:
                 scores[row] = Score.failed(error.message)
         logits = iter(classifier.logits_of(inputs)[:, 0].tolist() if inputs else [])
-        return [_as_score(next(logits)) if score is None else score for score in scores]
+        return [finite_score(next(logits)) if score is None else score for score in scores]
 
     def _input(self, batch: RewardBatch, row: int) -> EncoderInput:
         prompt, completion = batch.prompts[row], batch.completions[row]
@@ -77,7 +75,7 @@ class RewardModel(Reward):
             return prompt + completion
         if self._template is None:
             raise BatchError(f"{self.params.model} has no chat template, and the row is of messages")
-        return self._template.render([*_messages(prompt, "user"), *_messages(completion, "assistant")])
+        return self._template.render(exchange(prompt, completion))
 
     def close(self) -> None:
         """Release the model."""
@@ -96,11 +94,3 @@ def _chat_template(params: RewardModelParams, classifier: BatchedClassifier) -> 
         return None
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     return ChatTemplate(source, special_tokens=special, reserved=classifier.encoder.special_tokens)
-
-
-def _messages(value: TextOrConversation, role: str) -> list[Message]:
-    return [{"role": role, "content": value}] if isinstance(value, str) else list(value)
-
-
-def _as_score(value: float) -> Score:
-    return Score(value) if math.isfinite(value) else Score.failed("the reward model gave no finite score")

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from rlaif_sdk.classifiers.encoding import TemplatedText
 from rlaif_sdk.exceptions import BatchError, ConfigError, MissingExtraError
-from rlaif_sdk.types import Conversation, message_text
+from rlaif_sdk.types import Conversation, Message, TextOrConversation, message_text
 
 
 class ChatTemplate:
@@ -67,6 +67,14 @@ class ChatTemplate:
 
     def _inert(self, text: str) -> str:
         return self._reserved.sub(r"\1 ", text) if self._reserved else text
+
+
+def exchange(prompt: TextOrConversation, completion: TextOrConversation) -> list[Message]:
+    """A prompt and its completion as one conversation; text is what a user asks, or the assistant answers."""
+    asked: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    if isinstance(completion, str):
+        return [*asked, {"role": "assistant", "content": completion}]
+    return [*asked, *completion]
 
 
 def _as_json(value: Any, *, indent: int | None = None) -> str:

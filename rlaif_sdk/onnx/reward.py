@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from rlaif_sdk.classifiers import label_index, label_log_odds, label_probabilities
+from rlaif_sdk.classifiers import finite_score, label_index, label_log_odds, label_probabilities
 from rlaif_sdk.classifiers.encoding import EncoderInput
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.onnx.builtin import OnnxRewardParams
+from rlaif_sdk.onnx.chat import exchange
 from rlaif_sdk.onnx.scorer import OnnxScorer, Scorable
 from rlaif_sdk.rewards import Reward
-from rlaif_sdk.types import Message, RewardBatch, Score, TextOrConversation
+from rlaif_sdk.types import RewardBatch, Score
 
 
 class OnnxReward(Reward):
@@ -82,7 +81,7 @@ class OnnxReward(Reward):
             "probability": lambda: label_probabilities(logits_NL, multi_label=scorer.multi_label),
         }[self.params.output]()
         values = iter(values_NL[:, self._label].tolist())
-        return [_as_score(next(values)) if score is None else score for score in scores]
+        return [finite_score(next(values)) if score is None else score for score in scores]
 
     def _scorable(self, batch: RewardBatch, row: int, scorer: OnnxScorer) -> Scorable:
         prompt, completion = batch.prompts[row], batch.completions[row]
@@ -91,7 +90,7 @@ class OnnxReward(Reward):
             of_messages = not (isinstance(prompt, str) and isinstance(completion, str))
             kind = "chat" if of_messages and scorer.manifest.chat_template else scorer.manifest.input
         if kind == "chat":
-            return [*_messages(prompt, "user"), *_messages(completion, "assistant")]
+            return exchange(prompt, completion)
         prompt_text, completion_text = batch.prompt_texts[row], batch.completion_texts[row]
         if kind == "pair":
             return prompt_text, completion_text
@@ -102,15 +101,3 @@ class OnnxReward(Reward):
         if self._scorer is not None:
             self._scorer.close()
             self._scorer = None
-
-
-def _messages(value: TextOrConversation, role: str) -> list[Message]:
-    return [{"role": role, "content": value}] if isinstance(value, str) else list(value)
-
-
-def _as_score(value: float) -> Score:
-    return (
-        Score(value)
-        if math.isfinite(value)
-        else Score.failed("the model gave no finite logit: there is nothing to read, or it overflows")
-    )
