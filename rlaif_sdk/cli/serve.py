@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.engines import Engine, RayAddressOption
+
 
 def serve(
     config: Annotated[Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.")],
@@ -30,12 +32,38 @@ def serve(
         float | None, typer.Option(help="What OpenRLHF, verl and slime get for an unscored completion; else null.")
     ] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log a line a request.")] = False,
+    engine: Annotated[Engine, typer.Option(help="What runs the server: this process, or Ray Serve.")] = Engine.local,
+    min_replicas: Annotated[
+        int | None, typer.Option(min=0, help="With Ray: replicas that are always there; default: 1.")
+    ] = None,
+    max_replicas: Annotated[int | None, typer.Option(min=1, help="With Ray: replicas at most; default: 4.")] = None,
+    replica_requests: Annotated[
+        int | None, typer.Option(min=1, help="With Ray: requests under way for each replica; default: 16.")
+    ] = None,
+    replica_cores: Annotated[
+        float | None, typer.Option(min=0.0, help="With Ray: cores of each replica; default: 1.")
+    ] = None,
+    replica_gpus: Annotated[
+        float | None, typer.Option(min=0.0, help="With Ray: the share of a GPU of each replica; default: 0.")
+    ] = None,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Serve a composition over HTTP, to trainers of any kind and to the reward `remote`.
 
     POST /v1/score, /get_reward (OpenRLHF), /compute_score (verl), /remote_rm (slime); GET /health, /metrics,
-    /openapi.json. Ctrl-C or SIGTERM ends it when what is being scored is answered.
+    /openapi.json. Ctrl-C or SIGTERM ends it when what is being scored is answered. With Ray, replicas come and go
+    with the load, and limits and metrics are those of one replica.
     """
+    asked = {
+        "least": min_replicas,
+        "most": max_replicas,
+        "requests": replica_requests,
+        "cores": replica_cores,
+        "gpus": replica_gpus,
+    }
+    scaling = {name: value for name, value in asked.items() if value is not None}
+    if engine is Engine.local and (scaling or ray_address is not None):
+        raise typer.BadParameter("--min-replicas, --max-replicas, --replica-… and --ray-address need --engine ray")
     from rlaif_sdk.serving import ServeSettings, serve
     from rlaif_sdk.serving.settings import key_from_environment
 
@@ -51,7 +79,21 @@ def serve(
         prompt_key=prompt_key,
         unscored=unscored,
     )
-    serve(
+    if engine is Engine.local:
+        serve(
+            config,
+            settings,
+            host=host,
+            port=port,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
+            state=state,
+            access_log=access_log,
+        )
+        return
+    from rlaif_sdk.scale import Autoscaling, deploy
+
+    deploy(
         config,
         settings,
         host=host,
@@ -60,4 +102,8 @@ def serve(
         ssl_keyfile=ssl_keyfile,
         state=state,
         access_log=access_log,
+        autoscaling=Autoscaling(**scaling),  # type: ignore[arg-type]  # the counts are whole numbers
+        address=ray_address,
+        block=True,
+        started=lambda url: typer.echo(f"Ray Serve running on {url} (Press CTRL+C to quit)"),
     )

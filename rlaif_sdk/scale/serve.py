@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,14 +55,18 @@ def deploy(
     autoscaling: Autoscaling | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    ssl_certfile: Path | None = None,
+    ssl_keyfile: Path | None = None,
+    access_log: bool = False,
     name: str = "rlaif",
     address: str | None = None,
     block: bool = False,
+    started: Callable[[str], None] = lambda _: None,
 ) -> Any:
     """Run the reward server on Ray Serve.
 
     Each replica makes its composer once, and has queues, limits and metrics of its own. The server stays until
-    `ray.serve.shutdown`, or, where Ray was started by this call, until this process ends.
+    `ray.serve.delete`, or, where Ray was started by this call, until this process ends.
 
     Args:
         config: The composition, as for `rlaif_sdk.serving.create_app`; all machines must reach a file under its path.
@@ -67,16 +74,21 @@ def deploy(
         state: A composer's saved state; its statistics stay as they are.
         autoscaling: How many replicas there are.
         host: The address to bind to; another than loopback needs a key.
-        port: The port.
+        port: The port; 0 takes one that is free on this machine.
+        ssl_certfile: The certificate, for TLS, which all machines must reach under its path.
+        ssl_keyfile: Its key, likewise, where the certificate's file has none.
+        access_log: Let Ray Serve log a line a request: its route and status, never its body.
         name: The application's name in Ray Serve.
         address: See `Workers`.
-        block: Return when the server ends, and not when it answers.
+        block: Return when the server ends, which it does on SIGINT and SIGTERM, and not when it answers; from the main
+            thread alone.
+        started: Called with the server's address when it answers.
 
     Returns:
         Ray Serve's handle of the deployment.
 
     Raises:
-        ConfigError: The config is refused, or the server would answer other machines without a key.
+        ConfigError: The config is refused, a file is missing, or the server would answer other machines without a key.
         StateError: The saved state is of another composition.
         MissingExtraError: Ray Serve or the server's libraries are not installed.
         RlaifError: No cluster answers at the address, or the replicas do not start.
@@ -84,11 +96,13 @@ def deploy(
     import_ray()
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.serving import ServeSettings, create_app
+    from rlaif_sdk.serving.server import KEEP_ALIVE, check_tls
     from rlaif_sdk.serving.settings import check_exposure
 
     settings = settings or ServeSettings()
     scaling = autoscaling or Autoscaling()
     check_exposure(host, settings)
+    check_tls(ssl_certfile, ssl_keyfile)
     source = config if isinstance(config, Mapping) else Path(config).resolve()
     saved = None if state is None else Path(state).resolve()
     with Composer.from_config(source) as composer:
@@ -113,8 +127,34 @@ def deploy(
             "target_ongoing_requests": scaling.requests,
         },
     )
-    serve.start(http_options={"host": host, "port": port})
+    http: dict[str, Any] = {"host": host, "port": port or _free_port(host), "keep_alive_timeout_s": KEEP_ALIVE}
+    if ssl_certfile is not None:
+        certificate, key = ssl_certfile.resolve(), (ssl_keyfile or ssl_certfile).resolve()
+        http |= {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+    serve.start(http_options=http)
     try:
-        return serve.run(deployment.bind(), name=name, blocking=block)
+        handle = serve.run(deployment.bind(), name=name, logging_config={"enable_access_log": access_log})
     except RuntimeError as error:
         raise RlaifError(f"Ray Serve cannot start the server: {error}", hint="see `serve status`") from error
+    started(f"{'http' if ssl_certfile is None else 'https'}://{host}:{http['port']}")
+    if block:
+        _wait_for_a_signal()
+        serve.delete(name)
+    return handle
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_a_signal() -> None:
+    """Wait for SIGINT or SIGTERM, and leave the process's own handlers as they were."""
+    told = threading.Event()
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        told.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

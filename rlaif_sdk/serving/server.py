@@ -45,11 +45,7 @@ def serve(
     """
     settings = settings or ServeSettings()
     check_exposure(host, settings)
-    for key, file in (("ssl_certfile", ssl_certfile), ("ssl_keyfile", ssl_keyfile)):
-        if file is not None and not file.is_file():
-            raise ConfigError(f"there is no file {str(file)!r}", key=key)
-    if ssl_keyfile is not None and ssl_certfile is None:
-        raise ConfigError("a key without a certificate", key="ssl_certfile", hint="give both, or neither")
+    check_tls(ssl_certfile, ssl_keyfile)
     config = uvicorn.Config(
         create_app(rewards, settings, state=state),
         host=host,
@@ -63,3 +59,16 @@ def serve(
     )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run()
+
+
+def check_tls(certfile: Path | None, keyfile: Path | None) -> None:
+    """Refuse files for TLS that are not there, or a key alone.
+
+    Raises:
+        ConfigError: A file is missing, or there is a key without a certificate.
+    """
+    for key, file in (("ssl_certfile", certfile), ("ssl_keyfile", keyfile)):
+        if file is not None and not file.is_file():
+            raise ConfigError(f"there is no file {str(file)!r}", key=key)
+    if keyfile is not None and certfile is None:
+        raise ConfigError("a key without a certificate", key="ssl_certfile", hint="give both, or neither")

@@ -28,6 +28,9 @@ def test_without_ray_one_machine_works_and_the_engine_names_its_extra(without_ra
     assert rlaif("score", table(9), "--config", composition).exit_code == 0
     refused = rlaif("score", table(9), "--config", composition, "--engine", "ray")
     assert isinstance(refused.exception, MissingExtraError)
+    served = rlaif("serve", "--config", composition, "--engine", "ray")
+    assert isinstance(served.exception, MissingExtraError)
+    assert "rlaif-sdk[ray]" in str(served.exception)
     for start in (
         lambda: score_table(table(9), composition, tmp_path / "out"),
         lambda: label_with_actors({"pairs": {"file": "p.jsonl"}, "judge": {"model": "m"}}),
@@ -45,6 +48,9 @@ def test_options_of_ray_are_for_ray(table, composition):
         assert refused.exit_code == 2
         assert "need --engine ray" in refused.output
     assert "need --engine ray" in rlaif("label", "label.yaml", "--actors", 2).output
+    for option in ("--min-replicas", "--max-replicas", "--replica-requests", "--replica-cores", "--replica-gpus"):
+        assert "need --engine ray" in rlaif("serve", "--config", composition, option, 1).output
+    assert "need --engine ray" in rlaif("serve", "--config", composition, "--ray-address", "auto").output
     assert rlaif("score", table(9), "--config", composition, "--engine", "spark").exit_code == 2
 
 
@@ -64,8 +70,18 @@ def test_replicas_that_cannot_be_are_refused(wrong):
         Autoscaling(**wrong)
 
 
-def test_a_deployment_that_would_answer_everybody_is_refused(composition):
-    """As `rlaif serve` does: another address than loopback needs a key."""
+def test_a_deployment_that_cannot_work_is_refused_before_ray_starts(composition, tmp_path):
+    """As `rlaif serve` does without Ray: another address than loopback needs a key, files for TLS must be there."""
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match="key"):
         deploy(composition, host="0.0.0.0")
+    for arguments, problem in (
+        (["--host", "0.0.0.0"], "without a key"),
+        (["--ssl-certfile", tmp_path / "missing.pem"], "there is no file"),
+        (["--ssl-keyfile", composition], "a key without a certificate"),
+        (["--min-replicas", 3, "--max-replicas", 2], "autoscaling"),
+        (["--state", tmp_path / "missing.json"], "there is no file"),
+    ):
+        refused = rlaif("serve", "--config", composition, "--engine", "ray", *arguments)
+        assert isinstance(refused.exception, ConfigError)
+        assert problem in str(refused.exception)
