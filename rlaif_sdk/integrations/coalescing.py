@@ -15,17 +15,22 @@ from rlaif_sdk.exceptions import RewardError, RewardTimeoutError
 from rlaif_sdk.integrations.samples import Sample, Scored, batch_of
 from rlaif_sdk.types import RewardBatch
 
+PATIENCE = 0.02
+"""Seconds that a batch waits to be filled while another one is under way."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Call:
     """Samples that somebody asks for, which stay together.
 
     Attributes:
+        since: When they were asked for, by the loop's clock.
         alone: Whether it is scored in a batch of its own, because a reward failed on the batch that it was in.
     """
 
     samples: Sequence[Sample]
     future: asyncio.Future[list[Scored]]
+    since: float
     alone: bool = False
 
     def goes_with(self, other: _Call) -> bool:
@@ -37,8 +42,9 @@ class _Call:
 class Coalescer:
     """Scores samples as they come on one event loop, and those that come while it is busy together.
 
-    There is no waiting time: what is asked for in one turn of the loop goes together, and is begun at once if fewer than
-    ``in_flight`` batches are under way. Where a reward fails on a batch of several calls as a whole, each is scored again
+    What is asked for in one turn of the loop goes together, and is begun at once if nothing is under way. Beside another
+    batch a full one is begun at once, and another when it has waited for `PATIENCE`: many small batches cost more than a
+    few that fill while one is scored, and nobody waits for long behind a reward that is slow. Where a reward fails on a batch of several calls as a whole, each is scored again
     by itself, so that no caller's samples are unscored for another's; not so where the reward ran out of time.
 
     Args:
@@ -52,9 +58,12 @@ class Coalescer:
     ) -> None:
         self._submit = submit
         self._max_rows = max_rows
-        self._free = in_flight
+        self._in_flight = in_flight
+        self._under_way = 0
         self._waiting: deque[_Call] = deque()
+        self._rows = 0
         self._will_begin = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """Samples that wait."""
@@ -65,35 +74,45 @@ class Coalescer:
 
         Cancelling the future gives them up, and their batch if all in it are given up.
         """
-        future: asyncio.Future[list[Scored]] = asyncio.get_running_loop().create_future()
-        self._enqueue([_Call(samples, future)])
-        return future
-
-    def _enqueue(self, calls: Sequence[_Call]) -> None:
-        self._waiting.extend(calls)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Scored]] = loop.create_future()
+        self._waiting.append(_Call(samples, future, loop.time()))
+        self._rows += len(samples)
         if not self._will_begin:
             self._will_begin = True
-            asyncio.get_running_loop().call_soon(self._begin)
+            loop.call_soon(self._begin)
+        return future
 
     def _begin(self) -> None:
-        """Begin as many batches as may be under way."""
+        """Begin as many batches as may be under way, and as are due."""
         self._will_begin = False
         loop = asyncio.get_running_loop()
-        while taken := self._take():
+        while self._is_due(loop) and (taken := self._take()):
             try:
                 composing = self._submit(batch_of([sample for call in taken for sample in call.samples]))
             except Exception as error:  # noqa: BLE001 - the callers get it
-                self._free += 1
                 _fail(taken, error)
                 continue
+            self._under_way += 1
             for call in taken:
                 call.future.add_done_callback(functools.partial(_give_up, taken, composing))
             composing.add_done_callback(functools.partial(self._hand_to, loop, taken))
 
+    def _is_due(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether a batch may be begun now; if it may be later, by a timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._waiting or self._under_way >= self._in_flight:
+            return False
+        due = self._waiting[0].since + PATIENCE
+        if not self._under_way or self._rows >= self._max_rows or due <= loop.time():
+            return True
+        self._timer = loop.call_at(due, self._begin)
+        return False
+
     def _take(self) -> list[_Call]:
         """Calls for a batch: the longest waiting one, and those after it that go with it and fit."""
-        if not self._free:
-            return []
         taken: list[_Call] = []
         left: deque[_Call] = deque()
         rows = 0
@@ -104,7 +123,7 @@ class Coalescer:
             (taken if fits else left).append(call)
             rows += len(call.samples) if fits else 0
         self._waiting = left
-        self._free -= bool(taken)
+        self._rows = sum(len(call.samples) for call in left)
         return taken
 
     def _hand_to(self, loop: asyncio.AbstractEventLoop, taken: list[_Call], done: Future[Composition]) -> None:
@@ -113,12 +132,13 @@ class Coalescer:
             loop.call_soon_threadsafe(self._deliver, taken, done)
 
     def _deliver(self, taken: list[_Call], done: Future[Composition]) -> None:
-        self._free += 1
+        self._under_way -= 1
         if not done.cancelled():
             error = done.exception()
             causes = [error] if error else [column.error for column in done.result().rewards.values()]
             if len(taken) > 1 and any(map(_may_be_anothers, causes)):
                 self._waiting.extend(replace(call, alone=True) for call in taken)
+                self._rows += sum(len(call.samples) for call in taken)
             elif error:
                 _fail(taken, error)
             else:

@@ -10,12 +10,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch, RewardError
 from rlaif_sdk.exceptions import StateError
-from rlaif_sdk.integrations import Host, Sample, save_state, verl
+from rlaif_sdk.integrations import Host, Sample, coalescing, save_state, verl
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.verl import VerlReward
 
@@ -226,6 +227,38 @@ def test_what_is_asked_for_in_one_turn_of_the_loop_is_one_batch():
 
         assert asyncio.run(ask()) == [float(n) for n in range(1000)]
     assert batches == [256, 256, 256, 232]
+
+
+@pytest.mark.parametrize(
+    ("patience", "max_rows", "begun_beside_a"), [(60.0, 256, []), (60.0, 2, [["b", "c"]]), (0.01, 256, [["b", "c"]])]
+)
+def test_a_batch_fills_while_another_is_under_way(monkeypatch, patience, max_rows, begun_beside_a):
+    """Beside another it begins when it is full or has waited for long enough, else when that one is done."""
+    monkeypatch.setattr(coalescing, "PATIENCE", patience)
+    gate = threading.Event()
+    begun = []
+
+    async def wait(completions):
+        await asyncio.to_thread(gate.wait, 10)
+        return [1.0] * len(completions)
+
+    async def ask(composer: Composer) -> None:
+        def submit(batch: RewardBatch) -> Any:
+            begun.append(list(batch.completions))
+            return composer.submit(batch)
+
+        coalescer = Coalescer(submit, max_rows=max_rows)
+        asked = [coalescer.score([sample("a")])]
+        await asyncio.sleep(0.01)
+        asked += [coalescer.score([sample(text)]) for text in "bc"]
+        await asyncio.sleep(0.3)
+        assert begun == [["a"], *begun_beside_a]
+        gate.set()
+        await asyncio.gather(*asked)
+
+    with Composer({"wait": wait}) as composer:
+        asyncio.run(ask(composer))
+    assert begun == [["a"], ["b", "c"]]
 
 
 def test_a_batch_that_nobody_waits_for_is_given_up():
