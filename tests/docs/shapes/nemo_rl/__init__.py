@@ -1,0 +1,1 @@
+"""As far as a how-to uses it."""
