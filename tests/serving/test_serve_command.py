@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import ssl
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 
 from rlaif_sdk.cli import app
 from rlaif_sdk.exceptions import ConfigError
+from tests.serving.certificates import make_certificate
 from tests.serving.loopback import until
 
 REWARD = """
@@ -82,19 +82,8 @@ def test_a_served_config_answers_until_it_is_told_to_end(folder):
 
 def test_tls_by_flags(folder):
     """With a certificate the server speaks HTTPS."""
-    made = subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem"),
-            *("-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        cwd=folder,
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip("openssl makes no certificate here")
+    context = make_certificate(folder)
     with running(folder, "--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem") as (_, port):
-        context = ssl.create_default_context(cafile=str(folder / "cert.pem"))
         answer = httpx.get(f"https://127.0.0.1:{port}/health", verify=context, trust_env=False)
     assert answer.json()["rewards"] == ["length"]
 
