@@ -364,7 +364,7 @@ def test_many_requests_at_once_are_spread_over_clients_with_few_connections(judg
         found = await backend.label_logprobs(ASKED * requests, LETTERS)
         assert all(label.logprobs for label in found)
         [(session, _)] = backend._sessions._open.values()
-        return list(session.clients.values())
+        return [client.in_flight for client in session.clients]
 
     assert asyncio.run(clients(1)) == [0]
     assert asyncio.run(clients(40)) == [0, 0, 0]
@@ -384,9 +384,9 @@ def test_closing_closes_the_connections_of_a_loop_that_goes_on(judge_server: Any
             [client] = session.clients
             backend.close()
             deadline = time.monotonic() + 10
-            while not client.is_closed() and time.monotonic() < deadline:
+            while not client.http.is_closed and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert client.is_closed()
+            assert client.http.is_closed
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

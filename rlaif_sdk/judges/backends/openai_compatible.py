@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from rlaif_sdk.composer.execution.limits import RateLimits
 from rlaif_sdk.config import LimitsConfig
-from rlaif_sdk.exceptions import ConfigError, JudgeConnectionError, JudgeError, JudgeResponseError
+from rlaif_sdk.exceptions import ConfigError, JudgeConnectionError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.backends.openai_replies import (
     TransientError,
@@ -180,37 +180,24 @@ class OpenAIBackend:
         raise AssertionError("the attempts end with an answer or an error")
 
     async def _exchange(self, session: Session, body: dict[str, Any]) -> bytes:
-        import openai
-
-        try:
-            with session.client() as client:
+        with session.client() as client:
+            try:
                 async with (
                     asyncio.timeout(self._timeout),
-                    # As extra_body the request goes out as it is: openai's rewriting of typed parameters is a fifth of
-                    # the time that a request costs here.
-                    client.chat.completions.with_streaming_response.create(
-                        model=self._model, messages=[], extra_body=body
-                    ) as response,
+                    client.http.stream("POST", client.url, json=body, headers=client.headers) as response,
                 ):
-                    return self._sessions.redacted(await self._read(response.iter_bytes()))
-        except (TimeoutError, openai.APITimeoutError):
-            raise TransientError(f"no whole answer within {self._timeout:g} s") from None
-        except openai.APIConnectionError as error:
-            if isinstance(error.__cause__, TransientError | JudgeError):
-                raise error.__cause__ from None
-            raise TransientError(f"the connection failed: {error.__cause__ or error}") from None
+                    return self._sessions.redacted(await self._read(response.aiter_bytes()))
+            except (TimeoutError, client.too_late):
+                raise TransientError(f"no whole answer within {self._timeout:g} s") from None
+            except client.failed as error:
+                raise TransientError(f"the exchange failed: {str(error) or type(error).__name__}") from None
 
     async def _read(self, chunks: AsyncIterator[bytes]) -> bytes:
         body = bytearray()
-        try:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > self._max_body_bytes:
-                    break
-        except Exception as error:  # noqa: BLE001 - openai passes on the errors of httpx or of httpx2
-            raise TransientError(f"the answer broke off ({type(error).__name__})") from None
-        if len(body) > self._max_body_bytes:
-            raise JudgeResponseError(f"the judge's answer is longer than {self._max_body_bytes} bytes")
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                raise JudgeResponseError(f"the judge's answer is longer than {self._max_body_bytes} bytes")
         return bytes(body)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import JudgeAuthError, MissingExtraError
@@ -15,10 +17,32 @@ from rlaif_sdk.judges.backends.openai_replies import status_error
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from openai import AsyncOpenAI
-
 _CONNECTIONS_OF_A_CLIENT = 16
 _MAX_ERROR_BODY = 16_384
+
+
+@dataclass(eq=False, slots=True)
+class Client:
+    """Connections to the server, with what every request carries.
+
+    openai makes the HTTP client and the headers. Requests go to the HTTP client itself: what openai does for each of them
+    (its types, its options, its own way to try again) takes as much of the processor as all the rest.
+
+    Attributes:
+        http: The HTTP client.
+        url: Where chat completions are.
+        headers: Key, organisation and the like.
+        failed: The error of an exchange, in the HTTP library that openai brings: httpx or its successor.
+        too_late: The one among them of time.
+        in_flight: Requests in flight.
+    """
+
+    http: Any
+    url: str
+    headers: Mapping[str, str]
+    failed: type[Exception]
+    too_late: type[Exception]
+    in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +53,31 @@ class Session:
         new_client: Makes a client.
         in_flight: The limit of all requests in flight.
         turn: The queue of requests that wait for a limit a minute.
-        clients: The clients with their requests in flight. A client looks at each of its connections for every request,
-            so no client has many: with 64 requests in flight, several small ones save a quarter of the processor's time.
+        clients: The clients. One looks at each of its connections for every request, so none has many.
     """
 
-    new_client: Callable[[], AsyncOpenAI]
+    new_client: Callable[[], Client]
     in_flight: asyncio.Semaphore
     turn: asyncio.Lock
-    clients: dict[AsyncOpenAI, int] = field(default_factory=dict)
+    clients: list[Client] = field(default_factory=list)
 
     @contextmanager
-    def client(self) -> Iterator[AsyncOpenAI]:
+    def client(self) -> Iterator[Client]:
         """A client for one request: the one with the fewest in flight."""
-        client = min(self.clients, key=self.clients.__getitem__, default=None)
-        if client is None or self.clients[client] >= _CONNECTIONS_OF_A_CLIENT:
+        client = min(self.clients, key=attrgetter("in_flight"), default=None)
+        if client is None or client.in_flight >= _CONNECTIONS_OF_A_CLIENT:
             client = self.new_client()
-            self.clients[client] = 0
-        self.clients[client] += 1
+            self.clients.append(client)
+        client.in_flight += 1
         try:
             yield client
         finally:
-            self.clients[client] -= 1
+            client.in_flight -= 1
 
     async def close(self) -> None:
         """Close all connections."""
         for client in self.clients:
-            await client.close()
+            await client.http.aclose()
 
 
 class Sessions:
@@ -115,19 +138,19 @@ class Sessions:
             self._open.pop(key, None)
             await session.close()
 
-    def _new_client(self) -> AsyncOpenAI:
+    def _new_client(self) -> Client:
         openai = import_openai()
-        http_client = openai.DefaultAsyncHttpxClient(
+        http = openai.DefaultAsyncHttpxClient(
             timeout=self._timeout, follow_redirects=False, event_hooks={"response": [self._refuse_failure]}
         )
-        client: AsyncOpenAI = openai.AsyncOpenAI(
-            # Without a key of our own, openai would send the one in OPENAI_API_KEY, whatever the server.
-            api_key=self._api_key() or "none",
-            base_url=self._base_url,
-            max_retries=0,
-            http_client=http_client,
-        )
-        return client
+        # Without a key of our own, openai would send the one in OPENAI_API_KEY, whatever the server.
+        client = openai.AsyncOpenAI(api_key=self._api_key() or "none", base_url=self._base_url, http_client=http)
+        url = f"{str(client.base_url).rstrip('/')}/chat/completions"
+        stated = {**client.default_headers, **client.auth_headers}
+        headers = {name: value for name, value in stated.items() if isinstance(value, str)}  # not what is omitted
+        names = [base.__module__.partition(".")[0] for base in type(http).__mro__]
+        library = import_module(next(name for name in names if name != openai.__name__))
+        return Client(http, url, headers, library.HTTPError, library.TimeoutException)
 
     async def _refuse_failure(self, response: Any) -> None:
         if response.is_success:
