@@ -295,24 +295,32 @@ def test_a_batch_that_nobody_waits_for_is_given_up():
     assert calls == [["a", "b"]]
 
 
-def test_a_loop_that_is_closed_early_leaves_the_others_alone():
-    """What was under way for it comes back to nobody; the next loop's samples are scored."""
-    begun = threading.Event()
+def test_a_loop_that_is_closed_early_leaves_the_others_alone(caplog):
+    """What was under way for it comes back to nobody, without a word in the log; the next loop's samples are scored."""
+    begun, composed = threading.Event(), threading.Event()
 
     def slow(completions):
         begun.set()
         return slow_length(completions)
 
     with Composer({"length": slow}) as composer:
-        hosted = Host(composer, "a test")
+
+        def submit(batch: RewardBatch) -> Any:
+            composing = composer.submit(batch)
+            composing.add_done_callback(lambda _: composed.set())
+            return composing
 
         async def leave() -> None:
-            asyncio.get_running_loop().create_task(hosted.ascore_one(sample("gone")))
+            Coalescer(submit).score([sample("gone")])
             assert await asyncio.to_thread(begun.wait, 5)
 
-        asyncio.run(leave())
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(leave())
+        loop.close()
+        assert composed.wait(5)
 
         async def ask() -> float | None:
-            return (await hosted.ascore_one(sample("stays"))).total
+            return (await Host(composer, "a test").ascore_one(sample("stays"))).total
 
         assert asyncio.run(ask()) == 5.0
+    assert not caplog.records
