@@ -289,6 +289,17 @@ def test_a_server_with_a_key_asks_for_it(headers, status):
         assert server.client.get("/health").status_code == 200
 
 
+def test_the_document_says_which_routes_ask_for_the_key():
+    """All but whether it lives; the scheme is HTTP's Bearer."""
+    with Composer({"length": length}) as composer:
+        document = create_app(composer).openapi()
+    asked = {path for path, methods in document["paths"].items() for route in methods.values() if "security" in route}
+    assert asked == set(document["paths"]) - {"/health"}
+    schemes = document["components"]["securitySchemes"]
+    assert {name: scheme["scheme"] for name, scheme in schemes.items()} == {"HTTPBearer": "bearer"}
+    assert document["paths"]["/v1/score"]["post"]["security"] == [{"HTTPBearer": []}]
+
+
 def test_the_key_is_asked_for_before_the_body_is_read():
     """A stranger cannot make the server read."""
     composer = Composer({"length": length})
