@@ -134,7 +134,7 @@ def main() -> None:
             lines.append(f"| {engine} | {run.rows} | {numbers} | {memory} |")
     load = os.getloadavg()
     note = (
-        f"Ray with {options.actors} actors. The local engine holds its Parquet file in memory until the end. "
+        f"Ray with {options.actors} actors; both engines write Parquet. Memory is the most that one process of a kind took. "
         f"Load of the machine at the end: {load[1]:.1f} over 5 minutes."
     )
     figures = {engine: [asdict(run) for run in runs] for engine, runs in results.items()}
