@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.integrations.host import Rewards, host
 from rlaif_sdk.integrations.samples import Sample
@@ -56,13 +58,11 @@ def reward_function(
             for query, prompt, label in zip(queries, prompts, labels, strict=True)
         ]
         scored = hosted.score(samples)
-        totals = [one.number(unscored) for one in scored]
+        totals_B = np.array([one.number(unscored) for one in scored], dtype=np.float32)
         figures = [one.figures() for one in scored]
-        rewards_B = torch.tensor(totals, dtype=torch.float32)
         names = list(figures[0]) if figures else []
-        logs_KB = torch.tensor([[row[name] for row in figures] for name in names])
-        logs = dict(zip(names, logs_KB, strict=True))
-        return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": logs}
+        logs = {name: torch.from_numpy(np.array([row[name] for row in figures], dtype=np.float32)) for name in names}
+        return {"rewards": torch.from_numpy(totals_B), "scores": torch.from_numpy(totals_B.copy()), "extra_logs": logs}
 
     return reward_func
 
