@@ -11,10 +11,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+pytest.importorskip("peft")
+
+from peft import LoraConfig, get_peft_model  # noqa: E402
 from torch import Tensor  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from transformers import (  # noqa: E402
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from rlaif_sdk.training.ppo.critic import add_value_head, without_critic  # noqa: E402
-from rlaif_sdk.training.ppo.logprobs import token_logprobs  # noqa: E402
 from rlaif_sdk.training.ppo.policy import (  # noqa: E402
     CompletionScores,
     disable_dropout,
@@ -26,6 +37,18 @@ from rlaif_sdk.training.ppo.rollout import Tokens  # noqa: E402
 
 PROMPTS = [[6, 7, 8, 9, 10], [11], [12, 13, 14]]
 COMPLETIONS = [[15, 16], [17, 18, 19, 20, 1], [21, 22, 23]]
+SMALL: dict[str, Any] = {
+    "vocab_size": 34,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "initializer_range": 0.2,
+}
 
 
 def dense(model: Any, prompt: list[int], completion: list[int], temperature: float) -> Tensor:
@@ -87,14 +110,96 @@ def test_padding_on_either_side_and_company_change_nothing(model: Any) -> None:
             torch.testing.assert_close(spread[0, :length], single[0], atol=2e-5, rtol=1e-4)
 
 
-def test_only_completion_positions_reach_the_language_model_head(model: Any) -> None:
-    """Logits of prompt positions, a vocabulary each, are never computed."""
+class LargestOf(TorchDispatchMode):
+    """Notes the most rows of a vocabulary each that an operation makes."""
+
+    def __init__(self, vocabulary: int, weight: torch.Size) -> None:
+        super().__init__()
+        self.vocabulary, self.weight, self.rows = vocabulary, set(weight), 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple) else (made,):
+            if (
+                isinstance(tensor, Tensor)
+                and tensor.shape[-1:] == (self.vocabulary,)
+                and set(tensor.shape) != self.weight
+            ):
+                self.rows = max(self.rows, tensor.numel() // self.vocabulary)
+        return made
+
+
+def test_no_token_has_all_its_logits_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a prompt nor of a completion, forwards or backwards; the model runs once."""
+    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._MADE_ELEMENTS_CPU", 15 * 4)
     prepared(model)
-    seen: list[torch.Size] = []
-    model.get_output_embeddings().register_forward_hook(lambda _, __, logits: seen.append(logits.shape))
+    head, calls = model.get_output_embeddings(), []
+    head.register_forward_hook(lambda *_: calls.append(1))
     tokens = tokens_of(PROMPTS, COMPLETIONS)
-    score(model, tokens)
-    assert seen == [(3, tokens.completion_length, 34)]
+    with LargestOf(34, head.weight.shape) as largest:
+        scores = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, completion_length=5)
+        assert largest.rows == 0
+        sum(part.sum() for part in scores).backward()
+    assert largest.rows == 0
+    assert calls == [1]
+
+
+def gemma2() -> Any:
+    return Gemma2ForCausalLM(Gemma2Config(head_dim=8, final_logit_softcapping=2.0, query_pre_attn_scalar=8, **SMALL))
+
+
+def cohere() -> Any:
+    return CohereForCausalLM(CohereConfig(logit_scale=0.3, use_qk_norm=False, **SMALL))
+
+
+def adapted() -> Any:
+    model = LlamaForCausalLM(LlamaConfig(**SMALL))
+    policy = get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False))
+    return policy.get_base_model()
+
+
+@pytest.mark.parametrize("build", [gemma2, cohere, adapted])
+def test_a_head_that_is_not_the_last_word_is_left_to_the_model(build: Any) -> None:
+    """Logits that are capped or scaled after the head, or come of an adapted one, are the model's own."""
+    torch.manual_seed(0)
+    model = build()
+    disable_dropout(model)
+    score_in_forward(model, temperature=0.7)
+    with torch.no_grad():
+        logprobs_BT = score(model.eval(), tokens_of(PROMPTS, COMPLETIONS)).logprobs_BT
+        for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
+            expected = dense(model, prompt, completion, 0.7).float()
+            torch.testing.assert_close(logprobs_BT[row, : len(completion)], expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_gradients_are_those_of_whole_logits(model: Any, monkeypatch: pytest.MonkeyPatch, mixed: bool) -> None:
+    """Scores and every weight's gradient, from chunks and from whole logits, in float32 and in mixed precision."""
+    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._MADE_ELEMENTS_CPU", 15 * 4)
+    tokens = tokens_of(PROMPTS, COMPLETIONS)
+    figures = []
+    for sharded in (False, True):
+        policy = copy.deepcopy(model)
+        disable_dropout(policy)
+        score_in_forward(policy, temperature=0.7, sharded=sharded)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            scores = policy(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, completion_length=5)
+        (scores.logprobs_BT.square().sum() + 0.3 * scores.entropies_BT.sum()).backward()
+        figures.append((scores[:2], {name: weight.grad for name, weight in policy.named_parameters()}))
+    (scores, grads), (whole, whole_grads) = figures
+    torch.testing.assert_close(scores, whole)
+    for name, grad in grads.items():
+        size = float(whole_grads[name].norm())
+        assert float((grad - whole_grads[name]).norm()) <= (0.02 if mixed else 1e-5) * size + 1e-6, name
+
+
+def test_preparing_a_model_leaves_its_mode(model: Any) -> None:
+    """Looking at what follows the head changes neither training mode nor a weight's gradient."""
+    for training in (True, False):
+        model.train(training)
+        score_in_forward(model, temperature=1.0)
+        assert all(module.training is training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_one_call_trains_policy_and_head(model: Any) -> None:
@@ -206,67 +311,3 @@ def test_the_value_head_keeps_float32_under_autocast(model: Any, dtype: Any) -> 
         scores = score(model, tokens)
     assert {part.dtype for part in scores} == {torch.float32}
     assert not torch.equal(scores.values_BT, scores.values_BT.bfloat16().float())
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_closed_form_gradients_are_right(temperature: float) -> None:
-    """Log-probabilities and entropies pass the numeric gradient check together."""
-    torch.manual_seed(0)
-    logits = torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
-    ids = torch.randint(7, (2, 3))
-    assert torch.autograd.gradcheck(lambda x: token_logprobs(x, ids, temperature=temperature), (logits,))
-
-
-@pytest.mark.parametrize("lowest", [-float("inf"), torch.finfo(torch.bfloat16).min])
-def test_tokens_that_the_model_rules_out_leave_the_others_as_they_are(lowest: float) -> None:
-    """Padding of a vocabulary, masked in the logits, changes no figure and no gradient of the tokens beside it."""
-    torch.manual_seed(0)
-    plain, ids = torch.randn(2, 3, 7, requires_grad=True), torch.randint(7, (2, 3))
-    masked = torch.cat([plain.detach(), torch.full((2, 3, 2), lowest)], dim=-1).requires_grad_()
-    parts = [token_logprobs(logits, ids, temperature=0.7) for logits in (masked, plain)]
-    torch.testing.assert_close(*parts)
-    for logprobs, entropies in parts:
-        (logprobs.sum() + 0.3 * entropies.sum()).backward()
-    assert masked.grad is not None
-    torch.testing.assert_close(masked.grad[..., :7], plain.grad)
-    assert not masked.grad[..., 7:].any()
-
-
-def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values and gradients are the same however many rows are worked on at once."""
-    torch.manual_seed(0)
-    ids = torch.randint(50, (4, 9))
-    results = []
-    for size in (1, 1 << 22):
-        monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._CHUNK_ELEMENTS_CPU", size)
-        logits = torch.linspace(-3, 3, 4 * 9 * 50).reshape(4, 9, 50).requires_grad_()
-        logprobs, entropies = token_logprobs(logits, ids, temperature=0.9)
-        (logprobs.sum() + 0.3 * entropies.sum()).backward()
-        results.append((logprobs, entropies, logits.grad))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_a_gradient_written_over_the_logits_is_the_same_and_taken_once() -> None:
-    """``overwrite`` changes no gradient, leaves no second array of the logits' size, and forbids a second pass."""
-    torch.manual_seed(0)
-    weight, states, ids = torch.randn(11, 4, requires_grad=True), torch.randn(2, 5, 4), torch.randint(11, (2, 5))
-    grads = []
-    for overwrite in (False, True):
-        logits = states @ weight.T
-        logprobs, entropies = token_logprobs(logits, ids, temperature=0.7, overwrite=overwrite)
-        loss = logprobs.square().sum() + 0.3 * entropies.sum()
-        before = logits.detach().clone()
-        grads.append(torch.autograd.grad(loss, weight, retain_graph=True)[0])
-        assert torch.equal(before, logits) is not overwrite
-    torch.testing.assert_close(*grads, rtol=0, atol=0)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        torch.autograd.grad(loss, weight)
-
-
-def test_entropies_equal_the_distribution_s_own() -> None:
-    """Against torch's Categorical, at a temperature."""
-    torch.manual_seed(0)
-    logits, ids = torch.randn(2, 5, 11), torch.zeros(2, 5, dtype=torch.long)
-    _, entropies = token_logprobs(logits, ids, temperature=0.7)
-    torch.testing.assert_close(entropies, torch.distributions.Categorical(logits=logits / 0.7).entropy())

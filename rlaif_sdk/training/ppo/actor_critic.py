@@ -121,7 +121,8 @@ class ActorCriticTrainer(RLOOTrainer):
         _check_policy(self._policy, args)
         if args.disable_dropout:
             disable_dropout(self.model)
-        score_in_forward(self._policy, temperature=args.temperature)
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        score_in_forward(self._policy, temperature=args.temperature, sharded=sharded)
         if self._policy is self.model:
             warn_of_coarse_weights(self._policy, args.learning_rate)
             if args.kl_coef > 0:

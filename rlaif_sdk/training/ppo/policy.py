@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rlaif_sdk.training.ppo.critic import SeparateCritic, ValueHead
 from rlaif_sdk.training.ppo.inputs import completion_inputs
-from rlaif_sdk.training.ppo.logprobs import token_logprobs
+from rlaif_sdk.training.ppo.logprobs import head_logprobs, token_logprobs
 from rlaif_sdk.training.ppo.rollout import Tokens
 
 if TYPE_CHECKING:
@@ -82,42 +82,89 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copied
 
 
-def score_in_forward(model: PreTrainedModel, *, temperature: float) -> None:
+def score_in_forward(model: PreTrainedModel, *, temperature: float, sharded: bool = False) -> None:
     """Let ``model(input_ids=..., attention_mask=..., completion_length=T)`` return `CompletionScores`.
 
     Called without ``completion_length`` the model does what its class does; a forward method that was put on this
     one object before is dropped. The method is bound to the object, so a deep copy of the model scores with its own
     parameters.
+
+    Args:
+        model: Is changed; its weights stay what they are.
+        temperature: The sampling temperature.
+        sharded: The weights will be whole only while the module that owns them runs, as under FSDP and DeepSpeed, so
+            the logits are made by the head as a whole.
     """
     class_forward = type(model).forward
+    in_chunks = not sharded and _ends_in_a_linear_head(model)
 
     @functools.wraps(class_forward)
     def forward(self: PreTrainedModel, *args: Any, completion_length: int | None = None, **inputs: Any) -> Any:
         if completion_length is None:
             return class_forward(self, *args, **inputs)
-        return _score(self, inputs["input_ids"], inputs["attention_mask"], completion_length, temperature)
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        return _score(self, ids, mask, completion_length, temperature, in_chunks=in_chunks)
 
     model.forward = MethodType(forward, model)
 
 
+def _ends_in_a_linear_head(model: PreTrainedModel) -> bool:
+    """Whether the logits are the states that the head reads times its weight, and nothing is done to them after.
+
+    Some models cap, scale or shift what their head says. So the head is made to say numbers of every size, and the
+    logits must be those.
+    """
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if type(head) is not nn.Linear or head.bias is not None or "forward" in vars(head):
+        return False
+    said_V = torch.linspace(-100, 100, head.out_features).to(head.weight)
+    ids_11 = torch.zeros(1, 1, dtype=torch.long, device=head.weight.device)
+    inputs, _ = completion_inputs(model, ids_11.expand(1, 2), torch.ones_like(ids_11).expand(1, 2), 1)
+    was_training = model.training
+    reads = head.register_forward_pre_hook(lambda _, args: args[0].to(head.weight))  # autocast would see to that
+    says = head.register_forward_hook(lambda _, __, logits: said_V.expand_as(logits))
+    try:
+        with torch.no_grad():
+            logits_1TV: Tensor = type(model).forward(model.eval(), **inputs).logits
+    finally:
+        reads.remove()
+        says.remove()
+        model.train(was_training)
+    return torch.equal(logits_1TV, said_V.to(logits_1TV).expand_as(logits_1TV))
+
+
 def _score(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, completion_length: int, temperature: float
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    completion_length: int,
+    temperature: float,
+    *,
+    in_chunks: bool,
 ) -> CompletionScores:
     """Score the last T of the P + T tokens; logits of prompt positions are never computed if the model allows it."""
     inputs, kept = completion_inputs(model, input_ids, attention_mask, completion_length)
     states: list[Tensor] = []
-    output: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    watch = output.register_forward_pre_hook(lambda _, args: states.append(args[0]))
+
+    def watch(_: nn.Module, args: tuple[Tensor, ...]) -> Tensor | None:
+        states.append(args[0])
+        return args[0][:, :0] if in_chunks else None
+
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    watching = head.register_forward_pre_hook(watch)
     try:
-        logits_BTV = type(model).forward(model, **inputs).logits[:, kept]
+        logits_BTV = type(model).forward(model, **inputs).logits
     finally:
-        watch.remove()
-    ids_BT = input_ids[:, -completion_length:]
-    logprobs_BT, entropies_BT = token_logprobs(logits_BTV, ids_BT, temperature=temperature, overwrite=True)
+        watching.remove()
+    ids_BT, states_BTH = input_ids[:, -completion_length:], states[0][:, kept]
+    if in_chunks:
+        logprobs_BT, entropies_BT = head_logprobs(states_BTH, head.weight, ids_BT, temperature=temperature)
+    else:
+        logprobs_BT, entropies_BT = token_logprobs(logits_BTV[:, kept], ids_BT, temperature=temperature, overwrite=True)
     if (critic := getattr(model, SeparateCritic.NAME, None)) is not None:
         values_BT = critic(input_ids, attention_mask, completion_length)
-    elif (head := getattr(model, ValueHead.NAME, None)) is not None:
-        values_BT = head(states[0][:, kept])
+    elif (value_head := getattr(model, ValueHead.NAME, None)) is not None:
+        values_BT = value_head(states_BTH)
     else:
         values_BT = torch.zeros_like(logprobs_BT)
     return CompletionScores(logprobs_BT, entropies_BT, values_BT)
