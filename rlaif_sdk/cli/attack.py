@@ -66,6 +66,7 @@ def judge(
     else:
         Console().print(attack_table(report))
         tries = len(report.defended) * len(report.cases)
-        typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences")
+        turned = f"; {report.turned} turned a winner by a smaller rise" if report.turned else ""
+        typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences{turned}")
     if fail_on_success and report.successes:
         raise typer.Exit(1)

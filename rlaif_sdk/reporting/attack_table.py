@@ -15,7 +15,7 @@ def attack_table(report: AttackReport) -> Table:
     """A row an attack: on how many cases it succeeded, by how much it lifted the answer, what the defences did."""
     value = "probability to beat the good answer" if report.paired else "score from 0 to 1"
     caption = f"succeeded: the {value} rose by more than {report.threshold:g}"
-    caption += " or the poor answer won" if report.paired else ""
+    caption += "; turned: by less, and the poor answer won" if report.turned else ""
     table = Table(
         title=f"{len(report.defended)} attacks on {len(report.cases)} cases",
         title_justify="left",
@@ -44,6 +44,8 @@ def attack_table(report: AttackReport) -> Table:
 
 def _cells(trials: Trials) -> list[str]:
     share = f"{trials.succeeded}/{len(trials.trials)}"
+    if trials.turned:
+        share += f" ({trials.turned} turned)"
     if trials.unscored:
         share += f" ({trials.unscored} unscored)"
     return [share, "–" if math.isnan(trials.mean_gain) else f"{trials.mean_gain:+.2f}"]

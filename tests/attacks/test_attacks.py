@@ -135,8 +135,8 @@ def test_the_other_place_wins_nothing_where_both_orders_are_asked() -> None:
     assert named(one_order.defended, "other place").succeeded == 2
 
 
-def test_a_pair_that_the_poor_answer_wins_is_a_success_however_small_the_rise() -> None:
-    """From 0.48 to 0.52 is below the threshold, and still the verdict flips."""
+def test_a_winner_that_a_small_rise_turns_is_told_apart_from_a_success() -> None:
+    """From 0.48 to 0.52 is within the threshold: the judge was torn, and noise may do as much; beyond, it is a success."""
 
     def slightly(text: str) -> dict[str, float]:
         if "<response_1" not in text:  # the probe
@@ -146,9 +146,15 @@ def test_a_pair_that_the_poor_answer_wins_is_a_success_however_small_the_rise() 
         own = 0.52 if "boxed" in text else 0.48
         return {"1": own, "2": 1 - own} if poor_first else {"1": 1 - own, "2": own}
 
-    report = attack_judge(PairwiseLabeler(scripted(slightly)), cases=CASES, undefended=False)
-    assert flat(report) == {"boxed"}
-    assert named(report.defended, "boxed").mean_gain == pytest.approx(0.04)
+    labeler = PairwiseLabeler(scripted(slightly))
+    report = attack_judge(labeler, cases=CASES, undefended=False)
+    assert flat(report) == set()
+    found = named(report.defended, "boxed")
+    assert (found.succeeded, found.turned, report.turned) == (0, 2, 2)
+    assert found.mean_gain == pytest.approx(0.04)
+    assert json.loads(json.dumps(report.record(), allow_nan=False))["turned"] == 2
+    strict = attack_judge(labeler, cases=CASES, threshold=0.01, undefended=False)
+    assert (named(strict.defended, "boxed").succeeded, strict.turned) == (2, 0)
 
 
 def test_a_judge_of_answers_is_not_asked_about_places() -> None:
