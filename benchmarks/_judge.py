@@ -1,16 +1,36 @@
-"""A judge behind HTTP: as a script, a loopback server that takes its time; imported, the reward that asks it."""
+"""Judges behind HTTP: as a script, a loopback server that takes its time; imported, the reward that asks it."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+_LABELS = [{"token": "1", "logprob": -0.4}, {"token": "2", "logprob": -1.2}]
+_CHOICE = {
+    "index": 0,
+    "finish_reason": "length",
+    "message": {"role": "assistant", "content": "1"},
+    "logprobs": {"content": [{**_LABELS[0], "bytes": None, "top_logprobs": _LABELS}]},
+}
+CHAT = json.dumps(
+    {
+        "id": "0",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "judge",
+        "choices": [_CHOICE],
+        "usage": {"prompt_tokens": 200, "completion_tokens": 1, "total_tokens": 201},
+    }
+).encode()
+"""A chat completion that prefers 1, with the log-probabilities of both labels."""
 
-async def serve(latency: float) -> None:
-    """Answer every request after ``latency`` seconds with a digit; the port is printed first."""
+
+async def serve(latency: float, body: bytes | None = None) -> None:
+    """Answer every request after ``latency`` seconds, with a body or a digit; the port is printed first."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -21,7 +41,9 @@ async def serve(latency: float) -> None:
                         length = int(header.split(b":")[1])
                 await reader.readexactly(length)
                 await asyncio.sleep(latency)
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % (length % 10))
+                said = body or b"%d" % (length % 10)
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                writer.write(head % len(said) + said)
                 await writer.drain()
         finally:
             writer.close()
@@ -33,9 +55,10 @@ async def serve(latency: float) -> None:
 
 
 @contextmanager
-def judge_server(latency: float) -> Iterator[int]:
-    """The server in a process of its own; gives its port."""
-    with subprocess.Popen([sys.executable, __file__, str(latency)], stdout=subprocess.PIPE, text=True) as process:
+def judge_server(latency: float, *, chat: bool = False) -> Iterator[int]:
+    """The server in a process of its own, which answers with digits or in the chat protocol; gives its port."""
+    command = [sys.executable, __file__, str(latency), *(["chat"] if chat else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield int(process.stdout.readline())
@@ -67,4 +90,4 @@ def judge(port: int, at_once: int) -> Callable[..., Awaitable[list[float]]]:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(float(sys.argv[1])))
+    asyncio.run(serve(float(sys.argv[1]), CHAT if "chat" in sys.argv[2:] else None))

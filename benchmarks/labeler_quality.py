@@ -51,7 +51,7 @@ class Way:
 
 
 PLAIN = [Way("base", chain_of_thought=False), Way("detailed", chain_of_thought=False)]
-THOUGHT = Way("base", chain_of_thought=True)
+THOUGHTS = [Way("base", chain_of_thought=True), Way("detailed", chain_of_thought=True)]
 
 
 def llmbar_pairs() -> Iterator[Record]:
@@ -147,7 +147,8 @@ def effects(found: dict[Way, dict[int, tuple[float, float]]]) -> dict[str, Figur
     }
     for name, way, other in (
         ("detailed preamble, not base", PLAIN[1], PLAIN[0]),
-        ("chain of thought, not none (base)", THOUGHT, PLAIN[0]),
+        ("chain of thought, not none (base)", THOUGHTS[0], PLAIN[0]),
+        ("chain of thought, not none (detailed)", THOUGHTS[1], PLAIN[1]),
     ):
         if way in found and other in found:
             common = sorted(found[way].keys() & found[other].keys())
@@ -228,7 +229,7 @@ def main() -> None:
         home.mkdir(parents=True, exist_ok=True)
         pairs = write_pairs(name, options.labels)
         folders = {}
-        for way in [*PLAIN, *([THOUGHT] if thoughts else [])]:
+        for way in [*PLAIN, *(THOUGHTS if thoughts else [])]:
             rows = thoughts if way.chain_of_thought else plain
             folders[way] = home / str(way).replace(", ", "-").replace(" ", "-")
             label(backend, TASKS[name], way, pairs, rows, folders[way], options.max_new_tokens)

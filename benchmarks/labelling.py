@@ -1,18 +1,12 @@
-"""Pairs labelled a second by a local judge, beside what a user would write; and a million pairs in constant memory."""
+"""Pairs labelled a second by a local judge, beside what a user would write."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
-import resource
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +17,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from _report import interleaved, median_ratio, save
 
 from rlaif_sdk.judges import Exemplar, Pair, PairwiseLabeler, PairwisePrompt
-from rlaif_sdk.preferences import run_labeling
-from rlaif_sdk.testing import ScriptedJudge
 
 WORDS = (  # noqa: SIM905 - a list of a hundred quoted words reads worse
     "the of and to a in that is was he for it with as his on be at by had not are but from or have an they which one "
@@ -92,38 +84,42 @@ def by_pipeline(model: Any, tokenizer: Any, prompt: PairwisePrompt, pairs: list[
     return lambda: decide(requests())
 
 
-def speed(folder: str, rows: int, repeats: int) -> tuple[dict[str, Any], str]:
+def speed(folder: str, dtype: str, rows: int, repeats: int) -> tuple[dict[str, Any], str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from rlaif_sdk.judges.backends.local import TransformersBackend
 
     torch.set_num_threads(1)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     draw = random.Random(0)
     prompt = make_prompt(draw)
     pairs = make_pairs(rows, draw)
 
-    def labeler(**options: Any) -> Callable[[], list[float | None]]:
-        asked = PairwiseLabeler(TransformersBackend(model, tokenizer, **options), prompt)
-        # A loaded model's prefix is forgotten after each call, so every round computes the preamble again.
-        return lambda: [label.prob_1 for label in asyncio.run(asked.label(pairs))]
+    labeler = PairwiseLabeler(TransformersBackend(model, tokenizer), prompt)
+
+    def labelled() -> list[float | None]:
+        """A loaded model's prefix is forgotten after each call, so every round computes the preamble again."""
+        return [label.prob_1 for label in asyncio.run(labeler.label(pairs))]
 
     variants: dict[str, Callable[[], Any]] = {
         "two forward passes a pair, one at a time": by_hand(model, tokenizer, prompt, pairs),
         "transformers' DecisionPipeline": by_pipeline(model, tokenizer, prompt, pairs),
-        "rlaif_sdk, share_prefix: false": labeler(share_prefix=False),
-        "rlaif_sdk": labeler(),
+        "rlaif_sdk": labelled,
     }
     names = list(variants)
-    expected, found = variants[names[0]](), variants["rlaif_sdk"]()
-    difference = max(abs(a - b) for a, b in zip(expected, found, strict=True))
+    answers: dict[str, Any] = {}
+
+    def kept(name: str) -> Callable[[], None]:
+        return lambda: answers.update({name: variants[name]()})
+
+    seconds = interleaved({name: kept(name) for name in names}, repeats=repeats, clock=time.process_time)
+    difference = max(abs(a - b) for a, b in zip(answers[names[0]], answers["rlaif_sdk"], strict=True))
     shared = len(tokenizer(prompt.question("", "", "", ""))["input_ids"])
     asked = [
         len(tokenizer(prompt.question(p.prompt, p.response_1, p.response_2, prompt.ending))["input_ids"]) for p in pairs
     ]
-    seconds = interleaved(variants, repeats=repeats, clock=time.process_time)
     results: dict[str, Any] = {"pairs": rows, "largest difference of a probability": difference}
     lines = []
     for name, own in seconds.items():
@@ -133,9 +129,9 @@ def speed(folder: str, rows: int, repeats: int) -> tuple[dict[str, Any], str]:
     table = "\n".join(
         [
             (
-                f"{rows} pairs in both orders by {Path(folder).name} in float32, one thread; prompts of "
+                f"{rows} pairs in both orders by {Path(folder).name} in {dtype}, one thread; prompts of "
                 f"{statistics.median(asked):.0f} tokens (median), about {shared} of them shared by all; medians of "
-                f"{repeats} interleaved rounds. Probabilities differ by {difference:.1e} at most."
+                f"{repeats} interleaved rounds. Probabilities of the first and the last differ by {difference:.1e} at most."
             ),
             "",
             "| | pairs a CPU second | times |",
@@ -146,71 +142,17 @@ def speed(folder: str, rows: int, repeats: int) -> tuple[dict[str, Any], str]:
     return results, table
 
 
-class Forgetful(list[Any]):
-    """Keeps nothing, as a server would."""
-
-    def append(self, item: Any) -> None:
-        pass
-
-
-def label_many(rows: int) -> None:
-    """As a process of its own: label so many pairs with a double, and print seconds and peak memory."""
-    judge = ScriptedJudge(lambda _: {"1": 0.6, "2": 0.3})
-    judge.requests = Forgetful()
-    folder = Path(tempfile.mkdtemp())
-    try:
-        with (folder / "pairs.jsonl").open("w") as file:
-            for row in range(rows):
-                pair = {
-                    "prompt": f"question {row} " * 8,
-                    "response_1": f"one {row} " * 10,
-                    "response_2": f"two {row} " * 10,
-                }
-                file.write(json.dumps(pair) + "\n")
-        config = {
-            "pairs": {"file": str(folder / "pairs.jsonl")},
-            "judge": {"model": "double"},
-            "output": str(folder / "out"),
-        }
-        since = time.process_time()
-        done = run_labeling(config, labeler=PairwiseLabeler(judge)).summary.labelled
-        taken = time.process_time() - since
-    finally:
-        shutil.rmtree(folder)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"rows": done, "CPU seconds": taken, "peak MB": peak}))
-
-
-def memory(rows: int) -> tuple[dict[str, Any], str]:
-    results, lines = {}, []
-    for some in (rows // 100, rows // 10, rows):
-        ran = subprocess.run(
-            [sys.executable, __file__, "--many", str(some)], capture_output=True, text=True, check=True
-        )
-        measured = json.loads(ran.stdout.splitlines()[-1])
-        results[str(some)] = measured
-        pace = measured["rows"] / measured["CPU seconds"]
-        lines.append(f"| {measured['rows']:,} | {pace:,.0f} | {measured['peak MB']:.0f} |")
-    head = ["A file of pairs labelled by a double, both orders, with its journal:", ""]
-    return results, "\n".join([*head, "| pairs | pairs a CPU second | peak memory, MB |", "|---|---|---|", *lines])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="a folder; by default the quickstart's model")
-    parser.add_argument("--pairs", type=int, default=24)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="pairs for the double")
-    parser.add_argument("--many", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--model", help="a folder or hub name; by default the quickstart's model")
+    parser.add_argument("--dtype", default="bfloat16", help="float32 takes some four times as long on a CPU")
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    if options.many:
-        label_many(options.many)
-        return
     from rlaif_sdk.quickstart.model import prepare_policy
 
-    pace, pace_table = speed(options.model or str(prepare_policy()), options.pairs, options.repeats)
-    kept, kept_table = memory(options.rows)
-    save("labelling", {"speed": pace, "memory": kept}, f"{pace_table}\n\n{kept_table}")
+    pace, table = speed(options.model or str(prepare_policy()), options.dtype, options.pairs, options.repeats)
+    save("labelling", pace, table)
 
 
 if __name__ == "__main__":
