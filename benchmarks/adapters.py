@@ -8,14 +8,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from _report import interleaved, save
-from _rewards import FUNCTIONS, WEIGHTS
+from _rewards import FUNCTIONS, WEIGHTS, relevance
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rlaif_sdk import Composer, RewardBatch
-from tests.integrations.adapters import ADAPTERS, Case
+from tests.integrations.adapters import ADAPTERS
+from tests.integrations.cases import Case
+
+
+def relevance_of_last(prompts: list[Any], completions: list[str], **columns: object) -> list[float]:
+    """`relevance` for text and conversations, since some stacks hand over the one and some the other."""
+    texts = [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in prompts]
+    return relevance(texts, completions)
 
 
 def batch(cases: list[Case]) -> RewardBatch:
@@ -39,6 +47,8 @@ def own_calls(composer: Composer, cases: list[Case], *, one_at_a_time: bool) -> 
 
 SINGLE = {"verl", "openrlhf", "skyrl"}
 """Stacks whose samples are scored one call after another."""
+PAIRS = {"trl, online dpo"}
+"""Stacks whose samples come twice, since there are two completions to each prompt."""
 
 
 def main() -> None:
@@ -49,14 +59,19 @@ def main() -> None:
     options = parser.parse_args()
     cases = [Case(f"Question {row}?", f"Answer {row}. " * (1 + row % 7), "x") for row in range(options.samples)]
     results, lines = {}, ["| adapter | composer (µs a sample) | beyond it (µs a sample) |", "|---|---|---|"]
-    with Composer(FUNCTIONS, weights=WEIGHTS) as composer:
+    with Composer({**FUNCTIONS, "relevance": relevance_of_last}, weights=WEIGHTS) as composer:
+        expected = composer.compose(batch(cases)).to_list()
         for name, adapter in ADAPTERS.items():
-            calls = own_calls(composer, cases, one_at_a_time=name in SINGLE)
+            totals = [total for total, _ in adapter(composer, cases)]
+            wrong = [row for row, total in enumerate(totals) if total is None or abs(total - expected[row]) > 1e-5]
+            assert not wrong, f"{name} gives other numbers than the composer in rows {wrong[:5]}"
+            scored = cases * 2 if name in PAIRS else cases
+            calls = own_calls(composer, scored, one_at_a_time=name in SINGLE)
             variants = {"composer": calls, "adapter": lambda adapter=adapter: adapter(composer, cases)}
             seconds = interleaved(variants, repeats=options.repeats, clock=time.process_time)
-            own = 1e6 * statistics.median(seconds["composer"]) / len(cases)
+            own = 1e6 * statistics.median(seconds["composer"]) / len(scored)
             pairs = zip(seconds["adapter"], seconds["composer"], strict=True)
-            beyond = 1e6 * statistics.median(a - b for a, b in pairs) / len(cases)
+            beyond = 1e6 * statistics.median(a - b for a, b in pairs) / len(scored)
             results[name] = {"composer (us)": own, "beyond (us)": beyond}
             lines.append(f"| {name} | {own:.1f} | {beyond:.1f} |")
     lines.append("\nProcessor time; the adapter's side makes its stack's objects and reads its answer too.")
