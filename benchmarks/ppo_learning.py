@@ -2,13 +2,15 @@
 
 A small Llama with random weights is paid for wanted words and pays for length: the most is 0.84. Each trainer samples 64
 completions a rollout and has 80 rollouts. The task's own settings, the same for all: no KL penalty, a learning rate that
-stays constant. Every rate of a grid is shown for every trainer, so that none is chosen to suit one of them.
+stays constant, and how many updates a rollout is split into. Every rate of a grid is shown for every trainer, so that
+none is chosen to suit one of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import statistics
 import tempfile
@@ -74,9 +76,18 @@ def build_model(seed: int) -> LlamaForCausalLM:
     )
 
 
-def run(name: str, *, seed: int, learning_rate: float, rollouts: int) -> Run:
-    """Train once."""
+def run(
+    name: str,
+    *,
+    seed: int,
+    learning_rate: float,
+    rollouts: int,
+    updates: int = 1,
+    tried: Mapping[str, Any] | None = None,
+) -> Run:
+    """Train once, with so many updates a rollout, each on its share of the completions, and with settings to try."""
     trainer_class, config_class, settings = TRAINERS[name]
+    settings = {"num_iterations": 1, **settings, **(tried or {})}
     prompts = [f"{WORDS[row % 28]} {WORDS[(row * 5) % 28]}" for row in range(256)]
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_class(
@@ -84,9 +95,10 @@ def run(name: str, *, seed: int, learning_rate: float, rollouts: int) -> Run:
             reward_funcs=reward,
             args=config_class(
                 output_dir=folder,
-                per_device_train_batch_size=ROLLOUT,
+                per_device_train_batch_size=ROLLOUT // updates,
+                steps_per_generation=updates,
                 max_completion_length=LENGTH,
-                max_steps=rollouts,
+                max_steps=rollouts * updates * settings["num_iterations"],
                 learning_rate=learning_rate,
                 lr_scheduler_type="constant",
                 seed=seed,
@@ -128,42 +140,60 @@ def summary(runs: list[Run], at: list[int]) -> dict[str, Any]:
     }
 
 
+def lead(own: list[Run], other: list[Run], rollout: int) -> tuple[float, float]:
+    """By how much the first is ahead at a rollout, seed by seed: the mean, and its standard error."""
+    leads = [one.reward_at(rollout) - two.reward_at(rollout) for one, two in zip(own, other, strict=True)]
+    return statistics.mean(leads), statistics.stdev(leads) / len(leads) ** 0.5
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(4)), help="two at least")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
-    parser.add_argument("--rollouts", type=int, default=80)
+    parser.add_argument("--updates", type=int, nargs="+", default=[1, 2], help="updates that a rollout is split into")
+    parser.add_argument("--rollouts", type=int, default=80, help="20 at least")
+    parser.add_argument("--ppo", type=json.loads, help="settings of PPO to try, as JSON; results are shown, not saved")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", FutureWarning)
-    runs: dict[tuple[float, str], list[Run]] = {}
-    for seed, rate, name in itertools.product(options.seeds, options.rates, TRAINERS):
-        one = run(name, seed=seed, learning_rate=rate, rollouts=options.rollouts)
-        runs.setdefault((rate, name), []).append(one)
+    runs: dict[tuple[int, float], dict[str, list[Run]]] = {}
+    for seed, updates, rate, name in itertools.product(options.seeds, options.updates, options.rates, TRAINERS):
+        tried = options.ppo if name == "PPO" else None
+        one = run(name, seed=seed, learning_rate=rate, rollouts=options.rollouts, updates=updates, tried=tried)
+        runs.setdefault((updates, rate), {}).setdefault(name, []).append(one)
     at = [rollout for rollout in (10, 20, 40, 80) if rollout <= options.rollouts]
-    results = {f"{name} at {rate:g}": summary(of_rate, at) for (rate, name), of_rate in runs.items()}
+    results, lines = {}, []
+    for (updates, rate), sides in runs.items():
+        for name, of_trainer in sides.items():
+            figures = summary(of_trainer, at)
+            ahead = lead(sides["PPO"], of_trainer, 20)
+            results[f"{name} at {rate:g}, {updates} updates"] = {**figures, "PPO ahead at 20": ahead}
+            cells = [*figures["mean reward"].values(), *list(figures["worst seed"].values())[-2:]]
+            tokens = figures["tokens to 0.6"]
+            lines.append(
+                f"| {updates} | {rate:g} | {name} | {' | '.join(f'{cell:.3f}' for cell in cells)} "
+                f"| {'' if name == 'PPO' else f'{ahead[0]:+.3f} ± {ahead[1]:.3f}'} "
+                f"| {'not reached' if tokens is None else f'{tokens:,.0f}'} | {figures['processor seconds']:.1f} |"
+            )
     columns = [*(f"at {rollout}" for rollout in at), *(f"worst at {rollout}" for rollout in at[-2:])]
-    lines = []
-    for (rate, name), of_rate in runs.items():
-        figures = summary(of_rate, at)
-        cells = [*figures["mean reward"].values(), *list(figures["worst seed"].values())[-2:]]
-        tokens = figures["tokens to 0.6"]
-        reached = "not reached" if tokens is None else f"{tokens:,.0f}"
-        rewards = " | ".join(f"{cell:.3f}" for cell in cells)
-        lines.append(f"| {rate:g} | {name} | {rewards} | {reached} | {figures['processor seconds']:.1f} |")
     table = "\n".join(
         [
             (
                 f"Mean reward of the three rollouts up to a rollout (of {ROLLOUT} completions; the most is 0.84), over seeds "
-                f"{', '.join(map(str, options.seeds))}; tokens generated until it is 0.6; processor seconds a run, one thread:"
+                f"{', '.join(map(str, options.seeds))}, by the updates that a rollout is split into; how far PPO is ahead at "
+                "20, seed by seed, with its standard error; tokens generated until the reward is 0.6; processor seconds a "
+                "run, one thread:"
             ),
             "",
-            f"| learning rate | trainer | {' | '.join(columns)} | tokens to 0.6 | s |",
-            "|---" * (len(columns) + 4) + "|",
+            f"| updates | learning rate | trainer | {' | '.join(columns)} | PPO ahead | tokens to 0.6 | s |",
+            "|---" * (len(columns) + 6) + "|",
             *lines,
         ]
     )
-    save("ppo_learning", {"mean over seeds": results}, table)
+    if options.ppo:
+        print(table)
+    else:
+        save("ppo_learning", {"mean over seeds": results}, table)
 
 
 if __name__ == "__main__":
