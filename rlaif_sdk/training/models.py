@@ -66,6 +66,21 @@ def adapter(run: Run, task: str = "CAUSAL_LM") -> Any:
     )
 
 
+def feed_head_contiguously(model: PreTrainedModel) -> None:
+    """Let the output head read the last positions of its states from memory of their own.
+
+    transformers cuts them out of the states of the whole prompt, row by row. PyTorch multiplies such a cut by a weight
+    without gradient, as under an adapter, once a row, and on a CPU in bfloat16 it copies the weight for each: gigabytes.
+    """
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
+
+
+def _contiguous(_: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (states[0].contiguous(), *states[1:])
+
+
 def save_policy(run: Run, trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save the policy, an adapter merged into its model; a critic stays out.
 
@@ -103,6 +118,7 @@ def _load(run: Run, dtype: str, *, seq2seq: bool, quantised: bool = True) -> Pre
         # With this set, the first pass in evaluation mode on a CPU packs the weights into a layout without gradients.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    feed_head_contiguously(model)
     return model
 
 

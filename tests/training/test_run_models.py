@@ -165,3 +165,15 @@ def test_a_quantised_policy_is_no_start_for_a_critic(config: dict[str, Any], bui
     file = folder / "run.yaml"
     file.write_text(json.dumps(config))
     assert run_ppo(file).steps == 2
+
+
+def test_the_head_of_a_loaded_policy_reads_memory_of_its_own(config: dict[str, Any], build_model: Any) -> None:
+    """Sampling cuts the last states out of those of a prompt; a frozen head would be multiplied once a row, copied."""
+    build_model("llama").save_pretrained(config["model"]["name"])
+    model, _ = load_policy(load_run_config(config))
+    head = model.requires_grad_(requires_grad=False).get_output_embeddings()
+    read: list[Any] = []
+    head.register_forward_hook(lambda _, states, __: read.append(states[0]))
+    model.generate(input_ids=torch.tensor([[4, 5, 6], [5, 6, 7]]), max_new_tokens=2, do_sample=False)
+    assert [tuple(states.shape[:2]) for states in read] == [(2, 1), (2, 1)]
+    assert all(states.is_contiguous() for states in read)
