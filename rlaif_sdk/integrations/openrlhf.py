@@ -58,11 +58,12 @@ def reward_function(
             for query, prompt, label in zip(queries, prompts, labels, strict=True)
         ]
         scored = hosted.score(samples)
-        totals_B = np.array([one.number(unscored) for one in scored], dtype=np.float32)
+        totals_B = [one.number(unscored) for one in scored]
         figures = [one.figures() for one in scored]
         names = list(figures[0]) if figures else []
-        logs = {name: torch.from_numpy(np.array([row[name] for row in figures], dtype=np.float32)) for name in names}
-        return {"rewards": torch.from_numpy(totals_B), "scores": torch.from_numpy(totals_B.copy()), "extra_logs": logs}
+        columns = [totals_B, totals_B, *([row[name] for row in figures] for name in names)]
+        rewards_B, scores_B, *logs = torch.from_numpy(np.array(columns, dtype=np.float32)).unbind()
+        return {"rewards": rewards_B, "scores": scores_B, "extra_logs": dict(zip(names, logs, strict=True))}
 
     return reward_func
 
