@@ -154,7 +154,7 @@ class _OfLogits(torch.autograd.Function):
         overwrite: bool,  # noqa: FBT001 - autograd functions take no keywords
     ) -> tuple[Tensor, Tensor]:
         elements = _CHUNK_ELEMENTS_CPU if logits_NV.device.type == "cpu" else _CHUNK_ELEMENTS
-        ctx.parts, scores = _parts(*logits_NV.shape, elements), []
+        ctx.parts, scores = _parts(logits_NV.shape[0], logits_NV.shape[1], elements), []
         for rows in ctx.parts:
             scaled_nV = _scaled(logits_NV[rows], temperature, keep=True)
             softmax = _Softmax(ids_N[rows], scaled_nV.dtype)
