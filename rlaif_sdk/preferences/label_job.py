@@ -12,13 +12,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.json_files import write_json
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pairwise_labels import Pair
 from rlaif_sdk.judges.probe import require_logprobs
 from rlaif_sdk.preferences.label_card import label_card
 from rlaif_sdk.preferences.label_config import LabelJob, load_label_job
 from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
-from rlaif_sdk.preferences.label_output import labelled_row, write_json, write_rows
+from rlaif_sdk.preferences.label_output import labelled_row, write_rows
 from rlaif_sdk.preferences.label_summary import LabelSummary
 from rlaif_sdk.preferences.label_table import PairTable, look_over, read_pairs, read_rows
 from rlaif_sdk.preferences.workload import Note, Pace, work_through
@@ -91,7 +92,7 @@ def run_labeling(
         summary = LabelSummary(usage=journal.usage)
         labels = _write_results(job, journal, summary, asked_by.fingerprint)
         failures = job.output / FAILURES_FILE
-        write_json({"judge": asked_by.fingerprint, **summary.record()}, job.output / SUMMARY_FILE)
+        write_json(job.output / SUMMARY_FILE, {"judge": asked_by.fingerprint, **summary.record()})
         label_card(job, asked_by, table, summary).write(job.output)
         return LabelResult(
             summary,

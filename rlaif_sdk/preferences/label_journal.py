@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.json_files import write_json
 from rlaif_sdk.judges.usage import NOTHING, Usage
 
 JOB_FILE = "job.json"
@@ -177,6 +178,4 @@ def _check_identity(folder: Path, identity: Mapping[str, str]) -> None:
     if begun is None:
         if (folder / JOURNAL_FILE).exists():
             raise DataError("has a journal and no job.json to say whose it is", file=str(folder))
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps({"identity": dict(identity)}, indent=2) + "\n", encoding="utf-8")
-        partial.replace(file)
+        write_json(file, {"identity": dict(identity)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,13 +65,6 @@ def write_rows(rows: Iterable[Record], path: Path) -> None:
     with write_records(path) as writer:
         for row in rows:
             writer.write(row)
-
-
-def write_json(value: Mapping[str, Any], path: Path) -> None:
-    """Write a small JSON file at once."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _like(prompt: TextOrConversation, response: TextOrConversation) -> TextOrConversation:

@@ -12,11 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlaif_sdk.json_files import write_json
 from rlaif_sdk.judges.backends import GeneratedText, RowError, usage_of
 from rlaif_sdk.judges.usage import Usage
 from rlaif_sdk.preferences.card import Card, digest
 from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
-from rlaif_sdk.preferences.label_output import write_json, write_rows
+from rlaif_sdk.preferences.label_output import write_rows
 from rlaif_sdk.preferences.make_config import MakeConfig, MakeJob
 from rlaif_sdk.preferences.workload import Note, Pace, work_through
 from rlaif_sdk.records import Record, check_writable, read_records, write_records
@@ -154,7 +155,7 @@ def run_maker(job: MakeJob[Any], maker: Maker, *, progress: Progress = lambda *_
         counts = _write(job, maker, journal, tables)
         counts = {"rows read": rows, **counts}
         card = _with_outcome(maker, job, tables, counts, journal.usage).write(job.output)
-        write_json({**counts, "usage": journal.usage.record()}, job.output / SUMMARY_FILE)
+        write_json(job.output / SUMMARY_FILE, {**counts, "usage": journal.usage.record()})
         failures = job.output / FAILURES_FILE
         return MakeResult(
             tables,

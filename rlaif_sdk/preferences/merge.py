@@ -14,8 +14,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.json_files import write_json
 from rlaif_sdk.preferences.card import Card, digest
-from rlaif_sdk.preferences.label_output import write_json, write_rows
+from rlaif_sdk.preferences.label_output import write_rows
 from rlaif_sdk.preferences.make_config import JobSource, MakeJob, OutputConfig, as_make_job, check_text, file_digest
 from rlaif_sdk.preferences.make_job import SUMMARY_FILE
 from rlaif_sdk.records import Record, read_records
@@ -129,7 +130,7 @@ def merge_preferences(source: JobSource[MergeConfig]) -> MergeResult:
     job.output.mkdir(parents=True, exist_ok=True)
     merged = job.output / f"pairs.{config.format}"
     write_rows(rows, merged)
-    write_json(counts, job.output / SUMMARY_FILE)
+    write_json(job.output / SUMMARY_FILE, counts)
     return MergeResult(merged, counts, _card(job, counts).write(job.output))
 
 

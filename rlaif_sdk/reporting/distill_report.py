@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.markdown import Markdown
 
+from rlaif_sdk.json_files import without_nan, write_json
 from rlaif_sdk.reporting.estimates import Estimate
 from rlaif_sdk.reporting.preference_report import report_preferences
 from rlaif_sdk.reporting.tables import format_estimate
@@ -62,7 +62,7 @@ def report_distill(result: DistillResult, console: Console) -> None:
     """Print what each stage came to, and write ``report.md`` and ``report.json`` to the run's folder."""
     text = "\n".join(_lines(result.stages)) + "\n"
     (result.output / "report.md").write_text(text, encoding="utf-8")
-    (result.output / "report.json").write_text(json.dumps(dict(result.stages), indent=2) + "\n", encoding="utf-8")
+    write_json(result.output / "report.json", without_nan(result.stages))
     console.print(Markdown(text))
 
 

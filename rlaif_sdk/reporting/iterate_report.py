@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from rlaif_sdk.json_files import without_nan, write_json
 from rlaif_sdk.reporting.estimates import Estimate
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import format_estimate
@@ -66,7 +66,7 @@ def report_iterate(result: IterateResult, console: Console) -> None:
         {name: value for name, value in evaluation.items() if name != "totals"} for evaluation in result.evaluations
     ]
     summary = {"end": result.end, "best": result.best, "model": result.model, "rounds": rounds}
-    (result.output / "rounds.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(result.output / "rounds.json", without_nan(summary))
     history = [_curve_points(number, evaluation) for number, evaluation in enumerate(result.evaluations)]
     rewards = list(result.evaluations[0]["rewards"])
     panels = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
+from rlaif_sdk.json_files import without_nan, write_json
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import figures_table
 from rlaif_sdk.reporting.watch import tell_where, watching
@@ -58,6 +58,6 @@ def report_sft(result: SFTResult, console: Console) -> None:
         "optimiser_steps": result.steps,
         "training_seconds": round(result.training_seconds, 1),
     }
-    (result.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_json(result.output / "metrics.json", without_nan(metrics))
     if result.history:
         plot_curves(result.history, PANELS, result.output / "curves.png", title="Supervised fine-tuning")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from rlaif_sdk.json_files import without_nan, write_json
 from rlaif_sdk.reporting.estimates import Array, Estimate, estimate, paired_change
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
@@ -100,7 +101,7 @@ def report_training(result: PolicyResult, console: Console, *, samples: int = 5)
     }
     if all(evaluated):
         metrics["evaluation"] = comparison(*evaluated)
-    (result.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_json(result.output / "metrics.json", without_nan(metrics))
     if result.history:
         names = [name for name in before if name != TOTAL]
         plot_curves(

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.json_files import write_json
 
 JOB_FILE = "job.json"
 _LOCK_FILE = ".lock"
@@ -56,10 +56,3 @@ def _check(folder: Path, identity: Mapping[str, str]) -> None:
             key="output",
             hint="name another --output, or go back to what it was begun with",
         )
-
-
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write a small JSON file at once."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(file)

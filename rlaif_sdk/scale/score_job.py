@@ -18,10 +18,11 @@ from rlaif_sdk.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import load_state
 from rlaif_sdk.integrations.rowwise import check_rowwise
+from rlaif_sdk.json_files import write_json
 from rlaif_sdk.rewards.coercion import stated_by
 from rlaif_sdk.scale.cluster import Workers, connected, import_ray, typed
 from rlaif_sdk.scale.figures import from_record, merge, readable
-from rlaif_sdk.scale.folder import claimed, write_json
+from rlaif_sdk.scale.folder import claimed
 from rlaif_sdk.scale.inspection import Findings, look_over, merge_findings
 from rlaif_sdk.scale.parts import finished_part, sweep
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer, reward_type

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk import __version__
 from rlaif_sdk.exceptions import ConfigError, StateError
+from rlaif_sdk.json_files import without_nan, write_json
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.training.config import ComposedRun, Run
 from rlaif_sdk.training.fingerprints import UNSET, code_digests, differences, digest, without_secrets
@@ -140,7 +140,7 @@ def resolved_config(run: Run) -> dict[str, Any]:
         config["composition"] = run.composition_config().model_dump(mode="json", by_alias=True)
         if getattr(run.config, "evaluation", None) is not None:
             config["evaluation"] = run.composition_config("evaluation").model_dump(mode="json", by_alias=True)
-    hidden: dict[str, Any] = without_secrets(config)
+    hidden: dict[str, Any] = without_nan(without_secrets(config))
     return hidden
 
 
@@ -156,17 +156,6 @@ def versions() -> dict[str, str]:
 def now() -> str:
     """The time, in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Write a file so that whoever reads it finds the old content or the new, and never a part."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
 
 
 def _resumed(run: Run, file: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.json_files import without_nan
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
@@ -21,7 +22,6 @@ from rlaif_sdk.training.run import (
     MODEL_FOLDER,
     measured,
     starting_point,
-    without_nan,
     write_rows,
 )
 

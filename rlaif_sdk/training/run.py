@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.json_files import without_nan
 from rlaif_sdk.records import write_records
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
 from rlaif_sdk.training.manifest import recorded
@@ -257,13 +257,6 @@ def measured(metrics: Mapping[str, float]) -> dict[str, float]:
     """The figures of a trainer's evaluation without its prefix, its speed left out."""
     speed = ("runtime", "per_second", "preparation_time", "num_tokens", "epoch")
     return {name.removeprefix("eval_"): value for name, value in metrics.items() if not name.endswith(speed)}
-
-
-def without_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry with None for numbers that JSON does not know."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()
-    }
 
 
 def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.json_files import without_nan
 from rlaif_sdk.training.config import Run, RunConfig
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
@@ -23,7 +24,6 @@ from rlaif_sdk.training.run import (
     check_chat_template,
     measured,
     starting_point,
-    without_nan,
     write_rows,
 )
 from rlaif_sdk.training.sft import SFTDataSettings, is_conversational, sft_rows

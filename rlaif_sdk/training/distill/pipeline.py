@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlaif_sdk.exceptions import MissingExtraError, TrainingError
+from rlaif_sdk.json_files import without_nan, write_json
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
 from rlaif_sdk.records import read_records
 from rlaif_sdk.reporting.estimates import estimate
 from rlaif_sdk.training.distill.config import DistillRun, load_distill_run
 from rlaif_sdk.training.distill.pairs import HELD_OUT_FILE, PAIRS_FILE, TRAIN_FILE, sample_pairs, split_labels
 from rlaif_sdk.training.fingerprints import rows_digest
-from rlaif_sdk.training.iterate.store import check_same_job, locked, read_json, write_json
-from rlaif_sdk.training.run import MODEL_FOLDER, SAMPLES_FILE, without_nan, write_rows
+from rlaif_sdk.training.iterate.store import check_same_job, locked, read_json
+from rlaif_sdk.training.run import MODEL_FOLDER, SAMPLES_FILE, write_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset

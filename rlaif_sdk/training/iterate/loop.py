@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError, TrainingError
+from rlaif_sdk.json_files import write_json
 from rlaif_sdk.training.fingerprints import rows_digest
 from rlaif_sdk.training.iterate.config import OFFLINE, IterateRun, load_iterate_run
 from rlaif_sdk.training.iterate.stopping import Standing, standing
-from rlaif_sdk.training.iterate.store import Shards, check_same_job, locked, read_json, write_json
+from rlaif_sdk.training.iterate.store import Shards, check_same_job, locked, read_json
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:

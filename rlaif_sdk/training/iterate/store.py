@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,22 +11,12 @@ from typing import Any
 
 from rlaif_sdk.documents import Document
 from rlaif_sdk.exceptions import DataError, TrainingError
+from rlaif_sdk.json_files import write_json
 from rlaif_sdk.training.fingerprints import differences, without_secrets
 
 
-def write_json(file: Path, value: Any) -> None:
-    """Write a file that is either absent or whole, also after a power cut. NaN is no value; use None."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.partial")
-    with unfinished.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, ensure_ascii=False, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(file)
-
-
 def read_json(file: Path) -> Any:
-    """Read a file that `write_json` wrote.
+    """Read a file that `rlaif_sdk.json_files.write_json` wrote.
 
     Raises:
         DataError: It was changed by something else and is no JSON any more.
@@ -57,7 +46,7 @@ class Shards:
         return read_json(self._file(index))
 
     def __setitem__(self, index: int, value: Any) -> None:
-        write_json(self._file(index), value)
+        write_json(self._file(index), value, indent=None)
 
     def _file(self, index: int) -> Path:
         return self._folder / f"{index:06}.json"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.documents import validate
+from rlaif_sdk.json_files import write_json
 from rlaif_sdk.training.config import PPORun, PPORunConfig, Run
 from rlaif_sdk.training.iterate.config import OFFLINE, IterateRun
 from rlaif_sdk.training.iterate.labelling import label_job
-from rlaif_sdk.training.iterate.store import write_json
 from rlaif_sdk.training.online import CONFIGS as ONLINE_CONFIGS
 from rlaif_sdk.training.online import OnlineRun, run_online
 from rlaif_sdk.training.preference_run import DPORunConfig, run_preferences

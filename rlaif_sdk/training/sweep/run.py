@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.json_files import write_json
 from rlaif_sdk.training.config import ComposedRun, PPORun
 from rlaif_sdk.training.fingerprints import differences
-from rlaif_sdk.training.manifest import resolved_config, write_json
+from rlaif_sdk.training.manifest import resolved_config
 from rlaif_sdk.training.online import OnlineRun, run_online
 from rlaif_sdk.training.run import MODEL_FOLDER, PolicyResult, last_checkpoint, run_ppo
 from rlaif_sdk.training.sweep.config import Sweep, Weights, load_sweep
