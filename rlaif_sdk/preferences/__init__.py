@@ -13,12 +13,14 @@ from rlaif_sdk.preferences.merge import MergeConfig, MergeResult, merge_preferen
 from rlaif_sdk.preferences.pairs import make_pairs, preference_probability
 from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
 from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
+from rlaif_sdk.preferences.self_reward import ContrastingLogprobs, MarginConfig, self_rewarding_margin
 
 __all__ = [
     "CandidatesConfig",
     "ComposedPairsConfig",
     "Constitution",
     "Contrast",
+    "ContrastingLogprobs",
     "ContrastiveConfig",
     "LabelConfig",
     "LabelJob",
@@ -26,6 +28,7 @@ __all__ = [
     "LabelSummary",
     "MakeJob",
     "MakeResult",
+    "MarginConfig",
     "MergeConfig",
     "MergeResult",
     "Principle",
@@ -41,4 +44,5 @@ __all__ = [
     "merge_preferences",
     "preference_probability",
     "run_labeling",
+    "self_rewarding_margin",
 ]

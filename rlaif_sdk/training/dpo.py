@@ -22,7 +22,7 @@ class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):
     A column ``chosen_prob`` in [0, 1] says how likely ``chosen`` is preferred: each pair then has its own conservative
     loss -p log s(h) - (1 - p) log s(-h), with h the difference of the log-ratios times beta (Mitchell 2023). Without the
     column, or with 1 in it, the loss is DPO's own. A column ``margin``, in nats, is taken from h, as DLMA does with
-    its self-rewarding score (Liu et al. 2024; see `rlaif_sdk.training.soft_labels.self_rewarding_margins`). Where a
+    its self-rewarding score (Liu et al. 2024; see `rlaif_sdk.preferences.self_rewarding_margin`). Where a
     label is below 0.5, ``rejected`` is the preferred one and its margin wants a minus sign.
 
     A model given as an object is copied as the reference, unless a reference or an adapter makes that needless.

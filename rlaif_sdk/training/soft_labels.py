@@ -55,36 +55,3 @@ def dpo_differences(
         beta: Strength of the tie to the reference.
     """
     return beta * ((chosen_logprobs_B - ref_chosen_logprobs_B) - (rejected_logprobs_B - ref_rejected_logprobs_B))
-
-
-def self_rewarding_margins(
-    *,
-    chosen_positive_B: Tensor,
-    chosen_negative_B: Tensor,
-    rejected_positive_B: Tensor,
-    rejected_negative_B: Tensor,
-    low: float,
-    high: float,
-    scale: float,
-) -> Tensor:
-    """The margin that DLMA (Liu et al. 2024, arXiv:2402.11907) takes from DPO's reward difference.
-
-    scale * clip(log [pi(a1|p+) / pi(a1|p-)] - log [pi(a2|p+) / pi(a2|p-)], low, high), where p+ asks for the virtue and
-    p- for its opposite.
-
-    Args:
-        chosen_positive_B: log pi(a1|p+), summed over tokens.
-        chosen_negative_B: log pi(a1|p-).
-        rejected_positive_B: log pi(a2|p+).
-        rejected_negative_B: log pi(a2|p-).
-        low: Least score before scaling, in nats.
-        high: Greatest score before scaling, in nats.
-        scale: Nats of margin per nat of score.
-
-    Raises:
-        ValueError: ``low`` is above ``high``.
-    """
-    if low > high:
-        raise ValueError(f"low ({low}) is above high ({high})")
-    scores_B = (chosen_positive_B - chosen_negative_B) - (rejected_positive_B - rejected_negative_B)
-    return scale * scores_B.clamp(low, high)

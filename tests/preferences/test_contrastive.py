@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -276,18 +277,26 @@ def test_the_score_is_turned_round_with_answers_and_with_prompts(a: float, b: fl
 
 
 @given(NATS, NATS, NATS, NATS, st.floats(-50, 0), st.floats(0, 50), st.floats(0.01, 2))
-def test_the_margin_equals_the_one_for_tensors(
+def test_the_margin_is_the_papers_formula(
     a: float, b: float, c: float, d: float, low: float, high: float, scale: float
 ) -> None:
-    """The job and `rlaif_sdk.training.soft_labels` compute one formula."""
-    torch = pytest.importorskip("torch")
-    from rlaif_sdk.training.soft_labels import self_rewarding_margins
-
-    names = ("chosen_positive_B", "chosen_negative_B", "rejected_positive_B", "rejected_negative_B")
-    tensors = {name: torch.tensor([value], dtype=torch.double) for name, value in zip(names, (a, b, c, d), strict=True)}
-    expected = self_rewarding_margins(**tensors, low=low, high=high, scale=scale).item()
+    """scale * clip(log [pi(a1|p+) / pi(a1|p-)] - log [pi(a2|p+) / pi(a2|p-)], low, high), of ratios of probabilities."""
+    expected = scale * float(np.clip(np.log(np.exp(a - b)) - np.log(np.exp(c - d)), low, high))
     settings = MarginConfig(low=low, high=high, scale=scale)
-    assert self_rewarding_margin(ContrastingLogprobs(a, b, c, d).score, settings) == pytest.approx(expected)
+    found = self_rewarding_margin(ContrastingLogprobs(a, b, c, d).score, settings)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(("score", "margin"), [(1.5, 0.15), (9.0, 0.3), (-9.0, -0.2)])
+def test_the_self_rewarding_margin_is_clipped_then_scaled(score: float, margin: float) -> None:
+    """The bounds are of the score, in nats before the scale."""
+    assert self_rewarding_margin(score, MarginConfig(low=-2, high=3, scale=0.1)) == pytest.approx(margin)
+
+
+def test_bounds_in_the_wrong_order_are_refused() -> None:
+    """A clip would answer with the upper bound without a word."""
+    with pytest.raises(ValueError, match="above"):
+        MarginConfig(low=1, high=-1)
 
 
 def test_a_pair_that_is_too_long_has_no_score(tiny_chat: Any) -> None:  # noqa: F811

@@ -11,11 +11,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from rlaif_sdk.training.soft_labels import (  # noqa: E402
-    dpo_differences,
-    self_rewarding_margins,
-    soft_preference_losses,
-)
+from rlaif_sdk.training.soft_labels import dpo_differences, soft_preference_losses  # noqa: E402
 
 differences = st.floats(-60, 60)
 probabilities = st.floats(0, 1)
@@ -91,26 +87,3 @@ def test_the_difference_of_dpo_is_beta_times_the_difference_of_the_log_ratios() 
         beta=0.5,
     )
     assert found.item() == 0.5 * ((-1 + 3) - (-7 + 4))
-
-
-def margins(score: float, **options: float) -> float:
-    found = self_rewarding_margins(
-        chosen_positive_B=tensor(score - 5),
-        chosen_negative_B=tensor(-2.0),
-        rejected_positive_B=tensor(-4.0),
-        rejected_negative_B=tensor(-1.0),
-        **options,
-    )
-    return found.item()
-
-
-@pytest.mark.parametrize(("score", "margin"), [(1.5, 0.15), (9.0, 0.3), (-9.0, -0.2)])
-def test_the_self_rewarding_margin_is_clipped_then_scaled(score: float, margin: float) -> None:
-    """The contrast of both completions under both prompts, within the bounds, times the scale."""
-    assert margins(score, low=-2, high=3, scale=0.1) == pytest.approx(margin)
-
-
-def test_bounds_in_the_wrong_order_are_refused() -> None:
-    """torch would answer with the upper bound without a word."""
-    with pytest.raises(ValueError, match="above"):
-        margins(1.0, low=1, high=-1, scale=1)
