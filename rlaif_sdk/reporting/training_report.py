@@ -87,7 +87,7 @@ def report_training(result: PolicyResult, console: Console, *, samples: int = 5)
     evaluated = (result.before.evaluation_rewards(), result.after.evaluation_rewards())
     if all(evaluated):
         console.print(comparison_table(*evaluated, title="Rewards of the evaluation, not trained on", total=TOTAL))
-    divergence = [entry["kl"] for entry in result.history if "kl" in entry]
+    divergence = [entry["kl"] for entry in result.history if entry.get("kl") is not None]
     if divergence:
         console.print(f"Divergence from the starting model: {divergence[-1]:.2f} nats an answer in the last rollout")
     console.print(samples_table([*result.samples()], count=samples))

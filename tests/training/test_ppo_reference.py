@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,11 +73,14 @@ def test_the_reference_is_the_policy_in_memory_and_stays(make_trainer: Make, lla
 
 
 def test_without_a_price_no_reference_is_kept(make_trainer: Make, llama: Any) -> None:
-    """``kl_coef=0`` holds no second model, and logs a divergence of 0."""
+    """``kl_coef=0`` holds no second model, and what is not measured is not logged, nor said to be 0 in a sample."""
     trainer = make_trainer(llama, kl_coef=0.0)
     trainer.train()
     assert trainer.ref_model is None
-    assert [entry["kl"] for entry in rollouts_of(trainer)] == [0.0, 0.0]
+    assert len(rollouts_of(trainer)) == 2
+    assert not {"kl", "kl_per_token"} & {name for entry in rollouts_of(trainer) for name in entry}
+    samples = (Path(trainer.args.output_dir) / "rollouts.jsonl").read_text().splitlines()
+    assert {json.loads(line)["kl"] for line in samples} == {None}
 
 
 def test_lora_trains_adapter_and_head_and_keeps_no_copy(make_trainer: Make, model: Any) -> None:

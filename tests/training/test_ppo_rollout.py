@@ -158,6 +158,13 @@ def test_figures_are_over_scored_rows() -> None:
     assert rollout_metrics(assessed([2, 2], [NAN, NAN]), kl_BT) == {}
 
 
+def test_a_divergence_that_nobody_measured_is_no_figure() -> None:
+    """It is not 0; all else is as with a reference."""
+    figures = rollout_metrics(assessed([2, 2], [1.0, 0.0]), torch.zeros(2, 2))
+    unmeasured = rollout_metrics(assessed([2, 2], [1.0, 0.0]), None)
+    assert unmeasured == {name: value for name, value in figures.items() if name not in {"kl", "kl_per_token"}}
+
+
 def sampler(seed: int = 3, *, shuffle: bool = True) -> EpochRepeatSampler:
     return EpochRepeatSampler(range(8), mini_repeat_count=2, batch_size=4, repeat_count=2, shuffle=shuffle, seed=seed)
 

@@ -35,7 +35,7 @@ class Assessment:
         truncated_B: Tensor,
         logprobs_BT: Tensor,
         values_BT: Tensor,
-        kl_BT: Tensor,
+        kl_BT: Tensor | None,
         on_tokens_BT: Tensor | None = None,
     ) -> Rollout:
         """Make the rollout.
@@ -46,7 +46,8 @@ class Assessment:
             truncated_B: True where a completion was cut short: it has no end-of-sequence token.
             logprobs_BT: Log-probabilities under the policy that sampled.
             values_BT: Its values.
-            kl_BT: The divergence of policy from reference, as estimated at each token.
+            kl_BT: The divergence of policy from reference, as estimated at each token; None without a reference, and
+                then nothing is taken for it.
             on_tokens_BT: The part of the scores that falls on each token, see `token_rewards`; the penalty for being
                 cut short falls on the last token.
         """
@@ -55,7 +56,8 @@ class Assessment:
             counts_B = counts_B & ~truncated_B
         mask_BT = tokens.completion_mask_BT * counts_B[:, None]
         scores_B = scores_B.nan_to_num(0.0) - self.missing_eos_penalty * truncated_B
-        rewards_BT = token_rewards(scores_B, kl_BT, mask_BT, self.kl_coef, on_tokens_BT)
+        charged_BT = torch.zeros_like(logprobs_BT) if kl_BT is None else kl_BT
+        rewards_BT = token_rewards(scores_B, charged_BT, mask_BT, self.kl_coef, on_tokens_BT)
         advantages_BT, returns_BT = generalized_advantages(
             rewards_BT, values_BT, mask_BT, gamma=self.gamma, lam=self.gae_lambda
         )
@@ -69,19 +71,21 @@ class Assessment:
         )
 
 
-def rollout_metrics(rollout: Rollout, kl_BT: Tensor, total: Total = of_this_process) -> dict[str, float]:
+def rollout_metrics(rollout: Rollout, kl_BT: Tensor | None, total: Total = of_this_process) -> dict[str, float]:
     """What to log of a rollout.
 
     ``kl`` is in nats a completion, ``kl_per_token`` in nats a token; with the estimator k1 a small sample may be below 0.
-    Empty when no row counts.
+    Without a divergence neither is there. Empty when no row counts.
     """
     mask_BT = rollout.mask_BT
     rows = total(mask_BT.any(dim=1).sum())
     if not rows:
         return {}
-    figures = {
-        "kl": total((kl_BT * mask_BT).sum()) / rows,
-        "kl_per_token": masked_mean(kl_BT, mask_BT, total),
+    figures: dict[str, Tensor] = {}
+    if kl_BT is not None:
+        figures["kl"] = total((kl_BT * mask_BT).sum()) / rows
+        figures["kl_per_token"] = masked_mean(kl_BT, mask_BT, total)
+    figures |= {
         "values/mean": masked_mean(rollout.old_values_BT, mask_BT, total),
         "values/explained_variance": explained_variance(rollout.old_values_BT, rollout.returns_BT, mask_BT, total),
         "returns/mean": masked_mean(rollout.returns_BT, mask_BT, total),

@@ -26,17 +26,18 @@ Sample = dict[str, Any]
 
 
 def sample_records(
-    prompts: Sequence[Any], completions: Sequence[Any], composition: Scored, kl_B: Tensor, cut_short_B: Tensor
+    prompts: Sequence[Any], completions: Sequence[Any], composition: Scored, kl_B: Tensor | None, cut_short_B: Tensor
 ) -> Iterator[Sample]:
     """The B rows of a rollout, one at a time.
 
-    ``prompt``, ``completion``, whether it was ``cut_short``, its divergence ``kl`` from the reference in nats, and what
-    `rlaif_sdk.Composition.records` has: ``total``, ``rewards`` and so on. Of a composition without that method the
-    total and the raw scores.
+    ``prompt``, ``completion``, whether it was ``cut_short``, its divergence ``kl`` from the reference in nats (None
+    without a reference), and what `rlaif_sdk.Composition.records` has: ``total``, ``rewards`` and so on. Of a
+    composition without that method the total and the raw scores.
     """
     records = getattr(composition, "records", None)
     scored: Iterator[Mapping[str, Any]] = records() if callable(records) else _raw_records(composition)
-    rows = zip(prompts, completions, cut_short_B.tolist(), kl_B.tolist(), scored, strict=True)
+    divergences = [None] * len(prompts) if kl_B is None else kl_B.tolist()
+    rows = zip(prompts, completions, cut_short_B.tolist(), divergences, scored, strict=True)
     for prompt, completion, cut_short, kl, record in rows:
         yield {"prompt": prompt, "completion": completion, "cut_short": cut_short, "kl": kl, **record}
 

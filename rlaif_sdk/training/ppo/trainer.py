@@ -144,7 +144,9 @@ class PPOTrainer(ActorCriticTrainer):
         kl_BT = self._divergence(policy, tokens)
         composition = scored()
         scores_B, on_tokens_BT = self._scores(composition, tokens)
-        truncated_B = torch.tensor([ids[-1] not in self.eos_token_ids for ids in completion_ids]).to(kl_BT.device)
+        truncated_B = torch.tensor([ids[-1] not in self.eos_token_ids for ids in completion_ids]).to(
+            policy.logprobs_BT.device
+        )
         rollout = Assessment(
             gamma=self.args.gamma,
             gae_lambda=self.args.gae_lambda,
@@ -169,12 +171,12 @@ class PPOTrainer(ActorCriticTrainer):
         self._note(mode, {**rewarded, **figures, "kl_coef": self.kl_controller.coef})
         if composer is self.composer:
             self._note_completions(prompts, completions, composition, rollout)
-        kl_B = (kl_BT * tokens.completion_mask_BT).sum(dim=1)
+        kl_B = None if kl_BT is None else (kl_BT * tokens.completion_mask_BT).sum(dim=1)
         samples = sample_records(prompts, completions, composition, kl_B, truncated_B)
         show_samples(self.callback_handler, self.args, self.state, self.control, split=mode, records=samples)
         if training:
             self._halted = False
-            if figures:
+            if "kl" in figures:
                 self._follow(figures["kl"], len(rows) * self.processes.count)
         return rollout
 
@@ -196,10 +198,10 @@ class PPOTrainer(ActorCriticTrainer):
             )
             self._halted = self.control.should_training_stop = True
 
-    def _divergence(self, policy: CompletionScores, tokens: Tokens) -> Tensor:
-        """kl_BT, the divergence of policy from reference at each token; 0 without a reference."""
+    def _divergence(self, policy: CompletionScores, tokens: Tokens) -> Tensor | None:
+        """kl_BT, the divergence of policy from reference at each token; None without a reference."""
         if self.args.kl_coef == 0:
-            return torch.zeros_like(policy.logprobs_BT)
+            return None
         with self._reference() as reference:
             return estimate_kl(policy.logprobs_BT, self._score(reference, tokens).logprobs_BT, self.args.kl_estimator)
 
