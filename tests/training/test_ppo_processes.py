@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -19,14 +20,19 @@ pytest.importorskip("trl")
 
 from accelerate.commands.config.config_args import load_config_from_file  # noqa: E402
 from accelerate.commands.launch import launch_command_parser  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForCausalLM, TrainerState  # noqa: E402
 
+from rlaif_sdk import Composer, RewardBatch  # noqa: E402
+from rlaif_sdk.composer import Composition  # noqa: E402
 from rlaif_sdk.exceptions import ConfigError, TrainingError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOConfig  # noqa: E402
 from rlaif_sdk.training.ppo.checkpoint import critic_weights  # noqa: E402
 from rlaif_sdk.training.ppo.masked import explained_variance, masked_whiten  # noqa: E402
-from rlaif_sdk.training.ppo.processes import Processes  # noqa: E402
+from rlaif_sdk.training.ppo.processes import Processes, measured_rows  # noqa: E402
+from rlaif_sdk.training.ppo.scoring import reward_metrics  # noqa: E402
 from rlaif_sdk.training.preference_run import run_preferences  # noqa: E402
 from rlaif_sdk.training.run import run_ppo  # noqa: E402
 from rlaif_sdk.training.sft_run import run_sft  # noqa: E402
@@ -132,20 +138,58 @@ def test_statistics_over_processes_are_those_of_all_rows() -> None:
 
 
 def test_figures_of_several_processes_become_one() -> None:
-    """Counts are added, the slowest counts for time, the rest is a mean of what is known."""
-    processes = Processes.__new__(Processes)
+    """Counts are added, the slowest counts for time, the rest is a mean of what is known, by rows."""
     parts = [
         {"reward": 1.0, "reward/a/failed": 1.0, "reward/a/seconds": 2.0, "reward/b/raw_mean": float("nan")},
         {"reward": 2.0, "reward/a/failed": 2.0, "reward/a/seconds": 1.0, "reward/b/raw_mean": 4.0, "only": 3.0},
     ]
-    processes._gather = lambda _: parts  # type: ignore[method-assign]
-    assert processes.figures({}) == {
-        "reward": 1.5,
+    rows = [{"reward": 3, "reward/b/raw_mean": 0}, {"reward": 1, "reward/b/raw_mean": 2}]
+    assert of_processes([*zip(parts, rows, strict=True)]) == {
+        "reward": 1.25,
         "reward/a/failed": 3.0,
         "reward/a/seconds": 2.0,
         "reward/b/raw_mean": 4.0,
         "only": 3.0,
     }
+
+
+def of_processes(parts: list[tuple[dict[str, float], dict[str, int]]]) -> dict[str, float]:
+    """The figures that are logged where each process has measured a part."""
+    processes = Processes.__new__(Processes)
+    processes._gather = lambda _: parts  # type: ignore[method-assign]
+    return processes.figures(*parts[0])
+
+
+def test_the_figures_of_one_process_stay_as_they_are() -> None:
+    """To the last digit, and what is not known stays unknown."""
+    figures = {"reward": 0.1, "reward_std": 0.7, "reward/a/raw_mean": float("nan")}
+    found = of_processes([(figures, dict.fromkeys(figures, 3))])
+    assert math.isnan(found.pop("reward/a/raw_mean"))
+    assert found == {"reward": 0.1, "reward_std": 0.7}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.none() | st.floats(-5, 5), min_size=1, max_size=6), min_size=2, max_size=4))
+def test_figures_of_uneven_processes_are_those_of_all_rows(scores: list[list[float | None]]) -> None:
+    """Whoever scores few rows counts little: means, deviations, shares and counts are those of one process with all."""
+
+    def composed(rows: list[float | None]) -> Composition:
+        rewards = {"some": lambda column: column, "all": lambda column: [float(value is None) for value in column]}
+        with Composer(rewards, weights={"all": 0.0}) as composer:
+            batch = RewardBatch(prompts=["p"] * len(rows), completions=["c"] * len(rows), columns={"column": rows})
+            return composer.compose(batch)
+
+    def measured(composition: Composition) -> tuple[dict[str, float], dict[str, int]]:
+        figures = {name: value for name, value in reward_metrics(composition).items() if name in known}
+        return figures, measured_rows(figures, composition)
+
+    known = {
+        "reward", "reward_std", "reward/total/mean", "reward/total/std", "reward/total/unscored",
+        *(f"reward/{name}/{of}" for name in ("some", "all") for of in ("raw_mean", "raw_std", "weight", "abstained")),
+    }  # fmt: skip
+    whole, _ = measured(composed([value for part in scores for value in part]))
+    found = of_processes([measured(composed(part)) for part in scores])
+    assert found == pytest.approx(whole, nan_ok=True, abs=1e-9)
 
 
 def test_a_prompt_s_completions_are_not_torn_apart(monkeypatch: pytest.MonkeyPatch) -> None:

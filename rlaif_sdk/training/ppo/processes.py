@@ -7,9 +7,10 @@ more than one row goes through here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +19,14 @@ from rlaif_sdk.composer.sync import torch_sync
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from rlaif_sdk.training.ppo.scoring import Scored
+
 _COUNTS = ("failed", "abstained", "fallback", "cached")
 """Last parts of the names of figures that are counts."""
+_SHARES = ("unscored", "closed")
+"""Of figures that are shares of all rows."""
+_MEANS = {"reward_std": "reward", "std": "mean", "raw_std": "raw_mean"}
+"""Of figures that are deviations, with those of their means."""
 
 
 class Processes:
@@ -48,11 +55,21 @@ class Processes:
         """The rows of all processes, those of the first coming first."""
         return [row for part in self._gather(list(rows)) for row in part]
 
-    def figures(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Figures to log: counts are added, seconds are those of the slowest, all others the mean of what is known."""
-        parts = self._gather(dict(figures))
-        names = dict.fromkeys(name for part in parts for name in part)
-        return {name: _one(name, [part[name] for part in parts if name in part]) for name in names}
+    def figures(self, figures: Mapping[str, float], rows: Mapping[str, int]) -> dict[str, float]:
+        """Figures to log, as one process would have them that has the rows of all.
+
+        Counts are added, seconds are those of the slowest, deviations are those around the common mean; all others are
+        means, and those of a process weigh by the rows that they were measured on. NaN is left out.
+
+        Args:
+            figures: Those of this process.
+            rows: For each of them how many rows it was measured on, see `measured_rows`.
+        """
+        parts = [_Part(*part) for part in self._gather((dict(figures), dict(rows)))]
+        if len(parts) == 1:
+            return parts[0].figures
+        names = dict.fromkeys(name for part in parts for name in part.figures)
+        return {name: _one(name, parts) for name in names}
 
     def learn_together(self, composer: Any) -> None:
         """Let the composer's statistics, multipliers and schedules be of the rows of all processes."""
@@ -68,11 +85,53 @@ class Processes:
         return values
 
 
-def _one(name: str, values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
+def measured_rows(figures: Iterable[str], composition: Scored) -> dict[str, int]:
+    """For each figure of `rlaif_sdk.training.ppo.scoring.reward_metrics` the number of rows that it was measured on.
+
+    A reward's are the rows that it has scored, shares are of all rows, everything else is of the rows with a total.
+    """
+    totals_B = np.asarray(composition.totals, dtype=np.float64)
+    scored = int((~np.isnan(totals_B)).sum())
+    raw = {f"reward/{name}": column.raw for name, column in composition.rewards.items()}
+    for part in getattr(composition, "constraints", ()):
+        raw[f"constraint/{part.constraint.key}"] = composition.rewards[part.constraint.reward].raw
+    of_part = {name: int((~np.isnan(raw_B)).sum()) for name, raw_B in raw.items()}
+
+    def rows(figure: str) -> int:
+        subject, _, last = figure.rpartition("/")
+        return len(totals_B) if last in _SHARES else of_part.get(subject, scored)
+
+    return {figure: rows(figure) for figure in figures}
+
+
+class _Part(NamedTuple):
+    """What one process has measured, and on how many rows."""
+
+    figures: dict[str, float]
+    rows: dict[str, int]
+
+
+def _one(name: str, parts: Sequence[_Part]) -> float:
+    known = [part for part in parts if not math.isnan(part.figures.get(name, math.nan))]
+    values = [part.figures[name] for part in known]
+    last = name.rpartition("/")[2]
     if not known:
         return math.nan
-    last = name.rpartition("/")[2]
     if last in _COUNTS:
-        return math.fsum(known)
-    return max(known) if last == "seconds" else math.fsum(known) / len(known)
+        return math.fsum(values)
+    if last == "seconds":
+        return max(values)
+    weights = [part.rows.get(name, 0) for part in known]
+    if last not in _MEANS:
+        return _mean(values, weights)
+    mean_name = name.removesuffix(last) + _MEANS[last]
+    means = [part.figures[mean_name] for part in known]
+    around = _mean(means, weights)
+    squares = [deviation**2 + (mean - around) ** 2 for deviation, mean in zip(values, means, strict=True)]
+    return math.sqrt(_mean(squares, weights))
+
+
+def _mean(values: Sequence[float], weights: Sequence[int]) -> float:
+    if not any(weights):
+        weights = [1] * len(values)
+    return math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)

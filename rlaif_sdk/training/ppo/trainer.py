@@ -16,6 +16,7 @@ from rlaif_sdk.training.ppo.actor_critic import ActorCriticTrainer
 from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics
 from rlaif_sdk.training.ppo.kl import estimate_kl
 from rlaif_sdk.training.ppo.losses import ppo_loss
+from rlaif_sdk.training.ppo.processes import measured_rows
 from rlaif_sdk.training.ppo.rollout import Rollout, Tokens
 from rlaif_sdk.training.ppo.samples import sample_records, show_samples
 from rlaif_sdk.training.ppo.scoring import begin_scoring, on_tokens_of, reward_batch, reward_metrics, scores_of
@@ -167,7 +168,8 @@ class PPOTrainer(ActorCriticTrainer):
         figures = rollout_metrics(rollout, kl_BT, self.processes.total)
         if not figures:
             _logger.warning("no completion of this rollout has a score: it changes nothing")
-        rewarded = self.processes.figures(reward_metrics(composition))
+        rewarded = reward_metrics(composition)
+        rewarded = self.processes.figures(rewarded, measured_rows(rewarded, composition))
         self._note(mode, {**rewarded, **figures, "kl_coef": self.kl_controller.coef})
         if composer is self.composer:
             self._note_completions(prompts, completions, composition, rollout)
