@@ -81,18 +81,21 @@ def _contiguous(_: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
     return (states[0].contiguous(), *states[1:])
 
 
-def save_policy(run: Run, trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_policy(run: Run, trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Any:
     """Save the policy, an adapter merged into its model; a critic stays out.
 
     The adapter of a quantised model is merged into the model's own weights, which are loaded for it.
+
+    Returns:
+        The policy to go on with. The trainer is of no more use where an adapter was merged into its model.
     """
     policy = trainer.accelerator.unwrap_model(trainer.model)
-    if run.config.model.quantization:
-        policy = _onto_whole_weights(run, policy)
-    if hasattr(policy, "merge_and_unload"):
-        policy = policy.merge_and_unload()
-    policy.save_pretrained(folder)
+    whole = _onto_whole_weights(run, policy) if run.config.model.quantization else policy
+    if hasattr(whole, "merge_and_unload"):
+        whole = whole.merge_and_unload()
+    whole.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return policy if run.config.model.quantization else whole
 
 
 def _onto_whole_weights(run: Run, policy: Any) -> Any:

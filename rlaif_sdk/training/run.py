@@ -176,22 +176,22 @@ def train_policy(
             trainer.add_callback(display)
         policy = trainer.accelerator.unwrap_model(trainer.model)
         report(f"answering {len(held_out)} held-out prompts before training")
-        answer = partial(answer_prompts, policy, tokenizer, held_out, arguments)
-        answers_before = shared(answer)
+        answer = partial(answer_prompts, tokenizer=tokenizer, prompts=held_out, settings=arguments)
+        answers_before = shared(partial(answer, policy))
         report("training")
         started = time.monotonic()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.monotonic() - started
-        report(f"answering {len(held_out)} held-out prompts after training")
-        answers_after = shared(answer)
         history = [without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
         evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
         if first_process():
             report(f"saving {model_folder}")
-            save_policy(run, trainer, tokenizer, model_folder)
+            policy = save_policy(run, trainer, tokenizer, model_folder)
             write_rows(run.output / HISTORY_FILE, history)
             if evaluations:
                 write_rows(run.output / EVALUATION_FILE, evaluations)
+        report(f"answering {len(held_out)} held-out prompts after training")
+        answers_after = shared(partial(answer, policy))
         report("scoring both sets of answers")
         progress = Progress(trainer.state.global_step, trainer.state.max_steps)
         before, after = shared(

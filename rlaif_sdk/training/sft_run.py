@@ -136,10 +136,12 @@ def run_sft(
         started = time.monotonic()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.monotonic() - started
-        report(f"evaluating on {len(held_out)} held-out rows after training")
-        after = measured(trainer.evaluate())
-        report(f"saving {model_folder}")
-        save_policy(run, trainer, tokenizer, model_folder)
+        try:
+            report(f"evaluating on {len(held_out)} held-out rows after training")
+            after = measured(trainer.evaluate())
+        finally:  # not before, since saving merges an adapter
+            report(f"saving {model_folder}")
+            save_policy(run, trainer, tokenizer, model_folder)
         steps = int(trainer.state.global_step)
         results |= {"steps": steps, "training_seconds": round(seconds, 1)}
     history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]

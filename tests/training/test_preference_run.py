@@ -21,6 +21,7 @@ from rlaif_sdk import ConfigError, DataError, load_classifier  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
 from rlaif_sdk.reporting.preference_report import watch_preferences  # noqa: E402
 from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
+from rlaif_sdk.training.soft_trainer import SoftLabelTrainer  # noqa: E402
 from tests.training.preference_models import planted_pairs  # noqa: E402
 
 LOADERS = {"reward_model": AutoModelForSequenceClassification, "dpo": AutoModelForCausalLM}
@@ -74,6 +75,23 @@ def test_a_run_leaves_a_plain_model_and_what_was_measured(config: Path, kind: An
         classifier = load_classifier(result.model_folder)
         assert classifier.logits(["w1 w2", "w3"]).shape == (2, 1)
         classifier.close()
+
+
+def test_a_trained_model_is_saved_though_its_evaluation_fails(
+    config: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is lost is the figures, and not the training."""
+    evaluate, calls = SoftLabelTrainer.evaluation_loop, iter([None])
+
+    def evaluate_once(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(calls, "over") == "over":
+            raise MemoryError("no room for batches")
+        return evaluate(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(SoftLabelTrainer, "evaluation_loop", evaluate_once)
+    with pytest.raises(MemoryError, match="no room"):
+        run_preferences(kind, config)
+    assert (config.parent / yaml.safe_load(config.read_text())["output"] / "model" / "config.json").is_file()
 
 
 def test_the_command_line_trains_with_overrides(config: Path, kind: Any) -> None:

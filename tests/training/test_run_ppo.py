@@ -94,6 +94,31 @@ def test_without_learning_the_answers_stay_the_same(config: dict[str, Any], lora
     assert result.before.answers.completion_ids == result.after.answers.completion_ids
 
 
+@pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}])
+def test_a_trained_model_is_saved_before_it_answers(
+    config: dict[str, Any], lora: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that runs out while the held-out prompts are answered costs the answers, and not the training."""
+    config["model"]["lora"] = lora
+    answered: list[Any] = []
+
+    def answer_once(*args: Any, **kwargs: Any) -> Any:
+        if answered:
+            raise MemoryError("no room for answers")
+        answered.append(answer_prompts(*args, **kwargs))
+        return answered[0]
+
+    monkeypatch.setattr("rlaif_sdk.training.heldout.answer_prompts", answer_once)
+    with pytest.raises(MemoryError, match="no room"):
+        run_ppo(config)
+    output = Path(config["output"])
+    trained = AutoModelForCausalLM.from_pretrained(output / "model").state_dict()
+    start = AutoModelForCausalLM.from_pretrained(config["model"]["name"]).state_dict()
+    assert any(not torch.equal(weights, start[name]) for name, weights in trained.items())
+    assert (output / "history.jsonl").read_text().count("\n") == config["ppo"]["max_steps"]
+    assert json.loads((output / "run.json").read_text())["status"] == "failed"
+
+
 def test_a_finished_run_is_not_overwritten(config: dict[str, Any]):
     """A second run into the same folder is refused before anything is loaded."""
     (Path(config["output"]) / "model").mkdir(parents=True)

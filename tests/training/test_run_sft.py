@@ -161,6 +161,25 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(config: dict[str, An
     assert [entry["step"] for entry in result.history] == [1, 2]
 
 
+def test_a_trained_model_is_saved_though_its_evaluation_fails(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is lost is the figures, and not the training."""
+    from trl import SFTTrainer
+
+    evaluate, calls = SFTTrainer.evaluate, iter([None])
+
+    def evaluate_once(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(calls, "over") == "over":
+            raise MemoryError("no room for batches")
+        return evaluate(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(SFTTrainer, "evaluate", evaluate_once)
+    with pytest.raises(MemoryError, match="no room"):
+        run_sft(config)
+    AutoModelForCausalLM.from_pretrained(Path(config["output"]) / "model")
+
+
 def test_the_command_line_trains_and_reports(config: dict[str, Any], tmp_path: Path) -> None:
     """`rlaif train sft` prints the held-out figures and leaves model, metrics and curves."""
     write(config, ROWS["messages"])
