@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from rlaif_sdk.cli.options import AllowChanged
 
 
 def distill(
@@ -16,6 +19,7 @@ def distill(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the output; none need be there.")
     ] = False,
+    allow_changed: AllowChanged = False,
 ) -> None:
     """Distil a judge into a reward model, and train the policy on it by PPO.
 
@@ -27,4 +31,5 @@ def distill(
     from rlaif_sdk.reporting.distill_report import watch_distill
     from rlaif_sdk.training.distill import load_distill_run
 
-    watch_distill(load_distill_run(config, overrides=overrides or ()), Console(), resume=resume)
+    run = dataclasses.replace(load_distill_run(config, overrides=overrides or ()), allow_changed=allow_changed)
+    watch_distill(run, Console(), resume=resume)

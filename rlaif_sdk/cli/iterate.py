@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from rlaif_sdk.cli.options import AllowChanged
 
 
 def iterate(
@@ -16,6 +19,7 @@ def iterate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the loop in the output; none need be there.")
     ] = False,
+    allow_changed: AllowChanged = False,
 ) -> None:
     """Train in a closed loop: generate, compose, train, evaluate, and again with the new policy.
 
@@ -27,4 +31,5 @@ def iterate(
     from rlaif_sdk.reporting.iterate_report import watch_iterate
     from rlaif_sdk.training.iterate import load_iterate_run
 
-    watch_iterate(load_iterate_run(config, overrides=overrides or ()), Console(), resume=resume)
+    run = dataclasses.replace(load_iterate_run(config, overrides=overrides or ()), allow_changed=allow_changed)
+    watch_iterate(run, Console(), resume=resume)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from rlaif_sdk.cli.options import AllowChanged
 
 
 def sweep(
@@ -20,6 +23,7 @@ def sweep(
     score_only: Annotated[
         Path | None, typer.Option("--score-only", help="Train and sample nothing: choose among the answers of a table.")
     ] = None,
+    allow_changed: AllowChanged = False,
 ) -> None:
     """Measure what each combination of weights reaches on held-out prompts, and find the Pareto frontier.
 
@@ -37,4 +41,4 @@ def sweep(
         chosen.append(f"candidates={best_of}")
     if score_only is not None:
         chosen.append(f"completions='{score_only.resolve()}'")
-    watch_sweep(load_sweep(config, overrides=chosen), Console())
+    watch_sweep(dataclasses.replace(load_sweep(config, overrides=chosen), allow_changed=allow_changed), Console())

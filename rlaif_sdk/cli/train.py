@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from rlaif_sdk.cli.options import AllowChanged
+
 if TYPE_CHECKING:
     from rlaif_sdk.training.config import Run
     from rlaif_sdk.training.online import OnlineKind
@@ -24,10 +26,6 @@ Overrides = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")]
 
-
-AllowChanged = Annotated[
-    bool, typer.Option("--allow-changed", help="With --resume: go on though config, data or code have changed.")
-]
 Check = Annotated[bool, typer.Option("--check", help="Check files, sizes, columns and memory; load and train nothing.")]
 
 

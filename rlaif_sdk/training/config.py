@@ -17,6 +17,7 @@ from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.overrides import with_overrides
 from rlaif_sdk.training.arguments import typed_arguments
 from rlaif_sdk.training.curriculum import CurriculumSettings
+from rlaif_sdk.training.fingerprints import code_digests
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -283,11 +284,23 @@ class ComposedRun(Run):
         """
         return validate(CompositionConfig, self.composition_document(key))
 
+    def code(self) -> dict[str, str]:
+        """The digests of the Python files that its compositions name, by the name that they have for them.
+
+        Raises:
+            ConfigError: The file of a composition cannot be read.
+        """
+        found: dict[str, str] = {}
+        for key in self.composition_keys:
+            document = self.composition_document(key)
+            digests = code_digests(document.data, Path(document.file).parent if document.file else Path())
+            found |= {name if key == "composition" else f"{key} {name}": value for name, value in digests.items()}
+        return found
+
     @property
-    def composition_folder(self) -> Path:
-        """What the relative paths of the composition are relative to."""
-        inline = not isinstance(self.config.composition, str)
-        return self.folder if inline else (self.folder / self.config.composition).parent
+    def composition_keys(self) -> list[str]:
+        """The keys of the config that have a composition."""
+        return [key for key in ("composition", "evaluation") if getattr(self.config, key, None) is not None]
 
     def in_order(self) -> dict[str, Any]:
         """Defaults of a trainer's settings: under a curriculum the prompts are not shuffled."""

@@ -21,7 +21,7 @@ from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.json_files import without_nan, write_json
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.training.config import ComposedRun, Run
-from rlaif_sdk.training.fingerprints import UNSET, code_digests, differences, digest, without_secrets
+from rlaif_sdk.training.fingerprints import UNSET, differences, digest, without_secrets
 from rlaif_sdk.training.preflight import Preflight, check_run, hardware, peak_memory
 
 if TYPE_CHECKING:
@@ -104,7 +104,6 @@ def recorded(
 def describe_run(run: Run, method: str, checked: Preflight) -> dict[str, Any]:
     """The manifest of a run that begins."""
     config = resolved_config(run)
-    code = code_digests(config["composition"], run.composition_folder) if isinstance(run, ComposedRun) else {}
     return {
         "format": _FORMAT,
         "status": "running",
@@ -114,7 +113,7 @@ def describe_run(run: Run, method: str, checked: Preflight) -> dict[str, Any]:
         "config": config,
         "config_digest": digest(config),
         "data": checked.data,
-        "code": code,
+        "code": run.code() if isinstance(run, ComposedRun) else {},
         "models": [
             {
                 "role": model.role,
@@ -137,9 +136,8 @@ def resolved_config(run: Run) -> dict[str, Any]:
     """A run's config with every default, its composition in full, and without secrets; JSON-ready."""
     config: dict[str, Any] = run.config.model_dump(mode="json", by_alias=True)
     if isinstance(run, ComposedRun):
-        config["composition"] = run.composition_config().model_dump(mode="json", by_alias=True)
-        if getattr(run.config, "evaluation", None) is not None:
-            config["evaluation"] = run.composition_config("evaluation").model_dump(mode="json", by_alias=True)
+        for key in run.composition_keys:
+            config[key] = run.composition_config(key).model_dump(mode="json", by_alias=True)
     hidden: dict[str, Any] = without_nan(without_secrets(config))
     return hidden
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,25 @@ def test_another_config_is_refused_and_what_changed_is_named(copied: dict[str, A
     assert "label.chain_of_thought was" in str(refused.value)
     assert "seed was 0 and is 3" in str(refused.value)
     assert "stop" not in str(refused.value)
+
+
+def test_other_evaluation_or_code_is_refused_unless_told(copied: dict[str, Any], tmp_path: Path) -> None:
+    """Of every composition, in the run's file or in one of its own; what has changed is noted where it is allowed."""
+    (tmp_path / "mine.py").write_text("def brief(completions):\n    return [0.0 for _ in completions]\n")
+    (tmp_path / "held-out.yaml").write_text("rewards:\n  brief: {use: 'mine.py:brief'}\n")
+    run = {**copied, "evaluation": str(tmp_path / "held-out.yaml"), "output": str(tmp_path / "fresh")}
+    shutil.copytree(copied["output"], run["output"])
+    kept = Path(run["output"]) / "distillation.json"
+    kept.unlink()
+    run_distill(run, resume=True)
+    (tmp_path / "mine.py").write_text("def brief(completions):\n    return [1.0 for _ in completions]\n")
+    (tmp_path / "held-out.yaml").write_text("rewards:\n  brief: {use: 'mine.py:brief', weight: 2}\n")
+    with pytest.raises(ConfigError) as refused:
+        run_distill(run, resume=True)
+    assert "code.evaluation mine.py was" in str(refused.value)
+    assert "evaluation.rewards.brief.weight was 1.0 and is 2.0" in str(refused.value)
+    run_distill(replace(load_distill_run(run), allow_changed=True), resume=True)
+    assert len(json.loads(kept.read_text())["changed"][0]) == 2
 
 
 def test_a_run_is_not_begun_again_in_its_folder(copied: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.exceptions import DataError, TrainingError  # noqa: E402
-from rlaif_sdk.training.iterate import run_iterate  # noqa: E402
+from rlaif_sdk.training.iterate import load_iterate_run, run_iterate  # noqa: E402
 from rlaif_sdk.training.iterate.store import locked  # noqa: E402
 from tests.training.iterate_runs import loop_config, scored_rows  # noqa: E402
 
@@ -157,6 +158,39 @@ def test_another_composition_under_the_same_file_name_is_refused(config: dict[st
     file.write_text(json.dumps({"rewards": {"wanted": {**composition["rewards"]["wanted"], "weight": 0.5}}}))
     with pytest.raises(ConfigError, match=r"composition\.rewards\.wanted\.weight"):
         run_iterate(config, resume=True)
+
+
+def test_other_code_of_a_reward_is_refused_unless_told(config: dict[str, Any], tmp_path: Path) -> None:
+    """Its name in the config is the same; told to go on, the loop keeps what is done and notes what has changed."""
+    config |= {"stop": {"target": -100.0}}
+    run_iterate(config)
+    kept = (tmp_path / "out" / "round-000" / "evaluation.json").read_text()
+    (code,) = tmp_path.glob("*.py")
+    code.write_text(code.read_text() + "\n# other code\n")
+    with pytest.raises(ConfigError, match=rf"code\..*{code.name} was .sha256:.* and is .*--allow-changed"):
+        run_iterate(config, resume=True)
+    told = replace(load_iterate_run(config), allow_changed=True)
+    run_iterate(told, resume=True)
+    assert (tmp_path / "out" / "round-000" / "evaluation.json").read_text() == kept
+    ((noted,),) = json.loads((tmp_path / "out" / "loop.json").read_text())["changed"]
+    assert noted.startswith("code.")
+    run_iterate(config, resume=True)
+
+
+def test_a_round_that_was_cut_off_trains_on_after_a_change_that_is_allowed(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """The trainer's own record does not refuse what the loop was told to allow."""
+    config["dpo"] |= {"save_strategy": "steps", "save_steps": 2}
+    config["stop"] = {"rounds": 1}
+    run_iterate(config)
+    folder = tmp_path / "out" / "round-001"
+    cut(folder, "evaluation.json", "answers.json", "trained.json", "training/checkpoints/checkpoint-4")
+    changed = {**config, "dpo": {**config["dpo"], "beta": 0.2}}
+    run_iterate(replace(load_iterate_run(changed), allow_changed=True), resume=True)
+    assert json.loads((folder / "training" / "run.json").read_text())["resumed"][0]["changed"] == [
+        "dpo.beta: 0.1 → 0.2"
+    ]
 
 
 def test_the_stop_rule_may_change(config: dict[str, Any]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,46 @@ def test_a_folder_with_points_of_another_run_is_refused(config):
     config["run"]["ppo"]["max_completion_length"] = 4
     with pytest.raises(ConfigError, match=r"another sweep:\n  run\.ppo\.max_completion_length: 6 → 4"):
         run_sweep(config)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named"),
+    [
+        ("prompts.jsonl", '"w2"', '"w3"', "training prompts: sha256:.* → sha256:"),
+        ("prompts.jsonl", '"w11"', '"w12"', "held-out prompts: sha256:.* → sha256:"),
+        ("rewards.py", "< 14", "< 15", r"code\..*rewards\.py: sha256:.* → sha256:"),
+    ],
+)
+def test_points_of_other_rows_or_code_are_not_mixed_in_unless_told(config, tmp_path, file, old, new, named):
+    """The config is the same and what it names is not: it is named, or noted where the sweep is told to go on."""
+    config |= {"method": "best_of", "candidates": 2, "seeds": [0]}
+    run_sweep(config)
+    text = (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=rf"(?s)another sweep:\n  {named}.*--allow-changed"):
+        run_sweep(config)
+    kept = (tmp_path / "sweep" / "points" / "high=1,low=1" / "seed-0" / "measured.json").read_text()
+    run_sweep(dataclasses.replace(load_sweep(config), allow_changed=True))
+    assert (tmp_path / "sweep" / "points" / "high=1,low=1" / "seed-0" / "measured.json").read_text() == kept
+    (noted,) = json.loads((tmp_path / "sweep" / "settings.json").read_text())["changed"]
+    assert re.match(named, noted[0])
+    run_sweep(config)
+
+
+def test_other_answers_under_the_same_name_are_noticed_by_the_command(config, tmp_path):
+    """Their points are other ones; --allow-changed goes on all the same."""
+    table = tmp_path / "answers.jsonl"
+    config |= {"seeds": [0], "method": "best_of", "completions": str(table)}
+    (tmp_path / "sweep.yaml").write_text(json.dumps(config))
+    runs = []
+    for texts, options in (("w1 w20", []), ("w2 w20", []), ("w2 w20", ["--allow-changed"])):
+        answers = [json.dumps({"prompt": "p", "completion": text}) for text in texts.split()]
+        table.write_text("\n".join(answers))
+        runs.append(CliRunner().invoke(app, ["sweep", str(tmp_path / "sweep.yaml"), *options]))
+    assert [done.exit_code for done in runs] == [0, 1, 0]
+    assert isinstance(runs[1].exception, ConfigError)
+    assert "completions: sha256:" in str(runs[1].exception)
 
 
 def test_best_of_n_chooses_what_the_weights_ask_for(config):

@@ -137,7 +137,7 @@ class DistillRun(ComposedRun):
                 "seed": self.config.seed,
             },
         )
-        return Run(validate(RewardModelRunConfig, document), document)
+        return Run(validate(RewardModelRunConfig, document), document, allow_changed=self.allow_changed)
 
     def ppo_run(self, reward_model: str) -> DistilledPPORun:
         """The run that trains the policy.
@@ -151,7 +151,9 @@ class DistillRun(ComposedRun):
         keys = ("model", "data", "composition", "evaluation", "ppo", "seed")
         data = {key: self.document.data[key] for key in keys if key in self.document.data}
         document = replace(self.document, data={**data, "output": str(self.stage("policy").resolve())})
-        return DistilledPPORun(validate(PPORunConfig, document), document, reward_model=reward_model)
+        return DistilledPPORun(
+            validate(PPORunConfig, document), document, reward_model=reward_model, allow_changed=self.allow_changed
+        )
 
     @property
     def uses_reward_model(self) -> bool:

@@ -69,14 +69,16 @@ def run_distill(
     resumed does what is missing alone.
 
     Args:
-        source: A YAML or JSON file, a mapping, or a loaded run. See `DistillConfig`.
+        source: A YAML or JSON file, a mapping, or a loaded run. See `DistillConfig`. With its ``allow_changed`` it may
+            differ from the run that is resumed.
         display: Shows training's progress in place of the trainers' own printing.
         report: Called with a line of text at the start of each stage.
         on_result: Called with what came of a training before its stage counts as done.
         resume: Go on with the run in the output folder; there may be none yet.
 
     Raises:
-        ConfigError: The config is refused, or differs from that of the run which is to be resumed.
+        ConfigError: The config is refused; or it, the prompts or the rewards' code differ from those of the run which
+            is to be resumed.
         DataError: A prompt is refused.
         JudgeError: The judge cannot be used, or fails on too many pairs. The run can be resumed.
         RewardError: A reward failed whose policy is to raise.
@@ -97,12 +99,14 @@ def run_distill(
     train, held_out = load_prompts(run.config.data.model_copy(update={"curriculum": None}), run.folder)
     settings = {
         **run.config.model_dump(mode="json", exclude={"output"}),
-        "composition": run.composition_config().model_dump(mode="json"),
+        **{key: run.composition_config(key).model_dump(mode="json") for key in run.composition_keys},
+        "code": run.code(),
         "training prompts": rows_digest(train),
         "held-out prompts": rows_digest(held_out),
     }
     with locked(run.output):
-        check_same_job(run.output, settings, run.document, resume=resume, kind="distillation")
+        told = run.allow_changed
+        check_same_job(run.output, settings, run.document, resume=resume, kind="distillation", allow_changed=told)
         return _Pipeline(run, train, display, report, on_result).run()
 
 

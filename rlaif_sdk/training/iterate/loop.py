@@ -66,7 +66,8 @@ def run_iterate(
     kept when it is done, and a loop that is resumed does what is missing alone.
 
     Args:
-        source: A YAML or JSON file, a mapping, or a loaded run. See `IterateRunConfig`.
+        source: A YAML or JSON file, a mapping, or a loaded run. See `IterateRunConfig`. With its ``allow_changed`` it
+            may differ from the loop that is resumed.
         display: Shows training's progress in place of the trainer's own printing.
         report: Called with a line of text at the start of each stage.
         on_round: Called with each round's number and evaluation, those that were done before included.
@@ -76,7 +77,8 @@ def run_iterate(
         What came of it. The output folder then holds a folder for each round, and ``model``, a link to the best one's.
 
     Raises:
-        ConfigError: The config is refused, or differs from that of the loop which is to be resumed.
+        ConfigError: The config is refused; or it, the prompts or the rewards' code differ from those of the loop which
+            is to be resumed.
         DataError: A prompt is refused.
         RewardError: A reward failed whose policy is to raise.
         TrainingError: Another process is at work on the loop, or the first round has nothing to learn from.
@@ -92,15 +94,16 @@ def run_iterate(
         raise MissingExtraError(str(error.name), extra="train") from error
     data = run.config.data.model_copy(update={"curriculum": None})  # goes by each round's own measure
     train, held_out = load_prompts(data, run.folder)
-    in_files = [key for key in ("composition", "evaluation") if isinstance(getattr(run.config, key), str)]
+    in_files = [key for key in run.composition_keys if isinstance(getattr(run.config, key), str)]
     settings = {
         **run.config.model_dump(mode="json", exclude={"output"}),
         **{key: run.composition_document(key).data for key in in_files},
+        "code": run.code(),
         "training prompts": rows_digest(train),
         "held-out prompts": rows_digest(held_out),
     }
     with locked(run.output):
-        check_same_job(run.output, settings, run.document, resume=resume)
+        check_same_job(run.output, settings, run.document, resume=resume, allow_changed=run.allow_changed)
         return _Loop(run, train, held_out, display, report).run(on_round)
 
 

@@ -14,6 +14,8 @@ from rlaif_sdk.exceptions import DataError, TrainingError
 from rlaif_sdk.json_files import write_json
 from rlaif_sdk.training.fingerprints import differences, without_secrets
 
+_CHANGED = "changed"
+
 
 def read_json(file: Path) -> Any:
     """Read a file that `rlaif_sdk.json_files.write_json` wrote.
@@ -69,7 +71,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def check_same_job(
-    folder: Path, settings: Mapping[str, Any], document: Document, *, resume: bool, kind: str = "loop"
+    folder: Path,
+    settings: Mapping[str, Any],
+    document: Document,
+    *,
+    resume: bool,
+    kind: str = "loop",
+    allow_changed: bool = False,
 ) -> None:
     """Note what a job is made of at its start, in ``KIND.json``, and refuse to go on with something else.
 
@@ -79,6 +87,8 @@ def check_same_job(
         document: For the place of a refusal.
         resume: Whether to go on with what is there.
         kind: What the job is called.
+        allow_changed: Go on though something has changed. What is done stays as it was made; what has changed is noted
+            under ``changed``, a list a start.
 
     Raises:
         ConfigError: There is one and it is not to be resumed, or its settings were other ones: all are named.
@@ -92,12 +102,16 @@ def check_same_job(
         raise document.error(
             f"{folder} already holds a {kind}", ("output",), "--resume goes on with it, or name another"
         )
-    changes = differences(read_json(file), settings)
-    found = [f"{key} was {_brief(old)} and is {_brief(new)}" for key, old, new in changes]
-    if found:
-        hint = "undo that, or name another folder"
-        hint += "; only what stands under 'stop' may change" if kind == "loop" else ""
+    known = read_json(file)
+    earlier = known.pop(_CHANGED, [])
+    found = [f"{key} was {_brief(old)} and is {_brief(new)}" for key, old, new in differences(known, settings)]
+    if not found:
+        return
+    if not allow_changed:
+        hint = "undo that, name another folder, or go on with --allow-changed"
+        hint += "; what stands under 'stop' may always change" if kind == "loop" else ""
         raise document.error(f"this is not the {kind} that {folder} holds: " + "; ".join(found), (), hint)
+    write_json(file, {**settings, _CHANGED: [*earlier, found]})
 
 
 def _brief(value: Any) -> str:

@@ -56,13 +56,14 @@ def round_run(run: IterateRun, policy: str, folder: Path, number: int) -> Run:
     if method not in OFFLINE:
         config["composition"] = run.document.data["composition"]
     document = replace(run.document, data=config)
+    changed = run.allow_changed
     if method == "dpo":
-        return Run(validate(DPORunConfig, document), document)
+        return Run(validate(DPORunConfig, document), document, allow_changed=changed)
     if method == "sft":
-        return Run(validate(SFTRunConfig, document), document)
+        return Run(validate(SFTRunConfig, document), document, allow_changed=changed)
     if method == "ppo":
-        return PPORun(validate(PPORunConfig, document), document)
-    return OnlineRun(validate(ONLINE_CONFIGS[method], document), document, method)
+        return PPORun(validate(PPORunConfig, document), document, allow_changed=changed)
+    return OnlineRun(validate(ONLINE_CONFIGS[method], document), document, method, allow_changed=changed)
 
 
 def check_settings(run: IterateRun) -> None:

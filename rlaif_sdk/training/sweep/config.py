@@ -108,11 +108,13 @@ class Sweep:
         config: The settings.
         base: The run, as its own file has it.
         document: Where the settings come from.
+        allow_changed: Whether to go on where the folder has points of another run, of other rows or other code.
     """
 
     config: SweepConfig
     base: ComposedRun
     document: Document
+    allow_changed: bool = dataclasses.field(default=False, kw_only=True)
 
     @property
     def folder(self) -> Path:
@@ -132,7 +134,7 @@ class Sweep:
     def run_of(self, weights: Weights, seed: int, output: Path) -> ComposedRun:
         """The run of one point."""
         config = self.base.config.model_copy(update={"seed": seed})
-        run = dataclasses.replace(self.base, config=config, weights=weights)
+        run = dataclasses.replace(self.base, config=config, weights=weights, allow_changed=self.allow_changed)
         return run.with_output(output)
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.json_files import write_json
+from rlaif_sdk.records import read_records
 from rlaif_sdk.training.config import ComposedRun, PPORun
-from rlaif_sdk.training.fingerprints import differences
+from rlaif_sdk.training.fingerprints import differences, rows_digest
 from rlaif_sdk.training.manifest import resolved_config
 from rlaif_sdk.training.online import OnlineRun, run_online
 from rlaif_sdk.training.run import MODEL_FOLDER, PolicyResult, last_checkpoint, run_ppo
@@ -22,6 +23,7 @@ from rlaif_sdk.training.sweep.result import PointResult, SweepResult
 
 SETTINGS_FILE = "settings.json"
 MEASURED_FILE = "measured.json"
+_CHANGED = "changed"
 _MAY_CHANGE = frozenset({"weights", "search", "points", "search_seed", "seeds", "objectives", "reference", "output",
                          "keep_models", "run"})  # fmt: skip
 """Settings that decide which points there are and how they are compared, and not what is measured at one."""
@@ -33,7 +35,8 @@ def run_sweep(
     """Measure every combination of weights with every seed, and compare them.
 
     Args:
-        source: A YAML or JSON file, a mapping, or a loaded sweep. See `SweepConfig`.
+        source: A YAML or JSON file, a mapping, or a loaded sweep. See `SweepConfig`. With its ``allow_changed`` it may
+            differ from the one that the folder holds: points that are measured stay as they are.
         report: Called with a line of text at the start of each point and stage.
 
     Returns:
@@ -41,7 +44,8 @@ def run_sweep(
         left behind. What is measured already is not measured again.
 
     Raises:
-        ConfigError: The config is refused, or the folder holds a sweep of another run.
+        ConfigError: The config is refused; or the folder holds a sweep of another run, of other prompts or answers, or
+            of rewards of other code.
         RlaifError: As the runs.
     """
     sweep = source if isinstance(source, Sweep) else load_sweep(source)
@@ -73,22 +77,48 @@ def _begin(sweep: Sweep) -> None:
     """Keep what the sweep's points depend on, or refuse a folder that has points of another sweep.
 
     Raises:
-        ConfigError: The folder holds a sweep of another run or method.
+        ConfigError: The folder holds a sweep of another run or method, of other rows, or of rewards of other code.
     """
-    own = sweep.config.model_dump(mode="json", exclude=set(_MAY_CHANGE))
-    settings = {"sweep": own, "run": {**resolved_config(sweep.base), "output": "", "seed": 0}}
+    settings = {**_settings(sweep), **_inputs(sweep)}
     file = sweep.output / SETTINGS_FILE
+    earlier: list[list[str]] = []
     if file.is_file():
-        changed = list(differences(json.loads(file.read_text(encoding="utf-8")), settings))
-        if changed:
-            lines = "".join(f"\n  {key}: {before} → {after}" for key, before, after in changed)
+        known = json.loads(file.read_text(encoding="utf-8"))
+        earlier = known.pop(_CHANGED, [])
+        changed = [f"{key}: {before} → {after}" for key, before, after in differences(known, settings)]
+        if changed and not sweep.allow_changed:
             raise ConfigError(
-                f"{sweep.output} holds points of another sweep:{lines}",
+                f"{sweep.output} holds points of another sweep:\n  " + "\n  ".join(changed),
                 file=sweep.document.file,
                 key="output",
-                hint="undo this, or name another folder",
+                hint="undo this, name another folder, or go on with --allow-changed",
             )
-    write_json(file, settings)
+        earlier += [changed] if changed else []
+    write_json(file, {**settings, **({_CHANGED: earlier} if earlier else {})})
+
+
+def _settings(sweep: Sweep) -> dict[str, Any]:
+    own = sweep.config.model_dump(mode="json", exclude=set(_MAY_CHANGE))
+    return {"sweep": own, "run": {**resolved_config(sweep.base), "output": "", "seed": 0}}
+
+
+def _inputs(sweep: Sweep) -> dict[str, Any]:
+    """Digests of what stands outside the config: the rewards' code, and the rows or the ready answers.
+
+    Raises:
+        DataError: The answers or the prompts cannot be read.
+        MissingExtraError: The extra ``train`` is not installed, and there are no ready answers.
+    """
+    code = sweep.base.code()
+    if sweep.config.completions is not None:
+        return {"code": code, "completions": rows_digest(read_records(sweep.folder / sweep.config.completions))}
+    try:
+        from rlaif_sdk.training.data import load_prompts
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), extra="train") from error
+    data = sweep.base.config.data.model_copy(update={"curriculum": None})  # follows from the rows
+    train, held_out = load_prompts(data, sweep.base.folder)
+    return {"code": code, "training prompts": rows_digest(train), "held-out prompts": rows_digest(held_out)}
 
 
 def _measure(
