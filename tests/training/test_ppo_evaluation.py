@@ -20,7 +20,6 @@ from transformers import TrainerCallback  # noqa: E402
 from rlaif_sdk import RewardBatch  # noqa: E402
 from rlaif_sdk.exceptions import ConfigError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
-from rlaif_sdk.training.ppo.samples import markdown_table  # noqa: E402
 from tests.training.ppo_runs import Recorder, by_length, by_rule, moved, state_of  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
@@ -182,23 +181,3 @@ def test_any_callback_may_ask_for_samples(make_trainer: Make, llama: Any) -> Non
     assert (step, split) == (0, "train")
     assert (first["total"], first["rewards"]) == (1.0, {"mine": {"raw": 1.0}})
     assert (second["total"], second["rewards"]) == (None, {"mine": {"raw": None}})
-
-
-def test_tensorboard_shows_figures_and_samples(make_trainer: Make, llama: Any, tmp_path: Path) -> None:
-    """When ``report_to`` asks for it, through transformers' own callback: each reward as a curve, samples as a table."""
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    trainer = make_trainer(llama, Recorder(by_length, "length"), report_to=["tensorboard"], max_steps=2, log_samples=2)
-    trainer.train()
-    (folder,) = {path.parent for path in Path(trainer.args.output_dir).rglob("events.out.tfevents*")}
-    events = accumulator.EventAccumulator(str(folder)).Reload()
-    assert {"train/reward", "train/reward/length/raw_mean", "train/kl"} <= set(events.Tags()["scalars"])
-    (sample,) = events.Tensors("samples/train/text_summary")
-    text = sample.tensor_proto.string_val[0].decode()
-    assert text.startswith("| prompt | completion | length | total |")
-    assert len(text.splitlines()) == 4
-
-
-def test_a_table_of_samples_keeps_its_cells() -> None:
-    """Bars and line breaks in a text do not break its row; a missing score is blank."""
-    sample = {"prompt": "a|b", "completion": "c\nd", "rewards": {"x": {"raw": None}}, "total": 0.123456}
-    assert markdown_table([sample]).splitlines()[-1] == "| a\\|b | c<br>d |  | 0.1235 |"

@@ -42,7 +42,8 @@ from rlaif_sdk.training.ppo.policy import (
     warn_of_coarse_weights,
 )
 from rlaif_sdk.training.ppo.processes import Processes
-from rlaif_sdk.training.ppo.samples import SAMPLES_FILE, SampleFile, TensorBoardSamples
+from rlaif_sdk.training.ppo.sample_loggers import LoggedSamples
+from rlaif_sdk.training.ppo.samples import SAMPLES_FILE, SampleFile
 from rlaif_sdk.training.ppo.sampling import AtTrainBegin, EpochRepeatSampler, warn_of_mismatches
 from rlaif_sdk.training.ppo.score_normalization import ScoreNormalizer
 from rlaif_sdk.training.ppo.scoring import build_composer, check_datasets
@@ -133,7 +134,7 @@ class ActorCriticTrainer(RLOOTrainer):
             args.score_normalization, gather=self.accelerator.gather, rank=self.accelerator.process_index
         )
         self.add_callback(SampleFile(Path(args.samples_file or Path(str(args.output_dir), SAMPLES_FILE))))
-        self.add_callback(TensorBoardSamples(self.callback_handler))
+        self.add_callback(LoggedSamples(self.callback_handler))
         self.add_callback(AtTrainBegin(self._align))
         chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
         if self.use_vllm:

@@ -1,4 +1,4 @@
-"""Sampled completions with their rewards: in a file, in TensorBoard, and for any callback that asks for them.
+"""Sampled completions with their rewards: in a file, and for any callback that asks for them.
 
 A callback gets them through a method of its own beside those of `transformers.TrainerCallback`::
 
@@ -95,38 +95,3 @@ def _came_before(line: str, step: int) -> bool:
     except ValueError:  # cut off when the run was killed
         return False
     return bool(sample["step"] < step or (sample["step"] == step and sample["split"] == "eval"))
-
-
-class TensorBoardSamples(TrainerCallback):
-    """Shows samples as text in TensorBoard, where ``report_to`` asks for it.
-
-    Args:
-        handler: Knows transformers' callback for TensorBoard, if there is one, and so its writer.
-    """
-
-    def __init__(self, handler: CallbackHandler) -> None:
-        self._handler = handler
-
-    def on_samples(self, args: Any, state: Any, control: Any, *, split: str, samples: Sequence[Sample]) -> None:
-        """Called after each rollout and each batch of evaluation."""
-        del args, control
-        for callback in self._handler.callbacks:
-            if (writer := getattr(callback, "tb_writer", None)) is not None:
-                writer.add_text(f"samples/{split}", markdown_table(samples), state.global_step)
-
-
-def markdown_table(samples: Sequence[Sample]) -> str:
-    """Prompt, completion, each raw reward and the total, a row a sample."""
-    names = list(samples[0]["rewards"])
-    heads = ["prompt", "completion", *names, "total"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for sample in samples:
-        scores = [*(sample["rewards"][name]["raw"] for name in names), sample["total"]]
-        shown = ["" if score is None else f"{score:.4g}" for score in scores]
-        lines.append("| " + " | ".join([_cell(sample["prompt"]), _cell(sample["completion"]), *shown]) + " |")
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.replace("|", "\\|").replace("\n", "<br>")
