@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainerCallback
-from transformers.integrations import (
+from transformers.integrations.integration_utils import (
     ClearMLCallback,
     CometCallback,
     MLflowCallback,

@@ -29,7 +29,8 @@ def check_vllm(model: Any, args: PPOConfig) -> None:
         TrainingError: The model is an encoder-decoder, or was never loaded from anywhere.
     """
     if isinstance(model, str):
-        loading = {name: value for name, value in (args.model_init_kwargs or {}).items() if name in _OF_LOADING}
+        settings: Any = args.model_init_kwargs or {}
+        loading = {name: value for name, value in settings.items() if name in _OF_LOADING}
         config = AutoConfig.from_pretrained(model, **loading)
     else:
         config = model.config
@@ -42,7 +43,7 @@ def check_vllm(model: Any, args: PPOConfig) -> None:
         raise TrainingError(
             "use_vllm does not generate with encoder-decoder models", hint="leave use_vllm out of the settings"
         )
-    if not vllm_generation.is_vllm_available():
+    if not vllm_generation.is_vllm_available():  # type: ignore[attr-defined]  # it asks this one itself
         raise MissingExtraError("vLLM", extra="vllm")
 
 
