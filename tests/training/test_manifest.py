@@ -98,10 +98,11 @@ def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_pa
         "ppo.gamma: unset → 0.9",
         "data.train: other rows, 4 rows sha256:",
         "code.rewards.py: other code, sha256:",
+        "code.evaluation rewards.py: other code, sha256:",
     ):
         assert expected in text
     assert "output" not in text
-    assert len(changed) == 8, "and the held-out rows, no more"
+    assert len(changed) == 9, "and the held-out rows, no more"
 
 
 def test_a_changed_run_goes_on_when_told_and_says_so(config, tmp_path):

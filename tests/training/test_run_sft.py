@@ -167,6 +167,7 @@ def test_a_trained_model_is_saved_though_its_evaluation_fails(
     """What is lost is the figures, and not the training."""
     from trl import SFTTrainer
 
+    write(config, ROWS["pairs of text"])
     evaluate, calls = SFTTrainer.evaluate, iter([None])
 
     def evaluate_once(trainer: Any, *args: Any, **kwargs: Any) -> Any:
