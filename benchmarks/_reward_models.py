@@ -91,8 +91,8 @@ def smollm(folder: Path) -> None:
 
     source = prepare_policy()
     tokenizer = AutoTokenizer.from_pretrained(source)
-    config = LlamaConfig.from_pretrained(source, num_labels=1, pad_token_id=tokenizer.pad_token_id)
-    network = LlamaForSequenceClassification(config)
+    config = LlamaConfig.from_pretrained(source, num_labels=1, pad_token_id=tokenizer.pad_token_id, dtype="float32")
+    network = LlamaForSequenceClassification(config).float()
     network.model.load_state_dict(AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).model.state_dict())
     for part in (network.model.embed_tokens, *network.model.layers[:20]):
         part.requires_grad_(requires_grad=False)

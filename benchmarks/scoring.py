@@ -93,7 +93,7 @@ def timed(score: Callable[[], Any]) -> Side:
 def pipeline_side(model: Path, texts: list[str], batch: int) -> Side:
     from transformers import pipeline
 
-    classify = pipeline("text-classification", model=str(model), batch_size=batch, device="cpu")
+    classify = pipeline("text-classification", model=str(model), batch_size=batch, device="cpu", dtype=torch.float32)
     settings = {"function_to_apply": "none", "truncation": True, "max_length": LONGEST}
     return timed(lambda: [found["score"] for found in classify(texts, **settings)])
 
