@@ -83,7 +83,12 @@ def throughput(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     heads = ("rows a request", "in-process (rows/s)", "server (rows/s)", "ratio", "by processor time", "p50 (ms)")
     heads += ("p99 (ms)", "server's cores", "generator's cores")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    with Composer.from_config(TOXICITY) as composer, server(TOXICITY) as (pid, port):
+    config = (
+        TOXICITY
+        if options.model is None
+        else {"rewards": {"onnx": {"params": {"model": str(options.model.resolve())}}}}
+    )
+    with Composer.from_config(config) as composer, server(config) as (pid, port):
         in_process(composer, texts, options.clients, 0.5)
         for size in options.sizes:
             requests = [texts[first : first + size] for first in range(0, len(texts), size)]
@@ -123,6 +128,7 @@ def integrity(options: argparse.Namespace) -> tuple[dict[str, float], str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, help="a folder of `rlaif export` to score with; nothing else is measured")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=3.0, help="of one round")
@@ -131,12 +137,21 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.update(ONE_THREAD)
     results, lines = throughput(options)
-    checked, line = integrity(options)
+    what = (
+        "The embedded toxicity model (ONNX)"
+        if options.model is None
+        else f"The exported reward model {options.model.name}"
+    )
     head = (
-        f"The embedded toxicity model (ONNX), {options.clients} clients beside batches of as many rows in-process, medians of {options.repeats} rounds "
+        f"{what}, {options.clients} clients beside batches of as many rows in-process, medians of {options.repeats} rounds "
         f"of {options.seconds:g} s; the generator takes its processor time from the same cores:"
     )
-    save("server", {**results, "integrity": checked}, "\n".join([head, "", *lines, "", line]))
+    table = [head, "", *lines]
+    if options.model is not None:
+        save("server_exported", results, "\n".join(table))
+        return
+    checked, line = integrity(options)
+    save("server", {**results, "integrity": checked}, "\n".join([*table, "", line]))
 
 
 if __name__ == "__main__":
