@@ -40,7 +40,7 @@ STACKS = {
     "verifiers-0.4": ("verifiers==0.4.0",),
 }
 """Other training stacks: what of them their reward-calling code needs."""
-ASKED_FOR = {"gpu_scoring", "gpu_training", "labeler_quality", "labelling", "prepare_judge"}
+ASKED_FOR = {"gpu_scoring", "gpu_training", "labeler_quality", "prepare_judge"}
 """Benchmarks that need a GPU or a model's folder, so they run only when they are named."""
 
 
