@@ -174,8 +174,12 @@ def test_figures_of_uneven_processes_are_those_of_all_rows(scores: list[list[flo
     """Whoever scores few rows counts little: means, deviations, shares and counts are those of one process with all."""
 
     def composed(rows: list[float | None]) -> Composition:
-        rewards = {"some": lambda column: column, "all": lambda column: [float(value is None) for value in column]}
-        with Composer(rewards, weights={"all": 0.0}) as composer:
+        rewards = {
+            "some": lambda column: column,
+            "all": lambda column: [float(value is None) for value in column],
+            "few": lambda column: [value if value and value > 0 else None for value in column],
+        }
+        with Composer(rewards, weights={"all": 0.0, "few": 0.0}) as composer:
             batch = RewardBatch(prompts=["p"] * len(rows), completions=["c"] * len(rows), columns={"column": rows})
             return composer.compose(batch)
 
@@ -185,11 +189,33 @@ def test_figures_of_uneven_processes_are_those_of_all_rows(scores: list[list[flo
 
     known = {
         "reward", "reward_std", "reward/total/mean", "reward/total/std", "reward/total/unscored",
-        *(f"reward/{name}/{of}" for name in ("some", "all") for of in ("raw_mean", "raw_std", "weight", "abstained")),
+        "proxy/some", "held_out/all", "held_out/few",
+        *(f"reward/{name}/{of}" for name in ("some", "all", "few")
+          for of in ("raw_mean", "raw_std", "weight", "abstained")),
     }  # fmt: skip
     whole, _ = measured(composed([value for part in scores for value in part]))
     found = of_processes([measured(composed(part)) for part in scores])
     assert found == pytest.approx(whole, nan_ok=True, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["std", "raw_std", "failed", "seconds", "mean", "closed", "unscored"])
+def test_a_reward_may_have_the_name_of_a_figure(name: str) -> None:
+    """Figures that end in its name are means over its rows, as those of any other are."""
+
+    def measured(rows: list[float | None]) -> tuple[dict[str, float], dict[str, int]]:
+        rewards = {name: lambda column: column, "other": lambda column: [1.0] * len(column)}
+        with Composer(rewards, weights={name: 0.0}) as composer:
+            batch = RewardBatch(prompts=["p"] * len(rows), completions=["c"] * len(rows), columns={"column": rows})
+            composition = composer.compose(batch)
+        figures = reward_metrics(composition)
+        return figures, measured_rows(figures, composition)
+
+    found = of_processes([measured([1.0, None, None, None]), measured([0.0, 0.0, 0.0, 0.0])])
+    assert found[f"held_out/{name}"] == found[f"reward/{name}/raw_mean"] == pytest.approx(0.2)
+    assert found[f"reward/{name}/raw_std"] == pytest.approx(0.4)
+    assert found["proxy/other"] == 1.0
+    correlations = [({f"correlation/other/{name}": value}, {}) for value in (0.5, 1.0)]
+    assert of_processes(correlations) == {f"correlation/other/{name}": 0.75}
 
 
 def test_a_prompt_s_completions_are_not_torn_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ _SHARES = ("unscored", "closed")
 """Of figures that are shares of all rows."""
 _MEANS = {"reward_std": "reward", "std": "mean", "raw_std": "raw_mean"}
 """Of figures that are deviations, with those of their means."""
+_OF_REWARDS = ("proxy/", "held_out/", "correlation/")
+"""Begin the names of means that end in a reward's own name, whatever that is."""
 
 
 class Processes:
@@ -88,20 +90,28 @@ class Processes:
 def measured_rows(figures: Iterable[str], composition: Scored) -> dict[str, int]:
     """For each figure of `rlaif_sdk.training.ppo.scoring.reward_metrics` the number of rows that it was measured on.
 
-    A reward's are the rows that it has scored, shares are of all rows, everything else is of the rows with a total.
+    A reward's are the rows that it has scored, ``proxy`` and ``held_out`` among them; shares are of all rows, everything
+    else is of the rows with a total.
     """
     totals_B = np.asarray(composition.totals, dtype=np.float64)
     scored = int((~np.isnan(totals_B)).sum())
-    raw = {f"reward/{name}": column.raw for name, column in composition.rewards.items()}
+    of_reward = {name: int((~np.isnan(column.raw)).sum()) for name, column in composition.rewards.items()}
+    of_part = {f"reward/{name}": count for name, count in of_reward.items()}
     for part in getattr(composition, "constraints", ()):
-        raw[f"constraint/{part.constraint.key}"] = composition.rewards[part.constraint.reward].raw
-    of_part = {name: int((~np.isnan(raw_B)).sum()) for name, raw_B in raw.items()}
+        of_part[f"constraint/{part.constraint.key}"] = of_reward[part.constraint.reward]
 
     def rows(figure: str) -> int:
-        subject, _, last = figure.rpartition("/")
-        return len(totals_B) if last in _SHARES else of_part.get(subject, scored)
+        first, _, name = figure.partition("/")
+        if first in {"proxy", "held_out"}:
+            return of_reward.get(name, scored)
+        return len(totals_B) if _kind(figure) in _SHARES else of_part.get(figure.rpartition("/")[0], scored)
 
     return {figure: rows(figure) for figure in figures}
+
+
+def _kind(figure: str) -> str:
+    """The last part of a figure's name, which says how to bring it together; none where that is a reward's name."""
+    return "" if figure.startswith(_OF_REWARDS) else figure.rpartition("/")[2]
 
 
 class _Part(NamedTuple):
@@ -114,7 +124,7 @@ class _Part(NamedTuple):
 def _one(name: str, parts: Sequence[_Part]) -> float:
     known = [part for part in parts if not math.isnan(part.figures.get(name, math.nan))]
     values = [part.figures[name] for part in known]
-    last = name.rpartition("/")[2]
+    last = _kind(name)
     if not known:
         return math.nan
     if last in _COUNTS:
