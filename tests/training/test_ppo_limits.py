@@ -124,9 +124,20 @@ def test_training_ends_past_a_divergence_from_the_reference(
         ({"kl_estimator": "k4"}, "kl_estimator is one of k1, k2, k3, not 'k4'"),
         ({"score_normalization": "mean"}, "score_normalization is one of none, batch, running, not 'mean'"),
         ({"log_samples": -1}, "log_samples must be at least 0"),
+        (
+            {"generation_kwargs": {"temperature": 0.3}},
+            r"(?s)at temperature 0\.3, .* scored at 1, .*set temperature itself",
+        ),
+        ({"generation_kwargs": '{"temperature": 0.3}', "temperature": 0.7}, r"at temperature 0\.3, .* scored at 0\.7"),
     ],
 )
 def test_limits_that_cannot_hold_are_refused(settings: dict[str, Any], message: str) -> None:
     """By name, before anything is loaded."""
     with pytest.raises(ConfigError, match=message):
         PPOConfig("unused", use_cpu=True, report_to=[], **settings)
+
+
+def test_a_temperature_said_twice_alike_is_taken() -> None:
+    """What is sampled is what is scored."""
+    settings: dict[str, Any] = {"temperature": 0.7, "generation_kwargs": {"temperature": 0.7, "seed": 3}}
+    assert PPOConfig("unused", use_cpu=True, report_to=[], **settings).temperature == 0.7

@@ -125,6 +125,7 @@ class PPOConfig(RLOOConfig):
             self.metric_for_best_model = "reward"
         # RLOO's own method refuses a single generation a prompt; what else it does is done below.
         super(RLOOConfig, self).__post_init__()  # type: ignore[no-untyped-call]
+        self._check_temperature()
         self._derive_batch_sizes()
         if self.pad_to_multiple_of == "auto":
             self.pad_to_multiple_of = None
@@ -200,6 +201,16 @@ class PPOConfig(RLOOConfig):
         for name, (used, hint) in elsewhere.items():
             if used:
                 raise ConfigError(f"{name} cannot be used with PPO", key=name, hint=hint)
+
+    def _check_temperature(self) -> None:
+        extra = self.generation_kwargs if isinstance(self.generation_kwargs, dict) else {}
+        if (sampled_at := extra.get("temperature", self.temperature)) != self.temperature:
+            raise ConfigError(
+                f"generation_kwargs samples at temperature {sampled_at}, and completions are scored at "
+                f"{self.temperature:g}, so the probability ratios would be wrong",
+                key="generation_kwargs",
+                hint="set temperature itself",
+            )
 
     def _derive_batch_sizes(self) -> None:
         minibatch = self.per_device_train_batch_size * self.world_size
