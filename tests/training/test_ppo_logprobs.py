@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from rlaif_sdk.exceptions import TrainingError  # noqa: E402
 from rlaif_sdk.training.ppo.logprobs import head_logprobs, token_logprobs  # noqa: E402
 
 
@@ -141,3 +142,13 @@ def test_no_tokens_have_no_logprobs() -> None:
         head_logprobs(torch.zeros(0, 5, 3), torch.ones(7, 3), ids),
     ):
         assert [part.shape for part in scores] == [(0, 5), (0, 5)]
+
+
+@pytest.mark.parametrize(("token", "said"), [(-100, "from -100 to 6"), (7, "from 0 to 7")])
+def test_a_token_outside_the_vocabulary_is_refused(token: int, said: str) -> None:
+    """Padding of labels, or a token that was added to the tokenizer alone, has no probability."""
+    ids = torch.tensor([[0, 3, 6, token]])
+    with pytest.raises(TrainingError, match=rf"{said}, .*vocabulary from 0 to 6"):
+        token_logprobs(torch.zeros(1, 4, 7), ids)
+    with pytest.raises(TrainingError, match=rf"{said}, .*vocabulary from 0 to 6"):
+        head_logprobs(torch.zeros(1, 4, 3), torch.ones(7, 3), ids)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rlaif_sdk.exceptions import TrainingError
+
 _CHUNK_ELEMENTS = 1 << 22
 _CHUNK_ELEMENTS_CPU = 1 << 20
 """Fewer on a CPU, where what stays in its cache is worth more than long kernels."""
@@ -31,7 +33,7 @@ def token_logprobs(
 
     Args:
         logits_BTV: Logits; the softmax is taken in float32 at least, whatever their type.
-        ids_BT: The tokens.
+        ids_BT: The tokens, each from 0 to V - 1.
         temperature: Above 0.
         overwrite: Let the backward pass write its gradient over the logits, which saves an array of their size. For
             logits that nobody reads afterwards; autograd refuses a second backward pass, or one of an operation
@@ -39,7 +41,11 @@ def token_logprobs(
 
     Returns:
         logprobs_BT and entropies_BT, in nats.
+
+    Raises:
+        TrainingError: A token is outside the vocabulary. CUDA says so itself, as an assertion, when it gets there.
     """
+    _check_range(ids_BT, logits_BTV.shape[-1])
     logits_NV = logits_BTV.reshape(-1, logits_BTV.shape[-1])
     scores: tuple[Tensor, Tensor] = _OfLogits.apply(  # type: ignore[no-untyped-call]
         logits_NV, ids_BT.reshape(-1), temperature, overwrite
@@ -59,12 +65,16 @@ def head_logprobs(
     Args:
         states_BTH: What the language-model head reads.
         weight_VH: Its weight.
-        ids_BT: The tokens.
+        ids_BT: The tokens, each from 0 to V - 1.
         temperature: Above 0.
 
     Returns:
         logprobs_BT and entropies_BT, in nats.
+
+    Raises:
+        TrainingError: A token is outside the vocabulary. CUDA says so itself, as an assertion, when it gets there.
     """
+    _check_range(ids_BT, weight_VH.shape[0])
     states_NH = states_BTH.reshape(-1, states_BTH.shape[-1])
     device = states_NH.device.type
     if torch.is_autocast_enabled(device):
@@ -75,6 +85,21 @@ def head_logprobs(
     )
     logprobs_N, entropies_N = scores
     return logprobs_N.view(ids_BT.shape), entropies_N.view(ids_BT.shape)
+
+
+def _check_range(ids_BT: Tensor, size: int) -> None:
+    """Refuse tokens outside a vocabulary; a GPU is not waited for, and asserts it itself."""
+    if not ids_BT.numel():
+        return
+    lowest, highest = ids_BT.aminmax()
+    if ids_BT.is_cuda:
+        inside = (lowest >= 0) & (highest < size)
+        torch._assert_async(inside, f"a token is outside the vocabulary of {size}")  # noqa: SLF001 - no public one
+    elif lowest < 0 or highest >= size:
+        raise TrainingError(
+            f"the tokens range from {int(lowest)} to {int(highest)}, and the model's vocabulary from 0 to {size - 1}",
+            hint="score tokens of the model's own tokenizer, padded with one of them instead of with labels' -100",
+        )
 
 
 def _parts(length: int, other: int, elements: int) -> list[slice]:
