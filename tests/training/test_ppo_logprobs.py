@@ -120,6 +120,20 @@ def test_autocast_decides_the_type_of_the_products() -> None:
     torch.testing.assert_close(*grads, rtol=0, atol=0)
 
 
+def test_autocast_around_the_backward_pass_changes_nothing() -> None:
+    """Gradients of a forward pass in float32 are taken in float32, wherever ``backward`` is called."""
+    torch.manual_seed(0)
+    states, weight, ids = torch.randn(2, 5, 24), torch.randn(50, 24), torch.randint(50, (2, 5))
+    grads = []
+    for mixed in (False, True):
+        inputs = [x.clone().requires_grad_() for x in (states, weight)]
+        logprobs, entropies = head_logprobs(*inputs, ids, temperature=0.7)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            (logprobs.sum() + 0.3 * entropies.sum()).backward()
+        grads.append([x.grad for x in inputs])
+    torch.testing.assert_close(*grads, rtol=0, atol=0)
+
+
 def test_a_frozen_head_or_frozen_states_cost_no_gradient() -> None:
     """Only what is trained has a gradient, and it is the same as when all is trained."""
     torch.manual_seed(0)

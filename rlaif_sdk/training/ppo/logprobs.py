@@ -228,12 +228,14 @@ class _OfHead(torch.autograd.Function):
         # Summed over parts, in float32 so that many round no more than one.
         grad_states_NH = torch.zeros_like(states_NH, dtype=scored.normalizers_N.dtype)
         grad_weight_VH = torch.empty_like(weight_VH) if wants_weight else None
-        for words in ctx.parts:
-            weight_vH = weight_VH[words]
-            scaled_Nv = _scaled(states_NH @ weight_vH.T, ctx.temperature, keep=False)
-            grad_Nv = scored.gradient(scaled_Nv, ctx.temperature, words.start).to(states_NH.dtype)
-            if wants_states:
-                grad_states_NH += grad_Nv @ weight_vH
-            if grad_weight_VH is not None:
-                torch.mm(grad_Nv.T, states_NH, out=grad_weight_VH[words])
+        # The products are of the forward pass's types, whatever the caller's autocast says by now.
+        with torch.autocast(states_NH.device.type, enabled=False):
+            for words in ctx.parts:
+                weight_vH = weight_VH[words]
+                scaled_Nv = _scaled(states_NH @ weight_vH.T, ctx.temperature, keep=False)
+                grad_Nv = scored.gradient(scaled_Nv, ctx.temperature, words.start).to(states_NH.dtype)
+                if wants_states:
+                    grad_states_NH += grad_Nv @ weight_vH
+                if grad_weight_VH is not None:
+                    torch.mm(grad_Nv.T, states_NH, out=grad_weight_VH[words])
         return grad_states_NH.to(states_NH.dtype) if wants_states else None, grad_weight_VH, None, None
