@@ -156,6 +156,34 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def status_of(folder: Path) -> str | None:
+    """How the run in a folder stands: ``running`` (or killed), ``finished``, ``failed`` or ``interrupted``.
+
+    Returns:
+        None where the folder holds no manifest.
+
+    Raises:
+        StateError: The manifest cannot be read.
+    """
+    manifest = _read(folder / MANIFEST_FILE)
+    return str(manifest["status"]) if manifest else None
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """A manifest, if there is one.
+
+    Raises:
+        StateError: It cannot be read.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StateError(f"{file} cannot be read: {error}", hint="remove it to go on without it") from error
+    return manifest
+
+
 def _resumed(run: Run, file: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The earlier starts of the run that is gone on with.
 
@@ -163,15 +191,12 @@ def _resumed(run: Run, file: Path, manifest: Mapping[str, Any]) -> list[dict[str
         ConfigError: It was another run.
         StateError: Its manifest cannot be read.
     """
-    try:
-        old: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    old = _read(file)
+    if old is None:
         warnings.warn(
             f"{file} is missing: whether config and data are those of the checkpoint is not known", stacklevel=5
         )
         return []
-    except ValueError as error:
-        raise StateError(f"{file} cannot be read: {error}", hint="remove it to go on without it") from error
     changed = list(changes(old, manifest))
     if changed and not run.allow_changed:
         raise ConfigError(

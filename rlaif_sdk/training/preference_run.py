@@ -138,6 +138,7 @@ def run_preferences(
         from transformers import PrinterCallback
 
         from rlaif_sdk.training.data import load_prompts
+        from rlaif_sdk.training.resuming import go_on
 
         settings = preference_settings(kind, run)
     except ModuleNotFoundError as error:
@@ -155,7 +156,7 @@ def run_preferences(
         before = measured(trainer.evaluate())
         report("training")
         started = time.monotonic()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        go_on(trainer, checkpoint)
         seconds = time.monotonic() - started
         try:
             report(f"evaluating on {len(held_out)} held-out pairs after training")
@@ -168,10 +169,10 @@ def run_preferences(
                 save_policy(run, trainer, tokenizer, model_folder)
         steps = int(trainer.state.global_step)
         results |= {"steps": steps, "training_seconds": round(seconds, 1)}
-    history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
-    write_rows(run.output / HISTORY_FILE, history)
-    with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
-        run.checkpoints.rmdir()
+        history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
+        write_rows(run.output / HISTORY_FILE, history)
+        with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
+            run.checkpoints.rmdir()
     return PreferenceResult(kind, before, after, trainer.calibration, history, model_folder, run.output, steps, seconds)
 
 

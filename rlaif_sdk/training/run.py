@@ -14,7 +14,7 @@ from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.json_files import without_nan
 from rlaif_sdk.records import write_records
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
-from rlaif_sdk.training.manifest import recorded
+from rlaif_sdk.training.manifest import recorded, status_of
 from rlaif_sdk.training.models import adapter, is_encoder_decoder, load_policy, save_policy
 from rlaif_sdk.training.ranks import first_process, refuse_shards, shared
 from rlaif_sdk.types import Progress
@@ -147,6 +147,7 @@ def train_policy(
 
         from rlaif_sdk.training.data import load_prompts
         from rlaif_sdk.training.heldout import answer_prompts, score_answers
+        from rlaif_sdk.training.resuming import go_on
 
         arguments = settings()
     except ModuleNotFoundError as error:
@@ -180,7 +181,7 @@ def train_policy(
         answers_before = shared(partial(answer, policy))
         report("training")
         started = time.monotonic()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        go_on(trainer, checkpoint)
         seconds = time.monotonic() - started
         history = [without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
         evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
@@ -198,11 +199,11 @@ def train_policy(
             lambda: [score_answers(said, composer, progress, evaluation) for said in (answers_before, answers_after)]
         )
         results |= {"steps": progress.step, "training_seconds": round(seconds, 1)}
-    result = PolicyResult(method, before, after, history, model_folder, run.output, progress.step, seconds)
-    if first_process():
-        with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
-            run.checkpoints.rmdir()
-        write_rows(run.output / SAMPLES_FILE, result.samples())
+        result = PolicyResult(method, before, after, history, model_folder, run.output, progress.step, seconds)
+        if first_process():
+            with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
+                run.checkpoints.rmdir()
+            write_rows(run.output / SAMPLES_FILE, result.samples())
     return result
 
 
@@ -215,19 +216,23 @@ def starting_point(run: Run, key: str, *, resume: bool) -> Path | None:
         resume: Whether to go on.
 
     Raises:
-        ConfigError: The output folder already holds a trained model, or nothing to go on from.
+        ConfigError: The output folder already holds a trained model and is not to be gone on with, or its run was
+            finished; or there is nothing to go on from.
+        StateError: The manifest of the run that is resumed cannot be read.
     """
-    if (run.output / MODEL_FOLDER).exists():
+    model_folder = run.output / MODEL_FOLDER
+    trained = model_folder.exists()
+    if trained and (not resume or status_of(run.output) in {None, "finished"}):
         hint = "to train on, name it as model.name of a new run" if resume else "name another folder"
         raise run.document.error(f"{run.output} already holds a trained model", ("output",), hint)
     if not resume:
         return None
     checkpoint = last_checkpoint(run.checkpoints)
     if checkpoint is None:
+        makes = "save_strategy and save_steps make them"
+        kept = f"{model_folder} holds the model as trained; to begin anew, remove it or name another folder"
         raise run.document.error(
-            f"{run.checkpoints} holds no complete checkpoint to go on from",
-            (key,),
-            "save_strategy and save_steps make them",
+            f"{run.checkpoints} holds no complete checkpoint to go on from", (key,), kept if trained else makes
         )
     return checkpoint
 

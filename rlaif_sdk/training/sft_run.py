@@ -109,6 +109,8 @@ def run_sft(
         from transformers import PrinterCallback
         from trl.trainer.sft_trainer import SFTTrainer
 
+        from rlaif_sdk.training.resuming import go_on
+
         settings = sft_settings(run)
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="train") from error
@@ -134,7 +136,7 @@ def run_sft(
         before = measured(trainer.evaluate())
         report("training")
         started = time.monotonic()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        go_on(trainer, checkpoint)
         seconds = time.monotonic() - started
         try:
             report(f"evaluating on {len(held_out)} held-out rows after training")
@@ -144,10 +146,10 @@ def run_sft(
             save_policy(run, trainer, tokenizer, model_folder)
         steps = int(trainer.state.global_step)
         results |= {"steps": steps, "training_seconds": round(seconds, 1)}
-    history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
-    write_rows(run.output / HISTORY_FILE, history)
-    with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
-        run.checkpoints.rmdir()
+        history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
+        write_rows(run.output / HISTORY_FILE, history)
+        with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
+            run.checkpoints.rmdir()
     return SFTResult(len(held_out), before, after, history, model_folder, run.output, steps, seconds)
 
 

@@ -119,6 +119,48 @@ def test_a_trained_model_is_saved_before_it_answers(
     assert json.loads((output / "run.json").read_text())["status"] == "failed"
 
 
+def test_a_run_whose_answers_failed_goes_on_from_its_last_checkpoint(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures that were lost are made without training anew; then it is finished, and refused."""
+    config["ppo"] |= {"save_strategy": "steps", "save_steps": 1, "max_steps": 3}
+    fail_the_second_answers(monkeypatch)
+    with pytest.raises(MemoryError, match="no room"):
+        run_ppo(config)
+    trained = (Path(config["output"]) / "model" / "model.safetensors").read_bytes()
+    result = run_ppo(config, resume=True)
+    assert result.steps == 3, "in the middle of an epoch"
+    assert [entry["step"] for entry in result.history] == [1, 2, 3]
+    assert (result.output / "samples.jsonl").read_text().count("\n") == 8
+    assert (result.model_folder / "model.safetensors").read_bytes() == trained
+    with pytest.raises(ConfigError, match=r"already holds a trained model.*model\.name of a new run"):
+        run_ppo(config, resume=True)
+
+
+def test_without_a_checkpoint_a_run_whose_answers_failed_says_where_its_model_is(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was trained stays, and the message says how to begin anew."""
+    fail_the_second_answers(monkeypatch)
+    with pytest.raises(MemoryError, match="no room"):
+        run_ppo(config)
+    with pytest.raises(ConfigError, match=r"no complete checkpoint.*model holds the model as trained; to begin anew"):
+        run_ppo(config, resume=True)
+    assert (Path(config["output"]) / "model" / "config.json").is_file()
+
+
+def fail_the_second_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first answers after training fail, and no others."""
+    turn = iter(range(9))
+
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        if next(turn) == 1:
+            raise MemoryError("no room for answers")
+        return answer_prompts(*args, **kwargs)
+
+    monkeypatch.setattr("rlaif_sdk.training.heldout.answer_prompts", answer)
+
+
 def test_a_finished_run_is_not_overwritten(config: dict[str, Any]):
     """A second run into the same folder is refused before anything is loaded."""
     (Path(config["output"]) / "model").mkdir(parents=True)

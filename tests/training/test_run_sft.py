@@ -164,10 +164,11 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(config: dict[str, An
 def test_a_trained_model_is_saved_though_its_evaluation_fails(
     config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is lost is the figures, and not the training."""
+    """What is lost is the figures, and a resumed run has them without training anew."""
     from trl import SFTTrainer
 
     write(config, ROWS["pairs of text"])
+    config["sft"] |= {"save_strategy": "steps", "save_steps": 1, "max_steps": 2, "logging_steps": 1}
     evaluate, calls = SFTTrainer.evaluate, iter([None])
 
     def evaluate_once(trainer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -175,10 +176,18 @@ def test_a_trained_model_is_saved_though_its_evaluation_fails(
             raise MemoryError("no room for batches")
         return evaluate(trainer, *args, **kwargs)
 
-    monkeypatch.setattr(SFTTrainer, "evaluate", evaluate_once)
-    with pytest.raises(MemoryError, match="no room"):
-        run_sft(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(SFTTrainer, "evaluate", evaluate_once)
+        with pytest.raises(MemoryError, match="no room"):
+            run_sft(config)
     AutoModelForCausalLM.from_pretrained(Path(config["output"]) / "model")
+    trained = (Path(config["output"]) / "model" / "model.safetensors").read_bytes()
+    result = run_sft(config, resume=True)
+    assert [entry["step"] for entry in result.history] == [1, 2]
+    assert "loss" in result.after
+    assert (result.model_folder / "model.safetensors").read_bytes() == trained
+    with pytest.raises(ConfigError, match="already holds a trained model"):
+        run_sft(config, resume=True)
 
 
 def test_the_command_line_trains_and_reports(config: dict[str, Any], tmp_path: Path) -> None:
