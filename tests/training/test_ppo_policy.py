@@ -25,6 +25,7 @@ from transformers import (  # noqa: E402
     LlamaForCausalLM,
 )
 
+from rlaif_sdk.training.models import feed_head_contiguously  # noqa: E402
 from rlaif_sdk.training.ppo.critic import add_value_head, without_critic  # noqa: E402
 from rlaif_sdk.training.ppo.policy import (  # noqa: E402
     CompletionScores,
@@ -132,6 +133,7 @@ class LargestOf(TorchDispatchMode):
 def test_no_token_has_all_its_logits_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of a prompt nor of a completion, forwards or backwards; the model runs once."""
     monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._MADE_ELEMENTS_CPU", 15 * 4)
+    feed_head_contiguously(model)  # a hook before the head, as training from a config has it, changes nothing here
     prepared(model)
     head, calls = model.get_output_embeddings(), []
     head.register_forward_hook(lambda *_: calls.append(1))
@@ -158,9 +160,15 @@ def adapted() -> Any:
     return policy.get_base_model()
 
 
-@pytest.mark.parametrize("build", [gemma2, cohere, adapted])
+def hooked() -> Any:
+    model = LlamaForCausalLM(LlamaConfig(**SMALL))
+    model.lm_head.register_forward_hook(lambda _, __, logits: logits.tanh())
+    return model
+
+
+@pytest.mark.parametrize("build", [gemma2, cohere, adapted, hooked])
 def test_a_head_that_is_not_the_last_word_is_left_to_the_model(build: Any) -> None:
-    """Logits that are capped or scaled after the head, or come of an adapted one, are the model's own."""
+    """Logits that are capped, scaled or hooked after the head, or come of an adapted one, are the model's own."""
     torch.manual_seed(0)
     model = build()
     disable_dropout(model)

@@ -112,10 +112,13 @@ def _ends_in_a_linear_head(model: PreTrainedModel) -> bool:
     """Whether the logits are the states that the head reads times its weight, and nothing is done to them after.
 
     Some models cap, scale or shift what their head says. So the head is made to say numbers of every size, and the
-    logits must be those.
+    logits must be those. A hook on what it says would not be noticed so, and is one of these things; hooks on what it
+    reads run in any case.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if type(head) is not nn.Linear or head.bias is not None or "forward" in vars(head):
+        return False
+    if head._forward_hooks:  # noqa: SLF001 - no public way to ask
         return False
     said_V = torch.linspace(-100, 100, head.out_features).to(head.weight)
     ids_11 = torch.zeros(1, 1, dtype=torch.long, device=head.weight.device)
