@@ -74,7 +74,7 @@ def deploy(
         state: A composer's saved state; its statistics stay as they are.
         autoscaling: How many replicas there are.
         host: The address to bind to; another than loopback needs a key.
-        port: The port; 0 takes one that is free on this machine.
+        port: The port; 0 takes that of a Ray Serve that runs already, else one that is free on this machine.
         ssl_certfile: The certificate, for TLS, which all machines must reach under its path.
         ssl_keyfile: Its key, likewise, where the certificate's file has none.
         access_log: Let Ray Serve log a line a request: its route and status, never its body.
@@ -88,7 +88,8 @@ def deploy(
         Ray Serve's handle of the deployment.
 
     Raises:
-        ConfigError: The config is refused, a file is missing, or the server would answer other machines without a key.
+        ConfigError: The config is refused, a file is missing, the server would answer other machines without a key, or
+            Ray Serve already runs on the cluster and answers at another address or over other TLS files.
         StateError: The saved state is of another composition.
         MissingExtraError: Ray Serve or the server's libraries are not installed.
         RlaifError: No cluster answers at the address, or the replicas do not start.
@@ -132,15 +133,41 @@ def deploy(
         certificate, key = ssl_certfile.resolve(), (ssl_keyfile or ssl_certfile).resolve()
         http |= {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
     serve.start(http_options=http)
+    answering = _check_running(http if port else {**http, "port": None})
     try:
         handle = serve.run(deployment.bind(), name=name, logging_config={"enable_access_log": access_log})
     except RuntimeError as error:
         raise RlaifError(f"Ray Serve cannot start the server: {error}", hint="see `serve status`") from error
-    started(f"{'http' if ssl_certfile is None else 'https'}://{host}:{http['port']}")
+    started(answering)
     if block:
         _wait_for_a_signal()
         serve.delete(name)
     return handle
+
+
+def _check_running(asked: Mapping[str, Any]) -> str:
+    """Where Ray Serve answers: its options are those of whoever started it on the cluster, and later ones are ignored.
+
+    Raises:
+        ConfigError: It does not answer as ``asked``, in which a port of None is any.
+    """
+    from ray.serve.context import _get_global_client  # Ray tells of the options in force nowhere else
+
+    running = _get_global_client().http_config
+    address = f"{'https' if running.ssl_certfile else 'http'}://{running.host}:{running.port}"
+    wanted = {name: asked.get(name) for name in ("host", "port", "ssl_certfile", "ssl_keyfile")}
+    if wanted["port"] is None:
+        del wanted["port"]
+    found = {name: getattr(running, name) for name in wanted}
+    differing = [name for name in wanted if wanted[name] != found[name]]
+    if differing:
+        told = "; ".join(f"{name} is {found[name] or 'unset'}, not {wanted[name] or 'unset'}" for name in differing)
+        raise ConfigError(
+            f"Ray Serve already runs on this cluster, at {address}, and cannot be set up otherwise: {told}",
+            key=differing[0],
+            hint="ask for what it has, end it with `serve shutdown`, or use a cluster without it",
+        )
+    return address
 
 
 def _free_port(host: str) -> int:

@@ -20,6 +20,7 @@ from rlaif_sdk.records import read_records, survey
 from rlaif_sdk.scale import Autoscaling, Workers, deploy, label_with_actors, score_table
 from rlaif_sdk.scoring import TableLayout, score_records
 from rlaif_sdk.serving import ServeSettings
+from tests.serving.certificates import make_certificate
 
 pytest.importorskip("ray")
 pytestmark = [
@@ -192,5 +193,38 @@ def test_a_deployment_answers_with_the_composers_numbers_and_wants_its_key(clust
             answer = client.post("/v1/score", json=body, headers={"Authorization": "Bearer secret"})
             assert answer.json()["rows"][0]["total"] == pytest.approx(0.04 + 0.25)
             assert client.post("/v1/score", json=body).status_code == 401
+    finally:
+        serve.shutdown()
+
+
+def test_a_serve_that_already_runs_is_not_taken_for_what_was_asked(cluster, composition):
+    """Its host, port and TLS are in force whatever is asked: another is refused with both; port 0 takes what is there."""
+    import httpx
+    from ray import serve
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = []
+    try:
+        serve.start(http_options={"host": "0.0.0.0", "port": port})
+        with pytest.raises(ConfigError, match=r"host is 0\.0\.0\.0, not 127\.0\.0\.1; port is .*serve shutdown"):
+            deploy(composition, port=port + 1, started=told.append)
+        certificate = composition.parent / "cert.pem"
+        make_certificate(composition.parent)
+        options: Any = {"host": "0.0.0.0", "settings": ServeSettings(api_key="secret"), "started": told.append}
+        with pytest.raises(ConfigError, match=r"ssl_certfile is unset, not .*cert\.pem"):
+            deploy(
+                composition,
+                port=port,
+                ssl_certfile=certificate,
+                ssl_keyfile=certificate.with_name("key.pem"),
+                **options,
+            )
+        assert not serve.status().applications
+        assert not told
+        deploy(composition, port=0, autoscaling=Autoscaling(most=1, cores=0.5), **options)
+        assert told == [f"http://0.0.0.0:{port}"]
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).status_code == 401
     finally:
         serve.shutdown()
