@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_trained_points_are_measured_compared_and_kept(config, monkeypatch):
 
 
 def test_a_killed_sweep_goes_on_at_the_point_where_it_was(config, monkeypatch):
-    """What a killed point left behind is cleared away, or gone on with from its checkpoint; the others are kept."""
+    """A point is gone on with from its checkpoint, though its model is saved; without one it begins anew."""
     config |= {"weights": {"low": [0, 1]}, "seeds": [0], "keep_models": False}
     config["run"]["ppo"] |= {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
     real = sweep_run.run_ppo
@@ -192,10 +193,14 @@ def test_a_killed_sweep_goes_on_at_the_point_where_it_was(config, monkeypatch):
 
     monkeypatch.setattr(sweep_run, "run_ppo", counted)
     first = run_sweep(config)
-    assert resumed == [False], "a model without a measurement may be half written: begun anew"
+    assert resumed == [True], "a model without a measurement"
     (left / "measured.json").unlink()
     assert run_sweep(config).points == first.points
-    assert resumed == [False, True], "a checkpoint without a model is gone on with"
+    assert resumed == [True, True], "a checkpoint without a model"
+    (left / "measured.json").unlink()
+    shutil.rmtree(left / "checkpoints")
+    assert run_sweep(config).points == first.points
+    assert resumed == [True, True, False]
 
 
 def test_a_folder_with_points_of_another_run_is_refused(config):

@@ -14,9 +14,10 @@ from rlaif_sdk.json_files import write_json
 from rlaif_sdk.records import read_records
 from rlaif_sdk.training.config import ComposedRun, PPORun
 from rlaif_sdk.training.fingerprints import differences, rows_digest
+from rlaif_sdk.training.iterate.training import can_go_on
 from rlaif_sdk.training.manifest import resolved_config
 from rlaif_sdk.training.online import OnlineRun, run_online
-from rlaif_sdk.training.run import MODEL_FOLDER, PolicyResult, last_checkpoint, run_ppo
+from rlaif_sdk.training.run import PolicyResult, run_ppo
 from rlaif_sdk.training.sweep.config import Sweep, Weights, load_sweep
 from rlaif_sdk.training.sweep.rerank import Candidates, candidates
 from rlaif_sdk.training.sweep.result import PointResult, SweepResult
@@ -153,9 +154,7 @@ def _measure(
 
 def _trained(run: ComposedRun, report: Callable[[str], None]) -> PolicyResult:
     """The run of a point, gone on with from its checkpoint if it was ended in the middle."""
-    resume = last_checkpoint(run.checkpoints) is not None and not (run.output / MODEL_FOLDER).exists()
-    if not resume and run.output.exists():
-        shutil.rmtree(run.output)
+    resume = can_go_on(run.output)
     if isinstance(run, OnlineRun):
         return run_online(run, report=report, resume=resume)
     assert isinstance(run, PPORun)
