@@ -40,6 +40,18 @@ STACKS = {
     "verifiers-0.4": ("verifiers==0.4.0",),
 }
 """Other training stacks: what of them their reward-calling code needs."""
+LOGGERS = (
+    "tensorboard",
+    "wandb",
+    "trackio",
+    "mlflow-skinny",
+    "sqlalchemy",
+    "alembic",
+    "swanlab",
+    "comet-ml",
+    "clearml",
+)
+"""What training reports to, each of which takes samples."""
 ASKED_FOR = {"gpu_scoring", "gpu_training", "labeler_quality", "prepare_judge"}
 """Benchmarks that need a GPU or a model's folder, so they run only when they are named."""
 
@@ -109,6 +121,14 @@ def vllm(session: nox.Session) -> None:
     cpu = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     found = ["tests/training/test_ppo_with_vllm.py", "tests/training/test_ppo_vllm.py"]
     session.run("pytest", "-W", "ignore", *found, *session.posargs, env=offline() | cpu)
+
+
+@nox.session
+def loggers(session: nox.Session) -> None:
+    """Let every logger that training reports to write samples, on this machine alone."""
+    install(session, "train", "test", plugins=False)
+    session.install(*LOGGERS)
+    session.run("pytest", "tests/training/test_ppo_sample_loggers.py", *session.posargs, env=offline())
 
 
 @nox.session

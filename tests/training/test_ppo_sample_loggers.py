@@ -20,7 +20,6 @@ from rlaif_sdk.training.ppo.sample_loggers import Shown, markdown_table  # noqa:
 from tests.training.ppo_runs import Recorder, by_length  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
-HEAD = "| prompt | completion | length | total |"
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the loggers' own
 
@@ -106,7 +105,8 @@ def test_trackio_has_a_table_a_rollout_and_a_curve_a_reward(
         if hasattr(module, "TRACKIO_DIR"):  # read from the environment when trackio was imported
             monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
     samples = train(make_trainer, llama, "trackio")
-    trackio.finish()
+    if trackio.context_vars.current_run.get() is not None:
+        trackio.finish()
     (file,) = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(file) as database:
         logged = [json.loads(row[0]) for row in database.execute("SELECT metrics FROM metrics ORDER BY id")]
@@ -122,6 +122,7 @@ def test_swanlab_has_a_text_a_rollout(
     swanlab = pytest.importorskip("swanlab")
     monkeypatch.setenv("SWANLAB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
+    swanlab.init(mode="offline")  # transformers asks for a run before it begins one, which swanlab 0.10 refuses
     samples = train(make_trainer, llama, "swanlab")
     swanlab.finish()
     texts = [file.read_text() for file in sorted(tmp_path.rglob("media/**/*.txt"))]
@@ -156,12 +157,9 @@ def test_clearml_has_a_file_a_rollout(
     monkeypatch.setenv("CLEARML_CACHE_DIR", str(tmp_path / "clearml"))
     monkeypatch.chdir(tmp_path)
     clearml.Task.set_offline(offline_mode=True)
-    try:
-        samples = train(make_trainer, llama, "clearml")
-        if (task := clearml.Task.current_task()) is not None:
-            task.close()
-    finally:
-        clearml.Task.set_offline(offline_mode=False)
+    samples = train(make_trainer, llama, "clearml")
+    if (task := clearml.Task.current_task()) is not None:
+        task.close()
     texts = [file.read_text() for file in sorted((tmp_path / "clearml").rglob("*.md"))]
     assert texts == tables_of(samples)
 
