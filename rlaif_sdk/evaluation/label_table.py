@@ -21,6 +21,8 @@ from rlaif_sdk.types import as_text
 
 _PAIR = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
 _LABEL = ("prob_1", "tie", "label_kind")
+_AI = "ai_prob_1"
+"""The column of an export that holds the mean of the judges' labels; null where none labelled the pair."""
 _VERDICT = "human_prob_1"
 """The column of an export that holds the mean of people's verdicts; null where nobody looked."""
 
@@ -30,8 +32,9 @@ class LabelTable:
     """N labelled pairs.
 
     Attributes:
-        prob_1_N: Probability that response 1 is better, by the judge; NaN for a pair that people alone labelled.
-        when_first_N: The same when it stood in the first place; NaN where that was not asked.
+        prob_1_N: Probability that response 1 is better, by the judge; of a review of several judges' labels, their
+            mean. NaN for a pair that people alone labelled.
+        when_first_N: The same when it stood in the first place, by the judge of the row; NaN where that was not asked.
         when_second_N: When it stood in the second.
         tie_N: The judge says that neither is better.
         hard_N: The judge's label is a verdict and no probability.
@@ -116,13 +119,14 @@ def read_labels(path: str | Path, *, columns: Sequence[str] = ()) -> LabelTable:
 
 
 def _numbers(record: Record) -> tuple[float, ...]:
-    probs = (record.get(name) for name in ("prob_1", "prob_1_when_first", "prob_1_when_second"))
+    prob_1, tie = _judged(record)
+    probs = (prob_1, record.get("prob_1_when_first"), record.get("prob_1_when_second"))
     first_chosen = record["chosen_response"] == 1
     lengths = [len(as_text(record[name])) for name in ("chosen", "rejected")]
     human = record.get(_VERDICT)
     return (
         *(math.nan if value is None else value for value in probs),
-        bool(record.get("tie")),
+        tie,
         record.get("label_kind") == "hard",
         record["chosen_prob"] if first_chosen else 1 - record["chosen_prob"],
         math.nan if human is None else 0.5 * (1 + np.sign(human - 0.5)),
@@ -130,15 +134,24 @@ def _numbers(record: Record) -> tuple[float, ...]:
     )
 
 
+def _judged(record: Record) -> tuple[float | None, bool]:
+    """What the judges say together, and whether it is a tie: the row's own label, unless others were averaged with it."""
+    own, mean = record.get("prob_1"), record.get(_AI)
+    if mean is None or mean == own:
+        return own, bool(record.get("tie"))
+    return mean, mean == 0.5
+
+
 def _check(record: Record, columns: Sequence[str], path: str | Path, row: int) -> None:
-    needed = _PAIR if record.get(_VERDICT) is not None else (*_PAIR, *_LABEL)
+    reviewed = any(record.get(name) is not None for name in (_AI, _VERDICT))
+    needed = _PAIR if reviewed else (*_PAIR, *_LABEL)
     if missing := [name for name in needed if name not in record]:
         hint = "give the labels.jsonl or labels.parquet that rlaif label writes, or an export of rlaif review"
         raise DataError(f"is no label: there is no {missing[0]!r}", file=str(path), row=row, hint=hint)
     if missing := [name for name in columns if name not in record]:
         hint = f"columns: {', '.join(record)}"
         raise DataError(f"has no column {missing[0]!r}", file=str(path), row=row, hint=hint)
-    for name in ("prob_1", "chosen_prob", _VERDICT):
+    for name in ("prob_1", "chosen_prob", _AI, _VERDICT):
         value = record.get(name)
         if value is None and name not in needed:
             continue

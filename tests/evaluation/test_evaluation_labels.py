@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, DataError
-from rlaif_sdk.evaluation import evaluate_labels, evaluate_rewards, judge_policies, rank_policies, win_rate
+from rlaif_sdk.evaluation import evaluate_labels, evaluate_rewards, judge_policies, rank_policies, read_labels, win_rate
 from rlaif_sdk.judges import Usage
 from rlaif_sdk.judges.pairwise_labels import labelled
 from rlaif_sdk.preferences.label_output import labelled_row
+from rlaif_sdk.preferences.review import ReviewStore, export_review
 from rlaif_sdk.testing import FixedReward
 from tests.judges.conftest import JudgeServer, letters
 
@@ -87,6 +89,55 @@ def test_pairs_that_people_alone_labelled_have_a_winner_and_no_label_to_evaluate
     assert (found.wins, found.losses, found.ties) == (0, 1, 0)
     with pytest.raises(DataError, match="no labels of a judge"):
         evaluate_labels(path)
+
+
+def reviewed(folder: Path, *files: Path, **verdicts: str) -> Path:
+    """The export of a review of these files; verdicts by prompt."""
+    with closing(ReviewStore(folder / "review.sqlite")) as store:
+        store.add(files)
+        for pair, _ in list(store.results()):
+            if pair.prompt in verdicts:
+                store.judge("ana", pair.id, verdicts[pair.prompt])
+        export_review(store, folder / "reviewed.jsonl")
+    return folder / "reviewed.jsonl"
+
+
+def test_after_a_review_of_two_judges_their_mean_is_the_label(tmp_path: Path) -> None:
+    """The first judge's ties are none if the other decides, two opposite labels are one, and the export agrees."""
+    first, second = ([0.5], [0.6], [0.9]), ([0.9], [0.4], [0.3])
+    texts = [{"prompt": f"q{row}", "response_1": "one", "response_2": "two"} for row in range(3)]
+    files = [
+        label_file(
+            tmp_path / f"{name}.jsonl", [{**text, "orders": one} for text, one in zip(texts, orders, strict=True)]
+        )
+        for name, orders in (("a", first), ("b", second))
+    ]
+    export = reviewed(tmp_path, *files, q2="1")
+    table = read_labels(export)
+    assert table.prob_1_N == pytest.approx([0.7, 0.5, 0.6])
+    assert table.tie_N.tolist() == [False, True, False]
+    assert table.outcomes_N.tolist() == [1, 0.5, 1]
+    assert evaluate_labels(export).ties == 1
+
+
+def test_judges_that_label_bare_pairs_in_a_review_are_evaluated(tmp_path: Path) -> None:
+    """Where the first file of a review has pairs without labels, those of the second are the judge's."""
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(
+        "".join(json.dumps({"prompt": f"q{row}", "chosen": "one", "rejected": "two"}) + "\n" for row in (0, 1))
+    )
+    rows = [{"prompt": f"q{row}", "response_1": "one", "response_2": "two", "orders": [0.8]} for row in (0, 1)]
+    found = evaluate_labels(reviewed(tmp_path, pairs, label_file(tmp_path / "labels.jsonl", rows), q0="2"))
+    assert found.labels == 2
+    assert found.alignment is not None
+    assert (found.alignment.accuracy.value, found.alignment.without_human) == (0, 1)
+
+
+def test_a_tie_within_a_judges_margin_is_a_tie_after_a_review(tmp_path: Path) -> None:
+    """0.55 is a tie to a judge with a margin of 0.1; a review with no other judge leaves it one."""
+    path = label_file(tmp_path / "l.jsonl", [{"orders": [0.55]}])
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie": True}) + "\n")
+    assert evaluate_labels(reviewed(tmp_path, path)).ties == evaluate_labels(path).ties == 1
 
 
 def test_position_bias_says_how_often_which_place_decided(labels: Path) -> None:
