@@ -118,7 +118,7 @@ def evaluate_labels(path: str | Path, *, human: str | None = None, confidence: f
         DataError: A row is no label, or what people prefer is none of these; names the row.
     """
     table = read_labels(path, columns=[human] if human else [])
-    human_N = human_outcomes(table.columns[human], path) if human else table.human_N
+    human_N = human_outcomes(table, human, path) if human else table.human_N
     labels = int((~np.isnan(table.prob_1_N)).sum())
     if not labels:
         raise DataError("has no labels of a judge, only people's", file=str(path))
@@ -132,20 +132,20 @@ def evaluate_labels(path: str | Path, *, human: str | None = None, confidence: f
     )
 
 
-def human_outcomes(values: Sequence[Any], path: str | Path) -> Array:
-    """1, 0 and 0.5 for what people prefer, NaN where nobody was asked.
+def human_outcomes(table: LabelTable, column: str, path: str | Path) -> Array:
+    """1, 0 and 0.5 for what people prefer by a column of the table, NaN where nobody was asked.
 
     Raises:
         DataError: A value is none of 1, 2, "tie" and null; names the row.
     """
-    outcomes_N = np.full(len(values), np.nan)
-    for row, value in enumerate(values):
+    outcomes_N = np.full(len(table), np.nan)
+    for pair, value in enumerate(table.columns[column]):
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value not in _HUMAN:
             problem = f"what people prefer is 1, 2, 'tie' or null, not {value!r}"
-            raise DataError(problem, file=str(path), row=row + 1)
-        outcomes_N[row] = _HUMAN[value]
+            raise DataError(problem, file=str(path), row=int(table.rows_N[pair]))
+        outcomes_N[pair] = _HUMAN[value]
     return outcomes_N
 
 

@@ -42,6 +42,7 @@ class LabelTable:
         human_N: What people said in the review: 1, 0, 0.5 for a tie; NaN where nobody looked.
         lengths_N2: The responses' lengths in characters.
         prompts_N: Which of the prompts 0 to G - 1 each pair is about.
+        rows_N: Which row of the file each is, from 1; edits are rows too.
         columns: Other columns that were asked for.
         usage: What all the labels took.
     """
@@ -55,6 +56,7 @@ class LabelTable:
     human_N: Array
     lengths_N2: Array
     prompts_N: Indices
+    rows_N: Indices
     columns: Mapping[str, Sequence[Any]]
     usage: Usage
 
@@ -96,7 +98,7 @@ def read_labels(path: str | Path, *, columns: Sequence[str] = ()) -> LabelTable:
             continue
         _check(record, columns, path, row)
         prompt = json.dumps(record["prompt"], sort_keys=True)
-        rows.append((*_numbers(record), numbers.setdefault(prompt, len(numbers))))
+        rows.append((*_numbers(record), numbers.setdefault(prompt, len(numbers)), row))
         usage += Usage.of_record(record.get("usage") or {})
         for name in columns:
             kept[name].append(record[name])
@@ -113,6 +115,7 @@ def read_labels(path: str | Path, *, columns: Sequence[str] = ()) -> LabelTable:
         human_N=table_NC[:, 6],
         lengths_N2=table_NC[:, 7:9],
         prompts_N=table_NC[:, 9].astype(np.int64),
+        rows_N=table_NC[:, 10].astype(np.int64),
         columns=kept,
         usage=usage,
     )

@@ -131,9 +131,9 @@ def rank_policies(
 def _players(table: LabelTable, columns: tuple[str, str], path: str | Path) -> tuple[Any, list[str]]:
     numbers: dict[str, int] = {}
     players = []
-    for row, pair in enumerate(zip(*(table.columns[name] for name in columns), strict=True), start=1):
+    for row, *pair in zip(table.rows_N.tolist(), *(table.columns[name] for name in columns), strict=True):
         if not all(isinstance(name, str) and name for name in pair):
-            raise DataError(f"a policy's name is text, not {pair}", file=str(path), row=row)
+            raise DataError(f"a policy's name is text, not {tuple(pair)}", file=str(path), row=row)
         if pair[0] == pair[1]:
             raise DataError(f"{pair[0]!r} plays against itself", file=str(path), row=row)
         players.append([numbers.setdefault(name, len(numbers)) for name in pair])

@@ -186,6 +186,19 @@ def test_what_people_prefer_is_checked(tmp_path: Path, value: Any) -> None:
         evaluate_labels(path, human="human")
 
 
+def test_a_row_is_named_by_its_place_in_the_file_after_edits_too(tmp_path: Path) -> None:
+    """An export's edits are rows that no label is read from; what comes behind one keeps its number."""
+    row = {"orders": [0.9], "human": 1, "a": "new", "b": "old"}
+    path = label_file(tmp_path / "l.jsonl", [row, row, {**row, "human": "first", "b": "new"}])
+    lines = path.read_text().splitlines()
+    edit = json.dumps({"prompt": "prompt 0", "chosen": "edited", "rejected": "x", "source": "human-edit"})
+    path.write_text("\n".join([lines[0], edit, *lines[1:]]) + "\n")
+    with pytest.raises(DataError, match=r"l\.jsonl:4"):
+        evaluate_labels(path, human="human")
+    with pytest.raises(DataError, match=r"l\.jsonl:4: 'new' plays against itself"):
+        rank_policies(path, columns=("a", "b"))
+
+
 def test_a_table_that_is_no_label_is_refused(tmp_path: Path) -> None:
     """The row and what is missing are named, as is a human column that is not there."""
     (tmp_path / "x.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
