@@ -50,6 +50,11 @@ class Shown:
         return f"samples/{self.split}"
 
     @property
+    def suffix(self) -> str:
+        """The part's number, from the second on: for loggers that keep one thing a name and step."""
+        return f"-{self.part + 1}" if self.part else ""
+
+    @property
     def columns(self) -> list[str]:
         """The heads of a table."""
         return ["step", "prompt", "completion", *self.samples[0]["rewards"], "total"]
@@ -128,15 +133,14 @@ def _to_mlflow(_: Any, shown: Shown) -> None:
     import mlflow
 
     if mlflow.active_run() is not None:
-        part = f"-{shown.part + 1}" if shown.part else ""
-        mlflow.log_text(shown.text, f"{shown.name}/step-{shown.step:08}{part}.md")
+        mlflow.log_text(shown.text, f"{shown.name}/step-{shown.step:08}{shown.suffix}.md")
 
 
 def _to_swanlab(_: Any, shown: Shown) -> None:
     import swanlab
 
     if swanlab.get_run() is not None:
-        swanlab.log({shown.name: swanlab.Text(shown.text)}, step=shown.step)
+        swanlab.log({shown.name + shown.suffix: swanlab.Text(shown.text)}, step=shown.step)
 
 
 def _to_comet(_: Any, shown: Shown) -> None:
@@ -150,8 +154,8 @@ def _to_clearml(_: Any, shown: Shown) -> None:
     import clearml
 
     if (task := clearml.Task.current_task()) is not None:
-        text = io.StringIO(shown.text)
-        task.get_logger().report_media("samples", shown.split, iteration=shown.step, stream=text, file_extension=".md")
+        text, series = io.StringIO(shown.text), shown.split + shown.suffix
+        task.get_logger().report_media("samples", series, iteration=shown.step, stream=text, file_extension=".md")
 
 
 WRITERS: dict[type[TrainerCallback], Callable[[Any, Shown], None]] = {
