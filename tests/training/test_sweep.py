@@ -217,7 +217,6 @@ def test_a_folder_with_points_of_another_run_is_refused(config):
 @pytest.mark.parametrize(
     ("file", "old", "new", "named"),
     [
-        ("prompts.jsonl", '"w2"', '"w3"', "training prompts: sha256:.* → sha256:"),
         ("prompts.jsonl", '"w11"', '"w12"', "held-out prompts: sha256:.* → sha256:"),
         ("rewards.py", "< 14", "< 15", r"code\..*rewards\.py: sha256:.* → sha256:"),
     ],
@@ -237,6 +236,52 @@ def test_points_of_other_rows_or_code_are_not_mixed_in_unless_told(config, tmp_p
     (noted,) = json.loads((tmp_path / "sweep" / "settings.json").read_text())["changed"]
     assert re.match(named, noted[0])
     run_sweep(config)
+
+
+def test_new_points_choose_among_answers_to_the_prompts_that_there_are(config, tmp_path):
+    """Told to go on with other held-out prompts, or other sampling, a sweep answers anew and keeps the old answers."""
+    config |= {"method": "best_of", "candidates": 2, "seeds": [0]}
+    run_sweep(config)
+    (old,) = (tmp_path / "sweep").glob("candidates-seed0-*.jsonl")
+    kept = old.read_text()
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(prompts.read_text().replace('"w11"', '"w12"'))
+    wider = config | {"weights": {"low": [0, 1, 2], "high": [0.5, 1]}}
+    run_sweep(dataclasses.replace(load_sweep(wider), allow_changed=True))
+    (new,) = {*(tmp_path / "sweep").glob("candidates-seed0-*.jsonl")} - {old}
+    assert old.read_text() == kept
+    asked = [{json.loads(line)["prompt"] for line in file.read_text().splitlines()} for file in (old, new)]
+    assert asked[0] ^ asked[1] == {"w11", "w12"}
+    wider["run"]["ppo"]["max_completion_length"] = 4
+    wider["weights"]["low"].append(3)
+    run_sweep(dataclasses.replace(load_sweep(wider), allow_changed=True))
+    assert len([*(tmp_path / "sweep").glob("candidates-seed0-*.jsonl")]) == 3
+
+
+def test_choosing_among_answers_goes_by_what_it_reads(config, tmp_path):
+    """Neither the training prompts nor the rewards of an evaluation: they may change."""
+    config |= {"method": "best_of", "candidates": 2, "seeds": [0]}
+    (tmp_path / "judges.py").write_text(REWARDS)
+    config["run"]["evaluation"] = {"rewards": {"low": {"use": f"{tmp_path}/judges.py:low"}}}
+    first = run_sweep(config)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(prompts.read_text().replace('"w2"', '"w3"'))
+    (tmp_path / "judges.py").write_text(REWARDS.replace("< 14", "< 15"))
+    assert run_sweep(config).points == first.points
+    config["run"]["evaluation"]["rewards"]["low"]["weight"] = 2
+    assert run_sweep(config).points == first.points
+    del config["run"]["evaluation"]
+    assert run_sweep(config).points == first.points
+
+
+def test_trained_points_of_other_training_prompts_are_not_mixed_in(config, tmp_path):
+    """A trained policy follows from them."""
+    config |= {"weights": {"low": [1]}, "objectives": ["low", "high"], "seeds": [0]}
+    run_sweep(config)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(prompts.read_text().replace('"w2"', '"w3"'))
+    with pytest.raises(ConfigError, match=r"another sweep:\n  training prompts: sha256:.* → sha256:"):
+        run_sweep(config)
 
 
 def test_other_answers_under_the_same_name_are_noticed_by_the_command(config, tmp_path):
@@ -264,7 +309,8 @@ def test_best_of_n_chooses_what_the_weights_ask_for(config):
     assert for_low.interval("low")[0] > for_high.interval("low")[0]
     assert for_high.interval("high")[0] > for_low.interval("high")[0]
     folder = Path(config["output"])
-    rows = [json.loads(line) for line in (folder / "candidates-seed0.jsonl").read_text().splitlines()]
+    (file,) = folder.glob("candidates-seed0-*.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(rows) == 6 * 6
     chosen = {}
     for row in rows:

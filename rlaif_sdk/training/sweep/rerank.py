@@ -13,10 +13,14 @@ from rlaif_sdk.composer.arrays import Array
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.records import read_records, write_records
 from rlaif_sdk.training.config import PPORun
+from rlaif_sdk.training.fingerprints import digest, rows_digest
+from rlaif_sdk.training.manifest import resolved_config
 from rlaif_sdk.training.sweep.config import Sweep, Weights
 from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from rlaif_sdk.composer import Composition
 
 _GROUP = "rlaif_prompt"
@@ -58,15 +62,14 @@ def best_rows(totals_B: Array, group: list[int]) -> Iterator[int]:
 def candidates(sweep: Sweep, seed: int, report: Any) -> Candidates:
     """The answers to choose from, sampled or read, and scored.
 
-    Sampled answers are kept in the sweep's folder, and read from there the next time.
+    Sampled answers are kept in the sweep's folder, under the digest of what they follow from, and read from there the
+    next time.
 
     Raises:
         RlaifError: As a run's: the model, the prompts, the answers or a reward is refused.
     """
     ready = sweep.config.completions
-    file = sweep.folder / ready if ready else sweep.output / f"candidates-seed{seed}.jsonl"
-    if not ready and not file.is_file():
-        _sample(sweep, seed, file, report)
+    file = sweep.folder / ready if ready else _sampled(sweep, seed, report)
     rows = list(read_records(file))
     for number, row in enumerate(rows, start=1):
         if row.get("prompt") is None or row.get("completion") is None:
@@ -87,15 +90,25 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> Candidates:
         return Candidates(composer.compose(batch), group)
 
 
-def _sample(sweep: Sweep, seed: int, file: Path, report: Any) -> None:
+def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
+    """The file of the sampled answers, which are sampled if they are not there."""
     from rlaif_sdk.training.data import load_prompts
-    from rlaif_sdk.training.heldout import answer_prompts
-    from rlaif_sdk.training.models import load_policy
 
     run = sweep.run_of({}, seed, sweep.output)
     assert isinstance(run, PPORun)
-    count = sweep.config.candidates
     _, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
+    config = resolved_config(run)
+    origin = digest([rows_digest(held_out), config["model"], config["ppo"], sweep.config.candidates])
+    file = sweep.output / f"candidates-seed{seed}-{origin.rpartition(':')[2]}.jsonl"
+    if not file.is_file():
+        _sample(run, held_out, sweep.config.candidates, file, report)
+    return file
+
+
+def _sample(run: PPORun, held_out: Dataset, count: int, file: Path, report: Any) -> None:
+    from rlaif_sdk.training.heldout import answer_prompts
+    from rlaif_sdk.training.models import load_policy
+
     prompts = held_out.select([row for row in range(len(held_out)) for _ in range(count)])
     settings = run.ppo_config()
     report(f"loading {run.model_name}")

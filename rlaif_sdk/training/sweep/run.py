@@ -6,6 +6,7 @@ import gc
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,10 @@ def _begin(sweep: Sweep) -> None:
 
 def _settings(sweep: Sweep) -> dict[str, Any]:
     own = sweep.config.model_dump(mode="json", exclude=set(_MAY_CHANGE))
-    return {"sweep": own, "run": {**resolved_config(sweep.base), "output": "", "seed": 0}}
+    run = {**resolved_config(_read_run(sweep)), "output": "", "seed": 0}
+    if sweep.config.method == "best_of":
+        del run["data"]  # what is read of it is in the inputs
+    return {"sweep": own, "run": run}
 
 
 def _inputs(sweep: Sweep) -> dict[str, Any]:
@@ -110,7 +114,7 @@ def _inputs(sweep: Sweep) -> dict[str, Any]:
         DataError: The answers or the prompts cannot be read.
         MissingExtraError: The extra ``train`` is not installed, and there are no ready answers.
     """
-    code = sweep.base.code()
+    code = _read_run(sweep).code()
     if sweep.config.completions is not None:
         return {"code": code, "completions": rows_digest(read_records(sweep.folder / sweep.config.completions))}
     try:
@@ -119,7 +123,15 @@ def _inputs(sweep: Sweep) -> dict[str, Any]:
         raise MissingExtraError(str(error.name), extra="train") from error
     data = sweep.base.config.data.model_copy(update={"curriculum": None})  # follows from the rows
     train, held_out = load_prompts(data, sweep.base.folder)
-    return {"code": code, "training prompts": rows_digest(train), "held-out prompts": rows_digest(held_out)}
+    answered = {"code": code, "held-out prompts": rows_digest(held_out)}
+    return answered if sweep.config.method == "best_of" else {**answered, "training prompts": rows_digest(train)}
+
+
+def _read_run(sweep: Sweep) -> ComposedRun:
+    """The sweep's run, without what its method does not read."""
+    if sweep.config.method != "best_of":
+        return sweep.base
+    return replace(sweep.base, config=sweep.base.config.model_copy(update={"evaluation": None}))
 
 
 def _measure(
