@@ -172,32 +172,26 @@ class Writer(Protocol):
 def write_records(path: str | Path) -> Iterator[Writer]:
     """Write a ``.jsonl`` or ``.parquet`` file; it appears under its name only when every row is written.
 
-    Where the writing ends with an error, the rows written until then stay beside it in ``.NAME.partial``, which the
-    error's notes name; an older file of that name stays as it is.
+    Where the writing ends with an error, the rows written until then stay beside it in ``.NAME.partial``, and those
+    that Parquet refuses in ``.NAME.partial.jsonl``; the error's notes name both. An older file of that name stays as
+    it is.
 
     Raises:
-        DataError: The suffix is neither.
+        DataError: The suffix is neither, or Parquet cannot hold the rows.
         MissingExtraError: It is Parquet and pyarrow is not installed.
     """
     path = Path(path)
     check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    writer: Writer = ParquetWriter(partial) if path.suffix == ".parquet" else _JsonlWriter(partial)
+    writer = ParquetWriter(partial, name=path) if path.suffix == ".parquet" else _JsonlWriter(partial)
     try:
         yield writer
+        writer.close()
     except BaseException as error:
         with suppress(Exception):  # the first error is the one to tell
-            writer.close()
-            if partial.stat().st_size:
-                error.add_note(f"the rows written until then are in {partial}")
-            else:
-                partial.unlink()
-        raise
-    try:
-        writer.close()
-    except BaseException:
-        partial.unlink(missing_ok=True)
+            if places := writer.abandon():
+                error.add_note(f"the rows written until then are in {' and '.join(places)}")
         raise
     partial.replace(path)
 
@@ -218,10 +212,29 @@ def check_writable(path: str | Path) -> None:
 
 class _JsonlWriter:
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows = 0
         self._file = path.open("w", encoding="utf-8")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+        self._rows += 1
+        self._file.write(line)
 
     def close(self) -> None:
         self._file.close()
+
+    def abandon(self) -> list[str]:
+        """End after an error; returns the file, where it has whole rows, and how many of those for which there was room."""
+        with suppress(OSError):
+            self._file.close()
+        rows = size = 0
+        with self._path.open("r+b") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    rows, size = rows + 1, size + len(line)
+            file.truncate(size)
+        if not rows:
+            self._path.unlink()
+            return []
+        return [str(self._path) if rows == self._rows else f"{self._path} ({rows} of {self._rows}, for want of room)"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+import resource
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 pa = pytest.importorskip("pyarrow")
 
+from rlaif_sdk import DataError  # noqa: E402
 from rlaif_sdk.records import read_records, write_records  # noqa: E402
 
 ROWS = 20_000
@@ -86,3 +90,103 @@ def test_what_an_earlier_run_left_is_not_taken_for_this_one_s(tmp_path: Path) ->
         writer.write({"a": 1})
     assert list(read_records(tmp_path / "table.parquet")) == [{"a": 1}]
     assert [file.name for file in tmp_path.iterdir()] == ["table.parquet"]
+
+
+def write_all(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with write_records(path) as writer:
+        for row in rows:
+            writer.write(row)
+
+
+def refused(path: Path, rows: Iterable[dict[str, Any]]) -> DataError:
+    with pytest.raises(DataError, match="Parquet cannot hold the rows") as caught:
+        write_all(path, rows)
+    assert not path.exists()
+    assert caught.value.file == str(path)
+    return caught.value
+
+
+def rows_left(folder: Path) -> list[dict[str, Any]]:
+    """What lies under the names that an error's notes give, in the table's order."""
+    found: list[dict[str, Any]] = []
+    partial = folder / ".table.parquet.partial"
+    if partial.exists():
+        found += read_records(partial.rename(folder / "kept.parquet"))
+    apart = folder / ".table.parquet.partial.jsonl"
+    return [*found, *read_records(apart)] if apart.exists() else found
+
+
+@pytest.mark.parametrize("numbers", [3, 6000])
+@pytest.mark.parametrize("odd", ["text", [1]])
+def test_no_row_is_lost_with_those_that_parquet_cannot_hold(tmp_path: Path, numbers: int, odd: Any) -> None:
+    """Nor when the odd row comes long after the first ones are out of memory; the notes name both files."""
+    rows: list[dict[str, Any]] = [{"a": row, "b": {"c": [row]}} for row in range(numbers)] + [{"a": odd, "b": None}]
+    error = refused(tmp_path / "table.parquet", rows)
+    assert error.row == numbers + 1
+    assert "'a'" in str(error)
+    left = {str(file) for file in tmp_path.iterdir()}
+    assert len(left) == (1 if numbers < 4096 else 2)
+    assert all(file in error.__notes__[0] for file in left)
+    assert rows_left(tmp_path) == rows
+
+
+def test_kinds_that_differ_from_chunk_to_chunk_lose_no_row(tmp_path: Path) -> None:
+    """Each chunk is a table, and they are none together."""
+    rows: list[dict[str, Any]] = [{"a": row} for row in range(5000)] + [{"a": {"b": 1}}] * 5000
+    rows[4096:5000] = []
+    error = refused(tmp_path / "table.parquet", rows)
+    assert "rows from 4097 to 8192" in str(error)
+    assert rows_left(tmp_path) == rows[:8192]
+
+
+@pytest.mark.parametrize("odd", [2**70, "\ud800", {"deep": ["\ud800"]}], ids=["large", "surrogate", "deep"])
+def test_a_value_that_no_column_holds_is_named_by_its_row(tmp_path: Path, odd: Any) -> None:
+    """Arrow refuses some with Python's own errors; they are none of a run's business."""
+    rows = [{"a": None, "n": 1}] * 3 + [{"a": odd, "n": 2}] + [{"a": None, "n": 3}] * 5
+    error = refused(tmp_path / "table.parquet", rows)
+    assert str(error).startswith(f"{tmp_path / 'table.parquet'}:4: ")
+    assert "column 'a'" in str(error)
+    assert rows_left(tmp_path) == rows
+
+
+@pytest.mark.parametrize("first", [2**53 + 1, 1.5])
+def test_a_number_that_is_no_double_beside_fractions_loses_no_row(tmp_path: Path, first: float) -> None:
+    """Whether it comes before them, when it is found at the end, or after them."""
+    then = 1.5 if first != 1.5 else 2**53 + 1
+    rows = [{"a": first, "b": row} for row in range(4096)] + [{"a": then, "b": row} for row in range(3)]
+    error = refused(tmp_path / "table.parquet", rows)
+    assert "column 'a'" in str(error)
+    assert rows_left(tmp_path) == rows
+
+
+@contextmanager
+def little_room(bytes_a_file: int) -> Iterator[None]:
+    """No file may grow beyond this, which writing learns as it learns of a full disk: by an OSError."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_where_a_copy_has_no_room_the_rows_stay_in_the_streams(tmp_path: Path) -> None:
+    """On a full disk nothing is removed that is nowhere else, and a torn stream gives what it holds whole."""
+    texts = random.Random(0)
+    rows = [{"a": texts.randbytes(50).hex()} for _ in range(3 * 4096)]
+    with pytest.raises(OSError, match="File too large") as caught, little_room(700_000):
+        write_all(tmp_path / "table.parquet", rows)
+    folder = tmp_path / ".table.parquet.partial.rows"
+    assert str(folder) in caught.value.__notes__[0]
+    found: list[dict[str, Any]] = []
+    for file in sorted(folder.iterdir()):
+        with pa.ipc.open_stream(file) as stream:
+            try:
+                for batch in stream:
+                    found += batch.to_pylist()
+            except (OSError, pa.ArrowInvalid):
+                continue
+    written = len(found)
+    assert written in (4096, 8192)
+    assert found == rows[:written]
+    assert [file.name for file in tmp_path.iterdir()] == [folder.name]

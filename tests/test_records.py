@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,21 @@ def test_an_error_before_the_first_row_leaves_nothing_behind(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rows_that_parquet_cannot_hold_are_a_typed_error_and_leave_no_file(tmp_path: Path) -> None:
-    """Found at the end or on the way: text among numbers has no type of its own."""
-    with pytest.raises(DataError, match="Parquet cannot hold the rows"):
-        write_all(tmp_path / "table.parquet", [{"a": 1}, {"a": "one"}])
-    assert list(tmp_path.iterdir()) == []
+def test_a_full_disk_leaves_whole_rows_and_says_how_many(tmp_path: Path) -> None:
+    """Closing the file fails again, and the line that has no room for its end is cut off."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_all(tmp_path / "table.jsonl", ROWS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    [kept] = tmp_path.iterdir()
+    [note] = caught.value.__notes__
+    found = list(read_records(kept.rename(tmp_path / "kept.jsonl")))
+    assert f"{kept} ({len(found)} of " in note
+    assert 30 < len(found) < 60
+    assert found == ROWS[: len(found)]
 
 
 def test_what_cannot_be_written_is_known_before_any_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
