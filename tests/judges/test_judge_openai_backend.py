@@ -370,6 +370,20 @@ def test_many_requests_at_once_are_spread_over_clients_with_few_connections(judg
     assert asyncio.run(clients(40)) == [0, 0, 0]
 
 
+def test_the_key_is_in_no_account_of_a_client(judge_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback with local variables, say, shows clients as they show themselves."""
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    backend = backend_for(judge_server, api_key_env="JUDGE_KEY")
+
+    async def shown() -> str:
+        await backend.label_logprobs(ASKED, LETTERS)
+        [(session, _)] = backend._sessions._open.values()
+        assert any(KEY in value for value in session.clients[0].headers.values())
+        return f"{session!r} {session.clients[0]!r}"
+
+    assert KEY not in asyncio.run(shown())
+
+
 def test_closing_closes_the_connections_of_a_loop_that_goes_on(judge_server: Any) -> None:
     """A loop in another thread, such as the composer's, keeps no connection after close, and may ask again."""
     backend = backend_for(judge_server)

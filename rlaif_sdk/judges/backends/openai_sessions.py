@@ -39,7 +39,7 @@ class Client:
 
     http: Any
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)  # with the key
     failed: type[Exception]
     too_late: type[Exception]
     in_flight: int = 0
