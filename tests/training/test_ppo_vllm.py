@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from peft import LoraConfig  # noqa: E402
+from transformers import AutoConfig  # noqa: E402
 from trl.generation import vllm_generation  # noqa: E402
 from trl.generation.vllm_generation import VLLMGeneration  # noqa: E402
 
@@ -123,11 +126,12 @@ def test_where_completions_stop_is_the_user_s_to_say(make_trainer: Make, load_mo
 def test_a_missing_vllm_is_said_with_the_command(
     make_trainer: Make, load_model: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As any optional dependency is."""
+    """As any optional dependency is, before the model is looked at."""
     monkeypatch.setattr(vllm_generation, "is_vllm_available", lambda: False)
-    with pytest.raises(MissingExtraError, match="vLLM is not installed") as caught:
-        make_trainer(load_model("llama"), **SETTINGS)
-    assert 'pip install "rlaif-sdk[vllm]"' in str(caught.value)
+    for model in (load_model("llama"), "no/such/folder"):
+        with pytest.raises(MissingExtraError, match="vLLM is not installed") as caught:
+            make_trainer(model, **SETTINGS)
+        assert 'pip install "rlaif-sdk[vllm]"' in str(caught.value)
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -148,3 +152,29 @@ def test_encoder_decoders_are_refused_before_vllm_starts(
     model = load_model("t5")
     with pytest.raises(TrainingError, match="use_vllm does not generate with encoder-decoder models"):
         make_trainer(model.name_or_path if by_name else model, **SETTINGS)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_config_is_read_from_where_the_model_is(make_trainer: Make, load_model: Load, tmp_path: Path) -> None:
+    """As ``model_init_kwargs`` says: an encoder-decoder in a subfolder is found there, and refused."""
+    load_model("t5")
+    with pytest.raises(TrainingError, match="use_vllm does not generate with encoder-decoder models"):
+        make_trainer(str(tmp_path), model_init_kwargs={"subfolder": "t5", "local_files_only": True}, **SETTINGS)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_config_is_read_with_the_same_rights_as_the_model(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A private model's token and the cache it lies in, and nothing that a config does not take."""
+    asked: dict[str, Any] = {}
+
+    def read(_: str, **settings: Any) -> Any:
+        asked.update(settings)
+        return SimpleNamespace(is_encoder_decoder=True)
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", read)
+    where = {"token": "t", "cache_dir": "c", "revision": "r"}
+    with pytest.raises(TrainingError, match="encoder-decoder"):
+        make_trainer("some/model", model_init_kwargs={**where, "dtype": "bfloat16"}, **SETTINGS)
+    assert asked == where

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.training.ppo.config import PPOConfig
 
-_OF_LOADING = ("revision", "trust_remote_code")
+_OF_LOADING = ("revision", "trust_remote_code", "token", "cache_dir", "subfolder", "local_files_only")
+"""The settings of a model's loading that say where its config is read from."""
 
 
 def check_vllm(model: Any, args: PPOConfig) -> None:
@@ -28,6 +29,8 @@ def check_vllm(model: Any, args: PPOConfig) -> None:
         MissingExtraError: vLLM is not installed.
         TrainingError: The model is an encoder-decoder, or was never loaded from anywhere.
     """
+    if not vllm_generation.is_vllm_available():  # type: ignore[attr-defined]  # it asks this one itself
+        raise MissingExtraError("vLLM", extra="vllm")
     if isinstance(model, str):
         settings: Any = args.model_init_kwargs or {}
         loading = {name: value for name, value in settings.items() if name in _OF_LOADING}
@@ -43,8 +46,6 @@ def check_vllm(model: Any, args: PPOConfig) -> None:
         raise TrainingError(
             "use_vllm does not generate with encoder-decoder models", hint="leave use_vllm out of the settings"
         )
-    if not vllm_generation.is_vllm_available():  # type: ignore[attr-defined]  # it asks this one itself
-        raise MissingExtraError("vLLM", extra="vllm")
 
 
 def end_completions_at(engine: Any, eos_token_ids: Sequence[int]) -> None:
