@@ -110,6 +110,8 @@ def deploy(
         create_app(composer, settings, state=saved)
     try:
         from ray import serve
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
     except ImportError as error:
         raise MissingExtraError("Ray Serve, which runs the reward server on a cluster,", extra="ray") from error
     connect(Workers(address=address))
@@ -128,16 +130,17 @@ def deploy(
             "target_ongoing_requests": scaling.requests,
         },
     )
-    http: dict[str, Any] = {"host": host, "port": port or _free_port(host), "keep_alive_timeout_s": KEEP_ALIVE}
+    http: dict[str, Any] = {"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE}
     if ssl_certfile is not None:
         certificate, key = ssl_certfile.resolve(), (ssl_keyfile or ssl_certfile).resolve()
         http |= {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
-    serve.start(http_options=http)
-    answering = _check_running(http if port else {**http, "port": None})
     try:
+        serve.start(http_options={**http, "port": port or _free_port(host)})
+        answering = _check_running(http)
         handle = serve.run(deployment.bind(), name=name, logging_config={"enable_access_log": access_log})
-    except RuntimeError as error:
-        raise RlaifError(f"Ray Serve cannot start the server: {error}", hint="see `serve status`") from error
+    except (RayError, RayServeException, OSError, RuntimeError) as error:
+        cause = getattr(error, "cause", None) or error  # Ray's own text is a remote traceback
+        raise RlaifError(f"Ray Serve cannot start the server: {cause}", hint="see `serve status`") from error
     started(answering)
     if block:
         _wait_for_a_signal()
@@ -149,17 +152,18 @@ def _check_running(asked: Mapping[str, Any]) -> str:
     """Where Ray Serve answers: its options are those of whoever started it on the cluster, and later ones are ignored.
 
     Raises:
-        ConfigError: It does not answer as ``asked``, in which a port of None is any.
+        ConfigError: It does not answer as ``asked``, in which port 0 is any.
     """
     from ray.serve.context import _get_global_client  # Ray tells of the options in force nowhere else
 
-    running = _get_global_client().http_config
-    address = f"{'https' if running.ssl_certfile else 'http'}://{running.host}:{running.port}"
-    wanted = {name: asked.get(name) for name in ("host", "port", "ssl_certfile", "ssl_keyfile")}
-    if wanted["port"] is None:
-        del wanted["port"]
-    found = {name: getattr(running, name) for name in wanted}
-    differing = [name for name in wanted if wanted[name] != found[name]]
+    client: Any = _get_global_client()
+    running = client.http_config
+    host = f"[{running.host}]" if ":" in str(running.host) else running.host
+    address = f"{'https' if running.ssl_certfile else 'http'}://{host}:{running.port}"
+    names = ("host", *(["port"] if asked["port"] else []), "ssl_certfile", "ssl_keyfile")
+    wanted = {name: asked.get(name) for name in names}
+    found = {name: getattr(running, name) for name in names}
+    differing = [name for name in names if wanted[name] != found[name]]
     if differing:
         told = "; ".join(f"{name} is {found[name] or 'unset'}, not {wanted[name] or 'unset'}" for name in differing)
         raise ConfigError(

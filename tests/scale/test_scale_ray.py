@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -226,5 +227,36 @@ def test_a_serve_that_already_runs_is_not_taken_for_what_was_asked(cluster, comp
         deploy(composition, port=0, autoscaling=Autoscaling(most=1, cores=0.5), **options)
         assert told == [f"http://0.0.0.0:{port}"]
         assert httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).status_code == 401
+    finally:
+        serve.shutdown()
+
+
+def test_an_address_that_cannot_be_bound_is_an_error_of_ours(cluster, composition):
+    """A port that is taken and a host that is none end in an error in one line, not in a traceback of Ray's."""
+    from ray import serve
+
+    problem = r"^Ray Serve cannot start the server: .+$"
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(RlaifError, match=problem):
+            deploy(composition, port=taken.getsockname()[1])
+        serve.shutdown()
+        with pytest.raises(RlaifError, match=problem):
+            deploy(composition, ServeSettings(api_key="secret"), host="no.such.host.invalid", port=0)
+    finally:
+        serve.shutdown()
+
+
+def test_an_ipv6_address_is_told_as_clients_take_it(cluster, composition):
+    """In brackets: without them the port reads as a part of the address."""
+    from ray import serve
+
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    told = []
+    try:
+        deploy(composition, host="::1", port=0, autoscaling=Autoscaling(most=1, cores=0.5), started=told.append)
+        assert re.fullmatch(r"http://\[::1\]:\d+", told[0])
     finally:
         serve.shutdown()
