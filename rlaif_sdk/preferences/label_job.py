@@ -57,6 +57,7 @@ def run_labeling(
     *,
     labeler: PairwiseLabeler | None = None,
     progress: Progress = lambda *_: None,
+    allow_changed: bool = False,
 ) -> LabelResult:
     """Label the pairs of a file, as a config says.
 
@@ -67,9 +68,12 @@ def run_labeling(
         source: A YAML or JSON file, a mapping, or a loaded job; see `LabelConfig`.
         labeler: Who labels, in the place of the config's ``judge``, ``prompt`` and way of asking.
         progress: Called with the pairs labelled so far and all pairs.
+        allow_changed: Begin anew where the output folder belongs to a job with other settings or pairs; what it holds is
+            moved to ``earlier-1/`` in it, or the next number that is free.
 
     Raises:
-        ConfigError: The config is refused, or the output folder belongs to a job with other settings.
+        ConfigError: The config is refused, or the output folder belongs to a job with other settings and that is not
+            allowed.
         DataError: The pairs cannot be read, another process works in the folder, or the disk is full.
         MissingExtraError: Parquet is asked for and pyarrow is not installed.
         JudgeError: The judge gives no log-probabilities, refuses the key, is exhausted or out of reach, or more than
@@ -82,7 +86,8 @@ def run_labeling(
         survey(job.pairs_file).check_parquet(job.pairs_file, hint="set format: jsonl, or write that column as text")
     table = look_over(job.pairs_file, job.config.pairs)
     asked_by = labeler or job.labeler()
-    with open_job(job.output, _identity(job, asked_by, table), table.rows) as journal:
+    identity = _identity(job, asked_by, table)
+    with open_job(job.output, identity, table.rows, allow_changed=allow_changed) as journal:
         before = journal.labelled
         try:
             asyncio.run(_label_all(job, asked_by, journal, lambda: progress(journal.labelled, table.rows)))

@@ -9,6 +9,7 @@ import warnings
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from rlaif_sdk.judges.usage import NOTHING, Usage
 JOB_FILE = "job.json"
 JOURNAL_FILE = "journal.jsonl"
 _LOCK_FILE = "lock"
+_ASIDE = "earlier-"
 _MISSING = -1
 
 
@@ -132,16 +134,20 @@ def _parsed(line: bytes, rows: int) -> dict[str, Any] | None:
 
 
 @contextmanager
-def open_job(folder: Path, identity: Mapping[str, str], rows: int) -> Iterator[LabelJournal]:
+def open_job(
+    folder: Path, identity: Mapping[str, str], rows: int, *, allow_changed: bool = False
+) -> Iterator[LabelJournal]:
     """The journal in a job's folder, for this process alone.
 
     Args:
         folder: Made if it is not there.
         identity: What the labels depend on, a digest each; a folder belongs to one.
         rows: How many pairs there are.
+        allow_changed: Begin anew in a folder of another identity; what it holds is moved to ``earlier-1/`` in it, or
+            the next number that is free.
 
     Raises:
-        ConfigError: The folder was begun with another identity; names what differs.
+        ConfigError: The folder was begun with another identity, and that is not allowed; names what differs.
         DataError: Another process works in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +157,7 @@ def open_job(folder: Path, identity: Mapping[str, str], rows: int) -> Iterator[L
         except OSError as error:
             hint = "wait for it to end, or name another output"
             raise DataError("another process works in this folder", file=str(folder), hint=hint) from error
-        _check_identity(folder, identity)
+        _check_identity(folder, identity, allow_changed=allow_changed)
         journal = LabelJournal(folder / JOURNAL_FILE, rows)
         try:
             yield journal
@@ -159,7 +165,7 @@ def open_job(folder: Path, identity: Mapping[str, str], rows: int) -> Iterator[L
             journal.close()
 
 
-def _check_identity(folder: Path, identity: Mapping[str, str]) -> None:
+def _check_identity(folder: Path, identity: Mapping[str, str], *, allow_changed: bool) -> None:
     file = folder / JOB_FILE
     try:
         begun = json.loads(file.read_text(encoding="utf-8"))["identity"] if file.exists() else None
@@ -169,7 +175,10 @@ def _check_identity(folder: Path, identity: Mapping[str, str]) -> None:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         hint = "name another output folder"
         raise DataError("says nothing readable about the job in this folder", file=str(file), hint=hint) from error
-    if differs:
+    if differs and allow_changed:
+        _set_aside(folder)
+        begun = None
+    elif differs:
         raise ConfigError(
             f"{folder} holds results that were made with another {', '.join(differs)}",
             key="output",
@@ -179,3 +188,12 @@ def _check_identity(folder: Path, identity: Mapping[str, str]) -> None:
         if (folder / JOURNAL_FILE).exists():
             raise DataError("has a journal and no job.json to say whose it is", file=str(folder))
         write_json(file, {"identity": dict(identity)})
+
+
+def _set_aside(folder: Path) -> None:
+    """Move a job's files into a folder of their own; what says whose they are comes last, so that a kill loses none."""
+    aside = next(path for number in count(1) if not (path := folder / f"{_ASIDE}{number}").exists())
+    aside.mkdir()
+    moved = [path for path in folder.iterdir() if path.name != _LOCK_FILE and not path.name.startswith(_ASIDE)]
+    for path in sorted(moved, key=lambda path: path.name == JOB_FILE):
+        path.rename(aside / path.name)

@@ -204,6 +204,19 @@ def test_changed_pairs_are_refused(config: Path, write_pairs: Any) -> None:
         label(config)
 
 
+def test_a_changed_job_that_is_allowed_begins_anew_and_loses_nothing(config: Path, write_pairs: Any) -> None:
+    """What the folder held is moved aside, each time to a folder of its own; the same job goes on with what is there."""
+    write_pairs(2)
+    folder = label(config).labels.parent
+    kept = (folder / "job.json").read_text()
+    for rows, aside in ((3, 1), (4, 2)):
+        write_pairs(rows)
+        assert run_labeling(config, allow_changed=True).asked == rows
+        assert (folder / f"earlier-{aside}" / "journal.jsonl").read_text().count("\n") == rows - 1
+    assert (folder / "earlier-1" / "job.json").read_text() == kept
+    assert run_labeling(config, allow_changed=True).asked == 0
+
+
 def test_two_processes_do_not_share_a_folder(config: Path, write_pairs: Any, pair_server: Any) -> None:
     """The second is refused at once, and the first is not disturbed."""
     write_pairs(3)

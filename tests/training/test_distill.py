@@ -187,6 +187,25 @@ def test_other_evaluation_or_code_is_refused_unless_told(copied: dict[str, Any],
     assert len(json.loads(kept.read_text())["changed"][0]) == 2
 
 
+def test_labels_under_way_begin_anew_with_a_changed_judge_that_is_allowed(copied: dict[str, Any]) -> None:
+    """What the other judge said is kept aside, and not mixed in; refused, the run can be set back."""
+    output = Path(copied["output"])
+    journal = output / "labels" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:10]))
+    (output / "labels" / "stage.json").unlink()
+    changed = {**copied, "label": {**copied["label"], "orders": "given"}}
+    with pytest.raises(ConfigError, match=r"label\.orders was"):
+        run_distill(changed, resume=True)
+    told = replace(load_distill_run(changed), allow_changed=True)
+    run_distill(told, resume=True)
+    assert (output / "labels" / "earlier-1" / "journal.jsonl").read_text() == "".join(lines[:10])
+    again = journal.read_text().splitlines(keepends=True)
+    assert len(again) == len(lines)
+    assert again != lines
+    run_distill(changed, resume=True)
+
+
 def test_a_run_is_not_begun_again_in_its_folder(copied: dict[str, Any]) -> None:
     """Unless it is to be resumed."""
     with pytest.raises(ConfigError, match=r"already holds a distillation.*--resume"):

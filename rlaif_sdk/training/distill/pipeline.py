@@ -235,7 +235,7 @@ class _Pipeline:
                 told = done * 10 // rows
                 self.report(f"{done} of {rows} pairs labelled")
 
-        return run_labeling(job, progress=tell)
+        return run_labeling(job, progress=tell, allow_changed=self.config.allow_changed)
 
     @property
     def _reward_model_folder(self) -> Path:

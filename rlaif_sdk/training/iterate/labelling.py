@@ -35,11 +35,11 @@ def label_job(run: IterateRun, policy: str, folder: Path) -> LabelJob:
 def labelled_rows(
     run: IterateRun, policy: str, folder: Path, pairs: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """The pairs with the judge's labels; what was labelled before a kill is not asked again.
+    """The pairs with the judge's labels; what was labelled before a kill is not asked again, unless it was asked otherwise.
 
     Raises:
         JudgeError: The judge cannot be used, or fails on too many pairs.
     """
     write_rows(folder / PAIRS_FILE, ({name: pair[name] for name in ("prompt", "chosen", "rejected")} for pair in pairs))
-    result = run_labeling(label_job(run, policy, folder))
+    result = run_labeling(label_job(run, policy, folder), allow_changed=run.allow_changed)
     return [*read_records(result.labels)]
