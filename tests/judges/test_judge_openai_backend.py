@@ -407,6 +407,39 @@ def test_closing_closes_the_connections_of_a_loop_that_goes_on(judge_server: Any
         loop.close()
 
 
+@pytest.mark.parametrize("in_flight", [True, False], ids=["in_flight", "before_another_attempt"])
+def test_a_request_that_outlives_its_judge_fails_like_one_without_answer_real_waits(
+    judge_server: Any, in_flight: bool
+) -> None:
+    """Closed while it waits for another attempt, or for the answer: a typed error of its row, and no new connection."""
+    asked, closed = threading.Event(), threading.Event()
+
+    def answer(*_: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+        asked.set()
+        if in_flight:
+            closed.wait(10)
+        return 503, {"retry-after": "0.5"}, {}
+
+    judge_server.answer = answer
+    backend = backend_for(judge_server)
+
+    async def ask() -> tuple[Any, Any]:
+        asking = asyncio.ensure_future(backend.label_logprobs(ASKED, LETTERS))
+        await asyncio.to_thread(asked.wait, 10)
+        [(session, _)] = backend._sessions._open.values()
+        await asyncio.sleep(0.1)
+        backend.close()
+        await asyncio.sleep(0.1)
+        closed.set()
+        return await asking, session
+
+    [error], session = asyncio.run(ask())
+    assert isinstance(error, JudgeConnectionError)
+    assert "closed" in str(error)
+    assert len(judge_server.requests) == 1
+    assert session.clients == []
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_client_is_made_anew_after_a_fork(judge_server: Any) -> None:
     """A child process does not use its parent's connections."""

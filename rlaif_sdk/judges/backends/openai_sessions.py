@@ -11,7 +11,7 @@ from importlib import import_module
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import JudgeAuthError, MissingExtraError
+from rlaif_sdk.exceptions import JudgeAuthError, JudgeConnectionError, MissingExtraError
 from rlaif_sdk.judges.backends.openai_replies import status_error
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Client:
     in_flight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Session:
     """What the requests of one event loop share.
 
@@ -54,16 +54,24 @@ class Session:
         in_flight: The limit of all requests in flight.
         turn: The queue of requests that wait for a limit a minute.
         clients: The clients. One looks at each of its connections for every request, so none has many.
+        closed: Whether it serves no more.
     """
 
     new_client: Callable[[], Client]
     in_flight: asyncio.Semaphore
     turn: asyncio.Lock
     clients: list[Client] = field(default_factory=list)
+    closed: bool = False
 
     @contextmanager
     def client(self) -> Iterator[Client]:
-        """A client for one request: the one with the fewest in flight."""
+        """A client for one request: the one with the fewest in flight.
+
+        Raises:
+            JudgeConnectionError: The session is closed, for instance while the request waited for another attempt.
+        """
+        if self.closed:
+            raise JudgeConnectionError("the judge was closed before its server answered", hint="ask before closing it")
         client = min(self.clients, key=attrgetter("in_flight"), default=None)
         if client is None or client.in_flight >= _CONNECTIONS_OF_A_CLIENT:
             client = self.new_client()
@@ -75,9 +83,10 @@ class Session:
             client.in_flight -= 1
 
     async def close(self) -> None:
-        """Close all connections."""
-        for client in self.clients:
-            await client.http.aclose()
+        """Close all connections, for good."""
+        self.closed = True
+        while self.clients:
+            await self.clients.pop().http.aclose()
 
 
 class Sessions:
