@@ -136,15 +136,8 @@ def _of_config(config: str, prompt_key: str | None, state: str | None, unscored:
     return VerlReward(config, prompt_key=prompt_key, state=state, unscored=unscored)
 
 
-def _configured(
-    *,
-    config: str | None = None,
-    prompt_key: str | None = "prompt",
-    state: str | None = None,
-    unscored: float | None = None,
-    **asked: Any,
-) -> tuple[VerlReward, dict[str, Any]]:
-    """The rewards that verl's ``reward_kwargs`` tell of, and what verl asks beside them.
+def _configured(config: str | None, prompt_key: str | None, state: str | None, unscored: float | None) -> VerlReward:
+    """The rewards that verl's ``reward_kwargs`` tell of.
 
     Raises:
         ConfigError: They name no config.
@@ -155,30 +148,70 @@ def _configured(
             key="config",
             hint="+reward.custom_reward_function.reward_kwargs.config=/path/to/rewards.yaml",
         )
-    return _of_config(config, prompt_key, state, unscored), asked
+    return _of_config(config, prompt_key, state, unscored)
 
 
-async def compute_score(**passed: Any) -> dict[str, float]:
+async def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    config: str | None = None,
+    prompt_key: str | None = "prompt",
+    state: str | None = None,
+    unscored: float | None = None,
+    **_: Any,
+) -> dict[str, float]:
     """`VerlReward.compute_score` of a config file: what verl asks, and as ``reward_kwargs`` the file and its settings.
 
     Args:
-        **passed: ``data_source``, ``solution_str``, ``ground_truth`` and ``extra_info``; ``config``, the file, and
-            if need be ``prompt_key``, ``state`` and ``unscored``, as `VerlReward` has them.
+        data_source: The data set that the row is from, a column.
+        solution_str: The completion.
+        ground_truth: A column likewise.
+        extra_info: The prompt and other columns.
+        config: The composition's file; verl passes it with every call.
+        prompt_key: As `VerlReward` has it, and so ``state`` and ``unscored``.
+        state: See there.
+        unscored: See there.
+        **_: What else verl passes, which is not read.
 
     Raises:
         ConfigError: There is no ``config``; and what `VerlReward` says.
     """
-    reward, asked = _configured(**passed)
-    return await reward.compute_score(**asked)
+    reward = _configured(config, prompt_key, state, unscored)
+    return await reward.compute_score(data_source, solution_str, ground_truth, extra_info)
 
 
-def compute_score_sync(**passed: Any) -> dict[str, float]:
+def compute_score_sync(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    config: str | None = None,
+    prompt_key: str | None = "prompt",
+    state: str | None = None,
+    unscored: float | None = None,
+    **_: Any,
+) -> dict[str, float]:
     """`VerlReward.compute_score_sync` of a config file; see `compute_score`."""
-    reward, asked = _configured(**passed)
-    return reward.compute_score_sync(**asked)
+    reward = _configured(config, prompt_key, state, unscored)
+    return reward.compute_score_sync(data_source, solution_str, ground_truth, extra_info)
 
 
-def compute_score_batch(**passed: Any) -> list[dict[str, float]]:
+def compute_score_batch(
+    data_sources: Sequence[str],
+    solution_strs: Sequence[str],
+    ground_truths: Sequence[Any],
+    extra_infos: Sequence[Mapping[str, Any] | None],
+    *,
+    config: str | None = None,
+    prompt_key: str | None = "prompt",
+    state: str | None = None,
+    unscored: float | None = None,
+    **_: Any,
+) -> list[dict[str, float]]:
     """`VerlReward.compute_score_batch` of a config file; see `compute_score`."""
-    reward, asked = _configured(**passed)
-    return reward.compute_score_batch(**asked)
+    reward = _configured(config, prompt_key, state, unscored)
+    return reward.compute_score_batch(data_sources, solution_strs, ground_truths, extra_infos)

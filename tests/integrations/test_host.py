@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import pickle
 import subprocess
 import sys
@@ -157,6 +158,17 @@ def test_verls_functions_take_the_config_among_what_verl_passes(config):
     assert said["score"] == 3.0
     with pytest.raises(ConfigError, match="reward_kwargs name no config"):
         verl.compute_score_sync(solution_str="abc", **row)
+
+
+def test_verls_functions_have_the_signature_that_verl_documents(config):
+    """They may be called by position as well, and what takes which names can be read from them."""
+    asked, settings = ("suite", "abc", None, {"prompt": "?"}), {"config": str(config)}
+    said = asyncio.run(verl.compute_score(*asked, **settings))
+    assert said == verl.compute_score_sync(*asked, **settings)
+    assert verl.compute_score_batch(*([value] for value in asked), **settings) == [said]
+    for function in (verl.compute_score, verl.compute_score_sync):
+        names = list(inspect.signature(function).parameters)
+        assert names[:5] == ["data_source", "solution_str", "ground_truth", "extra_info", "config"]
 
 
 def slow_length(completions):
