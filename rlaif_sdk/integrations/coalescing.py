@@ -16,7 +16,7 @@ from rlaif_sdk.integrations.samples import Sample, Scored, batch_of
 from rlaif_sdk.types import RewardBatch
 
 PATIENCE = 0.02
-"""Seconds that a batch waits to be filled while another one is under way."""
+"""Seconds that a batch waits to be filled while others are under way, where one more may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,11 @@ class _Call:
 class Coalescer:
     """Scores samples as they come on one event loop, and those that come while it is busy together.
 
-    What is asked for in one turn of the loop goes together, and is begun at once if nothing is under way. Beside another
-    batch a full one is begun at once, and another when it has waited for `PATIENCE`: many small batches cost more than a
-    few that fill while one is scored, and nobody waits for long behind a reward that is slow. Where a reward fails on a batch of several calls as a whole, each is scored again
-    by itself, so that no caller's samples are unscored for another's; not so where the reward ran out of time.
+    What is asked for in one turn of the loop goes together, and is begun at once if nothing is under way. Beside other
+    batches a full one is begun at once, and another when it has waited for `PATIENCE`: many small batches cost more
+    than a few that fill while one is scored. When ``in_flight`` batches are under way none is begun until one of them
+    ends, however long that takes. Where a reward fails on a batch of several calls as a whole, each is scored again by
+    itself, so that no caller's samples are unscored for another's; not so where the reward ran out of time.
 
     Args:
         submit: Begins to score a batch; `rlaif_sdk.Composer.submit`.
