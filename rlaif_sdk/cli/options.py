@@ -9,6 +9,8 @@ import typer
 AllowChanged = Annotated[
     bool,
     typer.Option(
-        "--allow-changed", help="Go on with what is there though config, data or the rewards' code have changed."
+        "--allow-changed",
+        help="Go on with what is there though config, data or the rewards' code have changed; train, iterate and distill "
+        "need --resume too.",
     ),
 ]

@@ -49,6 +49,12 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_allow_changed_says_which_commands_need_resume():
+    """Alone it does nothing there."""
+    done = rlaif("distill", "--help")
+    assert "iterate and distill need --resume too" in " ".join(re.sub(r"[^\w\s,;.'-]", " ", done.stdout).split())
+
+
 def test_help_lists_the_commands_and_loads_nothing_heavy():
     """`rlaif --help` answers without importing numpy, torch or transformers."""
     code = (
