@@ -30,6 +30,8 @@ def review_card(
         inputs: The files that were reviewed.
     """
     figures = review_figures(store)
+    done = (act for _, acts in store.results(judged_only=True) for act in acts)
+    reviewers = {act.reviewer for act in done if act.choice != "skip"}
     counted = {name: count for name, count in asdict(store.progress()).items() if name not in _NOT_ON_A_CARD}
     agreed = {
         "people agree with the judge": figures.ai.accuracy,
@@ -44,7 +46,7 @@ def review_card(
         files={file.name: "prompt, chosen, rejected, chosen_prob, who decided, and the columns that were reviewed"},
         counts={
             "rows": rows,
-            "reviewers": len(figures.ai_by_reviewer),
+            "reviewers": len(reviewers),
             **counted,
             **{name: _shown(figure) for name, figure in agreed.items() if figure.n},
         },

@@ -167,6 +167,16 @@ def test_a_card_beside_the_export_says_who_decided_and_names_nobody(
     assert "| rows | 6 |" in (tmp_path / "all.card.md").read_text()
 
 
+def test_a_card_counts_those_who_only_edit_as_reviewers(store: ReviewStore, tmp_path: Path) -> None:
+    """Their responses are rows of the export; who only skips has no part in it."""
+    judge(store, {"1": "1"})
+    (edited, skipped) = (pair.id for pair, _ in store.results() if pair.prompt in {"question 2", "question 3"})
+    store.edit("bo", edited, "better", based_on=1)
+    store.judge("cy", skipped, "skip")
+    export_review(store, tmp_path / "reviewed.jsonl")
+    assert "| reviewers | 2 |" in (tmp_path / "reviewed.card.md").read_text()
+
+
 def test_the_figures_tell_agreement_with_the_judge_and_what_side_is_favoured(tmp_path: Path) -> None:
     """Eight of ten verdicts agree with the judge. Kappa is not fooled by a file whose chosen response is number 1."""
     rows = [{"prompt": f"question {row}", "chosen": f"a{row}", "rejected": f"b{row}"} for row in range(200)]
