@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -208,6 +209,11 @@ def check_writable(path: str | Path) -> None:
         raise DataError("the output's suffix is neither .jsonl nor .parquet", file=str(path))
     if path.suffix == ".parquet":
         _parquet()
+
+
+def takes_no_more(error: OSError) -> bool:
+    """Whether it says that a disk is full or read-only, or that a quota or a limit of a file's size is reached."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class _JsonlWriter:

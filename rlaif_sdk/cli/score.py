@@ -14,6 +14,7 @@ from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineO
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from rlaif_sdk.records import Writer
     from rlaif_sdk.scoring import Summary
 
 FileArgument = Annotated[Path, typer.Argument(help="A .jsonl or .parquet file with a prompt and a completion a row.")]
@@ -57,7 +58,7 @@ def score(
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.integrations.host import load_state
-    from rlaif_sdk.records import read_records, survey, write_records
+    from rlaif_sdk.records import read_records, survey
     from rlaif_sdk.scoring import Summary, TableLayout, score_records
 
     layout = TableLayout(prompt_column, completion_column, group_column)
@@ -80,7 +81,7 @@ def score(
         if state is not None:
             composer.load_state_dict(load_state(state))
         task = progress.add_task("scoring", total=table.rows)
-        with _clean_stop(output), write_records(output) as writer:
+        with _written(output) as writer:
             for rows, composition in score_records(
                 composer,
                 read_records(file),
@@ -117,16 +118,25 @@ def _score_with_ray(file: Path, config: Path, output: Path | None, **how: Any) -
 
 
 @contextmanager
-def _clean_stop(output: Path) -> Iterator[None]:
-    """Say in a line that the disk is full, or what else keeps the table from being written."""
+def _written(output: Path) -> Iterator[Writer]:
+    """`write_records`, which says in a line that the disk is full or the file cannot be begun; all else is not its doing."""
     from rlaif_sdk.exceptions import DataError, RlaifError
+    from rlaif_sdk.records import takes_no_more, write_records
 
+    begun = False
     try:
-        yield
+        with write_records(output) as writer:
+            begun = True
+            yield writer
     except RlaifError:  # a ledger's is an OSError too
         raise
     except OSError as error:
-        raise DataError(f"cannot be written: {error}", file=str(output), hint="make room, and score again") from error
+        if begun and not takes_no_more(error):
+            raise
+        told = DataError(f"cannot be written: {error}", file=str(output), hint="make room, and score again")
+        for note in getattr(error, "__notes__", ()):
+            told.add_note(note)
+        raise told from error
 
 
 def _progress() -> Progress:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import DataError, RlaifError
-from rlaif_sdk.records import Record, open_parquet
+from rlaif_sdk.records import Record, open_parquet, takes_no_more
 from rlaif_sdk.scale.shards import Shard
 
 if TYPE_CHECKING:
@@ -52,8 +52,10 @@ def write_part(
 
     target = part_file(folder, shard)
     partial = folder / f".{target.stem}.{uuid.uuid4().hex}.partial"
+    begun = False
     try:
         with parquet.ParquetWriter(partial, schema) as writer:
+            begun = True
             for chunk in rows:
                 writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
             writer.add_key_value_metadata({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
@@ -61,6 +63,8 @@ def write_part(
     except RlaifError:  # a ledger's is an OSError too
         raise
     except OSError as error:
+        if begun and not takes_no_more(error):  # it comes of reading or of scoring the rows
+            raise
         hint = "make room, and start again: finished parts are kept"
         raise DataError(f"cannot be written: {error}", file=str(target), hint=hint) from error
     finally:

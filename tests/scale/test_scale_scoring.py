@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import resource
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ from rlaif_sdk.scale.cluster import Workers
 from rlaif_sdk.scale.figures import as_record, from_record, merge, readable
 from rlaif_sdk.scale.folder import claimed
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer
-from rlaif_sdk.scale.shards import Plan
+from rlaif_sdk.scale.shards import Plan, Shard
 from rlaif_sdk.scoring import Moments, Summary, TableLayout, score_records
 
 
@@ -220,6 +222,46 @@ def test_a_full_disk_ends_the_local_engine_in_a_line(table, composition, tmp_pat
     assert isinstance(ended.exception, DataError)
     assert "cannot be written" in str(ended.exception)
     assert not (tmp_path / f"out.{suffix}").exists()
+    [note] = ended.exception.__notes__
+    left = [file for file in tmp_path.iterdir() if file.name.startswith(f".out.{suffix}.")]
+    assert left
+    assert all(str(file) in note for file in left)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_an_error_of_another_file_is_not_the_output_s(table, composition, tmp_path, suffix, monkeypatch):
+    """A network disk that goes away under a reward is told as what it is, by the local engine."""
+    monkeypatch.setattr(Composer, "compose", _gone)
+    command = ["score", str(table(30)), "--config", str(composition), "--output", str(tmp_path / f"out.{suffix}")]
+    ended = CliRunner().invoke(app, command)
+    assert type(ended.exception) is OSError
+    assert ended.exception.errno == errno.EIO
+
+
+def test_an_error_of_another_file_is_not_the_part_s(tmp_path):
+    """Nor by a worker; the part that was begun is removed."""
+    shard = Shard(number=0, first_row=1, rows=3, line=1, offset=0)
+
+    def rows():
+        yield [{"a": 1}]
+        _gone()
+
+    with pytest.raises(OSError, match="gone"):
+        parts.write_part(tmp_path, shard, "key", schema=pa.schema([("a", pa.int64())]), rows=rows(), summary={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def _gone(*_args, **_options):
+    raise OSError(errno.EIO, "gone")
+
+
+def test_an_output_that_cannot_be_begun_is_told_in_a_line(table, composition, tmp_path):
+    """A file where a folder is wanted, say."""
+    (tmp_path / "file").write_text("")
+    command = ["score", str(table(30)), "--config", str(composition), "--output", str(tmp_path / "file" / "out.jsonl")]
+    ended = CliRunner().invoke(app, command)
+    assert isinstance(ended.exception, DataError)
+    assert "cannot be written" in str(ended.exception)
 
 
 def test_a_table_with_the_reward_column_is_refused(here, table, composition, tmp_path):
