@@ -27,7 +27,7 @@ def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:  # JSON's escape of a surrogate
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

@@ -220,7 +220,7 @@ class _JsonlWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rows = 0
-        self._file = path.open("w", encoding="utf-8")
+        self._file = path.open("w", encoding="utf-8", errors="backslashreplace")  # JSON's escape of a surrogate
 
     def write(self, record: Mapping[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"

@@ -19,6 +19,12 @@ def test_what_is_written_is_read_back_and_the_folder_is_made(tmp_path: Path) -> 
     assert "日本" in file.read_text(encoding="utf-8")
 
 
+def test_half_a_character_is_written_escaped(tmp_path: Path) -> None:
+    """A model's text may be cut between surrogates, which UTF-8 cannot hold and JSON can."""
+    write_json(tmp_path / "text.json", {"text": "cut \ud83d, 日本"})
+    assert json.loads((tmp_path / "text.json").read_text(encoding="utf-8")) == {"text": "cut \ud83d, 日本"}
+
+
 def test_large_values_can_stand_on_one_line(tmp_path: Path) -> None:
     """indent=None."""
     write_json(tmp_path / "rows.json", {"rows": [[1, 2], [3]]}, indent=None)

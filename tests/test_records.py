@@ -80,6 +80,13 @@ def test_a_full_disk_leaves_whole_rows_and_says_how_many(tmp_path: Path) -> None
     assert found == ROWS[: len(found)]
 
 
+def test_half_a_character_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """UTF-8 cannot hold a lone surrogate, and JSON's escape can."""
+    rows = [{"text": "cut \ud83d, 日本"}]
+    write_all(tmp_path / "table.jsonl", rows)
+    assert list(read_records(tmp_path / "table.jsonl")) == rows
+
+
 def test_what_cannot_be_written_is_known_before_any_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another suffix, or Parquet without pyarrow."""
     with pytest.raises(DataError, match="neither"):
