@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import resource
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ pa = pytest.importorskip("pyarrow")
 
 from rlaif_sdk import DataError  # noqa: E402
 from rlaif_sdk.records import read_records, write_records  # noqa: E402
+from tests.little_room import little_room  # noqa: E402
 
 ROWS = 20_000
 
@@ -157,17 +156,6 @@ def test_a_number_that_is_no_double_beside_fractions_loses_no_row(tmp_path: Path
     error = refused(tmp_path / "table.parquet", rows)
     assert "column 'a'" in str(error)
     assert rows_left(tmp_path) == rows
-
-
-@contextmanager
-def little_room(bytes_a_file: int) -> Iterator[None]:
-    """No file may grow beyond this, which writing learns as it learns of a full disk: by an OSError."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_where_a_copy_has_no_room_the_rows_stay_in_the_streams(tmp_path: Path) -> None:

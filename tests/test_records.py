@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from rlaif_sdk import DataError, MissingExtraError
 from rlaif_sdk.records import check_writable, read_records, write_records
+from tests.little_room import little_room
 
 ROWS = [{"row": number, "text": "word " * 50} for number in range(100)]
 
@@ -65,13 +65,8 @@ def test_an_error_before_the_first_row_leaves_nothing_behind(tmp_path: Path) -> 
 
 def test_a_full_disk_leaves_whole_rows_and_says_how_many(tmp_path: Path) -> None:
     """Closing the file fails again, and the line that has no room for its end is cut off."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large") as caught:
-            write_all(tmp_path / "table.jsonl", ROWS)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.raises(OSError, match="File too large") as caught, little_room(12_000):
+        write_all(tmp_path / "table.jsonl", ROWS)
     [kept] = tmp_path.iterdir()
     [note] = caught.value.__notes__
     found = list(read_records(kept.rename(tmp_path / "kept.jsonl")))

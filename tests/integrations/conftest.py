@@ -19,6 +19,16 @@ WORDS = [f"w{index}" for index in range(28)]
 TRAINERS = {"grpo": (trl.GRPOTrainer, trl.GRPOConfig), "rloo": (trl.RLOOTrainer, trl.RLOOConfig)}
 
 
+def wanted_words(completions: list[str], wanted: list[str]) -> list[float]:
+    """How often the wanted word of a row occurs."""
+    return [float(text.split().count(word)) for text, word in zip(completions, wanted, strict=True)]
+
+
+def length(completions: list[str]) -> list[float]:
+    """How many words there are."""
+    return [float(len(text.split())) for text in completions]
+
+
 @pytest.fixture(autouse=True)
 def _quiet_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -18,15 +18,7 @@ from rlaif_sdk.composer import Component
 from rlaif_sdk.composer.normalize import GroupZScore, ZScore
 from rlaif_sdk.exceptions import StateError, TrainingError
 from rlaif_sdk.integrations.trl import STATE_KEY
-from tests.integrations.conftest import build_llama, build_prompts, build_tokenizer
-
-
-def wanted_words(completions: list[str], wanted: list[str]) -> list[float]:
-    return [float(text.split().count(word)) for text, word in zip(completions, wanted, strict=True)]
-
-
-def length(completions: list[str]) -> list[float]:
-    return [float(len(text.split())) for text in completions]
+from tests.integrations.conftest import build_llama, build_prompts, build_tokenizer, length, wanted_words
 
 
 @pytest.fixture

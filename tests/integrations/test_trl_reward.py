@@ -17,14 +17,7 @@ from rlaif_sdk import BatchError, Composer, Composition, ConfigError, Progress, 
 from rlaif_sdk.composer import Component
 from rlaif_sdk.composer.normalize import GroupZScore, ZScore
 from rlaif_sdk.exceptions import TrainingError
-
-
-def wanted_words(completions: list[str], wanted: list[str]) -> list[float]:
-    return [float(text.split().count(word)) for text, word in zip(completions, wanted, strict=True)]
-
-
-def length(completions: list[str]) -> list[float]:
-    return [float(len(text.split())) for text in completions]
+from tests.integrations.conftest import length, wanted_words
 
 
 @pytest.fixture

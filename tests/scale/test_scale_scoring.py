@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from rlaif_sdk.scale.folder import claimed
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer
 from rlaif_sdk.scale.shards import Plan, Shard
 from rlaif_sdk.scoring import Moments, Summary, TableLayout, score_records
+from tests.little_room import little_room
 
 
 class InThisProcess:
@@ -191,17 +190,6 @@ def test_rows_that_end_their_worker_again_and_again_are_named(tmp_path, table, c
         parts.count_attempt(tmp_path, shard)
     parts.sweep(tmp_path)
     parts.count_attempt(tmp_path, shard)
-
-
-@contextmanager
-def little_room(bytes_a_file):
-    """No file may grow beyond this, which writing learns as it learns of a full disk: by an OSError."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_ends_the_run_cleanly_and_it_can_go_on(here, table, composition, tmp_path):
