@@ -61,6 +61,7 @@ class JudgeServer:
             a function that is handed the request handler to misbehave with.
         requests: The JSON of each request seen.
         headers: The headers of each request seen.
+        connections: The client's port of each request seen.
         greatest_in_flight: The most requests that were open at once.
     """
 
@@ -68,6 +69,7 @@ class JudgeServer:
         self.answer: Callable[[int, dict[str, Any]], Any] = lambda *_: (200, {}, letters({"J": -0.01}))
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.connections: list[int] = []
         self.greatest_in_flight = 0
         self._in_flight = 0
         lock = threading.Lock()
@@ -82,6 +84,7 @@ class JudgeServer:
                     number = len(server.requests)
                     server.requests.append(body)
                     server.headers.append({name.lower(): value for name, value in self.headers.items()})
+                    server.connections.append(self.client_address[1])
                     server._in_flight += 1
                     server.greatest_in_flight = max(server.greatest_in_flight, server._in_flight)
                 try:

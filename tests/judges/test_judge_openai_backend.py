@@ -356,18 +356,24 @@ def test_one_backend_serves_several_event_loops(judge_server: Any) -> None:
     gc.collect()
 
 
-def test_many_requests_at_once_are_spread_over_clients_with_few_connections(judge_server: Any) -> None:
-    """A client looks at all its connections for every request, so none gets more than 16; one alone needs one."""
-    backend = backend_for(judge_server)
+def test_as_many_connections_are_kept_as_requests_may_be_in_flight(judge_server: Any, replies: Any) -> None:
+    """All requests that may be in flight are, beyond the 100 that HTTP clients stop at, and connections serve again."""
+    backend = backend_for(judge_server, concurrency=120)
+    all_here = threading.Barrier(120)
 
-    async def clients(requests: int) -> list[int]:
-        found = await backend.label_logprobs(ASKED * requests, LETTERS)
-        assert all(label.logprobs for label in found)
-        [(session, _)] = backend._sessions._open.values()
-        return [client.in_flight for client in session.clients]
+    def answer(*_: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+        all_here.wait(20)
+        return 200, {}, replies.letters({"J": -0.01})
 
-    assert asyncio.run(clients(1)) == [0]
-    assert asyncio.run(clients(40)) == [0, 0, 0]
+    judge_server.answer = answer
+
+    async def ask() -> None:
+        for _ in range(2):
+            assert all(label.logprobs for label in await backend.label_logprobs(ASKED * 120, LETTERS))
+
+    asyncio.run(ask())
+    assert len(judge_server.connections) == 240
+    assert len(set(judge_server.connections)) == 120
 
 
 def test_the_key_is_in_no_account_of_a_client(judge_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,8 +384,8 @@ def test_the_key_is_in_no_account_of_a_client(judge_server: Any, monkeypatch: py
     async def shown() -> str:
         await backend.label_logprobs(ASKED, LETTERS)
         [(session, _)] = backend._sessions._open.values()
-        assert any(KEY in value for value in session.clients[0].headers.values())
-        return f"{session!r} {session.clients[0]!r}"
+        assert any(KEY in value for value in session.client.http.headers.values())
+        return f"{session!r} {session.client!r}"
 
     assert KEY not in asyncio.run(shown())
 
@@ -395,7 +401,7 @@ def test_closing_closes_the_connections_of_a_loop_that_goes_on(judge_server: Any
             asked = asyncio.run_coroutine_threadsafe(backend.label_logprobs(ASKED, LETTERS), loop)
             assert asked.result(10)[0].logprobs
             [(session, _)] = backend._sessions._open.values()
-            [client] = session.clients
+            client = session.client
             backend.close()
             deadline = time.monotonic() + 10
             while not client.http.is_closed and time.monotonic() < deadline:
@@ -437,7 +443,8 @@ def test_a_request_that_outlives_its_judge_fails_like_one_without_answer_real_wa
     assert isinstance(error, JudgeConnectionError)
     assert "closed" in str(error)
     assert len(judge_server.requests) == 1
-    assert session.clients == []
+    with pytest.raises(JudgeConnectionError, match="closed"):
+        _ = session.client
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

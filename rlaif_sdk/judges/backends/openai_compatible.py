@@ -92,7 +92,7 @@ class OpenAIBackend:
         )
         self._prices = prices
         self._extra_body = dict(extra_body or {})
-        self._sessions = Sessions(base_url, api_key_env=api_key_env, concurrency=concurrency, timeout=timeout)
+        self._sessions = Sessions(base_url, api_key_env=api_key_env, concurrency=concurrency)
 
     @property
     def identity(self) -> str:
@@ -180,17 +180,17 @@ class OpenAIBackend:
         raise AssertionError("the attempts end with an answer or an error")
 
     async def _exchange(self, session: Session, body: dict[str, Any]) -> bytes:
-        with session.client() as client:
-            try:
-                async with (
-                    asyncio.timeout(self._timeout),
-                    client.http.stream("POST", client.url, json=body, headers=client.headers) as response,
-                ):
-                    return self._sessions.redacted(await self._read(response.aiter_bytes()))
-            except (TimeoutError, client.too_late):
-                raise TransientError(f"no whole answer within {self._timeout:g} s") from None
-            except client.failed as error:
-                raise TransientError(f"the exchange failed: {str(error) or type(error).__name__}") from None
+        client = session.client
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                client.http.stream("POST", client.url, json=body) as response,
+            ):
+                return self._sessions.redacted(await self._read(response.aiter_bytes()))
+        except TimeoutError:
+            raise TransientError(f"no whole answer within {self._timeout:g} s") from None
+        except client.failed as error:
+            raise TransientError(f"the exchange failed: {str(error) or type(error).__name__}") from None
 
     async def _read(self, chunks: AsyncIterator[bytes]) -> bytes:
         body = bytearray()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from importlib import import_module
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeConnectionError, MissingExtraError
@@ -17,32 +15,26 @@ from rlaif_sdk.judges.backends.openai_replies import status_error
 if TYPE_CHECKING:
     from types import ModuleType
 
-_CONNECTIONS_OF_A_CLIENT = 16
 _MAX_ERROR_BODY = 16_384
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Client:
-    """Connections to the server, with what every request carries.
+    """Connections to the server.
 
-    openai makes the HTTP client and the headers. Requests go to the HTTP client itself: what openai does for each of them
-    (its types, its options, its own way to try again) takes as much of the processor as all the rest.
+    openai makes the HTTP client, the one that it has for many requests at once, and the headers. Requests go to the HTTP
+    client itself: what openai does for each of them (its types, its options, its own way to try again) takes as much of
+    the processor as all the rest.
 
     Attributes:
-        http: The HTTP client.
-        url: Where chat completions are.
-        headers: Key, organisation and the like.
-        failed: The error of an exchange, in the HTTP library that openai brings: httpx or its successor.
-        too_late: The one among them of time.
-        in_flight: Requests in flight.
+        http: The HTTP client, which sends key, organisation and the like with every request.
+        url: Where chat completions are, parsed once.
+        failed: The errors of an exchange, in the libraries that openai brings.
     """
 
     http: Any
-    url: str
-    headers: Mapping[str, str] = field(repr=False)  # with the key
-    failed: type[Exception]
-    too_late: type[Exception]
-    in_flight: int = 0
+    url: Any
+    failed: tuple[type[Exception], ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -50,43 +42,30 @@ class Session:
     """What the requests of one event loop share.
 
     Attributes:
-        new_client: Makes a client.
         in_flight: The limit of all requests in flight.
         turn: The queue of requests that wait for a limit a minute.
-        clients: The clients. One looks at each of its connections for every request, so none has many.
-        closed: Whether it serves no more.
     """
 
-    new_client: Callable[[], Client]
     in_flight: asyncio.Semaphore
     turn: asyncio.Lock
-    clients: list[Client] = field(default_factory=list)
-    closed: bool = False
+    _client: Client | None
 
-    @contextmanager
-    def client(self) -> Iterator[Client]:
-        """A client for one request: the one with the fewest in flight.
+    @property
+    def client(self) -> Client:
+        """The connections.
 
         Raises:
             JudgeConnectionError: The session is closed, for instance while the request waited for another attempt.
         """
-        if self.closed:
+        if self._client is None:
             raise JudgeConnectionError("the judge was closed before its server answered", hint="ask before closing it")
-        client = min(self.clients, key=attrgetter("in_flight"), default=None)
-        if client is None or client.in_flight >= _CONNECTIONS_OF_A_CLIENT:
-            client = self.new_client()
-            self.clients.append(client)
-        client.in_flight += 1
-        try:
-            yield client
-        finally:
-            client.in_flight -= 1
+        return self._client
 
     async def close(self) -> None:
         """Close all connections, for good."""
-        self.closed = True
-        while self.clients:
-            await self.clients.pop().http.aclose()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.http.aclose()
 
 
 class Sessions:
@@ -96,11 +75,10 @@ class Sessions:
     other than 2xx becomes an SDK error (see `status_error`) before more than the start of its body is read.
     """
 
-    def __init__(self, base_url: str, *, api_key_env: str | None, concurrency: int, timeout: float) -> None:
+    def __init__(self, base_url: str, *, api_key_env: str | None, concurrency: int) -> None:
         self._base_url = base_url
         self._api_key_env = api_key_env
         self._concurrency = concurrency
-        self._timeout = timeout
         self._open: dict[tuple[int, asyncio.AbstractEventLoop], tuple[Session, AsyncGenerator[None, None]]] = {}
 
     def check(self) -> None:
@@ -108,7 +86,7 @@ class Sessions:
 
         Raises:
             JudgeAuthError: The key is missing or no key.
-            MissingExtraError: openai or stamina is not installed.
+            MissingExtraError: openai, aiohttp or stamina is not installed.
         """
         self._api_key()
         import_openai()
@@ -120,7 +98,7 @@ class Sessions:
         if key not in self._open:
             for stale in [other for other in self._open if other[1].is_closed()]:
                 del self._open[stale]
-            session = Session(self._new_client, asyncio.Semaphore(self._concurrency), asyncio.Lock())
+            session = Session(asyncio.Semaphore(self._concurrency), asyncio.Lock(), self._new_client())
             lifetime = self._lifetime(session, key)
             await anext(lifetime)
             self._open[key] = session, lifetime
@@ -149,17 +127,22 @@ class Sessions:
 
     def _new_client(self) -> Client:
         openai = import_openai()
-        http = openai.DefaultAsyncHttpxClient(
-            timeout=self._timeout, follow_redirects=False, event_hooks={"response": [self._refuse_failure]}
+        import aiohttp
+
+        async_client = next(base for base in openai.DefaultAioHttpClient.__mro__ if base.__name__ == "AsyncClient")
+        library = import_module(async_client.__module__.partition(".")[0])
+        http = openai.DefaultAioHttpClient(
+            timeout=None,  # whoever sends has a limit for the whole exchange
+            limits=library.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
+            follow_redirects=False,
+            event_hooks={"response": [self._refuse_failure]},
         )
         # Without a key of our own, openai would send the one in OPENAI_API_KEY, whatever the server.
         client = openai.AsyncOpenAI(api_key=self._api_key() or "none", base_url=self._base_url, http_client=http)
-        url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         stated = {**client.default_headers, **client.auth_headers}
-        headers = {name: value for name, value in stated.items() if isinstance(value, str)}  # not what is omitted
-        names = [base.__module__.partition(".")[0] for base in type(http).__mro__]
-        library = import_module(next(name for name in names if name != openai.__name__))
-        return Client(http, url, headers, library.HTTPError, library.TimeoutException)
+        http.headers.update({name: value for name, value in stated.items() if isinstance(value, str)})  # not omitted ones
+        url = library.URL(f"{str(client.base_url).rstrip('/')}/chat/completions")
+        return Client(http, url, (library.HTTPError, aiohttp.ClientError))
 
     async def _refuse_failure(self, response: Any) -> None:
         if response.is_success:
@@ -191,8 +174,9 @@ def import_openai() -> ModuleType:
         MissingExtraError: It is not installed.
     """
     try:
+        import aiohttp  # noqa: F401 - openai's client sends with it
         import openai
         import stamina  # noqa: F401 - the backend needs it as well
     except ImportError as error:
-        raise MissingExtraError("the client for judge servers, openai with stamina,", extra="openai") from error
+        raise MissingExtraError("the client for judge servers, openai with aiohttp and stamina,", extra="openai") from error
     return openai
