@@ -200,7 +200,7 @@ def config(**settings: Any) -> PPOConfig:
         ({"kl_coef": float("nan")}, "kl_coef must be"),
         ({"kl_target": 6.0, "kl_coef": 0.0}, "kl_target needs a kl_coef"),
         ({"kl_target": 0.0}, "kl_target must be above 0"),
-        ({"kl_target": 6.0, "kl_horizon": 7.0}, r"kl_horizon \(7\) is shorter than a rollout of 8"),
+        ({"kl_target": 6.0, "kl_horizon": 7.0}, r"kl_horizon \(7\) is shorter than a rollout of 32"),
         ({"value_clip": 0.0}, "value_clip must be above 0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"generation_batch_size": 12}, r"generation_batch_size \(12\) is no multiple of the minibatch \(8\)"),
@@ -219,14 +219,17 @@ def test_settings_are_refused_by_name(settings: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("settings", "size", "minibatches"),
     [
-        ({}, 8, 1),
-        ({"gradient_accumulation_steps": 4}, 32, 4),
+        ({}, 32, 4),
+        ({"gradient_accumulation_steps": 2}, 64, 8),
+        ({"algorithm": "reinforce"}, 8, 1),
+        ({"algorithm": "reinforce", "gradient_accumulation_steps": 4}, 32, 4),
+        ({"steps_per_generation": 1}, 8, 1),
         ({"steps_per_generation": 4, "gradient_accumulation_steps": 2}, 32, 4),
         ({"generation_batch_size": 24}, 24, 3),
     ],
 )
 def test_a_rollout_is_sized_as_in_trl(settings: dict[str, Any], size: int, minibatches: int) -> None:
-    """Minibatch times steps per generation, which is gradient accumulation unless set."""
+    """Minibatch times steps per generation; unless set, PPO makes four optimiser steps of a rollout and REINFORCE one."""
     made = config(**settings)
     assert (made.rollout_size, made.rollout_minibatches) == (size, minibatches)
 

@@ -140,7 +140,9 @@ class Sessions:
         # Without a key of our own, openai would send the one in OPENAI_API_KEY, whatever the server.
         client = openai.AsyncOpenAI(api_key=self._api_key() or "none", base_url=self._base_url, http_client=http)
         stated = {**client.default_headers, **client.auth_headers}
-        http.headers.update({name: value for name, value in stated.items() if isinstance(value, str)})  # not omitted ones
+        http.headers.update(
+            {name: value for name, value in stated.items() if isinstance(value, str)}
+        )  # not omitted ones
         url = library.URL(f"{str(client.base_url).rstrip('/')}/chat/completions")
         return Client(http, url, (library.HTTPError, aiohttp.ClientError))
 
@@ -178,5 +180,7 @@ def import_openai() -> ModuleType:
         import openai
         import stamina  # noqa: F401 - the backend needs it as well
     except ImportError as error:
-        raise MissingExtraError("the client for judge servers, openai with aiohttp and stamina,", extra="openai") from error
+        raise MissingExtraError(
+            "the client for judge servers, openai with aiohttp and stamina,", extra="openai"
+        ) from error
     return openai

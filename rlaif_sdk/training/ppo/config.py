@@ -15,6 +15,9 @@ from rlaif_sdk.training.ppo.score_normalization import ScoreNormalization
 
 Algorithm = Literal["ppo", "reinforce"]
 
+_STEPS_A_ROLLOUT = 4
+"""Optimiser steps that PPO makes of a rollout unless told otherwise, each on its share of the completions."""
+
 _CHOICES = {
     "algorithm": get_args(Algorithm),
     "critic": ("shared", "separate"),
@@ -27,10 +30,11 @@ _CHOICES = {
 class PPOConfig(RLOOConfig):
     """Settings of `PPOTrainer`: all of `transformers.TrainingArguments` and `trl.RLOOConfig`, and these.
 
-    How often what happens follows TRL's online trainers. A rollout is ``per_device_train_batch_size *
-    steps_per_generation`` completions (``steps_per_generation`` is ``gradient_accumulation_steps`` unless set). It is
-    gone through ``num_iterations`` times, in a new random order each time, in ``steps_per_generation`` minibatches,
-    with an optimiser step after every ``gradient_accumulation_steps`` of them.
+    How often what happens is named as in TRL's online trainers. A rollout is ``per_device_train_batch_size *
+    steps_per_generation`` completions. It is gone through ``num_iterations`` times, in a new random order each time, in
+    ``steps_per_generation`` minibatches, with an optimiser step after every ``gradient_accumulation_steps`` of them.
+    Unless set, ``steps_per_generation`` is such that PPO makes four steps of a rollout (in TRL, and for
+    ``algorithm: reinforce``, one): the clipped ratio is there so that it can.
 
     Inherited settings of note: ``epsilon`` and ``epsilon_high`` (clip of the probability ratio), ``temperature``,
     ``max_completion_length``, ``reward_weights``, ``reward_clip_range``, ``mask_truncated_completions``.
@@ -226,7 +230,8 @@ class PPOConfig(RLOOConfig):
                 )
             self.steps_per_generation = self.generation_batch_size // minibatch
         elif self.steps_per_generation is None:
-            self.steps_per_generation = self.gradient_accumulation_steps
+            steps = _STEPS_A_ROLLOUT if self.algorithm == "ppo" else 1
+            self.steps_per_generation = steps * self.gradient_accumulation_steps
         self.generation_batch_size = minibatch * self.steps_per_generation
         if self.steps_per_generation % self.gradient_accumulation_steps:
             raise ConfigError(
