@@ -24,6 +24,9 @@ class Message(TypedDict):
 Conversation: TypeAlias = Sequence[Message]
 TextOrConversation: TypeAlias = str | Conversation
 
+_SEQUENCES = (list, tuple)
+_TEXTS = {str, list, tuple}
+
 RESERVED_COLUMNS = frozenset(
     {
         "prompts",
@@ -106,12 +109,15 @@ class RewardBatch:
             if name in RESERVED_COLUMNS:
                 raise BatchError(f"the column {name!r} has a reserved name", hint="rename the column in the dataset")
         fields: dict[str, Any] = {"prompts": self.prompts, "completions": self.completions}
-        optional = {"completion_ids": self.completion_ids, "group": self.group}
-        fields |= {name: values for name, values in optional.items() if values is not None}
-        fields |= {f"columns[{name!r}]": values for name, values in self.columns.items()}
+        if self.completion_ids is not None:
+            fields["completion_ids"] = self.completion_ids
+        if self.group is not None:
+            fields["group"] = self.group
+        for name, values in self.columns.items():
+            fields[f"columns[{name!r}]"] = values
         _check_lengths(fields, of="completions")
-        for name in ("prompts", "completions"):
-            _check_texts(name, fields[name])
+        _check_texts("prompts", self.prompts)
+        _check_texts("completions", self.completions)
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -158,16 +164,21 @@ class RewardBatch:
 
 def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:
     for name, values in fields.items():
-        if isinstance(values, (str, bytes)) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
+        if type(values) not in _SEQUENCES and (
+            isinstance(values, (str, bytes)) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__"))
+        ):
             raise BatchError(f"{name} must be a sequence with one entry a row, not {type(values).__name__}")
+    rows = len(fields[of])
     for name, values in fields.items():
-        if len(values) != len(fields[of]):
-            raise BatchError(f"{name} has {len(values)} rows where {of} has {len(fields[of])}")
+        if len(values) != rows:
+            raise BatchError(f"{name} has {len(values)} rows where {of} has {rows}")
 
 
 def _check_texts(name: str, values: Sequence[Any]) -> None:
-    odd = [kind.__name__ for kind in set(map(type, values)) if not issubclass(kind, (str, list, tuple))]
-    if odd:
+    kinds = set(map(type, values))
+    if kinds <= _TEXTS:
+        return
+    if odd := [kind.__name__ for kind in kinds if not issubclass(kind, tuple(_TEXTS))]:
         raise BatchError(f"each of {name} must be text or a list of messages, not {', '.join(sorted(odd))}")
 
 

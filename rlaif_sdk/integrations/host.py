@@ -16,8 +16,8 @@ from rlaif_sdk.composer import Composer
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.rowwise import check_rowwise
-from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of
-from rlaif_sdk.types import Progress
+from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of, in_order
+from rlaif_sdk.types import Progress, RewardBatch
 
 if TYPE_CHECKING:
     from rlaif_sdk.config import CompositionConfig
@@ -108,27 +108,15 @@ class Host:
 
     def score(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
         """Score samples, those with the same columns together, and return them in the order given."""
-        scored: dict[int, Scored] = {}
-        for places in alike(samples):
-            composition = self.composer.compose(batch_of([samples[place] for place in places], progress or Progress()))
-            scored |= {place: Scored(composition, row) for row, place in enumerate(places)}
-        return [scored[place] for place in range(len(samples))]
+        parts = alike(samples)
+        return in_order(parts, [self.composer.compose(_part(samples, places, progress)) for places in parts])
 
     async def ascore(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
         """`score` for use within a running event loop."""
-        parts = list(alike(samples))
-        compositions = await asyncio.gather(
-            *(
-                self.composer.acompose(batch_of([samples[place] for place in places], progress or Progress()))
-                for places in parts
-            )
+        parts = alike(samples)
+        return in_order(
+            parts, await asyncio.gather(*(self.composer.acompose(_part(samples, places, progress)) for places in parts))
         )
-        scored = {
-            place: Scored(composition, row)
-            for places, composition in zip(parts, compositions, strict=True)
-            for row, place in enumerate(places)
-        }
-        return [scored[place] for place in range(len(samples))]
 
     async def ascore_one(self, sample: Sample) -> Scored:
         """Score one sample, together with the others that are asked for meanwhile on this event loop."""
@@ -139,6 +127,10 @@ class Host:
                 coalescer = self._coalescers[loop] = Coalescer(composer.submit)
         (scored,) = await coalescer.score([sample])
         return scored
+
+
+def _part(samples: Sequence[Sample], places: Sequence[int], progress: Progress | None) -> RewardBatch:
+    return batch_of([samples[place] for place in places], progress or Progress())
 
 
 Rewards: TypeAlias = "Composer | Config | Host"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,9 +106,21 @@ def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> Reward
     )
 
 
-def alike(samples: Sequence[Sample]) -> Iterator[list[int]]:
+def alike(samples: Sequence[Sample]) -> list[list[int]]:
     """The places of the samples, those with the same columns together, so that none is given another's columns."""
     places: dict[frozenset[str], list[int]] = {}
     for place, sample in enumerate(samples):
         places.setdefault(frozenset(sample.columns), []).append(place)
-    yield from places.values()
+    return list(places.values())
+
+
+def in_order(parts: Sequence[Sequence[int]], compositions: Sequence[Composition]) -> list[Scored]:
+    """What the compositions of the parts that `alike` made say, in the order of the samples."""
+    if len(parts) == 1:
+        return [Scored(compositions[0], row) for row in range(len(parts[0]))]
+    scored = {
+        place: Scored(composition, row)
+        for places, composition in zip(parts, compositions, strict=True)
+        for row, place in enumerate(places)
+    }
+    return [scored[place] for place in range(len(scored))]

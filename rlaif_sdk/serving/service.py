@@ -65,7 +65,7 @@ class Service:
             for one in samples
         ]
         with self.queue.holding(len(samples)):
-            parts = list(alike(samples))
+            parts = alike(samples)
             asked = [self._coalescer.score([samples[place] for place in places]) for places in parts]
             leaving = asyncio.ensure_future(_left(request.receive))
             leaving.add_done_callback(lambda _: _cancel(asked))

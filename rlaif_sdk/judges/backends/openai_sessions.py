@@ -142,7 +142,7 @@ class Sessions:
         stated = {**client.default_headers, **client.auth_headers}
         http.headers.update(
             {name: value for name, value in stated.items() if isinstance(value, str)}
-        )  # not omitted ones
+        )  # what is omitted is no text
         url = library.URL(f"{str(client.base_url).rstrip('/')}/chat/completions")
         return Client(http, url, (library.HTTPError, aiohttp.ClientError))
 
