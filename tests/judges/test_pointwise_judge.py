@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 from typing import Any
@@ -176,6 +177,15 @@ def test_a_judge_behind_a_server_keeps_the_reward_contract(judge_server: Any, re
 
     judge_server.answer = answer
     check_reward_contract(load_judge(model="tiny", base_url=judge_server.url))
+
+
+def test_scores_that_a_server_does_not_report_are_bounded_and_flagged(judge_server: Any, replies: Any) -> None:
+    """What is left of the probability stands for them, and the details say which they are."""
+    judge_server.answer = lambda *_: (200, {}, replies.letters({"C": math.log(0.6), "B": math.log(0.3)}))
+    [score] = judged(load_judge(model="tiny", base_url=judge_server.url, scale=(1, 3)), "Rivers.")
+    assert score.details["expected"] == pytest.approx(0.6 * 3 + 0.3 * 2 + 0.1)
+    assert score.details["bounded"] == [1]
+    assert score.details["flags"] == ["bounded"]
 
 
 def test_the_policy_itself_can_judge(tiny_chat: Any) -> None:
