@@ -84,12 +84,15 @@ def test_a_batch_of_refused_answers_needs_no_judge() -> None:
 
 
 def test_what_screening_changed_is_flagged_and_the_judge_sees_it_changed() -> None:
-    """Flags name the prompt or the answer, and the text that is asked about is the normalised one."""
+    """Flags name the prompt or the answer, beside the judge's own words; the text asked about is the normalised one."""
     backend = ScriptedJudge(lambda _: {"J": 1.0})
     [score] = judged(PointwiseJudge(backend), "Ri\u200bvers \ud800", prompt="Wh\u202ey?")
     assert score.details["flags"] == ["prompt_invisible", "answer_surrogates", "answer_invisible"]
+    assert score.reason == "flagged: prompt_invisible, answer_surrogates, answer_invisible"
     assert "Rivers \ufffd" in str(backend.requests[0])
     assert "Why?" in str(backend.requests[0])
+    writing = PointwiseJudge(ScriptedJudge(lambda _: "Right.\nRating: 4.00"), mode="rating")
+    assert judged(writing, "Ri\u200bvers")[0].reason == "Right. (flagged: answer_invisible)"
 
 
 @pytest.mark.parametrize(("overlong", "seen"), [("keep_start", "a" * 10), ("keep_end", "b" * 10)])
