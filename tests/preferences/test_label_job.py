@@ -385,7 +385,11 @@ def test_a_full_disk_stops_the_job_cleanly(config: Path, write_pairs: Any, monke
         ("pairs: {file: p}\njudge: {model: m, batchsize: 3}", r"label.yaml:2.*batchsize"),
         ("pairs: {file: p}\njudge: {model: m, backend: telepathy}", r"label.yaml:2.*telepathy"),
         ("pairs: {file: p}\njudge: {model: m}\nmode: guess", r"label.yaml:3.*mode"),
-        ("pairs: {file: p}\njudge: {model: m}\nsamples: 4", "temperature"),
+        ("pairs: {file: p}\njudge: {model: m}\nsamples: 4", r"label.yaml:3: samples: .*temperature"),
+        (
+            "pairs: {file: p}\njudge: {model: m}\nchain_of_thought: true\nmode: verdict",
+            r"label.yaml:3: chain_of_thought: ",
+        ),
         ("pairs: {file: p}\njudge: {model: m}\nprompt: {task: x}", "task"),
         ("pairs: {file: p}\njudge: {model: m}\nprompt: {file: x.yaml, task: helpfulness}", "leave them out"),
         ("pairs: {file: p}\njudge: {model: m}\nprompt: {exemplars: none.jsonl}", "none.jsonl"),
