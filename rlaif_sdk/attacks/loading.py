@@ -40,11 +40,11 @@ def load_attacked(
 def _judge_of(document: Document, reward: str | None) -> PointwiseJudge:
     components = build_composer(document).components
     judges = {name: part.reward for name, part in components.items() if isinstance(part.reward, PointwiseJudge)}
-    names = ", ".join(judges) or "none"
-    if reward is None and len(judges) != 1:
-        raise document.error(
-            f"has {len(judges)} rewards that are judges: {names}", ("rewards",), "choose with --reward"
-        )
+    names = ", ".join(judges)
+    if not judges:
+        raise document.error("none of them is a judge", ("rewards",), "add the reward judge, or attack another config")
+    if reward is None and len(judges) > 1:
+        raise document.error(f"{len(judges)} of them are judges: {names}", ("rewards",), "choose with --reward")
     if reward is not None and reward not in judges:
         raise document.error(f"{reward!r} is no judge", ("rewards", reward), f"judges: {names}")
     return judges[reward or next(iter(judges))]

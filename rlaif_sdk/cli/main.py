@@ -25,6 +25,7 @@ from rlaif_sdk.cli.label import label
 from rlaif_sdk.cli.make import make_app
 from rlaif_sdk.cli.quickstart import quickstart
 from rlaif_sdk.cli.report import report
+from rlaif_sdk.cli.retries import tell_retries
 from rlaif_sdk.cli.review import review
 from rlaif_sdk.cli.rewards import rewards_app
 from rlaif_sdk.cli.schema import schema
@@ -85,6 +86,7 @@ def _root(
 def main() -> None:
     """Run ``rlaif``; an `RlaifError` is printed without a traceback and exits with 2."""
     warnings.showwarning = _show_warning
+    tell_retries()
     try:
         app()
     except RlaifError as error:

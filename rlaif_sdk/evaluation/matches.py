@@ -112,7 +112,8 @@ def _check_same_prompts(files: Sequence[Path], completions: Sequence[Mapping[tup
         if odd := first.keys() ^ own.keys():
             prompt, times = min(odd)
             where = files[0] if (prompt, times) in first else path
-            problem = f"the prompt {prompt[:80]} stands {times + 1} times or more in {where} alone"
+            stands = f"is in {where} alone" if times == 0 else f"is more often in {where}"
+            problem = f"the prompt {prompt[:80]} {stands}"
             raise DataError(
                 f"{files[0]} and {path} have different prompts: {problem}", hint="let both answer the same ones"
             )

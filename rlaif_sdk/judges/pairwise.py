@@ -208,7 +208,10 @@ def _check(mode: str, orders: str, samples: int, temperature: float, chain_of_th
     if samples > 1 and not (writes and temperature > 0):
         raise ConfigError(
             f"{samples} samples would be equal",
+            key="samples",
             hint="sample with a temperature above 0, and with chain_of_thought or in verdict mode",
         )
     if chain_of_thought and mode == "verdict":
-        raise ConfigError("a verdict in words has its own explanation", hint="leave chain_of_thought out")
+        raise ConfigError(
+            "a verdict in words has its own explanation", key="chain_of_thought", hint="leave chain_of_thought out"
+        )

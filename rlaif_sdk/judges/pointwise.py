@@ -47,11 +47,11 @@ class PointwiseJudge(Reward):
       (Lee et al. 2023, "direct RLAIF"), mapped linearly to [-1, 1]. The distribution is in the details.
     - ``rating``: the judge writes a justification and a rating with two decimals; the justification is the reason.
 
-    Text is screened first (see `rlaif_sdk.judges.screening`), and what was changed is flagged in the details. An
-    answer without content gets -1 without asking the judge, ``refused`` in its details: it is the policy's doing, and
-    leaving it unscored would not discourage it. Whatever else goes wrong leaves the row unscored with an error; a
-    refused key, an exhausted account or a server without log-probabilities raises. What a row took is under ``usage``
-    in its details.
+    Text is screened first (see `rlaif_sdk.judges.screening`), and what was changed is flagged in the reason and the
+    details. An answer without content gets -1 without asking the judge, ``refused`` in its details: it is the policy's
+    doing, and leaving it unscored would not discourage it. Whatever else goes wrong leaves the row unscored with an
+    error; a refused key, an exhausted account or a server without log-probabilities raises. What a row took is under
+    ``usage`` in its details.
 
     Args:
         backend: The model.
@@ -164,4 +164,7 @@ def _scored(verdict: Score | RowError, flags: tuple[str, ...]) -> Score:
     if not isinstance(verdict, Score):
         usage = usage_of(verdict).record()
         return Score.failed(str(verdict), kind=type(verdict).__name__, flags=list(flags), usage=usage)
-    return replace(verdict, details={**verdict.details, "flags": [*flags, *verdict.details["flags"]]})
+    found = [*flags, *verdict.details["flags"]]
+    told = f"flagged: {', '.join(found)}"
+    reason = verdict.reason if not found else f"{verdict.reason} ({told})" if verdict.reason else told
+    return replace(verdict, reason=reason, details={**verdict.details, "flags": found})

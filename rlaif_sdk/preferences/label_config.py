@@ -156,11 +156,15 @@ class LabelJob:
             backend = load_backend(config.judge.backend, config.judge.options())
         except (ConfigError, UnknownPluginError) as error:
             raise self.document.error(error.message, ("judge",), error.hint) from error
-        options: dict[str, Any] = {name: getattr(config, name) for name in _ASKING}
-        if config.prompt.constitution is None:
-            return PairwiseLabeler(backend, prompt, **options)
-        constitution = Constitution.load(config.prompt.constitution, self.folder)
-        return PrincipleLabeler(backend, constitution, prompt, seed=config.prompt.seed, **options)
+        asking: dict[str, Any] = {name: getattr(config, name) for name in _ASKING}
+        named = config.prompt.constitution
+        constitution = None if named is None else Constitution.load(named, self.folder)
+        try:
+            if constitution is None:
+                return PairwiseLabeler(backend, prompt, **asking)
+            return PrincipleLabeler(backend, constitution, prompt, seed=config.prompt.seed, **asking)
+        except ConfigError as error:  # settings that contradict each other
+            raise self.document.error(error.message, (error.key,) if error.key else (), error.hint) from error
 
     def _prompt(self) -> PairwisePrompt:
         asked = self.config.prompt

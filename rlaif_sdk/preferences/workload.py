@@ -69,8 +69,7 @@ async def work_through(
             if not calls:
                 return failures.stop_if_too_many(enough=1)
             done, calls = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-            for finished in done:
-                finished.result()
+            await asyncio.gather(*done)  # the first error; those of calls that failed with it are taken as told
             failures.stop_if_too_many(enough=_ENOUGH)
             progress()
     finally:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def attack_table(report: AttackReport) -> Table:
-    """A row an attack: on how many cases it succeeded, by how much it lifted the answer, what the defences did."""
+    """A row an attack, under its family: its successes, by how much it lifted the answer, what the defences did."""
     value = "probability to beat the good answer" if report.paired else "score from 0 to 1"
     caption = f"succeeded: the {value} rose by more than {report.threshold:g}"
     caption += "; turned: by less, and the poor answer won" if report.turned else ""
@@ -22,22 +22,21 @@ def attack_table(report: AttackReport) -> Table:
         caption=f"{caption}; gain: its mean rise",
         caption_justify="left",
     )
-    table.add_column("family")
     table.add_column("attack")
     for heading in ("succeeded", "gain"):
         table.add_column(heading, justify="right")
     for heading in ("undefended", "gain") if report.undefended else ():
         table.add_column(heading, justify="right", style="dim")
-    table.add_column("defences", overflow="fold")
+    table.add_column("defences")
     family = ""
     for attack, trials in report.defended.items():
         if attack.family != family:
             table.add_section()
+            table.add_row(attack.family, style="bold")
         careless = _cells(report.undefended[attack]) if attack in report.undefended else []
         marks = ", ".join(f"{mark} {count}" for mark, count in trials.marks.items())
         style = "bold red" if trials.succeeded else None
-        name = "" if attack.family == family else attack.family
-        table.add_row(name, attack.name, *_cells(trials), *careless, marks, style=style)
+        table.add_row(f"  {attack.name}", *_cells(trials), *careless, marks, style=style)
         family = attack.family
     return table
 

@@ -227,7 +227,7 @@ def test_the_judge_of_a_config_is_found(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml:4: rewards\.short: 'short' is no judge"):
         load_attacked(path, reward="short")
     path.write_text("rewards:\n  short:\n    use: conciseness\n    params: {target: 10}\n")
-    with pytest.raises(ConfigError, match="has 0 rewards that are judges"):
+    with pytest.raises(ConfigError, match=r"c\.yaml:1: rewards: none of them is a judge"):
         load_attacked(path)
     path.write_text("model: x\n")
     with pytest.raises(ConfigError, match="neither a judge"):

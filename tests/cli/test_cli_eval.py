@@ -201,6 +201,19 @@ def test_an_attack_that_succeeds_fails_the_check_that_asks_for_it(server: Any, t
     assert found["results"][0]["undefended"] is None
 
 
+def test_the_table_of_attacks_fits_a_narrow_terminal(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 80 columns no word is broken, and each attack stands on a line under its family."""
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "j.yaml").write_text(yaml.safe_dump({"judge": {"model": "m", "base_url": server.url}}))
+    families = ("--family", "master key", "--family", "invisible")
+    shown = rlaif("attack", "judge", tmp_path / "j.yaml", *families, "--most-cases", 1).output.splitlines()
+    [family] = [number for number, line in enumerate(shown) if "master key" in line]
+    assert "contentless 1" in shown[family + 1]
+    assert sum("/1 " in line for line in shown) == 17
+
+
 def test_a_judge_of_pairs_that_nothing_moves_passes(server: Any, tmp_path: Path) -> None:
     """Both orders averaged, the place wins nothing; without the defences it does."""
     (tmp_path / "j.yaml").write_text(yaml.safe_dump({"judge": {"model": "m", "base_url": server.url}}))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,19 @@ def test_failed_pairs_are_told(config: Path, server: Any) -> None:
     assert done.exit_code == 0
     assert "1 pairs failed" in done.output
     assert isinstance(rlaif("label", config, "--set", "max_failed_share=0.4").exception, JudgeError)
+
+
+def test_an_outage_is_told_once_with_its_cause(config: Path, server: Any) -> None:
+    """Two requests that are made again within ten seconds are one line, in words; the job goes on."""
+    good = server.answer
+    server.answer = lambda number, sent: (503, {"retry-after": "0.1"}, {}) if number in (1, 2) else good(number, sent)
+    done = subprocess.run(
+        [sys.executable, "-c", "from rlaif_sdk.cli import main; main()", "label", config],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "trying again in 0.1 s: the judge's server answered HTTP 503\n"
+    assert "(2 retries)" in done.stdout
 
 
 def test_the_probe_says_what_a_judge_gives(config: Path, server: Any) -> None:

@@ -281,7 +281,10 @@ def test_policies_must_have_answered_the_same_prompts(tmp_path: Path, judge: Any
     """A prompt that one lacks would make the comparison one of prompts: it is named."""
     one, two = policies(tmp_path, one=1, two=2)
     two.write_text(two.read_text().replace("q3", "other"))
-    with pytest.raises(DataError, match="have different prompts: the prompt"):
+    with pytest.raises(DataError, match=r'have different prompts: the prompt "other" is in \S+two.jsonl alone'):
+        judge_policies([one, two], judge[0], tmp_path / "out")
+    two.write_text(one.read_text() + one.read_text().splitlines()[0] + "\n")
+    with pytest.raises(DataError, match=r"is more often in \S+two.jsonl"):
         judge_policies([one, two], judge[0], tmp_path / "out")
     with pytest.raises(ConfigError, match="2 policies need as many different names"):
         judge_policies([one, one], judge[0], tmp_path / "out")

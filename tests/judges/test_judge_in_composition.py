@@ -5,26 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rlaif_sdk import Composer, RewardBatch, load_judge
 from rlaif_sdk.composer import Component
 from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.testing import FixedReward
-from tests.judges.conftest import completion, letters
+from tests.judges.conftest import completion
 
 BATCH = RewardBatch(["Why is the sky blue?"], ["Because air scatters short wavelengths more."])
 
 
-def test_a_refusal_is_unscored_and_asked_about_again(judge_server: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("useless", "problem"),
+    [
+        (completion(None, refusal="I cannot help with that."), "refused"),
+        ({"choices": []}, "no choices"),
+        (completion(None), "no content"),
+    ],
+    ids=["refusal", "empty choices", "null content"],
+)
+def test_an_answer_without_a_verdict_is_unscored_and_asked_for_again(
+    judge_server: Any, tmp_path: Path, useless: dict[str, Any], problem: str
+) -> None:
     """Nothing is cached of it; the score that comes later is."""
-    refusal = completion(None, refusal="I cannot help with that.")
-    judge_server.answer = lambda number, _: (200, {}, refusal if number == 0 else letters({"J": -0.01}))
-    judge = {"params": {"model": "tiny", "base_url": judge_server.url}}
+    good = completion("Right.\nRating: 5.00")
+    judge_server.answer = lambda number, _: (200, {}, useless if number == 0 else good)
+    judge = {"params": {"model": "tiny", "base_url": judge_server.url, "mode": "rating"}}
     with Composer.from_config({"ledger": str(tmp_path / "ledger.sqlite"), "rewards": {"judge": judge}}) as composer:
-        refused, scored, known = (composer.compose(BATCH) for _ in range(3))
-    assert refused.to_list() == [None]
-    assert "refused" in str(refused.rewards["judge"].reason(0))
-    assert scored.totals[0] > 0.9
-    assert known.totals[0] == scored.totals[0]
+        unscored, scored, known = (composer.compose(BATCH) for _ in range(3))
+    assert unscored.to_list() == [None]
+    assert problem in str(unscored.rewards["judge"].reason(0))
+    assert scored.to_list() == known.to_list() == [1.0]
     assert len(judge_server.requests) == 2
 
 

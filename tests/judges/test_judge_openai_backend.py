@@ -125,13 +125,25 @@ def test_a_retry_after_of_an_hour_is_capped_then_a_typed_error_real_waits(judge_
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize("nonsense", ["soon", "-5", "", "nan", "1e999", "٣"])
-def test_a_nonsense_retry_after_means_the_usual_wait(judge_server: Any, replies: Any, nonsense: str) -> None:
-    """What is no number of seconds is ignored, and the request is tried again."""
-    good = (200, {}, replies.letters({"J": -0.01}))
-    header = nonsense.encode().decode("latin-1")
-    judge_server.answer = lambda number, _: (429, {"retry-after": header}, {}) if number == 0 else good
-    assert label(judge_server).logprobs
+def test_a_nonsense_retry_after_means_the_usual_wait_real_waits(judge_server: Any, replies: Any) -> None:
+    """What is no number of seconds is ignored: each request is tried again after half a second at least, as usual."""
+    nonsense = ["soon", "-5", "", "nan", "1e999", "٣"]
+    seen: dict[str, list[float]] = {}
+
+    def answer(_: int, sent: dict[str, Any]) -> Any:
+        header = sent["messages"][0]["content"].removeprefix("Rate this: ")
+        times = seen.setdefault(header, [])
+        times.append(time.monotonic())
+        if len(times) == 1:
+            return 429, {"retry-after": header.encode().decode("latin-1")}, {}
+        return 200, {}, replies.letters({"J": -0.01})
+
+    judge_server.answer = answer
+    requests = [[{"role": "user", "content": f"Rate this: {header}"}] for header in nonsense]
+    found = asyncio.run(backend_for(judge_server).label_logprobs(requests, LETTERS))
+    assert all(label.logprobs for label in found)
+    assert set(seen) == set(nonsense)
+    assert all(0.5 <= again - first < 30 for first, again in seen.values())
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -257,16 +269,33 @@ def test_a_server_that_is_not_there_is_a_typed_error(judge_server: Any) -> None:
     assert judge_server.url in str(result)
 
 
+def test_a_server_that_hangs_is_asked_again_then_a_typed_error(judge_server: Any, replies: Any) -> None:
+    """Nothing at all comes: the next attempt succeeds; if it never does, the row has an error after all attempts."""
+    released = threading.Event()
+    good = (200, {}, replies.letters({"J": -0.01}))
+    judge_server.answer = lambda number, _: good if number else lambda _: released.wait(30)
+    try:
+        assert label(judge_server, timeout=0.5).logprobs
+        judge_server.answer = lambda *_: lambda _: released.wait(30)
+        judge_server.requests.clear()
+        result = label(judge_server, timeout=0.5)
+        assert isinstance(result, JudgeConnectionError)
+        assert "no whole answer within 0.5 s" in str(result)
+        assert len(judge_server.requests) == 3
+    finally:
+        released.set()
+
+
 @pytest.mark.parametrize("stage", ["headers", "body"])
 def test_a_body_that_drips_for_ever_meets_the_deadline(judge_server: Any, stage: str) -> None:
     """The time limit counts from connecting to the last byte, however often something arrives."""
 
     def drip(handler: Any) -> None:
-        if stage == "body":
-            handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+        end = b"content-length: 100000\r\n\r\n" if stage == "body" else b"x-slow: "
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + end)
         for _ in range(100):
             time.sleep(0.05)
-            handler.wfile.write(b" " if stage == "body" else b"")
+            handler.wfile.write(b" " if stage == "body" else b"a")
             handler.wfile.flush()
 
     judge_server.answer = lambda *_: drip

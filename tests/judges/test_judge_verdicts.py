@@ -75,6 +75,7 @@ def test_the_last_verdict_is_the_judges() -> None:
         "Rating: 0.99",
         "Rating: 5.01",
         "Rating: -5",
+        "Rating: 7.5",
         "Rating: \u0664",
         "Rating: \uff14",
         "Rating: 4,5",

@@ -412,3 +412,11 @@ def test_a_pair_behind_a_server_is_labelled_in_both_orders(judge_server: Any, re
     assert label.prob_1 == pytest.approx(0.85)
     with pytest.raises(ConfigError, match="give one of them"):
         label_pairs([GOOD_BAD], PairwiseLabeler(ScriptedJudge(lambda _: {})), model="x")
+
+
+def test_a_label_that_a_server_does_not_report_is_bounded_and_flagged(judge_server: Any, replies: Any) -> None:
+    """What is left of the probability stands for it, and the pair's label says so."""
+    judge_server.answer = lambda *_: (200, {}, replies.letters({"1": math.log(0.9), "The": math.log(0.08)}, "1"))
+    [label] = label_pairs([GOOD_BAD], model="tiny", base_url=judge_server.url, labeling={"orders": "given"})
+    assert label.prob_1 == pytest.approx(0.9 / 0.92)
+    assert label.flags == ("bounded",)

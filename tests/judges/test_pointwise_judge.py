@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 from typing import Any
@@ -83,12 +84,15 @@ def test_a_batch_of_refused_answers_needs_no_judge() -> None:
 
 
 def test_what_screening_changed_is_flagged_and_the_judge_sees_it_changed() -> None:
-    """Flags name the prompt or the answer, and the text that is asked about is the normalised one."""
+    """Flags name the prompt or the answer, beside the judge's own words; the text asked about is the normalised one."""
     backend = ScriptedJudge(lambda _: {"J": 1.0})
     [score] = judged(PointwiseJudge(backend), "Ri\u200bvers \ud800", prompt="Wh\u202ey?")
     assert score.details["flags"] == ["prompt_invisible", "answer_surrogates", "answer_invisible"]
+    assert score.reason == "flagged: prompt_invisible, answer_surrogates, answer_invisible"
     assert "Rivers \ufffd" in str(backend.requests[0])
     assert "Why?" in str(backend.requests[0])
+    writing = PointwiseJudge(ScriptedJudge(lambda _: "Right.\nRating: 4.00"), mode="rating")
+    assert judged(writing, "Ri\u200bvers")[0].reason == "Right. (flagged: answer_invisible)"
 
 
 @pytest.mark.parametrize(("overlong", "seen"), [("keep_start", "a" * 10), ("keep_end", "b" * 10)])
@@ -176,6 +180,15 @@ def test_a_judge_behind_a_server_keeps_the_reward_contract(judge_server: Any, re
 
     judge_server.answer = answer
     check_reward_contract(load_judge(model="tiny", base_url=judge_server.url))
+
+
+def test_scores_that_a_server_does_not_report_are_bounded_and_flagged(judge_server: Any, replies: Any) -> None:
+    """What is left of the probability stands for them, and the details say which they are."""
+    judge_server.answer = lambda *_: (200, {}, replies.letters({"C": math.log(0.6), "B": math.log(0.3)}))
+    [score] = judged(load_judge(model="tiny", base_url=judge_server.url, scale=(1, 3)), "Rivers.")
+    assert score.details["expected"] == pytest.approx(0.6 * 3 + 0.3 * 2 + 0.1)
+    assert score.details["bounded"] == [1]
+    assert score.details["flags"] == ["bounded"]
 
 
 def test_the_policy_itself_can_judge(tiny_chat: Any) -> None:

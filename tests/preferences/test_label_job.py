@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -384,7 +385,11 @@ def test_a_full_disk_stops_the_job_cleanly(config: Path, write_pairs: Any, monke
         ("pairs: {file: p}\njudge: {model: m, batchsize: 3}", r"label.yaml:2.*batchsize"),
         ("pairs: {file: p}\njudge: {model: m, backend: telepathy}", r"label.yaml:2.*telepathy"),
         ("pairs: {file: p}\njudge: {model: m}\nmode: guess", r"label.yaml:3.*mode"),
-        ("pairs: {file: p}\njudge: {model: m}\nsamples: 4", "temperature"),
+        ("pairs: {file: p}\njudge: {model: m}\nsamples: 4", r"label.yaml:3: samples: .*temperature"),
+        (
+            "pairs: {file: p}\njudge: {model: m}\nchain_of_thought: true\nmode: verdict",
+            r"label.yaml:3: chain_of_thought: ",
+        ),
         ("pairs: {file: p}\njudge: {model: m}\nprompt: {task: x}", "task"),
         ("pairs: {file: p}\njudge: {model: m}\nprompt: {file: x.yaml, task: helpfulness}", "leave them out"),
         ("pairs: {file: p}\njudge: {model: m}\nprompt: {exemplars: none.jsonl}", "none.jsonl"),
@@ -534,6 +539,26 @@ def test_an_error_in_one_call_loses_no_answer_of_another(config: Path, write_pai
         label(config, labeler=labeler)
     journal = (config.parent / "labels" / "journal.jsonl").read_text().splitlines()
     assert {json.loads(line)["row"] for line in journal} >= {0, 1, 2, 3, 4}
+
+
+def test_calls_that_fail_together_are_told_once(
+    config: Path, write_pairs: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exhausted account ends all calls in progress at one time: one error, and no traceback of each beside it."""
+
+    class Exhausted(ScriptedJudge):
+        concurrency = 8
+
+        async def label_logprobs(self, requests: Any, labels: Any) -> Any:
+            if "question" in str(requests[0][0]["content"]):
+                raise JudgeQuotaError("pay")
+            return await super().label_logprobs(requests, labels)
+
+    write_pairs(20)
+    with pytest.raises(JudgeQuotaError, match="pay"):
+        label(config, labeler=PairwiseLabeler(Exhausted(lambda _: {"1": 0.6, "2": 0.4})))
+    gc.collect()
+    assert [record.name for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_row_error_of_every_kind_is_a_failure(config: Path, write_pairs: Any) -> None:

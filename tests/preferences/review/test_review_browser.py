@@ -125,6 +125,28 @@ def test_an_edited_response_and_a_comment_are_kept(sure: Page, visit: Any) -> No
     assert (verdict.choice, verdict.comment) == ("1", "fast facts")
 
 
+def test_long_rationales_leave_the_responses_in_view(serve: Any, tmp_path: Path, visit: Any) -> None:
+    """What the judge wrote scrolls by itself above them."""
+    store = ReviewStore(tmp_path / "r.sqlite", audit=0)
+    row = labelled(0, 0.8, rationales=["Because so it is. " * 40] * 4)
+    store.add([write_jsonl(tmp_path / "l.jsonl", [row])])
+    tab = visit(serve(store), "ana")
+    assert tab.locator("#left").bounding_box()["y"] < tab.locator("footer").bounding_box()["y"]
+
+
+def test_the_bar_of_keys_does_not_cover_the_comment(sure: Page, visit: Any) -> None:
+    """A window that ends where the comment does is scrolled until it is seen."""
+    tab = visit(sure, "ana")
+    tab.keyboard.press("c")
+    box = tab.locator("#comment").bounding_box()
+    tab.keyboard.press("Escape")
+    tab.set_viewport_size({"width": 1280, "height": int(box["y"] + box["height"]) + 5})
+    tab.evaluate("scrollTo(0, 0)")
+    tab.keyboard.press("c")
+    box = tab.locator("#comment").bounding_box()
+    assert box["y"] + box["height"] <= tab.locator("footer").bounding_box()["y"]
+
+
 def test_two_reviewers_at_once_get_different_pairs_and_both_count(sure: Page, visit: Any) -> None:
     """Two browsers in turn until nothing is left: four verdicts, no pair twice."""
     ana, bo = visit(sure, "ana"), visit(sure, "bo")

@@ -101,7 +101,7 @@ function show(state) {
 function showLabels(ai) {
   $("ai").hidden = !ai;
   if (!ai) return;
-  $("ai-preference").textContent = `The judge prefers: ${preferenceText(ai)}`;
+  $("ai-preference").textContent = `The judge says: ${preferenceText(ai)}`;
   $("ai-left").style.flexGrow = ai.prob_left;
   $("ai-right").style.flexGrow = 1 - ai.prob_left;
   const notes = [];
@@ -162,7 +162,8 @@ function openEdit() {
 
 function openComment() {
   $("comment-form").hidden = false;
-  $("comment").focus();
+  $("comment").focus({ preventScroll: true });
+  $("comment").scrollIntoView({ block: "center" }); // the bar of keys would cover it at the page's end
 }
 
 const openFigures = () => once(async () => {
