@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,30 @@ def test_a_verifiers_function_is_called_by_row_and_fails_by_row():
     column = composition.rewards["exact"]
     assert [column.status(row) for row in range(4)] == ["scored", "scored", "failed", "abstained"]
     assert "no such answer" in (column.reason(2) or "")
+
+
+begun, told = threading.Event(), threading.Event()
+
+
+def waits(completion):
+    """A plain verifiers function that blocks until the async reward beside it goes on; 0 where it does not."""
+    begun.set()
+    return told.wait(5)
+
+
+async def tells(completions):
+    await asyncio.to_thread(begun.wait, 5)
+    told.set()
+    return [1.0] * len(completions)
+
+
+def test_a_plain_verifiers_function_holds_up_no_other_reward():
+    """It blocks a thread of its own, not the event loop on which the async rewards of a composition run."""
+    begun.clear()
+    told.clear()
+    waiting = {"use": "verifiers", "params": {"function": f"{__name__}:waits"}}
+    config = {"rewards": {"waiting": waiting, "telling": {"use": f"{__name__}:tells", "weight": 0}}}
+    assert composed(config, TEXTS) == [1.0] * len(TEXTS)
 
 
 def test_a_verifiers_function_of_a_group_is_refused():
