@@ -162,9 +162,10 @@ def test_pytorch_is_left_out_when_its_folder_has_changed(exported: Exported, tmp
     assert "transformers/bfloat16" not in engines(moved, read_manifest(moved), options)
 
 
+@pytest.mark.slow
 def test_openvino_scores_as_onnxruntime_does(exported: Exported) -> None:
-    """The same graph, where OpenVINO is installed."""
-    pytest.importorskip("openvino")
+    """The same graph, where OpenVINO is installed: ``nox -s slow``."""
+    pytest.importorskip("openvino", reason="nox -s slow installs it")
     from rlaif_sdk.classifiers.loading import LoadOptions
     from rlaif_sdk.onnx.engines import engines
 
