@@ -88,6 +88,18 @@ def test_tls_by_flags(folder):
     assert answer.json()["rewards"] == ["length"]
 
 
+def test_a_key_of_another_certificate_is_refused(folder, monkeypatch):
+    """Both files are named."""
+    other = folder / "other"
+    other.mkdir()
+    make_certificate(folder)
+    make_certificate(other)
+    monkeypatch.chdir(folder)
+    tls = ["--ssl-certfile", "cert.pem", "--ssl-keyfile", "other/key.pem"]
+    with pytest.raises(ConfigError, match=r"'cert\.pem' and 'other/key\.pem' cannot be used for TLS"):
+        app(["serve", "-c", "rewards.yaml", *tls], standalone_mode=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -95,6 +107,9 @@ def test_tls_by_flags(folder):
         (["--api-key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE has no key"),
         (["--ssl-certfile", "missing.pem"], "there is no file 'missing.pem'"),
         (["--ssl-keyfile", "rewards.yaml"], "a key without a certificate"),
+        (["--ssl-certfile", "rewards.yaml"], "'rewards.yaml' cannot be used for TLS"),
+        (["--timeout", "inf"], "not infinite"),
+        (["--unscored", "nan"], "JSON has no nan"),
         (["--max-rows", "5000"], "never fit the queue"),
         (["--state", "missing.json"], "there is no file 'missing.json'"),
     ],
