@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.cli import app
 from rlaif_sdk.exceptions import ConfigError
 from tests.serving.certificates import make_certificate
@@ -86,6 +87,23 @@ def test_tls_by_flags(folder):
     with running(folder, "--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem") as (_, port):
         answer = httpx.get(f"https://127.0.0.1:{port}/health", verify=context, trust_env=False)
     assert answer.json()["rewards"] == ["length"]
+
+
+def test_the_reward_remote_asks_over_tls(folder, monkeypatch):
+    """A certificate that nobody vouches for leaves the row unscored and says so; `SSL_CERT_FILE` vouches for it."""
+    make_certificate(folder)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    batch = RewardBatch(["p"], ["three words here"])
+    with running(folder, "--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem") as (_, port):
+        config = {"rewards": {"remote": {"params": {"url": f"https://127.0.0.1:{port}", "attempts": 1}}}}
+        with Composer.from_config(config) as composer:
+            refused = composer.compose(batch)
+        monkeypatch.setenv("SSL_CERT_FILE", str(folder / "cert.pem"))
+        with Composer.from_config(config) as composer:
+            assert composer.compose(batch).to_list() == [16.0]
+    assert refused.to_list() == [None]
+    assert "certificate verify failed" in refused.rewards["remote"].reason(0)
 
 
 def test_a_key_of_another_certificate_is_refused(folder, monkeypatch):
