@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.composer.ledger.identity import source_digest
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.builtin import VerifiersParams
 from rlaif_sdk.references import load_reference
@@ -40,6 +41,7 @@ class VerifiersFunction(Reward):
                 key="params.function",
                 hint="use a function of one completion",
             )
+        self.revision = source_digest(function)  # it is the function's code that scores, and a ledger must know it
         self._function = function
         self._arguments = params.arguments
         self._accepts = parameters.keys()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import sys
 import threading
 from pathlib import Path
 
@@ -116,6 +118,20 @@ def test_a_plain_verifiers_function_holds_up_no_other_reward():
     waiting = {"use": "verifiers", "params": {"function": f"{__name__}:waits"}}
     config = {"rewards": {"waiting": waiting, "telling": {"use": f"{__name__}:tells", "weight": 0}}}
     assert composed(config, TEXTS) == [1.0] * len(TEXTS)
+
+
+def test_an_edited_verifiers_function_is_another_reward_to_a_ledger(tmp_path, monkeypatch):
+    """Its own code counts: what the old one said is not taken for what the new one says."""
+    monkeypatch.syspath_prepend(tmp_path)
+    use = {"use": "verifiers", "params": {"function": "edited_function:score"}}
+    config = {"rewards": {"score": use}, "ledger": str(tmp_path / "ledger.sqlite")}
+    for value, status in ((1.0, "scored"), (1.0, "cached"), (22.0, "scored")):
+        (tmp_path / "edited_function.py").write_text(f"def score(completion):\n    return {value}\n")
+        monkeypatch.delitem(sys.modules, "edited_function", raising=False)
+        importlib.invalidate_caches()
+        with Composer.from_config(config) as composer:
+            composition = composer.compose(RewardBatch(["?"], ["w1"]))
+        assert (composition.to_list(), composition.rewards["score"].status(0)) == ([value], status)
 
 
 def test_a_verifiers_function_of_a_group_is_refused():
