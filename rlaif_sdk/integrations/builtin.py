@@ -52,7 +52,8 @@ class VerifiersParams(Params):
     """A reward function of the verifiers library."""
 
     function: str
-    """``package.module:function``, which takes any of prompt, completion, answer, state, info and the columns."""
+    """``package.module:function`` or ``path/to/file.py:function``, which takes any of prompt, completion, answer, state,
+    info and the columns."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further arguments, such as a parser's settings."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.composer.ledger.identity import source_digest
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.builtin import VerifiersParams
 from rlaif_sdk.references import load_reference
@@ -16,10 +17,11 @@ from rlaif_sdk.types import RewardBatch, Score
 
 
 class VerifiersFunction(Reward):
-    """Calls ``f(prompt, completion, answer, state, info, **columns) -> float`` once a row, all rows at the same time.
+    """Calls ``f(prompt, completion, answer, state, info, **columns) -> float`` once a row.
 
-    A row on which it raises has failed: in a rubric it would be scored 0. Functions of a whole group (those that take
-    ``completions``) are refused.
+    Coroutines of all rows run at the same time. A plain function is called row by row in the reward's own thread, so that
+    one that blocks holds up no other reward. A row on which it raises has failed: in a rubric it would be scored 0.
+    Functions of a whole group (those that take ``completions``) are refused.
 
     Raises:
         ConfigError: There is no such function, or it scores a group.
@@ -39,23 +41,24 @@ class VerifiersFunction(Reward):
                 key="params.function",
                 hint="use a function of one completion",
             )
+        self.revision = source_digest(function)  # it is the function's code that scores, and a ledger must know it
         self._function = function
         self._arguments = params.arguments
         self._accepts = parameters.keys()
         self._accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
-    async def score(self, batch: RewardBatch) -> Scores:
-        return list(await asyncio.gather(*(self._score(self._offered(batch, row)) for row in range(len(batch)))))
+    def score(self, batch: RewardBatch) -> Scores | Awaitable[Scores]:
+        answers = [self._called(self._offered(batch, row)) for row in range(len(batch))]
+        return _awaited(answers) if any(map(inspect.isawaitable, answers)) else answers
 
-    async def _score(self, offered: Mapping[str, Any]) -> ScoreLike:
+    def _called(self, offered: Mapping[str, Any]) -> Any:
+        """A row's score, or what is to be awaited for it."""
         known = offered if self._accepts_any else {n: value for n, value in offered.items() if n in self._accepts}
         try:
             value = self._function(**known)
-            if inspect.isawaitable(value):
-                value = await value
+            return value if inspect.isawaitable(value) else _score(value)
         except Exception as error:  # noqa: BLE001 - a stranger's function may raise anything
-            return Score.failed(f"{type(error).__name__}: {error}")
-        return None if value is None else float(value)
+            return _failed(error)
 
     def _offered(self, batch: RewardBatch, row: int) -> dict[str, Any]:
         columns = {name: values[row] for name, values in batch.columns.items()}
@@ -63,3 +66,25 @@ class VerifiersFunction(Reward):
         answer = columns.get("answer", "")
         told = {"prompt": batch.prompts[row], "completion": batch.completions[row], "answer": answer, "info": info}
         return {**columns, **told, "state": {**columns, **told}, **self._arguments}
+
+
+async def _awaited(answers: Sequence[Any]) -> Scores:
+    return list(await asyncio.gather(*map(_settled, answers)))
+
+
+async def _settled(answer: Any) -> ScoreLike:
+    if not inspect.isawaitable(answer):
+        scored: ScoreLike = answer
+        return scored
+    try:
+        return _score(await answer)
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failed(error)
+
+
+def _score(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _failed(error: Exception) -> Score:
+    return Score.failed(f"{type(error).__name__}: {error}")

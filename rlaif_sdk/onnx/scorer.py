@@ -84,11 +84,11 @@ class OnnxScorer:
             name = f"onnx/{variant or next(iter(self.manifest.variants))}"
             self.manifest.variant(variant)
             found = {name: found[name]}
-        choice = recall(self.manifest, found, device)
+        choice = recall(self.manifest, found, device, min_agreement=min_agreement)
         if choice is None and (len(found) > 1 or tokens_per_batch == "auto"):
             logger.info("measuring %s on this machine, once", ", ".join(found))
             choice = choose(found, self.manifest, min_agreement=min_agreement)
-            remember(self.manifest, found, device, choice)
+            remember(self.manifest, found, device, choice, min_agreement=min_agreement)
         choice = choice or Choice(next(iter(found)), budget)
         self.engine = choice.engine
         self._classifier: BatchedClassifier = opened(found, choice.engine)

@@ -140,19 +140,21 @@ def _seconds(classifier: BatchedClassifier, probes: Sequence[Probe], budget: int
     return least
 
 
-def recall(manifest: Manifest, found: Mapping[str, Open], device: str | None) -> Choice | None:
-    """The choice that was remembered for these engines on this machine, if there is one."""
+def recall(manifest: Manifest, found: Mapping[str, Open], device: str | None, *, min_agreement: float) -> Choice | None:
+    """The choice that was remembered for these engines on this machine at this floor, if there is one."""
     try:
-        kept = json.loads(_file(manifest, found, device).read_text(encoding="utf-8"))
+        kept = json.loads(_file(manifest, found, device, min_agreement).read_text(encoding="utf-8"))
         choice = Choice(str(kept["engine"]), int(kept["tokens_per_batch"]), kept["seconds"], kept["agreement"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return choice if choice.engine in found and choice.tokens_per_batch > 0 else None
 
 
-def remember(manifest: Manifest, found: Mapping[str, Open], device: str | None, choice: Choice) -> None:
+def remember(
+    manifest: Manifest, found: Mapping[str, Open], device: str | None, choice: Choice, *, min_agreement: float
+) -> None:
     """Keep a choice for the next time; a cache folder that cannot be written is no reason to fail."""
-    file = _file(manifest, found, device)
+    file = _file(manifest, found, device, min_agreement)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent)
@@ -161,10 +163,11 @@ def remember(manifest: Manifest, found: Mapping[str, Open], device: str | None, 
         Path(name).replace(file)
 
 
-def _file(manifest: Manifest, found: Mapping[str, Open], device: str | None) -> Path:
+def _file(manifest: Manifest, found: Mapping[str, Open], device: str | None, min_agreement: float) -> Path:
     graphs = [f"{name} {manifest.files[variant.file]}" for name, variant in sorted(manifest.variants.items())]
     machine = [_processor(), str(thread_count()), str(cuda_device_count()), str(device), *_versions()]
-    digest = hashlib.sha256("\n".join([*graphs, *sorted(found), *machine]).encode()).hexdigest()
+    floor = [f"agreement {min_agreement}"] if len(found) > 1 else []
+    digest = hashlib.sha256("\n".join([*graphs, *sorted(found), *machine, *floor]).encode()).hexdigest()
     return default_cache_dir() / "tuning" / f"{digest[:32]}.json"
 
 

@@ -110,11 +110,13 @@ def score_table(
         rewards = {name: [*stated_by(part.reward).values()] for name, part in composer.components.items()}
         added = reward_type(composer)
     plan = plan_shards(path, rows=batch_rows, group=layout.group)
+    document, beside = _read(source)
     identity = {
         "table": plan.digest,
         "columns": digest([asdict(layout), reward_column]),
         "batch_rows": digest(batch_rows),
-        "config": _config_digest(source),
+        "config": digest(without_secrets(document)),
+        "rewards' code": digest(code_digests(document, beside)),
         "rewards' versions": digest(rewards),
         "state": "" if saved is None else hashlib.sha256(saved.read_bytes()).hexdigest(),
     }
@@ -155,10 +157,10 @@ def _check(composer: Composer, layout: TableLayout, *, restored: bool) -> None:
             raise ConfigError(error.message, key=error.key, hint=hint) from error
 
 
-def _config_digest(source: Path | Mapping[str, Any]) -> str:
+def _read(source: Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], Path]:
+    """A config's content, and the folder that its paths are relative to."""
     document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-    folder = Path(document.file).parent if document.file else Path()
-    return digest([without_secrets(document.data), code_digests(document.data, folder)])
+    return document.data, Path(document.file).parent if document.file else Path()
 
 
 def _with_reward(schema: pa.Schema, column: str, kind: pa.DataType, file: Path) -> pa.Schema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from pathlib import Path
 
 import uvicorn
@@ -62,13 +63,24 @@ def serve(
 
 
 def check_tls(certfile: Path | None, keyfile: Path | None) -> None:
-    """Refuse files for TLS that are not there, or a key alone.
+    """Refuse files for TLS that cannot be used, or a key alone.
 
     Raises:
-        ConfigError: A file is missing, or there is a key without a certificate.
+        ConfigError: A file is missing or holds nothing usable, they do not belong together, the key has a pass phrase, or
+            there is a key without a certificate.
     """
     for key, file in (("ssl_certfile", certfile), ("ssl_keyfile", keyfile)):
         if file is not None and not file.is_file():
             raise ConfigError(f"there is no file {str(file)!r}", key=key)
     if keyfile is not None and certfile is None:
         raise ConfigError("a key without a certificate", key="ssl_certfile", hint="give both, or neither")
+    if certfile is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password=lambda: "")
+        except OSError as error:  # which an SSLError is
+            files = " and ".join(repr(str(file)) for file in (certfile, keyfile) if file is not None)
+            raise ConfigError(
+                f"{files} cannot be used for TLS: {error}",
+                key="ssl_certfile",
+                hint="a certificate and the key that belongs to it, both PEM, the key without a pass phrase",
+            ) from error

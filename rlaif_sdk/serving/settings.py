@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -27,7 +28,8 @@ class ServeSettings:
         unscored: What OpenRLHF, verl and slime get for an unscored completion; null if None.
 
     Raises:
-        ConfigError: A limit is not above 0, or the key cannot be sent in a header.
+        ConfigError: A limit is not above 0 or has no end, ``unscored`` is no number that JSON has, or the key cannot be
+            sent in a header.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -45,6 +47,12 @@ class ServeSettings:
         for name in ("max_body", "max_rows", "max_queue", "max_batch", "in_flight", "timeout"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"must be above 0, not {getattr(self, name)}", key=name)
+        if math.isinf(self.timeout):
+            raise ConfigError("must be a number of seconds, not infinite", key="timeout")
+        if self.unscored is not None and not math.isfinite(self.unscored):
+            raise ConfigError(
+                f"JSON has no {self.unscored}", key="unscored", hint="leave it out: unscored completions then get null"
+            )
         if self.max_rows > self.max_queue:
             raise ConfigError(f"{self.max_rows} rows of one request would never fit the queue", key="max_queue")
         key = self.api_key

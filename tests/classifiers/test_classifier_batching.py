@@ -89,6 +89,20 @@ def test_an_over_long_text_is_cut_on_the_declared_side_and_counted(
     assert loaded.truncated == 2
 
 
+def test_the_first_cut_is_told_and_later_ones_are_counted(onnx_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A warning names the model, the limit and the side once; nothing is said while every input fits."""
+    loaded = load_classifier(onnx_folder, max_length=6, truncation_side="left")
+    with caplog.at_level("WARNING"):
+        loaded.logits(["a dog"])
+        assert not caplog.messages
+        for _ in range(2):
+            loaded.logits(["kind " * 50, "a dog", "rude " * 50])
+    (told,) = caplog.messages
+    assert str(onnx_folder) in told
+    assert "6 tokens of an input at most; longer ones are cut on the left: 2 so far" in told
+    assert loaded.truncated == 4
+
+
 def test_inputs_that_are_no_texts_are_refused(classifier: Classifier) -> None:
     """One string, a None among the texts, or pairs of another length: each is named."""
     with pytest.raises(BatchError, match="not one string"):

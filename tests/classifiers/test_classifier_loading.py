@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from rlaif_sdk import ConfigError, MissingExtraError, RewardError, load_classifier
-from rlaif_sdk.classifiers.onnx_providers import open_session
+from rlaif_sdk.classifiers.onnx_providers import open_session, thread_count
 from tests.classifiers.classifier_folders import WORDS, build_bert, write_word_tokenizer
 
 
@@ -265,3 +266,33 @@ def test_the_cpu_runs_a_graph_where_cuda_does_not_load(folder: Path) -> None:
     assert load_classifier(folder).provider == "CPUExecutionProvider"  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="'cuda' cannot be used"):
         load_classifier(folder, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("files", "granted"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "250000 100000\n"}, 3),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "1600000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu.max": "nonsense"}, 8),
+    ],
+)
+def test_a_model_gets_the_processors_that_its_process_may_use(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], granted: int
+) -> None:
+    """Those of its affinity and of its container's quota, and no more; ``OMP_NUM_THREADS`` says otherwise."""
+    (tmp_path / "cpu").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr("rlaif_sdk.classifiers.onnx_providers._CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert thread_count() == granted
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert thread_count() == 2
+    session = open_session(folder / "model.onnx", "cpu")
+    assert session.get_session_options().intra_op_num_threads == 2

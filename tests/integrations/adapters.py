@@ -1,4 +1,4 @@
-"""Every adapter's way to score the suite's samples, as its stack calls it.
+"""Every adapter's way to score the suite's samples, as its stack calls it, and a loop of one's own.
 
 Where a stack's package is installed its own reward-calling code runs, in ``test_adapters_in_their_stacks.py`` and
 ``test_trl_online_dpo.py``; here the calls have the shapes that its source has.
@@ -18,6 +18,8 @@ from tests.integrations.environment_calls import (
     by_verifiers_task,
 )
 from tests.integrations.trainer_calls import (
+    by_async_loop,
+    by_loop,
     by_openrlhf,
     by_openrlhf_batch,
     by_slime,
@@ -50,3 +52,6 @@ ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
     "verifiers, a task": by_verifiers_task,
 }
 """Every adapter, by its name and how it is called."""
+
+LOOPS = {"a loop": by_loop, "a loop, at once": by_async_loop}
+"""What needs no adapter."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif_sdk import Composer, RewardBatch, Score
+from rlaif_sdk import Composer, Composition, RewardBatch, Score
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
@@ -75,21 +75,28 @@ def build_composer() -> Composer:
     )
 
 
-def by_composer(cases: Sequence[Case]) -> list[Row]:
-    """What the composer itself says, the suite's truth."""
-    with build_composer() as composer:
-        composition = composer.compose(
-            RewardBatch(
-                prompts=[case.prompt for case in cases],
-                completions=[case.completion for case in cases],
-                columns={"label": [case.label for case in cases]},
-                training=False,
-            )
-        )
+def batch_of(cases: Sequence[Case]) -> RewardBatch:
+    """The cases as a composer takes them."""
+    return RewardBatch(
+        prompts=[case.prompt for case in cases],
+        completions=[case.completion for case in cases],
+        columns={"label": [case.label for case in cases]},
+        training=False,
+    )
+
+
+def rows_of(composition: Composition) -> list[Row]:
+    """What a composition says of each row."""
     return [
         (total, {name: reward["raw"] for name, reward in record["rewards"].items()})
         for total, record in zip(composition.to_list(), composition.records(), strict=True)
     ]
+
+
+def by_composer(cases: Sequence[Case]) -> list[Row]:
+    """What the composer itself says of all at once, the suite's truth."""
+    with build_composer() as composer:
+        return rows_of(composer.compose(batch_of(cases)))
 
 
 UNSCORED = -999.0
@@ -97,6 +104,8 @@ UNSCORED = -999.0
 
 
 def row_of(total: float, figures: Mapping[str, float]) -> Row:
+    """What a stack got that has no word for an unscored completion: the number that it was told to get, and the figures."""
+    assert bool(figures["unscored"]) == (total == UNSCORED)
     return (None if figures["unscored"] else total), present(figures)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.integrations.adapters import ADAPTERS
+from rlaif_sdk import RewardError
+from tests.integrations.adapters import ADAPTERS, LOOPS
 from tests.integrations.cases import CASES, Case, Row, build_composer, by_composer
 
 pytest.importorskip("torch", reason="OpenRLHF and NeMo RL take tensors")
@@ -16,15 +17,18 @@ SINGLE = {"openrlhf", "openrlhf, a batch", "nemo rl"}
 """Those whose stack takes single-precision tensors."""
 
 
-@pytest.fixture(params=ADAPTERS, ids=str)
+WAYS = {**LOOPS, **ADAPTERS}
+
+
+@pytest.fixture(params=WAYS, ids=str)
 def adapter(request: pytest.FixtureRequest) -> str:
-    """Every adapter."""
+    """Every adapter, and a loop without one."""
     return str(request.param)
 
 
 def scored_by(adapter: str, cases: Sequence[Case]) -> list[Row]:
     with build_composer() as composer:
-        return ADAPTERS[adapter](composer, cases)
+        return WAYS[adapter](composer, cases)
 
 
 def assert_equal(adapter: str, rows: Sequence[Row], expected: Sequence[Row]) -> None:
@@ -63,6 +67,17 @@ def test_one_at_a_time_is_the_same(adapter):
     """Each sample by itself gets the number that it got among others."""
     expected = by_composer(CASES)
     with build_composer() as composer:
-        alone = [ADAPTERS[adapter](composer, [case])[0] for case, (total, _) in zip(CASES, expected, strict=True)
+        alone = [WAYS[adapter](composer, [case])[0] for case, (total, _) in zip(CASES, expected, strict=True)
                  if total is not None]  # fmt: skip
     assert_equal(adapter, alone, [row for row in expected if row[0] is not None])
+
+
+def test_an_unscored_sample_gets_no_number_by_itself_either(adapter):
+    """Alone it is unscored, or an error where the stack cannot leave it out: never the number of a judgement."""
+    ((case, expected),) = [(case, row) for case, row in zip(CASES, by_composer(CASES), strict=True) if row[0] is None]
+    with build_composer() as composer:
+        try:
+            rows = WAYS[adapter](composer, [case])
+        except RewardError:
+            return
+    assert_equal(adapter, rows, [expected])

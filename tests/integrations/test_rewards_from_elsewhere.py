@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -90,6 +94,44 @@ def test_a_verifiers_function_is_called_by_row_and_fails_by_row():
     column = composition.rewards["exact"]
     assert [column.status(row) for row in range(4)] == ["scored", "scored", "failed", "abstained"]
     assert "no such answer" in (column.reason(2) or "")
+
+
+begun, told = threading.Event(), threading.Event()
+
+
+def waits(completion):
+    """A plain verifiers function that blocks until the async reward beside it goes on; 0 where it does not."""
+    begun.set()
+    return told.wait(5)
+
+
+async def tells(completions):
+    await asyncio.to_thread(begun.wait, 5)
+    told.set()
+    return [1.0] * len(completions)
+
+
+def test_a_plain_verifiers_function_holds_up_no_other_reward():
+    """It blocks a thread of its own, not the event loop on which the async rewards of a composition run."""
+    begun.clear()
+    told.clear()
+    waiting = {"use": "verifiers", "params": {"function": f"{__name__}:waits"}}
+    config = {"rewards": {"waiting": waiting, "telling": {"use": f"{__name__}:tells", "weight": 0}}}
+    assert composed(config, TEXTS) == [1.0] * len(TEXTS)
+
+
+def test_an_edited_verifiers_function_is_another_reward_to_a_ledger(tmp_path, monkeypatch):
+    """Its own code counts: what the old one said is not taken for what the new one says."""
+    monkeypatch.syspath_prepend(tmp_path)
+    use = {"use": "verifiers", "params": {"function": "edited_function:score"}}
+    config = {"rewards": {"score": use}, "ledger": str(tmp_path / "ledger.sqlite")}
+    for value, status in ((1.0, "scored"), (1.0, "cached"), (22.0, "scored")):
+        (tmp_path / "edited_function.py").write_text(f"def score(completion):\n    return {value}\n")
+        monkeypatch.delitem(sys.modules, "edited_function", raising=False)
+        importlib.invalidate_caches()
+        with Composer.from_config(config) as composer:
+            composition = composer.compose(RewardBatch(["?"], ["w1"]))
+        assert (composition.to_list(), composition.rewards["score"].status(0)) == ([value], status)
 
 
 def test_a_verifiers_function_of_a_group_is_refused():

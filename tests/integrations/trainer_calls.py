@@ -1,4 +1,4 @@
-"""How trainers call a reward: TRL, verl, OpenRLHF, ms-swift and slime, in the shapes that their sources have."""
+"""How trainers call a reward: a loop of one's own, TRL, verl, OpenRLHF, ms-swift and slime, as their sources have it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,23 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from rlaif_sdk import Composer, RewardError
+from rlaif_sdk import Composer, Composition, RewardError
 from rlaif_sdk.integrations import openrlhf, slime, swift, verl
-from tests.integrations.cases import UNSCORED, Case, Row, row_of
+from tests.integrations.cases import UNSCORED, Case, Row, batch_of, row_of, rows_of
+
+
+def by_loop(composer: Composer, cases: Sequence[Case]) -> list[Row]:
+    """A loop that composes one sample after another."""
+    return [row for case in cases for row in rows_of(composer.compose(batch_of([case])))]
+
+
+def by_async_loop(composer: Composer, cases: Sequence[Case]) -> list[Row]:
+    """A loop that composes samples at the same time."""
+
+    async def run() -> list[Composition]:
+        return await asyncio.gather(*(composer.acompose(batch_of([case])) for case in cases))
+
+    return [row for composition in asyncio.run(run()) for row in rows_of(composition)]
 
 
 def by_trl(composer: Composer, cases: Sequence[Case]) -> list[Row]:
@@ -143,6 +157,7 @@ class SlimeSample:
 
 
 def _slime_rows(samples: Sequence[SlimeSample], rewards: Sequence[float]) -> list[Row]:
+    assert [sample.remove_sample for sample in samples] == [reward == UNSCORED for reward in rewards]
     return [
         (None if sample.remove_sample else reward, sample.metadata[slime.FIGURES])
         for sample, reward in zip(samples, rewards, strict=True)

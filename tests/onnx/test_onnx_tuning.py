@@ -105,10 +105,24 @@ def test_a_stated_budget_needs_no_measurement(exported: Exported, empty_cache: P
 def test_what_was_remembered_and_cannot_be_used_is_measured_again(exported: Exported, content: str) -> None:
     """A cut-off file, another layout, an engine that is gone."""
     manifest, found = read_manifest(exported("distilbert")), {EXACT: engine(exported("distilbert"))}
-    remember(manifest, found, None, Choice(EXACT, 64, {EXACT: 0.1}, {}))
-    assert recall(manifest, found, None) == Choice(EXACT, 64, {EXACT: 0.1}, {})
-    tuning._file(manifest, found, None).write_text(content)
-    assert recall(manifest, found, None) is None
+    remember(manifest, found, None, Choice(EXACT, 64, {EXACT: 0.1}, {}), min_agreement=0.99)
+    assert recall(manifest, found, None, min_agreement=0.99) == Choice(EXACT, 64, {EXACT: 0.1}, {})
+    tuning._file(manifest, found, None, 0.99).write_text(content)
+    assert recall(manifest, found, None, min_agreement=0.99) is None
+
+
+def test_what_was_taken_at_a_lower_floor_is_not_taken_at_a_higher_one(exported: Exported) -> None:
+    """The floor is asked of a remembered choice too; a single engine is asked none, so its budget is kept whatever it is."""
+    folder = exported("distilbert")
+    manifest = read_manifest(folder)
+    several = {EXACT: engine(folder), "quick/rough": engine(folder)}
+    rough = Choice("quick/rough", 64, {"quick/rough": 0.1}, {"quick/rough": 0.91})
+    remember(manifest, several, None, rough, min_agreement=0.9)
+    assert recall(manifest, several, None, min_agreement=0.9) == rough
+    assert recall(manifest, several, None, min_agreement=0.99) is None
+    alone = {EXACT: engine(folder)}
+    remember(manifest, alone, None, Choice(EXACT, 64), min_agreement=0.9)
+    assert recall(manifest, alone, None, min_agreement=0.99) == Choice(EXACT, 64)
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(
@@ -148,9 +162,10 @@ def test_pytorch_is_left_out_when_its_folder_has_changed(exported: Exported, tmp
     assert "transformers/bfloat16" not in engines(moved, read_manifest(moved), options)
 
 
+@pytest.mark.slow
 def test_openvino_scores_as_onnxruntime_does(exported: Exported) -> None:
-    """The same graph, where OpenVINO is installed."""
-    pytest.importorskip("openvino")
+    """The same graph, where OpenVINO is installed: ``nox -s slow``."""
+    pytest.importorskip("openvino", reason="nox -s slow installs it")
     from rlaif_sdk.classifiers.loading import LoadOptions
     from rlaif_sdk.onnx.engines import engines
 

@@ -145,7 +145,10 @@ def test_a_second_run_does_what_is_missing_alone(here, table, composition, tmp_p
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda folder: (folder / "rewards.py").write_text("def length(prompts, completions, **c): ..."), "config"),
+        (
+            lambda folder: (folder / "rewards.py").write_text("def length(prompts, completions, **c): ..."),
+            "rewards' code",
+        ),
         (lambda folder: (folder / "table.jsonl").write_text('{"prompt": "p", "completion": "c"}\n'), "table"),
     ],
 )

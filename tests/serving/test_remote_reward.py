@@ -16,7 +16,7 @@ from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.builtin import RemoteParams, rlaif_rewards
 from rlaif_sdk.integrations.remote import Remote, parts_of
 from rlaif_sdk.testing import check_reward_contract
-from tests.integrations.cases import CASES, build_composer, by_composer
+from tests.integrations.cases import CASES, batch_of, build_composer, by_composer
 from tests.judges.conftest import JudgeServer
 from tests.serving.lengths import length
 from tests.serving.loopback import serving
@@ -55,20 +55,11 @@ def answers(*totals: Any) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def cases_batch() -> RewardBatch:
-    return RewardBatch(
-        prompts=[case.prompt for case in CASES],
-        completions=[case.completion for case in CASES],
-        columns={"label": [case.label for case in CASES]},
-        training=False,
-    )
-
-
 @pytest.mark.parametrize("size", [1, 3, 64])
 def test_a_served_composition_is_the_composition(size):
     """Over the SDK's own protocol totals are the same to the bit, however the rows are cut into requests."""
     with build_composer() as composer, serving(composer) as server:
-        scores = asked(server.url + "/", cases_batch(), batch_size=size)
+        scores = asked(server.url + "/", batch_of(CASES), batch_size=size)
     assert [score.value for score in scores] == [total for total, _ in by_composer(CASES)]
     (unscored,) = (score for score in scores if score.value is None)
     assert unscored.error == "brevity: asked to fail"
@@ -80,7 +71,7 @@ def test_a_server_for_openrlhf_is_a_reward_by_name():
     with build_composer() as composer, serving(composer) as server:
         config = {"rewards": {"remote": {"params": {"url": f"{server.url}/get_reward", **params}}}}
         with Composer.from_config(config) as asking:
-            totals = asking.compose(cases_batch()).to_list()
+            totals = asking.compose(batch_of(CASES)).to_list()
     assert totals == [total for total, _ in by_composer(CASES)]
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.cli import app
 from rlaif_sdk.exceptions import ConfigError
 from tests.serving.certificates import make_certificate
@@ -88,6 +89,35 @@ def test_tls_by_flags(folder):
     assert answer.json()["rewards"] == ["length"]
 
 
+def test_the_reward_remote_asks_over_tls(folder, monkeypatch):
+    """A certificate that nobody vouches for leaves the row unscored and says so; `SSL_CERT_FILE` vouches for it."""
+    make_certificate(folder)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    batch = RewardBatch(["p"], ["three words here"])
+    with running(folder, "--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem") as (_, port):
+        config = {"rewards": {"remote": {"params": {"url": f"https://127.0.0.1:{port}", "attempts": 1}}}}
+        with Composer.from_config(config) as composer:
+            refused = composer.compose(batch)
+        monkeypatch.setenv("SSL_CERT_FILE", str(folder / "cert.pem"))
+        with Composer.from_config(config) as composer:
+            assert composer.compose(batch).to_list() == [16.0]
+    assert refused.to_list() == [None]
+    assert "certificate verify failed" in refused.rewards["remote"].reason(0)
+
+
+def test_a_key_of_another_certificate_is_refused(folder, monkeypatch):
+    """Both files are named."""
+    other = folder / "other"
+    other.mkdir()
+    make_certificate(folder)
+    make_certificate(other)
+    monkeypatch.chdir(folder)
+    tls = ["--ssl-certfile", "cert.pem", "--ssl-keyfile", "other/key.pem"]
+    with pytest.raises(ConfigError, match=r"'cert\.pem' and 'other/key\.pem' cannot be used for TLS"):
+        app(["serve", "-c", "rewards.yaml", *tls], standalone_mode=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -95,6 +125,9 @@ def test_tls_by_flags(folder):
         (["--api-key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE has no key"),
         (["--ssl-certfile", "missing.pem"], "there is no file 'missing.pem'"),
         (["--ssl-keyfile", "rewards.yaml"], "a key without a certificate"),
+        (["--ssl-certfile", "rewards.yaml"], "'rewards.yaml' cannot be used for TLS"),
+        (["--timeout", "inf"], "not infinite"),
+        (["--unscored", "nan"], "JSON has no nan"),
         (["--max-rows", "5000"], "never fit the queue"),
         (["--state", "missing.json"], "there is no file 'missing.json'"),
     ],

@@ -323,11 +323,13 @@ def test_a_server_without_a_key_answers_its_own_machine_alone(host):
         {"api_key": "ké"},
         {"max_rows": 0},
         {"timeout": float("nan")},
+        {"timeout": float("inf")},
         {"max_queue": 5},
+        {"unscored": float("-inf")},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings):
-    """An unusable key, a limit of nothing, a queue shorter than a request."""
+    """An unusable key, a limit of nothing or without end, a queue shorter than a request, a score that JSON has not."""
     with pytest.raises(ConfigError):
         ServeSettings(**settings)
 

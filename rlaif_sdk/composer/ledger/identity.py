@@ -80,11 +80,16 @@ class Origin:
 
     @functools.cached_property
     def _code(self) -> str:
-        return _source_digest(self._target)
+        return source_digest(_named(self._target))
+
+
+def _named(target: Any) -> Any:
+    """The class or function whose code a reward is."""
+    return target.function if isinstance(target, FunctionReward) else type(target)
 
 
 def _home(target: Any) -> str:
-    named = target.function if isinstance(target, FunctionReward) else type(target)
+    named = _named(target)
     named = named if hasattr(named, "__qualname__") else type(named)
     return f"{named.__module__}:{named.__qualname__}"
 
@@ -115,9 +120,8 @@ def _as_json(value: Any) -> Any:
     raise TypeError(f"it is made of a {type(value).__name__}, which has no JSON form")
 
 
-def _source_digest(target: Any) -> str:
+def source_digest(named: Any) -> str:
     """A digest of the file in which a class or function is defined, or of its compiled code where there is no file."""
-    named = target.function if isinstance(target, FunctionReward) else type(target)
     try:
         file = inspect.getsourcefile(inspect.unwrap(named))
         source = Path(file).read_bytes() if file else b""
