@@ -94,7 +94,7 @@ def test_vllm_gives_the_labels_that_the_model_gives_here(tiny_chat: Any, tmp_pat
 
 
 def test_a_small_language_model_behind_vllm_is_probed_and_labels(tmp_path: Path) -> None:
-    """With the 20 alternatives that servers give, the labels of SmolLM2 are those that it gives here; it writes as well."""
+    """SmolLM2's labels are those that it gives here; 20 alternatives lack one of them at times, which is flagged."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -104,15 +104,18 @@ def test_a_small_language_model_behind_vllm_is_probed_and_labels(tmp_path: Path)
     import torch
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    with served(folder, tmp_path / "log", logprobs=20) as url:
+    with served(folder, tmp_path / "log", logprobs=2000) as url:
         said = asyncio.run(probe(OpenAIBackend("judge", url)))
         assert said.logprobs
         assert said.reply
         assert not said.problems
-        here, there = here_and_there(model, AutoTokenizer.from_pretrained(folder), url)
+        here, there = here_and_there(model, AutoTokenizer.from_pretrained(folder), url, top_logprobs=2000)
         for own, asked in zip(here[:2], there[:2], strict=True):
             assert not asked.flags
             assert asked.prob_1 == pytest.approx(own.prob_1, abs=5e-3)
+        [few] = asyncio.run(PairwiseLabeler(OpenAIBackend("judge", url)).label(PAIRS[:1]))
+        assert few.prob_1 is not None
+        assert set(few.flags) <= {"bounded"}
         written = asyncio.run(
             PairwiseLabeler(OpenAIBackend("judge", url), chain_of_thought=True, max_new_tokens=12).label(PAIRS[:1])
         )
