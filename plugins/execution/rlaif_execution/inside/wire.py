@@ -1,0 +1,127 @@
+"""How values cross the wall of the sandbox: as JSON, each in its exact type, and nothing but plain data."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import Any
+
+LENGTH = struct.Struct(">I")
+"""In front of each message stands its length in bytes."""
+
+_DEEPEST = 100
+_COLLISIONS = 64
+_PLAIN_INT = 2**53
+
+
+class WireError(ValueError):
+    """A value is no plain data, or a message is none of this protocol."""
+
+
+def pack(message: dict[str, Any]) -> bytes:
+    """A message with its length in front."""
+    body = json.dumps(message).encode()
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> dict[str, Any]:
+    """The message in a body.
+
+    Raises:
+        WireError: It is no JSON object.
+    """
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"no message: {error}") from None
+    if not isinstance(message, dict):
+        raise WireError("no message: not an object")
+    return message
+
+
+def encode(value: Any, depth: int = 0) -> Any:
+    """A value as JSON that `decode` turns into an equal value of the same type; a subclass becomes its base.
+
+    Raises:
+        WireError: It is, or holds, something other than None, bools, numbers, text, bytes, lists, tuples, sets and
+            dicts, or is nested more than 100 deep.
+    """
+    if depth > _DEEPEST:
+        raise WireError(f"a value nested more than {_DEEPEST} deep")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value) if -_PLAIN_INT <= value <= _PLAIN_INT else {"int": hex(value)}
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"float": repr(float(value))}
+    if isinstance(value, list):
+        return [encode(entry, depth + 1) for entry in value]
+    if isinstance(value, dict):
+        return {"dict": [[encode(key, depth + 1), encode(entry, depth + 1)] for key, entry in value.items()]}
+    for kind in (tuple, set, frozenset):
+        if isinstance(value, kind):
+            return {kind.__name__: [encode(entry, depth + 1) for entry in value]}
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": value.hex()}
+    if isinstance(value, complex):
+        return {"complex": [encode(value.real), encode(value.imag)]}
+    raise WireError(f"a value of type {type(value).__name__}, which is no plain data")
+
+
+def decode(value: Any) -> Any:
+    """The value that `encode` wrote, whoever wrote it: every type is a plain one.
+
+    Raises:
+        WireError: This is nothing that `encode` writes.
+    """
+    if isinstance(value, list):
+        return [decode(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    try:
+        ((kind, content),) = value.items()
+        return _DECODERS[kind](content)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise WireError(f"no value: {error}") from None
+
+
+def _decode_dict(pairs: Any) -> dict[Any, Any]:
+    keys = [decode(key) for key, _ in pairs]
+    _check_hashes(keys)
+    return dict(zip(keys, (decode(entry) for _, entry in pairs), strict=True))
+
+
+def _decode_set(entries: Any) -> set[Any]:
+    members = [decode(entry) for entry in entries]
+    _check_hashes(members)
+    return set(members)
+
+
+def _check_hashes(keys: list[Any]) -> None:
+    """Refuse keys that were chosen to share a hash: building a set of them takes time that grows with its square."""
+    if len(keys) - len(set(map(hash, keys))) > _COLLISIONS:
+        raise WireError("keys that share their hashes")
+
+
+_DECODERS = {
+    "int": lambda digits: int(digits, 16),
+    "float": lambda text: {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[text],
+    "dict": _decode_dict,
+    "tuple": lambda entries: tuple(decode(entry) for entry in entries),
+    "set": _decode_set,
+    "frozenset": lambda entries: frozenset(_decode_set(entries)),
+    "bytes": bytes.fromhex,
+    "complex": lambda parts: complex(decode(parts[0]), decode(parts[1])),
+}
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """The class and message of an error, as data."""
+    try:
+        message = str(error)[:500]
+    except BaseException:  # noqa: BLE001 - the class may be anybody's
+        message = ""
+    return {"type": str(type(error).__name__), "message": message}
