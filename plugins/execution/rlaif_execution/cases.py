@@ -83,7 +83,7 @@ def read_tests(value: Any) -> Sequence[Case] | Asserts | None:
             raise TestsError(f"a list of cases that is no JSON: {error}") from None
     if value is None:
         return None
-    value = value.tolist() if hasattr(value, "tolist") else value  # arrays, as tables from Parquet have them
+    value = _plain(value)
     if isinstance(value, Mapping) or not isinstance(value, Sequence):
         raise TestsError(f"tests are a list of cases, or Python text with asserts, not {type(value).__name__}")
     if not value:
@@ -91,6 +91,15 @@ def read_tests(value: Any) -> Sequence[Case] | Asserts | None:
     if all(isinstance(entry, str) for entry in value):
         return Asserts("\n".join(value))
     return [_read_case(entry, number) for number, entry in enumerate(value, 1)]
+
+
+def _plain(value: Any) -> Any:
+    """The same with lists in place of arrays, which tables from Parquet have."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return type(value)(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 def count_cases(tests: Sequence[Case] | Asserts) -> int:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 
 def same_value(got: Any, expected: Any, tolerance: float) -> bool:
     """Whether a returned value is the expected one, as far as JSON can say it.
@@ -20,8 +18,6 @@ def same_value(got: Any, expected: Any, tolerance: float) -> bool:
         expected: What the dataset holds.
         tolerance: At least 0.
     """
-    if isinstance(expected, (np.ndarray, np.generic)):
-        expected = expected.tolist()
     if isinstance(expected, (int, float)) and isinstance(got, (int, float)):
         return _same_number(got, expected, tolerance)
     if isinstance(expected, Mapping):

@@ -8,29 +8,18 @@ import selectors
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Any, Self
 
+from rlaif_execution.endings import Ended, ending
 from rlaif_execution.inside import wire
 from rlaif_execution.policy import Policy
-
-Kind: TypeAlias = Literal["time", "memory", "output", "threads", "syscall", "crash", "protocol"]
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _MOST_THREADS = 32
 _STDERR_KEPT = 8192
-_SIGSYS = 31
-_SIGXCPU = 24
 _STARTING = threading.Lock()
-
-
-@dataclass
-class Ended(Exception):  # noqa: N818 - not an error of ours: how a program ended
-    """The program ran into a limit, or ended by itself before its answer."""
-
-    kind: Kind
-    message: str
 
 
 class Cancelled(Exception):  # noqa: N818 - as above
@@ -125,7 +114,7 @@ class Confined:
             self._open = False
             self._process.__exit__(None, None, None)
 
-    def __enter__(self) -> Confined:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,31 +123,26 @@ class Confined:
     def _pump(self, outgoing: bytes, deadline: float, enough: Callable[[], bool], *, last: bool = False) -> None:
         """Write what goes out and read what comes, until it is enough or standard output is closed."""
         self._written = 0
-        pending = memoryview(outgoing)
+        self._pending = memoryview(outgoing)
         process = self._process
         with selectors.DefaultSelector() as selector:
             for stream in (process.stdout, process.stderr):
                 selector.register(stream, selectors.EVENT_READ)
-            if pending:
+            if outgoing:
                 selector.register(process.stdin, selectors.EVENT_WRITE)
             checked = 0.0
-            while not enough():
+            while not enough() and process.stdout in selector.get_map():
                 now = time.monotonic()
                 if now - checked >= _POLL_SECONDS:
                     self._check(now, deadline)
                     checked = now
                 for key, _ in selector.select(min(_POLL_SECONDS, max(0.0, deadline - now))):
-                    stream = key.fileobj
-                    if stream is process.stdin:
-                        pending = self._write(pending)
-                        if not pending:
-                            selector.unregister(stream)
-                            if last:
-                                process.stdin.close()
-                    elif not self._read(stream):
+                    stream: Any = key.fileobj
+                    goes_on = self._write() if stream is process.stdin else self._read(stream)
+                    if not goes_on:
                         selector.unregister(stream)
-                        if stream is process.stdout:
-                            return
+                        if last and stream is process.stdin:
+                            stream.close()
 
     def _check(self, now: float, deadline: float) -> None:
         if self._stop.is_set():
@@ -170,16 +154,17 @@ class Confined:
 
     def _threads(self) -> int:
         with contextlib.suppress(OSError):
-            return len(os.listdir(f"/proc/{self._pid}/task"))
+            return sum(1 for _ in Path(f"/proc/{self._pid}/task").iterdir())
         return 0
 
-    def _write(self, pending: memoryview) -> memoryview:
-        try:
-            return pending[os.write(self._process.stdin.fileno(), pending[: 1 << 20]) :]
-        except BlockingIOError:
-            return pending
-        except BrokenPipeError:  # it ended, or does not want to know; what it wrote tells
-            return pending[:0]
+    def _write(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                written = os.write(self._process.stdin.fileno(), self._pending[: 1 << 20])
+            except BrokenPipeError:  # it ended, or does not want to know; what it wrote tells
+                written = len(self._pending)
+            self._pending = self._pending[written:]
+        return bool(self._pending)
 
     def _read(self, stream: Any) -> bool:
         try:
@@ -207,25 +192,7 @@ class Confined:
 
     def _how_it_ended(self, seconds: float) -> Ended | None:
         """Wait for the end of a process that has closed its output: None if it ended by itself with exit code 0."""
-        from sandlock import ExitReason
-
         with contextlib.suppress(BlockingIOError, OSError, ValueError, Ended):
             while self._read(self._process.stderr):
                 pass
-        result = self._process.wait(max(seconds, 0.001))
-        match result.reason:
-            case ExitReason.EXITED if result.exit_code == 0:
-                return None
-            case ExitReason.EXITED:
-                return Ended("crash", f"it ended with exit code {result.exit_code}")
-            case ExitReason.SIGNALED if result.signal == _SIGSYS:
-                return Ended("syscall", "it made a system call that the sandbox forbids")
-            case ExitReason.SIGNALED if result.signal == _SIGXCPU:
-                return Ended("time", "it took more processor time than its limit")
-            case ExitReason.SIGNALED:
-                return Ended("crash", f"it was ended by signal {result.signal}")
-            case ExitReason.TIMEOUT:
-                return Ended("time", "it closed its output and did not end")
-            case _:
-                limit = self._policy.memory / 2**20
-                return Ended("memory", f"it was killed, as programs are that take more than {limit:g} MiB")
+        return ending(self._process.wait(max(seconds, 0.001)), self._policy.memory)

@@ -9,7 +9,8 @@ from typing import Any
 
 from rlaif_execution.cases import Asserts, FunctionCase, Row, StreamCase, count_cases
 from rlaif_execution.compare import same_output, same_value
-from rlaif_execution.confinement import Confined, Ended, SandboxFailedError
+from rlaif_execution.confinement import Confined, SandboxFailedError
+from rlaif_execution.endings import Ended
 from rlaif_execution.inside import wire
 from rlaif_execution.policy import Policy
 from rlaif_execution.verdict import Failure, Verdict, shown
@@ -126,7 +127,9 @@ class Judge:
                     asked = examiner.exchange(message, self._left())
                 except Ended as ended:
                     if not calls:
-                        raise BrokenTestsError(f"the tests ended before they called the function: {ended.message}") from None
+                        raise BrokenTestsError(
+                            f"the tests ended before they called the function: {ended.message}"
+                        ) from None
                     verdict.void = True
                     verdict.fail(last or Failure(ended.kind, f"the tests did not end: {ended.message}"))
                     return

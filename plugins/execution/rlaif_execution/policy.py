@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif_sdk import ConfigError, MissingExtraError
+from rlaif_sdk import ConfigError
 
 if TYPE_CHECKING:
     from sandlock import Sandbox
@@ -83,7 +83,6 @@ class Policy:
             max_memory=self.memory,
             max_processes=1,
             max_open_files=64,
-            random_seed=0,
             extra_deny_syscalls=_DENIED,
         )
 
@@ -92,15 +91,17 @@ def check_kernel() -> None:
     """Refuse a machine that cannot confine programs.
 
     Raises:
-        MissingExtraError: sandlock is not installed.
-        ConfigError: The kernel is too old, or has no Landlock.
+        ConfigError: sandlock is not installed, or the kernel is too old or has no Landlock.
     """
     if sys.platform != "linux":
         raise ConfigError(f"untrusted code cannot be confined on {sys.platform}", hint=f"run it on Linux: {NEEDS}")
     try:
         from sandlock import landlock_abi_version, min_landlock_abi
     except ImportError as error:
-        raise MissingExtraError(f"sandlock ({error})", extra="", package="rlaif-execution") from error
+        raise ConfigError(
+            f"untrusted code cannot be confined here: sandlock cannot be imported: {error}",
+            hint='pip install "sandlock>=0.9,<0.10"',
+        ) from error
     found, needed = landlock_abi_version(), min_landlock_abi()
     if found < needed:
         has = f"Landlock {found}" if found > 0 else "no Landlock"

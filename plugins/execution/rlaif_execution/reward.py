@@ -49,7 +49,6 @@ class ExecutionReward(Reward):
 
         Raises:
             ConfigError: This machine cannot confine programs; the message says what lacks.
-            MissingExtraError: sandlock is not installed.
         """
         check_kernel()
         check_sandbox(self._policy)
@@ -63,9 +62,7 @@ class ExecutionReward(Reward):
         names = batch.columns.get(self.params.entry_point_column, [None] * len(batch))
         stop = threading.Event()
         loop = asyncio.get_running_loop()
-        rows = zip(
-            batch.prompt_texts, batch.completion_texts, batch.column(self.params.column), names, strict=True
-        )
+        rows = zip(batch.prompt_texts, batch.completion_texts, batch.column(self.params.column), names, strict=True)
         answers = [loop.run_in_executor(self._pool, self._score_row, *row, stop) for row in rows]
         try:
             return list(await asyncio.gather(*answers))

@@ -8,7 +8,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from rlaif_execution.confinement import Confined, Ended, SandboxFailedError
+from rlaif_execution.confinement import Confined, SandboxFailedError
+from rlaif_execution.endings import Ended
 from rlaif_execution.inside import wire
 from rlaif_execution.policy import NEEDS, Policy
 from rlaif_sdk import ConfigError
@@ -22,13 +23,16 @@ def tries(path, name):
         socket.socket(socket.AF_UNIX).connect(chr(0) + name)
     def internet():
         socket.socket().connect(("127.0.0.1", 9))
+    def fork():
+        if os.fork() == 0:
+            os._exit(0)
     def environment():
         assert os.environ.keys() - {"PYTHONHASHSEED", "PYTHONUTF8", "LC_CTYPE"}
     tries = {
         "read a file of its user": lambda: open(path).close(),
         "change a file of its user": lambda: os.chmod(path, 0o777),
         "write a file": lambda: open(path + "x", "w").close(),
-        "start a process": os.fork,
+        "start a process": fork,
         "reach the network": internet,
         "reach an abstract socket": connect,
         "read the environment": environment,

@@ -77,5 +77,8 @@ class Verdict:
 
 def shown(value: Any) -> str:
     """A value in few words."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists
+        return f"a value of type {type(value).__name__}, too long to show"
     return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 1]}\u2026"

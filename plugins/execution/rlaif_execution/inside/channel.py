@@ -1,15 +1,14 @@
-"""The sandbox's end of the channel, and the locks that a process puts on itself before any other code runs."""
+"""The sandbox's end of the channel to those outside."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
-from typing import Any
 
 from rlaif_execution.inside import wire
 
-_CAPABILITY_VERSION_3 = 0x20080522
+TYPE_CHECKING = False  # as a type checker knows it; importing typing costs a sandbox a tenth of its start
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Channel:
@@ -50,26 +49,3 @@ class Channel:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
-
-
-def lock_down(memory: int, cpu_seconds: int) -> None:
-    """Give up what root has beyond others, and cap what Landlock and seccomp do not.
-
-    Args:
-        memory: Bytes of address space, beside the limit that the sandbox itself keeps.
-        cpu_seconds: Processor time after which the kernel ends the process, whoever else is still there to do so.
-
-    Raises:
-        OSError: The kernel refuses.
-    """
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()) != 0:
-        raise OSError(ctypes.get_errno(), "capset")
-    limits = {
-        resource.RLIMIT_AS: memory,
-        resource.RLIMIT_CPU: cpu_seconds,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
-    }
-    for which, value in limits.items():
-        resource.setrlimit(which, (value, value))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import builtins
 import random
-from typing import Any
 
 from rlaif_execution.inside import program, wire
 from rlaif_execution.inside.channel import Channel
+
+TYPE_CHECKING = False  # as a type checker knows it; importing typing costs a sandbox a tenth of its start
+if TYPE_CHECKING:
+    from typing import Any
 
 _TALLY = "__tally__"
 _QUOTED = 200
@@ -48,7 +51,7 @@ class _Tally:
 class _Counting(ast.NodeTransformer):
     """Turns each assert into one that is counted and lets the rest go on; one of a constant asks nothing and stays."""
 
-    def visit_Assert(self, node: ast.Assert) -> ast.stmt:  # noqa: N802 - the name is ast's
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
         if isinstance(node.test, ast.Constant):
             return node
         shown = ast.unparse(node.test)[:_QUOTED]
@@ -116,8 +119,8 @@ def main(channel: Channel) -> None:
 def _examine(request: dict[str, Any], tally: _Tally, candidate: _Candidate) -> None:
     name = request["name"]
     namespace: dict[str, Any] = {"__name__": "tests"}
-    start = program.beginning(request["prompt"], name)
-    exec(compile(start, "<prompt>", "exec", dont_inherit=True), namespace)  # noqa: S102 - this is the sandbox
+    _, runs = program.beginning(request["prompt"], name)
+    exec(compile(runs, "<prompt>", "exec", dont_inherit=True), namespace)  # noqa: S102 - this is the sandbox
     namespace |= {name: candidate, "candidate": candidate, _TALLY: tally}
     tests = _Counting().visit(ast.parse(request["tests"]))
     exec(compile(tests, "<tests>", "exec", dont_inherit=True), namespace)  # noqa: S102 - as above

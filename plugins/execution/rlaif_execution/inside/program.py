@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import re
-from typing import Any
+TYPE_CHECKING = False  # as a type checker knows it; importing typing costs a sandbox a tenth of its start
+if TYPE_CHECKING:
+    from typing import Any
 
-_FENCE = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<tag>[^\n`]*)$", re.MULTILINE)
+_FENCE = r"(?m)^[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<tag>[^\n`]*)$"
 _PYTHON = {"python", "py", "python3"}
 
 
@@ -15,14 +15,17 @@ def last_block(text: str) -> str | None:
 
     A fence that is never closed reaches to the end: answers are often cut there.
     """
+    import re
+
+    fence = re.compile(_FENCE)
     found: dict[bool, str] = {}
     position = 0
-    while opening := _FENCE.search(text, position):
+    while opening := fence.search(text, position):
         start = min(opening.end() + 1, len(text))
         closing = next(
             (
                 mark
-                for mark in _FENCE.finditer(text, start)
+                for mark in fence.finditer(text, start)
                 if not mark["tag"].strip() and mark["fence"].startswith(opening["fence"])
             ),
             None,
@@ -36,16 +39,32 @@ def last_block(text: str) -> str | None:
 
 def defines(source: str, name: str) -> bool:
     """Whether a text is Python that defines the name at its top level."""
+    import ast
+
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return any(name in _names(statement) for statement in body)
+    for statement in body:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and statement.name == name:
+            return True
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return True
+    return False
 
 
-def beginning(prompt: str, name: str) -> str:
-    """The Python in a prompt that begins the function of that name (the prompt, or its last fenced block), or ""."""
-    return next((text for text in (prompt, last_block(prompt)) if text and defines(text, name)), "")
+def beginning(prompt: str, name: str) -> tuple[str, str]:
+    """The Python in a prompt that begins the function of that name: the prompt, or its last fenced block.
+
+    Returns:
+        The text, and the same as a program that runs; both are empty where there is none.
+    """
+    for text in (prompt, last_block(prompt)):
+        for ending in ("", "\n    pass\n"):
+            if text and defines(text + ending, name):
+                return text, text + ending
+    return "", ""
 
 
 def load(prompt: str, code: str, name: str, namespace: dict[str, Any]) -> Any:
@@ -56,17 +75,10 @@ def load(prompt: str, code: str, name: str, namespace: dict[str, Any]) -> Any:
     Raises:
         NameError: The code does not define it.
     """
-    start = beginning(prompt, name)
-    parts = [start, code] if not start or defines(code, name) else [start + code]
+    start, runs = beginning(prompt, name) if name in prompt else ("", "")
+    parts = [runs, code] if not start or defines(code, name) else [start + code]
     for part in parts:
         exec(compile(part, "<answer>", "exec", dont_inherit=True), namespace)  # noqa: S102 - this is the sandbox
     if name not in namespace:
         raise NameError(f"the code defines no {name!r}")
     return namespace[name]
-
-
-def _names(statement: ast.stmt) -> set[str]:
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return {statement.name}
-    targets = statement.targets if isinstance(statement, ast.Assign) else []
-    return {target.id for target in targets if isinstance(target, ast.Name)}

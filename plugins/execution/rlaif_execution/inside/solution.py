@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import Any
 
 from rlaif_execution.inside import program, wire
 from rlaif_execution.inside.channel import Channel
+
+TYPE_CHECKING = False  # as a type checker knows it; importing typing costs a sandbox a tenth of its start
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main(channel: Channel) -> None:
@@ -20,7 +23,11 @@ def main(channel: Channel) -> None:
         _serve(channel, request)
 
 
-def _module(name: str) -> dict[str, Any]:
+def _module(name: str, source: str) -> dict[str, Any]:
+    if "random" in source:  # the same code gets the same score again
+        import random
+
+        random.seed(0)
     module = types.ModuleType(name)
     sys.modules[name] = module
     sys.argv = ["answer.py"]
@@ -28,12 +35,12 @@ def _module(name: str) -> dict[str, Any]:
 
 
 def _run(source: str) -> None:
-    exec(compile(source, "<answer>", "exec", dont_inherit=True), _module("__main__"))  # noqa: S102 - the sandbox
+    exec(compile(source, "<answer>", "exec", dont_inherit=True), _module("__main__", source))  # noqa: S102 - the sandbox
 
 
 def _serve(channel: Channel, request: dict[str, Any]) -> None:
     try:
-        function = program.load(**request, namespace=_module("answer"))
+        function = program.load(**request, namespace=_module("answer", request["code"]))
     except BaseException as error:  # noqa: BLE001 - whatever an answer raises is data
         channel.send({"error": wire.describe(error)})
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rlaif_execution.inside.channel import Channel, lock_down
+from rlaif_execution.inside.channel import Channel
+from rlaif_execution.inside.locks import lock_down
 
 
 def main(part: str, memory: str, cpu_seconds: str) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import struct
-from typing import Any
+
+TYPE_CHECKING = False  # as a type checker knows it; importing typing costs a sandbox a tenth of its start
+if TYPE_CHECKING:
+    from typing import Any
 
 LENGTH = struct.Struct(">I")
 """In front of each message stands its length in bytes."""
@@ -51,24 +54,28 @@ def encode(value: Any, depth: int = 0) -> Any:
         raise WireError(f"a value nested more than {_DEEPEST} deep")
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int):
-        return int(value) if -_PLAIN_INT <= value <= _PLAIN_INT else {"int": hex(value)}
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"float": repr(float(value))}
-    if isinstance(value, list):
-        return [encode(entry, depth + 1) for entry in value]
-    if isinstance(value, dict):
-        return {"dict": [[encode(key, depth + 1), encode(entry, depth + 1)] for key, entry in value.items()]}
-    for kind in (tuple, set, frozenset):
+    for kind, write in _ENCODERS:
         if isinstance(value, kind):
-            return {kind.__name__: [encode(entry, depth + 1) for entry in value]}
-    if isinstance(value, (bytes, bytearray)):
-        return {"bytes": value.hex()}
-    if isinstance(value, complex):
-        return {"complex": [encode(value.real), encode(value.imag)]}
+            return write(value, depth + 1)
     raise WireError(f"a value of type {type(value).__name__}, which is no plain data")
+
+
+def _encode_all(values: Any, depth: int) -> list[Any]:
+    return [encode(value, depth) for value in values]
+
+
+_ENCODERS: tuple[tuple[Any, Any], ...] = (
+    (str, lambda text, _: str(text)),
+    (int, lambda number, _: int(number) if -_PLAIN_INT <= number <= _PLAIN_INT else {"int": hex(number)}),
+    (float, lambda number, _: float(number) if math.isfinite(number) else {"float": repr(float(number))}),
+    (list, _encode_all),
+    (dict, lambda pairs, depth: {"dict": [_encode_all(pair, depth) for pair in pairs.items()]}),
+    (tuple, lambda values, depth: {"tuple": _encode_all(values, depth)}),
+    (set, lambda values, depth: {"set": _encode_all(values, depth)}),
+    (frozenset, lambda values, depth: {"frozenset": _encode_all(values, depth)}),
+    ((bytes, bytearray), lambda data, _: {"bytes": data.hex()}),
+    (complex, lambda number, depth: {"complex": _encode_all((number.real, number.imag), depth)}),
+)
 
 
 def decode(value: Any) -> Any:
@@ -106,7 +113,7 @@ def _check_hashes(keys: list[Any]) -> None:
         raise WireError("keys that share their hashes")
 
 
-_DECODERS = {
+_DECODERS: dict[str, Any] = {
     "int": lambda digits: int(digits, 16),
     "float": lambda text: {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[text],
     "dict": _decode_dict,
