@@ -414,7 +414,6 @@ def test_a_missing_sandbox_package_is_refused(monkeypatch: pytest.MonkeyPatch) -
         ({"extra_deny_syscalls": []}, "change a file of its user"),
         ({"max_processes": 8}, "start a process"),
         ({"clean_env": False}, "read the environment"),
-        ({"net_allow": ["127.0.0.1:*"]}, "reach the network"),
         ({"fs_readable": ["/"]}, "read a file of its user"),
         ({"fs_writable": ["/"]}, "write a file"),
     ],
