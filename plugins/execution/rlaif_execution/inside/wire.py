@@ -91,7 +91,7 @@ def decode(value: Any) -> Any:
     try:
         ((kind, content),) = value.items()
         return _DECODERS[kind](content)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise WireError(f"no value: {error}") from None
 
 
