@@ -126,8 +126,8 @@ class Confined:
         self._pending = memoryview(outgoing)
         process = self._process
         with selectors.DefaultSelector() as selector:
-            for stream in (process.stdout, process.stderr):
-                selector.register(stream, selectors.EVENT_READ)
+            selector.register(process.stdout, selectors.EVENT_READ)
+            selector.register(process.stderr, selectors.EVENT_READ)
             if outgoing:
                 selector.register(process.stdin, selectors.EVENT_WRITE)
             checked = 0.0

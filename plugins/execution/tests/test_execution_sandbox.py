@@ -112,7 +112,7 @@ import os, signal, time
 def f():
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
-    for act in (os.setsid, os.fork):
+    for act in (os.setsid, os.fork, lambda: os.setpgid(0, os.getpgid(os.getppid())), lambda: os.setpgid(0, 0)):
         try:
             act()
         except OSError:
@@ -122,6 +122,7 @@ def f():
         time.sleep(1)
 """
     lowest(score, code, "time")
+    lowest(score, "import os, signal\ndef f(): os.kill(os.getpid(), signal.SIGSTOP)", "time")
     lowest(score, "import os\nos.close(1)\nos.close(2)\nwhile True: pass", "time", [{"stdin": "", "stdout": ""}])
 
 

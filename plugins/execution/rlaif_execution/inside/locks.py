@@ -59,7 +59,7 @@ def _refuse_calls() -> None:
     seccomp, refused = _NUMBERS[machine]
     jumps = [(_JUMP_IF_EQUAL, len(refused) - index, 0, number) for index, number in enumerate(refused)]
     program = [(_LOAD, 0, 0, 0), *jumps, (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
-    instructions = (_Instruction * len(program))(*program)
+    instructions = (_Instruction * len(program))(*(_Instruction(*entry) for entry in program))
     added = _Filter(len(program), instructions)
     if ctypes.CDLL(None, use_errno=True).syscall(seccomp, _SET_MODE_FILTER, 0, ctypes.byref(added)) != 0:
         raise OSError(ctypes.get_errno(), "seccomp")
