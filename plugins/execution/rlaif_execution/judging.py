@@ -47,6 +47,7 @@ class Judge:
         self._stop = stop
         self._deadline = time.monotonic() + policy.row_seconds
         self._solution: Confined | None = None
+        self._loaded = False
 
     def judge(self) -> Verdict:
         """Run the tests.
@@ -93,7 +94,7 @@ class Judge:
             if same_value(value, case.expected, self._tolerance):
                 return None
             return Failure("wrong", f"returned {shown(value)}, expected {shown(case.expected)}")
-        except (wire.WireError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             return Failure("protocol", f"returned no plain data: {error}")
 
     def _run_stream(self, case: StreamCase) -> Failure | None:
@@ -145,9 +146,13 @@ class Judge:
         """The answer of the function as `wire` encodes it, or why there is none."""
         if self._left() <= 0:
             return Failure("time", "the time limit of the row had passed")
-        solution = self._load()
         try:
-            answer = solution.exchange(call, self._seconds())
+            answer = self._load().exchange(call, self._seconds())
+        except _UnloadableError as unloadable:
+            if not self._loaded:
+                raise
+            self._end_solution()
+            return unloadable.failure
         except Ended as ended:
             self._end_solution()
             return Failure(ended.kind, ended.message)
@@ -165,6 +170,7 @@ class Judge:
                 raise _UnloadableError(Failure(ended.kind, f"the code does not load: {ended.message}")) from None
             if "loaded" not in answer:
                 raise _UnloadableError(_read_error(answer, "load"))
+            self._loaded = True
         return self._solution
 
     def _started(self, part: str) -> Confined:

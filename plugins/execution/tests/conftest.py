@@ -19,18 +19,25 @@ def sandbox():
         pytest.skip(f"this kernel has Landlock {found}; the sandbox needs {needed}")
 
 
+@pytest.fixture(scope="session")
+def built(sandbox):
+    """Rewards by their parameters, set up once."""
+    rewards = {}
+    yield rewards
+    for reward in rewards.values():
+        reward.close()
+
+
 @pytest.fixture
-def score(sandbox):
+def score(built):
     """Scores one answer, the code alone, against its tests."""
 
     def scored(answer, tests, *, name="f", prompt="", **params):
-        reward = SPEC.build({"code": "whole", **params})
-        reward.setup()
+        key = tuple(sorted(params.items()))
+        if key not in built:
+            built[key] = SPEC.build({"code": "whole", **params})
+            built[key].setup()
         batch = RewardBatch([prompt], [answer], columns={"tests": [tests], "entry_point": [name]})
-        try:
-            (found,) = asyncio.run(reward.score(batch))
-        finally:
-            reward.close()
-        return found
+        return asyncio.run(built[key].score(batch))[0]
 
     return scored

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,22 @@ def test_a_crash_fails_its_case_alone(score: Any) -> None:
     found = score("import os\ndef f(n):\n    if n == 1: os._exit(0)\n    return 2 * n", DOUBLE)
     assert found.value == 0.75
     assert found.details["first_failure"]["kind"] == "crash"
+
+
+def test_code_that_loads_once_and_not_again_keeps_what_it_passed(score: Any) -> None:
+    """As when the time of its row runs out while it starts anew after a crash."""
+    late = time.time() + 10
+    code = f"""
+import os, time
+if time.time() > {late}: raise OSError
+def f(n):
+    while n and time.time() <= {late}: time.sleep(0.1)
+    if n: os._exit(1)
+    return n
+"""
+    found = score(code, [{"args": [n], "expected": n} for n in range(3)], test_seconds=20)
+    assert (found.details["passed"], found.details["failed"]) == (1, 2), found.reason
+    assert (found.value, found.details["first_failure"]["kind"]) == (pytest.approx(1 / 3), "crash")
 
 
 @pytest.mark.parametrize(
@@ -203,6 +220,7 @@ def test_an_answer_may_go_on_where_the_prompt_stops_or_begin_anew(score: Any, pr
         ("float('nan')", float("nan"), True),
         ("{1: 'a', 'b': [None]}", {"1": "a", "b": [None]}, True),
         ("{'a': 1}", {"a": 1, "b": 2}, False),
+        ("{10 ** 5000: 1}", {"1": 1}, False),
         ("{1, 2}", [1, 2], False),
         ("'1'", 1, False),
         ("None", None, True),

@@ -37,11 +37,12 @@ def test_plain_data_crosses_in_its_exact_types(value: Any) -> None:
 
 @given(forged)
 def test_whatever_comes_back_is_a_value_or_is_refused(message: Any) -> None:
-    """No message raises anything else, and comparing what it holds raises nothing."""
+    """No message raises anything else; what it holds can be compared, and sent on."""
     try:
         value = wire.decode(message)
     except wire.WireError:
         return
+    wire.encode(value)
     for expected in (1, 0.5, "a", None, [1], {"a": 1}, {1: 2}, True, {1}):
         assert same_value(value, expected, 1e-6) in {True, False}
 
@@ -51,6 +52,15 @@ def test_a_body_that_is_no_object_is_no_message(body: bytes) -> None:
     """Nor does it overflow the stack of the one who reads it."""
     with pytest.raises(wire.WireError):
         wire.unpack(body)
+
+
+def test_a_value_that_nests_deeper_than_any_that_is_sent_is_refused() -> None:
+    """Otherwise a forged one could not be sent on, and would be blamed on the tests that it is sent to."""
+    deep: Any = 1
+    for _ in range(150):
+        deep = [deep]
+    with pytest.raises(wire.WireError, match="nested"):
+        wire.decode(deep)
 
 
 @pytest.mark.parametrize("value", [object(), int, len, iter([]), [1, {2: object()}], range(3), ...])
@@ -73,6 +83,12 @@ def test_a_value_is_the_same_as_itself(value: Any) -> None:
 def test_different_values_are_told_apart(got: Any, expected: Any) -> None:
     """Numbers beyond every float included."""
     assert not same_value(got, expected, 1e-6)
+
+
+@pytest.mark.parametrize("line", ["`" * 50_000 + " " * 50_000 + "`", " " * 100_000 + "```" + " " * 100_000 + "`"])
+def test_a_line_that_is_nearly_a_fence_takes_no_time(line: str) -> None:
+    """A pattern that goes back over it would take hours."""
+    assert last_block(line) is None
 
 
 @given(st.text(alphabet="`~a \n", max_size=60))

@@ -78,31 +78,37 @@ _ENCODERS: tuple[tuple[Any, Any], ...] = (
 )
 
 
-def decode(value: Any) -> Any:
-    """The value that `encode` wrote, whoever wrote it: every type is a plain one.
+def decode(value: Any, depth: int = 0) -> Any:
+    """The value that `encode` wrote, whoever wrote it: every type is a plain one, and `encode` takes it again.
 
     Raises:
         WireError: This is nothing that `encode` writes.
     """
+    if depth > _DEEPEST:
+        raise WireError(f"a value nested more than {_DEEPEST} deep")
     if isinstance(value, list):
-        return [decode(entry) for entry in value]
+        return [decode(entry, depth + 1) for entry in value]
     if not isinstance(value, dict):
         return value
     try:
         ((kind, content),) = value.items()
-        return _DECODERS[kind](content)
+        return _DECODERS[kind](content, depth + 1)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise WireError(f"no value: {error}") from None
 
 
-def _decode_dict(pairs: Any) -> dict[Any, Any]:
-    keys = [decode(key) for key, _ in pairs]
+def _decode_all(values: Any, depth: int) -> list[Any]:
+    return [decode(value, depth) for value in values]
+
+
+def _decode_dict(pairs: Any, depth: int) -> dict[Any, Any]:
+    keys = _decode_all((key for key, _ in pairs), depth)
     _check_hashes(keys)
-    return dict(zip(keys, (decode(entry) for _, entry in pairs), strict=True))
+    return dict(zip(keys, _decode_all((entry for _, entry in pairs), depth), strict=True))
 
 
-def _decode_set(entries: Any) -> set[Any]:
-    members = [decode(entry) for entry in entries]
+def _decode_set(entries: Any, depth: int) -> set[Any]:
+    members = _decode_all(entries, depth)
     _check_hashes(members)
     return set(members)
 
@@ -114,14 +120,14 @@ def _check_hashes(keys: list[Any]) -> None:
 
 
 _DECODERS: dict[str, Any] = {
-    "int": lambda digits: int(digits, 16),
-    "float": lambda text: {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[text],
+    "int": lambda digits, _: int(digits, 16),
+    "float": lambda text, _: {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[text],
     "dict": _decode_dict,
-    "tuple": lambda entries: tuple(decode(entry) for entry in entries),
+    "tuple": lambda entries, depth: tuple(_decode_all(entries, depth)),
     "set": _decode_set,
-    "frozenset": lambda entries: frozenset(_decode_set(entries)),
-    "bytes": bytes.fromhex,
-    "complex": lambda parts: complex(decode(parts[0]), decode(parts[1])),
+    "frozenset": lambda entries, depth: frozenset(_decode_set(entries, depth)),
+    "bytes": lambda digits, _: bytes.fromhex(digits),
+    "complex": lambda parts, depth: complex(*_decode_all(parts, depth)),
 }
 
 
