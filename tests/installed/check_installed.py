@@ -6,9 +6,9 @@ import sys
 import warnings
 from pathlib import Path
 
-from rlaif_sdk import Composer, PluginError, Registry, RewardBatch
+from rlaif_sdk import Composer, ConfigError, PluginError, Registry, RewardBatch
 
-WANTED = {"conciseness", "factuality", "judge", "toxicity"}
+WANTED = {"conciseness", "execution", "factuality", "judge", "toxicity"}
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -35,6 +35,14 @@ batch = RewardBatch(
 with Composer.from_config(config, registry=registry) as composer:
     kind, rude = composer.compose(batch).totals
 assert kind > rude, (kind, rude)
+
+code = RewardBatch(["Double."], ["```python\ndef f(n): return 2 * n\n```"], columns={"tests": ["assert f(2) == 4"]})
+config = {"rewards": {"execution": {"params": {"entry_point": "f"}}}}
+with Composer.from_config(config, registry=registry) as composer:
+    try:
+        assert composer.compose(code).totals[0] == 1.0
+    except ConfigError as error:  # a kernel without Landlock
+        sys.stdout.write(f"not run: {error}\n")
 
 rlaif = Path(sys.executable).with_name("rlaif")
 listed = json.loads(subprocess.run([rlaif, "rewards", "list", "--json"], capture_output=True, check=True).stdout)

@@ -1,0 +1,198 @@
+"""One process in a sandbox: messages to and from it under limits, and its certain end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from rlaif_execution.endings import Ended, ending
+from rlaif_execution.inside import wire
+from rlaif_execution.policy import Policy
+
+_START_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+_MOST_THREADS = 32
+_STDERR_KEPT = 8192
+_STARTING = threading.Lock()
+
+
+class Cancelled(Exception):  # noqa: N818 - as above
+    """The one who asked no longer waits."""
+
+
+class SandboxFailedError(Exception):
+    """The sandbox itself did not work, which says nothing of the program."""
+
+
+class Confined:
+    """A part of `rlaif_execution.inside` that runs in a sandbox of its own.
+
+    A sandbox ends with the thread that started it: start, use and close it in one thread.
+
+    Raises:
+        SandboxFailedError: It cannot be started.
+    """
+
+    def __init__(self, policy: Policy, part: str, stop: threading.Event) -> None:
+        from sandlock.sandbox import StdioMode
+
+        self._policy = policy
+        self._stop = stop
+        self._stdout = bytearray()
+        self._stderr = bytearray()
+        self._written = 0
+        self._open = True
+        sandbox = policy.sandbox()
+        try:
+            with _STARTING:
+                self._process = sandbox.popen(
+                    policy.command(part), stdin=StdioMode.PIPED, stdout=StdioMode.PIPED, stderr=StdioMode.PIPED
+                )
+        except (RuntimeError, OSError, ValueError) as error:
+            raise SandboxFailedError(f"the sandbox did not start: {error}") from error
+        self._pid = self._process.pid
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            os.set_blocking(stream.fileno(), False)
+        try:
+            self.exchange(None, _START_SECONDS)
+        except Ended as ended:
+            self.close()
+            said = self.stderr.strip().rpartition("\n")[2]
+            raise SandboxFailedError(f"the sandbox did not start: {ended.message} {said}".rstrip()) from None
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def stderr(self) -> str:
+        """The end of what it wrote to standard error."""
+        return self._stderr.decode(errors="replace")
+
+    def exchange(self, message: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
+        """Send a message, if there is one, and wait for the next.
+
+        Raises:
+            Ended: There is no message within its limits.
+        """
+        self._pump(wire.pack(message) if message is not None else b"", time.monotonic() + seconds, self._has_frame)
+        if not self._has_frame():
+            raise self._how_it_ended(seconds=1.0) or Ended("crash", "it ended its own process")
+        end = wire.LENGTH.size + self._frame_length()
+        body = bytes(self._stdout[wire.LENGTH.size : end])
+        del self._stdout[:end]
+        if self._stdout:
+            raise Ended("protocol", "it wrote to the channel of the results")
+        try:
+            return wire.unpack(body)
+        except wire.WireError as error:
+            raise Ended("protocol", f"it wrote to the channel of the results: {error}") from None
+
+    def run(self, message: dict[str, Any], text: bytes, seconds: float) -> bytes:
+        """Send a message and then the text as standard input, and wait until the program ends by itself.
+
+        Returns:
+            What it wrote to standard output.
+
+        Raises:
+            Ended: It did not end with code 0 within its limits.
+        """
+        deadline = time.monotonic() + seconds
+        self._pump(wire.pack(message) + text, deadline, lambda: False, last=True)
+        if (ended := self._how_it_ended(deadline - time.monotonic())) is not None:
+            raise ended
+        return bytes(self._stdout)
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        if self._open:
+            self._open = False
+            self._process.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pump(self, outgoing: bytes, deadline: float, enough: Callable[[], bool], *, last: bool = False) -> None:
+        """Write what goes out and read what comes, until it is enough or standard output is closed."""
+        self._written = 0
+        self._pending = memoryview(outgoing)
+        process = self._process
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            selector.register(process.stderr, selectors.EVENT_READ)
+            if outgoing:
+                selector.register(process.stdin, selectors.EVENT_WRITE)
+            checked = 0.0
+            while not enough() and process.stdout in selector.get_map():
+                now = time.monotonic()
+                if now - checked >= _POLL_SECONDS:
+                    self._check(now, deadline)
+                    checked = now
+                for key, _ in selector.select(min(_POLL_SECONDS, max(0.0, deadline - now))):
+                    stream: Any = key.fileobj
+                    goes_on = self._write() if stream is process.stdin else self._read(stream)
+                    if not goes_on:
+                        selector.unregister(stream)
+                        if last and stream is process.stdin:
+                            stream.close()
+
+    def _check(self, now: float, deadline: float) -> None:
+        if self._stop.is_set():
+            raise Cancelled
+        if now >= deadline:
+            raise Ended("time", "it took longer than its time limit")
+        if self._threads() > _MOST_THREADS:
+            raise Ended("threads", f"it had more than {_MOST_THREADS} threads")
+
+    def _threads(self) -> int:
+        with contextlib.suppress(OSError):
+            return sum(1 for _ in Path(f"/proc/{self._pid}/task").iterdir())
+        return 0
+
+    def _write(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                written = os.write(self._process.stdin.fileno(), self._pending[: 1 << 20])
+            except BrokenPipeError:  # it ended, or does not want to know; what it wrote tells
+                written = len(self._pending)
+            self._pending = self._pending[written:]
+        return bool(self._pending)
+
+    def _read(self, stream: Any) -> bool:
+        try:
+            data = os.read(stream.fileno(), 1 << 16)
+        except BlockingIOError:
+            return True
+        self._written += len(data)
+        if self._written > self._policy.output:
+            raise Ended("output", f"it wrote more than {self._policy.output / 2**20:g} MiB")
+        if stream is self._process.stdout:
+            self._stdout += data
+        else:
+            self._stderr = (self._stderr + data)[-_STDERR_KEPT:]
+        return bool(data)
+
+    def _frame_length(self) -> int:
+        length: int = wire.LENGTH.unpack_from(self._stdout)[0]
+        if length > self._policy.output:
+            raise Ended("output", f"it wrote more than {self._policy.output / 2**20:g} MiB")
+        return length
+
+    def _has_frame(self) -> bool:
+        head = wire.LENGTH.size
+        return len(self._stdout) >= head and len(self._stdout) >= head + self._frame_length()
+
+    def _how_it_ended(self, seconds: float) -> Ended | None:
+        """Wait for the end of a process that has closed its output: None if it ended by itself with exit code 0."""
+        with contextlib.suppress(BlockingIOError, OSError, ValueError, Ended):
+            while self._read(self._process.stderr):
+                pass
+        return ending(self._process.wait(max(seconds, 0.001)), self._policy.memory)

@@ -1,0 +1,85 @@
+"""A program that tries what the sandbox must deny, before any other runs in it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+from pathlib import Path
+
+from rlaif_execution.confinement import Confined, SandboxFailedError
+from rlaif_execution.endings import Ended
+from rlaif_execution.inside import wire
+from rlaif_execution.policy import NEEDS, Policy
+from rlaif_sdk import ConfigError
+
+_SECONDS = 10.0
+_TRIES = """
+import os, socket
+
+def tries(path, name):
+    def connect():
+        socket.socket(socket.AF_UNIX).connect(chr(0) + name)
+    def internet():
+        socket.socket().connect(("127.0.0.1", 9))
+    def fork():
+        if os.fork() == 0:
+            os._exit(0)
+    def environment():
+        assert os.environ.keys() - {"PYTHONHASHSEED", "PYTHONUTF8", "LC_CTYPE"}
+    tries = {
+        "read a file of its user": lambda: open(path).close(),
+        "change a file of its user": lambda: os.chmod(path, 0o777),
+        "write a file": lambda: open(path + "x", "w").close(),
+        "start a process": fork,
+        "reach the network": internet,
+        "reach an abstract socket": connect,
+        "read the environment": environment,
+    }
+    done = []
+    for what, act in tries.items():
+        try:
+            act()
+        except ConnectionRefusedError:
+            done.append(what)
+        except (OSError, AssertionError):
+            continue
+        else:
+            done.append(what)
+    return done
+"""
+
+
+def check_sandbox(policy: Policy) -> None:
+    """Start a sandbox with a program that tries to get out.
+
+    Raises:
+        ConfigError: The sandbox does not start, or lets something through.
+    """
+    name = f"rlaif-execution-{os.getpid()}-{threading.get_ident()}"
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"\0{name}")
+        listening.listen()
+        path = Path(folder, "secret")
+        path.write_text("secret", encoding="utf-8")
+        got_out = _attempt(policy, str(path), name)
+    if got_out:
+        raise ConfigError(
+            f"untrusted code cannot be confined here: in the sandbox, a program could {', '.join(got_out)}",
+            hint="run the reward on another machine, or report it with the versions of the kernel and of sandlock",
+        )
+
+
+def _attempt(policy: Policy, path: str, name: str) -> list[str]:
+    try:
+        with Confined(policy, "solution", threading.Event()) as solution:
+            solution.exchange({"prompt": "", "code": _TRIES, "name": "tries"}, _SECONDS)
+            answer = solution.exchange({"args": [path, name], "kwargs": {}}, _SECONDS)
+            done: list[str] = wire.decode(answer["value"])
+            return done
+    except (SandboxFailedError, Ended, KeyError, wire.WireError) as error:
+        raise ConfigError(
+            f"untrusted code cannot be confined here: {error}",
+            hint=f"{NEEDS}, and a container must allow Landlock and seccomp",
+        ) from error

@@ -1,0 +1,316 @@
+"""What the reward ``execution`` gives for right and wrong code, through the public API."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from rlaif_execution import ExecutionParams, rlaif_rewards
+from rlaif_execution.judging import Judge
+from rlaif_sdk import BatchError, Composer, RewardBatch
+
+SPEC = next(iter(rlaif_rewards()))
+DOUBLE = [{"args": [n], "expected": 2 * n} for n in range(4)]
+CHECK = """
+def check(candidate):
+    assert candidate(1) == 2
+    assert candidate(2) == 4, "message"
+    for n in range(2):
+        assert candidate(n) == 2 * n
+    assert True
+"""
+
+
+def test_the_score_is_the_share_of_cases_that_pass_or_whether_all_do(score: Any) -> None:
+    """Half right is 0.5, or 0 when all must pass; the first failure is named with what came back."""
+    half = "def f(n):\n    return 2 * n if n < 2 else 0"
+    found = score(half, DOUBLE)
+    assert found.value == 0.5
+    assert (found.details["passed"], found.details["failed"]) == (2, 2)
+    assert "test 3: returned 0, expected 4" in found.reason
+    assert score(half, DOUBLE, scoring="all").value == 0.0
+    assert score("def f(n): return n + n", DOUBLE, scoring="all").value == 1.0
+
+
+def test_an_exception_fails_its_case_alone(score: Any) -> None:
+    """Its class and message are kept, and the next call is made."""
+    found = score("def f(n):\n    return [0, 2, 4][n]", DOUBLE)
+    assert found.value == 0.75
+    assert found.details["first_failure"] == {
+        "test": "test 4", "kind": "error", "error": "IndexError", "message": "list index out of range",
+    }  # fmt: skip
+
+
+def test_a_crash_fails_its_case_alone(score: Any) -> None:
+    """The program is started again for the next case."""
+    found = score("import os\ndef f(n):\n    if n == 1: os._exit(0)\n    return 2 * n", DOUBLE)
+    assert found.value == 0.75
+    assert found.details["first_failure"]["kind"] == "crash"
+
+
+def test_code_that_loads_once_and_not_again_keeps_what_it_passed(score: Any) -> None:
+    """As when the time of its row runs out while it starts anew after a crash."""
+    late = time.time() + 10
+    code = f"""
+import os, time
+if time.time() > {late}: raise OSError
+def f(n):
+    while n and time.time() <= {late}: time.sleep(0.1)
+    if n: os._exit(1)
+    return n
+"""
+    found = score(code, [{"args": [n], "expected": n} for n in range(3)], test_seconds=20)
+    assert (found.details["passed"], found.details["failed"]) == (1, 2), found.reason
+    assert (found.value, found.details["first_failure"]["kind"]) == (pytest.approx(1 / 3), "crash")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("def f(:", "SyntaxError"), ("import nothing_of_that_name", "ModuleNotFoundError"), ("g = 1", "NameError")],
+)
+def test_code_that_does_not_load_passes_nothing(score: Any, code: str, error: str) -> None:
+    """The score is the lowest, for cases and asserts, and the reason says why."""
+    for tests in (DOUBLE, CHECK):
+        found = score(code, tests)
+        assert found.value == 0.0
+        assert (found.details["first_failure"]["kind"], found.details["first_failure"]["error"]) == ("load", error)
+
+
+def test_each_assert_is_a_test_and_an_assert_of_a_constant_is_none(score: Any) -> None:
+    """A failed assert does not hide the next ones; it is named by its text."""
+    assert score("def f(n): return 2 * n", CHECK).details["passed"] == 4
+    found = score("def f(n): return 2", CHECK)
+    assert found.value == 0.5
+    assert "candidate(2) == 4: is false" in found.reason
+    assert score("def f(n): return 2", CHECK, scoring="all").value == 0.0
+    assert score("def f(n): return n / 0", CHECK).details["first_failure"]["error"] == "ZeroDivisionError"
+
+
+def test_asserts_may_stand_alone_and_in_a_list_of_lines(score: Any) -> None:
+    """Tests that call the function by its name need no check()."""
+    tests = ["import math", "assert f(1) == 1", "assert math.isclose(f(2), 2.0)", "assert f(3) == 4"]
+    assert score("def f(n): return n", tests).value == pytest.approx(2 / 3)
+
+
+def test_asserts_that_are_ended_by_an_exception_pass_nothing(score: Any) -> None:
+    """What they would still have asked is unknown, and raising must not pay better than a wrong answer."""
+    tests = "def check(candidate):\n    assert candidate(1) == 1\n    x = candidate(2)\n    assert x == 2"
+    found = score("def f(n): return [0, 1][n]", tests)
+    assert found.value == 0.0
+    assert "outside an assert: IndexError" in found.reason
+    caught = "def check(candidate):\n    try: candidate(2)\n    except IndexError: n = 0\n    assert candidate(n) == 0"
+    assert score("def f(n): return [0, 1][n]", caught).value == 1.0
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "def check(candidate):\n    assert (",
+        "def check(candidate):\n    undefined(candidate)",
+        "def check(candidate):\n    assert candidate(lambda: 1) == 1",
+        "def check(candidate):\n    pass",
+        "import sys; sys.exit(0)",
+        [{"args": [1]}],
+        [{"args": 1, "expected": 2}],
+        [{"stdin": 1, "stdout": "2"}],
+        [{"args": [object()], "expected": 2}],
+        [3],
+        "[{",
+        3,
+        {"args": [1], "expected": 2},
+    ],
+)
+def test_tests_that_cannot_be_run_leave_the_row_unscored(score: Any, tests: Any) -> None:
+    """It is no fault of the answer, so it is an error of the row and no 0."""
+    found = score("def f(n): return n", tests)
+    assert found.value is None
+    assert found.error
+
+
+@pytest.mark.parametrize("tests", [None, "", "  ", [], np.array([])])
+def test_a_row_without_tests_abstains(score: Any, tests: Any) -> None:
+    """There is nothing to run, which is no failure."""
+    found = score("def f(n): return n", tests)
+    assert (found.value, found.error) == (None, None)
+    assert "nothing to test" in found.reason
+
+
+def test_a_program_is_judged_by_what_it_writes(score: Any) -> None:
+    """White space at line ends does not count, other differences do; an exception or exit code fails the case."""
+    tests = [{"stdin": f"{n}\n1\n", "stdout": f"{n + 1}\n"} for n in range(3)]
+    assert score("print(int(input()) + int(input()), ' ')\nprint()", tests, name=None).value == 1.0
+    wrong = score("import sys\nprint(sys.stdin.read().count('1'))", tests, name=None)
+    assert wrong.value == pytest.approx(2 / 3)
+    assert "wrote '1\\n', expected '3\\n'" in wrong.reason
+    raising = score("print(1 + int(input()))\nif input(): 1 / 0", tests, name=None)
+    assert raising.value == 0.0
+    assert raising.details["first_failure"]["error"] == "ZeroDivisionError"
+    assert score("print(1 + int(input()))\nraise SystemExit(3)", tests, name=None).value == 0.0
+    assert (
+        score("import sys\nif __name__ == '__main__':\n    print(1 + int(input()))\n    sys.exit(0)", tests).value == 1
+    )
+
+
+def test_a_program_may_leave_a_long_input_unread_or_read_it_all(score: Any) -> None:
+    """Neither blocks."""
+    tests = [{"stdin": "x" * 3_000_000, "stdout": "3000000"}]
+    assert score("import sys; print(len(sys.stdin.read()))", tests).value == 1.0
+    assert score("print(3000000)", tests).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("completion", "value"),
+    [
+        ("First\n```python\ndef f(n): return 0\n```\nbetter:\n```python\ndef f(n): return 2 * n\n```\nDone.", 1.0),
+        ("```py\ndef f(n): return 2 * n\n```\n```text\nf(1) is 2\n```", 1.0),
+        ("```\ndef f(n): return 2 * n\n```", 1.0),
+        ("~~~Python\ndef f(n): return 2 * n", 1.0),
+        ("````python\ndef f(n):\n    '''\n```\n'''\n    return 2 * n\n````", 1.0),
+        ("def f(n): return 2 * n", 0.0),
+        ("```json\n{}\n```", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_the_last_fenced_python_block_is_the_code(score: Any, completion: str, value: float) -> None:
+    """A block without a language counts where none has one; an answer without a block gets the lowest score."""
+    found = score(completion, DOUBLE, code="block")
+    assert found.value == value
+    assert found.details["passed"] + found.details["failed"] == 4
+
+
+PROMPT = 'import math\n\ndef helper(n):\n    return n\n\ndef f(n):\n    """Double n."""\n'
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [
+        (PROMPT, "    return helper(n) * 2\n"),
+        (PROMPT, "def f(n):\n    return math.floor(helper(n)) * 2\n"),
+        (f"Complete this:\n```python\n{PROMPT}```", "def f(n):\n    return helper(n) * 2\n"),
+        ("Write f, which doubles n.", "from __future__ import annotations\ndef f(n): return 2 * n"),
+        (PROMPT, "from __future__ import annotations\ndef f(n): return 2 * n"),
+    ],
+)
+def test_an_answer_may_go_on_where_the_prompt_stops_or_begin_anew(score: Any, prompt: str, completion: str) -> None:
+    """What the prompt defines is there in both cases, for the answer and for the asserts."""
+    asserts = "def check(candidate):\n    assert candidate(3) == 6"
+    if "helper" in prompt:
+        asserts += "\n    assert candidate(2) == helper(4)"
+    assert score(completion, DOUBLE, prompt=prompt).value == 1.0
+    assert score(completion, asserts, prompt=prompt).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("returned", "expected", "same"),
+    [
+        ("(1, 2)", [1, 2], True),
+        ("[1, 2]", [1, 2, 3], False),
+        ("0.1 + 0.2", 0.3, True),
+        ("0.31", 0.3, False),
+        ("3", 3.0, True),
+        ("10 ** 40", 10**40, True),
+        ("10 ** 40 + 1", 10**40, False),
+        ("10 ** 5000", 1.5, False),
+        ("float('nan')", float("nan"), True),
+        ("{1: 'a', 'b': [None]}", {"1": "a", "b": [None]}, True),
+        ("{'a': 1}", {"a": 1, "b": 2}, False),
+        ("{10 ** 5000: 1}", {"1": 1}, False),
+        ("{1, 2}", [1, 2], False),
+        ("'1'", 1, False),
+        ("None", None, True),
+        ("True", True, True),
+        ("''", None, False),
+        ("__import__('collections').Counter('aab')", {"a": 2, "b": 1}, True),
+        ("'\\ud800'", "\ud800", True),
+    ],
+)
+def test_returned_values_are_compared_as_json_can_say_them(
+    score: Any, returned: str, expected: Any, same: bool
+) -> None:
+    """Lists equal tuples, floats may differ by the tolerance, and nothing else is the same that Python tells apart."""
+    assert score(f"def f(): return {returned}", [{"expected": expected}]).value == float(same)
+
+
+def test_the_tolerance_is_a_parameter(score: Any) -> None:
+    """It holds for floats of cases."""
+    cases = [{"args": [], "expected": 1.0}]
+    assert score("def f(): return 1.01", cases).value == 0.0
+    assert score("def f(): return 1.01", cases, tolerance=0.1).value == 1.0
+
+
+def test_cases_may_name_arguments_and_come_as_tables_hold_them(score: Any) -> None:
+    """Columns of a table give every case all keys, absent ones as None, and lists as arrays."""
+    cases = np.array(
+        [
+            {"args": np.array([1]), "kwargs": {"m": 2}, "expected": np.array([1, 2]), "stdin": None, "stdout": None},
+            {"args": None, "kwargs": None, "expected": None, "stdin": "", "stdout": "5"},
+        ],
+        dtype=object,
+    )
+    assert score("def f(n, m): return [n, m]\nprint(5)", cases).value == 1.0
+
+
+def test_the_same_code_gets_the_same_score_again(score: Any) -> None:
+    """Hashes, and the random module of code and tests, start from the same state."""
+    code = "import random\ndef f(): return [random.random(), hash('a')]"
+    returned = score(code, [{"expected": 0}]).reason
+    assert score(code, [{"expected": 0}]).reason == returned
+
+
+def test_a_row_needs_the_name_of_its_function(score: Any) -> None:
+    """Without one the row is an error that tells what to give; a parameter gives it for all rows."""
+    found = score("def f(n): return 2 * n", DOUBLE, name=None)
+    assert found.value is None
+    assert "entry_point" in found.error
+    assert score("def f(n): return 2 * n", DOUBLE, name=None, entry_point="f").value == 1.0
+
+
+def test_the_column_of_tests_is_configurable_and_required() -> None:
+    """The reward declares what it reads, and a batch without it is refused."""
+    reward = SPEC.build({"column": "cases", "entry_point_column": "function"})
+    assert (reward.columns, reward.inputs) == (("cases",), ("cases", "function"))
+    with Composer({"execution": reward}) as composer, pytest.raises(BatchError, match="cases"):
+        composer.compose(RewardBatch([""], [""]))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"scoring": "mean"}, {"code": "any"}, {"test_seconds": 0}, {"memory_mb": 1}, {"concurrency": 0}, {"colum": "a"}],
+)
+def test_parameters_that_make_no_sense_are_refused(params: dict[str, Any]) -> None:
+    """Before anything runs."""
+    with pytest.raises(ValidationError):
+        ExecutionParams.model_validate(params)
+
+
+def test_as_many_rows_run_at_once_as_asked_and_no_more(sandbox: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 rows share four places."""
+    running, most, lock, judge = 0, 0, threading.Lock(), Judge.judge
+    meeting = threading.Barrier(4)
+
+    def counted(self: Judge) -> Any:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        try:
+            meeting.wait(timeout=60)
+            return judge(self)
+        finally:
+            with lock:
+                running -= 1
+
+    monkeypatch.setattr(Judge, "judge", counted)
+    reward = SPEC.build({"code": "whole", "concurrency": 4})
+    reward.setup()
+    rows = {"tests": [DOUBLE] * 64, "entry_point": ["f"] * 64}
+    scores = asyncio.run(reward.score(RewardBatch([""] * 64, ["def f(n): return 2 * n"] * 64, columns=rows)))
+    reward.close()
+    assert [found.value for found in scores] == [1.0] * 64
+    assert most == 4

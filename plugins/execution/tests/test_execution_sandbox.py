@@ -1,0 +1,465 @@
+"""What a program in the sandbox can do to the machine and to its judge: nothing. Every attack here is real.
+
+Each program reports what it managed to do; what is expected of it is nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif_execution import rlaif_rewards
+from rlaif_execution.policy import Policy
+from rlaif_sdk import Composer, ConfigError, RewardBatch
+
+SPEC = next(iter(rlaif_rewards()))
+TRY = """
+def done(*acts):
+    found = []
+    for number, act in enumerate(acts):
+        try:
+            act()
+        except ConnectionRefusedError:
+            found.append(number)
+        except (OSError, ValueError) as error:
+            pass
+        else:
+            found.append(number)
+    return found
+"""
+
+
+def confined() -> set[int]:
+    """Processes of the sandbox that this process, or init in its place, is the parent of."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line, status = (folder / "cmdline").read_bytes(), (folder / "stat").read_text()
+        except OSError:
+            continue
+        parent = int(status.rpartition(")")[2].split()[1])
+        zombie = status.rpartition(")")[2].split()[0] == "Z"
+        if parent == os.getpid() and (zombie or b"rlaif_execution/inside" in line):
+            found.add(int(folder.name))
+        if parent == 1 and b"rlaif_execution/inside" in line:
+            found.add(int(folder.name))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Whatever a program does, no process of its remains when its row is judged."""
+    before = confined()
+    yield
+    assert confined() <= before
+
+
+def denied(score: Any, code: str, *args: Any) -> None:
+    found = score(TRY + code, [{"args": list(args), "expected": []}])
+    assert found.value == 1.0, found.reason
+
+
+def lowest(score: Any, code: str, kind: str, tests: Any = None, **params: Any) -> Any:
+    """The lowest score, and the reason kept."""
+    found = score(code, tests or [{"expected": None}], **{"test_seconds": 3, "row_seconds": 10, **params})
+    assert found.value == 0.0
+    assert found.details["first_failure"]["kind"] == kind, found.reason
+    return found
+
+
+def test_a_fork_bomb_forks_nothing(score: Any) -> None:
+    """fork, vfork, clone and posix_spawn are refused, 400 times over."""
+    denied(
+        score,
+        """
+import ctypes, os, subprocess, sys
+libc = ctypes.CDLL(None)
+def f():
+    def raw(*call):
+        if libc.syscall(*call) == -1:
+            raise OSError
+    clone3 = (ctypes.c_uint64 * 11)()
+    clone3[4] = 17
+    acts = [os.fork, lambda: subprocess.run([sys.executable, "-c", ""]), lambda: raw(58), lambda: raw(56, 17, 0, 0, 0, 0),
+            lambda: raw(435, ctypes.byref(clone3), 88), lambda: os.posix_spawn(sys.executable, ["python"], {})]
+    return done(*acts * 67)
+""",
+    )
+
+
+def test_threads_are_capped(score: Any) -> None:
+    """A bomb of threads is ended, and a few threads work."""
+    bomb = "import threading, time\nthreading.stack_size(32768)\ndef f():\n while True:\n  threading.Thread(target=time.sleep, args=(60,)).start()"
+    lowest(score, bomb, "threads", test_seconds=30, row_seconds=30)
+    few = "from concurrent.futures import ThreadPoolExecutor\ndef f(): return list(ThreadPoolExecutor(4).map(abs, [-1, 2]))"
+    assert score(few, [{"expected": [1, 2]}]).value == 1.0
+
+
+def test_a_daemon_that_ignores_signals_is_ended(score: Any) -> None:
+    """SIGTERM is not asked for, and a session of one's own does not help."""
+    code = """
+import os, signal, time
+def f():
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+    for act in (os.setsid, os.fork, lambda: os.setpgid(0, os.getpgid(os.getppid())), lambda: os.setpgid(0, 0)):
+        try:
+            act()
+        except OSError:
+            pass
+    os.close(1)
+    while True:
+        time.sleep(1)
+"""
+    lowest(score, code, "time")
+    lowest(score, "import os, signal\ndef f(): os.kill(os.getpid(), signal.SIGSTOP)", "time")
+    lowest(score, "import os\nos.close(1)\nos.close(2)\nwhile True: pass", "time", [{"stdin": "", "stdout": ""}])
+
+
+def test_an_endless_loop_ends_with_its_time_limit_and_the_row_with_its(score: Any) -> None:
+    """The cases that are not reached fail too."""
+    cases = [{"args": [n], "expected": n} for n in range(100)]
+    found = score("def f(n):\n    while n: pass\n    return n", cases, test_seconds=1, row_seconds=2)
+    assert (found.details["passed"], found.details["failed"]) == (1, 99)
+    assert found.details["first_failure"]["kind"] == "time"
+    asserts = "def check(candidate):\n    for n in range(100): assert candidate(n) == n"
+    assert score("def f(n):\n    while n: pass\n    return n", asserts, test_seconds=1, row_seconds=2).value == 0.0
+
+
+def test_the_network_is_out_of_reach(score: Any) -> None:
+    """TCP, UDP, raw and netlink sockets, binding, and names: all refused, a server of this machine included."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        denied(
+            score,
+            """
+from socket import *
+def f(port):
+    return done(
+        lambda: socket().connect(("127.0.0.1", port)),
+        lambda: socket(AF_INET6).connect(("::1", port)),
+        lambda: socket(AF_INET, SOCK_DGRAM).sendto(b"x", ("127.0.0.1", port)),
+        lambda: socket(AF_INET, SOCK_RAW, 1),
+        lambda: socket(AF_NETLINK, SOCK_RAW, 0).bind((0, 0)),
+        lambda: socket(AF_PACKET, SOCK_RAW),
+        lambda: socket(AF_VSOCK, SOCK_STREAM),
+        lambda: socket(AF_ALG, SOCK_SEQPACKET),
+        lambda: socket().bind(("127.0.0.1", 0)),
+        lambda: getaddrinfo("localhost.example", port),
+    )
+""",
+            server.getsockname()[1],
+        )
+
+
+def test_sockets_of_this_machine_are_out_of_reach(score: Any, tmp_path: Path) -> None:
+    """Abstract ones have no file, and named ones have one that is not writable."""
+    with (
+        socket.socket(socket.AF_UNIX) as abstract,
+        socket.socket(socket.AF_UNIX) as named,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
+    ):
+        datagrams.bind("\0rlaif-execution-test-datagrams")
+        abstract.bind("\0rlaif-execution-test")
+        named.bind(str(tmp_path / "socket"))
+        for server in (abstract, named):
+            server.listen()
+        denied(
+            score,
+            """
+from socket import *
+def f(path):
+    return done(
+        lambda: socket(AF_UNIX).connect("\\0rlaif-execution-test"),
+        lambda: socket(AF_UNIX).connect(path),
+        lambda: socket(AF_UNIX, SOCK_DGRAM).connect("\\0rlaif-execution-test-datagrams"),
+        lambda: socket(AF_UNIX, SOCK_DGRAM).sendto(b"x", "\\0rlaif-execution-test-datagrams"),
+    )
+""",
+            str(tmp_path / "socket"),
+        )
+
+
+def test_the_environment_of_the_parent_is_out_of_reach(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither inherited nor readable from /proc."""
+    monkeypatch.setenv("RLAIF_TEST_SECRET", "secret")
+    found = score(
+        "import os\ndef f(): return sorted(os.environ)", [{"expected": ["LC_CTYPE", "PYTHONHASHSEED", "PYTHONUTF8"]}]
+    )
+    assert found.value == 1.0, found.reason
+    code = """
+import os
+def f(parent):
+    return done(*(lambda path=path: open(path, "rb").read() for path in (
+        f"/proc/{parent}/environ", f"/proc/{parent}/cmdline", f"/proc/{parent}/maps", "/proc/self/environ", "/proc/1/environ",
+    )), lambda: os.listdir("/proc"))
+"""
+    denied(score, code, os.getpid())
+
+
+def test_files_of_the_machine_can_neither_be_read_nor_changed(score: Any, tmp_path: Path) -> None:
+    """Not their content, mode, owner, times, attributes or names; not even by root, or their owner."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    before = secret.stat()
+    denied(
+        score,
+        """
+import os, shutil
+def f(path, folder):
+    return done(
+        lambda: open(path), lambda: open("/etc/passwd"), lambda: open("/etc/shadow"), lambda: os.listdir("/"),
+        lambda: os.listdir(folder), lambda: os.listdir(os.path.expanduser("~")), lambda: open(path, "w"),
+        lambda: os.chmod(path, 0o777), lambda: os.chown(path, 0, 0), lambda: os.utime(path, (0, 0)),
+        lambda: os.setxattr(path, "user.a", b"b"), lambda: os.unlink(path), lambda: os.rename(path, path + "2"),
+        lambda: os.link(path, path + "2"), lambda: os.symlink(path, path + "2"), lambda: os.truncate(path, 0),
+        lambda: os.mkdir(folder + "/d"), lambda: os.mkfifo(folder + "/p"), lambda: shutil.rmtree(folder),
+        lambda: open("/tmp/x", "w"), lambda: open("/dev/shm/x", "w"), lambda: open("/var/tmp/x", "w"),
+        lambda: os.open("/dev/mem", 0), lambda: os.open("/dev/vda", 0), lambda: os.open("/dev/tty", 2),
+    )
+""",
+        str(secret),
+        str(tmp_path),
+    )
+    after = secret.stat()
+    assert secret.read_text() == "secret"
+    assert (before.st_mode, before.st_uid, before.st_mtime, before.st_ctime) == (
+        after.st_mode, after.st_uid, after.st_mtime, after.st_ctime,
+    )  # fmt: skip
+
+
+def test_root_is_nobody_special_in_the_sandbox(score: Any) -> None:
+    """No capability, no other process, no limit taken back, no namespace, no filter lifted."""
+    denied(
+        score,
+        """
+import ctypes, os, resource, signal, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+def f(parent):
+    def raw(*call):
+        if libc.syscall(*call) == -1:
+            raise OSError(ctypes.get_errno(), "")
+    def more(which):
+        return lambda: resource.setrlimit(which, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    buffer = ctypes.create_string_buffer(64)
+    vector = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), 64)
+    return done(
+        lambda: os.kill(parent, 0), lambda: os.execv(sys.executable, ['python', '-c', '']),
+        lambda: os.chroot("/"), lambda: time.clock_settime(time.CLOCK_REALTIME, 0), lambda: os.setuid(12345),
+        lambda: raw(101, 16, parent, 0, 0), lambda: raw(310, parent, vector, 1, vector, 1, 0), lambda: raw(272, 0x10000000),
+        lambda: raw(165, b"none", b"/tmp", b"tmpfs", 0, 0), lambda: raw(157, 1, 0, 0, 0, 0), lambda: raw(170, b"a", 1),
+        lambda: raw(169, 0xFEE1DEAD, 672274793, 0, 0), lambda: raw(425, 1, buffer), lambda: raw(321, 0, buffer, 64),
+        more(resource.RLIMIT_AS), more(resource.RLIMIT_CPU), more(resource.RLIMIT_FSIZE), more(resource.RLIMIT_CORE),
+    )
+""",
+        os.getpid(),
+    )
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "open('/tmp/big', 'wb')",
+        "open('big', 'wb')",
+        "os.fdopen(os.memfd_create('big'), 'wb')",
+        "tempfile.TemporaryFile()",
+        "open('/dev/shm/big', 'wb')",
+    ],
+)
+def test_a_file_of_500_megabytes_is_not_written(score: Any, act: str) -> None:
+    """No file is, on a disk or in memory; the error is kept."""
+    code = f"import os, tempfile\ndef f():\n    with {act} as file:\n        for _ in range(500): file.write(bytes(1 << 20))"
+    found = lowest(score, code, "error", test_seconds=30, row_seconds=30)
+    assert found.details["first_failure"]["error"] in {"PermissionError", "FileNotFoundError", "OSError"}
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_endless_output_is_capped(score: Any, stream: str) -> None:
+    """Of a program; what a function prints goes nowhere."""
+    code = f"import sys\nwhile True: sys.{stream}.write('x' * 65536)"
+    found = lowest(score, code, "output", [{"stdin": "", "stdout": "x"}], test_seconds=60, row_seconds=60)
+    assert "1 MiB" in found.reason
+    assert score("def f():\n    print('x' * 5_000_000)\n    return 1", [{"expected": 1}]).value == 1.0
+
+
+def test_a_returned_value_is_capped(score: Any) -> None:
+    """By the same limit; a value that nests without end is none."""
+    lowest(score, "def f(): return 'x' * 5_000_000", "output")
+    assert "nested" in lowest(score, "x = []\nx.append(x)\ndef f(): return x", "error").reason
+
+
+@pytest.mark.parametrize(
+    "act",
+    ["bytearray(1 << 30)", "[bytearray(1 << 20) for _ in range(1000)]", "'x' * (1 << 30)", "mmap.mmap(-1, 1 << 30)"],
+)
+def test_a_memory_bomb_is_capped(score: Any, act: str) -> None:
+    """The program is ended before the machine runs out, and what it may use it can use."""
+    found = lowest(score, f"import mmap\ndef f(): {act}", "memory", memory_mb=128, test_seconds=60, row_seconds=60)
+    assert "128 MiB" in found.reason
+    assert score("def f(): return len(bytearray(64 << 20))", [{"expected": 64 << 20}], memory_mb=128).value == 1.0
+
+
+def test_a_crash_of_the_interpreter_is_a_reason(score: Any) -> None:
+    """A segmentation fault ends the program alone, and so does a forbidden system call."""
+    lowest(score, "import ctypes\ndef f(): ctypes.string_at(0)", "crash", test_seconds=30, row_seconds=30)
+
+
+def test_values_that_take_their_judge_long_are_refused(score: Any) -> None:
+    """Whole numbers chosen to share a hash make a set of them slow to build; deep lists overflow the stack."""
+    colliding = "class Forged({0}):\n  {1} = lambda self: iter({2})\ndef f(): return Forged()"
+    numbers = "[n * (2**61 - 1) for n in range(20000)]"
+    pairs = "[(n * (2**61 - 1), 1) for n in range(20000)]"
+    for code in (colliding.format("set", "__iter__", numbers), colliding.format("dict", "items", pairs)):
+        found = lowest(score, code, "protocol", output_mb=16, test_seconds=60, row_seconds=60)
+        assert "share their hashes" in found.reason
+    forged = """
+import os, struct
+def f():
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, MESSAGE)
+        except OSError:
+            pass
+"""
+    deep = "struct.pack('>I', 10010) + b'[' * 5005 + b']' * 5005"
+    lowest(score, forged.replace("MESSAGE", deep), "protocol")
+    lowest(score, forged.replace("MESSAGE", "struct.pack('>I', 2**31)"), "output", test_seconds=60, row_seconds=60)
+
+
+def test_a_sandbox_ends_with_the_process_that_judges(sandbox: None) -> None:
+    """SIGKILL gives no chance to tidy up, and none is needed."""
+    script = """
+import asyncio, sys
+from rlaif_execution import rlaif_rewards
+from rlaif_sdk import RewardBatch
+reward = rlaif_rewards()[0].build({"code": "whole", "test_seconds": 100, "row_seconds": 100})
+reward.setup()
+print("ready", flush=True)
+tests = {"tests": [[{"stdin": "", "stdout": ""}]] * 2}
+asyncio.run(reward.score(RewardBatch(["", ""], ["while True: pass", "import time\\nwhile True: time.sleep(1)"], columns=tests)))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as judge:
+        assert judge.stdout is not None
+        judge.stdout.readline()
+        children = f"/proc/{judge.pid}/task"
+        seen: set[int] = set()
+        deadline = time.monotonic() + 60
+        while len(seen) < 2 and time.monotonic() < deadline:
+            for task in Path(children).iterdir():
+                seen |= set(map(int, (task / "children").read_text().split()))
+            time.sleep(0.05)
+        judge.send_signal(signal.SIGKILL)
+    assert len(seen) >= 2
+    deadline = time.monotonic() + 60
+    while any(_runs(pid) for pid in seen) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in seen if _runs(pid)]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_batch_that_nobody_waits_for_ends(sandbox: None) -> None:
+    """A composer's time limit cancels the call, and its programs are ended with it."""
+    config: dict[str, Any] = {
+        "rewards": {
+            "execution": {
+                "params": {"code": "whole", "test_seconds": 200, "row_seconds": 200},
+                "timeout": 5,
+                "on_failure": "abstain",
+            }
+        }
+    }
+    since = time.monotonic()
+    with Composer.from_config(config) as composer:
+        tests = {"tests": [[{"stdin": "", "stdout": ""}]] * 4}
+        composition = composer.compose(RewardBatch([""] * 4, ["while True: pass"] * 4, columns=tests))
+    assert all(total != total for total in composition.totals)
+    assert time.monotonic() - since < 150
+
+
+@pytest.mark.parametrize("found", [-1, 0, 5])
+def test_a_kernel_without_landlock_is_refused(monkeypatch: pytest.MonkeyPatch, found: int) -> None:
+    """With what lacks and what to do; nothing runs unconfined."""
+    sandlock = pytest.importorskip("sandlock")
+    monkeypatch.setattr(sandlock, "landlock_abi_version", lambda: found)
+    with pytest.raises(ConfigError, match=r"cannot be confined here.*Linux 6\.12"):
+        SPEC.build({}).setup()
+    with Composer.from_config({"rewards": {"execution": {"on_failure": "abstain"}}}) as composer:
+        tests = {"tests": [[{"stdin": "", "stdout": ""}]]}
+        with pytest.raises(ConfigError, match="cannot be confined here"):
+            composer.compose(RewardBatch([""], ["```python\n```"], columns=tests))
+
+
+def test_a_missing_sandbox_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error carries the pip command."""
+    monkeypatch.setitem(sys.modules, "sandlock", None)
+    with pytest.raises(ConfigError, match="pip install"):
+        SPEC.build({}).setup()
+
+
+@pytest.mark.parametrize(
+    ("weakened", "could"),
+    [
+        ({"extra_deny_syscalls": []}, "change a file of its user"),
+        ({"max_processes": 8}, "start a process"),
+        ({"clean_env": False}, "read the environment"),
+        ({"fs_readable": ["/"]}, "read a file of its user"),
+        ({"fs_writable": ["/"]}, "write a file"),
+    ],
+)
+def test_a_sandbox_with_a_hole_is_refused(
+    sandbox: None, monkeypatch: pytest.MonkeyPatch, weakened: dict[str, Any], could: str
+) -> None:
+    """The sandbox is tried before the first row, and what a program could do is named."""
+    whole = Policy.sandbox
+
+    def holed(self: Policy) -> Any:
+        made = whole(self)
+        for name, value in weakened.items():
+            setattr(made, name, value)
+        return made
+
+    monkeypatch.setattr(Policy, "sandbox", holed)
+    with pytest.raises(ConfigError, match=could):
+        SPEC.build({}).setup()
+
+
+def test_a_sandbox_that_does_not_start_is_tried_again_and_then_leaves_the_row_unscored(
+    sandbox: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of the answer."""
+    command = Policy.command
+    failing = 1
+
+    def fails(self: Policy, part: str) -> list[str]:
+        nonlocal failing
+        failing -= 1
+        return [*command(self, part)[:-5], "raise SystemExit(3)"] if failing >= 0 else command(self, part)
+
+    reward = SPEC.build({"code": "whole"})
+    reward.setup()
+    monkeypatch.setattr(Policy, "command", fails)
+    columns = {"tests": [[{"expected": 1}]], "entry_point": ["f"]}
+    batch = RewardBatch([""], ["def f(): return 1"], columns=columns)
+    assert asyncio.run(reward.score(batch))[0].value == 1.0
+    failing = 2
+    (found,) = asyncio.run(reward.score(batch))
+    reward.close()
+    assert found.value is None
+    assert "the sandbox did not start: it ended with exit code 3" in str(found.error)
