@@ -81,12 +81,13 @@ def load_onnx_classifier(folder: Path, options: LoadOptions, *, variant: str | N
     """
     if options.dtype is not None:
         raise ConfigError(f"dtype {options.dtype!r} cannot be set: an ONNX file has its own", hint="leave dtype out")
-    graph_file = _graph_file(folder, variant)
+    graph_file, cpu_file = _graph_files(folder, variant)
     config = read_json(folder / "config.json")
     settings_file = folder / "tokenizer_config.json"
     settings = read_json(settings_file) if settings_file.is_file() else {}
     return open_classifier(
         graph_file,
+        cpu_file=cpu_file,
         config=config,
         encoder=TextEncoder(
             _tokenizer(folder),
@@ -104,6 +105,7 @@ def load_onnx_classifier(folder: Path, options: LoadOptions, *, variant: str | N
 def open_classifier(
     graph_file: Path,
     *,
+    cpu_file: Path | None = None,
     config: dict[str, Any],
     encoder: TextEncoder,
     revised_by: Sequence[Path] = (),
@@ -115,6 +117,7 @@ def open_classifier(
 
     Args:
         graph_file: The graph.
+        cpu_file: What a CPU runs in its place.
         config: The model's ``config.json``, for the labels.
         encoder: Makes its inputs.
         revised_by: Files beside the graph that change the logits.
@@ -125,18 +128,19 @@ def open_classifier(
     Raises:
         ConfigError: The graph is no classifier, or reads files outside its folder.
     """
-    external = external_data_files(graph_file)
+    files = {file: external_data_files(file) for file in (graph_file, cpu_file) if file is not None}
     labels = labels_from(config)
-    session = open_session(graph_file, device)
+    session, graph_file = open_session(graph_file, device, cpu_file=cpu_file)
     output = _checked_output(session, graph_file, labels)
-    logger.info("%s runs on %s", graph_file, session.get_providers()[0])
+    how = ", computed in float32 and rounded" if graph_file == cpu_file else ""
+    logger.info("%s runs on %s%s", graph_file, session.get_providers()[0], how)
     return OnnxClassifier(
         session,
         output=output,
         name=name,
         labels=labels,
         multi_label=is_multi_label(config),
-        revision=content_digest([graph_file, *external, *revised_by]),
+        revision=content_digest([graph_file, *files[graph_file], *revised_by]),
         encoder=encoder,
         tokens_per_batch=tokens_per_batch,
     )
@@ -165,9 +169,11 @@ def _declared_side(settings: Mapping[str, Any]) -> TruncationSide:
     return "left" if settings.get("truncation_side") == "left" else "right"
 
 
-def _graph_file(folder: Path, variant: str | None) -> Path:
+def _graph_files(folder: Path, variant: str | None) -> tuple[Path, Path | None]:
+    """The graph to load, and what a CPU runs in its place."""
     if (folder / MANIFEST_FILE).is_file():
-        return folder / read_manifest(folder).variant(variant).file
+        chosen = read_manifest(folder).variant(variant)
+        return folder / chosen.file, folder / chosen.cpu_file if chosen.cpu_file else None
     if variant is not None:
         raise ConfigError(
             f"has no {MANIFEST_FILE}, so it has no variants", file=str(folder), hint="export it with rlaif export"
@@ -175,9 +181,9 @@ def _graph_file(folder: Path, variant: str | None) -> Path:
     files = sorted(folder.glob("*.onnx"))
     named_model = folder / "model.onnx"
     if named_model in files:
-        return named_model
+        return named_model, None
     if len(files) == 1:
-        return files[0]
+        return files[0], None
     found = ", ".join(file.name for file in files) or "none"
     raise ConfigError(f"the ONNX file to load is not clear: found {found}", file=str(folder), hint="name it model.onnx")
 

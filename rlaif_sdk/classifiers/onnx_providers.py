@@ -11,6 +11,7 @@ import ctypes
 import math
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,24 @@ _CGROUP = Path("/sys/fs/cgroup")
 _SLOW_ON_CPU = ("SkipLayerNormFusion",)
 """onnxruntime's fused kernel is some ten times slower on a CPU than the addition and the normalisation that it replaces."""
 
+_CUDA_NEEDS = "it needs onnxruntime-gpu, an NVIDIA driver, CUDA and cuDNN; leave device out to use what works"
+
 _NO_OVERFLOW = ("session.x64quantprecision", "1")
 """Eight-bit products saturate on x86 processors without VNNI, and scores change unnoticed; with this they do not."""
 
 
-def open_session(graph_file: Path, device: str | None) -> onnxruntime.InferenceSession:
+def open_session(
+    graph_file: Path, device: str | None, *, cpu_file: Path | None = None
+) -> tuple[onnxruntime.InferenceSession, Path]:
     """A session on ``cpu``, ``cuda`` or ``cuda:N``; with None on CUDA where it works, else on the CPU.
+
+    Args:
+        graph_file: The graph.
+        device: Where it is to run.
+        cpu_file: What the CPU runs in its place, if it has no kernels for it.
+
+    Returns:
+        The session, and the file that it runs.
 
     Raises:
         ConfigError: The device is unknown or cannot be used, or the file is no valid ONNX model.
@@ -49,27 +62,43 @@ def open_session(graph_file: Path, device: str | None) -> onnxruntime.InferenceS
         raise ConfigError(f"unknown device {device!r} for an ONNX classifier", hint="cpu, cuda or cuda:N")
     index = int(cuda_device[1] or 0) if cuda_device else 0
     usable = device != "cpu" and _CUDA in onnxruntime.get_available_providers() and index < cuda_device_count()
-    providers: list[Any] = [_CPU]
     if usable:
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
-        providers.insert(0, (_CUDA, {"device_id": index}))
+        try:
+            session = _opened(graph_file, [(_CUDA, {"device_id": index}), _CPU])
+            if session.get_providers()[0] == _CUDA:
+                return session, graph_file
+        except ConfigError:
+            if device is not None:
+                raise
+    if device is not None and device != "cpu":
+        raise ConfigError(f"the device {device!r} cannot be used by onnxruntime here", hint=_CUDA_NEEDS)
+    chosen = cpu_file or graph_file
+    return _opened(chosen, [_CPU]), chosen
+
+
+def _opened(graph_file: Path, providers: Sequence[Any]) -> onnxruntime.InferenceSession:
+    """A session on the first of the providers that works."""
+    import onnxruntime
+
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = thread_count()
     settings.log_severity_level = 3
     settings.add_session_config_entry(*_NO_OVERFLOW)
+    only_cpu = len(providers) == 1
     try:
-        session = onnxruntime.InferenceSession(
-            graph_file, settings, providers=providers, disabled_optimizers=[] if usable else _SLOW_ON_CPU
+        return onnxruntime.InferenceSession(
+            graph_file,
+            settings,
+            providers=providers,
+            disabled_optimizers=_SLOW_ON_CPU if only_cpu else [],
+            enable_fallback=0,
         )
     except Exception as error:  # onnxruntime's exceptions have no common base
-        raise ConfigError(f"onnxruntime cannot load it: {error}", file=str(graph_file)) from error
-    if device is not None and device != "cpu" and session.get_providers()[0] != _CUDA:
         raise ConfigError(
-            f"the device {device!r} cannot be used by onnxruntime here",
-            hint="it needs onnxruntime-gpu, an NVIDIA driver, CUDA and cuDNN; leave device out to use what works",
-        )
-    return session
+            f"onnxruntime cannot load it: {error}", file=str(graph_file), hint=None if only_cpu else _CUDA_NEEDS
+        ) from error
 
 
 def thread_count() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,29 +27,34 @@ EXACT = "onnx/fp32"
 
 
 def engines(folder: Path, manifest: Manifest, options: LoadOptions) -> dict[str, Open]:
-    """By name, what opens each engine that may run the model; opening one can still fail.
+    """By name, what opens each engine that may be the fastest; opening one can still fail.
+
+    On a CPU, a variant that is computed in float32 there is left out, unless there is no other.
 
     Args:
         folder: The exported folder.
         manifest: Its manifest, verified.
         options: The device and limits.
     """
-    found: dict[str, Open] = {
-        f"onnx/{name}": lambda name=name: load_onnx_classifier(folder, options, variant=name)  # type: ignore[misc]
-        for name in manifest.variants
-    }
     on_cpu = options.device == "cpu" or not cuda_device_count()
+    names = [name for name, variant in manifest.variants.items() if not (on_cpu and variant.cpu_file)]
+    found: dict[str, Open] = {
+        f"onnx/{name}": partial(load_onnx_classifier, folder, options, variant=name)
+        for name in names or manifest.variants
+    }
     if (
         _is_unchanged(folder, manifest)
         and importlib.util.find_spec("torch")
         and importlib.util.find_spec("transformers")
     ):
         found["transformers/bfloat16"] = lambda: _open_bfloat16(folder, manifest, options)
-    if on_cpu and "fp32" in manifest.variants and importlib.util.find_spec("openvino"):
-        for precision in ("f32", "bf16"):
-            found[f"openvino/{precision}"] = lambda precision=precision: OpenVinoClassifier.load(  # type: ignore[misc]
-                folder, manifest, options, precision
-            )
+    if on_cpu and importlib.util.find_spec("openvino"):
+        rounded = "fp32" if "fp32" in manifest.variants else "bf16"
+        for precision, name in (("f32", "fp32"), ("bf16", rounded)):
+            if name in manifest.variants:
+                found[f"openvino/{precision}"] = partial(
+                    OpenVinoClassifier.load, folder, manifest, options, precision, variant=name
+                )
     return found
 
 
@@ -75,7 +81,7 @@ def _open_bfloat16(folder: Path, manifest: Manifest, options: LoadOptions) -> Ba
 
 
 class OpenVinoClassifier(BatchedClassifier):
-    """An exported float32 graph run by OpenVINO on the CPU.
+    """An exported graph of float32 or bfloat16 run by OpenVINO on the CPU.
 
     Args:
         compiled: The compiled model.
@@ -88,15 +94,17 @@ class OpenVinoClassifier(BatchedClassifier):
         self._inputs = [port.get_any_name() for port in compiled.inputs]
 
     @classmethod
-    def load(cls, folder: Path, manifest: Manifest, options: LoadOptions, precision: str) -> OpenVinoClassifier:
-        """Compile the float32 variant of a folder to compute in ``f32`` or ``bf16``."""
+    def load(
+        cls, folder: Path, manifest: Manifest, options: LoadOptions, precision: str, *, variant: str = "fp32"
+    ) -> OpenVinoClassifier:
+        """Compile a variant of a folder to compute in ``f32`` or ``bf16``."""
         import openvino
 
-        exact = load_onnx_classifier(folder, replace(options, device="cpu"), variant="fp32")
+        exact = load_onnx_classifier(folder, replace(options, device="cpu"), variant=variant)
         exact.close()
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": thread_count()}
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(folder / manifest.variant("fp32").file), "CPU", settings)
+        compiled = core.compile_model(core.read_model(folder / manifest.variant(variant).file), "CPU", settings)
         return cls(
             compiled,
             name=exact.name,

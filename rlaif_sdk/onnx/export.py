@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.classifiers.encoding import TextEncoder, TruncationSide
 from rlaif_sdk.classifiers.loading import is_multi_label, labels_from, longest_input
 from rlaif_sdk.classifiers.onnx_backend import open_classifier, pad_id_of
+from rlaif_sdk.classifiers.onnx_providers import cuda_device_count
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.onnx.manifest import MANIFEST_FILE, InputKind, Manifest, Variant, file_digest
 
 if TYPE_CHECKING:
-    from rlaif_sdk.onnx.optimize import VariantName
+    from rlaif_sdk.onnx.optimize import GraphFiles, VariantName
     from rlaif_sdk.onnx.parity import Floats
     from rlaif_sdk.onnx.probes import Probe
     from rlaif_sdk.onnx.source import Source
 
 LONGEST_BY_DEFAULT = 2048
 """Models that take more tokens are declared to take so many: parity is measured up to the length that is declared."""
+
+_FOR_GPUS = ("fp16", "bf16")
+"""Variants that a CPU computes otherwise than a GPU."""
 
 _MADE_WITH = ("rlaif-sdk", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
@@ -54,7 +58,9 @@ def export_classifier(
         model: What `rlaif_sdk.onnx.source.load_source` takes: a hub name, a model's or an adapter's folder, or the
             output folder of a training run.
         folder: The new folder; it must not exist, or be empty.
-        variants: ``fp32``, ``fp16``, ``bf16`` (which needs a CUDA device) and ``int8``, the default one first.
+        variants: ``fp32``, ``fp16``, ``bf16`` and ``int8``, the default one first. Each is compared on the CPU, where
+            ``fp16`` and ``bf16`` are computed in float32 and rounded after each operation; these two are compared on a
+            CUDA device as well if there is one.
         max_length: Longest input in tokens; by default what the model takes, and at most 2,048.
         truncation_side: Where longer ones are cut; by default the left for decoders, which are read at their last
             token, and for others what the tokenizer declares.
@@ -184,20 +190,37 @@ class _Export:
         name = self._source.name
         return os.path.relpath(name, self._folder) if Path(name).is_dir() else name
 
-    def _checked(self, name: VariantName, file: Path, comparison: _Comparison) -> Variant:
+    def _checked(self, name: VariantName, graph: GraphFiles, comparison: _Comparison) -> Variant:
+        """The variant, once every graph of it has passed where it is to run; the last figures stand for it."""
+        on_cuda_too = name in _FOR_GPUS and cuda_device_count() > 0
+        variants = [self._checked_on(device, name, graph, comparison) for device in ("cpu", None)[: 1 + on_cuda_too]]
+        return variants[-1]
+
+    def _checked_on(self, device: str | None, name: VariantName, graph: GraphFiles, comparison: _Comparison) -> Variant:
         from rlaif_sdk.onnx.parity import check, describe, measure
         from rlaif_sdk.onnx.tracing import OPSET
 
-        device = "cuda" if name == "bf16" else "cpu"
         exported = open_classifier(
-            file, config=self._config, encoder=self._encoder, name=name, device=device, tokens_per_batch=1024
+            graph.file,
+            cpu_file=graph.cpu_file,
+            config=self._config,
+            encoder=self._encoder,
+            name=name,
+            device=device,
+            tokens_per_batch=1024,
         )
         pads_left = self._network.pads_left
         figures = measure(exported, comparison.reference_RL, comparison.probes, pads_left=pads_left)
         exported.close()
         check(figures, name, min_agreement=self._min_agreement)
-        self._report(f"{name}: {describe(figures)}")
-        return Variant(file=file.name, opset=OPSET, parity=figures)
+        self._report(f"{name} on {exported.provider}: {describe(figures)}")
+        return Variant(
+            file=graph.file.name,
+            cpu_file=graph.cpu_file and graph.cpu_file.name,
+            opset=OPSET,
+            parity=figures,
+            compared_on=exported.provider,
+        )
 
 
 @dataclass(frozen=True, slots=True)

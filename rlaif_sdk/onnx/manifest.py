@@ -49,10 +49,14 @@ class Variant(ConfigModel):
 
     file: FileName
     """The ONNX file."""
+    cpu_file: FileName | None = None
+    """What a CPU runs in its place: of ``bf16``, the same operations in float32, each result rounded to bfloat16."""
     opset: int
     """Version of the ONNX operators."""
     parity: ParityFigures
     """What was measured when it was exported."""
+    compared_on: str | None = None
+    """The execution provider that it was measured on."""
 
 
 class Manifest(ConfigModel):
@@ -129,7 +133,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         raise ConfigError(
             f"is no manifest of an export: {first['msg']}", file=str(file), key=key, hint="export the model again"
         ) from None
-    unlisted = [variant.file for variant in manifest.variants.values() if variant.file not in manifest.files]
+    graphs = {name for variant in manifest.variants.values() for name in (variant.file, variant.cpu_file) if name}
+    unlisted = sorted(graphs - manifest.files.keys())
     if unlisted:
         raise ConfigError(f"lists no digest of {', '.join(unlisted)}", file=str(file), hint="export the model again")
     if verify:

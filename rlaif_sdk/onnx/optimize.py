@@ -10,9 +10,8 @@ from typing import Literal
 
 import torch
 
-from rlaif_sdk.classifiers.onnx_providers import cuda_device_count
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.onnx import quantize, tracing
+from rlaif_sdk.onnx import quantize, tracing, widening
 from rlaif_sdk.onnx.parity import padded
 from rlaif_sdk.onnx.probes import Probe
 
@@ -32,12 +31,20 @@ def checked_variants(variants: Sequence[str]) -> list[VariantName]:
     if not variants or len(wanted) != len(variants):
         unknown = ", ".join(name for name in variants if name not in VARIANTS) or "none or one twice"
         raise ConfigError(f"the variants to export are wrong: {unknown}", hint=f"of {', '.join(VARIANTS)}, each once")
-    if "bf16" in wanted and not cuda_device_count():
-        raise ConfigError(
-            "the variant bf16 needs a CUDA device: onnxruntime has no bfloat16 on a CPU, so it cannot be compared here",
-            hint="export fp32, and let backend: auto run bfloat16 by PyTorch or OpenVINO where that is faster",
-        )
     return sorted(wanted, key=list(variants).index)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFiles:
+    """The graph of one variant.
+
+    Attributes:
+        file: The graph.
+        cpu_file: What a CPU runs in its place, if it cannot run that.
+    """
+
+    file: Path
+    cpu_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +65,8 @@ class GraphMaker:
     pad_id: int
     report: Callable[[str], None]
 
-    def make(self, names: Sequence[VariantName], probes: Sequence[Probe]) -> Mapping[VariantName, Path]:
-        """The graph file of each variant.
+    def make(self, names: Sequence[VariantName], probes: Sequence[Probe]) -> Mapping[VariantName, GraphFiles]:
+        """The graph of each variant.
 
         Args:
             names: The variants.
@@ -77,13 +84,20 @@ class GraphMaker:
             for leftover in self.folder.glob("exact.onnx*"):
                 leftover.unlink()
         halves: dict[VariantName, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+        graphs = {name: GraphFiles(file) for name, file in files.items()}
         for name in files.keys() & halves.keys():
             self.report(f"tracing the model in {name}")
-            self._trace(copy.deepcopy(self.network).to(halves[name]), files[name])
-        return files
+            widened = self.folder / "model.bf16.cpu.onnx" if name == "bf16" else None
+            self._trace(copy.deepcopy(self.network).to(halves[name]), files[name], separate_weights=bool(widened))
+            if widened is not None:
+                widening.widen(files[name], widened)
+            graphs[name] = GraphFiles(files[name], widened)
+        return graphs
 
-    def _trace(self, network: tracing.ScoringNetwork, file: Path) -> None:
-        tracing.trace(network, file, takes_token_types=self.takes_token_types)
+    def _trace(self, network: tracing.ScoringNetwork, file: Path, *, separate_weights: bool = False) -> None:
+        tracing.trace(
+            network, file, takes_token_types=self.takes_token_types, separate_weights=separate_weights or None
+        )
 
     def _quantize(self, exact: Path, file: Path, probes: Sequence[Probe]) -> None:
         spoken = [probe for probe in probes if probe.kind == "text"][:_CALIBRATION_ROWS] or probes

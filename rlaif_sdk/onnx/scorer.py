@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self, cast
 
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from rlaif_sdk.classifiers.batching import BatchedClassifier, checked_texts
 from rlaif_sdk.classifiers.encoding import EncoderInput, TemplatedText
 from rlaif_sdk.classifiers.loading import LoadOptions
+from rlaif_sdk.classifiers.onnx_backend import load_onnx_classifier
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.onnx.chat import ChatTemplate
-from rlaif_sdk.onnx.engines import engines, opened
+from rlaif_sdk.onnx.engines import Open, engines, opened
 from rlaif_sdk.onnx.manifest import Manifest, read_manifest
 from rlaif_sdk.onnx.tuning import Choice, choose, recall, remember
 from rlaif_sdk.types import Conversation
@@ -79,11 +81,13 @@ class OnnxScorer:
             )
         budget = tokens_per_batch if isinstance(tokens_per_batch, int) else 1024
         options = LoadOptions(device, None, max_length, budget, self.manifest.truncation_side)
-        found = engines(path, self.manifest, options)
-        if backend == "onnx":
-            name = f"onnx/{variant or next(iter(self.manifest.variants))}"
+        found: dict[str, Open]
+        if backend == "auto":
+            found = engines(path, self.manifest, options)
+        else:
             self.manifest.variant(variant)
-            found = {name: found[name]}
+            name = variant or next(iter(self.manifest.variants))
+            found = {f"onnx/{name}": partial(load_onnx_classifier, path, options, variant=name)}
         choice = recall(self.manifest, found, device, min_agreement=min_agreement)
         if choice is None and (len(found) > 1 or tokens_per_batch == "auto"):
             logger.info("measuring %s on this machine, once", ", ".join(found))

@@ -66,18 +66,22 @@ class ScoringNetwork(nn.Module):
             return cast("Tensor", self.network(**inputs).logits).float()
         hidden_NTD = self.network.base_model(**inputs).last_hidden_state
         real_NT = attention_mask if self._pad_id is None else attention_mask * (input_ids != self._pad_id)
-        last_N = (torch.arange(input_ids.shape[1], device=input_ids.device) * real_NT).argmax(-1)
+        # The greatest index, not the index of the greatest: onnxruntime has no ArgMax of integers on CUDA, and its max needs cuDNN.
+        last_N = (torch.arange(input_ids.shape[1], device=input_ids.device) * real_NT).topk(1).values[:, 0]
         last_ND = hidden_NTD[torch.arange(input_ids.shape[0], device=input_ids.device), last_N]
         return cast("Tensor", cast("nn.Linear", self.network.score)(last_ND)).float()
 
 
-def trace(network: ScoringNetwork, file: Path, *, takes_token_types: bool) -> None:
+def trace(
+    network: ScoringNetwork, file: Path, *, takes_token_types: bool, separate_weights: bool | None = None
+) -> None:
     """Write the network's graph.
 
     Args:
         network: In evaluation mode, in the number type that the graph is to have.
-        file: Where to; weights of more than 1.8 GB go into ``FILE.data`` beside it.
+        file: Where to.
         takes_token_types: Whether the graph takes ``token_type_ids``.
+        separate_weights: Whether the weights go into ``FILE.data`` beside it; by default those of more than 1.8 GB do.
 
     Raises:
         ConfigError: The exporter cannot follow the network.
@@ -88,16 +92,14 @@ def trace(network: ScoringNetwork, file: Path, *, takes_token_types: bool) -> No
     size = sum(weight.numel() * weight.element_size() for weight in network.parameters())
     with _quiet(), torch.no_grad():
         try:
-            torch.onnx.export(
+            program = torch.onnx.export(
                 network,
                 kwargs={name: example_NT.clone() for name in names},
-                f=str(file),
                 dynamo=True,
                 dynamic_shapes=dict.fromkeys(names, dynamic),
                 input_names=names,
                 output_names=["logits"],
                 opset_version=OPSET,
-                external_data=size > _LARGEST_FILE,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -106,6 +108,32 @@ def trace(network: ScoringNetwork, file: Path, *, takes_token_types: bool) -> No
                 f"{type(network.network).__name__} cannot be exported: {cause}",
                 hint="the architectures that are known to work are in docs/howto/export-onnx.md",
             ) from error
+        assert program is not None  # it is None without dynamo
+        _normalise_in_one_type(program.model)
+        program.save(str(file), external_data=size > _LARGEST_FILE if separate_weights is None else separate_weights)
+
+
+def _normalise_in_one_type(model: Any) -> None:
+    """Cast the input of a root-mean-square normalisation to the type of its scale.
+
+    Gemma normalises in float32 whatever the model's type, and the exporter makes one operator of that which takes half
+    precision and a float32 scale. onnxruntime has no such kernel on a CPU, nor for bfloat16 on CUDA, and the
+    operator's definition, which it falls back to, multiplies two types.
+
+    Args:
+        model: An ``onnx_ir.Model``.
+    """
+    import onnx_ir
+
+    for node in list(model.graph):
+        if node.op_type != "RMSNormalization" or node.inputs[0].dtype == node.inputs[1].dtype:
+            continue
+        given, kind = node.inputs[0], node.inputs[1].dtype
+        cast = onnx_ir.node("Cast", [given], {"to": kind})
+        cast.outputs[0].name = f"{node.outputs[0].name}_given"
+        cast.outputs[0].dtype, cast.outputs[0].shape = kind, given.shape
+        model.graph.insert_before(node, cast)
+        node.replace_input_with(0, cast.outputs[0])
 
 
 @contextlib.contextmanager

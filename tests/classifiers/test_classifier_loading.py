@@ -92,7 +92,8 @@ def test_options_that_cannot_be_met_are_refused(bert_folder: Path, options: dict
 def test_eight_bit_products_do_not_overflow_on_older_processors(tmp_path: Path) -> None:
     """x86 processors without VNNI saturate them unless onnxruntime is told otherwise."""
     save_graph(tmp_path / "model.onnx", inputs={"input_ids": TensorProto.INT64}, outputs={"logits": ["n", 1]})
-    options = open_session(tmp_path / "model.onnx", "cpu").get_session_options()
+    session, _ = open_session(tmp_path / "model.onnx", "cpu")
+    options = session.get_session_options()
     assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 

@@ -243,15 +243,6 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
         export_classifier(tmp_path / "t5", tmp_path / "out")
 
 
-def test_bfloat16_without_a_gpu_is_refused_and_says_what_to_do(
-    tmp_path: Path, model_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is exported that could not be compared."""
-    monkeypatch.setattr("rlaif_sdk.onnx.optimize.cuda_device_count", lambda: 0)
-    with pytest.raises(ConfigError, match=r"bf16 needs a CUDA device.*backend: auto"):
-        export_classifier(model_folder("distilbert"), tmp_path / "out", variants=["bf16"])
-
-
 def test_a_missing_library_is_named_with_its_extra(
     tmp_path: Path, model_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
