@@ -39,9 +39,9 @@ class OnnxScorer:
     Args:
         folder: What `rlaif export` wrote. Every file is compared with the manifest's digest.
         variant: Which variant to run; by default the first.
-        backend: ``onnx`` runs that variant. ``auto`` measures, once for the machine, every variant and whatever else
-            is installed and can run the model (PyTorch in bfloat16 from the model's own folder, OpenVINO), and takes
-            the fastest whose ranks agree with the exact variant's.
+        backend: ``onnx`` runs that variant. ``auto`` measures, once for the machine, every variant that is not imitated
+            here (``bf16`` is on a CPU) and whatever else is installed and can run the model (PyTorch in bfloat16 from
+            the model's own folder, OpenVINO), and takes the fastest whose ranks agree with the exact variant's.
         device: ``cpu``, ``cuda`` or ``cuda:1``; None takes a CUDA device when one works.
         max_length: Longest input in tokens, if it is to be less than the manifest's.
         tokens_per_batch: Most tokens, padding included, in one forward pass; ``auto`` measures it once for the machine
