@@ -285,7 +285,7 @@ class ComposedRun(Run):
         return validate(CompositionConfig, self.composition_document(key))
 
     def code(self) -> dict[str, str]:
-        """The digests of the Python files that its compositions name, by the name that they have for them.
+        """The digests of the Python files and modules that its compositions name, by the name that they have for them.
 
         Raises:
             ConfigError: The file of a composition cannot be read.
