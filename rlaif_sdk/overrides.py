@@ -43,15 +43,19 @@ def _value(key: str, text: str) -> Any:
 
 
 def _set(data: Any, parts: Sequence[str], value: Any, assignment: str) -> Location:
-    """Set one value; returns its location."""
-    location: list[str | int] = []
+    """Set one value; returns the location of what is new: of the value, or of a mapping that was made on the way."""
+    location: Location = ()
+    new: Location | None = None
     for part in parts[:-1]:
         place = part if isinstance(data, dict) else _place(data, part, assignment)
-        data = data.setdefault(place, {}) if isinstance(data, dict) else data[place]
-        location.append(place)
+        location = (*location, place)
+        if isinstance(data, dict) and place not in data:
+            data[place] = {}
+            new = new or location
+        data = data[place]
     place = parts[-1] if isinstance(data, dict) else _place(data, parts[-1], assignment)
     data[place] = value
-    return (*location, place)
+    return new or (*location, place)
 
 
 def _place(data: Any, part: str, assignment: str) -> int:
