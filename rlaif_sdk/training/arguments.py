@@ -65,7 +65,8 @@ def _check_loggers(named: str | list[str] | None) -> None:
             continue
         if name not in INTEGRATION_TO_CALLBACK:
             raise ConfigError(f"{name!r} is no logger", key="report_to", hint=_nearest(name, INTEGRATION_TO_CALLBACK))
-        if name not in {*get_available_reporting_integrations(), "azure_ml", "flyte"}:
+        installed = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
+        if name not in {*installed, "azure_ml", "flyte"}:
             raise ConfigError(f"{name} is not installed", key="report_to", hint=f"pip install {name}")
 
 
@@ -75,7 +76,8 @@ def _check_generation(given: Any) -> None:
 
     if not isinstance(given, dict):
         return
-    known = {*vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters}
+    config = GenerationConfig()  # type: ignore[no-untyped-call]
+    known = {*vars(config), *inspect.signature(GenerationMixin.generate).parameters}
     for name in given:
         if name not in known:
             raise ConfigError(f"generate knows no {name!r}", key="generation_kwargs", hint=_nearest(name, known))

@@ -251,8 +251,9 @@ class Run:
             location = (key, error.key) if error.key else (key,)
             raise self.document.error(error.message, location, error.hint) from error
         except (TypeError, ValueError) as error:
-            name = refused_argument(kind, fields, given)
-            raise self.document.error(f"refused: {error}", (key, name) if name else (key,)) from error
+            refused = refused_argument(kind, fields, given)
+            location = (key, refused) if refused else (key,)
+            raise self.document.error(f"refused: {error}", location) from error
 
 
 @dataclass(frozen=True, slots=True)
