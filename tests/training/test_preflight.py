@@ -86,6 +86,16 @@ def test_a_column_that_a_reward_needs_is_missed_before_anything_loads(config, tm
     assert "data.held_out: reward 'wanted' needs the column 'target'" in problem
 
 
+def test_a_column_of_a_reserved_name_is_told_with_its_table(config, tmp_path):
+    """Before anything loads, as a missing one is."""
+    rows = [{"prompt": "w1", "target": "w5", "completions": "w2"}] * 4
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config["data"]["held_out"] = str(tmp_path / "more.jsonl")
+    assert found_in(config) == [
+        "data.held_out: the column 'completions' has a reserved name (rename the column in the dataset)"
+    ]
+
+
 def test_a_column_under_another_name_counts(config, tmp_path):
     """What ``columns:`` of the reward maps is there."""
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "w1", "answer": "w2"}\n' * 12)

@@ -105,11 +105,14 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
     """Whether a table has the columns that the rewards ask for.
 
     Raises:
-        BatchError: One is missing.
+        BatchError: One is missing, or has a reserved name.
     """
     row = rows[0]
     columns = {column: [value] for column, value in row.items() if column != "prompt"}
-    batch = RewardBatch(prompts=[row["prompt"]], completions=[""], columns=columns)
+    try:
+        batch = RewardBatch(prompts=[row["prompt"]], completions=[""], columns=columns)
+    except BatchError as error:
+        raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
     for kind, components in (("reward", composer.components), ("fallback", composer.fallbacks)):
         for reward, component in components.items():
             try:
