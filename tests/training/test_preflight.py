@@ -40,7 +40,12 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
         "model": {"name": str(tmp_path / "start")},
         "data": {"train": str(tmp_path / "prompts.jsonl"), "held_out_rows": 4},
         "composition": {"rewards": {"wanted": {"use": f"{tmp_path}/rewards.py:wanted"}}},
-        "ppo": {"per_device_train_batch_size": 4, "max_completion_length": 8, "use_cpu": True},
+        "ppo": {
+            "per_device_train_batch_size": 4,
+            "max_completion_length": 8,
+            "use_cpu": True,
+            "steps_per_generation": 1,
+        },
         "output": str(tmp_path / "out"),
     }
 
@@ -84,6 +89,15 @@ def test_a_column_that_a_reward_needs_is_missed_before_anything_loads(config, tm
     config["data"]["held_out"] = str(tmp_path / "held.jsonl")
     (problem,) = found_in(config)
     assert "data.held_out: reward 'wanted' needs the column 'target'" in problem
+
+
+def test_too_few_prompts_for_one_rollout_are_missed(config):
+    """An incomplete rollout is left out, so that a run would end without a step and call itself trained."""
+    config["ppo"] |= {"steps_per_generation": 3}
+    (problem,) = found_in(config)
+    assert "data.train: there are 8 prompts to train on, and a rollout takes 12: no step would be made" in problem
+    config["ppo"] |= {"num_generations": 2}
+    assert found_in(config) == []
 
 
 def test_a_column_of_a_reserved_name_is_told_with_its_table(config, tmp_path):

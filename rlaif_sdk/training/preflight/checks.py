@@ -91,6 +91,9 @@ def check_run(
         if composer is not None:
             with found.noting():
                 check_columns(composer, rows, name)
+    if settings is not None and "train" in tables:
+        with found.noting(), _placed(run, "data.train"):
+            _check_rollout(settings, len(tables["train"]))
     if composer is not None:
         with found.noting(), _placed(run, "composition"):
             found.models += reward_models(composer)
@@ -120,6 +123,20 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
             except BatchError as error:
                 message = error.message if "reward" in error.message else f"{kind} {reward!r}: {error.message}"
                 raise BatchError(f"data.{name}: {message}", hint=error.hint) from None
+
+
+def _check_rollout(settings: Any, prompts: int) -> None:
+    """Whether there are prompts for one rollout: an incomplete one is left out, and training would make no step.
+
+    Raises:
+        ConfigError: There are fewer.
+    """
+    completions = getattr(settings, "generation_batch_size", None)
+    if completions and (wanted := completions // settings.num_generations) > prompts:
+        raise ConfigError(
+            f"there are {prompts} prompts to train on, and a rollout takes {wanted}: no step would be made",
+            hint="give more, or lower steps_per_generation or per_device_train_batch_size",
+        )
 
 
 def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables: Mapping[str, Dataset]) -> None:
