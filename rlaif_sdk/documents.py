@@ -34,23 +34,31 @@ class Document:
         data: Mappings, lists and scalars.
         file: The path it was read from, or None for data made in Python.
         lines: The 1-based line of each location, such as ``("rewards", "toxicity", "weight")``.
+        assigned: The locations whose value was set on the command line, and stands in no file.
     """
 
     data: Any
     file: str | None = None
     lines: Mapping[Location, int] = field(default_factory=dict)
+    assigned: frozenset[Location] = frozenset()
 
     def line(self, location: Location) -> int | None:
-        """The line of a location, or of the nearest enclosing one."""
+        """The line of a location, or of the nearest enclosing one; None of a value that stands in no file."""
+        if self._is_assigned(location):
+            return None
         for end in range(len(location), -1, -1):
             if location[:end] in self.lines:
                 return self.lines[location[:end]]
         return None
 
     def error(self, message: str, location: Location = (), hint: str | None = None) -> ConfigError:
-        """A `ConfigError` that points at a location of this document."""
+        """A `ConfigError` that points at a location of this document, or at the command line that set it."""
         key = ".".join(map(str, location)) or None
-        return ConfigError(message, file=self.file, line=self.line(location), key=key, hint=hint)
+        file = "--set" if self._is_assigned(location) else self.file
+        return ConfigError(message, file=file, line=self.line(location), key=key, hint=hint)
+
+    def _is_assigned(self, location: Location) -> bool:
+        return any(location[: len(where)] == where for where in self.assigned)
 
     def at(self, *location: str | int) -> Document:
         """The part of the document at a location, which must exist."""
@@ -59,7 +67,8 @@ class Document:
             data = data[part]
         size = len(location)
         lines = {where[size:]: line for where, line in self.lines.items() if where[:size] == location}
-        return Document(data, self.file, lines)
+        assigned = frozenset(where[size:] for where in self.assigned if where[:size] == location)
+        return Document(data, self.file, lines, assigned)
 
 
 class _Loader(yaml.SafeLoader):

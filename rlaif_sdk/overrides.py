@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +24,13 @@ def with_overrides(document: Document, assignments: Iterable[str]) -> Document:
             mapping nor list.
     """
     data = copy.deepcopy(document.data)
+    assigned = set(document.assigned)
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set {assignment} has no key and value", hint="write --set ppo.learning_rate=1e-6")
-        _set(data, tuple(key.strip().split(".")), _value(key, value), assignment)
-    return replace(document, data=data)
+        assigned.add(_set(data, key.strip().split("."), _value(key, value), assignment))
+    return replace(document, data=data, assigned=frozenset(assigned))
 
 
 def _value(key: str, text: str) -> Any:
@@ -41,20 +42,28 @@ def _value(key: str, text: str) -> Any:
         raise ConfigError(f"the value is {error.message}", key=key, hint="quote it for YAML") from error
 
 
-def _set(data: Any, location: Location, value: Any, assignment: str) -> None:
-    for part in location[:-1]:
-        data = data.setdefault(part, {}) if isinstance(data, dict) else _in_list(data, part, assignment)
-    if isinstance(data, dict):
-        data[location[-1]] = value
-    else:
-        _in_list(data, location[-1], assignment)
-        data[int(location[-1])] = value
+def _set(data: Any, parts: Sequence[str], value: Any, assignment: str) -> Location:
+    """Set one value; returns the location of what is new: of the value, or of a mapping that was made on the way."""
+    location: Location = ()
+    new: Location | None = None
+    for part in parts[:-1]:
+        place = part if isinstance(data, dict) else _place(data, part, assignment)
+        location = (*location, place)
+        if isinstance(data, dict) and place not in data:
+            data[place] = {}
+            new = new or location
+        data = data[place]
+    place = parts[-1] if isinstance(data, dict) else _place(data, parts[-1], assignment)
+    data[place] = value
+    return new or (*location, place)
 
 
-def _in_list(data: Any, part: str | int, assignment: str) -> Any:
+def _place(data: Any, part: str, assignment: str) -> int:
+    """Where in a list a part of a key leads."""
     if not isinstance(data, list):
         raise ConfigError(f"--set {assignment}: {part!r} stands under a {type(data).__name__}, which has no keys")
     try:
-        return data[int(part)]
+        range(len(data))[int(part)]
     except (ValueError, IndexError):
         raise ConfigError(f"--set {assignment}: the list has no entry {part!r}, it has {len(data)}") from None
+    return int(part)

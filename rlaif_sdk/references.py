@@ -47,6 +47,28 @@ def load_reference(reference: str, folder: Path) -> Any:
     return value
 
 
+def reference_file(reference: str, folder: Path) -> Path | None:
+    """The Python file that a reference names the content of; the module is found and not imported, its packages are.
+
+    Args:
+        reference: As of `load_reference`.
+        folder: See there.
+
+    Returns:
+        None where there is no such file, as of a built-in module.
+    """
+    name = reference.rpartition(":")[0]
+    if name.endswith(".py"):
+        file = folder / name
+    else:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (Exception, SystemExit):  # noqa: BLE001 - packages run here; loading the reference says what is wrong
+            return None
+        file = Path((spec and spec.origin) or "")
+    return file if file.suffix == ".py" and file.is_file() else None
+
+
 def _module_from_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():

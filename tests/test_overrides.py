@@ -32,6 +32,20 @@ def test_an_assignment_sets_one_value_and_leaves_the_original(assignment, path, 
     assert DATA == {"ppo": {"learning_rate": 1.0}, "gates": [{"min": 0.1}, {"min": 0.2}], "seed": 1}
 
 
+@pytest.mark.parametrize("location", [("ppo", "learning_rate"), ("gates", 1), ("gates", 1, "min")])
+def test_an_error_of_a_value_that_was_set_does_not_blame_the_file(location):
+    """It points at the command line, in a part of the document too; what was not set keeps file and line."""
+    lines = {(): 1, ("ppo",): 2, ("ppo", "learning_rate"): 3, ("gates",): 4, ("gates", 0): 5, ("gates", 1): 6}
+    assignments = ["ppo.learning_rate=fast", "gates.1={min: x}", "judge.params.model=x"]
+    document = with_overrides(Document(DATA, "run.yaml", lines), assignments)
+    key = ".".join(map(str, location))
+    assert str(document.error("is refused", location)) == f"--set: {key}: is refused"
+    assert str(document.at(location[0]).error("is refused", location[1:])).startswith("--set: ")
+    assert str(document.error("is refused", ("gates", 0))) == "run.yaml:5: gates.0: is refused"
+    assert str(document.error("is refused", ("ppo",))) == "run.yaml:2: ppo: is refused"
+    assert str(document.error("is refused", ("judge",))) == "--set: judge: is refused", "it was made for the value"
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rlaif_sdk.composer.build import build_composer
@@ -33,7 +34,7 @@ def load_attacked(
     if "judge" not in data:
         problem = "has neither a judge, as a labelling job has, nor rewards"
         raise document.error(problem, hint="give the config of rlaif label, or a composition with a judge")
-    job = Document({"pairs": {"file": "none.jsonl"}, **data}, document.file, document.lines)
+    job = replace(document, data={"pairs": {"file": "none.jsonl"}, **data})
     return LabelJob(validate(LabelConfig, job), job).labeler()
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.composer.composition import Composition, RewardColumn, Status
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.padding import Padding
     from rich.table import Table
 
 _BAR = 20
+_WIDE = 1000
+_TEXT = 14
+"""Letters of a name or a reason that the table has room for, or it is not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +98,44 @@ class Explanation:
         lines.append(f"  total {total}" + (f"  ({self.note})" if self.note else ""))
         return "\n".join(lines)
 
-    def __rich__(self) -> Table:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Padding]:
+        from rich.measure import Measurement
+        from rich.padding import Padding
+        from rich.text import Text
+
+        narrowest = self._table(text_width=_TEXT)
+        if Measurement.get(console, options.update(max_width=_WIDE), narrowest).minimum <= options.max_width:
+            yield self._table()
+            return
+        for number, line in enumerate(self._lines()):
+            yield Padding(Text(line), (0, 0, 0, 2 if number else 0))
+
+    def _lines(self) -> Iterator[str]:
+        """The same for a terminal that is too narrow for the table's numbers."""
+        yield f"row {self.row}"
+        for step in self.steps:
+            why = f"; {step.note}" if step.note else ""
+            if math.isnan(step.weighted):
+                yield f"{step.reward}: {step.status}, weight {step.weight:g}{why}"
+            else:
+                yield (
+                    f"{step.reward}: adds {step.weighted:+.4f}, running {step.running:.4f} (raw "
+                    f"{_show(step.raw, step.status).strip()}, normalised {step.normalized:.4f}, weight {step.weight:g})"
+                    f"{why}"
+                )
+        yield from filter(None, (self.scaling, *self.constraints, *self.gates))
+        yield "total " + ("unscored" if math.isnan(self.total) else f"{self.total:.4f}")
+        yield from filter(None, (self.note,))
+
+    def _table(self, text_width: int | None = None) -> Table:
         from rich.table import Table
 
         notes = (self.scaling, *self.constraints, *self.gates, self.note)
         table = Table(title=f"row {self.row}", caption="; ".join(filter(None, notes)) or None)
-        for heading in ("reward", "raw", "normalised", "weight", "adds", "running", "why"):
-            table.add_column(heading, justify="left" if heading in {"reward", "why"} else "right")
+        table.add_column("reward", overflow="fold", max_width=text_width)
+        for heading in ("raw", "normalised", "weight", "adds", "running"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("why", overflow="fold", max_width=text_width)
         for step in self.steps:
             why = step.note or ("" if step.status == "scored" else step.status)
             if math.isnan(step.weighted):

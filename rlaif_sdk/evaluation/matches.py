@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _job(judge: Path | Mapping[str, Any], pairs: Path, output: Path, overrides: 
     if not isinstance(document.data, dict):
         raise document.error("is no mapping with a judge")
     data = {**document.data, "pairs": {"file": str(pairs)}, "output": str(output), "ties": "keep"}
-    document = Document({**data, "format": "jsonl"}, document.file, document.lines)
+    document = replace(document, data={**data, "format": "jsonl"})
     return LabelJob(validate(LabelConfig, document), document)
 
 

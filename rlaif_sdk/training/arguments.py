@@ -1,16 +1,22 @@
-"""The types of a trainer's settings: values from a config checked against the annotations of the settings' dataclass."""
+"""A trainer's settings from a config: their types by the annotations of the settings' dataclass, ranges and names."""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import inspect
 import sys
 import typing
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.training.ranges import check_ranges
+from rlaif_sdk.training.ranks import refuse_sharded_settings
 
 
 def typed_arguments(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,9 +27,65 @@ def typed_arguments(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]
         given: Values by name; each name is one of its fields.
 
     Raises:
-        ConfigError: A value is of another type; ``key`` is its name.
+        ConfigError: A value is of another type or out of its range, or names what is not there; ``key`` is its name.
     """
-    return {name: _typed(value, name, _annotation(kind, name)) for name, value in given.items()}
+    typed = {name: _typed(value, name, _annotation(kind, name)) for name, value in given.items()}
+    check_ranges(typed)
+    refuse_sharded_settings(typed)
+    _check_loggers(typed.get("report_to"))
+    if not typed.get("use_vllm"):
+        _check_generation(typed.get("generation_kwargs"))
+    return typed
+
+
+def refused_argument(kind: type[Any], fields: Mapping[str, Any], given: Iterable[str]) -> str | None:
+    """Which of the given fields a dataclass refuses, where it does not say: the one without which it takes the others.
+
+    Args:
+        kind: The dataclass.
+        fields: All that it was called with.
+        given: The names of those that a config gives.
+    """
+    for name in given:
+        with contextlib.suppress(TypeError, ValueError), warnings.catch_warnings(action="ignore"):
+            kind(**{other: value for other, value in fields.items() if other != name})
+            return name
+    return None
+
+
+def _check_loggers(named: str | list[str] | None) -> None:
+    """Whether transformers has these loggers, and they are installed where it can tell."""
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    for name in [named] if isinstance(named, str) else named or []:
+        if name in {"all", "none"}:
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ConfigError(f"{name!r} is no logger", key="report_to", hint=_nearest(name, INTEGRATION_TO_CALLBACK))
+        installed = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
+        if name not in {*installed, "azure_ml", "flyte"}:
+            raise ConfigError(f"{name} is not installed", key="report_to", hint=f"pip install {name}")
+
+
+def _check_generation(given: Any) -> None:
+    """Whether ``generate`` knows these names."""
+    from transformers import GenerationConfig, GenerationMixin
+
+    if not isinstance(given, dict):
+        return
+    config = GenerationConfig()  # type: ignore[no-untyped-call]
+    known = {*vars(config), *inspect.signature(GenerationMixin.generate).parameters}
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"generate knows no {name!r}", key="generation_kwargs", hint=_nearest(name, known))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
 
 
 def _typed(value: Any, name: str, annotation: Any) -> Any:

@@ -15,7 +15,7 @@ from rlaif_sdk.config import CompositionConfig, ConfigModel
 from rlaif_sdk.documents import Document, load_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.overrides import with_overrides
-from rlaif_sdk.training.arguments import typed_arguments
+from rlaif_sdk.training.arguments import refused_argument, typed_arguments
 from rlaif_sdk.training.curriculum import CurriculumSettings
 from rlaif_sdk.training.fingerprints import code_digests
 
@@ -30,8 +30,14 @@ Settings = TypeVar("Settings", bound="TrainingArguments")
 POLICY = "$policy"
 """Stands in a composition for the model that training starts from: a judge that is the policy itself."""
 
-SET_ELSEWHERE = {"output_dir": "output", "seed": "seed", "data_seed": "seed"}
-"""Fields of the trainer's settings that have a key of their own in the run's config."""
+SET_ELSEWHERE = {
+    "output_dir": "set 'output' of the run",
+    "seed": "set 'seed' of the run",
+    "data_seed": "set 'seed' of the run",
+    "resume_from_checkpoint": "give --resume",
+    "reward_weights": "set the weights in the composition",
+}
+"""Fields of the trainer's settings that a run has another place for, and which."""
 
 
 class LoraSettings(ConfigModel):
@@ -225,7 +231,7 @@ class Run:
         known = {field.name for field in dataclasses.fields(kind) if field.init}
         for name in given:
             if name in SET_ELSEWHERE:
-                raise self.document.error("stands elsewhere", (key, name), f"set '{SET_ELSEWHERE[name]}' of the run")
+                raise self.document.error("stands elsewhere", (key, name), SET_ELSEWHERE[name])
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"see {kind.__module__}.{kind.__name__}"
@@ -245,7 +251,9 @@ class Run:
             location = (key, error.key) if error.key else (key,)
             raise self.document.error(error.message, location, error.hint) from error
         except (TypeError, ValueError) as error:
-            raise self.document.error(f"refused: {error}", (key,)) from error
+            refused = refused_argument(kind, fields, given)
+            location = (key, refused) if refused else (key,)
+            raise self.document.error(f"refused: {error}", location) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +293,7 @@ class ComposedRun(Run):
         return validate(CompositionConfig, self.composition_document(key))
 
     def code(self) -> dict[str, str]:
-        """The digests of the Python files that its compositions name, by the name that they have for them.
+        """The digests of the Python files and modules that its compositions name, by the name that they have for them.
 
         Raises:
             ConfigError: The file of a composition cannot be read.

@@ -37,7 +37,7 @@ class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):
     soft_columns = (CHOSEN_PROB, MARGIN)
 
     def __init__(self, model: Any, ref_model: Any = None, args: DPOConfig | None = None, **options: Any) -> None:
-        _check_settings(args)
+        check_settings(args)
         if ref_model is None and _needs_reference(model, args, options.get("peft_config")):
             ref_model = copy.deepcopy(model).eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
         super().__init__(model, ref_model, args, **options)
@@ -114,7 +114,12 @@ def _needs_reference(model: Any, args: DPOConfig | None, peft_config: Any) -> bo
     return not (isinstance(model, str) or precomputed or adapted)
 
 
-def _check_settings(args: DPOConfig | None) -> None:
+def check_settings(args: DPOConfig | None) -> None:
+    """Refuse settings of another loss than DPO's sigmoid.
+
+    Raises:
+        ConfigError: There is one; ``key`` is its name.
+    """
     if args is None:
         return
     variations = {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.references import is_reference
+from rlaif_sdk.references import is_reference, reference_file
 
 _SECRET = re.compile(r"(api_?key|secret|password|(^|_)(hub|auth|access)_token|^token)$", re.IGNORECASE)
 
@@ -31,11 +31,14 @@ def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def code_digests(composition: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """The digests of the Python files that a composition names, by the name that it has for them."""
+    """The digests of the Python files and modules that a composition names, by the name that it has for them.
+
+    Of a module it is the one file that has its name, not what that imports.
+    """
     parts = [*composition.get("rewards", {}).items(), *composition.get("fallbacks", {}).items()]
-    names = {str((part or {}).get("use") or name).rpartition(":")[0] for name, part in parts}
-    files = {name: folder / name for name in sorted(names) if is_reference(name) and name.endswith(".py")}
-    return {name: _short(hashlib.sha256(file.read_bytes())) for name, file in files.items() if file.is_file()}
+    references = {str((part or {}).get("use") or name) for name, part in parts}
+    files = {name.rpartition(":")[0]: reference_file(name, folder) for name in sorted(references) if is_reference(name)}
+    return {name: _short(hashlib.sha256(file.read_bytes())) for name, file in files.items() if file is not None}
 
 
 def without_secrets(value: Any, key: str = "") -> Any:

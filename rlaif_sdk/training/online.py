@@ -37,6 +37,15 @@ class RLOORunConfig(ComposedRunConfig):
 CONFIGS: dict[OnlineKind, type[ComposedRunConfig]] = {"grpo": GRPORunConfig, "rloo": RLOORunConfig}
 
 
+GRPO_CHOICES: dict[str, tuple[str, ...]] = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "luspo", "sapo", "vespo"),
+    "scale_rewards": ("group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+}
+"""What TRL compares settings of GRPO with once it is training."""
+
+
 @dataclass(frozen=True, slots=True)
 class OnlineRun(ComposedRun):
     """A GRPO or RLOO run's config and the document it was read from."""
@@ -55,6 +64,9 @@ class OnlineRun(ComposedRun):
 
         config = {"grpo": GRPOConfig, "rloo": RLOOConfig}[self.kind]
         revision = self.config.model.revision
+        for name, known in GRPO_CHOICES.items() if self.kind == "grpo" else ():
+            if (value := self.config.grpo.get(name, known[0])) not in known:
+                raise self.document.error(f"is one of {', '.join(known)}, not {value!r}", (self.kind, name))
         return self.settings(
             config,
             self.kind,
@@ -85,7 +97,8 @@ def run_online(
 ) -> PolicyResult:
     """Train a language model by TRL's GRPO or RLOO on composed rewards, as a config says.
 
-    The run is evaluated and leaves behind what `rlaif_sdk.training.run.run_ppo` does.
+    The run is evaluated and leaves behind what `rlaif_sdk.training.run.run_ppo` does. With GRPO's
+    ``multi_objective_aggregation: normalize_then_sum`` TRL gets the rewards one by one, with the composition's weights.
 
     Raises:
         RlaifError: As `run_ppo`; a data set's column of a reserved name is refused before anything is generated.
@@ -95,9 +108,16 @@ def run_online(
         from trl.trainer.grpo_trainer import GRPOTrainer
         from trl.trainer.rloo_trainer import RLOOTrainer
 
-        reward = composer.for_trl()
-        trainer = {"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind](reward_funcs=reward, args=settings, **kwargs)
-        reward.check(trainer)
+        if getattr(settings, "multi_objective_aggregation", None) == "normalize_then_sum":
+            rewards, settings.reward_weights = composer.for_trl(separate=True)
+        else:
+            rewards = [composer.for_trl()]
+        kind = {"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind]
+        try:
+            trainer = kind(reward_funcs=rewards, args=settings, **kwargs)
+        except (ImportError, ValueError) as error:
+            raise run.document.error(f"TRL refuses this: {error}", (run.kind,)) from error
+        rewards[0].check(trainer)
         return trainer
 
     return train_policy(run, run.kind.upper(), run.trainer_config, make, display=display, report=report, resume=resume)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.json_files import without_nan
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.manifest import recorded
@@ -191,13 +191,21 @@ def preference_settings(kind: Kind, run: Run) -> Any:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.reward_config import RewardConfig
 
-    return run.settings(
+    settings: Any = run.settings(
         RewardConfig if kind == "reward_model" else DPOConfig,
         kind,
         logging_steps=10,
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         gradient_checkpointing=False,
     )
+    if kind == "dpo":
+        from rlaif_sdk.training.dpo import check_settings
+
+        try:
+            check_settings(settings)
+        except ConfigError as error:
+            raise run.document.error(error.message, (kind, str(error.key)), error.hint) from error
+    return settings
 
 
 def _trainer(

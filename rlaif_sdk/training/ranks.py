@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.exceptions import ConfigError, TrainingError
 
 T = TypeVar("T")
 
 _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+_WHOLE = "a run from a config keeps the whole model in each process"
+_BY_SCRIPT = "make the trainer in a script and launch that; see docs/howto/train-on-several-gpus.md"
 
 
 def first_process() -> bool:
@@ -26,10 +28,18 @@ def refuse_shards() -> None:
     """
     for variable, name in _SHARDED.items():
         if os.environ.get(variable, "false").lower() in ("1", "true"):
-            raise TrainingError(
-                f"a run from a config keeps the whole model in each process, and the launcher asks for {name}",
-                hint="make the trainer in a script and launch that; see docs/howto/train-on-several-gpus.md",
-            )
+            raise TrainingError(f"{_WHOLE}, and the launcher asks for {name}", hint=_BY_SCRIPT)
+
+
+def refuse_sharded_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse a trainer's settings that ask for weights in parts; see `refuse_shards`.
+
+    Raises:
+        ConfigError: One does; ``key`` is its name.
+    """
+    for name in ("deepspeed", "fsdp", "fsdp_config"):
+        if settings.get(name):
+            raise ConfigError(_WHOLE, key=name, hint=_BY_SCRIPT)
 
 
 def refuse_processes() -> None:

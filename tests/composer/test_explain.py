@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from rich.console import Console
@@ -65,3 +66,17 @@ def test_a_row_prints_as_a_rich_table(composition: Composition, row: int) -> Non
     text = console.export_text()
     assert "quality" in text
     assert ("unscored" in text) == (row == 2)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_no_number_is_cut_in_a_narrow_terminal(composition: Composition, width: int) -> None:
+    """Where the table does not fit, each reward has lines of its own."""
+    explanation = composition.explain(0)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(explanation)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for step in explanation.steps:
+        assert math.isnan(step.weighted) or f"{step.weighted:+.4f}" in text
+    assert f"{explanation.total:.4f}" in text

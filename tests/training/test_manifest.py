@@ -16,7 +16,14 @@ pytest.importorskip("trl")
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
-from rlaif_sdk.training.fingerprints import UNSET, differences, digest, rows_digest, without_secrets  # noqa: E402
+from rlaif_sdk.training.fingerprints import (  # noqa: E402
+    UNSET,
+    code_digests,
+    differences,
+    digest,
+    rows_digest,
+    without_secrets,
+)
 from rlaif_sdk.training.run import run_ppo  # noqa: E402
 
 REWARDS = "def wanted(completions):\n    return [{score}] * len(completions)\n"
@@ -103,6 +110,21 @@ def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_pa
         assert expected in text
     assert "output" not in text
     assert len(changed) == 9, "and the held-out rows, no more"
+
+
+def test_code_of_a_module_counts_as_that_of_a_file_does(tmp_path, monkeypatch):
+    """Whatever `use` names, a fallback's too; the module is not imported, and one that is not there is no code."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_room").mkdir()
+    (tmp_path / "a_room" / "rewards.py").write_text("raise AssertionError('imported')\n")
+    rewards = {"one": {"use": "a_room.rewards:wanted"}, "two": {"use": "time:time"}, "three": {"use": "no.such:module"}}
+    composition = {"rewards": rewards, "fallbacks": {"four": {"use": "./a_room/rewards.py:wanted"}, "five": None}}
+    before = code_digests(composition, tmp_path)
+    assert list(before) == ["./a_room/rewards.py", "a_room.rewards"]
+    assert len(set(before.values())) == 1
+    (tmp_path / "a_room" / "rewards.py").write_text("raise AssertionError('other')\n")
+    after = code_digests(composition, tmp_path)
+    assert [name for name, _, _ in differences(before, after)] == ["./a_room/rewards.py", "a_room.rewards"]
 
 
 def test_a_changed_run_goes_on_when_told_and_says_so(config, tmp_path):

@@ -203,6 +203,8 @@ def config(**settings: Any) -> PPOConfig:
         ({"kl_target": 6.0, "kl_horizon": 7.0}, r"kl_horizon \(7\) is shorter than a rollout of 32"),
         ({"value_clip": 0.0}, "value_clip must be above 0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be above 0"),
+        ({"max_completion_length": 0}, "max_completion_length must be above 0"),
         ({"generation_batch_size": 12}, r"generation_batch_size \(12\) is no multiple of the minibatch \(8\)"),
         ({"generation_batch_size": 16, "steps_per_generation": 2}, "exclude each other"),
         ({"gradient_accumulation_steps": 2, "steps_per_generation": 3}, "must not reach over two rollouts"),

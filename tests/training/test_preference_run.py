@@ -128,6 +128,16 @@ def test_a_setting_that_does_not_exist_is_refused_by_line(config: Path, kind: An
     assert refused.value.line is not None
 
 
+@pytest.mark.parametrize("kind", ["dpo"], indirect=True)
+def test_settings_of_another_loss_are_refused_before_a_model_loads(config: Path, kind: Any) -> None:
+    """With file and key; the trainer itself refuses them too."""
+    config.write_text(config.read_text().replace("learning_rate: 0.01", "label_smoothing: 0.1"))
+    (config.parent / "start" / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"dpo\.label_smoothing: .* chosen_prob = 1 - label_smoothing") as refused:
+        run_preferences(kind, config)
+    assert refused.value.line is not None
+
+
 @pytest.mark.parametrize(
     ("change", "message"), [({"chosen_prob": 1.5}, "chosen_prob"), ({"rejected": None}, "rejected")]
 )

@@ -14,6 +14,7 @@ pytest.importorskip("trl")
 
 from datasets import Dataset  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
@@ -23,7 +24,7 @@ from rlaif_sdk.training.preference_run import load_preference_run  # noqa: E402
 from rlaif_sdk.training.preflight import checks, estimate_memory, find_model  # noqa: E402
 from rlaif_sdk.training.preflight.anatomy import dissect  # noqa: E402
 from rlaif_sdk.training.preflight.machine import Machine, container_limit  # noqa: E402
-from rlaif_sdk.training.preflight.memory import Workload  # noqa: E402
+from rlaif_sdk.training.preflight.memory import Workload, activation_bytes  # noqa: E402
 
 REWARDS = "def wanted(completions, target):\n    return [1.0] * len(completions)\n"
 
@@ -39,7 +40,12 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
         "model": {"name": str(tmp_path / "start")},
         "data": {"train": str(tmp_path / "prompts.jsonl"), "held_out_rows": 4},
         "composition": {"rewards": {"wanted": {"use": f"{tmp_path}/rewards.py:wanted"}}},
-        "ppo": {"per_device_train_batch_size": 4, "max_completion_length": 8, "use_cpu": True},
+        "ppo": {
+            "per_device_train_batch_size": 4,
+            "max_completion_length": 8,
+            "use_cpu": True,
+            "steps_per_generation": 1,
+        },
         "output": str(tmp_path / "out"),
     }
 
@@ -83,6 +89,25 @@ def test_a_column_that_a_reward_needs_is_missed_before_anything_loads(config, tm
     config["data"]["held_out"] = str(tmp_path / "held.jsonl")
     (problem,) = found_in(config)
     assert "data.held_out: reward 'wanted' needs the column 'target'" in problem
+
+
+def test_too_few_prompts_for_one_rollout_are_missed(config):
+    """An incomplete rollout is left out, so that a run would end without a step and call itself trained."""
+    config["ppo"] |= {"steps_per_generation": 3}
+    (problem,) = found_in(config)
+    assert "data.train: there are 8 prompts to train on, and a rollout takes 12: no step would be made" in problem
+    config["ppo"] |= {"num_generations": 2}
+    assert found_in(config) == []
+
+
+def test_a_column_of_a_reserved_name_is_told_with_its_table(config, tmp_path):
+    """Before anything loads, as a missing one is."""
+    rows = [{"prompt": "w1", "target": "w5", "completions": "w2"}] * 4
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config["data"]["held_out"] = str(tmp_path / "more.jsonl")
+    assert found_in(config) == [
+        "data.held_out: the column 'completions' has a reserved name (rename the column in the dataset)"
+    ]
 
 
 def test_a_column_under_another_name_counts(config, tmp_path):
@@ -155,10 +180,31 @@ def test_an_adapter_counts_what_it_trains(config, llama):
     assert "model.lora.target_modules: the adapter does not fit" in problem
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_an_adapter_s_copies_of_what_it_reads_are_counted(autocast):
+    """In bfloat16 the estimate of a layer's activations is within a tenth of what autograd keeps, by itself and mixed."""
+    shape = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 6, "vocab_size": 34}
+    settings = LlamaConfig(num_attention_heads=6, num_key_value_heads=2, **shape)
+    adapter = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
+    weights = torch.float32 if autocast else torch.bfloat16
+    model = get_peft_model(LlamaForCausalLM(settings).to(weights), adapter).base_model.model.model
+    rows, length = 3, 61
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.numel() % (rows * length) == 0:  # no weight's size is
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", enabled=autocast):
+        model(input_ids=torch.ones(rows, length, dtype=torch.long)).last_hidden_state.sum()
+    work = Workload(rows=rows, length=length, compute_bytes=2, adapter_bytes=2 if autocast else 4)
+    estimate = activation_bytes(dissect(settings, "CAUSAL_LM", adapter), work)
+    assert estimate == pytest.approx(sum(storage.nbytes() for storage in kept.values()), rel=0.1)
+
+
 def test_the_anatomy_is_read_without_allocating_weights():
     """A model of eight billion parameters is measured to the last one."""
-    from transformers import LlamaConfig
-
     shape = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
     config = LlamaConfig(vocab_size=128256, num_attention_heads=32, num_key_value_heads=8, **shape)
     anatomy = dissect(config, "CAUSAL_LM")

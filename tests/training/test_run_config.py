@@ -78,6 +78,20 @@ def test_trainer_settings_have_the_types_that_the_trainer_states(config: Path):
     assert isinstance(settings.save_steps, int)
 
 
+def test_a_refused_choice_is_named_among_other_settings(config: Path):
+    """transformers says which value it does not know, and not of which setting."""
+    config.write_text(CONFIG.replace("1.0e-4", "1.0e-4\n  max_steps: 3\n  save_strategy: sometimes\n  bf16: false"))
+    with pytest.raises(ConfigError, match=r"ppo\.save_strategy: refused: sometimes") as refused:
+        load_run_config(config).ppo_config()
+    assert refused.value.line == 11
+
+
+def test_names_that_vllm_knows_are_not_looked_for_in_generate(config: Path):
+    """Its sampling has settings that transformers' has not."""
+    assignments = ["ppo.use_vllm=true", "ppo.generation_kwargs={bad_words: [w1]}"]
+    assert load_run_config(config, overrides=assignments).ppo_config().generation_kwargs == {"bad_words": ["w1"]}
+
+
 def test_another_output_leaves_everything_else(config: Path, tmp_path: Path):
     """`with_output` changes where results go, and data and rewards are still found beside the config."""
     run = load_run_config(config).with_output(tmp_path / "elsewhere")
@@ -94,6 +108,26 @@ def test_another_output_leaves_everything_else(config: Path, tmp_path: Path):
         ("learning_rate: 1.0e-4", "max_steps: lots", 9, r"ppo\.max_steps: 'lots' is refused.*valid integer"),
         ("learning_rate: 1.0e-4", "kl_target: high", 9, r"ppo\.kl_target: 'high' is refused.*valid number"),
         ("learning_rate: 1.0e-4", "generation_kwargs: 3", 9, r"ppo\.generation_kwargs: 3 is refused"),
+        ("learning_rate: 1.0e-4", "learning_rate: -1", 9, r"ppo\.learning_rate: .* at least 0, not -1"),
+        ("learning_rate: 1.0e-4", "per_device_train_batch_size: 0", 9, "above 0, not 0"),
+        ("learning_rate: 1.0e-4", "max_steps: 0", 9, "without it num_train_epochs holds"),
+        ("learning_rate: 1.0e-4", "top_p: 3", 9, "at most 1, not 3"),
+        ("learning_rate: 1.0e-4", "adam_beta1: 1", 9, "below 1, not 1"),
+        ("learning_rate: 1.0e-4", "weight_decay: .nan", 9, "a finite number"),
+        ("learning_rate: 1.0e-4", "reward_clip_range: [1, -1]", 9, "the lower one first"),
+        ("learning_rate: 1.0e-4", "gradient_accumulation_steps: 0", 9, "above 0, not 0"),
+        (
+            "learning_rate: 1.0e-4",
+            "report_to: wandbb",
+            9,
+            r"ppo\.report_to: 'wandbb' is no logger \(did you mean 'wandb'",
+        ),
+        ("learning_rate: 1.0e-4", "report_to: dvclive", 9, r"ppo\.report_to: dvclive is not installed"),
+        ("learning_rate: 1.0e-4", "generation_kwargs: {top_kk: 3}", 9, "generate knows no 'top_kk'.*'top_k'"),
+        ("learning_rate: 1.0e-4", "optim: adamm", 9, r"ppo\.optim: refused: adamm is not a valid"),
+        ("learning_rate: 1.0e-4", "deepspeed: zero3.json", 9, r"ppo\.deepspeed: .*whole model in each process"),
+        ("learning_rate: 1.0e-4", "resume_from_checkpoint: x", 9, "give --resume"),
+        ("learning_rate: 1.0e-4", "reward_weights: [1.0]", 9, "weights in the composition"),
         ("seed: 3", "seed: -1", 11, "greater than or equal to 0"),
         ("data:", "  dtyp: auto\ndata:", 3, "did you mean 'dtype'"),
         ("length: {use:", "length: {us:", 7, "did you mean 'use'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ pytest.importorskip("trl")
 
 from rich.console import Console  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
+from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import BatchError, ConfigError  # noqa: E402
 from rlaif_sdk.cli.train import train_app  # noqa: E402
 from rlaif_sdk.reporting.training_report import watch_online  # noqa: E402
-from rlaif_sdk.training.online import load_online_run, run_online  # noqa: E402
+from rlaif_sdk.training.online import GRPO_CHOICES, load_online_run, run_online  # noqa: E402
 
 REWARDS = """\
 def wanted(completions, target):
@@ -72,6 +74,43 @@ def test_a_run_trains_and_reports_as_ppo_s_does(config: dict[str, Any], kind: An
         path.name for path in result.output.iterdir()
     }
     assert "Rewards on 8 held-out prompts" in capsys.readouterr().out
+
+
+def test_what_the_trainer_itself_refuses_is_said_without_a_traceback(config: dict[str, Any], kind: Any) -> None:
+    """With the key of its settings: TRL checks some as it makes the trainer."""
+    config[kind]["use_vllm"] = True
+    with pytest.raises(ConfigError, match=f"^{kind}: TRL refuses this: vLLM is not available"):
+        run_online(load_online_run(kind, config))
+
+
+@pytest.mark.parametrize("name", GRPO_CHOICES)
+def test_choices_of_grpo_are_checked_before_a_model_loads(config: dict[str, Any], kind: Any, name: str) -> None:
+    """TRL comes to them while it trains; each that is known here is one that TRL's trainer speaks of."""
+    if kind == "rloo":
+        pytest.skip("RLOO has no such setting")
+    config[kind][name] = "at times"
+    with pytest.raises(ConfigError, match=rf"^grpo\.{name}: is one of .*, not 'at times'"):
+        load_online_run(kind, config).trainer_config()
+    source = inspect.getsource(GRPOTrainer)
+    for choice in GRPO_CHOICES[name]:
+        assert f'"{choice}"' in source
+        config[kind][name] = choice
+        assert getattr(load_online_run(kind, config).trainer_config(), name) in GRPO_CHOICES[name]
+
+
+def test_grpo_gets_separate_rewards_where_it_normalises_each(config: dict[str, Any], kind: Any) -> None:
+    """GDPO: the composition's weights go along, each reward is in TRL's log, and what holds over totals is refused."""
+    if kind == "rloo":
+        pytest.skip("RLOO has no such setting")
+    rewards = config["composition"]["rewards"]
+    rewards["other"] = {**rewards["wanted"], "weight": 0.3}
+    config[kind]["multi_objective_aggregation"] = "normalize_then_sum"
+    (first, _) = run_online(load_online_run(kind, config)).history
+    assert first["reward"] == pytest.approx(first["rewards/wanted/mean"] + 0.3 * first["rewards/other/mean"])
+    config["composition"]["gates"] = [{"reward": "wanted", "min": 0.0, "floor": -1.0}]
+    config["output"] += "-gated"
+    with pytest.raises(ConfigError, match="gates hold over the total"):
+        run_online(load_online_run(kind, config))
 
 
 def test_an_adapter_is_merged(config: dict[str, Any], kind: Any) -> None:

@@ -15,9 +15,9 @@ from rlaif_sdk.training.iterate.config import OFFLINE, IterateRun
 from rlaif_sdk.training.iterate.labelling import label_job
 from rlaif_sdk.training.online import CONFIGS as ONLINE_CONFIGS
 from rlaif_sdk.training.online import OnlineRun, run_online
-from rlaif_sdk.training.preference_run import DPORunConfig, run_preferences
+from rlaif_sdk.training.preference_run import DPORunConfig, preference_settings, run_preferences
 from rlaif_sdk.training.run import MODEL_FOLDER, last_checkpoint, run_ppo, write_rows
-from rlaif_sdk.training.sft_run import SFTRunConfig, run_sft
+from rlaif_sdk.training.sft_run import SFTRunConfig, run_sft, sft_settings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -80,13 +80,9 @@ def check_settings(run: IterateRun) -> None:
     elif isinstance(trial, OnlineRun):
         trial.trainer_config()
     elif run.config.method == "dpo":
-        from trl.trainer.dpo_config import DPOConfig
-
-        trial.settings(DPOConfig, "dpo", gradient_checkpointing=False)
+        preference_settings("dpo", trial)
     else:
-        from trl.trainer.sft_config import SFTConfig
-
-        trial.settings(SFTConfig, "sft", gradient_checkpointing=False)
+        sft_settings(trial)
 
 
 def train_round(

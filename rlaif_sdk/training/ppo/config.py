@@ -12,6 +12,7 @@ from trl.trainer.rloo_config import RLOOConfig
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.training.ppo.kl import KLEstimator
 from rlaif_sdk.training.ppo.score_normalization import ScoreNormalization
+from rlaif_sdk.training.ranges import check_ranges
 
 Algorithm = Literal["ppo", "reinforce"]
 
@@ -152,14 +153,11 @@ class PPOConfig(RLOOConfig):
         self._check_combinations()
 
     def _check_ranges(self) -> None:
+        check_ranges(vars(self))
         positive = {
-            "temperature": self.temperature,
             "kl_horizon": self.kl_horizon,
             "value_learning_rate": self.value_learning_rate,
             "critic_learning_rate": self.critic_learning_rate if self.critic_learning_rate is not None else 1.0,
-            "num_iterations": self.num_iterations,
-            "num_generations": self.num_generations,
-            "num_generations_eval": self.num_generations_eval,
             "kl_target": self.kl_target if self.kl_target is not None else 1.0,
             "max_kl": self.max_kl if self.max_kl is not None else 1.0,
             "max_approx_kl": self.max_approx_kl if self.max_approx_kl is not None else 1.0,

@@ -25,6 +25,7 @@ class Anatomy:
         intermediate: Width inside a feed-forward block.
         keys: Width of the keys of a layer, all heads together; the values are as wide.
         vocabulary: Rows of the embedding.
+        adapter_inputs: Widths of what the layers with an adapter read, added up over the model.
     """
 
     parameters: int
@@ -34,6 +35,7 @@ class Anatomy:
     intermediate: int
     keys: int
     vocabulary: int
+    adapter_inputs: int = 0
 
 
 def read_config(name: str, revision: str | None) -> PreTrainedConfig:
@@ -75,13 +77,16 @@ def dissect(config: PreTrainedConfig, task: Task, adapter: Any = None) -> Anatom
             model: Any = head.from_config(config)  # type: ignore[no-untyped-call]
     except ValueError as error:
         raise ConfigError(f"is no model for this kind of training: {error}") from error
+    inputs = 0
     if adapter is not None:
         from peft import get_peft_model
+        from peft.tuners.lora import LoraLayer
 
         try:
             model = get_peft_model(model, adapter, low_cpu_mem_usage=True)
         except ValueError as error:
             raise ConfigError(f"the adapter does not fit: {error}", key="model.lora.target_modules") from error
+        inputs = sum(layer.in_features or 0 for layer in model.modules() if isinstance(layer, LoraLayer))
     text: Any = config.get_text_config()
     hidden = int(text.hidden_size)
     heads = int(text.num_attention_heads)
@@ -95,4 +100,5 @@ def dissect(config: PreTrainedConfig, task: Task, adapter: Any = None) -> Anatom
         intermediate=int(inner or 4 * hidden),
         keys=int(keys),
         vocabulary=int(text.vocab_size),
+        adapter_inputs=inputs,
     )

@@ -91,6 +91,9 @@ def check_run(
         if composer is not None:
             with found.noting():
                 check_columns(composer, rows, name)
+    if settings is not None and "train" in tables:
+        with found.noting(), _placed(run, "data.train"):
+            _check_rollout(settings, len(tables["train"]))
     if composer is not None:
         with found.noting(), _placed(run, "composition"):
             found.models += reward_models(composer)
@@ -105,11 +108,14 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
     """Whether a table has the columns that the rewards ask for.
 
     Raises:
-        BatchError: One is missing.
+        BatchError: One is missing, or has a reserved name.
     """
     row = rows[0]
     columns = {column: [value] for column, value in row.items() if column != "prompt"}
-    batch = RewardBatch(prompts=[row["prompt"]], completions=[""], columns=columns)
+    try:
+        batch = RewardBatch(prompts=[row["prompt"]], completions=[""], columns=columns)
+    except BatchError as error:
+        raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
     for kind, components in (("reward", composer.components), ("fallback", composer.fallbacks)):
         for reward, component in components.items():
             try:
@@ -117,6 +123,20 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
             except BatchError as error:
                 message = error.message if "reward" in error.message else f"{kind} {reward!r}: {error.message}"
                 raise BatchError(f"data.{name}: {message}", hint=error.hint) from None
+
+
+def _check_rollout(settings: Any, prompts: int) -> None:
+    """Whether there are prompts for one rollout: an incomplete one is left out, and training would make no step.
+
+    Raises:
+        ConfigError: There are fewer.
+    """
+    completions = getattr(settings, "generation_batch_size", None)
+    if completions and (wanted := completions // settings.num_generations) > prompts:
+        raise ConfigError(
+            f"there are {prompts} prompts to train on, and a rollout takes {wanted}: no step would be made",
+            hint="give more, or lower steps_per_generation or per_device_train_batch_size",
+        )
 
 
 def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables: Mapping[str, Dataset]) -> None:

@@ -33,6 +33,7 @@ class Workload:
         checkpointing: Whether activations are computed anew in the backward pass.
         weight_bytes: Bytes of one number of the weights.
         compute_bytes: Bytes of one number in between.
+        adapter_bytes: Bytes of one number of what an adapter reads.
         optimizer: transformers' name of the optimiser.
         references: How many frozen copies of the policy are held.
         critic: Whether a critic of the policy's size is trained beside it.
@@ -48,6 +49,7 @@ class Workload:
     checkpointing: bool = False
     weight_bytes: float = 4
     compute_bytes: int = 4
+    adapter_bytes: int = 4
     optimizer: str = "adamw_torch"
     references: int = 0
     critic: bool = False
@@ -136,10 +138,18 @@ def activation_bytes(anatomy: Anatomy, work: Workload) -> int:
     its output, and that output rearranged), keys and values, and four of the feed-forward width. It is the count of
     Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1) for a gated feed-forward block and attention that keeps no
     matrix of scores. With checkpointing, one hidden state a layer, and the arrays of one layer.
+
+    Under an adapter in less than float32 each adapted layer keeps a copy of its input in the adapter's type, and no
+    frozen layer keeps its own: that leaves, of each layer, two arrays of the hidden width for the norms, in float32,
+    queries, the output of attention, keys and values, and three arrays of the feed-forward width.
     """
-    per_token = 9 * anatomy.hidden + 2 * anatomy.keys + 4 * anatomy.intermediate
-    kept = anatomy.layers * anatomy.hidden + per_token if work.checkpointing else anatomy.layers * per_token
-    return work.rows * work.length * kept * work.compute_bytes
+    hidden, keys, inner = anatomy.hidden, anatomy.keys, anatomy.intermediate
+    layer = (9 * hidden + 2 * keys + 4 * inner) * work.compute_bytes
+    if anatomy.adapter_inputs and work.compute_bytes < 4:
+        copies = anatomy.adapter_inputs * work.adapter_bytes // anatomy.layers
+        layer = 2 * hidden * 4 + (2 * hidden + 2 * keys + 3 * inner) * work.compute_bytes + copies
+    kept = anatomy.layers * hidden * work.compute_bytes + layer if work.checkpointing else anatomy.layers * layer
+    return work.rows * work.length * kept
 
 
 def logit_bytes(anatomy: Anatomy, work: Workload) -> int:

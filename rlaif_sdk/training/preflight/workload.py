@@ -55,6 +55,7 @@ def workload(
         "checkpointing": bool(settings.gradient_checkpointing),
         "weight_bytes": weight_bytes,
         "compute_bytes": 2 if mixed else int(weight_bytes),
+        "adapter_bytes": 2 if settings.bf16 or settings.fp16 else 4,
         "optimizer": str(getattr(settings.optim, "value", settings.optim)),
         "references": int(_keeps_reference(method, settings) and model.lora is None),
         "critic": getattr(settings, "critic", "shared") == "separate",
