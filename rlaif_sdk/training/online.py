@@ -49,17 +49,14 @@ class OnlineRun(ComposedRun):
         Raises:
             ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
         """
-        import torch
         from trl.trainer.grpo_config import GRPOConfig
         from trl.trainer.rloo_config import RLOOConfig
 
         config = {"grpo": GRPOConfig, "rloo": RLOOConfig}[self.kind]
         revision = self.config.model.revision
-        return self.settings(
+        return self.trl_settings(
             config,
             self.kind,
-            bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-            gradient_checkpointing=False,
             **self.in_order(),
             model_init_kwargs={"revision": revision} if revision else None,  # of the reference, which TRL loads anew
         )

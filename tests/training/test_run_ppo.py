@@ -310,7 +310,7 @@ def test_repetition_is_the_share_of_ngrams_seen_before(ids: list[int], share: fl
 
 def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
     """Resuming goes on from the newest checkpoint that was written whole."""
-    from rlaif_sdk.training.run import last_checkpoint
+    from rlaif_sdk.training.run_folder import last_checkpoint
 
     assert last_checkpoint(tmp_path) is None
     for step in (5, 40, 100):
