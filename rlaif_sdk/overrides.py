@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from rlaif_sdk.documents import Document, Location, parse_document
+from rlaif_sdk.documents import Document, parse_document
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.parsing import Location
 
 
 def with_overrides(document: Document, assignments: Iterable[str]) -> Document:

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rlaif_sdk.config import ExtensionConfig, FallbackConfig, RewardConfig
-from rlaif_sdk.documents import Document, Location, from_validation_error
+from rlaif_sdk.documents import Document, from_validation_error
 from rlaif_sdk.exceptions import ConfigError, PluginError, RlaifError
+from rlaif_sdk.parsing import Location
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.references import is_reference, load_reference
 from rlaif_sdk.rewards import FunctionReward, Reward, RewardSpec, Spec, as_reward, is_reward_class
