@@ -35,6 +35,11 @@ class Document:
     file: str | None = None
     lines: Mapping[Location, int] = field(default_factory=dict)
 
+    @property
+    def folder(self) -> Path:
+        """What relative paths in it are relative to: its file's folder, or the working directory."""
+        return Path(self.file).parent if self.file else Path()
+
     def line(self, location: Location) -> int | None:
         """The line of a location, or of the nearest enclosing one."""
         for end in range(len(location), -1, -1):
@@ -55,6 +60,30 @@ class Document:
         size = len(location)
         lines = {where[size:]: line for where, line in self.lines.items() if where[:size] == location}
         return Document(data, self.file, lines)
+
+
+class Described:
+    """What a config describes, for a dataclass with the fields below.
+
+    Attributes:
+        config: The checked config, with the name of an ``output`` folder.
+        document: What it was read from, which knows the folder and the lines.
+    """
+
+    __slots__ = ()
+
+    config: Any
+    document: Document
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths are relative to."""
+        return self.document.folder
+
+    @property
+    def output(self) -> Path:
+        """The folder of the results."""
+        return self.folder / str(self.config.output)
 
 
 def load_document(path: str | Path) -> Document:

@@ -46,7 +46,7 @@ def build_composer(source: ConfigSource, *, registry: Registry | None = None) ->
     document = _document(source)
     config = source if isinstance(source, CompositionConfig) else validate(CompositionConfig, document)
     registry = registry or Registry.default()
-    folder = Path(document.file).parent if document.file else Path()
+    folder = document.folder
     components = {
         name: _component(name, reward, registry=registry, document=document, folder=folder)
         for name, reward in config.rewards.items()

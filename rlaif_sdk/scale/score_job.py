@@ -157,8 +157,7 @@ def _check(composer: Composer, layout: TableLayout, *, restored: bool) -> None:
 
 def _config_digest(source: Path | Mapping[str, Any]) -> str:
     document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-    folder = Path(document.file).parent if document.file else Path()
-    return digest([without_secrets(document.data), code_digests(document.data, folder)])
+    return digest([without_secrets(document.data), code_digests(document.data, document.folder)])
 
 
 def _with_reward(schema: pa.Schema, column: str, kind: pa.DataType, file: Path) -> pa.Schema:

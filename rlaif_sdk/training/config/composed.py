@@ -67,7 +67,7 @@ class ComposedRun(Run):
         found: dict[str, str] = {}
         for key in self.composition_keys:
             document = self.composition_document(key)
-            digests = code_digests(document.data, Path(document.file).parent if document.file else Path())
+            digests = code_digests(document.data, document.folder)
             found |= {name if key == "composition" else f"{key} {name}": value for name, value in digests.items()}
         return found
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from rlaif_sdk.documents import Document, load_document, validate
+from rlaif_sdk.documents import Described, Document, validate
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.overrides import overridden
 from rlaif_sdk.training.arguments import typed_arguments
 from rlaif_sdk.training.config.fields import RunConfig
 
@@ -25,7 +25,7 @@ SET_ELSEWHERE = {"output_dir": "output", "seed": "seed", "data_seed": "seed"}
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Described):
     """A run's config and the document it was read from, which knows the folder and the lines.
 
     Attributes:
@@ -54,23 +54,12 @@ class Run:
             overrides: A dotted key and a YAML value each.
             **fields: Whatever else the kind of run has.
         """
-        document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-        document = with_overrides(document, overrides)
+        document = overridden(source, overrides)
         return cls(validate(config, document), document, **fields)
 
     def with_output(self, folder: Path) -> Self:
         """The same run with another folder for the results."""
         return dataclasses.replace(self, config=self.config.model_copy(update={"output": str(folder.resolve())}))
-
-    @property
-    def folder(self) -> Path:
-        """What relative paths are relative to."""
-        return Path(self.document.file).parent if self.document.file else Path()
-
-    @property
-    def output(self) -> Path:
-        """The folder of the results."""
-        return self.folder / str(self.config.output)
 
     @property
     def checkpoints(self) -> Path:
