@@ -14,6 +14,9 @@ trl = pytest.importorskip("trl")
 from datasets import Dataset  # noqa: E402
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
+from rlaif_sdk import Composer, Composition  # noqa: E402
+from rlaif_sdk.composer import Component  # noqa: E402
+from rlaif_sdk.composer.normalize import ZScore  # noqa: E402
 from tests.tiny_models import (  # noqa: E402
     WORDS,
     accept_renamed_checkpointing,
@@ -98,6 +101,19 @@ def make_trainer(tmp_path: Path) -> Callable[..., Any]:
         return build_trainer(kind, reward_funcs, tmp_path, **settings)
 
     return make
+
+
+@pytest.fixture
+def seen() -> list[Composition]:
+    """The compositions that were made."""
+    return []
+
+
+@pytest.fixture
+def composer(seen: list[Composition]) -> Composer:
+    """Two rewards, one of which learns the scale of its scores."""
+    rewards = {"wanted": wanted_words, "length": Component(length, weight=-0.1, normalizer=ZScore())}
+    return Composer(rewards, observers=[seen.append])
 
 
 @pytest.fixture(params=sorted(TRAINERS))
