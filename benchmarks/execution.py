@@ -42,8 +42,9 @@ def conducting(rows: int) -> float:
     batch = RewardBatch(["p"] * rows, ["c"] * rows)
     with Composer({name: lambda completions: scores for name in ("a", "b", "c", "d")}) as composer:
         composer.compose(batch)
-        calls = dict.fromkeys(composer._runners, batch)  # noqa: SLF001 - what compose does first
-        return statistics.median(seconds(lambda: run_all(composer._runners, calls)) for _ in range(50 * REPEATS))  # noqa: SLF001
+        runners = composer._calls.runners  # noqa: SLF001 - what compose does first
+        calls = dict.fromkeys(runners, batch)
+        return statistics.median(seconds(lambda: run_all(runners, calls)) for _ in range(50 * REPEATS))
 
 
 def judged(rows: int, at_once: int, latency: float) -> float:

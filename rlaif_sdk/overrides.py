@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.documents import Document, Location, parse_document
+from rlaif_sdk.documents import Document, load_document, parse_document
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.parsing import Location
 
 
 def with_overrides(document: Document, assignments: Iterable[str]) -> Document:
@@ -31,6 +33,16 @@ def with_overrides(document: Document, assignments: Iterable[str]) -> Document:
             raise ConfigError(f"--set {assignment} has no key and value", hint="write --set ppo.learning_rate=1e-6")
         assigned.add(_set(data, key.strip().split("."), _value(key, value), assignment))
     return replace(document, data=data, assigned=frozenset(assigned))
+
+
+def overridden(source: str | Path | Mapping[str, Any], assignments: Iterable[str]) -> Document:
+    """The document of a YAML or JSON file, or of a mapping, with some of its values set; see `with_overrides`.
+
+    Raises:
+        ConfigError: The file cannot be read, or an assignment is refused.
+    """
+    document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
+    return with_overrides(document, assignments)
 
 
 def _value(key: str, text: str) -> Any:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlaif_sdk.composer.build import build_composer
-from rlaif_sdk.documents import Document, load_document, validate
+from rlaif_sdk.documents import Document, validate
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pointwise import PointwiseJudge
-from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences import LabelConfig, LabelJob
 
 
@@ -27,7 +27,7 @@ def load_attacked(
     Raises:
         ConfigError: The config is refused, or has no such judge; the message has file and line.
     """
-    document = with_overrides(load_document(path), overrides)
+    document = overridden(path, overrides)
     data = document.data if isinstance(document.data, dict) else {}
     if "rewards" in data:
         return _judge_of(document, reward)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.options import AsJson, JudgeOverrides
+
 attack_app = typer.Typer(help="Try what a policy would find out in training.", no_args_is_help=True)
 
 
@@ -31,10 +33,8 @@ def judge(
     fail_on_success: Annotated[
         bool, typer.Option("--fail-on-success", help="Exit with 1 if an attack succeeds against the defended judge.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set judge.model=NAME. Repeatable.")
-    ] = None,
+    as_json: AsJson = False,
+    overrides: JudgeOverrides = None,
 ) -> None:
     """Attack a judge with the tricks that policies learn.
 

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.options import AsJson
+
 cache_app = typer.Typer(help="Look into a ledger of scores, shrink it, export its record.", no_args_is_help=True)
 
 LedgerArgument = Annotated[Path, typer.Argument(help="A ledger, or the folder of a run with one.")]
@@ -20,7 +22,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 @cache_app.command("list")
 def list_(
     ledger: LedgerArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the rewards whose scores are cached, and the recorded runs."""
     from dataclasses import asdict

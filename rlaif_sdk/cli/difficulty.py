@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.options import overriding
+
 
 def difficulty(
     config: Annotated[Path, typer.Option("--config", "-c", help="A run of PPO, GRPO or RLOO: a YAML or JSON file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The table to write, .jsonl or .parquet.")],
     completions: Annotated[int, typer.Option(min=2, help="How many answers to each prompt.")] = 4,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set ppo.temperature=0.7. Repeatable.")
-    ] = None,
+    overrides: Annotated[list[str] | None, overriding("ppo.temperature=0.7")] = None,
 ) -> None:
     """Measure the prompts of a run: answer each several times, and compose the answers.
 

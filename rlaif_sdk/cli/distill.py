@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AllowChanged
+from rlaif_sdk.cli.options import AllowChanged, overriding
 
 
 def distill(
     config: Annotated[Path, typer.Argument(help="The run: a YAML or JSON file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set label.judge.model=NAME. Repeatable.")
-    ] = None,
+    overrides: Annotated[list[str] | None, overriding("label.judge.model=NAME")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the output; none need be there.")
     ] = False,

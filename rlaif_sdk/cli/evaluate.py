@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif_sdk.cli.counting import counting
+from rlaif_sdk.cli.options import AsJson, CompositionOption, overriding
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
 
 eval_app = typer.Typer(help="Measure what labels, policies and rewards are worth.", no_args_is_help=True)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ReportOption = Annotated[Path | None, typer.Option(help="Write a web page with plots to this file.")]
 PromptOption = Annotated[str, typer.Option(help="The tables' column of prompts.")]
 CompletionOption = Annotated[str, typer.Option(help="The tables' column of completions.")]
@@ -30,9 +32,7 @@ OutputOption = Annotated[
 NameOption = Annotated[
     list[str] | None, typer.Option("--name", help="A policy's name, in the order of the files. Repeatable.")
 ]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a key of the judge: --set judge.model=NAME. Repeatable.")
-]
+SetOption = Annotated[list[str] | None, overriding("judge.model=NAME", "a key of the judge")]
 
 
 @eval_app.command()
@@ -46,7 +46,7 @@ def labels(
         ),
     ] = None,
     report: ReportOption = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare an AI labeler's labels with those of people: alignment, kappa, position bias, calibration, cost.
 
@@ -74,7 +74,7 @@ def win_rate(
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",
     report: ReportOption = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
     overrides: SetOption = None,
 ) -> None:
     """Measure how often the first policy's answers are preferred to the second's, also at equal length."""
@@ -90,7 +90,8 @@ def win_rate(
         found = compare(files[0], name or ("response_1", "response_2"))
     else:
         names = policy_names(files, name or ())
-        found = compare(_judged(files, judge, output, names, prompt_column, completion_column, overrides), names)
+        layout = {"prompt_column": prompt_column, "completion_column": completion_column}
+        found = compare(_judged(files, judge, output, names, overrides, **layout), names)
     _show(found.record(), lambda: [figures_table(win_rate_figures(found), "Win rate")], as_json=as_json)
     _warn_of_flips(found.flip_rate)
     _report(report, lambda page: write_win_rate_page(found, page))
@@ -112,7 +113,7 @@ def rank(
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",
     report: ReportOption = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
     overrides: SetOption = None,
 ) -> None:
     """Rank policies by the pairs that they won: Bradley and Terry's strengths with intervals, and Elo's ratings."""
@@ -127,8 +128,8 @@ def rank(
         found = rank_policies(files[0], columns=policy_columns)
     else:
         names = policy_names(files, name or ())
-        judged = _judged(files, judge, output, names, prompt_column, completion_column, overrides)
-        found = rank_policies(judged, columns=POLICY_COLUMNS)
+        layout = {"prompt_column": prompt_column, "completion_column": completion_column}
+        found = rank_policies(_judged(files, judge, output, names, overrides, **layout), columns=POLICY_COLUMNS)
     _show(found.record(), lambda: [ranking_table(found)], as_json=as_json)
     _report(report, lambda page: write_ranking_page(found, page))
 
@@ -136,14 +137,14 @@ def rank(
 @eval_app.command()
 def rewards(
     files: Annotated[list[Path], typer.Argument(help="A table of completions; or two of the same prompts.")],
-    config: Annotated[Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.")],
+    config: CompositionOption,
     threshold: Annotated[
         list[str] | None, typer.Option(help="From which score on a completion passes: toxicity=0.5. Repeatable.")
     ] = None,
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",
     report: ReportOption = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure rewards of completions, before and after training: toxicity, harmless rate, anything composed.
 
@@ -179,27 +180,16 @@ def _judged(
     judge: Path,
     output: Path,
     names: list[str],
-    prompt_column: str,
-    completion_column: str,
     overrides: list[str] | None,
+    **layout: str,
 ) -> Path:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from rlaif_sdk.evaluation import judge_policies
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as display:
-        task = display.add_task("judging", total=None)
+    with counting("judging", Console(stderr=True)) as progress:
         result = judge_policies(
-            files,
-            judge,
-            output,
-            names=names,
-            prompt_column=prompt_column,
-            completion_column=completion_column,
-            overrides=overrides or (),
-            progress=lambda done, pairs: display.update(task, completed=done, total=pairs),
+            files, judge, output, names=names, overrides=overrides or (), progress=progress, **layout
         )
     if result.failures is not None:
         typer.echo(f"{result.summary.failed} pairs failed and are left out, see {result.failures}", err=True)

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.score import CompletionOption, ConfigOption, GroupOption, PromptOption
+from rlaif_sdk.cli.options import CompositionOption
+from rlaif_sdk.cli.score import CompletionOption, GroupOption, PromptOption
 
 
 def explain(
-    config: ConfigOption,
+    config: CompositionOption,
     file: Annotated[Path | None, typer.Argument(help="A .jsonl or .parquet file; without it give the texts.")] = None,
     row: Annotated[int, typer.Option(min=1, help="The row of FILE, from 1.")] = 1,
     prompt: Annotated[str | None, typer.Option(help="A prompt, instead of FILE.")] = None,

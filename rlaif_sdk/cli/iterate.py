@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AllowChanged
+from rlaif_sdk.cli.options import AllowChanged, overriding
 
 
 def iterate(
     config: Annotated[Path, typer.Option("--config", "-c", help="The loop: a YAML or JSON file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set stop.rounds=5. Repeatable.")
-    ] = None,
+    overrides: Annotated[list[str] | None, overriding("stop.rounds=5")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the loop in the output; none need be there.")
     ] = False,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.options import JudgeOverrides
+
 judge_app = typer.Typer(help="Look at a judge before it is put to work.", no_args_is_help=True)
 
 
@@ -19,9 +21,7 @@ def _judge() -> None:
 @judge_app.command()
 def probe(
     config: Annotated[Path, typer.Argument(help="A labelling job: a YAML or JSON file with a judge.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set judge.model=NAME. Repeatable.")
-    ] = None,
+    overrides: JudgeOverrides = None,
 ) -> None:
     """Ask a judge one small question: does it answer, and does it give log-probabilities?
 

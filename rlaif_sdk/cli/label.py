@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from rlaif_sdk.cli.counting import counting
 from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineOption, RayAddressOption, workers
+from rlaif_sdk.cli.options import JobArgument, JudgeOverrides
 
 if TYPE_CHECKING:
     from rlaif_sdk.preferences import LabelResult
 
 
 def label(
-    config: Annotated[Path, typer.Argument(help="The job: a YAML or JSON file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set judge.model=NAME. Repeatable.")
-    ] = None,
+    config: JobArgument,
+    overrides: JudgeOverrides = None,
     engine: EngineOption = Engine.local,
     actors: ActorsOption = None,
     actor_gpus: ActorGpusOption = 0.0,
@@ -28,19 +27,11 @@ def label(
     A job that was stopped goes on where it stopped when it is started again. The labels are what `rlaif train
     reward-model` and `rlaif train dpo` take.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from rlaif_sdk.preferences import load_label_job, run_labeling
 
     asked = workers(engine, actors, actor_gpus, ray_address)
     job = load_label_job(config, overrides=overrides or ())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as shown:
-        task = shown.add_task("labelling", total=None)
-
-        def progress(done: int, rows: int) -> None:
-            shown.update(task, completed=done, total=rows)
-
+    with counting("labelling") as progress:
         if asked is None:
             result = run_labeling(job, progress=progress)
         else:

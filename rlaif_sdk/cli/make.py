@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif_sdk.cli.counting import counting
+from rlaif_sdk.cli.options import JobArgument, overriding
+
 if TYPE_CHECKING:
     from rlaif_sdk.preferences.make_config import OutputConfig
     from rlaif_sdk.preferences.make_job import MakeResult
@@ -17,15 +20,12 @@ make_app = typer.Typer(
     no_args_is_help=True,
 )
 
-ConfigArgument = Annotated[Path, typer.Argument(help="The job: a YAML or JSON file.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a key: --set policy.model=NAME. Repeatable.")
-]
+SetOption = Annotated[list[str] | None, overriding("policy.model=NAME")]
 
 
 @make_app.command()
 def contrastive(
-    config: ConfigArgument,
+    config: JobArgument,
     overrides: SetOption = None,
     margin: Annotated[
         bool, typer.Option("--margin", help="Add DLMA's self-rewarding score and margin; needs a local model.")
@@ -41,7 +41,7 @@ def contrastive(
 
 
 @make_app.command()
-def candidates(config: ConfigArgument, overrides: SetOption = None) -> None:
+def candidates(config: JobArgument, overrides: SetOption = None) -> None:
     """Let one or several models answer each prompt several times."""
     from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
 
@@ -68,7 +68,7 @@ def pairs(
 
 
 @make_app.command()
-def revisions(config: ConfigArgument, overrides: SetOption = None) -> None:
+def revisions(config: JobArgument, overrides: SetOption = None) -> None:
     """Let a model criticise and revise its answers by a constitution: rows to imitate, and pairs."""
     from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
 
@@ -76,7 +76,7 @@ def revisions(config: ConfigArgument, overrides: SetOption = None) -> None:
 
 
 @make_app.command()
-def merge(config: ConfigArgument, overrides: SetOption = None) -> None:
+def merge(config: JobArgument, overrides: SetOption = None) -> None:
     """Merge labels of people and models, by precedence or by weight, and mix sources in proportions."""
     from rich.console import Console
     from rich.table import Table
@@ -99,12 +99,8 @@ def _job(model: type[OutputConfig], config: Path, overrides: Sequence[str] | Non
 
 
 def _run(make: Callable[..., MakeResult], job: Any) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as shown:
-        task = shown.add_task("making", total=None)
-        result = make(job, progress=lambda done, steps: shown.update(task, completed=done, total=steps))
+    with counting("making") as progress:
+        result = make(job, progress=progress)
     _print(result)
 
 

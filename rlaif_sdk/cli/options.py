@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+
+def overriding(example: str, what: str = "a key") -> Any:
+    """The option ``--set``, whose help shows one of a command's own keys with a value."""
+    return typer.Option("--set", help=f"Override {what}: --set {example}. Repeatable.")
+
 
 AllowChanged = Annotated[
     bool,
@@ -14,3 +21,7 @@ AllowChanged = Annotated[
         "need --resume too.",
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CompositionOption = Annotated[Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.")]
+JobArgument = Annotated[Path, typer.Argument(help="The job: a YAML or JSON file.")]
+JudgeOverrides = Annotated[list[str] | None, overriding("judge.model=NAME")]

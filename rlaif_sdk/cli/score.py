@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif_sdk.cli.counting import counting
 from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineOption, RayAddressOption, workers
+from rlaif_sdk.cli.options import CompositionOption
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from rlaif_sdk.records import Writer
     from rlaif_sdk.scoring import Summary
 
 FileArgument = Annotated[Path, typer.Argument(help="A .jsonl or .parquet file with a prompt and a completion a row.")]
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.")]
 PromptOption = Annotated[str, typer.Option(help="The column of prompts.")]
 CompletionOption = Annotated[str, typer.Option(help="The column of completions.")]
 GroupOption = Annotated[str | None, typer.Option(help="The column that groups completions to the same prompt.")]
@@ -26,7 +25,7 @@ GroupOption = Annotated[str | None, typer.Option(help="The column that groups co
 
 def score(
     file: FileArgument,
-    config: ConfigOption,
+    config: CompositionOption,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -77,10 +76,11 @@ def score(
     if output.suffix == ".parquet":
         table.check_parquet(file, hint="write --output to a .jsonl file")
     summary = Summary()
-    with Composer.from_config(config) as composer, _progress() as progress:
+    with Composer.from_config(config) as composer, counting("scoring") as progress:
         if state is not None:
             composer.load_state_dict(load_state(state))
-        task = progress.add_task("scoring", total=table.rows)
+        done = 0
+        progress(done, table.rows)
         with _written(output) as writer:
             for rows, composition in score_records(
                 composer,
@@ -93,7 +93,8 @@ def score(
                 for row, reward in zip(rows, composition.records(), strict=True):
                     writer.write({**row, reward_column: reward})
                 summary.add(composition)
-                progress.advance(task, len(rows))
+                done += len(rows)
+                progress(done, table.rows)
     print_summary(summary)
     typer.echo(f"wrote {output}")
 
@@ -104,12 +105,7 @@ def _score_with_ray(file: Path, config: Path, output: Path | None, **how: Any) -
     folder = output or file.with_name(f"{file.stem}.scored")
     if folder.suffix in {".jsonl", ".ndjson", ".parquet"}:
         raise typer.BadParameter("with --engine ray the output is a folder", param_hint="--output")
-    with _progress() as shown:
-        task = shown.add_task("scoring", total=None)
-
-        def progress(done: int, rows: int) -> None:
-            shown.update(task, completed=done, total=rows)
-
+    with counting("scoring") as progress:
         result = score_table(file, config, folder, progress=progress, **how)
     print_summary(result.summary)
     if result.resumed:
@@ -137,13 +133,6 @@ def _written(output: Path) -> Iterator[Writer]:
         for note in getattr(error, "__notes__", ()):
             told.add_note(note)
         raise told from error
-
-
-def _progress() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, transient=True)
 
 
 def print_summary(summary: Summary) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rlaif_sdk.cli.engines import Engine, RayAddressOption
+from rlaif_sdk.cli.options import CompositionOption
 
 
 def serve(
-    config: Annotated[Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.")],
+    config: CompositionOption,
     host: Annotated[str, typer.Option(help="The address to bind to; beyond this machine needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     api_key_env: Annotated[
@@ -79,29 +80,23 @@ def serve(
         prompt_key=prompt_key,
         unscored=unscored,
     )
+    shared: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "ssl_certfile": ssl_certfile,
+        "ssl_keyfile": ssl_keyfile,
+        "state": state,
+        "access_log": access_log,
+    }
     if engine is Engine.local:
-        serve(
-            config,
-            settings,
-            host=host,
-            port=port,
-            ssl_certfile=ssl_certfile,
-            ssl_keyfile=ssl_keyfile,
-            state=state,
-            access_log=access_log,
-        )
+        serve(config, settings, **shared)
         return
     from rlaif_sdk.scale import Autoscaling, deploy
 
     deploy(
         config,
         settings,
-        host=host,
-        port=port,
-        ssl_certfile=ssl_certfile,
-        ssl_keyfile=ssl_keyfile,
-        state=state,
-        access_log=access_log,
+        **shared,
         autoscaling=Autoscaling(**scaling),  # type: ignore[arg-type]  # the counts are whole numbers
         address=ray_address,
         block=True,

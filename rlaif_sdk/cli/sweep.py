@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AllowChanged
+from rlaif_sdk.cli.options import AllowChanged, overriding
 
 
 def sweep(
     config: Annotated[Path, typer.Argument(help="The sweep: a YAML or JSON file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set seeds=[0,1,2]. Repeatable.")
-    ] = None,
+    overrides: Annotated[list[str] | None, overriding("seeds=[0,1,2]")] = None,
     best_of: Annotated[
         int | None,
         typer.Option("--best-of", min=1, help="Train nothing: choose among so many sampled answers a prompt."),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif_sdk.cli.options import AsJson
+
 if TYPE_CHECKING:
     from rlaif_sdk.composer import WhatIf
 
@@ -23,7 +25,7 @@ def what_if(
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the rows that change most are shown.")] = 5,
     plot: Annotated[Path | None, typer.Option(help="Draw a plot to this PNG file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Combine the recorded scores of a run under another config, without scoring again.
 

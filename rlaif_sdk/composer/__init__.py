@@ -1,8 +1,9 @@
 """Several rewards in, one explained number a row out."""
 
+from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composer import Composer
-from rlaif_sdk.composer.composition import Composition, RewardColumn
+from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate

@@ -11,8 +11,9 @@ import numpy as np
 from rlaif_sdk.composer import state
 from rlaif_sdk.composer.aggregate import Aggregator, WeightedSum
 from rlaif_sdk.composer.arrays import Array, Labels, encode_groups
+from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.composition import Composition, RewardColumn
+from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint, ConstraintColumn, Multiplier
 from rlaif_sdk.composer.failures import Settled, settle
 from rlaif_sdk.composer.gates import Gate, GateOrder, apply_gates, check_gates

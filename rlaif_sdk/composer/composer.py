@@ -11,26 +11,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-import numpy as np
-
 from rlaif_sdk.composer.aggregate import Aggregator
+from rlaif_sdk.composer.calls import Calls
 from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.execution import Budget, Outcome, Runner, described, wait_all
-from rlaif_sdk.composer.fallback import check_fallbacks, with_fallback
+from rlaif_sdk.composer.fallback import check_fallbacks
 from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.nesting import Group
 from rlaif_sdk.composer.signs import warn_of_turned_costs
 from rlaif_sdk.composer.submission import Finisher, Pending, Turns
 from rlaif_sdk.composer.sync import Sync
-from rlaif_sdk.composer.validation import Answer, check_answer
 from rlaif_sdk.composer.weights import Weight
 from rlaif_sdk.config import BudgetConfig
-from rlaif_sdk.exceptions import ConfigError, RewardError
-from rlaif_sdk.rewards import Reward, as_reward, require_columns
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.rewards import as_reward
 from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
@@ -105,11 +102,9 @@ class Composer:
         self.observers = tuple(observers)
         self.fallbacks = {name: _component(value) for name, value in (fallbacks or {}).items()}
         check_fallbacks(self.components, self.fallbacks)
-        self._budget = Budget(budget or BudgetConfig(), "the composition")
         self.ledger = ledger
         self._recorder = ledger.recorder(self.components) if ledger else None
-        self._runners = {name: self._runner(name, part) for name, part in self.components.items()}
-        self._fallback_runners = {name: self._runner(name, part) for name, part in self.fallbacks.items()}
+        self._calls = Calls(self.components, self.fallbacks, budget or BudgetConfig(), ledger)
         self._turns = Turns()
         self._finisher = Finisher(self._finish)
         self._lock = threading.Lock()
@@ -140,18 +135,6 @@ class Composer:
         """The weights by name, as configured."""
         return {name: component.weight for name, component in self.components.items()}
 
-    def _runner(self, name: str, part: Component) -> Runner:
-        return Runner(
-            name,
-            part.reward,
-            timeout=part.timeout,
-            setup_timeout=part.setup_timeout,
-            execution=part.execution,
-            recipe=part.recipe,
-            budgets=[self._budget],
-            recall=self.ledger.recall(name, part) if self.ledger else None,
-        )
-
     def compose(self, batch: RewardBatch) -> Composition:
         """Score a batch of B rows.
 
@@ -161,7 +144,7 @@ class Composer:
         Raises:
             BatchError: A reward misses a column.
             BudgetExceededError: A budget is spent.
-        LedgerError: The ledger cannot be read or written.
+            LedgerError: The ledger cannot be read or written.
             RewardError: A reward failed whose policy is ``raise``.
             RlaifError: A reward failed in a way that trying again cannot mend, such as a refused key.
         """
@@ -184,24 +167,14 @@ class Composer:
         return await asyncio.wrap_future(self.submit(batch))
 
     def _begin(self, batch: RewardBatch) -> Pending:
-        for name, part in (*self.components.items(), *self.fallbacks.items()):
-            require_columns(part.reward, batch.with_columns(part.columns), name)
+        self._calls.check(batch)
         turn = self._turns.take()
-        calls = {
-            name: runner.start(batch.with_columns(self.components[name].columns))
-            for name, runner in self._runners.items()
-        }
-        return Pending(batch, turn, calls)
+        return Pending(batch, turn, self._calls.start(batch))
 
     def _finish(self, pending: Pending) -> Composition:
         batch = pending.batch
         try:
-            outcomes = wait_all(pending.calls)
-            answers = {
-                name: _checked(outcome, batch, self.components[name].reward) for name, outcome in outcomes.items()
-            }
-            answers |= self._stand_in(batch, answers)
-            seconds = {name: outcome.seconds for name, outcome in outcomes.items()}
+            answers, seconds = self._calls.answers(batch, pending.calls)
             pending.turn.wait()
             with self._lock:
                 composition = self.combiner.combine(batch, answers, seconds)
@@ -212,24 +185,6 @@ class Composer:
         for observer in self.observers:
             observer(composition)
         return composition
-
-    def _stand_in(self, batch: RewardBatch, answers: Mapping[str, Answer]) -> dict[str, Answer]:
-        """The answers of the rewards that have a fallback, with its scores where they failed."""
-        named = {name: part.fallback for name, part in self.components.items() if part.fallback is not None}
-        rows = {name: sorted(answers[name].failures) for name in named}
-        asked = {name: batch.select(failed) for name, failed in rows.items() if failed}
-        calls = {}
-        for name, seen in asked.items():
-            columns = self.fallbacks[named[name]].columns
-            calls[name] = self._fallback_runners[named[name]].start(seen.with_columns(columns))
-        others = {
-            name: _checked(outcome, asked[name], self.fallbacks[named[name]].reward)
-            for name, outcome in wait_all(calls).items()
-        }
-        return {
-            name: with_fallback(answers[name], rows[name], others.get(name), fallback)
-            for name, fallback in named.items()
-        }
 
     @overload
     def for_trl(self, *, separate: Literal[False] = False) -> TRLReward: ...
@@ -264,14 +219,8 @@ class Composer:
         With ``sync`` it is the same on every rank, so that one rank may save it for all.
         """
         with self._lock:
-            spent = {name: budget.state_dict() for name, budget in self._budgets().items()}
+            spent = self._calls.state_dict()
             return self.combiner.state_dict() | ({"spent": spent} if spent else {})
-
-    def _budgets(self) -> dict[str, Budget]:
-        """The budgets that have a limit: of rewards and fallbacks by name, and that of all under ``""``."""
-        runners = (*self._runners.items(), *self._fallback_runners.items())
-        budgets = {name: runner.budget for name, runner in runners} | {"": self._budget}
-        return {name: budget for name, budget in budgets.items() if budget.is_limited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state.
@@ -282,14 +231,11 @@ class Composer:
         """
         with self._lock:
             self.combiner.load_state_dict({kind: part for kind, part in state.items() if kind != "spent"})
-            for name, budget in self._budgets().items():
-                if name in state.get("spent", {}):
-                    budget.load_state_dict(state["spent"][name])
+            self._calls.load_state_dict(state.get("spent", {}))
 
     def close(self) -> None:
         """Close the rewards and end their threads and processes; batches under way are given up."""
-        for runner in (*self._runners.values(), *self._fallback_runners.values()):
-            runner.close()
+        self._calls.close()
         self._finisher.stop()
         if self.ledger:
             self.ledger.close()
@@ -306,17 +252,3 @@ class Composer:
 def _component(value: Any) -> Component:
     component = value if isinstance(value, Component) else Component(value)
     return replace(component, reward=as_reward(component.reward))
-
-
-def _checked(outcome: Outcome, batch: RewardBatch, reward: Reward) -> Answer:
-    rows = len(batch)
-    error: RewardError | None = outcome.error
-    if error is None:
-        try:
-            answer = check_answer(outcome.answer, rows, reward.range, batch.completion_ids)
-        except RewardError as refused:
-            error = refused
-        else:
-            cached = None if outcome.cached is None else outcome.cached & ~np.isnan(answer.raw)
-            return replace(answer, cached=cached)
-    return Answer(np.full(rows, np.nan), dict.fromkeys(range(rows), described(error)), (), error)

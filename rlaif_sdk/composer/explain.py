@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlaif_sdk.composer.composition import Composition, RewardColumn, Status
+from rlaif_sdk.composer.column import RewardColumn, Status
+from rlaif_sdk.composer.composition import Composition
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions

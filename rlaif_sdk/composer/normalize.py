@@ -123,6 +123,28 @@ class MinMax(Normalizer):
         return np.full(len(values_B), 1 / (high - low))
 
 
+class Standardizer(Normalizer):
+    """A score's distance from the middle of its like, in units of their spread, within limits.
+
+    Attributes:
+        params: Have ``clip``, the largest absolute value that comes out, or None; and ``epsilon``, added to the spread.
+    """
+
+    params: Any
+
+    @abstractmethod
+    def standing(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
+        """(B,) the distances from the middle, and (B,) the spreads."""
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        centred_B, spread_B = self.standing(values_B, group_B)
+        return clipped(centred_B / (spread_B + self.params.epsilon), self.params.clip)
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        _, spread_B = self.standing(values_B, group_B)
+        return scale_of_spread(spread_B, self.params.epsilon)
+
+
 class ZScoreParams(Params):
     """Parameters of `ZScore`."""
 
@@ -132,7 +154,7 @@ class ZScoreParams(Params):
     """Added to the standard deviation."""
 
 
-class ZScore(Normalizer):
+class ZScore(Standardizer):
     """``zscore``: running mean and standard deviation over all training batches so far, this one included.
 
     Merges batches with the parallel algorithm of Chan, Golub and LeVeque (1979), so that the result does not depend
@@ -157,15 +179,10 @@ class ZScore(Normalizer):
         self.m2 += m2 + delta**2 * self.count * values.size / count
         self.count = count
 
-    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+    def standing(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
         if not self.count:
-            return values_B - values_B
-        std = math.sqrt(self.m2 / self.count)
-        return clipped(deviations(values_B, self.mean) / (std + self.params.epsilon), self.params.clip)
-
-    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
-        std = math.sqrt(self.m2 / self.count) if self.count else 0.0
-        return scale_of_spread(np.full(len(values_B), std), self.params.epsilon)
+            return values_B - values_B, np.zeros(len(values_B))
+        return deviations(values_B, self.mean), np.full(len(values_B), math.sqrt(self.m2 / self.count))
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean, "m2": self.m2}
@@ -176,7 +193,7 @@ class ZScore(Normalizer):
         self.count, self.mean, self.m2 = int(state["count"]), float(state["mean"]), float(state["m2"])
 
 
-class GroupZScore(Normalizer):
+class GroupZScore(Standardizer):
     """``group_zscore``: mean and standard deviation of the completions to the same prompt, as GRPO does.
 
     Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
@@ -187,16 +204,10 @@ class GroupZScore(Normalizer):
     def __init__(self, params: ZScoreParams | None = None) -> None:
         self.params: ZScoreParams = params or ZScoreParams()
 
-    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+    def standing(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
         labels_B = group_labels(values_B, group_B)
         centred_B = deviations(values_B, group_means(values_B, labels_B)[labels_B])
-        std_B = np.sqrt(group_means(centred_B**2, labels_B))[labels_B]
-        return clipped(centred_B / (std_B + self.params.epsilon), self.params.clip)
-
-    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
-        labels_B = group_labels(values_B, group_B)
-        centred_B = deviations(values_B, group_means(values_B, labels_B)[labels_B])
-        return scale_of_spread(np.sqrt(group_means(centred_B**2, labels_B))[labels_B], self.params.epsilon)
+        return centred_B, np.sqrt(group_means(centred_B**2, labels_B))[labels_B]
 
 
 class GroupCenter(Normalizer):

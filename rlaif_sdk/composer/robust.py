@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rlaif_sdk.composer.arrays import Array, Labels
 from rlaif_sdk.composer.grouping import group_labels, group_means, group_medians
-from rlaif_sdk.composer.normalize import Normalizer, clipped, scale_of_spread
+from rlaif_sdk.composer.normalize import Standardizer
 from rlaif_sdk.exceptions import StateError
 from rlaif_sdk.rewards import Params
 
@@ -35,7 +35,7 @@ class RobustParams(GroupRobustParams):
     """How many of the latest training scores count."""
 
 
-class Robust(Normalizer):
+class Robust(Standardizer):
     """``robust``: the distance from the median in robust standard deviations, over the latest training scores.
 
     The scale is the median absolute deviation times 1.4826. Where more than half of the scores are equal, so that it
@@ -60,13 +60,9 @@ class Robust(Normalizer):
         self._median = float(group_medians(self._window, everything)[0])
         self._scale = float(_scales(self._window - self._median, everything)[0])
 
-    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
-        if not self._window.size:
-            return values_B - values_B
-        return clipped((values_B - self._median) / (self._scale + self.params.epsilon), self.params.clip)
-
-    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
-        return scale_of_spread(np.full(len(values_B), self._scale), self.params.epsilon)
+    def standing(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
+        centred_B = values_B - self._median if self._window.size else values_B - values_B
+        return centred_B, np.full(len(values_B), self._scale)
 
     def state_dict(self) -> dict[str, Any]:
         return {"window": self._window.tolist()}
@@ -78,7 +74,7 @@ class Robust(Normalizer):
             self._slide(np.array(state["window"], dtype=np.float64))
 
 
-class GroupRobust(Normalizer):
+class GroupRobust(Standardizer):
     """``group_robust``: `Robust` within the completions to the same prompt, without memory.
 
     Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
@@ -89,16 +85,10 @@ class GroupRobust(Normalizer):
     def __init__(self, params: GroupRobustParams | None = None) -> None:
         self.params: GroupRobustParams = params or GroupRobustParams()
 
-    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+    def standing(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
         labels_B = group_labels(values_B, group_B)
         centred_B = values_B - group_medians(values_B, labels_B)[labels_B]
-        scale_B = _scales(centred_B, labels_B)[labels_B]
-        return clipped(centred_B / (scale_B + self.params.epsilon), self.params.clip)
-
-    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
-        labels_B = group_labels(values_B, group_B)
-        centred_B = values_B - group_medians(values_B, labels_B)[labels_B]
-        return scale_of_spread(_scales(centred_B, labels_B)[labels_B], self.params.epsilon)
+        return centred_B, _scales(centred_B, labels_B)[labels_B]
 
 
 def _scales(centred_B: Array, group_B: Labels) -> Array:

@@ -16,8 +16,8 @@ from rlaif_sdk.composer.advantages import group_advantages, rank_correlation
 from rlaif_sdk.composer.arrays import Array, Labels, Mask, encode_groups
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
+from rlaif_sdk.composer.ledger.entries import recorded
 from rlaif_sdk.composer.ledger.keys import digest
-from rlaif_sdk.composer.ledger.record import recorded
 from rlaif_sdk.rewards import Reward, Scores
 from rlaif_sdk.types import RewardBatch, as_text
 

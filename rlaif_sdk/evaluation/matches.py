@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.documents import Document, load_document, validate
+from rlaif_sdk.documents import validate
 from rlaif_sdk.evaluation.standings import POLICY_COLUMNS
 from rlaif_sdk.exceptions import ConfigError, DataError
-from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences import LabelConfig, LabelJob, LabelResult, run_labeling
 from rlaif_sdk.preferences.label_job import Progress
 from rlaif_sdk.records import Record, read_records, write_records
@@ -81,8 +81,7 @@ def judge_policies(
 
 
 def _job(judge: Path | Mapping[str, Any], pairs: Path, output: Path, overrides: Sequence[str]) -> LabelJob:
-    document = Document(dict(judge)) if isinstance(judge, Mapping) else load_document(judge)
-    document = with_overrides(document, overrides)
+    document = overridden(judge, overrides)
     if not isinstance(document.data, dict):
         raise document.error("is no mapping with a judge")
     data = {**document.data, "pairs": {"file": str(pairs)}, "output": str(output), "ties": "keep"}

@@ -14,8 +14,10 @@ from rlaif_sdk.documents import load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, digest
-from rlaif_sdk.preferences.make_config import JobSource, MakeConfig, MakeJob, as_make_job, check_text, file_digest
-from rlaif_sdk.preferences.make_job import Made, MakeResult, Progress, Task, run_maker
+from rlaif_sdk.preferences.inputs import check_text, file_digest
+from rlaif_sdk.preferences.make_config import JobSource, MakeConfig, MakeJob, as_make_job
+from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
+from rlaif_sdk.preferences.maker import Made, Task
 from rlaif_sdk.preferences.pairs import Choice, Ties, check_choice, choose_pairs
 from rlaif_sdk.records import Record, read_records
 from rlaif_sdk.scoring import TableLayout, as_batch, chunks

@@ -14,8 +14,10 @@ from rlaif_sdk.documents import load_document, parse_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, digest, model_facts
-from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job, file_digest
-from rlaif_sdk.preferences.make_job import Made, MakeResult, Progress, Task, reply_record, run_maker
+from rlaif_sdk.preferences.inputs import file_digest
+from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
+from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
+from rlaif_sdk.preferences.maker import Made, Task, reply_record
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, derived_seed, require_answer_logprobs
 from rlaif_sdk.preferences.self_reward import MarginConfig, contrasting_logprobs, self_rewarding_margin
 from rlaif_sdk.records import Record

@@ -10,13 +10,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import Document, from_validation_error, load_document, validate
+from rlaif_sdk.documents import Described, Document, from_validation_error, validate
 from rlaif_sdk.exceptions import ConfigError, DataError, UnknownPluginError
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.judges.pairwise import Orders, PairMode, PairwiseLabeler
 from rlaif_sdk.judges.pairwise_prompt import Detail, Exemplar, PairwisePrompt, Task
 from rlaif_sdk.judges.pointwise import Overlong
-from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences.constitution import Constitution
 from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
 from rlaif_sdk.records import read_records
@@ -123,26 +123,16 @@ class LabelConfig(ConfigModel):
 
 
 @dataclass(frozen=True, slots=True)
-class LabelJob:
+class LabelJob(Described):
     """A labelling job's config and the document it was read from, which knows the folder and the lines."""
 
     config: LabelConfig
     document: Document
 
     @property
-    def folder(self) -> Path:
-        """What relative paths are relative to."""
-        return Path(self.document.file).parent if self.document.file else Path()
-
-    @property
     def pairs_file(self) -> Path:
         """The file of the pairs."""
         return self.folder / self.config.pairs.file
-
-    @property
-    def output(self) -> Path:
-        """The folder of the results."""
-        return self.folder / self.config.output
 
     def labeler(self) -> PairwiseLabeler:
         """The labeler that the config describes; nothing is loaded yet.
@@ -187,8 +177,7 @@ def load_label_job(source: str | Path | Mapping[str, Any], *, overrides: Sequenc
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
-    document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-    document = with_overrides(document, overrides)
+    document = overridden(source, overrides)
     return LabelJob(validate(LabelConfig, document), document)
 
 

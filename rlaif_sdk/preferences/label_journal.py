@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import warnings
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.job_folder import JOB_FILE, begun_with, differing, held
 from rlaif_sdk.json_files import write_json
 from rlaif_sdk.judges.usage import NOTHING, Usage
 
-JOB_FILE = "job.json"
 JOURNAL_FILE = "journal.jsonl"
 _LOCK_FILE = "lock"
 _ASIDE = "earlier-"
@@ -150,13 +149,9 @@ def open_job(
         ConfigError: The folder was begun with another identity, and that is not allowed; names what differs.
         DataError: Another process works in the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            hint = "wait for it to end, or name another output"
-            raise DataError("another process works in this folder", file=str(folder), hint=hint) from error
+    hint = "wait for it to end, or name another output"
+    refusal = DataError("another process works in this folder", file=str(folder), hint=hint)
+    with held(folder / _LOCK_FILE, refusal):
         _check_identity(folder, identity, allow_changed=allow_changed)
         journal = LabelJournal(folder / JOURNAL_FILE, rows)
         try:
@@ -166,15 +161,8 @@ def open_job(
 
 
 def _check_identity(folder: Path, identity: Mapping[str, str], *, allow_changed: bool) -> None:
-    file = folder / JOB_FILE
-    try:
-        begun = json.loads(file.read_text(encoding="utf-8"))["identity"] if file.exists() else None
-        differs = sorted(
-            name for name in {*identity, *(begun or {})} if begun and begun.get(name) != identity.get(name)
-        )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        hint = "name another output folder"
-        raise DataError("says nothing readable about the job in this folder", file=str(file), hint=hint) from error
+    begun = begun_with(folder, hint="name another output folder")
+    differs = differing(begun, identity) if begun else []
     if differs and allow_changed:
         _set_aside(folder)
         begun = None
@@ -187,7 +175,7 @@ def _check_identity(folder: Path, identity: Mapping[str, str], *, allow_changed:
     if begun is None:
         if (folder / JOURNAL_FILE).exists():
             raise DataError("has a journal and no job.json to say whose it is", file=str(folder))
-        write_json(file, {"identity": dict(identity)})
+        write_json(folder / JOB_FILE, {"identity": dict(identity)})
 
 
 def _set_aside(folder: Path) -> None:

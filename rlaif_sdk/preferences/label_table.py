@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.judges.pairwise_labels import Pair
+from rlaif_sdk.preferences.inputs import check_text, file_digest
 from rlaif_sdk.preferences.label_config import PairsConfig
 from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS, PRINCIPLE_COLUMN
 from rlaif_sdk.records import Record, read_records
@@ -53,7 +53,7 @@ def look_over(path: Path, columns: PairsConfig) -> PairTable:
     for rows, record in enumerate(read_rows(path, columns), start=1):
         found |= dict.fromkeys(record)
         for name in names:
-            _check_text(record, name, path, rows)
+            check_text(record, name, path, rows, named="under pairs:")
     if not rows:
         raise DataError("has no rows", file=str(path))
     taken = set(found) - set(names)
@@ -63,18 +63,4 @@ def look_over(path: Path, columns: PairsConfig) -> PairTable:
             file=str(path),
             hint="rename it, or name it under pairs: as the prompt or a response",
         )
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return PairTable(rows, digest.hexdigest())
-
-
-def _check_text(record: Record, name: str, path: Path, row: int) -> None:
-    if name not in record:
-        hint = f"columns: {', '.join(record) or 'none'}; name yours under pairs:"
-        raise DataError(f"has no column {name!r}", file=str(path), row=row, hint=hint)
-    value = record[name]
-    is_messages = isinstance(value, list) and value and all(isinstance(t, dict) and "role" in t for t in value)
-    if not isinstance(value, str) and not is_messages:
-        raise DataError(f"{name!r} must be text or messages with role and content", file=str(path), row=row)
+    return PairTable(rows, file_digest(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,10 +11,11 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from pydantic import Field, PositiveInt
 
 from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import Document, load_document, validate
-from rlaif_sdk.exceptions import ConfigError, DataError, UnknownPluginError
+from rlaif_sdk.documents import Described, Document, validate
+from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
 from rlaif_sdk.judges.backends import JudgeBackend
-from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.overrides import overridden
+from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.policy import PolicyConfig, load_policy
 from rlaif_sdk.records import Record, read_records
 
@@ -71,21 +71,11 @@ ConfigT = TypeVar("ConfigT", bound=OutputConfig)
 
 
 @dataclass(frozen=True, slots=True)
-class MakeJob(Generic[ConfigT]):
+class MakeJob(Described, Generic[ConfigT]):
     """A job's config and the document it was read from, which knows the folder and the lines."""
 
     config: ConfigT
     document: Document
-
-    @property
-    def folder(self) -> Path:
-        """What relative paths are relative to."""
-        return Path(self.document.file).parent if self.document.file else Path()
-
-    @property
-    def output(self) -> Path:
-        """The folder of the results."""
-        return self.folder / self.config.output
 
     def policy(self, config: PolicyConfig, *location: str | int) -> JudgeBackend:
         """The model that a part of the config describes.
@@ -127,39 +117,10 @@ def load_make_job(
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
-    document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-    document = with_overrides(document, overrides)
+    document = overridden(source, overrides)
     return MakeJob(validate(model, document), document)
 
 
 def as_make_job(model: type[ConfigT], source: JobSource[ConfigT]) -> MakeJob[ConfigT]:
     """The job that a file, a mapping or a loaded job describes; see `load_make_job`."""
     return source if isinstance(source, MakeJob) else load_make_job(model, source)
-
-
-def check_text(record: Record, name: str, path: Path, row: int) -> None:
-    """Check that a column is there and is text or messages.
-
-    Raises:
-        DataError: It is not; names file and row.
-    """
-    if name not in record:
-        hint = f"columns: {', '.join(record) or 'none'}; name yours in the config"
-        raise DataError(f"has no column {name!r}", file=str(path), row=row, hint=hint)
-    value = record[name]
-    is_messages = isinstance(value, list) and value and all(isinstance(t, dict) and "role" in t for t in value)
-    if not isinstance(value, str) and not is_messages:
-        raise DataError(f"{name!r} must be text or messages with role and content", file=str(path), row=row)
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file.
-
-    Raises:
-        DataError: There is no such file.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", file=str(path)) from error

@@ -16,8 +16,9 @@ from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.json_files import write_json
 from rlaif_sdk.preferences.card import Card, digest
+from rlaif_sdk.preferences.inputs import check_text, file_digest
 from rlaif_sdk.preferences.label_output import write_rows
-from rlaif_sdk.preferences.make_config import JobSource, MakeJob, OutputConfig, as_make_job, check_text, file_digest
+from rlaif_sdk.preferences.make_config import JobSource, MakeJob, OutputConfig, as_make_job
 from rlaif_sdk.preferences.make_job import SUMMARY_FILE
 from rlaif_sdk.records import Record, read_records
 

@@ -13,8 +13,10 @@ from rlaif_sdk.judges.backends import GeneratedText, RowError
 from rlaif_sdk.preferences.card import Card, digest, model_facts
 from rlaif_sdk.preferences.constitution import Constitution, Principle
 from rlaif_sdk.preferences.contrastive import like
-from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job, check_text, file_digest
-from rlaif_sdk.preferences.make_job import Made, MakeResult, Progress, Task, reply_record, run_maker
+from rlaif_sdk.preferences.inputs import check_text, file_digest
+from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
+from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
+from rlaif_sdk.preferences.maker import Made, Task, reply_record
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, as_conversation, derived_seed
 from rlaif_sdk.records import Record
 from rlaif_sdk.types import Conversation, Message, as_text

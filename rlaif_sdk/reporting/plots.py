@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.reporting.drawing import drawing
 
 
 def plot_curves(
@@ -32,13 +32,6 @@ def plot_curves(
         MissingExtraError: matplotlib is not installed.
         ValueError: There is nothing to draw.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", extra="train") from error
-
     drawn = {
         heading: {label: points for key, label in curves.items() if (points := _points(history, key))}
         for heading, curves in panels.items()
@@ -48,20 +41,20 @@ def plot_curves(
         raise ValueError("the history has none of the curves to draw")
     columns = min(2, len(drawn))
     rows = math.ceil(len(drawn) / columns)
-    figure = Figure(figsize=(5.5 * columns, 3.4 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    for index, (heading, curves) in enumerate(drawn.items(), start=1):
-        axes = figure.add_subplot(rows, columns, index)
-        for label, points in curves.items():
-            axes.plot(*zip(*points, strict=True), marker=".", label=label)
-        axes.set_title(heading, fontsize="medium")
-        axes.set_xlabel(steps)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        if len(curves) > 1:
-            axes.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    with drawing(file, 5.5 * columns, 3.4 * rows) as figure:
+        from matplotlib.ticker import MaxNLocator
+
+        figure.suptitle(title)
+        for index, (heading, curves) in enumerate(drawn.items(), start=1):
+            axes = figure.add_subplot(rows, columns, index)
+            for label, points in curves.items():
+                axes.plot(*zip(*points, strict=True), marker=".", label=label)
+            axes.set_title(heading, fontsize="medium")
+            axes.set_xlabel(steps)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.3)
+            if len(curves) > 1:
+                axes.legend(fontsize="small")
 
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:

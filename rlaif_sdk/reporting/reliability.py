@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.reporting.drawing import drawing
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.calibration import Calibration
@@ -42,26 +42,18 @@ def plot_reliability(calibration: Calibration, file: Path, *, title: str = "Reli
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", extra="train") from error
-
     filled = [part for part in calibration.bins if part.pairs]
     most = max(part.pairs for part in filled)
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.plot([0.5, 1], [0.5, 1], color="grey", linestyle="--", label="accuracy = confidence")
-    confidences, accuracies = [part.confidence for part in filled], [part.accuracy for part in filled]
-    axes.plot(confidences, accuracies, color="C0")
-    axes.scatter(confidences, accuracies, s=[20 + 180 * part.pairs / most for part in filled], color="C0")
-    axes.set_title(f"{title} (error {calibration.error:.3f}, {calibration.pairs} pairs)", fontsize="medium")
-    axes.set_xlabel("confidence of the model in the completion that it favours")
-    axes.set_ylabel("probability that the label gives to it")
-    axes.set_xlim(0.48, 1.02)
-    axes.set_ylim(-0.02, 1.02)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    with drawing(file, 5, 5) as figure:
+        axes = figure.add_subplot()
+        axes.plot([0.5, 1], [0.5, 1], color="grey", linestyle="--", label="accuracy = confidence")
+        confidences, accuracies = [part.confidence for part in filled], [part.accuracy for part in filled]
+        axes.plot(confidences, accuracies, color="C0")
+        axes.scatter(confidences, accuracies, s=[20 + 180 * part.pairs / most for part in filled], color="C0")
+        axes.set_title(f"{title} (error {calibration.error:.3f}, {calibration.pairs} pairs)", fontsize="medium")
+        axes.set_xlabel("confidence of the model in the completion that it favours")
+        axes.set_ylabel("probability that the label gives to it")
+        axes.set_xlim(0.48, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.reporting.drawing import drawing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,18 +88,10 @@ def plot_frontier(result: SweepResult, file: Path) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", extra="train") from error
-
     pairs = list(itertools.combinations(result.objectives, 2))
-    figure = Figure(figsize=(5.5 * len(pairs), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    for index, (across, up) in enumerate(pairs, start=1):
-        _draw(figure.add_subplot(1, len(pairs), index), result, across, up)
-    figure.savefig(file, dpi=120)
+    with drawing(file, 5.5 * len(pairs), 4.2) as figure:
+        for index, (across, up) in enumerate(pairs, start=1):
+            _draw(figure.add_subplot(1, len(pairs), index), result, across, up)
 
 
 def _draw(axes: Any, result: SweepResult, across: str, up: str) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.job_folder import JOB_FILE, begun_with, differing, held
 from rlaif_sdk.json_files import write_json
 
-JOB_FILE = "job.json"
 _LOCK_FILE = ".lock"
 
 
@@ -27,30 +25,20 @@ def claimed(folder: Path, identity: Mapping[str, str]) -> Iterator[None]:
         ConfigError: The folder was begun with another identity; names what differs.
         DataError: Another process works in the folder, or it holds something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            hint = "wait for it to end, or name another --output"
-            raise DataError("another process is writing into this folder", file=str(folder), hint=hint) from error
+    hint = "wait for it to end, or name another --output"
+    refusal = DataError("another process is writing into this folder", file=str(folder), hint=hint)
+    with held(folder / _LOCK_FILE, refusal):
         _check(folder, identity)
         yield
 
 
 def _check(folder: Path, identity: Mapping[str, str]) -> None:
-    file = folder / JOB_FILE
-    if not file.exists():
+    begun = begun_with(folder, hint="name another --output")
+    if begun is None:
         if any(folder.glob("part-*.parquet")):
             raise DataError(f"has parts and no {JOB_FILE} to say what they are of", file=str(folder))
-        write_json(file, {"identity": dict(identity)})
-        return
-    try:
-        begun = dict(json.loads(file.read_text(encoding="utf-8"))["identity"])
-    except (ValueError, LookupError, TypeError) as error:
-        hint = "name another --output"
-        raise DataError("says nothing readable about the job in this folder", file=str(file), hint=hint) from error
-    if differs := sorted(name for name in {*identity, *begun} if begun.get(name) != identity.get(name)):
+        write_json(folder / JOB_FILE, {"identity": dict(identity)})
+    elif differs := differing(begun, identity):
         raise ConfigError(
             f"{folder} holds results that were made with another {', '.join(differs)}",
             key="output",

@@ -160,7 +160,7 @@ def _check(composer: Composer, layout: TableLayout, *, restored: bool) -> None:
 def _read(source: Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], Path]:
     """A config's content, and the folder that its paths are relative to."""
     document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-    return document.data, Path(document.file).parent if document.file else Path()
+    return document.data, document.folder
 
 
 def _with_reward(schema: pa.Schema, column: str, kind: pa.DataType, file: Path) -> pa.Schema:

@@ -10,7 +10,7 @@ from rlaif_sdk.training.config import ComposedRun, PPORun, Run
 from rlaif_sdk.training.online import OnlineRun
 from rlaif_sdk.training.preference_run import pairs, preference_settings
 from rlaif_sdk.training.preflight import Preflight, check_run
-from rlaif_sdk.training.run import starting_point
+from rlaif_sdk.training.run_folder import starting_point
 from rlaif_sdk.training.sft_run import load_sft_rows, sft_settings
 
 if TYPE_CHECKING:

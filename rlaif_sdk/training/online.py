@@ -58,7 +58,6 @@ class OnlineRun(ComposedRun):
         Raises:
             ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
         """
-        import torch
         from trl.trainer.grpo_config import GRPOConfig
         from trl.trainer.rloo_config import RLOOConfig
 
@@ -67,11 +66,9 @@ class OnlineRun(ComposedRun):
         for name, known in GRPO_CHOICES.items() if self.kind == "grpo" else ():
             if (value := self.config.grpo.get(name, known[0])) not in known:
                 raise self.document.error(f"is one of {', '.join(known)}, not {value!r}", (self.kind, name))
-        return self.settings(
+        return self.trl_settings(
             config,
             self.kind,
-            bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-            gradient_checkpointing=False,
             **self.in_order(),
             model_init_kwargs={"revision": revision} if revision else None,  # of the reference, which TRL loads anew
         )

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError
-from rlaif_sdk.json_files import without_nan
+from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
-from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
-from rlaif_sdk.training.ranks import refuse_processes
-from rlaif_sdk.training.run import (
-    HISTORY_FILE,
-    MODEL_FOLDER,
-    measured,
-    starting_point,
-    write_rows,
-)
+from rlaif_sdk.training.rows_run import RowsMethod, RowsResult, train_on_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,31 +59,17 @@ class DPORunConfig(PreferenceRunConfig):
 CONFIGS: dict[Kind, type[PreferenceRunConfig]] = {"reward_model": RewardModelRunConfig, "dpo": DPORunConfig}
 
 
-@dataclass(frozen=True, slots=True)
-class PreferenceResult:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceResult(RowsResult):
     """What came of a run.
 
     Attributes:
         kind: ``reward_model`` or ``dpo``.
-        before: What the evaluation on the held-out pairs measured before training, without prefixes.
-        after: The same after it.
-        calibration: The reliability of the trained model on them.
-        history: What the trainer logged, one mapping a logged step.
-        model_folder: The trained model, for plain ``from_pretrained``; an adapter is merged into it.
-        output: The folder of the run.
-        steps: Optimiser steps done.
-        training_seconds: Time spent in training, without loading and evaluation.
+        calibration: The reliability of the trained model on the held-out pairs.
     """
 
     kind: Kind
-    before: Mapping[str, float]
-    after: Mapping[str, float]
     calibration: Calibration
-    history: Sequence[Mapping[str, Any]]
-    model_folder: Path
-    output: Path
-    steps: int
-    training_seconds: float
 
 
 def load_preference_run(kind: Kind, source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> Run:
@@ -131,49 +107,9 @@ def run_preferences(
         MissingExtraError: The extra ``train`` is not installed.
     """
     run = source if isinstance(source, Run) else load_preference_run(kind, source)
-    model_folder = run.output / MODEL_FOLDER
-    refuse_processes()
-    checkpoint = starting_point(run, kind, resume=resume)
-    try:
-        from transformers import PrinterCallback
-
-        from rlaif_sdk.training.data import load_prompts
-        from rlaif_sdk.training.resuming import go_on
-
-        settings = preference_settings(kind, run)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), extra="train") from error
-
-    train, held_out = (pairs(rows) for rows in load_prompts(run.config.data, run.folder))
-    tables = {"train": train, "held_out": held_out}
-    with recorded(run, kind, settings, tables, resume=resume, report=report) as results:
-        report(f"loading {run.model_name}")
-        trainer, tokenizer = _trainer(kind, run, settings, train, held_out)
-        trainer.remove_callback(PrinterCallback)
-        if display is not None:
-            trainer.add_callback(display)
-        report(f"evaluating on {len(held_out)} held-out pairs before training")
-        before = measured(trainer.evaluate())
-        report("training")
-        started = time.monotonic()
-        go_on(trainer, checkpoint)
-        seconds = time.monotonic() - started
-        try:
-            report(f"evaluating on {len(held_out)} held-out pairs after training")
-            after = measured(trainer.evaluate())
-        finally:  # not before, since saving merges an adapter
-            report(f"saving {model_folder}")
-            if kind == "reward_model":
-                trainer.save_reward(model_folder)
-            else:
-                save_policy(run, trainer, tokenizer, model_folder)
-        steps = int(trainer.state.global_step)
-        results |= {"steps": steps, "training_seconds": round(seconds, 1)}
-        history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
-        write_rows(run.output / HISTORY_FILE, history)
-        with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
-            run.checkpoints.rmdir()
-    return PreferenceResult(kind, before, after, trainer.calibration, history, model_folder, run.output, steps, seconds)
+    method = RowsMethod(kind, "pairs", partial(preference_settings, kind), _load_pairs, partial(_trainer, kind))
+    fields, trainer = train_on_rows(run, method, display=display, report=report, resume=resume)
+    return PreferenceResult(kind=kind, calibration=trainer.calibration, **fields)
 
 
 def pairs(rows: Dataset) -> Dataset:
@@ -187,17 +123,10 @@ def preference_settings(kind: Kind, run: Run) -> Any:
     Raises:
         ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
     """
-    import torch
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.reward_config import RewardConfig
 
-    settings: Any = run.settings(
-        RewardConfig if kind == "reward_model" else DPOConfig,
-        kind,
-        logging_steps=10,
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        gradient_checkpointing=False,
-    )
+    settings: Any = run.trl_settings(RewardConfig if kind == "reward_model" else DPOConfig, kind, logging_steps=10)
     if kind == "dpo":
         from rlaif_sdk.training.dpo import check_settings
 
@@ -208,9 +137,16 @@ def preference_settings(kind: Kind, run: Run) -> Any:
     return settings
 
 
+def _load_pairs(run: Run) -> tuple[Dataset, Dataset]:
+    from rlaif_sdk.training.data import load_prompts
+
+    train, held_out = load_prompts(run.config.data, run.folder)
+    return pairs(train), pairs(held_out)
+
+
 def _trainer(
     kind: Kind, run: Run, settings: Any, train: Dataset, held_out: Dataset
-) -> tuple[Any, PreTrainedTokenizerBase]:
+) -> tuple[Any, Callable[[Path], object]]:
     model, tokenizer = _load_scorer(run) if kind == "reward_model" else load_policy(run)
     options: dict[str, Any] = {
         "args": settings,
@@ -222,10 +158,12 @@ def _trainer(
     if kind == "reward_model":
         from rlaif_sdk.training.reward_model import SoftRewardTrainer
 
-        return SoftRewardTrainer(model, **options), tokenizer
+        scorer = SoftRewardTrainer(model, **options)
+        return scorer, scorer.save_reward
     from rlaif_sdk.training.dpo import SoftDPOTrainer
 
-    return SoftDPOTrainer(model, **options), tokenizer
+    trainer = SoftDPOTrainer(model, **options)
+    return trainer, partial(save_policy, run, trainer, tokenizer)
 
 
 def _load_scorer(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.json_files import without_nan
-from rlaif_sdk.records import write_records
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
-from rlaif_sdk.training.manifest import recorded, status_of
+from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, is_encoder_decoder, load_policy, save_policy
 from rlaif_sdk.training.ranks import first_process, refuse_shards, shared
+from rlaif_sdk.training.run_folder import (
+    EVALUATION_FILE,
+    HISTORY_FILE,
+    MODEL_FOLDER,
+    SAMPLES_FILE,
+    starting_point,
+    write_rows,
+)
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -24,11 +31,6 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.training.heldout import ScoredAnswers
-
-MODEL_FOLDER = "model"
-HISTORY_FILE = "history.jsonl"
-EVALUATION_FILE = "evaluation.jsonl"
-SAMPLES_FILE = "samples.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,43 +209,6 @@ def train_policy(
     return result
 
 
-def starting_point(run: Run, key: str, *, resume: bool) -> Path | None:
-    """The checkpoint that training goes on from; None begins anew.
-
-    Args:
-        run: The loaded config.
-        key: The key of the config that has the trainer's settings.
-        resume: Whether to go on.
-
-    Raises:
-        ConfigError: The output folder already holds a trained model and is not to be gone on with, or its run was
-            finished; or there is nothing to go on from.
-        StateError: The manifest of the run that is resumed cannot be read.
-    """
-    model_folder = run.output / MODEL_FOLDER
-    trained = model_folder.exists()
-    if trained and (not resume or status_of(run.output) in {None, "finished"}):
-        hint = "to train on, name it as model.name of a new run" if resume else "name another folder"
-        raise run.document.error(f"{run.output} already holds a trained model", ("output",), hint)
-    if not resume:
-        return None
-    checkpoint = last_checkpoint(run.checkpoints)
-    if checkpoint is None:
-        makes = "save_strategy and save_steps make them"
-        kept = f"{model_folder} holds the model as trained; to begin anew, remove it or name another folder"
-        raise run.document.error(
-            f"{run.checkpoints} holds no complete checkpoint to go on from", (key,), kept if trained else makes
-        )
-    return checkpoint
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written whole: the trainer's state is the last file of one."""
-    numbered = ((int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-[0-9]*"))
-    whole = [(step, path) for step, path in numbered if (path / "trainer_state.json").is_file()]
-    return max(whole)[1] if whole else None
-
-
 def check_chat_template(run: Run, tokenizer: PreTrainedTokenizerBase, *, needed: bool) -> None:
     """Refuse a tokenizer without a chat template where messages are to be encoded.
 
@@ -256,16 +221,3 @@ def check_chat_template(run: Run, tokenizer: PreTrainedTokenizerBase, *, needed:
             ("model", "name"),
             "name an instruct model, or give the prompts as text",
         )
-
-
-def measured(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The figures of a trainer's evaluation without its prefix, its speed left out."""
-    speed = ("runtime", "per_second", "preparation_time", "num_tokens", "epoch")
-    return {name.removeprefix("eval_"): value for name, value in metrics.items() if not name.endswith(speed)}
-
-
-def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table."""
-    with write_records(file) as writer:
-        for row in rows:
-            writer.write(row)

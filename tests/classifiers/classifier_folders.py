@@ -4,29 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "sat",
-    "on",
-    "mat",
-    "is",
-    "was",
-    "not",
-    "good",
-    "bad",
-    "very",
-    "kind",
-    "rude",
-    "and",
-    "or",
-    "answer",
-    "question",
-    "hello",
-    "world",
-]
+TEXT = "the a cat dog sat on mat is was not good bad very kind rude and or answer question hello world"
+WORDS = TEXT.split()
 LABELS = ("nothate", "hate")
 
 

@@ -15,18 +15,12 @@ from rlaif_sdk import Composer, Composition, RewardBatch, Score
 from rlaif_sdk.composer import Component, FailurePolicy, Gate
 from rlaif_sdk.composer.normalize import GroupZScore, Identity, MinMax, Rank, ZScore
 from rlaif_sdk.testing import FixedReward
+from tests.composer.random_compositions import POLICIES
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*turned twice", "ignore:.*compares completions to the same prompt")
 """Random weights and groups make what a person is warned of."""
 
 NORMALIZERS = (Identity, MinMax, ZScore, GroupZScore, Rank)
-POLICIES = (
-    FailurePolicy(),
-    FailurePolicy(mask_group="never"),
-    FailurePolicy(mask_group="missing"),
-    FailurePolicy("drop"),
-    FailurePolicy("default", value=0.0),
-)
 entries = st.one_of(
     st.floats(-10, 10), st.floats(-10, 10), st.floats(-10, 10), st.none(), st.just(Score.failed("outage"))
 )

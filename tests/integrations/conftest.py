@@ -8,14 +8,23 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 trl = pytest.importorskip("trl")
 
 from datasets import Dataset  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
-WORDS = [f"w{index}" for index in range(28)]
+from rlaif_sdk import Composer, Composition  # noqa: E402
+from rlaif_sdk.composer import Component  # noqa: E402
+from rlaif_sdk.composer.normalize import ZScore  # noqa: E402
+from tests.tiny_models import (  # noqa: E402
+    WORDS,
+    accept_renamed_checkpointing,
+    quiet_and_single_threaded,  # noqa: F401 - a fixture
+    tiny_llama,
+    word_tokenizer,
+)
+
 TRAINERS = {"grpo": (trl.GRPOTrainer, trl.GRPOConfig), "rloo": (trl.RLOOTrainer, trl.RLOOConfig)}
 
 
@@ -29,37 +38,12 @@ def length(completions: list[str]) -> list[float]:
     return [float(len(text.split())) for text in completions]
 
 
-@pytest.fixture(autouse=True)
-def _quiet_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    torch.set_num_threads(1)
-
-
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "<eos>", "<unk>", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
-    )
+    return word_tokenizer()
 
 
 def build_llama(**overrides: Any) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    settings = {
-        "vocab_size": 31,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "bos_token_id": None,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-    }
-    return LlamaForCausalLM(LlamaConfig(**{**settings, **overrides}))
+    return tiny_llama(**{"vocab_size": 31, **overrides})
 
 
 def build_prompts(rows: int = 16) -> Dataset:
@@ -119,6 +103,19 @@ def make_trainer(tmp_path: Path) -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture
+def seen() -> list[Composition]:
+    """The compositions that were made."""
+    return []
+
+
+@pytest.fixture
+def composer(seen: list[Composition]) -> Composer:
+    """Two rewards, one of which learns the scale of its scores."""
+    rewards = {"wanted": wanted_words, "length": Component(length, weight=-0.1, normalizer=ZScore())}
+    return Composer(rewards, observers=[seen.append])
+
+
 @pytest.fixture(params=sorted(TRAINERS))
 def kind(request: pytest.FixtureRequest) -> str:
     """Either trainer."""
@@ -126,8 +123,4 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """TRL 1.16 uses names with ``gradient_checkpointing`` that transformers 5.23 renamed to ``activation_...``."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"))
+    accept_renamed_checkpointing(items, Path(__file__).parent)

@@ -22,19 +22,6 @@ from tests.integrations.conftest import build_llama, build_prompts, build_tokeni
 
 
 @pytest.fixture
-def seen() -> list[Composition]:
-    """The compositions that were made."""
-    return []
-
-
-@pytest.fixture
-def composer(seen: list[Composition]) -> Composer:
-    """Two rewards, one of which learns the scale of its scores."""
-    rewards = {"wanted": wanted_words, "length": Component(length, weight=-0.1, normalizer=ZScore())}
-    return Composer(rewards, observers=[seen.append])
-
-
-@pytest.fixture
 def make_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """OnlineDPOTrainer on a small Llama, four prompts a batch."""
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.two_processes import run_two
 
 pytest.importorskip("trl")
 
@@ -70,33 +67,7 @@ def run(folder: Path, kind: str, *options: str) -> list[dict[str, Any]]:
     """What each of two processes saw."""
     script = folder / "worker.py"
     script.write_text(textwrap.dedent(WORKER), encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TRL_EXPERIMENTAL_SILENCE": "1",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), kind, str(folder), *options],
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        _, error = process.communicate(timeout=240)
-        assert process.returncode == 0, error
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    return run_two(script, kind, str(folder), *options, folder=folder, TRL_EXPERIMENTAL_SILENCE="1")
 
 
 @pytest.mark.parametrize("kind", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])

@@ -15,22 +15,9 @@ from datasets import Dataset
 
 from rlaif_sdk import BatchError, Composer, Composition, ConfigError, Progress, Score
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.normalize import GroupZScore, ZScore
+from rlaif_sdk.composer.normalize import GroupZScore
 from rlaif_sdk.exceptions import TrainingError
-from tests.integrations.conftest import length, wanted_words
-
-
-@pytest.fixture
-def seen() -> list[Composition]:
-    """The compositions that were made."""
-    return []
-
-
-@pytest.fixture
-def composer(seen: list[Composition]) -> Composer:
-    """Two rewards, one of which learns the scale of its scores."""
-    rewards = {"wanted": wanted_words, "length": Component(length, weight=-0.1, normalizer=ZScore())}
-    return Composer(rewards, observers=[seen.append])
+from tests.integrations.conftest import length
 
 
 def test_one_line_trains_on_the_totals(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import stamina
+import yaml
 
 from tests.judges.conftest import JudgeServer, letters
 
@@ -37,6 +38,15 @@ def pair_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
     server.answer = prefers_good
     yield server
     server.close()
+
+
+@pytest.fixture
+def config(tmp_path: Path, pair_server: Any) -> Path:
+    """A labelling job with a server, beside the pairs that a test writes."""
+    judge = {"model": "tiny", "base_url": pair_server.url, "concurrency": 4, "input_price": 1, "output_price": 2}
+    path = tmp_path / "label.yaml"
+    path.write_text(yaml.safe_dump({"pairs": {"file": "pairs.jsonl"}, "judge": judge, "output": "labels"}))
+    return path
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the tests of the makers share: prompts, a tiny policy on disk, a kill in the middle."""
+"""What the tests of jobs share: tables, labelling from a config, a slow server, a kill in the middle."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.preferences import load_label_job, run_labeling
 from rlaif_sdk.records import read_records
 
 
@@ -21,6 +24,25 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     return list(read_records(path))
+
+
+def label(config: Path, *overrides: str, **options: Any) -> Any:
+    return run_labeling(load_label_job(config, overrides=overrides), **options)
+
+
+def slow_down(server: Any, noted: Callable[[dict[str, Any], Any], Any]) -> list[Any]:
+    """Let a server answer 10 ms late; returns what is noted of each request and its answer, as they come."""
+    answer, notes, lock = server.answer, [], threading.Lock()
+
+    def slowly(number: int, sent: dict[str, Any]) -> Any:
+        time.sleep(0.01)
+        answered = answer(number, sent)
+        with lock:
+            notes.append(noted(sent, answered))
+        return answered
+
+    server.answer = slowly
+    return notes
 
 
 def kill_when(program: str, journal: Path, lines: int) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
 from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
 from rlaif_sdk.preferences.make_config import load_make_job
 from tests.judges.conftest import completion, tiny_chat  # noqa: F401 - fixture
-from tests.preferences.making import kill_when, rows_of, write_rows
+from tests.preferences.making import kill_when, rows_of, slow_down, write_rows
 
 REWARDS = """
 def length(prompts, completions, **columns):
@@ -124,17 +123,7 @@ def test_a_model_that_fails_costs_its_own_answers_alone(config: Path, pair_serve
 def test_a_killed_job_asks_for_what_is_missing(config: Path, pair_server: Any) -> None:
     """kill -9: each answer on disk stays as it is, and as many are asked for as are missing."""
     write_rows(config.parent / "prompts.jsonl", [{"prompt": f"question {row}"} for row in range(15)])
-    works = pair_server.answer
-    asked: list[int] = []
-    lock = threading.Lock()
-
-    def slowly(number: int, sent: Any) -> Any:
-        time.sleep(0.01)
-        with lock:
-            asked.append(number)
-        return works(number, sent)
-
-    pair_server.answer = slowly
+    asked = slow_down(pair_server, lambda sent, _: sent)
     program = (
         "from rlaif_sdk.preferences.candidates import *; from rlaif_sdk.preferences.make_config import load_make_job; "
         f"make_candidates(load_make_job(CandidatesConfig, {str(config)!r}))"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,7 +25,7 @@ from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
 from rlaif_sdk.testing import ScriptedJudge
 from tests.judges.conftest import completion
 from tests.preferences.conftest import prefers_good
-from tests.preferences.making import kill_when, rows_of, write_rows
+from tests.preferences.making import kill_when, rows_of, slow_down, write_rows
 
 PRINCIPLES = {
     "principles": [
@@ -151,16 +150,7 @@ def test_an_answer_that_stays_as_it_was_makes_no_pair(config: Path, pair_server:
 def test_a_killed_job_goes_on_at_the_step_where_it_was(config: Path, pair_server: Any) -> None:
     """kill -9 within a chain: no step that is on disk is asked for again."""
     write_rows(config.parent / "prompts.jsonl", [{"prompt": f"q{row}"} for row in range(20)])
-    asked: list[int] = []
-    lock = threading.Lock()
-
-    def slowly(number: int, sent: Any) -> Any:
-        time.sleep(0.01)
-        with lock:
-            asked.append(number)
-        return diligent(number, sent)
-
-    pair_server.answer = slowly
+    asked = slow_down(pair_server, lambda sent, _: sent)
     program = (
         "from rlaif_sdk.preferences.revisions import *; from rlaif_sdk.preferences.make_config import load_make_job; "
         f"make_revisions(load_make_job(RevisionsConfig, {str(config)!r}))"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from rlaif_sdk.preferences.self_reward import (
     self_rewarding_margin,
 )
 from tests.judges.conftest import completion, tiny_chat  # noqa: F401 - fixture
-from tests.preferences.making import kill_when, rows_of, write_rows
+from tests.preferences.making import kill_when, rows_of, slow_down, write_rows
 
 NATS = st.floats(-500, 0)
 
@@ -150,16 +149,7 @@ def test_equal_and_empty_answers_make_no_pair(config: Path, pair_server: Any) ->
 def test_a_killed_job_sends_only_what_is_missing(config: Path, pair_server: Any) -> None:
     """kill -9 in the middle: every answer that was on disk is kept, down to one of a pair."""
     write_rows(config.parent / "prompts.jsonl", [{"prompt": f"question {row}"} for row in range(40)])
-    asked: list[str] = []
-    lock = threading.Lock()
-
-    def slowly(number: int, sent: Any) -> Any:
-        time.sleep(0.01)
-        with lock:
-            asked.append(two_faced(number, sent)[2]["choices"][0]["message"]["content"])
-        return two_faced(number, sent)
-
-    pair_server.answer = slowly
+    asked = slow_down(pair_server, lambda _, answered: answered[2]["choices"][0]["message"]["content"])
     program = (
         "from rlaif_sdk.preferences.contrastive import *; from rlaif_sdk.preferences.make_config import load_make_job; "
         f"make_contrastive(load_make_job(ContrastiveConfig, {str(config)!r}))"

@@ -12,13 +12,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from datasets import Dataset  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import (  # noqa: E402
     BartConfig,
     BartForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
@@ -26,19 +24,18 @@ from transformers import (  # noqa: E402
 )
 
 from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer  # noqa: E402
+from tests.tiny_models import (  # noqa: E402
+    WORDS,
+    accept_renamed_checkpointing,
+    quiet_and_single_threaded,  # noqa: F401 - a fixture
+    tiny_llama,
+    word_tokenizer,
+)
 
-WORDS = [f"w{index}" for index in range(28)]
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m.role + ' ' + m.content + ' ' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant{% endif %}"
 )
-
-
-@pytest.fixture(autouse=True)
-def _quiet_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -47,36 +44,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    special = ["<pad>", "<eos>", "<unk>", "user", "assistant", "system"]
-    vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        chat_template=CHAT_TEMPLATE,
-        padding_side="left",
-    )
+    return word_tokenizer("user", "assistant", "system", chat_template=CHAT_TEMPLATE)
 
 
 def build_llama(**overrides: Any) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    settings = {
-        "vocab_size": 34,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "bos_token_id": None,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-        "initializer_range": 0.2,
-    }
-    return LlamaForCausalLM(LlamaConfig(**{**settings, **overrides}))
+    return tiny_llama(**{"vocab_size": 34, "initializer_range": 0.2, **overrides})
 
 
 def build_gpt2(**overrides: Any) -> GPT2LMHeadModel:
@@ -262,8 +234,4 @@ def make_trainer(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, prompts: Da
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """TRL 1.16 uses names with ``gradient_checkpointing`` that transformers 5.23 renamed to ``activation_...``."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"))
+    accept_renamed_checkpointing(items, Path(__file__).parent)

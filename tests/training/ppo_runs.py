@@ -1,4 +1,4 @@
-"""A recorded composer, small rewards, and what tests ask of a finished PPO run."""
+"""Settings of a short PPO run, a recorded composer, small rewards, and what tests ask of a finished run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from peft import LoraConfig
 
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.training.ppo import PPOTrainer
+
+TWO_STEPS = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "per_device_eval_batch_size": 4,
+    "max_completion_length": 8,
+    "use_cpu": True,
+}
 
 
 class Recorder:

@@ -10,7 +10,8 @@ import torch
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
-WORDS = [f"w{index}" for index in range(28)]
+from tests.tiny_models import WORDS
+
 SETTINGS = {
     "per_device_train_batch_size": 4,
     "per_device_eval_batch_size": 4,

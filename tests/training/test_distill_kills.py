@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +12,7 @@ pytest.importorskip("trl")
 
 from rlaif_sdk.training.distill import run_distill  # noqa: E402
 from tests.training.distill_runs import distill_config  # noqa: E402
+from tests.training.kills import run_with_kills  # noqa: E402
 
 AWAITED = (
     "candidates/completions/000001.json",
@@ -40,23 +36,8 @@ def test_a_run_that_is_killed_in_every_stage_comes_to_the_same_end(tmp_path: Pat
     script = (
         f"from rlaif_sdk.training.distill import run_distill; run_distill({str(tmp_path / 'run.json')!r}, resume=True)"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
     output = tmp_path / "out"
-    for awaited in (*AWAITED, None):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        while awaited and process.poll() is None and not (output / awaited).exists():
-            time.sleep(0.002)
-        if awaited:
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate()
-        assert awaited or process.returncode == 0, errors
+    run_with_kills(script, output, AWAITED)
     timed = dict.fromkeys(("training_seconds", "usage"))
     for name, stage in whole.stages.items():
         found = json.loads((output / name / "stage.json").read_text())

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +20,7 @@ from rlaif_sdk.exceptions import DataError, TrainingError  # noqa: E402
 from rlaif_sdk.training.iterate import load_iterate_run, run_iterate  # noqa: E402
 from rlaif_sdk.training.iterate.store import locked  # noqa: E402
 from tests.training.iterate_runs import loop_config, scored_rows  # noqa: E402
+from tests.training.kills import run_with_kills  # noqa: E402
 
 PER_ROUND = 32
 HELD_OUT = 4
@@ -94,24 +90,8 @@ def test_a_loop_that_is_killed_again_and_again_comes_to_the_same_end(
     script = (
         f"from rlaif_sdk.training.iterate import run_iterate; run_iterate({str(tmp_path / 'loop.json')!r}, resume=True)"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
-    kills = 0
-    for awaited in ("round-000/answers.json", "round-001/scores/000001.json", "round-001/training/model", None):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        while awaited and process.poll() is None and not (output / awaited).exists():
-            time.sleep(0.002)
-        if awaited:
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        _, errors = process.communicate()
-        assert awaited or process.returncode == 0, errors
+    awaited = ("round-000/answers.json", "round-001/scores/000001.json", "round-001/training/model")
+    kills = run_with_kills(script, output, awaited)
     assert kills == 3
     again = outcome(output)
     assert again["evaluations"] == whole["evaluations"]

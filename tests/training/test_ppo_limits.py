@@ -33,16 +33,8 @@ def watched(trainer: PPOTrainer) -> list[dict[str, torch.Tensor]]:
 
 def test_a_rollout_is_left_once_the_policy_has_moved_far_enough(make_trainer: Make, llama: Any) -> None:
     """The step before which the limit is found passed is not made, nor those after it, until the next rollout."""
-    trainer = make_trainer(
-        llama,
-        Recorder(by_length),
-        max_approx_kl=1e-4,
-        learning_rate=1e-2,
-        steps_per_generation=1,
-        num_iterations=4,
-        max_steps=8,
-        lr_scheduler_type="constant",
-    )
+    schedule = {"steps_per_generation": 1, "num_iterations": 4, "max_steps": 8, "lr_scheduler_type": "constant"}
+    trainer = make_trainer(llama, Recorder(by_length), max_approx_kl=1e-4, learning_rate=1e-2, **schedule)
     states = watched(trainer)
     trainer.train()
     states.append(state_of(trainer.model))
@@ -66,16 +58,8 @@ def test_within_the_limit_nothing_is_left_out(make_trainer: Make, make_llama: An
 
 def test_an_optimiser_step_is_made_whole_or_not_at_all(make_trainer: Make, llama: Any) -> None:
     """With gradient accumulation the limit is looked at before a step's first minibatch."""
-    trainer = make_trainer(
-        llama,
-        Recorder(by_length),
-        max_approx_kl=1e-5,
-        learning_rate=1e-2,
-        gradient_accumulation_steps=2,
-        steps_per_generation=2,
-        num_iterations=2,
-        max_steps=2,
-    )
+    schedule = {"gradient_accumulation_steps": 2, "steps_per_generation": 2, "num_iterations": 2, "max_steps": 2}
+    trainer = make_trainer(llama, Recorder(by_length), max_approx_kl=1e-5, learning_rate=1e-2, **schedule)
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "left_out" in entry]
     assert [entry["left_out"] for entry in log] == [0.0, 1.0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -36,42 +35,15 @@ from rlaif_sdk.training.ppo.scoring import reward_metrics  # noqa: E402
 from rlaif_sdk.training.preference_run import run_preferences  # noqa: E402
 from rlaif_sdk.training.run import run_ppo  # noqa: E402
 from rlaif_sdk.training.sft_run import run_sft  # noqa: E402
+from tests.two_processes import run_two  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("ppo_worker.py")
 
 
-def run_two(folder: Path, scenario: str) -> list[dict[str, Any]]:
+def run_scenario(folder: Path, scenario: str) -> list[dict[str, Any]]:
     """What each of two processes tells of a scenario in ``ppo_worker.py``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), scenario, str(folder)],
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in started]
-        assert [process.returncode for process in started] == [0, 0], "\n\n".join(errors)
-    finally:
-        for process in started:
-            process.kill()
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    return run_two(WORKER, scenario, str(folder), folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +55,7 @@ def test_two_processes_train_as_one(tmp_path: Path, scenario: str) -> None:
     One process that has the rows of both, one rollout of ragged completions, makes the same optimiser step: the
     advantages are whitened over all rows, and a token weighs the same on either process.
     """
-    first, second = run_two(tmp_path, scenario)
+    first, second = run_scenario(tmp_path, scenario)
     for rank in (0, 1):
         assert load_file(tmp_path / f"end{rank}.safetensors").keys() == load_file(tmp_path / "end0.safetensors").keys()
     ends = [load_file(tmp_path / f"end{rank}.safetensors") for rank in (0, 1)]

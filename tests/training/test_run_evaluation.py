@@ -20,6 +20,7 @@ from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
 from rlaif_sdk.reporting.training_report import report_training  # noqa: E402
 from rlaif_sdk.training.run import run_ppo  # noqa: E402
+from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
 REWARDS = """\
 def length(completions):
@@ -46,15 +47,7 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
         "data": {"train": str(tmp_path / "prompts.jsonl"), "held_out": str(tmp_path / "prompts.jsonl")},
         "composition": {"rewards": {"length": {"use": f"{tmp_path}/rewards.py:length"}}},
         "evaluation": {"rewards": {"brevity": {"use": f"{tmp_path}/rewards.py:brevity"}}},
-        "ppo": {
-            "max_steps": 2,
-            "per_device_train_batch_size": 4,
-            "per_device_eval_batch_size": 4,
-            "max_completion_length": 8,
-            "eval_strategy": "steps",
-            "eval_steps": 1,
-            "use_cpu": True,
-        },
+        "ppo": {**TWO_STEPS, "eval_strategy": "steps", "eval_steps": 1},
         "output": str(tmp_path / "out"),
     }
 

@@ -21,6 +21,7 @@ from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.models import load_policy  # noqa: E402
 from rlaif_sdk.training.online import load_online_run, run_online  # noqa: E402
 from rlaif_sdk.training.run import run_ppo  # noqa: E402
+from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
 REWARDS = """\
 def letters(prompts, completions):
@@ -41,14 +42,7 @@ def config(tmp_path: Path, tokenizer: Any) -> dict[str, Any]:
         "model": {"name": str(tmp_path / "start")},
         "data": {"train": str(tmp_path / "prompts.jsonl"), "held_out": str(tmp_path / "prompts.jsonl")},
         "composition": {"rewards": {"letters": {"use": f"{tmp_path}/rewards.py:letters"}}},
-        "ppo": {
-            "max_steps": 2,
-            "per_device_train_batch_size": 4,
-            "per_device_eval_batch_size": 4,
-            "max_completion_length": 8,
-            "learning_rate": 1e-2,
-            "use_cpu": True,
-        },
+        "ppo": {**TWO_STEPS, "learning_rate": 1e-2},
         "output": str(tmp_path / "out"),
     }
 

@@ -21,6 +21,7 @@ from rlaif_sdk.training.heldout import answer_prompts, repeated_ngrams  # noqa: 
 from rlaif_sdk.training.models import load_policy  # noqa: E402
 from rlaif_sdk.training.ppo import SamplingMismatchWarning  # noqa: E402
 from rlaif_sdk.training.run import run_ppo  # noqa: E402
+from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
 REWARDS = """\
 def wanted(prompts, completions, target):
@@ -44,14 +45,7 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
         "model": {"name": str(tmp_path / "start"), "lora": {"r": 2, "alpha": 4}},
         "data": {"train": str(tmp_path / "prompts.jsonl"), "held_out": str(tmp_path / "prompts.jsonl")},
         "composition": {"rewards": {"wanted": {"use": f"{tmp_path}/rewards.py:wanted"}}},
-        "ppo": {
-            "max_steps": 2,
-            "per_device_train_batch_size": 4,
-            "per_device_eval_batch_size": 4,
-            "max_completion_length": 8,
-            "learning_rate": 1e-2,
-            "use_cpu": True,
-        },
+        "ppo": {**TWO_STEPS, "learning_rate": 1e-2},
         "output": str(tmp_path / "out"),
     }
 
@@ -310,7 +304,7 @@ def test_repetition_is_the_share_of_ngrams_seen_before(ids: list[int], share: fl
 
 def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
     """Resuming goes on from the newest checkpoint that was written whole."""
-    from rlaif_sdk.training.run import last_checkpoint
+    from rlaif_sdk.training.run_folder import last_checkpoint
 
     assert last_checkpoint(tmp_path) is None
     for step in (5, 40, 100):

@@ -8,29 +8,8 @@ from pathlib import Path
 
 import pytest
 
-WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "sat",
-    "on",
-    "mat",
-    "is",
-    "was",
-    "not",
-    "good",
-    "bad",
-    "very",
-    "kind",
-    "rude",
-    "and",
-    "or",
-    "answer",
-    "question",
-    "hello",
-    "world",
-]
+TEXT = "the a cat dog sat on mat is was not good bad very kind rude and or answer question hello world"
+WORDS = TEXT.split()
 
 
 @pytest.fixture(scope="session")

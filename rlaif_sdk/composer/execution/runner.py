@@ -11,19 +11,18 @@ from concurrent.futures import CancelledError, Future, as_completed
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.composer.execution.breaker import Breaker
-from rlaif_sdk.composer.execution.budget import Budget, Usage, reported_usage
-from rlaif_sdk.composer.execution.limits import RateLimits
+from rlaif_sdk.composer.execution.budget import Budget
+from rlaif_sdk.composer.execution.chunks import cut, merged
+from rlaif_sdk.composer.execution.guard import Guard
 from rlaif_sdk.composer.execution.loops import control_loop
-from rlaif_sdk.composer.execution.outcome import Outcome, Raised, attributed, described, is_fatal, may_pass
+from rlaif_sdk.composer.execution.outcome import Outcome, Raised, attributed, is_fatal, may_pass
 from rlaif_sdk.composer.execution.processes import Recipe
 from rlaif_sdk.composer.execution.retry import backoff
 from rlaif_sdk.composer.execution.slots import Held, LoopSlot, ProcessSlot, Slot, ThreadSlot
-from rlaif_sdk.composer.validation import entries_of
 from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError
-from rlaif_sdk.rewards import Reward, ScoreLike
-from rlaif_sdk.types import RewardBatch, Score
+from rlaif_sdk.rewards import Reward
+from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.ledger.recall import Recall
@@ -73,12 +72,8 @@ class Runner:
             )
         self.recipe = recipe
         self._recall = recall
-        self.budget = Budget(self.execution.budget, f"reward {name!r}")
-        self._budgets = (self.budget, *budgets)
-        self._limits = RateLimits(self.execution.limits)
-        breaker = self.execution.breaker
-        self._breaker = Breaker(breaker.failures, breaker.cooldown) if breaker else None
-        self._metered = self._limits.counts_tokens or any(budget.needs_usage for budget in self._budgets)
+        self._guard = Guard(name, self.execution, budgets)
+        self.budget = self._guard.budget
         self._held = Held(name, reward, timeout, setup_timeout)
         self._pid = 0
         self._slots: list[Slot] = []
@@ -142,7 +137,7 @@ class Runner:
         slots = self._free_slots()
         await self._set_up(slots[0])
         began = time.monotonic()
-        chunks = _chunks(batch, self.execution.chunk)
+        chunks = cut(batch, self.execution.chunk)
         results: list[Any] = [_MISSING] * len(chunks)
         waiting = iter(enumerate(chunks))
         problem = "an earlier call passed its limit and has not returned"
@@ -152,7 +147,7 @@ class Runner:
             problem = f"the batch took longer than its deadline of {self.execution.deadline:g} s"
         missing = RewardTimeoutError(problem, reward=self.name)
         results = [missing if result is _MISSING else result for result in results]
-        return _merged(results, [len(chunk) for chunk in chunks], time.monotonic() - began)
+        return merged(results, [len(chunk) for chunk in chunks], time.monotonic() - began)
 
     async def _work_together(
         self, slots: Sequence[Slot], waiting: Iterator[tuple[int, RewardBatch]], results: list[Any]
@@ -204,71 +199,22 @@ class Runner:
 
     async def _attempt(self, slot: Slot, batch: RewardBatch) -> Any:
         await self._set_up(slot)
-        characters = _characters(batch) if self._limits.counts_tokens else 0
-        entry = await self._limits.acquire(characters, self._limit_turn)
-        self._check_budgets()
-        if self._breaker:
-            self._breaker.admit(time.monotonic())
-        for budget in self._budgets:
-            budget.charge(Usage(calls=1))
+        call = await self._guard.admit(batch, self._limit_turn)
         try:
             answer = await slot.score(batch)
-            if self._breaker or self._metered:
-                entries = entries_of(answer, len(batch))
-                if self._metered:
-                    self._limits.correct(entry, self._charge(entries), characters)
-                self._judge(entries)
+            self._guard.answered(call, answer)
         except (Raised, RewardError) as error:
-            self._count_failure(error)
+            self._guard.failed(error)
             raise
         return answer
 
     async def _set_up(self, slot: Slot) -> None:
-        self._check_budgets()
-        if self._breaker:
-            self._breaker.check(time.monotonic())
+        self._guard.check()
         try:
             await slot.prepare()
         except (Raised, RewardError) as error:
-            self._count_failure(error)
+            self._guard.failed(error)
             raise
-
-    def _check_budgets(self) -> None:
-        for budget in self._budgets:
-            budget.check()
-
-    def _charge(self, entries: Sequence[Any]) -> float:
-        """Charge what the scores report, and return the tokens.
-
-        Raises:
-            ConfigError: There are scores, and none reports its usage.
-        """
-        usage = reported_usage(entries)
-        if usage is None:
-            if any(entry is not None and getattr(entry, "value", entry) is not None for entry in entries):
-                raise ConfigError(
-                    f"reward {self.name!r} has limits on tokens or money, and does not report its usage",
-                    hint='Score.details["usage"] = {"tokens": 120, "cost": 0.002}',
-                )
-            return 0.0
-        for budget in self._budgets:
-            budget.charge(usage)
-        return usage.tokens
-
-    def _judge(self, entries: Sequence[Any]) -> None:
-        """Tell the breaker of an answer: one in which every row failed is a failure."""
-        if self._breaker:
-            errors = [entry.error for entry in entries if isinstance(entry, Score) and entry.error is not None]
-            if errors and len(errors) == len(entries):
-                self._breaker.failed(errors[0], time.monotonic())
-            else:
-                self._breaker.succeeded()
-
-    def _count_failure(self, error: Raised | RewardError) -> None:
-        if self._breaker:
-            cause = error.cause if isinstance(error, Raised) else error
-            problem = error.message if isinstance(error, RewardError) else f"{type(cause).__name__}: {cause}"
-            self._breaker.failed(problem, time.monotonic())
 
     def close(self) -> None:
         """Close the reward, if it was set up and no call of it hangs, and end its threads and processes.
@@ -317,33 +263,3 @@ def wait_all(calls: Mapping[str, Future[Outcome]]) -> dict[str, Outcome]:
         for call in calls.values():
             call.cancel()
     return {name: call.result() for name, call in calls.items()}
-
-
-def _chunks(batch: RewardBatch, size: int | None) -> list[RewardBatch]:
-    if size is None or len(batch) <= size:
-        return [batch]
-    return [batch.select(range(first, min(first + size, len(batch)))) for first in range(0, len(batch), size)]
-
-
-def _merged(results: Sequence[Any], sizes: Sequence[int], seconds: float) -> Outcome:
-    """One outcome of the answers to all chunks; the rows of a chunk that failed have failed."""
-    if len(results) == 1:
-        result = results[0]
-        return Outcome(seconds, error=result) if isinstance(result, RewardError) else Outcome(seconds, answer=result)
-    entries: list[ScoreLike] = []
-    first_error: RewardError | None = None
-    failed = 0
-    for result, size in zip(results, sizes, strict=True):
-        try:
-            if isinstance(result, RewardError):
-                raise result
-            entries.extend(entries_of(result, size))
-        except RewardError as error:
-            first_error = first_error or error
-            failed += 1
-            entries.extend([Score.failed(described(error))] * size)
-    return Outcome(seconds, error=first_error) if failed == len(results) else Outcome(seconds, answer=entries)
-
-
-def _characters(batch: RewardBatch) -> int:
-    return sum(map(len, batch.prompt_texts)) + sum(map(len, batch.completion_texts))

@@ -52,7 +52,7 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
 
 
 def _make(use: str, params: Mapping[str, Any], folder: str) -> Reward:
-    from rlaif_sdk.composer.build import make_reward
+    from rlaif_sdk.composer.making import make_reward
 
     reward = make_reward(use, params, Path(folder))
     reward.setup()

@@ -8,12 +8,12 @@ import sqlite3
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlaif_sdk.composer.ledger.forks import hold_over_forks, keep_open
 from rlaif_sdk.composer.ledger.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from rlaif_sdk.exceptions import LedgerError
 
@@ -47,7 +47,7 @@ class Database:
         self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode = (0, 0)
-        _databases.add(self)
+        hold_over_forks(self)
         self.run(lambda _: None)
 
     def run(self, action: Callable[[sqlite3.Connection], T], *, write: bool = False) -> T:
@@ -188,7 +188,7 @@ class Database:
         """In a forked child: forget the parent's connection, which must be neither used nor closed here."""
         self.lock = threading.RLock()
         if self._connection is not None:
-            _inherited.append(self._connection)
+            keep_open(self._connection)
             self._connection = None
 
 
@@ -242,28 +242,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-_databases: weakref.WeakSet[Database] = weakref.WeakSet()
-_inherited: list[sqlite3.Connection] = []
-_held: list[Database] = []
-
-
-def _hold_all() -> None:
-    """Before a fork: wait until no thread is within SQLite, whose own locks would stay taken in the child."""
-    _held.extend(sorted(_databases, key=id))
-    for database in _held:
-        database.lock.acquire()
-
-
-def _release_all() -> None:
-    while _held:
-        _held.pop().lock.release()
-
-
-def _leave_all() -> None:
-    while _held:
-        _held.pop().leave_to_parent()
-
-
-os.register_at_fork(before=_hold_all, after_in_parent=_release_all, after_in_child=_leave_all)

@@ -10,9 +10,10 @@ from typing import Any, Self
 
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.ledger.database import Database
+from rlaif_sdk.composer.ledger.entries import RecordedBatch, RecordedReward, Run
 from rlaif_sdk.composer.ledger.keys import digest
 from rlaif_sdk.composer.ledger.recall import Recall, recall
-from rlaif_sdk.composer.ledger.record import Record, RecordedBatch, RecordedReward, Recorder, Run
+from rlaif_sdk.composer.ledger.record import Record, Recorder
 from rlaif_sdk.composer.ledger.scores import CachedReward, ScoreCache
 from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.rewards import stated_by

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.composer.build import ConfigSource
     from rlaif_sdk.composer.combiner import Combiner
     from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward, Run
-    from rlaif_sdk.composer.ledger.record import RecordedAnswer
+    from rlaif_sdk.composer.ledger.entries import RecordedAnswer
 
 _NEAR = 1e-6
 

@@ -10,8 +10,8 @@ from typing import Any, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from rlaif_sdk.config.base import refused
-from rlaif_sdk.documents import Document, load_document, validate
-from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.documents import Document, validate
+from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences import LabelJob
 from rlaif_sdk.preferences.label_config import LabelConfig
 from rlaif_sdk.training.config import (
@@ -171,8 +171,7 @@ def load_distill_run(source: str | Path | Mapping[str, Any], *, overrides: Seque
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
-    document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-    document = with_overrides(document, overrides)
+    document = overridden(source, overrides)
     if isinstance(document.data, Mapping):
         document = replace(document, data={"composition": DEFAULT_COMPOSITION, **document.data})
     run = DistillRun(validate(DistillConfig, document), document)

@@ -15,7 +15,8 @@ from rlaif_sdk.training.distill.config import DistillRun
 from rlaif_sdk.training.iterate.candidates import round_prompts, sample_parts
 from rlaif_sdk.training.iterate.policy import held_policy
 from rlaif_sdk.training.iterate.store import Shards
-from rlaif_sdk.training.run import check_chat_template, write_rows
+from rlaif_sdk.training.run import check_chat_template
+from rlaif_sdk.training.run_folder import write_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -20,7 +20,7 @@ from rlaif_sdk.training.distill.config import DistillRun, load_distill_run
 from rlaif_sdk.training.distill.pairs import HELD_OUT_FILE, PAIRS_FILE, TRAIN_FILE, sample_pairs, split_labels
 from rlaif_sdk.training.fingerprints import rows_digest
 from rlaif_sdk.training.iterate.store import check_same_job, locked, read_json
-from rlaif_sdk.training.run import MODEL_FOLDER, SAMPLES_FILE, write_rows
+from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE, write_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset

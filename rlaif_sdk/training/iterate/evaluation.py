@@ -18,7 +18,7 @@ from rlaif_sdk.training.iterate.config import CandidateSettings
 from rlaif_sdk.training.iterate.policy import answer_logprobs
 from rlaif_sdk.training.iterate.stopping import RoundFigures
 from rlaif_sdk.training.iterate.store import read_json
-from rlaif_sdk.training.run import write_rows
+from rlaif_sdk.training.run_folder import write_rows
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rlaif_sdk.preferences.label_config import LabelConfig
 from rlaif_sdk.records import read_records
 from rlaif_sdk.training.config import with_policy
 from rlaif_sdk.training.iterate.config import IterateRun
-from rlaif_sdk.training.run import write_rows
+from rlaif_sdk.training.run_folder import write_rows
 
 PAIRS_FILE = "pairs.jsonl"
 LABELS_FOLDER = "labels"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 from rlaif_sdk.documents import Document
 from rlaif_sdk.exceptions import DataError, TrainingError
+from rlaif_sdk.job_folder import held
 from rlaif_sdk.json_files import write_json
 from rlaif_sdk.training.fingerprints import differences, without_secrets
 
@@ -61,12 +61,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         TrainingError: Another process is at work in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainingError(f"another process is at work in {folder}", hint="wait for it, or end it") from error
+    refusal = TrainingError(f"another process is at work in {folder}", hint="wait for it, or end it")
+    with held(folder / ".lock", refusal):
         yield
 
 

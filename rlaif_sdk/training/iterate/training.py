@@ -16,7 +16,8 @@ from rlaif_sdk.training.iterate.labelling import label_job
 from rlaif_sdk.training.online import CONFIGS as ONLINE_CONFIGS
 from rlaif_sdk.training.online import OnlineRun, run_online
 from rlaif_sdk.training.preference_run import DPORunConfig, preference_settings, run_preferences
-from rlaif_sdk.training.run import MODEL_FOLDER, last_checkpoint, run_ppo, write_rows
+from rlaif_sdk.training.run import run_ppo
+from rlaif_sdk.training.run_folder import MODEL_FOLDER, last_checkpoint, write_rows
 from rlaif_sdk.training.sft_run import SFTRunConfig, run_sft, sft_settings
 
 if TYPE_CHECKING:

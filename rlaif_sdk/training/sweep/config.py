@@ -13,8 +13,8 @@ from typing import Any, Literal, cast
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel, Finite
-from rlaif_sdk.documents import Document, load_document, validate
-from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.documents import Described, Document, validate
+from rlaif_sdk.overrides import overridden
 from rlaif_sdk.training.config import ComposedRun, PPORun, load_run_config
 from rlaif_sdk.training.online import OnlineKind, load_online_run
 
@@ -101,7 +101,7 @@ def _draw(values: list[float] | WeightRange, source: random.Random) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(Described):
     """A sweep's config, and the run that it varies.
 
     Attributes:
@@ -115,16 +115,6 @@ class Sweep:
     base: ComposedRun
     document: Document
     allow_changed: bool = dataclasses.field(default=False, kw_only=True)
-
-    @property
-    def folder(self) -> Path:
-        """What relative paths are relative to."""
-        return Path(self.document.file).parent if self.document.file else Path()
-
-    @property
-    def output(self) -> Path:
-        """The folder of the results."""
-        return self.folder / self.config.output
 
     @property
     def objectives(self) -> list[str]:
@@ -148,8 +138,7 @@ def load_sweep(source: str | Path | Mapping[str, Any], *, overrides: Sequence[st
     Raises:
         ConfigError: Something is refused, or a reward of `weights`, `objectives` or `reference` is none of the run's.
     """
-    document = Document(dict(source)) if isinstance(source, Mapping) else load_document(source)
-    document = with_overrides(document, overrides)
+    document = overridden(source, overrides)
     config = validate(SweepConfig, document)
     sweep = Sweep(config, _base_run(config, document), document)
     rewards = sweep.base.composition_config().rewards
@@ -168,8 +157,7 @@ def load_sweep(source: str | Path | Mapping[str, Any], *, overrides: Sequence[st
 
 
 def _base_run(config: SweepConfig, document: Document) -> ComposedRun:
-    folder = Path(document.file).parent if document.file else Path()
-    source: Any = folder / config.run if isinstance(config.run, str) else document.at("run")
+    source: Any = document.folder / config.run if isinstance(config.run, str) else document.at("run")
     if isinstance(source, Document):
         kind = config.method if config.method in {"grpo", "rloo"} else "ppo"
         return _from_document(source, kind)

@@ -1,0 +1,52 @@
+"""A tiny Llama and a tokenizer of words, built from configs: nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+WORDS = [f"w{index}" for index in range(28)]
+
+
+def word_tokenizer(*roles: str, **settings: Any) -> PreTrainedTokenizerFast:
+    """A token a word: three special ones, then the roles of a chat, then `WORDS`."""
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<eos>", "<unk>", *roles, *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="left", **special, **settings)
+
+
+def tiny_llama(**settings: Any) -> LlamaForCausalLM:
+    """Two layers of random weights, the same each time."""
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+    }
+    ids = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    return LlamaForCausalLM(LlamaConfig(**{**shape, **ids, **settings}))
+
+
+@pytest.fixture(autouse=True)
+def quiet_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model hub is asked, and no test takes the cores of another."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    torch.set_num_threads(1)
+
+
+def accept_renamed_checkpointing(items: list[pytest.Item], folder: Path) -> None:
+    """TRL 1.16 uses names with ``gradient_checkpointing`` that transformers 5.23 renamed to ``activation_...``."""
+    for item in items:
+        if folder in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"))
