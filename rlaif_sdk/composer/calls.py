@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.execution import Budget, Outcome, Runner, described, wait_all
+from rlaif_sdk.composer.execution import Budget, Outcome, Outcomes, Runner, described, run_all, start_all, wait_all
 from rlaif_sdk.composer.fallback import with_fallback
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.validation import Answer, check_answer
@@ -65,16 +65,13 @@ class Calls:
         for name, part in (*self._components.items(), *self._fallbacks.items()):
             require_columns(part.reward, batch.with_columns(part.columns), name)
 
-    def start(self, batch: RewardBatch) -> dict[str, Future[Outcome]]:
+    def start(self, batch: RewardBatch) -> Future[Outcomes]:
         """Begin to call every reward."""
-        return {
-            name: runner.start(batch.with_columns(self._components[name].columns))
-            for name, runner in self.runners.items()
-        }
+        return start_all(
+            self.runners, {name: batch.with_columns(part.columns) for name, part in self._components.items()}
+        )
 
-    def answers(
-        self, batch: RewardBatch, calls: Mapping[str, Future[Outcome]]
-    ) -> tuple[dict[str, Answer], dict[str, float]]:
+    def answers(self, batch: RewardBatch, calls: Future[Outcomes]) -> tuple[dict[str, Answer], dict[str, float]]:
         """Wait for calls that were started.
 
         Returns:
@@ -93,13 +90,15 @@ class Calls:
         named = {name: part.fallback for name, part in self._components.items() if part.fallback is not None}
         rows = {name: sorted(answers[name].failures) for name in named}
         asked = {name: batch.select(failed) for name, failed in rows.items() if failed}
-        calls = {}
-        for name, seen in asked.items():
-            columns = self._fallbacks[named[name]].columns
-            calls[name] = self._fallback_runners[named[name]].start(seen.with_columns(columns))
+        if not asked:
+            return {name: with_fallback(answers[name], [], None, fallback) for name, fallback in named.items()}
+        outcomes = run_all(
+            {name: self._fallback_runners[named[name]] for name in asked},
+            {name: seen.with_columns(self._fallbacks[named[name]].columns) for name, seen in asked.items()},
+        )
         others = {
             name: _checked(outcome, asked[name], self._fallbacks[named[name]].reward)
-            for name, outcome in wait_all(calls).items()
+            for name, outcome in outcomes.items()
         }
         return {
             name: with_fallback(answers[name], rows[name], others.get(name), fallback)

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.composer.execution import Outcome
+from rlaif_sdk.composer.execution import Outcomes
 from rlaif_sdk.types import RewardBatch
 
 
@@ -58,12 +58,11 @@ class Pending:
 
     batch: RewardBatch
     turn: Turn
-    calls: dict[str, Future[Outcome]]
+    calls: Future[Outcomes]
 
     def cancel(self) -> None:
         """Give the calls up."""
-        for call in self.calls.values():
-            call.cancel()
+        self.calls.cancel()
 
 
 class Finisher:

@@ -8,6 +8,18 @@ neither, so its reward is failed at once until the old call returns.
 from rlaif_sdk.composer.execution.budget import Budget
 from rlaif_sdk.composer.execution.outcome import FATAL, Outcome, described
 from rlaif_sdk.composer.execution.processes import Recipe
-from rlaif_sdk.composer.execution.runner import Runner, run_all, wait_all
+from rlaif_sdk.composer.execution.runner import Runner
+from rlaif_sdk.composer.execution.together import Outcomes, run_all, start_all, wait_all
 
-__all__ = ["FATAL", "Budget", "Outcome", "Recipe", "Runner", "described", "run_all", "wait_all"]
+__all__ = [
+    "FATAL",
+    "Budget",
+    "Outcome",
+    "Outcomes",
+    "Recipe",
+    "Runner",
+    "described",
+    "run_all",
+    "start_all",
+    "wait_all",
+]

@@ -44,7 +44,6 @@ class Outcome:
         seconds: How long scoring took, without setup and without waiting for an earlier batch.
         answer: What the reward returned; rows of a part that failed are `rlaif_sdk.Score.failed`.
         error: Why it failed altogether.
-        fatal: What must end the run, whatever the failure policy.
         cached: (B,) True where the reward was not asked, since a ledger knows the row or it equals another; None
             without a ledger.
     """
@@ -52,7 +51,6 @@ class Outcome:
     seconds: float
     answer: Scores | None = None
     error: RewardError | None = None
-    fatal: BaseException | None = None
     cached: Mask | None = None
 
 

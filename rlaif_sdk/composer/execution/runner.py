@@ -6,8 +6,8 @@ import asyncio
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +81,12 @@ class Runner:
         self._limit_turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, batch: RewardBatch) -> Future[Outcome]:
-        """Begin to score a batch; cancelling the future gives its calls up."""
-        return asyncio.run_coroutine_threadsafe(self._score_in_turn(batch), control_loop())
+    async def score(self, batch: RewardBatch) -> Outcome:
+        """Score a batch, after those before it; cancelling gives its calls up. To be awaited on the control loop.
 
-    async def _score_in_turn(self, batch: RewardBatch) -> Outcome:
+        Raises:
+            Raised: The reward failed in a way that no policy covers (`FATAL`).
+        """
         self._belong_to_this_process()
         task = asyncio.current_task()
         assert task is not None
@@ -101,7 +102,7 @@ class Runner:
                 cause = error
         if is_fatal(cause):
             cause.add_note(f"in reward {self.name!r}")
-            return Outcome(0.0, fatal=cause)
+            raise Raised(cause)
         return Outcome(0.0, error=attributed(cause, self.name))
 
     def _belong_to_this_process(self) -> None:
@@ -241,25 +242,3 @@ class Runner:
                 slot.abandon()
             else:
                 await slot.close()
-
-
-def run_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> dict[str, Outcome]:
-    """Call every reward at once and wait for each until its limit.
-
-    Raises:
-        RlaifError: A reward failed in a way that no policy covers (`FATAL`).
-    """
-    return wait_all({name: runner.start(batches[name]) for name, runner in runners.items()})
-
-
-def wait_all(calls: Mapping[str, Future[Outcome]]) -> dict[str, Outcome]:
-    """Wait for calls that were started. See `run_all`."""
-    try:
-        for call in as_completed(calls.values()):
-            outcome = call.result()
-            if outcome.fatal is not None:
-                raise outcome.fatal
-    finally:
-        for call in calls.values():
-            call.cancel()
-    return {name: call.result() for name, call in calls.items()}

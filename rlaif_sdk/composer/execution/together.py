@@ -1,0 +1,49 @@
+"""Several rewards at once, begun and awaited as one call, since waking another thread costs more than a cheap reward."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import TypeAlias
+
+from rlaif_sdk.composer.execution.loops import control_loop
+from rlaif_sdk.composer.execution.outcome import Outcome, Raised
+from rlaif_sdk.composer.execution.runner import Runner
+from rlaif_sdk.types import RewardBatch
+
+Outcomes: TypeAlias = dict[str, Outcome]
+"""What came of each reward, by name."""
+
+
+def start_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> Future[Outcomes]:
+    """Begin to score each reward's batch; cancelling the future gives the calls up."""
+    return asyncio.run_coroutine_threadsafe(_score_all(runners, batches), control_loop())
+
+
+def wait_all(calls: Future[Outcomes]) -> Outcomes:
+    """Wait until each reward has answered or passed its limit.
+
+    Raises:
+        RlaifError: A reward failed in a way that no policy covers (`FATAL`); the others are given up.
+    """
+    try:
+        return calls.result()
+    except Raised as raised:
+        raise raised.cause from raised.cause.__cause__
+    finally:
+        calls.cancel()
+
+
+def run_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> Outcomes:
+    """`start_all` and `wait_all`."""
+    return wait_all(start_all(runners, batches))
+
+
+async def _score_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> Outcomes:
+    calls = {name: asyncio.ensure_future(runner.score(batches[name])) for name, runner in runners.items()}
+    try:
+        return dict(zip(calls, await asyncio.gather(*calls.values()), strict=True))
+    finally:
+        for call in calls.values():
+            call.cancel()
