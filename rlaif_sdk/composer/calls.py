@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.execution import Budget, Outcome, Outcomes, Runner, described, run_all, start_all, wait_all
+from rlaif_sdk.composer.execution import (
+    Budget,
+    Outcome,
+    Outcomes,
+    Runner,
+    described,
+    run_all,
+    set_up_all,
+    start_all,
+    wait_all,
+)
 from rlaif_sdk.composer.fallback import with_fallback
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.validation import Answer, check_answer
@@ -64,6 +74,14 @@ class Calls:
         """
         for name, part in (*self._components.items(), *self._fallbacks.items()):
             require_columns(part.reward, batch.with_columns(part.columns), name)
+
+    def set_up(self) -> None:
+        """Make every reward and fallback ready.
+
+        Raises:
+            RlaifError: One did not become ready.
+        """
+        set_up_all([*self.runners.values(), *self._fallback_runners.values()])
 
     def start(self, batch: RewardBatch) -> Future[Outcomes]:
         """Begin to call every reward."""

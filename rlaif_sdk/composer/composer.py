@@ -135,6 +135,15 @@ class Composer:
         """The weights by name, as configured."""
         return {name: component.weight for name, component in self.components.items()}
 
+    def set_up(self) -> None:
+        """Load what the rewards and fallbacks need now, rather than at the first batch.
+
+        Raises:
+            RewardError: One did not become ready, whatever its failure policy; the message names it.
+            RlaifError: Likewise, in a way that trying again cannot mend, such as a missing model or a refused key.
+        """
+        self._calls.set_up()
+
     def compose(self, batch: RewardBatch) -> Composition:
         """Score a batch of B rows.
 

@@ -30,6 +30,8 @@ def create_app(
 ) -> FastAPI:
     """An ASGI application that answers with a composed reward.
 
+    It starts up when every reward is ready: models are loaded then, and what is missing is told.
+
     Args:
         rewards: A config (a file, a mapping, a `rlaif_sdk.config.CompositionConfig`), whose composer is closed when
             the application shuts down; or a `rlaif_sdk.Composer`, which stays the caller's to close.
@@ -53,9 +55,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        if ours:
-            await asyncio.to_thread(composer.close)
+        try:
+            await asyncio.to_thread(composer.set_up)
+            yield
+        finally:
+            if ours:
+                await asyncio.to_thread(composer.close)
 
     app = _Application(
         title="rlaif_sdk reward server", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None

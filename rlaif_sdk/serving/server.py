@@ -43,12 +43,21 @@ def serve(
 
     Raises:
         ConfigError: The config is refused, a file is missing, or the server would answer other machines without a key.
+        RlaifError: A reward did not become ready: its model is missing, say.
     """
     settings = settings or ServeSettings()
     check_exposure(host, settings)
     check_tls(ssl_certfile, ssl_keyfile)
+    app = create_app(rewards, settings, state=state)
+    composer: Composer = app.state.service.composer
+    try:
+        composer.set_up()  # here, where what is missing is an error of ours and not a traceback in uvicorn's log
+    except BaseException:
+        if composer is not rewards:
+            composer.close()
+        raise
     config = uvicorn.Config(
-        create_app(rewards, settings, state=state),
+        app,
         host=host,
         port=port,
         ssl_certfile=ssl_certfile,

@@ -137,3 +137,17 @@ def test_what_cannot_work_is_said_at_the_start(folder, monkeypatch, arguments, p
     monkeypatch.chdir(folder)
     with pytest.raises(ConfigError, match=problem):
         app(["serve", "-c", "rewards.yaml", *arguments], standalone_mode=False)
+
+
+def test_a_reward_that_is_not_ready_keeps_the_server_from_starting(folder):
+    """A missing model is told at once, by the reward's name, and not to the first trainer that asks."""
+    (folder / "lengths.py").write_text(
+        REWARD.replace("        pass\n", '        raise OSError("no weights here")\n', 1)
+    )
+    process = run(folder, "--port", "0")
+    assert process.wait(60) == 2
+    said = (folder / "log").read_text()
+    assert "length" in said
+    assert "no weights here" in said
+    assert "Traceback" not in said
+    assert "running on" not in said

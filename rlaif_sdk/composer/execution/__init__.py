@@ -9,7 +9,7 @@ from rlaif_sdk.composer.execution.budget import Budget
 from rlaif_sdk.composer.execution.outcome import FATAL, Outcome, described
 from rlaif_sdk.composer.execution.processes import Recipe
 from rlaif_sdk.composer.execution.runner import Runner
-from rlaif_sdk.composer.execution.together import Outcomes, run_all, start_all, wait_all
+from rlaif_sdk.composer.execution.together import Outcomes, run_all, set_up_all, start_all, wait_all
 
 __all__ = [
     "FATAL",
@@ -20,6 +20,7 @@ __all__ = [
     "Runner",
     "described",
     "run_all",
+    "set_up_all",
     "start_all",
     "wait_all",
 ]

@@ -100,10 +100,33 @@ class Runner:
                 cause = raised.cause
             except Exception as error:  # noqa: BLE001 - the caller gets it
                 cause = error
+        failure = self._attributed(cause)
+        if isinstance(failure, Raised):
+            raise failure
+        return Outcome(0.0, error=failure)
+
+    def _attributed(self, cause: BaseException) -> Raised | RewardError:
+        """The error with the reward's name; `Raised` where no policy covers it."""
         if is_fatal(cause):
             cause.add_note(f"in reward {self.name!r}")
-            raise Raised(cause)
-        return Outcome(0.0, error=attributed(cause, self.name))
+            return Raised(cause)
+        return attributed(cause, self.name)
+
+    async def set_up(self) -> None:
+        """Make the reward ready before its first batch. To be awaited on the control loop.
+
+        Raises:
+            Raised: It failed in a way that no policy covers (`FATAL`).
+            RewardError: It did not become ready.
+        """
+        self._belong_to_this_process()
+        async with self._turn:
+            for slot in self._free_slots():
+                try:
+                    await self._set_up(slot)
+                except (Raised, RewardError) as error:
+                    failure = self._attributed(error.cause if isinstance(error, Raised) else error)
+                    raise failure from failure.__cause__
 
     def _belong_to_this_process(self) -> None:
         """Make the slots, anew after a fork: threads and workers are the parent's."""

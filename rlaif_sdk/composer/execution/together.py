@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from rlaif_sdk.composer.execution.loops import control_loop
 from rlaif_sdk.composer.execution.outcome import Outcome, Raised
 from rlaif_sdk.composer.execution.runner import Runner
 from rlaif_sdk.types import RewardBatch
 
+T = TypeVar("T")
 Outcomes: TypeAlias = dict[str, Outcome]
 """What came of each reward, by name."""
 
@@ -27,17 +28,34 @@ def wait_all(calls: Future[Outcomes]) -> Outcomes:
     Raises:
         RlaifError: A reward failed in a way that no policy covers (`FATAL`); the others are given up.
     """
-    try:
-        return calls.result()
-    except Raised as raised:
-        raise raised.cause from raised.cause.__cause__
-    finally:
-        calls.cancel()
+    return _result(calls)
 
 
 def run_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> Outcomes:
     """`start_all` and `wait_all`."""
     return wait_all(start_all(runners, batches))
+
+
+def set_up_all(runners: Collection[Runner]) -> None:
+    """Make rewards ready, all at once.
+
+    Raises:
+        RlaifError: One did not become ready; the error names it.
+    """
+    _result(asyncio.run_coroutine_threadsafe(_set_up_all(runners), control_loop()))
+
+
+async def _set_up_all(runners: Collection[Runner]) -> None:
+    await asyncio.gather(*(runner.set_up() for runner in runners))
+
+
+def _result(call: Future[T]) -> T:
+    try:
+        return call.result()
+    except Raised as raised:
+        raise raised.cause from raised.cause.__cause__
+    finally:
+        call.cancel()
 
 
 async def _score_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> Outcomes:
