@@ -23,7 +23,13 @@ def wanted(completions, target):
 TRAINER: dict[str, dict[str, Any]] = {
     "dpo": {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "beta": 0.1},
     "sft": {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2},
-    "ppo": {"max_steps": 2, "per_device_train_batch_size": 8, "max_completion_length": 8, "learning_rate": 1e-2},
+    "ppo": {
+        "max_steps": 2,
+        "per_device_train_batch_size": 8,
+        "steps_per_generation": 1,
+        "max_completion_length": 8,
+        "learning_rate": 1e-2,
+    },
     "grpo": {
         "max_steps": 2,
         "per_device_train_batch_size": 8,

@@ -14,6 +14,7 @@ from rlaif_sdk.training.ppo import PPOTrainer
 TWO_STEPS = {
     "max_steps": 2,
     "per_device_train_batch_size": 4,
+    "steps_per_generation": 1,
     "per_device_eval_batch_size": 4,
     "max_completion_length": 8,
     "use_cpu": True,

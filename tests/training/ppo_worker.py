@@ -40,6 +40,7 @@ def trainer(scores: Composer, **settings: Any) -> PPOTrainer:
     defaults = {
         "output_dir": str(FOLDER / "run"),
         "per_device_train_batch_size": 4,
+        "steps_per_generation": settings.get("gradient_accumulation_steps", 1),
         "max_completion_length": 8,
         "temperature": 3.0,
         "kl_coef": 0.1,

@@ -36,7 +36,8 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
     (tmp_path / "rewards.py").write_text(REWARDS.format(score="1.0"))
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"w{row}"}) + "\n" for row in range(8)))
     (tmp_path / "composition.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted'}\n")
-    settings = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "max_completion_length": 4}
+    settings = {"per_device_train_batch_size": 4, "steps_per_generation": 1}
+    settings |= {"per_device_eval_batch_size": 4, "max_completion_length": 4}
     return {
         "model": {"name": str(tmp_path / "start")},
         "data": {"train": str(tmp_path / "prompts.jsonl"), "held_out_rows": 4},

@@ -55,6 +55,7 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
         "ppo": {
             "max_steps": 1,
             "per_device_train_batch_size": 4,
+            "steps_per_generation": 1,
             "per_device_eval_batch_size": 8,
             "max_completion_length": 6,
             "use_cpu": True,
