@@ -28,55 +28,59 @@ def write_pairs(path: Path, pairs: int) -> None:
             file.write(json.dumps({"prompt": f"question {row} " * 20, **responses}) + "\n")
 
 
+def measured(folder: Path, chat: int, digits: int, pairs: int, at_once: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each round of the requests by hand and of the job, and the processor's seconds of the job."""
+    write_pairs(folder / "pairs.jsonl", pairs)
+    ask = judge(digits, at_once)
+    texts = ["question " * 300] * (2 * pairs)
+    processor: list[float] = []
+
+    def job() -> None:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        address = f"http://127.0.0.1:{chat}/v1"
+        config: dict[str, Any] = {
+            "pairs": {"file": str(folder / "pairs.jsonl")},
+            "judge": {"model": "judge", "base_url": address, "concurrency": at_once},
+            "output": str(folder / "out"),
+        }
+        since = time.process_time()
+        assert run_labeling(config).summary.labelled == pairs
+        processor.append(time.process_time() - since)
+
+    variants = {"requests by hand": lambda: asyncio.run(ask(texts, texts)), "rlaif label": job}
+    return {**interleaved(variants, repeats=repeats), "processor": processor[-repeats:]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=2048, help="each is asked about in both orders")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[2048, 8192], help="each is asked in both orders")
     parser.add_argument("--latency", type=float, default=0.1, help="seconds that the server takes for a request")
     parser.add_argument("--at-once", type=int, default=64, help="requests that are allowed at once")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    requests = 2 * options.pairs
-    ideal = options.latency * -(-requests // options.at_once)
+    results: dict[str, Any] = {}
+    lines = ["| pairs | | s | over ideal |", "|---|---|---|---|"]
+    costs = []
     folder = Path(tempfile.mkdtemp())
-    processor: list[float] = []
     try:
-        write_pairs(folder / "pairs.jsonl", options.pairs)
         with judge_server(options.latency, chat=True) as chat, judge_server(options.latency) as digits:
-            ask = judge(digits, options.at_once)
-            texts = ["question " * 300] * requests
-
-            def job() -> None:
-                shutil.rmtree(folder / "out", ignore_errors=True)
-                config: dict[str, Any] = {
-                    "pairs": {"file": str(folder / "pairs.jsonl")},
-                    "judge": {
-                        "model": "judge",
-                        "base_url": f"http://127.0.0.1:{chat}/v1",
-                        "concurrency": options.at_once,
-                    },
-                    "output": str(folder / "out"),
-                }
-                since = time.process_time()
-                assert run_labeling(config).summary.labelled == options.pairs
-                processor.append(time.process_time() - since)
-
-            variants = {"requests by hand": lambda: asyncio.run(ask(texts, texts)), "rlaif label": job}
-            seconds = interleaved(variants, repeats=options.repeats)
+            for pairs in options.pairs:
+                seconds = measured(folder, chat, digits, pairs, options.at_once, options.repeats)
+                ideal = options.latency * -(-2 * pairs // options.at_once)
+                costs.append(1e3 * statistics.median(seconds.pop("processor")) / (2 * pairs))
+                results[f"{pairs} pairs"] = {"ideal (s)": ideal, "CPU ms a request": costs[-1]}
+                for name, own in seconds.items():
+                    median = statistics.median(own)
+                    results[f"{pairs} pairs"] |= {f"{name} (s)": median, f"{name} over ideal": median / ideal}
+                    lines.append(f"| {pairs:,} | {name} | {median:.2f} | {median / ideal:.3f} |")
     finally:
         shutil.rmtree(folder)
-    cost = 1e3 * statistics.median(processor[1:] or processor) / requests
-    results: dict[str, Any] = {"ideal (s)": ideal, "requests": requests, "CPU ms a request": cost}
-    lines = []
-    for name, own in seconds.items():
-        median = statistics.median(own)
-        results |= {f"{name} (s)": median, f"{name} over ideal": median / ideal}
-        lines.append(f"| {name} | {median:.2f} | {median / ideal:.3f} |")
     head = (
-        f"{options.pairs:,} pairs in both orders, a server of {1e3 * options.latency:.0f} ms, {options.at_once} requests "
-        f"at once (ideal {ideal:.2f} s); medians of {options.repeats} rounds. The job asks the server first what it can "
-        f"do, keeps every label on disk and writes tables and card; it takes {cost:.2f} ms of the processor a request:"
+        f"Pairs in both orders, a server of {1e3 * options.latency:.0f} ms, {options.at_once} requests at once; medians of "
+        f"{options.repeats} rounds. The job asks the server first what it can do, keeps every label on disk and writes "
+        f"tables and card; it takes {costs[-1]:.2f} ms of the processor a request:"
     )
-    save("label_server", results, "\n".join([head, "", "| | s | over ideal |", "|---|---|---|", *lines]))
+    save("label_server", results, "\n".join([head, "", *lines]))
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def _unmixed(match: re.Match[str]) -> str:
 
 
 def _replace_surrogates(text: str) -> str:
-    return _SURROGATE.sub("\ufffd", text)
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def _remove_invisible(text: str) -> str:
@@ -115,6 +115,8 @@ def _remove_invisible(text: str) -> str:
 
 
 def _replace_lookalikes(text: str) -> str:
+    if text.isascii():
+        return text
     return _WORD.sub(_unmixed, _ASCII_LOOKALIKE.sub(_compatible, text))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +21,7 @@ from rlaif_sdk.judges.backends.openai_replies import (
     text_of,
     usage_in,
 )
-from rlaif_sdk.judges.backends.openai_sessions import Session, Sessions
+from rlaif_sdk.judges.backends.openai_sessions import Client, Session, Sessions
 from rlaif_sdk.judges.usage import NOTHING, Prices, Usage
 from rlaif_sdk.types import Conversation, message_text
 
@@ -151,6 +152,15 @@ class OpenAIBackend:
 
     async def _reply(self, session: Session, body: dict[str, Any], attempts: list[Usage]) -> dict[str, Any]:
         """The server's answer; what each attempt took is appended to ``attempts``."""
+        try:
+            return await self._attempt(session, body, attempts)
+        except TransientError as failure:
+            return await self._tried_again(failure, session, body, attempts)
+
+    async def _tried_again(
+        self, failure: TransientError, session: Session, body: dict[str, Any], attempts: list[Usage]
+    ) -> dict[str, Any]:
+        """The answer after a first attempt that failed. Most requests have none, and what retries costs as much as they do."""
         import stamina
 
         def worth_retrying(error: Exception) -> bool | float:
@@ -158,20 +168,14 @@ class OpenAIBackend:
                 return isinstance(error, TransientError)
             return min(error.delay, self._max_retry_after)
 
-        characters = sum(len(message["content"]) for message in body["messages"])
         try:
             async for attempt in stamina.retry_context(
                 worth_retrying, attempts=self._attempts, timeout=None, wait_initial=0.5, wait_max=30.0
             ):
                 with attempt:
-                    entry = await self._limits.acquire(characters, session.turn)
-                    async with session.in_flight:
-                        attempts.append(Usage(calls=1, retries=min(len(attempts), 1)))
-                        reply = parse_reply(await self._exchange(session, body))
-                    attempts[-1] += usage_in(reply, self._prices)
-                    if taken := attempts[-1].tokens:
-                        self._limits.correct(entry, taken, characters)
-                    return reply
+                    if attempt.num == 1:
+                        raise failure
+                    return await self._attempt(session, body, attempts)
         except TransientError as error:
             raise JudgeConnectionError(
                 f"no usable answer in {self._attempts} attempts; the last time: {error}",
@@ -179,14 +183,26 @@ class OpenAIBackend:
             ) from None
         raise AssertionError("the attempts end with an answer or an error")
 
-    async def _exchange(self, session: Session, body: dict[str, Any]) -> bytes:
-        client = session.client
+    async def _attempt(self, session: Session, body: dict[str, Any], attempts: list[Usage]) -> dict[str, Any]:
+        characters = sum(len(message["content"]) for message in body["messages"])
+        entry = await self._limits.acquire(characters, session.turn)
+        request = session.client.request(body)
+        async with session.in_flight:  # nothing is done here that can be done before or after
+            attempts.append(Usage(calls=1, retries=min(len(attempts), 1)))
+            answer = await self._exchange(session.client, request)
+        reply = parse_reply(self._sessions.redacted(answer))
+        attempts[-1] += usage_in(reply, self._prices)
+        if taken := attempts[-1].tokens:
+            self._limits.correct(entry, taken, characters)
+        return reply
+
+    async def _exchange(self, client: Client, request: Any) -> bytes:
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                client.http.stream("POST", client.url, json=body) as response,
+                aclosing(await client.http.send(request, stream=True)) as response,
             ):
-                return self._sessions.redacted(await self._read(response.aiter_bytes()))
+                return await self._read(response.aiter_bytes())
         except TimeoutError:
             raise TransientError(f"no whole answer within {self._timeout:g} s") from None
         except client.failed as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,10 @@ class Client:
     http: Any
     url: Any
     failed: tuple[type[Exception], ...]
+
+    def request(self, body: Mapping[str, Any]) -> Any:
+        """A request, ready to be sent."""
+        return self.http.build_request("POST", self.url, json=body)
 
 
 @dataclass(eq=False, slots=True)

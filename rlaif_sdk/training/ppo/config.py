@@ -16,7 +16,7 @@ from rlaif_sdk.training.ranges import check_ranges
 
 Algorithm = Literal["ppo", "reinforce"]
 
-_STEPS_A_ROLLOUT = 4
+_STEPS_A_ROLLOUT = 2
 """Optimiser steps that PPO makes of a rollout unless told otherwise, each on its share of the completions."""
 
 _CHOICES = {
