@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.rowwise import check_rowwise
@@ -105,6 +105,10 @@ class Host:
         check_rowwise(
             composer, self._stack, grouped=self._grouped, stepped=self._stepped, restored=self._state is not None
         )
+
+    def compose(self, samples: Sequence[Sample]) -> Composition:
+        """Score samples that have the same columns, as one batch."""
+        return self.composer.compose(batch_of(samples))
 
     def score(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
         """Score samples, those with the same columns together, and return them in the order given."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample
+from rlaif_sdk.integrations.samples import Sample, Scored
 
 END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """What the chat formats in use end an answer with; OpenRLHF leaves it in the text."""
@@ -57,13 +57,16 @@ def reward_function(
             Sample(prompt, completion_of(query, prompt, end_tokens), {label_column: label})
             for query, prompt, label in zip(queries, prompts, labels, strict=True)
         ]
-        scored = hosted.score(samples)
-        totals_B = [one.number(unscored) for one in scored]
-        figures = [one.figures() for one in scored]
-        names = list(figures[0]) if figures else []
-        columns = [totals_B, totals_B, *([row[name] for row in figures] for name in names)]
-        rewards_B, scores_B, *logs = torch.from_numpy(np.array(columns, dtype=np.float32)).unbind()
-        return {"rewards": rewards_B, "scores": scores_B, "extra_logs": dict(zip(names, logs, strict=True))}
+        composition = hosted.compose(samples)
+        names, columns = list(composition.rewards), composition.rewards.values()
+        missing_B = np.isnan(composition.totals)
+        totals_B = composition.totals
+        if missing_B.any():  # `number` raises where nothing stands in
+            totals_B = np.array([Scored(composition, row).number(unscored) for row in range(len(samples))])
+        figures = np.array([totals_B, *(column.raw for column in columns), missing_B], dtype=np.float32)
+        rewards_B, *logs = torch.from_numpy(figures).unbind()
+        extra_logs = dict(zip([*names, "unscored"], logs, strict=True))
+        return {"rewards": rewards_B, "scores": rewards_B, "extra_logs": extra_logs}
 
     return reward_func
 
