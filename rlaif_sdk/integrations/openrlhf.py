@@ -57,6 +57,8 @@ def reward_function(
             Sample(prompt, completion_of(query, prompt, end_tokens), {label_column: label})
             for query, prompt, label in zip(queries, prompts, labels, strict=True)
         ]
+        if not samples:
+            return {"rewards": torch.zeros(0), "scores": torch.zeros(0), "extra_logs": {}}
         composition = hosted.compose(samples)
         names, columns = list(composition.rewards), composition.rewards.values()
         missing_B = np.isnan(composition.totals)
@@ -66,7 +68,7 @@ def reward_function(
         figures = np.array([totals_B, *(column.raw for column in columns), missing_B], dtype=np.float32)
         rewards_B, *logs = torch.from_numpy(figures).unbind()
         extra_logs = dict(zip([*names, "unscored"], logs, strict=True))
-        return {"rewards": rewards_B, "scores": rewards_B, "extra_logs": extra_logs}
+        return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": extra_logs}
 
     return reward_func
 

@@ -295,5 +295,5 @@ def test_a_model_gets_the_processors_that_its_process_may_use(
     assert thread_count() == granted
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert thread_count() == 2
-    session = open_session(folder / "model.onnx", "cpu")
+    session, _ = open_session(folder / "model.onnx", "cpu")
     assert session.get_session_options().intra_op_num_threads == 2

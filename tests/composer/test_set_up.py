@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,21 @@ def test_every_worker_process_of_a_reward_is_made_ready(tmp_path: Path) -> None:
         assert f"ready-{os.getpid()}" not in made
         composer.compose(BATCH)
         assert {path.name for path in tmp_path.glob("ready-*")} == made
+
+
+def test_a_reward_that_loads_while_another_fails_is_closed_like_any_other() -> None:
+    """Nothing that was begun is left behind when set_up has raised."""
+    said: list[str] = []
+
+    class Slow(FixedReward):
+        def setup(self) -> None:
+            time.sleep(0.3)
+            said.append("ready")
+
+        def close(self) -> None:
+            said.append("closed")
+
+    rewards = {"bad": Counting(OSError("none")), "slow": Slow(1.0)}
+    with Composer(rewards) as composer, pytest.raises(RewardError, match="bad"):
+        composer.set_up()
+    assert said == ["ready", "closed"]

@@ -336,3 +336,18 @@ def test_a_loop_that_is_closed_early_leaves_the_others_alone(caplog):
 
         assert asyncio.run(ask()) == 5.0
     assert not caplog.records
+
+
+def test_openrlhf_is_answered_when_it_asks_of_nothing_and_gets_tensors_of_its_own() -> None:
+    """An empty call has empty tensors, and what is done to the rewards changes no score."""
+    torch = pytest.importorskip("torch")
+    from rlaif_sdk.integrations import openrlhf
+
+    with Composer({"length": lambda completions: [float(len(text)) for text in completions]}) as composer:
+        reward_func = openrlhf.reward_function(composer)
+        nothing = reward_func([], [], [])
+        assert nothing["rewards"].shape == nothing["scores"].shape == (0,)
+        said = reward_func(["ab"], ["a"], ["x"])
+        said["rewards"] += 5
+        assert said["scores"].tolist() == [1.0]
+        assert torch.equal(said["extra_logs"]["length"], torch.ones(1))

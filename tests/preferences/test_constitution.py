@@ -189,7 +189,7 @@ def test_a_constitution_that_is_none_is_refused(config: Path, constitution: Any,
     (config.parent / "mine.yaml").write_text(yaml.safe_dump(constitution))
     with pytest.raises(ConfigError, match=problem):
         revise(config)
-    with pytest.raises(ConfigError, match=r"revisions.yaml.*no constitution 'long'"):
+    with pytest.raises(ConfigError, match=r"--set: constitution: .*no constitution 'long'"):
         revise(config, "constitution=long")
 
 

@@ -131,7 +131,7 @@ def test_a_contrast_that_is_none_is_refused(config: Path, text: str, problem: st
     (config.parent / "mine.yaml").write_text(text)
     with pytest.raises(ConfigError, match=problem):
         make(config, "contrast=mine.yaml")
-    with pytest.raises(ConfigError, match=r"contrastive.yaml.*no contrast 'kindness'"):
+    with pytest.raises(ConfigError, match=r"--set: contrast: .*no contrast 'kindness'"):
         make(config, "contrast=kindness")
 
 

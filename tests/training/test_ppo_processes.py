@@ -193,7 +193,7 @@ def test_a_reward_may_have_the_name_of_a_figure(name: str) -> None:
 def test_a_prompt_s_completions_are_not_torn_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process compares its own rows; a group that would lie on two is refused before anything loads."""
     monkeypatch.setattr("rlaif_sdk.training.ppo.config.PPOConfig.world_size", 2)
-    with pytest.raises(ConfigError, match="a rollout of 16 completions in a process is no multiple"):
+    with pytest.raises(ConfigError, match="a rollout of 8 completions in a process is no multiple"):
         PPOConfig("unused", per_device_train_batch_size=4, num_generations=32, use_cpu=True, report_to=[])
 
 

@@ -200,7 +200,7 @@ def config(**settings: Any) -> PPOConfig:
         ({"kl_coef": float("nan")}, "kl_coef must be"),
         ({"kl_target": 6.0, "kl_coef": 0.0}, "kl_target needs a kl_coef"),
         ({"kl_target": 0.0}, "kl_target must be above 0"),
-        ({"kl_target": 6.0, "kl_horizon": 7.0}, r"kl_horizon \(7\) is shorter than a rollout of 32"),
+        ({"kl_target": 6.0, "kl_horizon": 7.0}, r"kl_horizon \(7\) is shorter than a rollout of 16"),
         ({"value_clip": 0.0}, "value_clip must be above 0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be above 0"),
@@ -221,8 +221,8 @@ def test_settings_are_refused_by_name(settings: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("settings", "size", "minibatches"),
     [
-        ({}, 32, 4),
-        ({"gradient_accumulation_steps": 2}, 64, 8),
+        ({}, 16, 2),
+        ({"gradient_accumulation_steps": 2}, 32, 4),
         ({"algorithm": "reinforce"}, 8, 1),
         ({"algorithm": "reinforce", "gradient_accumulation_steps": 4}, 32, 4),
         ({"steps_per_generation": 1}, 8, 1),
@@ -231,7 +231,7 @@ def test_settings_are_refused_by_name(settings: dict[str, Any], message: str) ->
     ],
 )
 def test_a_rollout_is_sized_as_in_trl(settings: dict[str, Any], size: int, minibatches: int) -> None:
-    """Minibatch times steps per generation; unless set, PPO makes four optimiser steps of a rollout and REINFORCE one."""
+    """Minibatch times steps per generation; unless set, PPO makes two optimiser steps of a rollout and REINFORCE one."""
     made = config(**settings)
     assert (made.rollout_size, made.rollout_minibatches) == (size, minibatches)
 

@@ -94,6 +94,7 @@ def test_the_config_leaves_nothing_out_that_rloo_s_derives() -> None:
         "dataloader_pin_memory": False,
         "activation_checkpointing": False,
         "gradient_accumulation_steps": 2,
+        "steps_per_generation": 2,
     }
     theirs, ours = RLOOConfig(**settings), PPOConfig(**settings)
     changed = {

@@ -87,11 +87,7 @@ class Runner:
         Raises:
             Raised: The reward failed in a way that no policy covers (`FATAL`).
         """
-        self._belong_to_this_process()
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin()
         cause: BaseException
         async with self._turn:
             try:
@@ -119,7 +115,7 @@ class Runner:
             Raised: It failed in a way that no policy covers (`FATAL`).
             RewardError: It did not become ready.
         """
-        self._belong_to_this_process()
+        self._begin()
         async with self._turn:
             for slot in self._free_slots():
                 try:
@@ -127,6 +123,14 @@ class Runner:
                 except (Raised, RewardError) as error:
                     failure = self._attributed(error.cause if isinstance(error, Raised) else error)
                     raise failure from failure.__cause__
+
+    def _begin(self) -> None:
+        """Let `close` know of the task that begins here."""
+        self._belong_to_this_process()
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _belong_to_this_process(self) -> None:
         """Make the slots, anew after a fork: threads and workers are the parent's."""

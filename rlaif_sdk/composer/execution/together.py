@@ -40,13 +40,16 @@ def set_up_all(runners: Collection[Runner]) -> None:
     """Make rewards ready, all at once.
 
     Raises:
-        RlaifError: One did not become ready; the error names it.
+        RlaifError: One did not become ready; the error names it. The others are ready or have failed by then, so that
+            they can be closed.
     """
     _result(asyncio.run_coroutine_threadsafe(_set_up_all(runners), control_loop()))
 
 
 async def _set_up_all(runners: Collection[Runner]) -> None:
-    await asyncio.gather(*(runner.set_up() for runner in runners))
+    for failure in await asyncio.gather(*(runner.set_up() for runner in runners), return_exceptions=True):
+        if failure is not None:
+            raise failure
 
 
 def _result(call: Future[T]) -> T:

@@ -34,7 +34,7 @@ class PPOConfig(RLOOConfig):
     How often what happens is named as in TRL's online trainers. A rollout is ``per_device_train_batch_size *
     steps_per_generation`` completions. It is gone through ``num_iterations`` times, in a new random order each time, in
     ``steps_per_generation`` minibatches, with an optimiser step after every ``gradient_accumulation_steps`` of them.
-    Unless set, ``steps_per_generation`` is such that PPO makes four steps of a rollout, which the clipped ratio is there
+    Unless set, ``steps_per_generation`` is such that PPO makes two steps of a rollout, which the clipped ratio is there
     for (TRL, and ``algorithm: reinforce``, make one); ``max_steps`` counts optimiser steps.
 
     Inherited settings of note: ``epsilon`` and ``epsilon_high`` (clip of the probability ratio), ``temperature``,
