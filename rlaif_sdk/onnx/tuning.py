@@ -164,9 +164,7 @@ def remember(
 
 
 def _file(manifest: Manifest, found: Mapping[str, Open], device: str | None, min_agreement: float) -> Path:
-    files = [
-        f"{name} {digest}" for name, digest in sorted(manifest.files.items())
-    ]  # weights may be in a graph or beside it
+    files = [f"{name} {content}" for name, content in sorted(manifest.files.items())]
     machine = [_processor(), str(thread_count()), str(cuda_device_count()), str(device), *_versions()]
     floor = [f"agreement {min_agreement}"] if len(found) > 1 else []
     digest = hashlib.sha256("\n".join([*files, *sorted(found), *machine, *floor]).encode()).hexdigest()
