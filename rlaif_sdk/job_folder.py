@@ -20,13 +20,22 @@ def held(lock: Path, refusal: RlaifError) -> Iterator[None]:
     Args:
         lock: A file in the folder, both of which are made if they are not there.
         refusal: What is raised where another process holds it.
+
+    Raises:
+        DataError: The file system has no locks, or none left.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise refusal from error
+        except OSError as error:
+            raise DataError(
+                f"cannot be locked: {error.strerror}",
+                file=str(lock),
+                hint="name a folder on a local disk, or on a file system with locks",
+            ) from error
         yield
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import math
 import os
 import re
@@ -20,6 +21,8 @@ from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     import onnxruntime
+
+logger = logging.getLogger(__name__)
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -61,17 +64,21 @@ def open_session(
     if device != "cpu" and cuda_device is None:
         raise ConfigError(f"unknown device {device!r} for an ONNX classifier", hint="cpu, cuda or cuda:N")
     index = int(cuda_device[1] or 0) if cuda_device else 0
-    usable = device != "cpu" and _CUDA in onnxruntime.get_available_providers() and index < cuda_device_count()
+    usable = device != "cpu" and offers_cuda() and index < cuda_device_count()
     if usable:
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
+        failure = "onnxruntime takes the CPU by itself"
         try:
             session = _opened(graph_file, [(_CUDA, {"device_id": index}), _CPU])
             if session.get_providers()[0] == _CUDA:
                 return session, graph_file
-        except ConfigError:
+        except ConfigError as error:
             if device is not None:
                 raise
+            failure = error.message
+        if device is None:
+            logger.warning("%s does not run on the CUDA device: %s", graph_file, failure)
     if device is not None and device != "cpu":
         raise ConfigError(f"the device {device!r} cannot be used by onnxruntime here", hint=_CUDA_NEEDS)
     chosen = cpu_file or graph_file
@@ -120,6 +127,15 @@ def _cpu_quota() -> float:
             granted, period = (int(word) for file in files for word in (_CGROUP / file).read_text().split())
             return granted / period if granted > 0 else math.inf
     return math.inf
+
+
+def offers_cuda() -> bool:
+    """Whether onnxruntime is installed and was built for CUDA, which says nothing of whether CUDA works."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return False
+    return _CUDA in onnxruntime.get_available_providers()
 
 
 @cache

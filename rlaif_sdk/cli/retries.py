@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import sys
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stamina.instrumentation import RetryDetails
 
 _SECONDS_BETWEEN = 10.0
 """Many requests are in flight at once, and an outage makes all of them try again."""
 
 
-class RetryNotes(logging.Handler):
-    """Says why a request is made again, and after how long, at most once in ten seconds.
-
-    stamina logs each attempt under a fixed message; what it is about stands in the record's further attributes.
-    """
+class RetryNotes:
+    """Says why a request is made again, and after how long, at most once in ten seconds: a hook of stamina's."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._last = float("-inf")
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def __call__(self, details: RetryDetails) -> None:
         """Write one line to stderr, unless one was written just now."""
         now = time.monotonic()
         if now - self._last < _SECONDS_BETWEEN:
             return
         self._last = now
-        told = vars(record)
-        why = _message(str(told.get("stamina.caused_by", record.getMessage())))
-        after = told.get("stamina.wait_for")
-        sys.stderr.write(f"trying again{'' if after is None else f' in {after:g} s'}: {why}\n")
+        error = details.caused_by
+        sys.stderr.write(f"trying again in {details.wait_for:g} s: {str(error) or type(error).__name__}\n")
 
 
 def tell_retries() -> None:
-    """Let what stamina logs be told by `RetryNotes`."""
-    logger = logging.getLogger("stamina")
-    logger.addHandler(RetryNotes())
-    logger.propagate = False
-
-
-def _message(error: str) -> str:
-    """What an error says, of its repr."""
+    """Let another attempt be told by `RetryNotes` too, beside the hooks that there are; without stamina there is none."""
     try:
-        return str(ast.literal_eval(error.partition("(")[2].removesuffix(")")))
-    except (ValueError, SyntaxError):
-        return error
+        from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
+    except ImportError:
+        return
+    set_on_retry_hooks([*get_on_retry_hooks(), RetryNotes()])
+    logging.getLogger("stamina").addHandler(logging.NullHandler())  # else logging itself would print what stamina logs

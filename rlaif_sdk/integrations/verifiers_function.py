@@ -21,7 +21,8 @@ class VerifiersFunction(Reward):
 
     Coroutines of all rows run at the same time. A plain function is called row by row in the reward's own thread, so that
     one that blocks holds up no other reward. A row on which it raises has failed: in a rubric it would be scored 0.
-    Functions of a whole group (those that take ``completions``) are refused.
+    Functions of a whole group (those that take ``completions``) are refused. One whose code nothing identifies (a partial
+    that binds an object, say) has no revision, and a ledger keeps none of its scores.
 
     Raises:
         ConfigError: There is no such function, or it scores a group.
@@ -42,6 +43,7 @@ class VerifiersFunction(Reward):
                 hint="use a function of one completion",
             )
         self.revision = source_digest(function)  # it is the function's code that scores, and a ledger must know it
+        self.cacheable = bool(self.revision)
         self._function = function
         self._arguments = params.arguments
         self._accepts = parameters.keys()

@@ -16,7 +16,7 @@ from rlaif_sdk.classifiers.batching import BatchedClassifier
 from rlaif_sdk.classifiers.encoding import TokenArrays
 from rlaif_sdk.classifiers.loading import LoadOptions, content_digest
 from rlaif_sdk.classifiers.onnx_backend import load_onnx_classifier
-from rlaif_sdk.classifiers.onnx_providers import cuda_device_count, thread_count
+from rlaif_sdk.classifiers.onnx_providers import cuda_device_count, offers_cuda, thread_count
 from rlaif_sdk.onnx.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ EXACT = "onnx/fp32"
 def engines(folder: Path, manifest: Manifest, options: LoadOptions) -> dict[str, Open]:
     """By name, what opens each engine that may be the fastest; opening one can still fail.
 
-    On a CPU, a variant that is computed in float32 there is left out, unless there is no other.
+    Where onnxruntime will run on the CPU, a variant that is computed in float32 there is left out, unless there is no
+    other.
 
     Args:
         folder: The exported folder.
         manifest: Its manifest, verified.
         options: The device and limits.
     """
-    on_cpu = options.device == "cpu" or not cuda_device_count()
+    on_cpu = options.device == "cpu" or not (cuda_device_count() and offers_cuda())
     names = [name for name, variant in manifest.variants.items() if not (on_cpu and variant.cpu_file)]
     found: dict[str, Open] = {
         f"onnx/{name}": partial(load_onnx_classifier, folder, options, variant=name)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.classifiers.encoding import TextEncoder, TruncationSide
 from rlaif_sdk.classifiers.loading import is_multi_label, labels_from, longest_input
-from rlaif_sdk.classifiers.onnx_backend import open_classifier, pad_id_of
-from rlaif_sdk.classifiers.onnx_providers import cuda_device_count
+from rlaif_sdk.classifiers.onnx_backend import OnnxClassifier, open_classifier, pad_id_of
+from rlaif_sdk.classifiers.onnx_providers import cuda_device_count, offers_cuda
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.onnx.manifest import MANIFEST_FILE, InputKind, Manifest, Variant, file_digest
 
@@ -60,7 +60,7 @@ def export_classifier(
         folder: The new folder; it must not exist, or be empty.
         variants: ``fp32``, ``fp16``, ``bf16`` and ``int8``, the default one first. Each is compared on the CPU, where
             ``fp16`` and ``bf16`` are computed in float32 and rounded after each operation; these two are compared on a
-            CUDA device as well if there is one.
+            CUDA device as well if there is one, and reported if onnxruntime cannot use it.
         max_length: Longest input in tokens; by default what the model takes, and at most 2,048.
         truncation_side: Where longer ones are cut; by default the left for decoders, which are read at their last
             token, and for others what the tokenizer declares.
@@ -192,15 +192,20 @@ class _Export:
 
     def _checked(self, name: VariantName, graph: GraphFiles, comparison: _Comparison) -> Variant:
         """The variant, once every graph of it has passed where it is to run; the last figures stand for it."""
-        on_cuda_too = name in _FOR_GPUS and cuda_device_count() > 0
-        variants = [self._checked_on(device, name, graph, comparison) for device in ("cpu", None)[: 1 + on_cuda_too]]
-        return variants[-1]
+        on_cpu = self._measured(self._open("cpu", name, graph), name, graph, comparison)
+        if name not in _FOR_GPUS or not cuda_device_count():
+            return on_cpu
+        try:
+            if not offers_cuda():
+                raise ConfigError("this onnxruntime is built for the CPU alone", hint="pip install onnxruntime-gpu")
+            on_cuda = self._open("cuda", name, graph)
+        except ConfigError as error:
+            self._report(f"{name} is not compared on the CUDA device: {error}")
+            return on_cpu
+        return self._measured(on_cuda, name, graph, comparison)
 
-    def _checked_on(self, device: str | None, name: VariantName, graph: GraphFiles, comparison: _Comparison) -> Variant:
-        from rlaif_sdk.onnx.parity import check, describe, measure
-        from rlaif_sdk.onnx.tracing import OPSET
-
-        exported = open_classifier(
+    def _open(self, device: str, name: VariantName, graph: GraphFiles) -> OnnxClassifier:
+        return open_classifier(
             graph.file,
             cpu_file=graph.cpu_file,
             config=self._config,
@@ -209,6 +214,13 @@ class _Export:
             device=device,
             tokens_per_batch=1024,
         )
+
+    def _measured(
+        self, exported: OnnxClassifier, name: VariantName, graph: GraphFiles, comparison: _Comparison
+    ) -> Variant:
+        from rlaif_sdk.onnx.parity import check, describe, measure
+        from rlaif_sdk.onnx.tracing import OPSET
+
         pads_left = self._network.pads_left
         figures = measure(exported, comparison.reference_RL, comparison.probes, pads_left=pads_left)
         exported.close()

@@ -164,10 +164,10 @@ def remember(
 
 
 def _file(manifest: Manifest, found: Mapping[str, Open], device: str | None, min_agreement: float) -> Path:
-    graphs = [f"{name} {manifest.files[variant.file]}" for name, variant in sorted(manifest.variants.items())]
+    files = [f"{name} {content}" for name, content in sorted(manifest.files.items())]
     machine = [_processor(), str(thread_count()), str(cuda_device_count()), str(device), *_versions()]
     floor = [f"agreement {min_agreement}"] if len(found) > 1 else []
-    digest = hashlib.sha256("\n".join([*graphs, *sorted(found), *machine, *floor]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([*files, *sorted(found), *machine, *floor]).encode()).hexdigest()
     return default_cache_dir() / "tuning" / f"{digest[:32]}.json"
 
 

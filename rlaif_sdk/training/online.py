@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig
 from rlaif_sdk.training.run import PolicyResult, train_policy
 
@@ -112,6 +113,8 @@ def run_online(
         kind = {"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind]
         try:
             trainer = kind(reward_funcs=rewards, args=settings, **kwargs)
+        except RlaifError:
+            raise
         except (ImportError, ValueError) as error:
             raise run.document.error(f"TRL refuses this: {error}", (run.kind,)) from error
         rewards[0].check(trainer)

@@ -88,6 +88,27 @@ def test_an_outage_is_told_once_with_its_cause(config: Path, server: Any) -> Non
     assert "(2 retries)" in done.stdout
 
 
+RETRIES = """
+import stamina
+from stamina.instrumentation import set_on_retry_hooks
+from rlaif_sdk.cli.retries import tell_retries
+
+set_on_retry_hooks([lambda details: print("also", details.retry_num)])
+tell_retries()
+for attempt in stamina.retry_context(on=OSError, attempts=2, wait_initial=0.01, wait_max=0.01, wait_jitter=0):
+    with attempt:
+        if attempt.num == 1:
+            raise OSError(28, "No space left on device (on purpose)")
+"""
+
+
+def test_another_attempt_is_told_in_the_error_s_words_beside_the_hooks_that_there_are() -> None:
+    """Whatever the error's repr looks like; a hook that was set before is called as well."""
+    done = subprocess.run([sys.executable, "-c", RETRIES], capture_output=True, text=True, check=False)
+    assert done.stderr == "trying again in 0.01 s: [Errno 28] No space left on device (on purpose)\n"
+    assert done.stdout == "also 1\n"
+
+
 def test_the_probe_says_what_a_judge_gives(config: Path, server: Any) -> None:
     """Log-probabilities with the labels' share, text, tokens and cost."""
     done = rlaif("judge", "probe", config)

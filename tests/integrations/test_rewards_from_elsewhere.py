@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -132,6 +134,55 @@ def test_an_edited_verifiers_function_is_another_reward_to_a_ledger(tmp_path, mo
         with Composer.from_config(config) as composer:
             composition = composer.compose(RewardBatch(["?"], ["w1"]))
         assert (composition.to_list(), composition.rewards["score"].status(0)) == ([value], status)
+
+
+BOUND = """
+import functools
+
+class Opaque:
+    pass
+
+def word(text):
+    return text.split()[0]
+
+def score(completion, value, find=word):
+    return value
+
+bound = functools.partial(score, value={value}, find=word)
+opaque = functools.partial(score, value=1.0, find=Opaque())
+"""
+
+
+def revision_elsewhere(folder, value, name):
+    """The revision that another process gives a function of a module."""
+    (folder / "binding.py").write_text(BOUND.replace("{value}", str(value)))
+    code = (
+        f"from rlaif_sdk.composer.ledger.identity import source_digest as d; import binding; print(d(binding.{name}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "PYTHONHASHSEED": "random"}
+    asked = [sys.executable, "-c", code]
+    return subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_partial_is_the_same_reward_in_every_process_and_another_when_it_binds_another_value(tmp_path):
+    """Where it binds what nothing identifies, it has no revision, rather than one of this process alone."""
+    first = revision_elsewhere(tmp_path, 1.0, "bound")
+    assert first
+    assert revision_elsewhere(tmp_path, 1.0, "bound") == first
+    assert revision_elsewhere(tmp_path, 2.0, "bound") != first
+    assert revision_elsewhere(tmp_path, 1.0, "opaque") == ""
+
+
+def test_the_scores_of_a_function_without_a_revision_are_not_kept(tmp_path, monkeypatch):
+    """Nothing would tell them from those of the function that takes its place."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "bindings.py").write_text(BOUND.replace("{value}", "1.0"))
+    for name, cached in (("opaque", None), ("bound", [True])):
+        config = {"rewards": {"score": {"use": "verifiers", "params": {"function": f"bindings:{name}"}}}}
+        for _ in range(2):
+            with Composer.from_config({**config, "ledger": str(tmp_path / "ledger.sqlite")}) as composer:
+                column = composer.compose(RewardBatch(["?"], ["w1"])).rewards["score"]
+        assert (column.cached if column.cached is None else column.cached.tolist()) == cached
 
 
 def test_a_verifiers_function_of_a_group_is_refused():

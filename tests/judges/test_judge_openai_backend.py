@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
 
+import openai
 import pytest
 import stamina
 
@@ -22,6 +23,7 @@ from rlaif_sdk.exceptions import (
     JudgeError,
     JudgeQuotaError,
     JudgeResponseError,
+    MissingExtraError,
 )
 from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
 
@@ -105,6 +107,21 @@ def test_a_first_refusal_to_serve_is_retried_real_waits(judge_server: Any, repli
     assert label(judge_server).logprobs[-1] == pytest.approx(-0.01)
     assert 0.4 <= time.monotonic() - started < 0.4 + 2.0
     assert len(judge_server.requests) == 2
+
+
+def test_an_openai_without_its_aiohttp_client_is_missed_at_setup(
+    judge_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """openai then has a class in its place that raises as it is made; no request is begun with it."""
+
+    class Missing:
+        def __init__(self, **_: Any) -> None:
+            raise RuntimeError("To use the aiohttp client you must have installed the package with the `aiohttp` extra")
+
+    monkeypatch.setattr(openai, "DefaultAioHttpClient", Missing)
+    with pytest.raises(MissingExtraError, match=r'pip install "rlaif-sdk\[openai\]"'):
+        backend_for(judge_server).setup()
+    assert not judge_server.requests
 
 
 def test_a_date_to_retry_after_is_waited_for_real_waits(judge_server: Any, replies: Any) -> None:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rlaif_sdk import ConfigError, load_classifier
 from rlaif_sdk.classifiers.loading import LoadOptions
 from rlaif_sdk.classifiers.onnx_files import external_data_files
-from rlaif_sdk.classifiers.onnx_providers import cuda_device_count
+from rlaif_sdk.classifiers.onnx_providers import cuda_device_count, offers_cuda
 from rlaif_sdk.onnx import OnnxScorer, export_classifier, read_manifest
 from rlaif_sdk.onnx import export as export_module
 from rlaif_sdk.onnx.engines import engines
@@ -149,31 +149,60 @@ def test_a_driver_without_cuda_leaves_the_cpu(
         scorer = OnnxScorer(folder, variant="bf16", tokens_per_batch=64)
     np.testing.assert_array_equal(scorer.score(TEXTS), expected)
     assert "model.bf16.cpu.onnx runs on CPUExecutionProvider, computed in float32 and rounded" in caplog.text
+    if offers_cuda():
+        assert "model.bf16.onnx does not run on the CUDA device: " in caplog.text
     with pytest.raises(ConfigError, match="needs onnxruntime-gpu, an NVIDIA driver"):
         OnnxScorer(folder, variant="bf16", device="cuda", tokens_per_batch=64)
 
 
 @pytest.mark.usefixtures("traced_before")
-@pytest.mark.parametrize(("variant", "devices"), [("fp32", ["cpu"]), ("fp16", ["cpu", None])])
+@pytest.mark.parametrize(
+    ("variant", "offered", "devices"),
+    [("fp32", True, ["cpu"]), ("fp16", True, ["cpu", "cuda"]), ("fp16", False, ["cpu"])],
+    ids=["exact", "half", "half-without-provider"],
+)
 def test_halves_are_compared_on_a_gpu_too(
     variant: str,
-    devices: list[str | None],
+    offered: bool,
+    devices: list[str],
     tmp_path: Path,
     model_folder: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With a CUDA device at hand they have to pass on it and on the CPU; full precision is the same on both."""
-    opened: list[str | None] = []
+    """With a CUDA device at hand they have to pass on it and on the CPU, if onnxruntime was built for it."""
+    opened: list[str] = []
     open_classifier = export_module.open_classifier
 
-    def watched(file: Path, *, device: str | None, **options: Any) -> Any:
+    def watched(file: Path, *, device: str, **options: Any) -> Any:
         opened.append(device)
         return open_classifier(file, device=device, **options)
 
     monkeypatch.setattr(export_module, "open_classifier", watched)
     monkeypatch.setattr(export_module, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(export_module, "offers_cuda", lambda: offered)
     export_classifier(model_folder("distilbert"), tmp_path / "out", variants=[variant])
     assert opened == devices
+
+
+@pytest.mark.skipif(cuda_device_count() > 0, reason="there is a CUDA device")
+@pytest.mark.usefixtures("traced_before")
+@pytest.mark.parametrize(
+    ("offered", "reason"), [(True, "the device 'cuda' cannot be used"), (False, "is built for the CPU alone")]
+)
+def test_a_comparison_that_a_gpu_is_spared_is_told(
+    offered: bool, reason: str, tmp_path: Path, model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU is not measured a second time in the device's name; one line says why, and the figures say where."""
+    lines: list[str] = []
+    monkeypatch.setattr(export_module, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(export_module, "offers_cuda", lambda: offered)
+    folder = tmp_path / "out"
+    manifest = export_classifier(model_folder("distilbert"), folder, variants=["fp16"], report=lines.append)
+    (told,) = [line for line in lines if "CUDA" in line]
+    assert told.startswith("fp16 is not compared on the CUDA device: ")
+    assert reason in told
+    assert len([line for line in lines if line.startswith("fp16 on CPUExecutionProvider: ")]) == 1
+    assert manifest.variants["fp16"].compared_on == "CPUExecutionProvider"
 
 
 def test_auto_does_not_measure_what_a_cpu_only_imitates(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +212,9 @@ def test_auto_does_not_measure_what_a_cpu_only_imitates(exported: Exported, monk
     monkeypatch.setattr("rlaif_sdk.onnx.engines.cuda_device_count", lambda: 0)
     assert "onnx/bf16" not in engines(folder, read_manifest(folder), options)
     monkeypatch.setattr("rlaif_sdk.onnx.engines.cuda_device_count", lambda: 1)
+    monkeypatch.setattr("rlaif_sdk.onnx.engines.offers_cuda", lambda: False)
+    assert "onnx/bf16" not in engines(folder, read_manifest(folder), options), "onnxruntime will run on the CPU"
+    monkeypatch.setattr("rlaif_sdk.onnx.engines.offers_cuda", lambda: True)
     assert {"onnx/fp16", "onnx/bf16"} <= engines(folder, read_manifest(folder), options).keys()
 
 

@@ -125,6 +125,17 @@ def test_what_was_taken_at_a_lower_floor_is_not_taken_at_a_higher_one(exported: 
     assert recall(manifest, alone, None, min_agreement=0.99) == Choice(EXACT, 64)
 
 
+def test_what_was_measured_for_other_weights_is_not_taken(exported: Exported) -> None:
+    """Weights that stand in a file of their own, as bfloat16's do, count as the graph does."""
+    folder = exported("bert", "fp16", "bf16")
+    manifest, found = read_manifest(folder), {"onnx/bf16": engine(folder)}
+    remember(manifest, found, None, Choice("onnx/bf16", 64), min_agreement=0.9)
+    (weights,) = [name for name in manifest.files if name.startswith("model.bf16") and not name.endswith(".onnx")]
+    tuned_again = manifest.model_copy(update={"files": {**manifest.files, weights: "0" * 64}})
+    assert recall(tuned_again, found, None, min_agreement=0.9) is None
+    assert recall(manifest, found, None, min_agreement=0.9) == Choice("onnx/bf16", 64)
+
+
 def test_a_cache_that_cannot_be_written_is_no_failure(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

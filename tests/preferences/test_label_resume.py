@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -134,6 +138,17 @@ def test_two_processes_do_not_share_a_folder(config: Path, write_pairs: Any, pai
     pair_server.answer = second
     assert label(config).summary.labelled == 3
     assert "another process" in str(refused[0])
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_not_told_as_another_process(
+    config: Path, write_pairs: Any, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The refusal names the file and what the system says, and what to do."""
+    write_pairs(3)
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(number, os.strerror(number))))
+    with pytest.raises(DataError, match=f"lock: cannot be locked: {os.strerror(number)}.*local disk"):
+        run_labeling(config)
 
 
 def test_a_full_disk_stops_the_job_cleanly(config: Path, write_pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

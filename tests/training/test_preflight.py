@@ -100,6 +100,31 @@ def test_too_few_prompts_for_one_rollout_are_missed(config):
     assert found_in(config) == []
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"gates": [{"reward": "wanted", "min": 0.0, "floor": -1.0}]}, "gates hold over the total"),
+        ({"constraints": [{"reward": "wanted", "min": 0.5}]}, "constraints are taken off the total"),
+        ({"groups": {"all": {"members": ["wanted"], "weight": 1.0}}}, "groups are aggregated before they are weighed"),
+        (
+            {"rewards": {"wanted": {"weight": {"schedule": "linear", "from": 0, "to": 1, "start": 0, "end": 4}}}},
+            "wanted has a schedule",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_what_holds_over_totals_is_missed_where_grpo_normalises_each_reward(config, part, message):
+    """GDPO takes a composition apart; one that cannot be is told of before a model loads, with its place."""
+    config["grpo"] = {**config.pop("ppo"), "num_generations": 4, "multi_objective_aggregation": "normalize_then_sum"}
+    assert dry_run(load_online_run("grpo", config), "grpo").problems == []
+    rewards = part.pop("rewards", {})
+    config["composition"] |= part
+    config["composition"]["rewards"]["wanted"] |= rewards.get("wanted", {})
+    (problem,) = dry_run(load_online_run("grpo", config), "grpo").problems
+    assert str(problem).startswith("composition: ")
+    assert message in str(problem)
+
+
 def test_a_column_of_a_reserved_name_is_told_with_its_table(config, tmp_path):
     """Before anything loads, as a missing one is."""
     rows = [{"prompt": "w1", "target": "w5", "completions": "w2"}] * 4

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("trl")
 
@@ -97,6 +100,44 @@ def test_another_output_leaves_everything_else(config: Path, tmp_path: Path):
     run = load_run_config(config).with_output(tmp_path / "elsewhere")
     assert run.output == tmp_path / "elsewhere"
     assert run.folder == config.parent
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"logging_strategy": "no", "logging_steps": 0},
+        {"logging_strategy": "epoch", "logging_steps": 0},
+        {"save_strategy": "epoch", "save_steps": 0},
+        {"eval_strategy": "no", "eval_steps": 0},
+        {"max_grad_norm": math.inf},
+        {"num_train_epochs": 0, "max_steps": 5},
+    ],
+    ids=lambda settings: "-".join(map(str, settings)),
+)
+def test_what_a_trainer_accepts_is_accepted(settings: dict[str, Any]):
+    """An interval that no strategy asks for, epochs where steps are counted, a gradient that is not clipped."""
+    run = {**yaml.safe_load(CONFIG), "ppo": settings}
+    for name, value in settings.items():
+        assert getattr(load_run_config(run).ppo_config(), name) == value
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"logging_steps": 0}, "logging_steps must be above 0, not 0"),
+        ({"logging_strategy": "steps", "logging_steps": -1}, "logging_steps must be above 0, not -1"),
+        ({"save_strategy": "steps", "save_steps": 0}, "save_steps must be above 0, not 0"),
+        ({"eval_strategy": "steps", "eval_steps": -2}, "eval_steps must be above 0, not -2"),
+        ({"max_grad_norm": math.nan}, "max_grad_norm must be a number, not nan"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be at least 0"),
+        ({"num_train_epochs": 0}, "num_train_epochs must be above 0, not 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value)),
+)
+def test_what_a_trainer_would_make_use_of_is_checked(settings: dict[str, Any], message: str):
+    """The same settings where they hold."""
+    with pytest.raises(ConfigError, match=message):
+        load_run_config({**yaml.safe_load(CONFIG), "ppo": settings}).ppo_config()
 
 
 @pytest.mark.parametrize(

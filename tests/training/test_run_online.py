@@ -7,6 +7,7 @@ import inspect
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from rlaif_sdk import BatchError, ConfigError  # noqa: E402
+from rlaif_sdk import BatchError, ConfigError, DataError  # noqa: E402
 from rlaif_sdk.cli.train import train_app  # noqa: E402
 from rlaif_sdk.reporting.training_report import watch_online  # noqa: E402
 from rlaif_sdk.training.online import GRPO_CHOICES, load_online_run, run_online  # noqa: E402
@@ -81,6 +82,18 @@ def test_what_the_trainer_itself_refuses_is_said_without_a_traceback(config: dic
     config[kind]["use_vllm"] = True
     with pytest.raises(ConfigError, match=f"^{kind}: TRL refuses this: vLLM is not available"):
         run_online(load_online_run(kind, config))
+
+
+def test_an_error_of_the_sdk_s_own_is_not_told_as_trl_s(
+    config: dict[str, Any], kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its kind: it has a place and a next step of its own."""
+    error = DataError("is refused", file="rows.jsonl", row=3)
+    trainer = f"trl.trainer.{kind}_trainer.{kind.upper()}Trainer.__init__"
+    monkeypatch.setattr(trainer, Mock(side_effect=error))
+    with pytest.raises(DataError) as caught:
+        run_online(load_online_run(kind, config))
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("name", GRPO_CHOICES)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -54,7 +54,7 @@ class Origin:
     """How a reward was made, known before its setup; what it states of itself may be known only after.
 
     Raises:
-        UnidentifiedError: It was made in Python, of things that have no JSON form.
+        UnidentifiedError: It was made in Python, of things that have no JSON form, or nothing identifies its code.
     """
 
     def __init__(self, component: Component) -> None:
@@ -63,8 +63,10 @@ class Origin:
         recipe = component.recipe
         self._is_plugin = recipe is not None and not is_reference(recipe.use)
         self._name = recipe.use if recipe else _home(target)
-        self._params = digest(_plain(recipe.params if recipe else _made_of(target)))
+        self._params = digest(_plain(recipe.params if recipe else _made_of(target), _as_json))
         self._target = target
+        if not self._is_plugin and not self._code:
+            raise UnidentifiedError("its code has no digest")
 
     def identity(self, stated: Mapping[str, str] | None = None) -> Identity:
         """The reward's identity after its setup.
@@ -105,9 +107,9 @@ def _made_of(target: Any) -> Any:
     return [target.values, dict(closure), owned]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, default: Callable[[Any], Any]) -> Any:
     try:
-        return json.loads(json.dumps(value, sort_keys=True, default=_as_json))
+        return json.loads(json.dumps(value, sort_keys=True, default=default))
     except (TypeError, ValueError, RecursionError) as error:
         raise UnidentifiedError(str(error)) from None
 
@@ -121,18 +123,46 @@ def _as_json(value: Any) -> Any:
 
 
 def source_digest(named: Any) -> str:
-    """A digest of the file in which a class or function is defined, or of its compiled code where there is no file."""
+    """A digest of the file in which a class or function is defined, or of its compiled code where there is no file.
+
+    Of a `functools.partial` it is one of the function's and of what is bound to it. It is the same in every process, and
+    empty where nothing that is the same identifies the code.
+    """
+    if isinstance(named, functools.partial):
+        return _partial_digest(named)
     try:
         file = inspect.getsourcefile(inspect.unwrap(named))
         source = Path(file).read_bytes() if file else b""
     except (TypeError, OSError):
         source = b""
-    return blake2b(source or _compiled(named), digest_size=KEY_BYTES).hexdigest()
+    code = source or _compiled(named) or _builtin(named)
+    return blake2b(code, digest_size=KEY_BYTES).hexdigest() if code else ""
+
+
+def _partial_digest(bound: functools.partial[Any]) -> str:
+    function = source_digest(bound.func)
+    try:
+        return digest(_plain([function, bound.args, bound.keywords], _as_json_or_code)) if function else ""
+    except UnidentifiedError:
+        return ""
+
+
+def _as_json_or_code(value: Any) -> Any:
+    """What a partial binds: a callable counts by its name and code."""
+    if callable(value) and not isinstance(value, BaseModel) and (code := source_digest(value)):
+        return [getattr(value, "__qualname__", type(value).__qualname__), code]
+    return _as_json(value)
 
 
 def _compiled(named: Any) -> bytes:
     codes = [_code_bytes(value.__code__) for value in [named, *_methods(named)] if hasattr(value, "__code__")]
-    return b"".join(codes) or repr(named).encode()
+    return b"".join(codes)
+
+
+def _builtin(named: Any) -> bytes:
+    """The place of a class or function that is written in C."""
+    of_module = inspect.isbuiltin(named) and inspect.ismodule(named.__self__)
+    return f"{named.__module__}:{named.__qualname__}".encode() if of_module or isinstance(named, type) else b""
 
 
 def _methods(named: Any) -> list[Any]:
@@ -141,7 +171,11 @@ def _methods(named: Any) -> list[Any]:
 
 
 def _code_bytes(code: types.CodeType) -> bytes:
-    constants = [
-        _code_bytes(value).hex() if isinstance(value, types.CodeType) else repr(value) for value in code.co_consts
-    ]
+    constants = [_constant(value) for value in code.co_consts]
     return repr((code.co_code, constants, code.co_names, code.co_freevars)).encode()
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, types.CodeType):
+        return _code_bytes(value).hex()
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)  # a set's order is the process's

@@ -177,13 +177,16 @@ def import_openai() -> ModuleType:
     """The openai package, with what goes with it.
 
     Raises:
-        MissingExtraError: It is not installed.
+        MissingExtraError: It is not installed, or without what its client for many requests sends with.
     """
     try:
         import aiohttp  # noqa: F401 - openai's client sends with it
         import openai
         import stamina  # noqa: F401 - the backend needs it as well
-    except ImportError as error:
+
+        # Without httpx-aiohttp some versions have a class in its place that raises once it is made; this one is not used.
+        openai.DefaultAioHttpClient(verify=False, trust_env=False)
+    except (ImportError, RuntimeError) as error:
         raise MissingExtraError(
             "the client for judge servers, openai with aiohttp and stamina,", extra="openai"
         ) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
+from rlaif_sdk.integrations.trl_checks import gdpo_weights
 from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.training.fingerprints import rows_digest
 from rlaif_sdk.training.models import adapter, is_encoder_decoder
@@ -97,6 +98,8 @@ def check_run(
     if composer is not None:
         with found.noting(), _placed(run, "composition"):
             found.models += reward_models(composer)
+        with found.noting():
+            _check_separate(run, settings, composer)
     with found.noting(), _placed(run, "model.name"):
         found.models.insert(0, LoadedModel("policy", find_model(run.model_name, run.config.model.revision)))
         if settings is not None and tables:
@@ -137,6 +140,21 @@ def _check_rollout(settings: Any, prompts: int) -> None:
             f"there are {prompts} prompts to train on, and a rollout takes {wanted}: no step would be made",
             hint="give more, or lower steps_per_generation or per_device_train_batch_size",
         )
+
+
+def _check_separate(run: Run, settings: Any, composer: Composer) -> None:
+    """Whether the composition can be taken apart into its rewards, where the trainer normalises each of them.
+
+    Raises:
+        ConfigError: Something in it holds over the total alone.
+    """
+    if getattr(settings, "multi_objective_aggregation", None) != "normalize_then_sum":
+        return
+    try:
+        gdpo_weights(composer)
+    except ConfigError as error:
+        hint = "leave multi_objective_aggregation: normalize_then_sum out"
+        raise run.document.error(error.message, ("composition",), hint) from error
 
 
 def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables: Mapping[str, Dataset]) -> None:
