@@ -9,8 +9,8 @@ from typing import Any
 
 from rlaif_execution.cases import Asserts, FunctionCase, Row, StreamCase, count_cases
 from rlaif_execution.compare import same_output, same_value
-from rlaif_execution.confinement import Confined, SandboxFailedError
-from rlaif_execution.endings import Ended
+from rlaif_execution.confinement import Confined
+from rlaif_execution.endings import Ended, SandboxFailedError
 from rlaif_execution.inside import wire
 from rlaif_execution.policy import Policy
 from rlaif_execution.verdict import Failure, Verdict, shown

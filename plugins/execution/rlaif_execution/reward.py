@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rlaif_execution.cases import Asserts, FunctionCase, Row, TestsError, count_cases, read_tests
-from rlaif_execution.confinement import SandboxFailedError
+from rlaif_execution.endings import SandboxFailedError
 from rlaif_execution.inside.program import last_block
 from rlaif_execution.judging import BrokenTestsError, Judge
 from rlaif_execution.params import ExecutionParams

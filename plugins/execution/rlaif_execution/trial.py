@@ -8,8 +8,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from rlaif_execution.confinement import Confined, SandboxFailedError
-from rlaif_execution.endings import Ended
+from rlaif_execution.confinement import Confined
+from rlaif_execution.endings import Ended, SandboxFailedError
 from rlaif_execution.inside import wire
 from rlaif_execution.policy import NEEDS, Policy
 from rlaif_sdk import ConfigError
