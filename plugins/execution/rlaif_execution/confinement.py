@@ -81,7 +81,11 @@ class Confined:
             Ended: There is no message within its limits.
             SandboxFailedError: The sandbox cannot say how it ended.
         """
-        self._pump(wire.pack(message) if message is not None else b"", time.monotonic() + seconds, self._has_frame)
+        try:
+            outgoing = wire.pack(message) if message is not None else b""
+        except wire.WireError as error:
+            raise Ended("protocol", f"it was sent {error}") from None
+        self._pump(outgoing, time.monotonic() + seconds, self._has_frame)
         if not self._has_frame():
             raise self._how_it_ended() or Ended("crash", "it ended its own process")
         end = wire.LENGTH.size + self._frame_length()

@@ -105,5 +105,5 @@ class ExecutionReward(Reward):
         )
         try:
             return judge.judge().score(params.scoring)
-        except (BrokenTestsError, SandboxFailedError) as error:
+        except (BrokenTestsError, SandboxFailedError, OSError) as error:  # an OSError where descriptors run out
             return Score.failed(str(error))
