@@ -23,6 +23,15 @@ _STDERR_KEPT = 8192
 _STARTING = threading.Lock()
 
 
+def _renew_lock() -> None:
+    """A thread of the parent may hold it at a fork, and would never give it back in the child."""
+    global _STARTING  # noqa: PLW0603 - the lock is the process's
+    _STARTING = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 class Cancelled(Exception):  # noqa: N818 - not an error of ours
     """The one who asked no longer waits."""
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_execution import rlaif_rewards
+from rlaif_execution import rlaif_rewards, trial
 from rlaif_execution.policy import Policy
 from rlaif_sdk import Composer, ConfigError, RewardBatch
 
@@ -510,6 +510,44 @@ def test_a_sandbox_with_a_hole_is_refused(
     monkeypatch.setattr(Policy, "sandbox", holed)
     with pytest.raises(ConfigError, match=could):
         SPEC.build({}).setup()
+
+
+def test_the_sandbox_is_tried_under_limits_of_its_own(score: Any) -> None:
+    """Small limits of a reward are no fault of the machine: its rows say what they lack."""
+    found = score("def f(): return 1", [{"expected": 1}], output_mb=0.00001)
+    assert found.value is None
+    assert "wrote more than 1e-05 MiB" in found.error
+
+
+def test_a_trial_that_fails_says_why(sandbox: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the program's own error."""
+    monkeypatch.setattr(trial, "_TRIES", "def tries(path, name): raise ValueError('odd')")
+    with pytest.raises(ConfigError, match=r"the trial of the sandbox failed: .*ValueError.*odd"):
+        SPEC.build({}).setup()
+
+
+def test_a_reward_that_was_set_up_before_a_fork_scores_in_the_child(sandbox: None) -> None:
+    """Whose parent's threads are not there, and whose locks nobody opens."""
+    script = """
+import asyncio, os, signal, threading
+from rlaif_execution import confinement, rlaif_rewards
+from rlaif_sdk import RewardBatch
+reward = rlaif_rewards()[0].build({"code": "whole"})
+batch = RewardBatch([""], ["print(1)"], columns={"tests": [[{"stdin": "", "stdout": "1"}]]})
+assert asyncio.run(reward.score(batch))[0].value == 1.0
+with confinement._STARTING:
+    child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    value = asyncio.run(reward.score(batch))[0].value
+    reward.close()
+    os._exit(value != 1.0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert asyncio.run(reward.score(batch))[0].value == 1.0
+reward.close()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=150, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_sandbox_that_does_not_start_is_tried_again_and_then_leaves_the_row_unscored(
