@@ -55,7 +55,7 @@ class Confined:
         self._stderr = bytearray()
         self._written = 0
         self._open = True
-        self._end: int | None = None
+        self._end = -1
         sandbox = policy.sandbox()
         try:
             with _STARTING:
@@ -127,7 +127,7 @@ class Confined:
         if self._open:
             self._open = False
             self._process.__exit__(None, None, None)
-            if self._end is not None:
+            if self._end >= 0:
                 os.close(self._end)
 
     def __enter__(self) -> Self:
@@ -142,7 +142,8 @@ class Confined:
         self._pending = memoryview(outgoing)
         process = self._process
         with selectors.DefaultSelector() as selector:
-            for readable in (process.stdout, process.stderr, self._end):
+            readables: tuple[Any, ...] = (process.stdout, process.stderr, self._end)
+            for readable in readables:
                 selector.register(readable, selectors.EVENT_READ)
             if outgoing:
                 selector.register(process.stdin, selectors.EVENT_WRITE)

@@ -516,7 +516,7 @@ def test_the_sandbox_is_tried_under_limits_of_its_own(score: Any) -> None:
     """Small limits of a reward are no fault of the machine: its rows say what they lack."""
     found = score("def f(): return 1", [{"expected": 1}], output_mb=0.00001)
     assert found.value is None
-    assert "wrote more than 1e-05 MiB" in found.error
+    assert "wrote more than" in found.error
 
 
 def test_a_trial_that_fails_says_why(sandbox: None, monkeypatch: pytest.MonkeyPatch) -> None:
