@@ -17,6 +17,7 @@ from rlaif_execution.policy import Policy, check_kernel
 from rlaif_execution.trial import check_sandbox
 from rlaif_execution.verdict import Failure, Verdict
 from rlaif_sdk import Reward, RewardBatch, Score
+from rlaif_sdk.processors import processor_count
 
 
 class ExecutionReward(Reward):
@@ -53,7 +54,7 @@ class ExecutionReward(Reward):
         """
         check_kernel()
         check_sandbox()
-        at_once = self.params.concurrency or len(os.sched_getaffinity(0))
+        at_once = self.params.concurrency or processor_count()
         self._pool_of = os.getpid()
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="rlaif-execution")
 

@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -350,6 +351,34 @@ def test_cases_may_name_arguments_and_come_as_tables_hold_them(score: Any) -> No
         dtype=object,
     )
     assert score("def f(n, m): return [n, m]\nprint(5)", cases).value == 1.0
+
+
+def test_a_container_s_quota_limits_how_many_rows_run_at_once(
+    sandbox: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where none are asked for; more would take each other's time."""
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    monkeypatch.setattr("rlaif_sdk.processors._CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    running, most, lock, judge = 0, 0, threading.Lock(), Judge.judge
+
+    def counted(self: Judge) -> Any:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        try:
+            return judge(self)
+        finally:
+            with lock:
+                running -= 1
+
+    monkeypatch.setattr(Judge, "judge", counted)
+    reward = SPEC.build({"code": "whole"})
+    columns = {"tests": [DOUBLE] * 4, "entry_point": ["f"] * 4}
+    scores = asyncio.run(reward.score(RewardBatch([""] * 4, ["def f(n): return 2 * n"] * 4, columns=columns)))
+    reward.close()
+    assert ([found.value for found in scores], most) == ([1.0] * 4, 1)
 
 
 class Point(NamedTuple):
