@@ -6,10 +6,8 @@ prints an error and runs on the CPU. So the driver is asked first, and the sessi
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import logging
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.processors import processor_count
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -26,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 _SLOW_ON_CPU = ("SkipLayerNormFusion",)
 """onnxruntime's fused kernel is some ten times slower on a CPU than the addition and the normalisation that it replaces."""
@@ -109,24 +106,11 @@ def _opened(graph_file: Path, providers: Sequence[Any]) -> onnxruntime.Inference
 
 
 def thread_count() -> int:
-    """How many threads a model gets: ``OMP_NUM_THREADS``, else the processors that this process may use.
-
-    A container's quota counts: threads beyond it would only take turns, and wait for each other.
-    """
+    """How many threads a model gets: ``OMP_NUM_THREADS``, else the processors that this process may use."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
     if stated.isdecimal() and int(stated) > 0:
         return int(stated)
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return math.ceil(min(allowed, _cpu_quota()))
-
-
-def _cpu_quota() -> float:
-    """The processors that Linux's control group grants this process, in its second version or its first."""
-    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
-        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-            granted, period = (int(word) for file in files for word in (_CGROUP / file).read_text().split())
-            return granted / period if granted > 0 else math.inf
-    return math.inf
+    return processor_count()
 
 
 def offers_cuda() -> bool:

@@ -99,7 +99,9 @@ def _plain(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
-    return type(value)(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return [*map(_plain, value)] if isinstance(value, list) else value
 
 
 def count_cases(tests: Sequence[Case] | Asserts) -> int:

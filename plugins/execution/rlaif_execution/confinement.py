@@ -11,23 +11,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from rlaif_execution.endings import Ended, ending
+from rlaif_execution.endings import Ended, SandboxFailedError, ending
 from rlaif_execution.inside import wire
 from rlaif_execution.policy import Policy
 
 _START_SECONDS = 30.0
+_REAP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _MOST_THREADS = 32
 _STDERR_KEPT = 8192
 _STARTING = threading.Lock()
 
 
-class Cancelled(Exception):  # noqa: N818 - as above
+def _renew_lock() -> None:
+    """A thread of the parent may hold it at a fork, and would never give it back in the child."""
+    global _STARTING  # noqa: PLW0603 - the lock is the process's
+    _STARTING = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error of ours
     """The one who asked no longer waits."""
-
-
-class SandboxFailedError(Exception):
-    """The sandbox itself did not work, which says nothing of the program."""
 
 
 class Confined:
@@ -37,6 +43,7 @@ class Confined:
 
     Raises:
         SandboxFailedError: It cannot be started.
+        OSError: This process has no descriptor left for it.
     """
 
     def __init__(self, policy: Policy, part: str, stop: threading.Event) -> None:
@@ -48,6 +55,7 @@ class Confined:
         self._stderr = bytearray()
         self._written = 0
         self._open = True
+        self._end = -1
         sandbox = policy.sandbox()
         try:
             with _STARTING:
@@ -57,9 +65,10 @@ class Confined:
         except (RuntimeError, OSError, ValueError) as error:
             raise SandboxFailedError(f"the sandbox did not start: {error}") from error
         self._pid = self._process.pid
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            os.set_blocking(stream.fileno(), False)
         try:
+            self._end = os.pidfd_open(self._pid)
+            for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+                os.set_blocking(stream.fileno(), False)
             self.exchange(None, _START_SECONDS)
         except Ended as ended:
             self.close()
@@ -79,10 +88,15 @@ class Confined:
 
         Raises:
             Ended: There is no message within its limits.
+            SandboxFailedError: The sandbox cannot say how it ended.
         """
-        self._pump(wire.pack(message) if message is not None else b"", time.monotonic() + seconds, self._has_frame)
+        try:
+            outgoing = wire.pack(message) if message is not None else b""
+        except wire.WireError as error:
+            raise Ended("protocol", f"it was sent {error}") from None
+        self._pump(outgoing, time.monotonic() + seconds, self._has_frame)
         if not self._has_frame():
-            raise self._how_it_ended(seconds=1.0) or Ended("crash", "it ended its own process")
+            raise self._how_it_ended() or Ended("crash", "it ended its own process")
         end = wire.LENGTH.size + self._frame_length()
         body = bytes(self._stdout[wire.LENGTH.size : end])
         del self._stdout[:end]
@@ -101,10 +115,10 @@ class Confined:
 
         Raises:
             Ended: It did not end with code 0 within its limits.
+            SandboxFailedError: The sandbox cannot say how it ended.
         """
-        deadline = time.monotonic() + seconds
-        self._pump(wire.pack(message) + text, deadline, lambda: False, last=True)
-        if (ended := self._how_it_ended(deadline - time.monotonic())) is not None:
+        self._pump(wire.pack(message) + text, time.monotonic() + seconds, lambda: False, last=True)
+        if (ended := self._how_it_ended()) is not None:
             raise ended
         return bytes(self._stdout)
 
@@ -113,6 +127,8 @@ class Confined:
         if self._open:
             self._open = False
             self._process.__exit__(None, None, None)
+            if self._end >= 0:
+                os.close(self._end)
 
     def __enter__(self) -> Self:
         return self
@@ -121,24 +137,28 @@ class Confined:
         self.close()
 
     def _pump(self, outgoing: bytes, deadline: float, enough: Callable[[], bool], *, last: bool = False) -> None:
-        """Write what goes out and read what comes, until it is enough or standard output is closed."""
+        """Write what goes out and read what comes, until it is enough or the process has ended."""
         self._written = 0
         self._pending = memoryview(outgoing)
         process = self._process
         with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            selector.register(process.stderr, selectors.EVENT_READ)
+            readables: tuple[Any, ...] = (process.stdout, process.stderr, self._end)
+            for readable in readables:
+                selector.register(readable, selectors.EVENT_READ)
             if outgoing:
                 selector.register(process.stdin, selectors.EVENT_WRITE)
             checked = 0.0
-            while not enough() and process.stdout in selector.get_map():
+            while not enough():
                 now = time.monotonic()
                 if now - checked >= _POLL_SECONDS:
                     self._check(now, deadline)
                     checked = now
                 for key, _ in selector.select(min(_POLL_SECONDS, max(0.0, deadline - now))):
                     stream: Any = key.fileobj
-                    goes_on = self._write() if stream is process.stdin else self._read(stream)
+                    if stream is self._end:
+                        self._read_the_rest()
+                        return
+                    goes_on = self._write() if stream is process.stdin else self._read(stream) is not False
                     if not goes_on:
                         selector.unregister(stream)
                         if last and stream is process.stdin:
@@ -166,11 +186,17 @@ class Confined:
             self._pending = self._pending[written:]
         return bool(self._pending)
 
-    def _read(self, stream: Any) -> bool:
+    def _read_the_rest(self) -> None:
+        for stream in (self._process.stdout, self._process.stderr):
+            while self._read(stream):
+                pass
+
+    def _read(self, stream: Any) -> bool | None:
+        """Read once: False at the end, and None where nothing is there now."""
         try:
             data = os.read(stream.fileno(), 1 << 16)
         except BlockingIOError:
-            return True
+            return None
         self._written += len(data)
         if self._written > self._policy.output:
             raise Ended("output", f"it wrote more than {self._policy.output / 2**20:g} MiB")
@@ -190,9 +216,6 @@ class Confined:
         head = wire.LENGTH.size
         return len(self._stdout) >= head and len(self._stdout) >= head + self._frame_length()
 
-    def _how_it_ended(self, seconds: float) -> Ended | None:
-        """Wait for the end of a process that has closed its output: None if it ended by itself with exit code 0."""
-        with contextlib.suppress(BlockingIOError, OSError, ValueError, Ended):
-            while self._read(self._process.stderr):
-                pass
-        return ending(self._process.wait(max(seconds, 0.001)), self._policy.memory)
+    def _how_it_ended(self) -> Ended | None:
+        """How a process that is no more ended: None if it did so by itself with exit code 0."""
+        return ending(self._process.wait(_REAP_SECONDS), self._policy.memory)

@@ -9,8 +9,8 @@ from typing import Any
 
 from rlaif_execution.cases import Asserts, FunctionCase, Row, StreamCase, count_cases
 from rlaif_execution.compare import same_output, same_value
-from rlaif_execution.confinement import Confined, SandboxFailedError
-from rlaif_execution.endings import Ended
+from rlaif_execution.confinement import Confined
+from rlaif_execution.endings import Ended, SandboxFailedError
 from rlaif_execution.inside import wire
 from rlaif_execution.policy import Policy
 from rlaif_execution.verdict import Failure, Verdict, shown
@@ -90,7 +90,7 @@ class Judge:
         if isinstance(answer, Failure):
             return answer
         try:
-            value = wire.decode(answer)
+            value = wire.decode(answer, wire.RETURNED)
             if same_value(value, case.expected, self._tolerance):
                 return None
             return Failure("wrong", f"returned {shown(value)}, expected {shown(case.expected)}")
@@ -125,7 +125,7 @@ class Judge:
             message: dict[str, Any] = request
             while True:
                 try:
-                    asked = examiner.exchange(message, self._left())
+                    asked = examiner.exchange(message, self._left()) if calls else self._begin(examiner, request)
                 except Ended as ended:
                     if not calls:
                         raise BrokenTestsError(
@@ -141,6 +141,14 @@ class Judge:
                 last = answer if isinstance(answer, Failure) else None
                 message = _as_error(answer) if isinstance(answer, Failure) else {"value": answer}
         _read_tally(asked, verdict)
+
+    def _begin(self, examiner: Confined, request: dict[str, Any]) -> dict[str, Any]:
+        """What the tests ask first; until then they have time of their own, however much of the row's the code took."""
+        since = time.monotonic()
+        try:
+            return examiner.exchange(request, self._policy.row_seconds)
+        finally:
+            self._deadline += time.monotonic() - since
 
     def _call(self, call: dict[str, Any]) -> Any:
         """The answer of the function as `wire` encodes it, or why there is none."""
@@ -213,17 +221,29 @@ def _read_tally(message: dict[str, Any], verdict: Verdict) -> None:
     Raises:
         BrokenTestsError: The tests failed by themselves.
     """
-    if (broken := message["broken"]) is not None:
-        raise BrokenTestsError(f"the tests failed by themselves: {broken['type']}: {broken['message']}")
-    done = message["done"]
-    verdict.passed, verdict.failed = done["passed"], done["failed"]
-    if (first := done["first"]) is not None:
-        error = first["error"]
-        verdict.first = (
-            Failure("wrong", "is false", test=first["test"])
-            if error is None
-            else Failure("error", error["message"], error=error["type"], test=first["test"])
-        )
-    if (ended := message["ended"]) is not None:
+    try:
+        if (broken := _read_failure(message["broken"])) is not None:
+            raise BrokenTestsError(f"the tests failed by themselves: {broken}")
+        counts = message["passed"], message["failed"]
+        first, ended = _read_failure(message["first"]), _read_failure(message["ended"])
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(counts)
+    except (LookupError, TypeError, ValueError):  # a text that the tests evaluate may write here
         verdict.void = True
-        verdict.fail(Failure("error", ended["message"], error=ended["type"], test="outside an assert"))
+        verdict.fail(Failure("protocol", "something else than the tests wrote to the channel of their results"))
+        return
+    verdict.passed, verdict.failed = counts
+    verdict.first = first
+    if ended is not None:
+        verdict.void = True
+        ended.test = "outside an assert"
+        verdict.fail(ended)
+
+
+def _read_failure(said: Any) -> Failure | None:
+    if said is None:
+        return None
+    error, test = said["type"], said.get("test")
+    return Failure(
+        "error" if error else "wrong", str(said["message"]), error=error and str(error), test=test and str(test)
+    )

@@ -43,4 +43,4 @@ class ExecutionParams(Params):
     """How much a program may write for one test, in MiB: what it prints, or the value that it returns."""
 
     concurrency: int | None = Field(default=None, ge=1)
-    """How many rows run at once; by default as many as this process may use cores."""
+    """How many rows run at once; by default as many as this process, or its container's quota, may use cores."""

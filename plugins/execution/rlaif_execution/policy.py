@@ -97,7 +97,7 @@ def check_kernel() -> None:
         raise ConfigError(f"untrusted code cannot be confined on {sys.platform}", hint=f"run it on Linux: {NEEDS}")
     try:
         from sandlock import landlock_abi_version, min_landlock_abi
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # its library does not load
         raise ConfigError(
             f"untrusted code cannot be confined here: sandlock cannot be imported: {error}",
             hint='pip install "sandlock>=0.9,<0.10"',

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rlaif_execution.cases import Asserts, FunctionCase, Row, TestsError, count_cases, read_tests
-from rlaif_execution.confinement import SandboxFailedError
+from rlaif_execution.endings import SandboxFailedError
 from rlaif_execution.inside.program import last_block
 from rlaif_execution.judging import BrokenTestsError, Judge
 from rlaif_execution.params import ExecutionParams
@@ -17,6 +17,7 @@ from rlaif_execution.policy import Policy, check_kernel
 from rlaif_execution.trial import check_sandbox
 from rlaif_execution.verdict import Failure, Verdict
 from rlaif_sdk import Reward, RewardBatch, Score
+from rlaif_sdk.processors import processor_count
 
 
 class ExecutionReward(Reward):
@@ -43,6 +44,7 @@ class ExecutionReward(Reward):
             output=int(params.output_mb * 2**20),
         )
         self._pool: ThreadPoolExecutor | None = None
+        self._pool_of = os.getpid()
 
     def setup(self) -> None:
         """Try the sandbox, and refuse to run without a whole one.
@@ -51,13 +53,14 @@ class ExecutionReward(Reward):
             ConfigError: This machine cannot confine programs; the message says what lacks.
         """
         check_kernel()
-        check_sandbox(self._policy)
-        at_once = self.params.concurrency or len(os.sched_getaffinity(0))
+        check_sandbox()
+        at_once = self.params.concurrency or processor_count()
+        self._pool_of = os.getpid()
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="rlaif-execution")
 
     async def score(self, batch: RewardBatch) -> list[Score]:
         """Score a batch of B rows, ``concurrency`` of them at once."""
-        if self._pool is None:
+        if self._pool is None or self._pool_of != os.getpid():  # a fork has no threads of its parent
             self.setup()
         names = batch.columns.get(self.params.entry_point_column, [None] * len(batch))
         stop = threading.Event()
@@ -71,9 +74,9 @@ class ExecutionReward(Reward):
 
     def close(self) -> None:
         """End the threads; no sandbox outlives the call that started it."""
-        if self._pool is not None:
+        if self._pool is not None and self._pool_of == os.getpid():
             self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        self._pool = None
 
     def _score_row(self, prompt: str, completion: str, tests: Any, name: Any, stop: threading.Event) -> Score:
         params = self.params
@@ -105,5 +108,5 @@ class ExecutionReward(Reward):
         )
         try:
             return judge.judge().score(params.scoring)
-        except (BrokenTestsError, SandboxFailedError) as error:
+        except (BrokenTestsError, SandboxFailedError, OSError) as error:  # an OSError where descriptors run out
             return Score.failed(str(error))

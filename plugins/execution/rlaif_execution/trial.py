@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import socket
 import tempfile
 import threading
 from pathlib import Path
 
-from rlaif_execution.confinement import Confined, SandboxFailedError
-from rlaif_execution.endings import Ended
+from rlaif_execution.confinement import Confined
+from rlaif_execution.endings import Ended, SandboxFailedError
 from rlaif_execution.inside import wire
 from rlaif_execution.policy import NEEDS, Policy
 from rlaif_sdk import ConfigError
 
 _SECONDS = 10.0
+_POLICY = Policy(test_seconds=_SECONDS, row_seconds=3 * _SECONDS, memory=512 << 20, output=1 << 20)
 _TRIES = """
 import os, socket
 
@@ -51,19 +52,19 @@ def tries(path, name):
 """
 
 
-def check_sandbox(policy: Policy) -> None:
-    """Start a sandbox with a program that tries to get out.
+def check_sandbox() -> None:
+    """Start a sandbox with a program that tries to get out, under limits that leave it room to.
 
     Raises:
         ConfigError: The sandbox does not start, or lets something through.
     """
-    name = f"rlaif-execution-{os.getpid()}-{threading.get_ident()}"
+    name = f"rlaif-execution-{secrets.token_hex(16)}"
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"\0{name}")
         listening.listen()
         path = Path(folder, "secret")
         path.write_text("secret", encoding="utf-8")
-        got_out = _attempt(policy, str(path), name)
+        got_out = _attempt(str(path), name)
     if got_out:
         raise ConfigError(
             f"untrusted code cannot be confined here: in the sandbox, a program could {', '.join(got_out)}",
@@ -71,14 +72,16 @@ def check_sandbox(policy: Policy) -> None:
         )
 
 
-def _attempt(policy: Policy, path: str, name: str) -> list[str]:
+def _attempt(path: str, name: str) -> list[str]:
     try:
-        with Confined(policy, "solution", threading.Event()) as solution:
+        with Confined(_POLICY, "solution", threading.Event()) as solution:
             solution.exchange({"prompt": "", "code": _TRIES, "name": "tries"}, _SECONDS)
             answer = solution.exchange({"args": [path, name], "kwargs": {}}, _SECONDS)
+            if "value" not in answer:
+                raise SandboxFailedError(f"the trial of the sandbox failed: {answer.get('error')}")
             done: list[str] = wire.decode(answer["value"])
             return done
-    except (SandboxFailedError, Ended, KeyError, wire.WireError) as error:
+    except (SandboxFailedError, Ended, OSError, wire.WireError) as error:
         raise ConfigError(
             f"untrusted code cannot be confined here: {error}",
             hint=f"{NEEDS}, and a container must allow Landlock and seccomp",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -84,12 +87,103 @@ def test_code_that_does_not_load_passes_nothing(score: Any, code: str, error: st
 
 def test_each_assert_is_a_test_and_an_assert_of_a_constant_is_none(score: Any) -> None:
     """A failed assert does not hide the next ones; it is named by its text."""
-    assert score("def f(n): return 2 * n", CHECK).details["passed"] == 4
+    assert score("def f(n): return 2 * n", CHECK).details["passed"] == 3
     found = score("def f(n): return 2", CHECK)
-    assert found.value == 0.5
+    assert found.value == pytest.approx(1 / 3)
     assert "candidate(2) == 4: is false" in found.reason
     assert score("def f(n): return 2", CHECK, scoring="all").value == 0.0
     assert score("def f(n): return n / 0", CHECK).details["first_failure"]["error"] == "ZeroDivisionError"
+
+
+def test_an_assert_that_runs_often_is_one_test_and_one_that_is_not_reached_fails(score: Any) -> None:
+    """The answer, which may decide how often one runs, cannot decide how many tests there are."""
+    tests = "def check(candidate):\n    for x in candidate(3): assert x == 1\n    assert candidate(2) == [1, 1]"
+    assert score("def f(n): return [1] * n", tests).value == 1.0
+    found = score("def f(n): return [1] * 5000", tests)
+    assert (found.details["passed"], found.details["failed"]) == (1, 1)
+    found = score("def f(n): return [1, 1] if n == 2 else []", tests)
+    assert (found.value, found.reason) == (0.5, "1 of 2 tests passed; x == 1: is not reached")
+    assert score("def f(n): return [1, 2]", tests.splitlines()[:2]).value == 0.0
+    assert score("def f(n): return []", tests.splitlines()[:2]).value == 0.0
+
+
+@pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration"])
+def test_an_answer_that_ends_the_iterator_that_calls_it_passes_nothing(score: Any, error: str) -> None:
+    """Otherwise nothing would be left that an all() could find wrong."""
+    code = f"def f(n): raise {error}"
+    found = score(code, "assert all(map(lambda n: candidate(n) == 2 * n, [1, 2, 3]))")
+    assert found.value == 0.0
+    assert error in found.reason
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "assert math.isclose(candidate(2), 4.0)",
+        "assert candidate(2) == 4\nassert math.isclose(candidate(2), 4.0)",
+        "assert candidate(2) == math.floor(4.5)",
+        "assert candidate(2) == 4\nx = math.floor(4.5)",
+        "assert [][0] == candidate(2)",
+        "try:\n    assert unknown + candidate(2)\nexcept Exception:\n    pass\nassert candidate(2) == 4",
+    ],
+)
+def test_an_assert_that_fails_by_itself_leaves_the_row_unscored(score: Any, tests: str) -> None:
+    """A name that nobody defines, and an error before any call, are the tests' own."""
+    found = score("def f(n): return 2 * n", tests)
+    assert found.value is None
+    assert "failed by themselves" in found.error
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "r = candidate(3)\nassert r[0] == 1",
+        "r = candidate(3)\nfor last in r or []: pass\nassert last == 1",
+        "assert eval(str(candidate(3)) + 'nothing') == 1",
+    ],
+)
+def test_an_assert_that_fails_by_what_was_returned_before_fails_the_answer(score: Any, tests: str) -> None:
+    """Whatever it raises: the answer cannot leave its row unscored."""
+    assert score("def f(n): return None", tests).value == 0.0
+
+
+def test_a_returned_value_that_nests_deep_can_be_passed_on(score: Any) -> None:
+    """Up to 50; one that nests deeper fails its test, and cannot leave its row unscored."""
+    code = "def f(n):\n    value = 1\n    for _ in range(n if type(n) is int else 0): value = [value]\n    return value"
+    tests = "assert candidate([[[candidate({})]]]) == 1"
+    assert score(code, tests.format(50)).value == 1.0
+    for depth in (51, 98, 100):
+        found = score(code, tests.format(depth))
+        assert found.value == 0.0
+        assert "nested" in found.reason
+
+
+def test_code_that_takes_the_time_of_its_row_to_load_leaves_the_tests_theirs(score: Any) -> None:
+    """Otherwise they would not come to their first call, and the row would be unscored by the answer's doing."""
+    slow = "import time\ntime.sleep(2.5)\ndef f(n): return 2 * n"
+    tests = "import time\ntime.sleep(1)\nassert candidate(1) == 2"
+    assert score(slow, tests, test_seconds=3, row_seconds=3).value is not None
+    assert score("def f(n): return 2 * n", tests, test_seconds=3, row_seconds=3).value == 1.0
+
+
+@pytest.mark.parametrize(
+    "message", ["{}", '{"passed": 9}', '{"passed": "9", "failed": 0, "first": null, "ended": null, "broken": null}']
+)
+def test_a_text_that_writes_a_false_tally_when_the_tests_evaluate_it_passes_nothing(score: Any, message: str) -> None:
+    """It is the answer's doing, and no other row fails with it."""
+    body = message.encode()
+    lines = f"""
+import os, time
+for descriptor in range(3, 64):
+    try:
+        os.write(descriptor, {len(body).to_bytes(4, "big") + body!r})
+    except OSError:
+        pass
+time.sleep(1)
+"""
+    text = f"exec({lines!r})"
+    found = score(f"def f(n): return {text!r}", "assert eval(candidate(1)) == 2")
+    assert (found.value, found.details["first_failure"]["kind"]) == (0.0, "protocol")
 
 
 def test_asserts_may_stand_alone_and_in_a_list_of_lines(score: Any) -> None:
@@ -172,6 +266,9 @@ def test_a_program_may_leave_a_long_input_unread_or_read_it_all(score: Any) -> N
         ("```\ndef f(n): return 2 * n\n```", 1.0),
         ("~~~Python\ndef f(n): return 2 * n", 1.0),
         ("````python\ndef f(n):\n    '''\n```\n'''\n    return 2 * n\n````", 1.0),
+        ("1. So:\n   ```python\n   def f(n):\n       return 2 * n\n   ```\n2. Done.", 1.0),
+        ("1. So:\n\t```python\n\tdef f(n):\n\n\t    return 2 * n\n", 1.0),
+        ("  ```python\ndef f(n):\n  return 2 * n\n  ```", 1.0),
         ("def f(n): return 2 * n", 0.0),
         ("```json\n{}\n```", 0.0),
         ("", 0.0),
@@ -254,6 +351,68 @@ def test_cases_may_name_arguments_and_come_as_tables_hold_them(score: Any) -> No
         dtype=object,
     )
     assert score("def f(n, m): return [n, m]\nprint(5)", cases).value == 1.0
+
+
+def test_a_container_s_quota_limits_how_many_rows_run_at_once(
+    sandbox: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where none are asked for; more would take each other's time."""
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    monkeypatch.setattr("rlaif_sdk.processors._CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    running, most, lock, judge = 0, 0, threading.Lock(), Judge.judge
+
+    def counted(self: Judge) -> Any:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        try:
+            return judge(self)
+        finally:
+            with lock:
+                running -= 1
+
+    monkeypatch.setattr(Judge, "judge", counted)
+    reward = SPEC.build({"code": "whole"})
+    columns = {"tests": [DOUBLE] * 4, "entry_point": ["f"] * 4}
+    scores = asyncio.run(reward.score(RewardBatch([""] * 4, ["def f(n): return 2 * n"] * 4, columns=columns)))
+    reward.close()
+    assert ([found.value for found in scores], most) == ([1.0] * 4, 1)
+
+
+class Point(NamedTuple):
+    """A case may hold one."""
+
+    x: int
+    y: list[int]
+
+
+def test_cases_may_hold_named_tuples(score: Any) -> None:
+    """As arguments and as what is expected; no other row of the batch fails with them."""
+    assert score("def f(p): return p", [{"args": [Point(1, [2])], "expected": Point(1, [2])}]).value == 1.0
+
+
+def test_a_process_without_descriptors_leaves_the_row_unscored(
+    score: Any, built: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other rows of the batch go on."""
+    assert score("def f(n): return 2 * n", DOUBLE).value == 1.0
+    (reward,) = (reward for params, reward in built.items() if not params)
+    pidfd_open = os.pidfd_open
+    failing = threading.Semaphore(1)
+
+    def fails(pid: int) -> int:
+        if failing.acquire(blocking=False):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return pidfd_open(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", fails)
+    columns = {"tests": [DOUBLE] * 3, "entry_point": ["f"] * 3}
+    scores = asyncio.run(reward.score(RewardBatch([""] * 3, ["def f(n): return 2 * n"] * 3, columns=columns)))
+    (found,) = (found for found in scores if found.value is None)
+    assert [found.value for found in scores].count(1.0) == 2
+    assert "Too many open files" in str(found.error)
 
 
 def test_the_same_code_gets_the_same_score_again(score: Any) -> None:

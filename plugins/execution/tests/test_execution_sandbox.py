@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_execution import rlaif_rewards
+from rlaif_execution import rlaif_rewards, trial
 from rlaif_execution.policy import Policy
 from rlaif_sdk import Composer, ConfigError, RewardBatch
 
@@ -112,7 +112,7 @@ import os, signal, time
 def f():
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
-    for act in (os.setsid, os.fork, lambda: os.setpgid(0, os.getpgid(os.getppid())), lambda: os.setpgid(0, 0)):
+    for act in (os.setsid, os.fork, lambda: os.setpgid(0, 0)):
         try:
             act()
         except OSError:
@@ -124,6 +124,66 @@ def f():
     lowest(score, code, "time")
     lowest(score, "import os, signal\ndef f(): os.kill(os.getpid(), signal.SIGSTOP)", "time")
     lowest(score, "import os\nos.close(1)\nos.close(2)\nwhile True: pass", "time", [{"stdin": "", "stdout": ""}])
+
+
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [
+        ("import os, time\nos.close(1)\ntime.sleep(60)", [{"stdin": "", "stdout": ""}]),
+        (
+            "import os, time\ndef f():\n    os.closerange(3, 64)\n    time.sleep(60)\n    os._exit(0)",
+            [{"expected": None}],
+        ),
+    ],
+    ids=["program", "function"],
+)
+def test_a_program_that_closes_its_output_and_stays_has_its_time_and_no_more(
+    score: Any, code: str, tests: list[Any]
+) -> None:
+    """It leaves standard error open and ends by itself with code 0 later: nobody waits for that."""
+    since = time.monotonic()
+    lowest(score, code, "time", tests, test_seconds=1, row_seconds=1)
+    assert time.monotonic() - since < 50
+
+
+def test_a_program_that_closes_its_output_is_still_held_to_its_limits(score: Any) -> None:
+    """Of threads, and of what it writes to standard error; the one who asked may still stop waiting."""
+    nothing = [{"stdin": "", "stdout": ""}]
+    bomb = "import os, threading, time\nthreading.stack_size(32768)\nos.close(1)\nfor _ in range(40): threading.Thread(target=time.sleep, args=(60,)).start()"
+    lowest(score, bomb, "threads", nothing, test_seconds=30, row_seconds=30)
+    flood = "import os, sys\nos.close(1)\nwhile True: sys.stderr.write('x' * 65536)"
+    lowest(score, flood, "output", nothing, test_seconds=30, row_seconds=30)
+    assert score("import os\nos.close(1)", nothing).value == 1.0
+
+
+def test_nobody_waits_for_a_program_that_closed_its_output(sandbox: None) -> None:
+    """When the call is cancelled, its thread comes back, and the reward can be closed."""
+
+    async def cancelled(reward: Any, batch: RewardBatch) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reward.score(batch), timeout=2)
+
+    reward = SPEC.build({"code": "whole", "test_seconds": 300, "row_seconds": 300})
+    reward.setup()
+    batch = RewardBatch(
+        [""],
+        ["import os, time\nos.close(1)\ntime.sleep(1e9)"],
+        columns={"tests": [[{"stdin": "", "stdout": ""}]]},
+    )
+    since = time.monotonic()
+    asyncio.run(cancelled(reward, batch))
+    reward.close()
+    assert time.monotonic() - since < 150
+
+
+def test_processor_time_is_capped_and_told_as_time(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel, whoever else is still there to do so; a program that ignores the signal is killed."""
+    command = Policy.command
+    monkeypatch.setattr(Policy, "command", lambda self, part: [*command(self, part)[:-1], "1"])
+    found = lowest(score, "def f():\n    while True: pass", "time", test_seconds=60, row_seconds=60)
+    assert "processor time" in found.reason
+    deaf = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\ndef f():\n    while True: pass"
+    lowest(score, deaf, "memory", test_seconds=60, row_seconds=60)
 
 
 def test_an_endless_loop_ends_with_its_time_limit_and_the_row_with_its(score: Any) -> None:
@@ -413,6 +473,18 @@ def test_a_missing_sandbox_package_is_refused(monkeypatch: pytest.MonkeyPatch) -
         SPEC.build({}).setup()
 
 
+@pytest.mark.parametrize("error", ["OSError", "RuntimeError"])
+def test_a_sandbox_package_that_does_not_load_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str
+) -> None:
+    """As where its library is built for another system."""
+    (tmp_path / "sandlock.py").write_text(f"raise {error}('wrong library')", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "sandlock", raising=False)
+    with pytest.raises(ConfigError, match="cannot be imported: wrong library"):
+        SPEC.build({}).setup()
+
+
 @pytest.mark.parametrize(
     ("weakened", "could"),
     [
@@ -440,6 +512,44 @@ def test_a_sandbox_with_a_hole_is_refused(
         SPEC.build({}).setup()
 
 
+def test_the_sandbox_is_tried_under_limits_of_its_own(score: Any) -> None:
+    """Small limits of a reward are no fault of the machine: its rows say what they lack."""
+    found = score("def f(): return 1", [{"expected": 1}], output_mb=0.00001)
+    assert found.value is None
+    assert "wrote more than" in found.error
+
+
+def test_a_trial_that_fails_says_why(sandbox: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the program's own error."""
+    monkeypatch.setattr(trial, "_TRIES", "def tries(path, name): raise ValueError('odd')")
+    with pytest.raises(ConfigError, match=r"the trial of the sandbox failed: .*ValueError.*odd"):
+        SPEC.build({}).setup()
+
+
+def test_a_reward_that_was_set_up_before_a_fork_scores_in_the_child(sandbox: None) -> None:
+    """Whose parent's threads are not there, and whose locks nobody opens."""
+    script = """
+import asyncio, os, signal, threading
+from rlaif_execution import confinement, rlaif_rewards
+from rlaif_sdk import RewardBatch
+reward = rlaif_rewards()[0].build({"code": "whole"})
+batch = RewardBatch([""], ["print(1)"], columns={"tests": [[{"stdin": "", "stdout": "1"}]]})
+assert asyncio.run(reward.score(batch))[0].value == 1.0
+with confinement._STARTING:
+    child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    value = asyncio.run(reward.score(batch))[0].value
+    reward.close()
+    os._exit(value != 1.0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert asyncio.run(reward.score(batch))[0].value == 1.0
+reward.close()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=150, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_sandbox_that_does_not_start_is_tried_again_and_then_leaves_the_row_unscored(
     sandbox: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,3 +573,27 @@ def test_a_sandbox_that_does_not_start_is_tried_again_and_then_leaves_the_row_un
     reward.close()
     assert found.value is None
     assert "the sandbox did not start: it ended with exit code 3" in str(found.error)
+
+
+def test_a_sandbox_that_cannot_say_how_its_program_ended_leaves_the_row_unscored(
+    sandbox: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of the answer."""
+    from sandlock import Result
+    from sandlock.sandbox import Process
+
+    wait = Process.wait
+
+    def fails(self: Any, timeout: float | None = None) -> Any:
+        wait(self, timeout)
+        return Result(success=False, exit_code=-1, error="the wait failed")
+
+    reward = SPEC.build({"code": "whole"})
+    reward.setup()
+    monkeypatch.setattr(Process, "wait", fails)
+    (found,) = asyncio.run(
+        reward.score(RewardBatch([""], ["print(1)"], columns={"tests": [[{"stdin": "", "stdout": "1"}]]}))
+    )
+    reward.close()
+    assert found.value is None
+    assert "the wait failed" in str(found.error)

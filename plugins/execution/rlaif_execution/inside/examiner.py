@@ -2,66 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import random
 
 from rlaif_execution.inside import program, wire
+from rlaif_execution.inside.asserts import TALLY, Asserts, BrokenAssert, Stop, Tally
 from rlaif_execution.inside.channel import Channel
 
 TYPE_CHECKING = False  # as a type checker knows it; importing typing costs a sandbox a tenth of its start
 if TYPE_CHECKING:
     from typing import Any
 
-_TALLY = "__tally__"
-_QUOTED = 200
-
-
-class _Stop(BaseException):
-    """The first test that fails is enough."""
-
 
 class _CannotAsk(BaseException):
     """The tests call the function with something that is no plain data."""
-
-
-class _Tally:
-    """What the asserts found."""
-
-    def __init__(self, *, stop_at_first: bool) -> None:
-        self.passed = self.failed = 0
-        self.first: dict[str, Any] | None = None
-        self._stop_at_first = stop_at_first
-
-    def record(self, outcome: Any, shown: str, error: BaseException | None = None) -> None:
-        """Count one assert."""
-        if outcome:
-            self.passed += 1
-            return
-        self.failed += 1
-        if self.first is None:
-            self.first = {"test": shown, "error": wire.describe(error) if error is not None else None}
-        if self._stop_at_first:
-            raise _Stop
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"passed": self.passed, "failed": self.failed, "first": self.first}
-
-
-class _Counting(ast.NodeTransformer):
-    """Turns each assert into one that is counted and lets the rest go on; one of a constant asks nothing and stays."""
-
-    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
-        if isinstance(node.test, ast.Constant):
-            return node
-        shown = ast.unparse(node.test)[:_QUOTED]
-        counted: Any = ast.parse(
-            f"try: {_TALLY}.record(None, {shown!r})\n"
-            f"except Exception as __error__: {_TALLY}.record(False, {shown!r}, __error__)"
-        ).body[0]
-        counted.body[0].value.args[0] = node.test
-        result: ast.stmt = counted
-        return result
 
 
 class _Candidate:
@@ -82,14 +36,15 @@ class _Candidate:
         if "error" in answer:
             raise _raised(**answer["error"])
         try:
-            return wire.decode(answer["value"])
+            return wire.decode(answer["value"], wire.RETURNED)
         except (wire.WireError, RecursionError) as error:
             raise RuntimeError(str(error)) from None
 
 
 def _raised(type: str, message: str) -> Exception:  # noqa: A002 - as `wire.describe` names it
     kind = getattr(builtins, type, None)
-    if isinstance(kind, builtins.type) and issubclass(kind, Exception):
+    silent = StopIteration, StopAsyncIteration  # these end whatever runs through an iterator, and no assert notices
+    if isinstance(kind, builtins.type) and issubclass(kind, Exception) and not issubclass(kind, silent):
         try:
             return kind(message)
         except TypeError:  # some take more than a message
@@ -102,27 +57,34 @@ def main(channel: Channel) -> None:
     request = channel.receive()
     channel.move_away()
     random.seed(0)
-    tally = _Tally(stop_at_first=request["stop_at_first"])
     candidate = _Candidate(channel)
+    asserts = Asserts()
+    tally = Tally(asserts, lambda: candidate.calls, stop_at_first=request["stop_at_first"])
     ended: BaseException | None = None
+    broken: BaseException | None = None
     try:
-        _examine(request, tally, candidate)
-    except _Stop:
+        _examine(request, tally, asserts, candidate)
+    except Stop:
         pass
+    except BrokenAssert as error:
+        broken = error.__cause__
     except BaseException as error:  # noqa: BLE001 - whatever the tests raise is data
-        ended = error
-    asked = candidate.calls and not isinstance(ended, _CannotAsk)
-    problem = wire.describe(ended) if ended is not None else None
-    channel.send({"done": tally.as_dict(), "ended": problem if asked else None, "broken": None if asked else problem})
+        if candidate.calls and not isinstance(error, _CannotAsk) and not asserts.undefined(error):
+            ended = error
+        else:
+            broken = error
+    found = tally.as_dict(went_on=ended is None)
+    problems = {"ended": ended, "broken": broken}
+    channel.send(found | {name: wire.describe(error) if error else None for name, error in problems.items()})
 
 
-def _examine(request: dict[str, Any], tally: _Tally, candidate: _Candidate) -> None:
+def _examine(request: dict[str, Any], tally: Tally, asserts: Asserts, candidate: _Candidate) -> None:
     name = request["name"]
     namespace: dict[str, Any] = {"__name__": "tests"}
     _, runs = program.beginning(request["prompt"], name)
     exec(compile(runs, "<prompt>", "exec", dont_inherit=True), namespace)  # noqa: S102 - this is the sandbox
-    namespace |= {name: candidate, "candidate": candidate, _TALLY: tally}
-    tests = _Counting().visit(ast.parse(request["tests"]))
+    namespace |= {name: candidate, "candidate": candidate, TALLY: tally}
+    tests = asserts.count_in(request["tests"], namespace)
     exec(compile(tests, "<tests>", "exec", dont_inherit=True), namespace)  # noqa: S102 - as above
     if callable(check := namespace.get("check")):
         check(candidate)

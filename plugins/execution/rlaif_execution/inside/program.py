@@ -6,14 +6,17 @@ TYPE_CHECKING = False  # as a type checker knows it; importing typing costs a sa
 if TYPE_CHECKING:
     from typing import Any
 
-_FENCE = r"(?m)^[ \t]*+(?P<fence>`{3,}+|~{3,}+)(?P<tag>[^\n`]*+)$"  # never goes back, so it takes linear time
+_FENCE = (
+    r"(?m)^(?P<indent>[ \t]*+)(?P<fence>`{3,}+|~{3,}+)(?P<tag>[^\n`]*+)$"  # never goes back, so it takes linear time
+)
 _PYTHON = {"python", "py", "python3"}
 
 
 def last_block(text: str) -> str | None:
     """The content of the last fenced Python block of a text, or of the last block without a language, or None.
 
-    A fence that is never closed reaches to the end: answers are often cut there.
+    A fence that is never closed reaches to the end: answers are often cut there. Where the fence is indented, as in an
+    item of a list, its lines lose as much of their own indentation.
     """
     import re
 
@@ -33,8 +36,19 @@ def last_block(text: str) -> str | None:
         position = closing.end() if closing else len(text)
         tag = (opening["tag"].split() or [""])[0].lower()
         if tag in _PYTHON or not tag:
-            found[tag in _PYTHON] = text[start : closing.start() if closing else None]
+            found[tag in _PYTHON] = _unindented(
+                text[start : closing.start() if closing else None], len(opening["indent"])
+            )
     return found.get(True, found.get(False))
+
+
+def _unindented(block: str, width: int) -> str:
+    """A block without the indentation of its fence, as far as its first line has it."""
+    import re
+
+    first = re.search(r"(?m)^([ \t]*+)\S", block)
+    width = min(width, len(first[1]) if first else 0)
+    return re.sub(rf"(?m)^[ \t]{{1,{width}}}", "", block) if width else block
 
 
 def defines(source: str, name: str) -> bool:

@@ -54,6 +54,6 @@ def _call(function: Any, call: dict[str, Any]) -> dict[str, Any]:
     try:
         arguments = wire.decode(call["args"])
         keywords = {name: wire.decode(value) for name, value in call["kwargs"].items()}
-        return {"value": wire.encode(function(*arguments, **keywords))}
+        return {"value": wire.encode(function(*arguments, **keywords), wire.RETURNED)}
     except BaseException as error:  # noqa: BLE001 - as above
         return {"error": wire.describe(error)}

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 LENGTH = struct.Struct(">I")
 """In front of each message stands its length in bytes."""
 
+RETURNED = 50
+"""The depth at which `encode` and `decode` begin with what a function returned: it has room to be passed on in arguments."""
+
 _DEEPEST = 100
 _COLLISIONS = 64
 _PLAIN_INT = 2**53
@@ -23,8 +26,15 @@ class WireError(ValueError):
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    """A message with its length in front."""
-    body = json.dumps(message).encode()
+    """A message with its length in front.
+
+    Raises:
+        WireError: It nests too deep for JSON.
+    """
+    try:
+        body = json.dumps(message).encode()
+    except RecursionError:
+        raise WireError("a message that nests too deep") from None
     return LENGTH.pack(len(body)) + body
 
 
@@ -48,10 +58,10 @@ def encode(value: Any, depth: int = 0) -> Any:
 
     Raises:
         WireError: It is, or holds, something other than None, bools, numbers, text, bytes, lists, tuples, sets and
-            dicts, or is nested more than 100 deep.
+            dicts, or is nested too deep: more than 100, of which the given depth counts as used.
     """
     if depth > _DEEPEST:
-        raise WireError(f"a value nested more than {_DEEPEST} deep")
+        raise WireError("a value nested too deep")
     if value is None or isinstance(value, bool):
         return value
     for kind, write in _ENCODERS:
@@ -85,7 +95,7 @@ def decode(value: Any, depth: int = 0) -> Any:
         WireError: This is nothing that `encode` writes.
     """
     if depth > _DEEPEST:
-        raise WireError(f"a value nested more than {_DEEPEST} deep")
+        raise WireError("a value nested too deep")
     if isinstance(value, list):
         return [decode(entry, depth + 1) for entry in value]
     if not isinstance(value, dict):
