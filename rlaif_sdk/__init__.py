@@ -2,73 +2,62 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaif_sdk.classifiers import (
-        Classifier,
-        label_index,
-        label_log_odds,
-        label_probabilities,
-        load_classifier,
-    )
-    from rlaif_sdk.composer import Composer, Composition
+    from rlaif_sdk.classifiers import Classifier, label_index, label_log_odds, label_probabilities, load_classifier
+    from rlaif_sdk.composer import Composer, Composition, Gate
+    from rlaif_sdk.composer.aggregate import Aggregator
+    from rlaif_sdk.composer.normalize import Normalizer
     from rlaif_sdk.exceptions import (
         BatchError,
         ConfigError,
         DataError,
+        JudgeConnectionError,
         JudgeError,
+        JudgeResponseError,
         MissingExtraError,
         PluginError,
         RewardError,
         RlaifError,
+        StateError,
     )
-    from rlaif_sdk.hookspecs import hookimpl
-    from rlaif_sdk.judges import JudgePrompt, PointwiseJudge, load_judge
-    from rlaif_sdk.plugins import Registry
-    from rlaif_sdk.rewards import Params, Reward, RewardSpec, reward
-    from rlaif_sdk.types import Message, Progress, RewardBatch, Score
-
-_HOMES = {
-    "rlaif_sdk.classifiers": (
-        "Classifier",
-        "label_index",
-        "label_log_odds",
-        "label_probabilities",
-        "load_classifier",
-    ),
-    "rlaif_sdk.composer": ("Composer", "Composition"),
-    "rlaif_sdk.exceptions": (
-        "BatchError",
-        "ConfigError",
-        "DataError",
-        "JudgeError",
-        "MissingExtraError",
-        "PluginError",
-        "RewardError",
-        "RlaifError",
-    ),
-    "rlaif_sdk.hookspecs": ("hookimpl",),
-    "rlaif_sdk.judges": ("JudgePrompt", "PointwiseJudge", "load_judge"),
-    "rlaif_sdk.plugins": ("Registry",),
-    "rlaif_sdk.rewards": ("Params", "Reward", "RewardSpec", "reward"),
-    "rlaif_sdk.types": ("Message", "Progress", "RewardBatch", "Score"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+    from rlaif_sdk.judges import JudgePrompt, PairwiseLabeler, PointwiseJudge, Usage, load_judge, load_labeler
+    from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
+    from rlaif_sdk.onnx import OnnxScorer
+    from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, Registry, RewardSpec, hookimpl
+    from rlaif_sdk.rewards import Params, Reward, reward
+    from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer
+    from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score
 
 __version__ = "0.1.0"
 __all__ = [
+    "Aggregator",
+    "AggregatorSpec",
     "BatchError",
     "Classifier",
     "Composer",
     "Composition",
     "ConfigError",
+    "Conversation",
     "DataError",
+    "Gate",
+    "GeneratedText",
+    "JudgeBackend",
+    "JudgeBackendSpec",
+    "JudgeConnectionError",
     "JudgeError",
     "JudgePrompt",
+    "JudgeResponseError",
+    "LabelLogprobs",
     "Message",
     "MissingExtraError",
+    "Normalizer",
+    "NormalizerSpec",
+    "OnnxScorer",
+    "PPOConfig",
+    "PPOTrainer",
+    "PairwiseLabeler",
     "Params",
     "PluginError",
     "PointwiseJudge",
@@ -80,23 +69,94 @@ __all__ = [
     "RewardSpec",
     "RlaifError",
     "Score",
+    "StateError",
+    "Usage",
     "hookimpl",
     "label_index",
     "label_log_odds",
     "label_probabilities",
     "load_classifier",
     "load_judge",
+    "load_labeler",
     "reward",
 ]
 
+if not TYPE_CHECKING:  # or a type checker would believe any name to be here
+    _HOMES = {
+        "rlaif_sdk.classifiers": (
+            "Classifier",
+            "label_index",
+            "label_log_odds",
+            "label_probabilities",
+            "load_classifier",
+        ),
+        "rlaif_sdk.composer": ("Composer", "Composition", "Gate"),
+        "rlaif_sdk.composer.aggregate": ("Aggregator",),
+        "rlaif_sdk.composer.normalize": ("Normalizer",),
+        "rlaif_sdk.exceptions": (
+            "BatchError",
+            "ConfigError",
+            "DataError",
+            "JudgeConnectionError",
+            "JudgeError",
+            "JudgeResponseError",
+            "MissingExtraError",
+            "PluginError",
+            "RewardError",
+            "RlaifError",
+            "StateError",
+        ),
+        "rlaif_sdk.judges": (
+            "JudgePrompt",
+            "PairwiseLabeler",
+            "PointwiseJudge",
+            "Usage",
+            "load_judge",
+            "load_labeler",
+        ),
+        "rlaif_sdk.judges.backends": ("GeneratedText", "JudgeBackend", "LabelLogprobs"),
+        "rlaif_sdk.onnx": ("OnnxScorer",),
+        "rlaif_sdk.plugins": (
+            "AggregatorSpec",
+            "JudgeBackendSpec",
+            "NormalizerSpec",
+            "Registry",
+            "RewardSpec",
+            "hookimpl",
+        ),
+        "rlaif_sdk.rewards": ("Params", "Reward", "reward"),
+        "rlaif_sdk.training.ppo": ("PPOConfig", "PPOTrainer"),
+        "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score"),
+    }
+    _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in _HOME_OF:
+            value = getattr(import_module(_HOME_OF[name]), name)
+            globals()[name] = value
+            return value
+        if home := _defined_in(name):
+            raise ImportError(f"{name} is not a name of {__name__}: import it from {home}", name=__name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
 
+    def __dir__() -> list[str]:
+        return [*__all__, "__version__"]
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def _defined_in(name: str) -> str | None:
+        """Where the package offers a class or function that is not public here, so that a wrong import says it."""
+        import re
+        from pathlib import Path
+
+        root = Path(__file__).parent
+        if name.startswith("_") or (root / name).exists() or (root / f"{name}.py").exists():
+            return None
+        defines = re.compile(rf"^(?:class|def) {re.escape(name)}\b", re.MULTILINE)
+        for path in sorted(root.rglob("*.py")):
+            if defines.search(path.read_text(encoding="utf-8")):
+                offers = [parent for parent in path.parents if root in parent.parents]
+                rooms = [room for room in offers if f'"{name}"' in (room / "__init__.py").read_text(encoding="utf-8")]
+                home = rooms[-1] if rooms else path.with_suffix("")
+                return ".".join(home.relative_to(root.parent).parts)
+        return None

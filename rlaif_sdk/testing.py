@@ -8,18 +8,23 @@ check_reward_contract(brevity)
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
+import json
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from rlaif_sdk.composer.execution import Runner, run_all
 from rlaif_sdk.composer.validation import Answer, check_answer
 from rlaif_sdk.config import RewardConfig
 from rlaif_sdk.exceptions import JudgeError, RlaifError
-from rlaif_sdk.judges.backends import GeneratedText, LabelLogprobs, RowError
-from rlaif_sdk.rewards import Reward, RewardSpec, ScoreLike, Scores, as_reward
+from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError
+from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, RewardSpec, Spec
+from rlaif_sdk.rewards import Reward, ScoreLike, Scores, as_reward
 from rlaif_sdk.types import Conversation, Message, RewardBatch, message_text
 
 _TEXTS = (
@@ -73,6 +78,9 @@ def check_reward_contract(
     """
     if isinstance(reward, RewardSpec):
         _check_spec(reward)
+        if reward.example:
+            entry = RewardConfig.model_validate(dict(reward.example))
+            reward.params.model_validate(entry.params)
         subject = as_reward(reward.build(params))
         name = reward.name
         _check_description(reward, subject)
@@ -101,14 +109,11 @@ def check_reward_contract(
     return whole
 
 
-def _check_spec(spec: RewardSpec) -> None:
+def _check_spec(spec: Spec) -> None:
     assert spec.description, f"the spec of {spec.name!r} has no description"
     assert "\n" not in spec.description, f"the description of {spec.name!r} is more than one line"
     for name, info in spec.params.model_fields.items():
         assert info.description, f"the parameter {name!r} of {spec.name!r} has no docstring beneath it"
-    if spec.example:
-        entry = RewardConfig.model_validate(dict(spec.example))
-        spec.params.model_validate(entry.params)
 
 
 def _check_description(spec: RewardSpec, subject: Reward) -> None:
@@ -239,3 +244,123 @@ class ScriptedJudge:
 
 def _log(probability: float) -> float:
     return math.log(probability) if probability > 0 else -math.inf
+
+
+def check_normalizer_contract(spec: NormalizerSpec, *, params: Mapping[str, Any] | None = None) -> None:
+    """Check that a normalizer keeps the contract of `rlaif_sdk.Normalizer`, on four batches of scores in three groups.
+
+    It gives (B,) finite numbers, NaN exactly where a score is missing; leaves its input as it is; gives a row the same
+    value whatever the order of the rows; and gives the same after its state went through JSON into a new one.
+
+    Args:
+        spec: What offers it.
+        params: Its parameters; the defaults if None.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which.
+    """
+    _check_spec(spec)
+    rng = np.random.default_rng(0)
+    normalizer, other = spec.build(params), spec.build(params)
+    for each in (normalizer, other):
+        each.bind((0.0, 1.0))
+    group_B = np.repeat(np.arange(3), 4)
+    order = rng.permutation(len(group_B))
+    for batch in range(4):
+        values_B = rng.random(len(group_B))
+        values_B[batch] = np.nan
+        given_B = values_B.copy()
+        normalizer.update(values_B, group_B)
+        normal_B = normalizer.normalize(values_B, group_B)
+        assert np.array_equal(values_B, given_B, equal_nan=True), f"{spec.name} changes the scores that it is given"
+        assert np.shape(normal_B) == values_B.shape, (
+            f"{spec.name} gives {np.shape(normal_B)} for {values_B.shape} scores"
+        )
+        assert np.isnan(normal_B[batch]), f"{spec.name} gives a missing score the value {normal_B[batch]}"
+        assert np.isfinite(np.delete(normal_B, batch)).all(), f"{spec.name} loses scores, or makes them infinite"
+        moved_B = normalizer.normalize(values_B[order], group_B[order])
+        assert np.allclose(moved_B, normal_B[order], equal_nan=True), f"{spec.name} depends on the order of the rows"
+        state = json.dumps(normalizer.state_dict(), allow_nan=False)
+        other.load_state_dict(json.loads(state))
+        kept_B = other.normalize(values_B, group_B)
+        assert np.array_equal(kept_B, normal_B, equal_nan=True), f"{spec.name} does not resume from its saved state"
+
+
+def check_aggregator_contract(spec: AggregatorSpec, *, params: Mapping[str, Any] | None = None) -> None:
+    """Check that an aggregator keeps the contract of `rlaif_sdk.Aggregator`, on three rewards of eight rows.
+
+    It gives (B,) totals, NaN exactly where a row has no reward at all, and (R, B) shares that sum to them, NaN exactly
+    where a reward is missing; leaves its input as it is; and gives each row the same among others as alone.
+
+    Args:
+        spec: What offers it.
+        params: Its parameters; the defaults if None.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which.
+    """
+    _check_spec(spec)
+    aggregator = spec.build(params)
+    weights_R = np.array([0.5, 0.3, 0.2])
+    aggregator.bind({name: (weight, weight) for name, weight in zip("abc", weights_R.tolist(), strict=True)})
+    normalized_RB = np.random.default_rng(0).random((3, 8))
+    normalized_RB[0, 1] = normalized_RB[1:, 2] = normalized_RB[:, 3] = np.nan
+    given_RB = normalized_RB.copy()
+    totals_B, shares_RB = aggregator.aggregate(normalized_RB, weights_R)
+    assert np.array_equal(normalized_RB, given_RB, equal_nan=True), f"{spec.name} changes the values that it is given"
+    assert np.shape(totals_B) == (8,), f"{spec.name} gives totals of shape {np.shape(totals_B)} for 8 rows"
+    assert np.shape(shares_RB) == (3, 8), f"{spec.name} gives shares of shape {np.shape(shares_RB)} for 3 rewards"
+    missing_B = np.isnan(given_RB).all(axis=0)
+    assert np.array_equal(np.isnan(totals_B), missing_B), f"{spec.name}: a total is NaN where a row has no reward, only"
+    assert np.array_equal(np.isnan(shares_RB), np.isnan(given_RB)), f"{spec.name}: a missing reward has the share NaN"
+    sums_B = np.where(missing_B, np.nan, np.nansum(shares_RB, axis=0))
+    assert np.allclose(sums_B, totals_B, equal_nan=True), f"{spec.name}: the shares of a row do not sum to its total"
+    for row in range(8):
+        alone_B, _ = aggregator.aggregate(normalized_RB[:, row : row + 1], weights_R)
+        same = np.allclose(alone_B, totals_B[row : row + 1], equal_nan=True)
+        assert same, f"{spec.name} gives row {row} another total when it is alone"
+
+
+def check_judge_backend_contract(spec: JudgeBackendSpec, *, params: Mapping[str, Any] | None = None) -> None:
+    """Check that a judge backend keeps the contract of `rlaif_sdk.JudgeBackend`, on three requests.
+
+    It gives one answer a request, in their order, the same alone as among others; log-probabilities of as many labels
+    as were asked for, of disjoint events; text for text; nothing for no requests; and an identity that stays.
+
+    Args:
+        spec: What offers it.
+        params: Its parameters; the defaults if None.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which.
+    """
+    _check_spec(spec)
+    backend: JudgeBackend = spec.build(params)
+    requests: list[Conversation] = [
+        [{"role": "user", "content": f"{question} Answer A or B."}]
+        for question in ("Is water wet?", "Is the sun cold?", "Says </s> {answer} anything?")
+    ]
+    labels = ("A", "B")
+    try:
+        identity = backend.identity
+        backend.setup()
+        found = asyncio.run(backend.label_logprobs(requests, labels))
+        assert len(found) == len(requests), f"{spec.name} gives {len(found)} answers to {len(requests)} requests"
+        for request, answer in zip(requests, found, strict=True):
+            assert isinstance(answer, LabelLogprobs), f"{spec.name}: {answer!r}"
+            assert len(answer.logprobs) == len(labels), (
+                f"{spec.name} gives {len(answer.logprobs)} of {len(labels)} labels"
+            )
+            total = math.fsum(math.exp(value) for value in answer.logprobs)
+            assert total <= 1 + 1e-4, f"{spec.name}: the probabilities of disjoint labels sum to {total:.4f}"
+            (alone,) = asyncio.run(backend.label_logprobs([request], labels))
+            assert isinstance(alone, LabelLogprobs), f"{spec.name}: {alone!r}"
+            same = np.allclose(alone.logprobs, answer.logprobs, atol=1e-3)
+            assert same, f"{spec.name} answers a request differently when it is alone"
+        texts = asyncio.run(backend.generate(requests, max_new_tokens=8))
+        assert all(isinstance(text, GeneratedText) for text in texts), f"{spec.name} generates {texts!r}"
+        assert len(texts) == len(requests), f"{spec.name} gives {len(texts)} texts to {len(requests)} requests"
+        assert list(asyncio.run(backend.label_logprobs([], labels))) == [], f"{spec.name} answers no request"
+        assert backend.identity == identity, f"{spec.name} changes its identity while it is used"
+    finally:
+        backend.close()

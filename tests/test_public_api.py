@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import rlaif_sdk
-from rlaif_sdk import hookspecs
-from rlaif_sdk.plugins import Registry
+from rlaif_sdk.plugins import Registry, hookspecs
 
 SOURCE = Path(rlaif_sdk.__file__)
 HOOKS = {
@@ -39,20 +38,36 @@ def test_every_public_name_imports_and_is_documented(name: str) -> None:
 def test_the_public_names_are_sorted_and_those_that_type_checkers_see() -> None:
     """The lazy table, the imports for type checkers and `__all__` cannot drift apart."""
     tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {
         (node.module, alias.name) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert typed == {(home, name) for home, names in rlaif_sdk._HOMES.items() for name in names}
     assert rlaif_sdk.__all__ == sorted(rlaif_sdk.__all__)
     assert set(rlaif_sdk.__all__) == {name for _, name in typed}
-    assert set(rlaif_sdk.__all__) <= set(dir(rlaif_sdk))
+
+
+def test_a_person_who_presses_tab_sees_the_public_names() -> None:
+    """`dir` has what the package promises and none of its own machinery."""
+    assert set(dir(rlaif_sdk)) == {*rlaif_sdk.__all__, "__version__"}
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     """The lazy module behaves like any other."""
     with pytest.raises(AttributeError, match="module 'rlaif_sdk' has no attribute 'Compose'"):
         _ = rlaif_sdk.Compose
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [("Ledger", "rlaif_sdk.composer"), ("write_plugin", "rlaif_sdk.plugins.scaffold"), ("Spec", "rlaif_sdk.plugins")],
+)
+def test_a_name_that_lives_elsewhere_is_refused_with_its_place(name: str, home: str) -> None:
+    """A person who guesses the top level is told where to import it from, and that works."""
+    with pytest.raises(ImportError, match=f"import it from {home}") as refusal:
+        exec(f"from rlaif_sdk import {name}")
+    stated = str(refusal.value).rpartition(" ")[2]
+    assert getattr(importlib.import_module(stated), name)
 
 
 @pytest.mark.parametrize("heavy", ["torch", "numpy", "pydantic", "transformers", "pluggy", "yaml", "asyncio"])
@@ -116,11 +131,13 @@ def test_the_registry_knows_every_hook() -> None:
         "types",
         "exceptions",
         "rewards",
-        "hookspecs",
         "plugins",
+        "plugins.hookspecs",
+        "plugins.registry",
+        "plugins.specs",
+        "plugins.references",
         "documents",
         "config",
-        "references",
         "testing",
         "composer",
     ],

@@ -90,7 +90,7 @@ def test_a_decorated_function_can_still_be_called_and_keeps_its_name_and_documen
 
     assert brevity(["p"], ["four"]) == [-4.0]
     assert brevity.__name__ == brevity.name == "short"
-    assert brevity.spec.description == "Prefer short answers."
+    assert RewardSpec.from_function(brevity).description == "Prefer short answers."
 
 
 def test_a_partial_gets_a_name() -> None:

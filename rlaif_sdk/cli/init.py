@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -17,14 +17,16 @@ def _group() -> None:
 
 @init_app.command()
 def plugin(
-    name: Annotated[str, typer.Argument(help="The reward's name: lower-case letters, digits and '-'.")],
+    name: Annotated[str, typer.Argument(help="The name in configs: lower-case letters, digits and '-'.")],
+    kind: Annotated[str, typer.Option("--kind", help="reward, normalizer, aggregator or judge.")] = "reward",
     directory: Annotated[Path, typer.Option("--directory", "-d", help="Where the package's folder is made.")] = Path(),
 ) -> None:
-    """Write a reward plugin: a package with an entry point and a contract test that passes at once.
+    """Write a plugin: a package with an entry point and a contract test that passes at once.
 
     Nothing is ever overwritten.
     """
-    from rlaif_sdk.scaffold import write_plugin
+    from rlaif_sdk.plugins.scaffold import PluginKind, write_plugin
 
-    folder = write_plugin(name, directory)
-    typer.echo(f"wrote {folder}/\n\nnext:\n  pip install -e {folder}\n  pytest {folder}\n  rlaif rewards show {name}")
+    folder = write_plugin(name, directory, kind=cast("PluginKind", kind))
+    shown = f"rlaif rewards show {name}" if kind == "reward" else "rlaif doctor"
+    typer.echo(f"wrote {folder}/\n\nnext:\n  pip install -e {folder}\n  pytest {folder}\n  {shown}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rlaif_sdk.rewards import RewardSpec
+    from rlaif_sdk.plugins import RewardSpec
 
 rewards_app = typer.Typer(help="List the installed rewards and show how each is configured.", no_args_is_help=True)
 

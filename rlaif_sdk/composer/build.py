@@ -32,7 +32,7 @@ from rlaif_sdk.config import (
     StepConfig,
 )
 from rlaif_sdk.documents import Document, from_validation_error, load_document, validate
-from rlaif_sdk.exceptions import LedgerError
+from rlaif_sdk.exceptions import LedgerError, UnknownPluginError
 from rlaif_sdk.parsing import Location
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import Reward
@@ -45,7 +45,7 @@ def build_composer(source: ConfigSource, *, registry: Registry | None = None) ->
     """Build a composer. See `Composer.from_config`."""
     document = _document(source)
     config = source if isinstance(source, CompositionConfig) else validate(CompositionConfig, document)
-    registry = registry or Registry.default()
+    registry = _plugins(registry, config, document)
     folder = document.folder
     components = {
         name: _component(name, reward, registry=registry, document=document, folder=folder)
@@ -84,7 +84,7 @@ def build_combiner(
     """
     document = _document(source)
     config = source if isinstance(source, CompositionConfig) else validate(CompositionConfig, document)
-    registry = registry or Registry.default()
+    registry = _plugins(registry, config, document)
     for name in config.rewards:
         if name not in rewards:
             known = ", ".join(rewards)
@@ -95,6 +95,14 @@ def build_combiner(
     }
     with errors_placed(document):
         return Combiner(components, **_combination(config, registry, document)), config
+
+
+def _plugins(registry: Registry | None, config: CompositionConfig, document: Document) -> Registry:
+    """The plugins to choose from, without those that the composition blocks."""
+    try:
+        return (registry or Registry.default()).without(config.block_plugins)
+    except UnknownPluginError as error:
+        raise document.error(error.message, ("block_plugins",), error.hint) from error
 
 
 def _combination(config: CompositionConfig, registry: Registry, document: Document) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from rlaif_sdk.composer.aggregate import Chebyshev, ChebyshevParams, Minimum, Pr
 from rlaif_sdk.composer.normalize import GroupCenter, GroupZScore, Identity, MinMax, Rank, ZScore, ZScoreParams
 from rlaif_sdk.composer.quantile import Quantile, QuantileParams
 from rlaif_sdk.composer.robust import GroupRobust, GroupRobustParams, Robust, RobustParams
-from rlaif_sdk.hookspecs import hookimpl
-from rlaif_sdk.rewards import AggregatorSpec, NormalizerSpec
+from rlaif_sdk.plugins import AggregatorSpec, NormalizerSpec, hookimpl
 
 rlaif_api_version = 1
 

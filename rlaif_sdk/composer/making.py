@@ -13,9 +13,9 @@ from rlaif_sdk.config import ExtensionConfig, FallbackConfig, RewardConfig
 from rlaif_sdk.documents import Document, from_validation_error
 from rlaif_sdk.exceptions import ConfigError, PluginError, RlaifError
 from rlaif_sdk.parsing import Location
-from rlaif_sdk.plugins import Registry
-from rlaif_sdk.references import is_reference, load_reference
-from rlaif_sdk.rewards import FunctionReward, Reward, RewardSpec, Spec, as_reward, is_reward_class
+from rlaif_sdk.plugins import Registry, RewardSpec, Spec
+from rlaif_sdk.plugins.references import is_reference, load_reference
+from rlaif_sdk.rewards import FunctionReward, Reward, as_reward, is_reward_class
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
@@ -71,7 +71,7 @@ def reward_of(
     except TypeError as error:
         raise document.error(str(error), use_at) from error
     if isinstance(reward, FunctionReward):
-        return as_reward(built(reward.spec, config.params, document, params_at))
+        return as_reward(built(RewardSpec.from_function(reward), config.params, document, params_at))
     if config.params:
         raise document.error(f"{use} is an object and takes no params", params_at, "name its class instead")
     return reward

@@ -191,6 +191,9 @@ class CompositionConfig(ConfigModel):
     aggregate: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="weighted_sum")
     """How the weighted rewards become one number: ``weighted_sum``, ``minimum``, ``product``, ``chebyshev``, or another
     by name, with parameters."""
+    block_plugins: tuple[str, ...] = ()
+    """Installed plugins that this composition does without, by entry point or distribution: what they offer is not
+    found, and their hooks are not called."""
 
     @model_validator(mode="after")
     def _consistent(self) -> CompositionConfig:

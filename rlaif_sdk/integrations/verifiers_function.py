@@ -11,7 +11,7 @@ from typing import Any
 from rlaif_sdk.composer.ledger.identity import source_digest
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.builtin import VerifiersParams
-from rlaif_sdk.references import load_reference
+from rlaif_sdk.plugins.references import load_reference
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores
 from rlaif_sdk.types import RewardBatch, Score
 

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from rlaif_sdk.hookspecs import hookimpl
 from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.judges.usage import Prices
-from rlaif_sdk.rewards import JudgeBackendSpec, Params
+from rlaif_sdk.plugins import JudgeBackendSpec, hookimpl
+from rlaif_sdk.rewards import Params
 
 rlaif_api_version = 1
 

@@ -12,8 +12,7 @@ from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.judges.builtin import BACKENDS
 from rlaif_sdk.judges.pointwise import Labels, Mode, Overlong, PointwiseJudge
 from rlaif_sdk.judges.prompts import PREAMBLE, TEMPLATE, JudgePrompt, Scale
-from rlaif_sdk.plugins import Registry
-from rlaif_sdk.rewards import JudgeBackendSpec
+from rlaif_sdk.plugins import JudgeBackendSpec, Registry
 
 
 def load_judge(

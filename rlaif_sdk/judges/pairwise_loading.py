@@ -11,7 +11,7 @@ from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pairwise_labels import Pair, PairLabel
 from rlaif_sdk.judges.pairwise_prompt import Detail, PairwisePrompt, Task
-from rlaif_sdk.rewards import JudgeBackendSpec
+from rlaif_sdk.plugins import JudgeBackendSpec
 
 
 def load_labeler(

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlaif_sdk.hookspecs import hookimpl
-from rlaif_sdk.rewards import Params, Reward, RewardSpec
+from rlaif_sdk.plugins import RewardSpec, hookimpl
+from rlaif_sdk.rewards import Params, Reward
 
 rlaif_api_version = 1
 

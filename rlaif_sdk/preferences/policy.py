@@ -16,8 +16,7 @@ from rlaif_sdk.judges.backends.batching import padded, token_batches
 from rlaif_sdk.judges.backends.local import TransformersBackend
 from rlaif_sdk.judges.builtin import BACKENDS, TransformersParams
 from rlaif_sdk.judges.loading import load_backend
-from rlaif_sdk.plugins import Registry
-from rlaif_sdk.rewards import JudgeBackendSpec
+from rlaif_sdk.plugins import JudgeBackendSpec, Registry
 from rlaif_sdk.types import Conversation, Message, TextOrConversation
 
 if TYPE_CHECKING:

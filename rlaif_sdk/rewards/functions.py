@@ -10,7 +10,6 @@ from typing import Any, overload
 from pydantic import Field, create_model
 
 from rlaif_sdk.rewards.contract import Params, Reward, Scores
-from rlaif_sdk.rewards.specs import RewardSpec
 from rlaif_sdk.types import RewardBatch
 
 
@@ -104,19 +103,6 @@ class FunctionReward(Reward):
     def values(self) -> Mapping[str, Any]:
         """Its parameters with their values."""
         return dict(self._values)
-
-    @property
-    def spec(self) -> RewardSpec:
-        """Registers this function from a plugin: ``return [brevity.spec]``."""
-        return RewardSpec(
-            name=self.name,
-            factory=lambda params: self.configured(params.model_dump()),
-            params=self.params_model,
-            description=(inspect.getdoc(self.function) or "").partition("\n")[0],
-            range=self.range,
-            columns=self.columns,
-            higher_is_better=self.higher_is_better,
-        )
 
     def configured(self, params: Mapping[str, Any]) -> FunctionReward:
         """The same reward with other parameters."""

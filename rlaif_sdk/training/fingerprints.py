@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.references import is_reference, reference_file
+from rlaif_sdk.plugins.references import is_reference, reference_file
 
 _SECRET = re.compile(r"(api_?key|secret|password|(^|_)(hub|auth|access)_token|^token)$", re.IGNORECASE)
 

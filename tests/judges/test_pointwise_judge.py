@@ -19,11 +19,10 @@ from rlaif_sdk.exceptions import (
     JudgeResponseError,
     UnknownPluginError,
 )
-from rlaif_sdk.hookspecs import hookimpl
 from rlaif_sdk.judges import Scale, builtin
 from rlaif_sdk.judges.backends import GeneratedText
-from rlaif_sdk.plugins import Registry
-from rlaif_sdk.rewards import JudgeBackendSpec, Params
+from rlaif_sdk.plugins import JudgeBackendSpec, Registry, hookimpl
+from rlaif_sdk.rewards import Params
 from rlaif_sdk.testing import ScriptedJudge, check_reward_contract
 
 

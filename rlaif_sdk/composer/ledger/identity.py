@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.ledger.keys import KEY_BYTES, digest
-from rlaif_sdk.references import is_reference
+from rlaif_sdk.plugins.references import is_reference
 from rlaif_sdk.rewards import FunctionReward, Reward, stated_by, unwrapped
 
 UNVERSIONED = Reward.version

@@ -4,10 +4,13 @@ import subprocess
 import sys
 import types
 import warnings
+from collections.abc import Generator
+from dataclasses import replace
 
 import pytest
 
-from rlaif_sdk import Composer, PluginError, Registry, RewardBatch, RewardSpec, hookimpl
+from rlaif_sdk import Composer, ConfigError, PluginError, Registry, RewardBatch, RewardSpec, hookimpl
+from rlaif_sdk.composer import builtin
 from rlaif_sdk.exceptions import PluginConflictError, PluginLoadError, UnknownPluginError
 from rlaif_sdk.testing import FixedReward
 
@@ -224,3 +227,115 @@ def test_listing_installed_plugins_loads_no_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Offer:
+    """A plugin object that offers rewards of the given names."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    @hookimpl
+    def rlaif_rewards(self) -> list[RewardSpec]:
+        return [RewardSpec(name=name, factory=lambda _: FixedReward(1.0), description=name) for name in self.names]
+
+
+class Described:
+    """A plugin that wraps others' offers: each description says that it was seen."""
+
+    @hookimpl(wrapper=True)
+    def rlaif_rewards(self) -> Generator[None, list[list[RewardSpec]], list[list[RewardSpec]]]:
+        answers = yield
+        return [[replace(spec, description=f"seen: {spec.description}") for spec in answer] for answer in answers]
+
+
+@pytest.mark.parametrize("order", [("wrapper first"), ("wrapper last")])
+def test_a_hook_wrapper_runs_around_what_other_plugins_offer(order: str) -> None:
+    """It may change offers, whenever it is registered, and each keeps the plugin that it comes from."""
+    registry = Registry()
+    plugins = {"a": Offer("one", "two"), "b": Offer("three")}
+    if order == "wrapper first":
+        registry.register(Described(), name="wrapper")
+    for name, plugin in plugins.items():
+        registry.register(plugin, name=name)
+    if order == "wrapper last":
+        registry.register(Described(), name="wrapper")
+    assert {name: spec.description for name, spec in registry.rewards.items()} == {
+        "one": "seen: one",
+        "two": "seen: two",
+        "three": "seen: three",
+    }
+    assert registry.source("rlaif_rewards", "three").plugin == "b"
+
+
+def test_a_wrapper_around_observers_sees_each_composition() -> None:
+    """`rlaif_composed` may be wrapped like any hook."""
+    seen: list[str] = []
+
+    class Watcher:
+        @hookimpl
+        def rlaif_composed(self, composition: object) -> None:
+            seen.append("observer")
+
+    class Around:
+        @hookimpl(wrapper=True)
+        def rlaif_composed(self) -> Generator[None, object, object]:
+            seen.append("before")
+            result = yield
+            seen.append("after")
+            return result
+
+    registry = Registry()
+    registry.register(Around(), name="around")
+    registry.register(Watcher(), name="watcher")
+    registry.observe(object())  # type: ignore[arg-type]
+    assert seen == ["before", "observer", "after"]
+
+
+def test_a_wrapper_that_breaks_an_offer_is_refused_by_name_and_changes_nothing() -> None:
+    """A plugin that makes others' offers unusable is left out, and theirs stay."""
+
+    class Breaks:
+        @hookimpl(wrapper=True)
+        def rlaif_rewards(self) -> Generator[None, object, list[list[str]]]:
+            yield
+            return [["no spec"]]
+
+    registry = Registry()
+    registry.register(Offer("one"), name="a")
+    with pytest.raises(PluginLoadError, match=r"plugin 'breaks' .*must give RewardSpec objects"):
+        registry.register(Breaks(), name="breaks")
+    assert list(registry.rewards) == ["one"]
+    assert [source.plugin for source in registry] == ["a"]
+
+
+def test_only_named_distributions_are_loaded(install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`RLAIF_LOAD_PLUGINS` keeps all other plugins out, the SDK's own excepted."""
+    install("rlaif-first", GOOD.replace("NAME", "first"))
+    install("rlaif-second", GOOD.replace("NAME", "second"))
+    monkeypatch.setenv("RLAIF_LOAD_PLUGINS", "rlaif-second")
+    registry = Registry.discover()
+    assert "second" in registry.rewards
+    assert "first" not in registry.rewards
+    assert registry.normalizer("zscore")
+    monkeypatch.setenv("RLAIF_LOAD_PLUGINS", "")
+    assert "second" not in Registry.discover().rewards
+    monkeypatch.setenv("RLAIF_LOAD_PLUGINS", "rlaif-third")
+    with pytest.raises(UnknownPluginError, match="RLAIF_LOAD_PLUGINS names 'rlaif-third'"):
+        Registry.discover()
+
+
+def test_a_composition_blocks_plugins_by_name(write) -> None:
+    """`block_plugins:` hides what they offer and keeps their hooks from being called; an unknown name is refused."""
+    registry = Registry()
+    registry.register(builtin, name="builtin")
+    registry.register(Offer("one"), name="a")
+    registry.register(Offer("two"), name="b")
+    batch = RewardBatch(prompts=["p"], completions=["c"])
+    with Composer.from_config({"rewards": {"one": {}}, "block_plugins": ["b"]}, registry=registry) as composer:
+        assert composer.compose(batch).to_list() == [1.0]
+    with pytest.raises(UnknownPluginError, match="'two'"):
+        Composer.from_config({"rewards": {"two": {}}, "block_plugins": ["b"]}, registry=registry)
+    file = write("rewards.yaml", "rewards: {one: {}}\nblock_plugins: [c]\n")
+    with pytest.raises(ConfigError, match=r"rewards.yaml:2: block_plugins: no plugin is called 'c'"):
+        Composer.from_config(file, registry=registry)

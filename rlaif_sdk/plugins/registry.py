@@ -5,17 +5,18 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.metadata
+import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from rlaif_sdk import hookspecs
 from rlaif_sdk.exceptions import PluginConflictError, PluginError, PluginLoadError, RlaifError, UnknownPluginError
-from rlaif_sdk.rewards import (
+from rlaif_sdk.plugins import hookspecs
+from rlaif_sdk.plugins.specs import (
     PLUGIN_API_VERSION,
     AggregatorSpec,
     JudgeBackendSpec,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from rlaif_sdk.composer.composition import Composition
 
 SpecT = TypeVar("SpecT", bound=Spec)
+
+LOAD_PLUGINS = "RLAIF_LOAD_PLUGINS"
+"""The environment variable that names the distributions whose plugins are loaded, separated by commas; unset loads all."""
 
 _KINDS: Mapping[str, type[Spec]] = {
     "rlaif_rewards": RewardSpec,
@@ -65,7 +69,14 @@ class Registry:
     """The plugins in use, and what they offer by name.
 
     A registry is an ordinary object: `Registry.default` finds the installed plugins once a process, a test makes its
-    own and registers what it needs.
+    own and registers what it needs::
+
+        registry = Registry()
+        registry.register(my_module)
+        Composer.from_config({"rewards": {"brevity": {}}}, registry=registry)
+
+    A hook wrapper (``@hookimpl(wrapper=True)``) runs around each plugin's own answer to that hook, so that every offer
+    keeps its source; one around ``rlaif_composed`` runs around each observer.
     """
 
     def __init__(self) -> None:
@@ -73,16 +84,22 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._offers: dict[str, dict[str, list[tuple[Source, Spec]]]] = {hook: {} for hook in _KINDS}
         self._sources: dict[str, Source] = {}
+        self._observers: list[tuple[str, Callable[..., Any]]] = []
         self.broken: list[BrokenPlugin] = []
 
     @classmethod
     def discover(cls) -> Registry:
-        """A new registry of every installed plugin (entry points in the group ``rlaif_sdk``).
+        """A new registry of the installed plugins (entry points in the group ``rlaif_sdk``).
 
-        A plugin that cannot be used is put in `broken`, with a warning, and does not affect the others.
+        A plugin that cannot be used is put in `broken`, with a warning, and does not affect the others. Where the
+        environment variable ``RLAIF_LOAD_PLUGINS`` is set, only the plugins of the distributions that it names are
+        loaded, and the SDK's own: ``RLAIF_LOAD_PLUGINS=rlaif-toxicity,rlaif-judge``; empty loads no other.
+
+        Raises:
+            UnknownPluginError: That variable names a distribution that is not installed.
         """
         registry = cls()
-        for entry_point in importlib.metadata.entry_points(group=hookspecs.PROJECT):
+        for entry_point in _to_load(importlib.metadata.entry_points(group=hookspecs.PROJECT)):
             dist = entry_point.dist
             source = Source(entry_point.name, f"{dist.name} {dist.version}" if dist else "")
             try:
@@ -125,17 +142,17 @@ class Registry:
             self._check_marks(plugin)
             self._manager.register(plugin, name=key)
             self._manager.check_pending()
-            offered = {hook: self._collect(hook, kind, key) for hook, kind in _KINDS.items()}
+            self._sources[key] = source
+            offers = self._offered(self._sources if self._has_wrapper(plugin) else [key])
         except (Exception, SystemExit) as cause:
+            self._sources.pop(key, None)
             if self._manager.has_plugin(key):
                 self._manager.unregister(name=key)
             if isinstance(cause, pluggy.PluginValidationError):
                 raise _load_error(source, f"does not fit the hooks: {cause}") from cause
             raise _load_error(source, _describe(cause)) from cause
-        self._sources[key] = source
-        for hook, specs in offered.items():
-            for spec in specs:
-                self._offers[hook].setdefault(spec.name, []).append((source, spec))
+        self._offers = offers
+        self._observers = self._callers("rlaif_composed")
 
     def _check_marks(self, plugin: object) -> None:
         """Refuse a hook without its decorator: pluggy would pass over it in silence."""
@@ -143,16 +160,39 @@ class Registry:
             if callable(getattr(plugin, hook, None)) and not self._manager.parse_hookimpl_opts(plugin, hook):
                 raise TypeError(f"{hook} lacks the decorator @hookimpl")
 
-    def _collect(self, hook: str, kind: type[SpecT], key: str) -> list[SpecT]:
-        others = [plugin for name, plugin in self._manager.list_name_plugin() if name != key and plugin is not None]
-        answers = self._manager.subset_hook_caller(hook, others)()
-        specs = [spec for answer in answers for spec in answer]
-        for spec in specs:
-            if not isinstance(spec, kind):
-                raise TypeError(f"{hook} must give {kind.__name__} objects, not {spec!r}")
-            if not spec.name.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(f"{hook} gives the name {spec.name!r}; use letters, digits, '_' and '-'")
-        return specs
+    def _has_wrapper(self, plugin: object) -> bool:
+        callers = self._manager.get_hookcallers(plugin) or ()
+        return any(_wraps(each) for caller in callers for each in caller.get_hookimpls() if each.plugin is plugin)
+
+    def _callers(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+        """For each plugin that implements a hook, what calls its implementation with every plugin's wrappers around it."""
+        implementations = [each for each in getattr(self._manager.hook, hook).get_hookimpls() if not _wraps(each)]
+        return [
+            (
+                each.plugin_name,
+                self._manager.subset_hook_caller(
+                    hook, [other.plugin for other in implementations if other is not each]
+                ),
+            )
+            for each in implementations
+        ]
+
+    def _offered(self, keys: Collection[str]) -> dict[str, dict[str, list[tuple[Source, Spec]]]]:
+        """What all plugins offer, where those of the given keys are asked anew."""
+        offers: dict[str, dict[str, list[tuple[Source, Spec]]]] = {}
+        for hook, kind in _KINDS.items():
+            asked_anew = {self._sources[key] for key in keys}
+            known = ((s, spec) for found in self._offers[hook].values() for s, spec in found if s not in asked_anew)
+            new = (
+                (self._sources[key], spec)
+                for key, call in self._callers(hook)
+                if key in keys
+                for spec in _checked(hook, kind, call())
+            )
+            offers[hook] = {}
+            for source, spec in (*known, *new):
+                offers[hook].setdefault(spec.name, []).append((source, spec))
+        return offers
 
     @property
     def rewards(self) -> Mapping[str, RewardSpec]:
@@ -220,19 +260,70 @@ class Registry:
     def _unique(self, hook: str) -> dict[str, Any]:
         return {name: found[0][1] for name, found in sorted(self._offers[hook].items()) if len(found) == 1}
 
+    def without(self, names: Collection[str]) -> Registry:
+        """The same plugins without some, for a composition that blocks them; a blocked name is offered by nobody.
+
+        Args:
+            names: Plugins by the name of their entry point or distribution.
+
+        Raises:
+            UnknownPluginError: There is no such plugin.
+        """
+        if not names:
+            return self
+        by_key = {key: {source.plugin, source.distribution.partition(" ")[0]} for key, source in self._sources.items()}
+        known = set().union(*by_key.values()) - {""}
+        if unknown := sorted(set(names) - known):
+            raise UnknownPluginError(
+                f"no plugin is called {', '.join(map(repr, unknown))}", hint=f"there are {', '.join(sorted(known))}"
+            )
+        registry = Registry()
+        registry.broken = list(self.broken)
+        for key, plugin in self._manager.list_name_plugin():
+            if plugin is not None and not by_key[key] & set(names):
+                registry._admit(plugin, self._sources[key])
+        return registry
+
     def observe(self, composition: Composition) -> None:
         """Hand a finished composition to every plugin that observes it; a failing observer is warned of by name."""
-        for implementation in self._manager.hook.rlaif_composed.get_hookimpls():
+        for plugin, call in self._observers:
             try:
-                arguments = {"composition": composition}
-                implementation.function(*(arguments[name] for name in implementation.argnames))
+                call(composition=composition)
             except Exception as cause:  # noqa: BLE001 - an observer must not end a run
-                warnings.warn(
-                    f"plugin {implementation.plugin_name}: rlaif_composed failed: {_describe(cause)}", stacklevel=2
-                )
+                warnings.warn(f"plugin {plugin}: rlaif_composed failed: {_describe(cause)}", stacklevel=2)
 
     def __iter__(self) -> Iterator[Source]:
         return iter(self._sources.values())
+
+
+def _checked(hook: str, kind: type[SpecT], answers: Iterable[Iterable[Any]]) -> Iterator[SpecT]:
+    """The specs that one plugin's hook gives, each of the right kind and with a name that a config can write."""
+    for spec in (spec for answer in answers for spec in answer):
+        if not isinstance(spec, kind):
+            raise TypeError(f"{hook} must give {kind.__name__} objects, not {spec!r}")
+        if not spec.name.replace("_", "").replace("-", "").isalnum():
+            raise ValueError(f"{hook} gives the name {spec.name!r}; use letters, digits, '_' and '-'")
+        yield spec
+
+
+def _wraps(implementation: pluggy.HookImpl) -> bool:
+    return implementation.wrapper or implementation.hookwrapper
+
+
+def _to_load(installed: Iterable[importlib.metadata.EntryPoint]) -> list[importlib.metadata.EntryPoint]:
+    """The entry points whose distributions the environment names, and the SDK's own; all where it names none."""
+    named = os.environ.get(LOAD_PLUGINS)
+    if named is None:
+        return list(installed)
+    wanted = {name.strip() for name in named.split(",") if name.strip()}
+    by_distribution = [(each.dist.name if each.dist else "", each) for each in installed]
+    known = {name for name, _ in by_distribution} - {""}
+    if unknown := sorted(wanted - known):
+        raise UnknownPluginError(
+            f"{LOAD_PLUGINS} names {', '.join(map(repr, unknown))}, which no installed distribution with plugins is called",
+            hint=f"there are {', '.join(sorted(known))}",
+        )
+    return [each for name, each in by_distribution if name in wanted | {hookspecs.DISTRIBUTION}]
 
 
 def _load_error(source: Source, problem: str, hint: str | None = None) -> PluginLoadError:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch
-from rlaif_sdk.references import is_reference, load_reference
+from rlaif_sdk.plugins.references import is_reference, load_reference
 
 REWARDS = """
     from rlaif_sdk import Reward

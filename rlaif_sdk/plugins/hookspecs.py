@@ -22,10 +22,12 @@ import pluggy
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.composition import Composition
-    from rlaif_sdk.rewards import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, RewardSpec
+    from rlaif_sdk.plugins.specs import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, RewardSpec
 
 PROJECT = "rlaif_sdk"
 """pluggy's project name, which is also the entry-point group."""
+DISTRIBUTION = "rlaif-sdk"
+"""The distribution whose own plugins are always loaded."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
 
-from rlaif_sdk.rewards.contract import Params
+from rlaif_sdk.rewards import FunctionReward, Params
 
 PLUGIN_API_VERSION = 1
 """The version of the plugin API that this SDK speaks; a plugin module states its own as ``rlaif_api_version``."""
@@ -56,17 +57,42 @@ class RewardSpec(Spec):
     higher_is_better: bool = True
     example: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_function(cls, function: Callable[..., Any]) -> RewardSpec:
+        """Describes a plain function, or one made with `reward`, so that a plugin can offer it.
+
+        Example::
+
+            @reward(range=(0, 1))
+            def brevity(completions, *, limit: int = 60):
+                return [min(1.0, limit / max(1, len(text))) for text in completions]
+
+            @hookimpl
+            def rlaif_rewards():
+                return [RewardSpec.from_function(brevity)]
+        """
+        reward = function if isinstance(function, FunctionReward) else FunctionReward(function)
+        return cls(
+            name=reward.name,
+            factory=lambda params: reward.configured(params.model_dump()),
+            params=reward.params_model,
+            description=(inspect.getdoc(reward.function) or "").partition("\n")[0],
+            range=reward.range,
+            columns=reward.columns,
+            higher_is_better=reward.higher_is_better,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalizerSpec(Spec):
-    """Describes a normalizer: the factory returns a `rlaif_sdk.composer.normalize.Normalizer`."""
+    """Describes a normalizer: the factory returns a `rlaif_sdk.Normalizer`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregatorSpec(Spec):
-    """Describes an aggregator: the factory returns a `rlaif_sdk.composer.aggregate.Aggregator`."""
+    """Describes an aggregator: the factory returns a `rlaif_sdk.Aggregator`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeBackendSpec(Spec):
-    """Describes a judge backend: the factory returns a `rlaif_sdk.judges.backends.JudgeBackend`."""
+    """Describes a judge backend: the factory returns a `rlaif_sdk.JudgeBackend`."""
