@@ -86,6 +86,21 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests and say which lines and branches none of them reaches."""
+    install(session, "all,quickstart", "test", "coverage")
+    arguments = ["-n", "2", "--dist", "loadfile", "--cov", "--cov-report", "term", "--cov-report", "html"]
+    session.run("pytest", "-m", "not slow and not gpu", *arguments, env=offline() | {"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def news(session: nox.Session) -> None:
+    """Show the changelog that the fragments in changes/ make."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "release"))
+    session.run("towncrier", "build", "--draft", "--version", "NEXT")
+
+
+@nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes: real training, real models."""
     install(session, "all,quickstart", "test")
