@@ -24,12 +24,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 from _report import save
 
-from rlaif_sdk.evaluation import Figure, LabelEvaluation, LabelTable, bootstrap_mean, evaluate_labels, read_labels
+from rlaif_sdk.evaluation import LabelEvaluation, LabelTable, evaluate_labels, read_labels
 from rlaif_sdk.judges import PairwiseLabeler, PairwisePrompt
 from rlaif_sdk.judges.backends.local import TransformersBackend
 from rlaif_sdk.judges.pairwise_prompt import Detail, Task
 from rlaif_sdk.preferences import run_labeling
 from rlaif_sdk.records import Record, write_records
+from rlaif_sdk.statistics.estimates import Estimate, bootstrap_mean
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("RLAIF_DATA") or ROOT.parent / "shared" / "data")
@@ -135,11 +136,11 @@ def agreement(labels: Path) -> dict[int, tuple[float, float]]:
     }
 
 
-def mean_difference(differences: list[float]) -> Figure:
+def mean_difference(differences: list[float]) -> Estimate:
     return bootstrap_mean(np.array(differences), np.arange(len(differences)))
 
 
-def effects(found: dict[Way, dict[int, tuple[float, float]]]) -> dict[str, Figure]:
+def effects(found: dict[Way, dict[int, tuple[float, float]]]) -> dict[str, Estimate]:
     """What each measure changes of the alignment, pair by pair on the pairs that both ways labelled."""
     changes = {
         f"both orders averaged, not one ({way})": mean_difference([both - alone for both, alone in own.values()])
@@ -156,11 +157,11 @@ def effects(found: dict[Way, dict[int, tuple[float, float]]]) -> dict[str, Figur
     return changes
 
 
-def percent(figure: Figure | None) -> str:
+def percent(figure: Estimate | None) -> str:
     return "–" if figure is None else f"{figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%})"
 
 
-def points(figure: Figure) -> str:
+def points(figure: Estimate) -> str:
     return f"{100 * figure.value:+.0f} ({100 * figure.low:+.0f} to {100 * figure.high:+.0f})"
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif_sdk.reporting.estimates import estimate, paired_change
+from rlaif_sdk.statistics.estimates import paired_change, sample_mean
 from rlaif_sdk.training.heldout import Answers
 from rlaif_sdk.types import as_text
 
@@ -52,7 +52,7 @@ def measure(result: PolicyResult, start: str, temperature: float) -> dict[str, A
         "optimiser_steps": result.steps,
         "training_seconds": round(result.training_seconds),
         "measures": {name: compared(values_B, after[name]) for name, values_B in before.items()},
-        "divergence (nats an answer)": estimate(trained_B - new_B).to_dict(),
+        "divergence (nats an answer)": sample_mean(trained_B - new_B).to_dict(),
         "distinct word pairs (share)": {
             "before": distinct_pairs(texts[0]),
             "after": distinct_pairs(texts[1]),

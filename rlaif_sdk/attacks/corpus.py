@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, RootModel
 
 from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import Document, load_document, parse_document, validate
+from rlaif_sdk.config.documents import Document, load_document, parse_document, validate
 from rlaif_sdk.exceptions import ConfigError
 
 Place = Literal["instead", "before", "after", "between", "swap"]

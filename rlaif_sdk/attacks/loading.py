@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlaif_sdk.composer.build import build_composer
-from rlaif_sdk.documents import Document, validate
+from rlaif_sdk.config.documents import Document, validate
+from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pointwise import PointwiseJudge
-from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences import LabelConfig, LabelJob
 
 

@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
 import typer
+
+from rlaif_sdk import __version__
+
+if TYPE_CHECKING:
+    from rlaif_sdk.plugins import Registry
+
+_OPTIONAL = {
+    "torch": "models",
+    "transformers": "models",
+    "trl": "train",
+    "datasets": "train",
+    "peft": "train",
+    "onnxscript": "export",
+    "openai": "openai",
+    "pyarrow": "parquet",
+}
+_OLDEST_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        state: ``ok``, ``absent`` (optional and not installed) or ``wrong``.
+        subject: What was looked at.
+        message: What was found, and the next step where it is wrong.
+    """
+
+    state: Literal["ok", "absent", "wrong"]
+    subject: str
+    message: str
 
 
 def doctor() -> None:
@@ -10,15 +49,74 @@ def doctor() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rlaif_sdk.diagnosis import diagnose
-
     table = Table(box=None, pad_edge=False)
     for heading in ("", "what", "found"):
         table.add_column(heading)
-    findings = list(diagnose())
+    findings = list(_findings())
     marks = {"ok": "[green]ok[/green]", "absent": "[dim]-[/dim]", "wrong": "[red]wrong[/red]"}
     for finding in findings:
         table.add_row(marks[finding.state], finding.subject, finding.message)
     Console().print(table)
     if any(finding.state == "wrong" for finding in findings):
         raise typer.Exit(1)
+
+
+def _findings() -> Iterator[Finding]:
+    """Look at everything, one finding at a time."""
+    from rlaif_sdk.plugins import Registry
+
+    supported = sys.version_info >= _OLDEST_PYTHON
+    yield Finding("ok" if supported else "wrong", "Python", f"{platform.python_version()} on {platform.platform()}")
+    yield Finding("ok", "rlaif_sdk", __version__)
+    for package, extra in _OPTIONAL.items():
+        version = _version(package)
+        message = version or f'not installed; pip install "rlaif-sdk[{extra}]"'
+        yield Finding("ok" if version else "absent", package, message)
+    yield _onnxruntime()
+    if _version("torch"):
+        yield _torch_device()
+    yield from _plugins(Registry.default())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _onnxruntime() -> Finding:
+    found = {name: version for name in ("onnxruntime-gpu", "onnxruntime") if (version := _version(name))}
+    if len(found) > 1:
+        names = " and ".join(f"{name} {version}" for name, version in found.items())
+        return Finding("wrong", "onnxruntime", f"{names} share one module: uninstall both, install one")
+    if not found:
+        return Finding("absent", "onnxruntime", 'not installed; pip install "rlaif-sdk[onnx]"')
+    try:
+        import onnxruntime
+
+        providers = ", ".join(onnxruntime.get_available_providers())
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from loading is the finding
+        return Finding("wrong", "onnxruntime", f"is installed and does not load: {error}")
+    name, version = next(iter(found.items()))
+    return Finding("ok", "onnxruntime", f"{name} {version}; built with {providers}")
+
+
+def _torch_device() -> Finding:
+    try:
+        import torch
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from loading is the finding
+        return Finding("wrong", "device", f"torch is installed and does not load: {error}")
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        return Finding("ok", "device", f"CUDA {torch.version.cuda}: {names}")
+    return Finding("ok", "device", f"CPU, {torch.get_num_threads()} threads")
+
+
+def _plugins(registry: Registry) -> Iterator[Finding]:
+    for source in registry:
+        yield Finding("ok", f"plugin {source.plugin}", source.distribution or "registered in this process")
+    for broken in registry.broken:
+        yield Finding("wrong", f"plugin {broken.source.plugin}", str(broken.error))
+    for name, sources in registry.conflicts.items():
+        yield Finding("wrong", f"reward {name}", f"offered by {' and '.join(map(str, sources))}: uninstall one")

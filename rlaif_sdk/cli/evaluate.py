@@ -15,7 +15,7 @@ from rlaif_sdk.cli.options import AsJson, CompositionOption, overriding
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rlaif_sdk.evaluation import Figure
+    from rlaif_sdk.evaluation import Estimate
 
 eval_app = typer.Typer(help="Measure what labels, policies and rewards are worth.", no_args_is_help=True)
 
@@ -217,7 +217,7 @@ def _show(record: dict[str, Any], tables: Callable[[], list[Table]], *, as_json:
         Console().print(table)
 
 
-def _warn_of_flips(rate: Figure | None) -> None:
+def _warn_of_flips(rate: Estimate | None) -> None:
     if rate is not None and rate.value > 0.5:
         typer.echo(
             f"warning: {rate.value:.0%} of the winners change with the order: the judge follows the place", err=True

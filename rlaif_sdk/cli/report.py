@@ -58,7 +58,7 @@ def report(
 
 def _composition(config: Path) -> ConfigSource:
     """The composition of a file, or of a training run's."""
-    from rlaif_sdk.documents import load_document
+    from rlaif_sdk.config.documents import load_document
 
     document = load_document(config)
     composition = document.data.get("composition") if isinstance(document.data, dict) else None

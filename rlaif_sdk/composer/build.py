@@ -31,9 +31,8 @@ from rlaif_sdk.config import (
     RewardConfig,
     StepConfig,
 )
-from rlaif_sdk.documents import Document, from_validation_error, load_document, validate
+from rlaif_sdk.config.documents import Document, Location, from_validation_error, load_document, validate
 from rlaif_sdk.exceptions import LedgerError, UnknownPluginError
-from rlaif_sdk.parsing import Location
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import Reward
 

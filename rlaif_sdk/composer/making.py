@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rlaif_sdk.config import ExtensionConfig, FallbackConfig, RewardConfig
-from rlaif_sdk.documents import Document, from_validation_error
+from rlaif_sdk.config.documents import Document, Location, from_validation_error
 from rlaif_sdk.exceptions import ConfigError, PluginError, RlaifError
-from rlaif_sdk.parsing import Location
 from rlaif_sdk.plugins import Registry, RewardSpec, Spec
 from rlaif_sdk.plugins.references import is_reference, load_reference
 from rlaif_sdk.rewards import FunctionReward, Reward, as_reward, is_reward_class

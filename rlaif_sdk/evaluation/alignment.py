@@ -11,8 +11,9 @@ import numpy as np
 
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.figures import Array, Figure, bootstrap_mean, cohens_kappa, wilson
 from rlaif_sdk.judges.usage import Usage
+from rlaif_sdk.statistics.agreement import cohens_kappa
+from rlaif_sdk.statistics.estimates import Array, Estimate, bootstrap_mean, wilson
 from rlaif_sdk.training.calibration import Calibration, calibrate
 
 _HUMAN: Mapping[Any, float] = {1: 1.0, 2: 0.0, "1": 1.0, "2": 0.0, "tie": 0.5}
@@ -35,10 +36,10 @@ class Alignment:
         calibration: How far soft labels can be taken for probabilities; None without a soft one.
     """
 
-    accuracy: Figure
-    when_first: Figure | None
-    when_second: Figure | None
-    kappa: Figure
+    accuracy: Estimate
+    when_first: Estimate | None
+    when_second: Estimate | None
+    kappa: Estimate
     counts: Sequence[Sequence[int]]
     human_ties: int
     without_human: int
@@ -78,10 +79,10 @@ class LabelEvaluation:
     labels: int
     ties: int
     hard: int
-    flip_rate: Figure | None
-    first_wins: Figure | None
-    second_wins: Figure | None
-    place_effect: Figure | None
+    flip_rate: Estimate | None
+    first_wins: Estimate | None
+    second_wins: Estimate | None
+    place_effect: Estimate | None
     usage: Usage
     alignment: Alignment | None
 
@@ -149,7 +150,7 @@ def human_outcomes(table: LabelTable, column: str, path: str | Path) -> Array:
     return outcomes_N
 
 
-def _places(table: LabelTable, confidence: float) -> dict[str, Figure | None]:
+def _places(table: LabelTable, confidence: float) -> dict[str, Estimate | None]:
     asked_N = ~np.isnan(table.when_first_N) & ~np.isnan(table.when_second_N)
     names = ("flip_rate", "first_wins", "second_wins", "place_effect")
     if not asked_N.any():
@@ -192,14 +193,14 @@ def _either_numbering(counts_KK: Array) -> Array:
     return (counts_KK + counts_KK[turned]) / 2
 
 
-def _accuracy(outcomes_N: Array, human_N: Array, confidence: float) -> Figure:
+def _accuracy(outcomes_N: Array, human_N: Array, confidence: float) -> Estimate:
     """Over the pairs for which people prefer a response and the AI was asked; a tie of the AI counts half."""
     decided_N = ((human_N == 1) | (human_N == 0)) & ~np.isnan(outcomes_N)
     agreed_N = 1 - np.abs(outcomes_N[decided_N] - human_N[decided_N])
     return wilson(float(agreed_N.sum()), len(agreed_N), confidence)
 
 
-def _accuracy_of(prob_1_N: Array, human_N: Array, confidence: float) -> Figure | None:
+def _accuracy_of(prob_1_N: Array, human_N: Array, confidence: float) -> Estimate | None:
     if np.isnan(prob_1_N).all():
         return None
     return _accuracy(0.5 * (1 + np.sign(prob_1_N - 0.5)), human_N, confidence)

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.evaluation.intervals import mean_interval
 from rlaif_sdk.exceptions import ConfigError, DataError
-from rlaif_sdk.figures import Array, Figure, wilson
 from rlaif_sdk.records import read_records
 from rlaif_sdk.scoring import TableLayout, score_records
+from rlaif_sdk.statistics.estimates import Array, Estimate, mean_interval, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +33,13 @@ class Measure:
         unscored: Rows without a score before, and after.
     """
 
-    before: Figure
-    after: Figure | None
-    change: Figure | None
+    before: Estimate
+    after: Estimate | None
+    change: Estimate | None
     spreads: tuple[float, ...]
     threshold: float | None
-    passed: tuple[Figure, ...]
-    passed_change: Figure | None
+    passed: tuple[Estimate, ...]
+    passed_change: Estimate | None
     unscored: tuple[int, ...]
 
     def record(self) -> dict[str, Any]:
@@ -135,12 +134,12 @@ def _measure(tables: Sequence[Array], threshold: float | None, sign: float, conf
     )
 
 
-def _within_one(change: Figure) -> Figure:
+def _within_one(change: Estimate) -> Estimate:
     """The change of a share with its interval cut to what a share can change by; few rows reach beyond."""
     known = math.isfinite(change.low)
     return replace(change, low=max(-1.0, change.low), high=min(1.0, change.high)) if known else change
 
 
-def _mean(values_N: Array, confidence: float) -> Figure:
+def _mean(values_N: Array, confidence: float) -> Estimate:
     mean, half = mean_interval(values_N.tolist(), confidence)
-    return Figure(mean, mean - half, mean + half, int((~np.isnan(values_N)).sum()))
+    return Estimate(mean, mean - half, mean + half, int((~np.isnan(values_N)).sum()))

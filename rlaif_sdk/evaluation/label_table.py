@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.figures import Array, Indices
 from rlaif_sdk.judges.usage import NOTHING, Usage
 from rlaif_sdk.preferences.review.export import EDITED
 from rlaif_sdk.records import Record, read_records
+from rlaif_sdk.statistics.estimates import Array, Indices
 from rlaif_sdk.types import as_text
 
 _PAIR = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from rlaif_sdk.figures import Array, Figure, Indices, normal_quantile
+from rlaif_sdk.statistics.estimates import Array, Estimate, Indices, normal_quantile
 
 LengthFeature = Literal["difference", "ratio"]
 
@@ -23,7 +23,7 @@ def length_controlled(
     feature: LengthFeature = "difference",
     ridge: float = RIDGE,
     confidence: float = 0.95,
-) -> Figure:
+) -> Estimate:
     """The win rate that a logistic regression gives to responses of equal length.
 
     P(first wins) = logistic(theta + phi x), fitted to the outcomes; the win rate is logistic(theta), where x = 0.
@@ -49,13 +49,13 @@ def length_controlled(
     n = len(outcomes_N)
     feature_N = _difference(lengths_N2) if feature == "difference" else _ratio(lengths_N2)
     if not n or (np.ptp(feature_N) == 0 and feature_N[0] != 0):
-        return Figure(math.nan, math.nan, math.nan, n)
+        return Estimate(math.nan, math.nan, math.nan, n)
     design_N2 = np.column_stack([np.ones(n), feature_N])
     groups_N = np.arange(n) if groups_N is None else groups_N
     theta, _ = coefficients_2 = fit_logistic(design_N2, outcomes_N, ridge=ridge)
     half = normal_quantile(confidence) * math.sqrt(_variance(design_N2, outcomes_N, groups_N, coefficients_2, ridge))
     value, low, high = _logistic(theta + half * np.array([0.0, -1.0, 1.0])).tolist()
-    return Figure(value, low, high, n)
+    return Estimate(value, low, high, n)
 
 
 def fit_logistic(design_ND: Array, targets_N: Array, *, ridge: float = RIDGE) -> Array:

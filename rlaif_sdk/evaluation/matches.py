@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.documents import validate
+from rlaif_sdk.config.documents import validate
+from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.evaluation.standings import POLICY_COLUMNS
 from rlaif_sdk.exceptions import ConfigError, DataError
-from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences import LabelConfig, LabelJob, LabelResult, run_labeling
 from rlaif_sdk.preferences.label_job import Progress
 from rlaif_sdk.records import Record, read_records, write_records

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
-from rlaif_sdk.evaluation.ranking import ELO_PER_NAT, PRIOR, bradley_terry_intervals, mean_elo
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.figures import Array, Figure, wilson
+from rlaif_sdk.statistics.estimates import Array, Estimate, wilson
+from rlaif_sdk.statistics.ranking import ELO_PER_NAT, PRIOR, bradley_terry_intervals, mean_elo
 
 POLICY_COLUMNS = ("policy_1", "policy_2")
 """The columns that say whose the responses are."""
@@ -33,8 +33,8 @@ class Standing:
 
     policy: str
     games: int
-    win_rate: Figure
-    strength: Figure
+    win_rate: Estimate
+    strength: Estimate
     elo: float
     elo_spread: float
 

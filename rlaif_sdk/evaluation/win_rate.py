@@ -11,7 +11,7 @@ import numpy as np
 
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
 from rlaif_sdk.evaluation.length_control import length_controlled
-from rlaif_sdk.figures import Figure, bootstrap_mean, wilson
+from rlaif_sdk.statistics.estimates import Estimate, bootstrap_mean, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class WinRate:
     wins: int
     losses: int
     ties: int
-    rate: Figure
-    rate_over_prompts: Figure
-    probability: Figure
-    length_controlled: Figure
-    length_controlled_by_ratio: Figure
+    rate: Estimate
+    rate_over_prompts: Estimate
+    probability: Estimate
+    length_controlled: Estimate
+    length_controlled_by_ratio: Estimate
     mean_lengths: tuple[float, float]
-    flip_rate: Figure | None
+    flip_rate: Estimate | None
 
     def record(self) -> dict[str, Any]:
         """The figures as a JSON-ready mapping."""

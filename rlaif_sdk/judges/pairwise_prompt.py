@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import Document, load_document, parse_document, validate
+from rlaif_sdk.config.documents import Document, load_document, parse_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.judges.prompts import free_tag
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from rlaif_sdk.composer import Composer, Composition
-from rlaif_sdk.documents import load_document
+from rlaif_sdk.config.documents import load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, digest

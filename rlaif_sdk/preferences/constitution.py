@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import load_document, parse_document, validate
+from rlaif_sdk.config.documents import load_document, parse_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.preferences.policy import derived_seed
 

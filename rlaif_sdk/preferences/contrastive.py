@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import model_validator
 
 from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import load_document, parse_document, validate
+from rlaif_sdk.config.documents import load_document, parse_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, digest, model_facts

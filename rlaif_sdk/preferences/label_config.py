@@ -10,13 +10,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import Described, Document, from_validation_error, validate
+from rlaif_sdk.config.documents import Described, Document, from_validation_error, validate
+from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.exceptions import ConfigError, DataError, UnknownPluginError
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.judges.pairwise import Orders, PairMode, PairwiseLabeler
 from rlaif_sdk.judges.pairwise_prompt import Detail, Exemplar, PairwisePrompt, Task
 from rlaif_sdk.judges.pointwise import Overlong
-from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences.constitution import Constitution
 from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
 from rlaif_sdk.records import read_records

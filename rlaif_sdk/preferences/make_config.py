@@ -11,10 +11,10 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from pydantic import Field, PositiveInt
 
 from rlaif_sdk.config import ConfigModel
-from rlaif_sdk.documents import Described, Document, validate
+from rlaif_sdk.config.documents import Described, Document, validate
+from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
 from rlaif_sdk.judges.backends import JudgeBackend
-from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.policy import PolicyConfig, load_policy
 from rlaif_sdk.records import Record, read_records

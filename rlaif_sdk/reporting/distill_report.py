@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.markdown import Markdown
 
 from rlaif_sdk.json_files import without_nan, write_json
-from rlaif_sdk.reporting.estimates import Estimate
 from rlaif_sdk.reporting.preference_report import report_preferences
 from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.reporting.training_report import report_training
 from rlaif_sdk.reporting.watch import tell_where, watching
+from rlaif_sdk.statistics.estimates import SampleMean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,9 +94,9 @@ def _lines(stages: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield f"- flip rate {_number(compared['flip_rate'])}, {compared['ties']} ties, {compared['failed']} failed"
 
 
-def _estimate(value: Mapping[str, Any]) -> Estimate:
+def _estimate(value: Mapping[str, Any]) -> SampleMean:
     mean, error = (math.nan if value[name] is None else value[name] for name in ("mean", "standard_error"))
-    return Estimate(mean, error, value["n"])
+    return SampleMean(mean, error, value["n"])
 
 
 def _number(value: float | None) -> str:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.reporting.evaluation_tables import INTERVALS, label_figures, shown, spread, win_rate_figures
 from rlaif_sdk.reporting.run_report.markup import Markup, element, table
 from rlaif_sdk.reporting.run_report.page import Section, page
-from rlaif_sdk.reporting.run_report.traces import Figure as Plot
+from rlaif_sdk.reporting.run_report.traces import Estimate as Plot
 from rlaif_sdk.reporting.run_report.traces import colour, json_number
 
 if TYPE_CHECKING:
-    from rlaif_sdk.evaluation import Figure, LabelEvaluation, Measure, Ranking, WinRate
+    from rlaif_sdk.evaluation import Estimate, LabelEvaluation, Measure, Ranking, WinRate
     from rlaif_sdk.training.calibration import Calibration
 
 
@@ -99,7 +99,7 @@ def write_measures_page(measures: Mapping[str, Measure], output: Path, *, files:
     section = Section("rewards", "Rewards", f"Means of the raw scores of {' and '.join(files)}; {INTERVALS}.")
     for name, measure in measures.items():
         section.add(element("h3", name))
-        rows: dict[str, Figure | None] = dict(zip(files, (measure.before, measure.after), strict=False))
+        rows: dict[str, Estimate | None] = dict(zip(files, (measure.before, measure.after), strict=False))
         if measure.change is not None:
             rows["change"] = measure.change
         section.plot(_interval_plot(rows, name))
@@ -116,7 +116,7 @@ def _figures(figures: Mapping[str, str]) -> Markup:
     return table(["figure", "value"], list(figures.items()))
 
 
-def _interval_plot(figures: Mapping[str, Figure | None], title: str, *, chance: float | None = None) -> Plot:
+def _interval_plot(figures: Mapping[str, Estimate | None], title: str, *, chance: float | None = None) -> Plot:
     """Points with their intervals, one above the other."""
     there = {name: figure for name, figure in figures.items() if figure and math.isfinite(figure.value)}
     values = [figure.value for figure in there.values()]

@@ -11,12 +11,12 @@ from rich.table import Table
 from rlaif_sdk.reporting.reliability import reliability_table
 
 if TYPE_CHECKING:
-    from rlaif_sdk.evaluation import Figure, LabelEvaluation, Measure, Ranking, WinRate
+    from rlaif_sdk.evaluation import Estimate, LabelEvaluation, Measure, Ranking, WinRate
 
 INTERVALS = "95% confidence intervals in brackets"
 
 
-def shown(figure: Figure | None, *, digits: int = 3, signed: bool = False) -> str:
+def shown(figure: Estimate | None, *, digits: int = 3, signed: bool = False) -> str:
     """``0.700 [0.481, 0.855]``; a dash where nothing was counted, and no brackets without an interval."""
     if figure is None or math.isnan(figure.value):
         return "–"
@@ -124,7 +124,7 @@ def spread(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-def _cells(paired: bool, before: Figure, after: Figure | None, change: Figure | None) -> list[str]:  # noqa: FBT001
+def _cells(paired: bool, before: Estimate, after: Estimate | None, change: Estimate | None) -> list[str]:  # noqa: FBT001
     if not paired or change is None:
         return [shown(before), str(before.n)]
     return [shown(before), shown(after), shown(change, signed=True), str(change.n)]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from rlaif_sdk.json_files import without_nan, write_json
-from rlaif_sdk.reporting.estimates import Estimate
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.reporting.watch import reporter, watching
+from rlaif_sdk.statistics.estimates import SampleMean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,9 +109,9 @@ def _curve_points(number: int, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _estimate(value: Mapping[str, Any]) -> Estimate:
+def _estimate(value: Mapping[str, Any]) -> SampleMean:
     mean, error = (math.nan if value[name] is None else value[name] for name in ("mean", "standard_error"))
-    return Estimate(mean, error, value["n"])
+    return SampleMean(mean, error, value["n"])
 
 
 def _number(value: float | None, *, digits: int = 3) -> str:

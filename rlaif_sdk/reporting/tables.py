@@ -9,11 +9,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rlaif_sdk.reporting.estimates import Array, Estimate, estimate, paired_change
+from rlaif_sdk.statistics.estimates import Array, SampleMean, paired_change, sample_mean
 from rlaif_sdk.types import as_text
 
 
-def format_estimate(value: Estimate, *, signed: bool = False) -> str:
+def format_estimate(value: SampleMean, *, signed: bool = False) -> str:
     """``0.512 ± 0.031``; a dash where nothing was measured, and no error from a single value."""
     if math.isnan(value.mean):
         return "–"
@@ -43,8 +43,8 @@ def comparison_table(
             table.add_section()
         table.add_row(
             name,
-            format_estimate(estimate(values_B)),
-            format_estimate(estimate(after[name])),
+            format_estimate(sample_mean(values_B)),
+            format_estimate(sample_mean(after[name])),
             format_estimate(change, signed=True),
             str(change.n),
             style="bold" if name == total else None,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from rlaif_sdk.json_files import without_nan, write_json
-from rlaif_sdk.reporting.estimates import Array, Estimate, estimate, paired_change
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
 from rlaif_sdk.reporting.watch import tell_where, watching
+from rlaif_sdk.statistics.estimates import Array, SampleMean, paired_change, sample_mean
 from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _loader(model_folder: Path) -> str:
     return "AutoModelForSeq2SeqLM" if config.get("is_encoder_decoder") else "AutoModelForCausalLM"
 
 
-def report_training(result: PolicyResult, console: Console, *, samples: int = 5) -> Estimate:
+def report_training(result: PolicyResult, console: Console, *, samples: int = 5) -> SampleMean:
     """Print what a run has learnt, and write ``metrics.json`` and ``curves.png`` beside its model.
 
     Args:
@@ -110,7 +110,7 @@ def report_training(result: PolicyResult, console: Console, *, samples: int = 5)
     return change
 
 
-def verdict(change: Estimate) -> str:
+def verdict(change: SampleMean) -> str:
     """One sentence on whether the composed reward rose by more than its standard error."""
     if not change.n:
         return "No held-out prompt has a score both before and after: whether the composed reward rose is not known."
@@ -124,8 +124,8 @@ def comparison(before: Mapping[str, Array], after: Mapping[str, Array]) -> dict[
     """For each measure its estimates before and after, and the paired change, as JSON values."""
     return {
         name: {
-            "before": estimate(values_B).to_dict(),
-            "after": estimate(after[name]).to_dict(),
+            "before": sample_mean(values_B).to_dict(),
+            "after": sample_mean(after[name]).to_dict(),
             "change": paired_change(values_B, after[name]).to_dict(),
         }
         for name, values_B in before.items()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.documents import Document, load_document
+from rlaif_sdk.config.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import load_state
 from rlaif_sdk.integrations.rowwise import check_rowwise

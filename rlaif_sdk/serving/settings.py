@@ -6,8 +6,8 @@ import math
 import os
 from dataclasses import dataclass, field
 
-from rlaif_sdk.addresses import is_loopback
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.serving.addresses import is_loopback
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

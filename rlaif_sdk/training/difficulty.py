@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.documents import load_document
+from rlaif_sdk.config.documents import load_document
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.training.config import ComposedRun, PPORun, load_run_config
 from rlaif_sdk.training.curriculum import MEAN_COLUMN, SCORED_COLUMN, SPREAD_COLUMN, mean_and_spread

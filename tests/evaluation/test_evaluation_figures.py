@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.evaluation import (
-    bradley_terry,
-    bradley_terry_intervals,
-    elo,
-    length_controlled,
-    mean_elo,
-)
+from rlaif_sdk.evaluation import length_controlled
 from rlaif_sdk.evaluation.length_control import fit_logistic
+from rlaif_sdk.statistics.ranking import bradley_terry, bradley_terry_intervals, elo, mean_elo
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(-3, 3)), min_size=1, max_size=40), st.floats(0.01, 1))

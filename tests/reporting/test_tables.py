@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rlaif_sdk.reporting.estimates import Estimate
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
+from rlaif_sdk.statistics.estimates import SampleMean
 
 
 def printed(renderable: object, width: int = 120) -> str:
@@ -22,13 +22,13 @@ def printed(renderable: object, width: int = 120) -> str:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (Estimate(0.51234, 0.0312, 64), "0.512 ± 0.031"),
-        (Estimate(46.62, 1.27, 64), "46.6 ± 1.3"),
-        (Estimate(0.5, math.nan, 1), "0.500"),
-        (Estimate(math.nan, math.nan, 0), "–"),
+        (SampleMean(0.51234, 0.0312, 64), "0.512 ± 0.031"),
+        (SampleMean(46.62, 1.27, 64), "46.6 ± 1.3"),
+        (SampleMean(0.5, math.nan, 1), "0.500"),
+        (SampleMean(math.nan, math.nan, 0), "–"),
     ],
 )
-def test_an_estimate_reads_as_mean_and_error(value: Estimate, text: str):
+def test_an_estimate_reads_as_mean_and_error(value: SampleMean, text: str):
     """Three decimals, one for large numbers; no error where there is none, a dash where nothing was measured."""
     assert format_estimate(value) == text
 

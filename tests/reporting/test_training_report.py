@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlaif_sdk.reporting.estimates import paired_change
 from rlaif_sdk.reporting.training_report import comparison, verdict
+from rlaif_sdk.statistics.estimates import paired_change
 
 NAN = float("nan")
 

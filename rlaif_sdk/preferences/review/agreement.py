@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.figures import Array, Figure, cohens_kappa, wilson
+from rlaif_sdk.statistics.agreement import cohens_kappa
+from rlaif_sdk.statistics.estimates import Array, Estimate, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,8 @@ class Agreement:
         kappa: Cohen's kappa, at most 1; 0 is agreement by chance. NaN where both used one and the same category only.
     """
 
-    accuracy: Figure
-    kappa: Figure
+    accuracy: Estimate
+    kappa: Estimate
 
     @property
     def items(self) -> int:

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.figures import Figure
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.inputs import file_digest
 from rlaif_sdk.preferences.review.figures import review_figures
 from rlaif_sdk.preferences.review.store import ReviewStore
+from rlaif_sdk.statistics.estimates import Estimate
 
 _NOT_ON_A_CARD = {"mine", "complete"}
 
@@ -55,6 +55,6 @@ def review_card(
     )
 
 
-def _shown(figure: Figure) -> str:
+def _shown(figure: Estimate) -> str:
     interval = "" if math.isnan(figure.low) else f" [{figure.low:.3f}, {figure.high:.3f}]"
     return f"{figure.value:.3f}{interval} over {figure.n} verdicts"

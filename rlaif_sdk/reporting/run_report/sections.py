@@ -10,7 +10,6 @@ import numpy as np
 
 from rlaif_sdk.composer.arrays import Array
 from rlaif_sdk.composer.diagnostics import correlation_interval
-from rlaif_sdk.reporting.estimates import estimate
 from rlaif_sdk.reporting.run_report import figures_scores, figures_steps
 from rlaif_sdk.reporting.run_report.findings import Measures
 from rlaif_sdk.reporting.run_report.markup import Markup, element, table
@@ -18,6 +17,7 @@ from rlaif_sdk.reporting.run_report.observations import Observations
 from rlaif_sdk.reporting.run_report.page import Section
 from rlaif_sdk.reporting.run_report.waterfall import number, sample, text
 from rlaif_sdk.reporting.tables import format_estimate
+from rlaif_sdk.statistics.estimates import sample_mean
 from rlaif_sdk.types import as_text
 
 MOST_FAILURES = 20
@@ -49,7 +49,7 @@ def _overview(seen: Observations, measured: Measures) -> Markup:
             (
                 name,
                 f"{weights[0]:g}" if weights[0] == weights[-1] else f"{weights[0]:g} → {weights[-1]:g}",
-                format_estimate(estimate(raw_N)),
+                format_estimate(sample_mean(raw_N)),
                 _spread(raw_N),
                 len(seen) - missing,
                 failed,
@@ -57,7 +57,7 @@ def _overview(seen: Observations, measured: Measures) -> Markup:
                 _percent(measured.shares_R[index]),
             )
         )
-    total = ("total", "", format_estimate(estimate(seen.totals_N)), _spread(seen.totals_N))
+    total = ("total", "", format_estimate(sample_mean(seen.totals_N)), _spread(seen.totals_N))
     scored = int((~np.isnan(seen.totals_N)).sum())
     rows.append((*total, scored, "", len(seen) - scored, ""))
     headings = ("reward", "weight", "mean ± error", "deviation", "scored", "failed", "abstained", "variance share")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from rlaif_sdk.documents import Described, Document, validate
+from rlaif_sdk.config.documents import Described, Document, validate
+from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.overrides import overridden
 from rlaif_sdk.training.arguments import refused_argument, typed_arguments
 from rlaif_sdk.training.config.fields import RunConfig
 

@@ -10,8 +10,8 @@ from typing import Any, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from rlaif_sdk.config.base import refused
-from rlaif_sdk.documents import Document, validate
-from rlaif_sdk.overrides import overridden
+from rlaif_sdk.config.documents import Document, validate
+from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.preferences import LabelJob
 from rlaif_sdk.preferences.label_config import LabelConfig
 from rlaif_sdk.training.config import (

@@ -15,7 +15,7 @@ from rlaif_sdk.exceptions import MissingExtraError, TrainingError
 from rlaif_sdk.json_files import without_nan, write_json
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
 from rlaif_sdk.records import read_records
-from rlaif_sdk.reporting.estimates import estimate
+from rlaif_sdk.statistics.estimates import sample_mean
 from rlaif_sdk.training.distill.config import DistillRun, load_distill_run
 from rlaif_sdk.training.distill.pairs import HELD_OUT_FILE, PAIRS_FILE, TRAIN_FILE, sample_pairs, split_labels
 from rlaif_sdk.training.fingerprints import rows_digest
@@ -219,8 +219,8 @@ class _Pipeline:
         wins_B = np.array([0.5 if label["tie"] else float(label["prob_1"] < 0.5) for label in labels], dtype=np.float64)
         prob_after_B = np.array([1 - label["prob_1"] for label in labels], dtype=np.float64)
         return {
-            "win_rate": estimate(wins_B).to_dict(),
-            "mean_probability": estimate(prob_after_B).to_dict(),
+            "win_rate": sample_mean(wins_B).to_dict(),
+            "mean_probability": sample_mean(prob_after_B).to_dict(),
             "flip_rate": result.summary.flip_rate,
             "ties": result.summary.ties,
             "failed": result.summary.failed,

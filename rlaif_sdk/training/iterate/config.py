@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.config.base import Finite, refused
-from rlaif_sdk.documents import load_document
+from rlaif_sdk.config.documents import load_document
 from rlaif_sdk.preferences.pairs import Choice, Ties
 from rlaif_sdk.training.candidates import GenerationSettings
 from rlaif_sdk.training.config import POLICY, ComposedRun, ComposedRunConfig, Composition

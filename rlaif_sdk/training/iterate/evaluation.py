@@ -12,7 +12,7 @@ import numpy as np
 
 from rlaif_sdk.composer.arrays import Array
 from rlaif_sdk.json_files import write_json
-from rlaif_sdk.reporting.estimates import estimate, paired_change
+from rlaif_sdk.statistics.estimates import paired_change, sample_mean
 from rlaif_sdk.training.heldout import Answers, ScoredAnswers, answer_prompts
 from rlaif_sdk.training.iterate.config import CandidateSettings
 from rlaif_sdk.training.iterate.policy import answer_logprobs
@@ -75,14 +75,14 @@ def evaluate_round(
     start_totals_B = totals_B if folder == start_folder else _totals(read_json(start_folder / EVALUATION_FILE))
     columns = scored.composition.rewards
     evaluation = {
-        "composed reward": estimate(totals_B).to_dict(),
+        "composed reward": sample_mean(totals_B).to_dict(),
         "change": paired_change(start_totals_B, totals_B).to_dict(),
         "rewards": {
-            name: {**estimate(raw_B).to_dict(), "higher_is_better": columns[name].higher_is_better}
+            name: {**sample_mean(raw_B).to_dict(), "higher_is_better": columns[name].higher_is_better}
             for name, raw_B in rewards.items()
         },
-        "health": {name: estimate(values_B).to_dict() for name, values_B in scored.health().items()},
-        "kl": estimate(kl_B).to_dict(),
+        "health": {name: sample_mean(values_B).to_dict() for name, values_B in scored.health().items()},
+        "kl": sample_mean(kl_B).to_dict(),
         "totals": scored.composition.to_list(),
     }
     samples = ({"prompt": prompt, **record} for prompt, record in zip(answers.prompts, scored.records(), strict=True))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.documents import validate
+from rlaif_sdk.config.documents import validate
 from rlaif_sdk.preferences import LabelJob, run_labeling
 from rlaif_sdk.preferences.label_config import LabelConfig
 from rlaif_sdk.records import read_records

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.documents import Document
+from rlaif_sdk.config.documents import Document
 from rlaif_sdk.exceptions import DataError, TrainingError
 from rlaif_sdk.job_folder import held
 from rlaif_sdk.json_files import write_json

@@ -13,8 +13,8 @@ from typing import Any, Literal, cast
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel, Finite
-from rlaif_sdk.documents import Described, Document, validate
-from rlaif_sdk.overrides import overridden
+from rlaif_sdk.config.documents import Described, Document, validate
+from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.training.config import ComposedRun, PPORun, load_run_config
 from rlaif_sdk.training.online import OnlineKind, load_online_run
 

@@ -5,7 +5,7 @@ import pytest
 
 from rlaif_sdk import ConfigError
 from rlaif_sdk.config import CompositionConfig
-from rlaif_sdk.documents import parse_document, validate
+from rlaif_sdk.config.documents import parse_document, validate
 
 GOOD = """
 rewards:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from rlaif_sdk import ConfigError
-from rlaif_sdk.documents import Document, load_document, parse_document, validate
+from rlaif_sdk.config.documents import Document, load_document, parse_document, validate
 
 
 class Inner(BaseModel):

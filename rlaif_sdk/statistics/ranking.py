@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rlaif_sdk.figures import RESAMPLES, Array, Figure, Indices, bootstrap_weights, percentiles
+from rlaif_sdk.statistics.estimates import RESAMPLES, Array, Estimate, Indices, bootstrap_weights, percentiles
 
 PRIOR = 0.5
 _MOST_ROUNDS = 20_000
@@ -47,7 +47,7 @@ def bradley_terry_intervals(
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> list[Figure]:
+) -> list[Estimate]:
     """`bradley_terry` with percentile intervals of a bootstrap over G groups of games, such as prompts.
 
     Args:
@@ -64,7 +64,7 @@ def bradley_terry_intervals(
     )
     games_P = (wins_GPP.sum(axis=0) + wins_GPP.sum(axis=0).T).sum(axis=1)
     return [
-        Figure(float(strength), *percentiles(resampled_R, confidence), int(games))
+        Estimate(float(strength), *percentiles(resampled_R, confidence), int(games))
         for strength, resampled_R, games in zip(strengths_P, resampled_RP.T, games_P, strict=True)
     ]
 

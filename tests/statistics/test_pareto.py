@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.evaluation import hypervolume, mean_interval, nondominated, student_t_quantile
+from rlaif_sdk.statistics.estimates import mean_interval, student_t_quantile
+from rlaif_sdk.statistics.pareto import hypervolume, nondominated
 
 coordinates = st.integers(0, 5)
 clouds = st.integers(1, 4).flatmap(lambda size: st.lists(st.tuples(*[coordinates] * size), min_size=1, max_size=8))

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.documents import Document, load_document, parse_document
+from rlaif_sdk.config.documents import Document, Location, load_document, parse_document
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.parsing import Location
 
 
 def with_overrides(document: Document, assignments: Iterable[str]) -> Document:

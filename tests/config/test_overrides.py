@@ -3,8 +3,8 @@
 import pytest
 
 from rlaif_sdk import ConfigError
-from rlaif_sdk.documents import Document
-from rlaif_sdk.overrides import with_overrides
+from rlaif_sdk.config.documents import Document
+from rlaif_sdk.config.overrides import with_overrides
 
 DATA = {"ppo": {"learning_rate": 1.0}, "gates": [{"min": 0.1}, {"min": 0.2}], "seed": 1}
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.figures import bootstrap_mean, cohens_kappa, wilson
+from rlaif_sdk.statistics.agreement import cohens_kappa
+from rlaif_sdk.statistics.estimates import bootstrap_mean, wilson
 
 COUNTS = st.lists(st.integers(0, 30), min_size=9, max_size=9).map(lambda flat: np.array(flat, float).reshape(3, 3))
 

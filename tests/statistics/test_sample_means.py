@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.reporting.estimates import Estimate, estimate, paired_change
+from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
 
@@ -18,7 +18,7 @@ numbers = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
 @given(numbers)
 def test_the_standard_error_is_that_of_the_sample_mean(values: list[float]):
     """Sample deviation (n - 1) over the root of n, as the standard library has it."""
-    found = estimate(np.array(values))
+    found = sample_mean(np.array(values))
     assert found.mean == pytest.approx(statistics.fmean(values), abs=1e-9)
     assert found.standard_error == pytest.approx(statistics.stdev(values) / math.sqrt(len(values)), abs=1e-9)
 
@@ -34,14 +34,14 @@ def test_a_constant_shift_is_measured_without_error(values: list[float], shift: 
 
 def test_unscored_rows_count_neither_as_zero_nor_as_rows():
     """NaN is left out, from a change if either side has it."""
-    assert estimate(np.array([1.0, np.nan, 3.0])) == Estimate(2.0, 1.0, 2)
+    assert sample_mean(np.array([1.0, np.nan, 3.0])) == SampleMean(2.0, 1.0, 2)
     assert paired_change(np.array([1.0, np.nan, 3.0]), np.array([2.0, 5.0, np.nan])).n == 1
 
 
 def test_nothing_measured_is_null_in_json():
     """NaN is no JSON, and 0 would be a lie."""
-    assert estimate(np.array([np.nan])).to_dict() == {"mean": None, "standard_error": None, "n": 0}
-    assert estimate(np.array([0.5])).to_dict() == {"mean": 0.5, "standard_error": None, "n": 1}
+    assert sample_mean(np.array([np.nan])).to_dict() == {"mean": None, "standard_error": None, "n": 0}
+    assert sample_mean(np.array([0.5])).to_dict() == {"mean": 0.5, "standard_error": None, "n": 1}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_nothing_measured_is_null_in_json():
 )
 def test_a_rise_counts_only_beyond_its_error(mean: float, error: float, exceeds: bool):
     """A fall, a rise within the error, and one of unknown error are none."""
-    assert Estimate(mean, error, 9).exceeds_error is exceeds
+    assert SampleMean(mean, error, 9).exceeds_error is exceeds
 
 
 def test_unpaired_values_are_refused():

@@ -1,0 +1,1 @@
+"""Numbers that are told with how far off they may be: shares, means, agreement, ranks."""

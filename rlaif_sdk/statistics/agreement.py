@@ -1,0 +1,44 @@
+"""How far raters agree beyond chance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rlaif_sdk.statistics.estimates import Array, Estimate, normal_quantile
+
+
+def cohens_kappa(counts_KK: Array, confidence: float = 0.95) -> Estimate:
+    """Cohen's kappa (1960): agreement beyond what the raters' own habits would give by chance; 1 is full agreement.
+
+    kappa = (p_o - p_e) / (1 - p_e), with p_o the share on the diagonal and p_e = sum_k r_k c_k of the margins. The
+    interval is the large-sample one (Fleiss, Cohen and Everitt 1969), by the delta method.
+
+    Args:
+        counts_KK: How often the first rater said the row's category and the second the column's.
+        confidence: Between 0 and 1.
+
+    Returns:
+        NaN where there is nothing, or where both raters always say the same one category; without an interval where
+        the standard error is 0.
+    """
+    n = float(counts_KK.sum())
+    if not n:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    shares_KK = counts_KK / n
+    rows_K, columns_K = shares_KK.sum(axis=1), shares_KK.sum(axis=0)
+    observed, by_chance = float(np.trace(shares_KK)), float(rows_K @ columns_K)
+    if by_chance >= 1:
+        return Estimate(math.nan, math.nan, math.nan, int(n))
+    kappa = (observed - by_chance) / (1 - by_chance)
+    # d kappa / d p_ij, since d p_o = [i = j] and d p_e = c_i + r_j
+    slope_KK = (
+        np.eye(len(rows_K)) / (1 - by_chance)
+        - (columns_K[:, None] + rows_K[None, :]) * (1 - observed) / (1 - by_chance) ** 2
+    )
+    variance = float((shares_KK * slope_KK**2).sum() - (shares_KK * slope_KK).sum() ** 2) / n
+    half = normal_quantile(confidence) * math.sqrt(max(variance, 0.0))
+    if half < 1e-6:  # full agreement, or none: such counts do not show how far kappa may be off
+        return Estimate(kappa, math.nan, math.nan, int(n))
+    return Estimate(kappa, max(-1.0, kappa - half), min(1.0, kappa + half), int(n))

@@ -1,0 +1,177 @@
+"""Shares and means of N values, with confidence intervals or standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its confidence interval.
+
+    Attributes:
+        value: NaN where nothing was counted.
+        low: The interval's lower end; NaN where there is none.
+        high: Its upper end.
+        n: How many comparisons it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def record(self) -> dict[str, float | int | None]:
+        """The estimate as a JSON-ready mapping, None for NaN."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {**{name: value if math.isfinite(value) else None for name, value in ends.items()}, "n": self.n}
+
+
+def normal_quantile(confidence: float) -> float:
+    """By how many standard deviations a two-sided interval of this confidence reaches out: 1.96 for 0.95."""
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + confidence) / 2))
+
+
+def student_t_quantile(confidence: float, degrees: int) -> float:
+    """The same for the mean of a sample with this many degrees of freedom, by Student's t: 2.262 for 0.95 and 9."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + confidence) / 2))
+
+
+def wilson(successes: float, n: int, confidence: float = 0.95) -> Estimate:
+    """A share with Wilson's score interval (1927), which stays within [0, 1] and is not empty at either end.
+
+    Args:
+        successes: From 0 to ``n``; a tie may count half, for which the interval is a little too wide.
+        n: Independent trials.
+        confidence: Between 0 and 1.
+    """
+    if not n:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    z = normal_quantile(confidence)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Estimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
+
+
+def bootstrap_weights(groups: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Array]:
+    """How often each of G groups is drawn in a resample of G groups with replacement (Efron 1979), (G,) each."""
+    draw = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(draw.integers(groups, size=groups), minlength=groups).astype(np.float64)
+
+
+def percentiles(resampled_R: Array, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of a value's resamples."""
+    low, high = np.quantile(resampled_R, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_mean(
+    values_N: Array,
+    groups_N: Indices,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """A mean with the percentile interval of a bootstrap over groups, so that values of one group may depend.
+
+    Args:
+        values_N: The values.
+        groups_N: To which of the groups 0 to G - 1 each belongs, such as its prompt; each has one at least.
+        confidence: Between 0 and 1.
+        resamples: How many are drawn.
+        seed: Of the draws.
+    """
+    if not values_N.size:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    sums_G, counts_G = np.bincount(groups_N, values_N), np.bincount(groups_N)
+    drawn = bootstrap_weights(len(counts_G), resamples=resamples, seed=seed)
+    resampled_R = np.array([weights_G @ sums_G / (weights_G @ counts_G) for weights_G in drawn])
+    return Estimate(float(values_N.mean()), *percentiles(resampled_R, confidence), values_N.size)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """The mean of independent values, and the half-width of its confidence interval by Student's t.
+
+    Args:
+        values: Such as one figure a seed; NaN is left out.
+        confidence: Between 0 and 1.
+
+    Returns:
+        Mean and half-width; NaN where there are too few values for them (one, and two).
+    """
+    present = [value for value in values if not math.isnan(value)]
+    count = len(present)
+    if not count:
+        return math.nan, math.nan
+    mean = math.fsum(present) / count
+    if count == 1:
+        return mean, math.nan
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in present) / (count - 1))
+    return mean, student_t_quantile(confidence, count - 1) * spread / math.sqrt(count)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleMean:
+    """A mean and how far off it may be.
+
+    Attributes:
+        mean: The mean; NaN when nothing was measured.
+        standard_error: The sample standard deviation over the root of n; NaN for n < 2.
+        n: How many values.
+    """
+
+    mean: float
+    standard_error: float
+    n: int
+
+    @property
+    def exceeds_error(self) -> bool:
+        """Whether the mean lies more than one standard error above 0."""
+        return self.mean > self.standard_error
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """JSON values: None for NaN."""
+        return {"mean": _finite(self.mean), "standard_error": _finite(self.standard_error), "n": self.n}
+
+
+def sample_mean(values_B: Array) -> SampleMean:
+    """The mean of the values that are not NaN."""
+    present = values_B[~np.isnan(values_B)]
+    if present.size == 0:
+        return SampleMean(math.nan, math.nan, 0)
+    spread = float(present.std(ddof=1)) if present.size > 1 else math.nan
+    return SampleMean(float(present.mean()), spread / math.sqrt(present.size), int(present.size))
+
+
+def paired_change(before_B: Array, after_B: Array) -> SampleMean:
+    """The mean of after minus before, over the rows where neither is NaN.
+
+    Its standard error is that of the differences, so that easy and hard rows do not blur it.
+
+    Raises:
+        ValueError: The shapes differ: the rows are then not the same ones.
+    """
+    if before_B.shape != after_B.shape:
+        raise ValueError(f"paired values must have one shape, not {before_B.shape} and {after_B.shape}")
+    return sample_mean(after_B - before_B)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
