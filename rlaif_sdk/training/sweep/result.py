@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.evaluation import hypervolume, mean_interval, nondominated
-from rlaif_sdk.json_files import write_json
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.training.sweep.config import Weights
 
 RESULT_FILE = "sweep.json"
