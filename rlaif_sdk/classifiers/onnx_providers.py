@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
-from rlaif_sdk.processors import processor_count
+from rlaif_sdk.io.processors import processor_count
 
 if TYPE_CHECKING:
     import onnxruntime

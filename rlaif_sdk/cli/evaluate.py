@@ -15,7 +15,7 @@ from rlaif_sdk.cli.options import AsJson, CompositionOption, overriding
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rlaif_sdk.evaluation import Estimate
+    from rlaif_sdk.statistics.estimates import Estimate
 
 eval_app = typer.Typer(help="Measure what labels, policies and rewards are worth.", no_args_is_help=True)
 

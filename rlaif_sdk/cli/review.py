@@ -50,8 +50,8 @@ def review(
 
     Verdicts are kept at once, in a file of their own; the labels' file stays as it is.
     """
+    from rlaif_sdk.io.addresses import is_loopback
     from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review, serve_review
-    from rlaif_sdk.serving.addresses import is_loopback
 
     options = ExportOptions(human_weight, rows.value, ties.value)
     path = store or files[0].with_name(f"{files[0].stem}.review.sqlite")

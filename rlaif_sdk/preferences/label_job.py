@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.json_files import write_json
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pairwise_labels import Pair
 from rlaif_sdk.judges.probe import require_logprobs

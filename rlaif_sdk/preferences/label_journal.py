@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.job_folder import JOB_FILE, begun_with, differing, held
-from rlaif_sdk.json_files import write_json
 from rlaif_sdk.judges.usage import NOTHING, Usage
 
 JOURNAL_FILE = "journal.jsonl"

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.json_files import write_json
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.judges.backends import RowError, usage_of
 from rlaif_sdk.judges.usage import Usage
 from rlaif_sdk.preferences.card import Card, digest

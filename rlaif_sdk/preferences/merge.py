@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.json_files import write_json
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.preferences.card import Card, digest
 from rlaif_sdk.preferences.inputs import check_text, file_digest
 from rlaif_sdk.preferences.label_output import write_rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markdown import Markdown
 
-from rlaif_sdk.json_files import without_nan, write_json
+from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.preference_report import report_preferences
 from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.reporting.training_report import report_training

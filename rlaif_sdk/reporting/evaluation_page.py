@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.reporting.evaluation_tables import INTERVALS, label_figures, shown, spread, win_rate_figures
 from rlaif_sdk.reporting.run_report.markup import Markup, element, table
 from rlaif_sdk.reporting.run_report.page import Section, page
-from rlaif_sdk.reporting.run_report.traces import Estimate as Plot
+from rlaif_sdk.reporting.run_report.traces import Figure as Plot
 from rlaif_sdk.reporting.run_report.traces import colour, json_number
 
 if TYPE_CHECKING:
-    from rlaif_sdk.evaluation import Estimate, LabelEvaluation, Measure, Ranking, WinRate
+    from rlaif_sdk.evaluation import LabelEvaluation, Measure, Ranking, WinRate
+    from rlaif_sdk.statistics.estimates import Estimate
     from rlaif_sdk.training.calibration import Calibration
 
 

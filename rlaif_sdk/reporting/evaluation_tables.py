@@ -11,7 +11,8 @@ from rich.table import Table
 from rlaif_sdk.reporting.reliability import reliability_table
 
 if TYPE_CHECKING:
-    from rlaif_sdk.evaluation import Estimate, LabelEvaluation, Measure, Ranking, WinRate
+    from rlaif_sdk.evaluation import LabelEvaluation, Measure, Ranking, WinRate
+    from rlaif_sdk.statistics.estimates import Estimate
 
 INTERVALS = "95% confidence intervals in brackets"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from rlaif_sdk.json_files import without_nan, write_json
+from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.reporting.watch import reporter, watching

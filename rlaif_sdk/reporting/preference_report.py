@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlaif_sdk.json_files import without_nan, write_json
+from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.reliability import plot_reliability, reliability_table
 from rlaif_sdk.reporting.tables import figures_table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from rlaif_sdk.json_files import without_nan, write_json
+from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
 from rlaif_sdk.reporting.watch import tell_where, watching

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.job_folder import JOB_FILE, begun_with, differing, held
-from rlaif_sdk.json_files import write_json
 
 _LOCK_FILE = ".lock"
 

@@ -18,7 +18,7 @@ from rlaif_sdk.config.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import load_state
 from rlaif_sdk.integrations.rowwise import check_rowwise
-from rlaif_sdk.json_files import write_json
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.rewards.coercion import stated_by
 from rlaif_sdk.scale.cluster import Workers, connected, import_ray, typed
 from rlaif_sdk.scale.figures import from_record, merge, readable

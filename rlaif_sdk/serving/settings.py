@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.serving.addresses import is_loopback
+from rlaif_sdk.io.addresses import is_loopback
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

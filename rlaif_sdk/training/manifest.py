@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk import __version__
 from rlaif_sdk.exceptions import ConfigError, StateError
-from rlaif_sdk.json_files import without_nan, write_json
+from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.training.config import ComposedRun, Run
 from rlaif_sdk.training.fingerprints import UNSET, differences, digest, without_secrets

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
-from rlaif_sdk.json_files import without_nan
+from rlaif_sdk.io.files import without_nan
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, is_encoder_decoder, load_policy, save_policy

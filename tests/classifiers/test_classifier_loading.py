@@ -289,7 +289,7 @@ def test_a_model_gets_the_processors_that_its_process_may_use(
     (tmp_path / "cpu").mkdir()
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    monkeypatch.setattr("rlaif_sdk.processors._CGROUP", tmp_path)
+    monkeypatch.setattr("rlaif_sdk.io.processors._CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert thread_count() == granted

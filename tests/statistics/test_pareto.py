@@ -69,13 +69,13 @@ def test_points_that_do_not_exceed_the_reference_have_no_volume() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "degrees", "expected"),
-    [(0.975, 1, 12.7062), (0.975, 2, 4.30265), (0.975, 3, 3.18245), (0.975, 9, 2.26216), (0.995, 4, 4.60409),
-     (0.95, 30, 1.69726), (0.975, 200, 1.97190)],
+    ("confidence", "degrees", "expected"),
+    [(0.95, 1, 12.7062), (0.95, 2, 4.30265), (0.95, 3, 3.18245), (0.95, 9, 2.26216), (0.99, 4, 4.60409),
+     (0.9, 30, 1.69726), (0.95, 200, 1.97190)],
 )  # fmt: skip
-def test_quantiles_of_student_s_t_are_those_of_the_tables(probability, degrees, expected) -> None:
+def test_quantiles_of_student_s_t_are_those_of_the_tables(confidence, degrees, expected) -> None:
     """Of one degree of freedom and of many."""
-    assert student_t_quantile(probability, degrees) == pytest.approx(expected, abs=1e-4)
+    assert student_t_quantile(confidence, degrees) == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_interval_needs_two_values() -> None:

@@ -358,7 +358,7 @@ def test_a_container_s_quota_limits_how_many_rows_run_at_once(
 ) -> None:
     """Where none are asked for; more would take each other's time."""
     (tmp_path / "cpu.max").write_text("100000 100000\n")
-    monkeypatch.setattr("rlaif_sdk.processors._CGROUP", tmp_path)
+    monkeypatch.setattr("rlaif_sdk.io.processors._CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     running, most, lock, judge = 0, 0, threading.Lock(), Judge.judge
 

@@ -55,6 +55,6 @@ def review_card(
     )
 
 
-def _shown(figure: Estimate) -> str:
-    interval = "" if math.isnan(figure.low) else f" [{figure.low:.3f}, {figure.high:.3f}]"
-    return f"{figure.value:.3f}{interval} over {figure.n} verdicts"
+def _shown(estimate: Estimate) -> str:
+    interval = "" if math.isnan(estimate.low) else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f}{interval} over {estimate.n} verdicts"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlaif_sdk.exceptions import MissingExtraError, TrainingError
-from rlaif_sdk.json_files import without_nan, write_json
+from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
 from rlaif_sdk.records import read_records
 from rlaif_sdk.statistics.estimates import sample_mean

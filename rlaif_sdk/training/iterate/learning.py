@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import TrainingError
-from rlaif_sdk.json_files import write_json
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.training.iterate.config import OFFLINE
 from rlaif_sdk.training.iterate.rounds import Rounds
 from rlaif_sdk.training.iterate.store import Shards, read_json

@@ -10,15 +10,15 @@ from typing import Any
 
 from rlaif_sdk.config.documents import Document
 from rlaif_sdk.exceptions import DataError, TrainingError
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.job_folder import held
-from rlaif_sdk.json_files import write_json
 from rlaif_sdk.training.fingerprints import differences, without_secrets
 
 _CHANGED = "changed"
 
 
 def read_json(file: Path) -> Any:
-    """Read a file that `rlaif_sdk.json_files.write_json` wrote.
+    """Read a file that `rlaif_sdk.io.files.write_json` wrote.
 
     Raises:
         DataError: It was changed by something else and is no JSON any more.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.config.documents import validate
-from rlaif_sdk.json_files import write_json
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.training.config import PPORun, PPORunConfig, Run
 from rlaif_sdk.training.iterate.config import OFFLINE, IterateRun
 from rlaif_sdk.training.iterate.labelling import label_job

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.json_files import write_json
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.statistics.estimates import mean_interval
 from rlaif_sdk.statistics.pareto import hypervolume, nondominated
 from rlaif_sdk.training.sweep.config import Weights

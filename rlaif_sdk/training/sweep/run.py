@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
-from rlaif_sdk.json_files import write_json
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.records import read_records
 from rlaif_sdk.training.config import ComposedRun, PPORun
 from rlaif_sdk.training.fingerprints import differences, rows_digest

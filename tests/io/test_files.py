@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif_sdk.json_files import without_nan, write_json
+from rlaif_sdk.io.files import without_nan, write_json
 
 
 def test_what_is_written_is_read_back_and_the_folder_is_made(tmp_path: Path) -> None:

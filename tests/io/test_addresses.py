@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlaif_sdk.serving.addresses import is_loopback
+from rlaif_sdk.io.addresses import is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])

@@ -1,0 +1,1 @@
+"""Tables, small files, job folders and stores: one way to read and write each."""

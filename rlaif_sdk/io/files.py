@@ -1,0 +1,231 @@
+r"""Files that appear whole or not at all, whoever else writes them and whenever the process is killed.
+
+What is written goes into a hidden file beside its place, reaches the disk, and takes the name last. The hidden name is
+the writer's own (``.NAME.HOST-PID-RANDOM.partial``), so two writers of one file never mix: the one that ends last
+stays. What a killed process left behind is removed by the next one that writes into the folder.
+
+A lone surrogate, which UTF-8 cannot hold, is written as its escape ``\\udXXX`` in JSON, and reads back as it was; in
+other text U+FFFD takes its place (`rlaif_sdk.io.text`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import platform
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.text import safe_text
+
+_HOST = blake2b(platform.node().encode(), digest_size=3).hexdigest()
+_PARTIAL = re.compile(rf"\..*\.{_HOST}-(\d+)-[0-9a-f]{{8}}\.partial", re.DOTALL)
+_LONGEST_NAME = 255
+"""Bytes in a file's name that every common file system takes."""
+
+_swept: set[str] = set()
+"""Folders in which this process has looked for what killed ones left."""
+
+
+@contextmanager
+def atomic_path(path: str | Path, *, kept: str | Path | None = None) -> Iterator[Path]:
+    r"""Where to write a file, which takes its place when the block ends well.
+
+    Folders are made, a link stays a link to the file that is replaced, and an older file's permissions are kept. A
+    device or a pipe is written directly.
+
+    Args:
+        path: The file.
+        kept: The name under which what was written stays where the block ends with an error; by default it is removed.
+
+    Yields:
+        A path in the same folder, under a name that no other writer has. Where the block leaves no file there,
+        nothing is replaced.
+
+    Raises:
+        DataError: The path is a folder.
+        OSError: The file cannot be written, see `refusal`. The older file is as it was.
+
+    Examples:
+        >>> with atomic_path("scores.csv") as unfinished:  # doctest: +SKIP
+        ...     unfinished.write_text("prompt,score\\n")
+    """
+    target = Path(path).resolve()
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and stat.S_ISDIR(mode):
+        raise DataError("is a folder, where a file is to be written", file=str(path), hint="name a file")
+    if mode is not None and not stat.S_ISREG(mode):
+        yield target
+        return
+    partial = _begin(target)
+    try:
+        yield partial
+        if partial.exists():
+            if mode is not None:
+                partial.chmod(stat.S_IMODE(mode))
+            _reach_disk(partial)
+            partial.replace(target)
+            _reach_disk(target.parent)
+    except BaseException:
+        with suppress(OSError):
+            if kept is not None:
+                partial.replace(kept)
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes its name when the block ends well; on an error it is removed.
+
+    Args:
+        path: The folder; it must not exist, or be empty, when the block ends.
+
+    Raises:
+        OSError: It cannot be written, or something else has taken the name (``errno.ENOTEMPTY`` or ``EEXIST``).
+    """
+    target = Path(path).expanduser().absolute()
+    partial = _begin(target)
+    partial.mkdir()
+    try:
+        yield partial
+        for file in partial.rglob("*"):
+            _reach_disk(file)
+        _reach_disk(partial)
+        partial.rename(target)
+        _reach_disk(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all; a lone surrogate becomes U+FFFD.
+
+    Raises:
+        DataError: The path is a folder.
+        OSError: The file cannot be written.
+    """
+    _write(path, safe_text(text), errors="strict")
+
+
+def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write a JSON file, whole or not at all; a lone surrogate is written as its escape and reads back as it was.
+
+    Args:
+        path: The file; its folder is made if it is missing.
+        value: A JSON value. NaN and infinity are none, see `without_nan`.
+        indent: Spaces a level; None puts all on one line, which is quicker for large values.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+        TypeError: Something is no JSON value.
+        DataError: The path is a folder.
+        OSError: The file cannot be written.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    _write(path, text, errors="backslashreplace")  # which is JSON's escape
+
+
+def without_nan(value: Any) -> Any:
+    """The value with None for the numbers that JSON does not know, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def refusal(error: OSError, file: str | Path | None = None) -> DataError | None:
+    """The error in one line with the next step, where it says that a file system takes no more.
+
+    Args:
+        error: What was raised on writing.
+        file: What was written; by default what the error names.
+
+    Returns:
+        None where the error says something else.
+    """
+    found = _REFUSALS.get(error.errno or 0)
+    if found is None:
+        return None
+    name = file if file is not None else error.filename
+    message, hint = found
+    return DataError(message, file=None if name is None else str(name), hint=hint)
+
+
+_ROOM = "make room, or name a folder on another disk"
+_ELSEWHERE = "name a folder that you may write"
+_REFUSALS = {
+    errno.ENOSPC: ("cannot be written: the disk is full", _ROOM),
+    errno.EDQUOT: ("cannot be written: your quota of the disk is used up", _ROOM),
+    errno.EFBIG: ("cannot be written: the limit of a file's size is reached", "raise the limit, see `ulimit -f`"),
+    errno.EROFS: ("cannot be written: the file system is read-only", _ELSEWHERE),
+    errno.EACCES: ("permission denied", _ELSEWHERE),
+    errno.EPERM: ("is not permitted", _ELSEWHERE),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "name another folder"),
+    errno.ENAMETOOLONG: ("the name is too long", "name a shorter one"),
+    errno.EMFILE: ("too many files are open", "raise the limit, see `ulimit -n`"),
+}
+
+
+def _write(path: str | Path, text: str, *, errors: str) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors=errors)
+
+
+def _begin(target: Path) -> Path:
+    """The unfinished name of a file or folder; its folder is made, and cleared of what killed processes left."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target.parent)
+    tail = f".{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+    name = os.fsencode(target.name)[: _LONGEST_NAME - 1 - len(tail)].decode("utf-8", "ignore")
+    return target.parent / f".{name}{tail}"
+
+
+def _sweep(folder: Path) -> None:
+    if str(folder) in _swept:
+        return
+    _swept.add(str(folder))
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _PARTIAL.fullmatch(entry.name)
+            if found is None or _is_alive(int(found[1])):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(process)
+
+
+def _reach_disk(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk (Windows and some network file systems cannot for a folder)."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not (is_folder and error.errno in {errno.EINVAL, errno.ENOTSUP}):
+            raise
+    finally:
+        os.close(descriptor)
