@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer.tables import TableLayout, score_records
 from rlaif_sdk.evaluation.intervals import mean_interval
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.figures import Array, Figure, wilson
 from rlaif_sdk.records import read_records
-from rlaif_sdk.scoring import TableLayout, score_records
 
 
 @dataclass(frozen=True, slots=True)

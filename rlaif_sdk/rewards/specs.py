@@ -59,12 +59,12 @@ class RewardSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalizerSpec(Spec):
-    """Describes a normalizer: the factory returns a `rlaif_sdk.composer.normalize.Normalizer`."""
+    """Describes a normalizer: the factory returns a `rlaif_sdk.composer.normalizers.Normalizer`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregatorSpec(Spec):
-    """Describes an aggregator: the factory returns a `rlaif_sdk.composer.aggregate.Aggregator`."""
+    """Describes an aggregator: the factory returns a `rlaif_sdk.composer.aggregators.Aggregator`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

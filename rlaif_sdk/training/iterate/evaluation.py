@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array
 from rlaif_sdk.json_files import write_json
 from rlaif_sdk.reporting.estimates import estimate, paired_change
+from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.training.heldout import Answers, ScoredAnswers, answer_prompts
 from rlaif_sdk.training.iterate.config import CandidateSettings
 from rlaif_sdk.training.iterate.policy import answer_logprobs

@@ -1,0 +1,1 @@
+"""Arrays of scores, and what is measured on them: sums over groups, correlations, ranks."""
