@@ -8,6 +8,8 @@ import os
 import statistics
 import time
 import tracemalloc
+from collections.abc import Sequence
+from functools import partial
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -18,7 +20,7 @@ from _trl_loop import trl_rewards
 
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.composer import Component, Gate
-from rlaif_sdk.composer.normalize import GroupZScore, Identity, MinMax, Normalizer, Rank, ZScore
+from rlaif_sdk.composer.normalizers import GroupZScore, MinMax, Normalizer, Passthrough, Rank, ZScore
 from rlaif_sdk.rewards import Reward
 
 
@@ -34,10 +36,10 @@ class Known(Reward):
         return self.scores
 
 
-def by_hand(batch: RewardBatch) -> list[float]:
+def by_hand(batch: RewardBatch, names: Sequence[str] = tuple(FUNCTIONS)) -> list[float]:
     """What one writes without a composer."""
-    scores = {name: function(batch.prompts, batch.completions) for name, function in FUNCTIONS.items()}
-    weights = list(WEIGHTS.values())
+    scores = {name: FUNCTIONS[name](batch.prompts, batch.completions) for name in names}
+    weights = [WEIGHTS[name] for name in names]
     return [sum(map(operator.mul, weights, row)) for row in zip(*scores.values(), strict=True)]
 
 
@@ -73,6 +75,31 @@ def cheap_functions(rows: int, repeats: int) -> tuple[dict[str, float], list[str
     return results, lines
 
 
+def one_row(repeats: int, calls: int = 200) -> tuple[dict[str, float], list[str]]:
+    """Plain functions on a single row, as a server or an environment calls them: processor time of a call."""
+    batch = text_batch(1)
+    results, lines = {}, []
+    for count in (1, len(FUNCTIONS)):
+        names = list(FUNCTIONS)[:count]
+        functions, weights = ({name: table[name] for name in names} for table in (FUNCTIONS, WEIGHTS))
+        in_a_thread = {name: Component(one, weight=weights[name], timeout=60.0) for name, one in functions.items()}
+        with Composer(functions, weights=weights) as plain, Composer(in_a_thread) as limited:
+            np.testing.assert_allclose(plain.compose(batch).totals, by_hand(batch, names), rtol=1e-9)
+            once = {
+                "by hand": partial(by_hand, batch, names),
+                "composer": partial(plain.compose, batch),
+                "with a time limit": partial(limited.compose, batch),
+            }
+            many = {name: lambda call=call: [call() for _ in range(calls)] for name, call in once.items()}
+            seconds = interleaved(many, repeats=repeats, clock=time.process_time)
+        hand = statistics.median(seconds["by hand"])
+        for name, own in seconds.items():
+            micros, more = (1e6 * value / calls for value in (statistics.median(own), statistics.median(own) - hand))
+            results |= {f"{count} of 1 row, {name} (us)": micros, f"{count} of 1 row, {name}, more (us)": more}
+            lines.append(f"| {count} | {name} | {micros:.1f} | {more:+.1f} |")
+    return results, lines
+
+
 def arithmetic(rows: int, rewards: int, repeats: int) -> tuple[dict[str, float], list[str]]:
     """Many rewards whose scores are there already: nothing is left but the composer."""
     draw = np.random.default_rng(0)
@@ -90,12 +117,12 @@ def arithmetic(rows: int, rewards: int, repeats: int) -> tuple[dict[str, float],
         return Composer(parts, gates=[Gate("r0", floor=-2.0, min=-0.9, on_missing="pass")])
 
     composers = {
-        "no normalisation": composer([Identity]),
+        "no normalisation": composer([Passthrough]),
         "min-max": composer([MinMax]),
         "running z-score": composer([ZScore]),
         "group z-score": composer([GroupZScore]),
         "rank": composer([Rank]),
-        "a mixture, 5% of scores missing": composer([Identity, MinMax, ZScore, GroupZScore], missing=0.05),
+        "a mixture, 5% of scores missing": composer([Passthrough, MinMax, ZScore, GroupZScore], missing=0.05),
     }
     variants = {name: lambda one=one: one.compose(batch) for name, one in composers.items()}
     seconds = interleaved(variants, repeats=repeats)
@@ -126,6 +153,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     cheap, cheap_lines = cheap_functions(options.rows, options.repeats)
+    single, single_lines = one_row(options.repeats)
     bare, bare_lines = arithmetic(options.arithmetic_rows, options.rewards, options.repeats)
     table = "\n".join(
         [
@@ -135,6 +163,12 @@ def main() -> None:
             "|---|---|---|---|---|",
             *cheap_lines,
             "",
+            f"Plain functions on one row, microseconds of processor time a call, median of {options.repeats} rounds:",
+            "",
+            "| functions | | µs | µs more than by hand |",
+            "|---|---|---|---|",
+            *single_lines,
+            "",
             f"The composer alone, {options.rewards} rewards x {options.arithmetic_rows:,} rows, a gate, groups of 8:",
             "",
             "| normalisation | ms | fastest round | processor time | peak MiB |",
@@ -142,7 +176,7 @@ def main() -> None:
             *bare_lines,
         ]
     )
-    save("composer", {"cheap functions": cheap, "composer alone": bare}, table)
+    save("composer", {"cheap functions": cheap, "one row": single, "composer alone": bare}, table)
 
 
 if __name__ == "__main__":

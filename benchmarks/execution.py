@@ -14,8 +14,8 @@ from _report import save
 
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.execution import Recipe, run_all
 from rlaif_sdk.config import ExecutionConfig
+from rlaif_sdk.scoring import Recipe, run_all
 
 REPEATS = 5
 HANGS = """

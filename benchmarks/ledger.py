@@ -12,8 +12,8 @@ from _report import save
 
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.composer import Component, Ledger
-from rlaif_sdk.composer.execution import Recipe
 from rlaif_sdk.rewards import Reward
+from rlaif_sdk.scoring import Recipe
 
 
 class Known(Reward):

@@ -45,7 +45,7 @@ from tokenizers import Tokenizer
 
 from rlaif_sdk.classifiers.loading import LoadOptions
 from rlaif_sdk.classifiers.transformers_backend import load_transformers_classifier
-from rlaif_sdk.composer.advantages import rank_correlation
+from rlaif_sdk.statistics.correlation import rank_correlation
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE.parent / ".nox" / "scoring-rivals"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlaif_sdk.classifiers import Classifier, label_index, label_log_odds, label_probabilities, load_classifier
     from rlaif_sdk.composer import Composer, Composition, Gate
-    from rlaif_sdk.composer.aggregate import Aggregator
-    from rlaif_sdk.composer.normalize import Normalizer
+    from rlaif_sdk.composer.aggregators import Aggregator
+    from rlaif_sdk.composer.normalizers import Normalizer
     from rlaif_sdk.exceptions import (
         BatchError,
         ConfigError,
@@ -91,8 +91,8 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "load_classifier",
         ),
         "rlaif_sdk.composer": ("Composer", "Composition", "Gate"),
-        "rlaif_sdk.composer.aggregate": ("Aggregator",),
-        "rlaif_sdk.composer.normalize": ("Normalizer",),
+        "rlaif_sdk.composer.aggregators": ("Aggregator",),
+        "rlaif_sdk.composer.normalizers": ("Normalizer",),
         "rlaif_sdk.exceptions": (
             "BatchError",
             "ConfigError",

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.composer.execution import Runner, run_all
-from rlaif_sdk.composer.validation import Answer, check_answer
 from rlaif_sdk.config import RewardConfig
 from rlaif_sdk.exceptions import JudgeError, RlaifError
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError
 from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, RewardSpec, Spec
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores, as_reward
+from rlaif_sdk.scoring import Runner, run_all
+from rlaif_sdk.scoring.checks import CheckedScores, check_scores
 from rlaif_sdk.types import Conversation, Message, RewardBatch, message_text
 
 _TEXTS = (
@@ -129,7 +129,7 @@ def _score(runner: Runner, batch: RewardBatch) -> list[float | None]:
     if outcome.error is not None:
         raise AssertionError(str(outcome.error)) from (outcome.error.__cause__ or outcome.error)
     try:
-        answer: Answer = check_answer(outcome.answer, len(batch), runner.reward.range)
+        answer: CheckedScores = check_scores(outcome.answer, len(batch), runner.reward.range)
     except RlaifError as error:
         raise AssertionError(f"{name} {error}") from error
     problems = "; ".join(f"row {row}: {problem}" for row, problem in answer.failures.items())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rlaif_sdk.composer.build import build_composer
+from rlaif_sdk.composer import Composer
 from rlaif_sdk.config.documents import Document, validate
 from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
@@ -39,7 +39,7 @@ def load_attacked(
 
 
 def _judge_of(document: Document, reward: str | None) -> PointwiseJudge:
-    components = build_composer(document).components
+    components = Composer.from_config(document).components
     judges = {name: part.reward for name, part in components.items() if isinstance(part.reward, PointwiseJudge)}
     names = ", ".join(judges)
     if not judges:

@@ -30,9 +30,9 @@ def explain(
     from rich.console import Console
 
     from rlaif_sdk.composer import Composer
+    from rlaif_sdk.composer.tables import TableLayout, as_batch
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.records import read_records
-    from rlaif_sdk.scoring import TableLayout, as_batch
 
     columns: tuple[str, ...] = ()
     layout = TableLayout(prompt_column, completion_column, group_column)

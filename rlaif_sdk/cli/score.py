@@ -14,8 +14,8 @@ from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineO
 from rlaif_sdk.cli.options import CompositionOption
 
 if TYPE_CHECKING:
+    from rlaif_sdk.composer.tables import Summary
     from rlaif_sdk.records import Writer
-    from rlaif_sdk.scoring import Summary
 
 FileArgument = Annotated[Path, typer.Argument(help="A .jsonl or .parquet file with a prompt and a completion a row.")]
 PromptOption = Annotated[str, typer.Option(help="The column of prompts.")]
@@ -55,10 +55,10 @@ def score(
     of Parquet parts in the order of the rows, and a run that was stopped goes on where it stopped.
     """
     from rlaif_sdk.composer import Composer
+    from rlaif_sdk.composer.tables import Summary, TableLayout, score_records
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.integrations.host import load_state
     from rlaif_sdk.records import read_records, survey
-    from rlaif_sdk.scoring import Summary, TableLayout, score_records
 
     layout = TableLayout(prompt_column, completion_column, group_column)
     asked = workers(engine, actors, actor_gpus, ray_address)

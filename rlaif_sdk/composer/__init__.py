@@ -1,5 +1,6 @@
 """Several rewards in, one explained number a row out."""
 
+from rlaif_sdk.composer.aggregators import RewardGroup
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composer import Composer
@@ -8,7 +9,6 @@ from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.ledger import Ledger
-from rlaif_sdk.composer.nesting import Group
 from rlaif_sdk.composer.weights import Schedule
 from rlaif_sdk.composer.whatif import WhatIf, what_if
 
@@ -19,9 +19,9 @@ __all__ = [
     "Constraint",
     "FailurePolicy",
     "Gate",
-    "Group",
     "Ledger",
     "RewardColumn",
+    "RewardGroup",
     "Schedule",
     "WhatIf",
     "what_if",

@@ -1,4 +1,4 @@
-"""From a config to a composer, or to its arithmetic alone."""
+"""From a config to what a composer is made of, or to its arithmetic alone."""
 
 from __future__ import annotations
 
@@ -8,19 +8,14 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from rlaif_sdk.composer.aggregators import RewardGroup
 from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.execution import Recipe
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.ledger import Ledger
-from rlaif_sdk.composer.making import built, errors_placed, extension, found, reward_of
-from rlaif_sdk.composer.nesting import Group
-from rlaif_sdk.composer.normalize import Normalizer
-from rlaif_sdk.composer.outliers import Limited, LimitParams
-from rlaif_sdk.composer.signs import warn_of_turned_rewards
+from rlaif_sdk.composer.normalizers import Limited, LimitParams, Normalizer
 from rlaif_sdk.composer.weights import Cosine, Crossing, Curve, Linear, Piecewise, Schedule, Step, Weight
 from rlaif_sdk.config import (
     CompositionConfig,
@@ -35,15 +30,29 @@ from rlaif_sdk.config.documents import Document, Location, from_validation_error
 from rlaif_sdk.exceptions import LedgerError, UnknownPluginError
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import Reward
+from rlaif_sdk.scoring.factory import Recipe, build_extension, build_reward, errors_placed, instantiate, resolve
 
 ConfigSource: TypeAlias = str | Path | Mapping[str, Any] | CompositionConfig | Document
 """Where a composition's config comes from: a file, or something that holds it."""
 
 
-def build_composer(source: ConfigSource, *, registry: Registry | None = None) -> Composer:
-    """Build a composer. See `Composer.from_config`."""
+def read_composition(source: ConfigSource) -> tuple[CompositionConfig, Document]:
+    """The config of a composition, and the document that its errors point at.
+
+    Raises:
+        ConfigError: It is refused.
+    """
     document = _document(source)
-    config = source if isinstance(source, CompositionConfig) else validate(CompositionConfig, document)
+    return (source if isinstance(source, CompositionConfig) else validate(CompositionConfig, document)), document
+
+
+def composer_arguments(config: CompositionConfig, document: Document, registry: Registry | None) -> dict[str, Any]:
+    """What `rlaif_sdk.composer.Composer` is called with, for a config.
+
+    Raises:
+        ConfigError: A plugin's parameters are refused, or a ledger cannot be opened.
+        PluginError: A plugin is unknown, broken, or in conflict with another.
+    """
     registry = _plugins(registry, config, document)
     folder = document.folder
     components = {
@@ -54,18 +63,14 @@ def build_composer(source: ConfigSource, *, registry: Registry | None = None) ->
         name: _fallback(name, fallback, registry=registry, document=document, folder=folder)
         for name, fallback in config.fallbacks.items()
     }
-    ledger = _ledger(config, document, folder)
-    with errors_placed(document):
-        composer = Composer(
-            components,
-            fallbacks=fallbacks,
-            budget=config.budget,
-            ledger=ledger,
-            observers=[registry.observe],
-            **_combination(config, registry, document),
-        )
-    warn_of_turned_rewards(composer.components)
-    return composer
+    return {
+        "rewards": components,
+        "fallbacks": fallbacks,
+        "budget": config.budget,
+        "ledger": _ledger(config, document, folder),
+        "observers": [registry.observe],
+        **_combination(config, registry, document),
+    }
 
 
 def build_combiner(
@@ -81,8 +86,7 @@ def build_combiner(
     Raises:
         ConfigError: Something in the config is refused, or it names a reward that is not in ``rewards``.
     """
-    document = _document(source)
-    config = source if isinstance(source, CompositionConfig) else validate(CompositionConfig, document)
+    config, document = read_composition(source)
     registry = _plugins(registry, config, document)
     for name in config.rewards:
         if name not in rewards:
@@ -109,12 +113,12 @@ def _combination(config: CompositionConfig, registry: Registry, document: Docume
     return {
         "gates": [Gate(**gate.model_dump()) for gate in config.gates],
         "gate_order": config.gate_order,
-        "aggregator": extension(registry.aggregator, config.aggregate, document, ("aggregate",)),
+        "aggregator": build_extension(registry.aggregator, config.aggregate, document, ("aggregate",)),
         "groups": {
-            name: Group(
+            name: RewardGroup(
                 group.members,
                 _weight(group.weight),
-                extension(registry.aggregator, group.aggregate, document, ("groups", name, "aggregate")),
+                build_extension(registry.aggregator, group.aggregate, document, ("groups", name, "aggregate")),
             )
             for name, group in config.groups.items()
         },
@@ -174,7 +178,7 @@ def _called(
     """A reward and how it is called, as `Component` takes it."""
     use = config.use or name
     return {
-        "reward": reward_of(use, config, registry=registry, document=document, folder=folder, at=location),
+        "reward": build_reward(use, config, registry=registry, document=document, folder=folder, at=location),
         "timeout": config.timeout,
         "setup_timeout": config.setup_timeout,
         "columns": config.columns,
@@ -190,24 +194,24 @@ def _weight(config: float | RampConfig | PiecewiseConfig | StepConfig) -> Weight
     match config:
         case RampConfig():
             ramp = Linear if config.schedule == "linear" else Cosine
-            curve = ramp(before=config.from_, after=config.to, start=config.start, end=config.end)
+            curve = ramp(start_value=config.from_, end_value=config.to, start=config.start, end=config.end)
         case PiecewiseConfig():
             curve = Piecewise(config.points)
         case StepConfig():
             curve = Step(config.from_, config.points)
         case _:
             return config
-    after = Crossing(**config.after.model_dump()) if config.after else None
-    return Schedule(curve, by=config.by, after=after)
+    trigger = Crossing(**config.trigger.model_dump()) if config.trigger else None
+    return Schedule(curve, by=config.by, trigger=trigger)
 
 
 def _normalizer(config: ExtensionConfig, registry: Registry, document: Document, location: Location) -> Normalizer:
     """The normalizer, within the limits that go with every one; where it has a ``clip`` of its own, that one counts."""
-    spec = found(registry.normalizer, config.kind, document, location)
+    spec = resolve(registry.normalizer, config.kind, document, location)
     own = spec.params.model_fields
     limits = {key: config.params[key] for key in LimitParams.model_fields if key in config.params and key not in own}
     params = {key: value for key, value in config.params.items() if key not in limits}
-    normalizer: Normalizer = built(spec, params, document, location)
+    normalizer: Normalizer = instantiate(spec, params, document, location)
     if not limits:
         return normalizer
     try:

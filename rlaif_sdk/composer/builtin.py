@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from rlaif_sdk.composer.aggregate import Chebyshev, ChebyshevParams, Minimum, Product, ProductParams, WeightedSum
-from rlaif_sdk.composer.normalize import GroupCenter, GroupZScore, Identity, MinMax, Rank, ZScore, ZScoreParams
-from rlaif_sdk.composer.quantile import Quantile, QuantileParams
-from rlaif_sdk.composer.robust import GroupRobust, GroupRobustParams, Robust, RobustParams
+from rlaif_sdk.composer.aggregators import Chebyshev, ChebyshevParams, Minimum, Product, ProductParams, WeightedSum
+from rlaif_sdk.composer.normalizers import (
+    GroupCenter,
+    GroupRobust,
+    GroupRobustParams,
+    GroupZScore,
+    MinMax,
+    Passthrough,
+    Quantile,
+    QuantileParams,
+    Rank,
+    Robust,
+    RobustParams,
+    ZScore,
+    ZScoreParams,
+)
 from rlaif_sdk.plugins import AggregatorSpec, NormalizerSpec, hookimpl
 
 rlaif_api_version = 1
@@ -15,7 +27,7 @@ rlaif_api_version = 1
 def rlaif_normalizers() -> list[NormalizerSpec]:
     """The normalizers that come with the SDK."""
     return [
-        NormalizerSpec(name="none", factory=lambda _: Identity(), description="the score as it is"),
+        NormalizerSpec(name="none", factory=lambda _: Passthrough(), description="the score as it is"),
         NormalizerSpec(name="minmax", factory=lambda _: MinMax(), description="declared range to [0, 1]"),
         NormalizerSpec(name="zscore", factory=ZScore, params=ZScoreParams, description="running z-score"),
         NormalizerSpec(name="group_zscore", factory=GroupZScore, params=ZScoreParams, description="z-score per prompt"),

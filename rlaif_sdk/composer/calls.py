@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.execution import (
+from rlaif_sdk.composer.ledger import Ledger
+from rlaif_sdk.config import BudgetConfig
+from rlaif_sdk.exceptions import ConfigError, RewardError
+from rlaif_sdk.rewards import Reward, require_columns
+from rlaif_sdk.scoring import (
     Budget,
-    Outcome,
-    Outcomes,
+    CallResult,
+    CallResults,
+    CheckedScores,
     Runner,
+    check_scores,
     described,
     run_all,
     set_up_all,
     start_all,
     wait_all,
 )
-from rlaif_sdk.composer.fallback import with_fallback
-from rlaif_sdk.composer.ledger import Ledger
-from rlaif_sdk.composer.validation import Answer, check_answer
-from rlaif_sdk.config import BudgetConfig
-from rlaif_sdk.exceptions import RewardError
-from rlaif_sdk.rewards import Reward, require_columns
 from rlaif_sdk.types import RewardBatch
+
+
+@dataclass(frozen=True, slots=True)
+class StartedCalls:
+    """The calls of a batch.
+
+    Attributes:
+        here: The rewards that are called where the batch is finished.
+        elsewhere: The results of the others, which have begun; None if there are none.
+    """
+
+    here: Sequence[str]
+    elsewhere: Future[CallResults] | None
+
+    def cancel(self) -> None:
+        """Give up the calls that have begun."""
+        if self.elsewhere is not None:
+            self.elsewhere.cancel()
 
 
 class Calls:
@@ -35,7 +54,7 @@ class Calls:
 
     Args:
         components: The rewards by name.
-        fallbacks: Those that stand in for them, by name.
+        fallbacks: Those that are asked where they fail, by name.
         budget: What all may spend together.
         ledger: Keeps their scores.
     """
@@ -63,7 +82,7 @@ class Calls:
             execution=part.execution,
             recipe=part.recipe,
             budgets=[self._budget],
-            recall=self._ledger.recall(name, part) if self._ledger else None,
+            cache=self._ledger.recall(name, part) if self._ledger else None,
         )
 
     def check(self, batch: RewardBatch) -> None:
@@ -83,43 +102,60 @@ class Calls:
         """
         set_up_all([*self.runners.values(), *self._fallback_runners.values()])
 
-    def start(self, batch: RewardBatch) -> Future[Outcomes]:
-        """Begin to call every reward."""
-        return start_all(
-            self.runners, {name: batch.with_columns(part.columns) for name, part in self._components.items()}
-        )
+    def start(self, batch: RewardBatch, *, here: bool) -> StartedCalls:
+        """Begin to call the rewards.
 
-    def answers(self, batch: RewardBatch, calls: Future[Outcomes]) -> tuple[dict[str, Answer], dict[str, float]]:
-        """Wait for calls that were started.
+        Args:
+            batch: What is to be scored.
+            here: Whether `finish` follows in this thread, so that it may call the plain rewards itself.
+        """
+        short = [name for name, runner in self.runners.items() if runner.is_short] if here else []
+        others = {name: runner for name, runner in self.runners.items() if name not in short}
+        if not others:
+            return StartedCalls(short, None)
+        batches = {name: batch.with_columns(self._components[name].columns) for name in others}
+        return StartedCalls(short, start_all(others, batches))
+
+    def finish(self, batch: RewardBatch, started: StartedCalls) -> tuple[dict[str, CheckedScores], dict[str, float]]:
+        """Call the plain rewards, and wait for those that were started.
 
         Returns:
             What each reward said, or its fallback in its place, checked; and the seconds that its call took.
 
         Raises:
-            RlaifError: A reward failed in a way that no policy covers.
+            RlaifError: A reward failed in a way that no policy covers; the others are given up.
         """
-        outcomes = wait_all(calls)
-        answers = {name: _checked(outcome, batch, self._components[name].reward) for name, outcome in outcomes.items()}
-        answers |= self._stand_in(batch, answers)
-        return answers, {name: outcome.seconds for name, outcome in outcomes.items()}
+        results: CallResults = {}
+        try:
+            for name in started.here:
+                part = self._components[name]
+                results[name] = self.runners[name].score_here(batch.with_columns(part.columns))
+        except BaseException:
+            started.cancel()
+            raise
+        if started.elsewhere is not None:
+            results |= wait_all(started.elsewhere)
+        scores = {name: _checked(results[name], batch, part.reward) for name, part in self._components.items()}
+        if self._fallbacks:
+            scores |= self._fall_back(batch, scores)
+        return scores, {name: result.seconds for name, result in results.items()}
 
-    def _stand_in(self, batch: RewardBatch, answers: Mapping[str, Answer]) -> dict[str, Answer]:
-        """The answers of the rewards that have a fallback, with its scores where they failed."""
+    def _fall_back(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> dict[str, CheckedScores]:
+        """The scores of the rewards that have a fallback, with its scores where they failed."""
         named = {name: part.fallback for name, part in self._components.items() if part.fallback is not None}
-        rows = {name: sorted(answers[name].failures) for name in named}
+        rows = {name: sorted(scores[name].failures) for name in named}
         asked = {name: batch.select(failed) for name, failed in rows.items() if failed}
         if not asked:
-            return {name: with_fallback(answers[name], [], None, fallback) for name, fallback in named.items()}
-        outcomes = run_all(
+            return {name: with_fallback(scores[name], [], None, fallback) for name, fallback in named.items()}
+        results = run_all(
             {name: self._fallback_runners[named[name]] for name in asked},
             {name: seen.with_columns(self._fallbacks[named[name]].columns) for name, seen in asked.items()},
         )
         others = {
-            name: _checked(outcome, asked[name], self._fallbacks[named[name]].reward)
-            for name, outcome in outcomes.items()
+            name: _checked(result, asked[name], self._fallbacks[named[name]].reward) for name, result in results.items()
         }
         return {
-            name: with_fallback(answers[name], rows[name], others.get(name), fallback)
+            name: with_fallback(scores[name], rows[name], others.get(name), fallback)
             for name, fallback in named.items()
         }
 
@@ -149,15 +185,80 @@ class Calls:
             runner.close()
 
 
-def _checked(outcome: Outcome, batch: RewardBatch, reward: Reward) -> Answer:
+def _checked(result: CallResult, batch: RewardBatch, reward: Reward) -> CheckedScores:
     rows = len(batch)
-    error: RewardError | None = outcome.error
+    error: RewardError | None = result.error
     if error is None:
         try:
-            answer = check_answer(outcome.answer, rows, reward.range, batch.completion_ids)
+            scores = check_scores(result.answer, rows, reward.range, batch.completion_ids)
         except RewardError as refused:
             error = refused
         else:
-            cached = None if outcome.cached is None else outcome.cached & ~np.isnan(answer.raw)
-            return replace(answer, cached=cached)
-    return Answer(np.full(rows, np.nan), dict.fromkeys(range(rows), described(error)), (), error)
+            return scores if result.cached is None else replace(scores, cached=result.cached & ~np.isnan(scores.raw))
+    return CheckedScores(np.full(rows, np.nan), dict.fromkeys(range(rows), described(error)), (), error)
+
+
+def check_fallbacks(components: Mapping[str, Component], fallbacks: Mapping[str, Component]) -> None:
+    """Check that each fallback that a reward names is there and speaks in the same units.
+
+    Raises:
+        ConfigError: It is not, or does not; or nobody names it.
+    """
+    for name, component in components.items():
+        if component.fallback is None:
+            continue
+        key = f"rewards.{name}.fallback"
+        if component.fallback not in fallbacks:
+            known = ", ".join(fallbacks) or "none"
+            raise ConfigError(f"there is no fallback {component.fallback!r}", key=key, hint=f"fallbacks: {known}")
+        own, other = component.reward, fallbacks[component.fallback].reward
+        if (own.range, own.higher_is_better) != (other.range, other.higher_is_better):
+            raise ConfigError(
+                f"the range {own.range} and that of its fallback, {other.range}, or their directions differ",
+                key=key,
+                hint="a fallback's scores must mean the same",
+            )
+    for name in fallbacks:
+        if name in components:
+            raise ConfigError("a reward has the same name", key=f"fallbacks.{name}")
+        if all(component.fallback != name for component in components.values()):
+            raise ConfigError("no reward names this fallback", key=f"fallbacks.{name}")
+
+
+def with_fallback(
+    scores: CheckedScores, rows: Sequence[int], other: CheckedScores | None, fallback: str
+) -> CheckedScores:
+    """A reward's scores, with its fallback's where it failed.
+
+    Args:
+        scores: What the reward said of B rows.
+        rows: The rows on which it failed.
+        other: What the fallback said of those rows, in their order; None if there are none.
+        fallback: The fallback's name.
+    """
+    if other is None:
+        return replace(scores, fallback_reasons={})
+    raw = scores.raw.copy()
+    failures = dict(scores.failures)
+    reasons: dict[int, str] = {}
+    entries = list(scores.entries) or [None] * len(raw)
+    tokens = dict(scores.tokens)
+    for index, row in enumerate(rows):
+        if not math.isnan(other.raw[index]):
+            raw[row] = other.raw[index]
+            entries[row] = other.entries[index]
+            if index in other.tokens:
+                tokens[row] = other.tokens[index]
+            reasons[row] = f"fallback {fallback!r}: {failures.pop(row)}"
+        else:
+            problem = other.failures.get(index, "abstains")
+            failures[row] = f"{failures[row]}; its fallback {fallback!r}: {problem}"
+    return replace(
+        scores,
+        raw=raw,
+        failures=failures,
+        entries=entries,
+        error=scores.error if failures else None,
+        fallback_reasons=reasons,
+        tokens=tokens,
+    )

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array, Mask
-from rlaif_sdk.exceptions import RewardError
-from rlaif_sdk.rewards import ScoreLike
+from rlaif_sdk.scoring.checks import CheckedScores
+from rlaif_sdk.statistics.arrays import Array, Mask
 from rlaif_sdk.types import Score
 
 Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RewardColumn:
-    """One reward's part in a composition of B rows.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RewardColumn(CheckedScores):
+    """One reward's part in a composition of B rows: what it said, and what became of that.
 
     Attributes:
         name: Its name in the composition.
@@ -28,10 +26,10 @@ class RewardColumn:
         weighted: (B,) its share of the total; NaN where it took no part.
         failures: Why, for each row that failed.
         masked: (B,) True where its score was left out because it failed on another row of the group.
-        defaulted: (B,) True where it failed and its stated default stands in.
+        defaulted: (B,) True where it failed and its stated default is taken.
         seconds: How long it took.
         entries: The B entries as the reward gave them; empty when it failed altogether.
-        stood_in: Why it failed, for each row on which its fallback's score stands in; None without a fallback.
+        fallback_reasons: Why it failed, for each row on which its fallback's score is taken; None without a fallback.
         cached: (B,) True where its score came from a ledger, or from an equal row; None without a ledger.
         declared_range: The least and greatest score that it says it gives, or None.
         higher_is_better: False for a cost.
@@ -42,21 +40,14 @@ class RewardColumn:
 
     name: str
     weight: float
-    raw: Array
     normalized: Array
     weighted: Array
-    failures: Mapping[int, str]
     masked: Mask
     defaulted: Mask
     seconds: float
-    entries: Sequence[ScoreLike] = ()
-    stood_in: Mapping[int, str] | None = None
-    cached: Mask | None = None
     declared_range: tuple[float, float] | None = None
     higher_is_better: bool = True
-    tokens: Mapping[int, Array] = field(default_factory=dict)
     token_scale: Array | None = None
-    error: RewardError | None = None
 
     def status(self, row: int) -> Status:
         """What happened on a row."""
@@ -64,7 +55,7 @@ class RewardColumn:
             return "default" if self.defaulted[row] else "failed"
         if self.masked[row]:
             return "masked"
-        if self.stood_in and row in self.stood_in:
+        if self.fallback_reasons and row in self.fallback_reasons:
             return "fallback"
         if np.isnan(self.raw[row]):
             return "abstained"
@@ -87,10 +78,10 @@ class RewardColumn:
         return on_tokens_T
 
     def reason(self, row: int) -> str | None:
-        """Why, in the reward's words; the failure, where it failed, also where its fallback stands in."""
+        """Why, in the reward's words; the failure, where it failed, also where its fallback's score is taken."""
         if row in self.failures:
             return self.failures[row]
-        if self.stood_in and row in self.stood_in:
-            return self.stood_in[row]
+        if self.fallback_reasons and row in self.fallback_reasons:
+            return self.fallback_reasons[row]
         score = self.score(row)
         return score.reason if score else None

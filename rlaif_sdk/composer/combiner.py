@@ -1,33 +1,33 @@
-"""The arithmetic of a composer: checked answers in, a composition out, and all that is learned on the way."""
+"""The arithmetic of a composer: checked scores in, a composition out, and all that is learned on the way."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, Protocol
 
 import numpy as np
 
 from rlaif_sdk.composer import state
-from rlaif_sdk.composer.aggregate import Aggregator, WeightedSum
-from rlaif_sdk.composer.arrays import Array, Labels, encode_groups
+from rlaif_sdk.composer.aggregators import Aggregator, NestedAggregation, RewardGroup, WeightedSum
+from rlaif_sdk.composer.all_gather import AllGather, Observed, gather_observed
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint, ConstraintColumn, Multiplier
-from rlaif_sdk.composer.failures import Settled, settle
+from rlaif_sdk.composer.failures import apply_failure_policy
 from rlaif_sdk.composer.gates import Gate, GateOrder, apply_gates, check_gates
-from rlaif_sdk.composer.nesting import Group, Nested
-from rlaif_sdk.composer.sync import Observed, Sync, bring_together
-from rlaif_sdk.composer.tokens import token_scales
-from rlaif_sdk.composer.validation import Answer
+from rlaif_sdk.composer.normalizers import Normalizer
 from rlaif_sdk.composer.weights import Schedule, Weight, current_weight
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.scoring.checks import CheckedScores
+from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
 from rlaif_sdk.types import Progress, RewardBatch
 
 
 class Combiner:
-    """Normalises, weighs, aggregates and gates the answers of several rewards. See `rlaif_sdk.composer.Composer`."""
+    """Normalises, weighs, aggregates and gates the scores of several rewards. See `rlaif_sdk.composer.Composer`."""
 
     def __init__(
         self,
@@ -36,9 +36,9 @@ class Combiner:
         gates: Sequence[Gate] = (),
         gate_order: GateOrder = "independent",
         aggregator: Aggregator | None = None,
-        groups: Mapping[str, Group] | None = None,
+        groups: Mapping[str, RewardGroup] | None = None,
         constraints: Sequence[Constraint] = (),
-        sync: Sync | None = None,
+        all_gather: AllGather | None = None,
     ) -> None:
         self.components = components
         self._versions = {name: component.reward.version for name, component in components.items()}
@@ -47,17 +47,22 @@ class Combiner:
         self.aggregator = aggregator or WeightedSum()
         self.groups = dict(groups or {})
         self.multipliers = [Multiplier(constraint) for constraint in constraints]
-        self.sync = sync
+        self.all_gather = all_gather
         self._missed_groups = False
         rewards = {name: component.weight for name, component in components.items()}
         self._weights: dict[str, Weight] = {**rewards, **{name: group.weight for name, group in self.groups.items()}}
         self._check()
-        self._nested = Nested(self.aggregator, self.groups, rewards)
+        self._nested = NestedAggregation(self.aggregator, self.groups, rewards)
         for name, component in self.components.items():
             try:
                 component.normalizer.bind(component.oriented_range)
             except ConfigError as error:
                 raise ConfigError(error.message, key=f"rewards.{name}.normalize", hint=error.hint) from None
+        self._learns = (
+            bool(self.multipliers)
+            or bool(self._schedules())
+            or any(type(part.normalizer).update is not Normalizer.update for part in components.values())
+        )
 
     def _check(self) -> None:
         if not self.components:
@@ -67,10 +72,10 @@ class Combiner:
         check_gates(self.gates, self.gate_order, tuple(self.components))
         known = ", ".join(self.components)
         for name, schedule in self._schedules().items():
-            if schedule.after and schedule.after.reward not in self.components:
+            if schedule.trigger and schedule.trigger.reward not in self.components:
                 kind = "rewards" if name in self.components else "groups"
                 raise ConfigError(
-                    f"a schedule waits for {schedule.after.reward!r}; there are {known}", key=f"{kind}.{name}.weight"
+                    f"a schedule waits for {schedule.trigger.reward!r}; there are {known}", key=f"{kind}.{name}.weight"
                 )
         seen: set[str] = set()
         for index, multiplier in enumerate(self.multipliers):
@@ -84,67 +89,73 @@ class Combiner:
     def _schedules(self) -> dict[str, Schedule]:
         return {name: weight for name, weight in self._weights.items() if isinstance(weight, Schedule)}
 
-    def combine(self, batch: RewardBatch, answers: Mapping[str, Answer], seconds: Mapping[str, float]) -> Composition:
-        """Make one composition of the answers to a batch of B rows, and learn from it if ``batch.training``.
+    def combine(
+        self, batch: RewardBatch, scores: Mapping[str, CheckedScores], seconds: Mapping[str, float]
+    ) -> Composition:
+        """Make one composition of what the rewards said of B rows, and learn from it if ``batch.training``.
 
         Running statistics learn from the batch before it is normalised. Multipliers, and schedules that follow
-        episodes or a metric, learn from it afterwards: what is in force for a batch does not depend on it.
+        rewards, learn after it is composed, so that what is in force for a batch does not depend on it.
 
         Raises:
             RewardError: A row failed whose reward's policy is ``raise``.
         """
+        rows = len(batch)
         group_B = encode_groups(batch.group)
-        settled = {name: settle(name, answers[name], part.failure, group_B) for name, part in self.components.items()}
+        nowhere_B = np.zeros(rows, dtype=bool)
+        values: dict[str, Array] = {}
+        masked: dict[str, Mask] = {}
+        dropped_B = nowhere_B
+        for name, part in self.components.items():
+            values[name], masked_B, without_total_B = apply_failure_policy(name, scores[name], part.failure, group_B)
+            masked[name] = nowhere_B if masked_B is None else masked_B
+            dropped_B = dropped_B if without_total_B is None else dropped_B | without_total_B
+        observed = None
         if batch.training:
-            self._warn_without_groups(group_B, len(batch))
-        observed = self._observe(settled, group_B) if batch.training else None
+            self._warn_without_groups(group_B, rows)
+            if self._learns or self.all_gather is not None:
+                observed = self._observe(scores, group_B)
         weights = {name: current_weight(weight, batch.progress) for name, weight in self._weights.items()}
-        normalized_RB = np.stack(
-            [
-                part.normalizer.normalize(part.sign * settled[name].values, group_B)
-                for name, part in self.components.items()
-            ]
-        )
+        normalized_RB = np.empty((len(self.components), rows))
+        for index, (name, part) in enumerate(self.components.items()):
+            oriented_B = values[name] if part.sign > 0 else -values[name]
+            normalized_RB[index] = part.normalizer.normalize(oriented_B, group_B)
         totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights)
-        values = {name: part.values for name, part in settled.items()}
-        scales = token_scales(self.components, answers, values, self._nested, weights, group_B)
-        conditions = {
-            name: np.where(settled[name].masked, answers[name].raw, settled[name].values)
-            for name in {*(gate.reward for gate in self.gates), *(m.constraint.reward for m in self.multipliers)}
-        }
+        scales = _token_scales(self.components, scores, values, self._nested, weights, group_B)
+        conditions = {name: np.where(masked[name], scores[name].raw, values[name]) for name in self._conditions()}
         constraints = [
             ConstraintColumn(m.constraint, m.value, m.penalty(conditions[m.constraint.reward]))
             for m in self.multipliers
         ]
-        for column in constraints:
-            totals_B = totals_B - column.penalty
-        dropped_B = np.logical_or.reduce([part.dropped for part in settled.values()])
-        before_B = np.where(dropped_B | ~np.isfinite(totals_B), np.nan, totals_B)
+        for penalised in constraints:
+            totals_B = totals_B - penalised.penalty
+        has_total_B = np.isfinite(totals_B) if dropped_B is nowhere_B else np.isfinite(totals_B) & ~dropped_B
+        before_B = totals_B if has_total_B.all() else np.where(has_total_B, totals_B, np.nan)
         after_B, gates = apply_gates(before_B, self.gates, self.gate_order, conditions)
         if observed is not None:
             self._learn(observed, batch.progress)
-        columns = {
-            name: RewardColumn(
+        columns = {}
+        for index, (name, part) in enumerate(self.components.items()):
+            said = scores[name]
+            columns[name] = RewardColumn(
                 name=name,
                 weight=weights[name],
-                raw=answers[name].raw,
+                raw=said.raw,
                 normalized=normalized_RB[index],
                 weighted=weighted_RB[index],
-                failures=answers[name].failures,
-                masked=settled[name].masked,
-                defaulted=np.isnan(answers[name].raw) & ~np.isnan(settled[name].values),
+                failures=said.failures,
+                masked=masked[name],
+                defaulted=np.isnan(said.raw) & ~np.isnan(values[name]) if said.failures else nowhere_B,
                 seconds=seconds[name],
-                entries=answers[name].entries,
-                stood_in=answers[name].stood_in,
-                cached=answers[name].cached,
-                declared_range=component.reward.range,
-                higher_is_better=component.reward.higher_is_better,
-                tokens=answers[name].tokens,
+                entries=said.entries,
+                fallback_reasons=said.fallback_reasons,
+                cached=said.cached,
+                declared_range=part.reward.range,
+                higher_is_better=part.reward.higher_is_better,
+                tokens=said.tokens,
                 token_scale=scales.get(name),
-                error=answers[name].error,
+                error=said.error,
             )
-            for index, (name, component) in enumerate(self.components.items())
-        }
         return Composition(
             batch,
             after_B,
@@ -156,11 +167,16 @@ class Combiner:
             group_weights={name: weights[name] for name in self.groups},
         )
 
+    def _conditions(self) -> set[str]:
+        """The rewards that gates and constraints look at."""
+        return {*(gate.reward for gate in self.gates), *(part.constraint.reward for part in self.multipliers)}
+
     def _warn_without_groups(self, group_B: Labels | None, rows: int) -> None:
         """Say once that a normalizer for the completions to one prompt has nothing to go by."""
+        if self._missed_groups or rows < 2:
+            return
         names = [name for name, component in self.components.items() if component.normalizer.within_groups]
-        grouped = group_B is not None and len(np.unique(group_B)) < rows
-        if self._missed_groups or not names or grouped or rows < 2:
+        if not names or (group_B is not None and len(np.unique(group_B)) < rows):
             return
         self._missed_groups = True
         what = "and all rows of the batch count as one" if group_B is None else "and of one score it makes 0"
@@ -171,10 +187,10 @@ class Combiner:
             stacklevel=5,
         )
 
-    def _observe(self, settled: Mapping[str, Settled], group_B: Labels | None) -> Observed:
-        """Bring together what all ranks observed, and update the running statistics with it."""
-        raw_RB: Array = np.stack([settled[name].observed for name in self.components])
-        observed = bring_together(raw_RB, group_B, self.sync)
+    def _observe(self, scores: Mapping[str, CheckedScores], group_B: Labels | None) -> Observed:
+        """Gather what all ranks observed, and update the running statistics with it."""
+        raw_RB: Array = np.stack([scores[name].raw for name in self.components])
+        observed = gather_observed(raw_RB, group_B, self.all_gather)
         for component, raw_N in zip(self.components.values(), observed.raw_RN, strict=True):
             component.normalizer.update(component.sign * raw_N, observed.group_N)
         return observed
@@ -212,3 +228,63 @@ class Combiner:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a saved state. See `rlaif_sdk.composer.Composer.load_state_dict`."""
         state.load(self._parts(), saved)
+
+
+def _token_scales(
+    components: Mapping[str, Component],
+    scores: Mapping[str, CheckedScores],
+    values: Mapping[str, Array],
+    nested: NestedAggregation,
+    weights: Mapping[str, float],
+    group_B: Labels | None,
+) -> dict[str, Array]:
+    """What one unit of a reward's token values adds to a row's total, for each reward that gave any.
+
+    It is the reward's weight in force, scaled up where others are missing, times its normalizer's scale, and NaN where
+    either has none: the normalizer keeps only the order of scores, or the total is no weighted sum.
+
+    Args:
+        components: The rewards by name.
+        scores: What they said.
+        values: The (B,) scores that take part.
+        nested: How they are aggregated.
+        weights: The weight in force of every reward and group.
+        group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+
+    Returns:
+        (B,) scales by name, 0 where the reward takes no part.
+    """
+    given = [name for name in components if scores[name].tokens]
+    if not given:
+        return {}
+    ones_RB = np.where(np.isnan(np.stack([values[name] for name in components])), np.nan, 1.0)
+    slopes_RB = nested.aggregate(ones_RB, weights)[1] if nested.is_linear else np.full_like(ones_RB, np.nan)
+    scales = {}
+    for slopes_B, (name, part) in zip(slopes_RB, components.items(), strict=True):
+        if name in given:
+            scale_B = part.sign * part.normalizer.scale(part.sign * values[name], group_B) * slopes_B
+            idle_B = np.isnan(values[name]) | (slopes_B == 0) | (weights[name] == 0)
+            scales[name] = np.where(idle_B, 0.0, scale_B)
+    return scales
+
+
+class BatchComposer(Protocol):
+    """What an adapter asks of the `rlaif_sdk.Composer` that hands itself to it."""
+
+    combiner: Combiner
+
+    @property
+    def weights(self) -> dict[str, Weight]:
+        """The weights by name, as configured."""
+
+    def compose(self, batch: RewardBatch) -> Composition:
+        """Score a batch."""
+
+    def submit(self, batch: RewardBatch) -> Future[Composition]:
+        """Begin to score a batch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a checkpoint, as JSON values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from a saved state."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from rlaif_sdk.composer.execution import Recipe
 from rlaif_sdk.composer.failures import FailurePolicy
-from rlaif_sdk.composer.normalize import Identity, Normalizer
-from rlaif_sdk.composer.weights import Weight
+from rlaif_sdk.composer.normalizers import Normalizer, Passthrough
+from rlaif_sdk.composer.weights import Weight, weight_bounds
 from rlaif_sdk.config import ExecutionConfig
+from rlaif_sdk.scoring.factory import Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,22 +23,23 @@ class Component:
         weight: How much it matters, a number or a `Schedule`; 0 only records it.
         normalizer: What makes its scale comparable.
         failure: What its failure does.
-        timeout: Seconds that one call may take, or None.
+        timeout: Seconds that one call may take, or None for no limit. ``auto`` is 300 s, and no limit for a plain
+            synchronous reward, one without a setup of its own, which is called in the caller's thread.
         setup_timeout: Seconds that its setup may take, or None.
         columns: Dataset columns under the names that the reward knows: ``{"reference": "answer"}``.
         params: The parameters that it was made with, as JSON values, where they are known: saved state is refused
             when they differ.
         execution: How it is called: in a process, in chunks, with limits, retries, a budget.
-        fallback: The name of the fallback whose scores stand in where it fails, or None.
+        fallback: The name of the fallback that is asked where it fails, or None.
         recipe: How a worker process makes it; needed with ``isolation: process``.
         cache: False if a ledger is neither asked for its scores nor keeps them.
     """
 
     reward: Any
     weight: Weight = 1.0
-    normalizer: Normalizer = field(default_factory=Identity)
+    normalizer: Normalizer = field(default_factory=Passthrough)
     failure: FailurePolicy = FailurePolicy()
-    timeout: float | None = 300.0
+    timeout: float | Literal["auto"] | None = "auto"
     setup_timeout: float | None = 1800.0
     columns: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -53,9 +55,31 @@ class Component:
 
     @property
     def oriented_range(self) -> tuple[float, float] | None:
-        """The declared range of the reward, turned where it is a cost."""
+        """The declared range of the reward, negated where it is a cost."""
         if self.reward.range is None or self.sign > 0:
             declared: tuple[float, float] | None = self.reward.range
             return declared
         low, high = self.reward.range
         return -high, -low
+
+
+def warn_of_inverted_costs(components: Mapping[str, Component]) -> None:
+    """Warn of a cost with a negative weight: inverted twice, what is bad about a completion would be rewarded."""
+    for name, component in components.items():
+        if not component.reward.higher_is_better and weight_bounds(component.weight)[0] < 0:
+            warnings.warn(
+                f"rewards.{name}.weight is or becomes negative, and {name!r} is a cost (higher_is_better is False) whose "
+                "sign the composer inverts by itself: inverted twice, high scores are rewarded; give it a positive weight",
+                stacklevel=3,
+            )
+
+
+def warn_of_inverted_rewards(components: Mapping[str, Component]) -> None:
+    """Warn of a reward with a negative weight in a config, where a minus is easily meant for something else."""
+    for name, component in components.items():
+        if component.reward.higher_is_better and weight_bounds(component.weight)[0] < 0:
+            warnings.warn(
+                f"rewards.{name}.weight is or becomes negative: high scores of {name!r} lower the total; a reward that "
+                "measures something bad declares higher_is_better = False, and then takes a positive weight",
+                stacklevel=4,
+            )

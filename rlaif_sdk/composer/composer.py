@@ -7,33 +7,30 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-from rlaif_sdk.composer.aggregate import Aggregator
-from rlaif_sdk.composer.calls import Calls
+from rlaif_sdk.composer.aggregators import Aggregator, RewardGroup
+from rlaif_sdk.composer.all_gather import AllGather
+from rlaif_sdk.composer.build import ConfigSource, composer_arguments, read_composition
+from rlaif_sdk.composer.calls import Calls, check_fallbacks
 from rlaif_sdk.composer.combiner import Combiner
-from rlaif_sdk.composer.component import Component
+from rlaif_sdk.composer.component import Component, warn_of_inverted_costs, warn_of_inverted_rewards
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.fallback import check_fallbacks
 from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.ledger import Ledger
-from rlaif_sdk.composer.nesting import Group
-from rlaif_sdk.composer.signs import warn_of_turned_costs
-from rlaif_sdk.composer.submission import Finisher, Pending, Turns
-from rlaif_sdk.composer.sync import Sync
+from rlaif_sdk.composer.ordered_queue import OrderedQueue, Pending
 from rlaif_sdk.composer.weights import Weight
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import as_reward
+from rlaif_sdk.scoring.factory import errors_placed
 from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
-    from rlaif_sdk.config import CompositionConfig
     from rlaif_sdk.integrations.trl import TRLReward
-    from rlaif_sdk.plugins import Registry
 
 
 class Composer:
@@ -47,10 +44,10 @@ class Composer:
         aggregator: How the weighted rewards become one number; `WeightedSum` if None.
         groups: Rewards that are aggregated among themselves before they enter the whole, by name.
         constraints: Bounds on the mean of a reward, held by multipliers that are learned.
-        sync: Brings together what all ranks observed, so that statistics, multipliers and schedules are the same on
-            each: `rlaif_sdk.composer.sync.torch_sync` makes one. The rows of a group must be on one rank. None: this
+        all_gather: Brings together what all ranks observed, so that statistics, multipliers and schedules are the same on
+            each: `rlaif_sdk.composer.all_gather.torch_all_gather` makes one. The rows of a group must be on one rank. None: this
             process learns by itself.
-        fallbacks: Rewards that stand in where one fails whose component names them, by name.
+        fallbacks: Rewards that are asked on the rows where one fails whose component names them, by name.
         budget: What all rewards may spend together.
         ledger: Keeps scores, so that none is paid for twice, and records what is composed.
         observers: Called with each finished composition.
@@ -70,9 +67,9 @@ class Composer:
         gates: Sequence[Gate] = (),
         gate_order: GateOrder = "independent",
         aggregator: Aggregator | None = None,
-        groups: Mapping[str, Group] | None = None,
+        groups: Mapping[str, RewardGroup] | None = None,
         constraints: Sequence[Constraint] = (),
-        sync: Sync | None = None,
+        all_gather: AllGather | None = None,
         fallbacks: Mapping[str, Any] | None = None,
         budget: BudgetConfig | None = None,
         ledger: Ledger | None = None,
@@ -96,23 +93,22 @@ class Composer:
             aggregator=aggregator,
             groups=groups,
             constraints=constraints,
-            sync=sync,
+            all_gather=all_gather,
         )
-        warn_of_turned_costs(self.components)
+        warn_of_inverted_costs(self.components)
         self.observers = tuple(observers)
         self.fallbacks = {name: _component(value) for name, value in (fallbacks or {}).items()}
         check_fallbacks(self.components, self.fallbacks)
         self.ledger = ledger
         self._recorder = ledger.recorder(self.components) if ledger else None
         self._calls = Calls(self.components, self.fallbacks, budget or BudgetConfig(), ledger)
-        self._turns = Turns()
-        self._finisher = Finisher(self._finish)
+        self._queue = OrderedQueue(self._finish)
         self._lock = threading.Lock()
 
     @classmethod
     def from_config(
         cls,
-        source: str | Path | Mapping[str, Any] | CompositionConfig,
+        source: ConfigSource,
         *,
         registry: Registry | None = None,
     ) -> Composer:
@@ -126,9 +122,12 @@ class Composer:
             ConfigError: Something in it is refused; the message has the file, line and key.
             PluginError: A reward's plugin is unknown, broken, or in conflict with another.
         """
-        from rlaif_sdk.composer.build import build_composer
-
-        return build_composer(source, registry=registry)
+        config, document = read_composition(source)
+        arguments = composer_arguments(config, document, registry)
+        with errors_placed(document):
+            composer = cls(**arguments)
+        warn_of_inverted_rewards(composer.components)
+        return composer
 
     @property
     def weights(self) -> dict[str, Weight]:
@@ -157,7 +156,7 @@ class Composer:
             RewardError: A reward failed whose policy is ``raise``.
             RlaifError: A reward failed in a way that trying again cannot mend, such as a refused key.
         """
-        return self._finish(self._begin(batch))
+        return self._finish(self._begin(batch, here=True))
 
     def submit(self, batch: RewardBatch) -> Future[Composition]:
         """Begin to score a batch and return at once, so that the next can be generated meanwhile.
@@ -169,28 +168,27 @@ class Composer:
         Raises:
             BatchError: A reward misses a column. What `compose` raises otherwise, the future raises.
         """
-        return self._finisher.submit(lambda: self._begin(batch))
+        return self._queue.submit(lambda: self._begin(batch, here=False))
 
     async def acompose(self, batch: RewardBatch) -> Composition:
         """`compose` for use within a running event loop."""
         return await asyncio.wrap_future(self.submit(batch))
 
-    def _begin(self, batch: RewardBatch) -> Pending:
+    def _begin(self, batch: RewardBatch, *, here: bool) -> Pending:
         self._calls.check(batch)
-        turn = self._turns.take()
-        return Pending(batch, turn, self._calls.start(batch))
+        return Pending(batch, self._queue.ticket(), self._calls.start(batch, here=here))
 
     def _finish(self, pending: Pending) -> Composition:
         batch = pending.batch
         try:
-            answers, seconds = self._calls.answers(batch, pending.calls)
-            pending.turn.wait()
+            scores, seconds = self._calls.finish(batch, pending.calls)
+            pending.ticket.wait()
             with self._lock:
-                composition = self.combiner.combine(batch, answers, seconds)
+                composition = self.combiner.combine(batch, scores, seconds)
             if self._recorder:
                 self._recorder.write(composition)
         finally:
-            pending.turn.done()
+            pending.ticket.done()
         for observer in self.observers:
             observer(composition)
         return composition
@@ -225,7 +223,7 @@ class Composer:
     def state_dict(self) -> dict[str, Any]:
         """What must survive a checkpoint, as JSON values: running statistics, multipliers, how far schedules are.
 
-        With ``sync`` it is the same on every rank, so that one rank may save it for all.
+        With ``all_gather`` it is the same on every rank, so that one rank may save it for all.
         """
         with self._lock:
             spent = self._calls.state_dict()
@@ -245,7 +243,7 @@ class Composer:
     def close(self) -> None:
         """Close the rewards and end their threads and processes; batches under way are given up."""
         self._calls.close()
-        self._finisher.stop()
+        self._queue.stop()
         if self.ledger:
             self.ledger.close()
 

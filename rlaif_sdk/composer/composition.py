@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array, Mask, encode_groups
+from rlaif_sdk.composer.advantages import gdpo_advantages
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.constraints import ConstraintColumn
-from rlaif_sdk.composer.diagnostics.batch import composition_diagnostics
+from rlaif_sdk.composer.explain import Explanation, Step
 from rlaif_sdk.composer.gates import Gate
-from rlaif_sdk.composer.gdpo import gdpo_advantages
+from rlaif_sdk.composer.metrics import composition_diagnostics
+from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
+from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.types import RewardBatch
-
-if TYPE_CHECKING:
-    from rlaif_sdk.composer.build import ConfigSource
-    from rlaif_sdk.composer.explain import Explanation
-    from rlaif_sdk.composer.whatif import WhatIf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,9 +62,10 @@ class Composition:
             ConfigError: A normalizer or the aggregator leaves token values no place.
             BatchError: There are token values, and the batch has no ``completion_ids``.
         """
-        from rlaif_sdk.composer.tokens import token_rewards
-
-        return token_rewards(self)
+        closed_B = np.isnan(self.totals)
+        for _, mask_B in self.gates:
+            closed_B |= mask_B
+        return token_rewards(self.rewards, closed_B, has_ids=self.batch.completion_ids is not None)
 
     def explain(self, row: int) -> Explanation:
         """How a row's total came about; `print` shows it as a waterfall.
@@ -74,21 +73,33 @@ class Composition:
         Raises:
             IndexError: There is no such row.
         """
-        from rlaif_sdk.composer.explain import explain
-
-        return explain(self, row)
-
-    def what_if(self, config: ConfigSource) -> WhatIf:
-        """What these rows would have got under another config; see `rlaif_sdk.composer.what_if`.
-
-        Statistics learn from this batch alone.
-
-        Raises:
-            ConfigError: The config is refused, or names a reward that is not here.
-        """
-        from rlaif_sdk.composer.whatif import what_if
-
-        return what_if(self, config)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of a composition of {len(self)} rows")
+        row %= len(self)
+        running = 0.0
+        steps = []
+        for column in self.rewards.values():
+            weighted = float(column.weighted[row])
+            running += 0.0 if math.isnan(weighted) else weighted
+            steps.append(_step(column, row, weighted, running))
+        gates = []
+        for gate, closed in self.gates:
+            raw = self.rewards[gate.reward].raw[row]
+            verdict = f"does not pass: at most {gate.floor:g}" if closed[row] else "passes"
+            if math.isnan(raw):
+                status = self.rewards[gate.reward].status(row)
+                unscored = status != "default" and gate.on_missing == "unscored"
+                gates.append(f"{gate}: {status}, {'so the row is unscored' if unscored else verdict}")
+            else:
+                gates.append(f"{gate}: {raw:.4g} {verdict}")
+        constraints = tuple(
+            f"{part.constraint}: multiplier {part.multiplier:.4g}"
+            + ("  no score" if math.isnan(part.penalty[row]) else f"  adds {-part.penalty[row]:+.4f}")
+            for part in self.constraints
+        )
+        total = float(self.totals[row])
+        note = _note(self, row) if math.isnan(total) else ""
+        return Explanation(row, tuple(steps), tuple(gates), total, note, constraints, _scaling(steps))
 
     def columns_for_gdpo(self) -> dict[str, list[float | None]]:
         """The rewards that have a weight, one by one, for TRL's ``multi_objective_aggregation="normalize_then_sum"``.
@@ -111,7 +122,7 @@ class Composition:
         }
 
     def gdpo_advantages(self, *, epsilon: float = 1e-4) -> Array:
-        """(B,) the GDPO advantages of these rows; see `rlaif_sdk.composer.gdpo.gdpo_advantages`.
+        """(B,) the GDPO advantages of these rows; see `rlaif_sdk.composer.advantages.gdpo_advantages`.
 
         Raises:
             BatchError: The batch has no groups.
@@ -131,7 +142,7 @@ class Composition:
         The weights and multipliers are those in force, so that a change of the reward is seen beside what it does.
 
         Args:
-            detail: Add what `rlaif_sdk.composer.diagnostics.composition_diagnostics` measures.
+            detail: Add what `rlaif_sdk.composer.metrics.composition_diagnostics` measures.
         """
         numbers = {
             "reward/total/mean": _mean(self.totals),
@@ -148,8 +159,8 @@ class Composition:
                 f"reward/{name}/abstained": float(np.isnan(column.raw).sum() - len(column.failures)),
                 f"reward/{name}/seconds": column.seconds,
             }
-            if column.stood_in is not None:
-                numbers[f"reward/{name}/fallback"] = float(len(column.stood_in))
+            if column.fallback_reasons is not None:
+                numbers[f"reward/{name}/fallback"] = float(len(column.fallback_reasons))
             if column.cached is not None:
                 numbers[f"reward/{name}/cached"] = float(column.cached.sum())
         numbers |= {f"group/{name}/weight": weight for name, weight in self.group_weights.items()}
@@ -159,7 +170,7 @@ class Composition:
             numbers[f"constraint/{part.constraint.key}/violation"] = _mean(violation_B)
         for gate, closed in self.gates:
             numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
-        return numbers | composition_diagnostics(self) if detail else numbers
+        return numbers | composition_diagnostics(self.batch, self.totals, self.rewards) if detail else numbers
 
     def records(self) -> Iterator[dict[str, Any]]:
         """One JSON-ready mapping a row: the total, and each reward's values, status and reason."""
@@ -193,3 +204,40 @@ def _mean(values: Array) -> float:
 def _std(values: Array) -> float:
     present = values[~np.isnan(values)]
     return float(present.std()) if present.size else float("nan")
+
+
+def _scaling(steps: Sequence[Step]) -> str:
+    """What an aggregator that scales weights did, read off the shares: one factor on all that took part."""
+    absent = [step.reward for step in steps if math.isnan(step.weighted) and step.weight]
+    weighed = [(step.weighted, step.weight * step.normalized) for step in steps if not math.isnan(step.weighted)]
+    factors = [share / product for share, product in weighed if product]
+    if not absent or not factors or not all(math.isclose(factor, factors[0]) for factor in factors):
+        return ""
+    return "" if math.isclose(factors[0], 1.0) else f"weights x {factors[0]:.4g}: {', '.join(absent)} took no part"
+
+
+def _step(column: RewardColumn, row: int, weighted: float, running: float) -> Step:
+    on_tokens_T = column.on_tokens(row)
+    return Step(
+        reward=column.name,
+        raw=float(column.raw[row]),
+        normalized=float(column.normalized[row]),
+        weight=column.weight,
+        weighted=weighted,
+        running=running,
+        status=column.status(row),
+        reason=column.reason(row),
+        on_tokens=math.nan if on_tokens_T is None or math.isnan(weighted) else float(on_tokens_T.sum()),
+    )
+
+
+def _note(composition: Composition, row: int) -> str:
+    if composition.dropped[row]:
+        failed = [name for name, column in composition.rewards.items() if row in column.failures]
+        return f"dropped: {', '.join(failed)} failed"
+    if any(math.isnan(part.penalty[row]) for part in composition.constraints):
+        return "a constraint's reward has no score"
+    if math.isnan(composition.before_gates[row]):
+        shares = [column.weighted[row] for column in composition.rewards.values()]
+        return "the sum overflows" if any(map(math.isinf, shares)) else "no reward with a weight has a score"
+    return "a gate's reward has no score"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array, is_finite_number
 from rlaif_sdk.exceptions import ConfigError, StateError
+from rlaif_sdk.statistics.arrays import Array, is_finite_number
 
 
 @dataclass(frozen=True, slots=True)

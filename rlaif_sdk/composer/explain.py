@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlaif_sdk.composer.column import RewardColumn, Status
-from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.composer.column import Status
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -147,74 +146,6 @@ class Explanation:
         table.add_section()
         table.add_row("total", *[""] * 4, "unscored" if math.isnan(self.total) else f"{self.total:.4f}", "")
         return table
-
-
-def explain(composition: Composition, row: int) -> Explanation:
-    """Lay out one row of a composition. See `Composition.explain`."""
-    if not -len(composition) <= row < len(composition):
-        raise IndexError(f"row {row} of a composition of {len(composition)} rows")
-    row %= len(composition)
-    running = 0.0
-    steps = []
-    for column in composition.rewards.values():
-        weighted = float(column.weighted[row])
-        running += 0.0 if math.isnan(weighted) else weighted
-        steps.append(_step(column, row, weighted, running))
-    gates = []
-    for gate, closed in composition.gates:
-        raw = composition.rewards[gate.reward].raw[row]
-        verdict = f"does not pass: at most {gate.floor:g}" if closed[row] else "passes"
-        if math.isnan(raw):
-            status = composition.rewards[gate.reward].status(row)
-            unscored = status != "default" and gate.on_missing == "unscored"
-            gates.append(f"{gate}: {status}, {'so the row is unscored' if unscored else verdict}")
-        else:
-            gates.append(f"{gate}: {raw:.4g} {verdict}")
-    constraints = tuple(
-        f"{part.constraint}: multiplier {part.multiplier:.4g}"
-        + ("  no score" if math.isnan(part.penalty[row]) else f"  adds {-part.penalty[row]:+.4f}")
-        for part in composition.constraints
-    )
-    total = float(composition.totals[row])
-    note = _note(composition, row) if math.isnan(total) else ""
-    return Explanation(row, tuple(steps), tuple(gates), total, note, constraints, _scaling(steps))
-
-
-def _scaling(steps: Sequence[Step]) -> str:
-    """What an aggregator that scales weights did, read off the shares: one factor on all that took part."""
-    absent = [step.reward for step in steps if math.isnan(step.weighted) and step.weight]
-    weighed = [(step.weighted, step.weight * step.normalized) for step in steps if not math.isnan(step.weighted)]
-    factors = [share / product for share, product in weighed if product]
-    if not absent or not factors or not all(math.isclose(factor, factors[0]) for factor in factors):
-        return ""
-    return "" if math.isclose(factors[0], 1.0) else f"weights x {factors[0]:.4g}: {', '.join(absent)} took no part"
-
-
-def _step(column: RewardColumn, row: int, weighted: float, running: float) -> Step:
-    on_tokens_T = column.on_tokens(row)
-    return Step(
-        reward=column.name,
-        raw=float(column.raw[row]),
-        normalized=float(column.normalized[row]),
-        weight=column.weight,
-        weighted=weighted,
-        running=running,
-        status=column.status(row),
-        reason=column.reason(row),
-        on_tokens=math.nan if on_tokens_T is None or math.isnan(weighted) else float(on_tokens_T.sum()),
-    )
-
-
-def _note(composition: Composition, row: int) -> str:
-    if composition.dropped[row]:
-        failed = [name for name, column in composition.rewards.items() if row in column.failures]
-        return f"dropped: {', '.join(failed)} failed"
-    if any(math.isnan(part.penalty[row]) for part in composition.constraints):
-        return "a constraint's reward has no score"
-    if math.isnan(composition.before_gates[row]):
-        shares = [column.weighted[row] for column in composition.rewards.values()]
-        return "the sum overflows" if any(map(math.isinf, shares)) else "no reward with a weight has a score"
-    return "a gate's reward has no score"
 
 
 def _show(raw: float, status: Status) -> str:

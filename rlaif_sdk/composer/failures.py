@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array, Labels, Mask, is_finite_number
-from rlaif_sdk.composer.validation import Answer
 from rlaif_sdk.exceptions import ConfigError, RewardError
+from rlaif_sdk.scoring.checks import CheckedScores
+from rlaif_sdk.statistics.arrays import Array, Labels, Mask, is_finite_number
 
 _Policy: TypeAlias = Literal["raise", "abstain", "default", "drop"]
 _MaskGroup: TypeAlias = Literal["never", "failed", "missing"]
@@ -35,49 +35,48 @@ class FailurePolicy:
             raise ConfigError("a finite 'value' goes with policy 'default', and only with it", key="on_failure")
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A reward's answer after its failure policy.
+def apply_failure_policy(
+    name: str, scores: CheckedScores, policy: FailurePolicy, group_B: Labels | None
+) -> tuple[Array, Mask | None, Mask | None]:
+    """What of a reward's scores takes part in the total.
 
-    Attributes:
-        observed: (B,) raw scores that may enter statistics, NaN elsewhere; a score that is masked counts, since it
-            is one: an outage must not move the mean.
-        values: (B,) raw scores with defaults filled in, NaN where the reward takes no part.
-        masked: (B,) True where a score was left out because of a neighbour in its group.
-        dropped: (B,) True where the row gets no total.
-    """
+    Statistics learn from the raw scores all the same: a score that is masked is one, and an outage must not move the
+    mean.
 
-    observed: Array
-    values: Array
-    masked: Mask
-    dropped: Mask
+    Args:
+        name: The reward's name.
+        scores: What it said of B rows.
+        policy: Its failure policy.
+        group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
 
-
-def settle(name: str, answer: Answer, policy: FailurePolicy, group_B: Labels | None) -> Settled:
-    """Apply a failure policy to a reward's answer.
+    Returns:
+        (B,) raw scores with defaults filled in, NaN where the reward takes no part; (B,) True where a score was left out
+        because of a neighbour in its group, or None if nowhere; and (B,) True where the row gets no total, or None.
 
     Raises:
         RewardError: A row failed and the policy is ``raise``.
     """
-    failed_B = np.zeros(len(answer.raw), dtype=bool)
-    failed_B[list(answer.failures)] = True
-    masked_B = np.zeros_like(failed_B)
-    if answer.failures and policy.policy == "raise":
-        row, problem = next(iter(answer.failures.items()))
+    if not scores.failures and policy.mask_group != "missing":
+        return scores.raw, None, None
+    failed_B = np.zeros(len(scores.raw), dtype=bool)
+    failed_B[list(scores.failures)] = True
+    if scores.failures and policy.policy == "raise":
+        row, problem = next(iter(scores.failures.items()))
         raise RewardError(
-            f"failed on {len(answer.failures)} of {len(answer.raw)} rows, first on row {row}: {problem}",
+            f"failed on {len(scores.failures)} of {len(scores.raw)} rows, first on row {row}: {problem}",
             reward=name,
             hint="on_failure: abstain would go on without it",
-        ) from answer.error
+        ) from scores.error
     if policy.policy == "default":
         assert policy.value is not None
-        return Settled(answer.raw, np.where(failed_B, policy.value, answer.raw), masked_B, masked_B)
+        return np.where(failed_B, policy.value, scores.raw), None, None
     if policy.policy == "drop":
-        return Settled(answer.raw, answer.raw, masked_B, failed_B)
-    if group_B is not None and policy.mask_group != "never":
-        reason_B = failed_B if policy.mask_group == "failed" else np.isnan(answer.raw)
-        if reason_B.any():
-            struck_B = (np.bincount(group_B, weights=reason_B) > 0)[group_B]
-            masked_B = struck_B & ~np.isnan(answer.raw)
-    kept_B = np.where(masked_B, np.nan, answer.raw) if masked_B.any() else answer.raw
-    return Settled(answer.raw, kept_B, masked_B, np.zeros_like(failed_B))
+        return scores.raw, None, failed_B
+    if group_B is None or policy.mask_group == "never":
+        return scores.raw, None, None
+    reason_B = failed_B if policy.mask_group == "failed" else np.isnan(scores.raw)
+    if not reason_B.any():
+        return scores.raw, None, None
+    struck_B = (np.bincount(group_B, weights=reason_B) > 0)[group_B]
+    masked_B = struck_B & ~np.isnan(scores.raw)
+    return np.where(masked_B, np.nan, scores.raw), masked_B, None

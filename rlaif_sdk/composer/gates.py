@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array, Mask, is_finite_number
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
 
 _OnMissing: TypeAlias = Literal["unscored", "floor", "pass"]
 GateOrder: TypeAlias = Literal["independent", "lexicographic"]

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from rlaif_sdk.composer.arrays import is_finite_number
 from rlaif_sdk.exceptions import ConfigError, StateError
+from rlaif_sdk.statistics.arrays import is_finite_number
 from rlaif_sdk.types import Progress
 
 
@@ -34,13 +34,13 @@ class Curve(ABC):
 
 @dataclass(frozen=True, slots=True)
 class _Ramp(Curve):
-    before: float
-    after: float
+    start_value: float
+    end_value: float
     end: float
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_finite(self.before, self.after, self.start, self.end)
+        _require_finite(self.start_value, self.end_value, self.start, self.end)
         if self.end <= self.start:
             raise ConfigError(f"a schedule must end after its start; it starts at {self.start:g}, ends at {self.end:g}")
 
@@ -50,21 +50,21 @@ class _Ramp(Curve):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        return min(self.before, self.after), max(self.before, self.after)
+        return min(self.start_value, self.end_value), max(self.start_value, self.end_value)
 
 
 class Linear(_Ramp):
-    """``linear``: from ``before`` to ``after`` in a straight line between ``start`` and ``end``."""
+    """``linear``: from ``start_value`` to ``end_value`` in a straight line between ``start`` and ``end``."""
 
     __slots__ = ()
 
     def at(self, position: float) -> float:
         done = self.done(position)
-        return (1.0 - done) * self.before + done * self.after
+        return (1.0 - done) * self.start_value + done * self.end_value
 
 
 class Cosine(_Ramp):
-    """``cosine``: from ``before`` to ``after`` along half a cosine between ``start`` and ``end``.
+    """``cosine``: from ``start_value`` to ``end_value`` along half a cosine between ``start`` and ``end``.
 
     Slow at both ends, as in Loshchilov and Hutter (2017), equation 5, without restarts.
     """
@@ -73,7 +73,7 @@ class Cosine(_Ramp):
 
     def at(self, position: float) -> float:
         done = (1.0 - math.cos(math.pi * self.done(position))) / 2.0
-        return (1.0 - done) * self.before + done * self.after
+        return (1.0 - done) * self.start_value + done * self.end_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,22 +103,22 @@ class Piecewise(Curve):
 
 @dataclass(frozen=True, slots=True)
 class Step(Curve):
-    """``step``: ``before`` until the first of ``points`` (position, weight), then the weight of the last one reached."""
+    """``step``: ``start_value`` until the first of ``points`` (position, weight), then the weight of the last one reached."""
 
-    before: float
+    start_value: float
     points: Sequence[tuple[float, float]]
 
     def __post_init__(self) -> None:
-        _require_finite(self.before)
+        _require_finite(self.start_value)
         _require_ordered(self.points)
 
     def at(self, position: float) -> float:
         index = bisect.bisect_right(self.points, position, key=lambda point: point[0])
-        return self.points[index - 1][1] if index else self.before
+        return self.points[index - 1][1] if index else self.start_value
 
     @property
     def bounds(self) -> tuple[float, float]:
-        weights = [self.before, *(weight for _, weight in self.points)]
+        weights = [self.start_value, *(weight for _, weight in self.points)]
         return min(weights), max(weights)
 
 
@@ -159,17 +159,19 @@ class Schedule:
         curve: The weight over positions.
         by: What a position counts: optimiser steps (`Progress.step`), or episodes, the rows of the training batches
             composed before this one, over all ranks.
-        after: Count from the moment when this happened, and hold the curve's first weight before; None counts from
+        trigger: Count from the moment when this happened, and hold the curve's first weight before; None counts from
             the beginning of training.
     """
 
-    def __init__(self, curve: Curve, *, by: Literal["step", "episode"] = "step", after: Crossing | None = None) -> None:
+    def __init__(
+        self, curve: Curve, *, by: Literal["step", "episode"] = "step", trigger: Crossing | None = None
+    ) -> None:
         self.curve = curve
         self.by = by
-        self.after = after
+        self.trigger = trigger
         self._episodes = 0
         self._streak = 0
-        self._since: int | None = None if after else 0
+        self._since: int | None = None if trigger else 0
 
     def weight(self, progress: Progress) -> float:
         """The weight in force, from what was observed so far."""
@@ -184,10 +186,10 @@ class Schedule:
             progress: How far training is.
         """
         self._episodes += rows
-        if self.after is None or self._since is not None or math.isnan(means[self.after.reward]):
+        if self.trigger is None or self._since is not None or math.isnan(means[self.trigger.reward]):
             return
-        self._streak = self._streak + 1 if self.after.holds(means[self.after.reward]) else 0
-        if self._streak >= self.after.patience:
+        self._streak = self._streak + 1 if self.trigger.holds(means[self.trigger.reward]) else 0
+        if self._streak >= self.trigger.patience:
             self._since = self._now(progress)
 
     def _now(self, progress: Progress) -> int:
@@ -208,7 +210,7 @@ class Schedule:
         self._episodes, self._streak, self._since = state["episodes"], state["streak"], state["since"]
 
     def __repr__(self) -> str:
-        return f"Schedule({self.curve}, by={self.by!r}, after={self.after})"
+        return f"Schedule({self.curve}, by={self.by!r}, trigger={self.trigger})"
 
 
 Weight: TypeAlias = float | Schedule

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.composer.advantages import group_advantages, rank_correlation
-from rlaif_sdk.composer.arrays import Array, Labels, Mask, encode_groups
+from rlaif_sdk.composer.advantages import group_advantages
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
 from rlaif_sdk.composer.ledger.entries import recorded
 from rlaif_sdk.composer.ledger.keys import digest
 from rlaif_sdk.rewards import Reward, Scores
+from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
+from rlaif_sdk.statistics.correlation import rank_correlation
 from rlaif_sdk.types import RewardBatch, as_text
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ class FailureConfig(ConfigModel):
 
 
 class FallbackConfig(ConfigModel):
-    """A reward that stands in on the rows where another has failed."""
+    """A reward that is asked on the rows where another has failed."""
 
     use: str | None = None
     """As in `RewardConfig`."""
@@ -41,8 +41,9 @@ class FallbackConfig(ConfigModel):
     """Its parameters."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Dataset columns under other names."""
-    timeout: Seconds | None = 300.0
-    """Seconds that one call may take; null for no limit."""
+    timeout: Seconds | Literal["auto"] | None = "auto"
+    """Seconds that one call may take; null for no limit. ``auto`` is 300, and no limit for a plain synchronous reward (one
+    without a setup of its own, of which no ``execution`` and no cache is asked): it is called in the caller's thread."""
     setup_timeout: Seconds | None = 1800.0
     """Seconds that loading its models may take; null for no limit."""
     execution: ExecutionConfig = ExecutionConfig()
@@ -67,14 +68,15 @@ class RewardConfig(ConfigModel):
     ``group_robust``, or another by name, with parameters; with each, ``winsorize`` and ``clip`` limit outliers."""
     on_failure: Annotated[FailureConfig, named("policy", FailureConfig)] = FailureConfig()
     """What happens when it fails."""
-    timeout: Seconds | None = 300.0
-    """Seconds that one call may take; null for no limit."""
+    timeout: Seconds | Literal["auto"] | None = "auto"
+    """Seconds that one call may take; null for no limit. ``auto`` is 300, and no limit for a plain synchronous reward (one
+    without a setup of its own, of which no ``execution`` and no cache is asked): it is called in the caller's thread."""
     setup_timeout: Seconds | None = 1800.0
     """Seconds that loading its models may take; null for no limit."""
     execution: ExecutionConfig = ExecutionConfig()
     """In a process of its own, in chunks, with limits, retries, a budget: how it is called."""
     fallback: str | None = None
-    """The name under ``fallbacks`` of the reward whose scores stand in on the rows where this one fails, in the same
+    """The name under ``fallbacks`` of the reward that is asked on the rows where this one fails, in the same
     units."""
     cache: bool = True
     """False if the ledger is neither asked for its scores nor keeps them."""

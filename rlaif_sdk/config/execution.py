@@ -38,12 +38,12 @@ class RetryConfig(ConfigModel):
 
 
 class BreakerConfig(ConfigModel):
-    """A reward that keeps failing is left alone for a while: its calls fail at once."""
+    """A circuit breaker: after failures in a row a reward is not called for a while, and its calls fail at once."""
 
     failures: Count = 5
-    """Failed calls in a row after which it is left alone."""
+    """Failed calls in a row after which the breaker opens."""
     cooldown: Seconds = 60.0
-    """For how long; then one call is let through, to see."""
+    """Seconds that it stays open; then one call is let through, to see."""
 
 
 class BudgetConfig(ConfigModel):
@@ -76,7 +76,7 @@ class ExecutionConfig(ConfigModel):
     retry: RetryConfig = RetryConfig()
     """Calls made again after errors that may pass."""
     breaker: BreakerConfig | None = None
-    """Leaves it alone after failures in a row; null never does."""
+    """Stops calling it after failures in a row; null never does."""
     budget: BudgetConfig = BudgetConfig()
     """What it may spend."""
 

@@ -35,7 +35,7 @@ class ScheduleConfig(ConfigModel):
 
     by: Literal["step", "episode"] = "step"
     """What positions count: optimiser steps, or rows composed in training."""
-    after: CrossingConfig | None = None
+    trigger: CrossingConfig | None = None
     """Count from the moment when this happened, and hold the first weight before."""
 
 

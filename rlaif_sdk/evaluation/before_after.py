@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer.tables import TableLayout, score_records
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.records import read_records
-from rlaif_sdk.scoring import TableLayout, score_records
 from rlaif_sdk.statistics.estimates import Array, Estimate, mean_interval, wilson
 
 

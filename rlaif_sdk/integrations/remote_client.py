@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from rlaif_sdk.composer.execution.retry import backoff, retry_after
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError, RewardError, RewardOutputError
+from rlaif_sdk.scoring.retry import backoff, retry_after
 
 if TYPE_CHECKING:
     from types import ModuleType

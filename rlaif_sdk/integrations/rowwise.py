@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rlaif_sdk.composer.normalize import Normalizer, Rank
+from rlaif_sdk.composer.normalizers import Normalizer, Rank
 from rlaif_sdk.composer.weights import Schedule
 from rlaif_sdk.exceptions import ConfigError
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif_sdk.composer import Composition
+from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.exceptions import RewardError
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.composer.sync import torch_sync
+from rlaif_sdk.composer.all_gather import torch_all_gather
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.trl_call import Call
 from rlaif_sdk.integrations.trl_checks import check_columns, check_functions, gdpo_weights, generations
@@ -20,7 +20,8 @@ from rlaif_sdk.integrations.trl_rollout import Generate, OverlappingRollout, Und
 from rlaif_sdk.types import TextOrConversation
 
 if TYPE_CHECKING:
-    from rlaif_sdk.composer import Composer, Composition
+    from rlaif_sdk.composer.combiner import BatchComposer
+    from rlaif_sdk.composer.composition import Composition
 
 NAME = "composed_reward"
 """What TRL calls the total in its metrics: ``rewards/composed_reward/mean``."""
@@ -114,7 +115,7 @@ class Scoring:
         weights: The weight of each function by name, if there is one a reward.
     """
 
-    def __init__(self, composer: Composer, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(self, composer: BatchComposer, weights: Mapping[str, float] | None = None) -> None:
         self._composer = composer
         self._weights = weights
         self._trainer: Any = None
@@ -174,8 +175,8 @@ class Scoring:
 
     def _learn_together(self) -> None:
         combiner = self._composer.combiner
-        if combiner.sync is None:
-            combiner.sync = torch_sync()
+        if combiner.all_gather is None:
+            combiner.all_gather = torch_all_gather()
 
     def _keep(self, state: Any) -> None:
         """Put the composer's state where the trainer's next checkpoint has it."""
@@ -196,12 +197,12 @@ class Scoring:
             self._composer.load_state_dict(saved["attributes"])
 
 
-def composed_reward(composer: Composer) -> TRLReward:
+def composed_reward(composer: BatchComposer) -> TRLReward:
     """A function that returns the totals. See `rlaif_sdk.Composer.for_trl`."""
     return TRLReward(NAME, Scoring(composer), lambda composition: composition.to_list())
 
 
-def separate_rewards(composer: Composer) -> tuple[list[TRLReward], list[float]]:
+def separate_rewards(composer: BatchComposer) -> tuple[list[TRLReward], list[float]]:
     """A function for each reward that has a weight, and the weights. See `rlaif_sdk.Composer.for_trl`.
 
     Raises:

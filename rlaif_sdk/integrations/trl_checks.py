@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.composer.aggregate import WeightedSum
+from rlaif_sdk.composer.aggregators import WeightedSum
 from rlaif_sdk.composer.weights import Schedule
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.types import RESERVED_COLUMNS
 
 if TYPE_CHECKING:
-    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.composer.combiner import BatchComposer
 
 RESERVED = RESERVED_COLUMNS | {"environments"}
 """Columns that TRL passes to reward functions under these names would be replaced or lost, or end the run."""
@@ -89,7 +89,7 @@ def generations(rows: int, trainer: Any, *, training: bool) -> int:
     return size
 
 
-def gdpo_weights(composer: Composer) -> dict[str, float]:
+def gdpo_weights(composer: BatchComposer) -> dict[str, float]:
     """The weight of each reward that has one, of a composition that can be taken apart into its rewards.
 
     Raises:

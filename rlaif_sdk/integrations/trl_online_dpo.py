@@ -12,7 +12,7 @@ from rlaif_sdk.integrations.trl_call import Call
 from rlaif_sdk.types import Progress, RewardBatch
 
 if TYPE_CHECKING:
-    from rlaif_sdk.composer import Composition
+    from rlaif_sdk.composer.composition import Composition
 
 
 def is_online_dpo(call: Call) -> bool:

@@ -17,7 +17,8 @@ from rlaif_sdk.integrations.trl_checks import generations
 from rlaif_sdk.types import RewardBatch, TextOrConversation
 
 if TYPE_CHECKING:
-    from rlaif_sdk.composer import Composer, Composition
+    from rlaif_sdk.composer.combiner import BatchComposer
+    from rlaif_sdk.composer.composition import Composition
     from rlaif_sdk.integrations.trl import Scoring
 
 Generate: TypeAlias = Callable[[list[TextOrConversation], Any], Mapping[str, Any]]
@@ -89,7 +90,7 @@ class OverlappingRollout:
 class UnderWay:
     """The micro-batches of a rollout that are being scored, in order."""
 
-    def __init__(self, composer: Composer) -> None:
+    def __init__(self, composer: BatchComposer) -> None:
         self._composer = composer
         self._batches: list[tuple[RewardBatch, Future[Composition]]] = []
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from rlaif_sdk.classifiers.batching import BatchedClassifier
 from rlaif_sdk.classifiers.encoding import TokenArrays
-from rlaif_sdk.composer.advantages import rank_correlation
 from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.onnx.manifest import ParityFigures
 from rlaif_sdk.onnx.probes import Probe
+from rlaif_sdk.statistics.correlation import rank_correlation
 
 if TYPE_CHECKING:
     from torch import nn

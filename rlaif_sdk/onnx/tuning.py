@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from rlaif_sdk.cache_dir import default_cache_dir
 from rlaif_sdk.classifiers.batching import BatchedClassifier, token_batches
 from rlaif_sdk.classifiers.onnx_providers import cuda_device_count, thread_count
-from rlaif_sdk.composer.advantages import rank_correlation
 from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.onnx.engines import EXACT, Open
 from rlaif_sdk.onnx.manifest import Manifest
 from rlaif_sdk.onnx.parity import padded
 from rlaif_sdk.onnx.probes import TEXTS, Probe
+from rlaif_sdk.statistics.correlation import rank_correlation
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from rlaif_sdk.composer import Composer, Composition
+from rlaif_sdk.composer.tables import TableLayout, as_batch, chunks
 from rlaif_sdk.config.documents import load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
 from rlaif_sdk.judges.backends import RowError
@@ -20,7 +21,6 @@ from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task
 from rlaif_sdk.preferences.pairs import Choice, Ties, check_choice, choose_pairs
 from rlaif_sdk.records import Record, read_records
-from rlaif_sdk.scoring import TableLayout, as_batch, chunks
 
 _ROWS = "rows"
 

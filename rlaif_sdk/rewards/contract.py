@@ -34,7 +34,7 @@ class Reward(ABC):
         version: Changes whenever the same input may get another score, so that caches know.
         range: The least and greatest score, or None for unbounded. A score outside it is a failure.
         columns: Names of the batch columns that must be present.
-        higher_is_better: False for a cost, such as a probability of being toxic: the composer turns its sign.
+        higher_is_better: False for a cost, such as a probability of being toxic: the composer negates it.
         inputs: What `score` reads of a row beside its prompt and completion: names of columns, and ``completion_ids``.
             None when that is not said: a ledger then takes all of it for part of the input.
         cacheable: False where a row's score depends on more than that row: on its neighbours, on chance, on progress.

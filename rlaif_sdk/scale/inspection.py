@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlaif_sdk.composer.tables import TableLayout, as_batch
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.parquet import without_empty
 from rlaif_sdk.records import Record
 from rlaif_sdk.scale.shards import Shard, read_shard
-from rlaif_sdk.scoring import TableLayout, as_batch
 
 if TYPE_CHECKING:
     import pyarrow as pa

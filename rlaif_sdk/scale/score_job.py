@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer.tables import Summary, TableLayout
 from rlaif_sdk.config.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import load_state
@@ -27,7 +28,6 @@ from rlaif_sdk.scale.inspection import Findings, look_over, merge_findings
 from rlaif_sdk.scale.parts import finished_part, sweep
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer, reward_type
 from rlaif_sdk.scale.shards import Plan, Shard, plan_shards
-from rlaif_sdk.scoring import Summary, TableLayout
 from rlaif_sdk.training.fingerprints import code_digests, digest, without_secrets
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer.tables import Summary, TableLayout, as_batch, chunks
 from rlaif_sdk.integrations.host import load_state
 from rlaif_sdk.parquet import without_empty
 from rlaif_sdk.records import Record
 from rlaif_sdk.scale.figures import as_record
 from rlaif_sdk.scale.parts import count_attempt, write_part
 from rlaif_sdk.scale.shards import Shard, read_shard
-from rlaif_sdk.scoring import Summary, TableLayout, as_batch, chunks
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,1 +1,1 @@
-"""Numbers that are told with how far off they may be: shares, means, agreement, ranks."""
+"""What is measured on arrays of scores: groups, correlations, ranks, and estimates with how far off they may be."""

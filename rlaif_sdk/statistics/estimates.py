@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from rlaif_sdk.statistics.arrays import Array
+
 Indices = npt.NDArray[np.int64]
 
 RESAMPLES = 1000

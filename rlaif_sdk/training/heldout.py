@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array
+from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.types import Progress, RewardBatch
 
 if TYPE_CHECKING:

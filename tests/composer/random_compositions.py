@@ -10,28 +10,40 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, Progress, Reward, RewardBatch, Score
 from rlaif_sdk.composer import Component, FailurePolicy, Gate
-from rlaif_sdk.composer.aggregate import (
+from rlaif_sdk.composer.aggregators import (
     Aggregator,
     Chebyshev,
     ChebyshevParams,
     Minimum,
     Product,
     ProductParams,
+    RewardGroup,
     WeightedSum,
 )
+from rlaif_sdk.composer.all_gather import AllGather
 from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.nesting import Group
-from rlaif_sdk.composer.normalize import GroupCenter, GroupZScore, Identity, MinMax, Normalizer, Rank, ZScore
-from rlaif_sdk.composer.outliers import Limited, LimitParams
-from rlaif_sdk.composer.quantile import Quantile, QuantileParams
-from rlaif_sdk.composer.robust import GroupRobust, Robust, RobustParams
-from rlaif_sdk.composer.sync import Sync
+from rlaif_sdk.composer.normalizers import (
+    GroupCenter,
+    GroupRobust,
+    GroupZScore,
+    Limited,
+    LimitParams,
+    MinMax,
+    Normalizer,
+    Passthrough,
+    Quantile,
+    QuantileParams,
+    Rank,
+    Robust,
+    RobustParams,
+    ZScore,
+)
 from rlaif_sdk.composer.weights import Cosine, Crossing, Linear, Piecewise, Schedule, Step
 
 NAMES = ("a", "b", "c", "d")
 
 NORMALIZERS: tuple[Callable[[], Normalizer], ...] = (
-    Identity,
+    Passthrough,
     MinMax,
     ZScore,
     GroupZScore,
@@ -52,8 +64,8 @@ AGGREGATORS: tuple[Callable[[], Aggregator], ...] = (
 SCHEDULES: tuple[Callable[[], Schedule], ...] = (
     lambda: Schedule(Linear(0.2, 1.0, end=4)),
     lambda: Schedule(Cosine(1.0, 0.1, end=20), by="episode"),
-    lambda: Schedule(Piecewise([(0, 0.5), (3, 2.0)]), after=Crossing("a", above=0.0)),
-    lambda: Schedule(Step(0.0, [(0, 1.0), (9, 0.5)]), by="episode", after=Crossing("b", below=1.0, patience=2)),
+    lambda: Schedule(Piecewise([(0, 0.5), (3, 2.0)]), trigger=Crossing("a", above=0.0)),
+    lambda: Schedule(Step(0.0, [(0, 1.0), (9, 0.5)]), by="episode", trigger=Crossing("b", below=1.0, patience=2)),
 )
 POLICIES = (
     FailurePolicy(),
@@ -91,7 +103,7 @@ class Setup:
     gates: list[Gate]
     gate_order: str
 
-    def composer(self, *, sync: Sync | None = None, names: list[str] | None = None) -> Composer:
+    def composer(self, *, all_gather: AllGather | None = None, names: list[str] | None = None) -> Composer:
         """The composition, with its rewards in the given order."""
         names = names or list(NAMES)
         return Composer(
@@ -105,11 +117,13 @@ class Setup:
                 for name in names
             },
             aggregator=self.aggregator(),
-            groups={"inner": Group([name for name in names if name in "cd"], 0.5, self.inner())} if self.inner else {},
+            groups={"inner": RewardGroup([name for name in names if name in "cd"], 0.5, self.inner())}
+            if self.inner
+            else {},
             constraints=self.constraints,
             gates=self.gates,
             gate_order=self.gate_order,
-            sync=sync,
+            all_gather=all_gather,
         )
 
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, Composition, ConfigError, Registry, RewardBatch
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.aggregate import Aggregator, Chebyshev, ChebyshevParams, Minimum, WeightedSum
-from rlaif_sdk.composer.nesting import Group
+from rlaif_sdk.composer.aggregators import Aggregator, Chebyshev, ChebyshevParams, Minimum, RewardGroup, WeightedSum
 from rlaif_sdk.composer.weights import Linear, Schedule
 from rlaif_sdk.testing import FixedReward
 
@@ -20,7 +19,7 @@ values = st.floats(-5, 5)
 
 def compose(
     scores: dict[str, list[float | None]],
-    groups: dict[str, Group],
+    groups: dict[str, RewardGroup],
     weights: dict[str, float] | None = None,
     aggregator: Aggregator | None = None,
 ) -> Composition:
@@ -34,7 +33,7 @@ def compose(
 def test_a_group_enters_the_whole_as_one() -> None:
     """By hand: 2 x 1 + 0.5 x min(3, 1 x 4)."""
     composition = compose(
-        {"a": [1.0], "b": [3.0], "c": [4.0]}, {"style": Group(["b", "c"], 0.5, Minimum())}, {"a": 2.0}
+        {"a": [1.0], "b": [3.0], "c": [4.0]}, {"style": RewardGroup(["b", "c"], 0.5, Minimum())}, {"a": 2.0}
     )
     assert composition.totals.tolist() == [3.5]
     assert composition.metrics()["group/style/weight"] == 0.5
@@ -43,7 +42,7 @@ def test_a_group_enters_the_whole_as_one() -> None:
 
 def test_groups_may_contain_groups() -> None:
     """By hand: min(5, 2 x (1 + 3 x min(2, 7)))."""
-    groups = {"outer": Group(["b", "inner"], 2.0), "inner": Group(["c", "d"], 3.0, Minimum())}
+    groups = {"outer": RewardGroup(["b", "inner"], 2.0), "inner": RewardGroup(["c", "d"], 3.0, Minimum())}
     composition = compose({"a": [15.0], "b": [1.0], "c": [2.0], "d": [7.0]}, groups, aggregator=Minimum())
     assert composition.totals.tolist() == [14.0]
 
@@ -52,7 +51,7 @@ def test_groups_may_contain_groups() -> None:
 def test_a_sum_within_a_sum_is_the_flat_sum(rows: list[tuple[float, float, float]], weight: float) -> None:
     """Weights multiply on the way down, in the totals and in the shares."""
     scores = {name: [row[index] for row in rows] for index, name in enumerate("abc")}
-    nested = compose(scores, {"g": Group(["b", "c"], weight)}, {"b": 0.5})
+    nested = compose(scores, {"g": RewardGroup(["b", "c"], weight)}, {"b": 0.5})
     flat = compose(scores, {}, {"b": 0.5 * weight, "c": weight})
     np.testing.assert_allclose(nested.totals, flat.totals, atol=1e-9)
     for name in scores:
@@ -61,7 +60,7 @@ def test_a_sum_within_a_sum_is_the_flat_sum(rows: list[tuple[float, float, float
 
 def test_a_group_without_any_score_leaves_its_weight_to_its_neighbours() -> None:
     """As a single reward with an outage would."""
-    composition = compose({"a": [1.0, 1.0], "b": [None, 5.0], "c": [None, 3.0]}, {"g": Group(["b", "c"], 2.0)})
+    composition = compose({"a": [1.0, 1.0], "b": [None, 5.0], "c": [None, 3.0]}, {"g": RewardGroup(["b", "c"], 2.0)})
     assert composition.totals.tolist() == [3.0, 17.0]
 
 
@@ -69,7 +68,10 @@ def test_a_group_without_any_score_leaves_its_weight_to_its_neighbours() -> None
 def test_the_shares_of_nested_rewards_sum_to_the_total(rows: list[tuple[float | None, ...]]) -> None:
     """The waterfall adds up through every level and outage."""
     scores = {name: [row[index] for row in rows] for index, name in enumerate("abcd")}
-    groups = {"outer": Group(["b", "inner"], 0.7), "inner": Group(["c", "d"], 1.3, Chebyshev(ChebyshevParams(ideal=1)))}
+    groups = {
+        "outer": RewardGroup(["b", "inner"], 0.7),
+        "inner": RewardGroup(["c", "d"], 1.3, Chebyshev(ChebyshevParams(ideal=1))),
+    }
     for aggregator in (WeightedSum(), Minimum()):
         composition = compose(scores, groups, aggregator=aggregator)
         shares_B = np.nansum([column.weighted for column in composition.rewards.values()], axis=0)
@@ -79,7 +81,7 @@ def test_the_shares_of_nested_rewards_sum_to_the_total(rows: list[tuple[float | 
 
 def test_the_weight_of_a_group_may_be_a_schedule() -> None:
     """It is in the state and the log like any other."""
-    groups = {"g": Group(["b"], Schedule(Linear(1.0, 0.0, end=4), by="episode"))}
+    groups = {"g": RewardGroup(["b"], Schedule(Linear(1.0, 0.0, end=4), by="episode"))}
     with Composer({"a": FixedReward([0.0]), "b": FixedReward([1.0])}, groups=groups) as composer:
         totals = [composer.compose(RewardBatch(["p"], ["c"])).totals[0] for _ in range(6)]
         assert totals == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
@@ -133,7 +135,7 @@ def test_an_ill_formed_group_is_refused_at_load_with_its_line(
 def test_a_group_may_not_have_the_name_of_a_reward() -> None:
     """A name means one thing."""
     with pytest.raises(ConfigError, match=r"groups\.a: 'a' is the name of a reward too"):
-        compose({"a": [1.0], "b": [1.0]}, {"a": Group(["b"])})
+        compose({"a": [1.0], "b": [1.0]}, {"a": RewardGroup(["b"])})
 
 
 def test_a_group_in_a_config(write: Callable[[str, str], Path], registry: Registry) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from rlaif_sdk import Composer, ConfigError, Registry, RewardBatch
-from rlaif_sdk.composer.aggregate import (
+from rlaif_sdk.composer.aggregators import (
     Aggregator,
     Chebyshev,
     ChebyshevParams,
@@ -185,7 +185,7 @@ def test_a_weight_that_is_or_becomes_negative_is_refused_where_it_has_no_meaning
     aggregator: Aggregator, name: str
 ) -> None:
     """A schedule counts with everything that it will ever be."""
-    falling = Schedule(Linear(before=1.0, after=-1.0, end=10))
+    falling = Schedule(Linear(start_value=1.0, end_value=-1.0, end=10))
     for weight in (-1.0, falling):
         with pytest.raises(ConfigError, match=rf"rewards\.a\.weight: {name}: the weight of 'a' is or becomes -1"):
             Composer({"a": FixedReward([1.0])}, weights={"a": weight}, aggregator=aggregator)

@@ -8,7 +8,7 @@ import pytest
 
 from rlaif_sdk import BatchError, Composer, ConfigError, RewardBatch, reward
 from rlaif_sdk.composer import Component, Gate
-from rlaif_sdk.composer.normalize import Rank, ZScore
+from rlaif_sdk.composer.normalizers import Rank, ZScore
 from rlaif_sdk.exceptions import StateError, UnknownPluginError
 from rlaif_sdk.testing import FixedReward
 

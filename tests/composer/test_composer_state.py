@@ -9,9 +9,7 @@ import pytest
 from rlaif_sdk import Composer, Registry, RewardBatch
 from rlaif_sdk.composer import Component
 from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.normalize import ZScore, ZScoreParams
-from rlaif_sdk.composer.outliers import Limited, LimitParams
-from rlaif_sdk.composer.robust import Robust, RobustParams
+from rlaif_sdk.composer.normalizers import Limited, LimitParams, Robust, RobustParams, ZScore, ZScoreParams
 from rlaif_sdk.exceptions import StateError
 from rlaif_sdk.testing import FixedReward
 

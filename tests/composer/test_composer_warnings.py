@@ -6,7 +6,7 @@ import pytest
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.normalize import GroupZScore
+from rlaif_sdk.composer.normalizers import GroupZScore
 from rlaif_sdk.rewards import reward
 
 
@@ -36,7 +36,7 @@ def test_a_negative_weight_in_a_config_is_taken_with_a_warning(tmp_path):
 
 def test_a_cost_with_a_negative_weight_is_warned_of_as_turned_twice():
     """In Python too, since it rewards what it names as bad."""
-    with pytest.warns(UserWarning, match=r"'harm' is a cost.*turned twice"):
+    with pytest.warns(UserWarning, match=r"'harm' is a cost.*inverted twice"):
         Composer({"harm": harm, "words": words}, weights={"harm": -1.0}).close()
 
 

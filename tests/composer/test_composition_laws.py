@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composition, RewardBatch, Score
 from rlaif_sdk.composer import Component, Composer, FailurePolicy
-from rlaif_sdk.composer.normalize import GroupCenter, GroupZScore, ZScore
+from rlaif_sdk.composer.normalizers import GroupCenter, GroupZScore, ZScore
 from tests.composer.random_compositions import NAMES, Reading, Setup, runs, setups
 
 

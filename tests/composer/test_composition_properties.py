@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, Composition, RewardBatch, Score
 from rlaif_sdk.composer import Component, FailurePolicy, Gate
-from rlaif_sdk.composer.normalize import GroupZScore, Identity, MinMax, Rank, ZScore
+from rlaif_sdk.composer.normalizers import GroupZScore, MinMax, Passthrough, Rank, ZScore
 from rlaif_sdk.testing import FixedReward
 from tests.composer.random_compositions import POLICIES
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*turned twice", "ignore:.*compares completions to the same prompt")
+pytestmark = pytest.mark.filterwarnings("ignore:.*inverted twice", "ignore:.*compares completions to the same prompt")
 """Random weights and groups make what a person is warned of."""
 
-NORMALIZERS = (Identity, MinMax, ZScore, GroupZScore, Rank)
+NORMALIZERS = (Passthrough, MinMax, ZScore, GroupZScore, Rank)
 entries = st.one_of(
     st.floats(-10, 10), st.floats(-10, 10), st.floats(-10, 10), st.none(), st.just(Score.failed("outage"))
 )

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 
 from rlaif_sdk import BatchError, Composer, ConfigError, RewardBatch
 from rlaif_sdk.composer import Component, Composition, Gate
-from rlaif_sdk.composer.gdpo import gdpo_advantages
+from rlaif_sdk.composer.advantages import gdpo_advantages
 from rlaif_sdk.testing import FixedReward
 
 EPSILON = 1e-4

@@ -8,9 +8,9 @@ import pytest
 
 from rlaif_sdk import Composer, ConfigError, Reward, RewardBatch, RewardError, Score, reward
 from rlaif_sdk.composer import Component, Ledger
-from rlaif_sdk.composer.execution import Recipe
 from rlaif_sdk.composer.ledger.keys import row_keys
 from rlaif_sdk.exceptions import LedgerError
+from rlaif_sdk.scoring import Recipe
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, ConfigError, Registry, RewardBatch
-from rlaif_sdk.composer.normalize import Identity, MinMax, ZScore
-from rlaif_sdk.composer.outliers import Limited, LimitParams
+from rlaif_sdk.composer.normalizers import Limited, LimitParams, MinMax, Passthrough, ZScore
 from rlaif_sdk.exceptions import ConfigError as Refused
 
 numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
@@ -21,7 +20,7 @@ KINDS = ("none", "minmax", "zscore", "group_zscore", "group_center", "rank", "qu
 @given(numbers, numbers, st.floats(0, 0.4))
 def test_scores_beyond_the_quantiles_are_moved_to_them(known: list[float], asked: list[float], share: float) -> None:
     """Beside numpy's own quantiles of everything seen in training."""
-    limited = Limited(Identity(), LimitParams(winsorize=share))
+    limited = Limited(Passthrough(), LimitParams(winsorize=share))
     limited.update(np.array(known), None)
     low, high = np.quantile(known, [share, 1 - share])
     np.testing.assert_allclose(limited.normalize(np.array(asked), None), np.clip(asked, low, high))
@@ -38,7 +37,7 @@ def test_what_the_inner_normalizer_learns_is_winsorised_too() -> None:
 
 def test_nothing_is_winsorised_before_anything_was_seen() -> None:
     """An evaluation before training measures scores as they are."""
-    limited = Limited(Identity(), LimitParams(winsorize=0.1))
+    limited = Limited(Passthrough(), LimitParams(winsorize=0.1))
     assert limited.normalize(np.array([1e9, np.nan]), None)[0] == 1e9
 
 
@@ -55,7 +54,11 @@ def test_the_quantiles_go_on_from_a_checkpoint() -> None:
 
 def test_clip_limits_what_comes_out_of_any_normalizer() -> None:
     """Also where the normalizer has none of its own."""
-    assert Limited(Identity(), LimitParams(clip=2.0)).normalize(np.array([-5.0, 1.0, 5.0]), None).tolist() == [-2, 1, 2]
+    assert Limited(Passthrough(), LimitParams(clip=2.0)).normalize(np.array([-5.0, 1.0, 5.0]), None).tolist() == [
+        -2,
+        1,
+        2,
+    ]
 
 
 def test_the_declared_range_reaches_the_inner_normalizer() -> None:

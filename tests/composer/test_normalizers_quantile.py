@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.composer.quantile import Quantile, QuantileParams, Reservoir
+from rlaif_sdk.composer.normalizers import Quantile, QuantileParams, Reservoir
 from rlaif_sdk.exceptions import StateError
 
 numbers = st.lists(st.floats(-100, 100) | st.just(float("nan")), max_size=40)

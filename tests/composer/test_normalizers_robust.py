@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.composer.grouping import group_medians
-from rlaif_sdk.composer.normalize import GroupCenter, ZScore, ZScoreParams
-from rlaif_sdk.composer.robust import GroupRobust, GroupRobustParams, Robust, RobustParams
+from rlaif_sdk.composer.normalizers import (
+    GroupCenter,
+    GroupRobust,
+    GroupRobustParams,
+    Robust,
+    RobustParams,
+    ZScore,
+    ZScoreParams,
+)
 from rlaif_sdk.exceptions import StateError
+from rlaif_sdk.statistics.groups import group_medians
 
 NAN = float("nan")
 scores = st.integers(-20, 20).map(lambda value: value / 4) | st.just(NAN)

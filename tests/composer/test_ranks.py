@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import RewardBatch
 from rlaif_sdk.composer import Component, Composer
-from rlaif_sdk.composer.normalize import Normalizer, ZScore
-from rlaif_sdk.composer.sync import Sync, torch_sync
+from rlaif_sdk.composer.all_gather import AllGather, torch_all_gather
+from rlaif_sdk.composer.normalizers import Normalizer, ZScore
 from tests.composer.random_compositions import Reading, Setup, runs, setups
 
 
@@ -35,7 +35,7 @@ class Ranks:
         self._barrier = threading.Barrier(size, timeout=30)
         self.calls = 0
 
-    def sync(self, rank: int) -> Sync:
+    def all_gather(self, rank: int) -> AllGather:
         def exchange(rows: np.ndarray) -> Sequence[np.ndarray]:
             self._slots[rank] = rows
             self._barrier.wait()
@@ -59,7 +59,7 @@ def run_ranks(setup: Setup, run: list[RewardBatch], ranks: int) -> tuple[list[np
     parts = [[replace(part, training=batch.training) for part in shards(batch, ranks)] for batch in run]
 
     def work(rank: int) -> tuple[list[np.ndarray], dict]:
-        with setup.composer(sync=exchange.sync(rank)) as composer:
+        with setup.composer(all_gather=exchange.all_gather(rank)) as composer:
             return [composer.compose(part[rank]).totals for part in parts], composer.state_dict()
 
     with ThreadPoolExecutor(ranks) as pool:
@@ -120,7 +120,7 @@ def test_the_groups_of_different_ranks_stay_apart(grouped: bool) -> None:
         group = labels[rank] if grouped else None
         batch = RewardBatch(["p"] * rows, ["c"] * rows, columns={"a": [1.0] * rows}, group=group)
         reward = Component(Reading("a"), normalizer=GroupSizes())
-        with Composer({"a": reward}, sync=exchange.sync(rank)) as composer:
+        with Composer({"a": reward}, all_gather=exchange.all_gather(rank)) as composer:
             composer.compose(batch)
             return composer.state_dict()["rewards"]["a"]["state"]
 
@@ -130,7 +130,7 @@ def test_the_groups_of_different_ranks_stay_apart(grouped: bool) -> None:
 
 def test_torch_sync_is_none_without_a_process_group() -> None:
     """One process needs no exchange."""
-    assert torch_sync() is None
+    assert torch_all_gather() is None
 
 
 WORKER = """
@@ -138,9 +138,9 @@ WORKER = """
     from rlaif_sdk import Composer, RewardBatch
     from rlaif_sdk.composer import Component
     from rlaif_sdk.composer.constraints import Constraint
-    from rlaif_sdk.composer.normalize import ZScore
-    from rlaif_sdk.composer.quantile import Quantile
-    from rlaif_sdk.composer.sync import torch_sync
+    from rlaif_sdk.composer.normalizers import ZScore
+    from rlaif_sdk.composer.normalizers import Quantile
+    from rlaif_sdk.composer.all_gather import torch_all_gather
     from tests.composer.random_compositions import Reading
 
     if sys.argv[1] == "alone":
@@ -150,7 +150,7 @@ WORKER = """
         dist.init_process_group("gloo")
         rows = [range(0, 5), range(5, 6)][dist.get_rank()]
     rewards = {"a": Component(Reading("a"), normalizer=ZScore()), "b": Component(Reading("b"), normalizer=Quantile())}
-    composer = Composer(rewards, constraints=[Constraint("b", max=0.25, step_size=0.5)], sync=torch_sync())
+    composer = Composer(rewards, constraints=[Constraint("b", max=0.25, step_size=0.5)], all_gather=torch_all_gather())
     totals = []
     for shift in (0.0, 1.0, 0.5):
         columns = {"a": [row * 1.1 + shift for row in range(6)], "b": [None, 1.0, 0.3, 0.0, 1.0, shift]}

@@ -13,22 +13,25 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import BatchError, Composer, Composition, ConfigError, RewardBatch, Score
 from rlaif_sdk.composer import Component, FailurePolicy, Gate
-from rlaif_sdk.composer.aggregate import Minimum
+from rlaif_sdk.composer.aggregators import Minimum, RewardGroup
 from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.nesting import Group
-from rlaif_sdk.composer.normalize import (
+from rlaif_sdk.composer.normalizers import (
     GroupCenter,
+    GroupRobust,
+    GroupRobustParams,
     GroupZScore,
-    Identity,
+    Limited,
+    LimitParams,
     MinMax,
     Normalizer,
+    Passthrough,
     Rank,
+    Robust,
+    RobustParams,
     ZScore,
     ZScoreParams,
 )
-from rlaif_sdk.composer.outliers import Limited, LimitParams
-from rlaif_sdk.composer.robust import GroupRobust, GroupRobustParams, Robust, RobustParams
-from rlaif_sdk.composer.validation import check_answer
+from rlaif_sdk.scoring.checks import check_scores
 from rlaif_sdk.testing import FixedReward
 
 TOKENS = [[0.5, 0.0, -1.0], [2.0], [0.0, 1.0]]
@@ -94,7 +97,7 @@ def test_a_cost_falls_on_its_tokens_with_its_sign_turned() -> None:
 
 
 NORMALIZERS: list[Normalizer] = [
-    Identity(),
+    Passthrough(),
     MinMax(),
     ZScore(ZScoreParams(clip=None)),
     Robust(RobustParams(clip=None)),
@@ -162,12 +165,14 @@ def test_a_constraint_s_penalty_stays_off_the_tokens() -> None:
 def test_groups_of_weighted_sums_pass_tokens_through() -> None:
     """A member's tokens carry the group's weight too."""
     rewards = {"dense": Component(per_token(), weight=2.0), "plain": FixedReward([0.0, 0.0, 0.0])}
-    composition = compose(rewards, groups={"both": Group(["dense", "plain"], weight=3.0)})
+    composition = compose(rewards, groups={"both": RewardGroup(["dense", "plain"], weight=3.0)})
     assert composition.token_rewards()[0].tolist() == [3.0, 0.0, -6.0]
     assert composition.totals[0] == -3.0
 
 
-@pytest.mark.parametrize("settings", [{"aggregator": Minimum()}, {"groups": {"g": Group(["dense"], 1.0, Minimum())}}])
+@pytest.mark.parametrize(
+    "settings", [{"aggregator": Minimum()}, {"groups": {"g": RewardGroup(["dense"], 1.0, Minimum())}}]
+)
 def test_tokens_need_a_weighted_sum(settings: dict[str, Any]) -> None:
     """The least of several rewards has no share a token; the refusal says what has."""
     composition = compose({"dense": per_token(), "plain": FixedReward([1.0, 1.0, 1.0])}, **settings)
@@ -196,11 +201,11 @@ def test_values_for_another_number_of_tokens_fail_their_row() -> None:
 
 def test_token_values_that_do_not_add_up_fail_their_row() -> None:
     """The score is their sum, up to rounding in 32 bits; a mean beside them is refused."""
-    answer = check_answer([Score(0.5, token_values=[0.5, 0.5]), Score(1.0, token_values=[0.5, 0.50001])], 2, None)
+    answer = check_scores([Score(0.5, token_values=[0.5, 0.5]), Score(1.0, token_values=[0.5, 0.50001])], 2, None)
     assert answer.failures == {0: "gave token values that sum to 1, and the score 0.5"}
     assert answer.tokens.keys() == {1}
     long = np.random.default_rng(0).normal(size=4096).astype(np.float32)
-    assert not check_answer([Score(float(long.sum()), token_values=long.tolist())], 1, None).failures
+    assert not check_scores([Score(float(long.sum()), token_values=long.tolist())], 1, None).failures
 
 
 def test_a_score_without_a_value_abstains_with_its_tokens() -> None:

@@ -44,13 +44,13 @@ def scheduled(schedule: Schedule) -> Composer:
 
 def test_a_linear_schedule_goes_from_one_weight_to_the_other_and_stays() -> None:
     """Before the start the first weight holds, after the end the last."""
-    curve = Linear(before=0.0, after=1.0, start=100, end=300)
+    curve = Linear(start_value=0.0, end_value=1.0, start=100, end=300)
     assert [curve.at(step) for step in (0, 100, 150, 200, 300, 10**9)] == [0.0, 0.0, 0.25, 0.5, 1.0, 1.0]
 
 
 def test_a_cosine_schedule_is_slow_at_both_ends() -> None:
     """It passes the middle at half time, and moves 1 - cos(pi / 4) halves in the first quarter."""
-    curve = Cosine(before=1.0, after=0.0, end=400)
+    curve = Cosine(start_value=1.0, end_value=0.0, end=400)
     assert curve.at(200) == pytest.approx(0.5)
     assert curve.at(100) == pytest.approx(1 - (1 - math.cos(math.pi / 4)) / 2)
     assert (curve.at(0), curve.at(400)) == (1.0, 0.0)
@@ -112,7 +112,7 @@ def test_episodes_are_the_rows_composed_before_in_training() -> None:
 def test_a_schedule_waits_for_a_metric_with_patience_and_then_keeps_going() -> None:
     """The crossing takes effect on the next batch, needs batches in a row, and is latched."""
     crossing = Crossing("quality", above=0.5, patience=2)
-    with scheduled(Schedule(Step(0.0, [(0, 1.0)]), after=crossing)) as composer:
+    with scheduled(Schedule(Step(0.0, [(0, 1.0)]), trigger=crossing)) as composer:
         means = [0.6, 0.4, 0.6, 0.7, 0.0, 0.0]
         assert weight_over(composer, [batch([mean], step=9) for mean in means]) == [0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
 
@@ -120,7 +120,7 @@ def test_a_schedule_waits_for_a_metric_with_patience_and_then_keeps_going() -> N
 def test_positions_count_from_the_crossing() -> None:
     """A ramp that a metric sets off begins then, not at the start of training, and never again."""
     crossing = Crossing("quality", below=0.0)
-    with scheduled(Schedule(Linear(0.0, 1.0, end=10), after=crossing)) as composer:
+    with scheduled(Schedule(Linear(0.0, 1.0, end=10), trigger=crossing)) as composer:
         batches = [batch([-1.0], step=step) for step in (50, 50, 55, 60)]
         assert weight_over(composer, batches) == [0.0, 0.0, 0.5, 1.0]
 
@@ -128,20 +128,20 @@ def test_positions_count_from_the_crossing() -> None:
 def test_a_batch_without_scores_neither_helps_nor_resets_a_crossing() -> None:
     """An outage says nothing about the metric."""
     crossing = Crossing("quality", above=0.5, patience=2)
-    with scheduled(Schedule(Step(0.0, [(0, 1.0)]), after=crossing)) as composer:
+    with scheduled(Schedule(Step(0.0, [(0, 1.0)]), trigger=crossing)) as composer:
         assert weight_over(composer, [batch([value]) for value in (1.0, None, 1.0, 0.0)]) == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_evaluation_does_not_set_a_schedule_off() -> None:
     """What is only measured changes nothing."""
-    with scheduled(Schedule(Step(0.0, [(0, 1.0)]), after=Crossing("quality", above=0.5))) as composer:
+    with scheduled(Schedule(Step(0.0, [(0, 1.0)]), trigger=Crossing("quality", above=0.5))) as composer:
         assert weight_over(composer, [batch([1.0], training=False), batch([0.0]), batch([0.0])]) == [0.0, 0.0, 0.0]
 
 
 def test_a_schedule_goes_on_from_a_checkpoint() -> None:
     """Episodes, patience and the crossing survive, as JSON."""
     schedule = lambda: Schedule(  # noqa: E731 - two of the same
-        Linear(0.0, 1.0, end=10), by="episode", after=Crossing("quality", above=0.5, patience=2)
+        Linear(0.0, 1.0, end=10), by="episode", trigger=Crossing("quality", above=0.5, patience=2)
     )
     batches = [batch([value] * 2) for value in (1.0, 1.0, 0.0, 0.0, 0.0)]
     with scheduled(schedule()) as composer:
@@ -172,7 +172,7 @@ def test_the_state_of_another_schedule_is_refused() -> None:
         (lambda: Crossing("quality"), "'above' or 'below'"),
         (lambda: Crossing("quality", above=1.0, below=0.0), "not both"),
         (lambda: Crossing("quality", above=1.0, patience=0), "'patience' must be at least 1"),
-        (lambda: scheduled(Schedule(Linear(0, 1, end=5), after=Crossing("nobody", above=1.0))), "waits for 'nobody'"),
+        (lambda: scheduled(Schedule(Linear(0, 1, end=5), trigger=Crossing("nobody", above=1.0))), "waits for 'nobody'"),
     ],
 )
 def test_an_ill_formed_schedule_is_refused_in_python(make: Callable[[], object], problem: str) -> None:
@@ -204,7 +204,7 @@ SCORES = """
         ("{schedule: piecewise, points: [[0, 1], [500, 3]]}", 2.0),
         ("{schedule: step, from: 1, points: [[100, 0.5], [1000, 0.1]]}", 0.5),
         ("{schedule: linear, from: 0, to: 1, end: 1000, by: episode}", 0.0),
-        ("{schedule: linear, from: 0.125, to: 1, end: 10, after: {reward: quality, above: 5, patience: 3}}", 0.125),
+        ("{schedule: linear, from: 0.125, to: 1, end: 10, trigger: {reward: quality, above: 5, patience: 3}}", 0.125),
     ],
 )
 def test_a_config_gives_a_constant_or_a_schedule(
@@ -232,8 +232,11 @@ def test_a_config_gives_a_constant_or_a_schedule(
         ("{schedule: piecewise, points: []}", "one.weight.points"),
         ("{schedule: piecewise, points: [[1, 0], [0, 1]]}", "one.weight.points.1: the points must be in order"),
         ("{schedule: step, points: [[1, 0]]}", "one.weight.from: is missing"),
-        ("{schedule: linear, from: 0, to: 1, end: 9, after: {reward: quality}}", "one.weight.after: a crossing needs"),
-        ("{schedule: linear, from: 0, to: 1, end: 9, after: {reward: x, above: 1}}", "one.weight: .*waits for 'x'"),
+        (
+            "{schedule: linear, from: 0, to: 1, end: 9, trigger: {reward: quality}}",
+            "one.weight.trigger: a crossing needs",
+        ),
+        ("{schedule: linear, from: 0, to: 1, end: 9, trigger: {reward: x, above: 1}}", "one.weight: .*waits for 'x'"),
         ("true", "one.weight: input should be a valid number"),
         ("'1'", "one.weight: input should be a valid number"),
         ("[1]", "one.weight: input should be a valid number"),

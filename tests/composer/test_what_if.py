@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, ConfigError, Progress, RewardBatch
 from rlaif_sdk.composer import Ledger, what_if
-from rlaif_sdk.composer.advantages import group_advantages, rank_correlation
-from rlaif_sdk.composer.diagnostics import ranks
+from rlaif_sdk.composer.advantages import group_advantages
 from rlaif_sdk.exceptions import LedgerError
+from rlaif_sdk.statistics.correlation import rank_correlation, ranks
 
 REWARDS = """
 calls = []
@@ -137,7 +137,7 @@ def test_the_opposite_weights_flip_every_advantage_that_is_not_zero(tmp_path):
     first, second = result.most_changed(10)
     assert {first["completion"], second["completion"]} == {"a", "bb"}
     assert first["advantage"] == pytest.approx(-first["new_advantage"])
-    assert composition.what_if({"rewards": {"length": {"weight": -1}}}).new_totals.tolist() == [-1, -1, -1, -1]
+    assert what_if(composition, {"rewards": {"length": {"weight": -1}}}).new_totals.tolist() == [-1, -1, -1, -1]
 
 
 def test_rows_that_become_scored_or_unscored_are_counted_apart(folder):

@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
 from rlaif_sdk import Composer, Composition  # noqa: E402
 from rlaif_sdk.composer import Component  # noqa: E402
-from rlaif_sdk.composer.normalize import ZScore  # noqa: E402
+from rlaif_sdk.composer.normalizers import ZScore  # noqa: E402
 from tests.tiny_models import (  # noqa: E402
     WORDS,
     accept_renamed_checkpointing,

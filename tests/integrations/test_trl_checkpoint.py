@@ -14,7 +14,7 @@ pytest.importorskip("trl")
 
 from rlaif_sdk import Composer
 from rlaif_sdk.composer import Component, Constraint
-from rlaif_sdk.composer.normalize import ZScore
+from rlaif_sdk.composer.normalizers import ZScore
 from rlaif_sdk.exceptions import StateError
 from rlaif_sdk.integrations.trl import STATE_KEY
 

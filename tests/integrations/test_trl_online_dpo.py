@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 
 from rlaif_sdk import BatchError, Composer, Composition, ConfigError, Progress, RewardError, Score
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.normalize import GroupZScore, ZScore
+from rlaif_sdk.composer.normalizers import GroupZScore, ZScore
 from rlaif_sdk.exceptions import StateError, TrainingError
 from rlaif_sdk.integrations.trl import STATE_KEY
 from tests.integrations.conftest import build_llama, build_prompts, build_tokenizer, length, wanted_words

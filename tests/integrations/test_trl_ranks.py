@@ -21,7 +21,7 @@ WORKER = """
 
     from rlaif_sdk import Composer, ConfigError
     from rlaif_sdk.composer import Component, Constraint
-    from rlaif_sdk.composer.normalize import ZScore
+    from rlaif_sdk.composer.normalizers import ZScore
 
     def length(completions):
         return [float(len(text.split())) for text in completions]

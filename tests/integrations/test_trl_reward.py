@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from rlaif_sdk import BatchError, Composer, Composition, ConfigError, Progress, Score
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.normalize import GroupZScore
+from rlaif_sdk.composer.normalizers import GroupZScore
 from rlaif_sdk.exceptions import TrainingError
 from tests.integrations.conftest import length
 

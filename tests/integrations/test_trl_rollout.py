@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from rlaif_sdk import BatchError, Composer, Composition, ConfigError, RewardError
 from rlaif_sdk.composer import Component, FailurePolicy
-from rlaif_sdk.composer.normalize import ZScore
+from rlaif_sdk.composer.normalizers import ZScore
 from rlaif_sdk.exceptions import TrainingError
 from rlaif_sdk.integrations.trl_rollout import generate_as_trainer
 from tests.integrations.conftest import build_prompts

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("trl")
 
 from rlaif_sdk import Composer, Composition, ConfigError
-from rlaif_sdk.composer import Component, Constraint, Gate, Group, Schedule
-from rlaif_sdk.composer.aggregate import Minimum
-from rlaif_sdk.composer.normalize import ZScore
+from rlaif_sdk.composer import Component, Constraint, Gate, RewardGroup, Schedule
+from rlaif_sdk.composer.aggregators import Minimum
+from rlaif_sdk.composer.normalizers import ZScore
 from rlaif_sdk.composer.weights import Linear
 
 GDPO = {"multi_objective_aggregation": "normalize_then_sum"}
@@ -99,7 +99,7 @@ def test_equal_texts_in_another_call_are_another_batch() -> None:
     [
         ({"gates": [Gate("length", max=3, floor=-1.0)]}, "gates hold over the total"),
         ({"constraints": [Constraint("length", max=3)]}, "constraints are taken off the total"),
-        ({"groups": {"both": Group(["length", "first"])}}, "groups are aggregated before"),
+        ({"groups": {"both": RewardGroup(["length", "first"])}}, "groups are aggregated before"),
         ({"aggregator": Minimum()}, "TRL adds the rewards up"),
     ],
 )

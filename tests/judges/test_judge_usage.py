@@ -115,7 +115,7 @@ def test_a_local_model_counts_its_own_tokens(tiny_chat: Any) -> None:
 
 def test_requests_a_minute_are_kept(judge_server: Any, replies: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more requests than allowed are begun in any minute, retries included."""
-    from rlaif_sdk.composer.execution import limits
+    from rlaif_sdk.scoring import limits
 
     monkeypatch.setattr(limits, "MINUTE", 0.5)
     begun: list[float] = []
@@ -137,7 +137,7 @@ def test_tokens_a_minute_are_kept_as_the_server_counts_them(
     judge_server: Any, replies: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the first answer requests are known to take 100 tokens, so a limit of 250 lets two through a minute."""
-    from rlaif_sdk.composer.execution import limits
+    from rlaif_sdk.scoring import limits
 
     monkeypatch.setattr(limits, "MINUTE", 0.5)
     judge_server.answer = lambda *_: (200, {}, counted(replies.letters({"J": -0.01}), 97, 3))

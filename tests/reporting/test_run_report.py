@@ -206,7 +206,7 @@ def test_a_reward_that_comes_later_is_missing_before():
 
 
 def test_groups_of_different_batches_are_different_groups():
-    """Group labels begin anew in every batch."""
+    """RewardGroup labels begin anew in every batch."""
     seen = observe(compose({"a": Stated("a")}, [{"a": [1.0, 2.0, 3.0, 4.0]}] * 2, group=2))
     assert seen.group_N.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 

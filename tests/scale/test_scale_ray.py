@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, DataError, RlaifError
+from rlaif_sdk.composer.tables import TableLayout, score_records
 from rlaif_sdk.preferences import load_label_job, run_labeling
 from rlaif_sdk.records import read_records, survey
 from rlaif_sdk.scale import Autoscaling, Workers, deploy, label_with_actors, score_table
-from rlaif_sdk.scoring import TableLayout, score_records
 from rlaif_sdk.serving import ServeSettings
 from tests.serving.certificates import make_certificate
 

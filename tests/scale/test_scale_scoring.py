@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from rlaif_sdk import Composer, ConfigError, DataError, RlaifError
 from rlaif_sdk.cli.main import app
+from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, score_records
 from rlaif_sdk.records import read_records, survey
 from rlaif_sdk.scale import parts, score_job
 from rlaif_sdk.scale.cluster import Workers
@@ -22,7 +23,6 @@ from rlaif_sdk.scale.figures import as_record, from_record, merge, readable
 from rlaif_sdk.scale.folder import claimed
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer
 from rlaif_sdk.scale.shards import Plan, Shard
-from rlaif_sdk.scoring import Moments, Summary, TableLayout, score_records
 from tests.little_room import little_room
 
 

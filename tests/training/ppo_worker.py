@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from rlaif_sdk import Composer
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.normalize import ZScore
+from rlaif_sdk.composer.normalizers import ZScore
 from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer, checkpoint
 from tests.training.conftest import BUILDERS, WORDS, build_tokenizer
 

@@ -17,7 +17,7 @@ from safetensors import safe_open  # noqa: E402
 
 from rlaif_sdk import Composer, reward  # noqa: E402
 from rlaif_sdk.composer import Component  # noqa: E402
-from rlaif_sdk.composer.normalize import ZScore  # noqa: E402
+from rlaif_sdk.composer.normalizers import ZScore  # noqa: E402
 from rlaif_sdk.exceptions import StateError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
 

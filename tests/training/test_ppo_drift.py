@@ -10,7 +10,7 @@ import pytest
 
 from rlaif_sdk import Composer, RewardBatch, reward
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.diagnostics.drift import MIN_STEPS
+from rlaif_sdk.diagnostics.drift import MIN_STEPS
 from rlaif_sdk.training.ppo import PPOTrainer
 
 Make = Callable[..., PPOTrainer]

@@ -68,7 +68,7 @@ def by_first_token(batch: RewardBatch) -> list[float | None]:
 
 
 def test_evaluation_may_have_rewards_of_its_own(make_trainer: Make, llama: Any, prompts: Dataset) -> None:
-    """Held-out completions are scored by them alone, and training's by its own; the figures stay apart."""
+    """RewardHandle-out completions are scored by them alone, and training's by its own; the figures stay apart."""
     training, held_out = Recorder(by_length, "length"), Recorder(by_first_token, "first")
     trainer = make_trainer(
         llama,

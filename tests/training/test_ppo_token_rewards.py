@@ -13,7 +13,7 @@ pytest.importorskip("trl")
 
 from rlaif_sdk import Composer, ConfigError, Score  # noqa: E402
 from rlaif_sdk.composer import Component  # noqa: E402
-from rlaif_sdk.composer.normalize import MinMax, Rank  # noqa: E402
+from rlaif_sdk.composer.normalizers import MinMax, Rank  # noqa: E402
 from rlaif_sdk.testing import FixedReward  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
 from rlaif_sdk.training.ppo.rollout import Tokens  # noqa: E402

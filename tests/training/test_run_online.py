@@ -62,7 +62,7 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any, kind: str) -> dict[str, A
 
 
 def test_a_run_trains_and_reports_as_ppo_s_does(config: dict[str, Any], kind: Any, capsys: Any) -> None:
-    """Held-out answers before and after, the trained model for plain from_pretrained, history, metrics and curves."""
+    """RewardHandle-out answers before and after, the trained model for plain from_pretrained, history, metrics and curves."""
     result = watch_online(load_online_run(kind, config), Console())
     model = AutoModelForCausalLM.from_pretrained(result.model_folder)
     start = AutoModelForCausalLM.from_pretrained(config["model"]["name"])

@@ -65,7 +65,7 @@ def answer(folder: Path, tokenizer: Any, prompt: str) -> str:
 
 @pytest.mark.parametrize("lora", [None, {"r": 8, "alpha": 16}])
 def test_the_model_learns_to_answer_as_shown(config: dict[str, Any], tokenizer: Any, lora: Any) -> None:
-    """Held-out loss falls, the saved model is a plain one that gives the answer, and ends it."""
+    """RewardHandle-out loss falls, the saved model is a plain one that gives the answer, and ends it."""
     write(config, ROWS["pairs of text"])
     config["model"]["lora"] = lora
     result = run_sft(config)

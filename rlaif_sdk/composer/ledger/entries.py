@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array, Mask
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.composer.validation import Answer
+from rlaif_sdk.scoring.checks import CheckedScores
+from rlaif_sdk.statistics.arrays import Array, Mask
 from rlaif_sdk.types import RewardBatch
 
 
@@ -70,9 +70,9 @@ class RecordedAnswer:
     cached: Mask
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> CheckedScores:
         """The same as the composer's arithmetic takes it."""
-        return Answer(self.raw.copy(), dict(self.failures), (), stood_in=self.stood_in)
+        return CheckedScores(self.raw.copy(), dict(self.failures), (), fallback_reasons=self.stood_in)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +102,7 @@ def recorded(composition: Composition) -> RecordedBatch:
                 column.raw,
                 column.failures,
                 {row: score.reason for row in range(len(composition)) if (score := column.score(row)) and score.reason},
-                column.stood_in,
+                column.fallback_reasons,
                 np.zeros(len(composition), dtype=bool) if column.cached is None else column.cached,
             )
             for name, column in composition.rewards.items()

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Mask
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.execution import Outcome, described
 from rlaif_sdk.composer.ledger.identity import Identity, Origin, UnidentifiedError
 from rlaif_sdk.composer.ledger.keys import row_keys
 from rlaif_sdk.composer.ledger.scores import ScoreCache, without_usage
-from rlaif_sdk.composer.validation import check_answer, entries_of
 from rlaif_sdk.exceptions import RewardError
 from rlaif_sdk.rewards import ScoreLike
+from rlaif_sdk.scoring import CallResult, described
+from rlaif_sdk.scoring.checks import check_scores, entries_of
+from rlaif_sdk.statistics.arrays import Mask
 from rlaif_sdk.types import RewardBatch, Score
 
 
@@ -104,13 +104,13 @@ class Recall:
             LedgerError: The ledger cannot be written.
         """
         assert self._identity is not None
-        values = check_answer(scored, len(known.missing), self._reward.range).raw.tolist()
+        values = check_scores(scored, len(known.missing), self._reward.range).raw.tolist()
         rows = zip(known.missing, values, scored, strict=True)
         self._scores.put(
             self._identity, [(known.keys[row], value, entry) for row, value, entry in rows if not math.isnan(value)]
         )
 
-    def complete(self, known: Known, outcome: Outcome) -> Outcome:
+    def complete(self, known: Known, outcome: CallResult) -> CallResult:
         """The outcome for all B rows, given that for the missing ones, whose scores are kept.
 
         Raises:

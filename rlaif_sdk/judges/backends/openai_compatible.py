@@ -9,7 +9,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
-from rlaif_sdk.composer.execution.limits import RateLimits
 from rlaif_sdk.config import LimitsConfig
 from rlaif_sdk.exceptions import ConfigError, JudgeConnectionError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
@@ -23,6 +22,7 @@ from rlaif_sdk.judges.backends.openai_replies import (
 )
 from rlaif_sdk.judges.backends.openai_sessions import Client, Session, Sessions
 from rlaif_sdk.judges.usage import NOTHING, Prices, Usage
+from rlaif_sdk.scoring.limits import RateLimits
 from rlaif_sdk.types import Conversation, message_text
 
 T = TypeVar("T")

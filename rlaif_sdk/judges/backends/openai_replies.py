@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlaif_sdk.composer.execution.retry import retry_after
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeError, JudgeQuotaError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs
 from rlaif_sdk.judges.usage import Prices, Usage
+from rlaif_sdk.scoring.retry import retry_after
 
 NO_LOGPROB = -9999.0
 """What servers write for a log-probability that they do not know."""

@@ -6,7 +6,7 @@ import html
 
 import numpy as np
 
-from rlaif_sdk.composer.diagnostics import variance_shares
+from rlaif_sdk.diagnostics import variance_shares
 from rlaif_sdk.reporting.run_report.findings import Measures
 from rlaif_sdk.reporting.run_report.observations import Observations
 from rlaif_sdk.reporting.run_report.traces import Figure, colour, json_number, json_numbers, menu

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array
-from rlaif_sdk.composer.diagnostics import Drift, group_spread
-from rlaif_sdk.composer.diagnostics.batch import width
-from rlaif_sdk.composer.diagnostics.drift import TOTAL
-from rlaif_sdk.composer.diagnostics.saturation import TOLERANCE
+from rlaif_sdk.diagnostics import Drift, group_spread
+from rlaif_sdk.diagnostics.drift import TOTAL
+from rlaif_sdk.diagnostics.saturation import TOLERANCE, width
 from rlaif_sdk.reporting.run_report.observations import Observations
 from rlaif_sdk.reporting.run_report.traces import (
     COLOURS,
@@ -26,6 +24,7 @@ from rlaif_sdk.reporting.run_report.traces import (
     line,
     menu,
 )
+from rlaif_sdk.statistics.arrays import Array
 
 
 def rewards_over_steps(seen: Observations) -> Figure:

@@ -8,24 +8,13 @@ from itertools import combinations
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array
-from rlaif_sdk.composer.diagnostics import (
-    Drift,
-    Saturation,
-    correlation_interval,
-    find_drifts,
-    flat_groups,
-    group_spread,
-    pearson,
-    saturation,
-    spearman,
-    variance_shares,
-)
-from rlaif_sdk.composer.diagnostics.batch import width
-from rlaif_sdk.composer.diagnostics.drift import MIN_STEPS, TOTAL
-from rlaif_sdk.composer.diagnostics.saturation import TOLERANCE
+from rlaif_sdk.diagnostics import Drift, Saturation, find_drifts, flat_groups, group_spread, saturation, variance_shares
+from rlaif_sdk.diagnostics.drift import MIN_STEPS, TOTAL
+from rlaif_sdk.diagnostics.saturation import TOLERANCE, width
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.reporting.run_report.observations import Observations
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.correlation import correlation_interval, pearson, spearman
 
 SAME = 0.9
 """Two rewards with a stronger correlation say nearly the same."""

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif_sdk.composer import Composition
-from rlaif_sdk.composer.arrays import Array, encode_groups
-from rlaif_sdk.composer.diagnostics.batch import completion_lengths
+from rlaif_sdk.composer.metrics import completion_lengths
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.reporting.run_report.samples import Sampler, SampleRow
+from rlaif_sdk.statistics.arrays import Array, encode_groups
 
 Integers = npt.NDArray[np.int64]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlaif_sdk.composer import Composition, RewardColumn
-from rlaif_sdk.composer.aggregate import WeightedSum
-from rlaif_sdk.composer.arrays import Array
-from rlaif_sdk.composer.validation import Answer
+from rlaif_sdk.composer.aggregators import WeightedSum
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.rewards import Reward, Scores
+from rlaif_sdk.scoring.checks import CheckedScores
+from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.types import RewardBatch, Score
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _replayed(recorded: RecordedBatch, combiner: Combiner) -> Composition:
     return combiner.combine(recorded.batch, answers, dict.fromkeys(answers, 0.0))
 
 
-def _with_reasons(answer: RecordedAnswer) -> Answer:
+def _with_reasons(answer: RecordedAnswer) -> CheckedScores:
     values = [None if np.isnan(value) else float(value) for value in answer.raw]
     entries = [Score(value, reason=answer.reasons.get(row)) for row, value in enumerate(values)]
     return replace(answer.answer, entries=entries)
@@ -107,7 +107,7 @@ def _as_recorded(recorded: RecordedBatch, run: Run) -> Composition:
             defaulted=nowhere_B,
             seconds=0.0,
             entries=answer.entries,
-            stood_in=answer.stood_in,
+            fallback_reasons=answer.fallback_reasons,
             declared_range=run.rewards[name].range,
             higher_is_better=run.rewards[name].higher_is_better,
         )

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array
-from rlaif_sdk.composer.diagnostics import correlation_interval
 from rlaif_sdk.reporting.run_report import figures_scores, figures_steps
 from rlaif_sdk.reporting.run_report.findings import Measures
 from rlaif_sdk.reporting.run_report.markup import Markup, element, table
@@ -17,6 +15,8 @@ from rlaif_sdk.reporting.run_report.observations import Observations
 from rlaif_sdk.reporting.run_report.page import Section
 from rlaif_sdk.reporting.run_report.waterfall import number, sample, text
 from rlaif_sdk.reporting.tables import format_estimate
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.correlation import correlation_interval
 from rlaif_sdk.statistics.estimates import sample_mean
 from rlaif_sdk.types import as_text
 

@@ -43,9 +43,9 @@ class ComposedRun(Run):
             ConfigError: The composition is refused.
             PluginError: A plugin is unknown or broken.
         """
-        from rlaif_sdk.composer.build import build_composer
+        from rlaif_sdk.composer import Composer
 
-        return build_composer(self.composition_document(key, ledger=ledger))
+        return Composer.from_config(self.composition_document(key, ledger=ledger))
 
     def composition_config(self, key: str = "composition") -> CompositionConfig:
         """A composition of the run, read from its file if it has one of its own.

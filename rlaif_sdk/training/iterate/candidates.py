@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array
+from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.training.candidates import sample_completions
 from rlaif_sdk.training.curriculum import CurriculumSettings, arrange, mean_and_spread
 from rlaif_sdk.training.iterate.config import CandidateSettings

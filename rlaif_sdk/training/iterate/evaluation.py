@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array
 from rlaif_sdk.io.files import write_json
+from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import paired_change, sample_mean
 from rlaif_sdk.training.heldout import Answers, ScoredAnswers, answer_prompts
 from rlaif_sdk.training.iterate.config import CandidateSettings

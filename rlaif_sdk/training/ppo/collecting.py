@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlaif_sdk.composer.diagnostics import drift_in_history
+from rlaif_sdk.diagnostics import drift_in_history
 from rlaif_sdk.training.ppo.actor_critic import ActorCriticTrainer
 from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics
 from rlaif_sdk.training.ppo.kl import estimate_kl
@@ -45,7 +45,7 @@ class CollectingTrainer(ActorCriticTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log what was noted since the last time, and whether what is rewarded rises as a reward of weight 0 falls.
 
-        ``drift/NAME`` is `rlaif_sdk.composer.diagnostics.Drift.statistic` over the log so far; a drift is warned of
+        ``drift/NAME`` is `rlaif_sdk.diagnostics.Drift.statistic` over the log so far; a drift is warned of
         when it is first found.
         """
         if self.model.training:

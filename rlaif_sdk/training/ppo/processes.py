@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlaif_sdk.composer.sync import torch_sync
+from rlaif_sdk.composer.all_gather import torch_all_gather
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -76,8 +76,8 @@ class Processes:
     def learn_together(self, composer: Any) -> None:
         """Let the composer's statistics, multipliers and schedules be of the rows of all processes."""
         combiner = getattr(composer, "combiner", None)
-        if self.count > 1 and combiner is not None and combiner.sync is None:
-            combiner.sync = torch_sync()
+        if self.count > 1 and combiner is not None and combiner.all_gather is None:
+            combiner.all_gather = torch_all_gather()
 
     def _gather(self, value: Any) -> list[Any]:
         if self.count == 1:

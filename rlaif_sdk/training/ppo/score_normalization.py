@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlaif_sdk.composer.normalize import GroupZScore, Identity, Normalizer, ZScore
+from rlaif_sdk.composer.normalizers import GroupZScore, Normalizer, Passthrough, ZScore
 from rlaif_sdk.exceptions import StateError
 
 ScoreNormalization = Literal["none", "batch", "running"]
-_NORMALIZERS: Mapping[str, type[Normalizer]] = {"none": Identity, "batch": GroupZScore, "running": ZScore}
+_NORMALIZERS: Mapping[str, type[Normalizer]] = {"none": Passthrough, "batch": GroupZScore, "running": ZScore}
 
 
 class ScoreNormalizer:

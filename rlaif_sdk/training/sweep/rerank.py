@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.composer.arrays import Array
+from rlaif_sdk.composer import Composition, what_if
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.records import read_records, write_records
+from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.training.config import PPORun
 from rlaif_sdk.training.fingerprints import digest, rows_digest
 from rlaif_sdk.training.manifest import resolved_config
@@ -21,7 +22,6 @@ from rlaif_sdk.types import RewardBatch
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from rlaif_sdk.composer import Composition
 
 _GROUP = "rlaif_prompt"
 
@@ -44,7 +44,7 @@ class Candidates:
         Totals are composed anew from the scores at hand. A prompt of which no answer has a total is left out.
         """
         run = sweep.run_of(weights, seed, sweep.output)
-        totals_B = self.composition.what_if(run.composition_document(ledger=False)).new_totals
+        totals_B = what_if(self.composition, run.composition_document(ledger=False)).new_totals
         rows = list(best_rows(totals_B, self.group))
         raw = {name: column.raw[rows] for name, column in self.composition.rewards.items()}
         return {name: float(np.nanmean(v)) if (~np.isnan(v)).any() else float("nan") for name, v in raw.items()}

@@ -1,0 +1,346 @@
+"""Aggregators: how the normalised rewards of a row, and groups of rewards, become one number."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from rlaif_sdk.composer.weights import Weight, weight_bounds
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.rewards import Params
+from rlaif_sdk.statistics.arrays import Array, Mask
+
+
+class Aggregator(ABC):
+    """Combines R normalised rewards of B rows by their weights."""
+
+    def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
+        """Learn the rewards, in the order of the rows of ``normalized_RB``, before the first batch.
+
+        Args:
+            weights: The least and the greatest weight that each reward ever has.
+
+        Raises:
+            ConfigError: This aggregator cannot work with them.
+        """
+
+    @abstractmethod
+    def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
+        """Combine.
+
+        Args:
+            normalized_RB: (R, B), higher being better; NaN where a reward has no value for a row.
+            weights_R: (R,), finite.
+
+        Returns:
+            The (B,) totals, NaN where nothing with a weight was present, and the (R, B) share of each reward in its
+            row's total, NaN where it was missing. The shares of a row sum to its total.
+        """
+
+
+class WeightedSum(Aggregator):
+    """``weighted_sum``: the sum of weight times value.
+
+    Where rewards are missing from a row, the weights of the others are scaled up so that their absolute values sum
+    to what all weights sum to: a row with an outage stays on the scale of its neighbours.
+    """
+
+    def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
+        size_R = np.abs(weights_R)
+        present_RB = ~np.isnan(normalized_RB)
+        if present_RB.all() and size_R.any():
+            weighted_RB = normalized_RB * weights_R[:, None]
+            return weighted_RB.sum(axis=0), weighted_RB
+        present_B = np.broadcast_to(size_R[:, None], present_RB.shape).sum(axis=0, where=present_RB)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scale_B = np.where(present_B > 0, size_R.sum() / present_B, np.nan)
+        weighted_RB = normalized_RB * weights_R[:, None]
+        weighted_RB *= scale_B
+        totals_B = weighted_RB.sum(axis=0, where=present_RB)
+        return np.where(present_B > 0, totals_B, np.nan), weighted_RB
+
+
+class Minimum(Aggregator):
+    """``minimum``: the least of weight times value; no strong reward makes up for a weak one.
+
+    Rewards of weight 0, and those missing from a row, take no part. The total is the share of the least reward;
+    those that tie for it share it evenly.
+    """
+
+    def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
+        _refuse_negative(weights, "minimum")
+
+    def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
+        present_RB, active_RB = _presence(normalized_RB, weights_R)
+        weighted_RB = np.where(active_RB, normalized_RB * weights_R[:, None], np.inf)
+        least_B = weighted_RB.min(axis=0)
+        shares_RB = _shared_evenly(least_B, active_RB & (weighted_RB == least_B))
+        return np.where(active_RB.any(axis=0), least_B, np.nan), np.where(present_RB, shares_RB, np.nan)
+
+
+class ProductParams(Params):
+    """Parameters of `Product`."""
+
+    mapping: Literal["exp", "softplus", "sigmoid", "clamp"] | None = None
+    """What makes a normalised value positive: ``exp``, ``softplus``, ``sigmoid``, or ``clamp``, which takes it as it is
+    and raises what is below ``floor``. It must be stated: a product of values of either sign has no order."""
+    floor: float = Field(default=1e-3, gt=0)
+    """The least factor that ``clamp`` gives."""
+
+
+class Product(Aggregator):
+    """``product``: the product of the positively mapped values, each to the power of its weight.
+
+    Where rewards are missing from a row, the exponents of the others are scaled up so that they sum to what all sum
+    to. Of a row's total, 1 is shared out evenly and the rest by the logarithms of the factors (the additive
+    logarithmic mean decomposition of Ang, 2005), so that the shares sum to it.
+
+    Raises:
+        ConfigError: No mapping is stated.
+    """
+
+    def __init__(self, params: ProductParams) -> None:
+        if params.mapping is None:
+            raise ConfigError(
+                "product needs a 'mapping' that makes values positive: exp, softplus, sigmoid or clamp",
+                key="aggregate",
+                hint="clamp suits values within [0, 1], exp and softplus those without bounds",
+            )
+        self.mapping = params.mapping
+        self.floor = params.floor
+
+    def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
+        _refuse_negative(weights, "product")
+
+    def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
+        present_RB, active_RB = _presence(normalized_RB, weights_R)
+        exponent_B = weights_R @ present_RB
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            scale_B = weights_R.sum() / exponent_B
+            logs_RB = np.where(active_RB, self._log(normalized_RB) * weights_R[:, None] * scale_B, 0.0)
+            log_B = logs_RB.sum(axis=0)
+            totals_B = np.exp(log_B)
+            slope_B = np.where(log_B == 0, 1.0, np.expm1(log_B) / log_B)
+            shares_RB = active_RB / np.maximum(active_RB.sum(axis=0), 1) + logs_RB * slope_B
+        return np.where(exponent_B > 0, totals_B, np.nan), np.where(present_RB, shares_RB, np.nan)
+
+    def _log(self, values_RB: Array) -> Array:
+        """The logarithm of the mapped values."""
+        match self.mapping:
+            case "exp":
+                return values_RB
+            case "sigmoid":
+                return -np.logaddexp(0.0, -values_RB)
+            case "softplus":
+                return _log_softplus(values_RB)
+            case "clamp":
+                return np.log(np.maximum(values_RB, self.floor))
+
+
+class ChebyshevParams(Params):
+    """Parameters of `Chebyshev`."""
+
+    ideal: float | dict[str, float] | None = None
+    """The normalised value that each reward would have at its best: one for all, or one a reward."""
+    augmentation: float = Field(default=0.0, ge=0)
+    """How much the sum of all shortfalls counts beside the greatest; a little (0.01) tells rows apart that share it."""
+
+
+class Chebyshev(Aggregator):
+    """``chebyshev``: minus the greatest weighted shortfall from an ideal point.
+
+    The augmented weighted Tchebycheff scalarisation (Steuer and Choo, 1983): ``-(max_r w_r (ideal_r - v_r) + rho sum_r
+    w_r (ideal_r - v_r))``. It reaches every Pareto-optimal trade-off, where a weighted sum reaches those on the convex
+    hull alone. Rewards of weight 0, and those missing from a row, take no part.
+
+    Raises:
+        ConfigError: No ideal is stated.
+    """
+
+    def __init__(self, params: ChebyshevParams) -> None:
+        if params.ideal is None:
+            raise ConfigError("chebyshev needs 'ideal': the normalised value of a reward at its best", key="aggregate")
+        self.ideal: float | dict[str, float] = params.ideal
+        self.augmentation = params.augmentation
+        self._ideal_R: Array = np.zeros(0)
+
+    def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
+        _refuse_negative(weights, "chebyshev")
+        ideals = self.ideal if isinstance(self.ideal, dict) else dict.fromkeys(weights, self.ideal)
+        for name, bounds in weights.items():
+            if name not in ideals and bounds != (0.0, 0.0):
+                raise ConfigError(f"chebyshev: 'ideal' has no value for {name!r}", key="aggregate")
+        for name in ideals:
+            if name not in weights:
+                raise ConfigError(f"chebyshev: 'ideal' names {name!r}; there are {', '.join(weights)}", key="aggregate")
+        self._ideal_R = np.array([ideals.get(name, 0.0) for name in weights])
+
+    def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
+        present_RB, active_RB = _presence(normalized_RB, weights_R)
+        shortfall_RB = (self._ideal_R[:, None] - normalized_RB) * weights_R[:, None]
+        greatest_B = np.where(active_RB, shortfall_RB, -np.inf).max(axis=0)
+        binding_RB = active_RB & (shortfall_RB == greatest_B)
+        rest_RB = self.augmentation * np.where(active_RB, shortfall_RB, 0.0)
+        totals_B = -greatest_B - rest_RB.sum(axis=0)
+        shares_RB = _shared_evenly(-greatest_B, binding_RB) - rest_RB
+        return np.where(active_RB.any(axis=0), totals_B, np.nan), np.where(present_RB, shares_RB, np.nan)
+
+
+def _presence(normalized_RB: Array, weights_R: Array) -> tuple[Mask, Mask]:
+    """Which rewards have a value for a row, and which of those have a weight too."""
+    present_RB = ~np.isnan(normalized_RB)
+    return present_RB, present_RB & (weights_R != 0)[:, None]
+
+
+def _shared_evenly(values_B: Array, among_RB: Mask) -> Array:
+    shares_RB: Array = np.where(among_RB, values_B, 0.0) / np.maximum(among_RB.sum(axis=0), 1)
+    return shares_RB
+
+
+def _log_softplus(values: Array) -> Array:
+    """log(log(1 + e^x)), which is x far below 0."""
+    return np.where(values < -30.0, values, np.log(np.logaddexp(0.0, values)))
+
+
+def _refuse_negative(weights: Mapping[str, tuple[float, float]], kind: str) -> None:
+    for name, (least, _) in weights.items():
+        if least < 0:
+            raise ConfigError(
+                f"{kind}: the weight of {name!r} is or becomes {least:g}, and must not be negative",
+                key=f"rewards.{name}.weight",
+                hint="turn a cost with higher_is_better instead",
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RewardGroup:
+    """Rewards, or other groups, that enter the whole as one.
+
+    Attributes:
+        members: Names of rewards and groups; each name is in one group at most.
+        weight: How much the group matters among its neighbours.
+        aggregator: How its members become one number.
+    """
+
+    members: Sequence[str]
+    weight: Weight = 1.0
+    aggregator: Aggregator = field(default_factory=WeightedSum)
+
+
+class NestedAggregation:
+    """Aggregates the groups from the inside out, and then the whole.
+
+    Args:
+        aggregator: How the groups, and the rewards that are in none, become the total.
+        groups: The groups by name.
+        weights: The rewards' weights by name, in the order of the rows of ``normalized_RB``.
+
+    Raises:
+        ConfigError: A group has no members, names nobody, or contains itself; a name is in two groups, or a reward's
+            and a group's; an aggregator refuses its weights.
+    """
+
+    def __init__(
+        self, aggregator: Aggregator, groups: Mapping[str, RewardGroup], weights: Mapping[str, Weight]
+    ) -> None:
+        self.aggregator = aggregator
+        self.groups = groups
+        self._index = {name: index for index, name in enumerate(weights)}
+        parents = self._parents()
+        self._top = [name for name in (*weights, *groups) if name not in parents]
+        bounds = {}
+        for name, weight in (*weights.items(), *((name, group.weight) for name, group in groups.items())):
+            kind = "rewards" if name in self._index else "groups"
+            try:
+                bounds[name] = weight_bounds(weight)
+            except ConfigError as error:
+                raise ConfigError(error.message, key=f"{kind}.{name}.weight", hint=error.hint) from None
+        aggregator.bind({name: bounds[name] for name in self._top})
+        for group in groups.values():
+            group.aggregator.bind({name: bounds[name] for name in group.members})
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the total is a weighted sum, of weighted sums where there are groups."""
+        inner = (group.aggregator for group in self.groups.values())
+        return all(isinstance(aggregator, WeightedSum) for aggregator in (self.aggregator, *inner))
+
+    def _parents(self) -> dict[str, str]:
+        """The group that each name is in."""
+        parents: dict[str, str] = {}
+        known = (*self._index, *self.groups)
+        for group, spec in self.groups.items():
+            key = f"groups.{group}"
+            if group in self._index:
+                raise ConfigError(f"{group!r} is the name of a reward too", key=key)
+            if not spec.members:
+                raise ConfigError("a group needs at least one member", key=key)
+            for name in spec.members:
+                if name not in known:
+                    raise ConfigError(f"the group names {name!r}; there are {', '.join(known)}", key=key)
+                if name in parents:
+                    raise ConfigError(f"{name!r} is in this group and in {parents[name]!r}", key=key)
+                parents[name] = group
+        for group in self.groups:
+            above = parents.get(group)
+            while above is not None:
+                if above == group:
+                    raise ConfigError("the group contains itself", key=f"groups.{group}")
+                above = parents.get(above)
+        return parents
+
+    def aggregate(self, normalized_RB: Array, weights: Mapping[str, float]) -> tuple[Array, Array]:
+        """Combine.
+
+        Args:
+            normalized_RB: (R, B), higher being better; NaN where a reward has no value for a row.
+            weights: The weight in force of every reward and group.
+
+        Returns:
+            As `Aggregator.aggregate`. Where a group's share in the whole is not its weight times its value, the
+            difference is shared out evenly among its members.
+        """
+        if not self.groups:
+            return self.aggregator.aggregate(normalized_RB, np.array([weights[name] for name in self._top]))
+        shares_RB = np.full_like(normalized_RB, np.nan)
+        totals_B = self._descend(self._top, self.aggregator, normalized_RB, weights, shares_RB)
+        return totals_B, shares_RB
+
+    def _descend(
+        self,
+        members: Sequence[str],
+        aggregator: Aggregator,
+        normalized_RB: Array,
+        weights: Mapping[str, float],
+        shares_RB: Array,
+    ) -> Array:
+        values_MB = np.stack(
+            [
+                normalized_RB[self._index[name]]
+                if name in self._index
+                else self._descend(
+                    self.groups[name].members, self.groups[name].aggregator, normalized_RB, weights, shares_RB
+                )
+                for name in members
+            ]
+        )
+        totals_B, shares_MB = aggregator.aggregate(values_MB, np.array([weights[name] for name in members]))
+        for name, value_B, share_B in zip(members, values_MB, shares_MB, strict=True):
+            if name in self._index:
+                shares_RB[self._index[name]] = share_B
+                continue
+            rows = [self._index[leaf] for leaf in self._leaves(name)]
+            present_LB = ~np.isnan(shares_RB[rows])
+            rest_B = (share_B - weights[name] * value_B) / np.maximum(present_LB.sum(axis=0), 1)
+            shares_RB[rows] = shares_RB[rows] * weights[name] + rest_B
+        return totals_B
+
+    def _leaves(self, group: str) -> list[str]:
+        """The rewards in a group and in the groups within it."""
+        members = self.groups[group].members
+        return [leaf for name in members for leaf in ([name] if name in self._index else self._leaves(name))]

@@ -1,0 +1,534 @@
+"""Normalizers: what makes rewards of different scales comparable before they are weighted.
+
+Missing values are NaN and stay NaN. A normalizer with memory is updated by training batches alone.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, Field, field_validator
+
+from rlaif_sdk.exceptions import ConfigError, StateError
+from rlaif_sdk.rewards import Params
+from rlaif_sdk.statistics.arrays import Array, Labels
+from rlaif_sdk.statistics.groups import group_labels, group_means, group_medians, sorted_within_groups
+
+ROUNDING = 1e-12
+"""Differences of this share of a mean are taken for rounding."""
+
+
+class Normalizer(ABC):
+    """Maps the scores of one reward to a common scale.
+
+    Attributes:
+        range: The reward's declared range, higher being better; set before the first batch. None is unbounded.
+        params: Its parameters, or None: saved state is refused when they differ.
+        within_groups: Whether a score means nothing but beside those of other completions to the same prompt.
+    """
+
+    range: tuple[float, float] | None = None
+    params: BaseModel | None = None
+    within_groups: bool = False
+
+    def bind(self, value_range: tuple[float, float] | None) -> None:
+        """Learn the reward's declared range.
+
+        Raises:
+            ConfigError: This normalizer cannot work with it.
+        """
+        self.range = value_range
+
+    def update(self, values_B: Array, group_B: Labels | None) -> None:
+        """Take the scores of a training batch into running statistics, if this normalizer has any.
+
+        Args:
+            values_B: The scores of all ranks, higher being better, NaN where missing.
+            group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+        """
+
+    @abstractmethod
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        """The (B,) values on the common scale; NaN stays NaN.
+
+        Args:
+            values_B: The scores, higher being better, NaN where missing.
+            group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+        """
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        """(B,) how much the value on the common scale rises with one unit of the score; limits are left aside.
+
+        NaN, which is the default, for a normalizer that does more than scale and shift: the values of single tokens
+        then have no place on the common scale.
+
+        Args:
+            values_B: The scores, higher being better, NaN where missing.
+            group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+        """
+        del group_B
+        return np.full(len(values_B), np.nan)
+
+    def describe(self) -> dict[str, Any]:
+        """What its state belongs to, as JSON values: state saved under another description is refused."""
+        params = self.params.model_dump(mode="json") if self.params else {}
+        return {"kind": type(self).__name__, **params}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a checkpoint, as JSON values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            StateError: The state is not of this normalizer.
+        """
+        if state:
+            raise StateError(f"{type(self).__name__} has no state, and {sorted(state)} was saved")
+
+
+class Passthrough(Normalizer):
+    """``none``: the score as it is."""
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        return values_B
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        return np.ones(len(values_B))
+
+
+class MinMax(Normalizer):
+    """``minmax``: the declared range mapped linearly to [0, 1]."""
+
+    def bind(self, value_range: tuple[float, float] | None) -> None:
+        if value_range is None or not all(map(math.isfinite, value_range)) or value_range[0] == value_range[1]:
+            raise ConfigError(
+                f"normalize: minmax needs a finite declared range, and this reward's is {value_range}",
+                hint="use zscore, group_zscore or rank",
+            )
+        super().bind(value_range)
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        assert self.range is not None
+        low, high = self.range
+        return (values_B - low) / (high - low)
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        assert self.range is not None
+        low, high = self.range
+        return np.full(len(values_B), 1 / (high - low))
+
+
+class Standardizer(Normalizer):
+    """A score's distance from the middle of its like, in units of their spread, within limits.
+
+    Attributes:
+        params: Have ``clip``, the largest absolute value that comes out, or None; and ``epsilon``, added to the spread.
+    """
+
+    params: Any
+
+    @abstractmethod
+    def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
+        """(B,) the distances from the middle, and (B,) the spreads."""
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        centred_B, spread_B = self.center_and_scale(values_B, group_B)
+        return clipped(centred_B / (spread_B + self.params.epsilon), self.params.clip)
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        _, spread_B = self.center_and_scale(values_B, group_B)
+        return inverse_std(spread_B, self.params.epsilon)
+
+
+class ZScoreParams(Params):
+    """Parameters of `ZScore`."""
+
+    clip: float | None = Field(default=10.0, gt=0)
+    """Largest absolute value that comes out; null for none."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the standard deviation."""
+
+
+class ZScore(Standardizer):
+    """``zscore``: running mean and standard deviation over all training batches so far, this one included.
+
+    Merges batches with the parallel algorithm of Chan, Golub and LeVeque (1979), so that the result does not depend
+    on how rows were cut into batches.
+    """
+
+    def __init__(self, params: ZScoreParams | None = None) -> None:
+        self.params: ZScoreParams = params or ZScoreParams()
+        self.count = 0
+        self.mean = 0.0
+        self.m2 = 0.0
+
+    def update(self, values_B: Array, group_B: Labels | None) -> None:
+        values = values_B[~np.isnan(values_B)]
+        if not values.size:
+            return
+        mean = float(values.mean())
+        m2 = float(((values - mean) ** 2).sum())
+        count = self.count + values.size
+        delta = mean - self.mean
+        self.mean += delta * values.size / count
+        self.m2 += m2 + delta**2 * self.count * values.size / count
+        self.count = count
+
+    def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
+        if not self.count:
+            return values_B - values_B, np.zeros(len(values_B))
+        return deviations(values_B, self.mean), np.full(len(values_B), math.sqrt(self.m2 / self.count))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean, "m2": self.m2}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.keys() != {"count", "mean", "m2"}:
+            raise StateError(f"a zscore's state has count, mean and m2; saved was {sorted(state)}")
+        self.count, self.mean, self.m2 = int(state["count"]), float(state["mean"]), float(state["m2"])
+
+
+class GroupZScore(Standardizer):
+    """``group_zscore``: mean and standard deviation of the completions to the same prompt, as GRPO does.
+
+    Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
+    """
+
+    within_groups = True
+
+    def __init__(self, params: ZScoreParams | None = None) -> None:
+        self.params: ZScoreParams = params or ZScoreParams()
+
+    def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
+        labels_B = group_labels(values_B, group_B)
+        centred_B = deviations(values_B, group_means(values_B, labels_B)[labels_B])
+        return centred_B, np.sqrt(group_means(centred_B**2, labels_B))[labels_B]
+
+
+class GroupCenter(Normalizer):
+    """``group_center``: the score less the mean of the completions to the same prompt.
+
+    It keeps the reward's own scale, so that a prompt on which all completions are alike does not weigh as much as one
+    that tells them apart (Liu et al., 2025, "Dr. GRPO"). Without groups the whole batch is one group.
+    """
+
+    within_groups = True
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        labels_B = group_labels(values_B, group_B)
+        return deviations(values_B, group_means(values_B, labels_B)[labels_B])
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        return np.ones(len(values_B))
+
+
+class Rank(Normalizer):
+    """``rank``: the mid-rank within the group (or the batch) mapped to [-1, 1]; a lone score gives 0.
+
+    Only the order of the scores counts, so no outlier can dominate.
+    """
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        labels_B = group_labels(values_B, group_B)
+        out_B = np.full(len(values_B), np.nan)
+        rows = np.flatnonzero(~np.isnan(values_B))
+        rows = rows[sorted_within_groups(values_B[rows], labels_B[rows])]
+        labels, values = labels_B[rows], values_B[rows]
+        first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]][: len(rows)])
+        size = np.diff(np.r_[first, len(rows)])
+        position = np.arange(len(rows)) - np.repeat(first, size)
+        tie = np.cumsum(np.r_[True, (labels[1:] != labels[:-1]) | (values[1:] != values[:-1])][: len(rows)]) - 1
+        midrank = np.bincount(tie, weights=position)[tie] / np.bincount(tie)[tie] if len(rows) else position
+        spread = np.repeat(np.maximum(size - 1, 1), size)
+        out_B[rows] = np.where(np.repeat(size, size) > 1, 2 * midrank / spread - 1, 0.0)
+        return out_B
+
+
+def inverse_std(spread_B: Array, epsilon: float) -> Array:
+    """One over the spread; 0 where there is none, so that everything is 0 there."""
+    scale_B: Array = np.where(spread_B > 0, 1 / (spread_B + epsilon), 0.0)
+    return scale_B
+
+
+def deviations(values_B: Array, mean: Array | float) -> Array:
+    """The values less their mean; 0 where that is no more than the mean's rounding, so that equal scores stay equal."""
+    centred_B: Array = values_B - mean
+    centred_B[np.abs(centred_B) <= ROUNDING * np.abs(mean)] = 0.0
+    return centred_B
+
+
+def clipped(values_B: Array, limit: float | None) -> Array:
+    """The values, kept within [-limit, limit] unless that is None."""
+    return values_B if limit is None else np.clip(values_B, -limit, limit)
+
+
+MAD_TO_STD = 1.482602218505602
+"""Standard deviation over median absolute deviation, for a normal distribution."""
+MEAN_DEVIATION_TO_STD = 1.2533141373155001
+"""Standard deviation over mean absolute deviation, for a normal distribution."""
+
+
+class GroupRobustParams(Params):
+    """Parameters of `GroupRobust`."""
+
+    clip: float | None = Field(default=10.0, gt=0)
+    """Largest absolute value that comes out; null for none."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the scale."""
+
+
+class RobustParams(GroupRobustParams):
+    """Parameters of `Robust`."""
+
+    window: int = Field(default=4096, ge=2)
+    """How many of the latest training scores count."""
+
+
+class Robust(Standardizer):
+    """``robust``: the distance from the median in robust standard deviations, over the latest training scores.
+
+    The scale is the median absolute deviation times 1.4826. Where more than half of the scores are equal, so that it
+    is 0, it is the mean absolute deviation times 1.2533 (Iglewicz and Hoaglin, 1993). Before the first training batch
+    everything is 0.
+    """
+
+    def __init__(self, params: RobustParams | None = None) -> None:
+        self.params: RobustParams = params or RobustParams()
+        self._window: Array = np.empty(0)
+        self._median = 0.0
+        self._scale = 0.0
+
+    def update(self, values_B: Array, group_B: Labels | None) -> None:
+        values = values_B[~np.isnan(values_B)]
+        if values.size:
+            self._slide(np.concatenate([self._window, values[-self.params.window :]]))
+
+    def _slide(self, values: Array) -> None:
+        self._window = values[-self.params.window :].copy()
+        everything = np.zeros(len(self._window), dtype=np.intp)
+        self._median = float(group_medians(self._window, everything)[0])
+        self._scale = float(_scales(self._window - self._median, everything)[0])
+
+    def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
+        centred_B = values_B - self._median if self._window.size else values_B - values_B
+        return centred_B, np.full(len(values_B), self._scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"window": self._window.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.keys() != {"window"} or len(state["window"]) > self.params.window:
+            raise StateError(f"a robust normalizer's state is a window of {self.params.window} scores at most")
+        if state["window"]:
+            self._slide(np.array(state["window"], dtype=np.float64))
+
+
+class GroupRobust(Standardizer):
+    """``group_robust``: `Robust` within the completions to the same prompt, without memory.
+
+    Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
+    """
+
+    within_groups = True
+
+    def __init__(self, params: GroupRobustParams | None = None) -> None:
+        self.params: GroupRobustParams = params or GroupRobustParams()
+
+    def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
+        labels_B = group_labels(values_B, group_B)
+        centred_B = values_B - group_medians(values_B, labels_B)[labels_B]
+        return centred_B, _scales(centred_B, labels_B)[labels_B]
+
+
+def _scales(centred_B: Array, group_B: Labels) -> Array:
+    """(G,) the robust standard deviation of each group of values that are centred on their median."""
+    distance_B = np.abs(centred_B)
+    mad_G = group_medians(distance_B, group_B)
+    scales_G: Array = np.where(mad_G > 0, MAD_TO_STD * mad_G, MEAN_DEVIATION_TO_STD * group_means(distance_B, group_B))
+    return scales_G
+
+
+CAPACITY = 4096
+"""Scores that are kept: the empirical distribution is then within 0.031 of the true one at every point, with a
+probability of 99.9% (Dvoretzky, Kiefer and Wolfowitz)."""
+
+
+class Reservoir:
+    """A uniform sample of bounded size of all values so far (Vitter, 1985, algorithm R).
+
+    Which values stay is drawn from a hash of the seed and a value's position, so the sample depends neither on how
+    the values were cut into batches nor on any other randomness, and is the same on every rank.
+
+    Args:
+        capacity: How many values are kept.
+        seed: What the draws depend on.
+    """
+
+    def __init__(self, capacity: int = CAPACITY, seed: int = 0) -> None:
+        self.capacity = capacity
+        self.seed = seed
+        self.count = 0
+        self._kept: Array = np.empty(0)
+        self._sorted: Array = np.empty(0)
+
+    def add(self, values: Array) -> None:
+        """Take values in, in order; NaN is left out."""
+        values = values[~np.isnan(values)]
+        if not values.size:
+            return
+        room = max(self.capacity - self.count, 0)
+        self._kept = np.concatenate([self._kept, values[:room]])
+        late = values[room:]
+        positions = np.arange(self.count + len(values) - len(late), self.count + len(values), dtype=np.uint64)
+        slots = (_uniform(self.seed, positions) * (positions + np.uint64(1))).astype(np.intp)
+        drawn = slots < self.capacity
+        self._kept[slots[drawn]] = late[drawn]
+        self.count += len(values)
+        self._sorted = np.sort(self._kept)
+
+    @property
+    def sorted(self) -> Array:
+        """The values that are kept, in ascending order."""
+        return self._sorted
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a checkpoint, as JSON values."""
+        return {"count": self.count, "kept": self._kept.tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            StateError: The state is not of a reservoir of this capacity.
+        """
+        if state.keys() != {"count", "kept"} or len(state["kept"]) != min(int(state["count"]), self.capacity):
+            raise StateError(f"a sample's state has count and kept, {self.capacity} values at most")
+        self.count = int(state["count"])
+        self._kept = np.array(state["kept"], dtype=np.float64)
+        self._sorted = np.sort(self._kept)
+
+
+class QuantileParams(Params):
+    """Parameters of `Quantile`."""
+
+    capacity: int = Field(default=CAPACITY, ge=2)
+    """Scores that are kept."""
+    seed: int = Field(default=0, ge=0)
+    """What decides which scores are kept."""
+
+
+class Quantile(Normalizer):
+    """``quantile``: where a score stands among all training scores so far, in [-1, 1].
+
+    Twice the share of the kept scores below it, ties counted half, less 1: the median gives 0. Unlike ``rank`` it
+    compares with all batches, so a batch that is better as a whole is seen to be. Before the first training batch
+    everything is 0.
+    """
+
+    def __init__(self, params: QuantileParams | None = None) -> None:
+        self.params: QuantileParams = params or QuantileParams()
+        self._sample = Reservoir(self.params.capacity, self.params.seed)
+
+    def update(self, values_B: Array, group_B: Labels | None) -> None:
+        self._sample.add(values_B)
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        known = self._sample.sorted
+        if not known.size:
+            return values_B - values_B
+        order = np.argsort(values_B)  # values in order are found several times as fast
+        ascending = values_B[order]
+        below = np.searchsorted(known, ascending, side="left")
+        upto = np.searchsorted(known, ascending, side="right")
+        places_B = np.empty_like(values_B)
+        places_B[order] = np.where(np.isnan(ascending), np.nan, (below + upto) / known.size - 1.0)
+        return places_B
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._sample.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sample.load_state_dict(state)
+
+
+def _uniform(seed: int, positions: npt.NDArray[np.uint64]) -> Array:
+    """One number in [0, 1) a position: splitmix64 (Steele, Lea and Flood, 2014), 53 bits."""
+    golden = 0x9E3779B97F4A7C15
+    mixed = (positions + np.uint64(1)) * np.uint64(golden) + np.uint64(seed * golden % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+class LimitParams(Params):
+    """Keys that go with every normalizer, beside its own parameters."""
+
+    winsorize: tuple[float, float] | None = None
+    """The quantiles of the training scores so far to which scores beyond are moved, such as ``[0.01, 0.99]``; one
+    number stands for that share at either end."""
+    clip: float | None = Field(default=None, gt=0)
+    """Largest absolute value that comes out; null for none."""
+
+    @field_validator("winsorize", mode="before")
+    @classmethod
+    def _either_end(cls, value: Any) -> Any:
+        return (value, 1.0 - value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+    @field_validator("winsorize")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0.0 <= value[0] < value[1] <= 1.0:
+            raise ValueError(f"the quantiles must be in order and within [0, 1], not {value[0]:g} and {value[1]:g}")
+        return value
+
+
+class Limited(Normalizer):
+    """Another normalizer, with scores winsorised before it and its values clipped after it.
+
+    Winsorising learns the quantiles from a sample of all training scores so far, this batch included
+    (`rlaif_sdk.composer.normalizers.Reservoir`); the inner normalizer sees the scores so limited.
+    """
+
+    def __init__(self, inner: Normalizer, params: LimitParams) -> None:
+        self.inner = inner
+        self.params: LimitParams = params
+        self.within_groups = inner.within_groups
+        self._sample = Reservoir()
+
+    def bind(self, value_range: tuple[float, float] | None) -> None:
+        super().bind(value_range)
+        self.inner.bind(value_range)
+
+    def update(self, values_B: Array, group_B: Labels | None) -> None:
+        if self.params.winsorize:
+            self._sample.add(values_B)
+        self.inner.update(self._winsorized(values_B), group_B)
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        return clipped(self.inner.normalize(self._winsorized(values_B), group_B), self.params.clip)
+
+    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
+        return self.inner.scale(self._winsorized(values_B), group_B)
+
+    def _winsorized(self, values_B: Array) -> Array:
+        if not self.params.winsorize or not self._sample.count:
+            return values_B
+        low, high = np.quantile(self._sample.sorted, self.params.winsorize)
+        return np.clip(values_B, low, high)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "inner": self.inner.describe()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sample": self._sample.state_dict(), "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sample.load_state_dict(state.get("sample", {}))
+        self.inner.load_state_dict(state.get("inner", {}))

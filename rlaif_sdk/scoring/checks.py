@@ -1,0 +1,167 @@
+"""Checks everything that a reward returns, so that nothing but finite scores and named gaps reaches the arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from types import NoneType
+from typing import Any
+
+import numpy as np
+
+from rlaif_sdk.exceptions import RewardError, RewardOutputError
+from rlaif_sdk.rewards import ScoreLike
+from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
+from rlaif_sdk.types import Score
+
+RANGE_TOLERANCE = 1e-6
+"""How far a score may lie outside its declared range, relative to max(1, |bound|), for rounding in 32-bit arithmetic."""
+
+TOKEN_SUM_TOLERANCE = 1e-4
+"""How far token values may sum to something else than their score, relative to max(1, sum of their absolute values)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedScores:
+    """What a reward said of B rows, checked.
+
+    Attributes:
+        raw: (B,) scores in the reward's units; NaN where it abstained or failed.
+        failures: Why, for each row that failed.
+        entries: The B entries as the reward gave them, for reasons and details.
+        error: Why there is no answer at all, or None.
+        fallback_reasons: Why the reward failed, for each row on which its fallback's score is taken; None without a
+            fallback.
+        cached: (B,) True where the score came from a ledger, or from an equal row; None without a ledger.
+        tokens: (T,) the values of a row's completion tokens, for each scored row that has them.
+    """
+
+    raw: Array
+    failures: Mapping[int, str]
+    entries: Sequence[ScoreLike]
+    error: RewardError | None = None
+    fallback_reasons: Mapping[int, str] | None = None
+    cached: Mask | None = None
+    tokens: Mapping[int, Array] = field(default_factory=dict)
+
+
+def check_scores(
+    answer: Any,
+    rows: int,
+    value_range: tuple[float, float] | None,
+    completion_ids: Sequence[Sequence[int]] | None = None,
+) -> CheckedScores:
+    """Check what a reward returned for B = ``rows`` rows.
+
+    A row that is no finite number within the range, or whose token values are not one a token or do not sum to the
+    score, becomes a failure of that row; an answer of the wrong shape is a failure altogether.
+
+    Args:
+        answer: What it returned.
+        rows: B.
+        value_range: The least and the greatest score, or None.
+        completion_ids: The tokens that token values are of; None if they are not known.
+
+    Raises:
+        RewardOutputError: It is no list of ``rows`` entries.
+    """
+    entries = entries_of(answer, rows)
+    raw, failures, with_tokens = _read(entries)
+    if completion_ids is not None:
+        for row in with_tokens:
+            count = len(completion_ids[row])
+            if len(entries[row].token_values) != count:
+                failures[row] = f"gave {len(entries[row].token_values)} token values for {count} tokens"
+    _check_range(raw, failures, value_range)
+    if failures:
+        raw[list(failures)] = np.nan
+    tokens = {row: np.array(entries[row].token_values, dtype=np.float64) for row in with_tokens if row not in failures}
+    return CheckedScores(raw, failures, entries, tokens=tokens)
+
+
+def entries_of(answer: Any, rows: int) -> Sequence[Any]:
+    """What a reward returned as one entry a row, unchecked.
+
+    Raises:
+        RewardOutputError: It is no list of ``rows`` entries.
+    """
+    if isinstance(answer, np.ndarray) and answer.ndim == 1 and answer.dtype.kind in "fiu":
+        answer = answer.tolist()
+    if type(answer) is not list and (isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence)):
+        kind = type(answer).__name__
+        hint = "return a list: scores.tolist()" if hasattr(answer, "tolist") else "return one entry a row"
+        raise RewardOutputError(f"returned {kind} where a list of {rows} scores is wanted", hint=hint)
+    if len(answer) != rows:
+        raise RewardOutputError(
+            f"returned {len(answer)} scores for {rows} rows", hint="return one entry a row, None to abstain"
+        )
+    return answer
+
+
+def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str], list[int]]:
+    """The scores, what is wrong with rows, and the rows that have token values."""
+    failures: dict[int, str] = {}
+    with_tokens: list[int] = []
+    if set(map(type, entries)) <= {float, int, NoneType}:
+        try:
+            raw = np.array(entries, dtype=np.float64)  # None becomes NaN
+        except OverflowError:
+            pass
+        else:
+            finite = np.isfinite(raw)
+            if finite.all():
+                return raw, failures, with_tokens
+            odd = np.flatnonzero(~finite).tolist()
+            return raw, {row: f"returned {raw[row]}" for row in odd if entries[row] is not None}, with_tokens
+    values: list[float] = []
+    for row, entry in enumerate(entries):
+        if type(entry) is float and math.isfinite(entry):
+            values.append(entry)
+            continue
+        value, problem = _read_entry(entry)
+        if problem:
+            failures[row] = problem
+        elif isinstance(entry, Score) and entry.token_values is not None and not math.isnan(value):
+            with_tokens.append(row)
+        values.append(value)
+    return np.array(values, dtype=np.float64), failures, with_tokens
+
+
+def _read_entry(entry: Any) -> tuple[float, str | None]:
+    if isinstance(entry, Score):
+        if entry.error is not None:
+            return math.nan, entry.error
+        if entry.token_values is not None and (problem := _token_problem(entry.token_values, entry.value)):
+            return math.nan, problem
+        entry = entry.value
+    if entry is None:
+        return math.nan, None
+    if isinstance(entry, (bool, np.bool_)) or not isinstance(entry, Real):
+        return math.nan, f"returned {type(entry).__name__} where a number, a Score or None is wanted"
+    try:
+        value = float(entry)
+    except OverflowError:
+        value = math.inf
+    return (value, None) if math.isfinite(value) else (math.nan, f"returned {value}")
+
+
+def _token_problem(token_values: Sequence[Any], value: Any) -> str | None:
+    if not all(map(is_finite_number, token_values)):
+        return "gave token values that are not all finite numbers"
+    if is_finite_number(value):
+        total, size = math.fsum(token_values), math.fsum(map(abs, token_values))
+        if abs(total - value) > TOKEN_SUM_TOLERANCE * max(1.0, size):
+            return f"gave token values that sum to {total:g}, and the score {value:g}"
+    return None
+
+
+def _check_range(raw: Array, failures: dict[int, str], value_range: tuple[float, float] | None) -> None:
+    if value_range is None:
+        return
+    low, high = value_range
+    with np.errstate(invalid="ignore"):
+        outside = (raw < low - RANGE_TOLERANCE * max(1, abs(low))) | (raw > high + RANGE_TOLERANCE * max(1, abs(high)))
+    for row in np.flatnonzero(outside):
+        failures.setdefault(int(row), f"returned {raw[row]:g}, outside its declared range [{low:g}, {high:g}]")

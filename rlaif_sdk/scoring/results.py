@@ -1,0 +1,111 @@
+"""What comes of calling a reward, and which errors may pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from rlaif_sdk.exceptions import (
+    BatchError,
+    BudgetExceededError,
+    ConfigError,
+    JudgeAuthError,
+    JudgeQuotaError,
+    LedgerError,
+    MissingExtraError,
+    PluginError,
+    RewardError,
+    RewardTimeoutError,
+    StateError,
+)
+from rlaif_sdk.rewards import Scores
+from rlaif_sdk.statistics.arrays import Mask
+
+FATAL = (
+    BatchError,
+    BudgetExceededError,
+    ConfigError,
+    JudgeAuthError,
+    JudgeQuotaError,
+    LedgerError,
+    MissingExtraError,
+    PluginError,
+    StateError,
+)
+"""Errors that no failure policy covers: every later call would fail in the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What came of scoring a batch with one reward, unchecked.
+
+    Attributes:
+        seconds: How long scoring took, without setup and without waiting for an earlier batch.
+        answer: What the reward returned; rows of a part that failed are `rlaif_sdk.Score.failed`.
+        error: Why it failed altogether.
+        cached: (B,) True where the reward was not asked, since a ledger knows the row or it equals another; None
+            without a ledger.
+    """
+
+    seconds: float
+    answer: Scores | None = None
+    error: RewardError | None = None
+    cached: Mask | None = None
+
+
+class CallError(Exception):
+    """A plugin's code raised ``cause``.
+
+    Whatever it was (``SystemExit``, ``CancelledError``, ``StopIteration``) it passes through an event loop as this, and
+    so cannot be taken for the loop's own.
+    """
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class RemoteError(RewardError):
+    """A reward raised in its worker process.
+
+    Attributes:
+        kinds: The names of the exception's class and of its bases.
+    """
+
+    def __init__(self, message: str, *, kinds: Collection[str] = (), reward: str | None = None) -> None:
+        super().__init__(message, reward=reward)
+        self.kinds = tuple(kinds)
+
+
+def is_fatal(cause: BaseException) -> bool:
+    """Whether an error must end the run."""
+    return isinstance(cause, (*FATAL, KeyboardInterrupt))
+
+
+def described(error: RewardError) -> str:
+    """Why a row failed, when its whole call did."""
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def is_retryable(cause: BaseException, errors: Collection[str]) -> bool:
+    """Whether an error is one of those, by the name of its class or of a base, after which a call is made again.
+
+    A call that passed its own limit counts only where ``RewardTimeoutError`` is named.
+    """
+    if is_fatal(cause):
+        return False
+    if isinstance(cause, RewardTimeoutError):
+        return "RewardTimeoutError" in errors
+    kinds = cause.kinds if isinstance(cause, RemoteError) else [kind.__name__ for kind in type(cause).__mro__]
+    return any(kind in errors for kind in kinds)
+
+
+def attributed(cause: BaseException, reward: str, *, attempts: int = 1) -> RewardError:
+    """The error as a `RewardError` that names the reward."""
+    if isinstance(cause, RewardError):
+        cause.reward = cause.reward or reward
+        return cause
+    times = f" (attempt {attempts})" if attempts > 1 else ""
+    error = RewardError(f"raised {type(cause).__name__}: {cause}{times}", reward=reward)
+    error.__cause__ = cause
+    return error

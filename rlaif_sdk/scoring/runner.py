@@ -1,0 +1,457 @@
+"""Calls rewards: each within its own limits, all of a composition at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import warnings
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from itertools import count
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+from rlaif_sdk.config import ExecutionConfig
+from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError
+from rlaif_sdk.rewards import Reward, ScoreLike
+from rlaif_sdk.scoring.checks import entries_of
+from rlaif_sdk.scoring.event_loops import control_loop
+from rlaif_sdk.scoring.executors import (
+    DEFAULT_TIMEOUT,
+    EventLoopExecutor,
+    Executor,
+    ProcessExecutor,
+    RewardHandle,
+    ThreadExecutor,
+    on_reward_loop,
+)
+from rlaif_sdk.scoring.factory import Recipe
+from rlaif_sdk.scoring.limits import Budget, CallLimits
+from rlaif_sdk.scoring.results import CallError, CallResult, attributed, described, is_fatal, is_retryable
+from rlaif_sdk.scoring.retry import backoff
+from rlaif_sdk.types import RewardBatch, Score
+
+_MISSING = object()
+_AS_IT_IS = ExecutionConfig()
+CLOSE_WAIT = 10.0
+"""Seconds after which `Runner.close` no longer waits."""
+SLOW_CALL = 1.0
+"""Seconds after which a call in the caller's thread is warned of."""
+CallResults: TypeAlias = dict[str, CallResult]
+"""What came of each reward, by name."""
+T = TypeVar("T")
+
+
+class KnownRows(Protocol):
+    """What a cache knows of a batch.
+
+    Attributes:
+        missing: The rows to score.
+    """
+
+    @property
+    def missing(self) -> Sequence[int]: ...
+
+
+KnownT = TypeVar("KnownT", bound=KnownRows)
+
+
+class RewardCache(Protocol[KnownT]):
+    """One reward's scores that need not be asked for again; `rlaif_sdk.composer.ledger` has one."""
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether it is known which reward this is."""
+
+    def identify(self, stated: Mapping[str, str] | None) -> None:
+        """Note what the reward states of itself after its setup; None asks the object in this process."""
+
+    def look_up(self, batch: RewardBatch) -> KnownT | None:
+        """What is known of the rows of a batch; None if they cannot be compared."""
+
+    def complete(self, known: KnownT, outcome: CallResult) -> CallResult:
+        """The result for all rows, given that for the missing ones, whose scores are kept."""
+
+
+class Runner:
+    """Scores batches with one reward, one batch after another.
+
+    Args:
+        name: The reward's name in the composition.
+        reward: The reward.
+        timeout: Seconds that one call may take, or None; ``auto`` is `DEFAULT_TIMEOUT`, and no limit where the reward
+            is called in the caller's thread.
+        setup_timeout: Seconds that its setup may take, or None.
+        execution: Everything else about how it is called.
+        recipe: How a worker process makes the reward; needed where ``execution.isolation`` is ``process``.
+        budgets: Budgets that it shares with others.
+        cache: Keeps its scores: rows that it knows are not scored.
+
+    Raises:
+        ConfigError: It is to run in a process, and there is no recipe.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reward: Reward,
+        *,
+        timeout: float | Literal["auto"] | None,
+        setup_timeout: float | None,
+        execution: ExecutionConfig | None = None,
+        recipe: Recipe | None = None,
+        budgets: Sequence[Budget] = (),
+        cache: RewardCache[Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.reward = reward
+        self.execution = execution or ExecutionConfig()
+        if self.execution.isolation == "process" and recipe is None:
+            raise ConfigError(
+                "a worker process must be told how to make the reward",
+                key=f"rewards.{name}.execution.isolation",
+                hint="build the composer from a config, or give the component a Recipe",
+            )
+        self.recipe = recipe
+        self._cache = cache
+        self._limits = CallLimits(name, self.execution, budgets)
+        self.budget = self._limits.budget
+        limit = DEFAULT_TIMEOUT if timeout == "auto" else timeout
+        self._handle = RewardHandle(name, reward, limit, setup_timeout)
+        self._handle.is_called_here = (
+            timeout in {"auto", None}
+            and cache is None
+            and self.execution == _AS_IT_IS
+            and not any(budget.is_limited for budget in budgets)
+            and self._handle.is_plain
+        )
+        self._is_expected_slow = timeout is None
+        self._pid = 0
+        self._executors: list[Executor] = []
+        self._batch_lock = asyncio.Lock()
+        self._limit_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_short(self) -> bool:
+        """Whether `score_here` may be called: a plain synchronous reward of which no limit, retry or cache is asked.
+
+        A coroutine may not block its event loop, and an earlier call that hangs would block this one.
+        """
+        return (
+            self._handle.is_called_here
+            and asyncio._get_running_loop() is None  # noqa: SLF001 - asking without an exception
+            and not any(executor.busy for executor in self._executors)
+        )
+
+    def score_here(self, batch: RewardBatch) -> CallResult:
+        """Score a batch in the caller's thread, after those before it.
+
+        Raises:
+            BaseException: The reward raised what no policy covers (`FATAL`), or the user interrupted it.
+        """
+        with self._handle.lock:
+            began = time.perf_counter()
+            try:
+                answer = self.reward.score(batch)
+            except BaseException as error:
+                failure = self._attributed(error)
+                if isinstance(failure, CallError):
+                    raise
+                return CallResult(time.perf_counter() - began, error=failure)
+            seconds = time.perf_counter() - began
+        if hasattr(answer, "__await__"):
+            self._handle.is_called_here = False
+            return _result(asyncio.run_coroutine_threadsafe(self._awaited(answer), control_loop()))
+        if seconds > SLOW_CALL and not self._is_expected_slow:
+            self._is_expected_slow = True
+            warnings.warn(
+                f"reward {self.name!r} took {seconds:.1f} s for {len(batch)} rows in the caller's thread, where the other "
+                "rewards wait for it and no limit of time holds; give it a 'timeout' to run it in a thread of its own, "
+                "or 'execution: {isolation: process}' if it may hang; 'timeout: null' says that it may take long",
+                stacklevel=5,
+            )
+        return CallResult(seconds, answer)
+
+    async def _awaited(self, answer: Awaitable[Any]) -> CallResult:
+        """The result of a plain function that turns out to return a coroutine."""
+        began = time.perf_counter()
+        try:
+            scores = await on_reward_loop(lambda: answer, self._handle.timeout, self._handle.timeout)
+        except (CallError, RewardError) as error:
+            failure = self._attributed(error.cause if isinstance(error, CallError) else error)
+            if isinstance(failure, CallError):
+                raise failure from failure.__cause__
+            return CallResult(time.perf_counter() - began, error=failure)
+        return CallResult(time.perf_counter() - began, scores)
+
+    async def score(self, batch: RewardBatch) -> CallResult:
+        """Score a batch, after those before it; cancelling gives its calls up. To be awaited on the control loop.
+
+        Raises:
+            CallError: The reward failed in a way that no policy covers (`FATAL`).
+        """
+        self._begin()
+        cause: BaseException
+        async with self._batch_lock:
+            try:
+                return await (self._score(batch) if self._cache is None else self._score_unknown(batch, self._cache))
+            except CallError as raised:
+                cause = raised.cause
+            except Exception as error:  # noqa: BLE001 - the caller gets it
+                cause = error
+        failure = self._attributed(cause)
+        if isinstance(failure, CallError):
+            raise failure
+        return CallResult(0.0, error=failure)
+
+    def _attributed(self, cause: BaseException) -> CallError | RewardError:
+        """The error with the reward's name; `CallError` where no policy covers it."""
+        if is_fatal(cause):
+            cause.add_note(f"in reward {self.name!r}")
+            return CallError(cause)
+        return attributed(cause, self.name)
+
+    async def set_up(self) -> None:
+        """Make the reward ready before its first batch. To be awaited on the control loop.
+
+        Raises:
+            CallError: It failed in a way that no policy covers (`FATAL`).
+            RewardError: It did not become ready.
+        """
+        self._begin()
+        async with self._batch_lock:
+            for executor in self._free_executors():
+                try:
+                    await self._set_up(executor)
+                except (CallError, RewardError) as error:
+                    failure = self._attributed(error.cause if isinstance(error, CallError) else error)
+                    raise failure from failure.__cause__
+
+    def _begin(self) -> None:
+        """Let `close` know of the task that begins here."""
+        self._belong_to_this_process()
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _belong_to_this_process(self) -> None:
+        """Make the executors, anew after a fork: threads and workers are the parent's."""
+        if self._executors and self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self._batch_lock, self._limit_lock, self._tasks = asyncio.Lock(), asyncio.Lock(), set()
+        size = self.execution.concurrency
+        if self.execution.isolation == "process":
+            assert self.recipe is not None
+            self._executors = [ProcessExecutor(self._handle, self.recipe) for _ in range(size)]
+        else:
+            kind = EventLoopExecutor if self._handle.is_async else ThreadExecutor
+            self._executors = [kind(self._handle) for _ in range(size)]
+
+    def _free_executors(self) -> list[Executor]:
+        return [executor for executor in self._executors if not executor.busy] or self._executors[:1]
+
+    async def _score_unknown(self, batch: RewardBatch, cache: RewardCache[Any]) -> CallResult:
+        """Score the rows that the ledger does not know."""
+        if not cache.is_identified:
+            executor = self._free_executors()[0]
+            await self._set_up(executor)
+            cache.identify(executor.stated)
+        known = await asyncio.to_thread(cache.look_up, batch)
+        if known is None:
+            return await self._score(batch)
+        outcome = await self._score(batch.select(known.missing)) if known.missing else CallResult(0.0, answer=[])
+        return await asyncio.to_thread(cache.complete, known, outcome)
+
+    async def _score(self, batch: RewardBatch) -> CallResult:
+        executors = self._free_executors()
+        await self._set_up(executors[0])
+        began = time.monotonic()
+        chunks = _cut(batch, self.execution.chunk)
+        results: list[Any] = [_MISSING] * len(chunks)
+        waiting = iter(enumerate(chunks))
+        problem = "an earlier call passed its limit and has not returned"
+        if len(chunks) == 1 and self.execution.deadline is None:
+            await self._work(executors[0], waiting, results)
+        elif await self._work_together(executors[: len(chunks)], waiting, results):
+            problem = f"the batch took longer than its deadline of {self.execution.deadline:g} s"
+        missing = RewardTimeoutError(problem, reward=self.name)
+        results = [missing if result is _MISSING else result for result in results]
+        return _merged(results, [len(chunk) for chunk in chunks], time.monotonic() - began)
+
+    async def _work_together(
+        self, executors: Sequence[Executor], waiting: Iterator[tuple[int, RewardBatch]], results: list[Any]
+    ) -> bool:
+        """Score chunks in several executors at once; True if the deadline came first."""
+        tasks = [asyncio.ensure_future(self._work(executor, waiting, results)) for executor in executors]
+        try:
+            _, pending = await asyncio.wait(tasks, timeout=self.execution.deadline, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        for error in [task.exception() for task in tasks if not task.cancelled()]:
+            if error is not None:
+                raise error
+        return bool(pending)
+
+    async def _work(self, executor: Executor, waiting: Iterator[tuple[int, RewardBatch]], results: list[Any]) -> None:
+        """Score chunks in a executor until there are no more, or a call hangs in it."""
+        for index, chunk in waiting:
+            try:
+                results[index] = await self._call(executor, chunk)
+            except RewardError as error:
+                results[index] = error
+                if executor.busy:
+                    return
+
+    async def _call(self, executor: Executor, batch: RewardBatch) -> Any:
+        """One call, made again after errors that may pass.
+
+        Raises:
+            RewardError: It failed.
+            CallError: It failed in a way that ends the run.
+        """
+        retry = self.execution.retry
+        for attempt in count(1):
+            try:
+                return await self._attempt(executor, batch)
+            except (CallError, RewardError) as error:
+                cause = error.cause if isinstance(error, CallError) else error
+                if is_fatal(cause):
+                    raise
+                if attempt == retry.attempts or not is_retryable(cause, retry.errors):
+                    failure = attributed(cause, self.name, attempts=attempt)
+                    raise failure from failure.__cause__
+            await asyncio.sleep(backoff(attempt, retry.delay, retry.max_delay))
+        raise AssertionError
+
+    async def _attempt(self, executor: Executor, batch: RewardBatch) -> Any:
+        await self._set_up(executor)
+        call = await self._limits.admit(batch, self._limit_lock)
+        try:
+            answer = await executor.score(batch)
+            self._limits.answered(call, answer)
+        except (CallError, RewardError) as error:
+            self._limits.failed(error)
+            raise
+        return answer
+
+    async def _set_up(self, executor: Executor) -> None:
+        self._limits.check()
+        try:
+            await executor.prepare()
+        except (CallError, RewardError) as error:
+            self._limits.failed(error)
+            raise
+
+    def close(self) -> None:
+        """Close the reward, if it was set up and no call of it hangs, and end its threads and processes.
+
+        What goes wrong meanwhile is a warning, so that the other rewards are closed too.
+        """
+        if self._executors and self._pid == os.getpid():
+            closing = asyncio.run_coroutine_threadsafe(self._close(), control_loop())
+            try:
+                closing.result(timeout=CLOSE_WAIT)
+            except (TimeoutError, CancelledError, CallError, RewardError) as error:
+                cause = error.cause if isinstance(error, CallError) else error
+                warnings.warn(f"reward {self.name!r}: close failed: {type(cause).__name__}: {cause}", stacklevel=2)
+
+    async def _close(self) -> None:
+        if self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        executors, self._executors = self._executors, []
+        hangs = any(executor.busy for executor in executors)
+        for executor in executors:
+            if hangs:
+                executor.abandon()
+            else:
+                await executor.close()
+
+
+def _cut(batch: RewardBatch, size: int | None) -> list[RewardBatch]:
+    """The batch in parts of so many rows at most."""
+    if size is None or len(batch) <= size:
+        return [batch]
+    return [batch.select(range(first, min(first + size, len(batch)))) for first in range(0, len(batch), size)]
+
+
+def _merged(results: Sequence[Any], sizes: Sequence[int], seconds: float) -> CallResult:
+    """One result of the answers to all chunks; the rows of a chunk that failed have failed."""
+    if len(results) == 1:
+        result = results[0]
+        return (
+            CallResult(seconds, error=result) if isinstance(result, RewardError) else CallResult(seconds, answer=result)
+        )
+    entries: list[ScoreLike] = []
+    first_error: RewardError | None = None
+    failed = 0
+    for result, size in zip(results, sizes, strict=True):
+        try:
+            if isinstance(result, RewardError):
+                raise result
+            entries.extend(entries_of(result, size))
+        except RewardError as error:
+            first_error = first_error or error
+            failed += 1
+            entries.extend([Score.failed(described(error))] * size)
+    return CallResult(seconds, error=first_error) if failed == len(results) else CallResult(seconds, answer=entries)
+
+
+def start_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> Future[CallResults]:
+    """Begin to score each reward's batch; cancelling the future gives the calls up."""
+    return asyncio.run_coroutine_threadsafe(_score_all(runners, batches), control_loop())
+
+
+def wait_all(calls: Future[CallResults]) -> CallResults:
+    """Wait until each reward has answered or passed its limit.
+
+    Raises:
+        RlaifError: A reward failed in a way that no policy covers (`FATAL`); the others are given up.
+    """
+    return _result(calls)
+
+
+def run_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> CallResults:
+    """`start_all` and `wait_all`."""
+    return wait_all(start_all(runners, batches))
+
+
+def set_up_all(runners: Collection[Runner]) -> None:
+    """Make rewards ready, all at once.
+
+    Raises:
+        RlaifError: One did not become ready; the error names it. The others are ready or have failed by then, so that
+            they can be closed.
+    """
+    _result(asyncio.run_coroutine_threadsafe(_set_up_all(runners), control_loop()))
+
+
+async def _set_up_all(runners: Collection[Runner]) -> None:
+    for failure in await asyncio.gather(*(runner.set_up() for runner in runners), return_exceptions=True):
+        if failure is not None:
+            raise failure
+
+
+def _result(call: Future[T]) -> T:
+    try:
+        return call.result()
+    except CallError as raised:
+        raise raised.cause from raised.cause.__cause__
+    finally:
+        call.cancel()
+
+
+async def _score_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> CallResults:
+    calls = {name: asyncio.ensure_future(runner.score(batches[name])) for name, runner in runners.items()}
+    try:
+        return dict(zip(calls, await asyncio.gather(*calls.values()), strict=True))
+    finally:
+        for call in calls.values():
+            call.cancel()

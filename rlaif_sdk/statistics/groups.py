@@ -1,0 +1,51 @@
+"""Sums and medians over the groups of a batch, missing values left out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlaif_sdk.statistics.arrays import Array, Labels
+
+
+def group_labels(values_B: Array, group_B: Labels | None) -> Labels:
+    """(B,) labels from 0; without groups the whole batch is one."""
+    return np.zeros(len(values_B), dtype=np.intp) if group_B is None else group_B
+
+
+def group_sums(values_B: Array, group_B: Labels) -> tuple[Array, Array]:
+    """(G,) how many values each group has, and their sum."""
+    present_B = ~np.isnan(values_B)
+    groups = int(group_B.max(initial=-1)) + 1
+    count_G = np.bincount(group_B[present_B], minlength=groups).astype(np.float64)
+    sum_G = np.bincount(group_B, weights=np.where(present_B, values_B, 0.0), minlength=groups).astype(np.float64)
+    return count_G, sum_G
+
+
+def group_means(values_B: Array, group_B: Labels) -> Array:
+    """(G,) the mean of each group, 0 where it has no value."""
+    count_G, sum_G = group_sums(values_B, group_B)
+    means_G: Array = sum_G / np.maximum(count_G, 1)
+    return means_G
+
+
+def sorted_within_groups(values_B: Array, group_B: Labels) -> Labels:
+    """(B,) the rows, ordered by group and then by value."""
+    place_B = np.empty(len(values_B), dtype=np.intp)
+    place_B[np.argsort(values_B)] = np.arange(len(values_B))
+    return np.argsort(group_B * len(values_B) + place_B)
+
+
+def group_medians(values_B: Array, group_B: Labels) -> Array:
+    """(G,) the median of each group, 0 where it has no value."""
+    groups = int(group_B.max(initial=-1)) + 1
+    rows = np.flatnonzero(~np.isnan(values_B))
+    rows = rows[sorted_within_groups(values_B[rows], group_B[rows])]
+    sorted_values = values_B[rows]
+    count_G = np.bincount(group_B[rows], minlength=groups)
+    first_G = np.cumsum(count_G) - count_G
+    medians_G = np.zeros(groups)
+    full_G = count_G > 0
+    low = sorted_values[(first_G + (count_G - 1) // 2)[full_G]]
+    high = sorted_values[(first_G + count_G // 2)[full_G]]
+    medians_G[full_G] = low + (high - low) / 2
+    return medians_G

@@ -1,0 +1,59 @@
+"""Scoring tables in chunks."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlaif_sdk import Composer, DataError
+from rlaif_sdk.composer.tables import Moments, TableLayout, as_batch, chunks, score_records
+from rlaif_sdk.testing import FixedReward
+
+
+@given(st.lists(st.integers(0, 4)), st.integers(1, 5))
+def test_a_group_is_never_cut_and_no_row_is_lost(labels, rows):
+    """Whatever the chunk size, neighbours of one label stay in one chunk, and all rows come out in order."""
+    records = [{"g": label, "i": index} for index, label in enumerate(labels)]
+    found = list(chunks(records, TableLayout(group="g"), rows=rows))
+    assert [record for chunk in found for record in chunk] == records
+    for left, right in itertools.pairwise(found):
+        assert left[-1]["g"] != right[0]["g"]
+        assert len(left) >= rows
+
+
+@given(st.lists(st.one_of(st.just(math.nan), st.floats(-1e6, 1e6)), max_size=40))
+def test_moments_equal_numpys_and_leave_nan_out(values):
+    """Count, mean, spread and extremes are those of the values that are there."""
+    moments = Moments()
+    moments.add(values)
+    present = np.array([value for value in values if not math.isnan(value)])
+    assert moments.count == len(present)
+    if len(present):
+        assert moments.mean == pytest.approx(present.mean(), abs=1e-6)
+        assert moments.std == pytest.approx(present.std(), rel=1e-6, abs=1e-4)
+        assert (moments.low, moments.high) == (present.min(), present.max())
+
+
+def test_columns_missing_from_some_rows_are_none_there():
+    """A reference that only some rows have reaches the rewards as None elsewhere."""
+    batch = as_batch(
+        [{"prompt": "a", "completion": "b", "reference": "r"}, {"prompt": "a", "completion": "c"}], TableLayout()
+    )
+    assert batch.columns == {"reference": ["r", None]}
+
+
+def test_the_row_of_an_error_is_counted_over_chunks():
+    """A bad row in a later chunk is named by its number in the table."""
+    records = [{"prompt": "a", "completion": "b"}] * 4 + [{"prompt": "a"}]
+    composer = Composer({"fixed": FixedReward(1.0)})
+    with pytest.raises(DataError, match="row 5"):
+        list(score_records(composer, records, TableLayout(), chunk=2))
+
+
+def test_a_reserved_column_is_refused():
+    """A table with a column that rewards receive otherwise is refused, not silently overwritten."""
+    with pytest.raises(DataError, match="'training' has a reserved name"):
+        as_batch([{"prompt": "a", "completion": "b", "training": 1}], TableLayout())
