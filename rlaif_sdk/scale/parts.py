@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import DataError, RlaifError
-from rlaif_sdk.records import Record, open_parquet, takes_no_more
+from rlaif_sdk.io.arrow import opened_parquet, parquet_writer
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import takes_no_more
 from rlaif_sdk.scale.shards import Shard
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def write_part(
     key: str,
     *,
     schema: pa.Schema,
-    rows: Iterable[list[Record]],
+    rows: Iterable[list[Row]],
     summary: Mapping[str, Any],
 ) -> None:
     """Write the results of a shard; written twice, they are there once.
@@ -41,24 +43,21 @@ def write_part(
         shard: What they are of.
         key: What they depend on; see `finished_part`.
         schema: The columns, equal for all shards.
-        rows: The results, in chunks, without empty mappings, which Parquet cannot hold.
+        rows: The results, in chunks.
         summary: Figures over them, filled while ``rows`` is read.
 
     Raises:
         DataError: It cannot be written, for instance because the disk is full.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
     target = part_file(folder, shard)
     partial = folder / f".{target.stem}.{uuid.uuid4().hex}.partial"
     begun = False
     try:
-        with parquet.ParquetWriter(partial, schema) as writer:
+        with parquet_writer(partial, schema, str(target)) as writer:
             begun = True
             for chunk in rows:
-                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
-            writer.add_key_value_metadata({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
+                writer.write(chunk)
+            writer.note({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
         partial.replace(target)
     except RlaifError:  # a ledger's is an OSError too
         raise
@@ -78,7 +77,7 @@ def finished_part(folder: Path, shard: Shard, key: str) -> dict[str, Any] | None
     if not file.is_file():
         return None
     try:
-        with open_parquet(file) as part:
+        with opened_parquet(file) as part:
             kept = part.metadata.metadata or {}
             complete = part.metadata.num_rows == shard.rows
     except RlaifError:

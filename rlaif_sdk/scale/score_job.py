@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer.tables import Summary, TableLayout
 from rlaif_sdk.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import load_state
 from rlaif_sdk.integrations.rowwise import check_rowwise
+from rlaif_sdk.io.arrow import arrow
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.rewards.coercion import stated_by
 from rlaif_sdk.scale.cluster import Workers, connected, import_ray, typed
@@ -27,7 +29,6 @@ from rlaif_sdk.scale.inspection import Findings, look_over, merge_findings
 from rlaif_sdk.scale.parts import finished_part, sweep
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer, reward_type
 from rlaif_sdk.scale.shards import Plan, Shard, plan_shards
-from rlaif_sdk.scoring import Summary, TableLayout
 from rlaif_sdk.training.fingerprints import code_digests, digest, without_secrets
 
 if TYPE_CHECKING:
@@ -131,8 +132,10 @@ def score_table(
         if missing:
             with connected(workers or Workers()) as actors, _quiet_data():
                 found = _look_over(plan, layout)
-                schema = _with_reward(found.schema, reward_column, added, path)
-                task = ScoreTask(path, source, folder, layout, schema, found.columns, reward_column, chunk, saved)
+                layout.check_group([*found.columns.kinds], path)
+                schema = _with_reward(found.columns.schema(), reward_column, added, path)
+                known = tuple(found.columns.kinds)
+                task = ScoreTask(path, source, folder, layout, schema, known, reward_column, chunk, saved)
                 for number, own in _scored(task, {shard: keys[shard] for shard in missing}, actors, workers):
                     figures[number] = own
                     done += plan.shards[number].rows
@@ -164,11 +167,9 @@ def _read(source: Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], Path]:
 
 
 def _with_reward(schema: pa.Schema, column: str, kind: pa.DataType, file: Path) -> pa.Schema:
-    import pyarrow as pa
-
     if column in schema.names:
         raise DataError(f"already has a column {column!r}", file=str(file), hint="choose another --reward-column")
-    return schema.append(pa.field(column, kind))
+    return schema.append(arrow().field(column, kind))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.io.files import write_json
-from rlaif_sdk.records import read_records
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.training.config import ComposedRun, PPORun
 from rlaif_sdk.training.fingerprints import differences, rows_digest
 from rlaif_sdk.training.iterate.training import can_go_on
@@ -116,7 +116,7 @@ def _inputs(sweep: Sweep) -> dict[str, Any]:
     """
     code = _read_run(sweep).code()
     if sweep.config.completions is not None:
-        return {"code": code, "completions": rows_digest(read_records(sweep.folder / sweep.config.completions))}
+        return {"code": code, "completions": rows_digest(read_rows(sweep.folder / sweep.config.completions))}
     try:
         from rlaif_sdk.training.data import load_prompts
     except ModuleNotFoundError as error:
