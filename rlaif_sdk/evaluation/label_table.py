@@ -17,6 +17,7 @@ from rlaif_sdk.figures import Array, Indices
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.usage import NOTHING, Usage
+from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.review.export import EDITED
 from rlaif_sdk.types import as_text
 
@@ -155,7 +156,14 @@ def _check(record: Row, columns: Sequence[str], path: str | Path, row: int) -> N
     if missing := [name for name in columns if name not in record]:
         hint = f"columns: {', '.join(record)}"
         raise DataError(f"has no column {missing[0]!r}", file=str(path), row=row, hint=hint)
-    for name in ("prob_1", "chosen_prob", _AI, _VERDICT):
+    for name in ("prompt", "chosen", "rejected"):
+        check_text(record, name, Path(path), row)
+    if record["chosen_response"] not in (1, 2) or isinstance(record["chosen_response"], bool):
+        problem = f"chosen_response must be 1 or 2, not {record['chosen_response']!r}"
+        raise DataError(problem, file=str(path), row=row)
+    if not isinstance(record.get("usage") or {}, dict):
+        raise DataError(f"usage must be an object, not {record['usage']!r}", file=str(path), row=row)
+    for name in ("prob_1", "chosen_prob", "prob_1_when_first", "prob_1_when_second", _AI, _VERDICT):
         value = record.get(name)
         if value is None and name not in needed:
             continue

@@ -17,6 +17,7 @@ from rlaif_sdk.io.tables import read_rows, write_rows
 from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences import LabelConfig, LabelJob, LabelResult, run_labeling
 from rlaif_sdk.preferences.label_job import Progress
+from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.types import TextOrConversation
 
 PAIRS_FILE = "pairs.jsonl"
@@ -96,9 +97,7 @@ def _by_prompt(path: Path, prompt: str, completion: str) -> dict[tuple[str, int]
     seen: dict[str, int] = {}
     for row, record in enumerate(read_rows(path), start=1):
         for column in (prompt, completion):
-            if column not in record:
-                hint = f"columns: {', '.join(record)}; see --prompt-column and --completion-column"
-                raise DataError(f"has no column {column!r}", file=str(path), row=row, hint=hint)
+            check_text(record, column, path, row, named="with --prompt-column and --completion-column")
         key = json.dumps(record[prompt], sort_keys=True)
         seen[key] = seen.get(key, -1) + 1
         found[key, seen[key]] = {"prompt": record[prompt], "completion": record[completion]}

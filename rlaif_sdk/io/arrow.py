@@ -32,8 +32,9 @@ Kind: TypeAlias = Any
 
 JSON = "json"
 NOTHING = "null"
-_CHUNK = 4096
-_ROW_GROUP = 8 * _CHUNK
+CHUNK = 4096
+"""Rows that are made an Arrow table at once."""
+_CHUNKS_OF_A_ROW_GROUP = 8
 _CHUNK_CHARACTERS = 1 << 26
 _EXACT_IN_DOUBLE = 1 << 53
 
@@ -314,7 +315,7 @@ def opened_parquet(path: Path, name: str | None = None) -> Iterator[Any]:
 def read_parquet(path: Path, name: str) -> Iterator[Row]:
     """The rows of a Parquet file, a few thousand in memory."""
     with opened_parquet(path, name) as file:
-        for batch in file.iter_batches(_CHUNK):
+        for batch in file.iter_batches(CHUNK):
             yield from rows_of(batch, name)
 
 
@@ -336,14 +337,14 @@ def read_arrow(path: Path, name: str) -> Iterator[Row]:
         raise DataError(f"no valid Arrow file: {error}", file=name, hint=hint) from error
 
 
-def in_chunks(rows: Iterable[Row], *, size: int = _CHUNK) -> Iterator[list[Row]]:
+def in_chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Lists of rows that are short enough for an Arrow array, by their number and their texts."""
     chunk: list[Row] = []
     characters = 0
     for row in rows:
         chunk.append(row)
         characters += sum(len(value) for value in row.values() if isinstance(value, (str, list, bytes)))
-        if len(chunk) >= size or characters > _CHUNK_CHARACTERS:
+        if len(chunk) >= CHUNK or characters > _CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0
     if chunk:
@@ -369,7 +370,10 @@ class ParquetWriter:
         self._waiting.append(as_table(rows, self._schema, self._name, first_row=self._rows + 1))
         self._rows += len(rows)
         tables = self._waiting
-        if sum(map(len, tables)) >= _ROW_GROUP or sum(table.nbytes for table in tables) > _CHUNK_CHARACTERS:
+        if (
+            sum(map(len, tables)) >= _CHUNKS_OF_A_ROW_GROUP * CHUNK
+            or sum(table.nbytes for table in tables) > _CHUNK_CHARACTERS
+        ):
             self.flush()
 
     def flush(self) -> None:

@@ -532,7 +532,8 @@ def _write_csv(path: Path, rows: Iterable[Row], columns: arrow.Columns, name: st
 
 
 def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else as_json(value)
+    text = value if isinstance(value, str) else as_json(value)
+    return text if text is value or text != "null" else ""
 
 
 def _write_json(path: Path, rows: Iterable[Row], columns: arrow.Columns, name: str) -> None:

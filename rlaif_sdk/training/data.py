@@ -89,6 +89,9 @@ def _arranged(train: Dataset, curriculum: CurriculumSettings, seed: int) -> Data
                 f"a curriculum goes by a column {column!r}, which the prompts lack",
                 hint="rlaif difficulty measures the prompts and writes it",
             )
+        for row, value in enumerate(train[column], start=1):
+            if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+                raise DataError(f"{column!r} must be a number, not {value!r}", file="the prompts", row=row)
     means_N, spreads_N = (np.array(train[column], dtype=np.float64) for column in (MEAN_COLUMN, SPREAD_COLUMN))
     chosen = arrange(means_N, spreads_N, curriculum, seed=seed)
     if not chosen:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk import JudgeError, parquet
+from rlaif_sdk import JudgeError
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeQuotaError, JudgeResponseError
+from rlaif_sdk.io import arrow
 from rlaif_sdk.judges import PairwiseLabeler
 from rlaif_sdk.preferences import load_label_job, run_labeling
 from rlaif_sdk.testing import ScriptedJudge
@@ -161,7 +162,7 @@ def test_memory_does_not_grow_with_the_pairs(config: Path, write_pairs: Any, mon
     A first job imports what is needed and is not compared; all are long enough to have as many calls in progress as
     there may be.
     """
-    monkeypatch.setattr(parquet, "_CHUNK", 64)
+    monkeypatch.setattr(arrow, "CHUNK", 64)
     labeler = PairwiseLabeler(ScriptedJudge(lambda _: {"1": 0.5, "2": 0.25}))
     labeler.backend.requests = Forgetful()  # type: ignore[attr-defined]
     peaks = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.jsonl import Row, as_json, row_as_json
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.types import TextOrConversation
 
@@ -97,7 +97,7 @@ class ReviewPair:
 
     def to_json(self) -> str:
         """The pair as `from_json` reads it."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return as_json(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> ReviewPair:
@@ -118,9 +118,11 @@ def read_review_pairs(path: str | Path) -> Iterator[ReviewPair]:
     """
     for row, record in enumerate(read_rows(path), start=1):
         try:
-            yield _pair(record)
+            pair = _pair(record)
         except DataError as error:
             raise DataError(error.message, file=str(path), row=row, hint=error.hint) from error
+        row_as_json(record, str(path), row)
+        yield pair
 
 
 def _pair(record: Row) -> ReviewPair:
