@@ -12,10 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.judges.backends import RowError, usage_of
 from rlaif_sdk.judges.usage import Usage
-from rlaif_sdk.preferences.card import Card, digest
+from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
 from rlaif_sdk.preferences.label_output import write_rows
 from rlaif_sdk.preferences.make_config import MakeConfig, MakeJob
@@ -75,8 +76,8 @@ def run_maker(job: MakeJob[Any], maker: Maker, *, progress: Progress = lambda *_
     for path in tables.values():
         check_writable(path)
     rows = sum(1 for _ in maker.items())
-    identity = {name: digest(value) for name, value in maker.settings.items()}
-    with open_job(job.output, identity, rows * maker.steps) as journal:
+    identity = {name: json_digest(value) for name, value in maker.settings.items()}
+    with open_job(job.output, identity, rows * maker.steps, kind="making of data") as journal:
         before = journal.labelled
         try:
             asyncio.run(_take_all(job.config, maker, journal, lambda: progress(journal.labelled, rows * maker.steps)))

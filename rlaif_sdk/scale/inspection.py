@@ -5,12 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.parquet import without_empty
 from rlaif_sdk.records import Record
 from rlaif_sdk.scale.shards import Shard, read_shard
@@ -134,5 +134,4 @@ def _unified(known: pa.Schema, new: pa.Schema, file: Path) -> pa.Schema:
 
 
 def _digest(label: Any) -> int:
-    content = f"{type(label).__name__}:{label!r}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(content, digest_size=8).digest())
+    return int(json_digest(label, default=repr)[:16], 16)

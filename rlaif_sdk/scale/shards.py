@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.records import Record, open_parquet, parse_line
 
 _MOST_SHARDS_OF_A_ROW_GROUP = 16
@@ -83,9 +83,7 @@ def plan_shards(file: str | Path, *, rows: int, group: str | None = None) -> Pla
     shards = tuple(cut)
     if not shards:
         raise DataError("has no rows", file=str(path))
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return Plan(path, digest, shards)
+    return Plan(path, file_digest(path), shards)
 
 
 def read_shard(file: Path, shard: Shard) -> Iterator[Record]:

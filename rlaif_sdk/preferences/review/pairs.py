@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.records import Record, read_records
 from rlaif_sdk.types import TextOrConversation
 
@@ -142,8 +142,7 @@ def _pair(record: Record) -> ReviewPair:
 
 
 def _digest(prompt: Any, response_1: Any, response_2: Any) -> str:
-    responses = sorted(json.dumps(response, sort_keys=True) for response in (response_1, response_2))
-    return hashlib.sha256(json.dumps([prompt, responses], sort_keys=True).encode()).hexdigest()[:32]
+    return json_digest([json_digest(prompt), *sorted(map(json_digest, (response_1, response_2)))])
 
 
 def _text(record: Record, name: str) -> TextOrConversation:

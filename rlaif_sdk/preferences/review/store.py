@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlaif_sdk.exceptions import ConfigError, DataError, StateError
-from rlaif_sdk.preferences.inputs import file_digest
+from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.preferences.review.acts import Act, act_of, acts_of, insert_act, mark_contested, pair_of
 from rlaif_sdk.preferences.review.database import Database
 from rlaif_sdk.preferences.review.intake import add_pair

@@ -11,9 +11,9 @@ import numpy as np
 
 from rlaif_sdk.composer.arrays import Array
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.digests import json_digest, rows_digest
 from rlaif_sdk.records import read_records, write_records
 from rlaif_sdk.training.config import PPORun
-from rlaif_sdk.training.fingerprints import digest, rows_digest
 from rlaif_sdk.training.manifest import resolved_config
 from rlaif_sdk.training.sweep.config import Sweep, Weights
 from rlaif_sdk.types import RewardBatch
@@ -98,7 +98,7 @@ def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
     assert isinstance(run, PPORun)
     _, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
     config = resolved_config(run)
-    origin = digest([rows_digest(held_out), config["model"], config["ppo"], sweep.config.candidates])
+    origin = json_digest([rows_digest(held_out), config["model"], config["ppo"], sweep.config.candidates])
     file = sweep.output / f"candidates-seed{seed}-{origin.rpartition(':')[2]}.jsonl"
     if not file.is_file():
         _sample(run, held_out, sweep.config.candidates, file, report)
