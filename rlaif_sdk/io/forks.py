@@ -21,13 +21,16 @@ _inherited: list[Any] = []
 
 
 class HoldsLock(Protocol):
-    """Something whose lock no other thread may have at a fork.
+    """Something that no other thread may be in the middle of using at a fork.
 
     Attributes:
-        lock: Held by the thread that uses it; after a fork the child has a new one.
+        lock: Held by the thread that uses it.
     """
 
     lock: threading.RLock
+
+    def leave_to_parent(self) -> None:
+        """In the child: take a new lock, and forget what is the parent's."""
 
 
 def on_fork(action: Callable[[], None]) -> None:
@@ -67,7 +70,7 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     while _waiting:
-        _waiting.pop().lock = threading.RLock()
+        _waiting.pop().leave_to_parent()
     for reference in list(_told.values()):
         if (action := reference()) is not None:
             action()
