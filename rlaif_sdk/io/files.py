@@ -111,6 +111,22 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def atomic_symlink(path: str | Path, target: str | Path) -> None:
+    """Make a symbolic link, or point it elsewhere; whoever follows it meanwhile comes to the old place or the new.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    link = Path(path).absolute()
+    partial = _begin(link)
+    try:
+        partial.symlink_to(target)
+        partial.replace(link)
+    finally:
+        partial.unlink(missing_ok=True)
+    _reach_disk(link.parent)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all; a lone surrogate becomes U+FFFD.
 
@@ -189,6 +205,7 @@ _REFUSALS = {
     errno.EROFS: ("cannot be written: the file system is read-only", _ELSEWHERE),
     errno.EACCES: ("permission denied", _ELSEWHERE),
     errno.EPERM: ("is not permitted", _ELSEWHERE),
+    errno.EISDIR: ("is a folder, where a file is to be written", "name a file"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "name another folder"),
     errno.ENAMETOOLONG: ("the name is too long", "name a shorter one"),
     errno.EMFILE: ("too many files are open", "raise the limit, see `ulimit -n`"),

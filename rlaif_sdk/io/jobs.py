@@ -131,10 +131,10 @@ def differences(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     Yields:
         The dotted key, the old and the new value of each leaf; `UNSET` where there is none. Lists are leaves.
     """
-    before, after = dict(_leaves(old, "")), dict(_leaves(new, ""))
-    for key in dict.fromkeys([*before, *after]):
-        if before.get(key, UNSET) != after.get(key, UNSET):
-            yield key, before.get(key, UNSET), after.get(key, UNSET)
+    before, after = dict(_leaves(old, ())), dict(_leaves(new, ()))
+    for keys in dict.fromkeys([*before, *after]):
+        if before.get(keys, UNSET) != after.get(keys, UNSET):
+            yield ".".join(keys), before.get(keys, UNSET), after.get(keys, UNSET)
 
 
 def shown(value: Any) -> str:
@@ -177,13 +177,13 @@ class NumberedFiles:
         return self._folder / f"{index:06}.json"
 
 
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     if not isinstance(value, Mapping) or not value:
         if value not in (None, {}):
-            yield key, value
+            yield keys, value
         return
     for name, item in value.items():
-        yield from _leaves(item, f"{key}.{name}" if key else str(name))
+        yield from _leaves(item, (*keys, str(name)))
 
 
 def _begun(file: Path) -> dict[str, Any] | None:

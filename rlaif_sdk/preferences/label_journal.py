@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.jobs import claim, locked
+from rlaif_sdk.io.text import SURROGATES, is_safe_text, safe_text
 from rlaif_sdk.judges.usage import NOTHING, Usage
 
 JOURNAL_FILE = "journal.jsonl"
@@ -48,10 +49,15 @@ class LabelJournal:
     def append(self, row: int, label: Mapping[str, Any]) -> None:
         """Add what is known of a pair: a label, or the error in its place.
 
+        A lone surrogate in it, as of words that a model cut within a character, is replaced, which ``flags`` then says.
+
         Raises:
             DataError: The disk is full, or the file cannot be written for another reason.
         """
-        line = json.dumps({"row": row, **label}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        text = _line(row, label)
+        if not is_safe_text(text):
+            text = safe_text(_line(row, {**label, "flags": [*label.get("flags", ()), SURROGATES]}))
+        line = text.encode()
         try:
             written = self._file.write(line)
             if written != len(line):
@@ -117,6 +123,10 @@ class LabelJournal:
         if unreadable:
             warnings.warn(f"{self._path}: {unreadable} lines cannot be read; those rows are done again", stacklevel=4)
         return self._path.open("ab", buffering=0)
+
+
+def _line(row: int, label: Mapping[str, Any]) -> str:
+    return json.dumps({"row": row, **label}, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _parsed(line: bytes, rows: int) -> dict[str, Any] | None:

@@ -91,8 +91,8 @@ def test_a_killed_worker_loses_no_row_and_doubles_none(cluster, slow, table, tmp
     assert [row["completion"] for row in rows] == [row["completion"] for row in read_records(file)]
     assert result.summary.rows == 600
     assert 2 <= len(set(loaded(tmp_path)) - {os.getpid()}) <= 3
-    assert not list(result.output.glob(".part-*"))
-    assert json.loads((result.output / "summary.json").read_text())["rows"] == 600
+    assert not list(result.output.glob(".part-*")) + list(result.output.glob("__job__/*.attempts"))
+    assert json.loads((result.output / "__job__" / "summary.json").read_text())["rows"] == 600
 
 
 def test_an_error_of_a_worker_arrives_as_it_is_and_the_rest_can_be_resumed(cluster, composition, table, tmp_path):

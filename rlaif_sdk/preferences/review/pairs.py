@@ -96,7 +96,7 @@ class ReviewPair:
 
     def to_json(self) -> str:
         """The pair as `from_json` reads it."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> ReviewPair:

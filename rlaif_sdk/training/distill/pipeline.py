@@ -109,6 +109,7 @@ def run_distill(
             run.output,
             settings,
             kind="distillation",
+            results=[f"*/{STAGE_FILE}"],
             resume=resume,
             on_change="note" if run.allow_changed else "refuse",
             file=run.document.file,

@@ -98,6 +98,7 @@ def run_iterate(
             run.output,
             settings,
             kind="loop",
+            results=["round-*"],
             resume=resume,
             on_change="note" if run.allow_changed else "refuse",
             may_change=("stop",),

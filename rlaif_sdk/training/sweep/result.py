@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.evaluation import hypervolume, mean_interval, nondominated
-from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.files import atomic_path, write_json
 from rlaif_sdk.training.sweep.config import Weights
 
 RESULT_FILE = "sweep.json"
@@ -110,7 +110,10 @@ class SweepResult:
                 "points": list(self.rows()),
             },
         )
-        with (folder / TABLE_FILE).open("w", encoding="utf-8", newline="") as stream:
+        with (
+            atomic_path(folder / TABLE_FILE) as partial,
+            partial.open("w", encoding="utf-8", errors="replace", newline="") as stream,
+        ):
             writer: Any = None
             for row in self.rows():
                 flat = {f"weight/{name}": weight for name, weight in row["weights"].items()}
