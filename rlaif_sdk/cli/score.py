@@ -126,7 +126,8 @@ def _score_with_ray(file: Path, config: Path, output: Path | None, **how: Any) -
 def _written(output: Path) -> Iterator[Writer]:
     """`write_rows`, which says in a line that the disk is full or the file cannot be begun; all else is not its doing."""
     from rlaif_sdk.exceptions import DataError, RlaifError
-    from rlaif_sdk.io.tables import takes_no_more, write_rows
+    from rlaif_sdk.io.files import refusal
+    from rlaif_sdk.io.tables import write_rows
 
     begun = False
     try:
@@ -136,9 +137,11 @@ def _written(output: Path) -> Iterator[Writer]:
     except RlaifError:  # a ledger's is an OSError too
         raise
     except OSError as error:
-        if begun and not takes_no_more(error):
-            raise
-        told = DataError(f"cannot be written: {error}", file=str(output), hint="make room, and score again")
+        told = refusal(error, output)
+        if told is None:
+            if begun:
+                raise
+            told = DataError(f"cannot be written: {error.strerror}", file=str(output), hint="name another --output")
         for note in getattr(error, "__notes__", ()):
             told.add_note(note)
         raise told from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from typing import Any
 
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.execution import Outcomes
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.types import RewardBatch
 
 
@@ -41,12 +41,13 @@ class Turns:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: Turn | None = None
-        self._pid = os.getpid()
+        on_fork(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._lock, self._last = threading.Lock(), None
 
     def take(self) -> Turn:
         """The next place."""
-        if self._pid != os.getpid():
-            self._lock, self._last, self._pid = threading.Lock(), None, os.getpid()
         with self._lock:
             self._last = Turn(self._last)
             return self._last
@@ -70,10 +71,13 @@ class Finisher:
 
     def __init__(self, finish: Callable[[Pending], Composition]) -> None:
         self._finish = finish
+        self._begin_anew()
+        on_fork(self._begin_anew)
+
+    def _begin_anew(self) -> None:
         self._queue: SimpleQueue[tuple[Pending, Future[Composition]] | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._pid = 0
-        self._born = os.getpid()
+        self._works = False
 
     def submit(self, begin: Callable[[], Pending]) -> Future[Composition]:
         """Begin a batch and finish it; cancelling the future before it is finished gives its calls up.
@@ -81,13 +85,11 @@ class Finisher:
         Batches are queued in the order of their turns, whichever threads submit them: one that waited for a turn behind
         it in the queue would wait for ever.
         """
-        if self._born != os.getpid():
-            self._lock, self._born = threading.Lock(), os.getpid()
         future: Future[Composition] = Future()
         with self._lock:
             pending = begin()
-            if self._pid != os.getpid():
-                self._pid, self._queue = os.getpid(), SimpleQueue()
+            if not self._works:
+                self._works, self._queue = True, SimpleQueue()
                 threading.Thread(target=self._work, args=(self._queue,), name="rlaif-composer", daemon=True).start()
             self._queue.put((pending, future))
         future.add_done_callback(lambda done: pending.cancel() if done.cancelled() else None)
@@ -112,4 +114,4 @@ class Finisher:
     def stop(self) -> None:
         """End the thread when all that was submitted is finished."""
         self._queue.put(None)
-        self._pid = 0
+        self._works = False

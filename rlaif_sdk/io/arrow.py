@@ -39,7 +39,7 @@ _CHUNK_CHARACTERS = 1 << 26
 _EXACT_IN_DOUBLE = 1 << 53
 
 
-def kind_of(value: Any) -> Kind:
+def kind_of(value: Any) -> Kind:  # noqa: C901, PLR0911 - one case a kind
     """What kind of value it is; ``json`` where Arrow cannot hold it exactly."""
     kind = _PLAIN.get(type(value))
     if kind is not None:
@@ -96,9 +96,9 @@ def _zone(value: datetime) -> str:
     return getattr(value.tzinfo, "key", None) or f"{value:%z}"[:3] + ":" + f"{value:%z}"[3:5]
 
 
-def united(one: Kind, other: Kind) -> Kind:
+def united(one: Kind, other: Kind) -> Kind:  # noqa: PLR0911 - likewise
     """The kind that holds the values of both; ``json`` where only JSON does."""
-    if one == other or other == NOTHING:
+    if other in (one, NOTHING):
         return one
     if one == NOTHING:
         return other

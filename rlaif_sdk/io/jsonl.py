@@ -118,9 +118,8 @@ def read_lines(file: IO[bytes], name: str) -> Iterator[Row]:
         if number == 1:
             check_encoding(line, name)
             line = line.removeprefix(_BOM)  # noqa: PLW2901 - the first line alone
-        if line[:1] == b"{" or not line.isspace():
-            if line:
-                yield parse_line(line, name, number)
+        if line and not line.isspace():
+            yield parse_line(line, name, number)
 
 
 def read_array(file: IO[bytes], name: str) -> Iterator[Row]:
@@ -216,7 +215,7 @@ class _Text:
         return isinstance(error, StopIteration) and int(error.value) > len(self._buffer) - _LONGEST_TOKEN
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one case a kind
     """The JSON value for one that JSON does not know; see the module's table.
 
     Raises:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import base64
 import csv
-import errno
 import gzip
 import json
 import pickle
@@ -38,6 +37,7 @@ from rlaif_sdk.io.jsonl import (
     row_as_json,
     write_array,
 )
+from rlaif_sdk.io.text import safe_text
 
 Source: TypeAlias = Any
 """A path, ``-`` for standard input, a folder of parts, a name on the hub, a `datasets.Dataset` or ``IterableDataset``,
@@ -54,11 +54,11 @@ class _Form:
 
     Attributes:
         read: The rows of a file, which is given with its name for errors.
-        write: Writes rows, of known columns, to a file whose name in errors is given; None for lines.
+        write: Writes the rows of a spool to a file; None for lines, which need none.
     """
 
     read: Callable[[Path, str], Iterator[Row]]
-    write: Callable[[Path, Iterable[Row], arrow.Columns, str], None] | None
+    write: Callable[[Path, _Spool], None] | None
 
 
 def read_rows(source: Source, *, config: str | None = None, split: str | None = None) -> Iterator[Row]:
@@ -368,16 +368,19 @@ def write_rows(path: str | Path) -> Iterator[Writer]:
     path = Path(path)
     form = _writable(path)
     if form.write is None:
-        with atomic_path(path, kept=path.with_name(f".{path.name}.partial")) as unfinished:
-            with _closing(_LineWriter(unfinished, str(path)), path.with_name(f".{path.name}.partial")) as writer:
-                yield writer
+        kept = path.with_name(f".{path.name}.partial")
+        with (
+            atomic_path(path, kept=kept) as unfinished,
+            _closing(_LineWriter(unfinished, str(path)), kept) as writer,
+        ):
+            yield writer
         return
     spool = path.with_name(f".{path.name}.partial.jsonl")
     with atomic_path(path) as unfinished, atomic_path(path.with_name(f"{path.name}.rows"), kept=spool) as lines:
         with _closing(_Spool(lines, str(path), typed=form in _TYPED), spool) as writer:
             yield writer
             writer.end()
-            form.write(unfinished, writer.rows(), writer.columns, str(path))
+            form.write(unfinished, writer)
         lines.unlink()
 
 
@@ -406,7 +409,7 @@ class _LineWriter:
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
-        self._name = name
+        self.name = name
         self._rows = 0
         self._file = path.open(
             "w", encoding="utf-8", errors="backslashreplace", newline="\n"
@@ -418,7 +421,7 @@ class _LineWriter:
         self._file.write(line)
 
     def _line(self, row: Mapping[str, Any]) -> str:
-        return row_as_json(row, self._name, self._rows + 1)
+        return row_as_json(row, self.name, self._rows + 1)
 
     def end(self) -> None:
         """Close the file."""
@@ -470,7 +473,7 @@ class _Spool(_LineWriter):
         try:
             return self._encode({str(name): value for name, value in row.items()})
         except (ValueError, TypeError, RecursionError) as error:
-            raise DataError(f"cannot be written: {error}", file=self._name, row=self._rows + 1) from error
+            raise DataError(f"cannot be written: {error}", file=self.name, row=self._rows + 1) from error
 
     def _pickled(self, value: Any) -> Any:
         plain(value)  # refuses what is no value of a table
@@ -509,41 +512,36 @@ def _writable(path: str | Path) -> _Form:
     return form
 
 
-def takes_no_more(error: OSError) -> bool:
-    """Whether it says that a disk is full or read-only, or that a quota or a limit of a file's size is reached."""
-    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+def _write_parquet(path: Path, spool: _Spool) -> None:
+    arrow.write_parquet(path, spool.rows(), spool.columns.schema(), spool.name)
 
 
-def _write_parquet(path: Path, rows: Iterable[Row], columns: arrow.Columns, name: str) -> None:
-    arrow.write_parquet(path, rows, columns.schema(), name)
+def _write_arrow(path: Path, spool: _Spool) -> None:
+    arrow.write_arrow(path, spool.rows(), spool.columns.schema(), spool.name)
 
 
-def _write_arrow(path: Path, rows: Iterable[Row], columns: arrow.Columns, name: str) -> None:
-    arrow.write_arrow(path, rows, columns.schema(), name)
-
-
-def _write_csv(path: Path, rows: Iterable[Row], columns: arrow.Columns, name: str) -> None:
-    names = [*columns.kinds]
-    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+def _write_csv(path: Path, spool: _Spool) -> None:
+    names = [*spool.columns.kinds]
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(names)
-        for row in rows:
+        writer.writerow(map(safe_text, names))
+        for row in spool.rows():
             writer.writerow([_cell(row.get(column)) for column in names])
 
 
 def _cell(value: Any) -> str:
     text = value if isinstance(value, str) else as_json(value)
-    return text if text is value or text != "null" else ""
+    return safe_text(text if text is value or text != "null" else "")
 
 
-def _write_json(path: Path, rows: Iterable[Row], columns: arrow.Columns, name: str) -> None:
+def _write_json(path: Path, spool: _Spool) -> None:
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        write_array(map(as_json, rows), file)
+        write_array(map(as_json, spool.rows()), file)
 
 
-def _write_gzip(path: Path, rows: Iterable[Row], columns: arrow.Columns, name: str) -> None:
+def _write_gzip(path: Path, spool: _Spool) -> None:
     with gzip.open(path, "wt", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(f"{as_json(row)}\n" for row in rows)
+        file.writelines(f"{as_json(row)}\n" for row in spool.rows())
 
 
 _FORMS = {

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
+from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.contrastive import like
-from rlaif_sdk.preferences.inputs import file_digest
 from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
 from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task, reply_record

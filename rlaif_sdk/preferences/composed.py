@@ -13,11 +13,12 @@ from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.composer.tables import TableLayout, as_batch, chunks
 from rlaif_sdk.documents import load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
+from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.backends import RowError
-from rlaif_sdk.preferences.card import Card, digest
-from rlaif_sdk.preferences.inputs import check_text, file_digest
+from rlaif_sdk.preferences.card import Card
+from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.make_config import JobSource, MakeConfig, MakeJob, as_make_job
 from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task
@@ -103,7 +104,7 @@ class ComposedPairsMaker:
                     hint = "name the column that is equal for completions to one prompt under group"
                     raise DataError(f"has no column {self._config.group!r}", file=str(self._file), row=row, hint=hint)
             group = rows[0][self._config.group]
-            label = digest(group)
+            label = json_digest(group)
             if group is not None and label in seen:
                 hint = "completions to one prompt stand together: sort the table by the group"
                 raise DataError("the group of this row was before, apart", file=str(self._file), row=row, hint=hint)

@@ -12,10 +12,10 @@ from pydantic import model_validator
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.documents import load_document, parse_document, validate
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.judges.backends import RowError
-from rlaif_sdk.preferences.card import Card, digest, model_facts
-from rlaif_sdk.preferences.inputs import file_digest
+from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
 from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task, reply_record
@@ -199,7 +199,7 @@ class ContrastiveMaker:
             models={"policy": model_facts(self._policy, config.policy.options())},
             inputs={
                 config.prompts.file: file_digest(self._job.folder / config.prompts.file),
-                "contrast": digest(self._contrast.model_dump()),
+                "contrast": json_digest(self._contrast.model_dump()),
             },
             settings={
                 "contrast": config.contrast,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import check_writable, write_rows, write_table
@@ -86,7 +85,7 @@ def run_labeling(
     table = look_over(job.pairs_file, job.config.pairs)
     asked_by = labeler or job.labeler()
     identity = _identity(job, asked_by, table)
-    with open_job(job.output, identity, table.rows, allow_changed=allow_changed) as journal:
+    with open_job(job.output, identity, table.rows, kind="labelling", allow_changed=allow_changed) as journal:
         before = journal.labelled
         try:
             asyncio.run(_label_all(job, asked_by, journal, lambda: progress(journal.labelled, table.rows)))
@@ -171,6 +170,4 @@ def _identity(job: LabelJob, labeler: PairwiseLabeler, table: PairTable) -> dict
         "columns": [columns.prompt, columns.response_1, columns.response_2],
         **labeler.settings,
     }
-    return {
-        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for name, value in parts.items()
-    }
+    return {name: json_digest(value) for name, value in parts.items()}

@@ -12,12 +12,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jsonl import row_as_json
 from rlaif_sdk.io.tables import check_writable, write_rows
 from rlaif_sdk.judges.backends import RowError, usage_of
 from rlaif_sdk.judges.usage import Usage
-from rlaif_sdk.preferences.card import Card, digest
+from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
 from rlaif_sdk.preferences.make_config import MakeConfig, MakeJob
 from rlaif_sdk.preferences.maker import Maker, Task
@@ -77,8 +78,8 @@ def run_maker(job: MakeJob[Any], maker: Maker, *, progress: Progress = lambda *_
     rows = 0
     for rows, item in enumerate(maker.items(), start=1):
         row_as_json(item, "the rows to work on", rows)  # what cannot be written is known before it is paid for
-    identity = {name: digest(value) for name, value in maker.settings.items()}
-    with open_job(job.output, identity, rows * maker.steps) as journal:
+    identity = {name: json_digest(value) for name, value in maker.settings.items()}
+    with open_job(job.output, identity, rows * maker.steps, kind="making of data") as journal:
         before = journal.labelled
         try:
             asyncio.run(_take_all(job.config, maker, journal, lambda: progress(journal.labelled, rows * maker.steps)))

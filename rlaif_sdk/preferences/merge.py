@@ -14,11 +14,12 @@ from pydantic import Field, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_table
-from rlaif_sdk.preferences.card import Card, digest
-from rlaif_sdk.preferences.inputs import check_text, file_digest
+from rlaif_sdk.preferences.card import Card
+from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.make_config import JobSource, MakeJob, OutputConfig, as_make_job
 from rlaif_sdk.preferences.make_job import SUMMARY_FILE
 
@@ -152,9 +153,9 @@ def mixed_probability(probs: Mapping[str, float], weights: Mapping[str, float]) 
 
 
 def _take(pairs: dict[str, _Pair], source: str, record: Row) -> None:
-    first, second = (digest(_plain(record[name])) for name in _PAIR)
+    first, second = (json_digest(_plain(record[name])) for name in _PAIR)
     swapped = second < first
-    key = digest([_plain(record["prompt"]), *sorted((first, second))])
+    key = json_digest([_plain(record["prompt"]), *sorted((first, second))])
     pair = pairs.setdefault(key, _Pair(record, swapped))
     prob = float(record.get("chosen_prob", 1.0))
     pair.probs.setdefault(source, []).append(1 - prob if swapped else prob)

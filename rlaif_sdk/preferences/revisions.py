@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import PositiveInt
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.judges.backends import GeneratedText, RowError
-from rlaif_sdk.preferences.card import Card, digest, model_facts
+from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.constitution import Constitution, Principle
 from rlaif_sdk.preferences.contrastive import like
-from rlaif_sdk.preferences.inputs import check_text, file_digest
+from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
 from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task, reply_record
@@ -131,7 +132,7 @@ class RevisionsMaker:
             models={"policy": model_facts(self._policy, config.policy.options())},
             inputs={
                 config.prompts.file: file_digest(self._job.folder / config.prompts.file),
-                "constitution": digest(self._constitution.model_dump()),
+                "constitution": json_digest(self._constitution.model_dump()),
             },
             settings={
                 "constitution": config.constitution,

@@ -9,11 +9,11 @@ of github.com/sylinrl/TruthfulQA (Apache-2.0). The result depends on the two fil
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
+from rlaif_sdk.io.digests import bytes_digest
 from rlaif_sdk.io.tables import read_rows, write_table
 
 HELD_OUT_SIZES = {"hh-rlhf": 32, "truthfulqa": 32}
@@ -57,7 +57,7 @@ def truthfulqa_rows(file: Path) -> Iterator[PromptRow]:
 def choose(rows: Iterable[PromptRow], counts: list[int]) -> list[list[PromptRow]]:
     """Disjoint samples of the given sizes, without repeated questions, in an order fixed by each question's hash."""
     questions = {row["prompt"][0]["content"].lower(): row for row in rows}
-    ordered = [questions[key] for key in sorted(questions, key=lambda text: hashlib.sha256(text.encode()).digest())]
+    ordered = [questions[key] for key in sorted(questions, key=lambda text: bytes_digest(text.encode()))]
     samples, start = [], 0
     for count in counts:
         samples.append(ordered[start : start + count])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from rlaif_sdk.composer.tables import TableLayout, as_batch
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.arrow import Columns
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, row_as_json
 from rlaif_sdk.scale.shards import Shard, read_shard
 
@@ -90,5 +90,4 @@ def _chunks(records: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def _digest(label: Any) -> int:
-    content = f"{type(label).__name__}:{label!r}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(content, digest_size=8).digest())
+    return int(json_digest(label, default=repr)[:16], 16)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import DataError, RlaifError
 from rlaif_sdk.io.arrow import opened_parquet, parquet_writer
+from rlaif_sdk.io.files import atomic_path, refusal
+from rlaif_sdk.io.jobs import JOB_FOLDER
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.io.tables import takes_no_more
 from rlaif_sdk.scale.shards import Shard
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_ATTEMPTS = 3
 """A shard whose worker died so often is not tried again in the same run."""
+_ATTEMPTS = ".attempts"
 _KEY, _SUMMARY = b"rlaif_sdk.shard", b"rlaif_sdk.summary"
 
 
@@ -50,24 +51,20 @@ def write_part(
         DataError: It cannot be written, for instance because the disk is full.
     """
     target = part_file(folder, shard)
-    partial = folder / f".{target.stem}.{uuid.uuid4().hex}.partial"
-    begun = False
     try:
-        with parquet_writer(partial, schema, str(target)) as writer:
-            begun = True
+        with atomic_path(target) as partial, parquet_writer(partial, schema, str(target)) as writer:
             for chunk in rows:
                 writer.write(chunk)
             writer.note({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
-        partial.replace(target)
     except RlaifError:  # a ledger's is an OSError too
         raise
     except OSError as error:
-        if begun and not takes_no_more(error):  # it comes of reading or of scoring the rows
+        refused = refusal(error, target)
+        if refused is None:  # it comes of reading or of scoring the rows
             raise
-        hint = "make room, and start again: finished parts are kept"
-        raise DataError(f"cannot be written: {error}", file=str(target), hint=hint) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise DataError(
+            refused.message, file=refused.file, hint=f"{refused.hint}, and start again: finished parts are kept"
+        ) from error
     _attempts_file(folder, shard).unlink(missing_ok=True)
 
 
@@ -95,6 +92,7 @@ def count_attempt(folder: Path, shard: Shard) -> None:
         RlaifError: It was begun too often.
     """
     note = _attempts_file(folder, shard)
+    note.parent.mkdir(parents=True, exist_ok=True)
     with note.open("ab") as file:
         file.write(b".")
     if note.stat().st_size > MOST_ATTEMPTS:
@@ -105,12 +103,11 @@ def count_attempt(folder: Path, shard: Shard) -> None:
         )
 
 
-def sweep(folder: Path) -> None:
-    """Remove what workers that were killed have left behind."""
-    for pattern in (".part-*.partial", ".part-*.attempts"):
-        for file in folder.glob(pattern):
-            file.unlink(missing_ok=True)
+def forget_attempts(folder: Path) -> None:
+    """Begin to count anew how often each shard is begun."""
+    for file in folder.glob(f"{JOB_FOLDER}/*{_ATTEMPTS}"):
+        file.unlink(missing_ok=True)
 
 
 def _attempts_file(folder: Path, shard: Shard) -> Path:
-    return folder / f".{part_file(folder, shard).stem}.attempts"
+    return folder / JOB_FOLDER / f"{part_file(folder, shard).stem}{_ATTEMPTS}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -20,21 +19,22 @@ from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import load_state
 from rlaif_sdk.integrations.rowwise import check_rowwise
 from rlaif_sdk.io.arrow import arrow
+from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.jobs import JOB_FOLDER, claim, locked, without_secrets
+from rlaif_sdk.references import code_digests
 from rlaif_sdk.rewards.coercion import stated_by
 from rlaif_sdk.scale.cluster import Workers, connected, import_ray, typed
 from rlaif_sdk.scale.figures import from_record, merge, readable
-from rlaif_sdk.scale.folder import claimed
 from rlaif_sdk.scale.inspection import Findings, look_over, merge_findings
-from rlaif_sdk.scale.parts import finished_part, sweep
+from rlaif_sdk.scale.parts import finished_part, forget_attempts
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer, reward_type
 from rlaif_sdk.scale.shards import Plan, Shard, plan_shards
-from rlaif_sdk.training.fingerprints import code_digests, digest, without_secrets
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUMMARY_FILE = "summary.json"
+SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
 Progress = Callable[[int, int], None]
 
 
@@ -44,7 +44,7 @@ class ScoreResult:
 
     Attributes:
         summary: Figures over the whole table.
-        output: The folder with the parts and ``summary.json``.
+        output: The folder with the parts, and ``__job__/summary.json`` in it.
         shards: How many parts there are.
         resumed: How many of them an earlier run had finished.
         seconds: What this run took.
@@ -73,7 +73,7 @@ def score_table(
     """Score a table with Ray.
 
     The table is cut into shards, and each becomes a Parquet file in the output folder, in the order of the rows. The
-    files' names sort in that order too. The numbers are those of one machine. A run that was stopped goes on with the
+    files' names sort in that order too, and the folder is a plain data set for whatever reads Parquet. The numbers are those of one machine. A run that was stopped goes on with the
     shards that are missing. A worker that is killed is replaced, and its shard done again; nothing is written twice.
 
     Args:
@@ -114,17 +114,18 @@ def score_table(
     document, beside = _read(source)
     identity = {
         "table": plan.digest,
-        "columns": digest([asdict(layout), reward_column]),
-        "batch_rows": digest(batch_rows),
-        "config": digest(without_secrets(document)),
-        "rewards' code": digest(code_digests(document, beside)),
-        "rewards' versions": digest(rewards),
-        "state": "" if saved is None else hashlib.sha256(saved.read_bytes()).hexdigest(),
+        "columns": json_digest([asdict(layout), reward_column]),
+        "batch_rows": json_digest(batch_rows),
+        "config": json_digest(without_secrets(document)),
+        "rewards' code": json_digest(code_digests(document, beside)),
+        "rewards' versions": json_digest(rewards),
+        "state": "" if saved is None else file_digest(saved),
     }
     rows = sum(shard.rows for shard in plan.shards)
-    with claimed(folder, identity):
-        sweep(folder)
-        keys = {shard: digest([identity, shard.first_row, shard.rows]) for shard in plan.shards}
+    with locked(folder):
+        claim(folder, identity, kind="scoring", results=["part-*.parquet"])
+        forget_attempts(folder)
+        keys = {shard: json_digest([identity, shard.first_row, shard.rows]) for shard in plan.shards}
         figures = {shard.number: finished_part(folder, shard, key) for shard, key in keys.items()}
         missing = [shard for shard in plan.shards if figures[shard.number] is None]
         done = rows - sum(shard.rows for shard in missing)
@@ -140,7 +141,7 @@ def score_table(
                     figures[number] = own
                     done += plan.shards[number].rows
                     progress(done, rows)
-            sweep(folder)
+            forget_attempts(folder)
         summary = Summary()
         for shard in plan.shards:
             merge(summary, from_record(figures[shard.number] or {}))

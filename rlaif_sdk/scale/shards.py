@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.ranges import Place, is_parquet, places, read_range, row_groups
 
@@ -68,9 +68,7 @@ def plan_shards(file: str | Path, *, rows: int, group: str | None = None) -> Pla
     shards = tuple(cut)
     if not shards:
         raise DataError("has no rows", file=str(path))
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return Plan(path, digest, shards)
+    return Plan(path, file_digest(path), shards)
 
 
 def read_shard(file: Path, shard: Shard) -> Iterator[Row]:

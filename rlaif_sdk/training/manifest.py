@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk import __version__
 from rlaif_sdk.exceptions import ConfigError, StateError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import without_nan, write_json
+from rlaif_sdk.io.jobs import differences, shown, without_secrets
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.training.config import ComposedRun, Run
-from rlaif_sdk.training.fingerprints import UNSET, differences, digest, without_secrets
 from rlaif_sdk.training.preflight import Preflight, check_run, hardware, peak_memory
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
 )
-_SHOWN = 60
 
 
 @contextlib.contextmanager
@@ -111,7 +111,7 @@ def describe_run(run: Run, method: str, checked: Preflight) -> dict[str, Any]:
         "started": now(),
         "seed": run.config.seed,
         "config": config,
-        "config_digest": digest(config),
+        "config_digest": json_digest(config),
         "data": checked.data,
         "code": run.code() if isinstance(run, ComposedRun) else {},
         "models": [
@@ -222,11 +222,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         yield f"method: {old['method']} → {new['method']}"
     for key, before, after in differences(old["config"], new["config"]):
         if key != "output":
-            yield f"{key}: {_shown(before)} → {_shown(after)}"
+            yield f"{key}: {shown(before)} → {shown(after)}"
     for part, what in (("data", "rows"), ("code", "code"), ("models", "files")):
         for name, before, after in differences(_digests(old[part]), _digests(new[part])):
             counts = [_rows(side[part], name) for side in (old, new)]
-            yield f"{part}.{name}: other {what}, {counts[0]}{before} → {counts[1]}{after}"
+            yield f"{part}.{name}: other {what}, {counts[0]}{shown(before)} → {counts[1]}{shown(after)}"
 
 
 def _digests(part: Any) -> dict[str, str]:
@@ -239,8 +239,3 @@ def _digests(part: Any) -> dict[str, str]:
 def _rows(part: Any, name: str) -> str:
     entry = part.get(name) if isinstance(part, Mapping) else None
     return f"{entry['rows']} rows " if isinstance(entry, Mapping) else ""
-
-
-def _shown(value: Any) -> str:
-    text = value if value == UNSET else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -272,10 +272,10 @@ def test_standard_input_may_be_any_of_these(tmp_path: Path, form: str, monkeypat
         buffer = io.BytesIO((tmp_path / f"t.{form}").read_bytes())
 
     monkeypatch.setattr(sys, "stdin", Input)
-    tables._standard_input.cache_clear()  # noqa: SLF001 - a process has one standard input
+    tables._standard_input.cache_clear()
     assert survey("-").rows == 2
     assert list(read_rows("-")) == rows
-    tables._standard_input.cache_clear()  # noqa: SLF001
+    tables._standard_input.cache_clear()
 
 
 def test_reading_and_writing_do_not_grow_with_the_table(tmp_path: Path) -> None:

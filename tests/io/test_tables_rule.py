@@ -113,7 +113,7 @@ def test_an_infinite_number_is_refused_before_anything_is_scored(
 ) -> None:
     """The row is named, and nothing was paid for."""
     (tmp_path / "in.jsonl").write_text(
-        '{"prompt": "p", "completion": "c", "n": 1}\n{"prompt": "p", "completion": "c", "n": %s}\n' % value
+        f'{{"prompt": "p", "completion": "c", "n": 1}}\n{{"prompt": "p", "completion": "c", "n": {value}}}\n'
     )
     result = score(tmp_path, monkeypatch, "in.jsonl")
     assert result.exit_code != 0

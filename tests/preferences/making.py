@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.preferences import load_label_job, run_labeling
 from rlaif_sdk.io.tables import read_rows
+from rlaif_sdk.preferences import load_label_job, run_labeling
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:

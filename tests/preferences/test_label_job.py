@@ -15,6 +15,7 @@ from rlaif_sdk.exceptions import JudgeAuthError, JudgeQuotaError, JudgeResponseE
 from rlaif_sdk.io import arrow
 from rlaif_sdk.judges import PairwiseLabeler
 from rlaif_sdk.preferences import load_label_job, run_labeling
+from rlaif_sdk.preferences.label_journal import open_job
 from rlaif_sdk.testing import ScriptedJudge
 from tests.preferences.conftest import prefers_good
 from tests.preferences.making import label, rows_of
@@ -263,3 +264,55 @@ def test_a_row_error_of_every_kind_is_a_failure(config: Path, write_pairs: Any) 
     )
     result = label(config, labeler=labeler)
     assert [row["error"] for row in rows_of(result.failures)] == ["refused"]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_words_that_a_model_cut_within_a_character_are_replaced_and_flagged(
+    tmp_path: Path, write_pairs: Any, format: str
+) -> None:
+    """A rationale, the error of a pair, and a pair of its own: the job ends, and its files can be read."""
+    broken = "so \ud83d"
+
+    def answer(text: str) -> Any:
+        if "question 1" in text:
+            return JudgeResponseError(broken)
+        if "better response" in text.lower() and "rationale" in text.lower():
+            return broken
+        return {"1": 0.7, "2": 0.3} if "question" in text else {}
+
+    write_pairs(3)
+    config = {
+        "pairs": {"file": str(tmp_path / "pairs.jsonl")},
+        "judge": {"model": "m"},
+        "output": str(tmp_path / "labels"),
+        "format": format,
+        "max_failed_share": 0.5,
+    }
+    labeler = PairwiseLabeler(ScriptedJudge(answer))
+    result = run_labeling(config, labeler=labeler)
+    journal = (tmp_path / "labels" / "journal.jsonl").read_bytes().decode()
+    failed = next(line for line in map(json.loads, journal.splitlines()) if "error" in line)
+    assert failed["error"] == "so \ufffd"
+    assert "surrogates" in failed["flags"]
+    assert [row["prompt"] for row in rows_of(result.labels)] == ["question 0", "question 2"]
+    assert run_labeling(config, labeler=labeler).asked == 1
+
+
+def test_a_journal_keeps_whatever_text_it_is_given(tmp_path: Path) -> None:
+    """Lone surrogates anywhere in an entry are replaced, and only such an entry is flagged."""
+    entries = [
+        {"prob_1": 0.5, "rationales": ["a \udc00"], "flags": ["truncated"]},
+        {"text": "\ud800"},
+        {"\ud800": ("x", "ü 😀")},
+        {"prob_1": 0.5, "rationales": ("whole 😀",), "flags": []},
+    ]
+    with open_job(tmp_path, {"a": "1"}, len(entries), kind="labelling") as journal:
+        for row, entry in enumerate(entries):
+            journal.append(row, entry)
+    with open_job(tmp_path, {"a": "1"}, len(entries), kind="labelling") as journal:
+        assert [*journal.records()] == [
+            {"row": 0, "prob_1": 0.5, "rationales": ["a \ufffd"], "flags": ["truncated", "surrogates"]},
+            {"row": 1, "text": "\ufffd", "flags": ["surrogates"]},
+            {"row": 2, "\ufffd": ["x", "ü 😀"], "flags": ["surrogates"]},
+            {"row": 3, "prob_1": 0.5, "rationales": ["whole 😀"], "flags": []},
+        ]

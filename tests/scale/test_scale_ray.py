@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, DataError, RlaifError
-from rlaif_sdk.preferences import load_label_job, run_labeling
-from rlaif_sdk.io.tables import read_rows, survey
-from rlaif_sdk.scale import Autoscaling, Workers, deploy, label_with_actors, score_table
 from rlaif_sdk.composer.tables import TableLayout, score_records
+from rlaif_sdk.io.tables import read_rows, survey
+from rlaif_sdk.preferences import load_label_job, run_labeling
+from rlaif_sdk.scale import Autoscaling, Workers, deploy, label_with_actors, score_table
 from rlaif_sdk.serving import ServeSettings
 from tests.serving.certificates import make_certificate
 
@@ -91,8 +91,8 @@ def test_a_killed_worker_loses_no_row_and_doubles_none(cluster, slow, table, tmp
     assert [row["completion"] for row in rows] == [row["completion"] for row in read_rows(file)]
     assert result.summary.rows == 600
     assert 2 <= len(set(loaded(tmp_path)) - {os.getpid()}) <= 3
-    assert not list(result.output.glob(".part-*"))
-    assert json.loads((result.output / "summary.json").read_text())["rows"] == 600
+    assert not list(result.output.glob(".part-*")) + list(result.output.glob("__job__/*.attempts"))
+    assert json.loads((result.output / "__job__" / "summary.json").read_text())["rows"] == 600
 
 
 def test_an_error_of_a_worker_arrives_as_it_is_and_the_rest_can_be_resumed(cluster, composition, table, tmp_path):

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif_sdk import DataError
+from rlaif_sdk.composer.tables import TableLayout
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.scale.inspection import look_over, merge_findings
 from rlaif_sdk.scale.shards import plan_shards, read_shard
-from rlaif_sdk.composer.tables import TableLayout
 
 
 def looked_over(plan, layout):

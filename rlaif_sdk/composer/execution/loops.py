@@ -7,7 +7,6 @@ loop is then left behind, and later calls run on a new one. After a fork both ar
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import traceback
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rlaif_sdk.composer.execution.outcome import Returned
+from rlaif_sdk.io.forks import on_fork
 
 RESPONSE_TIME = 0.5
 """Seconds within which a loop that is not blocked answers."""
@@ -124,4 +124,4 @@ def _forget() -> None:
     _threads.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+on_fork(_forget)

@@ -19,6 +19,7 @@ from typing import Any
 
 from rlaif_sdk.composer.execution import wire
 from rlaif_sdk.exceptions import RewardError, RewardOutputError
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.rewards import ScoreLike
 
 CLOSE_TIME = 2.0
@@ -83,7 +84,12 @@ class Worker:
         self._connection.settimeout(_PROBE)
         self._channel = wire.Channel(ours, self._has_ended)
         self._lock = threading.Lock()
-        self._finalizer = weakref.finalize(self, _end, self._process, ours, lifeline_write, os.getpid(), self._lock)
+        self._finalizer = weakref.finalize(self, _end, self._process, ours, lifeline_write, self._lock)
+        on_fork(self._leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child, which must neither end the worker nor keep it alive."""
+        self._finalizer.detach()
 
     @property
     def alive(self) -> bool:
@@ -138,11 +144,7 @@ class Worker:
         self._finalizer()
 
 
-def _end(
-    process: subprocess.Popen[bytes], connection: socket.socket, lifeline: int, owner: int, lock: threading.Lock
-) -> None:
-    if os.getpid() != owner:
-        return
+def _end(process: subprocess.Popen[bytes], connection: socket.socket, lifeline: int, lock: threading.Lock) -> None:
     _kill(process, lock)
     with lock, contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=1.0)
@@ -164,7 +166,7 @@ def _cut_all() -> None:
         os.close(_lifelines.pop())
 
 
-os.register_at_fork(after_in_child=_cut_all)
+on_fork(_cut_all)
 
 
 def _kill(process: subprocess.Popen[bytes], lock: threading.Lock) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from rlaif_sdk.composer.execution.retry import backoff
 from rlaif_sdk.composer.execution.slots import Held, LoopSlot, ProcessSlot, Slot, ThreadSlot
 from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError
+from rlaif_sdk.io.forks import leave_to_parent, on_fork
 from rlaif_sdk.rewards import Reward
 from rlaif_sdk.types import RewardBatch
 
@@ -75,7 +75,7 @@ class Runner:
         self._guard = Guard(name, self.execution, budgets)
         self.budget = self._guard.budget
         self._held = Held(name, reward, timeout, setup_timeout)
-        self._pid = 0
+        on_fork(self._leave_to_parent)
         self._slots: list[Slot] = []
         self._turn = asyncio.Lock()
         self._limit_turn = asyncio.Lock()
@@ -132,11 +132,15 @@ class Runner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the slots' threads and workers are the parent's."""
+        leave_to_parent(self._slots)
+        self._slots = []
+
     def _belong_to_this_process(self) -> None:
-        """Make the slots, anew after a fork: threads and workers are the parent's."""
-        if self._slots and self._pid == os.getpid():
+        """Make the slots, where there are none yet or none since a fork."""
+        if self._slots:
             return
-        self._pid = os.getpid()
         self._turn, self._limit_turn, self._tasks = asyncio.Lock(), asyncio.Lock(), set()
         size = self.execution.concurrency
         if self.execution.isolation == "process":
@@ -249,7 +253,7 @@ class Runner:
 
         What goes wrong meanwhile is a warning, so that the other rewards are closed too.
         """
-        if self._slots and self._pid == os.getpid():
+        if self._slots:
             closing = asyncio.run_coroutine_threadsafe(self._close(), control_loop())
             try:
                 closing.result(timeout=CLOSE_WAIT)

@@ -15,8 +15,8 @@ import numpy as np
 
 from rlaif_sdk.composer.arrays import Array, encode_groups
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.composer.ledger.database import Database
 from rlaif_sdk.composer.ledger.entries import RecordedAnswer, RecordedBatch, RecordedReward, Run, recorded
+from rlaif_sdk.io.sqlite import Database
 from rlaif_sdk.types import Progress, RewardBatch
 
 _TEXT_LEVEL = 1

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.figures import Figure
+from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.preferences.card import Card
-from rlaif_sdk.preferences.inputs import file_digest
 from rlaif_sdk.preferences.review.figures import review_figures
 from rlaif_sdk.preferences.review.store import ReviewStore
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.jsonl import Row, as_json, row_as_json
+from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.jsonl import Row, plain, row_as_json
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.types import TextOrConversation
 
@@ -97,7 +97,7 @@ class ReviewPair:
 
     def to_json(self) -> str:
         """The pair as `from_json` reads it."""
-        return as_json(asdict(self))
+        return json.dumps(asdict(self), default=plain)
 
     @classmethod
     def from_json(cls, text: str) -> ReviewPair:
@@ -145,8 +145,7 @@ def _pair(record: Row) -> ReviewPair:
 
 
 def _digest(prompt: Any, response_1: Any, response_2: Any) -> str:
-    responses = sorted(json.dumps(response, sort_keys=True) for response in (response_1, response_2))
-    return hashlib.sha256(json.dumps([prompt, responses], sort_keys=True).encode()).hexdigest()[:32]
+    return json_digest([json_digest(prompt), *sorted(map(json_digest, (response_1, response_2)))])
 
 
 def _text(record: Row, name: str) -> TextOrConversation:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.io.jobs import NumberedFiles
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.training.distill.config import DistillRun
 from rlaif_sdk.training.iterate.candidates import round_prompts, sample_parts
 from rlaif_sdk.training.iterate.policy import held_policy
-from rlaif_sdk.training.iterate.store import Shards
 from rlaif_sdk.training.run import check_chat_template
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def sample_pairs(run: DistillRun, train: Dataset, folder: Path) -> dict[str, Any
     """
     settings = run.config.candidates
     prompts = round_prompts(train, 1, settings.prompts, seed=run.config.seed)
-    generated = Shards(folder / "completions")
+    generated = NumberedFiles(folder / "completions")
     parts = sample_parts(
         prompts, settings, policy=partial(_policy, run, prompts), generated=generated, seed=run.config.seed
     )

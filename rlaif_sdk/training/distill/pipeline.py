@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlaif_sdk.exceptions import MissingExtraError, TrainingError
-from rlaif_sdk.io.files import without_nan, write_json
+from rlaif_sdk.io.digests import rows_digest
+from rlaif_sdk.io.files import read_json, without_nan, write_json
+from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
 from rlaif_sdk.reporting.estimates import estimate
 from rlaif_sdk.training.distill.config import DistillRun, load_distill_run
 from rlaif_sdk.training.distill.pairs import HELD_OUT_FILE, PAIRS_FILE, TRAIN_FILE, sample_pairs, split_labels
-from rlaif_sdk.training.fingerprints import rows_digest
-from rlaif_sdk.training.iterate.store import check_same_job, locked, read_json
 from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run_distill(
         DataError: A prompt is refused.
         JudgeError: The judge cannot be used, or fails on too many pairs. The run can be resumed.
         RewardError: A reward failed whose policy is to raise.
-        TrainingError: Another process is at work on the run, or there is nothing to learn from.
+        TrainingError: There is nothing to learn from.
         MissingExtraError: The extra ``train`` is not installed.
     """
     run = source if isinstance(source, DistillRun) else load_distill_run(source)
@@ -105,8 +105,16 @@ def run_distill(
         "held-out prompts": rows_digest(held_out),
     }
     with locked(run.output):
-        told = run.allow_changed
-        check_same_job(run.output, settings, run.document, resume=resume, kind="distillation", allow_changed=told)
+        claim(
+            run.output,
+            settings,
+            kind="distillation",
+            results=[f"*/{STAGE_FILE}"],
+            resume=resume,
+            on_change="note" if run.allow_changed else "refuse",
+            file=run.document.file,
+            hint=RESUME_ANOTHER,
+        )
         return _Pipeline(run, train, display, report, on_result).run()
 
 

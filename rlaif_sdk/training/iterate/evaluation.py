@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlaif_sdk.composer.arrays import Array
-from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.files import read_json, write_json
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.reporting.estimates import estimate, paired_change
 from rlaif_sdk.training.heldout import Answers, ScoredAnswers, answer_prompts
 from rlaif_sdk.training.iterate.config import CandidateSettings
 from rlaif_sdk.training.iterate.policy import answer_logprobs
 from rlaif_sdk.training.iterate.stopping import RoundFigures
-from rlaif_sdk.training.iterate.store import read_json
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import numpy as np
 
 from rlaif_sdk.composer.arrays import Array
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.digests import json_digest, rows_digest
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_rows
 from rlaif_sdk.training.config import PPORun
-from rlaif_sdk.training.fingerprints import digest, rows_digest
 from rlaif_sdk.training.manifest import resolved_config
 from rlaif_sdk.training.sweep.config import Sweep, Weights
 from rlaif_sdk.types import RewardBatch
@@ -105,7 +105,7 @@ def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
     assert isinstance(run, PPORun)
     _, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
     config = resolved_config(run)
-    origin = digest([rows_digest(held_out), config["model"], config["ppo"], sweep.config.candidates])
+    origin = json_digest([rows_digest(held_out), config["model"], config["ppo"], sweep.config.candidates])
     file = sweep.output / f"candidates-seed{seed}-{origin.rpartition(':')[2]}.jsonl"
     if not file.is_file():
         _sample(run, held_out, sweep.config.candidates, file, report)

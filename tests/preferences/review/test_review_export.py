@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges import PairwiseLabeler, PairwisePrompt
 from rlaif_sdk.preferences import run_labeling
 from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review, review_figures
-from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.testing import ScriptedJudge
 from tests.preferences.review.conftest import labelled, write_jsonl
 
