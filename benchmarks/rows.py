@@ -37,7 +37,9 @@ def looked_over(source: Path, target: Path) -> None:
 
 
 def with_datasets(source: Path, target: Path) -> None:
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
 
     with tempfile.TemporaryDirectory(dir=target.parent) as cache:
         rows = load_dataset("json", data_files=str(source), split="train", cache_dir=cache)
