@@ -77,7 +77,7 @@ def run_maker(job: MakeJob[Any], maker: Maker, *, progress: Progress = lambda *_
         check_writable(path)
     rows = sum(1 for _ in maker.items())
     identity = {name: json_digest(value) for name, value in maker.settings.items()}
-    with open_job(job.output, identity, rows * maker.steps, kind="making of data") as journal:
+    with open_job(job.output, identity, rows * maker.steps, kind="dataset") as journal:
         before = journal.labelled
         try:
             asyncio.run(_take_all(job.config, maker, journal, lambda: progress(journal.labelled, rows * maker.steps)))

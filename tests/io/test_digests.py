@@ -111,7 +111,9 @@ def test_files_count_by_name_and_content_in_any_order(tmp_path: Path) -> None:
 
 def test_code_has_one_digest_in_every_process_and_what_is_bound_counts() -> None:
     """Of a class, a function, a partial, and a function in C."""
-    program = "from rlaif_sdk.io.digests import *; import functools, json; print(code_digest(functools.partial(max, 1)))"
+    program = (
+        "from rlaif_sdk.io.digests import *; import functools, json; print(code_digest(functools.partial(max, 1)))"
+    )
     found = {subprocess.check_output([sys.executable, "-c", program]) for _ in range(2)}
     assert len(found) == 1
     assert code_digest(functools.partial(max, 1)) != code_digest(functools.partial(max, 2))

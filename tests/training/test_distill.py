@@ -20,7 +20,6 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import ConfigError, DataError, RlaifError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
-from rlaif_sdk.exceptions import TrainingError  # noqa: E402
 from rlaif_sdk.io.jobs import locked  # noqa: E402
 from rlaif_sdk.training.distill import DistillResult, load_distill_run, run_distill  # noqa: E402
 from tests.training.distill_runs import HELD_OUT, PROMPTS, distill_config, read_rows  # noqa: E402

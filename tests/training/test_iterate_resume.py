@@ -16,7 +16,7 @@ pytest.importorskip("trl")
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
-from rlaif_sdk.exceptions import DataError, TrainingError  # noqa: E402
+from rlaif_sdk.exceptions import DataError  # noqa: E402
 from rlaif_sdk.io.jobs import locked  # noqa: E402
 from rlaif_sdk.training.iterate import load_iterate_run, run_iterate  # noqa: E402
 from tests.training.iterate_runs import loop_config, scored_rows  # noqa: E402
