@@ -201,7 +201,10 @@ _ELSEWHERE = "name a folder that you may write"
 _REFUSALS = {
     errno.ENOSPC: ("cannot be written: the disk is full", _ROOM),
     errno.EDQUOT: ("cannot be written: your quota of the disk is used up", _ROOM),
-    errno.EFBIG: ("cannot be written: the limit of a file's size is reached", "raise the limit, see `ulimit -f`"),
+    errno.EFBIG: (
+        "cannot be written: the limit of a file's size is reached",
+        "make room: raise the limit, see `ulimit -f`",
+    ),
     errno.EROFS: ("cannot be written: the file system is read-only", _ELSEWHERE),
     errno.EACCES: ("permission denied", _ELSEWHERE),
     errno.EPERM: ("is not permitted", _ELSEWHERE),

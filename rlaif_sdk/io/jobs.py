@@ -6,6 +6,7 @@ a name, so a folder of Parquet parts is a plain data set.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ _ASIDE = "earlier-"
 _SECRET = re.compile(r"(api_?key|secret|password|(^|_)(hub|auth|access)_token|^token)$", re.IGNORECASE)
 _DIGEST = re.compile(r"[0-9a-f]{32,64}")
 _SHOWN = 60
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 OnChange = Literal["refuse", "set_aside", "note"]
 
@@ -51,9 +53,11 @@ def locked(folder: Path) -> Iterator[None]:
     except filelock.Timeout as error:
         hint = "wait for it to end, or name another output folder"
         raise DataError("another process is at work in this folder", file=str(folder), hint=hint) from error
-    except NotImplementedError as error:
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
         hint = "name a folder on a local disk, or on a file system with locks"
-        raise DataError("cannot be locked on this file system", file=str(folder), hint=hint) from error
+        raise DataError(f"cannot be locked: {error}", file=str(job / _LOCK_FILE), hint=hint) from error
     try:
         yield
     finally:

@@ -194,7 +194,8 @@ class Database:
         found = _inode(self.path)
         mine = self._inode if self._connection is not None else found
         self._disconnect()
-        with filelock.FileLock(self.path.with_name(f".{self.path.name}.lock")):
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with filelock.FileLock(lock):
             if _inode(self.path) != mine:
                 return
             kept = _free_name(self.path, time.strftime("corrupt-%Y%m%dT%H%M%S"))
@@ -202,6 +203,7 @@ class Database:
                 part = self.path.with_name(self.path.name + suffix)
                 if part.exists():
                     part.rename(kept.with_name(kept.name + suffix))
+        lock.unlink(missing_ok=True)
         warnings.warn(
             f"the {self.kind.name} {self.path} is corrupt ({error}); it is kept as {kept}, and a new one made",
             stacklevel=2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
 import json
@@ -90,9 +91,14 @@ def export_classifier(
     wanted = checked_variants(variants)
     report(f"loading {model}")
     source = load_source(model, revision=revision)
-    with atomic_folder(target) as unfinished:
-        export = _Export(source, unfinished, max_length, truncation_side, texts, min_agreement, report)
-        return export.run(wanted, input)
+    try:
+        with atomic_folder(target) as unfinished:
+            export = _Export(source, unfinished, max_length, truncation_side, texts, min_agreement, report)
+            return export.run(wanted, input)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        raise ConfigError(f"another process has made {str(folder)!r} meanwhile", hint="name a new folder") from error
 
 
 class _Export:

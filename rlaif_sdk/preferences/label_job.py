@@ -85,7 +85,7 @@ def run_labeling(
     table = look_over(job.pairs_file, job.config.pairs)
     asked_by = labeler or job.labeler()
     identity = _identity(job, asked_by, table)
-    with open_job(job.output, identity, table.rows, kind="labelling", allow_changed=allow_changed) as journal:
+    with open_job(job.output, identity, table.rows, kind="labelling job", allow_changed=allow_changed) as journal:
         before = journal.labelled
         try:
             asyncio.run(_label_all(job, asked_by, journal, lambda: progress(journal.labelled, table.rows)))

@@ -79,7 +79,7 @@ def run_maker(job: MakeJob[Any], maker: Maker, *, progress: Progress = lambda *_
     for rows, item in enumerate(maker.items(), start=1):
         row_as_json(item, "the rows to work on", rows)  # what cannot be written is known before it is paid for
     identity = {name: json_digest(value) for name, value in maker.settings.items()}
-    with open_job(job.output, identity, rows * maker.steps, kind="making of data") as journal:
+    with open_job(job.output, identity, rows * maker.steps, kind="dataset") as journal:
         before = journal.labelled
         try:
             asyncio.run(_take_all(job.config, maker, journal, lambda: progress(journal.labelled, rows * maker.steps)))

@@ -123,7 +123,7 @@ def score_table(
     }
     rows = sum(shard.rows for shard in plan.shards)
     with locked(folder):
-        claim(folder, identity, kind="scoring", results=["part-*.parquet"])
+        claim(folder, identity, kind="scoring job", results=["part-*.parquet"])
         forget_attempts(folder)
         keys = {shard: json_digest([identity, shard.first_row, shard.rows]) for shard in plan.shards}
         figures = {shard.number: finished_part(folder, shard, key) for shard, key in keys.items()}

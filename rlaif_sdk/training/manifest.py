@@ -20,7 +20,7 @@ from rlaif_sdk import __version__
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import without_nan, write_json
-from rlaif_sdk.io.jobs import differences, shown, without_secrets
+from rlaif_sdk.io.jobs import differences, locked, shown, without_secrets
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.training.config import ComposedRun, Run
 from rlaif_sdk.training.preflight import Preflight, check_run, hardware, peak_memory
@@ -74,6 +74,7 @@ def recorded(
         RlaifError: Something would keep the run from working.
         ConfigError: It is resumed with another config, other rows or other code.
         StateError: The manifest of the run that is resumed cannot be read.
+        DataError: Another process works in the run's folder.
     """
     checked = check_run(run, method, settings, tables, composer)
     checked.raise_problems()
@@ -85,20 +86,21 @@ def recorded(
         manifest["resumed"] = _resumed(run, file, manifest)
     writes = settings.process_index == 0
     results: dict[str, Any] = {}
-    if writes:
-        write_json(file, manifest)
-    status = "failed"
-    try:
-        yield results
-        status = "finished"
-    except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        manifest["error"] = f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        manifest |= {"status": status, "ended": now(), "peak_memory_bytes": peak_memory(), "results": results}
+    with locked(run.output) if writes else contextlib.nullcontext():
         if writes:
             write_json(file, manifest)
+        status = "failed"
+        try:
+            yield results
+            status = "finished"
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            manifest["error"] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            manifest |= {"status": status, "ended": now(), "peak_memory_bytes": peak_memory(), "results": results}
+            if writes:
+                write_json(file, manifest)
 
 
 def describe_run(run: Run, method: str, checked: Preflight) -> dict[str, Any]:

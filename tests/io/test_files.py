@@ -161,9 +161,14 @@ with atomic_path({str(tmp_path / "table.jsonl")!r}) as partial:
 def test_a_folder_takes_its_name_when_it_is_full(tmp_path: Path) -> None:
     """Nothing is there on an error, nor after a kill and the next start; a folder that is taken stays as it is."""
     target = tmp_path / "model"
-    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as unfinished:
-        (unfinished / "weights").write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with atomic_folder(target) as unfinished:
+            (unfinished / "weights").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not list(tmp_path.iterdir())
     program = f"""
 import os
@@ -216,13 +221,15 @@ def test_what_is_no_file_is_written_directly_or_refused(tmp_path: Path) -> None:
 def test_what_was_written_before_an_error_can_be_kept(tmp_path: Path) -> None:
     """Under a name of its own; the older file stays."""
     write_text(tmp_path / "a.csv", "old")
-    for text in ("half", "more"):
-        with (
-            pytest.raises(ZeroDivisionError),
-            atomic_path(tmp_path / "a.csv", kept=tmp_path / ".a.csv.kept") as partial,
-        ):
+
+    def failing(text: str) -> None:
+        with atomic_path(tmp_path / "a.csv", kept=tmp_path / ".a.csv.kept") as partial:
             partial.write_text(text)
             raise ZeroDivisionError
+
+    for text in ("half", "more"):
+        with pytest.raises(ZeroDivisionError):
+            failing(text)
     assert (tmp_path / "a.csv").read_text() == "old"
     assert (tmp_path / ".a.csv.kept").read_text() == "more"
     assert len(list(tmp_path.iterdir())) == 2

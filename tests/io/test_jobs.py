@@ -68,7 +68,7 @@ def test_a_folder_belongs_to_the_job_that_began_it(tmp_path: Path) -> None:
 def test_a_folder_is_not_resumed_unasked(tmp_path: Path) -> None:
     """Where a command has --resume."""
     claim(tmp_path, {"a": 1}, kind="loop", resume=False)
-    with pytest.raises(ConfigError, match="already holds a loop .*--resume"):
+    with pytest.raises(ConfigError, match=r"already holds a loop .*--resume"):
         claim(tmp_path, {"a": 1}, kind="loop", resume=False)
     claim(tmp_path, {"a": 1}, kind="loop")
 
@@ -96,7 +96,7 @@ def test_a_folder_that_does_not_say_whose_it_is_is_refused(tmp_path: Path, conte
         claim(tmp_path, {"a": 1}, kind="scoring", results=["*.parquet"])
     (tmp_path / JOB_FOLDER).mkdir()
     (tmp_path / JOB_FOLDER / IDENTITY_FILE).write_text(content, encoding="utf-8", errors="surrogatepass")
-    with pytest.raises(DataError, match="identity.json"):
+    with pytest.raises(DataError, match=r"identity\.json"):
         claim(tmp_path, {"a": 1}, kind="scoring", results=["*.parquet"])
 
 

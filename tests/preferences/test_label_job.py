@@ -270,9 +270,9 @@ def test_a_row_error_of_every_kind_is_a_failure(config: Path, write_pairs: Any) 
     assert [row["error"] for row in rows_of(result.failures)] == ["refused"]
 
 
-@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_words_that_a_model_cut_within_a_character_are_replaced_and_flagged(
-    tmp_path: Path, write_pairs: Any, format: str
+    tmp_path: Path, write_pairs: Any, suffix: str
 ) -> None:
     """A rationale, the error of a pair, and a pair of its own: the job ends, and its files can be read."""
     broken = "so \ud83d"
@@ -289,7 +289,7 @@ def test_words_that_a_model_cut_within_a_character_are_replaced_and_flagged(
         "pairs": {"file": str(tmp_path / "pairs.jsonl")},
         "judge": {"model": "m"},
         "output": str(tmp_path / "labels"),
-        "format": format,
+        "format": suffix,
         "max_failed_share": 0.5,
     }
     labeler = PairwiseLabeler(ScriptedJudge(answer))

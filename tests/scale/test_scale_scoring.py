@@ -155,10 +155,10 @@ def test_a_folder_belongs_to_one_job(here, table, composition, tmp_path, change,
     """With another table, config or code the job is refused and says what differs."""
     file = table(20)
     score_job.score_table(file, composition, tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"another scoring:\n  batch_rows: "):
+    with pytest.raises(ConfigError, match=r"another scoring job:\n  batch_rows: "):
         score_job.score_table(file, composition, tmp_path / "out", batch_rows=3)
     change(tmp_path)
-    with pytest.raises(ConfigError, match=f"(?s)another scoring:.*{named}: .*name another output"):
+    with pytest.raises(ConfigError, match=f"(?s)another scoring job:.*{named}: .*name another output"):
         score_job.score_table(file, composition, tmp_path / "out")
 
 

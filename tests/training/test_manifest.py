@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk.exceptions import DataError  # noqa: E402
+from rlaif_sdk.io.jobs import locked  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.run import run_ppo  # noqa: E402
 
@@ -121,3 +123,21 @@ def test_a_checkpoint_without_manifest_is_gone_on_with_under_a_warning(config, t
     config["ppo"]["max_steps"] = 2
     with pytest.warns(UserWarning, match=r"run\.json is missing"):
         run_ppo(config, resume=True)
+
+
+def test_an_unfinished_run_is_not_begun_over_unasked(config, tmp_path):
+    """Nor a failed or an interrupted one with a checkpoint; without a checkpoint there is nothing to lose."""
+    run_ppo(config).model_folder.rename(tmp_path / "early")
+    for status in ("running", "failed", "interrupted"):
+        (tmp_path / "out" / "run.json").write_text(json.dumps(manifest_of(config) | {"status": status}))
+        with pytest.raises(ConfigError, match=r"holds an unfinished run .*--resume"):
+            run_ppo(config)
+    for checkpoint in (tmp_path / "out").rglob("trainer_state.json"):
+        checkpoint.unlink()
+    assert run_ppo(config).model_folder.exists()
+
+
+def test_two_processes_do_not_train_into_one_folder(config, tmp_path):
+    """The second is refused before it loads a model."""
+    with locked(tmp_path / "out"), pytest.raises(DataError, match="another process"):
+        run_ppo(config)
