@@ -8,13 +8,12 @@ pyarrow, `datasets` and Spark know, and is opened again on reading.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import cache, reduce
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -228,10 +227,10 @@ def _column(rows: Sequence[Mapping[str, Any]], column: pa.Field, name: str, firs
     values = [row.get(column.name) for row in rows]
     if isinstance(column.type, pa.JsonType):
         values = [
-            None if value is None else _as_text(value, column.name, name, first_row + row)
+            None if value is None else json_cell(value, column.name, name, first_row + row)
             for row, value in enumerate(values)
         ]
-        return _chunks_of(pa.array(values, pa.string()), column.type)
+        return json_array(pa.array(values, pa.string()), column.type)
     try:
         return pa.array(values, column.type)
     except (pa.ArrowException, OverflowError, UnicodeError, TypeError) as error:
@@ -240,7 +239,12 @@ def _column(rows: Sequence[Mapping[str, Any]], column: pa.Field, name: str, firs
         raise DataError(problem, file=name) from error
 
 
-def _as_text(value: Any, column: str, name: str, row: int) -> str:
+def json_cell(value: Any, column: str, name: str, row: int) -> str:
+    """The text of a value in a column of JSON, which UTF-8 can hold.
+
+    Raises:
+        DataError: The value is none of a table; names the file, the row and the column.
+    """
     try:
         text = as_json(value)
     except (ValueError, TypeError, RecursionError):
@@ -248,7 +252,7 @@ def _as_text(value: Any, column: str, name: str, row: int) -> str:
     return text if is_safe_text(text) else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _chunks_of(texts: Any, kind: Any) -> Any:
+def json_array(texts: Any, kind: Any) -> Any:
     """Texts, which may be too many for one array, as an array of JSON."""
     pa = arrow()
     if isinstance(texts, pa.ChunkedArray):
@@ -422,40 +426,6 @@ def write_arrow(path: Path, rows: Iterable[Row], schema: pa.Schema, name: str) -
             first_row += len(chunk)
 
 
-@cache
-def _exact_json() -> type:
-    """The feature of `datasets` for a column of JSON text that is opened with every digit, at any size.
-
-    `datasets.Json` rounds numbers to some digits and refuses whole numbers beyond 64 bits.
-    """
-    from datasets import Json
-    from datasets.features.features import register_feature
-
-    pa = arrow()
-
-    @dataclass(repr=False)
-    class ExactJson(Json):  # type: ignore[misc]
-        _type: str = field(default="ExactJson", init=False, repr=False)
-
-        def encode_example(self, value: Any) -> str | None:
-            return None if value is None else _as_text(value, "", "", 1)
-
-        def decode_example(self, value: str | None, token_per_repo_id: Any = None) -> Any:
-            return None if value is None else parse_json(value)
-
-        def cast_storage(self, storage: Any) -> Any:
-            if isinstance(storage.type, pa.JsonType):
-                return storage
-            if not pa.types.is_string(storage.type):
-                storage = pa.array([self.encode_example(value) for value in storage.to_pylist()], pa.string())
-            return _chunks_of(storage, pa.json_())
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that the way to register is new
-        register_feature(ExactJson, "ExactJson")
-    return ExactJson
-
-
 def to_dataset(rows: Iterable[Mapping[str, Any]]) -> Any:
     """Rows as a `datasets.Dataset` that gives every value as it is in the rows.
 
@@ -473,6 +443,8 @@ def to_dataset(rows: Iterable[Mapping[str, Any]]) -> Any:
     """
     datasets = dataset_library()
     pa = arrow()
+    from rlaif_sdk.io.exact_json import ExactJson
+
     kept = [*rows]
     columns = Columns()
     for row in kept:
@@ -485,7 +457,7 @@ def to_dataset(rows: Iterable[Mapping[str, Any]]) -> Any:
         parts.append(as_table(chunk, schema, "the rows", first_row=first_row))
         first_row += len(chunk)
     features = datasets.Features.from_arrow_schema(schema)
-    features |= {name: _exact_json()() for name, kind in columns.kinds.items() if kind == JSON}
+    features |= {name: ExactJson() for name, kind in columns.kinds.items() if kind == JSON}
     table = pa.concat_tables(parts) if parts else schema.empty_table()
     return datasets.Dataset(table.replace_schema_metadata(features.arrow_schema.metadata))
 
@@ -513,7 +485,7 @@ def load_dataset(name: str, config: str | None, split: str | None) -> Any:
     datasets = dataset_library()
     try:
         found = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         hint = f"check its name, configuration and split {split!r}; a file's name ends in its form, such as .jsonl"
         raise DataError(f"cannot be loaded from the hub: {error}", file=name, hint=hint) from error
     refuse_splits(found, name)

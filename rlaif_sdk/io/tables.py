@@ -192,7 +192,7 @@ def table_files(folder: Path, split: str | None = None) -> list[Path]:
     Raises:
         DataError: The parts are of several splits, and none is named or there is no such.
     """
-    files = sorted(one for one in folder.iterdir() if one.name[0] not in "._" and _form_of(one) and one.is_file())
+    files = sorted(one for one in folder.iterdir() if _is_part(one))
     splits = {one: _split_of(one) for one in files}
     if not any(splits.values()):
         return files
@@ -201,6 +201,11 @@ def table_files(folder: Path, split: str | None = None) -> list[Path]:
         found = ", ".join(sorted({name or "no split" for name in splits.values()}))
         raise DataError(f"has parts of {found}", file=str(folder), hint="name one split, or one file")
     return wanted
+
+
+def _is_part(file: Path) -> bool:
+    about = file.name[0] in "._" or file.name in {"dataset_info.json", "state.json"}  # as `Dataset.save_to_disk` writes
+    return not about and is_table_file(file) and file.is_file()
 
 
 def _split_of(file: Path) -> str | None:
@@ -305,7 +310,7 @@ def survey(source: Source, *, output: str | Path | None = None) -> Survey:
     """Look a table over before work is spent on it.
 
     Args:
-        source: See `read_rows`; it is read once.
+        source: See `read_rows`; it is read once, or twice for a Parquet or Arrow output.
         output: The file that its rows will be written to, with others: what that cannot hold is refused now.
 
     Raises:
@@ -316,18 +321,17 @@ def survey(source: Source, *, output: str | Path | None = None) -> Survey:
     columns = arrow.Columns()
     names: dict[str, None] = {}
     form = None if output is None else _writable(output)
-    needs_kinds = form is not None and form.write is not None
+    typed = form in _TYPED
     for count, row in enumerate(read_rows(source), start=1):
         if row.keys() - names.keys():
             names |= dict.fromkeys(row)
-        if needs_kinds:
+        if typed:
             columns.add(row)
         elif form is not None:
             row_as_json(row, name, count)
     if not count:
         raise DataError("has no rows", file=name)
-    as_text = {column for column, kind in columns.kinds.items() if kind == arrow.JSON or form not in _TYPED}
-    if as_text:
+    if as_text := [column for column, kind in columns.kinds.items() if kind == arrow.JSON]:
         for number, row in enumerate(read_rows(source), start=1):
             row_as_json({column: row[column] for column in as_text if column in row}, name, number)
     return Survey(count, tuple(names))
@@ -467,11 +471,12 @@ class _Spool(_LineWriter):
         self._has_pickled = False
 
     def _line(self, row: Mapping[str, Any]) -> str:
+        row = {str(name): value for name, value in row.items()}
         self.columns.add(row)
         if not self._typed:
             return super()._line(row)
         try:
-            return self._encode({str(name): value for name, value in row.items()})
+            return self._encode(row)
         except (ValueError, TypeError, RecursionError) as error:
             raise DataError(f"cannot be written: {error}", file=self.name, row=self._rows + 1) from error
 

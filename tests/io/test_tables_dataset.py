@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ def test_the_file_of_a_run_gives_what_it_holds(tmp_path: Path, values: list[Any]
         assert same(dataset["x"][:], values)
         assert same([row["x"] for row in dataset], values)
         assert same(dataset[0:2]["x"], values)
+
+
+def test_such_a_data_set_goes_to_other_processes_and_to_disk(tmp_path: Path) -> None:
+    """Loading workers that are started anew unpickle it; what was saved is read again, also part by part."""
+    dataset = to_dataset([{"x": 1}, {"x": {"a": 0.1 + 0.2}}])
+    assert same(list(pickle.loads(pickle.dumps(dataset))), list(dataset))
+    dataset.save_to_disk(tmp_path / "saved")
+    assert same(list(datasets.load_from_disk(tmp_path / "saved")), list(dataset))
+    assert same(list(read_rows(tmp_path / "saved")), list(dataset))
 
 
 def test_a_map_that_reads_such_a_column_keeps_it(tmp_path: Path) -> None:
