@@ -63,7 +63,7 @@ def score(
     from rlaif_sdk.composer.tables import Summary, TableLayout, score_records
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.integrations.host import load_state
-    from rlaif_sdk.io.tables import is_table_file, read_rows, survey
+    from rlaif_sdk.io.tables import has_types, is_table_file, read_rows, survey
 
     layout = TableLayout(prompt_column, completion_column, group_column)
     asked = workers(engine, actors, actor_gpus, ray_address)
@@ -79,6 +79,7 @@ def score(
         raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
     table = survey(file, output=output)
     layout.check_group(table.columns, file)
+    without_empty = has_types(output)  # an object without keys has no type: the whole column would be JSON text
     if reward_column in table.columns:
         problem = f"already has a column {reward_column!r}"
         raise DataError(problem, file=str(file), hint="choose another --reward-column")
@@ -99,6 +100,8 @@ def score(
                 file=str(file),
             ):
                 for row, reward in zip(rows, composition.records(), strict=True):
+                    if without_empty and not reward["penalties"]:
+                        reward["penalties"] = None
                     writer.write({**row, reward_column: reward})
                 summary.add(composition)
                 done += len(rows)

@@ -581,6 +581,11 @@ def is_table_file(path: str | Path) -> bool:
     return _form_of(Path(path)) is not None
 
 
+def has_types(path: str | Path) -> bool:
+    """Whether a name is that of a file whose columns have types, Parquet or Arrow, by its suffix."""
+    return _form_of(Path(path)) in _TYPED
+
+
 def _known() -> str:
     *others, last = _FORMS
     return f"{', '.join(others)} or {last}"

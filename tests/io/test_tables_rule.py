@@ -107,6 +107,16 @@ def test_a_column_that_no_reward_reads_is_carried(
     assert len(list(read_rows(tmp_path / output))) == 2
 
 
+def test_rewards_in_parquet_have_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the file finds numbers in it, and no JSON text."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_table([{"prompt": "p", "completion": "c"}] * 2, tmp_path / "in.jsonl")
+    assert score(tmp_path, monkeypatch, "in.jsonl", "-o", "out.parquet").exit_code == 0
+    found = parquet.read_table(tmp_path / "out.parquet")
+    assert str(found.schema.field("reward").type.field("total").type) == "double"
+    assert [row["reward"]["total"] for row in found.to_pylist()] == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("value", ["Infinity", "-Infinity", "1e999"])
 def test_an_infinite_number_is_refused_before_anything_is_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
