@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from rlaif_sdk.classifiers.classifier import Classifier
 from rlaif_sdk.classifiers.encoding import TruncationSide
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.digests import files_digest
 
 Backend: TypeAlias = Literal["auto", "transformers", "onnx"]
 
@@ -153,8 +153,4 @@ def longest_input(config: Mapping[str, Any], tokenizer_limit: Any) -> int:
 
 def content_digest(files: Iterable[Path]) -> str:
     """A short digest of the names and contents of some files, the same in whatever order they come."""
-    digest = hashlib.sha256()
-    for file in sorted(files, key=lambda file: file.name):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
-    return f"sha256:{digest.hexdigest()[:16]}"
+    return f"sha256:{files_digest(files)[:16]}"

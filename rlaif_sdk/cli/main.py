@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated, TextIO
+from io import TextIOWrapper
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -35,6 +36,7 @@ from rlaif_sdk.cli.sweep import sweep
 from rlaif_sdk.cli.train import train_app
 from rlaif_sdk.cli.what_if import what_if
 from rlaif_sdk.exceptions import RlaifError
+from rlaif_sdk.io.files import refusal
 
 app = typer.Typer(
     name="rlaif",
@@ -84,21 +86,33 @@ def _root(
 
 
 def main() -> None:
-    """Run ``rlaif``; an `RlaifError` is printed without a traceback and exits with 2."""
+    """Run ``rlaif``; an `RlaifError`, or a file system that takes no more, is told in a line and exits with 2."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever a terminal's encoding or a model's words lack
     tell_retries()
     try:
         app()
     except RlaifError as error:
-        if os.environ.get("RLAIF_TRACEBACK"):
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        for note in getattr(error, "__notes__", ()):
-            sys.stderr.write(f"  {note}\n")
-        sys.exit(2)
+        _end(error, error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        told = refusal(error)
+        if told is None:
+            raise
+        _end(error, told)
+
+
+def _end(error: Exception, told: RlaifError) -> NoReturn:
+    if os.environ.get("RLAIF_TRACEBACK"):
+        raise error
+    sys.stderr.write(f"error: {told}\n")
+    for note in getattr(error, "__notes__", ()):
+        sys.stderr.write(f"  {note}\n")
+    sys.exit(2)
 
 
 def _show_warning(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from typing import Any
 
 from rlaif_sdk.composer.calls import StartedCalls
 from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.types import RewardBatch
 
 
@@ -54,16 +54,17 @@ class OrderedQueue:
 
     def __init__(self, finish: Callable[[Pending], Composition]) -> None:
         self._finish = finish
-        self._tickets_lock = threading.Lock()
+        self._empty()
+        on_fork(self._empty)
+
+    def _empty(self) -> None:
+        self._tickets_lock, self._submit_lock = threading.Lock(), threading.Lock()
         self._last: Ticket | None = None
         self._queue: SimpleQueue[tuple[Pending, Future[Composition]] | None] = SimpleQueue()
-        self._submit_lock = threading.Lock()
         self._works = False
-        self._pid = os.getpid()
 
     def ticket(self) -> Ticket:
         """The next place in the queue."""
-        self._belong_to_this_process()
         with self._tickets_lock:
             self._last = Ticket(self._last)
             return self._last
@@ -74,7 +75,6 @@ class OrderedQueue:
         Batches are queued in the order of their tickets, whichever threads submit them: one that waited for a ticket
         behind it in the queue would wait for ever.
         """
-        self._belong_to_this_process()
         future: Future[Composition] = Future()
         with self._submit_lock:
             pending = begin()
@@ -84,11 +84,6 @@ class OrderedQueue:
             self._queue.put((pending, future))
         future.add_done_callback(lambda done: pending.calls.cancel() if done.cancelled() else None)
         return future
-
-    def _belong_to_this_process(self) -> None:
-        if self._pid != os.getpid():
-            self._pid, self._works, self._last = os.getpid(), False, None
-            self._tickets_lock, self._submit_lock = threading.Lock(), threading.Lock()
 
     def _work(self, queue: SimpleQueue[Any]) -> None:
         while (item := queue.get()) is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -12,6 +10,7 @@ from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.weights import Weight
 from rlaif_sdk.exceptions import StateError
+from rlaif_sdk.io.digests import json_digest
 
 
 class Learner(Protocol):
@@ -119,7 +118,7 @@ def of_reward(component: Component, version: str) -> dict[str, Any]:
     described = component.normalizer.describe()
     return {
         "version": version,
-        **{f"params.{key}": _digest(value) for key, value in component.params.items()},
+        **{f"params.{key}": json_digest(value, default=repr) for key, value in component.params.items()},
         "normalizer": described.pop("kind"),
         **{f"normalizer.{key}": value for key, value in described.items()},
     }
@@ -133,11 +132,6 @@ def of_weight(weight: Weight) -> dict[str, Any]:
 def of_constraint(constraint: Constraint) -> dict[str, Any]:
     """What a multiplier belongs to."""
     return asdict(constraint)
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 _NONE = object()

@@ -16,7 +16,7 @@ from rlaif_sdk.composer.advantages import group_advantages
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
 from rlaif_sdk.composer.ledger.entries import recorded
-from rlaif_sdk.composer.ledger.keys import digest
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.rewards import Reward, Scores
 from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
 from rlaif_sdk.statistics.correlation import rank_correlation
@@ -195,7 +195,7 @@ def _warn_of_differences(rewards: Mapping[str, RecordedReward], config: Composit
     for name, reward in config.rewards.items():
         then = rewards[name]
         other_use = reward.use is not None and then.use and reward.use != then.use
-        if other_use or (reward.params and then.params and digest(reward.params) != then.params):
+        if other_use or (reward.params and then.params and json_digest(reward.params) != then.params):
             what = "another 'use'" if other_use else "other params"
             warnings.warn(f"reward {name!r} was recorded with {what}; its recorded scores are used", stacklevel=4)
 

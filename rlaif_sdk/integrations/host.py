@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
-import os
 import threading
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.rowwise import check_rowwise
 from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of, in_order
+from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.types import Progress, RewardBatch
 
 if TYPE_CHECKING:
@@ -55,15 +56,20 @@ class Host:
         self._state = state
         self._grouped = grouped
         self._stepped = stepped
-        self._forget()
+        self._begin()
         if isinstance(rewards, Composer):
             self._check(rewards)
 
-    def _forget(self) -> None:
-        self._lock = threading.Lock()
+    def _begin(self) -> None:
         self._composer: Composer | None = None
+        self._begin_anew()
+        on_fork(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
         self._coalescers: MutableMapping[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
-        self._pid = os.getpid()
+        if not isinstance(self._rewards, Composer):
+            self._composer = None
 
     def __getstate__(self) -> dict[str, Any]:
         if isinstance(self._rewards, Composer):
@@ -73,7 +79,7 @@ class Host:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forget()
+        self._begin()
 
     @property
     def composer(self) -> Composer:
@@ -83,8 +89,6 @@ class Host:
             ConfigError: The config is refused, or asks for what the stack does not tell.
             StateError: The saved state is of another composition.
         """
-        if self._pid != os.getpid() and not isinstance(self._rewards, Composer):
-            self._forget()
         with self._lock:
             if self._composer is None:
                 self._composer = self._build()
@@ -158,12 +162,9 @@ def host(
 def save_state(composer: Composer, file: str | Path) -> None:
     """Write what a composer has learned to a JSON file, for ``state=`` of the adapters.
 
-    The file is complete or not there: it is written beside its place and renamed.
+    The file is whole or not there, whenever the process is killed.
     """
-    target = Path(file)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.write_text(json.dumps(composer.state_dict()), encoding="utf-8")
-    beside.replace(target)
+    write_json(file, composer.state_dict(), indent=None)
 
 
 def load_state(file: str | Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError, RewardError, RewardOutputError
+from rlaif_sdk.io.forks import leave_to_parent, on_fork
 from rlaif_sdk.scoring.retry import backoff, retry_after
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class RemoteClient:
         self._attempts = attempts
         self._max_retry_after = max_retry_after
         self._concurrency = concurrency
-        self._open: dict[tuple[int, asyncio.AbstractEventLoop], _Session] = {}
+        self._open: dict[asyncio.AbstractEventLoop, _Session] = {}
+        on_fork(self._leave_to_parent)
 
     def check(self) -> None:
         """Check the key and the library; no request is sent.
@@ -166,32 +168,34 @@ class RemoteClient:
 
     async def _session(self) -> _Session:
         loop = asyncio.get_running_loop()
-        key = (os.getpid(), loop)
-        if key not in self._open:
-            for stale in [other for other in self._open if other[1].is_closed()]:
+        if loop not in self._open:
+            for stale in [other for other in self._open if other.is_closed()]:
                 del self._open[stale]
             httpx = _import_httpx()
             limits = httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
             client = httpx.AsyncClient(timeout=self._timeout, limits=limits, follow_redirects=False)
-            lifetime = self._lifetime(client, key)
+            lifetime = self._lifetime(client, loop)
             await anext(lifetime)
-            self._open[key] = _Session(client, asyncio.Semaphore(self._concurrency), lifetime)
-        return self._open[key]
+            self._open[loop] = _Session(client, asyncio.Semaphore(self._concurrency), lifetime)
+        return self._open[loop]
 
-    async def _lifetime(
-        self, client: AsyncClient, key: tuple[int, asyncio.AbstractEventLoop]
-    ) -> AsyncGenerator[None, None]:
+    def _leave_to_parent(self) -> None:
+        """In a forked child: no connection crosses."""
+        leave_to_parent(self._open)
+        self._open = {}
+
+    async def _lifetime(self, client: AsyncClient, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
         # A loop that shuts down finishes its asynchronous generators while connections can still be closed.
         try:
             yield
         finally:
-            self._open.pop(key, None)
+            self._open.pop(loop, None)
             await client.aclose()
 
     def close(self) -> None:
         """Close the connections that belong to loops still running; the others closed with their loops."""
-        for (process, loop), session in list(self._open.items()):
-            if process == os.getpid() and loop.is_running():
+        for loop, session in list(self._open.items()):
+            if loop.is_running():
                 asyncio.run_coroutine_threadsafe(session.lifetime.aclose(), loop)
 
     def _headers(self) -> dict[str, str]:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.composer.ledger.identity import source_digest
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.builtin import VerifiersParams
+from rlaif_sdk.io.digests import code_digest
 from rlaif_sdk.plugins.references import load_reference
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores
 from rlaif_sdk.types import RewardBatch, Score
@@ -42,7 +42,7 @@ class VerifiersFunction(Reward):
                 key="params.function",
                 hint="use a function of one completion",
             )
-        self.revision = source_digest(function)  # it is the function's code that scores, and a ledger must know it
+        self.revision = code_digest(function)  # it is the function's code that scores, and a ledger must know it
         self.cacheable = bool(self.revision)
         self._function = function
         self._arguments = params.arguments

@@ -21,14 +21,14 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.text import safe_text
 
-_HOST = blake2b(platform.node().encode(), digest_size=3).hexdigest()
+_HOST = json_digest(platform.node())[:6]
 _PARTIAL = re.compile(rf"\..*\.{_HOST}-(\d+)-[0-9a-f]{{8}}\.partial", re.DOTALL)
 _LONGEST_NAME = 255
 """Bytes in a file's name that every common file system takes."""
@@ -111,6 +111,22 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def atomic_symlink(path: str | Path, target: str | Path) -> None:
+    """Make a symbolic link, or point it elsewhere; whoever follows it meanwhile comes to the old place or the new.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    link = Path(path).absolute()
+    partial = _begin(link)
+    try:
+        partial.symlink_to(target)
+        partial.replace(link)
+    finally:
+        partial.unlink(missing_ok=True)
+    _reach_disk(link.parent)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all; a lone surrogate becomes U+FFFD.
 
@@ -137,6 +153,20 @@ def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     _write(path, text, errors="backslashreplace")  # which is JSON's escape
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file that the SDK wrote.
+
+    Raises:
+        DataError: It is not there or cannot be read, or was changed by something else and is no JSON any more.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"no valid JSON: {error}", file=str(path), hint="delete it, and it is made again") from error
 
 
 def without_nan(value: Any) -> Any:
@@ -171,10 +201,14 @@ _ELSEWHERE = "name a folder that you may write"
 _REFUSALS = {
     errno.ENOSPC: ("cannot be written: the disk is full", _ROOM),
     errno.EDQUOT: ("cannot be written: your quota of the disk is used up", _ROOM),
-    errno.EFBIG: ("cannot be written: the limit of a file's size is reached", "raise the limit, see `ulimit -f`"),
+    errno.EFBIG: (
+        "cannot be written: the limit of a file's size is reached",
+        "make room: raise the limit, see `ulimit -f`",
+    ),
     errno.EROFS: ("cannot be written: the file system is read-only", _ELSEWHERE),
     errno.EACCES: ("permission denied", _ELSEWHERE),
     errno.EPERM: ("is not permitted", _ELSEWHERE),
+    errno.EISDIR: ("is a folder, where a file is to be written", "name a file"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "name another folder"),
     errno.ENAMETOOLONG: ("the name is too long", "name a shorter one"),
     errno.EMFILE: ("too many files are open", "raise the limit, see `ulimit -n`"),

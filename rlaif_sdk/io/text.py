@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 REPLACEMENT = "\ufffd"
+SURROGATES = "surrogates"
+"""The flag of what had a lone surrogate that was replaced."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

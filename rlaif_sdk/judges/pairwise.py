@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.backends import JudgeBackend, RowError, usage_of
 from rlaif_sdk.judges.pairwise_labels import Pair, PairLabel, labelled, unlabelled
 from rlaif_sdk.judges.pairwise_prompt import PairwisePrompt
@@ -121,7 +120,7 @@ class PairwiseLabeler:
     @property
     def fingerprint(self) -> str:
         """A digest of `settings`; equal where the same pairs would get labels of the same meaning."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:16]
+        return json_digest(self.settings)
 
     async def label(self, pairs: Sequence[Pair]) -> list[PairLabel]:
         """Label B pairs.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.backends import JudgeBackend, RowError, usage_of
 from rlaif_sdk.judges.likelihood import LikelihoodVerdict
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
@@ -147,7 +146,7 @@ class PointwiseJudge(Reward):
             "limits": [self._max_chars, self._overlong],
             "backend": self.backend.identity,
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return json_digest(parts)
 
 
 def _verdict(mode: str, scale: Scale | None, labels: Labels, max_new_tokens: int) -> Verdict:

@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+from rlaif_sdk.io.text import SURROGATES, safe_text
+
 _INVISIBLE = re.compile(
     "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"  # controls other than tab, newline, return
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff"
@@ -106,10 +107,6 @@ def _unmixed(match: re.Match[str]) -> str:
     return "".join(_LATIN_LOOKALIKES.get(letter, letter) for letter in word)
 
 
-def _replace_surrogates(text: str) -> str:
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
-
-
 def _remove_invisible(text: str) -> str:
     return _INVISIBLE.sub("", text)
 
@@ -121,7 +118,7 @@ def _replace_lookalikes(text: str) -> str:
 
 
 _STEPS: Mapping[str, Callable[[str], str]] = {
-    "surrogates": _replace_surrogates,
+    SURROGATES: safe_text,
     "invisible": _remove_invisible,
     "lookalikes": _replace_lookalikes,
 }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import importlib.metadata
 import importlib.util
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,9 @@ from rlaif_sdk.classifiers.loading import is_multi_label, labels_from, longest_i
 from rlaif_sdk.classifiers.onnx_backend import OnnxClassifier, open_classifier, pad_id_of
 from rlaif_sdk.classifiers.onnx_providers import cuda_device_count, offers_cuda
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
-from rlaif_sdk.onnx.manifest import MANIFEST_FILE, InputKind, Manifest, Variant, file_digest
+from rlaif_sdk.io.digests import bytes_digest, file_digest
+from rlaif_sdk.io.files import atomic_folder, write_text
+from rlaif_sdk.onnx.manifest import MANIFEST_FILE, InputKind, Manifest, Variant
 
 if TYPE_CHECKING:
     from rlaif_sdk.onnx.optimize import GraphFiles, VariantName
@@ -52,7 +52,7 @@ def export_classifier(
     """Export a reward model or classifier to ONNX, if the export scores as the model does.
 
     Everything is made in a hidden folder beside ``folder`` and renamed at the end, so that a run that is killed leaves
-    nothing that loads.
+    nothing that loads; the next export clears it away.
 
     Args:
         model: What `rlaif_sdk.onnx.source.load_source` takes: a hub name, a model's or an adapter's folder, or the
@@ -91,16 +91,14 @@ def export_classifier(
     wanted = checked_variants(variants)
     report(f"loading {model}")
     source = load_source(model, revision=revision)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        export = _Export(source, unfinished, max_length, truncation_side, texts, min_agreement, report)
-        manifest = export.run(wanted, input)
-        unfinished.chmod(0o755)
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return manifest
+        with atomic_folder(target) as unfinished:
+            export = _Export(source, unfinished, max_length, truncation_side, texts, min_agreement, report)
+            return export.run(wanted, input)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        raise ConfigError(f"another process has made {str(folder)!r} meanwhile", hint="name a new folder") from error
 
 
 class _Export:
@@ -177,12 +175,12 @@ class _Export:
             variants=variants,
             files={
                 **{file.name: file_digest(file) for file in sorted(self._folder.iterdir())},
-                "config.json": hashlib.sha256(config_text.encode()).hexdigest(),
+                "config.json": bytes_digest(config_text.encode()),
             },
             made_with=_versions(),
         )
-        _write_through(self._folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
-        _write_through(self._folder / "config.json", config_text)
+        write_text(self._folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+        write_text(self._folder / "config.json", config_text)
         return manifest
 
     def _source_from_here(self) -> str:
@@ -256,11 +254,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _write_through(file: Path, text: str) -> None:
-    """Write a file that reaches the disk before its folder gets its name."""
-    with file.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.digests import file_digest
 
 MANIFEST_FILE = "manifest.json"
 
@@ -102,12 +102,6 @@ class Manifest(ConfigModel):
         if name not in self.variants:
             raise ConfigError(f"it has no variant {name!r}", hint=f"there are {', '.join(self.variants)}")
         return self.variants[name]
-
-
-def file_digest(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:

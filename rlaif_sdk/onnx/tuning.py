@@ -7,13 +7,10 @@ best batch: large ones waste padding, small ones waste calls.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,10 +19,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif_sdk.cache_dir import default_cache_dir
 from rlaif_sdk.classifiers.batching import BatchedClassifier, token_batches
 from rlaif_sdk.classifiers.onnx_providers import cuda_device_count, thread_count
 from rlaif_sdk.exceptions import RlaifError
+from rlaif_sdk.io.caches import default_cache_dir
+from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.onnx.engines import EXACT, Open
 from rlaif_sdk.onnx.manifest import Manifest
 from rlaif_sdk.onnx.parity import padded
@@ -156,19 +155,14 @@ def remember(
     """Keep a choice for the next time; a cache folder that cannot be written is no reason to fail."""
     file = _file(manifest, found, device, min_agreement)
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(asdict(choice), stream, indent=2)
-        Path(name).replace(file)
+        write_json(file, asdict(choice))
 
 
 def _file(manifest: Manifest, found: Mapping[str, Open], device: str | None, min_agreement: float) -> Path:
     files = [f"{name} {content}" for name, content in sorted(manifest.files.items())]
     machine = [_processor(), str(thread_count()), str(cuda_device_count()), str(device), *_versions()]
     floor = [f"agreement {min_agreement}"] if len(found) > 1 else []
-    digest = hashlib.sha256("\n".join([*files, *sorted(found), *machine, *floor]).encode()).hexdigest()
-    return default_cache_dir() / "tuning" / f"{digest[:32]}.json"
+    return default_cache_dir() / "tuning" / f"{json_digest([files, sorted(found), machine, floor])}.json"
 
 
 def _processor() -> str:

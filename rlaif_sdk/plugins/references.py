@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.digests import file_digest, json_digest
 
 
 def is_reference(name: str) -> bool:
@@ -69,11 +70,22 @@ def reference_file(reference: str, folder: Path) -> Path | None:
     return file if file.suffix == ".py" and file.is_file() else None
 
 
+def code_digests(composition: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The digests of the Python files and modules that a composition names, by the name that it has for them.
+
+    Of a module it is the one file that has its name, not what that imports.
+    """
+    parts = [*composition.get("rewards", {}).items(), *composition.get("fallbacks", {}).items()]
+    references = {str((part or {}).get("use") or name) for name, part in parts}
+    files = {name.rpartition(":")[0]: reference_file(name, folder) for name in sorted(references) if is_reference(name)}
+    return {name: file_digest(file) for name, file in files.items() if file is not None}
+
+
 def _module_from_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
         raise ConfigError(f"there is no file {str(path)!r}")
-    name = f"rlaif_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"rlaif_file_{path.stem}_{json_digest(str(path))[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -6,10 +6,11 @@ import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.files import write_text
 from rlaif_sdk.judges.backends import JudgeBackend
 
 CARD_FILE = "README.md"
@@ -27,7 +28,7 @@ class Card:
         method: How rows and labels were made, in sentences, with the sources.
         files: What each file holds, by name.
         models: What is said of each model, by its part in the job; see `model_facts`.
-        inputs: SHA-256 of each file and prompt that went in, by name.
+        inputs: The SHA-256 of each file, and a digest of each prompt, that went in, by name.
         settings: The settings that bear on the result.
         counts: Figures: rows, what was left out, shares.
         licence: The user's own lines.
@@ -50,7 +51,7 @@ class Card:
             _section("Files", self.files),
             _section("Counts", self.counts),
             *(_section(f"Model: {part}", facts) for part, facts in self.models.items()),
-            _section("Inputs (SHA-256)", self.inputs),
+            _section("Inputs (digests)", self.inputs),
             _section("Settings", self.settings),
             f"## Licence\n\n{licence or 'Nothing was stated.'}",
             _section("Versions", versions()),
@@ -58,11 +59,9 @@ class Card:
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def write(self, folder: Path, name: str = CARD_FILE) -> Path:
-        """Write the card into a folder, at once."""
+        """Write the card into a folder."""
         file = folder / name
-        partial = folder / f".{name}.partial"
-        partial.write_text(self.markdown(), encoding="utf-8")
-        partial.replace(file)
+        write_text(file, self.markdown())
         return file
 
 
@@ -74,12 +73,7 @@ def model_facts(backend: JudgeBackend, options: Mapping[str, Any] | None = None)
         options: The part of the config that describes it.
     """
     told = {name: options[name] for name in _TOLD if options and options.get(name) is not None}
-    return {**told, "identity": digest(backend.identity)}
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON-ready value."""
-    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return {**told, "identity": json_digest(backend.identity)}
 
 
 def versions() -> dict[str, str]:

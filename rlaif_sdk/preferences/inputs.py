@@ -1,15 +1,14 @@
-"""What a job reads: texts in the columns of a table, and files by their digests."""
+"""What a job reads: texts in the columns of a table."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.records import Record
+from rlaif_sdk.io.jsonl import Row
 
 
-def check_text(record: Record, name: str, path: Path, row: int, *, named: str = "in the config") -> None:
+def check_text(record: Row, name: str, path: Path, row: int, *, named: str = "in the config") -> None:
     """Check that a column is there and is text or messages.
 
     Args:
@@ -29,16 +28,3 @@ def check_text(record: Record, name: str, path: Path, row: int, *, named: str = 
     is_messages = isinstance(value, list) and value and all(isinstance(t, dict) and "role" in t for t in value)
     if not isinstance(value, str) and not is_messages:
         raise DataError(f"{name!r} must be text or messages with role and content", file=str(path), row=row)
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file.
-
-    Raises:
-        DataError: There is no such file.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", file=str(path)) from error

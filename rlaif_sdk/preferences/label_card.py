@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
-from rlaif_sdk.preferences.card import Card, digest, model_facts
+from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.label_config import LabelJob
 from rlaif_sdk.preferences.label_summary import LabelSummary
 from rlaif_sdk.preferences.label_table import PairTable
@@ -24,7 +25,7 @@ def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summar
         files={f"labels.{config.format}": "prompt, chosen, rejected, chosen_prob, and how each label came about"},
         counts={**figures, **usage},
         models={"judge": model_facts(labeler.backend, config.judge.options())},
-        inputs={config.pairs.file: table.digest, "prompt of the judge": digest(labeler.settings["prompt"])},
+        inputs={config.pairs.file: table.digest, "prompt of the judge": json_digest(labeler.settings["prompt"])},
         settings={
             **{f"prompt.{name}": value for name, value in prompt.items()},
             **{name: getattr(config, name) for name in _TOLD},

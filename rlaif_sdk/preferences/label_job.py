@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,18 +10,20 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import check_writable, write_rows, write_table
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pairwise_labels import Pair
 from rlaif_sdk.judges.probe import require_logprobs
 from rlaif_sdk.preferences.label_card import label_card
 from rlaif_sdk.preferences.label_config import LabelJob, load_label_job
 from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
-from rlaif_sdk.preferences.label_output import labelled_row, write_rows
+from rlaif_sdk.preferences.label_output import labelled_row
 from rlaif_sdk.preferences.label_summary import LabelSummary
-from rlaif_sdk.preferences.label_table import PairTable, look_over, read_pairs, read_rows
+from rlaif_sdk.preferences.label_table import PairTable, look_over, pair_rows, read_pairs
 from rlaif_sdk.preferences.workload import Note, Pace, work_through
-from rlaif_sdk.records import Record, check_writable, survey, write_records
 
 SUMMARY_FILE = "summary.json"
 FAILURES_FILE = "failures.jsonl"
@@ -82,12 +82,10 @@ def run_labeling(
     job = source if isinstance(source, LabelJob) else load_label_job(source)
     started = time.monotonic()
     check_writable(_labels_file(job))
-    if job.config.format == "parquet":
-        survey(job.pairs_file).check_parquet(job.pairs_file, hint="set format: jsonl, or write that column as text")
     table = look_over(job.pairs_file, job.config.pairs)
     asked_by = labeler or job.labeler()
     identity = _identity(job, asked_by, table)
-    with open_job(job.output, identity, table.rows, allow_changed=allow_changed) as journal:
+    with open_job(job.output, identity, table.rows, kind="labelling job", allow_changed=allow_changed) as journal:
         before = journal.labelled
         try:
             asyncio.run(_label_all(job, asked_by, journal, lambda: progress(journal.labelled, table.rows)))
@@ -145,9 +143,9 @@ def _write_results(job: LabelJob, journal: LabelJournal, summary: LabelSummary, 
     labels = _labels_file(job)
     failures = job.output / FAILURES_FILE
 
-    def rows(failed: Callable[[Record], None]) -> Iterator[Record]:
+    def rows(failed: Callable[[Row], None]) -> Iterator[Row]:
         for row, (record, label) in enumerate(
-            zip(read_rows(job.pairs_file, columns), journal.records(), strict=True), start=1
+            zip(pair_rows(job.pairs_file, columns), journal.records(), strict=True), start=1
         ):
             known = label if label is not None and "prob_1" in label else None
             summary.add(known)
@@ -157,8 +155,8 @@ def _write_results(job: LabelJob, journal: LabelJournal, summary: LabelSummary, 
                 prompt, first, second = (record.pop(name) for name in names)
                 yield {**labelled_row(prompt, first, second, known, judge), **record}
 
-    with write_records(failures) as writer:
-        write_rows(rows(writer.write), labels)
+    with write_rows(failures) as writer:
+        write_table(rows(writer.write), labels)
     if not summary.failed:
         failures.unlink()
     return labels
@@ -172,6 +170,4 @@ def _identity(job: LabelJob, labeler: PairwiseLabeler, table: PairTable) -> dict
         "columns": [columns.prompt, columns.response_1, columns.response_2],
         **labeler.settings,
     }
-    return {
-        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for name, value in parts.items()
-    }
+    return {name: json_digest(value) for name, value in parts.items()}

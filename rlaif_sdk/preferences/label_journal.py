@@ -8,18 +8,15 @@ import warnings
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlaif_sdk.exceptions import ConfigError, DataError
-from rlaif_sdk.io.files import write_json
-from rlaif_sdk.job_folder import JOB_FILE, begun_with, differing, held
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.jobs import claim, locked
+from rlaif_sdk.io.text import SURROGATES, is_safe_text, safe_text
 from rlaif_sdk.judges.usage import NOTHING, Usage
 
 JOURNAL_FILE = "journal.jsonl"
-_LOCK_FILE = "lock"
-_ASIDE = "earlier-"
 _MISSING = -1
 
 
@@ -52,10 +49,15 @@ class LabelJournal:
     def append(self, row: int, label: Mapping[str, Any]) -> None:
         """Add what is known of a pair: a label, or the error in its place.
 
+        A lone surrogate in it, as of words that a model cut within a character, is replaced, which ``flags`` then says.
+
         Raises:
             DataError: The disk is full, or the file cannot be written for another reason.
         """
-        line = json.dumps({"row": row, **label}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        text = _line(row, label)
+        if not is_safe_text(text):
+            text = safe_text(_line(row, {**label, "flags": [*label.get("flags", ()), SURROGATES]}))
+        line = text.encode()
         try:
             written = self._file.write(line)
             if written != len(line):
@@ -123,6 +125,10 @@ class LabelJournal:
         return self._path.open("ab", buffering=0)
 
 
+def _line(row: int, label: Mapping[str, Any]) -> str:
+    return json.dumps({"row": row, **label}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def _parsed(line: bytes, rows: int) -> dict[str, Any] | None:
     try:
         label = json.loads(line)
@@ -134,7 +140,7 @@ def _parsed(line: bytes, rows: int) -> dict[str, Any] | None:
 
 @contextmanager
 def open_job(
-    folder: Path, identity: Mapping[str, str], rows: int, *, allow_changed: bool = False
+    folder: Path, identity: Mapping[str, str], rows: int, *, kind: str, allow_changed: bool = False
 ) -> Iterator[LabelJournal]:
     """The journal in a job's folder, for this process alone.
 
@@ -142,6 +148,7 @@ def open_job(
         folder: Made if it is not there.
         identity: What the labels depend on, a digest each; a folder belongs to one.
         rows: How many pairs there are.
+        kind: What the job is called.
         allow_changed: Begin anew in a folder of another identity; what it holds is moved to ``earlier-1/`` in it, or
             the next number that is free.
 
@@ -149,39 +156,17 @@ def open_job(
         ConfigError: The folder was begun with another identity, and that is not allowed; names what differs.
         DataError: Another process works in the folder.
     """
-    hint = "wait for it to end, or name another output"
-    refusal = DataError("another process works in this folder", file=str(folder), hint=hint)
-    with held(folder / _LOCK_FILE, refusal):
-        _check_identity(folder, identity, allow_changed=allow_changed)
+    with locked(folder):
+        claim(
+            folder,
+            identity,
+            kind=kind,
+            on_change="set_aside" if allow_changed else "refuse",
+            results=[JOURNAL_FILE],
+            hint="name another output folder, or set the config back to resume this one",
+        )
         journal = LabelJournal(folder / JOURNAL_FILE, rows)
         try:
             yield journal
         finally:
             journal.close()
-
-
-def _check_identity(folder: Path, identity: Mapping[str, str], *, allow_changed: bool) -> None:
-    begun = begun_with(folder, hint="name another output folder")
-    differs = differing(begun, identity) if begun else []
-    if differs and allow_changed:
-        _set_aside(folder)
-        begun = None
-    elif differs:
-        raise ConfigError(
-            f"{folder} holds results that were made with another {', '.join(differs)}",
-            key="output",
-            hint="name another output folder, or set the config back to go on with this one",
-        )
-    if begun is None:
-        if (folder / JOURNAL_FILE).exists():
-            raise DataError("has a journal and no job.json to say whose it is", file=str(folder))
-        write_json(folder / JOB_FILE, {"identity": dict(identity)})
-
-
-def _set_aside(folder: Path) -> None:
-    """Move a job's files into a folder of their own; what says whose they are comes last, so that a kill loses none."""
-    aside = next(path for number in count(1) if not (path := folder / f"{_ASIDE}{number}").exists())
-    aside.mkdir()
-    moved = [path for path in folder.iterdir() if path.name != _LOCK_FILE and not path.name.startswith(_ASIDE)]
-    for path in sorted(moved, key=lambda path: path.name == JOB_FILE):
-        path.rename(aside / path.name)

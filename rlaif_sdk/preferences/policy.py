@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, RowError
 from rlaif_sdk.judges.backends.batching import padded, token_batches
 from rlaif_sdk.judges.backends.local import TransformersBackend
@@ -191,7 +191,7 @@ def as_conversation(prompt: TextOrConversation) -> Conversation:
 
 def derived_seed(*parts: object) -> int:
     """A seed that depends on nothing but the parts, the same in every process."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6])
+    return int(json_digest(parts)[:12], 16)
 
 
 def load_policy(config: PolicyConfig) -> JudgeBackend:

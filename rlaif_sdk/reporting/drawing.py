@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.io.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,4 +34,5 @@ def drawing(file: Path, width: float, height: float) -> Iterator[Figure]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     yield figure
-    figure.savefig(file, dpi=120)
+    with atomic_path(file) as partial:
+        figure.savefig(partial, dpi=120, format=Path(file).suffix.removeprefix(".") or None)

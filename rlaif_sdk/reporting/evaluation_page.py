@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlaif_sdk.io.files import write_text
 from rlaif_sdk.reporting.evaluation_tables import INTERVALS, label_figures, shown, spread, win_rate_figures
 from rlaif_sdk.reporting.run_report.markup import Markup, element, table
 from rlaif_sdk.reporting.run_report.page import Section, page
@@ -172,5 +173,4 @@ def _distance(end: float, other: float) -> float:
 
 
 def _write(text: str, output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8", errors="replace")
+    write_text(output, text)

@@ -57,7 +57,7 @@ def merge(whole: Summary, part: Summary) -> None:
 
 
 def readable(summary: Summary) -> dict[str, Any]:
-    """What ``summary.json`` says: rows, unscored rows, and each reward's failures and moments."""
+    """What ``__job__/summary.json`` says: rows, unscored rows, and each reward's failures and moments."""
     return {
         "rows": summary.rows,
         "unscored": summary.unscored,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import DataError, RlaifError
-from rlaif_sdk.records import Record, open_parquet, takes_no_more
+from rlaif_sdk.io.arrow import opened_parquet, parquet_writer
+from rlaif_sdk.io.files import atomic_path, refusal
+from rlaif_sdk.io.jobs import JOB_FOLDER
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.scale.shards import Shard
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_ATTEMPTS = 3
 """A shard whose worker died so often is not tried again in the same run."""
+_ATTEMPTS = ".attempts"
 _KEY, _SUMMARY = b"rlaif_sdk.shard", b"rlaif_sdk.summary"
 
 
@@ -31,7 +34,7 @@ def write_part(
     key: str,
     *,
     schema: pa.Schema,
-    rows: Iterable[list[Record]],
+    rows: Iterable[list[Row]],
     summary: Mapping[str, Any],
 ) -> None:
     """Write the results of a shard; written twice, they are there once.
@@ -41,34 +44,27 @@ def write_part(
         shard: What they are of.
         key: What they depend on; see `finished_part`.
         schema: The columns, equal for all shards.
-        rows: The results, in chunks, without empty mappings, which Parquet cannot hold.
+        rows: The results, in chunks.
         summary: Figures over them, filled while ``rows`` is read.
 
     Raises:
         DataError: It cannot be written, for instance because the disk is full.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
     target = part_file(folder, shard)
-    partial = folder / f".{target.stem}.{uuid.uuid4().hex}.partial"
-    begun = False
     try:
-        with parquet.ParquetWriter(partial, schema) as writer:
-            begun = True
+        with atomic_path(target) as partial, parquet_writer(partial, schema, str(target)) as writer:
             for chunk in rows:
-                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
-            writer.add_key_value_metadata({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
-        partial.replace(target)
+                writer.write(chunk)
+            writer.note({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
     except RlaifError:  # a ledger's is an OSError too
         raise
     except OSError as error:
-        if begun and not takes_no_more(error):  # it comes of reading or of scoring the rows
+        refused = refusal(error, target)
+        if refused is None:  # it comes of reading or of scoring the rows
             raise
-        hint = "make room, and start again: finished parts are kept"
-        raise DataError(f"cannot be written: {error}", file=str(target), hint=hint) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise DataError(
+            refused.message, file=refused.file, hint=f"{refused.hint}, and start again: finished parts are kept"
+        ) from error
     _attempts_file(folder, shard).unlink(missing_ok=True)
 
 
@@ -78,7 +74,7 @@ def finished_part(folder: Path, shard: Shard, key: str) -> dict[str, Any] | None
     if not file.is_file():
         return None
     try:
-        with open_parquet(file) as part:
+        with opened_parquet(file) as part:
             kept = part.metadata.metadata or {}
             complete = part.metadata.num_rows == shard.rows
     except RlaifError:
@@ -96,6 +92,7 @@ def count_attempt(folder: Path, shard: Shard) -> None:
         RlaifError: It was begun too often.
     """
     note = _attempts_file(folder, shard)
+    note.parent.mkdir(parents=True, exist_ok=True)
     with note.open("ab") as file:
         file.write(b".")
     if note.stat().st_size > MOST_ATTEMPTS:
@@ -106,12 +103,11 @@ def count_attempt(folder: Path, shard: Shard) -> None:
         )
 
 
-def sweep(folder: Path) -> None:
-    """Remove what workers that were killed have left behind."""
-    for pattern in (".part-*.partial", ".part-*.attempts"):
-        for file in folder.glob(pattern):
-            file.unlink(missing_ok=True)
+def forget_attempts(folder: Path) -> None:
+    """Begin to count anew how often each shard is begun."""
+    for file in folder.glob(f"{JOB_FOLDER}/*{_ATTEMPTS}"):
+        file.unlink(missing_ok=True)
 
 
 def _attempts_file(folder: Path, shard: Shard) -> Path:
-    return folder / f".{part_file(folder, shard).stem}.attempts"
+    return folder / JOB_FOLDER / f"{part_file(folder, shard).stem}{_ATTEMPTS}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -19,21 +18,24 @@ from rlaif_sdk.config.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import load_state
 from rlaif_sdk.integrations.rowwise import check_rowwise
+from rlaif_sdk.io.arrow import arrow
+from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.jobs import JOB_FOLDER, claim, locked, without_secrets
+from rlaif_sdk.plugins.references import code_digests
+from rlaif_sdk.preferences.label_table import look_over
 from rlaif_sdk.rewards.coercion import stated_by
 from rlaif_sdk.scale.cluster import Workers, connected, import_ray, typed
 from rlaif_sdk.scale.figures import from_record, merge, readable
-from rlaif_sdk.scale.folder import claimed
-from rlaif_sdk.scale.inspection import Findings, look_over, merge_findings
-from rlaif_sdk.scale.parts import finished_part, sweep
+from rlaif_sdk.scale.inspection import Findings, merge_findings
+from rlaif_sdk.scale.parts import finished_part, forget_attempts
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer, reward_type
 from rlaif_sdk.scale.shards import Plan, Shard, plan_shards
-from rlaif_sdk.training.fingerprints import code_digests, digest, without_secrets
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUMMARY_FILE = "summary.json"
+SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
 Progress = Callable[[int, int], None]
 
 
@@ -43,7 +45,7 @@ class ScoreResult:
 
     Attributes:
         summary: Figures over the whole table.
-        output: The folder with the parts and ``summary.json``.
+        output: The folder with the parts, and ``__job__/summary.json`` in it.
         shards: How many parts there are.
         resumed: How many of them an earlier run had finished.
         seconds: What this run took.
@@ -72,7 +74,7 @@ def score_table(
     """Score a table with Ray.
 
     The table is cut into shards, and each becomes a Parquet file in the output folder, in the order of the rows. The
-    files' names sort in that order too. The numbers are those of one machine. A run that was stopped goes on with the
+    files' names sort in that order too, and the folder is a plain data set for whatever reads Parquet. The numbers are those of one machine. A run that was stopped goes on with the
     shards that are missing. A worker that is killed is replaced, and its shard done again; nothing is written twice.
 
     Args:
@@ -113,17 +115,18 @@ def score_table(
     document, beside = _read(source)
     identity = {
         "table": plan.digest,
-        "columns": digest([asdict(layout), reward_column]),
-        "batch_rows": digest(batch_rows),
-        "config": digest(without_secrets(document)),
-        "rewards' code": digest(code_digests(document, beside)),
-        "rewards' versions": digest(rewards),
-        "state": "" if saved is None else hashlib.sha256(saved.read_bytes()).hexdigest(),
+        "columns": json_digest([asdict(layout), reward_column]),
+        "batch_rows": json_digest(batch_rows),
+        "config": json_digest(without_secrets(document)),
+        "rewards' code": json_digest(code_digests(document, beside)),
+        "rewards' versions": json_digest(rewards),
+        "state": "" if saved is None else file_digest(saved),
     }
     rows = sum(shard.rows for shard in plan.shards)
-    with claimed(folder, identity):
-        sweep(folder)
-        keys = {shard: digest([identity, shard.first_row, shard.rows]) for shard in plan.shards}
+    with locked(folder):
+        claim(folder, identity, kind="scoring job", results=["part-*.parquet"])
+        forget_attempts(folder)
+        keys = {shard: json_digest([identity, shard.first_row, shard.rows]) for shard in plan.shards}
         figures = {shard.number: finished_part(folder, shard, key) for shard, key in keys.items()}
         missing = [shard for shard in plan.shards if figures[shard.number] is None]
         done = rows - sum(shard.rows for shard in missing)
@@ -131,13 +134,15 @@ def score_table(
         if missing:
             with connected(workers or Workers()) as actors, _quiet_data():
                 found = _look_over(plan, layout)
-                schema = _with_reward(found.schema, reward_column, added, path)
-                task = ScoreTask(path, source, folder, layout, schema, found.columns, reward_column, chunk, saved)
+                layout.check_group([*found.columns.kinds], path)
+                schema = _with_reward(found.columns.schema(), reward_column, added, path)
+                known = tuple(found.columns.kinds)
+                task = ScoreTask(path, source, folder, layout, schema, known, reward_column, chunk, saved)
                 for number, own in _scored(task, {shard: keys[shard] for shard in missing}, actors, workers):
                     figures[number] = own
                     done += plan.shards[number].rows
                     progress(done, rows)
-            sweep(folder)
+            forget_attempts(folder)
         summary = Summary()
         for shard in plan.shards:
             merge(summary, from_record(figures[shard.number] or {}))
@@ -164,11 +169,9 @@ def _read(source: Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], Path]:
 
 
 def _with_reward(schema: pa.Schema, column: str, kind: pa.DataType, file: Path) -> pa.Schema:
-    import pyarrow as pa
-
     if column in schema.names:
         raise DataError(f"already has a column {column!r}", file=str(file), hint="choose another --reward-column")
-    return schema.append(pa.field(column, kind))
+    return schema.append(arrow().field(column, kind))
 
 
 @contextmanager

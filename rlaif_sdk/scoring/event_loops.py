@@ -7,13 +7,13 @@ loop is then left behind, and later calls run on a new one. After a fork both ar
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.scoring.results import CallError
 
 RESPONSE_TIME = 0.5
@@ -133,4 +133,4 @@ def _forget() -> None:
     _threads.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+on_fork(_forget)

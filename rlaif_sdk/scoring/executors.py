@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 from rlaif_sdk.exceptions import RewardTimeoutError
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.rewards import FunctionReward, Reward, unwrapped
 from rlaif_sdk.scoring.event_loops import leave_behind, resolve, reward_loop
 from rlaif_sdk.scoring.factory import Recipe
@@ -99,15 +99,12 @@ class RewardHandle:
         self.is_called_here = False
         self.begun = False
         self.ready = self.is_plain
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
-
-    @property
-    def lock(self) -> threading.RLock:
+        self.lock = threading.RLock()
         """Held while a reward is called that is called in any thread; a new one after a fork."""
-        if self._pid != os.getpid():
-            self._lock, self._pid = threading.RLock(), os.getpid()
-        return self._lock
+        on_fork(self._unlock)
+
+    def _unlock(self) -> None:
+        self.lock = threading.RLock()
 
     def score(self, batch: RewardBatch) -> Any:
         """Call the reward from an executor's thread."""

@@ -15,6 +15,7 @@ import weakref
 from pathlib import Path
 
 from rlaif_sdk.exceptions import RewardError, RewardOutputError
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.scoring import wire
 
@@ -61,7 +62,12 @@ class Worker:
         self._connection.settimeout(_PROBE)
         self._channel = wire.Channel(ours, self._has_ended)
         self._lock = threading.Lock()
-        self._finalizer = weakref.finalize(self, _end, self._process, ours, lifeline_write, os.getpid(), self._lock)
+        self._finalizer = weakref.finalize(self, _end, self._process, ours, lifeline_write, self._lock)
+        on_fork(self._leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child, which must neither end the worker nor keep it alive."""
+        self._finalizer.detach()
 
     @property
     def alive(self) -> bool:
@@ -116,11 +122,7 @@ class Worker:
         self._finalizer()
 
 
-def _end(
-    process: subprocess.Popen[bytes], connection: socket.socket, lifeline: int, owner: int, lock: threading.Lock
-) -> None:
-    if os.getpid() != owner:
-        return
+def _end(process: subprocess.Popen[bytes], connection: socket.socket, lifeline: int, lock: threading.Lock) -> None:
     _kill(process, lock)
     with lock, contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=1.0)
@@ -142,7 +144,7 @@ def _cut_all() -> None:
         os.close(_lifelines.pop())
 
 
-os.register_at_fork(after_in_child=_cut_all)
+on_fork(_cut_all)
 
 
 def _kill(process: subprocess.Popen[bytes], lock: threading.Lock) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import warnings
 from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError
+from rlaif_sdk.io.forks import leave_to_parent, on_fork
 from rlaif_sdk.rewards import Reward, ScoreLike
 from rlaif_sdk.scoring.checks import entries_of
 from rlaif_sdk.scoring.event_loops import control_loop
@@ -126,7 +126,7 @@ class Runner:
             and self._handle.is_plain
         )
         self._is_expected_slow = timeout is None
-        self._pid = 0
+        on_fork(self._leave_to_parent)
         self._executors: list[Executor] = []
         self._batch_lock = asyncio.Lock()
         self._limit_lock = asyncio.Lock()
@@ -236,11 +236,15 @@ class Runner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the executors' threads and workers are the parent's."""
+        leave_to_parent(self._executors)
+        self._executors = []
+
     def _belong_to_this_process(self) -> None:
-        """Make the executors, anew after a fork: threads and workers are the parent's."""
-        if self._executors and self._pid == os.getpid():
+        """Make the executors, where there are none yet or none since a fork."""
+        if self._executors:
             return
-        self._pid = os.getpid()
         self._batch_lock, self._limit_lock, self._tasks = asyncio.Lock(), asyncio.Lock(), set()
         size = self.execution.concurrency
         if self.execution.isolation == "process":
@@ -353,7 +357,7 @@ class Runner:
 
         What goes wrong meanwhile is a warning, so that the other rewards are closed too.
         """
-        if self._executors and self._pid == os.getpid():
+        if self._executors:
             closing = asyncio.run_coroutine_threadsafe(self._close(), control_loop())
             try:
                 closing.result(timeout=CLOSE_WAIT)

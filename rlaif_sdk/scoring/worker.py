@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import faulthandler
-import fcntl
 import inspect
 import json
 import os
@@ -98,6 +97,8 @@ def _die_with_parent(lifeline_fd: int) -> None:
     what its children leave behind, so that all of it can be found and ended.
     """
     if sys.platform == "linux":
+        import fcntl  # Windows has none
+
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, -os.getpgrp())

@@ -10,13 +10,14 @@ from typing import Any
 from fastapi import Response
 
 from rlaif_sdk.integrations.samples import Scored
+from rlaif_sdk.io.text import safe_text
 
-_encode = json.JSONEncoder(allow_nan=False).encode
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 
 
-def json_response(content: Any, *, headers: dict[str, str] | None = None) -> Response:
-    """A response in ASCII, so that a lone surrogate in a reason stops nothing."""
-    return Response(_encode(content), media_type="application/json", headers=headers)
+def json_response(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A response in which a lone surrogate, as in a reason, is U+FFFD: not every client can read its escape."""
+    return Response(safe_text(_encode(content)), status, media_type="application/json", headers=headers)
 
 
 def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:

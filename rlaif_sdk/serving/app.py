@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 
 from rlaif_sdk import __version__
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.exceptions import BatchError, RlaifError
 from rlaif_sdk.integrations.host import Config, load_state
+from rlaif_sdk.serving.answers import json_response
 from rlaif_sdk.serving.routes import KEY_SCHEMES, open_to_all, scoring, watching
 from rlaif_sdk.serving.service import Service
 from rlaif_sdk.serving.settings import ServeSettings
@@ -84,22 +84,22 @@ class _Application(FastAPI):
         return document
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(_: Request, error: Exception) -> Response:
     """What is wrong with a request, without what it said, which may be long or secret."""
     assert isinstance(error, RequestValidationError)
     problems = [{key: problem[key] for key in ("loc", "msg", "type")} for problem in error.errors()[:_MOST_ERRORS]]
-    return JSONResponse({"detail": problems}, status_code=422)
+    return json_response({"detail": problems}, status=422)
 
 
-async def _unfit(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": [{"loc": ["body"], "msg": str(error), "type": "batch"}]}, status_code=422)
+async def _unfit(_: Request, error: Exception) -> Response:
+    return json_response({"detail": [{"loc": ["body"], "msg": str(error), "type": "batch"}]}, status=422)
 
 
-async def _failed(request: Request, error: Exception) -> JSONResponse:
+async def _failed(request: Request, error: Exception) -> Response:
     _log.error("%s: %s: %s", request.url.path, type(error).__name__, error)
-    return JSONResponse({"detail": f"{type(error).__name__}: {error}"}, status_code=500)
+    return json_response({"detail": f"{type(error).__name__}: {error}"}, status=500)
 
 
-async def _broken(_: Request, error: Exception) -> JSONResponse:
+async def _broken(_: Request, error: Exception) -> Response:
     del error  # the server logs it with its traceback; clients need not see our insides
-    return JSONResponse({"detail": "an error of the server, see its log"}, status_code=500)
+    return json_response({"detail": "an error of the server, see its log"}, status=500)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk import __version__
 from rlaif_sdk.exceptions import ConfigError, StateError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import without_nan, write_json
+from rlaif_sdk.io.jobs import differences, locked, shown, without_secrets
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.training.config import ComposedRun, Run
-from rlaif_sdk.training.fingerprints import UNSET, differences, digest, without_secrets
 from rlaif_sdk.training.preflight import Preflight, check_run, hardware, peak_memory
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
 )
-_SHOWN = 60
 
 
 @contextlib.contextmanager
@@ -74,6 +74,7 @@ def recorded(
         RlaifError: Something would keep the run from working.
         ConfigError: It is resumed with another config, other rows or other code.
         StateError: The manifest of the run that is resumed cannot be read.
+        DataError: Another process works in the run's folder.
     """
     checked = check_run(run, method, settings, tables, composer)
     checked.raise_problems()
@@ -85,20 +86,21 @@ def recorded(
         manifest["resumed"] = _resumed(run, file, manifest)
     writes = settings.process_index == 0
     results: dict[str, Any] = {}
-    if writes:
-        write_json(file, manifest)
-    status = "failed"
-    try:
-        yield results
-        status = "finished"
-    except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        manifest["error"] = f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        manifest |= {"status": status, "ended": now(), "peak_memory_bytes": peak_memory(), "results": results}
+    with locked(run.output) if writes else contextlib.nullcontext():
         if writes:
             write_json(file, manifest)
+        status = "failed"
+        try:
+            yield results
+            status = "finished"
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            manifest["error"] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            manifest |= {"status": status, "ended": now(), "peak_memory_bytes": peak_memory(), "results": results}
+            if writes:
+                write_json(file, manifest)
 
 
 def describe_run(run: Run, method: str, checked: Preflight) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def describe_run(run: Run, method: str, checked: Preflight) -> dict[str, Any]:
         "started": now(),
         "seed": run.config.seed,
         "config": config,
-        "config_digest": digest(config),
+        "config_digest": json_digest(config),
         "data": checked.data,
         "code": run.code() if isinstance(run, ComposedRun) else {},
         "models": [
@@ -222,11 +224,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         yield f"method: {old['method']} → {new['method']}"
     for key, before, after in differences(old["config"], new["config"]):
         if key != "output":
-            yield f"{key}: {_shown(before)} → {_shown(after)}"
+            yield f"{key}: {shown(before)} → {shown(after)}"
     for part, what in (("data", "rows"), ("code", "code"), ("models", "files")):
         for name, before, after in differences(_digests(old[part]), _digests(new[part])):
             counts = [_rows(side[part], name) for side in (old, new)]
-            yield f"{part}.{name}: other {what}, {counts[0]}{before} → {counts[1]}{after}"
+            yield f"{part}.{name}: other {what}, {counts[0]}{shown(before)} → {counts[1]}{shown(after)}"
 
 
 def _digests(part: Any) -> dict[str, str]:
@@ -239,8 +241,3 @@ def _digests(part: Any) -> dict[str, str]:
 def _rows(part: Any, name: str) -> str:
     entry = part.get(name) if isinstance(part, Mapping) else None
     return f"{entry['rows']} rows " if isinstance(entry, Mapping) else ""
-
-
-def _shown(value: Any) -> str:
-    text = value if value == UNSET else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from rlaif_sdk.records import write_records
 from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.manifest import status_of
 
@@ -25,8 +22,8 @@ def starting_point(run: Run, key: str, *, resume: bool) -> Path | None:
         resume: Whether to go on.
 
     Raises:
-        ConfigError: The output folder already holds a trained model and is not to be gone on with, or its run was
-            finished; or there is nothing to go on from.
+        ConfigError: The output folder already holds a trained model or an unfinished run and is not to be resumed, or
+            its run was finished; or there is nothing to resume.
         StateError: The manifest of the run that is resumed cannot be read.
     """
     model_folder = run.output / MODEL_FOLDER
@@ -34,9 +31,12 @@ def starting_point(run: Run, key: str, *, resume: bool) -> Path | None:
     if trained and (not resume or status_of(run.output) in {None, "finished"}):
         hint = "to train on, name it as model.name of a new run" if resume else "name another folder"
         raise run.document.error(f"{run.output} already holds a trained model", ("output",), hint)
-    if not resume:
-        return None
     checkpoint = last_checkpoint(run.checkpoints)
+    if not resume:
+        if checkpoint is not None and status_of(run.output) is not None:
+            hint = "--resume resumes it, or name another folder"
+            raise run.document.error(f"{run.output} holds an unfinished run", ("output",), hint)
+        return None
     if checkpoint is None:
         makes = "save_strategy and save_steps make them"
         kept = f"{model_folder} holds the model as trained; to begin anew, remove it or name another folder"
@@ -51,10 +51,3 @@ def last_checkpoint(folder: Path) -> Path | None:
     numbered = ((int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-[0-9]*"))
     whole = [(step, path) for step, path in numbered if (path / "trainer_state.json").is_file()]
     return max(whole)[1] if whole else None
-
-
-def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table."""
-    with write_records(file) as writer:
-        for row in rows:
-            writer.write(row)

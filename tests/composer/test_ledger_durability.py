@@ -305,11 +305,11 @@ def test_a_fork_uses_a_connection_of_its_own_and_leaves_the_parents_alone(tmp_pa
 
 def test_another_process_that_holds_the_file_is_named_as_the_cause(tmp_path, monkeypatch):
     """A lock that is not let go becomes a `LedgerError`, in bounded time."""
-    from rlaif_sdk.composer.ledger import database
+    from rlaif_sdk.io import sqlite
 
     path = tmp_path / "ledger.sqlite"
     compose(path, "a")
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     try:

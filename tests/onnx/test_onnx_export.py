@@ -266,12 +266,12 @@ def test_a_kill_leaves_no_folder_that_loads(
         import os, shutil, signal
         from rlaif_sdk.onnx import export, tracing
         tracing.trace = lambda network, file, **options: shutil.copy({str(exported("distilbert") / "model.onnx")!r}, file)
-        write = export._write_through
+        write = export.write_text
         def killed(file, text):
             if file.name == {last!r}:
                 os.kill(os.getpid(), signal.SIGKILL)
             write(file, text)
-        export._write_through = killed
+        export.write_text = killed
         export.export_classifier({str(model_folder("distilbert"))!r}, {str(tmp_path / "out")!r})
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False)
@@ -282,6 +282,9 @@ def test_a_kill_leaves_no_folder_that_loads(
     for load in (load_classifier, OnnxScorer):
         with pytest.raises(ConfigError):
             load(left)
+    write = f"from rlaif_sdk.io.files import write_text; write_text({str(tmp_path / 'next.txt')!r}, '')"
+    subprocess.run([sys.executable, "-c", write], check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["next.txt"], "the next start clears it away"
 
 
 def test_measuring_sees_every_padding(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch
-from rlaif_sdk.plugins.references import is_reference, load_reference
+from rlaif_sdk.plugins.references import code_digests, is_reference, load_reference
 
 REWARDS = """
     from rlaif_sdk import Reward
@@ -145,3 +145,18 @@ def test_a_nested_attribute_is_reached(write, tmp_path) -> None:
     """`file.py:Class.method` names what it says."""
     write("r.py", "class A:\n    class B:\n        x = 7\n")
     assert load_reference("r.py:A.B.x", tmp_path) == 7
+
+
+def test_code_of_a_module_counts_as_that_of_a_file_does(tmp_path, monkeypatch):
+    """Whatever `use` names, a fallback's too; the module is not imported, and one that is not there is no code."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_room").mkdir()
+    (tmp_path / "a_room" / "rewards.py").write_text("raise AssertionError('imported')\n")
+    rewards = {"one": {"use": "a_room.rewards:wanted"}, "two": {"use": "time:time"}, "three": {"use": "no.such:module"}}
+    composition = {"rewards": rewards, "fallbacks": {"four": {"use": "./a_room/rewards.py:wanted"}, "five": None}}
+    before = code_digests(composition, tmp_path)
+    assert list(before) == ["./a_room/rewards.py", "a_room.rewards"]
+    assert len(set(before.values())) == 1
+    (tmp_path / "a_room" / "rewards.py").write_text("raise AssertionError('other')\n")
+    after = code_digests(composition, tmp_path)
+    assert [name for name in before if after[name] != before[name]] == ["./a_room/rewards.py", "a_room.rewards"]

@@ -225,5 +225,5 @@ def test_rlaif_label_takes_a_constitution(tmp_path: Path, write_pairs: Any, pair
     card = (tmp_path / "labels" / "README.md").read_text()
     assert "| prompt.constitution | mine.yaml |" in card
     assert "| flip_rate |" in card
-    with pytest.raises(ConfigError, match="another constitution"):
+    with pytest.raises(ConfigError, match="constitution: "):
         run_labeling(load_label_job(path, overrides=["prompt.seed=1"]))

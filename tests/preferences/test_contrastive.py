@@ -173,7 +173,7 @@ def test_a_changed_setting_is_refused_by_name(config: Path, pair_server: Any, ov
     """Answers of two settings do not mix in one folder."""
     make(config)
     pair_server.requests.clear()
-    with pytest.raises(ConfigError, match=f"another {named}"):
+    with pytest.raises(ConfigError, match=f"another dataset:\n  {named}: "):
         make(config, override)
     make(config, "max_failed_share=0.5", "rows_per_call=3")
     assert not pair_server.requests

@@ -5,15 +5,21 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlaif_sdk import JudgeError, parquet
+from rlaif_sdk import DataError, JudgeError
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeQuotaError, JudgeResponseError
+from rlaif_sdk.io import arrow
+from rlaif_sdk.io.jsonl import as_json
+from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.judges import PairwiseLabeler
 from rlaif_sdk.preferences import load_label_job, run_labeling
+from rlaif_sdk.preferences.label_journal import open_job
 from rlaif_sdk.testing import ScriptedJudge
 from tests.preferences.conftest import prefers_good
 from tests.preferences.making import label, rows_of
@@ -161,7 +167,7 @@ def test_memory_does_not_grow_with_the_pairs(config: Path, write_pairs: Any, mon
     A first job imports what is needed and is not compared; all are long enough to have as many calls in progress as
     there may be.
     """
-    monkeypatch.setattr(parquet, "_CHUNK", 64)
+    monkeypatch.setattr(arrow, "CHUNK", 64)
     labeler = PairwiseLabeler(ScriptedJudge(lambda _: {"1": 0.5, "2": 0.25}))
     labeler.backend.requests = Forgetful()  # type: ignore[attr-defined]
     peaks = {}
@@ -262,3 +268,84 @@ def test_a_row_error_of_every_kind_is_a_failure(config: Path, write_pairs: Any) 
     )
     result = label(config, labeler=labeler)
     assert [row["error"] for row in rows_of(result.failures)] == ["refused"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_words_that_a_model_cut_within_a_character_are_replaced_and_flagged(
+    tmp_path: Path, write_pairs: Any, suffix: str
+) -> None:
+    """A rationale, the error of a pair, and a pair of its own: the job ends, and its files can be read."""
+    broken = "so \ud83d"
+
+    def answer(text: str) -> Any:
+        if "question 1" in text:
+            return JudgeResponseError(broken)
+        if "better response" in text.lower() and "rationale" in text.lower():
+            return broken
+        return {"1": 0.7, "2": 0.3} if "question" in text else {}
+
+    write_pairs(3)
+    config = {
+        "pairs": {"file": str(tmp_path / "pairs.jsonl")},
+        "judge": {"model": "m"},
+        "output": str(tmp_path / "labels"),
+        "format": suffix,
+        "max_failed_share": 0.5,
+    }
+    labeler = PairwiseLabeler(ScriptedJudge(answer))
+    result = run_labeling(config, labeler=labeler)
+    journal = (tmp_path / "labels" / "journal.jsonl").read_bytes().decode()
+    failed = next(line for line in map(json.loads, journal.splitlines()) if "error" in line)
+    assert failed["error"] == "so \ufffd"
+    assert "surrogates" in failed["flags"]
+    assert [row["prompt"] for row in rows_of(result.labels)] == ["question 0", "question 2"]
+    assert run_labeling(config, labeler=labeler).asked == 1
+
+
+def test_a_journal_keeps_whatever_text_it_is_given(tmp_path: Path) -> None:
+    """Lone surrogates anywhere in an entry are replaced, and only such an entry is flagged."""
+    entries = [
+        {"prob_1": 0.5, "rationales": ["a \udc00"], "flags": ["truncated"]},
+        {"text": "\ud800"},
+        {"\ud800": ("x", "ü 😀")},
+        {"prob_1": 0.5, "rationales": ("whole 😀",), "flags": []},
+    ]
+    with open_job(tmp_path, {"a": "1"}, len(entries), kind="labelling") as journal:
+        for row, entry in enumerate(entries):
+            journal.append(row, entry)
+    with open_job(tmp_path, {"a": "1"}, len(entries), kind="labelling") as journal:
+        assert [*journal.records()] == [
+            {"row": 0, "prob_1": 0.5, "rationales": ["a \ufffd"], "flags": ["truncated", "surrogates"]},
+            {"row": 1, "text": "\ufffd", "flags": ["surrogates"]},
+            {"row": 2, "\ufffd": ["x", "ü 😀"], "flags": ["surrogates"]},
+            {"row": 3, "prob_1": 0.5, "rationales": ["whole 😀"], "flags": []},
+        ]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "value", [date(2024, 1, 2), timedelta(seconds=1), Decimal("1.5"), b"x", float("nan")], ids=repr
+)
+def test_a_column_that_is_no_json_is_carried(config: Path, pair_server: Any, form: str, value: Any) -> None:
+    """The judge never sees it; the labels' file has it as its form can, and nothing is asked twice."""
+    pytest.importorskip("pyarrow")
+    pairs = [{"prompt": "q", "response_1": "good", "response_2": "bad", "when": value}] * 2
+    write_table(pairs, config.parent / "pairs.parquet")
+    result = label(config, "pairs.file=pairs.parquet", f"format={form}")
+    found = [row["when"] for row in rows_of(result.labels)]
+    wanted = value if form == "parquet" else json.loads(as_json(value))
+    assert found == [wanted] * 2 or (value != value and form == "parquet")
+    asked = len(pair_server.requests)
+    label(config, "pairs.file=pairs.parquet", f"format={form}")
+    assert len(pair_server.requests) == asked
+
+
+def test_what_the_labels_cannot_hold_is_refused_before_anything_is_asked(config: Path, pair_server: Any) -> None:
+    """The row is named, and nothing was paid for."""
+    row = {"prompt": "q", "response_1": "good", "response_2": "bad", "n": 1}
+    lines = [json.dumps(row), json.dumps({**row, "n": float("inf")})]
+    (config.parent / "pairs.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="'n' holds an infinite number") as caught:
+        label(config)
+    assert (caught.value.file, caught.value.row) == (str(config.parent / "pairs.jsonl"), 2)
+    assert not pair_server.requests

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from rlaif_sdk import Composer, ConfigError, DataError, RlaifError
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, score_records
-from rlaif_sdk.records import read_records, survey
+from rlaif_sdk.io.jobs import locked
+from rlaif_sdk.io.tables import read_rows, survey
 from rlaif_sdk.scale import parts, score_job
 from rlaif_sdk.scale.cluster import Workers
 from rlaif_sdk.scale.figures import as_record, from_record, merge, readable
-from rlaif_sdk.scale.folder import claimed
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer
 from rlaif_sdk.scale.shards import Plan, Shard
 from tests.little_room import little_room
@@ -57,13 +57,13 @@ def here(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [row for file in sorted(folder.glob("part-*.parquet")) for row in read_records(file)]
+    return [row for file in sorted(folder.glob("part-*.parquet")) for row in read_rows(file)]
 
 
 def plain(file: Path, composition: Path, layout: TableLayout) -> list[dict[str, Any]]:
     """What one machine says of each row."""
     with Composer.from_config(composition) as composer:
-        scored = score_records(composer, read_records(file), layout, columns=survey(file).columns, chunk=8)
+        scored = score_records(composer, read_rows(file), layout, columns=survey(file).columns, chunk=8)
         return [reward for _, composed in scored for reward in composed.records()]
 
 
@@ -77,7 +77,7 @@ def test_the_numbers_and_their_order_are_those_of_one_machine(here, table, compo
     rewards = [row.pop("reward") for row in rows]
     expected = plain(file, composition, layout)
     assert [{**reward, "penalties": reward["penalties"] or {}} for reward in rewards] == expected
-    assert [row["completion"] for row in rows] == [row["completion"] for row in read_records(file)]
+    assert [row["completion"] for row in rows] == [row["completion"] for row in read_rows(file)]
     statuses = {reward["rewards"]["picky"]["status"] for reward in rewards}
     assert {"scored", "abstained", "failed"} <= statuses
     assert result.summary.columns["picky"].failed == sum(
@@ -108,10 +108,10 @@ def test_statistics_that_are_learned_are_frozen_or_refused(here, table, write, t
     with pytest.raises(ConfigError, match=r"learns from training batches.*state=FILE"):
         score_job.score_table(file, config, tmp_path / "out")
     with Composer.from_config(config) as composer:
-        for _ in score_records(composer, read_records(file), layout, columns=survey(file).columns):
+        for _ in score_records(composer, read_rows(file), layout, columns=survey(file).columns):
             pass
         save_state(composer, tmp_path / "state.json")
-        frozen = score_records(composer, read_records(file), layout, columns=survey(file).columns, training=False)
+        frozen = score_records(composer, read_rows(file), layout, columns=survey(file).columns, training=False)
         expected = [total for _, composed in frozen for total in composed.to_list()]
     result = score_job.score_table(file, config, tmp_path / "out", batch_rows=9, state=tmp_path / "state.json")
     assert [row["reward"]["total"] for row in rows_of(result.output)] == expected
@@ -133,13 +133,12 @@ def test_a_second_run_does_what_is_missing_alone(here, table, composition, tmp_p
     files[1].unlink()
     files[2].write_bytes(files[2].read_bytes()[:-9])
     files[3].write_bytes(files[0].read_bytes())
-    (first.output / ".part-000001.abc.partial").write_text("half")
     again = run()
     assert sorted(here.scored) == [1, 2, 3]
     assert again.resumed == 2
     assert rows_of(first.output) == whole
     assert readable(again.summary) == readable(first.summary)
-    assert not list(first.output.glob(".part-*"))
+    assert {path.name for path in first.output.iterdir()} == {"__job__", *(file.name for file in files)}
 
 
 @pytest.mark.parametrize(
@@ -156,20 +155,16 @@ def test_a_folder_belongs_to_one_job(here, table, composition, tmp_path, change,
     """With another table, config or code the job is refused and says what differs."""
     file = table(20)
     score_job.score_table(file, composition, tmp_path / "out")
-    with pytest.raises(ConfigError, match="another batch_rows "):
+    with pytest.raises(ConfigError, match=r"another scoring job:\n  batch_rows: "):
         score_job.score_table(file, composition, tmp_path / "out", batch_rows=3)
     change(tmp_path)
-    with pytest.raises(ConfigError, match=f"another {named} .*name another --output"):
+    with pytest.raises(ConfigError, match=f"(?s)another scoring job:.*{named}: .*name another output"):
         score_job.score_table(file, composition, tmp_path / "out")
 
 
 def test_two_processes_cannot_write_into_one_folder(tmp_path):
     """The second is told so."""
-    with (
-        claimed(tmp_path, {"a": "1"}),
-        pytest.raises(DataError, match="another process"),
-        claimed(tmp_path, {"a": "1"}),
-    ):
+    with locked(tmp_path), pytest.raises(DataError, match="another process"), locked(tmp_path):
         pass
 
 
@@ -178,7 +173,7 @@ def test_a_reward_that_must_not_fail_ends_the_run_and_what_is_done_stays(here, t
     composition.write_text(composition.read_text().replace("weight: 0.5", "on_failure: raise"))
     with pytest.raises(RlaifError, match="picky"):
         score_job.score_table(table(70), composition, tmp_path / "out", batch_rows=10)
-    assert not (tmp_path / "out" / "summary.json").exists()
+    assert not (tmp_path / "out" / "__job__" / "summary.json").exists()
     assert not list((tmp_path / "out").glob(".*.partial"))
 
 
@@ -191,7 +186,7 @@ def test_rows_that_end_their_worker_again_and_again_are_named(tmp_path, table, c
         parts.count_attempt(tmp_path, shard)
     with pytest.raises(RlaifError, match="rows 11 to 20 ended their worker 3 times"):
         parts.count_attempt(tmp_path, shard)
-    parts.sweep(tmp_path)
+    parts.forget_attempts(tmp_path)
     parts.count_attempt(tmp_path, shard)
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rlaif_sdk import Composer
+from rlaif_sdk import Composer, Score
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.serving import ServeSettings, create_app, serve
@@ -385,3 +385,28 @@ def test_metrics_count_rows_and_failures():
         assert server.metric('rlaif_rows_total{outcome="unscored"}') == 2
         assert server.metric('rlaif_reward_failures_total{reward="picky"}') == 1
         assert server.metric("rlaif_batch_rows_count") == 1
+
+
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("path", ["/v1/score", "/get_reward", "/compute_score", "/remote_rm"])
+def test_half_a_character_in_what_a_reward_says_stops_no_answer(path, failing):
+    """A reason or an error with a lone surrogate comes as U+FFFD, which every client can read."""
+    bodies = {
+        "/v1/score": {"rows": [{"completion": "x"}], "detail": True},
+        "/get_reward": {"query": ["px"], "prompts": ["p"]},
+        "/compute_score": {"data_source": "d", "solution_str": "s", "extra_info": {"prompt": "p"}},
+        "/remote_rm": {"prompt": "p", "response": "r"},
+    }
+
+    def cut(completions):
+        if failing:
+            raise RuntimeError("cut \ud83d")
+        return [Score(None, reason="cut \ud83d")] * len(completions)
+
+    with Composer({"cut": cut}) as composer, serving(composer, unscored=0.0) as running:
+        answer = running.post(path, bodies[path])
+    assert answer.content.decode()
+    assert "\\ud83d" not in answer.text
+    assert answer.status_code in {200, 500}
+    if path == "/v1/score":
+        assert "cut \ufffd" in answer.text

@@ -18,11 +18,10 @@ pytest.importorskip("trl")
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from rlaif_sdk import ConfigError, RlaifError  # noqa: E402
+from rlaif_sdk import ConfigError, DataError, RlaifError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
-from rlaif_sdk.exceptions import TrainingError  # noqa: E402
+from rlaif_sdk.io.jobs import locked  # noqa: E402
 from rlaif_sdk.training.distill import DistillResult, load_distill_run, run_distill  # noqa: E402
-from rlaif_sdk.training.iterate.store import locked  # noqa: E402
 from tests.training.distill_runs import HELD_OUT, PROMPTS, distill_config, read_rows  # noqa: E402
 
 STAGES = ["candidates", "labels", "reward_model", "policy", "comparison"]
@@ -174,17 +173,16 @@ def test_other_evaluation_or_code_is_refused_unless_told(copied: dict[str, Any],
     (tmp_path / "held-out.yaml").write_text("rewards:\n  brief: {use: 'mine.py:brief'}\n")
     run = {**copied, "evaluation": str(tmp_path / "held-out.yaml"), "output": str(tmp_path / "fresh")}
     shutil.copytree(copied["output"], run["output"])
-    kept = Path(run["output"]) / "distillation.json"
-    kept.unlink()
-    run_distill(run, resume=True)
+    kept = Path(run["output"]) / "__job__" / "identity.json"
+    run_distill(replace(load_distill_run(run), allow_changed=True), resume=True)
     (tmp_path / "mine.py").write_text("def brief(completions):\n    return [1.0 for _ in completions]\n")
     (tmp_path / "held-out.yaml").write_text("rewards:\n  brief: {use: 'mine.py:brief', weight: 2}\n")
     with pytest.raises(ConfigError) as refused:
         run_distill(run, resume=True)
-    assert "code.evaluation mine.py was" in str(refused.value)
-    assert "evaluation.rewards.brief.weight was 1.0 and is 2.0" in str(refused.value)
+    assert "code.evaluation mine.py: " in str(refused.value)
+    assert "evaluation.rewards.brief.weight: 1.0 → 2.0" in str(refused.value)
     run_distill(replace(load_distill_run(run), allow_changed=True), resume=True)
-    assert len(json.loads(kept.read_text())["changed"][0]) == 2
+    assert len(json.loads(kept.read_text())["changed"][1]) == 2
 
 
 def test_labels_under_way_begin_anew_with_a_changed_judge_that_is_allowed(copied: dict[str, Any]) -> None:
@@ -195,7 +193,7 @@ def test_labels_under_way_begin_anew_with_a_changed_judge_that_is_allowed(copied
     journal.write_text("".join(lines[:10]))
     (output / "labels" / "stage.json").unlink()
     changed = {**copied, "label": {**copied["label"], "orders": "given"}}
-    with pytest.raises(ConfigError, match=r"label\.orders was"):
+    with pytest.raises(ConfigError, match=r"label\.orders: "):
         run_distill(changed, resume=True)
     told = replace(load_distill_run(changed), allow_changed=True)
     run_distill(told, resume=True)
@@ -214,7 +212,7 @@ def test_a_run_is_not_begun_again_in_its_folder(copied: dict[str, Any]) -> None:
 
 def test_two_processes_do_not_work_on_one_run(copied: dict[str, Any]) -> None:
     """The second one is refused."""
-    with locked(Path(copied["output"])), pytest.raises(TrainingError, match="another process"):
+    with locked(Path(copied["output"])), pytest.raises(DataError, match="another process"):
         run_distill(copied, resume=True)
 
 

@@ -16,9 +16,9 @@ pytest.importorskip("trl")
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
-from rlaif_sdk.exceptions import DataError, TrainingError  # noqa: E402
+from rlaif_sdk.exceptions import DataError  # noqa: E402
+from rlaif_sdk.io.jobs import locked  # noqa: E402
 from rlaif_sdk.training.iterate import load_iterate_run, run_iterate  # noqa: E402
-from rlaif_sdk.training.iterate.store import locked  # noqa: E402
 from tests.training.iterate_runs import loop_config, scored_rows  # noqa: E402
 from tests.training.kills import run_with_kills  # noqa: E402
 
@@ -147,12 +147,12 @@ def test_other_code_of_a_reward_is_refused_unless_told(config: dict[str, Any], t
     kept = (tmp_path / "out" / "round-000" / "evaluation.json").read_text()
     (code,) = tmp_path.glob("*.py")
     code.write_text(code.read_text() + "\n# other code\n")
-    with pytest.raises(ConfigError, match=rf"code\..*{code.name} was .sha256:.* and is .*--allow-changed"):
+    with pytest.raises(ConfigError, match=rf"code\..*{code.name}: \w{{8}}… → .*--allow-changed"):
         run_iterate(config, resume=True)
     told = replace(load_iterate_run(config), allow_changed=True)
     run_iterate(told, resume=True)
     assert (tmp_path / "out" / "round-000" / "evaluation.json").read_text() == kept
-    ((noted,),) = json.loads((tmp_path / "out" / "loop.json").read_text())["changed"]
+    ((noted,),) = json.loads((tmp_path / "out" / "__job__" / "identity.json").read_text())["changed"]
     assert noted.startswith("code.")
     run_iterate(config, resume=True)
 
@@ -190,7 +190,7 @@ def test_a_loop_is_not_begun_again_in_its_folder(config: dict[str, Any]) -> None
 
 def test_two_processes_do_not_work_on_one_loop(config: dict[str, Any], tmp_path: Path) -> None:
     """The second one is refused."""
-    with locked(tmp_path / "out"), pytest.raises(TrainingError, match="another process"):
+    with locked(tmp_path / "out"), pytest.raises(DataError, match="another process"):
         run_iterate(config)
 
 

@@ -8,22 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk.exceptions import DataError  # noqa: E402
+from rlaif_sdk.io.jobs import locked  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
-from rlaif_sdk.training.fingerprints import (  # noqa: E402
-    UNSET,
-    code_digests,
-    differences,
-    digest,
-    rows_digest,
-    without_secrets,
-)
 from rlaif_sdk.training.run import run_ppo  # noqa: E402
 
 REWARDS = "def wanted(completions):\n    return [{score}] * len(completions)\n"
@@ -104,28 +96,13 @@ def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_pa
         "ppo.max_completion_length: 4 → unset",
         "ppo.max_steps: 1 → 2",
         "ppo.gamma: unset → 0.9",
-        "data.train: other rows, 4 rows sha256:",
-        "code.rewards.py: other code, sha256:",
-        "code.evaluation rewards.py: other code, sha256:",
+        "data.train: other rows, 4 rows ",
+        "code.rewards.py: other code, ",
+        "code.evaluation rewards.py: other code, ",
     ):
         assert expected in text
     assert "output" not in text
     assert len(changed) == 9, "and the held-out rows, no more"
-
-
-def test_code_of_a_module_counts_as_that_of_a_file_does(tmp_path, monkeypatch):
-    """Whatever `use` names, a fallback's too; the module is not imported, and one that is not there is no code."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "a_room").mkdir()
-    (tmp_path / "a_room" / "rewards.py").write_text("raise AssertionError('imported')\n")
-    rewards = {"one": {"use": "a_room.rewards:wanted"}, "two": {"use": "time:time"}, "three": {"use": "no.such:module"}}
-    composition = {"rewards": rewards, "fallbacks": {"four": {"use": "./a_room/rewards.py:wanted"}, "five": None}}
-    before = code_digests(composition, tmp_path)
-    assert list(before) == ["./a_room/rewards.py", "a_room.rewards"]
-    assert len(set(before.values())) == 1
-    (tmp_path / "a_room" / "rewards.py").write_text("raise AssertionError('other')\n")
-    after = code_digests(composition, tmp_path)
-    assert [name for name, _, _ in differences(before, after)] == ["./a_room/rewards.py", "a_room.rewards"]
 
 
 def test_a_changed_run_goes_on_when_told_and_says_so(config, tmp_path):
@@ -148,45 +125,19 @@ def test_a_checkpoint_without_manifest_is_gone_on_with_under_a_warning(config, t
         run_ppo(config, resume=True)
 
 
-def test_secrets_are_hidden_by_the_name_of_their_key():
-    """Keys, passwords and access tokens; not the names of tokens of a text."""
-    config = {"api_key": "k", "nested": [{"hub_token": "t", "eos_token": "</s>"}], "password": None}
-    assert without_secrets(config) == {
-        "api_key": "(hidden)",
-        "nested": [{"hub_token": "(hidden)", "eos_token": "</s>"}],
-        "password": None,
-    }
+def test_an_unfinished_run_is_not_begun_over_unasked(config, tmp_path):
+    """Nor a failed or an interrupted one with a checkpoint; without a checkpoint there is nothing to lose."""
+    run_ppo(config).model_folder.rename(tmp_path / "early")
+    for status in ("running", "failed", "interrupted"):
+        (tmp_path / "out" / "run.json").write_text(json.dumps(manifest_of(config) | {"status": status}))
+        with pytest.raises(ConfigError, match=r"holds an unfinished run .*--resume"):
+            run_ppo(config)
+    for checkpoint in (tmp_path / "out").rglob("trainer_state.json"):
+        checkpoint.unlink()
+    assert run_ppo(config).model_folder.exists()
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(json_values, json_values)
-def test_equal_values_have_equal_digests_and_no_differences(one, other):
-    """And values of which one has something that the other lacks differ in both; the order of keys is nothing."""
-    assert (digest(one) == digest(other)) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
-    assert list(differences(one, one)) == []
-    if isinstance(one, dict):
-        assert digest(dict(reversed(one.items()))) == digest(one)
-
-
-def test_a_difference_has_its_dotted_key():
-    """Lists are compared whole, and a missing key is unset."""
-    old = {"a": {"b": 1, "c": [1, 2]}, "gone": "x"}
-    new = {"a": {"b": 1, "c": [1, 3]}, "new": {"deep": True}}
-    assert list(differences(old, new)) == [
-        ("a.c", [1, 2], [1, 3]),
-        ("gone", "x", UNSET),
-        ("new.deep", UNSET, True),
-    ]
-
-
-def test_the_digest_of_rows_depends_on_their_order_and_content():
-    """Rows alike have one digest wherever they come from."""
-    rows = [{"prompt": "a", "n": 1}, {"prompt": "b", "n": 2}]
-    assert rows_digest(rows) == rows_digest([{"n": 1, "prompt": "a"}, {"n": 2, "prompt": "b"}])
-    assert rows_digest(rows) != rows_digest(rows[::-1])
+def test_two_processes_do_not_train_into_one_folder(config, tmp_path):
+    """The second is refused before it loads a model."""
+    with locked(tmp_path / "out"), pytest.raises(DataError, match="another process"):
+        run_ppo(config)

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.ledger.keys import KEY_BYTES, digest
+from rlaif_sdk.io.digests import code_digest, json_digest
 from rlaif_sdk.plugins.references import is_reference
 from rlaif_sdk.rewards import FunctionReward, Reward, stated_by, unwrapped
 
@@ -43,7 +37,7 @@ class Identity:
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits."""
-        return digest(asdict(self))
+        return json_digest(asdict(self))
 
 
 class UnidentifiedError(Exception):
@@ -63,7 +57,7 @@ class Origin:
         recipe = component.recipe
         self._is_plugin = recipe is not None and not is_reference(recipe.use)
         self._name = recipe.use if recipe else _home(target)
-        self._params = digest(_plain(recipe.params if recipe else _made_of(target), _as_json))
+        self._params = _params_digest(recipe.params if recipe else _made_of(target))
         self._target = target
         if not self._is_plugin and not self._code:
             raise UnidentifiedError("its code has no digest")
@@ -82,7 +76,7 @@ class Origin:
 
     @functools.cached_property
     def _code(self) -> str:
-        return source_digest(_named(self._target))
+        return code_digest(_named(self._target))
 
 
 def _named(target: Any) -> Any:
@@ -107,75 +101,8 @@ def _made_of(target: Any) -> Any:
     return [target.values, dict(closure), owned]
 
 
-def _plain(value: Any, default: Callable[[Any], Any]) -> Any:
+def _params_digest(value: Any) -> str:
     try:
-        return json.loads(json.dumps(value, sort_keys=True, default=default))
+        return json_digest(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise UnidentifiedError(str(error)) from None
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"it is made of a {type(value).__name__}, which has no JSON form")
-
-
-def source_digest(named: Any) -> str:
-    """A digest of the file in which a class or function is defined, or of its compiled code where there is no file.
-
-    Of a `functools.partial` it is one of the function's and of what is bound to it. It is the same in every process, and
-    empty where nothing that is the same identifies the code.
-    """
-    if isinstance(named, functools.partial):
-        return _partial_digest(named)
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(named))
-        source = Path(file).read_bytes() if file else b""
-    except (TypeError, OSError):
-        source = b""
-    code = source or _compiled(named) or _builtin(named)
-    return blake2b(code, digest_size=KEY_BYTES).hexdigest() if code else ""
-
-
-def _partial_digest(bound: functools.partial[Any]) -> str:
-    function = source_digest(bound.func)
-    try:
-        return digest(_plain([function, bound.args, bound.keywords], _as_json_or_code)) if function else ""
-    except UnidentifiedError:
-        return ""
-
-
-def _as_json_or_code(value: Any) -> Any:
-    """What a partial binds: a callable counts by its name and code."""
-    if callable(value) and not isinstance(value, BaseModel) and (code := source_digest(value)):
-        return [getattr(value, "__qualname__", type(value).__qualname__), code]
-    return _as_json(value)
-
-
-def _compiled(named: Any) -> bytes:
-    codes = [_code_bytes(value.__code__) for value in [named, *_methods(named)] if hasattr(value, "__code__")]
-    return b"".join(codes)
-
-
-def _builtin(named: Any) -> bytes:
-    """The place of a class or function that is written in C."""
-    of_module = inspect.isbuiltin(named) and inspect.ismodule(named.__self__)
-    return f"{named.__module__}:{named.__qualname__}".encode() if of_module or isinstance(named, type) else b""
-
-
-def _methods(named: Any) -> list[Any]:
-    kinds = named.__mro__ if isinstance(named, type) else type(named).__mro__
-    return [value for kind in kinds for value in vars(kind).values() if inspect.isfunction(value)]
-
-
-def _code_bytes(code: types.CodeType) -> bytes:
-    constants = [_constant(value) for value in code.co_consts]
-    return repr((code.co_code, constants, code.co_names, code.co_freevars)).encode()
-
-
-def _constant(value: Any) -> str:
-    if isinstance(value, types.CodeType):
-        return _code_bytes(value).hex()
-    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)  # a set's order is the process's

@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.ledger.database import Database
 from rlaif_sdk.composer.ledger.entries import RecordedBatch, RecordedReward, Run
-from rlaif_sdk.composer.ledger.keys import digest
 from rlaif_sdk.composer.ledger.recall import Recall, recall
 from rlaif_sdk.composer.ledger.record import Record, Recorder
+from rlaif_sdk.composer.ledger.schema import LEDGER
 from rlaif_sdk.composer.ledger.scores import CachedReward, ScoreCache
 from rlaif_sdk.exceptions import LedgerError
+from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.sqlite import Database
 from rlaif_sdk.rewards import stated_by
 from rlaif_sdk.types import as_text
 
@@ -43,7 +44,7 @@ class Ledger:
         self.path = Path(path)
         self.cache = cache
         self.record = record
-        self._database = Database(path, create=create)
+        self._database = Database(path, LEDGER, create=create)
         self._scores = ScoreCache(self._database)
         self._record = Record(self._database)
 
@@ -150,7 +151,7 @@ def recorded_reward(component: Component) -> RecordedReward:
     return RecordedReward(
         use=recipe.use if recipe else "",
         version=stated_by(reward)["version"],
-        params=digest(recipe.params) if recipe else "",
+        params=json_digest(recipe.params) if recipe else "",
         range=reward.range,
         higher_is_better=reward.higher_is_better,
     )

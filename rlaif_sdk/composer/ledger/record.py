@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.composer.ledger.database import Database
 from rlaif_sdk.composer.ledger.entries import RecordedAnswer, RecordedBatch, RecordedReward, Run, recorded
+from rlaif_sdk.io.sqlite import Database
 from rlaif_sdk.statistics.arrays import Array, encode_groups
 from rlaif_sdk.types import Progress, RewardBatch
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-APPLICATION_ID = 0x524C4146
-"""``RLAF``: tells a ledger from other SQLite files."""
-SCHEMA_VERSION = 1
+from pathlib import Path
 
-SCHEMA = (
+from rlaif_sdk.exceptions import LedgerError
+from rlaif_sdk.io.sqlite import Kind
+
+_TABLES = (
     # The cache: which rewards there are scores of, and the scores by content key.
     """
     CREATE TABLE rewards (
@@ -36,3 +37,12 @@ SCHEMA = (
         PRIMARY KEY (batch, reward)
     ) WITHOUT ROWID""",
 )
+
+
+def _error(path: Path, message: str, hint: str | None) -> LedgerError:
+    return LedgerError(f"{path}: {message}", hint=hint)
+
+
+LEDGER = Kind(
+    name="ledger", application_id=0x524C4146, version=1, tables=_TABLES, error=_error, replace_corrupt=True
+)  # RLAF

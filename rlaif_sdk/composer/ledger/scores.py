@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif_sdk.composer.ledger.database import Database
 from rlaif_sdk.composer.ledger.identity import Identity
+from rlaif_sdk.io.sqlite import Database
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.types import Score
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.io.digests import json_digest
 
 
 def load_model(source: str, device: str, dtype: str, options: Mapping[str, Any]) -> Any:
@@ -57,5 +57,4 @@ def fingerprint(source: str) -> str:
     if not folder.is_dir():
         return source
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    listing = "\n".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
-    return hashlib.sha256(listing.encode()).hexdigest()[:16]
+    return json_digest([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])

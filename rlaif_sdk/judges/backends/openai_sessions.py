@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeConnectionError, MissingExtraError
+from rlaif_sdk.io.forks import leave_to_parent, on_fork
 from rlaif_sdk.judges.backends.openai_replies import status_error
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class Sessions:
         self._base_url = base_url
         self._api_key_env = api_key_env
         self._concurrency = concurrency
-        self._open: dict[tuple[int, asyncio.AbstractEventLoop], tuple[Session, AsyncGenerator[None, None]]] = {}
+        self._open: dict[asyncio.AbstractEventLoop, tuple[Session, AsyncGenerator[None, None]]] = {}
+        on_fork(self._leave_to_parent)
 
     def check(self) -> None:
         """Check the key and the libraries.
@@ -98,20 +100,19 @@ class Sessions:
     async def current(self) -> Session:
         """The session of the running loop."""
         loop = asyncio.get_running_loop()
-        key = (os.getpid(), loop)
-        if key not in self._open:
-            for stale in [other for other in self._open if other[1].is_closed()]:
+        if loop not in self._open:
+            for stale in [other for other in self._open if other.is_closed()]:
                 del self._open[stale]
             session = Session(asyncio.Semaphore(self._concurrency), asyncio.Lock(), self._new_client())
-            lifetime = self._lifetime(session, key)
+            lifetime = self._lifetime(session, loop)
             await anext(lifetime)
-            self._open[key] = session, lifetime
-        return self._open[key][0]
+            self._open[loop] = session, lifetime
+        return self._open[loop][0]
 
     def close(self) -> None:
         """Close the clients of loops that are still running elsewhere."""
-        for (process, loop), (_, lifetime) in list(self._open.items()):
-            if process == os.getpid() and loop.is_running():
+        for loop, (_, lifetime) in list(self._open.items()):
+            if loop.is_running():
                 asyncio.run_coroutine_threadsafe(lifetime.aclose(), loop)
 
     def redacted(self, text: bytes) -> bytes:
@@ -119,14 +120,17 @@ class Sessions:
         key = self._api_key()
         return text.replace(key.encode(), b"[key]") if key else text
 
-    async def _lifetime(
-        self, session: Session, key: tuple[int, asyncio.AbstractEventLoop]
-    ) -> AsyncGenerator[None, None]:
+    def _leave_to_parent(self) -> None:
+        """In a forked child: no connection crosses."""
+        leave_to_parent(self._open)
+        self._open = {}
+
+    async def _lifetime(self, session: Session, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
         # A loop that shuts down finishes its asynchronous generators while connections can still be closed.
         try:
             yield
         finally:
-            self._open.pop(key, None)
+            self._open.pop(loop, None)
             await session.close()
 
     def _new_client(self) -> Client:

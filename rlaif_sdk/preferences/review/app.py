@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.text import safe_text
 from rlaif_sdk.preferences.review.export import EVERYTHING, ExportOptions, exported_rows
 from rlaif_sdk.preferences.review.figures import review_figures
 from rlaif_sdk.preferences.review.guard import Guard
@@ -35,30 +37,45 @@ def _printable(name: str) -> str:
     return name
 
 
+def _whole(text: Any) -> Any:
+    return safe_text(text) if isinstance(text, str) else text
+
+
+Words = Annotated[str, BeforeValidator(_whole)]
+"""Text of a browser's, with U+FFFD in the place of lone surrogates."""
+
+
 class Asked(BaseModel):
     """Who asks."""
 
     model_config = ConfigDict(extra="forbid")
 
-    reviewer: Annotated[str, Field(max_length=64), AfterValidator(_printable)]
+    reviewer: Annotated[Words, Field(max_length=64), AfterValidator(_printable)]
 
 
 class JudgedPair(Asked):
     """A verdict on a pair."""
 
-    pair: str = Field(max_length=64)
+    pair: Words = Field(max_length=64)
     choice: Literal["left", "right", "tie", "skip"]
-    comment: str = Field(default="", max_length=10_000)
+    comment: Words = Field(default="", max_length=10_000)
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class EditedPair(Asked):
     """A better response than those of a pair."""
 
-    pair: str = Field(max_length=64)
+    pair: Words = Field(max_length=64)
     based_on: Side | None
-    text: str = Field(max_length=200_000)
-    comment: str = Field(default="", max_length=10_000)
+    text: Words = Field(max_length=200_000)
+    comment: Words = Field(default="", max_length=10_000)
+
+
+class _SafeResponse(JSONResponse):
+    """A response with U+FFFD in the place of lone surrogates, which a browser shows as what they are."""
+
+    def render(self, content: Any) -> bytes:
+        return safe_text(json.dumps(content, ensure_ascii=False, allow_nan=False)).encode()
 
 
 class ReviewApi:
@@ -129,7 +146,9 @@ def create_app(store: ReviewStore, *, token: str, blind: bool = False, options: 
         options: Of the export button.
     """
     api = ReviewApi(store, blind=blind, options=options)
-    app = FastAPI(title="rlaif review", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="rlaif review", default_response_class=_SafeResponse, docs_url=None, redoc_url=None, openapi_url=None
+    )
     app.add_middleware(Guard, token=token)
     routes: dict[str, Callable[..., Any]] = {
         "next": api.next_pair,
@@ -142,6 +161,7 @@ def create_app(store: ReviewStore, *, token: str, blind: bool = False, options: 
         app.post(f"/api/{name}")(route)
     app.post("/api/export", response_model=None)(api.export)
     app.add_exception_handler(DataError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.get("/", response_class=FileResponse)(_page)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     return app
@@ -154,13 +174,19 @@ def _verdict(choice: Literal["left", "right", "tie", "skip"], left: Number) -> V
 
 
 def _refused(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": error.message if isinstance(error, DataError) else ""}, status_code=409)
+    return _SafeResponse({"detail": error.message if isinstance(error, DataError) else ""}, status_code=409)
+
+
+def _invalid(_: Request, error: Exception) -> JSONResponse:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    return _SafeResponse({"detail": [{key: each[key] for key in ("loc", "msg", "type")} for each in problems]}, 422)
 
 
 def _page() -> Path:
     return _STATIC / "index.html"
 
 
-def _lines(store: ReviewStore, options: ExportOptions) -> Iterator[str]:
+def _lines(store: ReviewStore, options: ExportOptions) -> Iterator[bytes]:
     for row in exported_rows(store, options):
-        yield json.dumps(row, ensure_ascii=False) + "\n"
+        line = json.dumps(row, ensure_ascii=False) + "\n"
+        yield line.encode("utf-8", "backslashreplace")  # JSON's escape of a lone surrogate

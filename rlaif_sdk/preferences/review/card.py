@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.preferences.card import Card
-from rlaif_sdk.preferences.inputs import file_digest
 from rlaif_sdk.preferences.review.figures import review_figures
 from rlaif_sdk.preferences.review.store import ReviewStore
 from rlaif_sdk.statistics.estimates import Estimate

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.preferences.review.pairs import AILabel, Number
 
 
@@ -41,5 +41,4 @@ def audit_draw(pair_id: str) -> float:
 
 def left_response(pair_id: str, reviewer: str) -> Number:
     """Which response (1 or 2) stands on the left for a reviewer: as by a coin, and the same each time."""
-    coin = hashlib.sha256(f"{pair_id}\0{reviewer}".encode()).digest()[0] % 2
-    return 1 if coin else 2
+    return 1 if int(json_digest([pair_id, reviewer]), 16) % 2 else 2

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from rlaif_sdk.exceptions import ConfigError, DataError, StateError
-from rlaif_sdk.preferences.inputs import file_digest
+from rlaif_sdk.io.digests import file_digest
+from rlaif_sdk.io.sqlite import Database
 from rlaif_sdk.preferences.review.acts import Act, act_of, acts_of, insert_act, mark_contested, pair_of
-from rlaif_sdk.preferences.review.database import Database
 from rlaif_sdk.preferences.review.intake import add_pair
 from rlaif_sdk.preferences.review.pairs import Number, ReviewPair, read_review_pairs
+from rlaif_sdk.preferences.review.schema import REVIEW
 
 Verdict = Literal["1", "2", "tie", "skip"]
 
@@ -77,7 +78,7 @@ class ReviewStore:
         self.overlap = overlap
         self.audit = audit
         self._lease_seconds = lease_seconds
-        self._database = Database(path)
+        self._database = Database(path, REVIEW)
 
     def add(self, files: Sequence[str | Path]) -> int:
         """Take in the pairs of files, all or none; what was taken in before is left as it is.

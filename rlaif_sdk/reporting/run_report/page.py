@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.io.digests import bytes_digest
 from rlaif_sdk.reporting.run_report.markup import Markup, element, joined, script_json
 
 
@@ -94,4 +94,4 @@ def _plotly() -> str:
 
 
 def _digest(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    return f"'sha256-{base64.b64encode(bytes.fromhex(bytes_digest(script.encode()))).decode()}'"

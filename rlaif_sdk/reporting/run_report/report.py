@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer import Composition
+from rlaif_sdk.io.files import write_text
 from rlaif_sdk.reporting.run_report import sections
 from rlaif_sdk.reporting.run_report.findings import measure, notes_of, warnings_of
 from rlaif_sdk.reporting.run_report.markup import Markup, element, items, joined
@@ -59,8 +60,7 @@ def write_report(
         sections.log_section(history),
     ]
     html = page(title, _opening(seen, warnings, notes_of(seen, measured)), [part for part in parts if part])
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Path(output).write_text(html, encoding="utf-8", errors="replace")
+    write_text(output, html)
     return warnings
 
 

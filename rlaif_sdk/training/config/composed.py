@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.config.documents import Document, load_document, validate
+from rlaif_sdk.plugins.references import code_digests
 from rlaif_sdk.training.config.fields import PPORunConfig
 from rlaif_sdk.training.config.run import Run
-from rlaif_sdk.training.fingerprints import code_digests
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlaif_sdk.io.jobs import NumberedFiles
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.training.candidates import sample_completions
 from rlaif_sdk.training.curriculum import CurriculumSettings, arrange, mean_and_spread
 from rlaif_sdk.training.iterate.config import CandidateSettings
-from rlaif_sdk.training.iterate.store import Shards
 from rlaif_sdk.types import Progress, RewardBatch
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def make_candidates(
     *,
     policy: Callable[[], Policy],
     composer: Callable[[], Composer],
-    generated: Shards,
-    scored: Shards,
+    generated: NumberedFiles,
+    scored: NumberedFiles,
     state: Any,
     progress: Progress,
     seed: int,
@@ -127,7 +127,7 @@ def make_candidates(
 
 
 def sample_parts(
-    prompts: Dataset, settings: CandidateSettings, *, policy: Callable[[], Policy], generated: Shards, seed: int
+    prompts: Dataset, settings: CandidateSettings, *, policy: Callable[[], Policy], generated: NumberedFiles, seed: int
 ) -> list[range]:
     """Sample what is missing of the candidates.
 

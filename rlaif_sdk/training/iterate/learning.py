@@ -7,10 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import TrainingError
-from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.files import read_json, write_json
+from rlaif_sdk.io.jobs import NumberedFiles
 from rlaif_sdk.training.iterate.config import OFFLINE
 from rlaif_sdk.training.iterate.rounds import Rounds
-from rlaif_sdk.training.iterate.store import Shards, read_json
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def round_lessons(
         config.candidates,
         policy=partial(rounds.policy, start),
         composer=run.with_model(rounds.model(start)).composer,
-        generated=Shards(folder / "completions"),
-        scored=Shards(folder / "scores"),
+        generated=NumberedFiles(folder / "completions"),
+        scored=NumberedFiles(folder / "scores"),
         state=read_json(before)["state"] if known else None,
         progress=Progress(number, config.stop.rounds),
         seed=seed,

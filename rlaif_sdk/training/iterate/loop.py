@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
-from rlaif_sdk.training.fingerprints import rows_digest
+from rlaif_sdk.io.digests import rows_digest
+from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
 from rlaif_sdk.training.iterate.config import IterateRun, load_iterate_run
 from rlaif_sdk.training.iterate.learning import NothingToLearnError, round_lessons
 from rlaif_sdk.training.iterate.rounds import Rounds
 from rlaif_sdk.training.iterate.stopping import Standing, standing
-from rlaif_sdk.training.iterate.store import check_same_job, locked
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,7 +72,7 @@ def run_iterate(
             is to be resumed.
         DataError: A prompt is refused.
         RewardError: A reward failed whose policy is to raise.
-        TrainingError: Another process is at work on the loop, or the first round has nothing to learn from.
+        TrainingError: The first round has nothing to learn from.
         MissingExtraError: The extra ``train`` is not installed.
     """
     run = source if isinstance(source, IterateRun) else load_iterate_run(source)
@@ -94,7 +94,17 @@ def run_iterate(
         "held-out prompts": rows_digest(held_out),
     }
     with locked(run.output):
-        check_same_job(run.output, settings, run.document, resume=resume, allow_changed=run.allow_changed)
+        claim(
+            run.output,
+            settings,
+            kind="loop",
+            results=["round-*"],
+            resume=resume,
+            on_change="note" if run.allow_changed else "refuse",
+            may_change=("stop",),
+            file=run.document.file,
+            hint=f"{RESUME_ANOTHER}; what stands under 'stop' may always change",
+        )
         return _Loop(Rounds(run), train, held_out, display, report).run(on_round)
 
 

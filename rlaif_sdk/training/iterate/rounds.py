@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlaif_sdk.io.files import atomic_symlink
 from rlaif_sdk.training.iterate.config import IterateRun
 
 if TYPE_CHECKING:
@@ -45,7 +46,4 @@ class Rounds:
         if best == 0:
             link.unlink(missing_ok=True)
             return
-        unfinished = link.with_name(".model.partial")
-        unfinished.unlink(missing_ok=True)
-        unfinished.symlink_to(os.path.relpath(self.model(best), self.run.output.resolve()))
-        unfinished.replace(link)
+        atomic_symlink(link, os.path.relpath(self.model(best), self.run.output.resolve()))

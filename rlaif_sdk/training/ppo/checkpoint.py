@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlaif_sdk.exceptions import StateError
+from rlaif_sdk.io.files import write_text
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.ppo.critic import Critic
@@ -75,7 +76,7 @@ def save(
             f"the composer's state is no JSON value: {error}",
             hint="state_dict() returns dicts, lists, numbers, strings",
         ) from error
-    (folder / STATE_FILE).write_text(text, encoding="utf-8")
+    write_text(folder / STATE_FILE, text)
 
 
 def load(

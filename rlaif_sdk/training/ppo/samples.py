@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_callback import CallbackHandler
 
+from rlaif_sdk.io.files import atomic_path
 from rlaif_sdk.training.ppo.scoring import Scored
 
 SAMPLES_FILE = "rollouts.jsonl"
@@ -74,10 +75,12 @@ class SampleFile(TrainerCallback):
         del args, control, kwargs
         if not (state.global_step and state.is_world_process_zero and self.path.is_file()):
             return
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with self.path.open(encoding="utf-8") as old, partial.open("w", encoding="utf-8") as kept:
+        with (
+            atomic_path(self.path) as partial,
+            self.path.open(encoding="utf-8") as old,
+            partial.open("w", encoding="utf-8") as kept,
+        ):
             kept.writelines(line for line in old if _came_before(line, state.global_step))
-        partial.replace(self.path)
 
     def on_samples(self, args: Any, state: Any, control: Any, *, split: str, samples: Sequence[Sample]) -> None:
         """Called after each rollout and each batch of evaluation."""

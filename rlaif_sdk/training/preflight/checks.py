@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
 from rlaif_sdk.integrations.trl_checks import gdpo_weights
+from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
-from rlaif_sdk.training.fingerprints import rows_digest
 from rlaif_sdk.training.models import adapter, is_encoder_decoder
 from rlaif_sdk.training.preflight.anatomy import Task, dissect, read_config
 from rlaif_sdk.training.preflight.machine import GIB, Machine

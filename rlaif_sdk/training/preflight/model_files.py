@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.digests import json_digest
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.gguf", "*.pt")
 """Names of weight files, the kind that is loaded first coming first."""
@@ -100,12 +100,12 @@ def read_folder(name: str, folder: Path) -> ModelFiles:
     if not files:
         raise ConfigError(f"{folder} holds no weights", hint="a model's folder has config.json and safetensors files")
     numbers: Counter[str] = Counter()
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    contents: list[Any] = [config]
     for file in files:
-        digest.update(f"\0{file.name}\0{file.stat().st_size}\0".encode())
+        contents.append([file.name, file.stat().st_size])
         if file.suffix == ".safetensors":
             header = safetensors_header(file)
-            digest.update(json.dumps(header, sort_keys=True).encode())
+            contents.append(header)
             for tensor in header.values():
                 numbers[tensor["dtype"]] += math.prod(tensor["shape"])
     return ModelFiles(
@@ -115,7 +115,7 @@ def read_folder(name: str, folder: Path) -> ModelFiles:
         bytes=sum(file.stat().st_size for file in files),
         parameters=numbers.total() or None,
         dtype=numbers.most_common(1)[0][0] if numbers else None,
-        digest=f"sha256:{digest.hexdigest()[:16]}",
+        digest=json_digest(contents),
     )
 
 

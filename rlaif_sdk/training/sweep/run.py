@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError
-from rlaif_sdk.io.files import write_json
-from rlaif_sdk.records import read_records
+from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.io.digests import rows_digest
+from rlaif_sdk.io.files import read_json, write_json
+from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.training.config import ComposedRun, PPORun
-from rlaif_sdk.training.fingerprints import differences, rows_digest
 from rlaif_sdk.training.iterate.training import can_go_on
 from rlaif_sdk.training.manifest import resolved_config
 from rlaif_sdk.training.online import OnlineRun, run_online
@@ -23,9 +23,7 @@ from rlaif_sdk.training.sweep.config import Sweep, Weights, load_sweep
 from rlaif_sdk.training.sweep.rerank import Candidates, candidates
 from rlaif_sdk.training.sweep.result import PointResult, SweepResult
 
-SETTINGS_FILE = "settings.json"
 MEASURED_FILE = "measured.json"
-_CHANGED = "changed"
 _MAY_CHANGE = frozenset({"weights", "search", "points", "search_seed", "seeds", "objectives", "reference", "output",
                          "keep_models", "run"})  # fmt: skip
 """Settings that decide which points there are and how they are compared, and not what is measured at one."""
@@ -48,10 +46,17 @@ def run_sweep(
     Raises:
         ConfigError: The config is refused; or the folder holds a sweep of another run, of other prompts or answers, or
             of rewards of other code.
+        DataError: Another process is at work in the folder.
         RlaifError: As the runs.
     """
     sweep = source if isinstance(source, Sweep) else load_sweep(source)
-    _begin(sweep)
+    with locked(sweep.output):
+        _begin(sweep)
+        return _run(sweep, report)
+
+
+def _run(sweep: Sweep, report: Callable[[str], None]) -> SweepResult:
+    """Measure what is not measured yet, and compare."""
     combinations = sweep.config.combinations()
     total = len(combinations) * len(sweep.config.seeds)
     pools: dict[int, Candidates] = {}
@@ -64,7 +69,7 @@ def run_sweep(
         report(f"point {index} of {total}: {point_name(weights)}, seed {seed}{' (done)' if file.is_file() else ''}")
         if not file.is_file():
             write_json(file, _measure(sweep, weights, seed, folder, pools, report))
-        measured.setdefault(point_name(weights), []).append(json.loads(file.read_text(encoding="utf-8")))
+        measured.setdefault(point_name(weights), []).append(read_json(file))
     result = _compared(sweep, combinations, measured)
     result.write(sweep.output)
     return result
@@ -81,22 +86,15 @@ def _begin(sweep: Sweep) -> None:
     Raises:
         ConfigError: The folder holds a sweep of another run or method, of other rows, or of rewards of other code.
     """
-    settings = {**_settings(sweep), **_inputs(sweep)}
-    file = sweep.output / SETTINGS_FILE
-    earlier: list[list[str]] = []
-    if file.is_file():
-        known = json.loads(file.read_text(encoding="utf-8"))
-        earlier = known.pop(_CHANGED, [])
-        changed = [f"{key}: {before} → {after}" for key, before, after in differences(known, settings)]
-        if changed and not sweep.allow_changed:
-            raise ConfigError(
-                f"{sweep.output} holds points of another sweep:\n  " + "\n  ".join(changed),
-                file=sweep.document.file,
-                key="output",
-                hint="undo this, name another folder, or go on with --allow-changed",
-            )
-        earlier += [changed] if changed else []
-    write_json(file, {**settings, **({_CHANGED: earlier} if earlier else {})})
+    claim(
+        sweep.output,
+        {**_settings(sweep), **_inputs(sweep)},
+        kind="sweep",
+        on_change="note" if sweep.allow_changed else "refuse",
+        results=[f"points/*/*/{MEASURED_FILE}"],
+        file=sweep.document.file,
+        hint=RESUME_ANOTHER,
+    )
 
 
 def _settings(sweep: Sweep) -> dict[str, Any]:
@@ -116,7 +114,7 @@ def _inputs(sweep: Sweep) -> dict[str, Any]:
     """
     code = _read_run(sweep).code()
     if sweep.config.completions is not None:
-        return {"code": code, "completions": rows_digest(read_records(sweep.folder / sweep.config.completions))}
+        return {"code": code, "completions": rows_digest(read_rows(sweep.folder / sweep.config.completions))}
     try:
         from rlaif_sdk.training.data import load_prompts
     except ModuleNotFoundError as error:

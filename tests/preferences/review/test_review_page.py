@@ -227,3 +227,26 @@ def test_a_missing_file_and_an_occupied_port_are_told(labels: Path, tmp_path: Pa
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port}.*choose another --port"):
             serve_review(store, port=port)
+
+
+def test_half_characters_are_shown_as_such_and_stop_nothing(serve: Any, tmp_path: Path) -> None:
+    """In a pair, a judge's words, a reviewer's: taken in, shown as U+FFFD, exported as they were."""
+    texts = {"prompt": "why \ud83d", "chosen": "so \udc00", "rejected": [{"role": "assistant", "content": "no \ud83d"}]}
+    store = ReviewStore(tmp_path / "r.sqlite", audit=0)
+    store.add([write_jsonl(tmp_path / "l.jsonl", [labelled(0, 0.9, **texts, rationales=["for \ud800"])])])
+    page = serve(store)
+    pair = page.next("ana")
+    assert pair["prompt"][0]["text"] == "why \ufffd"
+    assert {pair[side][0]["text"] for side in ("left", "right")} == {"so \ufffd", "no \ufffd"}
+    assert pair["ai"]["labels"][0]["rationales"][0]["text"] == "for \ufffd"
+    body = {"reviewer": "ana", "pair": pair["id"], "based_on": "left", "text": "better \ud83d", "comment": "\udfff"}
+    status, answer = page.post("edit", body)
+    assert (status, answer["pair"]["edits"]) == (200, ["better \ufffd"])
+    status, _ = page.post("judge", {"reviewer": "ana", "pair": pair["id"], "choice": "left", "comment": "x \ud83d"})
+    assert status == 200
+    status, rows = page.post("export")
+    assert status == 200
+    assert rows[0]["prompt"] == "why \ud83d"
+    assert page.post("judge", {"reviewer": "a\ud83d", "pair": pair["id"], "choice": "left"})[0] == 200
+    assert page.post("judge", {"reviewer": "a", "pair": "\udc00", "choice": "left"})[0] == 409
+    assert page.post("judge", {"\udc00": "a"})[0] == 422

@@ -1,48 +1,78 @@
-"""The ledger's file: SQLite in WAL mode, so that several processes may write and a kill loses nothing committed."""
+"""A file that several threads, processes and forks may write at once, and of which a kill loses nothing committed.
+
+It is SQLite in WAL mode. A process has one connection, made anew after a fork, and when the file was moved away.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlaif_sdk.composer.ledger.forks import hold_over_forks, keep_open
-from rlaif_sdk.composer.ledger.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
-from rlaif_sdk.exceptions import LedgerError
+import filelock
+
+from rlaif_sdk.exceptions import RlaifError
+from rlaif_sdk.io.forks import hold_over_forks, leave_to_parent
 
 T = TypeVar("T")
 
 BUSY_SECONDS = 60.0
 """How long one process waits for another's write."""
 _MAGIC = b"SQLite format 3\0"
-_SETTINGS = ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -65536", "mmap_size = 1073741824")
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-class Database:
-    """One ledger file, for all threads of a process; other processes may use the file at the same time.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of file.
 
-    A process has one connection, made anew after a fork, and when the file was moved away. A corrupt file is renamed,
-    with a warning, and a new one made.
+    Attributes:
+        name: What it is called in messages, such as ``ledger``.
+        application_id: Tells it from other SQLite files.
+        version: Of its tables; a file of a later one is refused.
+        tables: Statements that make them.
+        error: Makes the error that is raised of a file, a message and a hint.
+        durable: Whether every transaction is on the disk when it ends, which takes milliseconds; otherwise a power cut,
+            not a kill, may lose the last ones.
+        private: Whether a new file is readable by its owner only.
+        replace_corrupt: Whether a corrupt file is set aside, with a warning, and a new one made; otherwise it is an
+            error.
+        other_file: The next step where a file is of another kind.
+    """
+
+    name: str
+    application_id: int
+    version: int
+    tables: Sequence[str]
+    error: Callable[[Path, str, str | None], RlaifError]
+    durable: bool = False
+    private: bool = False
+    replace_corrupt: bool = False
+    other_file: str = "name another file"
+
+
+class Database:
+    """One file, for all threads of a process.
 
     Args:
         path: The file; it and its folder are made if need be.
+        kind: What it is.
         create: False to read what is there: a missing or corrupt file is then an error.
 
     Raises:
-        LedgerError: The file cannot be opened, is something else, or is of a later version.
+        RlaifError: The kind's own error: the file cannot be opened, is something else, or is of a later version.
     """
 
-    def __init__(self, path: str | Path, *, create: bool = True) -> None:
+    def __init__(self, path: str | Path, kind: Kind, *, create: bool = True) -> None:
         self.path = Path(path).absolute()
+        self.kind = kind
         self.create = create
         self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -51,38 +81,52 @@ class Database:
         self.run(lambda _: None)
 
     def run(self, action: Callable[[sqlite3.Connection], T], *, write: bool = False) -> T:
-        """Run an action in one transaction; a corrupt file is set aside, and the action run on a new one.
+        """Run an action in one transaction; where a corrupt file is replaced, on the new one.
 
         Raises:
-            LedgerError: The disk is full, another process does not let go of the file, or it cannot be used otherwise.
+            RlaifError: The kind's own error: the disk is full, another process does not let go of the file, or it
+                cannot be used otherwise.
         """
         with self.lock:
             try:
-                return self._attempt(action, write=write)
+                with self._begun(write=write) as connection:
+                    return action(connection)
             except sqlite3.DatabaseError as error:
-                if _code(error) not in _CORRUPT or not self.create:
+                if _code(error) not in _CORRUPT or not self.create or not self.kind.replace_corrupt:
                     raise self._error(error) from error
                 self._set_aside(error)
-            except LedgerError:
+            except RlaifError:
                 raise
             except OSError as error:
-                raise LedgerError(f"{self.path}: {error.strerror}", hint="name a file that can be written") from error
+                raise self._refusal(str(error.strerror), "name a file that can be written") from error
+            with self.transaction(write=write) as connection:
+                return action(connection)
+
+    @contextmanager
+    def transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction; an exception takes it back.
+
+        Raises:
+            RlaifError: See `run`; a corrupt file is always an error.
+        """
+        with self.lock:
             try:
-                return self._attempt(action, write=write)
-            except sqlite3.DatabaseError as error:
+                with self._begun(write=write) as connection:
+                    yield connection
+            except sqlite3.Error as error:
                 raise self._error(error) from error
 
-    def _attempt(self, action: Callable[[sqlite3.Connection], T], *, write: bool) -> T:
+    @contextmanager
+    def _begun(self, *, write: bool) -> Iterator[sqlite3.Connection]:
         connection = self._connected()
         connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         try:
-            result = action(connection)
+            yield connection
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return result
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._inode != _inode(self.path):
@@ -94,25 +138,30 @@ class Database:
         return self._connection
 
     def _check_kind(self) -> None:
-        """Refuse a file that was never a ledger, so that only ledgers are ever set aside."""
+        """Refuse a file that was never of this kind, so that no others are ever set aside."""
         if not self.create and not self.path.is_file():
-            raise LedgerError(f"{self.path}: there is no such ledger", hint="give the file that 'ledger' names")
+            raise self._refusal(f"there is no such {self.kind.name}", f"give the file of a {self.kind.name}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             with self.path.open("rb") as file:
                 head = file.read(4096)
             if head and not head.startswith(_MAGIC) and b"\0" not in head:
-                raise LedgerError(f"{self.path}: is a file of another kind, and no ledger", hint="name another file")
+                raise self._refusal(f"is a file of another kind, and no {self.kind.name}", self.kind.other_file)
+        elif self.kind.private:
+            self.path.touch(mode=0o600)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
         try:
             self._refuse_others(connection)
-            for setting in _SETTINGS:
+            synchronous = "FULL" if self.kind.durable else "NORMAL"
+            for setting in ("journal_mode = WAL", f"synchronous = {synchronous}", "cache_size = -65536"):
                 _patiently(connection, f"PRAGMA {setting}")
+            _patiently(connection, "PRAGMA mmap_size = 1073741824")
             _patiently(connection, "BEGIN IMMEDIATE")
             if not _patiently(connection, "PRAGMA user_version")[0][0]:
-                _make_tables(connection)
+                self._make_tables(connection)
             connection.execute("COMMIT")
         except BaseException:
             connection.close()
@@ -126,22 +175,27 @@ class Database:
             "SELECT (SELECT COUNT(*) FROM sqlite_schema), application_id, user_version "
             "FROM pragma_application_id, pragma_user_version",
         )
-        if tables and application != APPLICATION_ID:
-            raise LedgerError(
-                f"{self.path}: is an SQLite file of another kind, and no ledger", hint="name another file"
+        if tables and application != self.kind.application_id:
+            raise self._refusal(f"is an SQLite file of another kind, and no {self.kind.name}", self.kind.other_file)
+        if version > self.kind.version:
+            raise self._refusal(
+                f"is a {self.kind.name} of version {version}; this rlaif_sdk reads {self.kind.version}",
+                f"update rlaif_sdk, or {self.kind.other_file}",
             )
-        if version > SCHEMA_VERSION:
-            raise LedgerError(
-                f"{self.path}: is a ledger of version {version}; this rlaif_sdk reads {SCHEMA_VERSION}",
-                hint="update rlaif_sdk, or name another file",
-            )
+
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        for statement in self.kind.tables:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {self.kind.application_id}")
+        connection.execute(f"PRAGMA user_version = {self.kind.version}")
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
         """Rename the corrupt file, unless another process has done so already."""
         found = _inode(self.path)
         mine = self._inode if self._connection is not None else found
         self._disconnect()
-        with _locked(self.path.parent):
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with filelock.FileLock(lock):
             if _inode(self.path) != mine:
                 return
             kept = _free_name(self.path, time.strftime("corrupt-%Y%m%dT%H%M%S"))
@@ -149,11 +203,13 @@ class Database:
                 part = self.path.with_name(self.path.name + suffix)
                 if part.exists():
                     part.rename(kept.with_name(kept.name + suffix))
+        lock.unlink(missing_ok=True)
         warnings.warn(
-            f"the ledger {self.path} is corrupt ({error}); it is kept as {kept}, and a new one made", stacklevel=2
+            f"the {self.kind.name} {self.path} is corrupt ({error}); it is kept as {kept}, and a new one made",
+            stacklevel=2,
         )
 
-    def _error(self, error: sqlite3.DatabaseError) -> LedgerError:
+    def _error(self, error: sqlite3.Error) -> RlaifError:
         hints = {
             sqlite3.SQLITE_FULL: "make room and resume: what was committed is kept",
             sqlite3.SQLITE_IOERR: "look at the disk, and whether it has room: what was committed is kept",
@@ -162,7 +218,10 @@ class Database:
             **dict.fromkeys(_BUSY, f"another process has held it for {BUSY_SECONDS:g} s"),
             **dict.fromkeys(_CORRUPT, "move it away: the next run makes a new one"),
         }
-        return LedgerError(f"{self.path}: {error}", hint=hints.get(_code(error)))
+        return self._refusal(str(error), hints.get(_code(error)))
+
+    def _refusal(self, message: str, hint: str | None) -> RlaifError:
+        return self.kind.error(self.path, message, hint)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -185,14 +244,14 @@ class Database:
             self._disconnect()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: forget the parent's connection, which must be neither used nor closed here."""
+        """In a forked child: a lock of its own, and no connection, which must be neither used nor closed here."""
         self.lock = threading.RLock()
         if self._connection is not None:
-            keep_open(self._connection)
+            leave_to_parent(self._connection)
             self._connection = None
 
 
-def _code(error: sqlite3.DatabaseError) -> int:
+def _code(error: sqlite3.Error) -> int:
     """SQLite's primary result code."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
@@ -203,13 +262,6 @@ def _inode(path: Path) -> tuple[int, int]:
     except FileNotFoundError:
         return 0, 0
     return status.st_dev, status.st_ino
-
-
-def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in SCHEMA:
-        connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _patiently(connection: sqlite3.Connection, statement: str) -> list[Any]:
@@ -231,14 +283,3 @@ def _free_name(path: Path, suffix: str) -> Path:
         number += 1
         kept = path.with_name(f"{path.name}.{suffix}-{number}")
     return kept
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes that set a file in it aside."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

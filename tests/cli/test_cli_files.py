@@ -1,0 +1,85 @@
+"""What the program says where files cannot be written, and where text is no text."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REWARDS = """
+from rlaif_sdk import Score
+
+def cut(completions):
+    return [Score(1.0, reason="cut \\ud83d off") for _ in completions]
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    (tmp_path / "rewards.py").write_text(REWARDS)
+    (tmp_path / "composition.yaml").write_text("rewards:\n  cut: {use: 'rewards.py:cut'}\n")
+    (tmp_path / "table.jsonl").write_text(json.dumps({"prompt": "p \ud83d", "completion": "c \udc00"}) + "\n")
+    return tmp_path / "table.jsonl"
+
+
+def rlaif(folder: Path, *arguments: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the program; with a limit, no file may grow beyond so many blocks of 512 bytes, as on a full disk."""
+    command = [sys.executable, "-c", "from rlaif_sdk.cli import main; main()", *arguments]
+    if limit is not None:
+        command = ["sh", "-c", f'ulimit -f {limit}; trap "" XFSZ; exec "$0" "$@"', *command]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_half_a_character_is_printed(table: Path) -> None:
+    """Explain shows a prompt, a completion and a reason that are cut; it ends well."""
+    config = str(table.parent / "composition.yaml")
+    ended = rlaif(table.parent, "explain", "--config", config, "--prompt", "p", "--completion", "c")
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
+    assert "cut \\ud83d off" in ended.stdout
+
+
+def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(table: Path) -> None:
+    """For a page as for a table."""
+    page = table.parent / "page.html"
+    ledger = table.parent / "ledger.sqlite"
+    config = table.parent / "composition.yaml"
+    config.write_text(config.read_text() + f"ledger: {ledger}\n")
+    scored = rlaif(table.parent, "score", str(table), "--config", str(config), "--output", "scored.jsonl")
+    assert scored.returncode == 0, scored.stderr
+    before = sorted(path.name for path in table.parent.iterdir())
+    ended = rlaif(table.parent, "report", str(ledger), "--output", str(page), limit=200)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in ended.stderr
+    assert sorted(path.name for path in table.parent.iterdir()) == before
+
+
+def test_an_output_that_cannot_be_is_told_in_a_line(table: Path) -> None:
+    """A folder beneath a file, a name that is too long, and a folder in the file's place."""
+    config = str(table.parent / "composition.yaml")
+    for output in (f"{table}/out.jsonl", "x" * 300 + ".jsonl", "taken.jsonl"):
+        (table.parent / "taken.jsonl").mkdir(exist_ok=True)
+        ended = rlaif(table.parent, "score", str(table), "--config", config, "--output", output)
+        assert ended.returncode == 2, (output, ended.stderr)
+        assert "Traceback" not in ended.stderr, output
+
+
+@pytest.mark.parametrize(
+    "module", ["rlaif_sdk", "rlaif_sdk.io.jobs", "rlaif_sdk.composer.ledger", "rlaif_sdk.cli.main"]
+)
+def test_nothing_needs_unix_to_be_imported(module: str) -> None:
+    """Windows has neither fcntl nor forks."""
+    program = (
+        "import os, sys\n"
+        "sys.modules['fcntl'] = None\n"
+        "import importlib\n"
+        f"importlib.import_module({module!r})\n"
+        "assert 'fcntl' not in sys.modules or sys.modules['fcntl'] is None\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
