@@ -3,6 +3,7 @@
 RlaifError
 ├── ConfigError (ValueError)              a config file or value is refused; carries file and line
 ├── DataError (ValueError)                a data file or a row of it is refused; carries file and row
+├── ConversationError (ValueError)        a prompt or completion cannot be read; carries row and message
 ├── BatchError (ValueError)               a RewardBatch is malformed
 ├── StateError (ValueError)               saved state does not fit what it is loaded into
 ├── MissingExtraError (ImportError)       an optional dependency is not installed
@@ -114,6 +115,26 @@ class DataError(RlaifError, ValueError):
         if self.row is None:
             return self.file or ""
         return f"{self.file}:{self.row}" if self.file else f"row {self.row}"
+
+
+class ConversationError(RlaifError, ValueError):
+    """A prompt or completion cannot be read as text or messages.
+
+    Attributes:
+        index: 0-based message within the conversation, or None.
+        row: 0-based row within the batch, or None.
+    """
+
+    def __init__(
+        self, message: str, *, index: int | None = None, row: int | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.index = index
+        self.row = row
+
+    def _where(self) -> str:
+        places = (("row", self.row), ("message", self.index))
+        return ", ".join(f"{name} {place}" for name, place in places if place is not None)
 
 
 class BatchError(RlaifError, ValueError):
