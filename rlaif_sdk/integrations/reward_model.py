@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rlaif_sdk.classifiers import finite_score, load_classifier
 from rlaif_sdk.classifiers.batching import BatchedClassifier
-from rlaif_sdk.classifiers.encoding import EncoderInput
-from rlaif_sdk.exceptions import BatchError, ConfigError
+from rlaif_sdk.classifiers.encoding import EncoderInput, TemplatedText
+from rlaif_sdk.conversations.templates import ChatTemplate, exchange
+from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError
 from rlaif_sdk.integrations.builtin import RewardModelParams
-from rlaif_sdk.onnx.chat import ChatTemplate, exchange
 from rlaif_sdk.rewards import Reward
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -64,7 +64,7 @@ class RewardModel(Reward):
         for row in range(len(batch)):
             try:
                 inputs.append(self._input(batch, row))
-            except BatchError as error:
+            except (BatchError, ConversationError) as error:
                 scores[row] = Score.failed(error.message)
         logits = iter(classifier.logits_of(inputs)[:, 0].tolist() if inputs else [])
         return [finite_score(next(logits)) if score is None else score for score in scores]
@@ -75,7 +75,7 @@ class RewardModel(Reward):
             return prompt + completion
         if self._template is None:
             raise BatchError(f"{self.params.model} has no chat template, and the row is of messages")
-        return self._template.render(exchange(prompt, completion))
+        return TemplatedText(self._template.render(exchange(prompt, completion)))
 
     def close(self) -> None:
         """Release the model."""
@@ -87,10 +87,4 @@ def _chat_template(params: RewardModelParams, classifier: BatchedClassifier) -> 
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(params.model, revision=params.revision or "main", trust_remote_code=False)
-    source = tokenizer.chat_template
-    if isinstance(source, dict):
-        source = source.get("default")
-    if source is None:
-        return None
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return ChatTemplate(source, special_tokens=special, reserved=classifier.encoder.special_tokens)
+    return ChatTemplate.of(tokenizer, inert=classifier.encoder.special.inert)

@@ -18,6 +18,7 @@ from rlaif_sdk.classifiers.encoding import TextEncoder, TruncationSide
 from rlaif_sdk.classifiers.loading import is_multi_label, labels_from, longest_input
 from rlaif_sdk.classifiers.onnx_backend import OnnxClassifier, open_classifier, pad_id_of
 from rlaif_sdk.classifiers.onnx_providers import cuda_device_count, offers_cuda
+from rlaif_sdk.conversations.templates import default_template
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.onnx.manifest import MANIFEST_FILE, InputKind, Manifest, Variant, file_digest
 
@@ -172,7 +173,7 @@ class _Export:
             max_length=self._max_length,
             truncation_side=self._truncation_side,
             input=input_kind,
-            chat_template=_default_template(tokenizer.chat_template),
+            chat_template=default_template(tokenizer.chat_template),
             special_tokens={name: str(token) for name, token in tokenizer.special_tokens_map.items()},
             variants=variants,
             files={
@@ -241,11 +242,6 @@ class _Comparison:
 
     probes: Sequence[Probe]
     reference_RL: Floats
-
-
-def _default_template(template: str | Mapping[str, str] | None) -> str | None:
-    """A tokenizer's chat template; of several, by name, the default one."""
-    return template if template is None or isinstance(template, str) else template.get("default")
 
 
 def _versions() -> dict[str, str]:

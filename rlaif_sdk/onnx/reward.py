@@ -6,9 +6,9 @@ import numpy as np
 
 from rlaif_sdk.classifiers import finite_score, label_index, label_log_odds, label_probabilities
 from rlaif_sdk.classifiers.encoding import EncoderInput
-from rlaif_sdk.exceptions import BatchError, ConfigError
+from rlaif_sdk.conversations.templates import exchange
+from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError
 from rlaif_sdk.onnx.builtin import OnnxRewardParams
-from rlaif_sdk.onnx.chat import exchange
 from rlaif_sdk.onnx.scorer import OnnxScorer, Scorable
 from rlaif_sdk.rewards import Reward
 from rlaif_sdk.types import RewardBatch, Score
@@ -72,7 +72,7 @@ class OnnxReward(Reward):
         for row in range(len(batch)):
             try:
                 inputs.append(scorer.prepared(self._scorable(batch, row, scorer), row))
-            except BatchError as error:
+            except (BatchError, ConversationError) as error:
                 scores[row] = Score.failed(error.message)
         logits_NL = scorer.logits_of(inputs)
         values_NL = {

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from rlaif_sdk.classifiers.batching import BatchedClassifier, checked_texts
 from rlaif_sdk.classifiers.encoding import EncoderInput, TemplatedText
 from rlaif_sdk.classifiers.loading import LoadOptions
 from rlaif_sdk.classifiers.onnx_backend import load_onnx_classifier
-from rlaif_sdk.exceptions import BatchError, ConfigError
-from rlaif_sdk.onnx.chat import ChatTemplate
+from rlaif_sdk.conversations.messages import Turn
+from rlaif_sdk.conversations.templates import ChatTemplate
+from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError
 from rlaif_sdk.onnx.engines import Open, engines, opened
 from rlaif_sdk.onnx.manifest import Manifest, read_manifest
 from rlaif_sdk.onnx.tuning import Choice, choose, recall, remember
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 BackendChoice = Literal["onnx", "auto"]
 
-Scorable = str | tuple[str, str] | Conversation
+Scorable = str | tuple[str, str] | Conversation | Sequence[Turn]
 """A text, a pair of texts, or messages that end with the answer to score."""
 
 
@@ -125,13 +126,13 @@ class OnnxScorer:
         if isinstance(single, tuple) and len(single) == 2 and all(isinstance(part, str) for part in single):
             first, second = checked_texts("inputs", cast("tuple[str, str]", single))
             return first, second
-        if isinstance(single, Sequence) and single and all(isinstance(part, dict) for part in single):
-            return self._rendered(cast("Conversation", single), row)
+        if isinstance(single, Sequence) and single and all(isinstance(part, (dict, Turn)) for part in single):
+            return self._rendered(single, row)
         raise BatchError(
             f"inputs[{row}] must be a text, a pair of texts or a list of messages, not {type(single).__name__}"
         )
 
-    def _rendered(self, conversation: Conversation, row: int) -> TemplatedText:
+    def _rendered(self, conversation: Any, row: int) -> TemplatedText:
         if self._template is None:
             if self.manifest.chat_template is None:
                 raise ConfigError(
@@ -141,12 +142,12 @@ class OnnxScorer:
             self._template = ChatTemplate(
                 self.manifest.chat_template,
                 special_tokens=self.manifest.special_tokens,
-                reserved=self._classifier.encoder.special_tokens,
+                inert=self._classifier.encoder.special.inert,
             )
         try:
-            return self._template.render(conversation)
-        except BatchError as error:
-            raise BatchError(f"inputs[{row}]: {error.message}") from error
+            return TemplatedText(self._template.render(conversation))
+        except ConversationError as error:
+            raise BatchError(f"inputs[{row}]: {error.message}", hint=error.hint) from error
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
-from rlaif_sdk.judges.backends.chat_tokens import ChatEncoder
+from rlaif_sdk.conversations.templates import ChatEncoder
 from rlaif_sdk.judges.backends.local import TransformersBackend
 
 LETTERS = list("ABCDEFGHIJ")

@@ -73,7 +73,7 @@ def test_a_conversation_that_the_template_refuses_fails_alone(exported: Exported
     odd = [{"role": "narrator", "content": "then"}]
     scores = reward.score(RewardBatch(prompts=["q", "q"], completions=[odd, [{"role": "assistant", "content": "b"}]]))
     assert scores[0].value is None
-    assert "the chat template refuses the conversation: no role narrator" in (scores[0].error or "")
+    assert "the chat template refuses the conversation: the role 'narrator' is unknown" in (scores[0].error or "")
     assert isinstance(scores[1].value, float)
 
 

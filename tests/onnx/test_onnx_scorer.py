@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import BatchError, Classifier, ConfigError, RewardError, load_classifier
 from rlaif_sdk.onnx import OnnxScorer
-from rlaif_sdk.onnx.chat import ChatTemplate
 
 Exported = Callable[..., Path]
 CHAT = [{"role": "user", "content": "what is it?"}, {"role": "assistant", "content": "  a cat. "}]
@@ -157,20 +156,6 @@ def test_messages_need_a_template(exported: Exported) -> None:
         pytest.raises(ConfigError, match=r"no chat template.*give texts"),
     ):
         scorer.score([CHAT])
-
-
-def test_a_template_runs_in_a_sandbox_and_may_refuse() -> None:
-    """It reaches no attribute that leads out of it; its own refusal names the reason."""
-    escape = ChatTemplate("{{ messages.__class__.__mro__ }}", special_tokens={})
-    with pytest.raises(BatchError, match="refuses the conversation"):
-        escape.render(CHAT)  # type: ignore[arg-type]
-    strict = ChatTemplate("{{ raise_exception('roles must alternate') }}", special_tokens={})
-    with pytest.raises(BatchError, match="roles must alternate"):
-        strict.render(CHAT)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="cannot be read"):
-        ChatTemplate("{% for %}", special_tokens={})
-    known = ChatTemplate("{{ bos_token }}{{ messages[0].content | tojson }}", special_tokens={"bos_token": "<s>"})
-    assert known.render([{"role": "user", "content": "é"}]).text == '<s>"é"'
 
 
 def test_a_changed_or_missing_file_is_refused(folder: Path) -> None:
