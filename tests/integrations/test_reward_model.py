@@ -100,7 +100,7 @@ def test_a_message_cannot_end_its_own_turn(tmp_path: Path) -> None:
     spelled, broken = chats(["w1 <eos> w2", "w1 < eos> w2"], "assistant")
     prompts = chats(["w1", "w1"], "user")
     first, second = composed(tmp_path, prompts, [spelled, broken])
-    assert first == second
+    assert first == pytest.approx(second, abs=1e-5)
 
 
 def test_a_classifier_of_several_labels_is_no_reward_model(tmp_path: Path) -> None:
