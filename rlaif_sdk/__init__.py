@@ -6,13 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaif_sdk.classifiers import (
-        Classifier,
-        label_index,
-        label_log_odds,
-        label_probabilities,
-        load_classifier,
-    )
     from rlaif_sdk.composer import Composer, Composition
     from rlaif_sdk.exceptions import (
         BatchError,
@@ -26,12 +19,19 @@ if TYPE_CHECKING:
     )
     from rlaif_sdk.hookspecs import hookimpl
     from rlaif_sdk.judges import JudgePrompt, PointwiseJudge, load_judge
+    from rlaif_sdk.models import (
+        Classifier,
+        label_index,
+        label_log_odds,
+        label_probabilities,
+        load_classifier,
+    )
     from rlaif_sdk.plugins import Registry
     from rlaif_sdk.rewards import Params, Reward, RewardSpec, reward
     from rlaif_sdk.types import Message, Progress, RewardBatch, Score
 
 _HOMES = {
-    "rlaif_sdk.classifiers": (
+    "rlaif_sdk.models": (
         "Classifier",
         "label_index",
         "label_log_odds",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rlaif_sdk.onnx.manifest import Manifest
+    from rlaif_sdk.models.manifest import Manifest
 
 
 def export(
@@ -44,8 +44,8 @@ def export(
     """
     from typing import get_args
 
-    from rlaif_sdk.onnx.export import export_classifier
-    from rlaif_sdk.onnx.manifest import InputKind
+    from rlaif_sdk.models.export import export_classifier
+    from rlaif_sdk.models.manifest import InputKind
 
     if truncation_side not in (None, "left", "right"):
         raise typer.BadParameter("must be left or right", param_hint="--truncation-side")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.conversations.templates import ChatEncoder
+from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.judges.backends.local import TransformersBackend
 
 LETTERS = list("ABCDEFGHIJ")
