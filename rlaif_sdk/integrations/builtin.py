@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlaif_sdk.hookspecs import hookimpl
-from rlaif_sdk.rewards import Params, Reward, RewardSpec
+from rlaif_sdk.rewards import Params, Reward, RewardSpec, ViewParams
 
 rlaif_api_version = 1
 
 
-class TextClassificationParams(Params):
+class TextClassificationParams(ViewParams):
     """A text classifier, as a Hugging Face pipeline would run it."""
 
     model: str

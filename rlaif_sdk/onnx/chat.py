@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 from rlaif_sdk.classifiers.encoding import TemplatedText
+from rlaif_sdk.conversations import read
 from rlaif_sdk.exceptions import BatchError, ConfigError, MissingExtraError
-from rlaif_sdk.types import Conversation, Message, TextOrConversation, message_text
+from rlaif_sdk.types import Conversation, Message, TextOrConversation
 
 
 class ChatTemplate:
@@ -58,7 +59,7 @@ class ChatTemplate:
         """
         from jinja2 import TemplateError
 
-        messages = [{**message, "content": self._inert(message_text(message))} for message in conversation]
+        messages = [{"role": turn.role, "content": self._inert(turn.content)} for turn in read(conversation)]
         try:
             text = self._template.render(messages=messages, add_generation_prompt=False, **self._special_tokens)
         except (TemplateError, TypeError, ValueError, LookupError, OverflowError) as error:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from rlaif_sdk.conversations import read
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.types import Conversation, message_text
+from rlaif_sdk.types import Conversation
 
 _SIGNS = ("\n", "\u241e", "|")
 
@@ -27,7 +28,7 @@ class ChatEncoder:
 
     def __call__(self, conversation: Conversation) -> list[int]:
         """The prompt's token ids, ready for the model's answer."""
-        texts = [message_text(message) for message in conversation]
+        texts = [turn.content for turn in read(conversation)]
         markers = [f"\u241emessage{index}\u241e" for index in range(len(texts))]
         rendered = self._render([message["role"] for message in conversation], markers)
         pieces = re.split("|".join(map(re.escape, markers)), rendered)
