@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer, Composition
+    from rlaif_sdk.conversations import split_thinking, view
     from rlaif_sdk.exceptions import (
         BatchError,
         ConfigError,
+        ConversationError,
         DataError,
         JudgeError,
         MissingExtraError,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
         load_classifier,
     )
     from rlaif_sdk.plugins import Registry
-    from rlaif_sdk.rewards import Params, Reward, RewardSpec, reward
+    from rlaif_sdk.rewards import NO_WORDS, Params, Reward, RewardSpec, ViewParams, reward
     from rlaif_sdk.types import Message, Progress, RewardBatch, Score
 
 _HOMES = {
@@ -39,9 +41,11 @@ _HOMES = {
         "load_classifier",
     ),
     "rlaif_sdk.composer": ("Composer", "Composition"),
+    "rlaif_sdk.conversations": ("split_thinking", "view"),
     "rlaif_sdk.exceptions": (
         "BatchError",
         "ConfigError",
+        "ConversationError",
         "DataError",
         "JudgeError",
         "MissingExtraError",
@@ -52,18 +56,20 @@ _HOMES = {
     "rlaif_sdk.hookspecs": ("hookimpl",),
     "rlaif_sdk.judges": ("JudgePrompt", "PointwiseJudge", "load_judge"),
     "rlaif_sdk.plugins": ("Registry",),
-    "rlaif_sdk.rewards": ("Params", "Reward", "RewardSpec", "reward"),
+    "rlaif_sdk.rewards": ("NO_WORDS", "Params", "Reward", "RewardSpec", "ViewParams", "reward"),
     "rlaif_sdk.types": ("Message", "Progress", "RewardBatch", "Score"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
+    "NO_WORDS",
     "BatchError",
     "Classifier",
     "Composer",
     "Composition",
     "ConfigError",
+    "ConversationError",
     "DataError",
     "JudgeError",
     "JudgePrompt",
@@ -80,6 +86,7 @@ __all__ = [
     "RewardSpec",
     "RlaifError",
     "Score",
+    "ViewParams",
     "hookimpl",
     "label_index",
     "label_log_odds",
@@ -87,6 +94,8 @@ __all__ = [
     "load_classifier",
     "load_judge",
     "reward",
+    "split_thinking",
+    "view",
 ]
 
 

@@ -123,18 +123,27 @@ class ConversationError(RlaifError, ValueError):
     Attributes:
         index: 0-based message within the conversation, or None.
         row: 0-based row within the batch, or None.
+        part: ``prompt`` or ``completion``, or None.
     """
 
     def __init__(
-        self, message: str, *, index: int | None = None, row: int | None = None, hint: str | None = None
+        self,
+        message: str,
+        *,
+        index: int | None = None,
+        row: int | None = None,
+        part: str | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.index = index
         self.row = row
+        self.part = part
 
     def _where(self) -> str:
-        places = (("row", self.row), ("message", self.index))
-        return ", ".join(f"{name} {place}" for name, place in places if place is not None)
+        row = None if self.row is None else f"row {self.row}"
+        index = None if self.index is None else f"message {self.index}"
+        return ", ".join(place for place in (row, self.part, index) if place)
 
 
 class BatchError(RlaifError, ValueError):

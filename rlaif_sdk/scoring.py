@@ -62,7 +62,7 @@ def as_batch(
         training: Whether running statistics are updated.
 
     Raises:
-        DataError: A row lacks its prompt or completion, or has one of a wrong type; names the row.
+        DataError: A row lacks its prompt or completion; names the row. One that cannot be read is unscored, alone.
     """
     for offset, record in enumerate(records):
         for column in (layout.prompt, layout.completion):
@@ -87,10 +87,6 @@ def _check_text(record: Record, column: str, row: int) -> None:
         raise DataError(
             f"has no column {column!r}", row=row, hint=f"columns: {found}; see --prompt-column and --completion-column"
         )
-    value = record[column]
-    is_messages = isinstance(value, list) and all(isinstance(turn, dict) and "role" in turn for turn in value) and value
-    if not isinstance(value, str) and not is_messages:
-        raise DataError(f"{column!r} must be text or a list of messages with role and content", row=row)
 
 
 def _label(value: Any) -> Any:

@@ -100,14 +100,18 @@ def snippet(manifest: Manifest, folder: Path) -> str:
 
 
 def _read_texts(file: Path) -> list[str]:
+    from rlaif_sdk.conversations import ASSISTANT, USER, view
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.records import read_records
-    from rlaif_sdk.types import as_text
 
     texts = []
     for number, record in enumerate(read_records(file), start=1):
-        parts = [record[name] for name in ("prompt", "completion") if name in record]
-        text = record.get("text", "".join(map(as_text, parts)) if parts else None)
+        parts = [
+            view(record[name], "transcript", role=role)
+            for name, role in (("prompt", USER), ("completion", ASSISTANT))
+            if name in record
+        ]
+        text = record.get("text", "".join(parts) if parts else None)
         if not isinstance(text, str):
             raise DataError("has no text", file=str(file), row=number, hint="a column text, or prompt and completion")
         texts.append(text)

@@ -23,11 +23,11 @@ from rlaif_sdk.composer.execution import (
 )
 from rlaif_sdk.composer.fallback import with_fallback
 from rlaif_sdk.composer.ledger import Ledger
-from rlaif_sdk.composer.validation import Answer, check_answer
+from rlaif_sdk.composer.validation import Answer, check_answer, entries_of
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import RewardError
-from rlaif_sdk.rewards import Reward, require_columns
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.rewards import Reward, ScoreLike, require_columns
+from rlaif_sdk.types import RewardBatch, Score
 
 
 class Calls:
@@ -84,9 +84,13 @@ class Calls:
         set_up_all([*self.runners.values(), *self._fallback_runners.values()])
 
     def start(self, batch: RewardBatch) -> Future[Outcomes]:
-        """Begin to call every reward."""
+        """Begin to call every reward, with the rows that can be read."""
+        rows = [row for row in range(len(batch)) if row not in batch.unreadable]
+        if batch.unreadable and not rows:
+            return _answered({name: Outcome(0.0, answer=[]) for name in self.runners})
+        asked = batch.select(rows) if batch.unreadable else batch
         return start_all(
-            self.runners, {name: batch.with_columns(part.columns) for name, part in self._components.items()}
+            self.runners, {name: asked.with_columns(part.columns) for name, part in self._components.items()}
         )
 
     def answers(self, batch: RewardBatch, calls: Future[Outcomes]) -> tuple[dict[str, Answer], dict[str, float]]:
@@ -98,7 +102,7 @@ class Calls:
         Raises:
             RlaifError: A reward failed in a way that no policy covers.
         """
-        outcomes = wait_all(calls)
+        outcomes = {name: _with_unreadable(outcome, batch) for name, outcome in wait_all(calls).items()}
         answers = {name: _checked(outcome, batch, self._components[name].reward) for name, outcome in outcomes.items()}
         answers |= self._stand_in(batch, answers)
         return answers, {name: outcome.seconds for name, outcome in outcomes.items()}
@@ -106,7 +110,7 @@ class Calls:
     def _stand_in(self, batch: RewardBatch, answers: Mapping[str, Answer]) -> dict[str, Answer]:
         """The answers of the rewards that have a fallback, with its scores where they failed."""
         named = {name: part.fallback for name, part in self._components.items() if part.fallback is not None}
-        rows = {name: sorted(answers[name].failures) for name in named}
+        rows = {name: sorted(answers[name].failures.keys() - batch.unreadable.keys()) for name in named}
         asked = {name: batch.select(failed) for name, failed in rows.items() if failed}
         if not asked:
             return {name: with_fallback(answers[name], [], None, fallback) for name, fallback in named.items()}
@@ -147,6 +151,33 @@ class Calls:
         """Close the rewards and end their threads and processes; what is under way is given up."""
         for runner in (*self.runners.values(), *self._fallback_runners.values()):
             runner.close()
+
+
+def _answered(outcomes: Outcomes) -> Future[Outcomes]:
+    answered: Future[Outcomes] = Future()
+    answered.set_result(outcomes)
+    return answered
+
+
+def _with_unreadable(outcome: Outcome, batch: RewardBatch) -> Outcome:
+    """The outcome for all rows of a batch, given that for those that can be read."""
+    if not batch.unreadable or outcome.answer is None:
+        return outcome
+    asked = [row for row in range(len(batch)) if row not in batch.unreadable]
+    try:
+        given = entries_of(outcome.answer, len(asked))
+    except RewardError as error:
+        return Outcome(outcome.seconds, error=error)
+    entries: list[ScoreLike] = [
+        Score.failed(f"cannot be read: {batch.unreadable.get(row)}") for row in range(len(batch))
+    ]
+    for row, entry in zip(asked, given, strict=True):
+        entries[row] = entry
+    cached = None
+    if outcome.cached is not None:
+        cached = np.zeros(len(batch), dtype=bool)
+        cached[asked] = outcome.cached
+    return replace(outcome, answer=entries, cached=cached)
 
 
 def _checked(outcome: Outcome, batch: RewardBatch, reward: Reward) -> Answer:

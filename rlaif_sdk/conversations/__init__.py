@@ -2,7 +2,7 @@
 
 from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, USER, Call, Turn, chat_messages, read
 from rlaif_sdk.conversations.thinking import split_thinking
-from rlaif_sdk.conversations.views import Thinking, View, view, words
+from rlaif_sdk.conversations.views import Thinking, View, rendered, shown, view, words
 
 __all__ = [
     "ASSISTANT",
@@ -14,6 +14,8 @@ __all__ = [
     "View",
     "chat_messages",
     "read",
+    "rendered",
+    "shown",
     "split_thinking",
     "view",
     "words",

@@ -293,26 +293,29 @@ class _Reader:
             raise ConversationError(f"the type of a block is {_shown(kind)}")
         if kind in _REASONING_BLOCKS or block.get("thought") is True:
             self._reasoning.append(_reasoning_text(block))
-        elif _is_call(kind):
-            self._calls.append(_read_call(block))
-            if any(block.get(key) is not None for key in ("output", "error")):
-                yield _read_result(block)  # of a call that the server answered itself
-        elif _is_result(kind):
-            yield _read_result(block)
+        elif _is_call(kind) or _is_result(kind):
+            if _is_call(kind):
+                self._calls.append(_read_call(block))
+            if _is_result(kind) or any(block.get(key) is not None for key in ("output", "error")):
+                yield _read_result(block)  # its own, or that of a call that the server answered itself
         elif medium := _medium(kind):
             self._media.append(medium)
         else:
-            for field in ("text", "refusal", "content", "value", "parts"):
-                if block.get(field) is not None:
-                    yield from self._blocks(block[field], depth + 1)
-                    return
-            if kind and "text" not in kind and not {"text", "content"} & block.keys():
-                self._media.append(kind)
-            elif not block.keys() & {"type", "text", "content"}:
-                found = ", ".join(sorted(map(str, block))) or "none"
-                raise ConversationError(f"a block of content without type or text; its keys: {found}")
+            yield from self._text_block(kind, block, depth)
             return
         self._after_text = False
+
+    def _text_block(self, kind: str, block: Mapping[str, Any], depth: int) -> Iterator[Turn]:
+        """A block of text, by whatever name; one of another type has its place noted."""
+        for field in ("text", "refusal", "content", "value", "parts"):
+            if block.get(field) is not None:
+                yield from self._blocks(block[field], depth + 1)
+                return
+        if kind and "text" not in kind:
+            self._media.append(kind)
+        elif not kind and (said := [name for name in block if block[name] is not None]):
+            found = ", ".join(sorted(map(str, said)))
+            raise ConversationError(f"a block of content without type or text; its keys: {found}")
 
     def _read_calls(self, message: Mapping[str, Any]) -> None:
         calls = _parsed(message.get("tool_calls"))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 
 _TAGS = re.compile(
-    r"(?<!`)(?:<(?P<close>/?)(?P<tag>think|thinking|thought|reasoning|seed:think)\s*>"
-    r"|\[(?P<close2>/?)(?P<tag2>THINK)\]"
-    r"|◁(?P<close3>/?)(?P<tag3>think)▷"
-    r"|<\|(?P<end4>START|END)_(?P<tag4>THINKING)\|>)",
-    re.IGNORECASE,
+    r"[<\[◁](?<!`.)(?:"
+    r"(?<=<)(?P<close1>/?)(?P<tag1>(?i:think|thinking|thought|reasoning|seed:think))\s*>"
+    r"|(?<=\[)(?P<close2>/?)(?P<tag2>THINK)\]"
+    r"|(?<=◁)(?P<close3>/?)(?P<tag3>think)▷"
+    r"|(?<=<)\|(?:START|(?P<close4>END))_(?P<tag4>THINKING)\|>)"
 )
 _SEGMENT = re.compile(
     r"(?:<\|start\|>[^<]*)?<\|channel\|>\s*(?P<channel>\w*)(?P<recipient>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
@@ -43,8 +43,8 @@ def split_thinking(text: str) -> tuple[str, str]:
     within: str | None = None
     start = 0
     for match in _TAGS.finditer(text):
-        tag = (match["tag"] or match["tag2"] or match["tag3"] or match["tag4"]).lower()
-        closes = bool(match["close"] or match["close2"] or match["close3"] or (match["end4"] or "").upper() == "END")
+        tag = (match["tag1"] or match["tag2"] or match["tag3"] or match["tag4"]).lower()
+        closes = bool(match["close1"] or match["close2"] or match["close3"] or match["close4"])
         if within is None:
             (thought if closes else said).append(text[start : match.start()])
             within = None if closes else tag

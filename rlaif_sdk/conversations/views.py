@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, Turn, read
+from rlaif_sdk.exceptions import ConversationError
 
 View: TypeAlias = Literal["answer", "assistant", "transcript"]
 Thinking: TypeAlias = Literal["drop", "keep"]
@@ -48,6 +49,14 @@ def view(value: Any, name: View, *, thinking: Thinking = "drop", role: str = ASS
     return "\n\n".join(parts) if parts or not any(turn.calls for turn in spoken) else None
 
 
+def shown(value: Any, *, role: str = ASSISTANT) -> str:
+    """The transcript for people to look at, in reports and records; of what cannot be read, why."""
+    try:
+        return view(value, "transcript", role=role)
+    except ConversationError as error:
+        return f"[cannot be read: {error}]"
+
+
 def words(turn: Turn, thinking: Thinking = "drop") -> str:
     """What one turn says, with its thinking or without."""
     if thinking == "drop":
@@ -56,6 +65,14 @@ def words(turn: Turn, thinking: Thinking = "drop") -> str:
         return turn.content
     thought = f"<think>\n{turn.reasoning}\n</think>"
     return f"{thought}\n\n{turn.content}" if turn.content else thought
+
+
+def rendered(turn: Turn, thinking: Thinking = "drop") -> str:
+    """All of one turn as a transcript shows it: ``[image]``, its words, and ``[calls name(arguments)]``."""
+    lines = [f"[{kind}]" for kind in turn.media]
+    if text := words(turn, thinking):
+        lines.append(text)
+    return "\n".join([*lines, *(f"[calls {call.name}({call.arguments})]" for call in turn.calls)])
 
 
 def _last_stretch(turns: Sequence[Turn]) -> Sequence[Turn]:
@@ -75,10 +92,7 @@ def _transcript(turns: Sequence[Turn], thinking: Thinking) -> str:
     paragraphs = []
     for turn in turns:
         name = turn.name or (tools.get(turn.call_id, "") if turn.role == TOOL else "")
-        lines = [f"[{kind}]" for kind in turn.media]
-        if text := words(turn, thinking):
-            lines.append(text)
-        lines += [f"[calls {call.name}({call.arguments})]" for call in turn.calls]
-        if lines or turn.role == TOOL:
-            paragraphs.append(f"{turn.role}{f' {name}' if name else ''}: " + "\n".join(lines))
+        text = rendered(turn, thinking)
+        if text or turn.role == TOOL:
+            paragraphs.append(f"{turn.role}{f' {name}' if name else ''}: {text}")
     return "\n\n".join(paragraphs)

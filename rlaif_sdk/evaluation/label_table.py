@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rlaif_sdk.conversations import view
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.figures import Array, Indices
 from rlaif_sdk.judges.usage import NOTHING, Usage
 from rlaif_sdk.preferences.review.export import EDITED
 from rlaif_sdk.records import Record, read_records
-from rlaif_sdk.types import as_text
 
 _PAIR = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
 _LABEL = ("prob_1", "tie", "label_kind")
@@ -125,7 +125,7 @@ def _numbers(record: Record) -> tuple[float, ...]:
     prob_1, tie = _judged(record)
     probs = (prob_1, record.get("prob_1_when_first"), record.get("prob_1_when_second"))
     first_chosen = record["chosen_response"] == 1
-    lengths = [len(as_text(record[name])) for name in ("chosen", "rejected")]
+    lengths = [len(view(record[name], "assistant") or "") for name in ("chosen", "rejected")]
     human = record.get(_VERDICT)
     return (
         *(math.nan if value is None else value for value in probs),

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.judges.backends import JudgeBackend, RowError, usage_of
 from rlaif_sdk.judges.likelihood import LikelihoodVerdict
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
 from rlaif_sdk.judges.rating import RatingVerdict
 from rlaif_sdk.judges.screening import contentless, screen
-from rlaif_sdk.rewards import Reward
+from rlaif_sdk.rewards import NO_WORDS, Reward
 from rlaif_sdk.types import Conversation, RewardBatch, Score
 
 Mode = Literal["likelihood", "rating"]
@@ -49,7 +50,8 @@ class PointwiseJudge(Reward):
 
     Text is screened first (see `rlaif_sdk.judges.screening`), and what was changed is flagged in the reason and the
     details. An answer without content gets -1 without asking the judge, ``refused`` in its details: it is the policy's
-    doing, and leaving it unscored would not discourage it. Whatever else goes wrong leaves the row unscored with an
+    doing, and leaving it unscored would not discourage it. Where the policy called a tool and said nothing, the judge
+    abstains. Whatever else goes wrong leaves the row unscored with an
     error; a refused key, an exhausted account or a server without log-probabilities raises. What a row took is under
     ``usage`` in its details.
 
@@ -63,6 +65,9 @@ class PointwiseJudge(Reward):
         overlong: What becomes of a longer one: ``error`` leaves the row unscored, ``keep_start`` and ``keep_end``
             cut it and flag it.
         max_new_tokens: The longest reply in rating mode.
+        view: What of a completion is judged: ``answer``, its last words; ``assistant``, all that the policy said;
+            ``transcript``, everything, calls and results too. Of the prompt it is the transcript.
+        thinking: ``keep`` shows the policy's thinking to the judge.
         name: The reward's name.
 
     Raises:
@@ -82,6 +87,8 @@ class PointwiseJudge(Reward):
         max_chars: int = 24_000,
         overlong: Overlong = "error",
         max_new_tokens: int = 256,
+        view: View = "assistant",
+        thinking: Thinking = "drop",
         name: str = "judge",
     ) -> None:
         if max_chars < 1 or max_new_tokens < 1:
@@ -92,6 +99,8 @@ class PointwiseJudge(Reward):
         self.verdict: Verdict = _verdict(mode, scale, labels, max_new_tokens)
         self._max_chars = max_chars
         self._overlong = overlong
+        self._view: View = view
+        self._thinking: Thinking = thinking
         self.version = self._fingerprint(max_new_tokens)
 
     def setup(self) -> None:
@@ -106,7 +115,7 @@ class PointwiseJudge(Reward):
         """Rate B completions. See the class for what each score means and which errors are raised."""
         rows = [
             self._question(prompt, answer)
-            for prompt, answer in zip(batch.prompt_texts, batch.completion_texts, strict=True)
+            for prompt, answer in zip(batch.prompt_texts, batch.views(self._view, thinking=self._thinking), strict=True)
         ]
         questions = [row for row in rows if isinstance(row, _Question)]
         if not questions:
@@ -117,7 +126,9 @@ class PointwiseJudge(Reward):
         answers = iter(verdicts)
         return [_scored(next(answers), row.flags) if isinstance(row, _Question) else row for row in rows]
 
-    def _question(self, prompt: str, answer: str) -> _Question | Score:
+    def _question(self, prompt: str, answer: str | None) -> _Question | Score:
+        if answer is None:
+            return Score(None, reason=NO_WORDS)
         screened = {"prompt": screen(prompt), "answer": screen(answer)}
         if why := contentless(screened["answer"].text):
             return Score(
@@ -145,6 +156,7 @@ class PointwiseJudge(Reward):
             "asked": self.prompt.render("", "", self.verdict.instruction),
             "verdict": [type(self.verdict).__name__, self.verdict.version, max_new_tokens],
             "limits": [self._max_chars, self._overlong],
+            "view": [self._view, self._thinking],
             "backend": self.backend.identity,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rlaif_sdk.hookspecs import hookimpl
-from rlaif_sdk.rewards import Params, Reward, RewardSpec
+from rlaif_sdk.rewards import Params, Reward, RewardSpec, ViewParams
 
 rlaif_api_version = 1
 
@@ -52,7 +52,7 @@ class OnnxRewardParams(Params):
         return self
 
 
-class TextClassificationParams(Params):
+class TextClassificationParams(ViewParams):
     """A text classifier, as a Hugging Face pipeline would run it."""
 
     model: str

@@ -7,8 +7,8 @@ import numpy as np
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.models import Classifier, label_index, label_log_odds, label_probabilities, load_classifier
 from rlaif_sdk.models.builtin import TextClassificationParams
-from rlaif_sdk.rewards import Reward, Scores
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.rewards import NO_WORDS, Reward, Scores
+from rlaif_sdk.types import RewardBatch, Score
 
 
 class TextClassification(Reward):
@@ -51,18 +51,21 @@ class TextClassification(Reward):
     def score(self, batch: RewardBatch) -> Scores:
         classifier = self._classifier
         assert classifier is not None
+        texts = {row: text for row, text in enumerate(self.params.texts(batch)) if text is not None}
+        if not texts:
+            return [Score(None, reason=NO_WORDS)] * len(batch)
         if self.params.pair:
-            logits_NL = classifier.logits(batch.prompt_texts, batch.completion_texts)
+            logits_NL = classifier.logits([batch.prompt_texts[row] for row in texts], list(texts.values()))
         else:
-            logits_NL = classifier.logits(batch.completion_texts)
+            logits_NL = classifier.logits(list(texts.values()))
         if self.params.output == "logit":
             scores_NL = np.asarray(logits_NL, dtype=np.float64)
         elif self.params.output == "log_odds":
             scores_NL = label_log_odds(logits_NL, multi_label=classifier.multi_label)
         else:
             scores_NL = label_probabilities(logits_NL, multi_label=classifier.multi_label)
-        scores: list[float] = scores_NL[:, self._label].tolist()
-        return scores
+        scores = dict(zip(texts, scores_NL[:, self._label].tolist(), strict=True))
+        return [scores.get(row, Score(None, reason=NO_WORDS)) for row in range(len(batch))]
 
     def close(self) -> None:
         if self._classifier is not None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.exceptions import ConfigError, DataError, MissingExtraError
+from rlaif_sdk.conversations import USER, read
+from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError, MissingExtraError
 from rlaif_sdk.records import read_records
 from rlaif_sdk.training.config import DataSettings, TableSettings
 from rlaif_sdk.training.curriculum import MEAN_COLUMN, SPREAD_COLUMN, CurriculumSettings, arrange
@@ -129,11 +130,11 @@ def _with_prompts(dataset: Dataset, place: str, column: str) -> Dataset:
 
 
 def prompt_problem(prompt: Any) -> str | None:
-    """What is wrong with a prompt, or None: it must be text, or messages with role and content, and not empty."""
+    """What is wrong with a prompt, or None: it must be text or messages, and say something."""
     if isinstance(prompt, str):
         return None if prompt.strip() else "the prompt is empty"
-    if not isinstance(prompt, Sequence) or not prompt:
-        return "the prompt is neither text nor messages"
-    if all(isinstance(message, Mapping) and message.get("role") and message.get("content") for message in prompt):
-        return None
-    return "a message of the prompt lacks role or content"
+    try:
+        turns = read(prompt, role=USER)
+    except ConversationError as error:
+        return f"the prompt cannot be read: {error}"
+    return None if any(turn.content.strip() or turn.media or turn.calls for turn in turns) else "the prompt is empty"
