@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,7 +69,6 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
-        thinking: Thinking = "keep",
         tools: Sequence[Any] | None = None,
         **arguments: Any,
     ) -> str:
@@ -81,7 +81,6 @@ class ChatTemplate:
             add_generation_prompt: End with what goes before the assistant's answer. Without it, the text ends with the
                 last message: what a reward model scores.
             continue_final_message: End within the last message, the assistant's, which the model is to go on with.
-            thinking: ``drop`` leaves the assistant's thinking out.
             tools: Schemas of the tools that the assistant may call.
             **arguments: Whatever else the template takes, such as ``enable_thinking``.
 
@@ -90,7 +89,7 @@ class ChatTemplate:
         """
         from jinja2 import TemplateError
 
-        turns = [self._turn(turn, thinking) for turn in read(conversation, role=USER)]
+        turns = [self._turn(turn) for turn in read(conversation, role=USER)]
         if not turns:
             raise ConversationError("there are no messages")
         if continue_final_message:
@@ -126,7 +125,7 @@ class ChatTemplate:
         hint = _next_step(turns, lambda others: rendered(self._messages(others)))
         raise ConversationError(f"the chat template refuses the conversation: {refusal}", hint=hint) from refusal
 
-    def _turn(self, turn: Turn, thinking: Thinking) -> Turn:
+    def _turn(self, turn: Turn) -> Turn:
         """A turn as the template is to see it.
 
         Raises:
@@ -140,8 +139,6 @@ class ChatTemplate:
                 f"the chat template refuses the conversation: the role {turn.role!r} is unknown",
                 hint="roles are system, developer, user, assistant and tool",
             )
-        if thinking == "drop" and role == ASSISTANT:
-            return replace(turn, role=role, content=turn.text, reasoning="")
         return turn if role == turn.role else replace(turn, role=role)
 
     def _ways(self, turns: Sequence[Turn]) -> Iterator[tuple[list[dict[str, Any]], Callable[[str], bool]]]:
@@ -157,7 +154,7 @@ class ChatTemplate:
         said += [turn.content.strip() for turn in turns if turn.role == TOOL]
 
         def whole(text: str) -> bool:
-            return all(_stands_in(self._inert(each), text) for each in said)
+            return all(stands_in(self._inert(each), text) for each in said)
 
         if "tool_calls" in self._names or not any(turn.calls for turn in turns):
             named = _with_names(turns)
@@ -240,7 +237,7 @@ class ChatEncoder:
             said = (f"{turn.role.capitalize()}:\n{inert(view([turn], 'transcript'))}\n\n" for turn in turns)
             return f"{bos}{''.join(said)}Assistant:\n"
         # The reply begins with the verdict: templates of reasoning models are told to leave thinking out.
-        text = self._template.render(turns, add_generation_prompt=True, thinking="drop", enable_thinking=False)
+        text = self._template.render(turns, add_generation_prompt=True, enable_thinking=False)
         at = 0
         for turn in turns:
             said = inert(turn.text.strip())
@@ -272,9 +269,21 @@ def chat_ids(conversation: Any, tokenizer: Any, **options: Any) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def exchange(prompt: Any, completion: Any) -> tuple[Turn, ...]:
-    """A prompt and its completion as one conversation; text is what a user asks, or the assistant answers."""
-    return (*read(prompt, role=USER), *read(completion, role=ASSISTANT))
+def exchange(prompt: Any, completion: Any, *, thinking: Thinking = "drop") -> tuple[Turn, ...]:
+    """A prompt and its completion as one conversation; text is what a user asks, or the assistant answers.
+
+    Args:
+        prompt: Text, or messages of any shape that `rlaif_sdk.conversations.read` knows.
+        completion: Likewise.
+        thinking: ``drop`` leaves the assistant's thinking out.
+
+    Raises:
+        ConversationError: One of them cannot be read.
+    """
+    turns = (*read(prompt, role=USER), *read(completion, role=ASSISTANT))
+    if thinking == "keep":
+        return turns
+    return tuple(replace(turn, content=turn.text, reasoning="") if turn.role == ASSISTANT else turn for turn in turns)
 
 
 def default_template(source: Any) -> str | None:
@@ -305,7 +314,7 @@ def _next_step(turns: Sequence[Turn], rendered: Callable[[Sequence[Turn]], str])
                 "model whose template has a system role"
             )
     roles = [turn.role for turn in others]
-    if roles[:1] == [ASSISTANT] or any(one == other != TOOL for one, other in zip(roles, roles[1:], strict=False)):
+    if roles[:1] == [ASSISTANT] or any(one == other != TOOL for one, other in itertools.pairwise(roles)):
         return "many templates want user and assistant to take turns, the user first: join messages of one role"
     return "change the messages, or name a model whose template takes them"
 
@@ -336,7 +345,8 @@ def _in_words(turns: Sequence[Turn]) -> list[Turn]:
     return found
 
 
-def _stands_in(said: str, text: str) -> bool:
+def stands_in(said: str, text: str) -> bool:
+    """Whether a rendered text has what somebody said, as it is or as JSON."""
     return said in text or json.dumps(said, ensure_ascii=False)[1:-1] in text
 
 
@@ -378,7 +388,9 @@ def _compiled(source: str) -> tuple[Any, frozenset[str]]:
         tree = environment.parse(source)
         template = environment.from_string(source)
     except TemplateSyntaxError as error:
-        raise ConfigError(f"the chat template cannot be read: {error}", hint="save or export the model again") from error
+        raise ConfigError(
+            f"the chat template cannot be read: {error}", hint="save or export the model again"
+        ) from error
     texts = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
     return template, frozenset({*texts, *(node.attr for node in tree.find_all(nodes.Getattr))})
 
