@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         load_classifier,
     )
     from rlaif_sdk.plugins import Registry
-    from rlaif_sdk.rewards import NO_WORDS, Params, Reward, RewardSpec, ViewParams, reward
+    from rlaif_sdk.rewards import Params, Reward, RewardSpec, ViewParams, reward
     from rlaif_sdk.types import Message, Progress, RewardBatch, Score
 
 _HOMES = {
@@ -56,14 +56,13 @@ _HOMES = {
     "rlaif_sdk.hookspecs": ("hookimpl",),
     "rlaif_sdk.judges": ("JudgePrompt", "PointwiseJudge", "load_judge"),
     "rlaif_sdk.plugins": ("Registry",),
-    "rlaif_sdk.rewards": ("NO_WORDS", "Params", "Reward", "RewardSpec", "ViewParams", "reward"),
+    "rlaif_sdk.rewards": ("Params", "Reward", "RewardSpec", "ViewParams", "reward"),
     "rlaif_sdk.types": ("Message", "Progress", "RewardBatch", "Score"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
-    "NO_WORDS",
     "BatchError",
     "Classifier",
     "Composer",

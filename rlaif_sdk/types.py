@@ -264,6 +264,11 @@ class Score:
         return cls(math.fsum(token_values), reason, details, token_values)
 
     @classmethod
+    def no_words(cls) -> Score:
+        """The abstention of a reward that reads words, where `RewardBatch.views` has None."""
+        return cls(None, reason="the policy called a tool and said nothing, so there are no words to score")
+
+    @classmethod
     def failed(cls, error: str, **details: Any) -> Score:
         """A row that could not be scored: its reward's failure policy applies, where a bare None abstains."""
         return cls(value=None, error=error, details=details)

@@ -15,7 +15,7 @@ from rlaif_sdk.judges.likelihood import LikelihoodVerdict
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
 from rlaif_sdk.judges.rating import RatingVerdict
 from rlaif_sdk.judges.screening import contentless, screen
-from rlaif_sdk.rewards import NO_WORDS, Reward
+from rlaif_sdk.rewards import Reward
 from rlaif_sdk.types import Conversation, RewardBatch, Score
 
 Mode = Literal["likelihood", "rating"]
@@ -128,7 +128,7 @@ class PointwiseJudge(Reward):
 
     def _question(self, prompt: str, answer: str | None) -> _Question | Score:
         if answer is None:
-            return Score(None, reason=NO_WORDS)
+            return Score.no_words()
         screened = {"prompt": screen(prompt), "answer": screen(answer)}
         if why := contentless(screened["answer"].text):
             return Score(

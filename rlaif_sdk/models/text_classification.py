@@ -7,7 +7,7 @@ import numpy as np
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.models import Classifier, label_index, label_log_odds, label_probabilities, load_classifier
 from rlaif_sdk.models.builtin import TextClassificationParams
-from rlaif_sdk.rewards import NO_WORDS, Reward, Scores
+from rlaif_sdk.rewards import Reward, Scores
 from rlaif_sdk.types import RewardBatch, Score
 
 
@@ -53,7 +53,7 @@ class TextClassification(Reward):
         assert classifier is not None
         texts = {row: text for row, text in enumerate(self.params.texts(batch)) if text is not None}
         if not texts:
-            return [Score(None, reason=NO_WORDS)] * len(batch)
+            return [Score.no_words()] * len(batch)
         if self.params.pair:
             logits_NL = classifier.logits([batch.prompt_texts[row] for row in texts], list(texts.values()))
         else:
@@ -65,7 +65,7 @@ class TextClassification(Reward):
         else:
             scores_NL = label_probabilities(logits_NL, multi_label=classifier.multi_label)
         scores = dict(zip(texts, scores_NL[:, self._label].tolist(), strict=True))
-        return [scores.get(row, Score(None, reason=NO_WORDS)) for row in range(len(batch))]
+        return [scores.get(row, Score.no_words()) for row in range(len(batch))]
 
     def close(self) -> None:
         if self._classifier is not None:

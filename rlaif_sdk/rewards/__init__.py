@@ -1,7 +1,7 @@
 """What a plugin author writes: a `Reward`, a plain function with `@reward`, and the `RewardSpec` that registers it."""
 
 from rlaif_sdk.rewards.coercion import as_reward, is_reward_class, stated_by, unwrapped
-from rlaif_sdk.rewards.contract import NO_WORDS, Params, Reward, ScoreLike, Scores, ViewParams, require_columns
+from rlaif_sdk.rewards.contract import Params, Reward, ScoreLike, Scores, ViewParams, require_columns
 from rlaif_sdk.rewards.functions import FunctionReward, reward
 from rlaif_sdk.rewards.specs import (
     PLUGIN_API_VERSION,
@@ -13,7 +13,6 @@ from rlaif_sdk.rewards.specs import (
 )
 
 __all__ = [
-    "NO_WORDS",
     "PLUGIN_API_VERSION",
     "AggregatorSpec",
     "FunctionReward",

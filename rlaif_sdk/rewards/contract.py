@@ -45,10 +45,6 @@ class ViewParams(Params):
         return batch.views(self.view, thinking=self.thinking)
 
 
-NO_WORDS = "the policy called a tool and said nothing, so there are no words to score"
-"""Why a reward that reads words abstains where `ViewParams.texts` has None."""
-
-
 class Reward(ABC):
     """Scores completions. Subclass it and write `score`; everything else has a default.
 

@@ -9,7 +9,7 @@ from rlaif_conciseness.length import Band
 from rlaif_conciseness.params import ConcisenessParams
 from rlaif_conciseness.redundancy import repeated_share
 from rlaif_conciseness.units import TokenCounter, has_word, plain_words, words
-from rlaif_sdk import NO_WORDS, Reward, RewardBatch, RewardError, Score
+from rlaif_sdk import Reward, RewardBatch, RewardError, Score
 
 PROMPT = "prompt"
 _OTHER_TOKENS = (
@@ -57,7 +57,7 @@ class ConcisenessReward(Reward):
         scores = []
         for row, (text, target) in enumerate(zip(texts, targets, strict=True)):
             if text is None:
-                scores.append(Score(None, reason=NO_WORDS))
+                scores.append(Score.no_words())
             elif isinstance(target, Score):
                 scores.append(target)
             elif not has_word(text):

@@ -16,7 +16,7 @@ from rlaif_execution.params import ExecutionParams
 from rlaif_execution.policy import Policy, check_kernel
 from rlaif_execution.trial import check_sandbox
 from rlaif_execution.verdict import Failure, Verdict
-from rlaif_sdk import NO_WORDS, Reward, RewardBatch, Score
+from rlaif_sdk import Reward, RewardBatch, Score
 from rlaif_sdk.processors import processor_count
 
 
@@ -74,7 +74,7 @@ class ExecutionReward(Reward):
         }
         try:
             scores = dict(zip(answers, await asyncio.gather(*answers.values()), strict=True))
-            return [scores.get(number, Score(None, reason=NO_WORDS)) for number in range(len(batch))]
+            return [scores.get(number, Score.no_words()) for number in range(len(batch))]
         finally:
             stop.set()
 

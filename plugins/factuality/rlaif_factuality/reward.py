@@ -12,7 +12,7 @@ from rlaif_factuality.entailment import EntailmentScorer
 from rlaif_factuality.params import FactualityParams
 from rlaif_factuality.sentences import split_sentences
 from rlaif_factuality.source import Claim, Source, SupportScorer, find_claims, missing_facts
-from rlaif_sdk import NO_WORDS, Reward, RewardBatch, Score, load_classifier
+from rlaif_sdk import Reward, RewardBatch, Score, load_classifier
 
 _QUOTED_LENGTH = 100
 
@@ -90,7 +90,7 @@ class FactualityReward(Reward):
         self, text: str | None, prompt: str, source: Any, sources: dict[Source, Source]
     ) -> list[_Finding] | Score:
         if text is None:
-            return Score(None, reason=NO_WORDS)
+            return Score.no_words()
         params = self.params
         texts = (source,) if isinstance(source, str) else source
         if texts is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from rlaif_sdk import (
-    NO_WORDS,
     Classifier,
     Reward,
     RewardBatch,
@@ -69,7 +68,7 @@ class ToxicityReward(Reward):
         if self.params.text == "prompt_and_completion":
             texts = {row: f"{batch.prompt_texts[row]}\n{text}" for row, text in texts.items()}
         scores = dict(zip(texts, self._scores(classifier, list(texts.values())) if texts else (), strict=True))
-        return [scores.get(row, Score(None, reason=NO_WORDS)) for row in range(len(batch))]
+        return [scores.get(row, Score.no_words()) for row in range(len(batch))]
 
     def _scores(self, classifier: Classifier, texts: list[str]) -> list[Score]:
         logits_NL = classifier.logits(texts)
