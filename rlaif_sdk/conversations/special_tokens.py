@@ -22,6 +22,7 @@ _SHAPES = (
 _SPECIAL = re.compile("|".join(_SHAPES))
 _LEADING = re.compile(rf"\s*(?:{_SPECIAL.pattern})")
 _PLAIN_WORD = re.compile(r"[\w\s\u2581'\u2019.-]*")
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _NEVER_KNOWN = "\U0010fffd"
 _SIGNS = ("\n", "\u241e", "|")
 
@@ -78,6 +79,7 @@ class SpecialTokens:
         }
         self._ids = frozenset(acting)
         unknown = self._ids.intersection(encode(_NEVER_KNOWN))
+        unknown |= {number for number, content in acting.items() if _BYTE.fullmatch(content)}
         self._unknown = {number: _folded(acting[number]) for number in unknown}
         self._spelled = _any_of(acting.values())
         known = {normalize(content).strip() for content in acting.values()} if normalize else set()
@@ -154,7 +156,7 @@ class SpecialTokens:
 
     def _holds(self, text: str) -> bool:
         found = self._ids.intersection(self._encode(text))
-        # The token for what is unknown stands for many texts: only where it is spelled out is it meant.
+        # The tokens for what is unknown, and for its bytes, stand for many texts: only spelled out they are meant.
         return any(number not in self._unknown or self._unknown[number] in _folded(text) for number in found)
 
 
