@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import json
 import logging
 import threading
 import time
@@ -46,7 +47,6 @@ def server():
         (b'{"rows": [{"completion": 3}]}', 422),
         (b'{"rows": [{"completion": null}]}', 422),
         (b'{"rows": [{"completion": ["text"]}]}', 422),
-        (b'{"rows": [{"completion": [{"role": "user"}]}]}', 422),
         (b'{"rows": [{"completion": "x", "columns": []}]}', 422),
         (b'{"rows": [{"completion": "x", "columns": {"prompts": 1}}]}', 422),
         (b'{"rows": [{"completion": "x", "colums": {}}]}', 422),
@@ -66,6 +66,20 @@ def test_a_bad_body_is_refused_and_the_server_lives(server, body, status):
     assert answer.status_code == status, answer.text
     assert answer.json()["detail"]
     assert server.score("four").json()["rows"][0]["total"] == 4.0
+
+
+def test_a_row_whose_messages_cannot_be_read_fails_alone(server):
+    """One such row refused the whole request; the others get their scores."""
+    broken = [
+        [{"role": "assistant", "content": 42}],
+        [{"content": "who says so?"}],
+        [{"role": "assistant", "content": [{}, 7]}],
+    ]
+    rows = [{"completion": "four"}, *({"completion": one} for one in broken), {"completion": [{"role": "assistant"}]}]
+    answers = server.raw("/v1/score", json.dumps({"rows": rows}).encode()).json()["rows"]
+    assert [answer["total"] for answer in answers] == [4.0, None, None, None, 0.0]
+    assert [answer["status"] for answer in answers] == ["scored", "failed", "failed", "failed", "scored"]
+    assert "message 0" in answers[1]["reason"]
 
 
 @pytest.mark.parametrize(
