@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
+from rlaif_sdk.conversations import view
+
 HELD_OUT_SIZES = {"hh-rlhf": 32, "truthfulqa": 32}
 TRAIN_SIZES = {"hh-rlhf": 128, "truthfulqa": 128}
 LONGEST_QUESTION = 25
@@ -59,7 +61,7 @@ def truthfulqa_rows(file: Path) -> Iterator[PromptRow]:
 
 def choose(rows: Iterable[PromptRow], counts: list[int]) -> list[list[PromptRow]]:
     """Disjoint samples of the given sizes, without repeated questions, in an order fixed by each question's hash."""
-    questions = {row["prompt"][0]["content"].lower(): row for row in rows}
+    questions = {view(row["prompt"], "transcript").lower(): row for row in rows}
     ordered = [questions[key] for key in sorted(questions, key=lambda text: hashlib.sha256(text.encode()).digest())]
     samples, start = [], 0
     for count in counts:

@@ -185,7 +185,7 @@ class OpenAIBackend:
         raise AssertionError("the attempts end with an answer or an error")
 
     async def _attempt(self, session: Session, body: dict[str, Any], attempts: list[Usage]) -> dict[str, Any]:
-        characters = sum(len(message["content"]) for message in body["messages"])
+        characters = sum(len(turn.content) for turn in read(body["messages"]))
         entry = await self._limits.acquire(characters, session.turn)
         request = session.client.request(body)
         async with session.in_flight:  # nothing is done here that can be done before or after
