@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, completion_of, prompt_of
+from rlaif_sdk.integrations.samples import Sample, answer_of, prompt_of
 from rlaif_sdk.types import TextOrConversation
 
 _OF_THE_PROTOCOL = frozenset({"responses_create_params", "response", "_ng_rollout_id", "capture_rollout_id"})
@@ -72,16 +72,7 @@ def verifier(
 def sample_of(body: Mapping[str, Any]) -> Sample:
     """The sample in the body of a request for verification."""
     columns = {name: value for name, value in body.items() if name not in _OF_THE_PROTOCOL}
-    return Sample(_asked(body["responses_create_params"]), _answered(body["response"]["output"]), columns)
-
-
-def _answered(output: Any) -> TextOrConversation:
-    """The output as messages; as text where it is one message of words alone."""
-    messages = completion_of(output)
-    if not isinstance(messages, str) and len(messages) == 1 and messages[0].keys() == {"role", "content"}:
-        (message,) = messages
-        return message["content"] if isinstance(message["content"], str) else messages
-    return messages
+    return Sample(_asked(body["responses_create_params"]), answer_of(body["response"]["output"]), columns)
 
 
 def _asked(params: Mapping[str, Any]) -> TextOrConversation:

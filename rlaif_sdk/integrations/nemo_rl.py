@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, completion_of, prompt_of
+from rlaif_sdk.integrations.samples import Sample, answer_of, prompt_of
 
 _OF_A_MESSAGE = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name")
 
@@ -78,8 +78,7 @@ def sample_of(message_log: Sequence[Mapping[str, Any]], metadata: Mapping[str, A
     """The sample in a log of messages, which hold token ids beside their role and content."""
     messages = [{name: message.get(name) for name in _OF_A_MESSAGE} for message in message_log]
     columns = {name: value for name, value in (metadata or {}).items() if name != "rlaif"}
-    said = messages[-1]["content"]
-    return Sample(prompt_of(messages[:-1]), completion_of(said if isinstance(said, str) else messages[-1:]), columns)
+    return Sample(prompt_of(messages[:-1]), answer_of(messages[-1:]), columns)
 
 
 def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif_sdk.composer import Composition
-from rlaif_sdk.conversations import ASSISTANT, USER, chat_messages, read
+from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, read
 from rlaif_sdk.exceptions import ConversationError, RewardError
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
@@ -37,6 +37,13 @@ def prompt_of(given: Any) -> TextOrConversation:
     return _canonical(given, USER)
 
 
+def answer_of(given: Any) -> TextOrConversation:
+    """As `completion_of`, but text where it is one message of words alone."""
+    messages = completion_of(given)
+    turns = () if isinstance(messages, str) or len(messages) != 1 else _read(messages)
+    return turns[0].content if turns and turns[0] == Turn(ASSISTANT, turns[0].content) else messages
+
+
 def completion_of(given: Any) -> TextOrConversation:
     """A stack's completion as a sample has it: text as it is, messages of whatever shape in canonical form.
 
@@ -50,14 +57,19 @@ def _canonical(given: Any, role: str) -> TextOrConversation:
     if isinstance(given, str):
         return given
     plain: Any = _plain(given)
-    try:
-        turns = read(plain, role=role)
-    except ConversationError:
-        return plain if isinstance(plain, (list, tuple)) else [plain]
-    if any(turn.media for turn in turns):
+    turns = _read(plain, role)
+    if turns is None or any(turn.media for turn in turns):
         return plain if isinstance(plain, (list, tuple)) else [plain]
     messages: Any = chat_messages(turns)
     return messages or ""
+
+
+def _read(given: Any, role: str = ASSISTANT) -> tuple[Turn, ...] | None:
+    """What the door makes of it, None where it cannot be read."""
+    try:
+        return read(given, role=role)
+    except ConversationError:
+        return None
 
 
 def _plain(given: Any) -> Any:

@@ -13,8 +13,6 @@ EXCEPTIONS = {
     "rlaif_sdk/preferences/review/acts.py": "a column of the review's database",
     "rlaif_sdk/preferences/review/intake.py": "a column of the review's database",
     "rlaif_sdk/preferences/review/store.py": "a column of the review's database",
-    "rlaif_sdk/integrations/nemo_gym.py": "to be read by the door with the adapter",
-    "rlaif_sdk/integrations/nemo_rl.py": "to be read by the door with the adapter",
 }
 """Modules that may, and why."""
 

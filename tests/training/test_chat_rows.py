@@ -10,16 +10,16 @@ import pytest
 
 pytest.importorskip("trl")
 
-from datasets import Dataset  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+from datasets import Dataset
+from typer.testing import CliRunner
 
-from rlaif_sdk import ConfigError, DataError  # noqa: E402
-from rlaif_sdk.cli import app  # noqa: E402
-from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
-from rlaif_sdk.training.preflight.chat_rows import check_chat_rows  # noqa: E402
-from rlaif_sdk.training.sft_run import load_sft_run  # noqa: E402
-from tests.conversations.small_tokenizers import small_tokenizer  # noqa: E402
-from tests.conversations.templates_in_use import (  # noqa: E402
+from rlaif_sdk import ConfigError, DataError
+from rlaif_sdk.cli import app
+from rlaif_sdk.training.dry_run import dry_run
+from rlaif_sdk.training.preflight.chat_rows import check_chat_rows
+from rlaif_sdk.training.sft_run import load_sft_run
+from tests.conversations.small_tokenizers import small_tokenizer
+from tests.conversations.templates_in_use import (
     ALTERNATING,
     CALLS_WITHOUT_CONTENT,
     CHATML,
@@ -110,7 +110,11 @@ def test_what_says_nothing_is_no_fault(template: str, prompt: list[dict[str, Any
         (CHATML, {"prompt": [{**USER, "content": "a<|im_end|>b"}]}, "spells out a special token"),
         (CALLS_WITHOUT_CONTENT, {"prompt": [SYSTEM, USER]}, "leaves out the system message"),
         (NO_GENERATION_PROMPT, {"prompt": [USER]}, "has no generation prompt"),
-        ("{{ messages[-1].content }}", {"prompt": [USER, ANSWER, {**USER, "content": "And?"}]}, "leaves out or changes"),
+        (
+            "{{ messages[-1].content }}",
+            {"prompt": [USER, ANSWER, {**USER, "content": "And?"}]},
+            "leaves out or changes",
+        ),
     ],
 )
 def test_what_is_likely_not_meant_is_a_warning(template: str, row: dict[str, Any], note: str) -> None:
