@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,6 +23,9 @@ _SHAPES = (
 )
 _SPECIAL = re.compile("|".join(_SHAPES))
 _LEADING = re.compile(rf"\s*(?:{_SPECIAL.pattern})")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_FOLDING = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "BertNormalizer", "StripAccents", "Strip"})
+_SPACES = " \t\n\u2581"
 _PLAIN_WORD = re.compile(r"[\w\s\u2581'\u2019.-]*")
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _NEVER_KNOWN = "\U0010fffd"
@@ -61,6 +66,7 @@ class SpecialTokens:
         added: The added tokens by id, each with ``content`` and ``special``.
         normalize: What the tokenizer makes of a text before it looks for tokens, where that is known; a text is then
             encoded only if a token may be in it.
+        only_folds: Whether all that it makes of printable ASCII is small letters and other white space.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class SpecialTokens:
         added: Mapping[int, Any],
         *,
         normalize: Callable[[str], str] | None = None,
+        only_folds: bool = False,
     ) -> None:
         self._encode = encode
         self._normalize = normalize
@@ -81,8 +88,10 @@ class SpecialTokens:
         unknown = self._ids.intersection(encode(_NEVER_KNOWN))
         unknown |= {number for number, content in acting.items() if _BYTE.fullmatch(content)}
         self._unknown = {number: _folded(acting[number]) for number in unknown}
-        self._spelled = _any_of(acting.values())
-        known = {normalize(content).strip() for content in acting.values()} if normalize else set()
+        self._only_folds = only_folds
+        self._spelled = re.compile(f"(?={_any_of(acting.values()).pattern})")  # those within others too
+        self._folded = _any_of({content.lower() for content in acting.values()})
+        known = {normalize(content).strip(_SPACES) for content in acting.values()} if normalize else set()
         self._known = _any_of({*known, *acting.values()} - {""})
 
     @classmethod
@@ -116,6 +125,7 @@ class SpecialTokens:
             encode,
             copy.get_added_tokens_decoder(),
             normalize=normalizer.normalize_str if normalizer is not None else str,
+            only_folds=normalizer is None or _only_folds(json.loads(normalizer.__getstate__())),
         )
 
     def inert(self, text: str) -> str:
@@ -125,34 +135,28 @@ class SpecialTokens:
 
     def _parts(self, text: str) -> list[str]:
         """The text cut until no part holds a token; a single character that is one becomes U+FFFD, or is left out."""
+        cuts = [0, *(found.start() + 1 for found in self._spelled.finditer(text)), len(text)]
+        todo = [text[start:end] for start, end in itertools.pairwise(cuts)][::-1]
         clean: list[str] = []
-        todo = [text]
         while todo:
             part = todo.pop()
-            if not self._holds(part):
+            if not part or not self._holds(part):
                 clean.append(part)
             elif len(part) == 1:
-                clean += [instead for instead in ("\ufffd",) if not self._holds(instead)]
-            else:
-                at = self._cut(part)
-                todo += [part[at:], part[:at]]
-        return [part for part in clean if part]
-
-    def _cut(self, part: str) -> int:
-        """Where to cut: within a token that is spelled out, or in the middle if it is spelled in another way."""
-        found = self._spelled.search(part) if self._spelled else None
-        at = found.start() + 1 if found else len(part) // 2
-        return at if at < len(part) else found.start() if found and found.start() else len(part) // 2
+                clean.append("" if self._holds("\ufffd") else "\ufffd")
+            else:  # spelled in another way, such as in full width: the halves are looked at
+                middle = len(part) // 2
+                todo += [part[middle:], part[:middle]]
+        return list(filter(None, clean))
 
     def _may_hold(self, text: str) -> bool:
-        if self._known is None:
+        if not self._ids:
             return False
         if self._normalize is None:
             return True
-        if self._known.search(text):
-            return True
-        normalized = self._normalize(text)
-        return normalized != text and self._known.search(normalized) is not None
+        if self._only_folds and text.isascii() and not _CONTROLS.search(text):
+            return self._folded.search(text.lower()) is not None
+        return self._known.search(text) is not None or self._known.search(self._normalize(text)) is not None
 
     def _holds(self, text: str) -> bool:
         found = self._ids.intersection(self._encode(text))
@@ -199,9 +203,23 @@ class InertEncoder:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
-def _any_of(contents: Collection[str]) -> re.Pattern[str] | None:
+def _any_of(contents: Collection[str]) -> re.Pattern[str]:
+    """Any of the texts; nothing if there are none."""
     longest_first = sorted(set(contents), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _only_folds(normalizer: Any) -> bool:
+    """Whether a normaliser, as it is saved, changes nothing of printable ASCII but capitals and white space."""
+    if normalizer is None:
+        return True
+    if normalizer["type"] == "Sequence":
+        return all(map(_only_folds, normalizer["normalizers"]))
+    if normalizer["type"] == "Prepend":
+        return bool(normalizer["prepend"] == "\u2581")
+    if normalizer["type"] == "Replace":
+        return bool({*normalizer["pattern"].values(), normalizer["content"]} <= {" ", "\u2581"})
+    return normalizer["type"] in _FOLDING
 
 
 def _folded(text: str) -> str:
