@@ -20,9 +20,9 @@ from _report import interleaved, median_ratio, save
 from _reward_models import LONGEST, MAKERS, ragged
 from tokenizers import Tokenizer
 
-from rlaif_sdk.classifiers.loading import LoadOptions
-from rlaif_sdk.classifiers.transformers_backend import load_transformers_classifier
-from rlaif_sdk.onnx import OnnxScorer, export_classifier
+from rlaif_sdk.models import OnnxScorer, export_classifier
+from rlaif_sdk.models.loader import LoadOptions
+from rlaif_sdk.models.torch_engine import load_transformers_classifier
 
 HERE = Path(__file__).parent
 BASE = "PyTorch float16, SDPA"

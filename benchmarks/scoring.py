@@ -43,8 +43,8 @@ from _scoring_sides import (
 )
 from tokenizers import Tokenizer
 
-from rlaif_sdk.classifiers.loading import LoadOptions
-from rlaif_sdk.classifiers.transformers_backend import load_transformers_classifier
+from rlaif_sdk.models.loader import LoadOptions
+from rlaif_sdk.models.torch_engine import load_transformers_classifier
 from rlaif_sdk.statistics.correlation import rank_correlation
 
 HERE = Path(__file__).parent

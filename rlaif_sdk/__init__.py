@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaif_sdk.classifiers import Classifier, label_index, label_log_odds, label_probabilities, load_classifier
     from rlaif_sdk.composer import Composer, Composition, Gate
     from rlaif_sdk.composer.aggregators import Aggregator
     from rlaif_sdk.composer.normalizers import Normalizer
+    from rlaif_sdk.conversations import split_thinking, view
     from rlaif_sdk.exceptions import (
         BatchError,
         ConfigError,
+        ConversationError,
         DataError,
         JudgeConnectionError,
         JudgeError,
@@ -24,9 +25,16 @@ if TYPE_CHECKING:
     )
     from rlaif_sdk.judges import JudgePrompt, PairwiseLabeler, PointwiseJudge, Usage, load_judge, load_labeler
     from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
-    from rlaif_sdk.onnx import OnnxScorer
+    from rlaif_sdk.models import (
+        Classifier,
+        OnnxScorer,
+        label_index,
+        label_log_odds,
+        label_probabilities,
+        load_classifier,
+    )
     from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, Registry, RewardSpec, hookimpl
-    from rlaif_sdk.rewards import Params, Reward, reward
+    from rlaif_sdk.rewards import Params, Reward, ViewParams, reward
     from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer
     from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score
 
@@ -40,6 +48,7 @@ __all__ = [
     "Composition",
     "ConfigError",
     "Conversation",
+    "ConversationError",
     "DataError",
     "Gate",
     "GeneratedText",
@@ -71,6 +80,7 @@ __all__ = [
     "Score",
     "StateError",
     "Usage",
+    "ViewParams",
     "hookimpl",
     "label_index",
     "label_log_odds",
@@ -79,12 +89,15 @@ __all__ = [
     "load_judge",
     "load_labeler",
     "reward",
+    "split_thinking",
+    "view",
 ]
 
 if not TYPE_CHECKING:  # or a type checker would believe any name to be here
     _HOMES = {
-        "rlaif_sdk.classifiers": (
+        "rlaif_sdk.models": (
             "Classifier",
+            "OnnxScorer",
             "label_index",
             "label_log_odds",
             "label_probabilities",
@@ -93,9 +106,11 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         "rlaif_sdk.composer": ("Composer", "Composition", "Gate"),
         "rlaif_sdk.composer.aggregators": ("Aggregator",),
         "rlaif_sdk.composer.normalizers": ("Normalizer",),
+        "rlaif_sdk.conversations": ("split_thinking", "view"),
         "rlaif_sdk.exceptions": (
             "BatchError",
             "ConfigError",
+            "ConversationError",
             "DataError",
             "JudgeConnectionError",
             "JudgeError",
@@ -115,7 +130,6 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "load_labeler",
         ),
         "rlaif_sdk.judges.backends": ("GeneratedText", "JudgeBackend", "LabelLogprobs"),
-        "rlaif_sdk.onnx": ("OnnxScorer",),
         "rlaif_sdk.plugins": (
             "AggregatorSpec",
             "JudgeBackendSpec",
@@ -124,7 +138,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "RewardSpec",
             "hookimpl",
         ),
-        "rlaif_sdk.rewards": ("Params", "Reward", "reward"),
+        "rlaif_sdk.rewards": ("Params", "Reward", "ViewParams", "reward"),
         "rlaif_sdk.training.ppo": ("PPOConfig", "PPOTrainer"),
         "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score"),
     }

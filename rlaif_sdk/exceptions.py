@@ -3,6 +3,7 @@
 RlaifError
 ├── ConfigError (ValueError)              a config file or value is refused; carries file and line
 ├── DataError (ValueError)                a data file or a row of it is refused; carries file and row
+├── ConversationError (ValueError)        a prompt or completion cannot be read; carries row and message
 ├── BatchError (ValueError)               a RewardBatch is malformed
 ├── StateError (ValueError)               saved state does not fit what it is loaded into
 ├── MissingExtraError (ImportError)       an optional dependency is not installed
@@ -114,6 +115,35 @@ class DataError(RlaifError, ValueError):
         if self.row is None:
             return self.file or ""
         return f"{self.file}:{self.row}" if self.file else f"row {self.row}"
+
+
+class ConversationError(RlaifError, ValueError):
+    """A prompt or completion cannot be read as text or messages.
+
+    Attributes:
+        index: 0-based message within the conversation, or None.
+        row: 0-based row within the batch, or None.
+        part: ``prompt`` or ``completion``, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        index: int | None = None,
+        row: int | None = None,
+        part: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.index = index
+        self.row = row
+        self.part = part
+
+    def _where(self) -> str:
+        row = None if self.row is None else f"row {self.row}"
+        index = None if self.index is None else f"message {self.index}"
+        return ", ".join(place for place in (row, self.part, index) if place)
 
 
 class BatchError(RlaifError, ValueError):

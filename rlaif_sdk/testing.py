@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.config import RewardConfig
+from rlaif_sdk.conversations import read
 from rlaif_sdk.exceptions import JudgeError, RlaifError
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError
 from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, RewardSpec, Spec
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores, as_reward
 from rlaif_sdk.scoring import Runner, run_all
 from rlaif_sdk.scoring.checks import CheckedScores, check_scores
-from rlaif_sdk.types import Conversation, Message, RewardBatch, message_text
+from rlaif_sdk.types import Conversation, Message, RewardBatch
 
 _TEXTS = (
     ("What is the capital of France?", "The capital of France is Paris."),
@@ -236,7 +237,7 @@ class ScriptedJudge:
 
     def _answer(self, request: Conversation) -> Any:
         self.requests.append(request)
-        answer = self.script("\n".join(message_text(message) for message in request))
+        answer = self.script("\n".join(turn.content for turn in read(request)))
         if isinstance(answer, JudgeError) and not isinstance(answer, RowError):
             raise answer
         return answer

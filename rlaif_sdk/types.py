@@ -1,6 +1,6 @@
 """The values that pass between the rooms of the SDK: messages, batches of completions, scores.
 
-Everything here is frozen and needs the standard library alone.
+Everything here is frozen and needs nothing but the standard library and `rlaif_sdk.conversations`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, overload
 
-from rlaif_sdk.exceptions import BatchError, DataError
+from rlaif_sdk.conversations import ASSISTANT, USER, Thinking, Turn, View, read, view
+from rlaif_sdk.exceptions import BatchError, ConversationError, DataError
 
 
 class Message(TypedDict):
-    """One turn of a conversation, in the form that chat templates take."""
+    """One message as chat templates and servers take it; `rlaif_sdk.conversations` reads this shape and others."""
 
     role: str
     content: str | list[dict[str, Any]]
@@ -25,12 +26,13 @@ Conversation: TypeAlias = Sequence[Message]
 TextOrConversation: TypeAlias = str | Conversation
 
 _SEQUENCES = (list, tuple)
-_TEXTS = {str, list, tuple}
 
 RESERVED_COLUMNS = frozenset(
     {
         "prompts",
         "completions",
+        "prompt_texts",
+        "completion_texts",
         "completion_ids",
         "group",
         "progress",
@@ -41,29 +43,6 @@ RESERVED_COLUMNS = frozenset(
     }
 )
 """Names that a dataset column may not have: reward functions receive something else under them."""
-
-
-def message_text(message: Mapping[str, Any]) -> str:
-    """The text of one message; blocks other than text (images, say) are left out."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return ""
-    return "".join(block.get("text") or "" for block in content if block.get("type", "text") == "text")
-
-
-def as_text(value: TextOrConversation) -> str:
-    """The text of a prompt or completion.
-
-    A string is returned as it is; a conversation of one message gives that message's text; a longer one gives
-    ``role: text`` paragraphs separated by blank lines.
-    """
-    if isinstance(value, str):
-        return value
-    if len(value) == 1:
-        return message_text(value[0])
-    return "\n\n".join(f"{message['role']}: {message_text(message)}" for message in value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +58,46 @@ class Progress:
     total: int | None = None
 
 
+_Read: TypeAlias = str | tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Prompts and completions of a batch in canonical form, and why rows of it have none."""
+
+    prompts: Sequence[_Read]
+    completions: Sequence[_Read]
+    errors: Mapping[int, ConversationError]
+
+    def select(self, rows: Sequence[int]) -> _Reading:
+        return _Reading(
+            [self.prompts[row] for row in rows],
+            [self.completions[row] for row in rows],
+            {place: self.errors[row] for place, row in enumerate(rows) if row in self.errors},
+        )
+
+
+def _read_all(values: Sequence[Any], role: str, part: str, errors: dict[int, ConversationError]) -> Sequence[_Read]:
+    if set(map(type, values)) <= {str}:
+        return values
+    found: list[_Read] = []
+    for row, value in enumerate(values):
+        try:
+            found.append(value if isinstance(value, str) else read(value, role=role))
+        except ConversationError as error:
+            error.row, error.part = row, part
+            errors.setdefault(row, error)
+            found.append("")
+    return found
+
+
 @dataclass(frozen=True)
 class RewardBatch:
     """Completions to score, B rows.
 
     Attributes:
-        prompts: B prompts, text or conversations.
-        completions: B completions, text or conversations (usually one assistant message).
+        prompts: B prompts, text or messages.
+        completions: B completions, text or messages: what followed the prompt, tools' results included.
         completion_ids: B lists of token ids, or None when the completions were not generated here.
         columns: Whatever else the dataset carries (references, labels, tests), each of length B.
         group: B labels; rows of one label answer the same prompt, and a row whose label is None is a group of its own.
@@ -117,21 +129,68 @@ class RewardBatch:
         for name, values in self.columns.items():
             fields[f"columns[{name!r}]"] = values
         _check_lengths(fields, of="completions")
-        _check_texts("prompts", self.prompts)
-        _check_texts("completions", self.completions)
 
     def __len__(self) -> int:
         return len(self.completions)
 
+    @overload
+    def views(self, name: Literal["transcript"], *, thinking: Thinking = ...) -> tuple[str, ...]: ...
+    @overload
+    def views(self, name: View, *, thinking: Thinking = ...) -> tuple[str | None, ...]: ...
+    def views(self, name: View, *, thinking: Thinking = "drop") -> tuple[str | None, ...]:
+        """The B completions as `rlaif_sdk.conversations.view` shows them.
+
+        An entry is empty where the policy said nothing, and None where it called a tool instead of saying anything:
+        there are no words to score, so a reward that reads words abstains.
+
+        Raises:
+            ConversationError: A row cannot be read. In a composer such a row is a failure of its own, and no reward
+                sees it.
+        """
+        if (name, thinking) not in self._views:
+            reading = self._readable
+            self._views[name, thinking] = tuple(view(value, name, thinking=thinking) for value in reading.completions)
+        return self._views[name, thinking]
+
     @cached_property
     def prompt_texts(self) -> tuple[str, ...]:
-        """The B prompts as text (see `as_text`)."""
-        return tuple(as_text(prompt) for prompt in self.prompts)
+        """The B prompts as transcripts: a text as it is, a message alone as its text, more as ``role: text`` paragraphs.
+
+        Raises:
+            ConversationError: A row cannot be read.
+        """
+        return tuple(view(value, "transcript", role=USER) for value in self._readable.prompts)
 
     @cached_property
     def completion_texts(self) -> tuple[str, ...]:
-        """The B completions as text (see `as_text`)."""
-        return tuple(as_text(completion) for completion in self.completions)
+        """The B completions as text: all that the policy said, without thinking; empty where it said nothing.
+
+        Raises:
+            ConversationError: A row cannot be read.
+        """
+        return tuple(text or "" for text in self.views("assistant"))
+
+    @property
+    def unreadable(self) -> Mapping[int, ConversationError]:
+        """Why, for each row whose prompt or completion cannot be read."""
+        return self._reading.errors
+
+    @cached_property
+    def _reading(self) -> _Reading:
+        errors: dict[int, ConversationError] = {}
+        prompts = _read_all(self.prompts, USER, "prompt", errors)
+        completions = _read_all(self.completions, ASSISTANT, "completion", errors)
+        return _Reading(prompts, completions, errors)
+
+    @property
+    def _readable(self) -> _Reading:
+        for error in self._reading.errors.values():
+            raise error
+        return self._reading
+
+    @cached_property
+    def _views(self) -> dict[tuple[View, Thinking], tuple[str | None, ...]]:
+        return {}
 
     def column(self, name: str) -> Sequence[Any]:
         """The column of that name, B values.
@@ -149,11 +208,14 @@ class RewardBatch:
         """The same rows, where each column ``renamed[name]`` is also found under ``name``."""
         if not renamed:
             return self
-        return replace(self, columns={**self.columns, **{new: self.column(old) for new, old in renamed.items()}})
+        batch = replace(self, columns={**self.columns, **{new: self.column(old) for new, old in renamed.items()}})
+        batch.__dict__["_reading"] = self._reading
+        batch.__dict__["_views"] = self._views
+        return batch
 
     def select(self, rows: Sequence[int]) -> RewardBatch:
         """The batch of the given rows, in the given order."""
-        return replace(
+        chosen = replace(
             self,
             prompts=[self.prompts[row] for row in rows],
             completions=[self.completions[row] for row in rows],
@@ -161,6 +223,9 @@ class RewardBatch:
             columns={name: [values[row] for row in rows] for name, values in self.columns.items()},
             group=None if self.group is None else [self.group[row] for row in rows],
         )
+        if "_reading" in self.__dict__:  # what has been read is not read again
+            chosen.__dict__["_reading"] = self._reading.select(rows)
+        return chosen
 
 
 def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:
@@ -173,14 +238,6 @@ def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:
     for name, values in fields.items():
         if len(values) != rows:
             raise BatchError(f"{name} has {len(values)} rows where {of} has {rows}")
-
-
-def _check_texts(name: str, values: Sequence[Any]) -> None:
-    kinds = set(map(type, values))
-    if kinds <= _TEXTS:
-        return
-    if odd := [kind.__name__ for kind in kinds if not issubclass(kind, tuple(_TEXTS))]:
-        raise BatchError(f"each of {name} must be text or a list of messages, not {', '.join(sorted(odd))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +263,11 @@ class Score:
     def of_tokens(cls, token_values: Sequence[float], *, reason: str | None = None, **details: Any) -> Score:
         """A score that is the sum of what each token adds to it."""
         return cls(math.fsum(token_values), reason, details, token_values)
+
+    @classmethod
+    def no_words(cls) -> Score:
+        """The abstention of a reward that reads words, where `RewardBatch.views` has None."""
+        return cls(None, reason="the policy called a tool and said nothing, so there are no words to score")
 
     @classmethod
     def failed(cls, error: str, **details: Any) -> Score:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaif_sdk import view
 from rlaif_sdk.statistics.estimates import paired_change, sample_mean
 from rlaif_sdk.training.heldout import Answers
-from rlaif_sdk.types import as_text
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.heldout import ScoredAnswers
@@ -46,7 +46,10 @@ def measure(result: PolicyResult, start: str, temperature: float) -> dict[str, A
     trained_B = logprobs(str(result.model_folder), answers[1], temperature)
     for values, logprobs_B, some in zip((before, after), (old_B, new_B), answers, strict=True):
         values["surprise to the starting model (nats a token)"] = -logprobs_B / token_counts(some)
-    texts = [[as_text(text) for text in scored.answers.completions] for scored in (result.before, result.after)]
+    texts = [
+        [view(answer, "assistant") or "" for answer in scored.answers.completions]
+        for scored in (result.before, result.after)
+    ]
     return {
         "prompts": len(result.before.answers.prompts),
         "optimiser_steps": result.steps,
@@ -71,7 +74,7 @@ def measures(scored: ScoredAnswers) -> dict[str, Array]:
     if second is not None:
         doubted_B = 1 / (1 + np.exp(second.raw))
         values |= {"second opinion": doubted_B, "second opinion, toxic (share)": _above_half(doubted_B)}
-    texts = [as_text(completion) for completion in scored.answers.completions]
+    texts = [view(completion, "assistant") or "" for completion in scored.answers.completions]
     dialogues = scored.answers.columns["dialogue"]
     return {
         **values,

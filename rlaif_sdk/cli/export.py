@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rlaif_sdk.onnx.manifest import Manifest
+    from rlaif_sdk.models.manifest import Manifest
 
 
 def export(
@@ -44,8 +44,8 @@ def export(
     """
     from typing import get_args
 
-    from rlaif_sdk.onnx.export import export_classifier
-    from rlaif_sdk.onnx.manifest import InputKind
+    from rlaif_sdk.models.export import export_classifier
+    from rlaif_sdk.models.manifest import InputKind
 
     if truncation_side not in (None, "left", "right"):
         raise typer.BadParameter("must be left or right", param_hint="--truncation-side")
@@ -100,14 +100,18 @@ def snippet(manifest: Manifest, folder: Path) -> str:
 
 
 def _read_texts(file: Path) -> list[str]:
+    from rlaif_sdk.conversations import ASSISTANT, USER, view
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.io.tables import read_rows
-    from rlaif_sdk.types import as_text
 
     texts = []
     for number, record in enumerate(read_rows(file), start=1):
-        parts = [record[name] for name in ("prompt", "completion") if name in record]
-        text = record.get("text", "".join(map(as_text, parts)) if parts else None)
+        parts = [
+            view(record[name], "transcript", role=role)
+            for name, role in (("prompt", USER), ("completion", ASSISTANT))
+            if name in record
+        ]
+        text = record.get("text", "".join(parts) if parts else None)
         if not isinstance(text, str):
             raise DataError("has no text", file=str(file), row=number, hint="a column text, or prompt and completion")
         texts.append(text)

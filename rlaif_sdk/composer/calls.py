@@ -14,7 +14,7 @@ from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError, RewardError
-from rlaif_sdk.rewards import Reward, require_columns
+from rlaif_sdk.rewards import Reward, ScoreLike, require_columns
 from rlaif_sdk.scoring import (
     Budget,
     CallResult,
@@ -28,7 +28,8 @@ from rlaif_sdk.scoring import (
     start_all,
     wait_all,
 )
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.scoring.checks import entries_of
+from rlaif_sdk.types import RewardBatch, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,12 @@ class StartedCalls:
     """The calls of a batch.
 
     Attributes:
+        batch: The rows that can be read.
         here: The rewards that are called where the batch is finished.
         elsewhere: The results of the others, which have begun; None if there are none.
     """
 
+    batch: RewardBatch
     here: Sequence[str]
     elsewhere: Future[CallResults] | None
 
@@ -109,12 +112,17 @@ class Calls:
             batch: What is to be scored.
             here: Whether `finish` follows in this thread, so that it may call the plain rewards itself.
         """
+        readable = [row for row in range(len(batch)) if row not in batch.unreadable] if batch.unreadable else None
+        if readable is not None:
+            batch = batch.select(readable)
+            if not readable:
+                return StartedCalls(batch, (), None)
         short = [name for name, runner in self.runners.items() if runner.is_short] if here else []
         others = {name: runner for name, runner in self.runners.items() if name not in short}
         if not others:
-            return StartedCalls(short, None)
+            return StartedCalls(batch, short, None)
         batches = {name: batch.with_columns(self._components[name].columns) for name in others}
-        return StartedCalls(short, start_all(others, batches))
+        return StartedCalls(batch, short, start_all(others, batches))
 
     def finish(self, batch: RewardBatch, started: StartedCalls) -> tuple[dict[str, CheckedScores], dict[str, float]]:
         """Call the plain rewards, and wait for those that were started.
@@ -129,12 +137,15 @@ class Calls:
         try:
             for name in started.here:
                 part = self._components[name]
-                results[name] = self.runners[name].score_here(batch.with_columns(part.columns))
+                results[name] = self.runners[name].score_here(started.batch.with_columns(part.columns))
         except BaseException:
             started.cancel()
             raise
         if started.elsewhere is not None:
             results |= wait_all(started.elsewhere)
+        if batch.unreadable:
+            nothing = CallResult(0.0, answer=[])
+            results = {name: _with_unreadable(results.get(name, nothing), batch) for name in self.runners}
         scores = {name: _checked(results[name], batch, part.reward) for name, part in self._components.items()}
         if self._fallbacks:
             scores |= self._fall_back(batch, scores)
@@ -143,7 +154,7 @@ class Calls:
     def _fall_back(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> dict[str, CheckedScores]:
         """The scores of the rewards that have a fallback, with its scores where they failed."""
         named = {name: part.fallback for name, part in self._components.items() if part.fallback is not None}
-        rows = {name: sorted(scores[name].failures) for name in named}
+        rows = {name: sorted(scores[name].failures.keys() - batch.unreadable.keys()) for name in named}
         asked = {name: batch.select(failed) for name, failed in rows.items() if failed}
         if not asked:
             return {name: with_fallback(scores[name], [], None, fallback) for name, fallback in named.items()}
@@ -183,6 +194,27 @@ class Calls:
         """Close the rewards and end their threads and processes; what is under way is given up."""
         for runner in (*self.runners.values(), *self._fallback_runners.values()):
             runner.close()
+
+
+def _with_unreadable(result: CallResult, batch: RewardBatch) -> CallResult:
+    """The result for all rows of a batch, given that for those that can be read."""
+    if result.answer is None:
+        return result
+    asked = [row for row in range(len(batch)) if row not in batch.unreadable]
+    try:
+        given = entries_of(result.answer, len(asked))
+    except RewardError as error:
+        return CallResult(result.seconds, error=error)
+    entries: list[ScoreLike] = [
+        Score.failed(f"cannot be read: {batch.unreadable.get(row)}") for row in range(len(batch))
+    ]
+    for row, entry in zip(asked, given, strict=True):
+        entries[row] = entry
+    cached = None
+    if result.cached is not None:
+        cached = np.zeros(len(batch), dtype=bool)
+        cached[asked] = result.cached
+    return replace(result, answer=entries, cached=cached)
 
 
 def _checked(result: CallResult, batch: RewardBatch, reward: Reward) -> CheckedScores:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -70,8 +69,17 @@ def composition_diagnostics(
 
 def completion_lengths(batch: RewardBatch) -> Array:
     """(B,) the completions' lengths: in tokens where they are known, else in characters."""
-    units: Sequence[Any] = batch.completion_texts if batch.completion_ids is None else batch.completion_ids
-    return np.fromiter(map(len, units), dtype=np.float64, count=len(batch))
+    if batch.completion_ids is None:
+        return completion_characters(batch)
+    return np.fromiter(map(len, batch.completion_ids), dtype=np.float64, count=len(batch))
+
+
+def completion_characters(batch: RewardBatch) -> Array:
+    """(B,) the characters that the policy said, without thinking; 0 where the row cannot be read."""
+    readable = [row for row in range(len(batch)) if row not in batch.unreadable]
+    lengths_B = np.zeros(len(batch))
+    lengths_B[readable] = [len(text) for text in batch.select(readable).completion_texts]
+    return lengths_B
 
 
 def _group_spread(values_RB: Array, batch: RewardBatch) -> Array | None:

@@ -77,7 +77,7 @@ def as_batch(
         file: The table's name, for errors.
 
     Raises:
-        DataError: A row lacks its prompt or completion, or has one of a wrong type; names the file and the row.
+        DataError: A row lacks its prompt or completion; names the file and the row. One that cannot be read is unscored.
     """
     for offset, record in enumerate(records):
         for column in (layout.prompt, layout.completion):
@@ -101,11 +101,6 @@ def _check_text(record: Row, column: str, row: int, file: str | None) -> None:
         found = ", ".join(record) or "none"
         hint = f"columns: {found}; see --prompt-column and --completion-column"
         raise DataError(f"has no column {column!r}", file=file, row=row, hint=hint)
-    value = record[column]
-    is_messages = isinstance(value, list) and all(isinstance(turn, dict) and "role" in turn for turn in value) and value
-    if not isinstance(value, str) and not is_messages:
-        problem = f"{column!r} must be text or a list of messages with role and content"
-        raise DataError(problem, file=file, row=row)
 
 
 def _label(value: Any) -> Any:

@@ -16,11 +16,12 @@ from rlaif_sdk.composer.advantages import group_advantages
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
 from rlaif_sdk.composer.ledger.entries import recorded
+from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.rewards import Reward, Scores
 from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
 from rlaif_sdk.statistics.correlation import rank_correlation
-from rlaif_sdk.types import RewardBatch, as_text
+from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.build import ConfigSource
@@ -218,8 +219,8 @@ def _compared(replayed: Iterable[tuple[RecordedBatch, Array]]) -> WhatIf:
                 group_advantages(new_B, group_B),
             )
         )
-        prompts += map(as_text, batch.prompts)
-        completions += map(as_text, batch.completions)
+        prompts += [shown(prompt, role=USER) for prompt in batch.prompts]
+        completions += map(shown, batch.completions)
     names = ("step", "batch", "row", "totals", "new_totals", "advantages", "new_advantages")
     columns: list[Any] = [np.concatenate(parts) for parts in zip(*numbers, strict=True)] or [np.zeros(0)] * len(names)
     return WhatIf(**dict(zip(names, columns, strict=True)), prompts=tuple(prompts), completions=tuple(completions))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rlaif_sdk.conversations import view
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows
@@ -20,7 +21,6 @@ from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.review.export import EDITED
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import Indices
-from rlaif_sdk.types import as_text
 
 _PAIR = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
 _LABEL = ("prob_1", "tie", "label_kind")
@@ -128,7 +128,7 @@ def _numbers(record: Row) -> tuple[float, ...]:
     prob_1, tie = _judged(record)
     probs = (prob_1, record.get("prob_1_when_first"), record.get("prob_1_when_second"))
     first_chosen = record["chosen_response"] == 1
-    lengths = [len(as_text(record[name])) for name in ("chosen", "rejected")]
+    lengths = [len(view(record[name], "assistant") or "") for name in ("chosen", "rejected")]
     human = record.get(_VERDICT)
     return (
         *(math.nan if value is None else value for value in probs),

@@ -12,42 +12,6 @@ from rlaif_sdk.rewards import Params, Reward
 rlaif_api_version = 1
 
 
-class TextClassificationParams(Params):
-    """A text classifier, as a Hugging Face pipeline would run it."""
-
-    model: str
-    """Hub name or local folder of a sequence classifier; a folder with an ONNX file takes onnxruntime."""
-    label: str | None = None
-    """The label whose score counts; not needed where there is one."""
-    output: Literal["probability", "log_odds", "logit"] = "probability"
-    """The label's probability, its log-odds, or its raw logit. A reward model's number is its logit."""
-    pair: bool = False
-    """Give the prompt and the completion as a pair, as cross-encoders want it; otherwise the completion alone."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    device: str | None = None
-    """``cpu``, ``cuda`` or ``cuda:1``; null takes a CUDA device when one works."""
-    max_length: int | None = Field(default=None, ge=1)
-    """Longest input in tokens; longer ones are cut. By default what the model takes."""
-    higher_is_better: bool = True
-    """False where the label is something to avoid."""
-
-
-class RewardModelParams(Params):
-    """A reward model, such as ``rlaif train reward-model`` and ``rlaif distill`` leave."""
-
-    model: str
-    """Local folder or hub name of a sequence classifier with one label."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    device: str | None = None
-    """``cpu``, ``cuda`` or ``cuda:1``; null takes a CUDA device when one works."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the weights."""
-    max_length: int | None = Field(default=None, ge=1)
-    """Longest input in tokens; longer ones are cut. By default what the model takes."""
-
-
 class VerifiersParams(Params):
     """A reward function of the verifiers library."""
 
@@ -87,18 +51,6 @@ class RemoteParams(Params):
     """What the server serves now. A ledger keeps its scores only where this is said: it cannot see them change."""
 
 
-def _text_classification(params: TextClassificationParams) -> Reward:
-    from rlaif_sdk.integrations.classification import TextClassification
-
-    return TextClassification(params)
-
-
-def _reward_model(params: RewardModelParams) -> Reward:
-    from rlaif_sdk.integrations.reward_model import RewardModel
-
-    return RewardModel(params)
-
-
 def _verifiers(params: VerifiersParams) -> Reward:
     from rlaif_sdk.integrations.verifiers_function import VerifiersFunction
 
@@ -113,22 +65,8 @@ def _remote(params: RemoteParams) -> Reward:
 
 @hookimpl
 def rlaif_rewards() -> list[RewardSpec]:
-    """Classifiers, functions in verifiers' convention, and reward servers. TRL's need no name: ``reward: trl.rewards:NAME``."""
+    """Functions in verifiers' convention, and reward servers. TRL's need no name: ``reward: trl.rewards:NAME``."""
     return [
-        RewardSpec(
-            name="text_classification",
-            factory=_text_classification,
-            params=TextClassificationParams,
-            description="A label's score by any text classifier, as a Hugging Face pipeline gives it.",
-            example={"params": {"model": "lvwerra/distilbert-imdb", "label": "POSITIVE"}},
-        ),
-        RewardSpec(
-            name="reward_model",
-            factory=_reward_model,
-            params=RewardModelParams,
-            description="A reward model's score of prompt and completion, read as the model was trained to.",
-            example={"normalize": "zscore", "params": {"model": "reward/model"}},
-        ),
         RewardSpec(
             name="verifiers",
             factory=_verifiers,

@@ -13,13 +13,14 @@ NeMo RL trains on such a server, as do the other trainers that speak to NeMo Gym
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample
+from rlaif_sdk.integrations.samples import Sample, answer_of, prompt_of
+from rlaif_sdk.types import TextOrConversation
 
 _OF_THE_PROTOCOL = frozenset({"responses_create_params", "response", "_ng_rollout_id", "capture_rollout_id"})
 
@@ -33,8 +34,9 @@ def verifier(
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     """An ``async verify(self, body)``.
 
-    A sample's prompt is ``responses_create_params.input``, its completion the text of the response's output messages,
-    and its columns are all further fields of the request. The answer has the total as ``reward`` and each reward's own
+    A sample's prompt is ``responses_create_params.input`` after its ``instructions``, its completion the items of the
+    response's output as messages, in which what tools answered is a tool's (the text of one message of words alone), and its columns are all further
+    fields of the request. The answer has the total as ``reward`` and each reward's own
     score as ``reward_components``, where the response has that field. An unscored sample has ``mask_sample`` set and
     ``failure_reason``, so that nothing is computed from it, and a ``reward`` of 0, since the field takes no other word.
 
@@ -69,20 +71,14 @@ def verifier(
 
 def sample_of(body: Mapping[str, Any]) -> Sample:
     """The sample in the body of a request for verification."""
-    asked = body["responses_create_params"]["input"]
-    prompt = asked if isinstance(asked, str) else [_message(item) for item in asked if item.get("role")]
     columns = {name: value for name, value in body.items() if name not in _OF_THE_PROTOCOL}
-    return Sample(prompt, _output_text(body["response"]["output"]), columns)
+    return Sample(_asked(body["responses_create_params"]), answer_of(body["response"]["output"]), columns)
 
 
-def _message(item: Mapping[str, Any]) -> Any:
-    return {"role": item["role"], "content": _text(item.get("content") or "")}
-
-
-def _output_text(output: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(_text(item.get("content") or "") for item in output if item.get("type", "message") == "message")
-
-
-def _text(content: str | Iterable[Mapping[str, Any]]) -> str:
-    """The text of a message's content: as it is, or that of its blocks."""
-    return content if isinstance(content, str) else "".join(block.get("text") or "" for block in content)
+def _asked(params: Mapping[str, Any]) -> TextOrConversation:
+    """The input, after the instructions if there are any."""
+    asked, instructions = params["input"], params.get("instructions")
+    if not instructions:
+        return prompt_of(asked)
+    items = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    return prompt_of([{"role": "system", "content": instructions}, *items])

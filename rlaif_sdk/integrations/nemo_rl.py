@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample
+from rlaif_sdk.integrations.samples import Sample, answer_of, prompt_of
+
+_OF_A_MESSAGE = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name")
 
 
 def environment(
@@ -74,9 +76,9 @@ def environment(
 
 def sample_of(message_log: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None) -> Sample:
     """The sample in a log of messages, which hold token ids beside their role and content."""
-    messages = [{"role": message["role"], "content": message["content"]} for message in message_log]
+    messages = [{name: message.get(name) for name in _OF_A_MESSAGE} for message in message_log]
     columns = {name: value for name, value in (metadata or {}).items() if name != "rlaif"}
-    return Sample(messages[:-1], messages[-1]["content"], columns)  # type: ignore[arg-type]  # plain messages
+    return Sample(prompt_of(messages[:-1]), answer_of(messages[-1:]), columns)
 
 
 def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:

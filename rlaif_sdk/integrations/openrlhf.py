@@ -9,17 +9,21 @@ The file, say ``reward.py``::
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from rlaif_sdk.conversations.special_tokens import starts, without_end
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.integrations.host import Rewards, host
 from rlaif_sdk.integrations.samples import Sample, Scored
 
-END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
-"""What the chat formats in use end an answer with; OpenRLHF leaves it in the text."""
+_LEAST_OVERLAP = 16
+"""So many letters of a prompt that was cut must be left to know it by."""
+_TAIL = 64
+"""By so many of its last letters a prompt is found that decoding has changed, if they stand in the query once."""
 
 RewardFunction = Callable[[Sequence[str], Sequence[str], Sequence[Any]], dict[str, Any]]
 
@@ -28,7 +32,7 @@ def reward_function(
     rewards: Rewards,
     *,
     label_column: str = "label",
-    end_tokens: Sequence[str] = END_TOKENS,
+    end_tokens: Sequence[str] = (),
     state: str | None = None,
     unscored: float | None = None,
 ) -> RewardFunction:
@@ -40,7 +44,8 @@ def reward_function(
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
         label_column: The column that a sample's label becomes.
-        end_tokens: What is cut off the end of a completion, with the space after it.
+        end_tokens: What ends a completion and is cut off, with the white space after it, besides the special tokens of
+            all families, which are known by their shape (`rlaif_sdk.conversations.special_tokens.without_end`).
         state: A file with what the composer learned elsewhere.
         unscored: What OpenRLHF gets for an unscored completion. None, the default, raises: OpenRLHF logs that, and
             its sample has no reward.
@@ -73,26 +78,78 @@ def reward_function(
     return reward_func
 
 
-def completion_of(query: str, prompt: str, end_tokens: Sequence[str] = END_TOKENS) -> str:
+def completion_of(query: str, prompt: str, end_tokens: Sequence[str] = ()) -> str:
     """The completion in a query, which is a prompt and its completion as one text with the special tokens.
 
+    The prompt is looked for at the front, behind whatever pads and beginnings stand there; it may have been cut at its
+    beginning, and its white space may differ, as decoding changes it.
+
+    Args:
+        query: Prompt and completion.
+        prompt: The prompt.
+        end_tokens: What ends a completion, besides the special tokens that are known by their shape.
+
     Raises:
-        DataError: The query does not contain the prompt's end, so that nothing tells where the completion begins.
+        DataError: The query does not begin with the prompt, so that nothing tells where the completion begins.
     """
-    start = len(prompt) if query.startswith(prompt) else _after_the_end_of(prompt, query)
-    completion, ends = query[start:], tuple(end_tokens)
-    while (bare := completion.rstrip()).endswith(ends):
-        completion = next(bare.removesuffix(token) for token in ends if bare.endswith(token))
-    return completion
+    completion = query[_prompt_length(query, prompt) :]
+    while True:
+        bare = without_end(completion)
+        stripped = bare.rstrip()
+        further = next((token for token in end_tokens if token and stripped.endswith(token)), None)
+        if further is None:
+            return bare
+        completion = stripped.removesuffix(further)
 
 
-def _after_the_end_of(prompt: str, query: str) -> int:
-    """Where the completion begins in a query whose prompt was cut at its beginning, or got a token before it."""
-    tail = prompt[-64:]
-    place = query.find(tail)
-    if not tail or place < 0:
-        raise DataError(
-            f"the query does not contain its prompt, which ends with {prompt[-40:]!r}",
-            hint="the tokenizer must give the prompt back as it was",
-        )
-    return place + len(tail)
+def _prompt_length(query: str, prompt: str) -> int:
+    """How much of a query is its prompt, with what stands before it.
+
+    Raises:
+        DataError: That is not to be told.
+    """
+    beginnings = starts(query)
+    for start in beginnings:
+        if query.startswith(prompt, start):
+            return start + len(prompt)
+    # Decoding changes white space, and a cut may leave half a character: both are passed over.
+    places = [place for place, letter in enumerate(query) if not letter.isspace()]
+    letters, wanted = "".join(query.split()), "".join(prompt.split())
+    bare = "".join(prompt[starts(prompt)[-1] :].split())
+    offsets = [bisect.bisect_left(places, start) for start in beginnings]
+    offsets = [offset + len(letters[offset:]) - len(letters[offset:].lstrip("\ufffd")) for offset in offsets]
+    for offset in offsets:
+        for whole in filter(None, (wanted, bare)):
+            if letters.startswith(whole, offset):
+                return _past(query, places[offset + len(whole) - 1] + 1, prompt)
+    for offset in offsets:
+        if (length := _overlap(wanted, letters[offset : offset + len(wanted)])) >= _LEAST_OVERLAP:
+            return _past(query, places[offset + length - 1] + 1, prompt)
+    tail = wanted[-_TAIL:]
+    if len(tail) >= _LEAST_OVERLAP and letters.count(tail) == 1:
+        return _past(query, places[letters.index(tail) + len(tail) - 1] + 1, prompt)
+    raise DataError(
+        f"the query does not begin with its prompt, which ends with {prompt[-40:]!r}",
+        hint="the tokenizer must give the prompt back as it was",
+    )
+
+
+def _past(query: str, at: int, prompt: str) -> int:
+    """Past the white space with which the prompt ends, as far as the query has it."""
+    for space in prompt[len(prompt.rstrip()) :]:
+        if query[at : at + 1] != space:
+            break
+        at += 1
+    return at
+
+
+def _overlap(wanted: str, told: str) -> int:
+    """How many letters of the longest end of ``wanted`` the text ``told`` begins with (Knuth, Morris and Pratt)."""
+    text = f"{told}\0{wanted}"
+    border = [0] * len(text)
+    for at in range(1, len(text)):
+        length = border[at - 1]
+        while length and text[at] != text[length]:
+            length = border[length - 1]
+        border[at] = length + (text[at] == text[length])
+    return border[-1] if wanted else 0

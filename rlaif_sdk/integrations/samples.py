@@ -7,8 +7,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.exceptions import RewardError
+from rlaif_sdk.composer import Composition
+from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, read
+from rlaif_sdk.exceptions import ConversationError, RewardError
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
 _UNKNOWN = Progress()
@@ -29,6 +30,55 @@ class Sample:
     completion: TextOrConversation
     columns: Mapping[str, Any] = field(default_factory=dict)
     group: Hashable | None = None
+
+
+def prompt_of(given: Any) -> TextOrConversation:
+    """A stack's prompt as a sample has it; see `completion_of`."""
+    return _canonical(given, USER)
+
+
+def answer_of(given: Any) -> TextOrConversation:
+    """As `completion_of`, but text where it is one message of words alone."""
+    messages = completion_of(given)
+    turns = () if isinstance(messages, str) or len(messages) != 1 else _read(messages)
+    return turns[0].content if turns and turns[0] == Turn(ASSISTANT, turns[0].content) else messages
+
+
+def completion_of(given: Any) -> TextOrConversation:
+    """A stack's completion as a sample has it: text as it is, messages of whatever shape in canonical form.
+
+    Arrays of messages and messages that are objects are read too. What cannot be read is left as it is, so that its row
+    fails with the reason; so are messages with media, which canonical ones cannot carry.
+    """
+    return _canonical(given, ASSISTANT)
+
+
+def _canonical(given: Any, role: str) -> TextOrConversation:
+    if isinstance(given, str):
+        return given
+    plain: Any = _plain(given)
+    turns = _read(plain, role)
+    if turns is None or any(turn.media for turn in turns):
+        return plain if isinstance(plain, (list, tuple)) else [plain]
+    messages: Any = chat_messages(turns)
+    return messages or ""
+
+
+def _read(given: Any, role: str = ASSISTANT) -> tuple[Turn, ...] | None:
+    """What the door makes of it, None where it cannot be read."""
+    try:
+        return read(given, role=role)
+    except ConversationError:
+        return None
+
+
+def _plain(given: Any) -> Any:
+    """Objects as mappings, arrays as lists, down to the messages."""
+    if hasattr(given, "model_dump"):
+        return given.model_dump(exclude_none=True)
+    if hasattr(given, "tolist"):
+        given = given.tolist()
+    return [_plain(each) for each in given] if isinstance(given, (list, tuple)) else given
 
 
 @dataclass(frozen=True, slots=True)

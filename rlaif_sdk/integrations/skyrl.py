@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample
+from rlaif_sdk.integrations.samples import Sample, prompt_of
 
 
 def environment(
@@ -51,12 +52,12 @@ def environment(
             self._figures: dict[str, float] = {}
 
         def init(self, prompt: Any) -> Any:
-            self._prompt = prompt
+            self._prompt = prompt_of(prompt)
             return super().init(prompt)
 
         def step(self, action: str) -> dict[str, Any]:
             self.turns += 1
-            (scored,) = hosted.score([Sample(self._prompt, action, self._columns)])
+            (scored,) = hosted.score([Sample(self._prompt, without_end(action), self._columns)])
             self._figures = scored.measured()
             reward = scored.number(unscored)
             return {"observations": [], "reward": reward, "done": True, "metadata": dict(self._figures)}

@@ -9,11 +9,16 @@ The file, say ``my_rewards.py``::
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, overload
 
+from rlaif_sdk.conversations.special_tokens import without_end
+from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, Scored
+from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of
+from rlaif_sdk.types import Message, TextOrConversation
 
 FIGURES = "rlaif"
 """Where a sample's ``metadata`` gets each reward's own score, None where it has none."""
@@ -24,7 +29,8 @@ def reward_model(
 ) -> Callable[..., Awaitable[Any]]:
     """An ``async rm(args, sample)`` for slime; with ``--group-rm`` it gets a list of samples and returns one.
 
-    A sample's columns are ``label`` and every key of its ``metadata``. slime awaits the samples of a batch at the same
+    A sample's columns are ``label`` and every key of its ``metadata``; its completion is the response without the tokens
+    that end it, in turns where ``loss_mask`` tells the policy's words from a tool's. slime awaits the samples of a batch at the same
     time, and they are scored together.
 
     Args:
@@ -50,15 +56,54 @@ def reward_model(
     @overload
     async def rm(args: Any, sample: Any, **kwargs: Any) -> float: ...
     async def rm(args: Any, sample: Any, **kwargs: Any) -> float | list[float]:
-        del args, kwargs
+        del kwargs
         if isinstance(sample, (list, tuple)):
-            scored = await hosted.ascore([_sample(one) for one in sample])
+            scored = await hosted.ascore([sample_of(one, args) for one in sample])
             return [answer(one, said) for one, said in zip(sample, scored, strict=True)]
-        return answer(sample, await hosted.ascore_one(_sample(sample)))
+        return answer(sample, await hosted.ascore_one(sample_of(sample, args)))
 
     return rm
 
 
-def _sample(sample: Any) -> Sample:
+def sample_of(sample: Any, args: Any = None) -> Sample:
+    """A sample of slime's.
+
+    Where its ``loss_mask`` says that the policy wrote only some of the response, the rest is what tools answered.
+
+    Raises:
+        DataError: It does, and ``args.hf_checkpoint`` names no tokenizer to tell the one from the other.
+    """
     known = {name: value for name, value in (sample.metadata or {}).items() if name != FIGURES}
-    return Sample(sample.prompt, sample.response, {**known, "label": sample.label})
+    mask = list(getattr(sample, "loss_mask", None) or ())
+    completion: TextOrConversation = without_end(sample.response)
+    # With partial rollouts the mask may leave out what an earlier policy wrote, which is no tool's answer.
+    if len(set(mask)) > 1 and not getattr(args, "mask_offpolicy_in_partial_rollout", False):
+        completion = _in_turns(sample.tokens[-len(mask) :], mask, args)
+    return Sample(prompt_of(sample.prompt), completion, {**known, "label": sample.label})
+
+
+def _in_turns(tokens: Sequence[int], mask: Sequence[int], args: Any) -> list[Message]:
+    folder = getattr(args, "hf_checkpoint", None)
+    if not folder or len(tokens) != len(mask):
+        raise DataError(
+            "the policy wrote only some of the response (loss_mask), and it cannot be told which",
+            hint="args.hf_checkpoint names the tokenizer, and sample.tokens ends with the tokens that loss_mask is about",
+        )
+    tokenizer = _tokenizer(folder)
+    turns: list[Message] = []
+    place = 0
+    for written, run in itertools.groupby(mask):
+        length = sum(1 for _ in run)
+        text = tokenizer.decode(tokens[place : place + length], skip_special_tokens=not written)
+        turns.append(
+            {"role": "assistant", "content": without_end(text)} if written else {"role": "tool", "content": text}
+        )
+        place += length
+    return turns
+
+
+@functools.cache
+def _tokenizer(folder: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)

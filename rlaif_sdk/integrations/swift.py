@@ -16,7 +16,7 @@ from typing import Any
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.integrations.host import Host, Rewards, host
-from rlaif_sdk.integrations.samples import Sample, Scored
+from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of
 from rlaif_sdk.types import RESERVED_COLUMNS, Progress
 
 _NOT_COLUMNS = frozenset({"messages", "trajectory_inputs"}) | RESERVED_COLUMNS
@@ -86,7 +86,12 @@ def samples_of(completions: Sequence[str], kwargs: Mapping[str, Any]) -> list[Sa
     }
     groups = columns.pop("prompt_id", None) or [None] * len(completions)
     return [
-        Sample(conversation[:-1], completion, {name: values[row] for name, values in columns.items()}, groups[row])
+        Sample(
+            prompt_of(conversation[:-1]),
+            completion,
+            {name: values[row] for name, values in columns.items()},
+            groups[row],
+        )
         for row, (conversation, completion) in enumerate(zip(messages, completions, strict=True))
     ]
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from rlaif_sdk.exceptions import RewardError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, Scored
+from rlaif_sdk.integrations.samples import Sample, Scored, completion_of, prompt_of
 
 
 def rubric(rewards: Rewards, base: type, *, state: str | None = None) -> Any:
@@ -77,7 +77,7 @@ def _sample_of_state(state: Mapping[str, Any], group: int | None) -> Sample:
     columns = {**known, **(info if isinstance(info, Mapping) else {}), "info": info, "answer": state.get("answer", "")}
     for name in ("prompt", "completion", "example_id"):
         columns.pop(name, None)
-    return Sample(state["prompt"], state["completion"], columns, group)
+    return Sample(prompt_of(state["prompt"]), completion_of(state["completion"]), columns, group)
 
 
 def task_reward(rewards: Rewards, *, state: str | None = None) -> Callable[[Any, Any, Any], Awaitable[float]]:
@@ -98,7 +98,7 @@ def task_reward(rewards: Rewards, *, state: str | None = None) -> Callable[[Any,
     async def composed(self: Any, task: Any, trace: Any) -> float:
         del self
         fields = task.model_dump(mode="json", exclude_none=True)
-        prompt = fields.pop("prompt", "")
+        prompt = prompt_of(fields.pop("prompt", ""))
         scored = await hosted.ascore_one(Sample(prompt, trace.last_reply, fields))
         trace.record_metrics(scored.measured())
         return scored.number()

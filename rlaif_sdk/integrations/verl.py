@@ -16,9 +16,10 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, Scored
+from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of
 
 
 class VerlReward:
@@ -128,7 +129,9 @@ def sample_of(
                 key="prompt_key",
                 hint="put the prompt there when the data set is made, or set prompt_key",
             ) from None
-    return Sample(prompt, solution, {**extra, "data_source": data_source, "ground_truth": ground_truth})
+    return Sample(
+        prompt_of(prompt), without_end(solution), {**extra, "data_source": data_source, "ground_truth": ground_truth}
+    )
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
 from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.judges.builtin import BACKENDS
@@ -26,6 +27,8 @@ def load_judge(
     max_chars: int = 24_000,
     overlong: Overlong = "error",
     max_new_tokens: int = 256,
+    view: View = "assistant",
+    thinking: Thinking = "drop",
     name: str = "judge",
     backend: str | None = None,
     backends: Mapping[str, JudgeBackendSpec] | None = None,
@@ -45,6 +48,8 @@ def load_judge(
         max_chars: The most characters of a prompt, and of an answer.
         overlong: What becomes of a longer one.
         max_new_tokens: The longest reply in rating mode.
+        view: What of a completion is judged.
+        thinking: Whether the policy's thinking is judged too.
         name: The reward's name.
         backend: The backend's name; by default ``openai`` when there is a ``base_url``, else ``transformers``.
         backends: The backends by name; by default those of the installed plugins.
@@ -63,6 +68,8 @@ def load_judge(
         max_chars=max_chars,
         overlong=overlong,
         max_new_tokens=max_new_tokens,
+        view=view,
+        thinking=thinking,
         name=name,
     )
 

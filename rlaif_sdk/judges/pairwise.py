@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.conversations import USER, Thinking, View, view
+from rlaif_sdk.exceptions import ConfigError, ConversationError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.backends import JudgeBackend, RowError, usage_of
 from rlaif_sdk.judges.pairwise_labels import Pair, PairLabel, labelled, unlabelled
@@ -15,7 +16,6 @@ from rlaif_sdk.judges.pointwise import Overlong
 from rlaif_sdk.judges.preference import LikelihoodPreference, Ordered, Preference, WrittenPreference
 from rlaif_sdk.judges.screening import contentless, screen
 from rlaif_sdk.judges.usage import NOTHING
-from rlaif_sdk.types import as_text
 
 PairMode = Literal["likelihood", "verdict"]
 Orders = Literal["both", "given"]
@@ -56,6 +56,9 @@ class PairwiseLabeler:
         overlong: What becomes of a longer one: ``error`` leaves the pair unlabelled, ``keep_start`` and ``keep_end``
             cut it and flag it.
         max_new_tokens: The longest rationale or reply.
+        view: What of a response is judged: ``answer``, its last words; ``assistant``, all that the policy said;
+            ``transcript``, everything, calls and results too. Of the prompt it is the transcript.
+        thinking: ``keep`` shows the policy's thinking to the judge.
 
     Raises:
         ConfigError: An argument is out of range, or contradicts another.
@@ -76,6 +79,8 @@ class PairwiseLabeler:
         max_chars: int = 24_000,
         overlong: Overlong = "error",
         max_new_tokens: int = 256,
+        view: View = "assistant",
+        thinking: Thinking = "drop",
     ) -> None:
         self.backend = backend
         self.prompt = prompt or PairwisePrompt.named()
@@ -93,6 +98,8 @@ class PairwiseLabeler:
         self._tie_margin = tie_margin
         self._max_chars = max_chars
         self._overlong = overlong
+        self._view: View = view
+        self._thinking: Thinking = thinking
 
     @property
     def needs_logprobs(self) -> bool:
@@ -114,6 +121,7 @@ class PairwiseLabeler:
             "samples": [self._samples, verdict.temperature, verdict.max_new_tokens],
             "orders": self._orders,
             "limits": [self._max_chars, self._overlong, self._tie_margin],
+            "view": [self._view, self._thinking],
             "model": self.backend.identity,
         }
 
@@ -146,9 +154,20 @@ class PairwiseLabeler:
         return [asked, turned] if self._orders == "both" else [asked]
 
     def _question(self, pair: Pair) -> _Question | PairLabel:
+        try:
+            shown = {
+                "prompt": view(pair.prompt, "transcript", role=USER),
+                "response_1": view(pair.response_1, self._view, thinking=self._thinking),
+                "response_2": view(pair.response_2, self._view, thinking=self._thinking),
+            }
+        except ConversationError as error:
+            return unlabelled(f"cannot be read: {error}", kind="ConversationError")
         texts, flags = {}, []
-        for name, text in (("prompt", pair.prompt), ("response_1", pair.response_1), ("response_2", pair.response_2)):
-            screened = screen(as_text(text))
+        for name, text in shown.items():
+            if text is None:
+                problem = f"{name} calls a tool and says nothing; view: transcript shows its calls to the judge"
+                return unlabelled(problem, kind="ConversationError")
+            screened = screen(text)
             texts[name] = screened.text
             flags += [f"{name}_{flag}" for flag in screened.flags]
         first, second = texts["response_1"], texts["response_2"]

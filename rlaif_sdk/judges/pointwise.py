@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.backends import JudgeBackend, RowError, usage_of
@@ -48,7 +49,8 @@ class PointwiseJudge(Reward):
 
     Text is screened first (see `rlaif_sdk.judges.screening`), and what was changed is flagged in the reason and the
     details. An answer without content gets -1 without asking the judge, ``refused`` in its details: it is the policy's
-    doing, and leaving it unscored would not discourage it. Whatever else goes wrong leaves the row unscored with an
+    doing, and leaving it unscored would not discourage it. Where the policy called a tool and said nothing, the judge
+    abstains. Whatever else goes wrong leaves the row unscored with an
     error; a refused key, an exhausted account or a server without log-probabilities raises. What a row took is under
     ``usage`` in its details.
 
@@ -62,6 +64,9 @@ class PointwiseJudge(Reward):
         overlong: What becomes of a longer one: ``error`` leaves the row unscored, ``keep_start`` and ``keep_end``
             cut it and flag it.
         max_new_tokens: The longest reply in rating mode.
+        view: What of a completion is judged: ``answer``, its last words; ``assistant``, all that the policy said;
+            ``transcript``, everything, calls and results too. Of the prompt it is the transcript.
+        thinking: ``keep`` shows the policy's thinking to the judge.
         name: The reward's name.
 
     Raises:
@@ -81,6 +86,8 @@ class PointwiseJudge(Reward):
         max_chars: int = 24_000,
         overlong: Overlong = "error",
         max_new_tokens: int = 256,
+        view: View = "assistant",
+        thinking: Thinking = "drop",
         name: str = "judge",
     ) -> None:
         if max_chars < 1 or max_new_tokens < 1:
@@ -91,6 +98,8 @@ class PointwiseJudge(Reward):
         self.verdict: Verdict = _verdict(mode, scale, labels, max_new_tokens)
         self._max_chars = max_chars
         self._overlong = overlong
+        self._view: View = view
+        self._thinking: Thinking = thinking
         self.version = self._fingerprint(max_new_tokens)
 
     def setup(self) -> None:
@@ -105,7 +114,7 @@ class PointwiseJudge(Reward):
         """Rate B completions. See the class for what each score means and which errors are raised."""
         rows = [
             self._question(prompt, answer)
-            for prompt, answer in zip(batch.prompt_texts, batch.completion_texts, strict=True)
+            for prompt, answer in zip(batch.prompt_texts, batch.views(self._view, thinking=self._thinking), strict=True)
         ]
         questions = [row for row in rows if isinstance(row, _Question)]
         if not questions:
@@ -116,7 +125,9 @@ class PointwiseJudge(Reward):
         answers = iter(verdicts)
         return [_scored(next(answers), row.flags) if isinstance(row, _Question) else row for row in rows]
 
-    def _question(self, prompt: str, answer: str) -> _Question | Score:
+    def _question(self, prompt: str, answer: str | None) -> _Question | Score:
+        if answer is None:
+            return Score.no_words()
         screened = {"prompt": screen(prompt), "answer": screen(answer)}
         if why := contentless(screened["answer"].text):
             return Score(
@@ -144,6 +155,7 @@ class PointwiseJudge(Reward):
             "asked": self.prompt.render("", "", self.verdict.instruction),
             "verdict": [type(self.verdict).__name__, self.verdict.version, max_new_tokens],
             "limits": [self._max_chars, self._overlong],
+            "view": [self._view, self._thinking],
             "backend": self.backend.identity,
         }
         return json_digest(parts)

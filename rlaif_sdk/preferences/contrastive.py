@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import model_validator
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.config.documents import load_document, parse_document, validate
+from rlaif_sdk.conversations import USER, Turn, chat_messages, read
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.jsonl import Row
@@ -21,7 +23,7 @@ from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task, reply_record
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, derived_seed, require_answer_logprobs
 from rlaif_sdk.preferences.self_reward import MarginConfig, contrasting_logprobs, self_rewarding_margin
-from rlaif_sdk.types import Message, TextOrConversation, message_text
+from rlaif_sdk.types import Message, TextOrConversation
 
 POSITIVE, NEGATIVE, SCORE = range(3)
 
@@ -46,12 +48,12 @@ class Side(ConfigModel):
             if self.system is not None:
                 raise ConfigError("a prompt in text has no place for a system message", key="system", hint="use before")
             return f"{self.before}{prompt}{self.after}"
-        messages = [Message(role=turn["role"], content=message_text(turn)) for turn in prompt]
-        last = max((place for place, turn in enumerate(messages) if turn["role"] == "user"), default=len(messages) - 1)
-        messages[last] = Message(
-            role=messages[last]["role"], content=f"{self.before}{messages[last]['content']}{self.after}"
-        )
-        return messages if self.system is None else [Message(role="system", content=self.system), *messages]
+        turns = list(read(prompt, role=USER))
+        last = max((place for place, turn in enumerate(turns) if turn.role == USER), default=len(turns) - 1)
+        turns[last] = replace(turns[last], content=f"{self.before}{turns[last].content}{self.after}")
+        asked = turns if self.system is None else [Turn("system", self.system), *turns]
+        messages: TextOrConversation = chat_messages(asked)  # type: ignore[assignment]  # chat messages are messages
+        return messages
 
 
 class Contrast(ConfigModel):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.conversations import read
+from rlaif_sdk.exceptions import ConversationError, DataError
 from rlaif_sdk.io.jsonl import Row
 
 
@@ -24,7 +25,9 @@ def check_text(record: Row, name: str, path: Path, row: int, *, named: str = "in
     if name not in record:
         hint = f"columns: {', '.join(record) or 'none'}; name yours {named}"
         raise DataError(f"has no column {name!r}", file=str(path), row=row, hint=hint)
-    value = record[name]
-    is_messages = isinstance(value, list) and value and all(isinstance(t, dict) and "role" in t for t in value)
-    if not isinstance(value, str) and not is_messages:
-        raise DataError(f"{name!r} must be text or messages with role and content", file=str(path), row=row)
+    try:
+        turns = read(record[name])
+    except ConversationError as error:
+        raise DataError(f"{name!r} cannot be read: {error}", file=str(path), row=row) from error
+    if not turns:
+        raise DataError(f"{name!r} has no messages", file=str(path), row=row)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.config.documents import Described, Document, from_validation_error, validate
 from rlaif_sdk.config.overrides import overridden
+from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, DataError, UnknownPluginError
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.loading import load_backend
@@ -23,7 +24,7 @@ from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
 
 _ASKING = (
     *("mode", "chain_of_thought", "samples", "temperature", "orders", "tie_margin"),
-    *("max_chars", "overlong", "max_new_tokens"),
+    *("max_chars", "overlong", "max_new_tokens", "view", "thinking"),
 )
 """Settings that the labeler takes by the same names."""
 
@@ -108,6 +109,11 @@ class LabelConfig(ConfigModel):
     """What becomes of a longer one: unlabelled, or cut and flagged."""
     max_new_tokens: PositiveInt = 256
     """The longest rationale or verdict in words."""
+    view: View = "assistant"
+    """What of a response the judge sees: ``answer``, its last words; ``assistant``, all that the policy said;
+    ``transcript``, everything, with the calls of tools and their results."""
+    thinking: Thinking = "drop"
+    """``keep`` shows the policy's thinking to the judge, ``drop`` leaves it out."""
     output: str = "labels"
     """The folder of the results."""
     licence: tuple[str, ...] = ()

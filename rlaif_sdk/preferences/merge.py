@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel
+from rlaif_sdk.conversations import Turn, chat_messages, read
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json
@@ -230,11 +231,12 @@ def _labelled_rows(path: Path) -> Iterator[Row]:
 
 
 def _plain(value: Any) -> Any:
-    """A text, or messages reduced to role and content: a response alone is the same as text and as a message."""
+    """A text, or messages in canonical form: a response alone is the same as text and as a message."""
     if isinstance(value, str):
         return value
-    turns = [(turn["role"], turn.get("content")) for turn in value]
-    return turns[0][1] if len(turns) == 1 else turns
+    turns = read(value)
+    alone = len(turns) == 1 and turns[0] == Turn(turns[0].role, turns[0].content)
+    return turns[0].content if alone else chat_messages(turns)
 
 
 def _card(job: MakeJob[MergeConfig], counts: Mapping[str, Any]) -> Card:

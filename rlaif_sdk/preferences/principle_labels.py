@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rlaif_sdk.conversations import USER, view
 from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pairwise_labels import Pair, PairLabel
 from rlaif_sdk.judges.pairwise_prompt import PairwisePrompt
 from rlaif_sdk.preferences.constitution import Constitution, Principle
-from rlaif_sdk.types import as_text
 
 
 class PrincipleLabeler(PairwiseLabeler):
@@ -65,8 +65,9 @@ class PrincipleLabeler(PairwiseLabeler):
         return [labels[row] for row in range(len(pairs))]
 
     def _principle(self, pair: Pair) -> Principle:
-        texts = [as_text(text) for text in (pair.prompt, pair.response_1, pair.response_2)]
-        return self._constitution.drawn_preference(self._seed, texts[0], *sorted(texts[1:]))
+        prompt = view(pair.prompt, "transcript", role=USER)
+        responses = sorted(view(response, "transcript") for response in (pair.response_1, pair.response_2))
+        return self._constitution.drawn_preference(self._seed, prompt, *responses)
 
 
 def _told(prompt: PairwisePrompt, principle: Principle) -> PairwisePrompt:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
+from rlaif_sdk.conversations import view
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.jsonl import Row
@@ -20,7 +21,7 @@ from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig
 from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task, reply_record
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, as_conversation, derived_seed
-from rlaif_sdk.types import Conversation, Message, as_text
+from rlaif_sdk.types import Conversation, Message
 
 
 class RevisionsConfig(SamplingConfig):
@@ -83,7 +84,7 @@ class RevisionsMaker:
         """The first answers, or one round's critiques or revisions."""
         config = self._config
         if step == 0 and config.initial is not None:
-            return [{"text": as_text(task.item[config.initial]), "truncated": False} for task in tasks]
+            return [{"text": view(task.item[config.initial], "assistant") or "", "truncated": False} for task in tasks]
         replies = await answers(
             self._policy,
             [self._asked(task, step) for task in tasks],

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
+from rlaif_sdk.conversations import view
 from rlaif_sdk.io.digests import bytes_digest
 from rlaif_sdk.io.tables import read_rows, write_table
 
@@ -56,7 +57,7 @@ def truthfulqa_rows(file: Path) -> Iterator[PromptRow]:
 
 def choose(rows: Iterable[PromptRow], counts: list[int]) -> list[list[PromptRow]]:
     """Disjoint samples of the given sizes, without repeated questions, in an order fixed by each question's hash."""
-    questions = {row["prompt"][0]["content"].lower(): row for row in rows}
+    questions = {view(row["prompt"], "transcript").lower(): row for row in rows}
     ordered = [questions[key] for key in sorted(questions, key=lambda text: bytes_digest(text.encode()))]
     samples, start = [], 0
     for count in counts:

@@ -9,8 +9,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rlaif_sdk.statistics.estimates import Array, SampleMean, paired_change, sample_mean
-from rlaif_sdk.types import as_text
+from rlaif_sdk.conversations import USER, shown
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
 
 
 def format_estimate(value: SampleMean, *, signed: bool = False) -> str:
@@ -76,11 +77,11 @@ def samples_table(samples: Sequence[Mapping[str, Any]], *, count: int = 5) -> Ta
     count = min(count, len(samples))
     for index in range(count):
         sample = samples[index * len(samples) // count]
-        table.add_row(Text(as_text(sample["prompt"])), _answer(sample["before"]), _answer(sample["after"]))
+        table.add_row(Text(shown(sample["prompt"], role=USER)), _answer(sample["before"]), _answer(sample["after"]))
     return table
 
 
 def _answer(record: Mapping[str, Any]) -> Text:
     total = record["total"]
-    text = Text(as_text(record["completion"]).strip() or "(empty)")
+    text = Text(shown(record["completion"]).strip() or "(empty)")
     return text.append(f"\n[{'unscored' if total is None else format(total, '.3f')}]", style="dim")

@@ -1,7 +1,7 @@
 """What a reward's author writes: a `Reward`, or a plain function with `@reward`."""
 
 from rlaif_sdk.rewards.coercion import as_reward, is_reward_class, stated_by, unwrapped
-from rlaif_sdk.rewards.contract import Params, Reward, ScoreLike, Scores, require_columns
+from rlaif_sdk.rewards.contract import Params, Reward, ScoreLike, Scores, ViewParams, require_columns
 from rlaif_sdk.rewards.functions import FunctionReward, reward
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Reward",
     "ScoreLike",
     "Scores",
+    "ViewParams",
     "as_reward",
     "is_reward_class",
     "require_columns",

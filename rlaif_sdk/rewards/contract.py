@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import BatchError
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -24,6 +25,24 @@ class Params(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
     )
+
+
+class ViewParams(Params):
+    """Base for the parameters of a reward that reads what a completion says: which view of it, and its thinking.
+
+    A reward with another default says ``view: View = "answer"`` in its own params. `texts` gives the view.
+    """
+
+    view: View = "assistant"
+    """What of a completion is read: ``answer``, the policy's last words; ``assistant``, all that it said;
+    ``transcript``, everything, with the calls of tools and their results."""
+
+    thinking: Thinking = "drop"
+    """Whether the policy's thinking (a field, or ``<think>`` tags) is left out of what is read, or kept: ``keep``."""
+
+    def texts(self, batch: RewardBatch) -> tuple[str | None, ...]:
+        """The B completions of a batch as the params want them; see `rlaif_sdk.RewardBatch.views`."""
+        return batch.views(self.view, thinking=self.thinking)
 
 
 class Reward(ABC):

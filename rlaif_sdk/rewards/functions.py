@@ -19,14 +19,17 @@ def _ignore(*_: Any, **__: Any) -> None:
 
 _TRAINER_ARGUMENTS: Mapping[str, Any] = {"trainer_state": None, "log_metric": _ignore, "log_extra": _ignore}
 """What TRL's trainers hand to a reward function beside the data, and what a function that names one gets here."""
-_DATA_ARGUMENTS = frozenset({"prompts", "completions", "completion_ids"})
+_DATA_ARGUMENTS = frozenset({"prompts", "completions", "prompt_texts", "completion_texts", "completion_ids"})
+_TEXT_ARGUMENTS = frozenset({"prompt_texts", "completion_texts"})
 
 
 class FunctionReward(Reward):
     """A plain function ``f(prompts, completions, **columns) -> list[float | None]`` as a reward.
 
-    This is TRL's own convention, so the same function serves both. Parameters of the function after ``prompts``
-    and ``completions``:
+    This is TRL's own convention, so the same function serves both: ``prompts`` and ``completions`` are what TRL would
+    give, lists of messages where the data is conversational. A function that names ``completion_texts`` or
+    ``prompt_texts`` gets text whatever the data (see `rlaif_sdk.RewardBatch.completion_texts`); TRL itself knows
+    neither. Its other parameters:
 
     - without a default: a column that must be present;
     - keyword-only with a default: a parameter, set by ``params:`` in a config;
@@ -70,7 +73,7 @@ class FunctionReward(Reward):
         self.inputs = (
             None
             if self._accepts_any
-            else tuple(sorted(self._accepts - {"prompts", "completions"} - _TRAINER_ARGUMENTS.keys()))
+            else tuple(sorted(self._accepts - (_DATA_ARGUMENTS - {"completion_ids"}) - _TRAINER_ARGUMENTS.keys()))
         )
         self.params_model = create_model(
             f"{self.name}_params",
@@ -95,6 +98,8 @@ class FunctionReward(Reward):
         offered.update((name, values) for name, values in batch.columns.items() if name not in self._params)
         if not self._accepts_any:
             offered = {name: values for name, values in offered.items() if name in self._accepts}
+        for name in _TEXT_ARGUMENTS & self._accepts:
+            offered[name] = list(getattr(batch, name))
         offered |= {name: value for name, value in _TRAINER_ARGUMENTS.items() if name in self._accepts}
         scores: Scores | Awaitable[Scores] = self.function(**offered, **self._values)
         return scores

@@ -6,28 +6,6 @@ import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
-from typing_extensions import TypedDict  # pydantic cannot read typing's own before Python 3.12
-
-_EXTENSIBLE = ConfigDict(extra="allow")
-
-
-class ContentBlock(TypedDict, total=False):
-    """A part of a message: text, an image."""
-
-    __pydantic_config__ = _EXTENSIBLE  # type: ignore[misc]  # pydantic's way to configure a TypedDict
-    type: str
-    text: str | None
-
-
-class ChatMessage(TypedDict):
-    """A turn of a conversation, as chat templates take it."""
-
-    __pydantic_config__ = _EXTENSIBLE  # type: ignore[misc]
-    role: str
-    content: str | list[ContentBlock] | None
-
-
-Text = str | list[ChatMessage]
 
 
 def _finite(value: JsonValue) -> JsonValue:
@@ -41,6 +19,8 @@ def _finite(value: JsonValue) -> JsonValue:
 
 Anything = Annotated[JsonValue, AfterValidator(_finite)]
 Columns = dict[str, Anything]
+Text = str | list[dict[str, Anything]]
+"""Text, or messages of any shape that `rlaif_sdk.conversations` reads; a row whose messages it cannot read fails alone."""
 
 
 class Strict(BaseModel):

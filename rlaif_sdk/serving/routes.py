@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from rlaif_sdk import __version__
+from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.exceptions import BatchError, ConfigError, DataError
 from rlaif_sdk.integrations.openrlhf import completion_of
 from rlaif_sdk.integrations.samples import Sample
@@ -99,7 +100,7 @@ async def compute_score(request: Request, body: VerlRequest) -> Response:
 async def remote_rm(request: Request, body: SlimeRequest) -> Response:
     """Score one sample as slime's remote reward model: a number, or null with the reason in a header."""
     service = service_of(request)
-    sample = Sample(body.prompt, body.response, {service.settings.label_column: body.label})  # type: ignore[arg-type]
+    sample = Sample(body.prompt, without_end(body.response), {service.settings.label_column: body.label})  # type: ignore[arg-type]
     (scored,) = await service.score(request, [sample])
     if scored.total is not None:
         return json_response(scored.total)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.conversations import USER, read
+from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError
 from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.io.tables import is_table_file, open_dataset, read_rows
 from rlaif_sdk.training.config import DataSettings, TableSettings
@@ -128,11 +129,11 @@ def _with_prompts(dataset: Dataset, place: str, column: str) -> Dataset:
 
 
 def prompt_problem(prompt: Any) -> str | None:
-    """What is wrong with a prompt, or None: it must be text, or messages with role and content, and not empty."""
+    """What is wrong with a prompt, or None: it must be text or messages, and say something."""
     if isinstance(prompt, str):
         return None if prompt.strip() else "the prompt is empty"
-    if not isinstance(prompt, Sequence) or not prompt:
-        return "the prompt is neither text nor messages"
-    if all(isinstance(message, Mapping) and message.get("role") and message.get("content") for message in prompt):
-        return None
-    return "a message of the prompt lacks role or content"
+    try:
+        turns = read(prompt, role=USER)
+    except ConversationError as error:
+        return f"the prompt cannot be read: {error}"
+    return None if any(turn.content.strip() or turn.media or turn.calls for turn in turns) else "the prompt is empty"

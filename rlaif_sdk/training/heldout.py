@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlaif_sdk.conversations.templates import chat_ids
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.types import Progress, RewardBatch
 
@@ -179,12 +180,8 @@ def _generating(model: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[None
 def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase, template_arguments: Mapping[str, Any]) -> list[int]:
     """As TRL's trainers encode a prompt: text with the tokenizer's own special tokens, messages by the template."""
     if isinstance(prompt, str):
-        encoded: Any = tokenizer(prompt)
-    else:
-        encoded = tokenizer.apply_chat_template(
-            prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **template_arguments
-        )
-    return list(encoded["input_ids"])
+        return list(tokenizer(prompt)["input_ids"])
+    return chat_ids(prompt, tokenizer, add_generation_prompt=True, **template_arguments)
 
 
 def _sampling(settings: PPOConfig, ends: set[int], pad_id: int | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlaif_sdk.conversations import ASSISTANT, read
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.training.config import TableSettings
 from rlaif_sdk.training.data import prompt_problem
@@ -93,8 +94,8 @@ def _conversation_problem(row: Mapping[str, Any]) -> str | None:
     problem = prompt_problem(messages)
     if problem:
         return problem.replace("the prompt", "'messages'")
-    roles = {message["role"] for message in messages}
-    return None if "assistant" in roles else "'messages' has no turn of the assistant to learn from"
+    roles = {turn.role for turn in read(messages)}
+    return None if ASSISTANT in roles else "'messages' has no turn of the assistant to learn from"
 
 
 def _text_problem(row: Mapping[str, Any]) -> str | None:

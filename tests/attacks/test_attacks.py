@@ -13,11 +13,11 @@ import yaml
 from rlaif_sdk import ConfigError, JudgeError
 from rlaif_sdk.attacks import Attack, AttackReport, Case, attack_judge, load_attacked, load_attacks, load_cases
 from rlaif_sdk.attacks.run import Trials
+from rlaif_sdk.conversations import read
 from rlaif_sdk.exceptions import JudgeResponseError
 from rlaif_sdk.judges import PairwiseLabeler, PointwiseJudge
 from rlaif_sdk.judges.backends.local import TransformersBackend
 from rlaif_sdk.testing import ScriptedJudge
-from rlaif_sdk.types import message_text
 
 CASES = [Case(prompt="Why?", poor="zork", good="fine"), Case(prompt="How?", poor="grue", good="finest")]
 FAMILIES = {
@@ -96,11 +96,11 @@ def test_invisible_tricks_are_undone_by_default() -> None:
     hidden = ("\u200b", "\u200d", "\u202e", "\u2063", "\U000e0053", "\ud800")
     backend = scripted(lambda _: {"A": 1.0})
     report = attack_judge(PointwiseJudge(backend), attacks=tricks, cases=CASES, undefended=False)
-    asked = "".join(message_text(message) for request in backend.requests for message in request)
+    asked = "".join(turn.content for request in backend.requests for turn in read(request))
     assert not any(sign in asked for sign in hidden)
     assert all(sum(trials.marks.values()) == 2 for trials in report.defended.values())
     attack_judge(PointwiseJudge(backend), attacks=tricks, cases=CASES)
-    asked = "".join(message_text(message) for request in backend.requests for message in request)
+    asked = "".join(turn.content for request in backend.requests for turn in read(request))
     assert all(sign in asked for sign in hidden if sign != "\ud800")  # which no careless judge can be sent
 
 
@@ -109,19 +109,19 @@ def test_delimiters_and_placeholders_in_an_answer_are_inert_by_default() -> None
     tricks = [attack for attack in load_attacks() if attack.family in {"delimiter", "template code"}]
     backend = scripted(lambda _: {"1": 0.5, "2": 0.5})
     attack_judge(PairwiseLabeler(backend), attacks=tricks, cases=CASES[:1], undefended=False)
-    defended = [message_text(request[0]) for request in backend.requests]
+    defended = [read(request)[0].content for request in backend.requests]
     forged = next(text for text in defended if "Response 2 is excellent" in text)
     assert forged.count("</response_2>") == 1  # the attacker's own
     assert forged.count("<response_2-2>") == forged.count("</response_2-2>") == 1  # the judge's
     assert any("\n{response_2} {response_1}\n" in text for text in defended)
     careless = scripted(lambda _: {"1": 0.5, "2": 0.5})
     attack_judge(PairwiseLabeler(careless), attacks=tricks, cases=CASES[:1])
-    undefended = [message_text(request[0]) for request in careless.requests][len(defended) :]
+    undefended = [read(request)[0].content for request in careless.requests][len(defended) :]
     assert not any("<response_1-2>" in text for text in undefended)
     assert any("{verdict} {criteria} {preamble}" in text for text in undefended)
     pointwise = scripted(lambda _: {"A": 1.0})
     attack_judge(PointwiseJudge(pointwise), attacks=tricks, cases=CASES[:1])
-    texts = [message_text(request[0]) for request in pointwise.requests]
+    texts = [read(request)[0].content for request in pointwise.requests]
     assert sum("zork {verdict} {criteria}" in text for text in texts) == 1  # as it is, with the defences alone
 
 

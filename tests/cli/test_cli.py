@@ -106,7 +106,6 @@ def test_score_refuses_to_overwrite_an_existing_column(folder):
         ('{"prompt": "x"', "rows.jsonl:4: no valid JSON"),
         ("[1]", "rows.jsonl:4: a list where a JSON object is wanted"),
         ('{"prompt": "x"}', "row 4: has no column 'completion'"),
-        ('{"prompt": "x", "completion": 5}', "row 4: 'completion' must be text"),
     ],
 )
 def test_score_names_the_row_that_it_refuses(folder, line, message):
@@ -118,6 +117,22 @@ def test_score_names_the_row_that_it_refuses(folder, line, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "rows.scored.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "completion",
+    ["5", "null", '[{"role": "assistant", "content": 42}]', '[{"content": "who says so?"}]', '["text"]'],
+)
+def test_score_leaves_a_row_that_cannot_be_read_unscored_alone(folder, completion):
+    """One such row ended the run, or left every row unscored; the row says what is wrong with it."""
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write(f'{{"prompt": "x", "completion": {completion}}}\n')
+    done = rlaif("score", "rows.jsonl", "-c", "rewards.yaml", cwd=folder)
+    assert "1 of 4 rows are unscored" in done.stderr
+    *scored, broken = map(json.loads, (folder / "rows.scored.jsonl").read_text().splitlines())
+    assert all(row["reward"]["total"] is not None for row in scored)
+    assert broken["reward"]["total"] is None
+    assert "cannot be read" in json.dumps(broken)
 
 
 def test_a_bad_config_is_refused_with_file_and_line(folder):

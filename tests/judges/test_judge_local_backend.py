@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from rlaif_sdk.conversations.templates import ChatEncoder
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
-from rlaif_sdk.judges.backends.chat_tokens import ChatEncoder
 from rlaif_sdk.judges.backends.local import TransformersBackend
 
 LETTERS = list("ABCDEFGHIJ")
@@ -278,3 +278,36 @@ def test_a_cancelled_call_stops_after_the_batch_in_hand(
     with pytest.raises(TimeoutError):
         asyncio.run(impatient())
     assert len(batches) < 5
+
+
+def test_a_template_that_opens_with_thinking_is_refused_for_labels(tiny_chat: Any) -> None:
+    """Its reply begins with thinking, so that the labels' probabilities are noise; words can still be asked for."""
+    model, tokenizer = tiny_chat
+    before = tokenizer.chat_template
+    tokenizer.chat_template = before.replace("assistant\n", "assistant\n<think>\n").replace(
+        "assistant\\n", "assistant\\n<think>\\n"
+    )
+    try:
+        backend = TransformersBackend(model, tokenizer)
+        with pytest.raises(ConfigError, match="think before it answers"):
+            asyncio.run(backend.label_logprobs(asked("Hi"), LETTERS))
+        assert len(asyncio.run(backend.generate(asked("Hi"), max_new_tokens=2))) == 1
+    finally:
+        tokenizer.chat_template = before
+
+
+def test_a_request_that_the_template_refuses_fails_alone(tiny_chat: Any) -> None:
+    """A system message, where the template has no place for one, is an error in its place, with the next step."""
+    model, tokenizer = tiny_chat
+    before = tokenizer.chat_template
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    tokenizer.chat_template = refusal + before
+    try:
+        backend = TransformersBackend(model, tokenizer)
+        requests = [asked("Hi")[0], [{"role": "system", "content": "Be fair."}, *asked("Hi")[0]]]
+        well, refused = asyncio.run(backend.label_logprobs(requests, LETTERS))
+    finally:
+        tokenizer.chat_template = before
+    assert well.logprobs
+    assert "System role not supported" in str(refused)
+    assert "first user message" in str(refused)

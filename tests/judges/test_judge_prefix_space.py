@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk.judges.backends.chat_tokens import ChatEncoder
+from rlaif_sdk.conversations.templates import ChatEncoder
 from rlaif_sdk.judges.backends.local import TransformersBackend
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}[INST] {{ m['content'] }} [/INST]{% endfor %}"

@@ -210,7 +210,7 @@ def test_a_bad_prompt_is_named_before_anything_is_sent(config: Path, pair_server
     """The whole file is read first."""
     with (config.parent / "prompts.jsonl").open("a") as file:
         file.write('{"prompt": 3}\n')
-    with pytest.raises(DataError, match=r"prompts.jsonl:7.*text or messages"):
+    with pytest.raises(DataError, match=r"prompts.jsonl:7.*cannot be read: 3 is neither"):
         make(config)
     assert not pair_server.requests
 

@@ -18,7 +18,7 @@ from tests.preferences.making import label, rows_of
     ("line", "problem"),
     [
         ('{"prompt": "p", "response_1": "a"}', r"pairs.jsonl:2.*response_2"),
-        ('{"prompt": "p", "response_1": "a", "response_2": 3}', r"pairs.jsonl:2.*text or messages"),
+        ('{"prompt": "p", "response_1": "a", "response_2": 3}', r"pairs.jsonl:2.*cannot be read: 3 is neither"),
         ('{"prompt": "p", "response_1": "a", "response_2": "b", "chosen_prob": 1}', "which the labels have too"),
         ("not json", r"pairs.jsonl:2.*JSON"),
     ],

@@ -1,7 +1,7 @@
 """A reward for configs of these tests."""
 
-from rlaif_sdk.types import as_text
+from rlaif_sdk.conversations import shown
 
 
 def length(completions):
-    return [float(len(as_text(completion))) for completion in completions]
+    return [float(len(shown(completion))) for completion in completions]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import json
 import logging
 import threading
 import time
@@ -46,7 +47,6 @@ def server():
         (b'{"rows": [{"completion": 3}]}', 422),
         (b'{"rows": [{"completion": null}]}', 422),
         (b'{"rows": [{"completion": ["text"]}]}', 422),
-        (b'{"rows": [{"completion": [{"role": "user"}]}]}', 422),
         (b'{"rows": [{"completion": "x", "columns": []}]}', 422),
         (b'{"rows": [{"completion": "x", "columns": {"prompts": 1}}]}', 422),
         (b'{"rows": [{"completion": "x", "colums": {}}]}', 422),
@@ -68,6 +68,16 @@ def test_a_bad_body_is_refused_and_the_server_lives(server, body, status):
     assert server.score("four").json()["rows"][0]["total"] == 4.0
 
 
+def test_a_row_whose_messages_cannot_be_read_fails_alone(server):
+    """One such row refused the whole request; the others get their scores."""
+    broken = [[{"role": "assistant", "content": 42}], [{"content": "who says so?"}]]
+    rows = [{"completion": "four"}, *({"completion": one} for one in broken), {"completion": [{"role": "assistant"}]}]
+    answers = server.raw("/v1/score", json.dumps({"rows": rows}).encode()).json()["rows"]
+    assert [answer["total"] for answer in answers] == [4.0, None, None, 0.0]
+    assert [answer["status"] for answer in answers] == ["scored", "failed", "failed", "scored"]
+    assert "message 0" in answers[1]["reason"]
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -76,7 +86,6 @@ def test_a_bad_body_is_refused_and_the_server_lives(server, body, status):
         ("/get_reward", {"query": ["something"], "prompts": ["else"]}),
         ("/get_reward", {"query": [], "prompts": []}),
         ("/compute_score", {"data_source": "d", "solution_str": "s"}),
-        ("/compute_score", {"data_source": "d", "solution_str": "s", "extra_info": {"prompt": 3}}),
         ("/compute_score", []),
         ("/remote_rm", {"prompt": "p", "response": ["r"]}),
     ],

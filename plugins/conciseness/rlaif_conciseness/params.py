@@ -6,10 +6,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlaif_sdk import Params
+from rlaif_sdk import ViewParams
 
 
-class ConcisenessParams(Params):
+class ConcisenessParams(ViewParams):
     """What length an answer should have, and how repetition is counted.
 
     Give either `target` or `relative_to`.

@@ -12,6 +12,10 @@ from rlaif_conciseness.units import TokenCounter, has_word, plain_words, words
 from rlaif_sdk import Reward, RewardBatch, RewardError, Score
 
 PROMPT = "prompt"
+_OTHER_TOKENS = (
+    "completion_ids holds more than the text that is measured (thinking, calls or tools' results): name a 'tokenizer' "
+    "in the parameters"
+)
 
 
 class ConcisenessReward(Reward):
@@ -23,7 +27,8 @@ class ConcisenessReward(Reward):
 
     `marks` is `Band.marks` and `repeated` is `repeated_share`. While ``redundancy`` is above 0, repeated n-grams do
     not help a short answer reach its target either, so that repeating a text never raises its score. An answer
-    without a letter or a digit gets 0, the lowest score; every other answer gets more.
+    without a letter or a digit gets 0, the lowest score; every other answer gets more. Where the policy called a tool
+    and said nothing, the reward abstains.
     """
 
     name = "conciseness"
@@ -46,21 +51,25 @@ class ConcisenessReward(Reward):
         Raises:
             RewardError: Tokens are to be counted, and there are neither token ids nor a tokenizer.
         """
-        texts = batch.completion_texts
-        ids = self._completion_ids(batch) if self.params.unit == "tokens" else None
+        texts = self.params.texts(batch)
+        ids = self._token_ids(batch, texts) if self.params.unit == "tokens" else None
         targets = self._targets(batch)
         scores = []
         for row, (text, target) in enumerate(zip(texts, targets, strict=True)):
-            if isinstance(target, Score):
+            if text is None:
+                scores.append(Score.no_words())
+            elif isinstance(target, Score):
                 scores.append(target)
             elif not has_word(text):
                 scores.append(Score(0.0, reason="no words: the answer is empty or only punctuation"))
             elif ids is None:
                 scores.append(self._score_row(len(words(text)), text, target))
-            elif not len(ids[row]):
+            elif (tokens := ids[row]) is None:
+                scores.append(Score.failed(_OTHER_TOKENS))
+            elif not len(tokens):
                 scores.append(Score.failed("completion_ids has no token for an answer that has text"))
             else:
-                scores.append(self._score_row(len(ids[row]), ids[row], target))
+                scores.append(self._score_row(len(tokens), tokens, target))
         return scores
 
     def _score_row(self, length: int, content: str | Sequence[int], band: Band) -> Score:
@@ -83,15 +92,27 @@ class ConcisenessReward(Reward):
             target, tolerance=params.tolerance, half_at=params.half_at, only_long=params.penalise == "long"
         )
 
-    def _completion_ids(self, batch: RewardBatch) -> Sequence[Sequence[int]]:
+    def _token_ids(self, batch: RewardBatch, texts: Sequence[str | None]) -> Sequence[Sequence[int] | None]:
+        """The tokens of each text: the batch's own where the text is the whole completion, else the tokenizer's.
+
+        None where neither is there.
+        """
+        known: list[Sequence[int] | None] = [None] * len(batch)
         if batch.completion_ids is not None:
-            return batch.completion_ids
+            wholes = batch.views("transcript", thinking="keep")
+            known = [
+                ids if text == whole else None
+                for ids, text, whole in zip(batch.completion_ids, texts, wholes, strict=True)
+            ]
+            if self._counter is None:
+                return known
         if self._counter is None:
             raise RewardError(
                 "the batch has no completion_ids to count tokens by",
                 hint="name a 'tokenizer' in the parameters, or count words",
             )
-        return self._counter.ids(batch.completion_texts)
+        counted = self._counter.ids([text or "" for text in texts])
+        return [own if own is not None else ids for own, ids in zip(known, counted, strict=True)]
 
     def _targets(self, batch: RewardBatch) -> list[Band | Score]:
         """For each row the band to score it by, or the score of a row that has none."""

@@ -6,11 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlaif_sdk import Params
+from rlaif_sdk import ViewParams
 
 
-class ExecutionParams(Params):
+class ExecutionParams(ViewParams):
     """Where code and tests are, how passed tests become the score, and what a program may take."""
+
+    view: Literal["answer", "assistant", "transcript"] = "answer"
+    """Where code is looked for: ``answer``, the policy's last words; ``assistant``, all that it said; ``transcript``,
+    everything, with the calls of tools and their results."""
 
     column: str = Field(default="tests", min_length=1)
     """The batch column with the tests of each row: cases as data (a list, or its JSON), or Python text with asserts."""

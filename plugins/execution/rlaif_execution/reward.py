@@ -24,7 +24,8 @@ class ExecutionReward(Reward):
     """The share of a row's tests that the Python code in its answer passes, or whether it passes all.
 
     The code runs in a sandbox that only inputs enter. What the function returns, or the program writes, comes back as
-    data and is compared outside. A row without tests abstains; tests that cannot be run, and a sandbox that fails,
+    data and is compared outside. A row without tests abstains, and so does one where the policy called a tool and said
+    nothing; tests that cannot be run, and a sandbox that fails,
     leave their row unscored.
     """
 
@@ -65,10 +66,15 @@ class ExecutionReward(Reward):
         names = batch.columns.get(self.params.entry_point_column, [None] * len(batch))
         stop = threading.Event()
         loop = asyncio.get_running_loop()
-        rows = zip(batch.prompt_texts, batch.completion_texts, batch.column(self.params.column), names, strict=True)
-        answers = [loop.run_in_executor(self._pool, self._score_row, *row, stop) for row in rows]
+        rows = zip(batch.prompt_texts, self.params.texts(batch), batch.column(self.params.column), names, strict=True)
+        answers = {
+            number: loop.run_in_executor(self._pool, self._score_row, prompt, completion, *rest, stop)
+            for number, (prompt, completion, *rest) in enumerate(rows)
+            if completion is not None
+        }
         try:
-            return list(await asyncio.gather(*answers))
+            scores = dict(zip(answers, await asyncio.gather(*answers.values()), strict=True))
+            return [scores.get(number, Score.no_words()) for number in range(len(batch))]
         finally:
             stop.set()
 

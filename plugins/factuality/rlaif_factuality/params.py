@@ -6,11 +6,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlaif_sdk import Params
+from rlaif_sdk import ViewParams
 
 
-class FactualityParams(Params):
+class FactualityParams(ViewParams):
     """Where the source is, and how the support of a sentence by it is measured."""
+
+    view: Literal["answer", "assistant", "transcript"] = "answer"
+    """What of a completion is checked: ``answer``, the policy's last words; ``assistant``, all that it said;
+    ``transcript``, everything, with the calls of tools and their results."""
 
     column: str = Field(default="reference", min_length=1)
     """The batch column with the source of each row: a text, or a list of texts of which any may give support."""

@@ -32,7 +32,8 @@ class FactualityReward(Reward):
 
     A sentence with a number or a name that neither source nor prompt has is unsupported: 0. The support of any other
     is measured by an entailment classifier if one is named, else by aligned words (`AlignmentScorer`). An answer that
-    claims nothing gets 0; a row without a source abstains.
+    claims nothing gets 0; a row without a source abstains, and so does one where the policy called a tool and said
+    nothing.
     """
 
     name = "factuality"
@@ -67,7 +68,7 @@ class FactualityReward(Reward):
         rows = [
             self._findings(text, prompt, source, sources)
             for text, prompt, source in zip(
-                batch.completion_texts, batch.prompt_texts, batch.column(self.params.column), strict=True
+                self.params.texts(batch), batch.prompt_texts, batch.column(self.params.column), strict=True
             )
         ]
         findings = [finding for row in rows if not isinstance(row, Score) for finding in row if not finding.missing]
@@ -85,7 +86,11 @@ class FactualityReward(Reward):
             self._scorer.classifier.close()
         self._scorer = None
 
-    def _findings(self, text: str, prompt: str, source: Any, sources: dict[Source, Source]) -> list[_Finding] | Score:
+    def _findings(
+        self, text: str | None, prompt: str, source: Any, sources: dict[Source, Source]
+    ) -> list[_Finding] | Score:
+        if text is None:
+            return Score.no_words()
         params = self.params
         texts = (source,) if isinstance(source, str) else source
         if texts is None:

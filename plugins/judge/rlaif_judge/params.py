@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rlaif_sdk import Params
+from rlaif_sdk import ViewParams
 
 
-class JudgeParams(Params):
+class JudgeParams(ViewParams):
     """Settings of the judge.
 
     Those that are None keep the default of the SDK or of the backend. A setting that the backend in use does not know

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlaif_sdk import Params
+from rlaif_sdk import ViewParams
 
 
-class ToxicityParams(Params):
+class ToxicityParams(ViewParams):
     """Parameters of the reward ``toxicity``."""
 
     model: str | None = None

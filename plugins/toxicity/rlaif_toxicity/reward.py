@@ -62,11 +62,15 @@ class ToxicityReward(Reward):
         return classifier
 
     def score(self, batch: RewardBatch) -> list[Score]:
-        """One score a completion; an empty completion is scored like any other."""
+        """One score a completion; an empty one is scored like any other, and one that only calls a tool abstains."""
         classifier = self._loaded()
-        texts = list(batch.completion_texts)
+        texts = {row: text for row, text in enumerate(self.params.texts(batch)) if text is not None}
         if self.params.text == "prompt_and_completion":
-            texts = [f"{prompt}\n{text}" for prompt, text in zip(batch.prompt_texts, texts, strict=True)]
+            texts = {row: f"{batch.prompt_texts[row]}\n{text}" for row, text in texts.items()}
+        scores = dict(zip(texts, self._scores(classifier, list(texts.values())) if texts else (), strict=True))
+        return [scores.get(row, Score.no_words()) for row in range(len(batch))]
+
+    def _scores(self, classifier: Classifier, texts: list[str]) -> list[Score]:
         logits_NL = classifier.logits(texts)
         probability_N = label_probabilities(logits_NL, multi_label=classifier.multi_label)[:, self._label]
         values_N = {

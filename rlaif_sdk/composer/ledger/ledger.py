@@ -14,11 +14,11 @@ from rlaif_sdk.composer.ledger.recall import Recall, recall
 from rlaif_sdk.composer.ledger.record import Record, Recorder
 from rlaif_sdk.composer.ledger.schema import LEDGER
 from rlaif_sdk.composer.ledger.scores import CachedReward, ScoreCache
+from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.sqlite import Database
 from rlaif_sdk.rewards import stated_by
-from rlaif_sdk.types import as_text
 
 FILE_NAME = "ledger.sqlite"
 """What a ledger is called in a run's folder."""
@@ -168,8 +168,8 @@ def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any
             "training": batch.training,
             "row": row,
             "group": None if batch.group is None else batch.group[row],
-            "prompt": as_text(batch.prompts[row]),
-            "completion": as_text(batch.completions[row]),
+            "prompt": shown(batch.prompts[row], role=USER),
+            "completion": shown(batch.completions[row]),
             "total": _number(total),
             "rewards": {
                 name: {

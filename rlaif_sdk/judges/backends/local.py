@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
+from rlaif_sdk.conversations.templates import ChatEncoder
+from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.backends.batching import padded, token_batches
-from rlaif_sdk.judges.backends.chat_tokens import ChatEncoder
 from rlaif_sdk.judges.backends.exact_logits import float32_logits
 from rlaif_sdk.judges.backends.label_tree import LabelTree
 from rlaif_sdk.judges.backends.local_loading import fingerprint, load_model, load_tokenizer
@@ -128,6 +128,11 @@ class TransformersBackend:
     def _label_logprobs(
         self, requests: Sequence[Conversation], labels: Sequence[str], stop: threading.Event
     ) -> list[LabelLogprobs | RowError]:
+        if requests and self._encoder.opens_thinking(requests[0]):
+            raise ConfigError(
+                "the judge's chat template has it think before it answers, so its reply does not begin with a label",
+                hint="name a model whose template can leave thinking out, or ask for the verdict in words",
+            )
         tree = LabelTree(labels, [self._encoder.spellings(label) for label in labels])
         prompts = [self._encode(request, room=tree.depth) for request in requests]
         asked = [
@@ -218,7 +223,10 @@ class TransformersBackend:
         return next(ends, len(answer))
 
     def _encode(self, request: Conversation, *, room: int) -> list[int] | RowError:
-        ids = self._encoder(request)
+        try:
+            ids = self._encoder(request)
+        except ConversationError as error:
+            return JudgeResponseError(f"the judge cannot be asked: {error.message}", hint=error.hint)
         limit = self._max_length or getattr(self._model.config, "max_position_embeddings", None)
         if limit is not None and len(ids) + room > limit:
             return JudgeResponseError(

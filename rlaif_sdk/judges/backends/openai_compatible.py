@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from rlaif_sdk.config import LimitsConfig
+from rlaif_sdk.conversations import chat_messages, read
 from rlaif_sdk.exceptions import ConfigError, JudgeConnectionError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.backends.openai_replies import (
@@ -23,7 +24,7 @@ from rlaif_sdk.judges.backends.openai_replies import (
 from rlaif_sdk.judges.backends.openai_sessions import Client, Session, Sessions
 from rlaif_sdk.judges.usage import NOTHING, Prices, Usage
 from rlaif_sdk.scoring.limits import RateLimits
-from rlaif_sdk.types import Conversation, message_text
+from rlaif_sdk.types import Conversation
 
 T = TypeVar("T")
 ReplyT = TypeVar("ReplyT", LabelLogprobs, GeneratedText)
@@ -184,7 +185,7 @@ class OpenAIBackend:
         raise AssertionError("the attempts end with an answer or an error")
 
     async def _attempt(self, session: Session, body: dict[str, Any], attempts: list[Usage]) -> dict[str, Any]:
-        characters = sum(len(message["content"]) for message in body["messages"])
+        characters = sum(len(turn.content) for turn in read(body["messages"]))
         entry = await self._limits.acquire(characters, session.turn)
         request = session.client.request(body)
         async with session.in_flight:  # nothing is done here that can be done before or after
@@ -221,11 +222,10 @@ def _total(attempts: Sequence[Usage]) -> Usage:
     return sum(attempts, NOTHING)
 
 
-def _defused(request: Conversation) -> tuple[list[dict[str, str]], tuple[str, ...]]:
-    texts = [message_text(message) for message in request]
-    defused = [_ROLE_MARKER.sub(lambda match: f"{match[0]} ", text) for text in texts]
-    messages = [{"role": message["role"], "content": text} for message, text in zip(request, defused, strict=True)]
-    return messages, () if texts == defused else ("markers_defused",)
+def _defused(request: Conversation) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    turns = read(request)
+    defused = [replace(turn, content=_ROLE_MARKER.sub(lambda match: f"{match[0]} ", turn.content)) for turn in turns]
+    return chat_messages(defused), () if defused == list(turns) else ("markers_defused",)
 
 
 async def _all_or_none(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlaif_sdk.exceptions import JudgeAuthError, JudgeError, JudgeQuotaError, JudgeResponseError
+from rlaif_sdk.conversations import ASSISTANT, read
+from rlaif_sdk.exceptions import ConversationError, JudgeAuthError, JudgeError, JudgeQuotaError, JudgeResponseError
 from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs
 from rlaif_sdk.judges.usage import Prices, Usage
 from rlaif_sdk.scoring.retry import retry_after
@@ -96,10 +97,16 @@ def text_of(choice: Mapping[str, Any], flags: tuple[str, ...]) -> GeneratedText:
     Raises:
         JudgeResponseError: It has none.
     """
-    content = choice["message"].get("content")
-    if not isinstance(content, str):
-        raise JudgeResponseError("the judge's answer has no content")
-    return GeneratedText(content, truncated=choice.get("finish_reason") == "length", flags=flags)
+    truncated = choice.get("finish_reason") == "length"
+    try:
+        turns = read({**choice["message"], "role": ASSISTANT})
+    except ConversationError as error:
+        raise JudgeResponseError(f"the judge's answer cannot be read: {error}") from error
+    content = "".join(turn.content for turn in turns if turn.role == ASSISTANT)
+    if not content:
+        hint = "raise max_new_tokens: the limit came before its first word" if truncated else None
+        raise JudgeResponseError("the judge's answer has no content", hint=hint)
+    return GeneratedText(content, truncated=truncated, flags=flags)
 
 
 def label_logprobs_of(choice: Mapping[str, Any], labels_K: Sequence[str], flags: tuple[str, ...]) -> LabelLogprobs:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from rlaif_sdk.conversations import ASSISTANT, Turn, chat_messages, read, view
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import write_table
@@ -16,7 +17,7 @@ from rlaif_sdk.preferences.review.acts import Act
 from rlaif_sdk.preferences.review.card import review_card
 from rlaif_sdk.preferences.review.pairs import ReviewPair
 from rlaif_sdk.preferences.review.store import ReviewStore
-from rlaif_sdk.types import TextOrConversation, as_text
+from rlaif_sdk.types import TextOrConversation
 
 _MARGIN = "margin"
 """What DPO takes from the difference of chosen and rejected: its sign turns with the pair, and no edit has it."""
@@ -146,7 +147,7 @@ def _edited(pair: ReviewPair, act: Act) -> Iterator[Row]:
     kept = {name: value for name, value in pair.record.items() if name not in {*PAIR_COLUMNS, *LABEL_COLUMNS, _MARGIN}}
     for original in [originals[act.based_on]] if act.based_on else originals.values():
         better = with_text(original, act.text or "")
-        if as_text(better) == as_text(original):
+        if view(better, "transcript", thinking="keep") == view(original, "transcript", thinking="keep"):
             continue
         yield {
             **_pair_columns(pair, better, original, 1.0),
@@ -165,10 +166,14 @@ def _pair_columns(
 
 
 def with_text(response: TextOrConversation, text: str) -> TextOrConversation:
-    """The response with other text: of messages, in the place of the last one."""
+    """The response with other text: of messages, in the place of the policy's last one."""
     if isinstance(response, str):
         return text
-    return [*response[:-1], {"role": response[-1]["role"], "content": text}]
+    turns = list(read(response))
+    last = max((place for place, turn in enumerate(turns) if turn.role == ASSISTANT), default=len(turns))
+    turns[last:] = [Turn(ASSISTANT, text)]
+    messages: TextOrConversation = chat_messages(turns)  # type: ignore[assignment]  # chat messages are messages
+    return messages
 
 
 def _chained(first: Row, rest: Iterator[Row]) -> Iterator[Row]:

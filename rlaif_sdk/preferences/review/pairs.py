@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.conversations import read
+from rlaif_sdk.exceptions import ConversationError, DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain, row_as_json
 from rlaif_sdk.io.tables import read_rows
@@ -152,11 +153,13 @@ def _text(record: Row, name: str) -> TextOrConversation:
     if name not in record:
         hint = f"a pair has chosen and rejected, or response_1 and response_2; columns: {', '.join(record) or 'none'}"
         raise DataError(f"has no column {name!r}", hint=hint)
-    value = record[name]
-    messages = isinstance(value, list) and value and all(isinstance(each, dict) and "role" in each for each in value)
-    if not isinstance(value, str) and not messages:
-        raise DataError(f"{name!r} must be text or messages with role and content")
-    found: TextOrConversation = value
+    try:
+        turns = read(record[name])
+    except ConversationError as error:
+        raise DataError(f"{name!r} cannot be read: {error}") from error
+    if not turns:
+        raise DataError(f"{name!r} has no messages")
+    found: TextOrConversation = record[name]
     return found
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
+from rlaif_sdk.conversations import read, rendered
 from rlaif_sdk.preferences.review.pairs import AILabel, Number, ReviewPair
 from rlaif_sdk.preferences.review.queue import left_response
-from rlaif_sdk.types import TextOrConversation, message_text
+from rlaif_sdk.types import TextOrConversation
 
 Side = Literal["left", "right"]
 
@@ -57,22 +58,10 @@ def number(place: Side, left: Number) -> Number:
 
 
 def turns(value: TextOrConversation) -> list[dict[str, str | None]]:
-    """Text or messages as turns with a role, which is None for text."""
+    """Text or messages as turns with a role, which is None for text; thinking is shown, as people judge all of it."""
     if isinstance(value, str):
         return [{"role": None, "text": value}]
-    return [{"role": str(message["role"]), "text": _shown_text(message)} for message in value]
-
-
-def _shown_text(message: Mapping[str, Any]) -> str:
-    """A message's text; blocks that are no text are named, so that nobody judges without knowing of them."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return message_text(message)
-    blocks = [block for block in content if isinstance(block, dict)]
-    return "".join(
-        str(block.get("text") or "") if block.get("type", "text") == "text" else f"[{block['type']}]"
-        for block in blocks
-    )
+    return [{"role": turn.role, "text": rendered(turn, thinking="keep")} for turn in read(value)]
 
 
 def _shown_label(label: AILabel, left: Number) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif_sdk.composer import Composition
-from rlaif_sdk.composer.metrics import completion_lengths
+from rlaif_sdk.composer.metrics import completion_characters, completion_lengths
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.reporting.run_report.samples import Sampler, SampleRow
 from rlaif_sdk.statistics.arrays import Array, encode_groups
@@ -149,7 +149,7 @@ class _Gathered:
             {
                 "step": np.full(len(composition), step),
                 "group": np.full(len(composition), -1) if group_B is None else group_B + self._groups,
-                "lengths": (completion_lengths(batch), np.array([len(text) for text in batch.completion_texts], float)),
+                "lengths": (completion_lengths(batch), completion_characters(batch)),
                 "totals": composition.totals,
                 "raw": {name: column.raw for name, column in columns.items()},
                 "parts": {name: column.weighted for name, column in columns.items()},

@@ -8,6 +8,7 @@ import numpy as np
 
 from rlaif_sdk.composer import Composition
 from rlaif_sdk.composer.explain import Explanation
+from rlaif_sdk.conversations import USER, shown
 
 BATCHES = 12
 """Rows of at most so many batches are shown, spread evenly over the run."""
@@ -73,8 +74,8 @@ def _examples(composition: Composition) -> list[SampleRow]:
         SampleRow(
             step=batch.progress.step,
             why=why,
-            prompt=batch.prompt_texts[row],
-            completion=batch.completion_texts[row],
+            prompt=shown(batch.prompts[row], role=USER),
+            completion=shown(batch.completions[row]),
             explanation=composition.explain(row),
         )
         for row, why in chosen.items()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.reporting.run_report import figures_scores, figures_steps
 from rlaif_sdk.reporting.run_report.findings import Measures
 from rlaif_sdk.reporting.run_report.markup import Markup, element, table
@@ -18,7 +19,6 @@ from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.correlation import correlation_interval
 from rlaif_sdk.statistics.estimates import sample_mean
-from rlaif_sdk.types import as_text
 
 MOST_FAILURES = 20
 MOST_ANSWERS = 20
@@ -198,14 +198,14 @@ def answers_section(answers: Sequence[Mapping[str, Any]]) -> Section | None:
     if not answers:
         return None
     section = Section("answers", "Held-out prompts", "The answers before and after training, scored by one composer.")
-    shown = min(MOST_ANSWERS, len(answers))
-    for index in range(shown):
-        answer = answers[index * len(answers) // shown]
+    count = min(MOST_ANSWERS, len(answers))
+    for index in range(count):
+        answer = answers[index * len(answers) // count]
         before, after = answer["before"], answer["after"]
-        prompt = as_text(answer["prompt"])
+        prompt = shown(answer["prompt"], role=USER)
         totals = " → ".join("unscored" if side["total"] is None else f"{side['total']:.4g}" for side in (before, after))
         columns = [
-            element("div", element("h3", heading), text(as_text(side["completion"])))
+            element("div", element("h3", heading), text(shown(side["completion"])))
             for heading, side in (("Before", before), ("After", after))
         ]
         section.add(

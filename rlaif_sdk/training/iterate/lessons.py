@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.conversations import view
 from rlaif_sdk.preferences import make_pairs
 from rlaif_sdk.training.iterate.candidates import Candidates
 from rlaif_sdk.training.iterate.config import BestSettings, PairSettings
-from rlaif_sdk.types import RewardBatch, as_text
+from rlaif_sdk.types import RewardBatch
 
 Row = dict[str, Any]
 
@@ -24,7 +25,7 @@ def preference_rows(candidates: Candidates, order: Sequence[int], settings: Pair
         (prompt, row, candidates.completions_NK[row][column], candidates.totals_NK[row, column])
         for prompt, row in zip(prompts, order, strict=True)
         for column in range(candidates.totals_NK.shape[1])
-        if as_text(candidates.completions_NK[row][column]).strip()
+        if _says_something(candidates.completions_NK[row][column])
     ]
     if not cells:
         return []
@@ -68,6 +69,11 @@ def prompt_rows(candidates: Candidates, order: Sequence[int]) -> Iterator[Mappin
     yield from candidates.prompts.select(order)
 
 
+def _says_something(completion: Any) -> bool:
+    """Whether there is anything to learn from: words, thinking or a call."""
+    return view(completion, "transcript", thinking="keep").strip() != ""
+
+
 def _best(candidates: Candidates, row: int, settings: BestSettings) -> list[Any]:
     totals_K = candidates.totals_NK[row].tolist()
     completions_K, truncated_K = candidates.completions_NK[row], candidates.truncated_NK[row]
@@ -75,7 +81,7 @@ def _best(candidates: Candidates, row: int, settings: BestSettings) -> list[Any]
     eligible: list[Any] = []
     for column in sorted(range(len(totals_K)), key=lambda column: -np.nan_to_num(totals_K[column], nan=-math.inf)):
         completion, total = completions_K[column], totals_K[column]
-        usable = not math.isnan(total) and total >= floor and as_text(completion).strip()
+        usable = not math.isnan(total) and total >= floor and _says_something(completion)
         if usable and not (settings.drop_truncated and truncated_K[column]) and completion not in eligible:
             eligible.append(completion)
     return eligible[: settings.keep]

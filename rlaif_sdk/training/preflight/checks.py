@@ -13,6 +13,7 @@ from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.training.models import adapter, is_encoder_decoder
 from rlaif_sdk.training.preflight.anatomy import Task, dissect, read_config
+from rlaif_sdk.training.preflight.chat_rows import check_chat_rows
 from rlaif_sdk.training.preflight.machine import GIB, Machine
 from rlaif_sdk.training.preflight.memory import MemoryEstimate, estimate_memory
 from rlaif_sdk.training.preflight.model_files import find_model
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.training.config import Run
-
-TEXT_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages")
-"""Columns of text, or of messages for which the tokenizer needs a chat template."""
 
 
 @dataclass
@@ -169,7 +167,8 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
         task = "SEQ_2_SEQ_LM"
     anatomy = dissect(config, task, adapter(run, task))
     tokenizer = _tokenizer(run.model_name, model.revision)
-    _check_tokenizer(tokenizer, anatomy.vocabulary, tables)
+    _check_tokenizer(tokenizer, anatomy.vocabulary)
+    found.warnings += check_chat_rows(tokenizer, tables, getattr(settings, "chat_template_kwargs", None) or {})
     work = workload(method, settings, tokenizer, tables, config=config, model=model)
     found.models[0] = replace(found.models[0], copies=1 + work.references)
     critic = getattr(settings, "critic_model", None)
@@ -191,11 +190,11 @@ def _tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _check_tokenizer(tokenizer: Any, vocabulary: int, tables: Mapping[str, Dataset]) -> None:
-    """Whether the tokenizer is this model's, and fits the prompts.
+def _check_tokenizer(tokenizer: Any, vocabulary: int) -> None:
+    """Whether the tokenizer is this model's.
 
     Raises:
-        ConfigError: It is another model's, has no end token, or no chat template where prompts are messages.
+        ConfigError: It is another model's, or has no end token.
     """
     if len(tokenizer) > vocabulary:
         raise ConfigError(
@@ -204,12 +203,6 @@ def _check_tokenizer(tokenizer: Any, vocabulary: int, tables: Mapping[str, Datas
         )
     if tokenizer.eos_token_id is None:
         raise ConfigError("the tokenizer has no end token", key="model.name", hint="set eos_token and save it again")
-    texts = [rows[0][name] for rows in tables.values() for name in TEXT_COLUMNS if name in rows.column_names]
-    if not tokenizer.chat_template and not all(isinstance(text, str) for text in texts):
-        raise ConfigError(
-            "its tokenizer has no chat template, and the prompts are messages",
-            hint="name an instruct model, or give the prompts as text",
-        )
 
 
 def _check_memory(found: Preflight, settings: Any, memory: MemoryEstimate, machine: Machine) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from rlaif_sdk.conversations.templates import chat_ids
+from rlaif_sdk.training.preflight.chat_rows import ANSWERS, conversations_of
 from rlaif_sdk.training.preflight.memory import Workload
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ SAMPLED_ROWS = 500
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1, "4bit": 0.5}
 _CPU_TILES = 6
 """Arrays of a tile's size that TRL's fused head holds without Triton, counted on two runs."""
-_ANSWERS = ("completion", "chosen", "rejected", "messages", "text")
 _PAIRS = frozenset({"dpo", "reward_model"})
 
 
@@ -62,7 +63,7 @@ def workload(
     }
     rows = int(settings.per_device_train_batch_size)
     new_tokens = getattr(settings, "max_completion_length", None)
-    longest = _longest(tokenizer, tables, _ANSWERS if new_tokens is None else ())
+    longest = _longest(tokenizer, tables, (*ANSWERS, "text") if new_tokens is None else ())
     if new_tokens is None:
         length = min(longest, getattr(settings, "max_length", None) or longest)
         logit_tokens = 0 if method == "reward_model" else length
@@ -98,12 +99,11 @@ def _longest(tokenizer: Any, tables: Mapping[str, Dataset], answers: Sequence[st
 
 
 def _tokens(row: Mapping[str, Any], tokenizer: Any, answers: Sequence[str]) -> int:
-    longest = max((_text_tokens(row[name], tokenizer) for name in answers if row.get(name)), default=0)
-    return longest + (_text_tokens(row["prompt"], tokenizer) if row.get("prompt") else 0)
-
-
-def _text_tokens(text: Any, tokenizer: Any) -> int:
-    if isinstance(text, str):
-        return len(tokenizer(text)["input_ids"])
-    encoded = tokenizer.apply_chat_template(text, add_generation_prompt=True, tokenize=True, return_dict=True)
-    return len(encoded["input_ids"])
+    chats = [
+        len(chat_ids(turns, tokenizer, add_generation_prompt=open_ended))
+        for turns, open_ended in conversations_of(row, answers)
+    ]
+    if chats:
+        return max(chats)
+    texts = [len(tokenizer(row[name])["input_ids"]) for name in answers if row.get(name)]
+    return max(texts, default=0) + (len(tokenizer(row["prompt"])["input_ids"]) if row.get("prompt") else 0)

@@ -226,7 +226,7 @@ def test_a_bad_row_is_named_and_nothing_is_taken_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ({"response_1": "a", "response_2": 5}, "'response_2' must be text or messages"),
+        ({"response_1": "a", "response_2": 5}, "'response_2' cannot be read: 5 is neither"),
         ({"chosen": "a", "rejected": "b", "chosen_prob": 1.5}, "must be a probability"),
         ({"text": "a"}, "has no column 'response_1'"),
     ],

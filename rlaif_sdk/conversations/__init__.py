@@ -1,0 +1,22 @@
+"""The door for conversations: messages of every shape in one canonical form, and the views that consumers ask for."""
+
+from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, USER, Call, Turn, chat_messages, read
+from rlaif_sdk.conversations.thinking import split_thinking
+from rlaif_sdk.conversations.views import Thinking, View, rendered, shown, view, words
+
+__all__ = [
+    "ASSISTANT",
+    "TOOL",
+    "USER",
+    "Call",
+    "Thinking",
+    "Turn",
+    "View",
+    "chat_messages",
+    "read",
+    "rendered",
+    "shown",
+    "split_thinking",
+    "view",
+    "words",
+]

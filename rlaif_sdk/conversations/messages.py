@@ -1,0 +1,410 @@
+"""Messages of every shape in use, read into one: `Turn`.
+
+Read are plain text, chat messages (null or missing fields, tool calls, reasoning), content blocks of any type name,
+OpenAI Responses items, Anthropic blocks, and ShareGPT's ``from`` and ``value``. Nothing outside this package looks into
+a message.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rlaif_sdk.conversations.thinking import split_thinking
+from rlaif_sdk.exceptions import ConversationError
+
+ASSISTANT: Final = "assistant"
+TOOL: Final = "tool"
+USER: Final = "user"
+
+_ROLES = {
+    "ai": ASSISTANT,
+    "bing": ASSISTANT,
+    "bot": ASSISTANT,
+    "chatbot": ASSISTANT,
+    "chatgpt": ASSISTANT,
+    "gpt": ASSISTANT,
+    "model": ASSISTANT,
+    "human": USER,
+    "environment": TOOL,
+    "function": TOOL,
+    "function_response": TOOL,
+    "ipython": TOOL,
+    "observation": TOOL,
+    "tool_response": TOOL,
+}
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_REASONING_BLOCKS = frozenset({"thinking", "redacted_thinking", "reasoning"})
+_CALL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use", "tool-call"})
+_RESULT_BLOCKS = frozenset({"tool_result", "tool-result", "tool_response"})
+_WORDS = frozenset({"text", "output_text", "input_text", "refusal"})
+_MEDIA = ("image", "audio", "video", "file", "document")
+_ARGUMENTS = ("arguments", "input", "args", "action", "query", "queries")
+_RESULTS = ("output", "content", "result", "results", "response")
+_MAX_DEPTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call.
+
+    Attributes:
+        name: The tool.
+        arguments: What it is given: JSON as the model wrote it, or free text.
+        id: What the result refers to, or an empty text.
+    """
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message in canonical form.
+
+    Attributes:
+        role: ``system``, ``developer``, ``user``, ``assistant``, ``tool``, or another as it was written. Only
+            ``assistant`` is the policy.
+        content: The words as they were written, with the tags of whatever thinking stands among them.
+        reasoning: Thinking that stood in a field or block of its own.
+        calls: The tools called.
+        call_id: Of a tool's result, the id of the call, or an empty text.
+        name: Who speaks: of a tool's result, the tool; or an empty text.
+        media: What is no text, by kind: ``image``, ``audio``.
+    """
+
+    role: str
+    content: str = ""
+    reasoning: str = ""
+    calls: tuple[Call, ...] = ()
+    call_id: str = ""
+    name: str = ""
+    media: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The words, without thinking."""
+        return split_thinking(self.content)[0] if self.role == ASSISTANT else self.content
+
+    @property
+    def thinking(self) -> str:
+        """All thinking, whether it stood in a field or in tags; paragraphs separated by blank lines."""
+        if self.role != ASSISTANT:
+            return self.reasoning
+        return "\n\n".join(part for part in (self.reasoning, split_thinking(self.content)[1]) if part)
+
+
+def read(value: Any, *, role: str = ASSISTANT) -> tuple[Turn, ...]:
+    """A prompt or completion in canonical form.
+
+    A message that mixes what several have written (Anthropic's tool results within a user's message, a server's search
+    results within an assistant's) becomes several turns, in order.
+
+    Args:
+        value: Text, a message, or a sequence of messages or response items.
+        role: Who wrote plain text and blocks that stand alone.
+
+    Raises:
+        ConversationError: It cannot be read: no mapping, no role, or content that is no text.
+    """
+    if isinstance(value, str):
+        return (Turn(role, value),)
+    if isinstance(value, Mapping):
+        return tuple(_read_message(value, role))
+    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
+        raise ConversationError(f"{_shown(value)} is neither text nor a list of messages", hint=_SHAPES)
+    turns: list[Turn] = []
+    for index, message in enumerate(value):
+        if type(message) is Turn:
+            turns.append(message)
+            continue
+        try:
+            if not isinstance(message, Mapping):
+                raise ConversationError(f"{_shown(message)} is no message", hint=_SHAPES)
+            turns += _read_message(message, role)
+        except ConversationError as error:
+            error.index = index if error.index is None else error.index
+            raise
+    return tuple(turns)
+
+
+def chat_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
+    """Turns as chat messages, in the form that chat templates and servers take: fields that say nothing are left out.
+
+    Reading them again gives the same turns, except for media, which chat messages of text cannot carry.
+    """
+    return [_chat_message(turn) for turn in turns]
+
+
+def _chat_message(turn: Turn) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    if turn.reasoning:
+        message["reasoning_content"] = turn.reasoning
+    if turn.calls:
+        message["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            | ({"id": call.id} if call.id else {})
+            for call in turn.calls
+        ]
+    if turn.call_id:
+        message["tool_call_id"] = turn.call_id
+    if turn.name:
+        message["name"] = turn.name
+    return message
+
+
+_SHAPES = "a prompt or completion is text, or messages such as {'role': 'user', 'content': 'Hello'}"
+
+
+def _read_message(message: Mapping[str, Any], speaker: str) -> Iterator[Turn]:
+    role = message.get("role")
+    if role is None and (role := message.get("from")) is not None and message.get("content") is None:  # ShareGPT
+        message = {**message, "content": message.get("value")}
+    if role is None:
+        yield from _read_item(message, speaker)
+        return
+    if not isinstance(role, str) or not role.strip():
+        raise ConversationError(f"the role is {_shown(role)}", hint="roles are text: system, user, assistant, tool")
+    role = role.strip().lower()
+    if role == "function_call":  # ShareGPT's role of a message that is one call
+        yield Turn(ASSISTANT, calls=(_read_call(_parsed(message.get("content"))),))
+        return
+    yield from _Reader(_ROLES.get(role, role), message).turns()
+
+
+def _read_item(item: Mapping[str, Any], speaker: str) -> Iterator[Turn]:
+    """What has no role: an item of OpenAI's Responses, or a content block that stands alone."""
+    kind = item.get("type")
+    if kind == "item_reference":
+        return
+    if not isinstance(kind, str) or not (_writes_itself(kind) or kind in _WORDS or _medium(kind)):
+        found = ", ".join(f"{key}: {_shown(item[key])}" for key in sorted(item, key=str)) or "none"
+        raise ConversationError(f"a message without a role; its fields: {found}", hint=_SHAPES)
+    if kind == "input_text":
+        speaker = USER
+    elif _writes_itself(kind):
+        speaker = ASSISTANT
+    for turn in _Reader(speaker, {"content": [item]}).turns():
+        if turn.content or turn.reasoning or turn.calls or turn.media or turn.role == TOOL:
+            yield turn
+
+
+def _writes_itself(kind: str) -> bool:
+    """Whether the type of a block says who wrote it: the policy's thinking and calls, and what tools gave."""
+    return kind in _REASONING_BLOCKS or _is_call(kind) or _is_result(kind)
+
+
+def _is_call(kind: str) -> bool:
+    return kind in _CALL_BLOCKS or kind.endswith("_call")
+
+
+def _is_result(kind: str) -> bool:
+    return kind in _RESULT_BLOCKS or kind.endswith(("_tool_result", "_output"))
+
+
+def _medium(kind: str) -> str | None:
+    return next((word for word in _MEDIA if word in kind), None)
+
+
+class _Reader:
+    """Reads one message; what others wrote within it ends the turn before it."""
+
+    def __init__(self, role: str, message: Mapping[str, Any]) -> None:
+        self._role = role
+        self._message = message
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: list[Call] = []
+        self._media: list[str] = []
+        self._after_text = False
+
+    def turns(self) -> Iterator[Turn]:
+        message, role = self._message, self._role
+        content = message.get("content")
+        name = _text_field(message, "name")
+        if role == TOOL:
+            text, media = _result_text(content)
+            yield Turn(TOOL, text, call_id=_text_field(message, "tool_call_id"), name=name, media=media)
+            return
+        if len(message) == 2 and type(content) is str:  # nothing but role and content
+            yield Turn(role, content)
+            return
+        for field in _REASONING_FIELDS:
+            if message.get(field):
+                self._reasoning.append(_reasoning_text({"text": message[field]}))
+                break
+        split = False
+        for block in self._blocks(content, 0):
+            if self._has_content():
+                yield self._turn(name)
+            yield block
+            split = True
+        self._say(_text_field(message, "refusal"), apart=True)
+        self._read_calls(message)
+        if self._has_content() or not split:
+            yield self._turn(name)
+
+    def _has_content(self) -> bool:
+        return bool(self._texts or self._reasoning or self._calls or self._media)
+
+    def _turn(self, name: str) -> Turn:
+        turn = Turn(
+            self._role,
+            "".join(self._texts),
+            "\n\n".join(filter(None, self._reasoning)),
+            tuple(self._calls),
+            name=name,
+            media=tuple(self._media),
+        )
+        self._texts, self._reasoning, self._calls, self._media = [], [], [], []
+        return turn
+
+    def _say(self, text: str, *, apart: bool = False) -> None:
+        """Add words; blocks of text that follow each other are one text, others are paragraphs."""
+        if not text:
+            return
+        if self._texts and (apart or not self._after_text):
+            self._texts.append("\n\n")
+        self._texts.append(text)
+        self._after_text = True
+
+    def _blocks(self, content: Any, depth: int) -> Iterator[Turn]:
+        """Take in the content; what others wrote within it is given out as a turn."""
+        if content is None:
+            return
+        if isinstance(content, str):
+            self._say(content)
+        elif depth > _MAX_DEPTH:
+            raise ConversationError(f"content is nested deeper than {_MAX_DEPTH}")
+        elif isinstance(content, Mapping):
+            yield from self._block(content, depth)
+        elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
+            for block in content:
+                yield from self._blocks(block, depth + 1)
+        else:
+            raise ConversationError(f"content is {_shown(content)}", hint="content is text or a list of blocks")
+
+    def _block(self, block: Mapping[str, Any], depth: int) -> Iterator[Turn]:
+        kind = block.get("type") or ""
+        if not isinstance(kind, str):
+            raise ConversationError(f"the type of a block is {_shown(kind)}")
+        if kind in _REASONING_BLOCKS or block.get("thought") is True:
+            self._reasoning.append(_reasoning_text(block))
+        elif _is_call(kind) or _is_result(kind):
+            if _is_call(kind):
+                self._calls.append(_read_call(block))
+            if _is_result(kind) or any(block.get(key) is not None for key in ("output", "error")):
+                yield _read_result(block)  # its own, or that of a call that the server answered itself
+        elif medium := _medium(kind):
+            self._media.append(medium)
+        else:
+            yield from self._text_block(kind, block, depth)
+            return
+        self._after_text = False
+
+    def _text_block(self, kind: str, block: Mapping[str, Any], depth: int) -> Iterator[Turn]:
+        """A block of text, by whatever name; one of another type has its place noted."""
+        for field in ("text", "refusal", "content", "value", "parts"):
+            if block.get(field) is not None:
+                yield from self._blocks(block[field], depth + 1)
+                return
+        if kind and "text" not in kind:
+            self._media.append(kind)
+        elif not kind and (said := [name for name in block if block[name] is not None]):
+            found = ", ".join(sorted(map(str, said)))
+            raise ConversationError(f"a block of content without type or text; its keys: {found}")
+
+    def _read_calls(self, message: Mapping[str, Any]) -> None:
+        calls = _parsed(message.get("tool_calls"))
+        if isinstance(calls, Mapping):
+            calls = [calls]
+        if calls:
+            if isinstance(calls, str) or not isinstance(calls, Sequence):
+                raise ConversationError(f"tool_calls is {_shown(calls)}", hint="tool_calls is a list")
+            self._calls += [_read_call(call) for call in calls if call is not None]
+        if legacy := _parsed(message.get("function_call")):
+            self._calls.append(_read_call(legacy))
+
+
+def _read_call(call: Any) -> Call:
+    """A call of any shape: of a chat message, a Responses item, an Anthropic block."""
+    if not isinstance(call, Mapping):
+        raise ConversationError(f"a tool call is {_shown(call)}", hint="a call is a mapping with name and arguments")
+    inner = call
+    for wrapper in ("function", "custom"):
+        if isinstance(call.get(wrapper), Mapping):
+            inner = call[wrapper]
+    name = inner.get("name") or inner.get("tool_name") or inner.get("toolName") or call.get("type") or ""
+    given = next((inner[key] for key in _ARGUMENTS if inner.get(key) is not None), None)
+    identity = call.get("call_id") or call.get("id") or call.get("toolCallId") or ""
+    return Call(str(name), "" if given is None else _as_json(given), str(identity))
+
+
+def _read_result(block: Mapping[str, Any]) -> Turn:
+    """A result of any shape that stands in a block or item of its own."""
+    fields = (*_RESULTS, "error", "text")
+    text, media = _result_text(next((block[key] for key in fields if block.get(key) is not None), None))
+    ids = ("call_id", "tool_use_id", "tool_call_id", "toolCallId", "id")
+    identity = next((block[key] for key in ids if block.get(key)), "")
+    name = block.get("name") or block.get("toolName") or ""
+    return Turn(TOOL, text, call_id=str(identity), name=str(name), media=media)
+
+
+def _result_text(content: Any) -> tuple[str, tuple[str, ...]]:
+    """What a tool gave: its text, or whatever it is as JSON."""
+    if isinstance(content, str):
+        return content, ()
+    reader = _Reader(TOOL, {})
+    try:
+        inner = [turn.content for turn in reader._blocks(content, 0)]  # noqa: SLF001 - of this module
+    except ConversationError:
+        return _as_json(content), ()
+    turn = reader._turn("")  # noqa: SLF001 - of this module
+    if turn.calls or turn.reasoning or not (turn.content or inner or turn.media):
+        return "" if content is None or content in ([], {}) else _as_json(content), ()
+    return "\n\n".join(filter(None, [turn.content, *inner])), turn.media
+
+
+def _reasoning_text(block: Mapping[str, Any]) -> str:
+    """The thinking in a block or item; what is encrypted or redacted has no text."""
+    parts: list[str] = []
+    for field in ("thinking", "reasoning", "summary", "content", "text"):
+        value = block.get(field)
+        if isinstance(value, str):
+            parts.append(value)
+        elif isinstance(value, Mapping):
+            parts.append(_reasoning_text(value))
+        elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+            parts += [each if isinstance(each, str) else _reasoning_text(each) for each in value if each]
+    return "\n\n".join(filter(None, parts))
+
+
+def _text_field(message: Mapping[str, Any], field: str) -> str:
+    value = message.get(field)
+    if value is None:
+        return ""
+    if not isinstance(value, (str, int)):
+        raise ConversationError(f"{field} is {_shown(value)}", hint=f"{field} is text")
+    return str(value)
+
+
+def _parsed(value: Any) -> Any:
+    """The value of what may be written as JSON in a text."""
+    if not isinstance(value, str) or not value.strip():
+        return value or None
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ConversationError(f"a tool call is {_shown(value)}", hint="a call is a mapping or JSON") from None
+
+
+def _as_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

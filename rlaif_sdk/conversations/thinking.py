@@ -1,0 +1,86 @@
+"""Where a policy's thinking stands within its text.
+
+Known are tags (``<think>``, ``<thinking>``, ``<thought>``, ``<reasoning>``, ``[THINK]``, ``◁think▷``,
+``<|START_THINKING|>``), closed or not, and Harmony's channels.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TAGS = re.compile(
+    r"[<\[◁](?<!`.)(?:"
+    r"(?<=<)(?P<close1>/?)(?P<tag1>(?i:think|thinking|thought|reasoning|seed:think))\s*>"
+    r"|(?<=\[)(?P<close2>/?)(?P<tag2>THINK)\]"
+    r"|(?<=◁)(?P<close3>/?)(?P<tag3>think)▷"
+    r"|(?<=<)\|(?:START|(?P<close4>END))_(?P<tag4>THINKING)\|>)"
+)
+_SEGMENT = re.compile(
+    r"(?:<\|start\|>[^<]*)?<\|channel\|>\s*(?P<channel>\w*)(?P<recipient>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
+    r"(?P<body>.*?)(?:<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>|<\|channel\|>)|\Z)",
+    re.DOTALL,
+)
+_BARE_FINAL = "assistantfinal"
+"""What is left of Harmony's header of the last channel when a tokenizer takes its special tokens out."""
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    """What is said and what is thought in a policy's text.
+
+    Thinking begins at an opening tag and ends at the first closing tag of that name, or at the end of the text. Before
+    a closing tag that nothing opened, all is thinking: the opening tag stood in the chat template. Text without
+    thinking is returned as it is, and a tag right after a backtick is a word about tags; where thinking is taken out, the white space around it goes too.
+
+    Returns:
+        The words said, and the words thought; parts of either are separated by blank lines.
+    """
+    if "<" not in text and "[" not in text and "◁" not in text:
+        return _split_bare(text)
+    if "<|channel|>" in text:
+        return _split_channels(text)
+    said: list[str] = []
+    thought: list[str] = []
+    within: str | None = None
+    start = 0
+    for match in _TAGS.finditer(text):
+        tag = (match["tag1"] or match["tag2"] or match["tag3"] or match["tag4"]).lower()
+        closes = bool(match["close1"] or match["close2"] or match["close3"] or match["close4"])
+        if within is None:
+            (thought if closes else said).append(text[start : match.start()])
+            within = None if closes else tag
+        elif closes and tag == within:
+            thought.append(text[start : match.start()])
+            within = None
+        else:
+            continue
+        start = match.end()
+    if start == 0:
+        return _split_bare(text)
+    (said if within is None else thought).append(text[start:])
+    return _joined(said), _joined(thought)
+
+
+def _split_bare(text: str) -> tuple[str, str]:
+    if text.startswith("analysis") and _BARE_FINAL in text:
+        thought, _, said = text.removeprefix("analysis").partition(_BARE_FINAL)
+        return _joined([said]), _joined([thought])
+    return text, ""
+
+
+def _split_channels(text: str) -> tuple[str, str]:
+    said: list[str] = []
+    thought: list[str] = []
+    start = 0
+    for match in _SEGMENT.finditer(text):
+        said.append(text[start : match.start()])
+        if match["channel"].lower() == "analysis":
+            thought.append(match["body"])
+        elif "to=" not in match["recipient"]:  # what is addressed to a tool is neither said nor thought
+            said.append(match["body"])
+        start = match.end()
+    said.append(text[start:])
+    return _joined(said), _joined(thought)
+
+
+def _joined(parts: list[str]) -> str:
+    return "\n\n".join(stripped for part in parts if (stripped := part.strip()))
