@@ -15,6 +15,7 @@ from rlaif_sdk.json_files import without_nan
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, is_encoder_decoder, load_policy, save_policy
+from rlaif_sdk.training.policy_checks import check_trainable
 from rlaif_sdk.training.ranks import first_process, refuse_shards, shared
 from rlaif_sdk.training.run_folder import (
     EVALUATION_FILE,
@@ -174,6 +175,7 @@ def train_policy(
             processing_class=tokenizer,
             peft_config=adapter(run, "SEQ_2_SEQ_LM" if is_encoder_decoder(model) else "CAUSAL_LM"),
         )
+        check_trainable(trainer.model)
         if display is not None:
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(display)

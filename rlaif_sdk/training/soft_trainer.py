@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlaif_sdk.training.calibration import BINS, Calibration, calibrate
+from rlaif_sdk.training.policy_checks import check_special_tokens, check_trainable
 from rlaif_sdk.training.preference_data import SoftLabelCollator, checked_preferences
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ class SoftLabelTrainer(Base):
     calibration: Calibration | None = None
 
     model: Any
+    processing_class: Any
     _metrics: Any
     _signature_columns: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._evaluated: list[tuple[Tensor, Tensor]] = []
         super().__init__(*args, **kwargs)
+        check_trainable(self.model)
+        check_special_tokens(self.processing_class, self.model.get_input_embeddings().num_embeddings)
         self.data_collator = SoftLabelCollator(self.data_collator, self.soft_columns)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
