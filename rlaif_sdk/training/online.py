@@ -106,11 +106,13 @@ def run_online(
         from trl.trainer.grpo_trainer import GRPOTrainer
         from trl.trainer.rloo_trainer import RLOOTrainer
 
+        from rlaif_sdk.training.evaluation_means import over_rows
+
         if getattr(settings, "multi_objective_aggregation", None) == "normalize_then_sum":
             rewards, settings.reward_weights = composer.for_trl(separate=True)
         else:
             rewards = [composer.for_trl()]
-        kind = {"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind]
+        kind = over_rows({"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind])
         try:
             trainer = kind(reward_funcs=rewards, args=settings, **kwargs)
         except RlaifError:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlaif_sdk.training.calibration import BINS, Calibration, calibrate
+from rlaif_sdk.training.evaluation_means import MeansOverRows
 from rlaif_sdk.training.policy_checks import check_special_tokens, check_trainable
 from rlaif_sdk.training.preference_data import SoftLabelCollator, checked_preferences
 
-if TYPE_CHECKING:
-    from transformers import Trainer as Base
-else:
-    Base = object
-
-
-class SoftLabelTrainer(Base):
+class SoftLabelTrainer(MeansOverRows):
     """Stands before a trainer of TRL's among the bases of a class.
 
     Attributes:
@@ -26,13 +21,13 @@ class SoftLabelTrainer(Base):
         calibration: What the last evaluation found, with its reliability bins; None before the first.
     """
 
+    sequences_a_row = 2
     soft_columns: tuple[str, ...] = ()
     calibration_bins: int = BINS
     calibration: Calibration | None = None
 
     model: Any
     processing_class: Any
-    _metrics: Any
     _signature_columns: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -18,6 +18,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import use_adapter
 
 from rlaif_sdk.exceptions import DataError, TrainingError
+from rlaif_sdk.training.evaluation_means import MeansOverRows
 from rlaif_sdk.training.policy_checks import (
     check_prompts_fit,
     check_rollout,
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.ppo.scoring import Composes
 
 
-class ActorCriticTrainer(RLOOTrainer):
+class ActorCriticTrainer(MeansOverRows, RLOOTrainer):
     """The base of `PPOTrainer`: everything but the rollout and the loss. See there for arguments and errors."""
 
     args: PPOConfig
@@ -245,7 +246,7 @@ class ActorCriticTrainer(RLOOTrainer):
             batch_size=self.args.rollout_size // self.args.num_generations,
             repeat_count=self.args.num_iterations * self.args.rollout_minibatches,
             shuffle=self.args.shuffle_dataset,
-            seed=self.args.seed,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
