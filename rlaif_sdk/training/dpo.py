@@ -38,12 +38,17 @@ class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):
     """
 
     soft_columns = (CHOSEN_PROB, MARGIN)
+    needs_prompt = True
 
     def __init__(self, model: Any, ref_model: Any = None, args: DPOConfig | None = None, **options: Any) -> None:
         check_settings(args)
         if ref_model is None and _needs_reference(model, args, options.get("peft_config")):
             ref_model = copy.deepcopy(model).eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
         super().__init__(model, ref_model, args, **options)
+
+    def _cut(self, prepared: Any, args: DPOConfig) -> int:
+        rows = zip(*(prepared[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True)
+        return sum(len(prompt) + max(len(chosen), len(rejected)) > args.max_length for prompt, chosen, rejected in rows)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities under the reference; see TRL."""

@@ -152,7 +152,7 @@ def check_prompts_fit(
     too_long = [
         (row, length)
         for row, prompt in enumerate(prompts, start=1)
-        if not _surely_shorter(prompt, room)
+        if not surely_shorter(prompt, room)
         and (length := len(prompt_ids(prompt, tokenizer, template_arguments or {}))) > room
     ]
     if too_long:
@@ -166,8 +166,8 @@ def check_prompts_fit(
         )
 
 
-def _surely_shorter(prompt: Any, room: int) -> bool:
-    """Whether a prompt cannot have more tokens than there is room for: a token is at least a byte of it."""
+def surely_shorter(prompt: Any, room: int) -> bool:
+    """Whether text or messages cannot have more tokens than there is room for: a token is at least a byte of them."""
     text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
     return len(text.encode(errors="replace")) + (8 if isinstance(prompt, str) else _OVERHEAD) <= room
 

@@ -147,7 +147,9 @@ def test_every_metric_of_trl_s_is_logged(
         )
         batch = first_batch(trainer)
         trainer.model.train(mode == "train")
-        trainer.compute_loss(trainer.model, {name: batch[name] for name in batch if kind is SoftDPOTrainer or name not in HARD})
+        trainer.compute_loss(
+            trainer.model, {name: batch[name] for name in batch if kind is SoftDPOTrainer or name not in HARD}
+        )
         noted.append({name: values[-1] for name, values in trainer._metrics[mode].items()})
     ours, theirs = noted
     assert {"entropy", "num_tokens", "logits/chosen", "logits/rejected", "mean_token_accuracy"} <= theirs.keys()

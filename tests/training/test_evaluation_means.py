@@ -27,9 +27,9 @@ from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
 from rlaif_sdk.training.evaluation_means import MeansOverRows, over_rows  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
 from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
-from tests.two_processes import run_two  # noqa: E402
 from tests.training.ppo_runs import Recorder, by_length  # noqa: E402
 from tests.training.preference_models import SETTINGS, build_reward_llama, planted_pairs  # noqa: E402
+from tests.two_processes import run_two  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
 

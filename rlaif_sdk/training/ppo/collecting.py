@@ -133,8 +133,8 @@ class CollectingTrainer(ActorCriticTrainer):
             self._evaluated.append(({**rewarded, **figures}, measured | rollout_weights(rollout)))
         if composer is self.composer:
             self._note_completions(prompts[:counted], completions[:counted], composition, rollout)
-        kl_B = None if kl_BT is None else (kl_BT * tokens.completion_mask_BT).sum(dim=1)
-        samples = sample_records(prompts[:counted], completions[:counted], composition, kl_B, truncated_B)
+        kl_B = None if kl_BT is None else (kl_BT * tokens.completion_mask_BT).sum(dim=1)[:counted]
+        samples = sample_records(prompts[:counted], completions[:counted], composition, kl_B, truncated_B[:counted])
         show_samples(self.callback_handler, self.args, self.state, self.control, split=mode, records=samples)
         if training:
             self._halted = False

@@ -14,6 +14,7 @@ from rlaif_sdk.training.fingerprints import rows_digest
 from rlaif_sdk.training.models import adapter, is_encoder_decoder
 from rlaif_sdk.training.policy_checks import check_prompts_fit, check_rollout, check_special_tokens
 from rlaif_sdk.training.preflight.anatomy import Task, dissect, read_config
+from rlaif_sdk.training.preflight.lengths import check_lengths
 from rlaif_sdk.training.preflight.machine import GIB, Machine
 from rlaif_sdk.training.preflight.memory import MemoryEstimate, estimate_memory
 from rlaif_sdk.training.preflight.model_files import find_model
@@ -168,6 +169,9 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
                 place=f"data.{name}",
                 template_arguments=settings.chat_template_kwargs,
             )
+    for name, rows in tables.items() if new_tokens is None else ():
+        with found.noting():
+            found.warnings += check_lengths(f"data.{name}", rows, method, settings, tokenizer, config)
     work = workload(method, settings, tokenizer, tables, config=config, model=model)
     found.models[0] = replace(found.models[0], copies=1 + work.references)
     critic = getattr(settings, "critic_model", None)
