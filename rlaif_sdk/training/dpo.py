@@ -138,6 +138,10 @@ def check_settings(args: DPOConfig | None) -> None:
         "f_divergence_type": (str(args.f_divergence_type) != "reverse_kl", "use reverse_kl"),
         "ld_alpha": (args.ld_alpha is not None, "leave it out"),
         "use_weighting": (args.use_weighting, "leave it out"),
+        "label_smoothing_factor": (
+            args.label_smoothing_factor != 0,
+            "soft labels take its place: chosen_prob = 1 - label_smoothing_factor",
+        ),
         "label_smoothing": (args.label_smoothing != 0, "soft labels take its place: chosen_prob = 1 - label_smoothing"),
     }
     for name, (used, hint) in variations.items():

@@ -67,6 +67,8 @@ class OnlineRun(ComposedRun):
         for name, known in GRPO_CHOICES.items() if self.kind == "grpo" else ():
             if (value := self.config.grpo.get(name, known[0])) not in known:
                 raise self.document.error(f"is one of {', '.join(known)}, not {value!r}", (self.kind, name))
+        if getattr(self.config, self.kind).get("label_smoothing_factor"):
+            raise self.document.error("the loss has no labels to smooth", (self.kind, "label_smoothing_factor"))
         return self.trl_settings(
             config,
             self.kind,

@@ -157,13 +157,12 @@ def preference_settings(kind: Kind, run: Run) -> Any:
     from trl.trainer.reward_config import RewardConfig
 
     settings: Any = run.trl_settings(RewardConfig if kind == "reward_model" else DPOConfig, kind, logging_steps=10)
-    if kind == "dpo":
-        from rlaif_sdk.training.dpo import check_settings
+    from rlaif_sdk.training import dpo, reward_model
 
-        try:
-            check_settings(settings)
-        except ConfigError as error:
-            raise run.document.error(error.message, (kind, str(error.key)), error.hint) from error
+    try:
+        (dpo if kind == "dpo" else reward_model).check_settings(settings)
+    except ConfigError as error:
+        raise run.document.error(error.message, (kind, str(error.key)), error.hint) from error
     return settings
 
 

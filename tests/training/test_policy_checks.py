@@ -335,3 +335,35 @@ def test_fewer_prompts_than_a_rollout_takes_are_refused_in_a_script(
         make_trainer(llama, train_dataset=few, **settings)
     enough = Dataset.from_dict({"prompt": ["w1"] * (prompts + 1)})
     make_trainer(llama, train_dataset=enough, **settings)
+
+
+def test_the_seed_of_the_data_orders_the_prompts(make_trainer: Make, make_llama: Any, prompts: Dataset) -> None:
+    """As transformers has it: apart from the seed of everything else, and that one without it."""
+
+    def order(**settings: Any) -> list[str]:
+        sampler = make_trainer(make_llama(), **settings)._get_train_sampler()
+        sampler.set_epoch(0)
+        return [prompts["prompt"][index] for index in sampler]
+
+    assert order(seed=1, data_seed=5) == order(seed=2, data_seed=5) == order(seed=5)
+    assert order(seed=1, data_seed=5) != order(seed=1) != order(seed=1, data_seed=6)
+
+
+def test_label_smoothing_is_refused_where_no_loss_has_it(
+    make_trainer: Make, llama: Any, tokenizer: Any, tmp_path: Path, runs: Callable[..., Any]
+) -> None:
+    """By name, in scripts and by every check; supervised fine-tuning has it."""
+    with pytest.raises(ConfigError, match="label_smoothing_factor cannot be used with PPO"):
+        make_trainer(llama, label_smoothing_factor=0.1)
+    for trainer, config in ((SoftDPOTrainer, DPOConfig), (SoftRewardTrainer, RewardConfig)):
+        with pytest.raises(ConfigError, match="label_smoothing_factor"):
+            trainer(
+                llama,
+                args=config(str(tmp_path), label_smoothing_factor=0.1, **SETTINGS),
+                train_dataset=planted_pairs(8),
+                processing_class=tokenizer,
+            )
+    for method in ("ppo", "grpo", "rloo", "dpo", "reward_model"):
+        problems = runs(method, check=True, label_smoothing_factor=0.1)().problems
+        assert str(problems[0]).startswith(f"{method}.label_smoothing_factor: "), method
+    assert not runs("sft", check=True, label_smoothing_factor=0.1)().problems

@@ -140,6 +140,7 @@ class ActorCriticTrainer(MeansOverRows, RLOOTrainer):
             warn_of_coarse_weights(self._policy, args.learning_rate)
             if args.kl_coef > 0:
                 self.ref_model = self._sharded(frozen_copy(self._policy))
+        self.reference_fingerprint = self._fingerprint()
         self.critic = self._add_critic()
         self.kl_controller = make_kl_controller(args.kl_coef, args.kl_target, args.kl_horizon)
         self.score_normalizer = ScoreNormalizer(
@@ -196,6 +197,15 @@ class ActorCriticTrainer(MeansOverRows, RLOOTrainer):
         if self.is_deepspeed_enabled:
             return prepare_deepspeed(reference, self.accelerator)
         return prepare_fsdp(reference, self.accelerator) if self.is_fsdp_enabled else reference
+
+    def _fingerprint(self) -> str | None:
+        """What tells the reference from others; None without one, or where no process has all of it."""
+        if self.args.kl_coef == 0 or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return None
+        weights = self.model.named_parameters()
+        if self.ref_model is None:  # the policy with its adapter off: what the adapter trains is no part of it
+            weights = ((name, weight) for name, weight in weights if not weight.requires_grad)
+        return checkpoint.fingerprint(weights)
 
     def _add_critic(self) -> Critic:
         if self.args.critic == "shared":
@@ -283,6 +293,7 @@ class ActorCriticTrainer(MeansOverRows, RLOOTrainer):
             kl_controller=self.kl_controller,
             score_normalizer=self.score_normalizer,
             composer=self.composer,
+            reference=self.reference_fingerprint,
             state_dict=state_dict,
         )
 
@@ -295,6 +306,7 @@ class ActorCriticTrainer(MeansOverRows, RLOOTrainer):
             kl_controller=self.kl_controller,
             score_normalizer=self.score_normalizer,
             composer=self.composer,
+            reference=self.reference_fingerprint,
         )
 
 
