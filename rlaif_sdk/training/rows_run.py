@@ -14,6 +14,7 @@ from rlaif_sdk.io.files import without_nan
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.manifest import recorded
+from rlaif_sdk.training.policy_checks import check_trainable
 from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run_folder import HISTORY_FILE, MODEL_FOLDER, starting_point
 
@@ -108,6 +109,7 @@ def train_on_rows(
     with recorded(run, method.key, settings, tables, resume=resume, report=report) as results:
         report(f"loading {run.model_name}")
         trainer, save = method.make(run, settings, train, held_out)
+        check_trainable(trainer.model)
         trainer.remove_callback(PrinterCallback)
         if display is not None:
             trainer.add_callback(display)
