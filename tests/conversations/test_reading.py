@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif_sdk import ConversationError
-from rlaif_sdk.conversations import Call, Turn, chat_messages, read, view
+from rlaif_sdk.conversations import ToolCall, Turn, chat_messages, read, view
 
 DATA = Path(os.environ.get("RLAIF_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "trajectories"
 
@@ -248,7 +248,7 @@ def test_chat_messages_say_what_the_turns_do() -> None:
     """Canonical messages are what templates and servers take; fields that say nothing are left out."""
     turns = (
         Turn("user", "Where?"),
-        Turn("assistant", reasoning="Look it up.", calls=(Call("look_up", "{}", "7"),)),
+        Turn("assistant", reasoning="Look it up.", calls=(ToolCall("look_up", "{}", "7"),)),
         Turn("tool", "Oslo", call_id="7", name="look_up"),
         Turn("assistant", "In Oslo."),
     )
