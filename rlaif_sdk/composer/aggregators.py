@@ -241,7 +241,7 @@ class NestedAggregation:
         weights: The rewards' weights by name, in the order of the rows of ``normalized_RB``.
 
     Raises:
-        ConfigError: A group has no members, names nobody, or contains itself; a name is in two groups, or a reward's
+        ConfigError: A group has no members, names no reward, or contains itself; a name is in two groups, or a reward's
             and a group's; an aggregator refuses its weights.
     """
 

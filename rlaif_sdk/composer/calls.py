@@ -175,7 +175,7 @@ class Calls:
         return {name: budget.state_dict() for name, budget in self._budgets().items()}
 
     def load_state_dict(self, spent: Mapping[str, Any]) -> None:
-        """Go on from what had been spent.
+        """Resume from what had been spent.
 
         Raises:
             StateError: A part of the state is not of a budget.

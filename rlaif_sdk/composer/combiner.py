@@ -226,7 +226,7 @@ class Combiner:
         return state.save(self._parts())
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a saved state. See `rlaif_sdk.composer.Composer.load_state_dict`."""
+        """Resume from a saved state. See `rlaif_sdk.composer.Composer.load_state_dict`."""
         state.load(self._parts(), saved)
 
 

@@ -53,7 +53,7 @@ class Composer:
         observers: Called with each finished composition.
 
     Raises:
-        ConfigError: A weight is not finite, names nobody, or all are 0; a gate, group, constraint or schedule names
+        ConfigError: A weight is not finite, names no reward, or all are 0; a gate, group, constraint or schedule names
             nobody; a normalizer does not fit its reward; an aggregator does not fit the weights; lexicographic gates
             have floors out of order.
         TypeError: A value is no reward.
@@ -230,7 +230,7 @@ class Composer:
             return self.combiner.state_dict() | ({"spent": spent} if spent else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state.
+        """Resume from a saved state.
 
         Raises:
             StateError: It is of other rewards, or of the same with another version, weight, normalizer, constraint,

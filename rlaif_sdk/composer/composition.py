@@ -12,7 +12,7 @@ import numpy as np
 from rlaif_sdk.composer.advantages import gdpo_advantages
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.constraints import ConstraintColumn
-from rlaif_sdk.composer.explain import Explanation, Step
+from rlaif_sdk.composer.explain import Explanation, WaterfallStep
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.metrics import composition_diagnostics
 from rlaif_sdk.composer.tokens import token_rewards
@@ -206,7 +206,7 @@ def _std(values: Array) -> float:
     return float(present.std()) if present.size else float("nan")
 
 
-def _scaling(steps: Sequence[Step]) -> str:
+def _scaling(steps: Sequence[WaterfallStep]) -> str:
     """What an aggregator that scales weights did, read off the shares: one factor on all that took part."""
     absent = [step.reward for step in steps if math.isnan(step.weighted) and step.weight]
     weighed = [(step.weighted, step.weight * step.normalized) for step in steps if not math.isnan(step.weighted)]
@@ -216,9 +216,9 @@ def _scaling(steps: Sequence[Step]) -> str:
     return "" if math.isclose(factors[0], 1.0) else f"weights x {factors[0]:.4g}: {', '.join(absent)} took no part"
 
 
-def _step(column: RewardColumn, row: int, weighted: float, running: float) -> Step:
+def _step(column: RewardColumn, row: int, weighted: float, running: float) -> WaterfallStep:
     on_tokens_T = column.on_tokens(row)
-    return Step(
+    return WaterfallStep(
         reward=column.name,
         raw=float(column.raw[row]),
         normalized=float(column.normalized[row]),

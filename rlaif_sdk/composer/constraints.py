@@ -94,7 +94,7 @@ class Multiplier:
         return {"multiplier": self.value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state.
+        """Resume from a saved state.
 
         Raises:
             StateError: The state is not of a multiplier.

@@ -21,7 +21,7 @@ _TEXT = 14
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WaterfallStep:
     """One reward's step in the waterfall. NaN means that the reward took no part.
 
     Attributes:
@@ -69,7 +69,7 @@ class Explanation:
     """
 
     row: int
-    steps: tuple[Step, ...]
+    steps: tuple[WaterfallStep, ...]
     gates: tuple[str, ...]
     total: float
     note: str = ""

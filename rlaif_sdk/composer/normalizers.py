@@ -84,7 +84,7 @@ class Normalizer(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
+        """Resume from a saved state.
 
         Raises:
             StateError: The state is not of this normalizer.
@@ -403,7 +403,7 @@ class Reservoir:
         return {"count": self.count, "kept": self._kept.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state.
+        """Resume from a saved state.
 
         Raises:
             StateError: The state is not of a reservoir of this capacity.

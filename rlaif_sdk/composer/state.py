@@ -20,7 +20,7 @@ class Learner(Protocol):
         """What must survive a checkpoint, as JSON values."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state, or raise a `StateError`."""
+        """Resume from a saved state, or raise a `StateError`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ def save(parts: Parts) -> dict[str, Any]:
 
 
 def load(parts: Parts, state: Mapping[str, Any]) -> None:
-    """Let all parts go on from a saved state, or none of them.
+    """Load a saved state into all parts, or none of them.
 
     Raises:
         StateError: The state is of other parts, or of parts that were configured otherwise; the message names what
@@ -62,7 +62,7 @@ def load(parts: Parts, state: Mapping[str, Any]) -> None:
     if problems:
         raise StateError(
             "the saved state does not fit: " + "; ".join(problems),
-            hint="go on with what it was saved with, or start with fresh statistics",
+            hint="resume with what it was saved with, or start with fresh statistics",
         )
     before = save(parts)
     try:

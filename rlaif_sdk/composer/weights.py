@@ -200,7 +200,7 @@ class Schedule:
         return {"episodes": self._episodes, "streak": self._streak, "since": self._since}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state.
+        """Resume from a saved state.
 
         Raises:
             StateError: The state is not of a schedule.

@@ -8,25 +8,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rlaif_sdk.composer.advantages import group_advantages
+from rlaif_sdk.composer.build import ConfigSource, build_combiner
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
 from rlaif_sdk.composer.ledger.entries import recorded
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.composer.ledger.keys import digest
+from rlaif_sdk.config import CompositionConfig
+from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import Reward, Scores
 from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
 from rlaif_sdk.statistics.correlation import rank_correlation
 from rlaif_sdk.types import RewardBatch
-
-if TYPE_CHECKING:
-    from rlaif_sdk.composer.build import ConfigSource
-    from rlaif_sdk.config import CompositionConfig
-    from rlaif_sdk.plugins import Registry
 
 ZERO = 1e-9
 """An advantage nearer to 0 than this is 0: rounding left it."""
@@ -169,18 +168,16 @@ def _replay(
     registry: Registry | None,
 ) -> Iterator[tuple[RecordedBatch, Array]]:
     """Each batch with its (B,) totals under the other config."""
-    from rlaif_sdk.composer.build import build_combiner
-
-    stand_ins = {name: _StandIn(reward) for name, reward in rewards.items()}
-    combiner, other = build_combiner(config, stand_ins, registry=registry)
+    replayed = {name: ReplayedReward(reward) for name, reward in rewards.items()}
+    combiner, other = build_combiner(config, replayed, registry=registry)
     _warn_of_differences(rewards, other)
     for entry in batches:
         answers = {name: entry.answers[name].answer for name in combiner.components}
         yield entry, combiner.combine(entry.batch, answers, dict.fromkeys(answers, 0.0)).totals
 
 
-class _StandIn(Reward):
-    """Has what the arithmetic asks of a reward whose scores are recorded."""
+class ReplayedReward(Reward):
+    """Has what the arithmetic asks of a reward whose scores are recorded, and scores nothing."""
 
     def __init__(self, recorded_reward: RecordedReward) -> None:
         self.version = recorded_reward.version

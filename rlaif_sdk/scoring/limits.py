@@ -218,7 +218,7 @@ class Budget:
         return asdict(self.spent)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what had been spent.
+        """Resume from what had been spent.
 
         Raises:
             StateError: The state is not of a budget.

@@ -12,15 +12,14 @@ import numpy as np
 from rlaif_sdk.composer import Composition, RewardColumn
 from rlaif_sdk.composer.aggregators import WeightedSum
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.rewards import Reward, Scores
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array
-from rlaif_sdk.types import RewardBatch, Score
+from rlaif_sdk.types import Score
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.build import ConfigSource
     from rlaif_sdk.composer.combiner import Combiner
-    from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward, Run
+    from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, Run
     from rlaif_sdk.composer.ledger.entries import RecordedAnswer
 
 _NEAR = 1e-6
@@ -55,22 +54,11 @@ def recorded_compositions(ledger: Ledger, run: Run, config: ConfigSource | None 
         )
 
 
-class _Recorded(Reward):
-    """Has what the arithmetic asks of a reward whose scores are recorded."""
-
-    def __init__(self, reward: RecordedReward) -> None:
-        self.version = reward.version
-        self.range = reward.range
-        self.higher_is_better = reward.higher_is_better
-
-    def score(self, batch: RewardBatch) -> Scores:
-        raise NotImplementedError("recorded scores are replayed, and nothing is scored")
-
-
 def _combiner(run: Run, config: ConfigSource) -> Combiner:
     from rlaif_sdk.composer.build import build_combiner
+    from rlaif_sdk.composer.whatif import ReplayedReward
 
-    combiner, _ = build_combiner(config, {name: _Recorded(reward) for name, reward in run.rewards.items()})
+    combiner, _ = build_combiner(config, {name: ReplayedReward(reward) for name, reward in run.rewards.items()})
     if left_out := run.rewards.keys() - combiner.components.keys():
         raise ConfigError(
             f"the config has no reward {', '.join(sorted(left_out))}, and the run has", hint="give the run's config"

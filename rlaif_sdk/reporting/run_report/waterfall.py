@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rlaif_sdk.composer.explain import Explanation, Step
+from rlaif_sdk.composer.explain import Explanation, WaterfallStep
 from rlaif_sdk.reporting.run_report.markup import Markup, element, items, joined, table
 from rlaif_sdk.reporting.run_report.samples import SampleRow
 
@@ -52,7 +52,7 @@ def number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4g}"
 
 
-def _step(step: Step, low: float, high: float) -> tuple[object, ...]:
+def _step(step: WaterfallStep, low: float, high: float) -> tuple[object, ...]:
     moves = not math.isnan(step.weighted) and step.weighted != 0
     status = "" if step.status in {"scored", "cached"} else step.status
     why = f"{status}: {step.reason}" if status and step.reason else status or step.reason or ""

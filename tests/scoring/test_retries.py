@@ -1,4 +1,4 @@
-"""Calls made again, rewards left alone, and rewards that stand in."""
+"""Calls made again, circuit breakers, and fallbacks."""
 
 from __future__ import annotations
 
