@@ -147,11 +147,8 @@ def _encoded(value: Any, default: Callable[[Any], Any] | None) -> bytes:
     if isinstance(value, str):
         text = value.encode("utf-8", "surrogatepass")
         return b"s%d:%b" % (len(text), text)
-
-    def plain(item: Any) -> Any:
-        return _plain(item) if default is None else default(item)
-
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain).encode()
+    encoder = _ENCODER if default is None else _encoder(default)
+    text = encoder.encode(value).encode()
     return b"j%d:%b" % (len(text), text)
 
 
@@ -169,6 +166,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, _TOLD_BY_TEXT):
         return {f"\0{type(value).__name__}": str(value)}
     raise TypeError(f"it is made of a {type(value).__name__}, which has no JSON form")
+
+
+def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
+    return json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=default)
+
+
+_ENCODER = _encoder(_plain)
+"""Made once: a ledger digests every row."""
 
 
 def _partial_digest(bound: functools.partial[Any]) -> str:

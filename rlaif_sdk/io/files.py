@@ -28,7 +28,14 @@ from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.text import safe_text
 
-_HOST = json_digest(platform.node())[:6]
+
+def _host() -> str:
+    """Tells where a process id means something: the machine, and within it the container."""
+    namespace = Path("/proc/self/ns/pid")
+    return json_digest([platform.node(), str(namespace.readlink()) if namespace.is_symlink() else ""])[:6]
+
+
+_HOST = _host()
 _PARTIAL = re.compile(rf"\..*\.{_HOST}-(\d+)-[0-9a-f]{{8}}\.partial", re.DOTALL)
 _LONGEST_NAME = 255
 """Bytes in a file's name that every common file system takes."""
@@ -197,7 +204,7 @@ def refusal(error: OSError, file: str | Path | None = None) -> DataError | None:
 
 
 _ROOM = "make room, or name a folder on another disk"
-_ELSEWHERE = "name a folder that you may write"
+_ELSEWHERE = "name another path, or change its permissions"
 _REFUSALS = {
     errno.ENOSPC: ("cannot be written: the disk is full", _ROOM),
     errno.EDQUOT: ("cannot be written: your quota of the disk is used up", _ROOM),
@@ -247,7 +254,7 @@ def _sweep(folder: Path) -> None:
 def _is_alive(process: int) -> bool:
     import psutil
 
-    return psutil.pid_exists(process)
+    return bool(psutil.pid_exists(process))
 
 
 def _reach_disk(path: Path) -> None:

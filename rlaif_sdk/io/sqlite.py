@@ -30,8 +30,8 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of file.
+class Schema:
+    """A kind of file, and its tables.
 
     Attributes:
         name: What it is called in messages, such as ``ledger``.
@@ -63,16 +63,16 @@ class Database:
 
     Args:
         path: The file; it and its folder are made if need be.
-        kind: What it is.
+        schema: What kind of file it is.
         create: False to read what is there: a missing or corrupt file is then an error.
 
     Raises:
         RlaifError: The kind's own error: the file cannot be opened, is something else, or is of a later version.
     """
 
-    def __init__(self, path: str | Path, kind: Kind, *, create: bool = True) -> None:
+    def __init__(self, path: str | Path, schema: Schema, *, create: bool = True) -> None:
         self.path = Path(path).absolute()
-        self.kind = kind
+        self.schema = schema
         self.create = create
         self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -92,7 +92,7 @@ class Database:
                 with self._begun(write=write) as connection:
                     return action(connection)
             except sqlite3.DatabaseError as error:
-                if _code(error) not in _CORRUPT or not self.create or not self.kind.replace_corrupt:
+                if _code(error) not in _CORRUPT or not self.create or not self.schema.replace_corrupt:
                     raise self._error(error) from error
                 self._set_aside(error)
             except RlaifError:
@@ -140,14 +140,14 @@ class Database:
     def _check_kind(self) -> None:
         """Refuse a file that was never of this kind, so that no others are ever set aside."""
         if not self.create and not self.path.is_file():
-            raise self._refusal(f"there is no such {self.kind.name}", f"give the file of a {self.kind.name}")
+            raise self._refusal(f"there is no such {self.schema.name}", f"give the file of a {self.schema.name}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             with self.path.open("rb") as file:
                 head = file.read(4096)
             if head and not head.startswith(_MAGIC) and b"\0" not in head:
-                raise self._refusal(f"is a file of another kind, and no {self.kind.name}", self.kind.other_file)
-        elif self.kind.private:
+                raise self._refusal(f"is a file of another kind, and no {self.schema.name}", self.schema.other_file)
+        elif self.schema.private:
             self.path.touch(mode=0o600)
 
     def _connect(self) -> sqlite3.Connection:
@@ -155,7 +155,7 @@ class Database:
         connection.row_factory = sqlite3.Row
         try:
             self._refuse_others(connection)
-            synchronous = "FULL" if self.kind.durable else "NORMAL"
+            synchronous = "FULL" if self.schema.durable else "NORMAL"
             for setting in ("journal_mode = WAL", f"synchronous = {synchronous}", "cache_size = -65536"):
                 _patiently(connection, f"PRAGMA {setting}")
             _patiently(connection, "PRAGMA mmap_size = 1073741824")
@@ -175,19 +175,19 @@ class Database:
             "SELECT (SELECT COUNT(*) FROM sqlite_schema), application_id, user_version "
             "FROM pragma_application_id, pragma_user_version",
         )
-        if tables and application != self.kind.application_id:
-            raise self._refusal(f"is an SQLite file of another kind, and no {self.kind.name}", self.kind.other_file)
-        if version > self.kind.version:
+        if tables and application != self.schema.application_id:
+            raise self._refusal(f"is an SQLite file of another kind, and no {self.schema.name}", self.schema.other_file)
+        if version > self.schema.version:
             raise self._refusal(
-                f"is a {self.kind.name} of version {version}; this rlaif_sdk reads {self.kind.version}",
-                f"update rlaif_sdk, or {self.kind.other_file}",
+                f"is a {self.schema.name} of version {version}; this rlaif_sdk reads {self.schema.version}",
+                f"update rlaif_sdk, or {self.schema.other_file}",
             )
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
-        for statement in self.kind.tables:
+        for statement in self.schema.tables:
             connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {self.kind.application_id}")
-        connection.execute(f"PRAGMA user_version = {self.kind.version}")
+        connection.execute(f"PRAGMA application_id = {self.schema.application_id}")
+        connection.execute(f"PRAGMA user_version = {self.schema.version}")
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
         """Rename the corrupt file, unless another process has done so already."""
@@ -205,7 +205,7 @@ class Database:
                     part.rename(kept.with_name(kept.name + suffix))
         lock.unlink(missing_ok=True)
         warnings.warn(
-            f"the {self.kind.name} {self.path} is corrupt ({error}); it is kept as {kept}, and a new one made",
+            f"the {self.schema.name} {self.path} is corrupt ({error}); it is kept as {kept}, and a new one made",
             stacklevel=2,
         )
 
@@ -221,7 +221,7 @@ class Database:
         return self._refusal(str(error), hints.get(_code(error)))
 
     def _refusal(self, message: str, hint: str | None) -> RlaifError:
-        return self.kind.error(self.path, message, hint)
+        return self.schema.error(self.path, message, hint)
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -14,14 +14,14 @@ import pytest
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io import sqlite
-from rlaif_sdk.io.sqlite import Database, Kind
+from rlaif_sdk.io.sqlite import Database, Schema
 
 
 def _error(path: Path, message: str, hint: str | None) -> DataError:
     return DataError(message, file=str(path), hint=hint)
 
 
-NOTES = Kind("notebook", 0x4E4F5445, 1, ["CREATE TABLE notes (text TEXT NOT NULL)"], _error)
+NOTES = Schema("notebook", 0x4E4F5445, 1, ["CREATE TABLE notes (text TEXT NOT NULL)"], _error)
 
 
 def add(database: Database, text: str) -> None:

@@ -162,8 +162,8 @@ def test_another_config_is_refused_and_what_changed_is_named(copied: dict[str, A
     changed = {**copied, "label": {**copied["label"], "chain_of_thought": True}, "seed": 3}
     with pytest.raises(ConfigError) as refused:
         run_distill(changed, resume=True)
-    assert "label.chain_of_thought was" in str(refused.value)
-    assert "seed was 0 and is 3" in str(refused.value)
+    assert "label.chain_of_thought: " in str(refused.value)
+    assert "seed: 0 → 3" in str(refused.value)
     assert "stop" not in str(refused.value)
 
 

@@ -122,9 +122,9 @@ def test_another_config_is_refused_and_what_changed_is_named(config: dict[str, A
     with pytest.raises(ConfigError) as refused:
         run_iterate(changed, resume=True)
     message = str(refused.value)
-    assert "dpo.beta was 0.1 and is 0.2" in message
-    assert "candidates.prompts was 8 and is 4" in message
-    assert "training prompts was" in message
+    assert "dpo.beta: 0.1 → 0.2" in message
+    assert "candidates.prompts: 8 → 4" in message
+    assert "training prompts: " in message
     assert "stop" not in message.partition("(")[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlaif_sdk.exceptions import LedgerError
-from rlaif_sdk.io.sqlite import Kind
+from rlaif_sdk.io.sqlite import Schema
 
 _TABLES = (
     # The cache: which rewards there are scores of, and the scores by content key.
@@ -43,6 +43,6 @@ def _error(path: Path, message: str, hint: str | None) -> LedgerError:
     return LedgerError(f"{path}: {message}", hint=hint)
 
 
-LEDGER = Kind(
+LEDGER = Schema(
     name="ledger", application_id=0x524C4146, version=1, tables=_TABLES, error=_error, replace_corrupt=True
 )  # RLAF

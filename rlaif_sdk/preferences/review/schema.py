@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.sqlite import Kind
+from rlaif_sdk.io.sqlite import Schema
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -34,7 +34,7 @@ def _error(path: Path, message: str, hint: str | None) -> DataError:
     return DataError(message, file=str(path), hint=hint)
 
 
-REVIEW = Kind(
+REVIEW = Schema(
     name="review",
     application_id=0x524C5256,  # RLRV
     version=1,
