@@ -19,7 +19,6 @@ from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
 from rlaif_sdk.composer.ledger.entries import recorded
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.digests import json_digest
-from rlaif_sdk.composer.ledger.keys import digest
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import Reward, Scores
