@@ -1,6 +1,6 @@
 """The door for conversations: messages of every shape in one canonical form, and the views that consumers ask for."""
 
-from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, USER, Call, Turn, chat_messages, read
+from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, USER, ToolCall, Turn, chat_messages, read
 from rlaif_sdk.conversations.thinking import split_thinking
 from rlaif_sdk.conversations.views import Thinking, View, rendered, shown, view, words
 
@@ -8,8 +8,8 @@ __all__ = [
     "ASSISTANT",
     "TOOL",
     "USER",
-    "Call",
     "Thinking",
+    "ToolCall",
     "Turn",
     "View",
     "chat_messages",

@@ -47,7 +47,7 @@ _MAX_DEPTH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ToolCall:
     """A tool call.
 
     Attributes:
@@ -79,7 +79,7 @@ class Turn:
     role: str
     content: str = ""
     reasoning: str = ""
-    calls: tuple[Call, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
     name: str = ""
     media: tuple[str, ...] = ()
@@ -217,7 +217,7 @@ class _Reader:
         self._message = message
         self._texts: list[str] = []
         self._reasoning: list[str] = []
-        self._calls: list[Call] = []
+        self._calls: list[ToolCall] = []
         self._media: list[str] = []
         self._after_text = False
 
@@ -329,7 +329,7 @@ class _Reader:
             self._calls.append(_read_call(legacy))
 
 
-def _read_call(call: Any) -> Call:
+def _read_call(call: Any) -> ToolCall:
     """A call of any shape: of a chat message, a Responses item, an Anthropic block."""
     if not isinstance(call, Mapping):
         raise ConversationError(f"a tool call is {_shown(call)}", hint="a call is a mapping with name and arguments")
@@ -340,7 +340,7 @@ def _read_call(call: Any) -> Call:
     name = inner.get("name") or inner.get("tool_name") or inner.get("toolName") or call.get("type") or ""
     given = next((inner[key] for key in _ARGUMENTS if inner.get(key) is not None), None)
     identity = call.get("call_id") or call.get("id") or call.get("toolCallId") or ""
-    return Call(str(name), "" if given is None else _as_json(given), str(identity))
+    return ToolCall(str(name), "" if given is None else _as_json(given), str(identity))
 
 
 def _read_result(block: Mapping[str, Any]) -> Turn:

@@ -38,6 +38,8 @@ def split_thinking(text: str) -> tuple[str, str]:
         return _split_bare(text)
     if "<|channel|>" in text:
         return _split_channels(text)
+    if not _names_thinking(text):
+        return _split_bare(text)
     said: list[str] = []
     thought: list[str] = []
     within: str | None = None
@@ -58,6 +60,12 @@ def split_thinking(text: str) -> tuple[str, str]:
         return _split_bare(text)
     (said if within is None else thought).append(text[start:])
     return _joined(said), _joined(thought)
+
+
+def _names_thinking(text: str) -> bool:
+    """Whether the name of a tag stands in the text, which costs far less to see than to look for tags."""
+    lowered = text.lower()
+    return "think" in lowered or "thought" in lowered or "reasoning" in lowered
 
 
 def _split_bare(text: str) -> tuple[str, str]:

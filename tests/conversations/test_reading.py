@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif_sdk import ConversationError
-from rlaif_sdk.conversations import Call, Turn, chat_messages, read, view
+from rlaif_sdk.conversations import ToolCall, Turn, chat_messages, read, view
 
 DATA = Path(os.environ.get("RLAIF_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "trajectories"
 
@@ -248,7 +248,7 @@ def test_chat_messages_say_what_the_turns_do() -> None:
     """Canonical messages are what templates and servers take; fields that say nothing are left out."""
     turns = (
         Turn("user", "Where?"),
-        Turn("assistant", reasoning="Look it up.", calls=(Call("look_up", "{}", "7"),)),
+        Turn("assistant", reasoning="Look it up.", calls=(ToolCall("look_up", "{}", "7"),)),
         Turn("tool", "Oslo", call_id="7", name="look_up"),
         Turn("assistant", "In Oslo."),
     )
@@ -320,3 +320,55 @@ def test_reading_what_was_read_changes_nothing(messages: list[dict[str, Any]]) -
     turns = read(messages)
     assert read(turns) == turns
     assert read(chat_messages(turns)) == turns
+
+
+KEYS = st.sampled_from(
+    [
+        "role",
+        "content",
+        "type",
+        "text",
+        "name",
+        "tool_calls",
+        "function",
+        "arguments",
+        "output",
+        "thinking",
+        "from",
+        "value",
+    ]
+)
+WORDS = st.sampled_from(
+    [
+        "user",
+        "assistant",
+        "tool",
+        "text",
+        "thinking",
+        "tool_use",
+        "tool_result",
+        "function_call",
+        "image",
+        "{}",
+        "[",
+        "",
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(JSON)
+def test_whatever_a_row_holds_it_is_read_or_refused(value: Any) -> None:
+    """No JSON ends in another error, which would take the rows around it along."""
+    try:
+        turns = read(value)
+    except ConversationError:
+        return
+    assert read(turns) == turns
+    for name in ("answer", "assistant", "transcript"):
+        assert isinstance(view(value, name), (str, type(None)))

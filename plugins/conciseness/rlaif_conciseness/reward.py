@@ -32,7 +32,7 @@ class ConcisenessReward(Reward):
     """
 
     name = "conciseness"
-    version = "1"
+    version = "2"
     range = (0.0, 1.0)
 
     def __init__(self, params: ConcisenessParams) -> None:

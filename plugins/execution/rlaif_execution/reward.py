@@ -30,7 +30,7 @@ class ExecutionReward(Reward):
     """
 
     name = "execution"
-    version = "1"
+    version = "2"
     range = (0.0, 1.0)
 
     def __init__(self, params: ExecutionParams) -> None:

@@ -37,7 +37,7 @@ class FactualityReward(Reward):
     """
 
     name = "factuality"
-    version = "1"
+    version = "2"
     range = (0.0, 1.0)
 
     def __init__(self, params: FactualityParams) -> None:
