@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rlaif_sdk.judges import JudgePrompt, PointwiseJudge, load_judge
     from rlaif_sdk.models import (
         Classifier,
+        OnnxScorer,
+        ProblemType,
+        export_classifier,
         label_index,
         label_log_odds,
         label_probabilities,
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "rlaif_sdk.models": (
         "Classifier",
+        "OnnxScorer",
+        "ProblemType",
+        "export_classifier",
         "label_index",
         "label_log_odds",
         "label_probabilities",
@@ -69,9 +75,11 @@ __all__ = [
     "JudgePrompt",
     "Message",
     "MissingExtraError",
+    "OnnxScorer",
     "Params",
     "PluginError",
     "PointwiseJudge",
+    "ProblemType",
     "Progress",
     "Registry",
     "Reward",
@@ -80,6 +88,7 @@ __all__ = [
     "RewardSpec",
     "RlaifError",
     "Score",
+    "export_classifier",
     "hookimpl",
     "label_index",
     "label_log_odds",

@@ -1,4 +1,4 @@
-"""Text to token ids, with truncation on the declared side."""
+"""Text to token ids, cut where the completion stays whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ class TemplatedText:
     text: str
 
 
-EncoderInput: TypeAlias = str | tuple[str, str] | TemplatedText
+@dataclass(frozen=True, slots=True)
+class JoinedText:
+    """A prompt and its completion, one after the other: special tokens in them are ordinary text."""
+
+    text: str
+
+
+EncoderInput: TypeAlias = str | tuple[str, str] | TemplatedText | JoinedText
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +47,13 @@ class TextEncoder:
     A special token spelled out in a text is read as ordinary text: a completion cannot close its own segment by
     writing ``</s>``. Only in a `TemplatedText` special tokens act.
 
+    What ends with a completion (`TemplatedText`, `JoinedText`) is cut on the left, so that a long prompt never costs the
+    completion. Of a pair the longer part is cut first.
+
     Args:
         tokenizer: A copy of it is kept.
         max_length: Longest sequence that the model takes, in tokens.
-        truncation_side: Where an over-long text is cut; of a pair, the longer part is cut first.
+        truncation_side: Where an over-long text or pair is cut.
         pad_id: Fills up shorter rows.
 
     Attributes:
@@ -60,7 +70,6 @@ class TextEncoder:
             copy.encode_special_tokens = copy is not self._templated
             copy.no_padding()
             copy.no_truncation()
-        self._cut.enable_truncation(max_length, strategy="longest_first", direction=truncation_side)
         self.max_length = max_length
         self.special_tokens = tuple(
             token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special
@@ -73,7 +82,7 @@ class TextEncoder:
         if any(isinstance(single, TemplatedText) for single in inputs):
             encodings = [self._encode_whole(single) for single in inputs]
         else:
-            encodings = self._whole.encode_batch(list(inputs))
+            encodings = self._whole.encode_batch([_plain(single) for single in inputs])
         was_cut = [len(encoding) > self.max_length for encoding in encodings]
         for row, cut in enumerate(was_cut):
             if cut:
@@ -83,14 +92,18 @@ class TextEncoder:
     def _encode_whole(self, single: EncoderInput) -> Encoding:
         if isinstance(single, TemplatedText):
             return self._templated.encode(single.text, add_special_tokens=False)
-        return self._whole.encode(single) if isinstance(single, str) else self._whole.encode(*single)
+        plain = _plain(single)
+        return self._whole.encode(plain) if isinstance(plain, str) else self._whole.encode(*plain)
 
     def _encode_cut(self, single: EncoderInput) -> Encoding:
         if isinstance(single, TemplatedText):
             encoding = self._encode_whole(single)
-            encoding.truncate(self.max_length, direction=self.truncation_side)
+            encoding.truncate(self.max_length, direction="left")
             return encoding
-        return self._cut.encode(single) if isinstance(single, str) else self._cut.encode(*single)
+        side = "left" if isinstance(single, JoinedText) else self.truncation_side
+        self._cut.enable_truncation(self.max_length, strategy="longest_first", direction=side)
+        plain = _plain(single)
+        return self._cut.encode(plain) if isinstance(plain, str) else self._cut.encode(*plain)
 
     def pad(self, encodings: Sequence[Encoding]) -> TokenArrays:
         """Encodings as arrays, as wide as the longest of them and at least 1."""
@@ -105,3 +118,7 @@ class TextEncoder:
             arrays.attention_mask[row, : len(encoding)] = 1
             arrays.token_type_ids[row, : len(encoding)] = encoding.type_ids
         return arrays
+
+
+def _plain(single: EncoderInput) -> str | tuple[str, str]:
+    return single.text if isinstance(single, JoinedText | TemplatedText) else single
