@@ -223,7 +223,7 @@ def _pretrained(model: str, dtype: str, revision: str | None) -> tuple[PreTraine
         network, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
             model, use_safetensors=True, dtype=getattr(torch, dtype), output_loading_info=True, **source
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"the classifier {model!r} cannot be loaded: {_first_line(error)}",
             hint="a sequence classifier with safetensors weights and a tokenizer is needed, from the hub or a folder; "

@@ -13,10 +13,10 @@ import onnx
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, OnnxScorer, RewardBatch, load_classifier
-from rlaif_sdk.models.encoding import JoinedText
+from rlaif_sdk.models.encoding import JoinedText, TemplatedText
 from tests.models.architectures import small_model
 from tests.models.classifier_folders import build_bert
-from tests.models.test_every_architecture import own_logits, write_tokenizer
+from tests.models.test_every_architecture import ALPHABET, own_logits, write_tokenizer
 
 torch = pytest.importorskip("torch")
 
@@ -41,8 +41,8 @@ def composed(use: str, params: dict[str, Any], prompts: list[Any], completions: 
         return composer.compose(RewardBatch(prompts, completions)).to_list()
 
 
-@pytest.mark.parametrize("pad", [None, -1, 60])
-@pytest.mark.parametrize("name", ["llama", "ctrl", "modernbert-decoder"])
+@pytest.mark.parametrize("pad", [None, -1])
+@pytest.mark.parametrize("name", ["llama", "ctrl", "gpt2"])
 def test_a_decoder_without_padding_token_is_read_at_its_last_token(name: str, pad: int | None, tmp_path: Path) -> None:
     """Texts that end in the end token, in one batch: none of their ends is taken for padding, whatever stands for "none"."""
     network = saved(tmp_path, name, pad_token_id=None)
@@ -54,12 +54,19 @@ def test_a_decoder_without_padding_token_is_read_at_its_last_token(name: str, pa
 
 def test_a_decoder_whose_batch_has_every_token_of_its_vocabulary_is_read_too(tmp_path: Path) -> None:
     """No token is left that could fill up short rows, so they are read one by one."""
-    network = saved(tmp_path, "llama", pad_token_id=None, vocab_size=44)
-    texts = ["abcdefghijklmnopqrstuvwxyz", "0123456789.,!?:;-'", "a"]
+    network = saved(tmp_path, "llama", pad_token_id=None, vocab_size=4 + len(ALPHABET))
     classifier = load_classifier(tmp_path, device="cpu")
-    everything = [*texts, "~"]
-    found_NL = classifier.logits(everything)
+    everything = ["abcdefghijklmnopqrstuvwxyz", "0123456789.,!?:;-'", "~", TemplatedText("a[PAD]b")]
+    found_NL = classifier.logits_of(everything)
     np.testing.assert_allclose(found_NL, own_logits(network, classifier.encoder, everything, types=False), atol=1e-4)
+
+
+def test_a_padding_token_outside_the_vocabulary_is_refused_where_transformers_does(tmp_path: Path) -> None:
+    """Its assertion becomes an error that names the model."""
+    saved(tmp_path, "llama")
+    edit_json(tmp_path / "config.json", pad_token_id=60)
+    with pytest.raises(ConfigError, match="cannot be loaded: Padding_idx"):
+        load_classifier(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bert", "data2vec-text"])
@@ -119,7 +126,9 @@ def test_other_outputs_are_transformers_own(labels: int, stated: str | None, tmp
     from transformers import AutoTokenizer, pipeline
 
     network = saved(tmp_path, "bert", num_labels=labels, problem_type=stated)
-    pipe = pipeline("text-classification", model=network, tokenizer=AutoTokenizer.from_pretrained(tmp_path), device="cpu")
+    pipe = pipeline(
+        "text-classification", model=network, tokenizer=AutoTokenizer.from_pretrained(tmp_path), device="cpu"
+    )
     expected = [{row["label"]: row["score"] for row in rows} for rows in pipe(ENDED, top_k=None)]
     for label in expected[0]:
         found = composed("text_classification", {"model": str(tmp_path), "label": label}, ["a"] * 4, ENDED)
@@ -261,7 +270,9 @@ def test_a_graph_that_counts_positions_outside_is_given_them(tmp_path: Path, ber
     inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["n", "t"]) for n in ("input_ids", "position_ids")]
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 1])
     graph = helper.make_graph(nodes, "test", inputs, [output])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=10), tmp_path / "model.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=10), tmp_path / "model.onnx"
+    )
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(bert_folder / file, tmp_path)
     edit_json(tmp_path / "config.json", id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})
