@@ -118,7 +118,7 @@ class TextClassification(ScoringReward):
         super().__init__()
         self.params = params
         self.higher_is_better = params.higher_is_better
-        self.range = (0.0, 1.0) if params.output == "probability" else None
+        self.range = (0.0, 1.0) if params.output in (None, "probability") else None
 
     def _load(self) -> BatchedClassifier:
         params = self.params
