@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rlaif_sdk.judges import JudgePrompt, PointwiseJudge, load_judge
     from rlaif_sdk.models import (
         Classifier,
+        OnnxScorer,
+        ProblemType,
+        export_classifier,
         label_index,
         label_log_odds,
         label_probabilities,
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "rlaif_sdk.models": (
         "Classifier",
+        "OnnxScorer",
+        "ProblemType",
+        "export_classifier",
         "label_index",
         "label_log_odds",
         "label_probabilities",
@@ -74,9 +80,11 @@ __all__ = [
     "JudgePrompt",
     "Message",
     "MissingExtraError",
+    "OnnxScorer",
     "Params",
     "PluginError",
     "PointwiseJudge",
+    "ProblemType",
     "Progress",
     "Registry",
     "Reward",
@@ -86,6 +94,7 @@ __all__ = [
     "RlaifError",
     "Score",
     "ViewParams",
+    "export_classifier",
     "hookimpl",
     "label_index",
     "label_log_odds",
