@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from peft import PeftModel
 from torch import Tensor
 from trl.trainer.dpo_config import DPOConfig
@@ -12,7 +15,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from rlaif_sdk.exceptions import ConfigError, TrainingError
 from rlaif_sdk.training.preference_data import CHOSEN_PROB, MARGIN, column_or, without
-from rlaif_sdk.training.soft_labels import dpo_differences, soft_preference_losses
+from rlaif_sdk.training.soft_labels import dpo_differences, soft_label_terms, soft_preference_losses
 from rlaif_sdk.training.soft_trainer import SoftLabelTrainer
 
 
@@ -35,12 +38,17 @@ class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):
     """
 
     soft_columns = (CHOSEN_PROB, MARGIN)
+    needs_prompt = True
 
     def __init__(self, model: Any, ref_model: Any = None, args: DPOConfig | None = None, **options: Any) -> None:
         check_settings(args)
         if ref_model is None and _needs_reference(model, args, options.get("peft_config")):
             ref_model = copy.deepcopy(model).eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
         super().__init__(model, ref_model, args, **options)
+
+    def _cut(self, prepared: Any, args: DPOConfig) -> int:
+        rows = zip(*(prepared[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True)
+        return sum(len(prompt) + max(len(chosen), len(rejected)) > args.max_length for prompt, chosen, rejected in rows)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities under the reference; see TRL."""
@@ -55,56 +63,58 @@ class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002 - the base class's signature
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        """The mean loss of a batch of pairs; beliefs and rewards are logged."""
-        del num_items_in_batch
+        """TRL's loss of a batch of pairs, which logs its metrics, and what soft labels and margins change about it."""
         if return_outputs:
             raise TrainingError("SoftDPOTrainer keeps no logits", hint="leave out compute_metrics")
-        chosen_B, rejected_B, auxiliary = self._policy_log_probs(model, inputs)
-        if self.precompute_ref_logps:
-            ref_chosen_B, ref_rejected_B = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
-        else:
-            ref_chosen_B, ref_rejected_B = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+        hard = without(inputs, self.soft_columns)
+        if not self.precompute_ref_logps:
+            ref_chosen_B, ref_rejected_B = self.compute_ref_log_probs(self.ref_model or self.model, hard)
+            hard |= {"ref_chosen_logps": ref_chosen_B, "ref_rejected_logps": ref_rejected_B}
+        seen: list[Any] = []
+        with _reference_in_the_batch(self), _watching(model, seen):
+            loss: Tensor = super().compute_loss(model, hard, num_items_in_batch=num_items_in_batch)  # type: ignore[no-untyped-call]
+        # prompt learning puts virtual tokens before the real ones
+        tokens = inputs["completion_mask"].size(1) - 1
+        chosen_B, rejected_B = seen[0].log_probs[:, -tokens:].sum(dim=1).chunk(2)
         differences_B = dpo_differences(
             chosen_logprobs_B=chosen_B,
             rejected_logprobs_B=rejected_B,
-            ref_chosen_logprobs_B=ref_chosen_B,
-            ref_rejected_logprobs_B=ref_rejected_B,
+            ref_chosen_logprobs_B=hard["ref_chosen_logps"],
+            ref_rejected_logprobs_B=hard["ref_rejected_logps"],
             beta=self.beta,
         )
         chosen_prob_B = column_or(inputs, CHOSEN_PROB, 1.0, differences_B)
-        margins_B = column_or(inputs, MARGIN, 0.0, differences_B)
-        loss = soft_preference_losses(differences_B - margins_B, chosen_prob_B).mean() + auxiliary
+        if MARGIN in inputs:
+            ahead_B = differences_B - column_or(inputs, MARGIN, 0.0, differences_B)
+            changed_B = soft_preference_losses(ahead_B, chosen_prob_B) - soft_preference_losses(
+                differences_B, torch.ones_like(chosen_prob_B)
+            )
+            loss = loss + changed_B.mean()
+        elif CHOSEN_PROB in inputs:
+            loss = loss + soft_label_terms(differences_B, chosen_prob_B).mean()
         self._note_beliefs(differences_B, chosen_prob_B)
-        self._note(
-            {
-                "rewards/chosen": self.beta * (chosen_B - ref_chosen_B),
-                "rewards/rejected": self.beta * (rejected_B - ref_rejected_B),
-                "rewards/accuracies": (differences_B > 0).float(),
-                "rewards/margins": differences_B,
-                "logps/chosen": chosen_B,
-                "logps/rejected": rejected_B,
-            }
-        )
         return loss
 
-    def _policy_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Summed log-probabilities of the B first and B second completions, and the loss of a mixture's router."""
-        masks = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
-        known = without(inputs, (*self.soft_columns, *masks))
-        router = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        outputs = model(**known, **router, use_cache=False, labels=labels, fused_lm_head=True)
-        # prompt learning puts virtual tokens before the real ones
-        tokens = inputs["completion_mask"].size(1) - 1
-        chosen_B, rejected_B = outputs.log_probs[:, -tokens:].sum(dim=1).chunk(2)
-        auxiliary = self.router_aux_loss_coef * outputs.aux_loss if self.aux_loss_enabled else 0.0
-        return chosen_B, rejected_B, auxiliary
 
-    def _note(self, figures: dict[str, Tensor]) -> None:
-        mode = "train" if self.model.training else "eval"
-        for name, values_B in figures.items():
-            mean = self.accelerator.gather_for_metrics(values_B.detach()).mean()
-            self._metrics[mode][name].append(mean.item())
+@contextlib.contextmanager
+def _reference_in_the_batch(trainer: SoftDPOTrainer) -> Iterator[None]:
+    """Let TRL take the reference's log-probabilities from the batch."""
+    precomputed = trainer.precompute_ref_logps
+    trainer.precompute_ref_logps = True
+    try:
+        yield
+    finally:
+        trainer.precompute_ref_logps = precomputed
+
+
+@contextlib.contextmanager
+def _watching(model: Any, seen: list[Any]) -> Iterator[None]:
+    """Keep what a model's forward passes return."""
+    hook = model.register_forward_hook(lambda _, __, outputs: seen.append(outputs))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _needs_reference(model: Any, args: DPOConfig | None, peft_config: Any) -> bool:
@@ -128,6 +138,10 @@ def check_settings(args: DPOConfig | None) -> None:
         "f_divergence_type": (str(args.f_divergence_type) != "reverse_kl", "use reverse_kl"),
         "ld_alpha": (args.ld_alpha is not None, "leave it out"),
         "use_weighting": (args.use_weighting, "leave it out"),
+        "label_smoothing_factor": (
+            args.label_smoothing_factor != 0,
+            "soft labels take its place: chosen_prob = 1 - label_smoothing_factor",
+        ),
         "label_smoothing": (args.label_smoothing != 0, "soft labels take its place: chosen_prob = 1 - label_smoothing"),
     }
     for name, (used, hint) in variations.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run
 from rlaif_sdk.training.online import OnlineRun
-from rlaif_sdk.training.preference_run import pairs, preference_settings
+from rlaif_sdk.training.preference_run import load_pairs, preference_settings
 from rlaif_sdk.training.preflight import Preflight, check_run
 from rlaif_sdk.training.run_folder import starting_point
 from rlaif_sdk.training.sft_run import load_sft_rows, sft_settings
@@ -80,5 +80,6 @@ def read_tables(run: Run, method: str) -> tuple[Dataset, Dataset]:
 
     if method == "sft":
         return load_sft_rows(run)
-    train, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
-    return (train, held_out) if isinstance(run, ComposedRun) else (pairs(train), pairs(held_out))
+    if isinstance(run, ComposedRun):
+        return load_prompts(run.config.data, run.folder, seed=run.config.seed)
+    return load_pairs("dpo" if method == "dpo" else "reward_model", run)

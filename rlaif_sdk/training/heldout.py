@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlaif_sdk.composer.arrays import Array
-from rlaif_sdk.conversations.templates import chat_ids
+from rlaif_sdk.training.policy_checks import check_prompts_fit, prompt_ids
 from rlaif_sdk.types import Progress, RewardBatch
 
 if TYPE_CHECKING:
@@ -126,6 +126,9 @@ def answer_prompts(
         prompts: B rows with a column ``prompt``.
         settings: Batch size, seed, and all that bears on sampling: temperature, greatest length, the template's
             arguments and so on.
+
+    Raises:
+        DataError: A prompt is longer than the policy takes; the message has its row.
     """
     import torch
 
@@ -135,6 +138,14 @@ def answer_prompts(
     ends = _end_tokens(model, tokenizer)
     sampling = _sampling(settings, ends, tokenizer.pad_token_id)
     template_arguments: Any = settings.chat_template_kwargs or {}
+    check_prompts_fit(
+        prompts["prompt"],
+        tokenizer,
+        model.config,
+        new_tokens=int(settings.max_completion_length or 0),
+        place="the prompts",
+        template_arguments=template_arguments,
+    )
     completion_ids: list[list[int]] = []
     policy: Any = model
     plain: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
@@ -175,13 +186,6 @@ def _generating(model: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[None
     finally:
         model.train(was_training)
         tokenizer.padding_side = padding_side
-
-
-def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase, template_arguments: Mapping[str, Any]) -> list[int]:
-    """As TRL's trainers encode a prompt: text with the tokenizer's own special tokens, messages by the template."""
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    return chat_ids(prompt, tokenizer, add_generation_prompt=True, **template_arguments)
 
 
 def _sampling(settings: PPOConfig, ends: set[int], pad_id: int | None) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class OnlineRun(ComposedRun):
         for name, known in GRPO_CHOICES.items() if self.kind == "grpo" else ():
             if (value := self.config.grpo.get(name, known[0])) not in known:
                 raise self.document.error(f"is one of {', '.join(known)}, not {value!r}", (self.kind, name))
+        if getattr(self.config, self.kind).get("label_smoothing_factor"):
+            raise self.document.error("the loss has no labels to smooth", (self.kind, "label_smoothing_factor"))
         return self.trl_settings(
             config,
             self.kind,
@@ -106,11 +108,13 @@ def run_online(
         from trl.trainer.grpo_trainer import GRPOTrainer
         from trl.trainer.rloo_trainer import RLOOTrainer
 
+        from rlaif_sdk.training.evaluation_means import over_rows
+
         if getattr(settings, "multi_objective_aggregation", None) == "normalize_then_sum":
             rewards, settings.reward_weights = composer.for_trl(separate=True)
         else:
             rewards = [composer.for_trl()]
-        kind = {"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind]
+        kind = over_rows({"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind])
         try:
             trainer = kind(reward_funcs=rewards, args=settings, **kwargs)
         except RlaifError:

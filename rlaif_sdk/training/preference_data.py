@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,56 +11,80 @@ import torch
 from torch import Tensor
 
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.training.answers import aligned
 
 CHOSEN_PROB = "chosen_prob"
 MARGIN = "margin"
+_TEXTS = ("prompt", "chosen", "rejected")
+_CHECKED = (*_TEXTS, CHOSEN_PROB, MARGIN)
 
 
-def checked_preferences(dataset: Any, name: str) -> Any:
-    """The same data set, its rows known to be usable.
+def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) -> Any:
+    """The same pairs, their rows known to be usable, prompt and answers in one form, see `aligned`.
 
     Args:
         dataset: A `datasets.Dataset`, checked at once, or an `IterableDataset`, checked row by row as it is read.
-        name: Stands in errors: ``train``, say.
+        name: Stands in errors: ``the train set``, say.
+        needs_prompt: Whether messages need a prompt, of their own or shared by both answers.
 
     Raises:
-        DataError: A row lacks an answer, or its ``chosen_prob`` or ``margin`` is no usable number; names the row.
+        DataError: A row lacks an answer, its ``chosen_prob`` or ``margin`` is no usable number, or its prompt and answers
+            do not belong together; names the row.
     """
     from datasets import IterableDataset
 
+    known = {"name": name, "needs_prompt": needs_prompt}
     if isinstance(dataset, IterableDataset):
-        return dataset.map(_check_row, with_indices=True, fn_kwargs={"name": name})
+        return dataset.map(_checked_row, with_indices=True, fn_kwargs=known)
     for side in ("chosen", "rejected"):
         if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
             found = ", ".join(dataset.column_names)
-            raise DataError(f"has no column {side!r}", file=f"the {name} set", hint=f"columns present: {found}")
-    prompted = "prompt" in dataset.column_names
-    for column in ("chosen", "rejected", CHOSEN_PROB, MARGIN):
-        if column in dataset.column_names:
-            _check_column(dataset[column], column, name, prompted=prompted)
-    return dataset
+            raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}")
+    read = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
+    changed = [_checked_row(row, index, **known) != row for index, row in enumerate(read)]
+    if not any(changed):
+        return dataset
+    texts = [column for column in _TEXTS if column in dataset.column_names]
+    return dataset.map(_checked_row, with_indices=True, fn_kwargs=known, remove_columns=texts, desc=None)
 
 
-def _check_column(values: Iterable[Any], column: str, name: str, *, prompted: bool) -> None:
-    for row, value in enumerate(values, start=1):
-        problem = _problem(column, value, prompted=prompted)
-        if problem:
-            raise DataError(problem, file=f"the {name} set", row=row)
+def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt: bool) -> dict[str, Any]:
+    """A row in its one form.
 
-
-def _check_row(row: Mapping[str, Any], index: int, name: str) -> Mapping[str, Any]:
+    Raises:
+        DataError: It cannot be used.
+    """
     for column, value in row.items():
-        problem = _problem(column, value, prompted="prompt" in row)
+        problem = _problem(column, value, prompted=row.get("prompt") is not None)
         if problem:
-            raise DataError(problem, file=f"the {name} set", row=index + 1)
-    return row
+            raise DataError(problem, file=name, row=index + 1)
+    if not row.keys() >= {"chosen", "rejected"}:
+        return dict(row)
+    try:
+        prompt, (chosen, rejected) = aligned(row.get("prompt"), [row["chosen"], row["rejected"]])
+    except ValueError as error:
+        raise DataError(str(error), file=name, row=index + 1) from None
+    if prompt is None and needs_prompt and not isinstance(chosen, str):
+        raise DataError(
+            "'chosen' and 'rejected' share no message that would be their prompt",
+            file=name,
+            row=index + 1,
+            hint="give the column 'prompt', or begin both with the messages that were answered",
+        )
+    if prompt is None and "prompt" in row:
+        raise DataError("'prompt' is null, and the answers hold none", file=name, row=index + 1)
+    answered = {"chosen": chosen, "rejected": rejected}
+    return {**row, **answered} if prompt is None else {**row, "prompt": prompt, **answered}
 
 
 def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
     """What is wrong with a value, or None; an empty text is an answer where there is a prompt beside it."""
+    if column == "prompt":
+        usable = value is None or isinstance(value, (str, Mapping)) or (isinstance(value, list) and len(value) > 0)
+        return None if usable else "'prompt' must be text or messages, and not empty"
     if column in {"chosen", "rejected"}:
         empty_answer = prompted and value == ""
-        usable = isinstance(value, (str, list)) and len(value) > 0
+        usable = isinstance(value, (str, list, Mapping)) and len(value) > 0
         return None if usable or empty_answer else f"{column!r} must be text or messages, and not empty"
     if column not in {CHOSEN_PROB, MARGIN}:
         return None
@@ -68,6 +93,38 @@ def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
     if column == CHOSEN_PROB and not 0 <= value <= 1:
         return f"{column!r} must be a probability in [0, 1], not {value!r}"
     return None
+
+
+def say_too_long(name: str, pairs: int, left_out: int, cut: int, max_length: int) -> None:
+    """Say how many pairs are longer than the trainer takes.
+
+    Args:
+        name: Of their table.
+        pairs: How many pairs there are.
+        left_out: How many are not trained on.
+        cut: How many are trained on in part.
+        max_length: The most tokens that the trainer takes.
+
+    Raises:
+        DataError: All are left out.
+    """
+    if pairs and left_out == pairs:
+        raise DataError(
+            f"all {pairs} pairs are longer than max_length, {max_length} tokens, so that none is left",
+            file=name,
+            hint="raise max_length, or shorten the texts",
+        )
+    for count, what in ((left_out, "are left out"), (cut, "are cut")):
+        if count:
+            warnings.warn(
+                f"{name}: {count} of {pairs} pairs are longer than max_length, {max_length} tokens, and {what}",
+                TooLongWarning,
+                stacklevel=2,
+            )
+
+
+class TooLongWarning(UserWarning):
+    """Some pairs are longer than the trainer takes."""
 
 
 class SoftLabelCollator:

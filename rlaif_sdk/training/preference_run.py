@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
 from rlaif_sdk.training.rows_run import RowsMethod, RowsResult, train_on_rows
@@ -107,14 +107,44 @@ def run_preferences(
         MissingExtraError: The extra ``train`` is not installed.
     """
     run = source if isinstance(source, Run) else load_preference_run(kind, source)
-    method = RowsMethod(kind, "pairs", partial(preference_settings, kind), _load_pairs, partial(_trainer, kind))
+    method = RowsMethod(
+        kind, "pairs", partial(preference_settings, kind), partial(load_pairs, kind), partial(_trainer, kind)
+    )
     fields, trainer = train_on_rows(run, method, display=display, report=report, resume=resume)
     return PreferenceResult(kind=kind, calibration=trainer.calibration, **fields)
 
 
-def pairs(rows: Dataset) -> Dataset:
-    """The columns that the trainers take, others being of no use to them."""
-    return rows.select_columns([column for column in COLUMNS if column in rows.column_names])
+def load_pairs(kind: Kind, run: Run) -> tuple[Dataset, Dataset]:
+    """The pairs to train on, and the held-out ones, with the columns that the trainers take.
+
+    Raises:
+        RlaifError: As `rlaif_sdk.training.data.load_split`, or a pair is refused.
+    """
+    from rlaif_sdk.training.data import load_split
+
+    data = run.config.data
+    return load_split(data, run.folder, partial(_pairs, column=data.prompt, needs_prompt=kind == "dpo"))
+
+
+def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dataset:
+    """The pairs of a table; the prompt may stand in the messages of both answers."""
+    from rlaif_sdk.training.data import prompt_problem
+    from rlaif_sdk.training.preference_data import checked_preferences
+
+    if column != "prompt":
+        if column not in rows.column_names:
+            found = ", ".join(rows.column_names)
+            raise DataError(
+                f"has no column {column!r}", file=place, hint=f"columns present: {found}; name one under data.prompt"
+            )
+        rows = rows.select_columns([name for name in (column, *COLUMNS[1:]) if name in rows.column_names])
+        rows = rows.rename_column(column, "prompt")
+    rows = rows.select_columns([name for name in COLUMNS if name in rows.column_names])
+    checked: Dataset = checked_preferences(rows, place, needs_prompt=needs_prompt)
+    for number, prompt in enumerate(checked["prompt"] if "prompt" in checked.column_names else (), start=1):
+        if problem := prompt_problem(prompt):
+            raise DataError(problem, file=place, row=number)
+    return checked
 
 
 def preference_settings(kind: Kind, run: Run) -> Any:
@@ -127,21 +157,13 @@ def preference_settings(kind: Kind, run: Run) -> Any:
     from trl.trainer.reward_config import RewardConfig
 
     settings: Any = run.trl_settings(RewardConfig if kind == "reward_model" else DPOConfig, kind, logging_steps=10)
-    if kind == "dpo":
-        from rlaif_sdk.training.dpo import check_settings
+    from rlaif_sdk.training import dpo, reward_model
 
-        try:
-            check_settings(settings)
-        except ConfigError as error:
-            raise run.document.error(error.message, (kind, str(error.key)), error.hint) from error
+    try:
+        (dpo if kind == "dpo" else reward_model).check_settings(settings)
+    except ConfigError as error:
+        raise run.document.error(error.message, (kind, str(error.key)), error.hint) from error
     return settings
-
-
-def _load_pairs(run: Run) -> tuple[Dataset, Dataset]:
-    from rlaif_sdk.training.data import load_prompts
-
-    train, held_out = load_prompts(run.config.data, run.folder)
-    return pairs(train), pairs(held_out)
 
 
 def _trainer(

@@ -10,9 +10,10 @@ import torch
 from tokenizers.processors import Sequence, TemplateProcessing
 from torch import Tensor
 from transformers import AutoTokenizer
+from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
-from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.exceptions import ConfigError, TrainingError
 from rlaif_sdk.training.preference_data import CHOSEN_PROB, MARGIN, column_or, without
 from rlaif_sdk.training.soft_labels import soft_label_terms
 from rlaif_sdk.training.soft_trainer import SoftLabelTrainer
@@ -32,10 +33,15 @@ class SoftRewardTrainer(SoftLabelTrainer, RewardTrainer):
     The arguments are those of `trl.RewardTrainer`.
 
     Raises:
+        ConfigError: The settings smooth the labels.
         DataError: A row is refused; the message names it.
     """
 
     soft_columns = (CHOSEN_PROB,)
+
+    def __init__(self, model: Any, args: RewardConfig | None = None, **options: Any) -> None:
+        check_settings(args)
+        super().__init__(model, args=args, **options)
 
     def compute_loss(
         self,
@@ -83,6 +89,20 @@ class SoftRewardTrainer(SoftLabelTrainer, RewardTrainer):
         tokenizer.save_pretrained(folder)
         if of_text:
             _check_ends(self.processing_class, AutoTokenizer.from_pretrained(folder))
+
+
+def check_settings(args: RewardConfig | None) -> None:
+    """Refuse what a reward model's loss would ignore.
+
+    Raises:
+        ConfigError: It is set; ``key`` is its name.
+    """
+    if args is not None and args.label_smoothing_factor != 0:
+        raise ConfigError(
+            "label_smoothing_factor is of classes, which a reward model has none of",
+            key="label_smoothing_factor",
+            hint="soft labels take its place: chosen_prob = 1 - label_smoothing_factor",
+        )
 
 
 def _end_texts(tokenizer: Any) -> None:

@@ -13,6 +13,7 @@ from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.json_files import without_nan
 from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.manifest import recorded
+from rlaif_sdk.training.policy_checks import check_trainable
 from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run_folder import HISTORY_FILE, MODEL_FOLDER, starting_point, write_rows
 
@@ -107,6 +108,7 @@ def train_on_rows(
     with recorded(run, method.key, settings, tables, resume=resume, report=report) as results:
         report(f"loading {run.model_name}")
         trainer, save = method.make(run, settings, train, held_out)
+        check_trainable(trainer.model)
         trainer.remove_callback(PrinterCallback)
         if display is not None:
             trainer.add_callback(display)

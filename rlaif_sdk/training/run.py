@@ -15,6 +15,7 @@ from rlaif_sdk.json_files import without_nan
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, is_encoder_decoder, load_policy, save_policy
+from rlaif_sdk.training.policy_checks import check_trainable
 from rlaif_sdk.training.ranks import first_process, refuse_shards, shared
 from rlaif_sdk.training.run_folder import (
     EVALUATION_FILE,
@@ -142,7 +143,6 @@ def train_policy(
         RlaifError: As `run_ppo`.
     """
     refuse_shards()
-    model_folder = run.output / MODEL_FOLDER
     checkpoint = starting_point(run, method.lower(), resume=resume)
     try:
         from transformers import PrinterCallback
@@ -174,6 +174,7 @@ def train_policy(
             processing_class=tokenizer,
             peft_config=adapter(run, "SEQ_2_SEQ_LM" if is_encoder_decoder(model) else "CAUSAL_LM"),
         )
+        check_trainable(trainer.model)
         if display is not None:
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(display)
@@ -188,8 +189,8 @@ def train_policy(
         history = [without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
         evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
         if first_process():
-            report(f"saving {model_folder}")
-            policy = save_policy(run, trainer, tokenizer, model_folder)
+            report(f"saving {run.output / MODEL_FOLDER}")
+            policy = save_policy(run, trainer, tokenizer, run.output / MODEL_FOLDER)
             write_rows(run.output / HISTORY_FILE, history)
             if evaluations:
                 write_rows(run.output / EVALUATION_FILE, evaluations)
@@ -201,7 +202,9 @@ def train_policy(
             lambda: [score_answers(said, composer, progress, evaluation) for said in (answers_before, answers_after)]
         )
         results |= {"steps": progress.step, "training_seconds": round(seconds, 1)}
-        result = PolicyResult(method, before, after, history, model_folder, run.output, progress.step, seconds)
+        result = PolicyResult(
+            method, before, after, history, run.output / MODEL_FOLDER, run.output, progress.step, seconds
+        )
         if first_process():
             with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
                 run.checkpoints.rmdir()

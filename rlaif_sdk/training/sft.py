@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.conversations import ASSISTANT, read
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.training.answers import aligned
 from rlaif_sdk.training.config import TableSettings
 from rlaif_sdk.training.data import prompt_problem
 
@@ -56,6 +57,8 @@ def sft_rows(dataset: Dataset, place: str, settings: SFTDataSettings) -> Dataset
         problem = problem_of(row)
         if problem:
             raise DataError(problem, file=place, row=number)
+    if problem_of is _pair_problem and any(_aligned_row(row) != row for row in rows):
+        return rows.map(_aligned_row, remove_columns=["prompt", "completion"])
     return rows
 
 
@@ -83,8 +86,16 @@ def _pair_problem(row: Mapping[str, Any]) -> str | None:
     answer_problem = prompt_problem(completion)
     if answer_problem:
         return answer_problem.replace("the prompt", "the completion")
-    same_kind = isinstance(prompt, str) == isinstance(completion, str)
-    return None if same_kind else "the prompt and the completion must both be text or both be messages"
+    try:
+        aligned(prompt, [completion])
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _aligned_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    prompt, (completion,) = aligned(row["prompt"], [row["completion"]])
+    return {"prompt": prompt, "completion": completion}
 
 
 def _conversation_problem(row: Mapping[str, Any]) -> str | None:

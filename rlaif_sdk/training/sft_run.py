@@ -34,8 +34,8 @@ class SFTRunConfig(RunConfig):
 class SFTResult(RowsResult):
     """What came of a run.
 
-    The evaluations measure ``loss`` in nats a token, ``mean_token_accuracy`` and ``entropy``, as TRL means them, over
-    batches.
+    The evaluations measure ``loss`` in nats a token, ``mean_token_accuracy`` and ``entropy``, as TRL means them of a batch;
+    batches weigh by their rows.
     """
 
 
@@ -104,9 +104,11 @@ def load_sft_rows(run: Run) -> tuple[Dataset, Dataset]:
 def _trainer(run: Run, settings: Any, train: Dataset, held_out: Dataset) -> tuple[Any, Callable[[Path], object]]:
     from trl.trainer.sft_trainer import SFTTrainer
 
+    from rlaif_sdk.training.evaluation_means import over_rows
+
     model, tokenizer = load_policy(run)
     check_chat_template(run, tokenizer, needed=is_conversational(train))
-    trainer = SFTTrainer(
+    trainer = over_rows(SFTTrainer)(
         model,
         args=settings,
         train_dataset=train,

@@ -2,46 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sized
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlaif_sdk.training.calibration import BINS, Calibration, calibrate
-from rlaif_sdk.training.preference_data import SoftLabelCollator, checked_preferences
-
-if TYPE_CHECKING:
-    from transformers import Trainer as Base
-else:
-    Base = object
+from rlaif_sdk.training.evaluation_means import MeansOverRows
+from rlaif_sdk.training.policy_checks import check_special_tokens, check_trainable
+from rlaif_sdk.training.preference_data import SoftLabelCollator, checked_preferences, say_too_long
 
 
-class SoftLabelTrainer(Base):
+class SoftLabelTrainer(MeansOverRows):
     """Stands before a trainer of TRL's among the bases of a class.
 
     Attributes:
+        needs_prompt: Whether pairs of messages need a prompt.
         soft_columns: Columns of numbers that reach the loss beside what TRL's collator makes.
         calibration_bins: How many bins the calibration error of an evaluation has.
         calibration: What the last evaluation found, with its reliability bins; None before the first.
     """
 
+    sequences_a_row = 2
     soft_columns: tuple[str, ...] = ()
+    needs_prompt: bool = False
     calibration_bins: int = BINS
     calibration: Calibration | None = None
 
     model: Any
-    _metrics: Any
+    processing_class: Any
     _signature_columns: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._evaluated: list[tuple[Tensor, Tensor]] = []
         super().__init__(*args, **kwargs)
+        check_trainable(self.model)
+        check_special_tokens(self.processing_class, self.model.get_input_embeddings().num_embeddings)
         self.data_collator = SoftLabelCollator(self.data_collator, self.soft_columns)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        """Check the rows, as they are given to the trainer and to `evaluate`, before they are tokenized."""
-        dataset = checked_preferences(dataset, dataset_name)
-        return super()._prepare_dataset(dataset, processing_class, args, dataset_name)  # type: ignore[misc]
+        """Check the rows, as they are given to the trainer and to `evaluate`, and say which are too long.
+
+        Raises:
+            DataError: A row is refused, or all are longer than the trainer takes.
+        """
+        name = f"the {dataset_name} set"
+        dataset = checked_preferences(dataset, name, needs_prompt=self.needs_prompt)
+        prepared = super()._prepare_dataset(dataset, processing_class, args, dataset_name)  # type: ignore[misc]
+        if isinstance(prepared, Sized) and args.max_length is not None:
+            say_too_long(name, len(dataset), len(dataset) - len(prepared), self._cut(prepared, args), args.max_length)
+        return prepared
+
+    def _cut(self, prepared: Any, args: Any) -> int:
+        """How many of the prepared pairs lose tokens at their end, or beginning, in the collator."""
+        del prepared, args
+        return 0
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the columns of soft labels, which TRL would drop."""

@@ -128,6 +128,36 @@ def test_without_soft_labels_a_run_is_trls_own(make_dpo_trainer: Any, make_llama
         assert ours.state.log_history[0][name] == pytest.approx(theirs.state.log_history[0][name], abs=1e-6), name
 
 
+@pytest.mark.parametrize("experts", [False, True])
+@pytest.mark.parametrize("columns", [{}, {"chosen_prob": [0.3] * 8}, {"margin": [0.5] * 8}])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_every_metric_of_trl_s_is_logged(
+    tmp_path: Path, tokenizer: Any, make_llama: Any, experts: bool, columns: dict[str, Any], mode: str
+) -> None:
+    """On one batch with its value: entropy, tokens, logits, accuracy of tokens, and the router's loss of a mixture."""
+    build = build_mixture if experts else make_llama
+    noted = []
+    for kind in (SoftDPOTrainer, DPOTrainer):
+        trainer = kind(
+            build(),
+            another(build()),
+            DPOConfig(**{"output_dir": str(tmp_path), **SETTINGS}),
+            train_dataset=planted_pairs(8, **{"chosen_prob": None, **columns}),
+            processing_class=tokenizer,
+        )
+        batch = first_batch(trainer)
+        trainer.model.train(mode == "train")
+        trainer.compute_loss(
+            trainer.model, {name: batch[name] for name in batch if kind is SoftDPOTrainer or name not in HARD}
+        )
+        noted.append({name: values[-1] for name, values in trainer._metrics[mode].items()})
+    ours, theirs = noted
+    assert {"entropy", "num_tokens", "logits/chosen", "logits/rejected", "mean_token_accuracy"} <= theirs.keys()
+    assert ("aux_loss" in theirs) is experts
+    assert ours.keys() - theirs.keys() <= {"agreement"}
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-6)
+
+
 def slow_differences(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
     """h, from dense log-softmaxes of policy and reference."""
     sums = []

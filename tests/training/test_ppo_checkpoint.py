@@ -125,7 +125,7 @@ def test_an_adapter_checkpoint_holds_the_adapter_alone(make_trainer: Make, make_
         (lambda folder: (folder / "value_head.safetensors").unlink(), "value_head.safetensors is missing"),
         (lambda folder: (folder / "value_head.safetensors").write_bytes(b"torn"), "cannot be read"),
         (lambda folder: (folder / "ppo_state.json").write_text('{"format": 1'), "cannot be read"),
-        (lambda folder: (folder / "ppo_state.json").write_text('{"format": 99}'), "format 99 where 2 is known"),
+        (lambda folder: (folder / "ppo_state.json").write_text('{"format": 99}'), "format 99 where 3 is known"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(
@@ -160,3 +160,42 @@ def test_a_composer_without_state_is_saved_as_such(make_trainer: Make, make_llam
     folder = tmp_path / "run" / "checkpoint-2"
     assert json.loads((folder / "ppo_state.json").read_text())["composer"] is None
     make_trainer(make_llama(), Bare(), **settings).train(resume_from_checkpoint=str(folder))
+
+
+def shifted(model: Any) -> Any:
+    """The same model after a step of training, say."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1e-4)
+    return model
+
+
+def test_a_run_that_began_with_another_model_is_not_gone_on_with(
+    make_trainer: Make, make_llama: Any, tmp_path: Path
+) -> None:
+    """The divergence would be measured from another reference, unannounced; so it is with the checkpoint as the model."""
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "output_dir": str(tmp_path / "run")}
+    make_trainer(make_llama(), max_steps=2, **settings).train()
+    folder = tmp_path / "run" / "checkpoint-2"
+    for other in (shifted(make_llama()), type(make_llama()).from_pretrained(folder), make_llama(num_hidden_layers=1)):
+        with pytest.raises(StateError, match="began with another model, from which its divergence is measured"):
+            make_trainer(other, max_steps=3, **settings)._load_from_checkpoint(str(folder))
+    make_trainer(make_llama(), max_steps=3, **settings).train(resume_from_checkpoint=str(folder))
+    alone = make_trainer(shifted(make_llama()), max_steps=3, kl_coef=0.0, **settings)
+    alone.train(resume_from_checkpoint=str(folder))
+
+
+def test_an_adapter_goes_on_over_the_model_that_it_began_on(
+    make_trainer: Make, make_llama: Any, tmp_path: Path
+) -> None:
+    """Its own first weights are drawn anew, and are no part of the reference."""
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "output_dir": str(tmp_path / "run")}
+    lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    make_trainer(make_llama(), max_steps=2, peft_config=lora, **settings).train()
+    folder = tmp_path / "run" / "checkpoint-2"
+    torch.manual_seed(9)
+    make_trainer(make_llama(), max_steps=3, peft_config=lora, **settings).train(resume_from_checkpoint=str(folder))
+    with pytest.raises(StateError, match="began with another model"):
+        make_trainer(shifted(make_llama()), max_steps=3, peft_config=lora, **settings)._load_from_checkpoint(
+            str(folder)
+        )

@@ -128,8 +128,8 @@ def test_figures_of_several_processes_become_one() -> None:
 def of_processes(parts: list[tuple[dict[str, float], dict[str, int]]]) -> dict[str, float]:
     """The figures that are logged where each process has measured a part."""
     processes = Processes.__new__(Processes)
-    processes._gather = lambda _: parts  # type: ignore[method-assign]
-    return processes.figures(*parts[0])
+    processes._gather = lambda _: [[part] for part in parts]  # type: ignore[method-assign]
+    return processes.figures(parts[:1])
 
 
 def test_the_figures_of_one_process_stay_as_they_are() -> None:
@@ -166,8 +166,11 @@ def test_figures_of_uneven_processes_are_those_of_all_rows(scores: list[list[flo
           for of in ("raw_mean", "raw_std", "weight", "abstained")),
     }  # fmt: skip
     whole, _ = measured(composed([value for part in scores for value in part]))
-    found = of_processes([measured(composed(part)) for part in scores])
-    assert found == pytest.approx(whole, nan_ok=True, abs=1e-9)
+    parts = [measured(composed(part)) for part in scores]
+    assert of_processes(parts) == pytest.approx(whole, nan_ok=True, abs=1e-9)
+    alone = Processes.__new__(Processes)
+    alone.count = 1
+    assert alone.figures(parts) == pytest.approx(whole, nan_ok=True, abs=1e-9), "as one process's batches, too"
 
 
 @pytest.mark.parametrize("name", ["std", "raw_std", "failed", "seconds", "mean", "closed", "unscored"])

@@ -32,6 +32,7 @@ def test_the_version_is_the_one_that_was_read() -> None:
     ("function", "parameters"),
     [
         (RLOOTrainer._generate, ["self", "prompts"]),
+        (RLOOTrainer._tokenize_prompts, ["self", "prompts"]),
         (RLOOTrainer._generate_single_turn, ["self", "prompt_ids", "images", "multimodal_fields"]),
         (RLOOTrainer._get_train_sampler, ["self", "dataset"]),
         (RLOOTrainer._prepare_inputs, ["self", "generation_batch"]),

@@ -148,7 +148,7 @@ def test_a_row_of_the_file_that_cannot_be_used_is_refused(
     rows = [dict(row) for row in planted_pairs(40)]
     rows[4].update(change)
     write_pairs(config.parent / "pairs.jsonl", rows)
-    with pytest.raises(DataError, match=f"train set:5: '{message}'"):
+    with pytest.raises(DataError, match=f"pairs.jsonl:5: '{message}'"):
         run_preferences(kind, config)
 
 

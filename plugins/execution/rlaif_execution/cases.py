@@ -55,13 +55,13 @@ class Row:
 
     Attributes:
         prompt: The text of the prompt, which may begin the function.
-        code: The code of the answer.
+        blocks: The code of the answer: its code blocks, at least one.
         tests: Cases, or asserts.
         name: The tested function, or "" where there is none.
     """
 
     prompt: str
-    code: str
+    blocks: Sequence[str]
     tests: Sequence[Case] | Asserts
     name: str = field(default="")
 

@@ -101,10 +101,11 @@ class Judge:
         with self._started("solution") as program:
             try:
                 seconds = self._seconds()
-                output = program.run({"program": self._row.code}, case.stdin.encode(errors="replace"), seconds)
+                output = program.run({"program": self._row.blocks}, case.stdin.encode(errors="replace"), seconds)
             except Ended as ended:
                 error, _, message = program.stderr.strip().rpartition("\n")[2].partition(":")
-                if ended.kind == "crash" and error.isidentifier():
+                traced = "  File " in program.stderr  # an exit may have a text of its own
+                if ended.kind == "crash" and traced and error.isidentifier():
                     return Failure("error", message.strip()[:500], error=error)
                 return Failure(ended.kind, ended.message)
         text = output.decode(errors="replace")
@@ -171,7 +172,7 @@ class Judge:
     def _load(self) -> Confined:
         if self._solution is None:
             self._solution = self._started("solution")
-            request = {"prompt": self._row.prompt, "code": self._row.code, "name": self._row.name}
+            request = {"prompt": self._row.prompt, "blocks": self._row.blocks, "name": self._row.name}
             try:
                 answer = self._solution.exchange(request, self._seconds())
             except Ended as ended:

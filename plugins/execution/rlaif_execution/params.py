@@ -26,7 +26,8 @@ class ExecutionParams(ViewParams):
     """The batch column with the name of each row's function; rows of programs that read standard input need none."""
 
     code: Literal["block", "whole"] = "block"
-    """What of an answer is its code: the last fenced Python `block`, or the `whole` answer."""
+    """What of an answer is its code: the fenced Python `block` that defines the function, with what it uses of the others,
+    or the `whole` answer."""
 
     scoring: Literal["share", "all"] = "share"
     """`share`: the share of tests that pass; `all`: 1 when every test passes, else 0."""

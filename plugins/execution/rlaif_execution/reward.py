@@ -10,7 +10,7 @@ from typing import Any
 
 from rlaif_execution.cases import Asserts, FunctionCase, Row, TestsError, count_cases, read_tests
 from rlaif_execution.endings import SandboxFailedError
-from rlaif_execution.inside.program import last_block
+from rlaif_execution.inside.program import code_blocks
 from rlaif_execution.judging import BrokenTestsError, Judge
 from rlaif_execution.params import ExecutionParams
 from rlaif_execution.policy import Policy, check_kernel
@@ -99,14 +99,15 @@ class ExecutionReward(Reward):
                     f"no function is named to be tested; give 'entry_point', or a column {params.entry_point_column!r}"
                 )
             name = ""
-        code = last_block(completion) if params.code == "block" else completion
-        if code is None or not code.strip():
+        found_blocks = code_blocks(completion) if params.code == "block" else [completion]
+        blocks = [block for block in found_blocks if block.strip()]
+        if not blocks:
             verdict = Verdict(void=True)
             what = "fenced Python block" if params.code == "block" else "code"
             verdict.fail(Failure("load", f"the answer has no {what}"), count=count_cases(found))
             return verdict.score(params.scoring)
         judge = Judge(
-            Row(prompt=prompt, code=code, tests=found, name=name),
+            Row(prompt=prompt, blocks=blocks, tests=found, name=name),
             self._policy,
             tolerance=params.tolerance,
             all_or_nothing=params.scoring == "all",

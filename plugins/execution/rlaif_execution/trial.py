@@ -75,7 +75,7 @@ def check_sandbox() -> None:
 def _attempt(path: str, name: str) -> list[str]:
     try:
         with Confined(_POLICY, "solution", threading.Event()) as solution:
-            solution.exchange({"prompt": "", "code": _TRIES, "name": "tries"}, _SECONDS)
+            solution.exchange({"prompt": "", "blocks": [_TRIES], "name": "tries"}, _SECONDS)
             answer = solution.exchange({"args": [path, name], "kwargs": {}}, _SECONDS)
             if "value" not in answer:
                 raise SandboxFailedError(f"the trial of the sandbox failed: {answer.get('error')}")

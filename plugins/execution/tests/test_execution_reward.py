@@ -281,6 +281,105 @@ def test_the_last_fenced_python_block_is_the_code(score: Any, completion: str, v
     assert found.details["passed"] + found.details["failed"] == 4
 
 
+FUNCTION = "```python\ndef f(n):\n    return 2 * n\n```\n"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        FUNCTION + "Use it so:\n```python\nprint(f(2))  # 4\n```",
+        FUNCTION + "```python\nfrom solution import f\nassert f(2) == 4\n```",
+        FUNCTION + "```python\nimport unittest\nclass TestF(unittest.TestCase):\n    def test(self): f(1)\n```",
+        FUNCTION + "```python\n>>> f(2)\n4\n```",
+        FUNCTION + "Its head is\n```python\ndef f(n): ...\n```",
+        FUNCTION + "Faster:\n```python\nf = lru_cache(f)\n```",
+        FUNCTION + "```python\nn = int(input())\nprint(f(n))\n```\n```python\n\n```",
+        (
+            "```python\nK = 2\nresult = f(3)\ndef g(n): return K * n\n```\n```python\ndef f(n): return g(n)\n```\n"
+            "```python\nf(1)\n```"
+        ),
+        (
+            "```python\ndef f(n): return times(n, 2)\n```\nwith\n```python\nfrom operator import mul\n"
+            "def times(a, b): return mul(a, b)\nprint(times(1, 2))\n1 / 0\n```"
+        ),
+        (
+            "```python\nfrom math import *\nprint(undefined)\n```\n```python\ndef f(n): return floor(2 * n)\n```\n"
+            "```python\nf(3)\n```"
+        ),
+        (
+            "```python\nfrom __future__ import annotations\ndef g(n: Unknown): return 2 * n\n```\n"
+            "```python\nfrom __future__ import annotations\ndef f(n: Unknown): return g(n)\n```"
+        ),
+        (
+            "```python\nfrom typing import List\ntry:\n    from math import no_such_name\nexcept ImportError:\n"
+            "    no_such_name = 2\n```\n```python\ndef f(n) -> List[int]: return no_such_name * n\n```\n"
+            "```python\nf(4)\n```"
+        ),
+        "```python\nfrom operator import pos as f\nf = lambda n: n + n\n```\n```python\nprint(f(1))\n```",
+    ],
+)
+def test_the_function_is_run_whatever_blocks_show_its_use(score: Any, completion: str) -> None:
+    """Usage, tests and demonstrations in other blocks are not run; definitions there that it uses are."""
+    found = score(completion, DOUBLE, code="block")
+    assert found.value == 1.0, found.reason
+
+
+@pytest.mark.parametrize(
+    ("completion", "error"),
+    [
+        (FUNCTION + "```python\ndef f(n):\n    return 0\n```", None),
+        (FUNCTION + "Better:\n```python\ndef f(n):\n    return (2 *", "SyntaxError"),
+        ("```python\nprint(2)\n```\n```python\nf(1)\n```", "NameError"),
+        ("```python\ndef f(n): return g(n)\n```\n```python\nh = lambda n: 2 * n\n```", "NameError"),
+    ],
+)
+def test_the_last_definition_of_the_function_is_the_answer(score: Any, completion: str, error: str | None) -> None:
+    """An answer that ends in a wrong one, or in one that was cut short, is not saved by an earlier attempt."""
+    found = score(completion, DOUBLE, code="block")
+    assert found.value < 1.0
+    assert found.details["first_failure"]["error"] == error
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "```python\nn = int(input())\nprint(2 * n)\n```\nFor example:\n```python\nprint(2 * 3)\n```",
+        "```python\ndef double(n): return 2 * n\n```\n```python\nimport sys\nprint(double(int(sys.stdin.read())))\n```",
+        "```python\nprint(2 * int(open(0).read()))\n```\n```python\nimport io, sys\nsys.stdin = io.StringIO('3')\n```",
+        "```python\nprint(int(input()) * 2)\n```\n```python\nassert 2 * 3 == 6\n```",
+    ],
+)
+def test_a_program_is_the_block_that_reads_its_input(score: Any, completion: str) -> None:
+    """With the definitions of other blocks that it uses, and without the examples after it."""
+    tests = [{"stdin": f"{n}\n", "stdout": f"{2 * n}\n"} for n in range(3)]
+    found = score(completion, tests, name=None, code="block")
+    assert found.value == 1.0, found.reason
+
+
+@pytest.mark.parametrize(
+    ("ends", "value"),
+    [("exit()", 1.0), ("quit()", 1.0), ("exit(0)", 1.0), ("exit(3)", 0.0), ("quit('sorry')", 0.0)],
+)
+def test_exit_and_quit_end_a_program(score: Any, ends: str, value: float) -> None:
+    """With the code that they are given, as sys.exit does: what follows is not run, and what was written counts."""
+    tests = [{"stdin": "3\n", "stdout": "6\n"}]
+    found = score(f"print(2 * int(input()))\n{ends}\nprint('more')", tests, name=None)
+    assert found.value == value, found.reason
+    if not value:
+        assert found.details["first_failure"]["kind"] == "crash"
+
+
+@pytest.mark.parametrize("ends", ["exit()", "quit()", "exit('no')"])
+def test_exit_in_a_function_fails_its_test_alone(score: Any, ends: str) -> None:
+    """As SystemExit, for cases and for asserts."""
+    code = f"def f(n):\n    if n == 2: {ends}\n    return 2 * n"
+    found = score(code, DOUBLE)
+    assert (found.value, found.details["first_failure"]["error"]) == (0.75, "SystemExit")
+    found = score(code, CHECK)
+    assert (found.details["passed"], found.details["failed"]) == (2, 1)
+    assert "SystemExit" in found.reason
+
+
 PROMPT = 'import math\n\ndef helper(n):\n    return n\n\ndef f(n):\n    """Double n."""\n'
 
 
@@ -290,6 +389,7 @@ PROMPT = 'import math\n\ndef helper(n):\n    return n\n\ndef f(n):\n    """Doubl
         (PROMPT, "    return helper(n) * 2\n"),
         (PROMPT, "def f(n):\n    return math.floor(helper(n)) * 2\n"),
         (f"Complete this:\n```python\n{PROMPT}```", "def f(n):\n    return helper(n) * 2\n"),
+        (PROMPT, "```python\n    return helper(n) * 2\n```\nSo:\n```python\nprint(f(2))\n```"),
         ("Write f, which doubles n.", "from __future__ import annotations\ndef f(n): return 2 * n"),
         (PROMPT, "from __future__ import annotations\ndef f(n): return 2 * n"),
     ],
@@ -299,8 +399,9 @@ def test_an_answer_may_go_on_where_the_prompt_stops_or_begin_anew(score: Any, pr
     asserts = "def check(candidate):\n    assert candidate(3) == 6"
     if "helper" in prompt:
         asserts += "\n    assert candidate(2) == helper(4)"
-    assert score(completion, DOUBLE, prompt=prompt).value == 1.0
-    assert score(completion, asserts, prompt=prompt).value == 1.0
+    code = "block" if "```" in completion else "whole"
+    assert score(completion, DOUBLE, prompt=prompt, code=code).value == 1.0
+    assert score(completion, asserts, prompt=prompt, code=code).value == 1.0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rlaif_execution.compare import same_value
 from rlaif_execution.inside import wire
-from rlaif_execution.inside.program import last_block
+from rlaif_execution.inside.program import assembled, code_blocks
 
 keys = st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.tuples(st.integers(), st.text())
 plain = st.recursive(
@@ -89,17 +89,31 @@ def test_different_values_are_told_apart(got: Any, expected: Any) -> None:
 @pytest.mark.parametrize("line", ["`" * 50_000 + " " * 50_000 + "`", " " * 100_000 + "```" + " " * 100_000 + "`"])
 def test_a_line_that_is_nearly_a_fence_takes_no_time(line: str) -> None:
     """A pattern that goes back over it would take hours."""
-    assert last_block(line) is None
+    assert code_blocks(line) == []
 
 
 @given(st.text(alphabet="`~a \n", max_size=60))
-def test_any_text_has_a_last_block_or_none(text: str) -> None:
+def test_any_text_has_blocks_of_its_own_lines(text: str) -> None:
     """Fences in fences, open ones and none; of an indented one, the lines are shorter than in the text."""
-    found = last_block(text)
-    if re.search(r"(?m)^ +[`~]", text):
-        assert found is None or all(line in text for line in found.split("\n"))
-    else:
-        assert found is None or found in text
+    for found in code_blocks(text):
+        if re.search(r"(?m)^ +[`~]", text):
+            assert all(line in text for line in found.split("\n"))
+        else:
+            assert found in text
+
+
+FRAGMENTS = ["def f(n): return g(n) + K", "def g(n): return n", "K = 1", "print(f(2))", "assert f(1) == 2", "x = f(3)"]
+BROKEN = ["def f(n): return", "if x:\n  print(1)\nelse", ">>> f(2)", "f = f", "import f_of_another", "class g: pass"]
+
+
+@given(st.lists(st.sampled_from([*FRAGMENTS, *BROKEN]), min_size=1, max_size=6))
+def test_blocks_around_the_function_never_change_which_function_is_run(blocks: list[str]) -> None:
+    """The main block is one of them as it stands; what is added defines names, and calls nothing."""
+    needed, main = assembled(blocks, "f")
+    assert main in blocks
+    assert "f(" not in needed.replace("def f(", "")
+    if FRAGMENTS[0] in blocks and "def f(n): return" not in blocks:
+        assert main == FRAGMENTS[0]
 
 
 def _ordered(value: Any) -> Any:

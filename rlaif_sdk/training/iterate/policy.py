@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlaif_sdk.training.config import Run
-from rlaif_sdk.training.heldout import Answers, prompt_ids
+from rlaif_sdk.training.heldout import Answers
 from rlaif_sdk.training.models import load_policy
+from rlaif_sdk.training.policy_checks import prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

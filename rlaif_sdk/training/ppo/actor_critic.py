@@ -8,7 +8,7 @@ changes it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,15 @@ from trl.models.utils import disable_gradient_checkpointing, prepare_deepspeed, 
 from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import use_adapter
 
-from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.exceptions import DataError, TrainingError
+from rlaif_sdk.training.evaluation_means import MeansOverRows
+from rlaif_sdk.training.policy_checks import (
+    check_prompts_fit,
+    check_rollout,
+    check_special_tokens,
+    check_trainable,
+    prompt_room,
+)
 from rlaif_sdk.training.ppo import checkpoint
 from rlaif_sdk.training.ppo.config import PPOConfig
 from rlaif_sdk.training.ppo.critic import (
@@ -64,7 +72,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.ppo.scoring import Composes
 
 
-class ActorCriticTrainer(RLOOTrainer):
+class ActorCriticTrainer(MeansOverRows, RLOOTrainer):
     """The base of `PPOTrainer`: everything but the rollout and the loss. See there for arguments and errors."""
 
     args: PPOConfig
@@ -94,6 +102,8 @@ class ActorCriticTrainer(RLOOTrainer):
                 hint="pass (optimizer, None) and set lr_scheduler_type",
             )
         check_datasets(train_dataset, eval_dataset)
+        if isinstance(train_dataset, Sized):
+            check_rollout(args, len(train_dataset))
         self.composer = build_composer(reward_funcs, args.reward_weights)
         self.eval_composer = self.composer if eval_reward_funcs is None else build_composer(eval_reward_funcs)
         if args.use_vllm:
@@ -119,7 +129,9 @@ class ActorCriticTrainer(RLOOTrainer):
         self.processes = Processes(self.accelerator)
         self.processes.learn_together(self.composer)
         self._policy = base_model(self.model)
+        check_trainable(self.model)
         _check_policy(self._policy, args)
+        self._check_tokens({"train": train_dataset, "evaluation": eval_dataset})
         if args.disable_dropout:
             disable_dropout(self.model)
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
@@ -128,6 +140,7 @@ class ActorCriticTrainer(RLOOTrainer):
             warn_of_coarse_weights(self._policy, args.learning_rate)
             if args.kl_coef > 0:
                 self.ref_model = self._sharded(frozen_copy(self._policy))
+        self.reference_fingerprint = self._fingerprint()
         self.critic = self._add_critic()
         self.kl_controller = make_kl_controller(args.kl_coef, args.kl_target, args.kl_horizon)
         self.score_normalizer = ScoreNormalizer(
@@ -143,11 +156,56 @@ class ActorCriticTrainer(RLOOTrainer):
         else:
             warn_of_mismatches(self._policy.generation_config.to_dict(), self.generation_config.to_dict(), chosen)
 
+    def _check_tokens(self, tables: Mapping[str, Any]) -> None:
+        """Refuse special tokens that the policy lacks, and prompts that it has no positions for.
+
+        Raises:
+            ConfigError: A special token is outside of the vocabulary, or a completion as long as allowed does not fit.
+            DataError: A prompt is too long.
+        """
+        check_special_tokens(self._tokenizer, self._policy.get_input_embeddings().num_embeddings)
+        parts = {
+            f"the {name} set {part!r}" if part else f"the {name} set": rows
+            for name, table in tables.items()
+            for part, rows in (table.items() if isinstance(table, Mapping) else [("", table)])
+        }
+        for place, rows in parts.items():
+            if isinstance(rows, Sized):  # one that is streamed is seen when it is trained on
+                check_prompts_fit(
+                    rows["prompt"],  # type: ignore[index]
+                    self._tokenizer,
+                    self._policy.config,
+                    new_tokens=int(self.args.max_completion_length or 0),
+                    place=place,
+                    template_arguments=self.chat_template_kwargs,
+                )
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        """As TRL does; a prompt that the policy has no positions for is refused before anything is generated."""
+        found = super()._tokenize_prompts(prompts)  # type: ignore[no-untyped-call]
+        room = prompt_room(self._policy.config, int(self.args.max_completion_length or 0))
+        longest = max(map(len, found[0]), default=0)
+        if room is not None and longest > room:
+            raise DataError(
+                f"a prompt has {longest} tokens, and the policy takes {room} beside its completion",
+                hint="shorten the prompts or leave them out, or lower max_completion_length",
+            )
+        return found
+
     def _sharded(self, reference: PreTrainedModel) -> Any:
         """The reference as FSDP or DeepSpeed holds it, where one of them trains the policy."""
         if self.is_deepspeed_enabled:
             return prepare_deepspeed(reference, self.accelerator)
         return prepare_fsdp(reference, self.accelerator) if self.is_fsdp_enabled else reference
+
+    def _fingerprint(self) -> str | None:
+        """What tells the reference from others; None without one, or where no process has all of it."""
+        if self.args.kl_coef == 0 or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return None
+        weights = self.model.named_parameters()
+        if self.ref_model is None:  # the policy with its adapter off: what the adapter trains is no part of it
+            weights = ((name, weight) for name, weight in weights if not weight.requires_grad)
+        return checkpoint.fingerprint(weights)
 
     def _add_critic(self) -> Critic:
         if self.args.critic == "shared":
@@ -198,7 +256,7 @@ class ActorCriticTrainer(RLOOTrainer):
             batch_size=self.args.rollout_size // self.args.num_generations,
             repeat_count=self.args.num_iterations * self.args.rollout_minibatches,
             shuffle=self.args.shuffle_dataset,
-            seed=self.args.seed,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
@@ -235,6 +293,7 @@ class ActorCriticTrainer(RLOOTrainer):
             kl_controller=self.kl_controller,
             score_normalizer=self.score_normalizer,
             composer=self.composer,
+            reference=self.reference_fingerprint,
             state_dict=state_dict,
         )
 
@@ -247,6 +306,7 @@ class ActorCriticTrainer(RLOOTrainer):
             kl_controller=self.kl_controller,
             score_normalizer=self.score_normalizer,
             composer=self.composer,
+            reference=self.reference_fingerprint,
         )
 
 

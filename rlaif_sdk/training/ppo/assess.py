@@ -71,6 +71,13 @@ class Assessment:
         )
 
 
+def rollout_weights(rollout: Rollout) -> dict[str, int]:
+    """What each figure of `rollout_metrics` was measured on in this process: completions, or tokens."""
+    completions, tokens = int(rollout.mask_BT.any(dim=1).sum()), int(rollout.mask_BT.sum())
+    of_tokens = ("kl_per_token", "values/mean", "values/explained_variance", "returns/mean")
+    return {"kl": completions, **dict.fromkeys(of_tokens, tokens)}
+
+
 def rollout_metrics(rollout: Rollout, kl_BT: Tensor | None, total: Total = of_this_process) -> dict[str, float]:
     """What to log of a rollout.
 

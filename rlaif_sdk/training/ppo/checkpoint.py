@@ -5,11 +5,13 @@ The policy's own files are what ``save_pretrained`` writes, so that it loads wit
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,7 +24,26 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.ppo.score_normalization import ScoreNormalizer
 
 STATE_FILE = "ppo_state.json"
-_FORMAT = 2
+_FORMAT = 3
+_SAMPLED = 64
+"""Numbers of each tensor that its fingerprint is made of."""
+
+
+def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """What tells one model from another: names, shapes, and some numbers of each tensor, spread over it.
+
+    A model that was trained for a step differs in nearly all of its numbers.
+
+    Args:
+        weights: The tensors by name.
+    """
+    digest = hashlib.sha256()
+    for name, weight in weights:
+        flat = weight.detach().flatten()
+        places = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLED, flat.numel())).long().to(flat.device)
+        numbers = flat[places].float().cpu().numpy().tobytes()
+        digest.update(f"{name} {tuple(weight.shape)} ".encode() + numbers)
+    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def critic_file(critic: Critic) -> str:
@@ -52,11 +73,13 @@ def save(
     kl_controller: KLController,
     score_normalizer: ScoreNormalizer,
     composer: Any,
+    reference: str | None,
     state_dict: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the critic and the state of controller, normalizer and composer into a folder that exists.
 
-    ``state_dict`` is that of `critic_weights`.
+    ``reference`` is the `fingerprint` of the model that the divergence is measured from, None without one, and
+    ``state_dict`` that of `critic_weights`.
 
     Raises:
         StateError: The composer's state is no JSON value.
@@ -64,6 +87,7 @@ def save(
     save_file(critic_weights(critic, state_dict), folder / critic_file(critic))
     state = {
         "format": _FORMAT,
+        "reference": reference,
         "kl_controller": kl_controller.state_dict(),
         "score_normalizer": score_normalizer.state_dict(),
         "composer": composer.state_dict() if hasattr(composer, "state_dict") else None,
@@ -79,12 +103,18 @@ def save(
 
 
 def load(
-    folder: Path, *, critic: Critic, kl_controller: KLController, score_normalizer: ScoreNormalizer, composer: Any
+    folder: Path,
+    *,
+    critic: Critic,
+    kl_controller: KLController,
+    score_normalizer: ScoreNormalizer,
+    composer: Any,
+    reference: str | None,
 ) -> None:
     """Restore what `save` wrote.
 
     Raises:
-        StateError: A file is missing or unreadable, or does not fit.
+        StateError: A file is missing or unreadable, does not fit, or the reference is another model.
     """
     file = folder / critic_file(critic)
     try:
@@ -100,6 +130,12 @@ def load(
         raise StateError(
             f"{folder / STATE_FILE} has format {state.get('format')!r} where {_FORMAT} is known",
             hint="resume with the version of rlaif-sdk that saved it",
+        )
+    if None not in {reference, state["reference"]} and reference != state["reference"]:
+        raise StateError(
+            f"the training that {folder} is of began with another model, from which its divergence is measured: "
+            f"{state['reference']}, not {reference}",
+            hint="resume with the model that it began with; to begin with this one, start a new run",
         )
     try:
         _load_parameters(critic, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from rlaif_sdk.composer.diagnostics import drift_in_history
 from rlaif_sdk.training.ppo.actor_critic import ActorCriticTrainer
-from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics
+from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics, rollout_weights
 from rlaif_sdk.training.ppo.kl import estimate_kl
-from rlaif_sdk.training.ppo.processes import measured_rows
+from rlaif_sdk.training.ppo.processes import Measured, measured_rows
 from rlaif_sdk.training.ppo.rollout import Rollout, Tokens
 from rlaif_sdk.training.ppo.samples import sample_records, show_samples
 from rlaif_sdk.training.ppo.scoring import begin_scoring, on_tokens_of, reward_batch, reward_metrics, scores_of
@@ -37,6 +38,7 @@ class CollectingTrainer(ActorCriticTrainer):
     _minibatches: Sequence[Rollout] = ()
     _drifted: frozenset[str] = frozenset()
     _halted = False
+    _evaluated: list[Measured] = []  # noqa: RUF012 - replaced at the start of each evaluation
 
     def _align(self, state: TrainerState) -> None:
         super()._align(state)
@@ -67,8 +69,14 @@ class CollectingTrainer(ActorCriticTrainer):
             )
         return self._minibatches[self._step % minibatches]
 
-    def _collect(self, rows: Sequence[Row]) -> Rollout:
-        """Sample completions of the rows' prompts, and assess every token while the rewards score them."""
+    def _collect(self, rows: Sequence[Row], counted: int | None = None) -> Rollout:
+        """Sample completions of the rows' prompts, and assess every token while the rewards score them.
+
+        Args:
+            rows: B rows.
+            counted: How many of them, the first, are scored and counted; the others fill up an evaluation's last batch.
+        """
+        counted = len(rows) if counted is None else counted
         training = self.model.training
         mode = "train" if training else "eval"
         prompts = [row["prompt"] for row in rows]
@@ -80,9 +88,9 @@ class CollectingTrainer(ActorCriticTrainer):
             composer,
             reward_batch(
                 rows,
-                prompts=prompts,
-                completions=completions,
-                completion_ids=completion_ids,
+                prompts=prompts[:counted],
+                completions=completions[:counted],
+                completion_ids=completion_ids[:counted],
                 generations=self.args.num_generations if training else self.args.num_generations_eval,
                 progress=Progress(self.state.global_step, self.state.max_steps or None),
                 training=training,
@@ -91,7 +99,7 @@ class CollectingTrainer(ActorCriticTrainer):
         policy = self._score(self.model, tokens)
         kl_BT = self._divergence(policy, tokens)
         composition = scored()
-        scores_B, on_tokens_BT = self._scores(composition, tokens)
+        scores_B, on_tokens_BT = self._scores(composition, tokens, counted)
         truncated_B = torch.tensor([ids[-1] not in self.eos_token_ids for ids in completion_ids]).to(
             policy.logprobs_BT.device
         )
@@ -112,16 +120,21 @@ class CollectingTrainer(ActorCriticTrainer):
             kl_BT=kl_BT,
             on_tokens_BT=on_tokens_BT,
         )
-        figures = rollout_metrics(rollout, kl_BT, self.processes.total)
-        if not figures:
-            _logger.warning("no completion of this rollout has a score: it changes nothing")
         rewarded = reward_metrics(composition)
-        rewarded = self.processes.figures(rewarded, measured_rows(rewarded, composition))
-        self._note(mode, {**rewarded, **figures, "kl_coef": self.kl_controller.coef})
+        measured = measured_rows(rewarded, composition)
+        if training:
+            figures = rollout_metrics(rollout, kl_BT, self.processes.total)
+            if not figures:
+                _logger.warning("no completion of this rollout has a score: it changes nothing")
+            rewarded = self.processes.figures([(rewarded, measured)])
+            self._note(mode, {**rewarded, **figures, "kl_coef": self.kl_controller.coef})
+        else:
+            figures = rollout_metrics(rollout, kl_BT)
+            self._evaluated.append(({**rewarded, **figures}, measured | rollout_weights(rollout)))
         if composer is self.composer:
-            self._note_completions(prompts, completions, composition, rollout)
-        kl_B = None if kl_BT is None else (kl_BT * tokens.completion_mask_BT).sum(dim=1)
-        samples = sample_records(prompts, completions, composition, kl_B, truncated_B)
+            self._note_completions(prompts[:counted], completions[:counted], composition, rollout)
+        kl_B = None if kl_BT is None else (kl_BT * tokens.completion_mask_BT).sum(dim=1)[:counted]
+        samples = sample_records(prompts[:counted], completions[:counted], composition, kl_B, truncated_B[:counted])
         show_samples(self.callback_handler, self.args, self.state, self.control, split=mode, records=samples)
         if training:
             self._halted = False
@@ -129,9 +142,10 @@ class CollectingTrainer(ActorCriticTrainer):
                 self._follow(figures["kl"], len(rows) * self.processes.count)
         return rollout
 
-    def _scores(self, composition: Scored, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
-        """scores_B as they become rewards, and the part of them that falls on single tokens."""
-        scores_B = scores_of(composition, len(tokens), clip=self.args.reward_clip_range).to(self.accelerator.device)
+    def _scores(self, composition: Scored, tokens: Tokens, counted: int) -> tuple[Tensor, Tensor | None]:
+        """scores_B as they become rewards, NaN of rows that do not count, and the part of them that falls on tokens."""
+        scores_B = scores_of(composition, counted, clip=self.args.reward_clip_range).to(self.accelerator.device)
+        scores_B = torch.nn.functional.pad(scores_B, (0, len(tokens) - counted), value=float("nan"))
         on_tokens_BT = on_tokens_of(composition, tokens)
         if on_tokens_BT is not None:
             on_tokens_BT = on_tokens_BT.to(scores_B)
@@ -163,8 +177,18 @@ class CollectingTrainer(ActorCriticTrainer):
     ) -> tuple[None, None, None]:
         """Sample and score an evaluation batch; what is learnt of it is in the logged metrics."""
         del model, prediction_loss_only, ignore_keys
-        self._collect(inputs)
+        self._collect(inputs, self._count_rows(inputs))
         return None, None, None
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate; every figure is of all rows of the set, those of several processes together."""
+        self._evaluated = []
+        return super().evaluation_loop(*args, **kwargs)
+
+    def _evaluation_figures(self) -> dict[str, float | None]:
+        found = self.processes.figures(self._evaluated)
+        figures = {name: None if math.isnan(value) else value for name, value in found.items()}
+        return {**super()._evaluation_figures(), **figures, "kl_coef": self.kl_controller.coef}
 
     def _note(self, mode: str, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
@@ -182,4 +206,4 @@ class CollectingTrainer(ActorCriticTrainer):
         for name, column in composition.rewards.items():
             self._logs["rewards"][name].extend(rows(column.raw.tolist()))
         advantages_B = rollout.advantages_BT.sum(dim=1) / rollout.mask_BT.sum(dim=1).clamp(min=1)
-        self._logs["advantages"].extend(rows(advantages_B.tolist()))
+        self._logs["advantages"].extend(rows(advantages_B[: len(prompts)].tolist()))

@@ -197,6 +197,7 @@ class PPOConfig(RLOOConfig):
             "beta": (self.beta != 0, "the KL coefficient of PPO is kl_coef"),
             "sync_ref_model": (self.sync_ref_model, "PPO's reference stays as the policy started"),
             "auto_find_batch_size": (self.auto_find_batch_size, "lower per_device_train_batch_size"),
+            "label_smoothing_factor": (self.label_smoothing_factor != 0, "the loss of PPO has no labels"),
             "router_aux_loss_coef": (bool(self.router_aux_loss_coef), "the loss of PPO has no such term"),
             "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward method that PPO scores in"),
         }

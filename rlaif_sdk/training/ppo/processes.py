@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -29,6 +29,10 @@ _MEANS = {"reward_std": "reward", "std": "mean", "raw_std": "raw_mean"}
 """Of figures that are deviations, with those of their means."""
 _OF_REWARDS = ("proxy/", "held_out/", "correlation/")
 """Begin the names of means that end in a reward's own name, whatever that is."""
+
+
+Measured: TypeAlias = tuple[Mapping[str, float], Mapping[str, int]]
+"""Figures by name, and how many rows each was measured on."""
 
 
 class Processes:
@@ -57,19 +61,19 @@ class Processes:
         """The rows of all processes, those of the first coming first."""
         return [row for part in self._gather(list(rows)) for row in part]
 
-    def figures(self, figures: Mapping[str, float], rows: Mapping[str, int]) -> dict[str, float]:
-        """Figures to log, as one process would have them that has the rows of all.
+    def figures(self, measured: Sequence[Measured]) -> dict[str, float]:
+        """Figures to log, as one process would have them that has the rows of all, in one batch.
 
         Counts are added, seconds are those of the slowest, deviations are those around the common mean; all others are
-        means, and those of a process weigh by the rows that they were measured on. NaN is left out.
+        means, and those of a part weigh by the rows that they were measured on. NaN is left out.
 
         Args:
-            figures: Those of this process.
-            rows: For each of them how many rows it was measured on, see `measured_rows`.
+            measured: The figures of each batch of this process, and for each of them how many rows it was measured on,
+                see `measured_rows`.
         """
-        parts = [_Part(*part) for part in self._gather((dict(figures), dict(rows)))]
+        parts = [_Part(*part) for parts in self._gather(list(measured)) for part in parts]
         if len(parts) == 1:
-            return parts[0].figures
+            return dict(parts[0].figures)
         names = dict.fromkeys(name for part in parts for name in part.figures)
         return {name: _one(name, parts) for name in names}
 
@@ -115,10 +119,10 @@ def _kind(figure: str) -> str:
 
 
 class _Part(NamedTuple):
-    """What one process has measured, and on how many rows."""
+    """What one process has measured of a batch, and on how many rows."""
 
-    figures: dict[str, float]
-    rows: dict[str, int]
+    figures: Mapping[str, float]
+    rows: Mapping[str, int]
 
 
 def _one(name: str, parts: Sequence[_Part]) -> float:

@@ -125,7 +125,7 @@ def reward_batch(
     """The batch that the composer scores: every column of the dataset but the prompt goes along.
 
     Args:
-        rows: B rows of the dataset; a prompt's generations follow each other.
+        rows: Rows of the dataset, of which the first B count; a prompt's generations follow each other.
         prompts: B prompts.
         completions: B completions.
         completion_ids: Their token ids.
@@ -133,13 +133,13 @@ def reward_batch(
         progress: How far training is.
         training: False while evaluating.
     """
-    columns = {name: [row.get(name) for row in rows] for name in rows[0] if name != "prompt"}
+    columns = {name: [row.get(name) for row in rows[: len(prompts)]] for name in rows[0] if name != "prompt"}
     return RewardBatch(
         prompts=prompts,
         completions=completions,
         completion_ids=completion_ids,
         columns=columns,
-        group=[row // generations for row in range(len(rows))] if generations > 1 else None,
+        group=[row // generations for row in range(len(prompts))] if generations > 1 else None,
         progress=progress,
         training=training,
     )

@@ -50,10 +50,11 @@ class PPOTrainer(CollectingTrainer):
         kl_controller: What a nat of divergence costs.
 
     Raises:
-        ConfigError: The settings or rewards are refused.
-        DataError: A dataset has no column ``prompt``.
+        ConfigError: The settings or rewards are refused, there are fewer prompts than a rollout takes, or the tokenizer's
+            padding or end token is outside of the model's vocabulary.
+        DataError: A dataset has no column ``prompt``, or a prompt that the model has no positions for.
         BatchError: A dataset has a column of a reserved name.
-        TrainingError: The model or the set-up is of a kind that is not supported.
+        TrainingError: No weight of the model is trainable, or model or set-up are of a kind that is not supported.
     """
 
     _name = "PPO"

@@ -12,8 +12,10 @@ from rlaif_sdk.integrations.trl_checks import gdpo_weights
 from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.training.fingerprints import rows_digest
 from rlaif_sdk.training.models import adapter, is_encoder_decoder
+from rlaif_sdk.training.policy_checks import check_prompts_fit, check_rollout, check_special_tokens
 from rlaif_sdk.training.preflight.anatomy import Task, dissect, read_config
 from rlaif_sdk.training.preflight.chat_rows import check_chat_rows
+from rlaif_sdk.training.preflight.lengths import check_lengths
 from rlaif_sdk.training.preflight.machine import GIB, Machine
 from rlaif_sdk.training.preflight.memory import MemoryEstimate, estimate_memory
 from rlaif_sdk.training.preflight.model_files import find_model
@@ -92,7 +94,7 @@ def check_run(
                 check_columns(composer, rows, name)
     if settings is not None and "train" in tables:
         with found.noting(), _placed(run, "data.train"):
-            _check_rollout(settings, len(tables["train"]))
+            check_rollout(settings, len(tables["train"]))
     if composer is not None:
         with found.noting(), _placed(run, "composition"):
             found.models += reward_models(composer)
@@ -126,20 +128,6 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
                 raise BatchError(f"data.{name}: {message}", hint=error.hint) from None
 
 
-def _check_rollout(settings: Any, prompts: int) -> None:
-    """Whether there are prompts for one rollout: an incomplete one is left out, and training would make no step.
-
-    Raises:
-        ConfigError: There are fewer.
-    """
-    completions = getattr(settings, "generation_batch_size", None)
-    if completions and (wanted := completions // settings.num_generations) > prompts:
-        raise ConfigError(
-            f"there are {prompts} prompts to train on, and a rollout takes {wanted}: no step would be made",
-            hint="give more, or lower steps_per_generation or per_device_train_batch_size",
-        )
-
-
 def _check_separate(run: Run, settings: Any, composer: Composer) -> None:
     """Whether the composition can be taken apart into its rewards, where the trainer normalises each of them.
 
@@ -169,6 +157,20 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
     tokenizer = _tokenizer(run.model_name, model.revision)
     _check_tokenizer(tokenizer, anatomy.vocabulary)
     found.warnings += check_chat_rows(tokenizer, tables, getattr(settings, "chat_template_kwargs", None) or {})
+    new_tokens = getattr(settings, "max_completion_length", None)
+    for name, rows in tables.items() if new_tokens is not None else ():
+        with found.noting(), _placed(run, method):
+            check_prompts_fit(
+                rows["prompt"],
+                tokenizer,
+                config,
+                new_tokens=int(new_tokens),
+                place=f"data.{name}",
+                template_arguments=settings.chat_template_kwargs,
+            )
+    for name, rows in tables.items() if new_tokens is None else ():
+        with found.noting():
+            found.warnings += check_lengths(f"data.{name}", rows, method, settings, tokenizer, config)
     work = workload(method, settings, tokenizer, tables, config=config, model=model)
     found.models[0] = replace(found.models[0], copies=1 + work.references)
     critic = getattr(settings, "critic_model", None)
@@ -201,6 +203,7 @@ def _check_tokenizer(tokenizer: Any, vocabulary: int) -> None:
             f"the tokenizer knows {len(tokenizer):,} tokens and the model {vocabulary:,}",
             hint="it is another model's tokenizer, or tokens were added without resizing the embedding",
         )
+    check_special_tokens(tokenizer, vocabulary)
     if tokenizer.eos_token_id is None:
         raise ConfigError("the tokenizer has no end token", key="model.name", hint="set eos_token and save it again")
 
@@ -234,6 +237,8 @@ def _placed(run: Run, key: str) -> Iterator[None]:
         if error.file:
             raise
         location = tuple((error.key or key).split("."))
+        if error.key == "max_completion_length":
+            location = (key, error.key)
         raise run.document.error(error.message, location, error.hint) from error
 
 

@@ -34,13 +34,14 @@ def _module(name: str, source: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def _run(source: str) -> None:
-    exec(compile(source, "<answer>", "exec", dont_inherit=True), _module("__main__", source))  # noqa: S102 - the sandbox
+def _run(blocks: list[str]) -> None:
+    parts = program.assembled(blocks, "")
+    program.run(parts, _module("__main__", "".join(parts)))
 
 
 def _serve(channel: Channel, request: dict[str, Any]) -> None:
     try:
-        function = program.load(**request, namespace=_module("answer", request["code"]))
+        function = program.load(**request, namespace=_module("answer", "".join(request["blocks"])))
     except BaseException as error:  # noqa: BLE001 - whatever an answer raises is data
         channel.send({"error": wire.describe(error)})
         return

@@ -1,0 +1,270 @@
+"""Pairs in every shape that data sets have, and pairs longer than a trainer takes."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from datasets import Dataset  # noqa: E402
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from trl.trainer.dpo_config import DPOConfig  # noqa: E402
+from trl.trainer.reward_config import RewardConfig  # noqa: E402
+
+from rlaif_sdk import DataError  # noqa: E402
+from rlaif_sdk.training.answers import aligned  # noqa: E402
+from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
+from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
+from rlaif_sdk.training.preference_data import TooLongWarning  # noqa: E402
+from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
+from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
+from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
+from tests.training.preference_models import SETTINGS, build_reward_llama  # noqa: E402
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def says(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+ASKED = [user("w1 w2")]
+PLAIN = {"prompt": ASKED, "chosen": [says("w3")], "rejected": [says("w4 w5")]}
+SHAPES: dict[str, dict[str, Any]] = {
+    "a prompt as text, conversations that begin with it": {
+        "prompt": "w1 w2", "chosen": [*ASKED, says("w3")], "rejected": [*ASKED, says("w4 w5")],
+    },
+    "a prompt as text, answers as messages": {"prompt": "w1 w2", "chosen": [says("w3")], "rejected": [says("w4 w5")]},
+    "a prompt of messages, conversations that repeat it": {
+        "prompt": ASKED, "chosen": [*ASKED, says("w3")], "rejected": [*ASKED, says("w4 w5")],
+    },
+    "a prompt of messages, answers as text": {"prompt": ASKED, "chosen": "w3", "rejected": "w4 w5"},
+    "no prompt": {"chosen": [*ASKED, says("w3")], "rejected": [*ASKED, says("w4 w5")]},
+    "answers that are one message": {"prompt": ASKED, "chosen": says("w3"), "rejected": says("w4 w5")},
+    "null fields": {
+        "prompt": "w1 w2 ",
+        "chosen": [{**user("w1 w2"), "name": None}, says("w3")],
+        "rejected": [*ASKED, {**says("w4 w5"), "tool_calls": None}],
+    },
+}  # fmt: skip
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "another prompt": (
+        {"prompt": "w9", "chosen": [*ASKED, says("w3")], "rejected": [*ASKED, says("w4")]},
+        r"the answers begin with a message of the role 'user', 'w1 w2', which is not the prompt, 'w9'",
+    ),
+    "another prompt of messages": (
+        {"prompt": [user("w9")], "chosen": [*ASKED, says("w3")], "rejected": [*ASKED, says("w4")]},
+        r"which is not the prompt, 'w9'",
+    ),
+    "one answer to another prompt": (
+        {"prompt": ASKED, "chosen": [*ASKED, says("w3")], "rejected": [user("w7"), says("w4")]}, r"'user', 'w.*which is not the",
+    ),
+    "a prompt that is a number": ({"prompt": 3, "chosen": "w3", "rejected": "w4"}, "'prompt' must be text or messages"),
+}  # fmt: skip
+TRAINERS: dict[str, Any] = {"dpo": (SoftDPOTrainer, DPOConfig), "reward_model": (SoftRewardTrainer, RewardConfig)}
+
+
+@pytest.fixture(params=["dpo", "reward_model"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def make(tmp_path: Path, tokenizer: Any, llama: Any, kind: str) -> Callable[..., Any]:
+    def build(rows: list[dict[str, Any]], *, streamed: bool = False, **settings: Any) -> Any:
+        trainer, config = TRAINERS[kind]
+        table = Dataset.from_list(rows)
+        return trainer(
+            llama if kind == "dpo" else build_reward_llama(),
+            args=config(str(tmp_path / "trainer"), **{**SETTINGS, "max_steps": 1, **settings}),
+            train_dataset=table.to_iterable_dataset() if streamed else table,
+            processing_class=tokenizer,
+        )
+
+    return build
+
+
+@pytest.fixture
+def run(tmp_path: Path, tokenizer: Any, llama: Any, kind: str) -> Callable[..., Any]:
+    def build(rows: list[dict[str, Any]], model: Any = None, **settings: Any) -> Any:
+        (model or llama).save_pretrained(tmp_path / "start")
+        tokenizer.save_pretrained(tmp_path / "start")
+        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = {
+            "model": {"name": str(tmp_path / "start")},
+            "data": {"train": str(tmp_path / "pairs.jsonl"), "held_out_rows": 4},
+            kind: {"max_steps": 1, "per_device_train_batch_size": 4, "use_cpu": True, **settings},
+            "output": str(tmp_path / "out"),
+        }
+        return load_preference_run(kind, config)  # type: ignore[arg-type]
+
+    return build
+
+
+def token_columns(trainer: Any) -> list[dict[str, Any]]:
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    return [{name: row[name] for name in names if name in row} for row in trainer.train_dataset]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape_of_pairs_trains_on_the_same_tokens(make: Callable[..., Any], shape: str) -> None:
+    """As the plain one: a prompt of messages, and answers that hold only what is theirs."""
+    plain = token_columns(make([PLAIN] * 4))
+    assert token_columns(make([SHAPES[shape]] * 4)) == plain
+    streamed = make([SHAPES[shape]] * 4, streamed=True)
+    assert token_columns(streamed) == plain
+    streamed.train()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_run_takes_every_shape_and_its_check_says_the_same(run: Callable[..., Any], kind: Any, shape: str) -> None:
+    """From labels to a trained model; the soft labels stay with their pairs."""
+    rows = [{**SHAPES[shape], "chosen_prob": 0.5 + index / 20} for index in range(8)]
+    loaded = run(rows)
+    found = dry_run(loaded, kind)
+    assert (found.problems, found.data["train"]["rows"]) == ([], 4)
+    assert run_preferences(kind, loaded).steps == 1
+
+
+@pytest.mark.parametrize("bad", BAD, ids=str)
+def test_a_pair_that_does_not_belong_together_is_named(make: Callable[..., Any], bad: str) -> None:
+    """With its row, before anything is encoded, streamed or not."""
+    row, message = BAD[bad]
+    good = {**row, "prompt": row["chosen"][:1] if isinstance(row["chosen"], list) else "w1"}
+    good |= {"rejected": [*row["chosen"][:1], says("w4")]} if isinstance(row["chosen"], list) else {}
+    if isinstance(row["prompt"], str):
+        good["prompt"] = "w1 w2"
+    rows = [good, row] if not isinstance(row["prompt"], int) else [row]
+    with pytest.raises(DataError, match=rf"the train set:{len(rows)}: .*{message}"):
+        make(rows)
+    with pytest.raises(DataError, match=message):
+        make(rows, streamed=True).train()
+
+
+@pytest.mark.parametrize("bad", [name for name in BAD if "number" not in name])
+def test_a_check_names_it_as_training_does(run: Callable[..., Any], kind: Any, bad: str) -> None:
+    """With the file and the row."""
+    row, message = BAD[bad]
+    good = {**row, "prompt": "w1 w2" if isinstance(row["prompt"], str) else ASKED, "rejected": [*ASKED, says("w4")]}
+    loaded = run([good, good, row, *[good] * 5])
+    (problem, *_) = dry_run(loaded, kind).problems
+    assert "pairs.jsonl:3" in str(problem)
+    with pytest.raises(DataError, match=message):
+        run_preferences(kind, loaded)
+
+
+@pytest.mark.parametrize("kind", ["dpo"])
+def test_a_policy_needs_a_prompt(make: Callable[..., Any]) -> None:
+    """Which answers without one and without shared messages do not have."""
+    with pytest.raises(DataError, match="the train set:1: 'chosen' and 'rejected' share no message"):
+        make([{"chosen": [says("w3")], "rejected": [says("w4")]}] * 4)
+
+
+@given(
+    st.lists(st.sampled_from([user("a"), says("b"), {"role": "system", "content": "c"}]), min_size=1, max_size=4),
+    st.lists(st.sampled_from([says("x"), says("y"), {"role": "tool", "content": "z"}]), min_size=1, max_size=3),
+    st.lists(st.sampled_from([says("x"), says("v")]), min_size=1, max_size=3),
+)
+def test_aligning_neither_loses_nor_adds_a_message(
+    prompt: list[dict[str, Any]], chosen: list[dict[str, Any]], rejected: list[dict[str, Any]]
+) -> None:
+    """The prompt and each answer, one after the other, are what was given; and aligning again changes nothing."""
+    for given_prompt, answers in (
+        (prompt, [chosen, rejected]),
+        (prompt, [prompt + chosen, prompt + rejected]),
+        (None, [prompt + chosen, prompt + rejected]),
+    ):
+        found, (first, second) = aligned(given_prompt, answers)
+        assert (found + first, found + second) == (prompt + chosen, prompt + rejected)
+        assert first
+        assert second
+        if given_prompt is not None:
+            assert aligned(found, [first, second]) == (found, [first, second])
+
+
+LONG = {"prompt": "w1 ", "chosen": "w2 " * 30, "rejected": "w3"}
+SHORT = {"prompt": "w1 ", "chosen": "w2", "rejected": "w3"}
+
+
+def test_pairs_longer_than_max_length_are_counted_and_said(make: Callable[..., Any], kind: str) -> None:
+    """A reward model leaves them out; a policy is trained on the beginning of the answer."""
+    what = {"reward_model": "left out", "dpo": "cut"}[kind]
+    with pytest.warns(
+        TooLongWarning, match=f"the train set: 12 of 16 pairs are longer than max_length, 16 .*are {what}"
+    ):
+        trainer = make([LONG] * 12 + [SHORT] * 4, max_length=16)
+    assert len(trainer.train_dataset) == (4 if kind == "reward_model" else 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TooLongWarning)
+        make([LONG] * 2, max_length=64)
+        make([LONG] * 2, max_length=None)
+
+
+def test_pairs_of_which_none_is_left_are_refused(make: Callable[..., Any], kind: str) -> None:
+    """TRL would end in num_samples=0."""
+    rows = [LONG] * 5 if kind == "reward_model" else [{**SHORT, "prompt": "w1 " * 20}] * 5
+    with pytest.raises(DataError, match="the train set: all 5 pairs are longer than max_length, 16 tokens"):
+        make(rows, max_length=16)
+
+
+def test_a_check_counts_them_before_a_model_loads(run: Callable[..., Any], kind: Any) -> None:
+    """Of each table; where all would be left out the run is refused."""
+    what = {"reward_model": "left out", "dpo": "cut"}[kind]
+    found = dry_run(run([LONG] * 6 + [SHORT] * 6, max_length=16), kind)
+    assert found.problems == []
+    assert f"data.train: 6 of 8 rows are longer than max_length, 16 tokens, and are {what}" in found.warnings
+    far = LONG if kind == "reward_model" else {**SHORT, "prompt": "w1 " * 20}
+    loaded = run([far] * 8 + [SHORT] * 4, max_length=16)
+    (problem,) = dry_run(loaded, kind).problems
+    assert str(problem).startswith("data.train: all 8 rows are longer than max_length, 16 tokens")
+    with pytest.raises(DataError, match="all 8 rows are longer"):
+        run_preferences(kind, loaded)
+
+
+def test_a_pair_beyond_the_model_s_positions_is_named(run: Callable[..., Any], kind: Any, build_model: Any) -> None:
+    """Where max_length does not keep it from the model; TRL's is 1024 unless set."""
+    model = build_model("gpt2", n_positions=20)
+    rows = [SHORT, SHORT, LONG, *[SHORT] * 5]
+    (problem,) = dry_run(run(rows, model=model), kind).problems
+    assert f"data.train:3: the row has 32 tokens, and the model takes 20 (set {kind}.max_length to 20)" in str(problem)
+    assert dry_run(run(rows, model=model, max_length=20), kind).problems == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "w1 w2", "completion": [says("w3 w4 w5")]},
+        {"prompt": "w1 w2", "completion": [*ASKED, says("w3 w4 w5")]},
+        {"prompt": ASKED, "completion": "w3 w4 w5"},
+        {"prompt": ASKED, "completion": [*ASKED, says("w3 w4 w5")]},
+    ],
+)
+def test_supervised_rows_may_mix_text_and_messages_too(tmp_path: Path, tokenizer: Any, llama: Any, row: Any) -> None:
+    """They are the same conversation; rows that are cut are counted."""
+    llama.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    (tmp_path / "rows.jsonl").write_text((json.dumps(row) + "\n") * 8)
+    config = {
+        "model": {"name": str(tmp_path / "start")},
+        "data": {"train": str(tmp_path / "rows.jsonl"), "held_out_rows": 4},
+        "sft": {"max_steps": 1, "per_device_train_batch_size": 4, "use_cpu": True, "max_length": 5},
+        "output": str(tmp_path / "out"),
+    }
+    loaded = load_sft_run(config)
+    found = dry_run(loaded, "sft")
+    assert found.problems == []
+    assert "data.train: 4 of 4 rows are longer than max_length, 5 tokens, and are cut" in found.warnings
+    assert run_sft(loaded).steps == 1
+    config["sft"]["max_length"] = 4
+    (problem, *_) = dry_run(load_sft_run({**config, "output": str(tmp_path / "other")}), "sft").problems
+    assert str(problem).startswith("data.train: all 4 rows are longer than max_length, 4 tokens")
