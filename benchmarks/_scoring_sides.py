@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from rlaif_sdk.models import read_manifest
 from rlaif_sdk.models.engines import engines
-from rlaif_sdk.models.loader import LoadOptions
+from rlaif_sdk.models.scoring_config import LoadOptions
 from rlaif_sdk.models.tuning import best_budget
 
 HERE = Path(__file__).parent

@@ -21,8 +21,8 @@ from _reward_models import LONGEST, MAKERS, ragged
 from tokenizers import Tokenizer
 
 from rlaif_sdk.models import OnnxScorer, export_classifier
-from rlaif_sdk.models.loader import LoadOptions
-from rlaif_sdk.models.torch_engine import load_transformers_classifier
+from rlaif_sdk.models.scoring_config import LoadOptions
+from rlaif_sdk.models.torch_engine import load_torch_classifier
 
 HERE = Path(__file__).parent
 BASE = "PyTorch float16, SDPA"
@@ -31,7 +31,7 @@ BASE = "PyTorch float16, SDPA"
 def torch_side(model: Path, dtype: str, texts: list[str], *, compiled: bool = False) -> Callable[[], Any]:
     """Sorted batches of 16,384 tokens through transformers, as the SDK's own backend makes them."""
     options = LoadOptions("cuda", dtype, LONGEST, 16_384, "right")
-    classifier = load_transformers_classifier(str(model), options, revision=None)
+    classifier = load_torch_classifier(str(model), options, revision=None)
     if compiled:
         classifier._model.compile(dynamic=True)  # noqa: SLF001 - what a user would call on a model of their own
     return lambda: classifier.logits(texts)

@@ -44,7 +44,7 @@ from _scoring_sides import (
 from tokenizers import Tokenizer
 
 from rlaif_sdk.models.loader import LoadOptions
-from rlaif_sdk.models.torch_engine import load_transformers_classifier
+from rlaif_sdk.models.torch_engine import load_torch_classifier
 from rlaif_sdk.statistics.correlation import rank_correlation
 
 HERE = Path(__file__).parent
@@ -89,7 +89,7 @@ def measure_ragged(name: str, rows: int, options: argparse.Namespace) -> dict[st
     sides.turns[PIPELINE] = pipeline_side(model, texts, 16)
     if name == "smollm":
         sides.turns["transformers pipeline, batch 1"] = pipeline_side(model, texts, 1)
-    plain = load_transformers_classifier(str(model), LoadOptions("cpu", None, LONGEST, 512, "right"), revision=None)
+    plain = load_torch_classifier(str(model), LoadOptions("cpu", None, LONGEST, 512, "right"), revision=None)
     sides.turns[SORTED] = timed(lambda: [float(logit) for logit in plain.logits(texts)[:, 0]])
     rival_sides(model, options.cache, texts, options.environment / "bin" / "python", sides)
     own_sides(exported, texts, sides)

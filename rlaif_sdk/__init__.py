@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rlaif_sdk.models import (
         Classifier,
         OnnxScorer,
+        ProblemType,
+        export_classifier,
         label_index,
         label_log_odds,
         label_probabilities,
@@ -70,6 +72,7 @@ __all__ = [
     "Params",
     "PluginError",
     "PointwiseJudge",
+    "ProblemType",
     "Progress",
     "Registry",
     "Reward",
@@ -81,6 +84,7 @@ __all__ = [
     "StateError",
     "Usage",
     "ViewParams",
+    "export_classifier",
     "hookimpl",
     "label_index",
     "label_log_odds",
@@ -98,6 +102,8 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         "rlaif_sdk.models": (
             "Classifier",
             "OnnxScorer",
+            "ProblemType",
+            "export_classifier",
             "label_index",
             "label_log_odds",
             "label_probabilities",

@@ -17,9 +17,9 @@ from rlaif_sdk.composer.build import ConfigSource, build_combiner
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
 from rlaif_sdk.composer.ledger.entries import recorded
+from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.digests import json_digest
-from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import Reward, Scores
 from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups

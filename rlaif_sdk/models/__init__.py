@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaif_sdk.models.classifier import Classifier, label_index
+    from rlaif_sdk.models.classifier import Classifier, ProblemType, label_index
     from rlaif_sdk.models.conversions import finite_score, label_log_odds, label_probabilities
     from rlaif_sdk.models.export import export_classifier
     from rlaif_sdk.models.loader import load_classifier
@@ -22,6 +22,7 @@ _HOMES = {
     "Classifier": "classifier",
     "Manifest": "manifest",
     "OnnxScorer": "scorer",
+    "ProblemType": "classifier",
     "export_classifier": "export",
     "finite_score": "conversions",
     "label_index": "classifier",
@@ -35,6 +36,7 @@ __all__ = [
     "Classifier",
     "Manifest",
     "OnnxScorer",
+    "ProblemType",
     "export_classifier",
     "finite_score",
     "label_index",

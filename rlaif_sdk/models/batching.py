@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif_sdk.exceptions import BatchError, RewardError
-from rlaif_sdk.models.encoding import EncoderInput, TemplatedText, TextEncoder, TokenArrays
+from rlaif_sdk.conversations.messages import Turn
+from rlaif_sdk.conversations.templates import ChatTemplate
+from rlaif_sdk.exceptions import BatchError, ConversationError, RewardError
+from rlaif_sdk.models.classifier import ProblemType
+from rlaif_sdk.models.encoding import EncoderInput, JoinedText, TemplatedText, TextEncoder, TokenArrays
+from rlaif_sdk.models.scoring_config import ScoringConfig
+from rlaif_sdk.types import Conversation
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +32,28 @@ _BATCHES_AHEAD = 4
 """About so many batches' worth of text are tokenized at once, while those before them are scored."""
 
 
-def token_batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Rows in batches, longest first, each of at most ``tokens_per_batch`` tokens after padding, or of one row."""
+@dataclass(frozen=True, slots=True)
+class ChatSource:
+    """How a model's own files render messages.
+
+    Attributes:
+        template: Jinja source; None where the model has none.
+        special_tokens: Tokens by the name that the template knows them by, such as ``bos_token``.
+    """
+
+    template: str | None = None
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+
+
+def token_batches(lengths: Sequence[int], tokens_per_batch: int, *, unpadded: bool = False) -> Iterator[list[int]]:
+    """Rows in batches, longest first, each of at most ``tokens_per_batch`` tokens after padding, or of one row.
+
+    With ``unpadded`` the rows of a batch have one length.
+    """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens_per_batch:
+        full = batch and (len(batch) + 1) * lengths[batch[0]] > tokens_per_batch
+        if full or (unpadded and batch and lengths[row] != lengths[batch[0]]):
             yield batch
             batch = []
         batch.append(row)
@@ -47,35 +70,66 @@ class BatchedClassifier(ABC):
 
     Args:
         name: What the user called the model, for errors.
-        labels: The L label names.
-        multi_label: As `Classifier.multi_label`.
+        reading: How the model is read.
+        chat: How it renders messages.
         revision: As `Classifier.revision`.
         encoder: Makes token arrays of texts.
         tokens_per_batch: Most tokens, padding included, in one forward pass.
 
     Attributes:
-        tokens_per_batch: As the argument; may be set at any time.
+        tokens_per_batch: As the argument; may be set at any time. The others are as the arguments.
     """
 
     def __init__(
         self,
         *,
         name: str,
-        labels: tuple[str, ...],
-        multi_label: bool,
+        reading: ScoringConfig,
+        chat: ChatSource,
         revision: str,
         encoder: TextEncoder,
         tokens_per_batch: int,
     ) -> None:
         self.name = name
-        self.labels = labels
-        self.multi_label = multi_label
+        self.reading = reading
+        self.chat = chat
         self.revision = revision
         self.truncated = 0
         self.tokens_per_batch = tokens_per_batch
         self.encoder = encoder
         self._lock = threading.Lock()
         self._closed = False
+        self._template: ChatTemplate | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The L label names, in the order of the logits."""
+        return self.reading.labels
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """As `Classifier.problem_type`."""
+        return self.reading.problem_type
+
+    def rendered(self, conversation: Conversation | Sequence[Turn]) -> TemplatedText:
+        """A conversation that ends with the answer to score, in the model's chat template.
+
+        Raises:
+            BatchError: The template refuses it, or the model has none.
+        """
+        if self._template is None:
+            if self.chat.template is None:
+                raise BatchError(
+                    f"{self.name} has no chat template, and the row is of messages",
+                    hint="give texts, or pairs of prompt and completion",
+                )
+            self._template = ChatTemplate(
+                self.chat.template, special_tokens=self.chat.special_tokens, inert=self.encoder.special.inert
+            )
+        try:
+            return TemplatedText(self._template.render(conversation))
+        except ConversationError as error:
+            raise BatchError(error.message, hint=error.hint) from error
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} labels={self.labels}>"
@@ -114,7 +168,8 @@ class BatchedClassifier(ABC):
         for encodings, cut in _one_ahead(self.encoder.encode, self._windows(unique)):
             first = len(was_cut)
             was_cut += cut
-            for rows in token_batches([len(encoding) for encoding in encodings], self.tokens_per_batch):
+            lengths = [len(encoding) for encoding in encodings]
+            for rows in token_batches(lengths, self.tokens_per_batch, unpadded=self.reading.unpadded):
                 batch_NL = self._checked_forward(self.encoder.pad([encodings[row] for row in rows]))
                 scored_UL[[first + row for row in rows]] = batch_NL
         rows_of_input = [position[single] for single in inputs]
@@ -181,7 +236,7 @@ def _one_ahead(function: Callable[[InT], OutT], items: Iterable[InT]) -> Iterato
 
 
 def _characters(single: EncoderInput) -> int:
-    if isinstance(single, TemplatedText):
+    if isinstance(single, TemplatedText | JoinedText):
         return len(single.text)
     return len(single) if isinstance(single, str) else sum(map(len, single))
 

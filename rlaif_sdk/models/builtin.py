@@ -17,7 +17,7 @@ class OnnxRewardParams(Params):
     """Parameters of the reward ``onnx``."""
 
     model: str = Field(min_length=1)
-    """The folder that ``rlaif export`` wrote."""
+    """The folder that ``rlaif export`` wrote, or one of optimum or sentence-transformers."""
 
     label: str | None = None
     """The label that is rewarded, by name; needed where the model has more than one."""
@@ -29,7 +29,7 @@ class OnnxRewardParams(Params):
     input: Literal["auto", "joined", "pair", "completion", "chat"] = "auto"
     """What the model reads: prompt and completion one after the other, as a pair, the completion alone, or both as
     messages in the model's chat template. ``auto`` takes ``chat`` for rows of messages if the model has a template, and
-    what the export was told for others."""
+    what the export was told for others; a folder of another maker is read as ``joined``."""
 
     variant: str | None = None
     """Which of the folder's variants to run; by default the first."""
@@ -60,8 +60,9 @@ class TextClassificationParams(ViewParams):
     """Hub name or local folder of a sequence classifier; a folder with an ONNX file takes onnxruntime."""
     label: str | None = None
     """The label whose score counts; not needed where there is one."""
-    output: Literal["probability", "log_odds", "logit"] = "probability"
-    """The label's probability, its log-odds, or its raw logit. A reward model's number is its logit."""
+    output: Literal["probability", "log_odds", "logit"] | None = None
+    """The label's probability, its log-odds, or its raw logit; null is the probability, and of a regression model its raw
+    output. A reward model's number is its logit."""
     pair: bool = False
     """Give the prompt and the completion as a pair, as cross-encoders want it; otherwise the completion alone."""
     revision: str | None = None
@@ -78,31 +79,31 @@ class RewardModelParams(Params):
     """A reward model, such as ``rlaif train reward-model`` and ``rlaif distill`` leave."""
 
     model: str
-    """Local folder or hub name of a sequence classifier with one label."""
+    """Local folder or hub name of a sequence classifier with one label; a folder with an ONNX file takes onnxruntime."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     device: str | None = None
     """``cpu``, ``cuda`` or ``cuda:1``; null takes a CUDA device when one works."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the weights."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the weights; null is float32. An ONNX file has its own."""
     max_length: int | None = Field(default=None, ge=1)
     """Longest input in tokens; longer ones are cut. By default what the model takes."""
 
 
 def _text_classification(params: TextClassificationParams) -> Reward:
-    from rlaif_sdk.models.text_classification import TextClassification
+    from rlaif_sdk.models.rewards import TextClassification
 
     return TextClassification(params)
 
 
 def _reward_model(params: RewardModelParams) -> Reward:
-    from rlaif_sdk.models.reward_model import RewardModel
+    from rlaif_sdk.models.rewards import RewardModel
 
     return RewardModel(params)
 
 
 def _onnx(params: OnnxRewardParams) -> Reward:
-    from rlaif_sdk.models.onnx_reward import OnnxReward
+    from rlaif_sdk.models.rewards import OnnxReward
 
     return OnnxReward(params)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlaif_sdk.exceptions import ConfigError
+
+ProblemType: TypeAlias = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What the logits mean: one of L labels (softmax, or a sigmoid of a single logit), L yes-or-no questions (sigmoid), or
+quantities, which are what they are."""
 
 
 @runtime_checkable
@@ -21,8 +25,8 @@ class Classifier(Protocol):
         ...
 
     @property
-    def multi_label(self) -> bool:
-        """Whether each label is its own yes-or-no question (sigmoid) rather than one of L choices (softmax)."""
+    def problem_type(self) -> ProblemType:
+        """What the logits mean, as the model's config says."""
         ...
 
     @property

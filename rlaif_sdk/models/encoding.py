@@ -1,4 +1,4 @@
-"""Text to token ids, with truncation on the declared side."""
+"""Text to token ids, cut where the completion stays whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ class TemplatedText:
     text: str
 
 
-EncoderInput: TypeAlias = str | tuple[str, str] | TemplatedText
+@dataclass(frozen=True, slots=True)
+class JoinedText:
+    """A prompt and its completion, one after the other: special tokens in them are ordinary text."""
+
+    text: str
+
+
+EncoderInput: TypeAlias = str | tuple[str, str] | TemplatedText | JoinedText
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +53,13 @@ class TextEncoder:
     A special token spelled out in a text, in whatever way the tokenizer's normaliser knows, is read as ordinary text: a
     completion cannot close its own segment by writing ``</s>``. Only in a `TemplatedText` special tokens act.
 
+    What ends with a completion (`TemplatedText`, `JoinedText`) is cut on the left, so that a long prompt never costs the
+    completion. Of a pair the longer part is cut first.
+
     Args:
         tokenizer: A copy of it is kept.
         max_length: Longest sequence that the model takes, in tokens.
-        truncation_side: Where an over-long text is cut; of a pair, the longer part is cut first.
+        truncation_side: Where an over-long text or pair is cut.
         pad_id: Fills up shorter rows.
 
     Attributes:
@@ -66,7 +76,6 @@ class TextEncoder:
             copy.encode_special_tokens = copy is not self._templated
             copy.no_padding()
             copy.no_truncation()
-        self._cut.enable_truncation(max_length, strategy="longest_first", direction=truncation_side)
         self.max_length = max_length
         self.special = SpecialTokens.of(tokenizer)
         self.truncation_side = truncation_side
@@ -78,7 +87,7 @@ class TextEncoder:
         if any(map(_is_broken, inert)):
             encodings = [self._encode_whole(single) for single in inert]
         else:
-            encodings = self._whole.encode_batch(inert)
+            encodings = self._whole.encode_batch([_plain(single) for single in inert])
         was_cut = [len(encoding) > self.max_length for encoding in encodings]
         for row, cut in enumerate(was_cut):
             if cut:
@@ -89,19 +98,23 @@ class TextEncoder:
         if isinstance(single, TemplatedText):
             return single
         inert = self.special.inert
+        if isinstance(single, JoinedText):
+            return JoinedText(inert(single.text))
         return inert(single) if isinstance(single, str) else (inert(single[0]), inert(single[1]))
 
     def _encode_whole(self, single: EncoderInput) -> Encoding:
         if isinstance(single, TemplatedText):
             return _in_parts(self._templated, single.text)
-        return _encoded(self._whole, single)
+        return _encoded(self._whole, _plain(single))
 
     def _encode_cut(self, single: EncoderInput) -> Encoding:
         if isinstance(single, TemplatedText):
             encoding = self._encode_whole(single)
-            encoding.truncate(self.max_length, direction=self.truncation_side)
+            encoding.truncate(self.max_length, direction="left")
             return encoding
-        return _encoded(self._cut, single)
+        side = "left" if isinstance(single, JoinedText) else self.truncation_side
+        self._cut.enable_truncation(self.max_length, strategy="longest_first", direction=side)
+        return _encoded(self._cut, _plain(single))
 
     def pad(self, encodings: Sequence[Encoding]) -> TokenArrays:
         """Encodings as arrays, as wide as the longest of them and at least 1."""
@@ -118,10 +131,15 @@ class TextEncoder:
         return arrays
 
 
+def _plain(single: EncoderInput) -> str | tuple[str, str]:
+    return single.text if isinstance(single, JoinedText | TemplatedText) else single
+
+
 def _is_broken(single: EncoderInput) -> bool:
     if isinstance(single, TemplatedText):
         return True
-    return BREAK in single if isinstance(single, str) else BREAK in single[0] or BREAK in single[1]
+    plain = _plain(single)
+    return BREAK in plain if isinstance(plain, str) else BREAK in plain[0] or BREAK in plain[1]
 
 
 def _encoded(tokenizer: Tokenizer, single: str | tuple[str, str]) -> Encoding:

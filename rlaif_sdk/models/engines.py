@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from rlaif_sdk.models.batching import BatchedClassifier
 from rlaif_sdk.models.encoding import TokenArrays
-from rlaif_sdk.models.loader import LoadOptions, content_digest
 from rlaif_sdk.models.manifest import Manifest
+from rlaif_sdk.models.model_folder import folder_revision
 from rlaif_sdk.models.onnx_engine import load_onnx_classifier
 from rlaif_sdk.models.onnx_providers import cuda_device_count, offers_cuda, thread_count
+from rlaif_sdk.models.scoring_config import LoadOptions
 
 if TYPE_CHECKING:
     import openvino
@@ -69,16 +70,15 @@ def _is_unchanged(folder: Path, manifest: Manifest) -> bool:
     source = folder / manifest.source
     if not (source / "config.json").is_file():
         return False
-    files = (file for pattern in ("*.safetensors", "*.json") for file in source.glob(pattern))
-    return content_digest(files) == manifest.revision
+    return folder_revision(source) == manifest.revision
 
 
 def _open_bfloat16(folder: Path, manifest: Manifest, options: LoadOptions) -> BatchedClassifier:
-    from rlaif_sdk.models.torch_engine import load_transformers_classifier
+    from rlaif_sdk.models.torch_engine import load_torch_classifier
 
     length = options.max_length or manifest.max_length
     precise = replace(options, dtype="bfloat16", max_length=length, truncation_side=manifest.truncation_side)
-    return load_transformers_classifier(str(folder / manifest.source), precise, revision=None)
+    return load_torch_classifier(str(folder / manifest.source), precise, revision=None)
 
 
 class OpenVinoClassifier(BatchedClassifier):
@@ -109,8 +109,8 @@ class OpenVinoClassifier(BatchedClassifier):
         return cls(
             compiled,
             name=exact.name,
-            labels=exact.labels,
-            multi_label=exact.multi_label,
+            reading=exact.reading,
+            chat=exact.chat,
             revision=exact.revision,
             encoder=exact.encoder,
             tokens_per_batch=exact.tokens_per_batch,

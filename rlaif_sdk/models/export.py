@@ -12,20 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.conversations.templates import default_template
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.io.digests import bytes_digest, file_digest
 from rlaif_sdk.io.files import atomic_folder, write_text
 from rlaif_sdk.models.encoding import TextEncoder, TruncationSide
-from rlaif_sdk.models.loader import is_multi_label, labels_from, longest_input
 from rlaif_sdk.models.manifest import MANIFEST_FILE, InputKind, Manifest, Variant
-from rlaif_sdk.models.onnx_engine import OnnxClassifier, open_classifier, pad_id_of
+from rlaif_sdk.models.onnx_engine import OnnxClassifier, open_classifier
 from rlaif_sdk.models.onnx_providers import cuda_device_count, offers_cuda
+from rlaif_sdk.models.scoring_config import DEFAULT_MAX_LENGTH
 
 if TYPE_CHECKING:
     from rlaif_sdk.models.parity import Floats
     from rlaif_sdk.models.probes import Probe
-    from rlaif_sdk.models.source import Source
+    from rlaif_sdk.models.torch_engine import LoadedNetwork
     from rlaif_sdk.models.variants import GraphFiles, VariantName
 
 LONGEST_BY_DEFAULT = 2048
@@ -56,8 +55,7 @@ def export_classifier(
     nothing that loads; the next export clears it away.
 
     Args:
-        model: What `rlaif_sdk.models.source.load_source` takes: a hub name, a model's or an adapter's folder, or the
-            output folder of a training run.
+        model: A hub name, a model's or an adapter's folder, or the output folder of a training run.
         folder: The new folder; it must not exist, or be empty.
         variants: ``fp32``, ``fp16``, ``bf16`` and ``int8``, the default one first. Each is compared on the CPU, where
             ``fp16`` and ``bf16`` are computed in float32 and rounded after each operation; these two are compared on a
@@ -86,12 +84,12 @@ def export_classifier(
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(module, extra="export")
 
-    from rlaif_sdk.models.source import load_source
+    from rlaif_sdk.models.torch_engine import load_network
     from rlaif_sdk.models.variants import checked_variants
 
     wanted = checked_variants(variants)
     report(f"loading {model}")
-    source = load_source(model, revision=revision)
+    source = load_network(model, revision=revision)
     try:
         with atomic_folder(target) as unfinished:
             export = _Export(source, unfinished, max_length, truncation_side, texts, min_agreement, report)
@@ -107,7 +105,7 @@ class _Export:
 
     def __init__(
         self,
-        source: Source,
+        source: LoadedNetwork,
         folder: Path,
         max_length: int | None,
         truncation_side: TruncationSide | None,
@@ -124,21 +122,18 @@ class _Export:
         self._report = report
         self._network = ScoringNetwork(source.network)
         self._config: dict[str, Any] = source.network.config.to_dict()
-        tokenizer = source.tokenizer
-        limit = longest_input(self._config, tokenizer.model_max_length)
-        if max_length is not None and not 1 <= max_length <= limit:
+        reading = source.reading
+        limit = reading.max_length
+        if max_length is not None and not 1 <= max_length <= (limit or max_length):
             raise ConfigError(f"max_length is {max_length} where the model takes 1 to {limit} tokens")
-        self._max_length = max_length or min(limit, LONGEST_BY_DEFAULT)
-        cuts_left = self._network.reads_last_token or tokenizer.truncation_side == "left"
-        self._truncation_side: TruncationSide = truncation_side or ("left" if cuts_left else "right")
-        self._takes_token_types = (
-            "token_type_ids" in tokenizer.model_input_names and self._config.get("type_vocab_size", 0) > 1
-        )
+        self._max_length = max_length or min(limit or DEFAULT_MAX_LENGTH, LONGEST_BY_DEFAULT)
+        self._truncation_side: TruncationSide = truncation_side or reading.truncation_side
+        self._takes_token_types = reading.takes_token_types
         self._encoder = TextEncoder(
-            tokenizer.backend_tokenizer,
+            source.tokenizer.backend_tokenizer,
             max_length=self._max_length,
             truncation_side=self._truncation_side,
-            pad_id=pad_id_of(self._config),
+            pad_id=reading.fill_id,
         )
 
     def run(self, names: Sequence[VariantName], input_kind: InputKind) -> Manifest:
@@ -160,19 +155,20 @@ class _Export:
         tokenizer.model_max_length = self._max_length
         tokenizer.truncation_side = self._truncation_side
         tokenizer.save_pretrained(self._folder)
+        _readable_before_transformers_5(self._folder / "tokenizer_config.json")
         config = {key: value for key, value in self._config.items() if key != "auto_map"}
         config_text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         manifest = Manifest(
             source=self._source_from_here(),
             revision=self._source.revision,
             architecture=type(self._source.network).__name__,
-            labels=labels_from(config),
-            multi_label=is_multi_label(config),
+            labels=self._source.reading.labels,
+            problem_type=self._source.reading.problem_type,
             max_length=self._max_length,
             truncation_side=self._truncation_side,
             input=input_kind,
-            chat_template=default_template(tokenizer.chat_template),
-            special_tokens={name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+            chat_template=self._source.chat.template,
+            special_tokens=dict(self._source.chat.special_tokens),
             variants=variants,
             files={
                 **{file.name: file_digest(file) for file in sorted(self._folder.iterdir())},
@@ -207,7 +203,8 @@ class _Export:
         return open_classifier(
             graph.file,
             cpu_file=graph.cpu_file,
-            config=self._config,
+            reading=self._source.reading,
+            chat=self._source.chat,
             encoder=self._encoder,
             name=name,
             device=device,
@@ -250,3 +247,13 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def _readable_before_transformers_5(file: Path) -> None:
+    """Name a tokenizer's class and further special tokens as versions before 5 know them, which later ones read too."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import file_digest
+from rlaif_sdk.models.classifier import ProblemType
 
 MANIFEST_FILE = "manifest.json"
 
@@ -72,8 +73,8 @@ class Manifest(ConfigModel):
     """The model's class in transformers."""
     labels: tuple[str, ...]
     """The names of the logits, in their order."""
-    multi_label: bool
-    """Whether each label is its own question."""
+    problem_type: ProblemType
+    """What the logits mean."""
     max_length: int = Field(ge=1)
     """Longest input in tokens; longer ones are cut."""
     truncation_side: Literal["left", "right"]

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif_sdk.conversations.messages import Turn
-from rlaif_sdk.conversations.templates import ChatTemplate
-from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError
+from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.models.batching import BatchedClassifier, checked_texts
+from rlaif_sdk.models.classifier import ProblemType
 from rlaif_sdk.models.encoding import EncoderInput, TemplatedText
 from rlaif_sdk.models.engines import Open, engines, opened
-from rlaif_sdk.models.loader import LoadOptions
-from rlaif_sdk.models.manifest import Manifest, read_manifest
+from rlaif_sdk.models.manifest import MANIFEST_FILE, InputKind, Manifest, read_manifest
+from rlaif_sdk.models.model_folder import has_graph
 from rlaif_sdk.models.onnx_engine import load_onnx_classifier
+from rlaif_sdk.models.scoring_config import LoadOptions
 from rlaif_sdk.models.tuning import Choice, choose, recall, remember
 from rlaif_sdk.types import Conversation
 
@@ -32,13 +33,14 @@ Scorable = str | tuple[str, str] | Conversation | Sequence[Turn]
 
 
 class OnnxScorer:
-    """A `rlaif_sdk.Classifier` that was exported by `rlaif export`.
+    """A `rlaif_sdk.Classifier` that was exported by `rlaif export`, or by optimum or sentence-transformers.
 
     Only onnxruntime and tokenizers are needed. Duplicates are scored once, inputs are sorted by length into batches of
     a token budget, and tokenized while others are scored.
 
     Args:
-        folder: What `rlaif export` wrote. Every file is compared with the manifest's digest.
+        folder: What `rlaif export` wrote, every file of which is compared with the manifest's digest; or another's
+            folder with ``model.onnx`` or ``onnx/model.onnx``, which has no variants and nothing to measure.
         variant: Which variant to run; by default the first.
         backend: ``onnx`` runs that variant. ``auto`` measures, once for the machine, every variant that is not imitated
             here (``bf16`` is on a CPU) and whatever else is installed and can run the model (PyTorch in bfloat16 from
@@ -50,7 +52,7 @@ class OnnxScorer:
         min_agreement: Least rank agreement of what ``backend: auto`` may take.
 
     Attributes:
-        manifest: What the folder says of itself.
+        manifest: What the folder says of itself; None of a folder that `rlaif export` did not write.
         engine: What runs the model, such as ``onnx/int8``.
 
     Raises:
@@ -74,32 +76,34 @@ class OnnxScorer:
         if backend == "auto" and variant is not None:
             raise ConfigError("backend: auto chooses the variant itself", hint="leave out backend or variant")
         path = Path(folder).expanduser()
-        self.manifest: Manifest = read_manifest(path)
-        if max_length is not None and max_length > self.manifest.max_length:
-            raise ConfigError(
-                f"max_length is {max_length} where the model was exported for {self.manifest.max_length}",
-                hint="export it with a greater --max-length",
-            )
         budget = tokens_per_batch if isinstance(tokens_per_batch, int) else 1024
-        options = LoadOptions(device, None, max_length, budget, self.manifest.truncation_side)
-        found: dict[str, Open]
-        if backend == "auto":
-            found = engines(path, self.manifest, options)
-        else:
-            self.manifest.variant(variant)
-            name = variant or next(iter(self.manifest.variants))
-            found = {f"onnx/{name}": partial(load_onnx_classifier, path, options, variant=name)}
-        choice = recall(self.manifest, found, device, min_agreement=min_agreement)
-        if choice is None and (len(found) > 1 or tokens_per_batch == "auto"):
-            logger.info("measuring %s on this machine, once", ", ".join(found))
-            choice = choose(found, self.manifest, min_agreement=min_agreement)
-            remember(self.manifest, found, device, choice, min_agreement=min_agreement)
+        options = LoadOptions(device, None, max_length, budget, None)
+        self.manifest: Manifest | None = None
+        found: dict[str, Open] = {"onnx": partial(load_onnx_classifier, path, options, variant=variant)}
+        choice: Choice | None = None
+        if backend == "auto" or variant is not None or (path / MANIFEST_FILE).is_file() or not has_graph(path):
+            self.manifest = read_manifest(path)
+            if max_length is not None and max_length > self.manifest.max_length:
+                raise ConfigError(
+                    f"max_length is {max_length} where the model was exported for {self.manifest.max_length}",
+                    hint="export it with a greater --max-length",
+                )
+            if backend == "auto":
+                found = engines(path, self.manifest, options)
+            else:
+                self.manifest.variant(variant)
+                name = variant or next(iter(self.manifest.variants))
+                found = {f"onnx/{name}": partial(load_onnx_classifier, path, options, variant=name)}
+            choice = recall(self.manifest, found, device, min_agreement=min_agreement)
+            if choice is None and (len(found) > 1 or tokens_per_batch == "auto"):
+                logger.info("measuring %s on this machine, once", ", ".join(found))
+                choice = choose(found, self.manifest, min_agreement=min_agreement)
+                remember(self.manifest, found, device, choice, min_agreement=min_agreement)
         choice = choice or Choice(next(iter(found)), budget)
         self.engine = choice.engine
         self._classifier: BatchedClassifier = opened(found, choice.engine)
         self._classifier.tokens_per_batch = budget if isinstance(tokens_per_batch, int) else choice.tokens_per_batch
         logger.info("%s runs by %s in batches of %d tokens", path, choice.engine, self._classifier.tokens_per_batch)
-        self._template: ChatTemplate | None = None
 
     def __repr__(self) -> str:
         return f"<OnnxScorer {self._classifier.name!r} {self.engine} labels={self.labels}>"
@@ -133,21 +137,29 @@ class OnnxScorer:
         )
 
     def _rendered(self, conversation: Any, row: int) -> TemplatedText:
-        if self._template is None:
-            if self.manifest.chat_template is None:
-                raise ConfigError(
-                    "the model has no chat template, so it cannot score messages",
-                    hint="give texts, or pairs of prompt and completion",
-                )
-            self._template = ChatTemplate(
-                self.manifest.chat_template,
-                special_tokens=self.manifest.special_tokens,
-                inert=self._classifier.encoder.special.inert,
+        if self._classifier.chat.template is None:
+            raise ConfigError(
+                "the model has no chat template, so it cannot score messages",
+                hint="give texts, or pairs of prompt and completion",
             )
         try:
-            return TemplatedText(self._template.render(conversation))
-        except ConversationError as error:
+            return self._classifier.rendered(conversation)
+        except BatchError as error:
             raise BatchError(f"inputs[{row}]: {error.message}", hint=error.hint) from error
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model can read messages."""
+        return self._classifier.chat.template is not None
+
+    @property
+    def input(self) -> InputKind:
+        """What the reward ``onnx`` gives the model of a row of text, as the export was told."""
+        return self.manifest.input if self.manifest else "joined"
+
+    def rendered(self, conversation: Conversation | Sequence[Turn]) -> TemplatedText:
+        """A conversation in the model's chat template (see `BatchedClassifier.rendered`)."""
+        return self._classifier.rendered(conversation)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -155,9 +167,9 @@ class OnnxScorer:
         return self._classifier.labels
 
     @property
-    def multi_label(self) -> bool:
-        """Whether each label is its own question."""
-        return self._classifier.multi_label
+    def problem_type(self) -> ProblemType:
+        """What the logits mean."""
+        return self._classifier.problem_type
 
     @property
     def revision(self) -> str:

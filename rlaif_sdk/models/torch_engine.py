@@ -1,7 +1,9 @@
-"""Classifiers run by transformers and PyTorch."""
+"""Scoring models run by transformers and PyTorch."""
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,103 +11,219 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
-from rlaif_sdk.models.batching import BatchedClassifier
+from rlaif_sdk.models.batching import BatchedClassifier, ChatSource
 from rlaif_sdk.models.encoding import TextEncoder, TokenArrays
-from rlaif_sdk.models.loader import LoadOptions, content_digest, is_multi_label, labels_from, longest_input
+from rlaif_sdk.models.model_folder import folder_revision, read_json
+from rlaif_sdk.models.scoring_config import LoadOptions, ScoringConfig, scoring_config
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _DTYPES = ("float32", "bfloat16", "float16")
-_REVISION_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+_ADAPTER_FILE = "adapter_config.json"
+_RUN_MODEL = "model"
+"""Where a training run keeps its model."""
+
+_TOKEN_HEADS = {"ctrl": "classifier", "modernbert-decoder": "classifier"}
+"""What the head on every token is called, where it is not ``score``."""
 
 
-class TransformersClassifier(BatchedClassifier):
+@dataclass(frozen=True, slots=True)
+class LoadedNetwork:
+    """A sequence classifier as its files have it.
+
+    Attributes:
+        network: In evaluation mode, on the CPU; an adapter is merged into it.
+        tokenizer: Its fast tokenizer.
+        name: What the user named, a run's folder resolved to the model in it.
+        revision: Identifies the weights.
+        reading: How it is read.
+    """
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    revision: str
+    reading: ScoringConfig
+
+    @property
+    def chat(self) -> ChatSource:
+        """How it renders messages."""
+        template = self.tokenizer.chat_template
+        return ChatSource(
+            template.get("default") if isinstance(template, dict) else template,
+            {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()},
+        )
+
+
+class TorchClassifier(BatchedClassifier):
     """An ``AutoModelForSequenceClassification``.
 
     Args:
-        model: In evaluation mode, on its device.
-        takes_token_types: Whether the model tells the two texts of a pair apart by ``token_type_ids``.
+        network: In evaluation mode, on its device.
         **options: As for `BatchedClassifier`.
     """
 
-    def __init__(self, model: PreTrainedModel, *, takes_token_types: bool, **options: Any) -> None:
+    def __init__(self, network: PreTrainedModel, **options: Any) -> None:
         super().__init__(**options)
-        self._model = model
-        self._takes_token_types = takes_token_types
+        self._network = network
+        self._text_config: Any = network.config.get_text_config()
+        self._finds_last_token_by_padding = self.reading.pad_id is None and token_head(network) is not None
 
     def forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
+        if self._finds_last_token_by_padding:
+            return self._forward_with_padding_token(tokens)
+        if self._text_config.is_encoder_decoder:
+            return self._forward_by_ends(tokens)
+        return self._forward(tokens)
+
+    def _forward_with_padding_token(self, tokens: TokenArrays) -> NDArray[np.float32]:
+        """A batch of a model without a padding token: what fills it up is, for this batch, a token that it has not."""
+        free = np.setdiff1d(np.arange(tokens.input_ids.size + 1), tokens.input_ids[tokens.attention_mask == 1])[0]
+        if free >= self._text_config.vocab_size:
+            width = tokens.attention_mask.sum(axis=1).clip(min=1)
+            rows = [_part(tokens, [row], int(width[row])) for row in range(len(width))]
+            self._text_config.pad_token_id = None
+            return np.concatenate([self._forward(row) for row in rows])
+        self._text_config.pad_token_id = int(free)
+        filled = np.where(tokens.attention_mask == 1, tokens.input_ids, free)
+        return self._forward(replace(tokens, input_ids=filled))
+
+    def _forward_by_ends(self, tokens: TokenArrays) -> NDArray[np.float32]:
+        """An encoder-decoder is read at its last end token, and takes only rows that have equally many of them."""
+        logits_NL = np.full((len(tokens.input_ids), len(self.labels)), np.nan, dtype=np.float32)
+        ends_N = ((tokens.input_ids == self._text_config.eos_token_id) & (tokens.attention_mask == 1)).sum(axis=1)
+        reads_last_token = token_head(self._network) is not None
+        for count in np.unique(ends_N):
+            rows = np.flatnonzero(ends_N == count).tolist()
+            if count or reads_last_token:
+                logits_NL[rows] = self._forward(_part(tokens, rows, tokens.input_ids.shape[1]))
+        return logits_NL
+
+    def _forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
         import torch
 
         arrays = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
-        if self._takes_token_types:
+        if self.reading.takes_token_types:
             arrays["token_type_ids"] = tokens.token_type_ids
-        inputs = {name: torch.from_numpy(array).to(self._model.device) for name, array in arrays.items()}
+        inputs = {name: torch.from_numpy(array).to(self._network.device) for name, array in arrays.items()}
         with torch.inference_mode():
-            logits_NL: NDArray[np.float32] = self._model(**inputs).logits.float().cpu().numpy()
+            logits_NL: NDArray[np.float32] = self._network(**inputs).logits.float().cpu().numpy()
         return logits_NL
 
     def _release(self) -> None:
-        del self._model
+        del self._network
 
 
-def load_transformers_classifier(model: str, options: LoadOptions, *, revision: str | None) -> TransformersClassifier:
-    """Load a hub model or a folder saved by ``save_pretrained`` (see `load_classifier`)."""
+def load_torch_classifier(model: str, options: LoadOptions, *, revision: str | None) -> TorchClassifier:
+    """Load a hub model or a local folder (see `load_classifier`)."""
     try:
         import torch
     except ImportError as error:
         raise MissingExtraError("transformers with torch", extra="models") from error
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network, tokenizer = load_network(model, dtype=options.dtype or "float32", revision=revision)
+    loaded = load_network(model, dtype=options.dtype or "float32", revision=revision)
     try:
-        network.to(device)  # type: ignore[arg-type]
+        loaded.network.to(device)  # type: ignore[arg-type]
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"the device {device!r} cannot be used: {_first_line(error)}") from error
 
-    config = network.config.to_dict()
-    return TransformersClassifier(
-        network,
-        takes_token_types="token_type_ids" in tokenizer.model_input_names,
+    return TorchClassifier(
+        loaded.network,
         name=model,
-        labels=labels_from(config),
-        multi_label=is_multi_label(config),
-        revision=_weights_revision(model, network),
+        reading=loaded.reading,
+        chat=loaded.chat,
+        revision=loaded.revision,
         encoder=TextEncoder(
-            tokenizer.backend_tokenizer,
-            max_length=options.length_within(longest_input(config, tokenizer.model_max_length)),
-            truncation_side=options.truncation_side or ("left" if tokenizer.truncation_side == "left" else "right"),
-            pad_id=_settle_pad_id(network, tokenizer),
+            loaded.tokenizer.backend_tokenizer,
+            max_length=options.length_within(loaded.reading.max_length),
+            truncation_side=options.truncation_side or loaded.reading.truncation_side,
+            pad_id=loaded.reading.fill_id,
         ),
         tokens_per_batch=options.tokens_per_batch,
     )
 
 
-def load_network(
-    model: str, *, dtype: str = "float32", revision: str | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A sequence classifier, in evaluation mode on the CPU, and its fast tokenizer.
+def load_network(model: str | Path, *, dtype: str = "float32", revision: str | None = None) -> LoadedNetwork:
+    """Load a sequence classifier.
 
     Weights are read from safetensors only, and no code of a model repository is run.
 
+    Args:
+        model: A hub name, a folder of ``save_pretrained``, the output folder of a training run, or a folder with a
+            LoRA adapter of a sequence classifier.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        revision: Branch, tag or commit on the hub.
+
     Raises:
         ConfigError: There is no such model, its head is not trained, or its tokenizer has no fast version.
-        MissingExtraError: torch or transformers is not installed.
+        MissingExtraError: A library is not installed.
     """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r} for a classifier", hint=f"one of {', '.join(_DTYPES)}")
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        if isinstance(model, Path) or folder.exists() or str(model).startswith((".", "/", "~")):
+            raise ConfigError(f"the model folder {str(model)!r} does not exist")
+        network, tokenizer = _pretrained(str(model), dtype, revision)
+        commit = getattr(network.config, "_commit_hash", None) or revision or "unknown"
+        return _read(network, tokenizer, str(model), f"{model}@{commit}")
+    if not _is_model(folder) and _is_model(folder / _RUN_MODEL):
+        folder /= _RUN_MODEL
+    digest = folder_revision(folder)
+    if (folder / _ADAPTER_FILE).is_file():
+        network, tokenizer, base = _merged(folder, dtype)
+        return _read(network, tokenizer, str(folder), f"{digest} on {base}")
+    network, tokenizer = _pretrained(str(folder), dtype, None)
+    return _read(network, tokenizer, str(folder), digest)
+
+
+def token_head(network: PreTrainedModel) -> nn.Module | None:
+    """The head that a decoder has on every token, of which the last one is read; None of any other model."""
+    from torch import nn
+
+    head = getattr(network, _TOKEN_HEADS.get(network.config.get_text_config().model_type, "score"), None)
+    return head if isinstance(head, nn.Linear) else None
+
+
+def accepts(network: PreTrainedModel, name: str) -> bool:
+    """Whether the network takes an input of that name."""
+    return name in inspect.signature(network.forward).parameters
+
+
+def _read(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, revision: str) -> LoadedNetwork:
+    if not tokenizer.is_fast:
+        raise ConfigError(f"the tokenizer of {name!r} has no fast version", hint="save it with a tokenizer.json")
+    settings = {
+        "model_max_length": tokenizer.model_max_length,
+        "truncation_side": "left" if token_head(network) is not None else tokenizer.truncation_side,
+        "model_input_names": tokenizer.model_input_names,
+    }
+    reading = scoring_config(network.config.to_dict(), settings)
+    if reading.pad_id is None:
+        network.config.get_text_config().pad_token_id = None
+    return LoadedNetwork(network.eval(), tokenizer, name, revision, reading)
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", _ADAPTER_FILE))
+
+
+def _pretrained(model: str, dtype: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         import torch
         import transformers
     except ImportError as error:
         raise MissingExtraError("transformers with torch", extra="models") from error
 
-    if dtype not in _DTYPES:
-        raise ConfigError(f"unknown dtype {dtype!r} for a classifier", hint=f"one of {', '.join(_DTYPES)}")
     source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, **source)
         network, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
             model, use_safetensors=True, dtype=getattr(torch, dtype), output_loading_info=True, **source
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"the classifier {model!r} cannot be loaded: {_first_line(error)}",
             hint="a sequence classifier with safetensors weights and a tokenizer is needed, from the hub or a folder; "
@@ -117,24 +235,55 @@ def load_network(
             f"the model {model!r} is no trained classifier: its weights lack {missing}",
             hint="name a model that was fine-tuned for sequence classification",
         )
-    if not tokenizer.is_fast:
-        raise ConfigError(f"the tokenizer of {model!r} has no fast version", hint="save it with a tokenizer.json")
-    return network.eval(), tokenizer
+    return network, tokenizer
 
 
-def _settle_pad_id(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Choose the id that fills short rows; a decoder finds each row's last token by it, so its config must know it."""
-    candidates = (network.config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
-    pad_id = next((token for token in candidates if token is not None), 0)
-    network.config.pad_token_id = pad_id
-    return int(pad_id)
+def _merged(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+    """The base model with the adapter's weights added to its own, the tokenizer, and the base model's name."""
+    try:
+        import torch
+        from peft import AutoPeftModelForSequenceClassification
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtraError("peft", extra="export") from error
+
+    base = str(read_json(folder / _ADAPTER_FILE).get("base_model_name_or_path"))
+    labels = _head_labels(folder)
+    try:
+        adapted: Any = AutoPeftModelForSequenceClassification.from_pretrained(
+            folder, num_labels=labels, use_safetensors=True, trust_remote_code=False
+        )
+        home = folder if (folder / "tokenizer.json").is_file() else base
+        tokenizer = AutoTokenizer.from_pretrained(home, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ConfigError(
+            f"the adapter cannot be loaded onto {base!r}: {_first_line(error)}",
+            file=str(folder),
+            hint="an adapter of task type SEQ_CLS is needed, and its base model as adapter_config.json names it",
+        ) from error
+    return adapted.merge_and_unload().to(getattr(torch, dtype)), tokenizer, base
 
 
-def _weights_revision(model: str, network: PreTrainedModel) -> str:
-    folder = Path(model)
-    if folder.is_dir():
-        return content_digest(file for pattern in _REVISION_FILES for file in folder.glob(pattern))
-    return f"{model}@{getattr(network.config, '_commit_hash', None) or 'unknown'}"
+def _head_labels(folder: Path) -> int:
+    """How many labels the adapter's own head has."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
+        heads = [name for name in tensors.keys() if name.endswith(("score.weight", "classifier.weight"))]  # noqa: SIM118
+        if len(heads) != 1:
+            raise ConfigError(
+                "the adapter has no classification head of its own",
+                file=str(folder),
+                hint="train it with task_type SEQ_CLS, which keeps the head beside the adapter",
+            )
+        return int(tensors.get_slice(heads[0]).get_shape()[0])
+
+
+def _part(tokens: TokenArrays, rows: list[int], width: int) -> TokenArrays:
+    """Some rows of a batch, in its first columns."""
+    return TokenArrays(
+        tokens.input_ids[rows, :width], tokens.attention_mask[rows, :width], tokens.token_type_ids[rows, :width]
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.models.loader import POSITIONS_AFTER_PADDING
+from rlaif_sdk.models.scoring_config import POSITIONS_AFTER_PADDING, padding_token
+from rlaif_sdk.models.torch_engine import token_head
 
 OPSET = 23
 """The first with one operator for attention, which onnxruntime and OpenVINO both run well."""
@@ -47,9 +49,9 @@ class ScoringNetwork(nn.Module):
                 hint="export an encoder or a decoder with a classification head",
             )
         self.network = network
-        self.reads_last_token = isinstance(getattr(network, "score", None), nn.Linear)
+        self.reads_last_token = token_head(network) is not None
         self.pads_left = self.reads_last_token
-        self._pad_id = config.pad_token_id
+        self._pad_id = padding_token(network.config.to_dict())
         body = network.base_model if self.reads_last_token else network
         accepted = inspect.signature(body.forward).parameters
         self._options = {"use_cache": False} if "use_cache" in accepted else {}
@@ -69,7 +71,13 @@ class ScoringNetwork(nn.Module):
         # The greatest index, not the index of the greatest: onnxruntime has no ArgMax of integers on CUDA, and its max needs cuDNN.
         last_N = (torch.arange(input_ids.shape[1], device=input_ids.device) * real_NT).topk(1).values[:, 0]
         last_ND = hidden_NTD[torch.arange(input_ids.shape[0], device=input_ids.device), last_N]
-        return cast("Tensor", cast("nn.Linear", self.network.score)(last_ND)).float()
+        return self._head(last_ND).float()
+
+    def _head(self, hidden_ND: Tensor) -> Tensor:
+        """What the model makes of the token that is read."""
+        if isinstance(before := getattr(self.network, "head", None), nn.Module):
+            hidden_ND = self.network.drop(before(hidden_ND))
+        return cast("Tensor", cast("nn.Module", token_head(self.network))(hidden_ND))
 
 
 def trace(
@@ -110,6 +118,7 @@ def trace(
             ) from error
         assert program is not None  # it is None without dynamo
         _normalise_in_one_type(program.model)
+        _name_axes(program.model)
         program.save(str(file), external_data=size > _LARGEST_FILE if separate_weights is None else separate_weights)
 
 
@@ -134,6 +143,23 @@ def _normalise_in_one_type(model: Any) -> None:
         cast.outputs[0].dtype, cast.outputs[0].shape = kind, given.shape
         model.graph.insert_before(node, cast)
         node.replace_input_with(0, cast.outputs[0])
+
+
+def _name_axes(model: Any) -> None:
+    """Call the two open axes ``batch`` and ``sequence`` wherever they stand: the exporter numbers them.
+
+    Args:
+        model: An ``onnx_ir.Model``.
+    """
+    import onnx_ir
+
+    names = dict(zip((str(axis) for axis in model.graph.inputs[0].shape), ("batch", "sequence"), strict=True))
+    numbered = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
+    results = (value for node in model.graph.all_nodes() for value in node.outputs)
+    for value in {id(value): value for value in (*model.graph.inputs, *results)}.values():
+        for index, axis in enumerate(value.shape or ()):
+            if isinstance(axis, onnx_ir.SymbolicDim) and axis.value is not None:
+                value.shape[index] = numbered.sub(lambda found: names[found[0]], axis.value)
 
 
 @contextlib.contextmanager

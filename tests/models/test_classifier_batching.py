@@ -61,7 +61,7 @@ def test_it_satisfies_the_protocol(classifier: Classifier) -> None:
     """A loaded classifier is a `Classifier`, with its labels from the config."""
     assert isinstance(classifier, Classifier)
     assert classifier.labels == ("nothate", "hate")
-    assert not classifier.multi_label
+    assert classifier.problem_type == "single_label_classification"
 
 
 def test_no_texts_give_no_logits(classifier: Classifier) -> None:

@@ -32,15 +32,21 @@ def test_probabilities_of_one_choice_sum_to_one(logits_NL: np.ndarray) -> None:
 def test_each_label_of_several_questions_is_a_sigmoid(logits_NL: np.ndarray) -> None:
     """With ``multi_label``, and with a single logit, no label knows of the others."""
     slow = [[1 / (1 + math.exp(-z)) for z in row] for row in logits_NL.tolist()]
-    np.testing.assert_allclose(label_probabilities(logits_NL, multi_label=True), slow, rtol=1e-9)
+    np.testing.assert_allclose(
+        label_probabilities(logits_NL, problem_type="multi_label_classification"), slow, rtol=1e-9
+    )
     np.testing.assert_allclose(label_probabilities(logits_NL[:, :1])[:, 0], np.array(slow)[:, 0], rtol=1e-9)
 
 
 @given(LOGITS, st.booleans())
 def test_log_odds_are_those_of_the_probability(logits_NL: np.ndarray, multi_label: bool) -> None:
     """log(p / (1 - p)), checked where forming p loses no digits."""
-    probabilities_NL = label_probabilities(logits_NL, multi_label=multi_label)
-    log_odds_NL = label_log_odds(logits_NL, multi_label=multi_label)
+    probabilities_NL = label_probabilities(
+        logits_NL, problem_type="multi_label_classification" if multi_label else "single_label_classification"
+    )
+    log_odds_NL = label_log_odds(
+        logits_NL, problem_type="multi_label_classification" if multi_label else "single_label_classification"
+    )
     inner = (probabilities_NL > 1e-4) & (probabilities_NL < 1 - 1e-4)
     expected = np.log(probabilities_NL[inner] / (1 - probabilities_NL[inner]))
     np.testing.assert_allclose(log_odds_NL[inner], expected, atol=1e-8)

@@ -20,8 +20,8 @@ from rlaif_sdk.models import OnnxScorer, export_classifier, read_manifest
 from rlaif_sdk.models import export as export_module
 from rlaif_sdk.models.engines import engines
 from rlaif_sdk.models.external_data import external_data_files
-from rlaif_sdk.models.loader import LoadOptions
 from rlaif_sdk.models.onnx_providers import cuda_device_count, offers_cuda
+from rlaif_sdk.models.scoring_config import LoadOptions
 from rlaif_sdk.models.widening import widen
 
 Exported = Callable[..., Path]

@@ -16,7 +16,7 @@ from rlaif_sdk import Composer, ConfigError, Registry, RewardBatch
 from rlaif_sdk.cli import app
 from rlaif_sdk.models import OnnxScorer
 from rlaif_sdk.models.builtin import OnnxRewardParams
-from rlaif_sdk.models.onnx_reward import OnnxReward
+from rlaif_sdk.models.rewards import OnnxReward
 
 Exported = Callable[..., Path]
 

@@ -163,7 +163,7 @@ def test_pytorch_is_left_out_when_its_folder_has_changed(exported: Exported, tmp
     import shutil
 
     from rlaif_sdk.models.engines import engines
-    from rlaif_sdk.models.loader import LoadOptions
+    from rlaif_sdk.models.scoring_config import LoadOptions
 
     folder = exported("distilbert")
     options = LoadOptions("cpu", None, None, 64, "right")
@@ -177,7 +177,7 @@ def test_openvino_scores_as_onnxruntime_does(exported: Exported) -> None:
     """The same graph, where OpenVINO is installed: ``nox -s slow``."""
     pytest.importorskip("openvino", reason="nox -s slow installs it")
     from rlaif_sdk.models.engines import engines
-    from rlaif_sdk.models.loader import LoadOptions
+    from rlaif_sdk.models.scoring_config import LoadOptions
 
     folder = exported("llama")
     found = engines(folder, read_manifest(folder), LoadOptions("cpu", None, None, 64, "left"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rlaif_factuality.source import Claim, Source
-from rlaif_sdk import Classifier, RewardError, label_index, label_probabilities
+from rlaif_sdk import Classifier, ConfigError, RewardError, label_index, label_probabilities
 
 
 class EntailmentScorer:
@@ -26,6 +26,11 @@ class EntailmentScorer:
     """
 
     def __init__(self, classifier: Classifier, *, label: str = "entailment", premise_words: int = 150) -> None:
+        if classifier.problem_type == "regression":
+            raise ConfigError(
+                "the classifier is a regression model (problem_type in its config.json), which has no probabilities",
+                hint="name a classifier that was trained for natural language inference",
+            )
         self.classifier = classifier
         self._label = label_index(classifier.labels, label)
         self._premise_words = premise_words
@@ -47,7 +52,7 @@ class EntailmentScorer:
             raise RewardError(f"the classifier answered with shape {logits_NL.shape} where {expected} was expected")
         finite_N1 = np.isfinite(logits_NL).all(axis=1, keepdims=True)
         probabilities_NL = label_probabilities(
-            np.where(finite_N1, logits_NL, 0.0), multi_label=self.classifier.multi_label
+            np.where(finite_N1, logits_NL, 0.0), problem_type=self.classifier.problem_type
         )
         entailed_N = np.where(finite_N1, probabilities_NL, np.nan)[:, self._label]
         entailed = dict(zip(pairs, entailed_N.tolist(), strict=True))

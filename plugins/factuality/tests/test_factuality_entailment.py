@@ -54,7 +54,7 @@ class Classifier:
     """A double that answers what it is told and counts its calls."""
 
     labels = LABELS
-    multi_label = False
+    problem_type = "single_label_classification"
     revision = "r1"
     truncated = 0
 

@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif_sdk import MissingExtraError
+from rlaif_sdk import MissingExtraError, ProblemType
 from rlaif_toxicity.features import featurize
 
 MODEL: Traversable = files("rlaif_toxicity") / "toxicity.onnx"
@@ -27,7 +27,7 @@ class EmbeddedClassifier:
         MissingExtraError: onnxruntime is not installed.
     """
 
-    multi_label = False
+    problem_type: ProblemType = "single_label_classification"
     truncated = 0
 
     def __init__(self, model: Traversable = MODEL) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from rlaif_sdk import (
     Classifier,
+    ConfigError,
     Reward,
     RewardBatch,
     Score,
@@ -56,6 +57,12 @@ class ToxicityReward(Reward):
                 truncation_side="left",
                 revision=params.revision,
             )
+        if classifier.problem_type == "regression":
+            classifier.close()
+            raise ConfigError(
+                f"{params.model} is a regression model (problem_type in its config.json), which has no probabilities",
+                hint="use: text_classification rewards its raw output",
+            )
         self._label = label_index(classifier.labels, params.toxic_label or params.label or "nontoxic")
         self._classifier = classifier
         self.version = classifier.revision
@@ -72,10 +79,10 @@ class ToxicityReward(Reward):
 
     def _scores(self, classifier: Classifier, texts: list[str]) -> list[Score]:
         logits_NL = classifier.logits(texts)
-        probability_N = label_probabilities(logits_NL, multi_label=classifier.multi_label)[:, self._label]
+        probability_N = label_probabilities(logits_NL, problem_type=classifier.problem_type)[:, self._label]
         values_N = {
             "logit": logits_NL.astype(np.float64)[:, self._label],
-            "log_odds": label_log_odds(logits_NL, multi_label=classifier.multi_label)[:, self._label],
+            "log_odds": label_log_odds(logits_NL, problem_type=classifier.problem_type)[:, self._label],
             "probability": probability_N,
         }[self.params.output]
         toxic_N = 1 - probability_N

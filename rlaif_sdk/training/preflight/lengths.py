@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rlaif_sdk.conversations.templates import chat_ids
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.training.policy_checks import longest_input, surely_shorter
 
@@ -75,7 +76,4 @@ def _tokens(row: Mapping[str, Any], answer: str | None, tokenizer: Any) -> int:
     if isinstance(whole, str):
         ends = answer is not None and not whole.endswith(tokenizer.eos_token or "\0")
         return len(tokenizer(whole + tokenizer.eos_token if ends and tokenizer.eos_token else whole)["input_ids"])
-    encoded = tokenizer.apply_chat_template(
-        whole, tokenize=True, return_dict=True, add_generation_prompt=answer is None
-    )
-    return len(encoded["input_ids"])
+    return len(chat_ids(whole, tokenizer, add_generation_prompt=answer is None))

@@ -1,0 +1,49 @@
+"""The files of a model's folder: read as JSON, and identified by what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rlaif_sdk.exceptions import ConfigError
+
+_REVISION_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder.
+
+    Raises:
+        ConfigError: The file is absent, or holds no JSON object.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"the classifier folder has no {file.name}", file=str(file.parent)) from None
+    except ValueError as error:
+        raise ConfigError(f"no valid JSON: {error}", file=str(file)) from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"must hold a JSON object, not {type(value).__name__}", file=str(file))
+    return value
+
+
+def has_graph(folder: Path) -> bool:
+    """Whether a folder has an ONNX file, of its own or in its folder ``onnx``."""
+    return any(folder.glob("*.onnx")) or any((folder / "onnx").glob("*.onnx"))
+
+
+def folder_revision(folder: Path) -> str:
+    """Identifies the weights and settings in a model's folder."""
+    return content_digest(file for pattern in _REVISION_FILES for file in folder.glob(pattern))
+
+
+def content_digest(files: Iterable[Path]) -> str:
+    """A short digest of the names and contents of some files, the same in whatever order they come."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
+    return f"sha256:{digest.hexdigest()[:16]}"
