@@ -7,12 +7,11 @@ cannot carry is converted by the rule of `rlaif_sdk.io.jsonl`, or refused with t
 from __future__ import annotations
 
 import atexit
-import base64
 import csv
 import gzip
 import json
-import pickle
 import re
+import secrets
 import shutil
 import stat
 import sys
@@ -38,6 +37,7 @@ from rlaif_sdk.io.jsonl import (
     write_array,
 )
 from rlaif_sdk.io.text import safe_text
+from rlaif_sdk.io.typed_text import of_typed_text, typed_text
 
 Source: TypeAlias = Any
 """A path, ``-`` for standard input, a folder of parts, a name on the hub, a `datasets.Dataset` or ``IterableDataset``,
@@ -451,9 +451,6 @@ class _LineWriter:
         return str(kept) if rows == self._rows else f"{kept} ({rows} of {self._rows}, for want of room)"
 
 
-_PICKLED = "\x00pickled"
-
-
 class _Spool(_LineWriter):
     """Rows that are kept until it is known what columns they have.
 
@@ -467,8 +464,9 @@ class _Spool(_LineWriter):
         super().__init__(path, name)
         self.columns = arrow.Columns()
         self._typed = typed
-        self._encode = json.JSONEncoder(ensure_ascii=False, default=self._pickled).encode
-        self._has_pickled = False
+        self._tag = f"\x00{secrets.token_hex(8)}"  # no row's own key
+        self._encode = json.JSONEncoder(ensure_ascii=False, default=self._tagged).encode
+        self._has_tags = False
 
     def _line(self, row: Mapping[str, Any]) -> str:
         row = {str(name): value for name, value in row.items()}
@@ -480,22 +478,23 @@ class _Spool(_LineWriter):
         except (ValueError, TypeError, RecursionError) as error:
             raise DataError(f"cannot be written: {error}", file=self.name, row=self._rows + 1) from error
 
-    def _pickled(self, value: Any) -> Any:
+    def _tagged(self, value: Any) -> Any:
+        """A value that JSON does not know, so that `_untagged` gives the same value back."""
         plain(value)  # refuses what is no value of a table
-        self._has_pickled = True
-        return {_PICKLED: base64.b64encode(pickle.dumps(value)).decode("ascii")}
+        if (found := typed_text(value)) is None:
+            return value.tolist() if hasattr(value, "tolist") else plain(value)
+        self._has_tags = True
+        return {self._tag: found}
+
+    def _untagged(self, value: Row) -> Any:
+        return of_typed_text(*value[self._tag]) if self._tag in value else value
 
     def rows(self) -> Iterator[Row]:
         """The rows, once more."""
-        hook = _opened_pickle if self._has_pickled else None
+        hook = self._untagged if self._has_tags else None
         with self._path.open(encoding="utf-8") as file:
             for line in file:
                 yield json.loads(line, object_hook=hook)
-
-
-def _opened_pickle(value: Row) -> Any:
-    """What `_Spool` wrote of a value that JSON does not know; nobody else writes that file."""
-    return pickle.loads(base64.b64decode(value[_PICKLED])) if value.keys() == {_PICKLED} else value  # noqa: S301
 
 
 def check_writable(path: str | Path) -> None:
