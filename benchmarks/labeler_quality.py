@@ -29,7 +29,8 @@ from rlaif_sdk.judges import PairwiseLabeler, PairwisePrompt
 from rlaif_sdk.judges.backends.local import TransformersBackend
 from rlaif_sdk.judges.pairwise_prompt import Detail, Task
 from rlaif_sdk.preferences import run_labeling
-from rlaif_sdk.records import Record, write_records
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import write_rows
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("RLAIF_DATA") or ROOT.parent / "shared" / "data")
@@ -54,7 +55,7 @@ PLAIN = [Way("base", chain_of_thought=False), Way("detailed", chain_of_thought=F
 THOUGHTS = [Way("base", chain_of_thought=True), Way("detailed", chain_of_thought=True)]
 
 
-def llmbar_pairs() -> Iterator[Record]:
+def llmbar_pairs() -> Iterator[Row]:
     """Instructions with two outputs of which annotators agreed that one is better."""
     file = DATA / "llmbar" / "Dataset_LLMBar_Natural_dataset.json"
     for row, pair in enumerate(json.loads(file.read_text(encoding="utf-8"))):
@@ -62,7 +63,7 @@ def llmbar_pairs() -> Iterator[Record]:
         yield {"prompt": pair["input"], **responses, "human": pair["label"], "number": row}
 
 
-def harmless_pairs() -> Iterator[Record]:
+def harmless_pairs() -> Iterator[Row]:
     """Dialogues with two last turns, the one that a person chose in a place drawn by lot."""
     draw = random.Random(0)
     turn = "\n\nAssistant:"
@@ -81,7 +82,7 @@ def write_pairs(name: str, folder: Path) -> Path:
     """All pairs of a set; how many of them are labelled, the job says."""
     path = folder / f"{name.replace(' ', '-')}.jsonl"
     if not path.exists():
-        with write_records(path) as writer:
+        with write_rows(path) as writer:
             for pair in llmbar_pairs() if name == LLMBAR else harmless_pairs():
                 writer.write(pair)
     return path

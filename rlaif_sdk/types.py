@@ -88,7 +88,8 @@ class RewardBatch:
         completions: B completions, text or conversations (usually one assistant message).
         completion_ids: B lists of token ids, or None when the completions were not generated here.
         columns: Whatever else the dataset carries (references, labels, tests), each of length B.
-        group: B labels; rows of one label answer the same prompt. None means that nothing is known of groups.
+        group: B labels; rows of one label answer the same prompt, and a row whose label is None is a group of its own.
+            None in place of all means that nothing is known of groups.
         progress: How far training is, for schedules.
         training: False while evaluating: running statistics are then read and not updated.
 

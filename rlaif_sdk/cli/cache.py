@@ -91,10 +91,10 @@ def export(
 ) -> None:
     """Write the record as a table: a row for each completion, with every reward's score."""
     from rlaif_sdk.composer import Ledger
-    from rlaif_sdk.records import write_records
+    from rlaif_sdk.io.tables import write_rows
 
     count = 0
-    with Ledger.find(ledger) as found, write_records(output) as writer:
+    with Ledger.find(ledger) as found, write_rows(output) as writer:
         for row in found.rows(run):
             writer.write(row)
             count += 1

@@ -24,7 +24,7 @@ def difficulty(
     from rich.console import Console
     from rich.progress import track
 
-    from rlaif_sdk.records import write_records
+    from rlaif_sdk.io.tables import write_rows
     from rlaif_sdk.reporting.watch import reporter
     from rlaif_sdk.training.curriculum import SCORED_COLUMN
     from rlaif_sdk.training.difficulty import load_measured_run, measure_difficulty
@@ -34,7 +34,7 @@ def difficulty(
     run = load_measured_run(config, overrides=overrides or ())
     measured = 0
     rows = measure_difficulty(run, completions=completions, report=say)
-    with write_records(output) as writer:
+    with write_rows(output) as writer:
         for row in track(rows, "measuring", console=console, transient=True, disable=not console.is_terminal):
             writer.write(row)
             measured += row[SCORED_COLUMN] > 0

@@ -152,10 +152,10 @@ def rewards(
     the reward is one of harmlessness.
     """
     from rlaif_sdk.composer import Composer
+    from rlaif_sdk.composer.tables import TableLayout
     from rlaif_sdk.evaluation import evaluate_rewards
     from rlaif_sdk.reporting.evaluation_page import write_measures_page
     from rlaif_sdk.reporting.evaluation_tables import measures_table
-    from rlaif_sdk.scoring import TableLayout
 
     if len(files) > 2:
         raise typer.BadParameter("give one table, or two", param_hint="FILES")

@@ -30,9 +30,9 @@ def explain(
     from rich.console import Console
 
     from rlaif_sdk.composer import Composer
+    from rlaif_sdk.composer.tables import TableLayout, as_batch
     from rlaif_sdk.exceptions import DataError
-    from rlaif_sdk.records import read_records
-    from rlaif_sdk.scoring import TableLayout, as_batch
+    from rlaif_sdk.io.tables import read_rows
 
     columns: tuple[str, ...] = ()
     layout = TableLayout(prompt_column, completion_column, group_column)
@@ -42,14 +42,15 @@ def explain(
         layout = TableLayout()
         records, wanted, first_row = [{"prompt": prompt, "completion": completion}], 0, 1
     else:
-        table = list(read_records(file))
+        table = list(read_rows(file))
         if row > len(table):
             raise DataError(f"has {len(table)} rows; row {row} is wanted", file=str(file))
-        label = table[row - 1].get(group_column) if group_column else None
-        members = [index for index, record in enumerate(table) if group_column and record.get(group_column) == label]
+        members = [index for index, record in enumerate(table) if layout.of_one_group(table[row - 1], record)]
         members = members or [row - 1]
         records, wanted, first_row = [table[index] for index in members], members.index(row - 1), row
         columns = tuple({name: None for record in table for name in record})
     with Composer.from_config(config) as composer:
-        composition = composer.compose(as_batch(records, layout, columns=columns, first_row=first_row))
+        composition = composer.compose(
+            as_batch(records, layout, columns=columns, first_row=first_row, file=file and str(file))
+        )
     Console().print(replace(composition.explain(wanted), row=row))

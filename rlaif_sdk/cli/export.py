@@ -101,11 +101,11 @@ def snippet(manifest: Manifest, folder: Path) -> str:
 
 def _read_texts(file: Path) -> list[str]:
     from rlaif_sdk.exceptions import DataError
-    from rlaif_sdk.records import read_records
+    from rlaif_sdk.io.tables import read_rows
     from rlaif_sdk.types import as_text
 
     texts = []
-    for number, record in enumerate(read_records(file), start=1):
+    for number, record in enumerate(read_rows(file), start=1):
         parts = [record[name] for name in ("prompt", "completion") if name in record]
         text = record.get("text", "".join(map(as_text, parts)) if parts else None)
         if not isinstance(text, str):

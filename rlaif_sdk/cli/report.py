@@ -68,6 +68,6 @@ def _composition(config: Path) -> ConfigSource:
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
-    from rlaif_sdk.records import read_records
+    from rlaif_sdk.io.tables import read_rows
 
-    return [*read_records(file)] if file.is_file() else []
+    return [*read_rows(file)] if file.is_file() else []

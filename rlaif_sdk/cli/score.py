@@ -14,10 +14,15 @@ from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineO
 from rlaif_sdk.cli.options import CompositionOption
 
 if TYPE_CHECKING:
-    from rlaif_sdk.records import Writer
-    from rlaif_sdk.scoring import Summary
+    from rlaif_sdk.composer.tables import Summary
+    from rlaif_sdk.io.tables import Writer
 
-FileArgument = Annotated[Path, typer.Argument(help="A .jsonl or .parquet file with a prompt and a completion a row.")]
+FileArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A table with a prompt and a completion a row: .jsonl, .json, .csv, .parquet or .arrow; - for standard input."
+    ),
+]
 PromptOption = Annotated[str, typer.Option(help="The column of prompts.")]
 CompletionOption = Annotated[str, typer.Option(help="The column of completions.")]
 GroupOption = Annotated[str | None, typer.Option(help="The column that groups completions to the same prompt.")]
@@ -55,10 +60,10 @@ def score(
     of Parquet parts in the order of the rows, and a run that was stopped goes on where it stopped.
     """
     from rlaif_sdk.composer import Composer
+    from rlaif_sdk.composer.tables import Summary, TableLayout, score_records
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.integrations.host import load_state
-    from rlaif_sdk.records import read_records, survey
-    from rlaif_sdk.scoring import Summary, TableLayout, score_records
+    from rlaif_sdk.io.tables import has_types, is_table_file, read_rows, survey
 
     layout = TableLayout(prompt_column, completion_column, group_column)
     asked = workers(engine, actors, actor_gpus, ray_address)
@@ -66,15 +71,18 @@ def score(
         how = {"layout": layout, "reward_column": reward_column, "batch_rows": batch_rows, "chunk": chunk}
         _score_with_ray(file, config, output, workers=asked, state=state, **how)
         return
-    output = output or file.with_name(f"{file.stem}.scored{file.suffix}")
+    if output is None and (str(file) == "-" or not is_table_file(file)):
+        raise typer.BadParameter("name the file to write: --output", param_hint="--output")
+    suffix = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
+    output = output or file.with_name(f"{file.name.removesuffix(suffix)}.scored{suffix}")
     if output.resolve() == file.resolve():
         raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
-    table = survey(file)
+    table = survey(file, output=output)
+    layout.check_group(table.columns, file)
+    without_empty = has_types(output)  # an object without keys has no type: the whole column would be JSON text
     if reward_column in table.columns:
         problem = f"already has a column {reward_column!r}"
         raise DataError(problem, file=str(file), hint="choose another --reward-column")
-    if output.suffix == ".parquet":
-        table.check_parquet(file, hint="write --output to a .jsonl file")
     summary = Summary()
     with Composer.from_config(config) as composer, counting("scoring") as progress:
         if state is not None:
@@ -84,13 +92,16 @@ def score(
         with _written(output) as writer:
             for rows, composition in score_records(
                 composer,
-                read_records(file),
+                read_rows(file),
                 layout,
                 columns=table.columns,
                 chunk=chunk,
                 training=state is None,
+                file=str(file),
             ):
                 for row, reward in zip(rows, composition.records(), strict=True):
+                    if without_empty and not reward["penalties"]:
+                        reward["penalties"] = None
                     writer.write({**row, reward_column: reward})
                 summary.add(composition)
                 done += len(rows)
@@ -100,10 +111,11 @@ def score(
 
 
 def _score_with_ray(file: Path, config: Path, output: Path | None, **how: Any) -> None:
+    from rlaif_sdk.io.tables import is_table_file
     from rlaif_sdk.scale import score_table
 
     folder = output or file.with_name(f"{file.stem}.scored")
-    if folder.suffix in {".jsonl", ".ndjson", ".parquet"}:
+    if is_table_file(folder):
         raise typer.BadParameter("with --engine ray the output is a folder", param_hint="--output")
     with counting("scoring") as progress:
         result = score_table(file, config, folder, progress=progress, **how)
@@ -115,21 +127,24 @@ def _score_with_ray(file: Path, config: Path, output: Path | None, **how: Any) -
 
 @contextmanager
 def _written(output: Path) -> Iterator[Writer]:
-    """`write_records`, which says in a line that the disk is full or the file cannot be begun; all else is not its doing."""
+    """`write_rows`, which says in a line that the disk is full or the file cannot be begun; all else is not its doing."""
     from rlaif_sdk.exceptions import DataError, RlaifError
-    from rlaif_sdk.records import takes_no_more, write_records
+    from rlaif_sdk.io.files import refusal
+    from rlaif_sdk.io.tables import write_rows
 
     begun = False
     try:
-        with write_records(output) as writer:
+        with write_rows(output) as writer:
             begun = True
             yield writer
     except RlaifError:  # a ledger's is an OSError too
         raise
     except OSError as error:
-        if begun and not takes_no_more(error):
-            raise
-        told = DataError(f"cannot be written: {error}", file=str(output), hint="make room, and score again")
+        told = refusal(error, output)
+        if told is None:
+            if begun:
+                raise
+            told = DataError(f"cannot be written: {error.strerror}", file=str(output), hint="name another --output")
         for note in getattr(error, "__notes__", ()):
             told.add_note(note)
         raise told from error

@@ -30,15 +30,21 @@ def is_finite_number(value: Any) -> bool:
 
 
 def encode_groups(group: Sequence[Hashable] | None) -> Labels | None:
-    """(B,) integers from 0, equal where the group labels are equal.
+    """(B,) integers from 0, equal where the group labels are equal; a row whose label is None is a group of its own.
 
     Raises:
         BatchError: A label is not hashable.
     """
     if group is None:
         return None
-    codes: defaultdict[Hashable, int] = defaultdict(count().__next__)
+    new = count().__next__
+    codes: defaultdict[Hashable, int] = defaultdict(new)
+    coded = (
+        (new() if label is None else codes[label] for label in group)
+        if None in group
+        else map(codes.__getitem__, group)
+    )
     try:
-        return np.fromiter(map(codes.__getitem__, group), dtype=np.intp, count=len(group))
+        return np.fromiter(coded, dtype=np.intp, count=len(group))
     except TypeError as error:
         raise BatchError(f"a group label must be hashable: {error}", hint="use the prompt's number") from error

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer.tables import TableLayout, score_records
 from rlaif_sdk.evaluation.intervals import mean_interval
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.figures import Array, Figure, wilson
-from rlaif_sdk.records import read_records
-from rlaif_sdk.scoring import TableLayout, score_records
+from rlaif_sdk.io.jsonl import plain
+from rlaif_sdk.io.tables import read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def evaluate_rewards(
 
 def _scores(path: Path, composer: Composer, layout: TableLayout) -> dict[str, Array]:
     raw: dict[str, list[Array]] = {name: [] for name in composer.components}
-    for _, composition in score_records(composer, read_records(path), layout, training=False):
+    for _, composition in score_records(composer, read_rows(path), layout, training=False, file=str(path)):
         for name, column in composition.rewards.items():
             raw[name].append(column.raw)
     return {name: np.concatenate(parts) for name, parts in raw.items()}
@@ -102,7 +103,9 @@ def _scores(path: Path, composer: Composer, layout: TableLayout) -> dict[str, Ar
 
 def _check_prompts(files: Sequence[Path], prompt: str) -> None:
     """Paired rows are about the same prompts: else a change would be one of the prompts."""
-    found = [[json.dumps(record.get(prompt), sort_keys=True) for record in read_records(path)] for path in files]
+    found = [
+        [json.dumps(record.get(prompt), sort_keys=True, default=plain) for record in read_rows(path)] for path in files
+    ]
     for path, prompts in zip(files, found, strict=True):
         if not prompts:
             raise DataError("has no rows", file=str(path))

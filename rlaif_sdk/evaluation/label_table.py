@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.figures import Array, Indices
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.usage import NOTHING, Usage
+from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.review.export import EDITED
-from rlaif_sdk.records import Record, read_records
 from rlaif_sdk.types import as_text
 
 _PAIR = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
@@ -93,7 +95,7 @@ def read_labels(path: str | Path, *, columns: Sequence[str] = ()) -> LabelTable:
     kept: dict[str, list[Any]] = {name: [] for name in columns}
     numbers: dict[str, int] = {}
     usage = NOTHING
-    for row, record in enumerate(read_records(path), start=1):
+    for row, record in enumerate(read_rows(path), start=1):
         if record.get("source") == EDITED:
             continue
         _check(record, columns, path, row)
@@ -121,7 +123,7 @@ def read_labels(path: str | Path, *, columns: Sequence[str] = ()) -> LabelTable:
     )
 
 
-def _numbers(record: Record) -> tuple[float, ...]:
+def _numbers(record: Row) -> tuple[float, ...]:
     prob_1, tie = _judged(record)
     probs = (prob_1, record.get("prob_1_when_first"), record.get("prob_1_when_second"))
     first_chosen = record["chosen_response"] == 1
@@ -137,7 +139,7 @@ def _numbers(record: Record) -> tuple[float, ...]:
     )
 
 
-def _judged(record: Record) -> tuple[float | None, bool]:
+def _judged(record: Row) -> tuple[float | None, bool]:
     """What the judges say together, and whether it is a tie: the row's own label, unless others were averaged with it."""
     own, mean = record.get("prob_1"), record.get(_AI)
     if mean is None or mean == own:
@@ -145,7 +147,7 @@ def _judged(record: Record) -> tuple[float | None, bool]:
     return mean, mean == 0.5
 
 
-def _check(record: Record, columns: Sequence[str], path: str | Path, row: int) -> None:
+def _check(record: Row, columns: Sequence[str], path: str | Path, row: int) -> None:
     reviewed = any(record.get(name) is not None for name in (_AI, _VERDICT))
     needed = _PAIR if reviewed else (*_PAIR, *_LABEL)
     if missing := [name for name in needed if name not in record]:
@@ -154,7 +156,14 @@ def _check(record: Record, columns: Sequence[str], path: str | Path, row: int) -
     if missing := [name for name in columns if name not in record]:
         hint = f"columns: {', '.join(record)}"
         raise DataError(f"has no column {missing[0]!r}", file=str(path), row=row, hint=hint)
-    for name in ("prob_1", "chosen_prob", _AI, _VERDICT):
+    for name in ("prompt", "chosen", "rejected"):
+        check_text(record, name, Path(path), row)
+    if record["chosen_response"] not in (1, 2) or isinstance(record["chosen_response"], bool):
+        problem = f"chosen_response must be 1 or 2, not {record['chosen_response']!r}"
+        raise DataError(problem, file=str(path), row=row)
+    if not isinstance(record.get("usage") or {}, dict):
+        raise DataError(f"usage must be an object, not {record['usage']!r}", file=str(path), row=row)
+    for name in ("prob_1", "chosen_prob", "prob_1_when_first", "prob_1_when_second", _AI, _VERDICT):
         value = record.get(name)
         if value is None and name not in needed:
             continue

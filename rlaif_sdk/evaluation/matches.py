@@ -12,10 +12,12 @@ from typing import Any
 from rlaif_sdk.documents import validate
 from rlaif_sdk.evaluation.standings import POLICY_COLUMNS
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import read_rows, write_rows
 from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences import LabelConfig, LabelJob, LabelResult, run_labeling
+from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.label_job import Progress
-from rlaif_sdk.records import Record, read_records, write_records
 from rlaif_sdk.types import TextOrConversation
 
 PAIRS_FILE = "pairs.jsonl"
@@ -74,7 +76,7 @@ def judge_policies(
     pairs = output.resolve() / PAIRS_FILE
     _check_same_prompts(files, completions)
     job = _job(judge, pairs, output.resolve() / "labels", overrides)
-    with write_records(pairs) as writer:
+    with write_rows(pairs) as writer:
         for pair in _pairs(named, completions):
             writer.write(pair)
     return run_labeling(job, progress=progress)
@@ -89,15 +91,13 @@ def _job(judge: Path | Mapping[str, Any], pairs: Path, output: Path, overrides: 
     return LabelJob(validate(LabelConfig, document), document)
 
 
-def _by_prompt(path: Path, prompt: str, completion: str) -> dict[tuple[str, int], Record]:
+def _by_prompt(path: Path, prompt: str, completion: str) -> dict[tuple[str, int], Row]:
     """The rows by prompt, and by how often it came before."""
-    found: dict[tuple[str, int], Record] = {}
+    found: dict[tuple[str, int], Row] = {}
     seen: dict[str, int] = {}
-    for row, record in enumerate(read_records(path), start=1):
+    for row, record in enumerate(read_rows(path), start=1):
         for column in (prompt, completion):
-            if column not in record:
-                hint = f"columns: {', '.join(record)}; see --prompt-column and --completion-column"
-                raise DataError(f"has no column {column!r}", file=str(path), row=row, hint=hint)
+            check_text(record, column, path, row, named="with --prompt-column and --completion-column")
         key = json.dumps(record[prompt], sort_keys=True)
         seen[key] = seen.get(key, -1) + 1
         found[key, seen[key]] = {"prompt": record[prompt], "completion": record[completion]}
@@ -106,7 +106,7 @@ def _by_prompt(path: Path, prompt: str, completion: str) -> dict[tuple[str, int]
     return found
 
 
-def _check_same_prompts(files: Sequence[Path], completions: Sequence[Mapping[tuple[str, int], Record]]) -> None:
+def _check_same_prompts(files: Sequence[Path], completions: Sequence[Mapping[tuple[str, int], Row]]) -> None:
     first = completions[0]
     for path, own in zip(files, completions, strict=True):
         if odd := first.keys() ^ own.keys():
@@ -120,7 +120,7 @@ def _check_same_prompts(files: Sequence[Path], completions: Sequence[Mapping[tup
 
 
 def _pairs(
-    names: Sequence[str], completions: Sequence[Mapping[tuple[str, int], Record]]
+    names: Sequence[str], completions: Sequence[Mapping[tuple[str, int], Row]]
 ) -> Iterator[dict[str, TextOrConversation]]:
     first = completions[0]
     for key in first:

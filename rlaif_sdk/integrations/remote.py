@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from rlaif_sdk.composer.arrays import encode_groups
 from rlaif_sdk.exceptions import RewardError, RewardOutputError
 from rlaif_sdk.integrations.builtin import RemoteParams
 from rlaif_sdk.integrations.remote_client import RemoteClient
@@ -74,9 +75,10 @@ class Remote(Reward):
 
 def parts_of(batch: RewardBatch, size: int) -> Iterator[list[int]]:
     """The rows of a batch in parts of at most ``size``, the rows of a group in one part whatever its size."""
-    units: dict[Any, list[int]] = {}
+    units: dict[int, list[int]] = {}
+    labels = encode_groups(batch.group)
     for row in range(len(batch)):
-        units.setdefault(row if batch.group is None else batch.group[row], []).append(row)
+        units.setdefault(row if labels is None else int(labels[row]), []).append(row)
     part: list[int] = []
     for unit in units.values():
         if part and len(part) + len(unit) > size:
@@ -89,14 +91,14 @@ def parts_of(batch: RewardBatch, size: int) -> Iterator[list[int]]:
 
 def _rows(part: RewardBatch, params: RemoteParams) -> dict[str, Any]:
     names = part.columns if params.columns is None else params.columns
-    labels = {} if part.group is None else {label: place for place, label in enumerate(dict.fromkeys(part.group))}
+    labels = encode_groups(part.group)
     rows: list[dict[str, Any]] = []
     for row in range(len(part)):
         asked: dict[str, Any] = {"prompt": part.prompts[row], "completion": part.completions[row]}
         if names:
             asked["columns"] = {name: part.column(name)[row] for name in names}
-        if part.group is not None:
-            asked["group"] = labels[part.group[row]]
+        if labels is not None:
+            asked["group"] = int(labels[row])
         rows.append(asked)
     return {"rows": rows}
 

@@ -95,7 +95,7 @@ def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> Reward
     It is never a training batch: no stack says whether it trains or evaluates, and running statistics must not learn
     from evaluation.
     """
-    grouped = all(sample.group is not None for sample in samples)
+    grouped = any(sample.group is not None for sample in samples)
     return RewardBatch(
         prompts=[sample.prompt for sample in samples],
         completions=[sample.completion for sample in samples],

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from rlaif_sdk.io.digests import file_digest
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.contrastive import like
@@ -15,7 +16,6 @@ from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig
 from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task, reply_record
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, derived_seed
-from rlaif_sdk.records import Record
 
 
 class CandidatesConfig(SamplingConfig):
@@ -54,7 +54,7 @@ class CandidatesMaker:
             "sampling": [config.completions, config.temperature, config.max_new_tokens, config.seed],
         }
 
-    def items(self) -> Iterator[Record]:
+    def items(self) -> Iterator[Row]:
         """The rows with prompts."""
         return self._job.prompt_rows(self._config.prompts)
 

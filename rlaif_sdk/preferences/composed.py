@@ -10,9 +10,12 @@ from typing import Any
 from pydantic import Field
 
 from rlaif_sdk.composer import Composer, Composition
+from rlaif_sdk.composer.tables import TableLayout, as_batch, chunks
 from rlaif_sdk.documents import load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
 from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.inputs import check_text
@@ -20,8 +23,6 @@ from rlaif_sdk.preferences.make_config import JobSource, MakeConfig, MakeJob, as
 from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task
 from rlaif_sdk.preferences.pairs import Choice, Ties, check_choice, choose_pairs
-from rlaif_sdk.records import Record, read_records
-from rlaif_sdk.scoring import TableLayout, as_batch, chunks
 
 _ROWS = "rows"
 
@@ -90,11 +91,11 @@ class ComposedPairsMaker:
             ],
         }
 
-    def items(self) -> Iterator[Record]:
+    def items(self) -> Iterator[Row]:
         """The completions to each prompt, as one item."""
         seen: set[str] = set()
         row = 0
-        for rows in chunks(read_records(self._file), self._layout, rows=1):
+        for rows in chunks(read_rows(self._file), self._layout, rows=1):
             for record in rows:
                 row += 1
                 for column in (self._config.prompt, self._config.completion):
@@ -102,8 +103,9 @@ class ComposedPairsMaker:
                 if self._config.group not in record:
                     hint = "name the column that is equal for completions to one prompt under group"
                     raise DataError(f"has no column {self._config.group!r}", file=str(self._file), row=row, hint=hint)
-            label = json_digest(rows[0][self._config.group])
-            if label in seen:
+            group = rows[0][self._config.group]
+            label = json_digest(group)
+            if group is not None and label in seen:
                 hint = "completions to one prompt stand together: sort the table by the group"
                 raise DataError("the group of this row was before, apart", file=str(self._file), row=row, hint=hint)
             seen.add(label)

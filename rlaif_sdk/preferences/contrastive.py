@@ -13,6 +13,7 @@ from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.documents import load_document, parse_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
@@ -20,7 +21,6 @@ from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task, reply_record
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, derived_seed, require_answer_logprobs
 from rlaif_sdk.preferences.self_reward import MarginConfig, contrasting_logprobs, self_rewarding_margin
-from rlaif_sdk.records import Record
 from rlaif_sdk.types import Message, TextOrConversation, message_text
 
 POSITIVE, NEGATIVE, SCORE = range(3)
@@ -139,7 +139,7 @@ class ContrastiveMaker:
             "way of labelling": self.steps,
         }
 
-    def items(self) -> Iterator[Record]:
+    def items(self) -> Iterator[Row]:
         """The rows with prompts."""
         return self._job.prompt_rows(self._config.prompts)
 
@@ -166,7 +166,7 @@ class ContrastiveMaker:
             return Made({}, left_out={"an answer is empty": 1})
         if chosen == rejected:
             return Made({}, left_out={"both answers are the same": 1})
-        row: Record = {
+        row: Row = {
             "prompt": prompt,
             "chosen": like(prompt, chosen),
             "rejected": like(prompt, rejected),
@@ -223,7 +223,7 @@ class ContrastiveMaker:
         except ConfigError as error:
             raise self._job.document.error(error.message, ("contrast",), error.hint) from error
 
-    def _sides(self, item: Record) -> tuple[TextOrConversation, TextOrConversation]:
+    def _sides(self, item: Row) -> tuple[TextOrConversation, TextOrConversation]:
         prompt = item[self._config.prompts.prompt]
         return self._contrast.positive.around(prompt), self._contrast.negative.around(prompt)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.records import Record
+from rlaif_sdk.io.jsonl import Row
 
 
-def check_text(record: Record, name: str, path: Path, row: int, *, named: str = "in the config") -> None:
+def check_text(record: Row, name: str, path: Path, row: int, *, named: str = "in the config") -> None:
     """Check that a column is there and is text or messages.
 
     Args:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.documents import Described, Document, from_validation_error, validate
 from rlaif_sdk.exceptions import ConfigError, DataError, UnknownPluginError
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.judges.pairwise import Orders, PairMode, PairwiseLabeler
 from rlaif_sdk.judges.pairwise_prompt import Detail, Exemplar, PairwisePrompt, Task
@@ -19,7 +20,6 @@ from rlaif_sdk.judges.pointwise import Overlong
 from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences.constitution import Constitution
 from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
-from rlaif_sdk.records import read_records
 
 _ASKING = (
     *("mode", "chain_of_thought", "samples", "temperature", "orders", "tie_margin"),
@@ -183,7 +183,7 @@ def load_label_job(source: str | Path | Mapping[str, Any], *, overrides: Sequenc
 
 def _exemplars(path: Path) -> list[Exemplar]:
     found = []
-    for row, record in enumerate(read_records(path), start=1):
+    for row, record in enumerate(read_rows(path), start=1):
         try:
             found.append(Exemplar.model_validate(record))
         except ValidationError as error:

@@ -12,17 +12,18 @@ from typing import Any
 
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import check_writable, write_rows, write_table
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pairwise_labels import Pair
 from rlaif_sdk.judges.probe import require_logprobs
 from rlaif_sdk.preferences.label_card import label_card
 from rlaif_sdk.preferences.label_config import LabelJob, load_label_job
 from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
-from rlaif_sdk.preferences.label_output import labelled_row, write_rows
+from rlaif_sdk.preferences.label_output import labelled_row
 from rlaif_sdk.preferences.label_summary import LabelSummary
-from rlaif_sdk.preferences.label_table import PairTable, look_over, read_pairs, read_rows
+from rlaif_sdk.preferences.label_table import PairTable, look_over, pair_rows, read_pairs
 from rlaif_sdk.preferences.workload import Note, Pace, work_through
-from rlaif_sdk.records import Record, check_writable, survey, write_records
 
 SUMMARY_FILE = "summary.json"
 FAILURES_FILE = "failures.jsonl"
@@ -81,8 +82,6 @@ def run_labeling(
     job = source if isinstance(source, LabelJob) else load_label_job(source)
     started = time.monotonic()
     check_writable(_labels_file(job))
-    if job.config.format == "parquet":
-        survey(job.pairs_file).check_parquet(job.pairs_file, hint="set format: jsonl, or write that column as text")
     table = look_over(job.pairs_file, job.config.pairs)
     asked_by = labeler or job.labeler()
     identity = _identity(job, asked_by, table)
@@ -144,9 +143,9 @@ def _write_results(job: LabelJob, journal: LabelJournal, summary: LabelSummary, 
     labels = _labels_file(job)
     failures = job.output / FAILURES_FILE
 
-    def rows(failed: Callable[[Record], None]) -> Iterator[Record]:
+    def rows(failed: Callable[[Row], None]) -> Iterator[Row]:
         for row, (record, label) in enumerate(
-            zip(read_rows(job.pairs_file, columns), journal.records(), strict=True), start=1
+            zip(pair_rows(job.pairs_file, columns), journal.records(), strict=True), start=1
         ):
             known = label if label is not None and "prob_1" in label else None
             summary.add(known)
@@ -156,8 +155,8 @@ def _write_results(job: LabelJob, journal: LabelJournal, summary: LabelSummary, 
                 prompt, first, second = (record.pop(name) for name in names)
                 yield {**labelled_row(prompt, first, second, known, judge), **record}
 
-    with write_records(failures) as writer:
-        write_rows(rows(writer.write), labels)
+    with write_rows(failures) as writer:
+        write_table(rows(writer.write), labels)
     if not summary.failed:
         failures.unlink()
     return labels

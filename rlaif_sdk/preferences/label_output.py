@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from rlaif_sdk.records import Record, write_records
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.types import TextOrConversation
 
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
@@ -34,7 +33,7 @@ def labelled_row(
     response_2: TextOrConversation,
     label: Mapping[str, Any],
     judge: str,
-) -> Record:
+) -> Row:
     """A row of the results: the pair with the likelier better response as ``chosen``, and the label.
 
     Responses in text to a prompt in messages become messages, as trainers want them.
@@ -53,18 +52,6 @@ def labelled_row(
     known = {name: judge if name == "judge" else label[name] for name in LABEL_COLUMNS}
     principle = {PRINCIPLE_COLUMN: label[PRINCIPLE_COLUMN]} if PRINCIPLE_COLUMN in label else {}
     return dict(zip(PAIR_COLUMNS, pair, strict=True)) | known | principle
-
-
-def write_rows(rows: Iterable[Record], path: Path) -> None:
-    """Write a .jsonl or .parquet file in constant memory; it appears under its name when it is whole.
-
-    Raises:
-        DataError: A column holds values of kinds that Parquet cannot hold together.
-        MissingExtraError: It is Parquet and pyarrow is not installed.
-    """
-    with write_records(path) as writer:
-        for row in rows:
-            writer.write(row)
 
 
 def _like(prompt: TextOrConversation, response: TextOrConversation) -> TextOrConversation:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import file_digest
+from rlaif_sdk.io.jsonl import Row, row_as_json
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.pairwise_labels import Pair
 from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.label_config import PairsConfig
 from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS, PRINCIPLE_COLUMN
-from rlaif_sdk.records import Record, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,14 @@ class PairTable:
     digest: str
 
 
-def read_rows(path: Path, columns: PairsConfig) -> Iterator[Record]:
+def pair_rows(path: Path, columns: PairsConfig) -> Iterator[Row]:
     """The rows that are to be labelled, with all their columns."""
-    return islice(read_records(path), columns.rows)
+    return islice(read_rows(path), columns.rows)
 
 
 def read_pairs(path: Path, columns: PairsConfig) -> Iterator[Pair]:
     """The pairs in them."""
-    for record in read_rows(path, columns):
+    for record in pair_rows(path, columns):
         yield Pair(record[columns.prompt], record[columns.response_1], record[columns.response_2])
 
 
@@ -44,17 +45,19 @@ def look_over(path: Path, columns: PairsConfig) -> PairTable:
     """Read every pair once before any is sent, so that a bad one is named and costs nothing.
 
     Raises:
-        DataError: A row lacks a text, or a column has a name that the labels need; names the row.
+        DataError: A row lacks a text or holds what the labels' file cannot, or a column has a name that the labels
+            need; names the row.
     """
     names = (columns.prompt, columns.response_1, columns.response_2)
     if len(set(names)) < len(names):
         raise DataError(f"the columns {', '.join(names)} are not three different ones", file=str(path))
     rows = 0
     found: dict[str, None] = {}
-    for rows, record in enumerate(read_rows(path, columns), start=1):
+    for rows, record in enumerate(pair_rows(path, columns), start=1):
         found |= dict.fromkeys(record)
         for name in names:
             check_text(record, name, path, rows, named="under pairs:")
+        row_as_json(record, str(path), rows)
     if not rows:
         raise DataError("has no rows", file=str(path))
     taken = set(found) - set(names)

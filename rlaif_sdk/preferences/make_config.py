@@ -13,11 +13,12 @@ from pydantic import Field, PositiveInt
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.documents import Described, Document, validate
 from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.overrides import overridden
 from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.policy import PolicyConfig, load_policy
-from rlaif_sdk.records import Record, read_records
 
 
 class PromptsConfig(ConfigModel):
@@ -88,14 +89,14 @@ class MakeJob(Described, Generic[ConfigT]):
         except (ConfigError, UnknownPluginError) as error:
             raise self.document.error(error.message, location, error.hint) from error
 
-    def prompt_rows(self, prompts: PromptsConfig) -> Iterator[Record]:
+    def prompt_rows(self, prompts: PromptsConfig) -> Iterator[Row]:
         """The rows of the prompts' file.
 
         Raises:
             DataError: A row has no prompt that is text or messages; names it.
         """
         path = self.folder / prompts.file
-        for row, record in enumerate(islice(read_records(path), prompts.rows), start=1):
+        for row, record in enumerate(islice(read_rows(path), prompts.rows), start=1):
             check_text(record, prompts.prompt, path, row)
             yield record
 

@@ -14,15 +14,15 @@ from typing import Any
 
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.jsonl import row_as_json
+from rlaif_sdk.io.tables import check_writable, write_rows
 from rlaif_sdk.judges.backends import RowError, usage_of
 from rlaif_sdk.judges.usage import Usage
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
-from rlaif_sdk.preferences.label_output import write_rows
 from rlaif_sdk.preferences.make_config import MakeConfig, MakeJob
 from rlaif_sdk.preferences.maker import Maker, Task
 from rlaif_sdk.preferences.workload import Note, Pace, work_through
-from rlaif_sdk.records import check_writable, read_records, write_records
 
 SUMMARY_FILE = "summary.json"
 FAILURES_FILE = "failures.jsonl"
@@ -75,7 +75,9 @@ def run_maker(job: MakeJob[Any], maker: Maker, *, progress: Progress = lambda *_
     tables = {name: job.output / f"{name}.{job.config.format}" for name in maker.tables}
     for path in tables.values():
         check_writable(path)
-    rows = sum(1 for _ in maker.items())
+    rows = 0
+    for rows, item in enumerate(maker.items(), start=1):
+        row_as_json(item, "the rows to work on", rows)  # what cannot be written is known before it is paid for
     identity = {name: json_digest(value) for name, value in maker.settings.items()}
     with open_job(job.output, identity, rows * maker.steps, kind="dataset") as journal:
         before = journal.labelled
@@ -145,31 +147,24 @@ def _write(job: MakeJob[Any], maker: Maker, journal: LabelJournal, tables: Mappi
     left_out: Counter[str] = Counter()
     noted: Counter[str] = Counter()
     failed = 0
-    lines = {name: path.with_name(f".{name}.rows.jsonl") for name, path in tables.items()}
     records = journal.records()
-    try:
-        with _writers([*lines.values(), job.output / FAILURES_FILE]) as (*writers, failures):
-            for number, item in enumerate(maker.items()):
-                results = list(islice(records, maker.steps))
-                known = [result for result in results if result is not None and "error" not in result]
-                if len(known) < maker.steps:
-                    failed += 1
-                    error = next((result for result in results if result and "error" in result), {})
-                    failures.write({"row": number + 1, **{name: error.get(name) for name in ("error", "kind")}, **item})
-                    if maker.chained:
-                        continue
-                outcome = maker.made(Task(number, item, known))
-                left_out.update(outcome.left_out)
-                noted.update(outcome.noted)
-                for name, writer in zip(lines, writers, strict=True):
-                    for row in outcome.rows.get(name, ()):
-                        writer.write(row)
-                        made[name] += 1
-        for name, path in tables.items():
-            write_rows(read_records(lines[name]), path)
-    finally:
-        for path in lines.values():
-            path.unlink(missing_ok=True)
+    with _writers([*tables.values(), job.output / FAILURES_FILE]) as (*writers, failures):
+        for number, item in enumerate(maker.items()):
+            results = list(islice(records, maker.steps))
+            known = [result for result in results if result is not None and "error" not in result]
+            if len(known) < maker.steps:
+                failed += 1
+                error = next((result for result in results if result and "error" in result), {})
+                failures.write({"row": number + 1, **{name: error.get(name) for name in ("error", "kind")}, **item})
+                if maker.chained:
+                    continue
+            outcome = maker.made(Task(number, item, known))
+            left_out.update(outcome.left_out)
+            noted.update(outcome.noted)
+            for name, writer in zip(tables, writers, strict=True):
+                for row in outcome.rows.get(name, ()):
+                    writer.write(row)
+                    made[name] += 1
     if not failed:
         (job.output / FAILURES_FILE).unlink()
     return {
@@ -183,7 +178,7 @@ def _write(job: MakeJob[Any], maker: Maker, journal: LabelJournal, tables: Mappi
 @contextmanager
 def _writers(paths: Sequence[Path]) -> Iterator[list[Any]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(write_records(path)) for path in paths]
+        yield [stack.enter_context(write_rows(path)) for path in paths]
 
 
 def _with_outcome(

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.judges.backends import GeneratedText, RowError
 from rlaif_sdk.preferences.card import Card
-from rlaif_sdk.records import Record
 
 Results = Sequence[Any]
 """A JSON-ready mapping each, or None for a step that is not done."""
@@ -25,7 +25,7 @@ class Task:
     """
 
     number: int
-    item: Record
+    item: Row
     results: Results = ()
 
 
@@ -39,7 +39,7 @@ class Made:
         noted: Other figures, counted.
     """
 
-    rows: Mapping[str, Sequence[Record]]
+    rows: Mapping[str, Sequence[Row]]
     left_out: Mapping[str, int] = field(default_factory=dict)
     noted: Mapping[str, int] = field(default_factory=dict)
 
@@ -63,7 +63,7 @@ class Maker(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """Everything that a result depends on, by name, JSON-ready."""
 
-    def items(self) -> Iterator[Record]:
+    def items(self) -> Iterator[Row]:
         """The rows, checked; read more than once.
 
         Raises:

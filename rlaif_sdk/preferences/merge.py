@@ -16,12 +16,12 @@ from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.inputs import check_text
-from rlaif_sdk.preferences.label_output import write_rows
 from rlaif_sdk.preferences.make_config import JobSource, MakeJob, OutputConfig, as_make_job
 from rlaif_sdk.preferences.make_job import SUMMARY_FILE
-from rlaif_sdk.records import Record, read_records
 
 _PAIR = ("chosen", "rejected")
 
@@ -75,7 +75,7 @@ class _Pair:
         probs: Of each source, the probabilities that the pair's first response is preferred.
     """
 
-    record: Record
+    record: Row
     swapped: bool
     probs: dict[str, list[float]] = field(default_factory=dict)
 
@@ -131,7 +131,7 @@ def merge_preferences(source: JobSource[MergeConfig]) -> MergeResult:
         counts[f"pairs from: {name}"] = sum(next(iter(pair.probs)) == name for pair in chosen)
     job.output.mkdir(parents=True, exist_ok=True)
     merged = job.output / f"pairs.{config.format}"
-    write_rows(rows, merged)
+    write_table(rows, merged)
     write_json(job.output / SUMMARY_FILE, counts)
     return MergeResult(merged, counts, _card(job, counts).write(job.output))
 
@@ -152,7 +152,7 @@ def mixed_probability(probs: Mapping[str, float], weights: Mapping[str, float]) 
     return min(1.0, math.fsum(weights[name] * prob for name, prob in probs.items()) / total)
 
 
-def _take(pairs: dict[str, _Pair], source: str, record: Record) -> None:
+def _take(pairs: dict[str, _Pair], source: str, record: Row) -> None:
     first, second = (json_digest(_plain(record[name])) for name in _PAIR)
     swapped = second < first
     key = json_digest([_plain(record["prompt"]), *sorted((first, second))])
@@ -161,7 +161,7 @@ def _take(pairs: dict[str, _Pair], source: str, record: Record) -> None:
     pair.probs.setdefault(source, []).append(1 - prob if swapped else prob)
 
 
-def _merged(pair: _Pair, weights: Mapping[str, float] | None) -> Record:
+def _merged(pair: _Pair, weights: Mapping[str, float] | None) -> Row:
     """The row of a pair: the likelier better response as ``chosen``, and who said what."""
     means = pair.means()
     prob_first = next(iter(means.values())) if weights is None else mixed_probability(means, weights)
@@ -217,8 +217,8 @@ def _apportioned(rows: int, shares: Mapping[str, float]) -> dict[str, int]:
     return counts
 
 
-def _labelled_rows(path: Path) -> Iterator[Record]:
-    for row, record in enumerate(read_records(path), start=1):
+def _labelled_rows(path: Path) -> Iterator[Row]:
+    for row, record in enumerate(read_rows(path), start=1):
         for name in ("prompt", *_PAIR):
             check_text(record, name, path, row)
         prob = record.get("chosen_prob", 1.0)

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Literal
 
 from rlaif_sdk.composer import Composition
+from rlaif_sdk.composer.arrays import encode_groups
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.types import PreferencePair, TextOrConversation
 
@@ -139,7 +140,7 @@ def _label(gap: float, temperature: float | None) -> float:
 def _scored_groups(group: Sequence[Hashable], totals: Sequence[float]) -> Iterator[list[int]]:
     """The scored rows of each prompt."""
     rows_of: dict[Hashable, list[int]] = {}
-    for row, label in enumerate(group):
+    for row, label in enumerate(encode_groups(group)):
         rows_of.setdefault(label, [])
         if not math.isnan(totals[row]):
             rows_of[label].append(row)

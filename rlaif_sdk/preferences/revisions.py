@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.judges.backends import GeneratedText, RowError
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.constitution import Constitution, Principle
@@ -19,7 +20,6 @@ from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig
 from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
 from rlaif_sdk.preferences.maker import Made, Task, reply_record
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, as_conversation, derived_seed
-from rlaif_sdk.records import Record
 from rlaif_sdk.types import Conversation, Message, as_text
 
 
@@ -71,7 +71,7 @@ class RevisionsMaker:
             "rounds": [config.rounds, config.initial],
         }
 
-    def items(self) -> Iterator[Record]:
+    def items(self) -> Iterator[Row]:
         """The rows with prompts, and with first answers where they are given."""
         initial, file = self._config.initial, self._job.folder / self._config.prompts.file
         for row, record in enumerate(self._job.prompt_rows(self._config.prompts), start=1):
@@ -106,17 +106,17 @@ class RevisionsMaker:
             }
             for number in range(self._config.rounds)
         ]
-        steps: Record = {"row": task.number + 1, "prompt": prompt, "initial": initial, "rounds": rounds}
+        steps: Row = {"row": task.number + 1, "prompt": prompt, "initial": initial, "rounds": rounds}
         if not final.strip():
             return Made({"steps": [steps]}, left_out={"the revision is empty": 1})
         principles = [one["principle"] for one in rounds]
         truncated = task.results[-1]["truncated"]
-        sft: Record = {"prompt": prompt, "completion": like(prompt, final), "principles": principles}
-        made: dict[str, Sequence[Record]] = {"steps": [steps], "sft": [{**sft, "truncated": truncated}]}
+        sft: Row = {"prompt": prompt, "completion": like(prompt, final), "principles": principles}
+        made: dict[str, Sequence[Row]] = {"steps": [steps], "sft": [{**sft, "truncated": truncated}]}
         if final == initial or not initial.strip():
             why = "pair: nothing was changed" if final == initial else "pair: the first answer is empty"
             return Made(made, left_out={why: 1})
-        pair: Record = {"prompt": prompt, "chosen": like(prompt, final), "rejected": like(prompt, initial)}
+        pair: Row = {"prompt": prompt, "chosen": like(prompt, final), "rejected": like(prompt, initial)}
         made["pairs"] = [{**pair, "chosen_prob": 1.0, "principles": principles, "source": "revision"}]
         return Made(made)
 

@@ -9,14 +9,12 @@ of github.com/sylinrl/TruthfulQA (Apache-2.0). The result depends on the two fil
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
 from rlaif_sdk.io.digests import bytes_digest
+from rlaif_sdk.io.tables import read_rows, write_table
 
 HELD_OUT_SIZES = {"hh-rlhf": 32, "truthfulqa": 32}
 TRAIN_SIZES = {"hh-rlhf": 128, "truthfulqa": 128}
@@ -39,23 +37,21 @@ class PromptRow(TypedDict):
 
 def hh_rlhf_rows(file: Path) -> Iterator[PromptRow]:
     """The opening questions of the dialogues on `HH_RLHF_LINES`; nobody knows a right answer to them."""
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if number in HH_RLHF_LINES:
-                dialogue = json.loads(line)["chosen"].split("\n\nHuman: ")[1]
-                yield _row(dialogue.split("\n\nAssistant:")[0], None, "hh-rlhf")
+    for number, record in enumerate(read_rows(file), start=1):
+        if number in HH_RLHF_LINES:
+            dialogue = record["chosen"].split("\n\nHuman: ")[1]
+            yield _row(dialogue.split("\n\nAssistant:")[0], None, "hh-rlhf")
 
 
 def truthfulqa_rows(file: Path) -> Iterator[PromptRow]:
     """The questions that are short and no stereotype, each with all its correct answers as the reference."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        for record in csv.DictReader(lines):
-            answers = [record["Best Answer"], *record["Correct Answers"].split(";")]
-            sentences = dict.fromkeys(answer.strip().rstrip(".") for answer in answers if answer.strip())
-            sentences.pop("I have no comment", None)
-            short = len(record["Question"].split()) <= LONGEST_QUESTION
-            if sentences and short and record["Category"] != "Stereotypes":
-                yield _row(record["Question"], ". ".join(sentences) + ".", "truthfulqa")
+    for record in read_rows(file):
+        answers = [record["Best Answer"], *record["Correct Answers"].split(";")]
+        sentences = dict.fromkeys(answer.strip().rstrip(".") for answer in answers if answer.strip())
+        sentences.pop("I have no comment", None)
+        short = len(record["Question"].split()) <= LONGEST_QUESTION
+        if sentences and short and record["Category"] != "Stereotypes":
+            yield _row(record["Question"], ". ".join(sentences) + ".", "truthfulqa")
 
 
 def choose(rows: Iterable[PromptRow], counts: list[int]) -> list[list[PromptRow]]:
@@ -94,8 +90,7 @@ def main() -> None:
     rows = {"hh-rlhf": hh_rlhf_rows(files.hh_rlhf), "truthfulqa": truthfulqa_rows(files.truthfulqa)}
     chosen = {name: choose(part, [HELD_OUT_SIZES[name], TRAIN_SIZES[name]]) for name, part in rows.items()}
     for index, name in enumerate(("held-out", "train")):
-        lines = [json.dumps(row) + "\n" for row in interleave([samples[index] for samples in chosen.values()])]
-        (HERE / "data" / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_table(interleave([samples[index] for samples in chosen.values()]), HERE / "data" / f"{name}.jsonl")
 
 
 if __name__ == "__main__":

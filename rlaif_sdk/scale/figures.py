@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rlaif_sdk.scoring import Moments, Summary
+from rlaif_sdk.composer.tables import Moments, Summary
 
 
 def as_record(summary: Summary) -> dict[str, Any]:

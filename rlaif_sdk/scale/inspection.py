@@ -1,4 +1,4 @@
-"""A look over each shard before any is scored: bad rows, the columns and their types, groups that stand apart."""
+"""A look over each shard before any is scored: bad rows, the columns and their kinds, groups that stand apart."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rlaif_sdk.composer.tables import TableLayout, as_batch
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.arrow import Columns
 from rlaif_sdk.io.digests import json_digest
-from rlaif_sdk.parquet import without_empty
-from rlaif_sdk.records import Record
+from rlaif_sdk.io.jsonl import Row, row_as_json
 from rlaif_sdk.scale.shards import Shard, read_shard
-from rlaif_sdk.scoring import TableLayout, as_batch
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _CHUNK = 1024
 
@@ -27,44 +24,36 @@ class Findings:
     """What is known of rows that were looked over.
 
     Attributes:
-        schema: The Arrow types of every column that any row has, in order of appearance.
-        groups: 64-bit digests of the groups' labels, one for each run of rows with one label.
+        columns: Every column that any row has, in order of appearance, and the kind of its values.
+        groups: 64-bit digests of the groups' labels, one for each run of rows with one label; a row without a label is
+            a group of its own and none of these.
         first_rows: The first row of each run.
     """
 
-    schema: pa.Schema
+    columns: Columns = field(default_factory=Columns)
     groups: array[int] = field(default_factory=lambda: array("Q"))
     first_rows: array[int] = field(default_factory=lambda: array("Q"))
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns' names."""
-        return tuple(self.schema.names)
 
 
 def look_over(file: Path, shard: Shard, layout: TableLayout) -> Findings:
     """Read the rows of a shard, and refuse what cannot be scored or written.
 
     Raises:
-        DataError: A row cannot be read, lacks its prompt or completion, or has a column of another kind than the rows
-            before it; names the row.
+        DataError: A row cannot be read, lacks its prompt or completion, or holds what no file can; names the row.
     """
-    import pyarrow as pa
-
-    found = Findings(pa.schema([]))
+    found = Findings()
     row = shard.first_row
     label: Any = None
     for chunk in _chunks(read_shard(file, shard)):
-        try:
-            as_batch(chunk, layout, first_row=row)
-        except DataError as error:
-            raise DataError(error.message, file=str(file), row=error.row, hint=error.hint) from error
-        found.schema = _unified(found.schema, _schema(chunk, file, row), file)
+        as_batch(chunk, layout, first_row=row, file=str(file))
         for record in chunk:
-            if layout.group is not None and (row == shard.first_row or record.get(layout.group) != label):
-                label = record.get(layout.group)
-                found.groups.append(_digest(label))
+            found.columns.add(record)
+            row_as_json(record, str(file), row)  # a column may turn out to be JSON in another shard
+            own = None if layout.group is None else record.get(layout.group)
+            if own is not None and (row == shard.first_row or own != label):
+                found.groups.append(_digest(own))
                 found.first_rows.append(row)
+            label = own
             row += 1
     return found
 
@@ -73,14 +62,13 @@ def merge_findings(parts: Iterable[Findings], file: Path) -> Findings:
     """What is known of the whole table, from its shards in their order.
 
     Raises:
-        DataError: A column is of another kind in another shard, or the rows of a group do not stand together.
+        DataError: The rows of a group do not stand together.
     """
     import numpy as np
-    import pyarrow as pa
 
-    whole = Findings(pa.schema([]))
+    whole = Findings()
     for part in parts:
-        whole.schema = _unified(whole.schema, part.schema, file)
+        whole.columns.unite(part.columns)
         whole.groups.extend(part.groups)
         whole.first_rows.extend(part.first_rows)
     groups = np.frombuffer(whole.groups, dtype=np.uint64) if whole.groups else np.empty(0, np.uint64)
@@ -96,41 +84,9 @@ def merge_findings(parts: Iterable[Findings], file: Path) -> Findings:
     return whole
 
 
-def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
+def _chunks(records: Iterator[Row]) -> Iterator[list[Row]]:
     while chunk := list(islice(records, _CHUNK)):
         yield chunk
-
-
-def _schema(records: list[Record], file: Path, first_row: int) -> pa.Schema:
-    import pyarrow as pa
-
-    names = dict.fromkeys(name for record in records for name in record)
-    fields = []
-    for name in names:
-        values = [without_empty(record.get(name)) for record in records]
-        try:
-            fields.append((name, pa.array(values).type))
-        except (pa.ArrowException, OverflowError) as error:
-            last_row = first_row + len(records) - 1
-            raise DataError(
-                f"{name!r} is of several kinds in rows {first_row} to {last_row}, which Parquet cannot hold: {error}",
-                file=str(file),
-                hint="score it on one machine, with --output to a .jsonl file",
-            ) from error
-    return pa.schema(fields)
-
-
-def _unified(known: pa.Schema, new: pa.Schema, file: Path) -> pa.Schema:
-    import pyarrow as pa
-
-    try:
-        return pa.unify_schemas([known, new], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(
-            f"has a column of several kinds, which Parquet cannot hold: {error}",
-            file=str(file),
-            hint="score it on one machine, with --output to a .jsonl file",
-        ) from error
 
 
 def _digest(label: Any) -> int:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import DataError, RlaifError
+from rlaif_sdk.io.arrow import opened_parquet, parquet_writer
 from rlaif_sdk.io.files import atomic_path, refusal
 from rlaif_sdk.io.jobs import JOB_FOLDER
-from rlaif_sdk.records import Record, open_parquet
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.scale.shards import Shard
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def write_part(
     key: str,
     *,
     schema: pa.Schema,
-    rows: Iterable[list[Record]],
+    rows: Iterable[list[Row]],
     summary: Mapping[str, Any],
 ) -> None:
     """Write the results of a shard; written twice, they are there once.
@@ -43,21 +44,18 @@ def write_part(
         shard: What they are of.
         key: What they depend on; see `finished_part`.
         schema: The columns, equal for all shards.
-        rows: The results, in chunks, without empty mappings, which Parquet cannot hold.
+        rows: The results, in chunks.
         summary: Figures over them, filled while ``rows`` is read.
 
     Raises:
         DataError: It cannot be written, for instance because the disk is full.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
     target = part_file(folder, shard)
     try:
-        with atomic_path(target) as partial, parquet.ParquetWriter(partial, schema) as writer:
+        with atomic_path(target) as partial, parquet_writer(partial, schema, str(target)) as writer:
             for chunk in rows:
-                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
-            writer.add_key_value_metadata({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
+                writer.write(chunk)
+            writer.note({_KEY: key.encode(), _SUMMARY: json.dumps(summary).encode()})
     except RlaifError:  # a ledger's is an OSError too
         raise
     except OSError as error:
@@ -76,7 +74,7 @@ def finished_part(folder: Path, shard: Shard, key: str) -> dict[str, Any] | None
     if not file.is_file():
         return None
     try:
-        with open_parquet(file) as part:
+        with opened_parquet(file) as part:
             kept = part.metadata.metadata or {}
             complete = part.metadata.num_rows == shard.rows
     except RlaifError:

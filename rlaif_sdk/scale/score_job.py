@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer.tables import Summary, TableLayout
 from rlaif_sdk.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import load_state
 from rlaif_sdk.integrations.rowwise import check_rowwise
+from rlaif_sdk.io.arrow import arrow
 from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import JOB_FOLDER, claim, locked, without_secrets
@@ -28,7 +30,6 @@ from rlaif_sdk.scale.inspection import Findings, look_over, merge_findings
 from rlaif_sdk.scale.parts import finished_part, forget_attempts
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer, reward_type
 from rlaif_sdk.scale.shards import Plan, Shard, plan_shards
-from rlaif_sdk.scoring import Summary, TableLayout
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,8 +133,10 @@ def score_table(
         if missing:
             with connected(workers or Workers()) as actors, _quiet_data():
                 found = _look_over(plan, layout)
-                schema = _with_reward(found.schema, reward_column, added, path)
-                task = ScoreTask(path, source, folder, layout, schema, found.columns, reward_column, chunk, saved)
+                layout.check_group([*found.columns.kinds], path)
+                schema = _with_reward(found.columns.schema(), reward_column, added, path)
+                known = tuple(found.columns.kinds)
+                task = ScoreTask(path, source, folder, layout, schema, known, reward_column, chunk, saved)
                 for number, own in _scored(task, {shard: keys[shard] for shard in missing}, actors, workers):
                     figures[number] = own
                     done += plan.shards[number].rows
@@ -165,11 +168,9 @@ def _read(source: Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], Path]:
 
 
 def _with_reward(schema: pa.Schema, column: str, kind: pa.DataType, file: Path) -> pa.Schema:
-    import pyarrow as pa
-
     if column in schema.names:
         raise DataError(f"already has a column {column!r}", file=str(file), hint="choose another --reward-column")
-    return schema.append(pa.field(column, kind))
+    return schema.append(arrow().field(column, kind))
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer.tables import Summary, TableLayout, as_batch, chunks
 from rlaif_sdk.integrations.host import load_state
-from rlaif_sdk.parquet import without_empty
-from rlaif_sdk.records import Record
+from rlaif_sdk.io.arrow import arrow
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.scale.figures import as_record
 from rlaif_sdk.scale.parts import count_attempt, write_part
 from rlaif_sdk.scale.shards import Shard, read_shard
-from rlaif_sdk.scoring import Summary, TableLayout, as_batch, chunks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,15 +77,17 @@ class ShardScorer:
         write_part(task.output, shard, key, schema=task.schema, rows=rows, summary=figures)
         return figures
 
-    def _rows(self, shard: Shard, summary: Summary, figures: dict[str, Any]) -> Iterator[list[Record]]:
+    def _rows(self, shard: Shard, summary: Summary, figures: dict[str, Any]) -> Iterator[list[Row]]:
         task = self._task
         row = shard.first_row
         for records in chunks(read_shard(task.file, shard), task.layout, rows=task.chunk):
-            batch = as_batch(records, task.layout, columns=task.columns, first_row=row, training=False)
+            batch = as_batch(
+                records, task.layout, columns=task.columns, first_row=row, training=False, file=str(task.file)
+            )
             composition = self._composer.compose(batch)
             summary.add(composition)
             yield [
-                {**without_empty(record), task.reward_column: {**reward, "penalties": reward["penalties"] or None}}
+                {**record, task.reward_column: {**reward, "penalties": reward["penalties"] or None}}
                 for record, reward in zip(records, composition.records(), strict=True)
             ]
             row += len(records)
@@ -98,8 +100,7 @@ class ShardScorer:
 
 def reward_type(composer: Composer) -> pa.DataType:
     """The Arrow type of what `rlaif_sdk.Composition.records` gives for a row, equal for all rows."""
-    import pyarrow as pa
-
+    pa = arrow()
     numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
     one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
     penalties = [(each.constraint.key, pa.float64()) for each in composer.combiner.multipliers]

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.exceptions import ConfigError, DataError, MissingExtraError
-from rlaif_sdk.records import read_records
+from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.io.arrow import to_dataset
+from rlaif_sdk.io.tables import is_table_file, open_dataset, read_rows
 from rlaif_sdk.training.config import DataSettings, TableSettings
 from rlaif_sdk.training.curriculum import MEAN_COLUMN, SPREAD_COLUMN, CurriculumSettings, arrange
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-_FILES = frozenset({".jsonl", ".ndjson", ".json", ".parquet"})
 
 
 def load_prompts(settings: TableSettings, folder: Path, *, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -71,25 +70,13 @@ def load_split(
 
 
 def _load(source: str | Sequence[str], subset: str | None, split: str, folder: Path) -> tuple[Dataset, str]:
-    try:
-        from datasets import Dataset, load_dataset
-    except ImportError as error:
-        raise MissingExtraError("datasets", extra="train") from error
-
-    if isinstance(source, str) and Path(source).suffix not in _FILES:
+    if isinstance(source, str):
         local = folder / source
-        try:
-            place, dataset = source, load_dataset(str(local) if local.is_dir() else source, subset, split=split)
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"cannot be loaded from the hub: {error}",
-                file=source,
-                hint=f"check its name, subset and split {split!r}; a file's name ends in {', '.join(sorted(_FILES))}",
-            ) from error
+        place = source
+        dataset = open_dataset(local if is_table_file(source) or local.is_dir() else source, config=subset, split=split)
     else:
-        files = [source] if isinstance(source, str) else source
-        place = ", ".join(files)
-        dataset = Dataset.from_list([row for file in files for row in read_records(folder / file)])
+        place = ", ".join(source)
+        dataset = to_dataset(row for file in source for row in read_rows(folder / file))
     if len(dataset) == 0:
         raise DataError("holds no rows", file=place)
     return dataset, place
@@ -102,6 +89,9 @@ def _arranged(train: Dataset, curriculum: CurriculumSettings, seed: int) -> Data
                 f"a curriculum goes by a column {column!r}, which the prompts lack",
                 hint="rlaif difficulty measures the prompts and writes it",
             )
+        for row, value in enumerate(train[column], start=1):
+            if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+                raise DataError(f"{column!r} must be a number, not {value!r}", file="the prompts", row=row)
     means_N, spreads_N = (np.array(train[column], dtype=np.float64) for column in (MEAN_COLUMN, SPREAD_COLUMN))
     chosen = arrange(means_N, spreads_N, curriculum, seed=seed)
     if not chosen:
@@ -121,8 +111,17 @@ def _with_prompts(dataset: Dataset, place: str, column: str) -> Dataset:
         if "prompt" in dataset.column_names:
             dataset = dataset.remove_columns("prompt")
         dataset = dataset.rename_column(column, "prompt")
+    first: bool | None = None
     for row, prompt in enumerate(dataset["prompt"], start=1):
         problem = prompt_problem(prompt)
+        is_text = isinstance(prompt, str)
+        first = is_text if first is None else first
+        if problem is None and is_text != first:
+            problem = (
+                "the prompt is text and those before are messages"
+                if is_text
+                else "the prompt is messages and those before are text"
+            )
         if problem:
             raise DataError(problem, file=place, row=row)
     return dataset

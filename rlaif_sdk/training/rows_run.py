@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.files import without_nan
+from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.ranks import refuse_processes
-from rlaif_sdk.training.run_folder import HISTORY_FILE, MODEL_FOLDER, starting_point, write_rows
+from rlaif_sdk.training.run_folder import HISTORY_FILE, MODEL_FOLDER, starting_point
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,7 +126,7 @@ def train_on_rows(
         steps = int(trainer.state.global_step)
         results |= {"steps": steps, "training_seconds": round(seconds, 1)}
         history = [without_nan(entry) for entry in trainer.state.log_history if "loss" in entry]
-        write_rows(run.output / HISTORY_FILE, history)
+        write_table(history, run.output / HISTORY_FILE)
         with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
             run.checkpoints.rmdir()
     fields = {

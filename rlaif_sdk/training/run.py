@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.files import without_nan
+from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run, load_run_config
 from rlaif_sdk.training.manifest import recorded
 from rlaif_sdk.training.models import adapter, is_encoder_decoder, load_policy, save_policy
@@ -22,7 +23,6 @@ from rlaif_sdk.training.run_folder import (
     MODEL_FOLDER,
     SAMPLES_FILE,
     starting_point,
-    write_rows,
 )
 from rlaif_sdk.types import Progress
 
@@ -190,9 +190,9 @@ def train_policy(
         if first_process():
             report(f"saving {model_folder}")
             policy = save_policy(run, trainer, tokenizer, model_folder)
-            write_rows(run.output / HISTORY_FILE, history)
+            write_table(history, run.output / HISTORY_FILE)
             if evaluations:
-                write_rows(run.output / EVALUATION_FILE, evaluations)
+                write_table(evaluations, run.output / EVALUATION_FILE)
         report(f"answering {len(held_out)} held-out prompts after training")
         answers_after = shared(partial(answer, policy))
         report("scoring both sets of answers")
@@ -205,7 +205,7 @@ def train_policy(
         if first_process():
             with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
                 run.checkpoints.rmdir()
-            write_rows(run.output / SAMPLES_FILE, result.samples())
+            write_table(result.samples(), run.output / SAMPLES_FILE)
     return result
 
 

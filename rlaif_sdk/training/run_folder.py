@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from rlaif_sdk.records import write_records
 from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.manifest import status_of
 
@@ -54,10 +51,3 @@ def last_checkpoint(folder: Path) -> Path | None:
     numbered = ((int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-[0-9]*"))
     whole = [(step, path) for step, path in numbered if (path / "trainer_state.json").is_file()]
     return max(whole)[1] if whole else None
-
-
-def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table."""
-    with write_records(file) as writer:
-        for row in rows:
-            writer.write(row)

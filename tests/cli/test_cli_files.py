@@ -69,7 +69,9 @@ def test_an_output_that_cannot_be_is_told_in_a_line(table: Path) -> None:
         assert "Traceback" not in ended.stderr, output
 
 
-@pytest.mark.parametrize("module", ["rlaif_sdk", "rlaif_sdk.io.jobs", "rlaif_sdk.composer.ledger", "rlaif_sdk.cli.main"])
+@pytest.mark.parametrize(
+    "module", ["rlaif_sdk", "rlaif_sdk.io.jobs", "rlaif_sdk.composer.ledger", "rlaif_sdk.cli.main"]
+)
 def test_nothing_needs_unix_to_be_imported(module: str) -> None:
     """Windows has neither fcntl nor forks."""
     program = (

@@ -343,3 +343,28 @@ def test_tables_before_and_after_have_the_same_prompts(tmp_path: Path) -> None:
             evaluate_rewards([before, after], scorer)
         with pytest.raises(ConfigError, match="no reward 'toxicity'"):
             evaluate_rewards([before], scorer, thresholds={"toxicity": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        ("chosen", True, "'chosen' must be text or messages"),
+        ("rejected", 1, "'rejected' must be text or messages"),
+        ("chosen_response", True, "chosen_response must be 1 or 2, not True"),
+        ("prob_1_when_first", "0.5", "prob_1_when_first must be a probability"),
+        ("usage", [1], "usage must be an object"),
+        ("human", True, "what people prefer is 1, 2"),
+        ("human", [1], "what people prefer is 1, 2"),
+    ],
+)
+def test_a_label_of_a_wrong_kind_is_named_by_file_and_row(
+    tmp_path: Path, column: str, value: Any, problem: str
+) -> None:
+    """A JSON bool is no text, number or place; nor does any other value end in a traceback."""
+    file = label_file(tmp_path / "labels.jsonl", [{"orders": [0.9, 0.8], "human": 1}] * 2)
+    first, second = file.read_text().splitlines()
+    file.write_text(f"{first}\n{json.dumps({**json.loads(second), column: value})}\n")
+    with pytest.raises(DataError) as caught:
+        evaluate_labels(file, human="human")
+    assert problem in str(caught.value)
+    assert (caught.value.file, caught.value.row) == (str(file), 2)

@@ -156,9 +156,7 @@ opaque = functools.partial(score, value=1.0, find=Opaque())
 def revision_elsewhere(folder, value, name):
     """The revision that another process gives a function of a module."""
     (folder / "binding.py").write_text(BOUND.replace("{value}", str(value)))
-    code = (
-        f"from rlaif_sdk.io.digests import code_digest as d; import binding; print(d(binding.{name}))"
-    )
+    code = f"from rlaif_sdk.io.digests import code_digest as d; import binding; print(d(binding.{name}))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "PYTHONHASHSEED": "random"}
     asked = [sys.executable, "-c", code]
     return subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout.strip()

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.preferences import load_label_job, run_labeling
-from rlaif_sdk.records import read_records
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -23,7 +23,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    return list(read_records(path))
+    return list(read_rows(path))
 
 
 def label(config: Path, *overrides: str, **options: Any) -> Any:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlaif_sdk import JudgeError, parquet
+from rlaif_sdk import DataError, JudgeError
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeQuotaError, JudgeResponseError
+from rlaif_sdk.io import arrow
+from rlaif_sdk.io.jsonl import as_json
+from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.judges import PairwiseLabeler
 from rlaif_sdk.preferences import load_label_job, run_labeling
 from rlaif_sdk.preferences.label_journal import open_job
@@ -162,7 +167,7 @@ def test_memory_does_not_grow_with_the_pairs(config: Path, write_pairs: Any, mon
     A first job imports what is needed and is not compared; all are long enough to have as many calls in progress as
     there may be.
     """
-    monkeypatch.setattr(parquet, "_CHUNK", 64)
+    monkeypatch.setattr(arrow, "CHUNK", 64)
     labeler = PairwiseLabeler(ScriptedJudge(lambda _: {"1": 0.5, "2": 0.25}))
     labeler.backend.requests = Forgetful()  # type: ignore[attr-defined]
     peaks = {}
@@ -315,3 +320,32 @@ def test_a_journal_keeps_whatever_text_it_is_given(tmp_path: Path) -> None:
             {"row": 2, "\ufffd": ["x", "ü 😀"], "flags": ["surrogates"]},
             {"row": 3, "prob_1": 0.5, "rationales": ["whole 😀"], "flags": []},
         ]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "value", [date(2024, 1, 2), timedelta(seconds=1), Decimal("1.5"), b"x", float("nan")], ids=repr
+)
+def test_a_column_that_is_no_json_is_carried(config: Path, pair_server: Any, form: str, value: Any) -> None:
+    """The judge never sees it; the labels' file has it as its form can, and nothing is asked twice."""
+    pytest.importorskip("pyarrow")
+    pairs = [{"prompt": "q", "response_1": "good", "response_2": "bad", "when": value}] * 2
+    write_table(pairs, config.parent / "pairs.parquet")
+    result = label(config, "pairs.file=pairs.parquet", f"format={form}")
+    found = [row["when"] for row in rows_of(result.labels)]
+    wanted = value if form == "parquet" else json.loads(as_json(value))
+    assert found == [wanted] * 2 or (value != value and form == "parquet")
+    asked = len(pair_server.requests)
+    label(config, "pairs.file=pairs.parquet", f"format={form}")
+    assert len(pair_server.requests) == asked
+
+
+def test_what_the_labels_cannot_hold_is_refused_before_anything_is_asked(config: Path, pair_server: Any) -> None:
+    """The row is named, and nothing was paid for."""
+    row = {"prompt": "q", "response_1": "good", "response_2": "bad", "n": 1}
+    lines = [json.dumps(row), json.dumps({**row, "n": float("inf")})]
+    (config.parent / "pairs.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="'n' holds an infinite number") as caught:
+        label(config)
+    assert (caught.value.file, caught.value.row) == (str(config.parent / "pairs.jsonl"), 2)
+    assert not pair_server.requests

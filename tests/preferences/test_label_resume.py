@@ -94,7 +94,9 @@ def test_a_changed_setting_is_refused_by_name(
     write_pairs(2)
     label(config)
     pair_server.requests.clear()
-    with pytest.raises((ConfigError, DataError), match=f"(?s)another labelling job:.*{named}: " if named else "three different"):
+    with pytest.raises(
+        (ConfigError, DataError), match=f"(?s)another labelling job:.*{named}: " if named else "three different"
+    ):
         label(config, override)
     assert not pair_server.requests
 

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, DataError, RlaifError
+from rlaif_sdk.composer.tables import TableLayout, score_records
+from rlaif_sdk.io.tables import read_rows, survey
 from rlaif_sdk.preferences import load_label_job, run_labeling
-from rlaif_sdk.records import read_records, survey
 from rlaif_sdk.scale import Autoscaling, Workers, deploy, label_with_actors, score_table
-from rlaif_sdk.scoring import TableLayout, score_records
 from rlaif_sdk.serving import ServeSettings
 from tests.serving.certificates import make_certificate
 
@@ -83,12 +83,12 @@ def test_a_killed_worker_loses_no_row_and_doubles_none(cluster, slow, table, tmp
     result = score_table(file, slow, tmp_path / "out", batch_rows=40, chunk=8, workers=Workers(actors=2))
     killer.join(1)
     assert killed
-    rows = [row for part in sorted(result.output.glob("part-*.parquet")) for row in read_records(part)]
+    rows = [row for part in sorted(result.output.glob("part-*.parquet")) for row in read_rows(part)]
     with Composer.from_config(slow) as composer:
-        scored = score_records(composer, read_records(file), TableLayout(), columns=survey(file).columns)
+        scored = score_records(composer, read_rows(file), TableLayout(), columns=survey(file).columns)
         expected = [total for _, composed in scored for total in composed.to_list()]
     assert [row["reward"]["total"] for row in rows] == expected
-    assert [row["completion"] for row in rows] == [row["completion"] for row in read_records(file)]
+    assert [row["completion"] for row in rows] == [row["completion"] for row in read_rows(file)]
     assert result.summary.rows == 600
     assert 2 <= len(set(loaded(tmp_path)) - {os.getpid()}) <= 3
     assert not list(result.output.glob(".part-*")) + list(result.output.glob("__job__/*.attempts"))
@@ -149,7 +149,7 @@ def test_labels_by_actors_are_those_of_one_process(cluster, label_job):
     path, server = label_job
     spread = label_with_actors(load_label_job(path, overrides=["output=ray"]), workers=Workers(actors=2))
     plain = run_labeling(load_label_job(path, overrides=["output=plain"]))
-    assert list(read_records(spread.labels)) == list(read_records(plain.labels))
+    assert list(read_rows(spread.labels)) == list(read_rows(plain.labels))
     assert spread.summary.record() == plain.summary.record()
     asked = len(server.requests)
     again = run_labeling(load_label_job(path, overrides=["output=ray"]))
@@ -176,7 +176,7 @@ def test_a_killed_judge_loses_no_pair(cluster, label_job):
     killer.join(1)
     assert killed
     assert result.summary.labelled == 60
-    assert [row["prompt"] for row in read_records(result.labels)] == [f"q{row}" for row in range(60)]
+    assert [row["prompt"] for row in read_rows(result.labels)] == [f"q{row}" for row in range(60)]
 
 
 def test_a_deployment_answers_with_the_composers_numbers_and_wants_its_key(cluster, composition):

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from rlaif_sdk import Composer, ConfigError, DataError, RlaifError
 from rlaif_sdk.cli.main import app
+from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, score_records
 from rlaif_sdk.io.jobs import locked
-from rlaif_sdk.records import read_records, survey
+from rlaif_sdk.io.tables import read_rows, survey
 from rlaif_sdk.scale import parts, score_job
 from rlaif_sdk.scale.cluster import Workers
 from rlaif_sdk.scale.figures import as_record, from_record, merge, readable
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer
 from rlaif_sdk.scale.shards import Plan, Shard
-from rlaif_sdk.scoring import Moments, Summary, TableLayout, score_records
 from tests.little_room import little_room
 
 
@@ -57,13 +57,13 @@ def here(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [row for file in sorted(folder.glob("part-*.parquet")) for row in read_records(file)]
+    return [row for file in sorted(folder.glob("part-*.parquet")) for row in read_rows(file)]
 
 
 def plain(file: Path, composition: Path, layout: TableLayout) -> list[dict[str, Any]]:
     """What one machine says of each row."""
     with Composer.from_config(composition) as composer:
-        scored = score_records(composer, read_records(file), layout, columns=survey(file).columns, chunk=8)
+        scored = score_records(composer, read_rows(file), layout, columns=survey(file).columns, chunk=8)
         return [reward for _, composed in scored for reward in composed.records()]
 
 
@@ -77,7 +77,7 @@ def test_the_numbers_and_their_order_are_those_of_one_machine(here, table, compo
     rewards = [row.pop("reward") for row in rows]
     expected = plain(file, composition, layout)
     assert [{**reward, "penalties": reward["penalties"] or {}} for reward in rewards] == expected
-    assert [row["completion"] for row in rows] == [row["completion"] for row in read_records(file)]
+    assert [row["completion"] for row in rows] == [row["completion"] for row in read_rows(file)]
     statuses = {reward["rewards"]["picky"]["status"] for reward in rewards}
     assert {"scored", "abstained", "failed"} <= statuses
     assert result.summary.columns["picky"].failed == sum(
@@ -108,10 +108,10 @@ def test_statistics_that_are_learned_are_frozen_or_refused(here, table, write, t
     with pytest.raises(ConfigError, match=r"learns from training batches.*state=FILE"):
         score_job.score_table(file, config, tmp_path / "out")
     with Composer.from_config(config) as composer:
-        for _ in score_records(composer, read_records(file), layout, columns=survey(file).columns):
+        for _ in score_records(composer, read_rows(file), layout, columns=survey(file).columns):
             pass
         save_state(composer, tmp_path / "state.json")
-        frozen = score_records(composer, read_records(file), layout, columns=survey(file).columns, training=False)
+        frozen = score_records(composer, read_rows(file), layout, columns=survey(file).columns, training=False)
         expected = [total for _, composed in frozen for total in composed.to_list()]
     result = score_job.score_table(file, config, tmp_path / "out", batch_rows=9, state=tmp_path / "state.json")
     assert [row["reward"]["total"] for row in rows_of(result.output)] == expected

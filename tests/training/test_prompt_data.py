@@ -92,11 +92,11 @@ def test_a_folder_is_a_data_set_and_one_of_its_subsets_is_chosen(tmp_path: Path,
         load_prompts(DataSettings(train="sums"), tmp_path)
 
 
-@pytest.mark.parametrize("source", ["no/such-set", "prompts.csv"])
+@pytest.mark.parametrize("source", ["no/such-set", "prompts.txt"])
 def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch):
     """Anything but the known kinds of file is taken for a name on the hub: the message says which these are."""
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"split 'train'.*\.jsonl, \.ndjson, \.parquet") as refused:
+    with pytest.raises(DataError, match=r"split 'train'.*ends in its form, such as \.jsonl") as refused:
         load_prompts(DataSettings(train=source), tmp_path)
     assert refused.value.file == source
 

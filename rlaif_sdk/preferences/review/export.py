@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from rlaif_sdk.exceptions import ConfigError, DataError
-from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS, write_rows
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import write_table
+from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS
 from rlaif_sdk.preferences.review.acts import Act
 from rlaif_sdk.preferences.review.card import review_card
 from rlaif_sdk.preferences.review.pairs import ReviewPair
 from rlaif_sdk.preferences.review.store import ReviewStore
-from rlaif_sdk.records import Record
 from rlaif_sdk.types import TextOrConversation, as_text
 
 _MARGIN = "margin"
@@ -73,7 +74,7 @@ def export_review(
         raise DataError("is what is reviewed, and stays as it is", file=str(path), hint="name another file")
     written = 0
 
-    def counted() -> Iterator[Record]:
+    def counted() -> Iterator[Row]:
         nonlocal written
         for row in exported_rows(store, options):
             written += 1
@@ -83,13 +84,13 @@ def export_review(
     first = next(rows, None)
     if first is None:
         raise DataError("there is nothing to export yet", file=str(store.path))
-    write_rows(_chained(first, rows), path)
+    write_table(_chained(first, rows), path)
     card = review_card(store, path, rows=written, settings=asdict(options), inputs=inputs)
     card.write(path.parent, f"{path.stem}.card.md")
     return written
 
 
-def exported_rows(store: ReviewStore, options: ExportOptions) -> Iterator[Record]:
+def exported_rows(store: ReviewStore, options: ExportOptions) -> Iterator[Row]:
     """The rows of an export: a row a pair in the order of the files, each followed by what its edits make."""
     for pair, acts in store.results(judged_only=options.rows == "reviewed"):
         row = _labelled(pair, acts, options)
@@ -104,7 +105,7 @@ def human_prob_1(acts: list[Act]) -> float | None:
     return math.fsum(probs) / len(probs) if probs else None
 
 
-def _labelled(pair: ReviewPair, acts: list[Act], options: ExportOptions) -> Record | None:
+def _labelled(pair: ReviewPair, acts: list[Act], options: ExportOptions) -> Row | None:
     human, ai = human_prob_1(acts), pair.prob_1
     if human is None and options.rows == "reviewed":
         return None
@@ -139,7 +140,7 @@ def _combined(human: float | None, ai: float | None, weight: float) -> tuple[flo
     return weight * human + (1 - weight) * ai, "human+ai"
 
 
-def _edited(pair: ReviewPair, act: Act) -> Iterator[Record]:
+def _edited(pair: ReviewPair, act: Act) -> Iterator[Row]:
     """An edited response is better than what it was made of; one written anew is better than both."""
     originals = {1: pair.response_1, 2: pair.response_2}
     kept = {name: value for name, value in pair.record.items() if name not in {*PAIR_COLUMNS, *LABEL_COLUMNS, _MARGIN}}
@@ -158,7 +159,7 @@ def _edited(pair: ReviewPair, act: Act) -> Iterator[Record]:
 
 def _pair_columns(
     pair: ReviewPair, chosen: TextOrConversation, rejected: TextOrConversation, chosen_prob: float
-) -> Record:
+) -> Row:
     prompt = {} if pair.prompt is None else {"prompt": pair.prompt}
     return {**prompt, "chosen": chosen, "rejected": rejected, "chosen_prob": chosen_prob}
 
@@ -170,6 +171,6 @@ def with_text(response: TextOrConversation, text: str) -> TextOrConversation:
     return [*response[:-1], {"role": response[-1]["role"], "content": text}]
 
 
-def _chained(first: Record, rest: Iterator[Record]) -> Iterator[Record]:
+def _chained(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
     yield first
     yield from rest

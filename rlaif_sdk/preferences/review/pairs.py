@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import json_digest
-from rlaif_sdk.records import Record, read_records
+from rlaif_sdk.io.jsonl import Row, plain, row_as_json
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.types import TextOrConversation
 
 Number = Literal[1, 2]
@@ -72,7 +73,7 @@ class ReviewPair:
     response_1: TextOrConversation
     response_2: TextOrConversation
     labels: tuple[AILabel, ...]
-    record: Record
+    record: Row
 
     @property
     def prob_1(self) -> float | None:
@@ -96,7 +97,7 @@ class ReviewPair:
 
     def to_json(self) -> str:
         """The pair as `from_json` reads it."""
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self), default=plain)
 
     @classmethod
     def from_json(cls, text: str) -> ReviewPair:
@@ -115,14 +116,16 @@ def read_review_pairs(path: str | Path) -> Iterator[ReviewPair]:
     Raises:
         DataError: A row is no pair; names the row.
     """
-    for row, record in enumerate(read_records(path), start=1):
+    for row, record in enumerate(read_rows(path), start=1):
         try:
-            yield _pair(record)
+            pair = _pair(record)
         except DataError as error:
             raise DataError(error.message, file=str(path), row=row, hint=error.hint) from error
+        row_as_json(record, str(path), row)
+        yield pair
 
 
-def _pair(record: Record) -> ReviewPair:
+def _pair(record: Row) -> ReviewPair:
     if record.get("chosen") is not None:
         names, prob = ("chosen", "rejected"), _probability(record, "chosen_prob", default=1.0)
         if record.get("chosen_response") == 2:
@@ -145,7 +148,7 @@ def _digest(prompt: Any, response_1: Any, response_2: Any) -> str:
     return json_digest([json_digest(prompt), *sorted(map(json_digest, (response_1, response_2)))])
 
 
-def _text(record: Record, name: str) -> TextOrConversation:
+def _text(record: Row, name: str) -> TextOrConversation:
     if name not in record:
         hint = f"a pair has chosen and rejected, or response_1 and response_2; columns: {', '.join(record) or 'none'}"
         raise DataError(f"has no column {name!r}", hint=hint)
@@ -157,7 +160,7 @@ def _text(record: Record, name: str) -> TextOrConversation:
     return found
 
 
-def _probability(record: Record, name: str, *, default: float | None) -> float | None:
+def _probability(record: Row, name: str, *, default: float | None) -> float | None:
     value = record.get(name, default)
     if value is None:
         return default
@@ -166,7 +169,7 @@ def _probability(record: Record, name: str, *, default: float | None) -> float |
     return float(value)
 
 
-def _label(record: Record, prob_1: float) -> AILabel:
+def _label(record: Row, prob_1: float) -> AILabel:
     first, second = (_probability(record, f"prob_1_when_{place}", default=None) for place in ("first", "second"))
     asked_twice = first is not None and second is not None
     return AILabel(
@@ -179,7 +182,7 @@ def _label(record: Record, prob_1: float) -> AILabel:
     )
 
 
-def _rationales(record: Record, *, asked_twice: bool) -> tuple[Rationale, ...]:
+def _rationales(record: Row, *, asked_twice: bool) -> tuple[Rationale, ...]:
     """With both orders asked, the first half was written with response 1 in the first place."""
     texts = [text for text in record.get("rationales") or () if isinstance(text, str)]
     if not asked_twice:

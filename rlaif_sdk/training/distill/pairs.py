@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import TrainingError
 from rlaif_sdk.io.jobs import NumberedFiles
-from rlaif_sdk.records import Record, read_records
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.training.distill.config import DistillRun
 from rlaif_sdk.training.iterate.candidates import round_prompts, sample_parts
 from rlaif_sdk.training.iterate.policy import held_policy
 from rlaif_sdk.training.run import check_chat_template
-from rlaif_sdk.training.run_folder import write_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,7 +57,7 @@ def sample_pairs(run: DistillRun, train: Dataset, folder: Path) -> dict[str, Any
             "the policy gives each prompt the same completion every time: there is nothing to compare",
             hint="raise candidates.temperature or candidates.completions",
         )
-    write_rows(folder / PAIRS_FILE, pairs)
+    write_table(pairs, folder / PAIRS_FILE)
     possible = len(prompts) * settings.completions * (settings.completions - 1) // 2
     return {
         "prompts": len(prompts),
@@ -84,7 +84,7 @@ def split_labels(labels: Path, folder: Path, prompts: int, share: float) -> dict
     Raises:
         TrainingError: One of them would be empty.
     """
-    rows = [*read_records(labels)]
+    rows = [*read_rows(labels)]
     first = prompts - max(1, round(share * prompts))
     apart = {_key(row) for row in rows if row[ROW] >= first}
     held_out = [row for row in rows if _key(row) in apart]
@@ -95,8 +95,8 @@ def split_labels(labels: Path, folder: Path, prompts: int, share: float) -> dict
             "the reward model needs both",
             hint="take more candidates.prompts",
         )
-    write_rows(folder / TRAIN_FILE, train)
-    write_rows(folder / HELD_OUT_FILE, held_out)
+    write_table(train, folder / TRAIN_FILE)
+    write_table(held_out, folder / HELD_OUT_FILE)
     return {"train": len(train), "held_out": len(held_out)}
 
 
@@ -110,12 +110,12 @@ def _policy(run: DistillRun, prompts: Dataset) -> Policy:
     return held_policy(run)
 
 
-def _pairs(prompts: Dataset, completions: Sequence[Any], each: int) -> Iterator[Record]:
+def _pairs(prompts: Dataset, completions: Sequence[Any], each: int) -> Iterator[Row]:
     for row, prompt in enumerate(prompts["prompt"]):
         for first, second in combinations(completions[row * each : (row + 1) * each], 2):
             if first != second:
                 yield {"prompt": prompt, "response_1": first, "response_2": second, ROW: row}
 
 
-def _key(row: Record) -> str:
+def _key(row: Row) -> str:
     return json.dumps(row["prompt"])

@@ -15,12 +15,12 @@ from rlaif_sdk.exceptions import MissingExtraError, TrainingError
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.files import read_json, without_nan, write_json
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
+from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
-from rlaif_sdk.records import read_records
 from rlaif_sdk.reporting.estimates import estimate
 from rlaif_sdk.training.distill.config import DistillRun, load_distill_run
 from rlaif_sdk.training.distill.pairs import HELD_OUT_FILE, PAIRS_FILE, TRAIN_FILE, sample_pairs, split_labels
-from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE, write_rows
+from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -165,7 +165,7 @@ class _Pipeline:
     def _labels(self, folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
         result = self._ask(self.config.label_job(self.config.stage("candidates") / PAIRS_FILE, folder))
         share = self.config.config.candidates.held_out_share
-        chosen_prob_B = np.array([row["chosen_prob"] for row in read_records(result.labels)])
+        chosen_prob_B = np.array([row["chosen_prob"] for row in read_rows(result.labels)])
         return {
             **result.summary.record(),
             "mean_confidence": float(chosen_prob_B.mean()) if chosen_prob_B.size else None,
@@ -208,9 +208,8 @@ class _Pipeline:
         }
 
     def _comparison(self, folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
-        samples = read_records(self.config.stage("policy") / SAMPLES_FILE)
-        write_rows(
-            folder / PAIRS_FILE,
+        samples = read_rows(self.config.stage("policy") / SAMPLES_FILE)
+        write_table(
             (
                 {
                     "prompt": sample["prompt"],
@@ -219,11 +218,12 @@ class _Pipeline:
                 }
                 for sample in samples
             ),
+            folder / PAIRS_FILE,
         )
         job = self.config.label_job(folder / PAIRS_FILE, folder / "labels")
         job = LabelJob(job.config.model_copy(update={"ties": "keep", "format": "jsonl"}), job.document)
         result = self._ask(job)
-        labels = [*read_records(result.labels)]
+        labels = [*read_rows(result.labels)]
         wins_B = np.array([0.5 if label["tie"] else float(label["prob_1"] < 0.5) for label in labels], dtype=np.float64)
         prob_after_B = np.array([1 - label["prob_1"] for label in labels], dtype=np.float64)
         return {

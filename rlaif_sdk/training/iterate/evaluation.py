@@ -12,12 +12,12 @@ import numpy as np
 
 from rlaif_sdk.composer.arrays import Array
 from rlaif_sdk.io.files import read_json, write_json
+from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.reporting.estimates import estimate, paired_change
 from rlaif_sdk.training.heldout import Answers, ScoredAnswers, answer_prompts
 from rlaif_sdk.training.iterate.config import CandidateSettings
 from rlaif_sdk.training.iterate.policy import answer_logprobs
 from rlaif_sdk.training.iterate.stopping import RoundFigures
-from rlaif_sdk.training.run_folder import write_rows
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def evaluate_round(
         "totals": scored.composition.to_list(),
     }
     samples = ({"prompt": prompt, **record} for prompt, record in zip(answers.prompts, scored.records(), strict=True))
-    write_rows(folder / SAMPLES_FILE, samples)
+    write_table(samples, folder / SAMPLES_FILE)
     write_json(file, evaluation)
     return evaluation
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.documents import validate
+from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, run_labeling
 from rlaif_sdk.preferences.label_config import LabelConfig
-from rlaif_sdk.records import read_records
 from rlaif_sdk.training.config import with_policy
 from rlaif_sdk.training.iterate.config import IterateRun
-from rlaif_sdk.training.run_folder import write_rows
 
 PAIRS_FILE = "pairs.jsonl"
 LABELS_FOLDER = "labels"
@@ -40,6 +39,8 @@ def labelled_rows(
     Raises:
         JudgeError: The judge cannot be used, or fails on too many pairs.
     """
-    write_rows(folder / PAIRS_FILE, ({name: pair[name] for name in ("prompt", "chosen", "rejected")} for pair in pairs))
+    write_table(
+        ({name: pair[name] for name in ("prompt", "chosen", "rejected")} for pair in pairs), folder / PAIRS_FILE
+    )
     result = run_labeling(label_job(run, policy, folder), allow_changed=run.allow_changed)
-    return [*read_records(result.labels)]
+    return [*read_rows(result.labels)]

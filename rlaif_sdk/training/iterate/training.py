@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.documents import validate
 from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import PPORun, PPORunConfig, Run
 from rlaif_sdk.training.iterate.config import OFFLINE, IterateRun
 from rlaif_sdk.training.iterate.labelling import label_job
@@ -17,7 +18,7 @@ from rlaif_sdk.training.online import CONFIGS as ONLINE_CONFIGS
 from rlaif_sdk.training.online import OnlineRun, run_online
 from rlaif_sdk.training.preference_run import DPORunConfig, preference_settings, run_preferences
 from rlaif_sdk.training.run import run_ppo
-from rlaif_sdk.training.run_folder import MODEL_FOLDER, last_checkpoint, write_rows
+from rlaif_sdk.training.run_folder import MODEL_FOLDER, last_checkpoint
 from rlaif_sdk.training.sft_run import SFTRunConfig, run_sft, sft_settings
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def train_round(
     if (folder / TRAINED_FILE).exists():
         return model_folder
     for name, part in zip((TRAIN_ROWS, HELD_OUT_ROWS), rows, strict=True):
-        write_rows(folder / name, part)
+        write_table(part, folder / name)
     inner = round_run(run, policy, folder, number)
     options: Any = {"display": display, "report": report, "resume": can_go_on(training)}
     result: Any

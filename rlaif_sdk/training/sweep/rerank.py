@@ -12,7 +12,8 @@ import numpy as np
 from rlaif_sdk.composer.arrays import Array
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import json_digest, rows_digest
-from rlaif_sdk.records import read_records, write_records
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import read_rows, write_rows
 from rlaif_sdk.training.config import PPORun
 from rlaif_sdk.training.manifest import resolved_config
 from rlaif_sdk.training.sweep.config import Sweep, Weights
@@ -70,12 +71,12 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> Candidates:
     """
     ready = sweep.config.completions
     file = sweep.folder / ready if ready else _sampled(sweep, seed, report)
-    rows = list(read_records(file))
+    rows = list(read_rows(file))
     for number, row in enumerate(rows, start=1):
         if row.get("prompt") is None or row.get("completion") is None:
             raise DataError("an answer needs 'prompt' and 'completion'", file=str(file), row=number)
     labels: dict[str, int] = {}
-    group = [labels.setdefault(repr(row.get(_GROUP, row["prompt"])), len(labels)) for row in rows]
+    group = [labels.setdefault(_label(row, number), len(labels)) for number, row in enumerate(rows)]
     names = {name: None for row in rows for name in row} | {}
     batch = RewardBatch(
         prompts=[row["prompt"] for row in rows],
@@ -88,6 +89,12 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> Candidates:
     report(f"scoring {len(rows)} answers to {len(labels)} prompts")
     with sweep.base.composer() as composer:
         return Candidates(composer.compose(batch), group)
+
+
+def _label(row: Row, number: int) -> str:
+    """What answers to one prompt share: their group, or the prompt; a group that is null is shared with no other."""
+    label = row.get(_GROUP, row["prompt"])
+    return f"row {number}" if label is None else repr(label)
 
 
 def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
@@ -117,7 +124,7 @@ def _sample(run: PPORun, held_out: Dataset, count: int, file: Path, report: Any)
     report(f"sampling {count} answers to each of {len(held_out)} held-out prompts")
     answers = answer_prompts(model, tokenizer, prompts, settings)
     columns: Mapping[str, Any] = answers.columns
-    with write_records(file) as writer:
+    with write_rows(file) as writer:
         for row, (prompt, completion) in enumerate(zip(answers.prompts, answers.completions, strict=True)):
             known = {name: values[row] for name, values in columns.items()}
             writer.write({**known, "prompt": prompt, "completion": completion, _GROUP: row // count})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.evaluation import hypervolume, mean_interval, nondominated
-from rlaif_sdk.io.files import atomic_path, write_json
+from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.sweep.config import Weights
 
 RESULT_FILE = "sweep.json"
@@ -110,20 +110,14 @@ class SweepResult:
                 "points": list(self.rows()),
             },
         )
-        with (
-            atomic_path(folder / TABLE_FILE) as partial,
-            partial.open("w", encoding="utf-8", errors="replace", newline="") as stream,
-        ):
-            writer: Any = None
-            for row in self.rows():
-                flat = {f"weight/{name}": weight for name, weight in row["weights"].items()}
-                for name, figures in row["rewards"].items():
-                    flat |= {name: figures["mean"], f"{name}/ci95": figures["ci95"]}
-                flat["frontier"] = row["frontier"]
-                if writer is None:
-                    writer = csv.DictWriter(stream, list(flat))
-                    writer.writeheader()
-                writer.writerow(flat)
+        write_table(map(_flat, self.rows()), folder / TABLE_FILE)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {f"weight/{name}": weight for name, weight in row["weights"].items()}
+    for name, figures in row["rewards"].items():
+        flat |= {name: figures["mean"], f"{name}/ci95": figures["ci95"]}
+    return {**flat, "frontier": row["frontier"]}
 
 
 def _json(value: float) -> float | None:

@@ -13,7 +13,7 @@ from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.files import read_json, write_json
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
-from rlaif_sdk.records import read_records
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.training.config import ComposedRun, PPORun
 from rlaif_sdk.training.iterate.training import can_go_on
 from rlaif_sdk.training.manifest import resolved_config
@@ -114,7 +114,7 @@ def _inputs(sweep: Sweep) -> dict[str, Any]:
     """
     code = _read_run(sweep).code()
     if sweep.config.completions is not None:
-        return {"code": code, "completions": rows_digest(read_records(sweep.folder / sweep.config.completions))}
+        return {"code": code, "completions": rows_digest(read_rows(sweep.folder / sweep.config.completions))}
     try:
         from rlaif_sdk.training.data import load_prompts
     except ModuleNotFoundError as error:

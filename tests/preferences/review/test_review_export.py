@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges import PairwiseLabeler, PairwisePrompt
 from rlaif_sdk.preferences import run_labeling
 from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review, review_figures
-from rlaif_sdk.records import read_records
 from rlaif_sdk.testing import ScriptedJudge
 from tests.preferences.review.conftest import labelled, write_jsonl
 
@@ -28,7 +28,7 @@ def judge(store: ReviewStore, verdicts: dict[str, Any], reviewer: str = "ana", *
 def exported(store: ReviewStore, path: Path, **options: Any) -> dict[str, dict[str, Any]]:
     """The rows of an export by prompt."""
     export_review(store, path, ExportOptions(**options))
-    return {row["prompt"]: row for row in read_records(path)}
+    return {row["prompt"]: row for row in read_rows(path)}
 
 
 def test_people_take_precedence_and_the_judge_speaks_where_nobody_looked(store: ReviewStore, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_margin_turns_with_its_pair(tmp_path: Path) -> None:
         edited = next(pair.id for pair, _ in store.results() if pair.prompt == "question 2")
         store.edit("ana", edited, "better", based_on=1)
         export_review(store, tmp_path / "out.jsonl")
-    found = [(row["prompt"][-1], row["chosen"], row.get("margin")) for row in read_records(tmp_path / "out.jsonl")]
+    found = [(row["prompt"][-1], row["chosen"], row.get("margin")) for row in read_rows(tmp_path / "out.jsonl")]
     turned = [("0", "good", 0.5), ("1", "bad", -0.5)], [("3", "answer 3 two", 0.5), ("4", "answer 4 one", -0.5)]
     assert found == [*turned[0], ("2", "good", 0.5), ("2", "better", None), *turned[1]]
 
@@ -99,7 +99,7 @@ def test_edits_become_pairs_of_their_own(tmp_path: Path) -> None:
     store.edit("ana", pair.id, "two, corrected", based_on=2)
     store.edit("ana", pair.id, "three", based_on=None)
     export_review(store, tmp_path / "out.jsonl")
-    label, *edits = read_records(tmp_path / "out.jsonl")
+    label, *edits = read_rows(tmp_path / "out.jsonl")
     assert label["source"] == "ai"
     made = [(row["chosen"][0]["content"], row["rejected"][0]["content"], row["chosen_prob"]) for row in edits]
     assert made == [("two, corrected", "two", 1.0), ("three", "one", 1.0), ("three", "two", 1.0)]

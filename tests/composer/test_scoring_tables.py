@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, DataError
-from rlaif_sdk.scoring import Moments, TableLayout, as_batch, chunks, score_records
+from rlaif_sdk.composer.tables import Moments, TableLayout, as_batch, chunks, score_records
 from rlaif_sdk.testing import FixedReward
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.composer import Composer, Composition
+from rlaif_sdk.composer.composer import Composer
+from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.exceptions import BatchError, DataError
-from rlaif_sdk.records import Record
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.types import RewardBatch
 
 
@@ -28,15 +30,26 @@ class TableLayout:
     completion: str = "completion"
     group: str | None = None
 
+    def of_one_group(self, one: Row, other: Row) -> bool:
+        """Whether two rows answer the same prompt, as far as the group's column says; null is no group's label."""
+        label = None if self.group is None else one.get(self.group)
+        return label is not None and label == other.get(self.group)
 
-def chunks(records: Iterable[Record], layout: TableLayout, *, rows: int) -> Iterator[list[Record]]:
+    def check_group(self, columns: Sequence[str], file: Path) -> None:
+        """Check that a table has the column that groups it.
+
+        Raises:
+            DataError: No row has it.
+        """
+        if self.group is not None and self.group not in columns:
+            raise DataError(f"has no column {self.group!r}", file=str(file), hint=f"columns: {', '.join(columns)}")
+
+
+def chunks(records: Iterable[Row], layout: TableLayout, *, rows: int) -> Iterator[list[Row]]:
     """Chunks of about ``rows`` records; a group is never cut."""
-    chunk: list[Record] = []
+    chunk: list[Row] = []
     for record in records:
-        same_group = (
-            bool(chunk) and layout.group is not None and chunk[-1].get(layout.group) == record.get(layout.group)
-        )
-        if len(chunk) >= rows and not same_group:
+        if len(chunk) >= rows and not layout.of_one_group(chunk[-1], record):
             yield chunk
             chunk = []
         chunk.append(record)
@@ -45,12 +58,13 @@ def chunks(records: Iterable[Record], layout: TableLayout, *, rows: int) -> Iter
 
 
 def as_batch(
-    records: list[Record],
+    records: list[Row],
     layout: TableLayout,
     *,
     columns: Sequence[str] = (),
     first_row: int = 1,
     training: bool = True,
+    file: str | None = None,
 ) -> RewardBatch:
     """A `RewardBatch` of table rows; columns other than prompt, completion and group are carried along.
 
@@ -60,13 +74,14 @@ def as_batch(
         columns: Columns that the table has elsewhere: they are None in rows that lack them.
         first_row: The number of the first row in the table, for errors.
         training: Whether running statistics are updated.
+        file: The table's name, for errors.
 
     Raises:
-        DataError: A row lacks its prompt or completion, or has one of a wrong type; names the row.
+        DataError: A row lacks its prompt or completion, or has one of a wrong type; names the file and the row.
     """
     for offset, record in enumerate(records):
         for column in (layout.prompt, layout.completion):
-            _check_text(record, column, first_row + offset)
+            _check_text(record, column, first_row + offset, file)
     names = {**dict.fromkeys(columns), **{name: None for record in records for name in record}}
     carried = [name for name in names if name not in {layout.prompt, layout.completion, layout.group}]
     try:
@@ -78,23 +93,26 @@ def as_batch(
             training=training,
         )
     except BatchError as error:
-        raise DataError(error.message, hint=error.hint) from error
+        raise DataError(error.message, file=file, hint=error.hint) from error
 
 
-def _check_text(record: Record, column: str, row: int) -> None:
+def _check_text(record: Row, column: str, row: int, file: str | None) -> None:
     if column not in record:
         found = ", ".join(record) or "none"
-        raise DataError(
-            f"has no column {column!r}", row=row, hint=f"columns: {found}; see --prompt-column and --completion-column"
-        )
+        hint = f"columns: {found}; see --prompt-column and --completion-column"
+        raise DataError(f"has no column {column!r}", file=file, row=row, hint=hint)
     value = record[column]
     is_messages = isinstance(value, list) and all(isinstance(turn, dict) and "role" in turn for turn in value) and value
     if not isinstance(value, str) and not is_messages:
-        raise DataError(f"{column!r} must be text or a list of messages with role and content", row=row)
+        problem = f"{column!r} must be text or a list of messages with role and content"
+        raise DataError(problem, file=file, row=row)
 
 
 def _label(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+    """A group's label, hashable; NaN is how pandas says null."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    return value if isinstance(value, (str, int, type(None))) else repr(value)
 
 
 @dataclass
@@ -155,13 +173,14 @@ class Moments:
 
 def score_records(
     composer: Composer,
-    records: Iterable[Record],
+    records: Iterable[Row],
     layout: TableLayout,
     *,
     columns: Sequence[str] = (),
     chunk: int = 1024,
     training: bool = True,
-) -> Iterator[tuple[list[Record], Composition]]:
+    file: str | None = None,
+) -> Iterator[tuple[list[Row], Composition]]:
     """Score table rows in chunks.
 
     Args:
@@ -171,6 +190,7 @@ def score_records(
         columns: Columns that the table has somewhere; a chunk without one of them has None there.
         chunk: About how many rows are composed at once; a group is never cut.
         training: Whether running statistics are updated.
+        file: The table's name, for errors.
 
     Yields:
         The rows of a chunk and their composition, in order.
@@ -180,5 +200,6 @@ def score_records(
     """
     first_row = 1
     for rows in chunks(records, layout, rows=chunk):
-        yield rows, composer.compose(as_batch(rows, layout, columns=columns, first_row=first_row, training=training))
+        known = {"columns": columns, "first_row": first_row, "training": training, "file": file}
+        yield rows, composer.compose(as_batch(rows, layout, **known))
         first_row += len(rows)
