@@ -247,7 +247,7 @@ def test_an_output_that_cannot_be_begun_is_told_in_a_line(table, composition, tm
     command = ["score", str(table(30)), "--config", str(composition), "--output", str(tmp_path / "file" / "out.jsonl")]
     ended = CliRunner().invoke(app, command)
     assert isinstance(ended.exception, DataError)
-    assert "cannot be written" in str(ended.exception)
+    assert "a part of the path is a file" in str(ended.exception)
 
 
 def test_a_table_with_the_reward_column_is_refused(here, table, composition, tmp_path):
