@@ -51,6 +51,6 @@ def explain(
         columns = tuple({name: None for record in table for name in record})
     with Composer.from_config(config) as composer:
         composition = composer.compose(
-            as_batch(records, layout, columns=columns, first_row=first_row, file=file and str(file))
+            as_batch(records, layout, columns=columns, first_row=first_row, file=None if file is None else str(file))
         )
     Console().print(replace(composition.explain(wanted), row=row))

@@ -32,8 +32,10 @@ class TableLayout:
 
     def of_one_group(self, one: Row, other: Row) -> bool:
         """Whether two rows answer the same prompt, as far as the group's column says; null is no group's label."""
-        label = None if self.group is None else one.get(self.group)
-        return label is not None and label == other.get(self.group)
+        if self.group is None:
+            return False
+        label = one.get(self.group)
+        return label is not None and bool(label == other.get(self.group))
 
     def check_group(self, columns: Sequence[str], file: Path) -> None:
         """Check that a table has the column that groups it.
@@ -195,6 +197,6 @@ def score_records(
     """
     first_row = 1
     for rows in chunks(records, layout, rows=chunk):
-        known = {"columns": columns, "first_row": first_row, "training": training, "file": file}
-        yield rows, composer.compose(as_batch(rows, layout, **known))
+        batch = as_batch(rows, layout, columns=columns, first_row=first_row, training=training, file=file)
+        yield rows, composer.compose(batch)
         first_row += len(rows)

@@ -56,7 +56,7 @@ def kind_of(value: Any) -> Kind:  # noqa: C901, PLR0911 - one case a kind
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        inside = reduce(united, map(kind_of, value), NOTHING)
+        inside: Kind = reduce(united, map(kind_of, value), NOTHING)
         return JSON if inside == JSON else ("list", inside)
     if isinstance(value, Mapping):
         inside = tuple((key, kind_of(item)) for key, item in value.items())
@@ -341,9 +341,9 @@ def read_arrow(path: Path, name: str) -> Iterator[Row]:
         raise DataError(f"no valid Arrow file: {error}", file=name, hint=hint) from error
 
 
-def in_chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def in_chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
     """Lists of rows that are short enough for an Arrow array, by their number and their texts."""
-    chunk: list[Row] = []
+    chunk: list[Mapping[str, Any]] = []
     characters = 0
     for row in rows:
         chunk.append(row)

@@ -51,7 +51,8 @@ class _RepeatedKeyError(Exception):
     """A JSON object has a key twice, of which one value would be lost."""
 
 
-_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(object_pairs_hook=_unique).scan_once
+_decoder: Any = json.JSONDecoder(object_pairs_hook=_unique)
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # public, and in no stub
 
 
 def parse_line(line: str | bytes, name: str, number: int | None) -> Row:

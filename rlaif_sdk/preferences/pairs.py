@@ -140,7 +140,9 @@ def _label(gap: float, temperature: float | None) -> float:
 def _scored_groups(group: Sequence[Hashable], totals: Sequence[float]) -> Iterator[list[int]]:
     """The scored rows of each prompt."""
     rows_of: dict[Hashable, list[int]] = {}
-    for row, label in enumerate(encode_groups(group)):
+    labels = encode_groups(group)
+    assert labels is not None  # as the groups are given
+    for row, label in enumerate(labels.tolist()):
         rows_of.setdefault(label, [])
         if not math.isnan(totals[row]):
             rows_of[label].append(row)
