@@ -115,7 +115,7 @@ def test_the_columns_may_have_other_names(config: dict[str, Any]) -> None:
     [
         ([{"prompt": "w1", "completion": ""}], "rows.jsonl:2: the completion is empty"),
         ([{"prompt": "", "completion": "w1"}], "rows.jsonl:2: the prompt is empty"),
-        ([{"prompt": "w1", "completion": None}], "rows.jsonl:2: the completion is neither text nor messages"),
+        ([{"prompt": "w1", "completion": None}], "rows.jsonl:2: the completion cannot be read: None is neither text"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_refused(config: dict[str, Any], rows: Any, message: str) -> None:
