@@ -31,7 +31,7 @@ def tiny_llama(**settings: Any) -> LlamaForCausalLM:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
+        "max_position_embeddings": 1024,
     }
     ids = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
     return LlamaForCausalLM(LlamaConfig(**{**shape, **ids, **settings}))

@@ -33,7 +33,7 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
     """
     from datasets import IterableDataset
 
-    known = {"name": name, "needs_prompt": needs_prompt}
+    known: dict[str, Any] = {"name": name, "needs_prompt": needs_prompt}
     if isinstance(dataset, IterableDataset):
         return dataset.map(_checked_row, with_indices=True, fn_kwargs=known)
     for side in ("chosen", "rejected"):
