@@ -234,8 +234,8 @@ class ChatEncoder:
         turns = read(conversation, role=USER)
         if self._template is None:
             bos = getattr(self._tokenizer, "bos_token", None) or ""
-            said = (f"{turn.role.capitalize()}:\n{inert(view([turn], 'transcript'))}\n\n" for turn in turns)
-            return f"{bos}{''.join(said)}Assistant:\n"
+            headed = (f"{turn.role.capitalize()}:\n{inert(view([turn], 'transcript'))}\n\n" for turn in turns)
+            return f"{bos}{''.join(headed)}Assistant:\n"
         # The reply begins with the verdict: templates of reasoning models are told to leave thinking out.
         text = self._template.render(turns, add_generation_prompt=True, enable_thinking=False)
         at = 0
@@ -372,7 +372,7 @@ def _compiled(source: str) -> tuple[Any, frozenset[str]]:
     class Generation(Extension):
         """``{% generation %}`` marks what the assistant wrote; it says nothing of the text."""
 
-        tags = frozenset({"generation"})
+        tags = {"generation"}  # noqa: RUF012 - as jinja declares it
 
         def parse(self, parser: Any) -> Any:
             next(parser.stream)

@@ -145,9 +145,10 @@ def _is_broken(single: EncoderInput) -> bool:
 def _encoded(tokenizer: Tokenizer, single: str | tuple[str, str]) -> Encoding:
     if not _is_broken(single):
         return tokenizer.encode(single) if isinstance(single, str) else tokenizer.encode(*single)
-    texts = (single,) if isinstance(single, str) else single
-    encoding: Encoding = tokenizer.post_process(*(_in_parts(tokenizer, text) for text in texts))
-    return encoding
+    if isinstance(single, str):
+        return tokenizer.post_process(_in_parts(tokenizer, single))
+    first, second = single
+    return tokenizer.post_process(_in_parts(tokenizer, first), _in_parts(tokenizer, second))
 
 
 def _in_parts(tokenizer: Tokenizer, text: str) -> Encoding:

@@ -54,6 +54,7 @@ def check_chat_rows(tokenizer: Any, tables: Mapping[str, Dataset], arguments: Ma
     template = ChatTemplate.of(tokenizer)
     special = SpecialTokens.of(tokenizer)
     notes: dict[str, list[str]] = {}
+    looked_at_the_end = False
     for table, rows in tables.items():
         for number, row in enumerate(rows, start=1):
             place = f"data.{table}:{number}"
@@ -67,17 +68,17 @@ def check_chat_rows(tokenizer: Any, tables: Mapping[str, Dataset], arguments: Ma
                     text = template.render(turns, add_generation_prompt=open_ended, **arguments)
                     for note in _notes(turns, text, special):
                         notes.setdefault(note, []).append(place)
-                    if open_ended and "head" not in notes:
-                        notes["head"] = []
-                        if note := _unbegun(template, turns, text, arguments):
-                            notes[note] = [place]
+                    if open_ended and not looked_at_the_end:
+                        looked_at_the_end = True
+                        if unbegun := _unbegun(template, turns, text, arguments):
+                            notes[unbegun] = [place]
             except ConversationError as error:
                 raise DataError(error.message, file=f"data.{table}", row=number, hint=error.hint) from error
             if _begins_twice(row.get("prompt"), tokenizer):
                 notes.setdefault(
                     f"the prompt begins with {tokenizer.bos_token}, which the tokenizer writes before every text", []
                 ).append(place)
-    return [f"{places[0]}: {note}{_others(len(places))}" for note, places in notes.items() if places]
+    return [f"{places[0]}: {note}{_others(len(places))}" for note, places in notes.items()]
 
 
 def _notes(turns: Sequence[Turn], text: str, special: SpecialTokens) -> Iterator[str]:
