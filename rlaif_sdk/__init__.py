@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rlaif_sdk.models import (
         Classifier,
         OnnxScorer,
-        ProblemType,
         export_classifier,
         label_index,
         label_log_odds,
@@ -37,7 +36,6 @@ _HOMES = {
     "rlaif_sdk.models": (
         "Classifier",
         "OnnxScorer",
-        "ProblemType",
         "export_classifier",
         "label_index",
         "label_log_odds",
@@ -79,7 +77,6 @@ __all__ = [
     "Params",
     "PluginError",
     "PointwiseJudge",
-    "ProblemType",
     "Progress",
     "Registry",
     "Reward",

@@ -54,7 +54,7 @@ POSITIONS_AFTER_PADDING = frozenset(
 _ALWAYS_FROM_TWO = frozenset({"mpnet"})
 """Those of them that do so whatever their padding token is."""
 
-_CHANGED_BY_PADDING = frozenset({"convbert", "fnet", "nystromformer", "xlnet", "yoso"})
+_CHANGED_BY_PADDING = frozenset({"convbert", "fnet", "mobilebert", "nystromformer", "xlnet", "yoso"})
 """Model types that mix padding into their numbers whatever the attention mask says, or are read at the very last token."""
 
 _TYPES_WITHOUT_A_TABLE = frozenset({"xlnet"})
