@@ -81,7 +81,7 @@ def test_the_torch_engine_gives_the_models_own_numbers(name: str, case: str, tmp
     try:
         network = small_model(name, **settings)
         own = network(input_ids=torch.tensor([[2, 5, 6, 3]]), attention_mask=torch.ones((1, 4), dtype=int))
-    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
+    except Exception as error:  # noqa: BLE001 - transformers refuses in many ways
         pytest.skip(f"transformers itself has no {name} with {case}: {error!r:.80}")
     assert own.logits.shape == (1, settings.get("num_labels", 1))
     network.save_pretrained(tmp_path / "model")
@@ -104,7 +104,7 @@ def test_the_onnx_engine_gives_the_same_numbers(name: str, case: str, tmp_path: 
     try:
         network = small_model(name, **CASES[case])
         network(input_ids=torch.tensor([[2, 5, 6, 3]]), attention_mask=torch.ones((1, 4), dtype=int))
-    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
+    except Exception as error:  # noqa: BLE001 - transformers refuses in many ways
         pytest.skip(f"transformers itself has no {name} with {case}: {error!r:.80}")
     network.save_pretrained(tmp_path / "model")
     write_tokenizer(tmp_path / "model", pad_id=3 if case == "pad is eos" else 1)
