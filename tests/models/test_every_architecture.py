@@ -91,7 +91,7 @@ def test_the_torch_engine_gives_the_models_own_numbers(name: str, case: str, tmp
     inputs = [*TEXTS, LONG, *zip(PAIRS, TEXTS, strict=True), (LONG, "b")]
     found_NL = classifier.logits_of(inputs)
     expected_NL = own_logits(network, classifier.encoder, inputs, types=classifier.reading.takes_token_types)
-    np.testing.assert_allclose(found_NL, expected_NL, atol=1e-4)
+    np.testing.assert_allclose(found_NL, expected_NL, rtol=1e-4, atol=1e-4)
     assert expected_NL.std() > 1e-3
 
 
