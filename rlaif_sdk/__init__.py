@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from rlaif_sdk.models import (
         Classifier,
         OnnxScorer,
-        ProblemType,
         export_classifier,
         label_index,
         label_log_odds,
@@ -72,7 +71,6 @@ __all__ = [
     "Params",
     "PluginError",
     "PointwiseJudge",
-    "ProblemType",
     "Progress",
     "Registry",
     "Reward",
@@ -102,7 +100,6 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         "rlaif_sdk.models": (
             "Classifier",
             "OnnxScorer",
-            "ProblemType",
             "export_classifier",
             "label_index",
             "label_log_odds",

@@ -21,7 +21,7 @@ from rlaif_sdk.models.scorer import OnnxScorer
 from rlaif_sdk.rewards import Reward
 from rlaif_sdk.types import RewardBatch, Score
 
-InputKind: TypeAlias = Literal["joined", "pair", "completion", "chat"]
+RowInput: TypeAlias = Literal["joined", "pair", "completion", "chat"]
 Output: TypeAlias = Literal["logit", "probability", "log_odds"]
 
 
@@ -51,7 +51,7 @@ class ScoringReward(Reward):
         """
 
     @abstractmethod
-    def _kind(self, batch: RewardBatch, row: int) -> InputKind:
+    def _kind(self, batch: RewardBatch, row: int) -> RowInput:
         """How a row is put to the model."""
 
     def setup(self) -> None:
@@ -142,7 +142,7 @@ class TextClassification(ScoringReward):
         self.range = (0.0, 1.0) if self.output == "probability" else None
         self.revision = model.revision
 
-    def _kind(self, batch: RewardBatch, row: int) -> InputKind:
+    def _kind(self, batch: RewardBatch, row: int) -> RowInput:
         return "pair" if self.params.pair else "completion"
 
     def _texts(self, batch: RewardBatch) -> Sequence[str | None]:
@@ -182,7 +182,7 @@ class RewardModel(ScoringReward):
             )
         self.version = f"{model.revision} in {self.params.dtype}" if self.params.dtype else model.revision
 
-    def _kind(self, batch: RewardBatch, row: int) -> InputKind:
+    def _kind(self, batch: RewardBatch, row: int) -> RowInput:
         return "chat" if _of_messages(batch, row) else "joined"
 
 
@@ -215,11 +215,11 @@ class OnnxReward(ScoringReward):
         self.output = _fitting_output(params.output, model)
         if params.input == "chat" and not model.has_chat_template:
             raise ConfigError("the model has no chat template", hint="give input: joined, pair or completion")
-        self._text_kind: InputKind = model.input
+        self._text_kind: RowInput = model.input
         self._takes_messages = model.has_chat_template
         self.version = model.revision
 
-    def _kind(self, batch: RewardBatch, row: int) -> InputKind:
+    def _kind(self, batch: RewardBatch, row: int) -> RowInput:
         if self.params.input != "auto":
             return self.params.input
         return "chat" if self._takes_messages and _of_messages(batch, row) else self._text_kind

@@ -54,7 +54,7 @@ POSITIONS_AFTER_PADDING = frozenset(
 _ALWAYS_FROM_TWO = frozenset({"mpnet"})
 """Those of them that do so whatever their padding token is."""
 
-_CHANGED_BY_PADDING = frozenset({"convbert", "fnet", "nystromformer", "xlnet", "yoso"})
+_CHANGED_BY_PADDING = frozenset({"convbert", "fnet", "mobilebert", "nystromformer", "reformer", "xlnet", "yoso"})
 """Model types that mix padding into their numbers whatever the attention mask says, or are read at the very last token."""
 
 _TYPES_WITHOUT_A_TABLE = frozenset({"xlnet"})
@@ -184,7 +184,7 @@ def padding_token(config: Mapping[str, Any]) -> int | None:
     """The model's padding token, if it has one that its vocabulary holds."""
     text = _text_config(config)
     pad_id, vocabulary = text.get("pad_token_id"), text.get("vocab_size")
-    if not isinstance(pad_id, int) or pad_id < 0 or (_is_count(vocabulary) and pad_id >= vocabulary):
+    if not isinstance(pad_id, int) or pad_id < 0 or (isinstance(vocabulary, int) and pad_id >= vocabulary):
         return None
     return pad_id
 

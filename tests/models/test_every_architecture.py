@@ -25,6 +25,9 @@ TEXTS = ["yes.", "a good answer, kind", "b", "no! never.", "which one? this one:
 PAIRS = ["why", "what is it?", "who", "so", "tell me; which", "how"]
 LONG = "a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9."
 
+PROBE = [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 3]
+"""Tokens that transformers' own forward is tried with."""
+
 CASES: dict[str, dict[str, Any]] = {
     "one label": {},
     "several labels": {"num_labels": 3},
@@ -80,8 +83,8 @@ def test_the_torch_engine_gives_the_models_own_numbers(name: str, case: str, tmp
     settings = CASES[case]
     try:
         network = small_model(name, **settings)
-        own = network(input_ids=torch.tensor([[2, 5, 6, 3]]), attention_mask=torch.ones((1, 4), dtype=int))
-    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
+        own = network(input_ids=torch.tensor([PROBE]), attention_mask=torch.ones((1, len(PROBE)), dtype=int))
+    except Exception as error:  # noqa: BLE001 - transformers refuses in many ways
         pytest.skip(f"transformers itself has no {name} with {case}: {error!r:.80}")
     assert own.logits.shape == (1, settings.get("num_labels", 1))
     network.save_pretrained(tmp_path / "model")
@@ -91,7 +94,7 @@ def test_the_torch_engine_gives_the_models_own_numbers(name: str, case: str, tmp
     inputs = [*TEXTS, LONG, *zip(PAIRS, TEXTS, strict=True), (LONG, "b")]
     found_NL = classifier.logits_of(inputs)
     expected_NL = own_logits(network, classifier.encoder, inputs, types=classifier.reading.takes_token_types)
-    np.testing.assert_allclose(found_NL, expected_NL, atol=1e-4)
+    np.testing.assert_allclose(found_NL, expected_NL, rtol=1e-4, atol=1e-4)
     assert expected_NL.std() > 1e-3
 
 
@@ -103,8 +106,8 @@ def test_the_onnx_engine_gives_the_same_numbers(name: str, case: str, tmp_path: 
         pytest.skip("one of the slow ones")
     try:
         network = small_model(name, **CASES[case])
-        network(input_ids=torch.tensor([[2, 5, 6, 3]]), attention_mask=torch.ones((1, 4), dtype=int))
-    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
+        network(input_ids=torch.tensor([PROBE]), attention_mask=torch.ones((1, len(PROBE)), dtype=int))
+    except Exception as error:  # noqa: BLE001 - transformers refuses in many ways
         pytest.skip(f"transformers itself has no {name} with {case}: {error!r:.80}")
     network.save_pretrained(tmp_path / "model")
     write_tokenizer(tmp_path / "model", pad_id=3 if case == "pad is eos" else 1)

@@ -7,11 +7,12 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif_sdk import MissingExtraError, ProblemType
+from rlaif_sdk import MissingExtraError
 from rlaif_toxicity.features import featurize
 
 MODEL: Traversable = files("rlaif_toxicity") / "toxicity.onnx"
@@ -27,7 +28,7 @@ class EmbeddedClassifier:
         MissingExtraError: onnxruntime is not installed.
     """
 
-    problem_type: ProblemType = "single_label_classification"
+    problem_type: Literal["single_label_classification"] = "single_label_classification"
     truncated = 0
 
     def __init__(self, model: Traversable = MODEL) -> None:
