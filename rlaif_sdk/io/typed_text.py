@@ -19,7 +19,7 @@ _OF_TEXT = {
 }
 
 
-def typed_text(value: Any) -> tuple[str, str] | None:  # noqa: PLR0911 - one case a type
+def typed_text(value: Any) -> tuple[str, str] | None:  # noqa: C901, PLR0911 - one case a type
     """The type of a value and its text; None for one of another type.
 
     NumPy's and pandas' times are taken for times of their own kind, nanoseconds included.

@@ -96,7 +96,7 @@ class ScoringReward(Reward):
         return batch.views("assistant")
 
     def _input(
-        self, model: BatchedClassifier | OnnxScorer, batch: RewardBatch, row: int, kind: InputKind, text: str
+        self, model: BatchedClassifier | OnnxScorer, batch: RewardBatch, row: int, kind: RowInput, text: str
     ) -> EncoderInput:
         if kind == "chat":
             return model.rendered(exchange(batch.prompts[row], batch.completions[row]))
