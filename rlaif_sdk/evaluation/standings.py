@@ -11,7 +11,8 @@ import numpy as np
 
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.statistics.estimates import Array, Estimate, wilson
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, wilson
 from rlaif_sdk.statistics.ranking import ELO_PER_NAT, PRIOR, bradley_terry_intervals, mean_elo
 
 POLICY_COLUMNS = ("policy_1", "policy_2")

@@ -158,7 +158,7 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
     _check_tokenizer(tokenizer, anatomy.vocabulary)
     found.warnings += check_chat_rows(tokenizer, tables, getattr(settings, "chat_template_kwargs", None) or {})
     new_tokens = getattr(settings, "max_completion_length", None)
-    for name, rows in tables.items() if new_tokens is not None else ():
+    for name, rows in () if new_tokens is None else tables.items():
         with found.noting(), _placed(run, method):
             check_prompts_fit(
                 rows["prompt"],
