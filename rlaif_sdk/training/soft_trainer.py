@@ -51,7 +51,9 @@ class SoftLabelTrainer(MeansOverRows):
         dataset = checked_preferences(dataset, name, needs_prompt=self.needs_prompt)
         prepared = super()._prepare_dataset(dataset, processing_class, args, dataset_name)  # type: ignore[misc]
         if isinstance(prepared, Sized) and args.max_length is not None:
-            say_too_long(name, len(dataset), len(dataset) - len(prepared), self._cut(prepared, args.max_length), args.max_length)
+            say_too_long(
+                name, len(dataset), len(dataset) - len(prepared), self._cut(prepared, args.max_length), args.max_length
+            )
         return prepared
 
     def _cut(self, prepared: Any, max_length: int) -> int:
