@@ -331,6 +331,8 @@ def survey(source: Source, *, output: str | Path | None = None) -> Survey:
             row_as_json(row, name, count)
     if not count:
         raise DataError("has no rows", file=name)
+    if typed:
+        columns.schema(name)
     if as_text := [column for column, kind in columns.kinds.items() if kind == arrow.JSON]:
         for number, row in enumerate(read_rows(source), start=1):
             row_as_json({column: row[column] for column in as_text if column in row}, name, number)
@@ -517,11 +519,11 @@ def _writable(path: str | Path) -> _Form:
 
 
 def _write_parquet(path: Path, spool: _Spool) -> None:
-    arrow.write_parquet(path, spool.rows(), spool.columns.schema(), spool.name)
+    arrow.write_parquet(path, spool.rows(), spool.columns.schema(spool.name), spool.name)
 
 
 def _write_arrow(path: Path, spool: _Spool) -> None:
-    arrow.write_arrow(path, spool.rows(), spool.columns.schema(), spool.name)
+    arrow.write_arrow(path, spool.rows(), spool.columns.schema(spool.name), spool.name)
 
 
 def _write_csv(path: Path, spool: _Spool) -> None:
