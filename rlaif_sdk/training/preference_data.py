@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.conversations import read
+from rlaif_sdk.exceptions import ConversationError, DataError
 from rlaif_sdk.training.answers import aligned
 
 CHOSEN_PROB = "chosen_prob"
@@ -19,17 +20,18 @@ _TEXTS = ("prompt", "chosen", "rejected")
 _CHECKED = (*_TEXTS, CHOSEN_PROB, MARGIN)
 
 
-def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) -> Any:
+def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False, warn: bool = False) -> Any:
     """The same pairs, their rows known to be usable, prompt and answers in one form, see `aligned`.
 
     Args:
         dataset: A `datasets.Dataset`, checked at once, or an `IterableDataset`, checked row by row as it is read.
         name: Stands in errors: ``the train set``, say.
         needs_prompt: Whether messages need a prompt, of their own or shared by both answers.
+        warn: Whether to warn of pairs whose answers are the same; those of a stream are not looked for.
 
     Raises:
         DataError: A row lacks an answer, its ``chosen_prob`` or ``margin`` is no usable number, or its prompt and answers
-            do not belong together; names the row.
+            do not belong together; names the row. Or both answers are the same in all rows.
     """
     from datasets import IterableDataset
 
@@ -40,12 +42,15 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
         if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
             found = ", ".join(dataset.column_names)
             raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}")
-    read = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
-    changed = [_checked_row(row, index, **known) != row for index, row in enumerate(read)]
-    if not any(changed):
-        return dataset
-    texts = [column for column in _TEXTS if column in dataset.column_names]
-    return dataset.map(_checked_row, with_indices=True, fn_kwargs=known, remove_columns=texts, desc=None)
+    rows = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
+    changed = [_checked_row(row, index, **known) != row for index, row in enumerate(rows)]
+    if any(changed):
+        texts = [column for column in _TEXTS if column in dataset.column_names]
+        dataset = dataset.map(_checked_row, with_indices=True, fn_kwargs=known, remove_columns=texts, desc=None)
+    same = same_answers(dataset, name)
+    if same is not None and warn:
+        warnings.warn(same, SameAnswersWarning, stacklevel=2)
+    return dataset
 
 
 def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt: bool) -> dict[str, Any]:
@@ -95,6 +100,40 @@ def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
     return None
 
 
+def same_answers(pairs: Any, name: str) -> str | None:
+    """How many checked pairs teach nothing, because both answers are the same; None where there is no such pair.
+
+    Raises:
+        DataError: All of them are so.
+    """
+    if not {"chosen", "rejected"} <= set(pairs.column_names):
+        return None
+    columns = pairs.select_columns(["chosen", "rejected"])
+    same = [number for number, row in enumerate(columns, start=1) if _are_same(row["chosen"], row["rejected"])]
+    if not same:
+        return None
+    if len(same) == len(pairs):
+        raise DataError(
+            f"'chosen' and 'rejected' are the same in all {len(pairs)} pairs, so that nothing can be learnt",
+            file=name,
+            hint="check which columns are which",
+        )
+    return (
+        f"{name}: 'chosen' and 'rejected' are the same in {len(same)} of {len(pairs)} pairs, which teach nothing; the "
+        f"first is row {same[0]}"
+    )
+
+
+def _are_same(chosen: Any, rejected: Any) -> bool:
+    """Whether two answers say the same, whatever fields of their messages are null."""
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        return bool(chosen == rejected)
+    try:
+        return read(chosen) == read(rejected)
+    except ConversationError:
+        return False
+
+
 def say_too_long(name: str, pairs: int, left_out: int, cut: int, max_length: int) -> None:
     """Say how many pairs are longer than the trainer takes.
 
@@ -125,6 +164,10 @@ def say_too_long(name: str, pairs: int, left_out: int, cut: int, max_length: int
 
 class TooLongWarning(UserWarning):
     """Some pairs are longer than the trainer takes."""
+
+
+class SameAnswersWarning(UserWarning):
+    """Both answers of some pairs are the same."""
 
 
 class SoftLabelCollator:

@@ -48,7 +48,7 @@ class SoftLabelTrainer(MeansOverRows):
             DataError: A row is refused, or all are longer than the trainer takes.
         """
         name = f"the {dataset_name} set"
-        dataset = checked_preferences(dataset, name, needs_prompt=self.needs_prompt)
+        dataset = checked_preferences(dataset, name, needs_prompt=self.needs_prompt, warn=True)
         prepared = super()._prepare_dataset(dataset, processing_class, args, dataset_name)  # type: ignore[misc]
         if isinstance(prepared, Sized) and args.max_length is not None:
             say_too_long(name, len(dataset), len(dataset) - len(prepared), self._cut(prepared, args), args.max_length)
