@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -20,18 +20,17 @@ _TEXTS = ("prompt", "chosen", "rejected")
 _CHECKED = (*_TEXTS, CHOSEN_PROB, MARGIN)
 
 
-def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False, warn: bool = False) -> Any:
+def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) -> Any:
     """The same pairs, their rows known to be usable, prompt and answers in one form, see `aligned`.
 
     Args:
         dataset: A `datasets.Dataset`, checked at once, or an `IterableDataset`, checked row by row as it is read.
         name: Stands in errors: ``the train set``, say.
         needs_prompt: Whether messages need a prompt, of their own or shared by both answers.
-        warn: Whether to warn of pairs whose answers are the same; those of a stream are not looked for.
 
     Raises:
         DataError: A row lacks an answer, its ``chosen_prob`` or ``margin`` is no usable number, or its prompt and answers
-            do not belong together; names the row. Or both answers are the same in all rows.
+            do not belong together; names the row.
     """
     from datasets import IterableDataset
 
@@ -42,15 +41,12 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False, 
         if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
             found = ", ".join(dataset.column_names)
             raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}")
-    rows = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
-    changed = [_checked_row(row, index, **known) != row for index, row in enumerate(rows)]
-    if any(changed):
-        texts = [column for column in _TEXTS if column in dataset.column_names]
-        dataset = dataset.map(_checked_row, with_indices=True, fn_kwargs=known, remove_columns=texts, desc=None)
-    same = same_answers(dataset, name)
-    if same is not None and warn:
-        warnings.warn(same, SameAnswersWarning, stacklevel=2)
-    return dataset
+    read = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
+    changed = [_checked_row(row, index, **known) != row for index, row in enumerate(read)]
+    if not any(changed):
+        return dataset
+    texts = [column for column in _TEXTS if column in dataset.column_names]
+    return dataset.map(_checked_row, with_indices=True, fn_kwargs=known, remove_columns=texts, desc=None)
 
 
 def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt: bool) -> dict[str, Any]:
@@ -101,12 +97,19 @@ def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
 
 
 def same_answers(pairs: Any, name: str) -> str | None:
-    """How many checked pairs teach nothing, because both answers are the same; None where there is no such pair.
+    """How many checked pairs teach nothing, because both answers are the same.
+
+    Args:
+        pairs: A `datasets.Dataset`. A stream, or one that is tokenized already, is not looked at.
+        name: Stands in what is said.
+
+    Returns:
+        What to say; None where there is no such pair.
 
     Raises:
         DataError: All of them are so.
     """
-    if not {"chosen", "rejected"} <= set(pairs.column_names):
+    if not isinstance(pairs, Sized) or not {"chosen", "rejected"} <= set(pairs.column_names):
         return None
     columns = pairs.select_columns(["chosen", "rejected"])
     same = [number for number, row in enumerate(columns, start=1) if _are_same(row["chosen"], row["rejected"])]
