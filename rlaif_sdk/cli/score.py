@@ -63,7 +63,7 @@ def score(
     of Parquet parts in the order of the rows, and a run that was stopped goes on where it stopped.
     """
     from rlaif_sdk.composer import Composer
-    from rlaif_sdk.composer.tables import Summary, TableLayout, score_records
+    from rlaif_sdk.composer.tables import Summary, TableLayout, check_groups, score_records
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.integrations.host import load_state
     from rlaif_sdk.io.tables import has_types, is_table_file, read_rows, survey
@@ -84,6 +84,7 @@ def score(
         raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
     table = survey(file, config=subset, split=split, output=output)
     layout.check_group(table.columns, file)
+    check_groups(read_rows(file), layout, rows=chunk, file=str(file))
     without_empty = has_types(output)  # an object without keys has no type: the whole column would be JSON text
     if reward_column in table.columns:
         problem = f"already has a column {reward_column!r}"
