@@ -9,10 +9,8 @@ from typing import Protocol
 from rlaif_sdk.attacks.corpus import Case
 from rlaif_sdk.attacks.undefended import prefer_carelessly, rate_carelessly
 from rlaif_sdk.judges.backends import JudgeBackend
-from rlaif_sdk.judges.pairwise import PairwiseLabeler
-from rlaif_sdk.judges.pairwise_labels import Pair
+from rlaif_sdk.judges.pairwise import Ordered, Pair, PairwiseLabeler
 from rlaif_sdk.judges.pointwise import PointwiseJudge
-from rlaif_sdk.judges.preference import Ordered
 from rlaif_sdk.types import RewardBatch
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from rlaif_sdk.judges.pairwise import PairwiseLabeler
-from rlaif_sdk.judges.pairwise_prompt import PairwisePrompt
+from rlaif_sdk.judges.pairwise import Ordered, PairwiseLabeler, Preference
 from rlaif_sdk.judges.pointwise import PointwiseJudge
-from rlaif_sdk.judges.preference import Ordered, Preference
-from rlaif_sdk.judges.prompts import CRITERIA, JudgePrompt
+from rlaif_sdk.judges.prompts import CRITERIA, JudgePrompt, PairwisePrompt
 from rlaif_sdk.types import Message, Score
 
 

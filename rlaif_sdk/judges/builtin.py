@@ -97,7 +97,7 @@ def _transformers(params: TransformersParams) -> JudgeBackend:
 
 
 def _openai(params: OpenAIParams) -> JudgeBackend:
-    from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
+    from rlaif_sdk.judges.backends.openai import OpenAIBackend
 
     options = dict(params)
     charged = (options.pop("input_price"), options.pop("output_price"))

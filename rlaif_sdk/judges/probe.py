@@ -18,7 +18,7 @@ _QUESTION: list[Message] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeResult:
     """What a judge can do.
 
     Attributes:
@@ -38,7 +38,7 @@ class Probe:
     usage: Usage
 
 
-async def probe(backend: JudgeBackend) -> Probe:
+async def probe(backend: JudgeBackend) -> ProbeResult:
     """Ask a judge one small question in both ways, by log-probabilities and in words.
 
     Raises:
@@ -69,7 +69,7 @@ async def probe(backend: JudgeBackend) -> Probe:
         written = reply.text
     else:
         problems.append(f"text: {reply}")
-    return Probe(logprobs, label_mass, written, tuple(problems), time.monotonic() - started, usage)
+    return ProbeResult(logprobs, label_mass, written, tuple(problems), time.monotonic() - started, usage)
 
 
 async def require_logprobs(backend: JudgeBackend) -> None:

@@ -17,8 +17,8 @@ from rlaif_sdk.exceptions import ConfigError, DataError, UnknownPluginError
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.judges.pairwise import Orders, PairMode, PairwiseLabeler
-from rlaif_sdk.judges.pairwise_prompt import Detail, Exemplar, PairwisePrompt, Task
 from rlaif_sdk.judges.pointwise import Overlong
+from rlaif_sdk.judges.prompts import Detail, Exemplar, PairwisePrompt, Task
 from rlaif_sdk.preferences.constitution import Constitution
 from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
 

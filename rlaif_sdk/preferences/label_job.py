@@ -14,8 +14,7 @@ from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import check_writable, write_rows, write_table
-from rlaif_sdk.judges.pairwise import PairwiseLabeler
-from rlaif_sdk.judges.pairwise_labels import Pair
+from rlaif_sdk.judges.pairwise import Pair, PairwiseLabeler
 from rlaif_sdk.judges.probe import require_logprobs
 from rlaif_sdk.preferences.label_card import label_card
 from rlaif_sdk.preferences.label_config import LabelJob, load_label_job

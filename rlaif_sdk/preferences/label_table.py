@@ -11,7 +11,7 @@ from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row, row_as_json
 from rlaif_sdk.io.tables import read_rows
-from rlaif_sdk.judges.pairwise_labels import Pair
+from rlaif_sdk.judges.pairwise import Pair
 from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.label_config import PairsConfig
 from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS, PRINCIPLE_COLUMN

@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, RowError
-from rlaif_sdk.judges.backends.batching import padded, token_batches
-from rlaif_sdk.judges.backends.local import TransformersBackend
+from rlaif_sdk.judges.backends.local import TransformersBackend, padded, token_batches
 from rlaif_sdk.judges.builtin import BACKENDS, TransformersParams
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.plugins import JudgeBackendSpec, Registry

@@ -8,9 +8,8 @@ from typing import Any
 
 from rlaif_sdk.conversations import USER, view
 from rlaif_sdk.judges.backends import JudgeBackend
-from rlaif_sdk.judges.pairwise import PairwiseLabeler
-from rlaif_sdk.judges.pairwise_labels import Pair, PairLabel
-from rlaif_sdk.judges.pairwise_prompt import PairwisePrompt
+from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
+from rlaif_sdk.judges.prompts import PairwisePrompt
 from rlaif_sdk.preferences.constitution import Constitution, Principle
 
 
