@@ -17,8 +17,8 @@ from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.usage import NOTHING, Usage
-from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.review.export import EDITED
+from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import Indices
 

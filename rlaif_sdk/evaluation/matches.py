@@ -16,8 +16,8 @@ from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_rows
 from rlaif_sdk.preferences import LabelConfig, LabelJob, LabelResult, run_labeling
-from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.label_job import Progress
+from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.types import TextOrConversation
 
 PAIRS_FILE = "pairs.jsonl"

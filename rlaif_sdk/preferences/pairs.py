@@ -110,8 +110,8 @@ def choose_pairs(
     for rows in _scored_groups(group, totals):
         for better, worse in _candidates(rows, totals, choose, threshold):
             gap = totals[better] - totals[worse]
-            left_out = gap < min_gap or (gap == 0 and ties == "drop")
-            if not left_out and completions[better] != completions[worse]:
+            skipped = gap < min_gap or (gap == 0 and ties == "drop")
+            if not skipped and completions[better] != completions[worse]:
                 pairs.append((better, worse, _label(gap, temperature)))
     return pairs
 

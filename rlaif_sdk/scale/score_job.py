@@ -23,11 +23,10 @@ from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import JOB_FOLDER, claim, locked, without_secrets
 from rlaif_sdk.plugins.references import code_digests
-from rlaif_sdk.preferences.label_table import look_over
 from rlaif_sdk.rewards.coercion import stated_by
 from rlaif_sdk.scale.cluster import Workers, connected, import_ray, typed
 from rlaif_sdk.scale.figures import from_record, merge, readable
-from rlaif_sdk.scale.inspection import Findings, merge_findings
+from rlaif_sdk.scale.inspection import Findings, look_over, merge_findings
 from rlaif_sdk.scale.parts import finished_part, forget_attempts
 from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer, reward_type
 from rlaif_sdk.scale.shards import Plan, Shard, plan_shards

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.judges.pairwise import labelled
-from rlaif_sdk.preferences.label_output import labelled_row
 from rlaif_sdk.preferences.review import ReviewStore
+from rlaif_sdk.preferences.tables import labelled_row
 from tests.judges.conftest import JudgeServer, letters
 
 

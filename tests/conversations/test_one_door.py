@@ -10,8 +10,6 @@ ROOT = Path(__file__).parents[2]
 FIELDS = frozenset({"content", "tool_calls", "function_call", "reasoning_content", "refusal"})
 EXCEPTIONS = {
     "rlaif_sdk/judges/backends/openai.py": "a server's reply: log-probabilities under 'content', an error of the judge under 'refusal'",
-    "rlaif_sdk/preferences/review/acts.py": "a column of the review's database",
-    "rlaif_sdk/preferences/review/intake.py": "a column of the review's database",
     "rlaif_sdk/preferences/review/store.py": "a column of the review's database",
 }
 """Modules that may, and why."""

@@ -14,8 +14,8 @@ from rlaif_sdk import Composer, ConfigError, DataError
 from rlaif_sdk.evaluation import evaluate_labels, evaluate_rewards, judge_policies, rank_policies, read_labels, win_rate
 from rlaif_sdk.judges import Usage
 from rlaif_sdk.judges.pairwise import labelled
-from rlaif_sdk.preferences.label_output import labelled_row
 from rlaif_sdk.preferences.review import ReviewStore, export_review
+from rlaif_sdk.preferences.tables import labelled_row
 from rlaif_sdk.testing import FixedReward
 from tests.judges.conftest import JudgeServer, letters
 
