@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeVar
 from rlaif_sdk.conversations import USER, Thinking, View, view
 from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
-from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError, charged, usage_of
+from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError, usage_of, with_usage_of
 from rlaif_sdk.judges.pointwise import Overlong
 from rlaif_sdk.judges.prompts import TIE, VERDICT, PairwisePrompt
 from rlaif_sdk.judges.screening import contentless, screen
-from rlaif_sdk.judges.usage import NOTHING, Usage
+from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.types import Conversation, Message, TextOrConversation
 
 _T = TypeVar("_T")
@@ -23,6 +23,9 @@ LABELS = ("1", "2")
 _VERDICT = re.compile(r"[\s>#*_`-]*(?:final\s+)?preferred[\s*_`]*:[\s*_`]*(1|2|tie)[\s*_`]*\.?[\s*_`]*", re.IGNORECASE)
 _PROBABILITY = {"1": 1.0, "2": 0.0, "tie": 0.5}
 _THOUGHTS_END = "</think>"
+
+PairMode = Literal["likelihood", "verdict"]
+Orders = Literal["both", "given"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Preference:
     rationales: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     label_mass: float | None = None
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ class WrittenPreference:
         ]
         replies = await backend.generate(requests, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
         return [
-            charged(self._read(reply), reply) if isinstance(reply, GeneratedText) else reply
+            with_usage_of(self._read(reply), reply) if isinstance(reply, GeneratedText) else reply
             for reply in _one_each(replies, requests)
         ]
 
@@ -196,7 +199,7 @@ def first_label_probability(logprobs_2: Sequence[float]) -> float:
 
 
 def _read(reply: LabelLogprobs | RowError, rationale: GeneratedText | None = None) -> Preference | RowError:
-    usage = usage_of(reply) + (usage_of(rationale) if rationale else NOTHING)
+    usage = usage_of(reply) + (usage_of(rationale) if rationale else NO_USAGE)
     if not isinstance(reply, LabelLogprobs):
         reply.usage = usage
         return reply
@@ -271,7 +274,7 @@ class PairLabel:
     tie: bool = False
     flags: tuple[str, ...] = ()
     label_mass: float | None = None
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
     principle: str | None = None
     error: str | None = None
     kind: str | None = None
@@ -331,10 +334,6 @@ def unlabelled(error: str, *, kind: str = "JudgeResponseError", **fields: Any) -
     return PairLabel(None, error=error, kind=kind, **fields)
 
 
-PairMode = Literal["likelihood", "verdict"]
-Orders = Literal["both", "given"]
-
-
 @dataclass(frozen=True, slots=True)
 class _PairQuestion:
     asked: Ordered
@@ -363,7 +362,7 @@ class PairwiseLabeler:
         samples: Rationales, or replies in verdict mode, sampled for each order; their probabilities are averaged
             (self-consistency). More than one needs a temperature.
         temperature: At which they are sampled.
-        orders: ``both``, or ``given`` for the given order alone (half the cost, with the judge's position bias).
+        orders: ``both``, or ``given`` for only the given order (half the cost, with the judge's position bias).
         tie_margin: A probability this close to 0.5 is a tie.
         ties: In verdict mode, let the judge prefer neither.
         max_chars: The most characters of a prompt, and of a response.
@@ -507,7 +506,7 @@ class PairwiseLabeler:
 
     def _combined(self, replies: list[list[Preference | RowError]], flags: tuple[str, ...]) -> PairLabel:
         """The label that the samples of each order make together; each order needs one verdict at least."""
-        usage = sum((r.usage if isinstance(r, Preference) else usage_of(r) for own in replies for r in own), NOTHING)
+        usage = sum((r.usage if isinstance(r, Preference) else usage_of(r) for own in replies for r in own), NO_USAGE)
         found = [[reply for reply in own if isinstance(reply, Preference)] for own in replies]
         for own, given in zip(replies, found, strict=True):
             if not given:

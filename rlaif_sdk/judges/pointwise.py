@@ -11,13 +11,22 @@ from typing import Any, Literal, Protocol
 from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
-from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError, charged, usage_of
+from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError, usage_of, with_usage_of
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
 from rlaif_sdk.judges.screening import contentless, screen
 from rlaif_sdk.rewards import Reward
 from rlaif_sdk.types import Conversation, RewardBatch, Score
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_VERDICT = re.compile(
+    r"[\s>#*_`-]*(?:final\s+)?rating[\s*_`]*:[\s*_`]*(-?[0-9]{1,3}(?:\.[0-9]{1,2})?)[\s*_`]*\.?[\s*_`]*",
+    re.IGNORECASE,
+)
+_THOUGHTS_END = "</think>"
+Mode = Literal["likelihood", "rating"]
+Labels = Literal["letters", "numbers"]
+Overlong = Literal["error", "keep_start", "keep_end"]
 
 
 class LikelihoodVerdict:
@@ -47,7 +56,9 @@ class LikelihoodVerdict:
     async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
         """The scores of B requests, each in [-1, 1] with the distribution in its details."""
         replies = await backend.label_logprobs(requests, self._labels_K)
-        return [charged(self._score(reply), reply) if isinstance(reply, LabelLogprobs) else reply for reply in replies]
+        return [
+            with_usage_of(self._score(reply), reply) if isinstance(reply, LabelLogprobs) else reply for reply in replies
+        ]
 
     def _score(self, reply: LabelLogprobs) -> Score | RowError:
         if len(reply.logprobs) != len(self._labels_K) or any(
@@ -90,13 +101,6 @@ def expected_score(logprobs_K: Sequence[float], points_K: Sequence[float]) -> tu
     return distribution_K, min(max(mean, min(points_K)), max(points_K))
 
 
-_VERDICT = re.compile(
-    r"[\s>#*_`-]*(?:final\s+)?rating[\s*_`]*:[\s*_`]*(-?[0-9]{1,3}(?:\.[0-9]{1,2})?)[\s*_`]*\.?[\s*_`]*",
-    re.IGNORECASE,
-)
-_THOUGHTS_END = "</think>"
-
-
 class RatingVerdict:
     """Asks for a justification and a rating, and reads the rating strictly.
 
@@ -118,7 +122,9 @@ class RatingVerdict:
     async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
         """The scores of B requests, each in [-1, 1] with the justification as its reason."""
         replies = await backend.generate(requests, max_new_tokens=self._max_new_tokens)
-        return [charged(self._score(reply), reply) if isinstance(reply, GeneratedText) else reply for reply in replies]
+        return [
+            with_usage_of(self._score(reply), reply) if isinstance(reply, GeneratedText) else reply for reply in replies
+        ]
 
     def _score(self, reply: GeneratedText) -> Score | RowError:
         if reply.truncated:
@@ -154,11 +160,6 @@ def parse_rating(reply: str, scale: Scale) -> tuple[float, str]:
     if not scale.low <= rating <= scale.high:
         raise JudgeResponseError(f"the judge's rating {match[1]} is not from {scale.low} to {scale.high}")
     return rating, "\n".join(lines[:-1]).strip()
-
-
-Mode = Literal["likelihood", "rating"]
-Labels = Literal["letters", "numbers"]
-Overlong = Literal["error", "keep_start", "keep_end"]
 
 
 class Verdict(Protocol):

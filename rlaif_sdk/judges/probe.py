@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rlaif_sdk.exceptions import JudgeConnectionError, JudgeError
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, usage_of
-from rlaif_sdk.judges.usage import NOTHING, Usage
+from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.types import Conversation, Message
 
 LABELS = ("1", "2")
@@ -49,7 +49,7 @@ async def probe(backend: JudgeBackend) -> ProbeResult:
     started = time.monotonic()
     backend.setup()
     problems: list[str] = []
-    usage = NOTHING
+    usage = NO_USAGE
     logprobs, label_mass, written = False, None, None
     asked: list[Conversation] = [_QUESTION]
     try:

@@ -56,6 +56,27 @@ The answer to rate:
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _PLACEHOLDERS = frozenset({"preamble", "criteria", "prompt", "answer", "verdict"})
 
+Task = Literal["summarisation", "helpfulness", "harmlessness"]
+Detail = Literal["base", "detailed"]
+SAMPLE = """The conversation:
+{prompt}
+
+Response 1:
+{response_1}
+
+Response 2:
+{response_2}
+"""
+ENDING = "Which response is better? Reply with 1 or 2 and nothing else."
+RATIONALE = "Explain in a few sentences which response is better, and why."
+VERDICT = (
+    "First explain in a few sentences which is better, and why. Then end with a line of its own that says 'Preferred: 1' "
+    "or 'Preferred: 2'"
+)
+TIE = ", or 'Preferred: tie' if neither is"
+_PAIR_PLACEHOLDER = re.compile(r"\{(prompt|response_1|response_2)\}")
+_PAIR_NAMES = ("prompt", "response_1", "response_2")
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -139,29 +160,6 @@ def free_tag(names: Sequence[str], texts: Iterable[str]) -> str:
         suffix = f"-{number}"
         number += 1
     return suffix
-
-
-Task = Literal["summarisation", "helpfulness", "harmlessness"]
-Detail = Literal["base", "detailed"]
-
-SAMPLE = """The conversation:
-{prompt}
-
-Response 1:
-{response_1}
-
-Response 2:
-{response_2}
-"""
-ENDING = "Which response is better? Reply with 1 or 2 and nothing else."
-RATIONALE = "Explain in a few sentences which response is better, and why."
-VERDICT = (
-    "First explain in a few sentences which is better, and why. Then end with a line of its own that says 'Preferred: 1' "
-    "or 'Preferred: 2'"
-)
-TIE = ", or 'Preferred: tie' if neither is"
-_PAIR_PLACEHOLDER = re.compile(r"\{(prompt|response_1|response_2)\}")
-_PAIR_NAMES = ("prompt", "response_1", "response_2")
 
 
 class Exemplar(ConfigModel):

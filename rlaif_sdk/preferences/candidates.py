@@ -15,7 +15,6 @@ from rlaif_sdk.preferences.pipeline import (
     JobSource,
     MakeJob,
     MakeResult,
-    Progress,
     RowResult,
     SamplingConfig,
     Task,
@@ -24,6 +23,7 @@ from rlaif_sdk.preferences.pipeline import (
     run_pipeline,
 )
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, derived_seed
+from rlaif_sdk.preferences.resumable_job import JobProgress
 from rlaif_sdk.preferences.tables import like
 
 
@@ -128,7 +128,7 @@ class CandidatesPipeline:
             policy.close()
 
 
-def make_candidates(source: JobSource[CandidatesConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+def make_candidates(source: JobSource[CandidatesConfig], *, progress: JobProgress = lambda *_: None) -> MakeResult:
     """Make completions; see `CandidatesConfig` and `run_pipeline`."""
     job = as_make_job(CandidatesConfig, source)
     return run_pipeline(job, CandidatesPipeline(job), progress=progress)

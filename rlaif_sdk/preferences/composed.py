@@ -24,12 +24,12 @@ from rlaif_sdk.preferences.pipeline import (
     MakeConfig,
     MakeJob,
     MakeResult,
-    Progress,
     RowResult,
     Task,
     as_make_job,
     run_pipeline,
 )
+from rlaif_sdk.preferences.resumable_job import JobProgress
 from rlaif_sdk.preferences.tables import check_text
 
 _ROWS = "rows"
@@ -61,7 +61,7 @@ class ComposedPairsConfig(MakeConfig):
     temperature: float | None = Field(default=1.0, gt=0, allow_inf_nan=False)
     """The label is the logistic of the totals' difference over this; null makes hard labels."""
     ties: Ties = "drop"
-    """What becomes of two equal totals: left out, or given 0.5 (``half``)."""
+    """What becomes of two equal totals: skipped, or given 0.5 (``half``)."""
 
 
 class ComposedPairsPipeline:
@@ -195,7 +195,9 @@ class ComposedPairsPipeline:
         self._composer.close()
 
 
-def make_composed_pairs(source: JobSource[ComposedPairsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+def make_composed_pairs(
+    source: JobSource[ComposedPairsConfig], *, progress: JobProgress = lambda *_: None
+) -> MakeResult:
     """Make pairs of scored completions; see `ComposedPairsConfig` and `run_pipeline`."""
     job = as_make_job(ComposedPairsConfig, source)
     return run_pipeline(job, ComposedPairsPipeline(job), progress=progress)

@@ -31,7 +31,7 @@ class Principle(ConfigModel):
     revision: str = Field(min_length=1)
     """Asks the model to write the answer again."""
     preference: str | None = None
-    """Tells a judge of two responses which to prefer; null where the principle is for revisions alone."""
+    """Tells a judge of two responses which to prefer; null where the principle is only for revisions."""
 
 
 class Constitution(ConfigModel):

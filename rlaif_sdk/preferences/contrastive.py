@@ -22,7 +22,6 @@ from rlaif_sdk.preferences.pipeline import (
     JobSource,
     MakeJob,
     MakeResult,
-    Progress,
     RowResult,
     SamplingConfig,
     Task,
@@ -31,8 +30,11 @@ from rlaif_sdk.preferences.pipeline import (
     run_pipeline,
 )
 from rlaif_sdk.preferences.policy import LocalPolicy, PolicyConfig, answers, derived_seed, require_answer_logprobs
+from rlaif_sdk.preferences.resumable_job import JobProgress
 from rlaif_sdk.preferences.tables import like
 from rlaif_sdk.types import TextOrConversation
+
+POSITIVE, NEGATIVE, SCORE = range(3)
 
 
 class MarginConfig(ConfigModel):
@@ -111,9 +113,6 @@ async def contrasting_logprobs(
         numbers: Any = four
         found.append(error or ContrastingLogprobs(*numbers))
     return found
-
-
-POSITIVE, NEGATIVE, SCORE = range(3)
 
 
 class Side(ConfigModel):
@@ -324,7 +323,7 @@ class ContrastivePipeline:
         return [one if isinstance(one, RowError) else {"score": one.score, "logprobs": one.record()} for one in found]
 
 
-def make_contrastive(source: JobSource[ContrastiveConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+def make_contrastive(source: JobSource[ContrastiveConfig], *, progress: JobProgress = lambda *_: None) -> MakeResult:
     """Make pairs from contrasting prompts; see `ContrastiveConfig` and `run_pipeline`."""
     job = as_make_job(ContrastiveConfig, source)
     return run_pipeline(job, ContrastivePipeline(job), progress=progress)

@@ -26,10 +26,19 @@ from rlaif_sdk.judges.pairwise import Orders, Pair, PairMode, PairwiseLabeler
 from rlaif_sdk.judges.pointwise import Overlong
 from rlaif_sdk.judges.probe import require_logprobs
 from rlaif_sdk.judges.prompts import Detail, Exemplar, PairwisePrompt, Task
-from rlaif_sdk.judges.usage import NOTHING, Usage
+from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.constitution import Constitution, PrincipleLabeler
-from rlaif_sdk.preferences.resumable_job import Concurrency, JobJournal, Note, open_job, run_concurrently
+from rlaif_sdk.preferences.resumable_job import (
+    FAILURES_FILE,
+    SUMMARY_FILE,
+    Concurrency,
+    JobJournal,
+    JobProgress,
+    Note,
+    open_job,
+    run_concurrently,
+)
 from rlaif_sdk.preferences.tables import PairsConfig, PairTable, check_pairs, labelled_row, pair_rows, read_pairs
 
 _ASKING = (
@@ -37,6 +46,20 @@ _ASKING = (
     *("max_chars", "overlong", "max_new_tokens", "view", "thinking"),
 )
 """Settings that the labeler takes by the same names."""
+
+_SETTINGS_ON_CARD = (
+    "mode",
+    "chain_of_thought",
+    "samples",
+    "temperature",
+    "orders",
+    "tie_margin",
+    "ties",
+    "max_chars",
+    "overlong",
+)
+_LOCAL_PAIRS_READ, _LOCAL_PAIRS_WRITTEN = 64, 8
+"""Pairs in one call of a local model; fewer where it writes, since a kill loses the call in hand."""
 
 
 class PromptConfig(ConfigModel):
@@ -93,7 +116,7 @@ class LabelConfig(ConfigModel):
     temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """At which they are sampled."""
     orders: Orders = "both"
-    """``both`` orders are asked and averaged; ``given`` asks the given one alone."""
+    """``both`` orders are asked and averaged; ``given`` asks only the given one."""
     tie_margin: float = Field(default=0.0, ge=0, lt=0.5)
     """A probability this close to 0.5 is a tie."""
     ties: Literal["keep", "drop"] = "keep"
@@ -217,7 +240,7 @@ class LabelSummary:
     ties: int = 0
     hard: int = 0
     flagged: int = 0
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
 
     def add(self, label: Mapping[str, Any] | None) -> None:
         """Take in the record of a label (`PairLabel.record`), or None for a pair without one."""
@@ -247,7 +270,7 @@ class LabelSummary:
         return (self.first_wins + self.second_wins) / self.asked_twice if self.asked_twice else None
 
     def record(self) -> dict[str, Any]:
-        """The figures as a JSON-ready mapping."""
+        """The counts as a JSON-ready mapping."""
         twice = self.asked_twice
         return {
             "pairs": self.pairs,
@@ -271,31 +294,18 @@ class LabelSummary:
         return cost / self.labelled if cost is not None and self.labelled else None
 
 
-_SETTINGS_ON_CARD = (
-    "mode",
-    "chain_of_thought",
-    "samples",
-    "temperature",
-    "orders",
-    "tie_margin",
-    "ties",
-    "max_chars",
-    "overlong",
-)
-
-
 def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summary: LabelSummary) -> Card:
     """Who labelled what, how it was asked, and how far to trust it."""
     config = job.config
     prompt = {name: value for name, value in config.prompt.model_dump().items() if value is not None}
     usage = {name: value for name, value in summary.usage.record().items() if value}
-    figures = {name: value for name, value in summary.record().items() if name != "usage" and value is not None}
+    counts = {name: value for name, value in summary.record().items() if name != "usage" and value is not None}
     return Card(
         title="Preferences labelled by a language model",
         method="A judge says which of two responses is better (Lee et al. 2023, arXiv 2309.00267). The flip rate is the "
         "share of pairs whose winner changes with the order in which the responses are shown.",
         files={f"labels.{config.format}": "prompt, chosen, rejected, chosen_prob, and how each label came about"},
-        counts={**figures, **usage},
+        counts={**counts, **usage},
         models={"judge": model_facts(labeler.backend, config.judge.options())},
         inputs={config.pairs.file: table.digest, "prompt of the judge": json_digest(labeler.settings["prompt"])},
         settings={
@@ -305,14 +315,6 @@ def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summar
         },
         licence=config.licence,
     )
-
-
-SUMMARY_FILE = "summary.json"
-FAILURES_FILE = "failures.jsonl"
-_LOCAL_PAIRS_READ, _LOCAL_PAIRS_WRITTEN = 64, 8
-"""Pairs in one call of a local model; fewer where it writes, since a kill loses the call in hand."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +340,7 @@ def run_labeling(
     source: str | Path | Mapping[str, Any] | LabelJob,
     *,
     labeler: PairwiseLabeler | None = None,
-    progress: Progress = lambda *_: None,
+    progress: JobProgress = lambda *_: None,
     allow_changed: bool = False,
 ) -> LabelResult:
     """Label the pairs of a file, as a config says.

@@ -20,7 +20,8 @@ from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences.card import Card
-from rlaif_sdk.preferences.pipeline import SUMMARY_FILE, JobSource, MakeJob, OutputConfig, as_make_job
+from rlaif_sdk.preferences.pipeline import JobSource, MakeJob, OutputConfig, as_make_job
+from rlaif_sdk.preferences.resumable_job import SUMMARY_FILE
 from rlaif_sdk.preferences.tables import check_text
 
 _PAIR = ("chosen", "rejected")
@@ -230,7 +231,7 @@ def _labelled_rows(path: Path) -> Iterator[Row]:
 
 
 def _plain(value: Any) -> Any:
-    """A text, or messages in canonical form: a response alone is the same as text and as a message."""
+    """A text, or messages in canonical form: a single response is the same as text and as a message."""
     if isinstance(value, str):
         return value
     turns = read(value)

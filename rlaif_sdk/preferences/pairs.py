@@ -36,7 +36,7 @@ def make_pairs(
         choose: ``best_worst`` makes one pair a prompt, of the highest and the lowest total (the first of each where
             several are equal); ``all`` makes every pair; ``threshold`` every pair of one completion at or above
             ``threshold`` and one below it.
-        threshold: In units of the total; for ``threshold`` alone.
+        threshold: In units of the total; only for ``threshold``.
         min_gap: Leave out pairs whose totals differ by less, in the same units.
         temperature: The label is `preference_probability` of the totals' difference at this temperature; None gives
             hard labels.

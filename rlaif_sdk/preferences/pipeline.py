@@ -26,8 +26,22 @@ from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, RowError, usa
 from rlaif_sdk.judges.usage import Usage
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.policy import PolicyConfig, load_policy
-from rlaif_sdk.preferences.resumable_job import Concurrency, JobJournal, Note, open_job, run_concurrently
+from rlaif_sdk.preferences.resumable_job import (
+    FAILURES_FILE,
+    SUMMARY_FILE,
+    Concurrency,
+    JobJournal,
+    JobProgress,
+    Note,
+    open_job,
+    run_concurrently,
+)
 from rlaif_sdk.preferences.tables import check_text
+
+Results = Sequence[Any]
+"""A JSON-ready mapping each, or None for a step that is not done."""
+_LOCAL_ROWS = 16
+"""Rows in one call of a local model: a kill loses the call in hand."""
 
 
 class PromptsConfig(ConfigModel):
@@ -136,10 +150,6 @@ def as_make_job(model: type[ConfigT], source: JobSource[ConfigT]) -> MakeJob[Con
     return source if isinstance(source, MakeJob) else load_make_job(model, source)
 
 
-Results = Sequence[Any]
-"""A JSON-ready mapping each, or None for a step that is not done."""
-
-
 @dataclass(frozen=True, slots=True)
 class Task:
     """A row of the job.
@@ -217,14 +227,6 @@ def reply_record(reply: GeneratedText | RowError) -> Mapping[str, Any] | RowErro
     return {"text": reply.text, "truncated": reply.truncated, **flags, "usage": reply.usage.record()}
 
 
-SUMMARY_FILE = "summary.json"
-FAILURES_FILE = "failures.jsonl"
-_LOCAL_ROWS = 16
-"""Rows in one call of a local model: a kill loses the call in hand."""
-
-Progress = Callable[[int, int], None]
-
-
 @dataclass(frozen=True, slots=True)
 class MakeResult:
     """What came of a job.
@@ -248,7 +250,7 @@ class MakeResult:
     seconds: float
 
 
-def run_pipeline(job: MakeJob[Any], pipeline: Pipeline, *, progress: Progress = lambda *_: None) -> MakeResult:
+def run_pipeline(job: MakeJob[Any], pipeline: Pipeline, *, progress: JobProgress = lambda *_: None) -> MakeResult:
     """Make data as a config says.
 
     Every step of every row is on disk as soon as it is known, so a job that was killed resumes where it stopped.

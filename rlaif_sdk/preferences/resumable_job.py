@@ -17,10 +17,19 @@ from typing import Any, BinaryIO, TypeVar
 from rlaif_sdk.exceptions import DataError, JudgeError
 from rlaif_sdk.io.jobs import claim, locked
 from rlaif_sdk.io.text import SURROGATES, is_safe_text, safe_text
-from rlaif_sdk.judges.usage import NOTHING, Usage
+from rlaif_sdk.judges.usage import NO_USAGE, Usage
 
 JOURNAL_FILE = "journal.jsonl"
+SUMMARY_FILE = "summary.json"
+FAILURES_FILE = "failures.jsonl"
+JobProgress = Callable[[int, int], None]
+"""Called with what is done so far and all that is to do."""
 _MISSING = -1
+
+ItemT = TypeVar("ItemT")
+Note = Callable[[int, Mapping[str, Any]], None]
+_ENOUGH = 20
+"""So many rows must have been tried before a share of failures says something."""
 
 
 class JobJournal:
@@ -41,7 +50,7 @@ class JobJournal:
         self._offsets = array("q", [_MISSING]) * rows
         self._is_done = bytearray(rows)
         self.done = 0
-        self.usage: Usage = NOTHING
+        self.usage: Usage = NO_USAGE
         self._end = 0
         self._file: BinaryIO = self._repaired()
 
@@ -145,7 +154,7 @@ def _parsed(line: bytes, rows: int) -> dict[str, Any] | None:
 def open_job(
     folder: Path, identity: Mapping[str, str], rows: int, *, kind: str, allow_changed: bool = False
 ) -> Iterator[JobJournal]:
-    """The journal in a job's folder, for this process alone.
+    """The journal in a job's folder, open to this process only.
 
     Args:
         folder: RowResult if it is not there.
@@ -173,12 +182,6 @@ def open_job(
             yield journal
         finally:
             journal.close()
-
-
-ItemT = TypeVar("ItemT")
-Note = Callable[[int, Mapping[str, Any]], None]
-_ENOUGH = 20
-"""So many rows must have been tried before a share of failures says something."""
 
 
 @dataclass(frozen=True, slots=True)

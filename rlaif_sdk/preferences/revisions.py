@@ -19,7 +19,6 @@ from rlaif_sdk.preferences.pipeline import (
     JobSource,
     MakeJob,
     MakeResult,
-    Progress,
     RowResult,
     SamplingConfig,
     Task,
@@ -28,6 +27,7 @@ from rlaif_sdk.preferences.pipeline import (
     run_pipeline,
 )
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, as_conversation, derived_seed
+from rlaif_sdk.preferences.resumable_job import JobProgress
 from rlaif_sdk.preferences.tables import check_text, like
 from rlaif_sdk.types import Conversation, Message
 
@@ -175,7 +175,7 @@ class RevisionsPipeline:
         return conversation
 
 
-def make_revisions(source: JobSource[RevisionsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
+def make_revisions(source: JobSource[RevisionsConfig], *, progress: JobProgress = lambda *_: None) -> MakeResult:
     """Make constitutional revisions; see `RevisionsConfig` and `run_pipeline`."""
     job = as_make_job(RevisionsConfig, source)
     return run_pipeline(job, RevisionsPipeline(job), progress=progress)

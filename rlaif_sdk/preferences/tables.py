@@ -19,6 +19,24 @@ from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.pairwise import Pair
 from rlaif_sdk.types import TextOrConversation
 
+PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
+LABEL_COLUMNS = (
+    "prob_1",
+    "prob_1_when_first",
+    "prob_1_when_second",
+    "flipped",
+    "winning_place",
+    "tie",
+    "label_kind",
+    "label_mass",
+    "rationales",
+    "flags",
+    "judge",
+    "usage",
+)
+PRINCIPLE_COLUMN = "principle"
+"""Only in labels under a constitution."""
+
 
 def check_text(record: Row, name: str, path: Path, row: int, *, named: str = "in the config") -> None:
     """Check that a column is there and is text or messages.
@@ -110,25 +128,6 @@ def check_pairs(path: Path, columns: PairsConfig) -> PairTable:
             hint="rename it, or name it under pairs: as the prompt or a response",
         )
     return PairTable(rows, file_digest(path))
-
-
-PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
-LABEL_COLUMNS = (
-    "prob_1",
-    "prob_1_when_first",
-    "prob_1_when_second",
-    "flipped",
-    "winning_place",
-    "tie",
-    "label_kind",
-    "label_mass",
-    "rationales",
-    "flags",
-    "judge",
-    "usage",
-)
-PRINCIPLE_COLUMN = "principle"
-"""In labels under a constitution alone."""
 
 
 def labelled_row(

@@ -46,7 +46,7 @@ def test_a_torn_last_line_is_dropped_and_done_again(
 
 
 def test_a_line_that_cannot_be_read_is_labelled_again(config: Path, write_pairs: Any, pair_server: Any) -> None:
-    """Damage in the middle costs that pair alone, and is told."""
+    """Damage in the middle costs only that pair, and is reported."""
     write_pairs(4)
     rows = rows_of(label(config).labels)
     journal = config.parent / "labels" / "journal.jsonl"

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from rlaif_sdk.exceptions import JudgeConnectionError, JudgeResponseError
-from rlaif_sdk.judges.usage import NOTHING, Usage
+from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.types import Conversation
 
-__all__ = ["GeneratedText", "JudgeBackend", "LabelLogprobs", "RowError", "charged", "usage_of"]
+__all__ = ["GeneratedText", "JudgeBackend", "LabelLogprobs", "RowError", "usage_of", "with_usage_of"]
 
 T = TypeVar("T")
 RowError = JudgeConnectionError | JudgeResponseError
-"""What may go wrong with one request alone: it is returned in the request's place. Every other error concerns all
+"""What may go wrong with a single request: it is returned in the request's place. Every other error concerns all
 requests (a refused key, an exhausted account, a server without log-probabilities) and is raised."""
 
 
@@ -34,7 +34,7 @@ class LabelLogprobs:
     logprobs: tuple[float, ...]
     bounded: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,17 @@ class GeneratedText:
     text: str
     truncated: bool = False
     flags: tuple[str, ...] = ()
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
 
 
 def usage_of(reply: LabelLogprobs | GeneratedText | RowError) -> Usage:
     """What a request took, whether it was answered or failed."""
     if isinstance(reply, LabelLogprobs | GeneratedText):
         return reply.usage
-    return reply.usage if isinstance(reply.usage, Usage) else NOTHING
+    return reply.usage if isinstance(reply.usage, Usage) else NO_USAGE
 
 
-def charged(outcome: T, reply: LabelLogprobs | GeneratedText) -> T:
+def with_usage_of(outcome: T, reply: LabelLogprobs | GeneratedText) -> T:
     """What was made of a reply; an error takes over what the reply took."""
     if isinstance(outcome, RowError):
         outcome.usage = reply.usage

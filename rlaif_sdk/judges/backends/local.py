@@ -26,6 +26,11 @@ from rlaif_sdk.types import Conversation
 if TYPE_CHECKING:
     import torch
 
+_ROWS = 16_384
+"""Vocabulary entries converted at a time: a whole output layer in float32 would take a gigabyte."""
+T = TypeVar("T")
+ReplyT = TypeVar("ReplyT", bound=LabelLogprobs | GeneratedText | RowError)
+
 
 def load_model(source: str, device: str, dtype: str, options: Mapping[str, Any]) -> Any:
     """A causal language model from a folder or the hub.
@@ -81,7 +86,7 @@ def token_batches(lengths: Sequence[int], max_rows: int, max_tokens: int) -> Ite
     """Indices in batches of similar length, the longest first, so that a lack of memory shows at once.
 
     A batch has at most ``max_rows`` rows and, with padding, ``max_tokens`` tokens; a sequence longer than that
-    stands alone.
+    has a batch of its own.
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -107,10 +112,6 @@ def padded(
         ids_NT[row, where] = torch.tensor(ids)
         mask_NT[row, where] = 1
     return ids_NT.to(device), mask_NT.to(device)
-
-
-_ROWS = 16_384
-"""Vocabulary entries converted at a time: a whole output layer in float32 would take a gigabyte."""
 
 
 @contextmanager
@@ -143,10 +144,6 @@ def _computed_in_float32(
     states = hidden[0].float()
     logits = torch.cat([states @ weight_RD.float().T for weight_RD in torch.split(head.weight, _ROWS)], dim=-1)
     return logits if head.bias is None else logits + head.bias.float()
-
-
-T = TypeVar("T")
-ReplyT = TypeVar("ReplyT", bound=LabelLogprobs | GeneratedText | RowError)
 
 
 class TransformersBackend:
@@ -340,7 +337,7 @@ class TransformersBackend:
         return {"temperature": temperature, "do_sample": True} if temperature > 0 else {"do_sample": False}
 
     def _written(self, answer: Sequence[int]) -> int:
-        """How many tokens an answer has up to its end, padding after it left out."""
+        """How many tokens an answer has up to its end, without the padding after it."""
         ends = (place for place, token in enumerate(answer, start=1) if token in self._end_ids)
         return next(ends, len(answer))
 

@@ -27,7 +27,7 @@ from rlaif_sdk.exceptions import (
 )
 from rlaif_sdk.io.forks import leave_to_parent, on_fork
 from rlaif_sdk.judges.backends import GeneratedText, LabelLogprobs, RowError
-from rlaif_sdk.judges.usage import NOTHING, Prices, Usage
+from rlaif_sdk.judges.usage import NO_USAGE, Prices, Usage
 from rlaif_sdk.scoring.limits import RateLimits
 from rlaif_sdk.scoring.retry import retry_after
 from rlaif_sdk.types import Conversation
@@ -37,6 +37,16 @@ if TYPE_CHECKING:
 
 NO_LOGPROB = -9999.0
 """What servers write for a log-probability that they do not know."""
+
+_MAX_ERROR_BODY = 16_384
+T = TypeVar("T")
+ReplyT = TypeVar("ReplyT", LabelLogprobs, GeneratedText)
+Reader = Callable[[dict[str, Any], tuple[str, ...]], ReplyT]
+TokenLimit = Literal["max_tokens", "max_completion_tokens"]
+_ROLE_MARKER = re.compile(
+    r"<(?=[|\uff5c][^<>]{1,60}[|\uff5c]>|(?:start|end)_of_turn>|/?s>|/?think>|</?SYS>>)|\[(?=/?INST\])", re.IGNORECASE
+)
+"""The first character of special tokens in common chat templates."""
 
 
 class TransientError(Exception):
@@ -134,7 +144,7 @@ def text_of(choice: Mapping[str, Any], flags: tuple[str, ...]) -> GeneratedText:
 def label_logprobs_of(choice: Mapping[str, Any], labels_K: Sequence[str], flags: tuple[str, ...]) -> LabelLogprobs:
     """The log-probabilities of K labels from the most likely first tokens of a choice.
 
-    Tokens that differ in surrounding space alone are one label. Labels that are not among the tokens share the mass
+    Tokens that differ only in surrounding space are one label. Labels that are not among the tokens share the mass
     that the tokens leave, none getting more than the least likely token reported.
 
     Raises:
@@ -202,9 +212,6 @@ def _count(value: Any) -> int:
 
 def _log(probability: float) -> float:
     return min(math.log(probability), 0.0) if probability > 0 else -math.inf
-
-
-_MAX_ERROR_BODY = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,17 +392,6 @@ def import_openai() -> ModuleType:
     return openai
 
 
-T = TypeVar("T")
-ReplyT = TypeVar("ReplyT", LabelLogprobs, GeneratedText)
-Reader = Callable[[dict[str, Any], tuple[str, ...]], ReplyT]
-TokenLimit = Literal["max_tokens", "max_completion_tokens"]
-
-_ROLE_MARKER = re.compile(
-    r"<(?=[|\uff5c][^<>]{1,60}[|\uff5c]>|(?:start|end)_of_turn>|/?s>|/?think>|</?SYS>>)|\[(?=/?INST\])", re.IGNORECASE
-)
-"""The first character of special tokens in common chat templates."""
-
-
 class OpenAIBackend:
     """A model behind an OpenAI-compatible server.
 
@@ -413,7 +409,7 @@ class OpenAIBackend:
         max_retry_after: The most seconds to wait where the server says how long.
         top_logprobs: How many of the first token's alternatives to ask for; most servers allow 20.
         max_body_bytes: The longest answer that is read.
-        limit_field: The field that limits an answer's tokens; newer models take ``max_completion_tokens`` alone.
+        limit_field: The field that limits an answer's tokens; newer models take only ``max_completion_tokens``.
         requests_per_minute: The most requests begun in any 60 seconds, retries included.
         tokens_per_minute: The most tokens in any 60 seconds, as the server counts them; a request is estimated by its
             length until it is answered.
@@ -578,7 +574,7 @@ class OpenAIBackend:
 
 
 def _total(attempts: Sequence[Usage]) -> Usage:
-    return sum(attempts, NOTHING)
+    return sum(attempts, NO_USAGE)
 
 
 def _defused(request: Conversation) -> tuple[list[dict[str, Any]], tuple[str, ...]]:

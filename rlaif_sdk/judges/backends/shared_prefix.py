@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 Tokens = Sequence[int]
 
+_PACK_TOKENS = {"cpu": 768, "cuda": 4096}
+"""Attention within a pack grows with its square, so a processor without much to run at once wants small ones."""
+_TOLERANCE = {"torch.float32": 1e-3, "torch.float64": 1e-6}
+_HALF_TOLERANCE = 0.25
+_FULL_ATTENTION = frozenset({"full_attention"})
+
 
 @dataclass(frozen=True, slots=True)
 class Pack:
@@ -41,7 +47,7 @@ def packs(sequences: Sequence[Tokens], start: int, max_tokens: int) -> Iterator[
     """The sequences from their ``start`` on, in packs of at most ``max_tokens`` tokens.
 
     Neighbours in lexicographic order share the most, so they are packed in that order. A sequence that is longer than
-    the limit stands alone.
+    the limit has a pack of its own.
 
     Args:
         sequences: Token sequences that have the first ``start`` tokens in common, each longer than that.
@@ -70,19 +76,12 @@ def _common(left: Tokens, right: Tokens) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[1] == pair[2], pairs))
 
 
-_PACK_TOKENS = {"cpu": 768, "cuda": 4096}
-"""Attention within a pack grows with its square, so a processor without much to run at once wants small ones."""
-_TOLERANCE = {"torch.float32": 1e-3, "torch.float64": 1e-6}
-_HALF_TOLERANCE = 0.25
-_FULL_ATTENTION = frozenset({"full_attention"})
-
-
 class SharedPrefix:
     """Runs a causal model over packs of sequences (see `rlaif_sdk.judges.backends.shared_prefix`).
 
     The tokens that all sequences of a call begin with go through the model once; their keys and values are kept for
     the next call, as far as it begins with the same. What only some sequences share, such as the text that two orders
-    of a pair are about, stands once in a pack, whose tokens see their own sequence alone.
+    of a pair are about, stands once in a pack, whose tokens see only their own sequence.
 
     Args:
         model: The model, in evaluation mode and without gradients whenever this is called.

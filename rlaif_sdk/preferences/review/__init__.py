@@ -1,4 +1,4 @@
-"""Review by people of pairs that a judge has labelled: a queue, a file of verdicts, a local page, figures, export."""
+"""Review by people of pairs that a judge has labelled: a queue, a file of verdicts, a local page, estimates of agreement, export."""
 
 from rlaif_sdk.preferences.review.estimates import Agreement, ReviewEstimates, agreement, review_estimates
 from rlaif_sdk.preferences.review.export import ExportOptions, export_review

@@ -39,6 +39,9 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 
+Side = Literal["left", "right"]
+_STATIC = Path(__file__).with_name("static")
+
 
 class Guard:
     """Lets requests to ``/api/`` pass that have the token in the header ``X-Review-Token``, and no long body.
@@ -87,9 +90,6 @@ class Guard:
         if not stated.isdigit() or int(stated) > MAX_BODY_BYTES:
             return JSONResponse({"detail": _TOO_LARGE}, 413)
         return None
-
-
-Side = Literal["left", "right"]
 
 
 def shown_pair(pair: ReviewPair, reviewer: str, *, blind: bool, edits: Sequence[str] = ()) -> dict[str, Any]:
@@ -156,9 +156,6 @@ def _shown_label(label: AILabel, left: Number) -> dict[str, Any]:
 
 def _prob_left(prob_1: float, left: Number) -> float:
     return prob_1 if left == 1 else 1 - prob_1
-
-
-_STATIC = Path(__file__).with_name("static")
 
 
 def _printable(name: str) -> str:

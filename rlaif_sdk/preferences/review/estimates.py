@@ -15,6 +15,8 @@ from rlaif_sdk.preferences.review.store import ReviewStore
 from rlaif_sdk.statistics.agreement import cohens_kappa
 from rlaif_sdk.statistics.estimates import Array, Estimate, wilson
 
+Opinion = Callable[[str], str]
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -56,9 +58,6 @@ def contingency_table(ratings: Iterable[tuple[str, str]]) -> Array:
     categories = sorted({category for pair in counts for category in pair})
     cells = [[counts[row, column] for column in categories] for row in categories]
     return np.array(cells, dtype=np.float64).reshape(len(categories), len(categories))
-
-
-Opinion = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)

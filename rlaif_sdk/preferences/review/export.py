@@ -23,6 +23,12 @@ from rlaif_sdk.types import TextOrConversation
 
 _NOT_ON_A_CARD = {"mine", "complete"}
 
+_MARGIN = "margin"
+"""What DPO takes from the difference of chosen and rejected: its sign turns with the pair, and no edit has it."""
+EDITED = "human-edit"
+"""The ``source`` of a pair that an edit made."""
+_PROB_OF = {"1": 1.0, "2": 0.0, "tie": 0.5}
+
 
 def review_card(
     store: ReviewStore, file: Path, *, rows: int, settings: Mapping[str, Any], inputs: Sequence[Path]
@@ -67,13 +73,6 @@ def _shown(estimate: Estimate) -> str:
     return f"{estimate.value:.3f}{interval} over {estimate.n} verdicts"
 
 
-_MARGIN = "margin"
-"""What DPO takes from the difference of chosen and rejected: its sign turns with the pair, and no edit has it."""
-EDITED = "human-edit"
-"""The ``source`` of a pair that an edit made."""
-_PROB_OF = {"1": 1.0, "2": 0.0, "tie": 0.5}
-
-
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
     """What an export holds.
@@ -81,7 +80,7 @@ class ExportOptions:
     Attributes:
         human_weight: The weight of people's verdicts beside the judges' label, in [0, 1]. At 1, the verdicts of people
             take precedence; below, the label is the weighted mean of both.
-        rows: ``all`` pairs, with the judges' label where nobody gave a verdict, or the ``reviewed`` ones alone.
+        rows: ``all`` pairs, with the judges' label where nobody gave a verdict, or only the ``reviewed`` ones.
         ties: ``keep`` them with 0.5, or ``drop`` pairs whose label is 0.5.
 
     Raises:

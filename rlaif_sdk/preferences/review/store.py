@@ -46,6 +46,16 @@ CREATE TABLE lease (
 CREATE INDEX lease_by_pair ON lease (pair);
 """
 
+Verdict = Literal["1", "2", "tie", "skip"]
+_ACTIVE_VERDICT = "annotation.revoked = 0 AND annotation.choice != 'edit'"
+_PREFERENCE = "annotation.revoked = 0 AND annotation.choice IN ('1', '2', 'tie')"
+_OPEN = f"""
+    NOT EXISTS (SELECT 1 FROM annotation WHERE annotation.pair = pair.id AND annotation.reviewer = :reviewer AND {_ACTIVE_VERDICT})
+    AND (SELECT COUNT(*) FROM annotation WHERE annotation.pair = pair.id AND annotation.reviewer != :reviewer AND {_PREFERENCE})
+      + (SELECT COUNT(*) FROM lease WHERE lease.pair = pair.id AND lease.reviewer != :reviewer) < :overlap
+"""  # noqa: S608  (its parts are the constants above)
+_CHUNK = 500
+
 
 def _error(path: Path, message: str, hint: str | None) -> DataError:
     return DataError(message, file=str(path), hint=hint)
@@ -159,18 +169,6 @@ def add_pair(connection: sqlite3.Connection, pair: ReviewPair) -> None:
         )
 
 
-Verdict = Literal["1", "2", "tie", "skip"]
-
-_ACTIVE_VERDICT = "annotation.revoked = 0 AND annotation.choice != 'edit'"
-_PREFERENCE = "annotation.revoked = 0 AND annotation.choice IN ('1', '2', 'tie')"
-_OPEN = f"""
-    NOT EXISTS (SELECT 1 FROM annotation WHERE annotation.pair = pair.id AND annotation.reviewer = :reviewer AND {_ACTIVE_VERDICT})
-    AND (SELECT COUNT(*) FROM annotation WHERE annotation.pair = pair.id AND annotation.reviewer != :reviewer AND {_PREFERENCE})
-      + (SELECT COUNT(*) FROM lease WHERE lease.pair = pair.id AND lease.reviewer != :reviewer) < :overlap
-"""  # noqa: S608  (its parts are the constants above)
-_CHUNK = 500
-
-
 @dataclass(frozen=True, slots=True)
 class ReviewProgress:
     """Counts over a review.
@@ -251,7 +249,7 @@ class ReviewStore:
             return int(pairs)
 
     def token(self) -> str:
-        """The secret of this review's page; the same after a restart, so that open pages go on working."""
+        """The secret of this review's page; the same after a restart, so that open pages keep working."""
         with self._database.transaction() as connection:
             if _meta(connection, "token") is None:
                 _set_meta(connection, "token", secrets.token_urlsafe(24))
