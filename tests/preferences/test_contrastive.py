@@ -242,7 +242,7 @@ def test_the_margin_is_the_clipped_score_of_the_models_own_log_probabilities(
         a, b, c, d = asyncio.run(policy.answer_logprobs(asked))
         assert row["self_reward"] == pytest.approx((a - b) - (c - d), abs=1e-3)
         assert row["margin"] == pytest.approx(0.05 * min(max(row["self_reward"], -40), 40))
-    assert "scores below 0" in done.output
+    assert "scores_below_0" in done.output
 
 
 def test_the_margins_reach_dpo(local_config: Path) -> None:
