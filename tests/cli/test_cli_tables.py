@@ -112,8 +112,8 @@ def test_a_data_set_of_the_hub_is_named_with_its_split(folder: Path, monkeypatch
 def test_a_job_labels_a_folder_of_parts(folder: Path) -> None:
     """And knows it again by the content of all of them."""
     from rlaif_sdk.io.tables import table_digest
-    from rlaif_sdk.preferences.label_config import PairsConfig
-    from rlaif_sdk.preferences.label_table import look_over
+    from rlaif_sdk.preferences.tables import PairsConfig
+    from rlaif_sdk.scale.inspection import look_over
 
     (folder / "pairs").mkdir()
     pair = {"prompt": "p", "response_1": "a", "response_2": "b"}

@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from rlaif_sdk.preferences.review.agreement import Agreement, agreement
-from rlaif_sdk.preferences.review.pairs import ReviewPair
-from rlaif_sdk.preferences.review.queue import audit_draw
+import numpy as np
+
+from rlaif_sdk.preferences.review.pairs import ReviewPair, audit_draw
 from rlaif_sdk.preferences.review.store import ReviewStore
+from rlaif_sdk.statistics.agreement import cohens_kappa
+from rlaif_sdk.statistics.estimates import Array, Estimate, wilson
 
 Opinion = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class ReviewFigures:
+class Agreement:
+    """Agreement of two raters.
+
+    Attributes:
+        accuracy: The share of the items on which they agree, with Wilson's interval; NaN without items.
+        kappa: Cohen's kappa, at most 1; 0 is agreement by chance. NaN where both used one and the same category only.
+    """
+
+    accuracy: Estimate
+    kappa: Estimate
+
+    @property
+    def items(self) -> int:
+        """How many items both rated."""
+        return self.accuracy.n
+
+    def record(self) -> dict[str, Any]:
+        """The agreement as a JSON-ready mapping."""
+        return {"items": self.items, "accuracy": self.accuracy.record(), "kappa": self.kappa.record()}
+
+
+def agreement(ratings: Iterable[tuple[str, str]], *, confidence: float = 0.95) -> Agreement:
+    """The agreement of two raters.
+
+    Args:
+        ratings: What each said of an item, an item a pair.
+        confidence: Of the intervals, between 0 and 1.
+    """
+    counts_CC = contingency_table(ratings)
+    agreed, items = float(np.trace(counts_CC)), int(counts_CC.sum())
+    return Agreement(wilson(agreed, items, confidence), cohens_kappa(counts_CC, confidence))
+
+
+def contingency_table(ratings: Iterable[tuple[str, str]]) -> Array:
+    """How often each pair of the C categories occurs (C, C): the first rater's in rows, both sorted."""
+    counts = Counter(ratings)
+    categories = sorted({category for pair in counts for category in pair})
+    cells = [[counts[row, column] for column in categories] for row in categories]
+    return np.array(cells, dtype=np.float64).reshape(len(categories), len(categories))
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewEstimates:
     """What a review shows of judges and people.
 
     Ties are a category of their own. The pairs of the queue are the doubtful ones, so agreement over them is lower than
@@ -37,7 +82,7 @@ class ReviewFigures:
     left_share: dict[str, float]
 
     def record(self) -> dict[str, Any]:
-        """The figures as JSON-ready values; None for NaN."""
+        """The estimates as JSON-ready values; None for NaN."""
         by_reviewer = [
             {"reviewer": name, "left_share": self.left_share.get(name), **found.record()}
             for name, found in self.ai_by_reviewer.items()
@@ -51,23 +96,23 @@ class ReviewFigures:
         }
 
 
-def review_figures(store: ReviewStore) -> ReviewFigures:
-    """The figures of what has been reviewed so far."""
+def review_estimates(store: ReviewStore) -> ReviewEstimates:
+    """The estimates of what has been reviewed so far."""
     with_ai: list[tuple[str, str]] = []
     in_audit: list[tuple[str, str]] = []
     by_reviewer: dict[str, list[tuple[str, str]]] = {}
     between: dict[tuple[str, str], list[tuple[str, str]]] = {}
     left: dict[str, list[bool]] = {}
-    for pair, acts in store.results(judged_only=True):
-        verdicts = {act.reviewer: act for act in acts if act.choice in {"1", "2", "tie"}}
+    for pair, given in store.results(judged_only=True):
+        verdicts = {annotation.reviewer: annotation for annotation in given if annotation.choice in {"1", "2", "tie"}}
         numbered = _numbering(pair)
-        for reviewer, act in verdicts.items():
-            if act.choice != "tie":
-                left.setdefault(reviewer, []).append(act.choice == str(act.left_response))
+        for reviewer, annotation in verdicts.items():
+            if annotation.choice != "tie":
+                left.setdefault(reviewer, []).append(annotation.choice == str(annotation.left_response))
             rated = by_reviewer.setdefault(reviewer, [])
             if pair.ai_preference is None:
                 continue
-            ratings = numbered(pair.ai_preference), numbered(act.choice)
+            ratings = numbered(pair.ai_preference), numbered(annotation.choice)
             rated.append(ratings)
             with_ai.append(ratings)
             if audit_draw(pair.id) < store.audit:
@@ -75,7 +120,7 @@ def review_figures(store: ReviewStore) -> ReviewFigures:
         for one, other in combinations(sorted(verdicts), 2):
             ratings = numbered(verdicts[one].choice), numbered(verdicts[other].choice)
             between.setdefault((one, other), []).append(ratings)
-    return ReviewFigures(
+    return ReviewEstimates(
         agreement(with_ai),
         agreement(in_audit),
         {name: agreement(found) for name, found in sorted(by_reviewer.items())},

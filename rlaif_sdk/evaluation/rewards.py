@@ -45,10 +45,10 @@ class Measure:
     unscored: tuple[int, ...]
 
     def record(self) -> dict[str, Any]:
-        """The figures as a JSON-ready mapping."""
-        figures = {"before": self.before, "after": self.after, "change": self.change}
+        """The estimates as a JSON-ready mapping."""
+        estimates = {"before": self.before, "after": self.after, "change": self.change}
         return {
-            **{name: figure.record() if figure else None for name, figure in figures.items()},
+            **{name: estimate.record() if estimate else None for name, estimate in estimates.items()},
             "standard_deviations": [value if math.isfinite(value) else None for value in self.spreads],
             "threshold": self.threshold,
             "passed": [share.record() for share in self.passed],
