@@ -8,12 +8,23 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.integrations.builtin import VerifiersParams
 from rlaif_sdk.io.digests import code_digest
 from rlaif_sdk.plugins.references import load_reference
-from rlaif_sdk.rewards import Reward, ScoreLike, Scores
+from rlaif_sdk.rewards import Params, Reward, ScoreLike, Scores
 from rlaif_sdk.types import RewardBatch, Score
+
+
+class VerifiersParams(Params):
+    """A reward function of the verifiers library."""
+
+    function: str
+    """``package.module:function`` or ``path/to/file.py:function``, which takes any of prompt, completion, answer, state,
+    info and the columns."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments, such as a parser's settings."""
 
 
 class VerifiersFunction(Reward):
