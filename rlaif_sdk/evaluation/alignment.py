@@ -28,7 +28,7 @@ class Alignment:
         accuracy: AI labeler alignment (Lee et al. 2023): of the pairs for which people prefer a response, the share
             for which the label's argmax is the same; a tie of the AI counts half. Wilson's interval.
         when_first: The same from the given order alone, None where it was not asked.
-        when_second: From the turned order alone, likewise.
+        when_second: From the swapped order alone, likewise.
         kappa: Cohen's kappa of the categories 1, 2 and tie, the human ties included.
         counts: How often the AI said the row's and people the column's of 1, 2 and tie.
         human_ties: Pairs for which people prefer neither; they count in kappa alone.
