@@ -60,7 +60,7 @@ def environment(
             return result(
                 observations=[{"role": "environment", "content": ""} for _ in range(rows)],
                 metadata=[
-                    {**(known or {}), "rlaif": one.measured()} for known, one in zip(metadata, scored, strict=True)
+                    {**(known or {}), "rlaif": one.known_scores()} for known, one in zip(metadata, scored, strict=True)
                 ],
                 next_stop_strings=[None] * rows,
                 rewards=torch.tensor(totals, dtype=torch.float32),

@@ -70,8 +70,8 @@ def reward_function(
         totals_B = composition.totals
         if missing_B.any():  # `number` raises where nothing stands in
             totals_B = np.array([Scored(composition, row).number(unscored) for row in range(len(samples))])
-        figures = np.array([totals_B, *(column.raw for column in columns), missing_B], dtype=np.float32)
-        rewards_B, *logs = torch.from_numpy(figures).unbind()
+        scores = np.array([totals_B, *(column.raw for column in columns), missing_B], dtype=np.float32)
+        rewards_B, *logs = torch.from_numpy(scores).unbind()
         extra_logs = dict(zip([*names, "unscored"], logs, strict=True))
         return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": extra_logs}
 

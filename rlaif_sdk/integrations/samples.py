@@ -129,14 +129,14 @@ class Scored:
             )
         return total
 
-    def figures(self) -> dict[str, float]:
+    def scores(self) -> dict[str, float]:
         """Flat numbers for a stack's log: each reward's score, NaN where it has none, and whether it is unscored."""
         rewards = {name: math.nan if value is None else value for name, value in self.rewards.items()}
         return {**rewards, "unscored": float(self.total is None)}
 
-    def measured(self) -> dict[str, float]:
-        """`figures` without those that are NaN, for a log that averages what it gets."""
-        return {name: value for name, value in self.figures().items() if not math.isnan(value)}
+    def known_scores(self) -> dict[str, float]:
+        """`scores` without those that are NaN, for a log that averages what it gets."""
+        return {name: value for name, value in self.scores().items() if not math.isnan(value)}
 
 
 def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> RewardBatch:

@@ -67,7 +67,7 @@ def rubric(rewards: Rewards, base: type, *, state: str | None = None) -> Any:
 
 def _keep(state: Any, scored: Scored, reward: float) -> None:
     state["reward"] = reward
-    state["metrics"] = scored.measured()
+    state["metrics"] = scored.known_scores()
 
 
 def _sample_of_state(state: Mapping[str, Any], group: int | None) -> Sample:
@@ -100,7 +100,7 @@ def task_reward(rewards: Rewards, *, state: str | None = None) -> Callable[[Any,
         fields = task.model_dump(mode="json", exclude_none=True)
         prompt = prompt_of(fields.pop("prompt", ""))
         scored = await hosted.ascore_one(Sample(prompt, trace.last_reply, fields))
-        trace.record_metrics(scored.measured())
+        trace.record_metrics(scored.known_scores())
         return scored.number()
 
     return composed
