@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.counting import counting
 from rlaif_sdk.cli.options import AsJson, CompositionOption, overriding
+from rlaif_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -187,7 +187,7 @@ def _judged(
 
     from rlaif_sdk.evaluation import judge_policies
 
-    with counting("judging", Console(stderr=True)) as progress:
+    with progress_bar("judging", Console(stderr=True)) as progress:
         result = judge_policies(
             files, judge, output, names=names, overrides=overrides or (), progress=progress, **layout
         )

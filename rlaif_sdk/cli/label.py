@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rlaif_sdk.cli.counting import counting
-from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineOption, RayAddressOption, workers
-from rlaif_sdk.cli.options import JobArgument, JudgeOverrides
+from rlaif_sdk.cli.options import (
+    ActorGpusOption,
+    ActorsOption,
+    Engine,
+    EngineOption,
+    JobArgument,
+    JudgeOverrides,
+    RayAddressOption,
+    workers,
+)
+from rlaif_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rlaif_sdk.preferences import LabelResult
@@ -31,7 +39,7 @@ def label(
 
     asked = workers(engine, actors, actor_gpus, ray_address)
     job = load_label_job(config, overrides=overrides or ())
-    with counting("labelling") as progress:
+    with progress_bar("labelling") as progress:
         if asked is None:
             result = run_labeling(job, progress=progress)
         else:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.counting import counting
 from rlaif_sdk.cli.options import JobArgument, overriding
+from rlaif_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rlaif_sdk.preferences.make_config import OutputConfig
@@ -99,7 +99,7 @@ def _job(model: type[OutputConfig], config: Path, overrides: Sequence[str] | Non
 
 
 def _run(make: Callable[..., MakeResult], job: Any) -> None:
-    with counting("making") as progress:
+    with progress_bar("making") as progress:
         result = make(job, progress=progress)
     _print(result)
 

@@ -1,4 +1,4 @@
-"""The reward ``remote``: what a reward server says."""
+"""The reward ``remote``: what a reward server says, asked over connections that are kept, with retries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import Field
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError, RewardError, RewardOutputError
 from rlaif_sdk.io.forks import leave_to_parent, on_fork
 from rlaif_sdk.rewards import Params, Reward, ScoreLike, Scores
-from rlaif_sdk.scoring.retry import backoff, retry_after
+from rlaif_sdk.scoring.retry import retry_after
 from rlaif_sdk.statistics.arrays import encode_groups
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -196,6 +196,7 @@ def _number(value: Any, reason: str | None) -> Score:
 
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_BACKOFF = {"wait_initial": 0.5, "wait_max": 30.0}
 _MAX_ANSWER = 64_000_000
 _MAX_PROBLEM = 16_384
 
@@ -288,20 +289,24 @@ class RemoteClient:
                 f"a row cannot be sent as JSON: {error}", hint="name the columns to send: params.columns"
             ) from None
         session = await self._session()
-        problem = _PassingError("")
-        for attempt in range(1, self._attempts + 1):
-            try:
-                async with session.in_flight:
-                    return await self._attempt(session.client, data)
-            except _PassingError as error:
-                problem = error
-            if attempt < self._attempts:
-                asked = problem.delay
-                await asyncio.sleep(backoff(attempt, 0.5, 30.0) if asked is None else min(asked, self._max_retry_after))
-        raise RewardError(
-            f"no usable answer from {self._url} in {self._attempts} attempts; the last time: {problem}",
-            hint="check that the server is up and allows this many requests",
-        )
+        import stamina
+
+        def wait(error: Exception) -> bool | float:
+            if not isinstance(error, _PassingError) or error.delay is None:
+                return isinstance(error, _PassingError)
+            return min(error.delay, self._max_retry_after)
+
+        try:
+            async for attempt in stamina.retry_context(wait, attempts=self._attempts, timeout=None, **_BACKOFF):
+                with attempt:
+                    async with session.in_flight:
+                        return await self._attempt(session.client, data)
+        except _PassingError as error:
+            raise RewardError(
+                f"no usable answer from {self._url} in {self._attempts} attempts; the last time: {error}",
+                hint="check that the server is up and allows this many requests",
+            ) from None
+        raise AssertionError("the attempts end with an answer or an error")
 
     async def _attempt(self, client: AsyncClient, data: bytes) -> Any:
         import httpx
@@ -413,6 +418,7 @@ def _no_constant(name: str) -> NoReturn:
 def _import_httpx() -> ModuleType:
     try:
         import httpx
+        import stamina  # noqa: F401 - retries need it as well
     except ImportError as error:
-        raise MissingExtraError("the client for reward servers, httpx,", extra="serve") from error
+        raise MissingExtraError("the client for reward servers, httpx and stamina,", extra="serve") from error
     return httpx

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, RewardBatch, Score
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.integrations import remote
 from rlaif_sdk.integrations.builtin import rlaif_rewards
 from rlaif_sdk.integrations.remote import Remote, RemoteParams, parts_of
 from rlaif_sdk.testing import check_reward_contract
@@ -26,7 +27,7 @@ KEY = "k3y-0123456789"
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch):
-    monkeypatch.setattr("rlaif_sdk.integrations.remote.backoff", lambda *_: 0.0)
+    monkeypatch.setattr(remote, "_BACKOFF", dict.fromkeys(("wait_initial", "wait_max", "wait_jitter"), 0.0))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("REWARD_KEY", KEY)
 
