@@ -32,7 +32,7 @@ def label(
 ) -> None:
     """Label pairs of responses with a judge.
 
-    A job that was stopped goes on where it stopped when it is started again. The labels are what `rlaif train
+    A job that was stopped is resumed when it is started again. The labels are what `rlaif train
     reward-model` and `rlaif train dpo` take.
     """
     from rlaif_sdk.preferences import load_label_job, run_labeling
@@ -56,21 +56,21 @@ def _print(result: LabelResult) -> None:
     summary = result.summary
     usage = summary.usage
     twice = summary.asked_twice
-    figures = {
+    rows = {
         "pairs": f"{summary.pairs}",
         "labelled": f"{summary.labelled} ({summary.ties} ties, {summary.hard} hard, {summary.flagged} flagged)",
         "asked in this run": f"{result.asked} in {result.seconds:.1f} s",
     }
     if summary.flip_rate is not None:
         places = f"first {summary.first_wins / twice:.3f}, second {summary.second_wins / twice:.3f}"
-        figures |= {"flip rate": f"{summary.flip_rate:.3f} of {twice}", "position bias": places}
-    figures["usage"] = (
+        rows |= {"flip rate": f"{summary.flip_rate:.3f} of {twice}", "position bias": places}
+    rows["usage"] = (
         f"{usage.calls} calls ({usage.retries} retries), {usage.input_tokens} tokens in, {usage.output_tokens} out"
     )
     if usage.cost is not None:
-        figures["cost"] = f"{usage.cost:.4f}"
+        rows["cost"] = f"{usage.cost:.4f}"
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in figures.items():
+    for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
     if result.failures is not None:

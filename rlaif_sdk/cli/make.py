@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.preferences.make_job import MakeResult
 
 make_app = typer.Typer(
-    help="Make preference data with models. A job that was stopped goes on where it stopped when it is started again.",
+    help="Make preference data with models. A job that was stopped is resumed when it is started again.",
     no_args_is_help=True,
 )
 

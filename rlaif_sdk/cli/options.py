@@ -21,7 +21,7 @@ AllowChanged = Annotated[
     bool,
     typer.Option(
         "--allow-changed",
-        help="Go on with what is there though config, data or the rewards' code have changed; train, iterate and distill "
+        help="Resume what is there though config, data or the rewards' code have changed; train, iterate and distill "
         "need --resume too.",
     ),
 ]

@@ -64,7 +64,7 @@ def score(
 
     Each row gets a column with the total and each reward's raw, normalised and weighted value, status and
     reason. A row without a total has null there, and is counted as unscored. With Ray the output is a folder
-    of Parquet parts in the order of the rows, and a run that was stopped goes on where it stopped.
+    of Parquet parts in the order of the rows, and a run that was stopped is resumed where it stopped.
     """
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.composer.tables import Summary, TableLayout, score_records

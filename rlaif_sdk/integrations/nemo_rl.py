@@ -82,7 +82,7 @@ def sample_of(message_log: Sequence[Mapping[str, Any]], metadata: Mapping[str, A
 
 
 def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each figure over the rows that have it."""
+    """The mean of each score over the rows that have it."""
     present: dict[str, list[float]] = {}
     for row in measured:
         for name, value in row.items():

@@ -23,7 +23,7 @@ def check_rowwise(composer: Composer, stack: str, *, grouped: bool, stepped: boo
         stack: What the stack calls the place it is used in, for the message.
         grouped: Whether the completions to one prompt are scored together and known as such.
         stepped: Whether the training step is known.
-        restored: Whether the composer goes on from a saved state.
+        restored: Whether the composer resumes from a saved state.
 
     Raises:
         ConfigError: A number would depend on how the stack happens to cut its calls.
@@ -39,7 +39,7 @@ def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: boo
         if (normalizer.within_groups or isinstance(normalizer, Rank)) and not grouped:
             yield key, f"{kind} compares the completions to one prompt", "let the trainer normalise, or use minmax"
         if type(normalizer).update is not Normalizer.update and not restored:
-            yield key, f"{kind} learns from training batches alone", _SAVED
+            yield key, f"{kind} learns only from training batches", _SAVED
     schedules = {
         **{f"rewards.{name}.weight": weight for name, weight in composer.weights.items()},
         **{f"groups.{name}.weight": group.weight for name, group in composer.combiner.groups.items()},
@@ -48,4 +48,4 @@ def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: boo
         if isinstance(weight, Schedule) and not stepped:
             yield key, "a schedule follows the training step", "give the weight a number"
     if composer.combiner.multipliers and not restored:
-        yield "constraints", "a constraint's multiplier learns from training batches alone", _SAVED
+        yield "constraints", "a constraint's multiplier learns only from training batches", _SAVED

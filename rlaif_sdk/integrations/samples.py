@@ -116,10 +116,10 @@ class Scored:
         """The total, for a stack that has no word for an unscored sample.
 
         Args:
-            unscored: What stands in where the sample is unscored.
+            unscored: The fallback where the sample is unscored.
 
         Raises:
-            RewardError: The sample is unscored, and nothing stands in.
+            RewardError: The sample is unscored, and there is no fallback.
         """
         total = unscored if self.total is None else self.total
         if total is None:

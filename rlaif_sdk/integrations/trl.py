@@ -107,7 +107,7 @@ def gdpo_weights(composer: BatchComposer) -> dict[str, float]:
     """The weight of each reward that has one, of a composition that can be taken apart into its rewards.
 
     Raises:
-        ConfigError: Something in it holds over the total alone.
+        ConfigError: Something in it holds only over the total.
     """
     combiner = composer.combiner
     weights, scheduled = {}, []
@@ -485,7 +485,7 @@ class TRLReward:
         Raises:
             BatchError: A reward misses a column, or the dataset has a column of a reserved name.
             ConfigError: The trainer's settings are refused; see `check`.
-            StateError: Training goes on from a checkpoint with the state of another composition.
+            StateError: Training resumes from a checkpoint with the state of another composition.
             RewardError: A reward failed whose policy is ``raise``, or a completion of online DPO is unscored.
             TrainingError: Something else than a trainer of TRL calls.
         """
@@ -517,7 +517,7 @@ class TRLReward:
         """Refuse a trainer that cannot train on this reward, before it generates anything.
 
         The first batch is refused for the same reasons. A dataset's column called ``prompts`` or ``completions`` is
-        told of here alone: TRL itself stumbles on it, with a TypeError.
+        refused only here: TRL itself stumbles on it, with a TypeError.
 
         Raises:
             BatchError: A dataset has a column of a reserved name.
@@ -554,12 +554,12 @@ class Scoring:
             generations(args.per_device_train_batch_size * args.steps_per_generation, trainer, training=True)
 
     def prepare(self, trainer: Any) -> None:
-        """Check a trainer that is new, learn with its other processes, and go on from its checkpoint."""
+        """Check a trainer that is new, learn with its other processes, and resume from its checkpoint."""
         if trainer is not self._trainer:
             self.check(trainer)
             self._learn_together()
             self._trainer = trainer
-        self._go_on(trainer.state)
+        self._resume(trainer.state)
 
     def compositions(self, function: str, call: Call) -> list[Composition]:
         """What a call's rows come to: composed anew, unless another function was called with the same batch before."""
@@ -587,7 +587,7 @@ class Scoring:
             raise ConfigError("online DPO adds rewards up", key="separate", hint="use for_trl() as one function")
         if call.state is not self._state:
             self._learn_together()
-        self._go_on(call.state)
+        self._resume(call.state)
         composition = self._composer.compose(pairs(call))
         refuse_unscored(composition)
         self._keep(call.state)
@@ -602,8 +602,8 @@ class Scoring:
         """Put the composer's state where the trainer's next checkpoint has it."""
         state.stateful_callbacks[STATE_KEY] = {"args": {}, "attributes": self._composer.state_dict()}
 
-    def _go_on(self, state: Any) -> None:
-        """Go on from the checkpoint that a trainer's new state is of, if it is of one."""
+    def _resume(self, state: Any) -> None:
+        """Resume from the checkpoint that a trainer's new state is of, if it is of one."""
         if state is not self._state:
             if state.global_step:
                 self._restore(state)
@@ -626,7 +626,7 @@ def separate_rewards(composer: BatchComposer) -> tuple[list[TRLReward], list[flo
     """A function for each reward that has a weight, and the weights. See `rlaif_sdk.Composer.for_trl`.
 
     Raises:
-        ConfigError: Something in the composition holds over the total alone.
+        ConfigError: Something in the composition holds only over the total.
     """
     weights = gdpo_weights(composer)
     scoring = Scoring(composer, weights)

@@ -82,10 +82,10 @@ class VerifiersFunction(Reward):
 
 
 async def _awaited(answers: Sequence[Any]) -> Scores:
-    return list(await asyncio.gather(*map(_settled, answers)))
+    return list(await asyncio.gather(*map(_awaited_score, answers)))
 
 
-async def _settled(answer: Any) -> ScoreLike:
+async def _awaited_score(answer: Any) -> ScoreLike:
     if not inspect.isawaitable(answer):
         scored: ScoreLike = answer
         return scored

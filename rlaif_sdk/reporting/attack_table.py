@@ -33,10 +33,10 @@ def attack_table(report: AttackReport) -> Table:
         if attack.family != family:
             table.add_section()
             table.add_row(attack.family, style="bold")
-        careless = _cells(report.undefended[attack]) if attack in report.undefended else []
+        undefended = _cells(report.undefended[attack]) if attack in report.undefended else []
         marks = ", ".join(f"{mark} {count}" for mark, count in trials.marks.items())
         style = "bold red" if trials.succeeded else None
-        table.add_row(f"  {attack.name}", *_cells(trials), *careless, marks, style=style)
+        table.add_row(f"  {attack.name}", *_cells(trials), *undefended, marks, style=style)
         family = attack.family
     return table
 

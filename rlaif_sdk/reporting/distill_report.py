@@ -36,7 +36,7 @@ def watch_distill(run: DistillRun, console: Console, *, resume: bool = False) ->
     Args:
         run: The loaded config.
         console: Where to print.
-        resume: Go on with the run in the output folder.
+        resume: Resume the run in the output folder.
 
     Raises:
         RlaifError: As `run_distill`.

@@ -29,7 +29,7 @@ def watch_iterate(run: IterateRun, console: Console, *, resume: bool = False) ->
     Args:
         run: The loaded config.
         console: Where to print.
-        resume: Go on with the loop in the output folder.
+        resume: Resume the loop in the output folder.
 
     Raises:
         RlaifError: As `run_iterate`.

@@ -31,7 +31,7 @@ def watch_preferences(kind: Kind, run: Run, console: Console, *, resume: bool = 
         kind: ``reward_model`` or ``dpo``.
         run: The loaded config.
         console: Where to print.
-        resume: Go on from the last checkpoint in the output folder.
+        resume: Resume from the last checkpoint in the output folder.
 
     Raises:
         RlaifError: As `run_preferences`.

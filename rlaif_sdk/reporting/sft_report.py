@@ -28,7 +28,7 @@ def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
     Args:
         run: The loaded config.
         console: Where to print.
-        resume: Go on from the last checkpoint in the output folder.
+        resume: Resume from the last checkpoint in the output folder.
 
     Raises:
         RlaifError: As `run_sft`.

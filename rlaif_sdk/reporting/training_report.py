@@ -31,7 +31,7 @@ def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PolicyR
     Args:
         run: The loaded config.
         console: Where to print.
-        resume: Go on from the last checkpoint in the output folder.
+        resume: Resume from the last checkpoint in the output folder.
 
     Raises:
         RlaifError: As `run_ppo`.

@@ -458,7 +458,7 @@ def _scored(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Score shards, and tell the number and the summary's record of each when it is written.
 
-    The shards alone, and not their rows, travel through Ray: an actor reads its range of the file itself, so that
+    Only the shards, and not their rows, travel through Ray: an actor reads its range of the file itself, so that
     neither this process nor the object store holds any rows.
     """
     from ray import data

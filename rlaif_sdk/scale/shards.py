@@ -92,7 +92,7 @@ def read_shard(file: Path, shard: Shard) -> Iterator[Row]:
 
 
 def _cut(rows: Iterable[Place], size: int, *, grouped: bool) -> Iterator[Shard]:
-    """Shards of ``size`` rows; a row's group is asked for where a cut is due alone."""
+    """Shards of ``size`` rows; a row's group is asked for only where a cut is due."""
     first: Place | None = None
     previous: Place | None = None
     number, first_row, count = 0, 1, 0

@@ -52,7 +52,7 @@ def service_of(request: Request) -> Service:
 
 
 class LimitedRequest(Request):
-    """A request whose body is read up to a number of bytes, within a time, and as strict JSON alone."""
+    """A request whose body is read up to a number of bytes, within a time, and only as strict JSON."""
 
     async def body(self) -> bytes:
         """The body.
@@ -132,7 +132,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "The body did not come in time."},
     413: {"model": Problem, "description": "Too many bytes or rows."},
     429: {"model": Problem, "description": "The queue is full; Retry-After says when to come again."},
-    500: {"model": Problem, "description": "A reward cannot go on."},
+    500: {"model": Problem, "description": "A reward cannot continue."},
     503: {"model": Problem, "description": "It took too long; Retry-After says when to come again."},
 }
 KEY_SCHEMES = {"HTTPBearer": {"type": "http", "description": "The server's key, where it has one.", "scheme": "bearer"}}

@@ -26,7 +26,7 @@ def _finite(value: JsonValue) -> JsonValue:
 Anything = Annotated[JsonValue, AfterValidator(_finite)]
 Columns = dict[str, Anything]
 Text = str | list[dict[str, Anything]]
-"""Text, or messages of any shape that `rlaif_sdk.conversations` reads; a row whose messages it cannot read fails alone."""
+"""Text, or messages of any shape that `rlaif_sdk.conversations` reads; a row whose messages it cannot read is the only one to fail."""
 
 
 class Strict(BaseModel):

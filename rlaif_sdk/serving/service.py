@@ -158,7 +158,7 @@ class Service:
     Args:
         composer: What scores them.
         settings: The limits.
-        restored: Whether the composer goes on from a saved state.
+        restored: Whether the composer resumes from a saved state.
 
     Raises:
         ConfigError: A number would depend on what else is scored at the moment, or before.

@@ -176,14 +176,14 @@ class Observations:
         return mean_T, np.where(count_T > 1, error_T, np.nan)
 
     def oriented(self, name: str) -> Array:
-        """(N,) a reward's scores, turned so that higher is better, or what its last weight rewards."""
+        """(N,) a reward's scores, inverted where need be so that higher is better, or what its last weight rewards."""
         facts = self.rewards[name]
         raw_N: Array = self.raw_RN[list(self.rewards).index(name)]
         return raw_N if facts.higher_is_better == (facts.weight >= 0) else -raw_N
 
 
 def observe(compositions: Iterable[Composition]) -> Observations:
-    """Take in a run's compositions, one at a time; their texts are kept of a few rows alone.
+    """Take in a run's compositions, one at a time; texts are kept of only a few rows.
 
     Training rows are looked at; where there are none, those of evaluation.
 

@@ -80,7 +80,7 @@ def _with_reasons(answer: RecordedScores) -> CheckedScores:
 
 
 def _as_recorded(recorded: RecordedBatch, run: RecordedRun) -> Composition:
-    """A composition of the recorded numbers alone."""
+    """A composition of the recorded numbers only."""
     weights, totals_B = recorded.in_force["weights"], recorded.totals
     parts = _weighted_parts(recorded, run)
     answers = {name: _with_reasons(recorded.answers[name]) for name in run.rewards}
