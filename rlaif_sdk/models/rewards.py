@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from rlaif_sdk.conversations.templates import exchange
 from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError
 from rlaif_sdk.models.batching import BatchedClassifier, checked_texts
-from rlaif_sdk.models.classifier import label_index
-from rlaif_sdk.models.conversions import finite_score, label_log_odds, label_probabilities
+from rlaif_sdk.models.classifier import finite_score, label_index, label_log_odds, label_probabilities
 from rlaif_sdk.models.encoding import EncoderInput, JoinedText
 from rlaif_sdk.models.loader import load_classifier
 from rlaif_sdk.models.reward_params import OnnxRewardParams, RewardModelParams, TextClassificationParams

@@ -19,8 +19,7 @@ from rlaif_sdk.composer import Composer
 from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, as_batch, chunks
 from rlaif_sdk.config.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
-from rlaif_sdk.integrations.host import load_state
-from rlaif_sdk.integrations.rowwise import check_rowwise
+from rlaif_sdk.integrations.host import check_rowwise, load_state
 from rlaif_sdk.io.arrow import Columns, arrow
 from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json

@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.integrations.coalescing import Coalescer
-from rlaif_sdk.integrations.rowwise import check_rowwise
+from rlaif_sdk.integrations.host import check_rowwise
 from rlaif_sdk.integrations.samples import Sample, Scored, alike
 from rlaif_sdk.serving.settings import ServeSettings
 from rlaif_sdk.types import RESERVED_COLUMNS, RewardBatch
