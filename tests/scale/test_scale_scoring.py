@@ -111,7 +111,7 @@ def test_statistics_that_are_learned_are_frozen_or_refused(here, table, write, t
     write("rewards.py", "def length(prompts, completions, **columns):\n    return [len(c) for c in completions]\n")
     config = write("c.yaml", 'rewards: {length: {use: "rewards.py:length", normalize: zscore}}')
     file, layout = table(40), TableLayout()
-    with pytest.raises(ConfigError, match=r"learns from training batches.*state=FILE"):
+    with pytest.raises(ConfigError, match=r"learns only from training batches.*state=FILE"):
         score_job.score_table(file, config, tmp_path / "out")
     with Composer.from_config(config) as composer:
         for _ in score_records(composer, read_rows(file), layout, columns=survey(file).columns):
