@@ -1,9 +1,9 @@
-"""Rewards of other libraries, offered by name through the hook that any plugin uses; imports nothing heavy."""
+"""Rewards of other libraries and servers, offered by name through the hook that any plugin uses."""
 
 from __future__ import annotations
 
 from rlaif_sdk.integrations.remote import Remote, RemoteParams
-from rlaif_sdk.integrations.verifiers_function import VerifiersFunction, VerifiersParams
+from rlaif_sdk.integrations.verifiers import VerifiersFunction, VerifiersParams
 from rlaif_sdk.plugins import RewardSpec, hookimpl
 
 rlaif_api_version = 1
