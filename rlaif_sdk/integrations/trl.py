@@ -283,7 +283,7 @@ class OverlappingRollout:
         if not trainer.model.training:
             return dict(self._generate(prompts, trainer))
         if self._columns is None or trainer is not self._trainer:
-            _check(trainer)
+            _check_rollout(trainer)
             self._columns, self._trainer = PromptColumns(trainer.train_dataset), trainer
         self._scoring.prepare(trainer)
         rows = self._micro_batch * generations(len(prompts), trainer, training=True)
@@ -294,7 +294,7 @@ class OverlappingRollout:
             for start in range(0, len(prompts), rows):
                 some = prompts[start : start + rows]
                 part = _by_row(self._generate(some, trainer), len(some))
-                under_way.submit(_call(some, part, self._columns, trainer).batch(trainer))
+                under_way.submit(_rollout_call(some, part, self._columns, trainer).batch(trainer))
                 parts.append(part)
         except BaseException:
             under_way.cancel()
@@ -359,7 +359,7 @@ class PromptColumns:
             return
         plain = dataset.with_format(None)
         for row, prompt in enumerate(plain["prompt"]):
-            first = self._row.setdefault(_key(prompt), row)
+            first = self._row.setdefault(_prompt_key(prompt), row)
             for name in self._names if first != row else ():
                 if plain[first][name] != plain[row][name]:
                     raise ConfigError(
@@ -377,7 +377,7 @@ class PromptColumns:
         """
         if not self._names:
             return {}
-        found = [self._row.get(_key(prompt)) for prompt in prompts]
+        found = [self._row.get(_prompt_key(prompt)) for prompt in prompts]
         if None in found:
             raise ConfigError(
                 f"a prompt is not in the train_dataset: {str(prompts[found.index(None)])[:80]!r}",
@@ -388,11 +388,11 @@ class PromptColumns:
         return {name: [rows[row][name] for row in found] for name in self._names}
 
 
-def _key(prompt: TextOrConversation) -> str:
+def _prompt_key(prompt: TextOrConversation) -> str:
     return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, default=repr)
 
 
-def _check(trainer: Any) -> None:
+def _check_rollout(trainer: Any) -> None:
     """Refuse a trainer whose completions are not what a rollout generated, read as text."""
     tokenizer = _tokenizer(trainer)
     for found, what in (
@@ -427,7 +427,9 @@ def _by_row(generated: Mapping[str, Any], rows: int) -> dict[str, Any]:
     return part
 
 
-def _call(prompts: list[TextOrConversation], part: Mapping[str, Any], columns: PromptColumns, trainer: Any) -> Call:
+def _rollout_call(
+    prompts: list[TextOrConversation], part: Mapping[str, Any], columns: PromptColumns, trainer: Any
+) -> Call:
     """What TRL will pass to the rewards for these rows."""
     texts: list[str] = trainer.processing_class.batch_decode(part["completion_ids"], skip_special_tokens=True)
     completions: list[TextOrConversation] = [

@@ -145,7 +145,7 @@ def inspect_shard(file: Path, shard: Shard, layout: TableLayout) -> Findings:
             row_as_json(record, str(file), row)  # a column may turn out to be JSON in another shard
             own = None if layout.group is None else record.get(layout.group)
             if own is not None and (row == shard.first_row or own != label):
-                found.groups.append(_digest(own))
+                found.groups.append(_group_digest(own))
                 found.first_rows.append(row)
             label = own
             row += 1
@@ -183,7 +183,7 @@ def _chunks(records: Iterator[Row]) -> Iterator[list[Row]]:
         yield chunk
 
 
-def _digest(label: Any) -> int:
+def _group_digest(label: Any) -> int:
     return int(json_digest(label, default=repr)[:16], 16)
 
 
