@@ -11,14 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.digests import bytes_digest
 
-try:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-except ImportError as error:
-    raise MissingExtraError("jinja2, which writes the page,", extra="report") from error
-
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from jinja2.environment import TemplateModule
+    from markupsafe import Markup
 
 
 class Section:
@@ -48,13 +44,19 @@ class Section:
 
 
 def part(name: str, *arguments: object) -> Markup:
-    """A part of a page, by a macro of ``templates/parts.html``: whatever is not markup already is escaped."""
+    """A part of a page, by a macro of ``templates/parts.html``: whatever is not markup already is escaped.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
     markup: Markup = getattr(_parts(), name)(*arguments)
     return markup
 
 
 def joined(parts: Iterable[Markup]) -> Markup:
     """The parts one after the other."""
+    from markupsafe import Markup
+
     return Markup().join(parts)
 
 
@@ -69,32 +71,35 @@ def page(title: str, sections: Sequence[Section], *, opening: Markup | None = No
         opening: What stands above them.
 
     Raises:
-        MissingExtraError: plotly is not installed.
+        MissingExtraError: jinja2 or plotly is not installed.
         ValueError: A plot has a NaN, which is no JSON.
     """
+    environment = _environment()
+    from markupsafe import Markup
+
     plots = {name: plot for section in sections for name, plot in section.plots.items()}
     scripts = [_plotly(), _file("page.js")] if plots else []
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
         f"script-src {' '.join(map(_digest, scripts)) or chr(39) + 'none' + chr(39)}; base-uri 'none'; form-action 'none'"
     )
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=title,
-            opening=opening or Markup(),
-            sections=sections,
-            plots=plots,
-            policy=Markup(policy),  # noqa: S704 - ours, as are style and scripts
-            style=Markup(_file("page.css")),  # noqa: S704
-            scripts=[Markup(script) for script in scripts],  # noqa: S704
-        )
+    return environment.get_template("page.html").render(
+        title=title,
+        opening=opening or Markup(),
+        sections=sections,
+        plots=plots,
+        policy=Markup(policy),  # noqa: S704 - ours, as are style and scripts
+        style=Markup(_file("page.css")),  # noqa: S704
+        scripts=[Markup(script) for script in scripts],  # noqa: S704
     )
 
 
 @cache
 def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("jinja2, which writes the page,", extra="report") from error
     environment = Environment(
         loader=PackageLoader("rlaif_sdk.reporting"),
         autoescape=True,

@@ -17,6 +17,7 @@ from rlaif_sdk import Score
 from rlaif_sdk.composer import Component, Gate
 from rlaif_sdk.composer.weights import Linear, Schedule
 from rlaif_sdk.exceptions import DataError, MissingExtraError
+from rlaif_sdk.reporting import page as reporting_page
 from rlaif_sdk.reporting.page import Section, page, part
 from rlaif_sdk.reporting.run_report import write_report
 from rlaif_sdk.reporting.run_report.observations import BATCHES, observe
@@ -259,9 +260,12 @@ def test_a_number_that_json_lacks_is_refused():
         page("Title", [section])
 
 
-def test_without_plotly_the_extra_to_install_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("module", ["plotly.offline", "jinja2"])
+def test_without_its_libraries_the_extra_to_install_is_named(module, tmp_path, monkeypatch):
     """The error carries the pip command, and no half of a report is left."""
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    monkeypatch.setitem(sys.modules, module, None)
+    for cached in (reporting_page._environment, reporting_page._parts):
+        cached.cache_clear()
     with pytest.raises(MissingExtraError, match=r'pip install "rlaif-sdk\[report\]"'):
         write_report(hacked_run(2), tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
