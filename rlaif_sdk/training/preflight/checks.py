@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
-from rlaif_sdk.integrations.trl_checks import gdpo_weights
+from rlaif_sdk.integrations.trl import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.training.models import adapter, is_encoder_decoder
