@@ -264,6 +264,8 @@ class _Reader:
                 yield self._turn(name)
             yield block
             split = True
+        if message.get("audio"):  # an answer that was spoken: its transcript is no written word
+            self._media.append("audio")
         self._say(_text_field(message, "refusal"), apart=True)
         self._read_calls(message)
         if self._has_content() or not split:
