@@ -158,6 +158,11 @@ def chat_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
     return [_chat_message(turn) for turn in turns]
 
 
+def are_chat_messages(messages: Iterable[Any]) -> bool:
+    """Whether each is a message with a role, as chat templates want them; other shapes are made so by `chat_messages`."""
+    return all(isinstance(message, Mapping) and message.get("role") is not None for message in messages)
+
+
 def _chat_message(turn: Turn) -> dict[str, Any]:
     message: dict[str, Any] = {"role": turn.role, "content": turn.content}
     if turn.reasoning:

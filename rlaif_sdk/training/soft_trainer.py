@@ -60,12 +60,14 @@ class SoftLabelTrainer(MeansOverRows):
             warnings.warn(same, SameAnswersWarning, stacklevel=2)
         prepared = super()._prepare_dataset(dataset, processing_class, args, dataset_name)  # type: ignore[misc]
         if isinstance(prepared, Sized) and args.max_length is not None:
-            say_too_long(name, len(dataset), len(dataset) - len(prepared), self._cut(prepared, args), args.max_length)
+            say_too_long(
+                name, len(dataset), len(dataset) - len(prepared), self._cut(prepared, args.max_length), args.max_length
+            )
         return prepared
 
-    def _cut(self, prepared: Any, args: Any) -> int:
+    def _cut(self, prepared: Any, max_length: int) -> int:
         """How many of the prepared pairs lose tokens at their end, or beginning, in the collator."""
-        del prepared, args
+        del prepared, max_length
         return 0
 
     def _set_signature_columns_if_needed(self) -> None:

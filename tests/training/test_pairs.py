@@ -51,6 +51,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a prompt of messages, answers as text": {"prompt": ASKED, "chosen": "w3", "rejected": "w4 w5"},
     "no prompt": {"chosen": [*ASKED, says("w3")], "rejected": [*ASKED, says("w4 w5")]},
     "answers that are one message": {"prompt": ASKED, "chosen": says("w3"), "rejected": says("w4 w5")},
+    "ShareGPT's fields": {
+        "prompt": ASKED,
+        "chosen": [{"from": "human", "value": "w1 w2"}, {"from": "gpt", "value": "w3"}],
+        "rejected": [{"from": "gpt", "value": "w4 w5"}],
+    },
+    "an answer as a response item": {
+        "prompt": "w1 w2",
+        "chosen": [{"type": "message", "role": "assistant", "content": "w3"}],
+        "rejected": {"type": "output_text", "text": "w4 w5"},
+    },
     "null fields": {
         "prompt": "w1 w2 ",
         "chosen": [{**user("w1 w2"), "name": None}, says("w3")],
@@ -68,6 +78,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one answer to another prompt": (
         {"prompt": ASKED, "chosen": [*ASKED, says("w3")], "rejected": [user("w7"), says("w4")]}, r"'user', 'w.*which is not the",
+    ),
+    "an answer that cannot be read": (
+        {"prompt": "w1", "chosen": [{"role": "assistant", "content": 42}], "rejected": [says("w4")]},
+        "'chosen' must be text or messages: content is 42",
     ),
     "a prompt that is a number": ({"prompt": 3, "chosen": "w3", "rejected": "w4"}, "'prompt' must be text or messages"),
 }  # fmt: skip

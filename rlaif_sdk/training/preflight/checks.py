@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
-from rlaif_sdk.integrations.trl_checks import gdpo_weights
+from rlaif_sdk.integrations.trl import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.training.models import adapter, is_encoder_decoder
@@ -160,7 +160,7 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
     _check_tokenizer(tokenizer, anatomy.vocabulary)
     found.warnings += check_chat_rows(tokenizer, tables, getattr(settings, "chat_template_kwargs", None) or {})
     new_tokens = getattr(settings, "max_completion_length", None)
-    for name, rows in tables.items() if new_tokens is not None else ():
+    for name, rows in () if new_tokens is None else tables.items():
         with found.noting(), _placed(run, method):
             check_prompts_fit(
                 rows["prompt"],
