@@ -281,6 +281,8 @@ class _Reader:
                 yield self._turn(name)
             yield block
             split = True
+        if message.get("audio"):  # an answer that was spoken: its transcript is no written word
+            self._media.append("audio")
         self._say(_text_field(message, "refusal"), apart=True)
         self._read_calls(message)
         if self._has_content() or not split:
@@ -312,7 +314,6 @@ class _Reader:
 
     def _blocks(self, content: Any, depth: int) -> Iterator[Turn]:
         """Take in the content; what others wrote within it is given out as a turn."""
-        content = _opened(content)
         if content is None:
             return
         if isinstance(content, str):
@@ -324,6 +325,8 @@ class _Reader:
         elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
             for block in content:
                 yield from self._blocks(block, depth + 1)
+        elif (opened := _opened(content)) is not content:
+            yield from self._blocks(opened, depth + 1)
         else:
             raise ConversationError(f"content is {_shown(content)}", hint="content is text or a list of blocks")
 
