@@ -20,7 +20,8 @@ from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.preferences.review.export import EDITED
 from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.agreement import cohens_kappa
-from rlaif_sdk.statistics.estimates import Array, Estimate, Indices, bootstrap_mean, wilson
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap_mean, wilson
 from rlaif_sdk.training.calibration import Calibration, calibrate
 
 _PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")

@@ -61,7 +61,7 @@ def test_a_changed_config_is_refused_with_the_next_step(config: Path) -> None:
     assert rlaif("label", config).exit_code == 0
     refused = rlaif("label", config, "--set", "prompt.detail=base")
     assert isinstance(refused.exception, ConfigError)
-    assert "another prompt" in str(refused.exception)
+    assert "another labelling job:\n  prompt:" in str(refused.exception)
     assert "name another output folder" in str(refused.exception)
 
 
