@@ -301,7 +301,7 @@ def rank_policies(
         labels: What `rlaif label` wrote for pairs whose table says whose the responses are, or `rlaif review` exported
             of it; people's decisions then count before the judge's.
         columns: The columns with the policies' names, of response 1 and of response 2.
-        prior: See `rlaif_sdk.evaluation.bradley_terry`.
+        prior: See `rlaif_sdk.statistics.ranking.bradley_terry`.
         confidence: Of the intervals.
         seed: Of the bootstrap, and of the orders of Elo's games.
 
