@@ -13,7 +13,8 @@ from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.judges.usage import Usage
 from rlaif_sdk.statistics.agreement import cohens_kappa
-from rlaif_sdk.statistics.estimates import Array, Estimate, bootstrap_mean, wilson
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, bootstrap_mean, wilson
 from rlaif_sdk.training.calibration import Calibration, calibrate
 
 _HUMAN: Mapping[Any, float] = {1: 1.0, 2: 0.0, "1": 1.0, "2": 0.0, "tie": 0.5}

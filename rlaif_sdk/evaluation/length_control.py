@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from rlaif_sdk.statistics.estimates import Array, Estimate, Indices, normal_quantile
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, Indices, normal_quantile
 
 LengthFeature = Literal["difference", "ratio"]
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from rlaif_sdk.evaluation.label_table import LabelTable, read_labels
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.statistics.estimates import Array, Estimate, wilson
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, wilson
 from rlaif_sdk.statistics.ranking import ELO_PER_NAT, PRIOR, bradley_terry_intervals, mean_elo
 
 POLICY_COLUMNS = ("policy_1", "policy_2")
@@ -95,7 +96,7 @@ def rank_policies(
         labels: What `rlaif label` wrote for pairs whose table says whose the responses are, or `rlaif review` exported
             of it; people's decisions then count before the judge's.
         columns: The columns with the policies' names, of response 1 and of response 2.
-        prior: See `rlaif_sdk.evaluation.bradley_terry`.
+        prior: See `rlaif_sdk.statistics.ranking.bradley_terry`.
         confidence: Of the intervals.
         seed: Of the bootstrap, and of the orders of Elo's games.
 

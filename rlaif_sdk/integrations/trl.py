@@ -20,7 +20,8 @@ import numpy as np
 from rlaif_sdk.composer.aggregators import WeightedSum
 from rlaif_sdk.composer.all_gather import torch_all_gather
 from rlaif_sdk.composer.weights import Schedule
-from rlaif_sdk.exceptions import BatchError, ConfigError, RewardError, TrainingError
+from rlaif_sdk.conversations import USER, read
+from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError, RewardError, TrainingError
 from rlaif_sdk.integrations.samples import Scored
 from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch, TextOrConversation
 
@@ -182,7 +183,16 @@ class Call:
 
 def _runs(prompts: Sequence[TextOrConversation]) -> list[int]:
     """Labels from 0; neighbours that are equal share one."""
-    return list(accumulate((one != other for one, other in pairwise(prompts)), initial=0))[: len(prompts)]
+    asked = [prompt if isinstance(prompt, str) else _turns(prompt) for prompt in prompts]
+    return list(accumulate((one != other for one, other in pairwise(asked)), initial=0))[: len(prompts)]
+
+
+def _turns(prompt: Any) -> Any:
+    """The turns of a prompt, by which arrays and null fields compare as what they say; one without any as it is shown."""
+    try:
+        return read(prompt, role=USER)
+    except ConversationError:
+        return repr(prompt)
 
 
 def is_online_dpo(call: Call) -> bool:
@@ -472,6 +482,7 @@ class TRLReward:
 
     def __call__(
         self,
+        /,
         *,
         prompts: Sequence[TextOrConversation],
         completions: Sequence[TextOrConversation],

@@ -113,7 +113,7 @@ class PairwiseLabeler:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Everything that a label depends on, by name, JSON-ready: the prompt, the way of asking, and the model."""
+        """Everything that a label depends on (the prompt, the way of asking, and the model) by name, JSON-ready."""
         verdict = self.verdict
         return {
             "prompt": [self.prompt.question("", "", "", ending, rationales=True) for ending in verdict.endings],

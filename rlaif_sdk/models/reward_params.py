@@ -6,11 +6,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlaif_sdk.rewards import Params, ViewParams
+from rlaif_sdk.rewards import ViewParams
 
 
-class OnnxRewardParams(Params):
-    """Parameters of the reward ``onnx``."""
+class OnnxRewardParams(ViewParams):
+    """Parameters of the reward ``onnx``.
+
+    Messages that the model's chat template renders are read whole; ``view`` is what of them is read as text.
+    """
 
     model: str = Field(min_length=1)
     """The folder that ``rlaif export`` wrote, or one of optimum or sentence-transformers."""
@@ -71,8 +74,11 @@ class TextClassificationParams(ViewParams):
     """False where the label is something to avoid."""
 
 
-class RewardModelParams(Params):
-    """A reward model, such as ``rlaif train reward-model`` and ``rlaif distill`` leave."""
+class RewardModelParams(ViewParams):
+    """A reward model, such as ``rlaif train reward-model`` and ``rlaif distill`` leave.
+
+    It reads messages whole, by its chat template; ``thinking`` says whether with the policy's thinking.
+    """
 
     model: str
     """Local folder or hub name of a sequence classifier with one label; a folder with an ONNX file takes onnxruntime."""

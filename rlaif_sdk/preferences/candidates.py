@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import table_digest
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.contrastive import like
@@ -49,7 +49,7 @@ class CandidatesMaker:
         """See `Maker.settings`."""
         config = self._config
         return {
-            "prompts file": [file_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
+            "prompts file": [table_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
             "policies": [[name, policy.identity] for name, policy in self._policies.items()],
             "sampling": [config.completions, config.temperature, config.max_new_tokens, config.seed],
         }
@@ -104,7 +104,7 @@ class CandidatesMaker:
             models={
                 name: model_facts(policy, config.policies[name].options()) for name, policy in self._policies.items()
             },
-            inputs={config.prompts.file: file_digest(self._job.folder / config.prompts.file)},
+            inputs={config.prompts.file: table_digest(self._job.folder / config.prompts.file)},
             settings={
                 "completions": config.completions,
                 "temperature": config.temperature,

@@ -13,7 +13,7 @@ from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.composer.tables import TableLayout, as_batch, chunks
 from rlaif_sdk.config.documents import load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
-from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.backends import RowError
@@ -93,9 +93,8 @@ class ComposedPairsMaker:
 
     def items(self) -> Iterator[Row]:
         """The completions to each prompt, as one item."""
-        seen: set[str] = set()
         row = 0
-        for rows in chunks(read_rows(self._file), self._layout, rows=1):
+        for rows in chunks(read_rows(self._file), self._layout, rows=1, file=str(self._file)):
             for record in rows:
                 row += 1
                 for column in (self._config.prompt, self._config.completion):
@@ -103,12 +102,6 @@ class ComposedPairsMaker:
                 if self._config.group not in record:
                     hint = "name the column that is equal for completions to one prompt under group"
                     raise DataError(f"has no column {self._config.group!r}", file=str(self._file), row=row, hint=hint)
-            group = rows[0][self._config.group]
-            label = json_digest(group)
-            if group is not None and label in seen:
-                hint = "completions to one prompt stand together: sort the table by the group"
-                raise DataError("the group of this row was before, apart", file=str(self._file), row=row, hint=hint)
-            seen.add(label)
             yield {_ROWS: rows}
 
     async def take(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:

@@ -14,8 +14,9 @@ from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.config.documents import load_document, parse_document, validate
 from rlaif_sdk.conversations import USER, Turn, chat_messages, read
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import table_digest
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
@@ -134,7 +135,7 @@ class ContrastiveMaker:
         """See `Maker.settings`."""
         config = self._config
         return {
-            "prompts file": [file_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
+            "prompts file": [table_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
             "contrast": self._contrast.model_dump(),
             "policy": self._policy.identity,
             "sampling": [config.temperature, config.max_new_tokens, config.seed],
@@ -200,7 +201,7 @@ class ContrastiveMaker:
             files={},
             models={"policy": model_facts(self._policy, config.policy.options())},
             inputs={
-                config.prompts.file: file_digest(self._job.folder / config.prompts.file),
+                config.prompts.file: table_digest(self._job.folder / config.prompts.file),
                 "contrast": json_digest(self._contrast.model_dump()),
             },
             settings={

@@ -8,9 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row, row_as_json
-from rlaif_sdk.io.tables import read_rows
+from rlaif_sdk.io.tables import read_rows, table_digest
 from rlaif_sdk.judges.pairwise_labels import Pair
 from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.label_config import PairsConfig
@@ -67,4 +66,4 @@ def look_over(path: Path, columns: PairsConfig) -> PairTable:
             file=str(path),
             hint="rename it, or name it under pairs: as the prompt or a response",
         )
-    return PairTable(rows, file_digest(path))
+    return PairTable(rows, table_digest(path))

@@ -15,10 +15,10 @@ from pydantic import Field, PositiveInt, model_validator
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.conversations import Turn, chat_messages, read
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.io.tables import read_rows, write_table
+from rlaif_sdk.io.tables import read_rows, table_digest, write_table
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.inputs import check_text
 from rlaif_sdk.preferences.make_config import JobSource, MakeJob, OutputConfig, as_make_job
@@ -251,7 +251,7 @@ def _card(job: MakeJob[MergeConfig], counts: Mapping[str, Any]) -> Card:
         files={f"pairs.{config.format}": "prompt, chosen, rejected, chosen_prob, sources and what each of them said"},
         counts=dict(counts),
         inputs={
-            f"{name}: {source.file}": file_digest(job.folder / source.file) for name, source in config.sources.items()
+            f"{name}: {source.file}": table_digest(job.folder / source.file) for name, source in config.sources.items()
         },
         settings={
             "rule": config.rule,

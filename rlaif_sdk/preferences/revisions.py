@@ -10,8 +10,9 @@ from pydantic import PositiveInt
 
 from rlaif_sdk.conversations import view
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import table_digest
 from rlaif_sdk.judges.backends import GeneratedText, RowError
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.constitution import Constitution, Principle
@@ -65,7 +66,7 @@ class RevisionsMaker:
         """See `Maker.settings`."""
         config = self._config
         return {
-            "prompts file": [file_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
+            "prompts file": [table_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
             "constitution": self._constitution.model_dump(),
             "policy": self._policy.identity,
             "sampling": [config.temperature, config.max_new_tokens, config.seed],
@@ -132,7 +133,7 @@ class RevisionsMaker:
             files={},
             models={"policy": model_facts(self._policy, config.policy.options())},
             inputs={
-                config.prompts.file: file_digest(self._job.folder / config.prompts.file),
+                config.prompts.file: table_digest(self._job.folder / config.prompts.file),
                 "constitution": json_digest(self._constitution.model_dump()),
             },
             settings={

@@ -14,7 +14,8 @@ from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
-from rlaif_sdk.statistics.estimates import Array, SampleMean, paired_change, sample_mean
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
 from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:

@@ -247,7 +247,8 @@ class ShardScorer:
     def _rows(self, shard: Shard, summary: Summary, record: dict[str, Any]) -> Iterator[list[Row]]:
         task = self._task
         row = shard.first_row
-        for records in chunks(read_shard(task.file, shard), task.layout, rows=task.chunk):
+        shard_rows = read_shard(task.file, shard)
+        for records in chunks(shard_rows, task.layout, rows=task.chunk, first_row=row, file=str(task.file)):
             batch = as_batch(
                 records, task.layout, columns=task.columns, first_row=row, training=False, file=str(task.file)
             )
@@ -381,7 +382,7 @@ def score_table(
             with connected(workers or Workers()) as actors, _quiet_data():
                 found = _inspect(plan, layout)
                 layout.check_group([*found.columns.kinds], path)
-                schema = _with_reward(found.columns.schema(), reward_column, added, path)
+                schema = _with_reward(found.columns.schema(str(path)), reward_column, added, path)
                 known = tuple(found.columns.kinds)
                 task = ScoreTask(path, source, folder, layout, schema, known, reward_column, chunk, saved)
                 for number, own in _scored(task, {shard: keys[shard] for shard in missing}, actors, workers):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.statistics.agreement import cohens_kappa
-from rlaif_sdk.statistics.estimates import Array, Estimate, wilson
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, wilson
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.io.digests import file_digest
+from rlaif_sdk.io.tables import table_digest
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.review.figures import review_figures
 from rlaif_sdk.preferences.review.store import ReviewStore
@@ -50,7 +50,7 @@ def review_card(
             **counted,
             **{name: _shown(figure) for name, figure in agreed.items() if figure.n},
         },
-        inputs={path.name: file_digest(path) for path in inputs},
+        inputs={path.name: table_digest(path) for path in inputs},
         settings={**settings, "audit": store.audit, "reviewers a pair": store.overlap},
     )
 

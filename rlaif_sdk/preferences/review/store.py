@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from rlaif_sdk.exceptions import ConfigError, DataError, StateError
-from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.sqlite import Database
+from rlaif_sdk.io.tables import table_digest
 from rlaif_sdk.preferences.review.acts import Act, act_of, acts_of, insert_act, mark_contested, pair_of
 from rlaif_sdk.preferences.review.intake import add_pair
 from rlaif_sdk.preferences.review.pairs import Number, ReviewPair, read_review_pairs
@@ -92,7 +92,7 @@ class ReviewStore:
             DataError: A file has a row that is no pair, or there are no pairs.
             StateError: The review was begun with a file that is not among these, or has changed.
         """
-        digests = {file_digest(Path(file)): file for file in files}
+        digests = {table_digest(Path(file)): file for file in files}
         with self._database.transaction() as connection:
             begun = json.loads(_meta(connection, "files") or "[]")
             if set(begun) - set(digests):
