@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PANELS = {
     "loss (nats a token)": {"loss": "loss"},
-    "share of tokens foretold": {"mean_token_accuracy": "accuracy"},
+    "token accuracy": {"mean_token_accuracy": "accuracy"},
     "entropy (nats a token)": {"entropy": "entropy"},
 }
 

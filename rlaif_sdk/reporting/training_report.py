@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.online import OnlineRun
     from rlaif_sdk.training.run import PolicyResult
 
-TOTAL = "composed reward"
+TOTAL = "composed_reward"
 
 
 def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PolicyResult:

@@ -73,15 +73,15 @@ class ScoredAnswers:
     def rewards(self) -> dict[str, Array]:
         """(B,) raw scores by reward, and ``composed reward``, the totals; NaN where a row is unscored."""
         raw = {name: column.raw for name, column in self.composition.rewards.items()}
-        return {**raw, "composed reward": self.composition.totals}
+        return {**raw, "composed_reward": self.composition.totals}
 
     def health(self) -> dict[str, Array]:
         """(B,) measures that tell learning from collapse: length, truncation, repetition within an answer."""
         ids_B = self.answers.completion_ids
         return {
-            "length (tokens)": np.array([len(ids) for ids in ids_B], dtype=np.float64),
-            "cut short (share)": np.array(self.answers.truncated, dtype=np.float64),
-            "repetition (share)": np.array([repeated_ngrams(ids) for ids in ids_B]),
+            "length_tokens": np.array([len(ids) for ids in ids_B], dtype=np.float64),
+            "truncated_share": np.array(self.answers.truncated, dtype=np.float64),
+            "repetition_share": np.array([repeated_ngrams(ids) for ids in ids_B]),
         }
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -132,7 +132,7 @@ def answer_prompts(
     """
     import torch
 
-    from rlaif_sdk.training.ppo.encoder_decoder import generating_in_one_row
+    from rlaif_sdk.training.ppo.inputs import generating_in_one_row
 
     devices = [model.device] if model.device.type == "cuda" else []
     ends = _end_tokens(model, tokenizer)

@@ -111,11 +111,11 @@ def test_a_run_leaves_everything_that_it_promises(small_config: Callable[..., Pa
     result = run_quickstart(output, small_config(), console=console)
     text = console.file.getvalue()
     assert "brevity" in text
-    assert "composed reward" in text
+    assert "composed_reward" in text
     assert "step 1/2" in text
     assert "weak judge" not in text, "this config has no judge"
     metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text())
-    change = metrics["held_out"]["composed reward"]["change"]
+    change = metrics["held_out"]["composed_reward"]["change"]
     assert f"{change['mean']:+.3f}" in text
     assert metrics["held_out"]["brevity"]["before"]["n"] == 4
     assert metrics["optimiser_steps"] == 2
@@ -143,8 +143,8 @@ def test_the_quickstart_learns(tmp_path: Path, console: Console):
     run_quickstart(tmp_path / "out", console=console)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     held_out = metrics["held_out"]
-    change = held_out["composed reward"]["change"]
+    change = held_out["composed_reward"]["change"]
     assert change["mean"] > change["standard_error"], console.file.getvalue()
-    assert held_out["length (tokens)"]["after"]["mean"] > 8
-    assert held_out["repetition (share)"]["after"]["mean"] < 0.1
+    assert held_out["length_tokens"]["after"]["mean"] > 8
+    assert held_out["repetition_share"]["after"]["mean"] < 0.1
     assert metrics["kl_per_answer"][-1] < 20

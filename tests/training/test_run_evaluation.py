@@ -59,8 +59,8 @@ def test_held_out_prompts_are_scored_by_rewards_of_their_own(config: dict[str, A
     assert [entry["step"] for entry in evaluations] == [1, 2]
     assert all(entry["eval_reward"] == entry["eval_reward/brevity/raw_mean"] < 0 for entry in evaluations)
     for side in (result.before, result.after):
-        assert side.rewards().keys() == {"length", "composed reward"}
-        assert side.evaluation_rewards().keys() == {"brevity", "composed reward"}
+        assert side.rewards().keys() == {"length", "composed_reward"}
+        assert side.evaluation_rewards().keys() == {"brevity", "composed_reward"}
         assert (side.evaluation_rewards()["brevity"] == -side.rewards()["length"]).all()
     before = rows_of(result.output / "samples.jsonl")[0]["before"]
     assert before["evaluation"]["total"] == -before["total"]

@@ -74,7 +74,7 @@ def test_rewards_before_and_after_are_of_the_same_prompts_and_abstentions_stay_a
     for side in (result.before, result.after):
         scores = side.rewards()["wanted"]
         assert np.flatnonzero(np.isnan(scores)).tolist() == [1]
-        assert np.array_equal(np.isnan(side.rewards()["composed reward"]), np.isnan(scores))
+        assert np.array_equal(np.isnan(side.rewards()["composed_reward"]), np.isnan(scores))
     assert result.before.answers.prompts == result.after.answers.prompts
 
 

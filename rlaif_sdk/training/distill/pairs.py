@@ -65,7 +65,7 @@ def sample_pairs(run: DistillRun, train: Dataset, folder: Path) -> dict[str, Any
         "pairs": len(pairs),
         "identical_pairs": possible - len(pairs),
         "mean_tokens": sum(len(ids) for part in sampled for ids in part["completion_ids"]) / len(completions),
-        "cut_short": sum(flag for part in sampled for flag in part["truncated"]) / len(completions),
+        "truncated_share": sum(flag for part in sampled for flag in part["truncated"]) / len(completions),
     }
 
 

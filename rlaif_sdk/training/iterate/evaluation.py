@@ -70,11 +70,11 @@ def evaluate_round(
     with composer() as ready:
         scored = _scored(answers, ready, start_folder / STATE_FILE)
     rewards = scored.rewards()
-    totals_B = rewards.pop("composed reward")
+    totals_B = rewards.pop("composed_reward")
     start_totals_B = totals_B if folder == start_folder else _totals(read_json(start_folder / EVALUATION_FILE))
     columns = scored.composition.rewards
     evaluation = {
-        "composed reward": sample_mean(totals_B).to_dict(),
+        "composed_reward": sample_mean(totals_B).to_dict(),
         "change": paired_change(start_totals_B, totals_B).to_dict(),
         "rewards": {
             name: {**sample_mean(raw_B).to_dict(), "higher_is_better": columns[name].higher_is_better}
@@ -93,7 +93,7 @@ def evaluate_round(
 def figures(evaluation: Mapping[str, Any]) -> RoundFigures:
     """What the stop rule reads of an evaluation."""
     return RoundFigures(
-        total=_mean(evaluation["composed reward"]),
+        total=_mean(evaluation["composed_reward"]),
         rewards={
             name: _mean(reward) * (1 if reward["higher_is_better"] else -1)
             for name, reward in evaluation["rewards"].items()

@@ -11,7 +11,7 @@ from trl.trainer.rloo_config import RLOOConfig
 
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.training.ppo.kl import KLEstimator
-from rlaif_sdk.training.ppo.score_normalization import ScoreNormalization
+from rlaif_sdk.training.ppo.scoring import ScoreNormalization
 from rlaif_sdk.training.ranges import check_ranges
 
 Algorithm = Literal["ppo", "reinforce"]
