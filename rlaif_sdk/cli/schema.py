@@ -38,13 +38,13 @@ class Kind(StrEnum):
 
 _MODELS = {
     Kind.composition: "rlaif_sdk.config:CompositionConfig",
-    Kind.sft: "rlaif_sdk.training.sft_run:SFTRunConfig",
+    Kind.sft: "rlaif_sdk.training.sft:SFTRunConfig",
     Kind.ppo: "rlaif_sdk.training.config:PPORunConfig",
     Kind.grpo: "rlaif_sdk.training.online:GRPORunConfig",
     Kind.rloo: "rlaif_sdk.training.online:RLOORunConfig",
     Kind.iterate: "rlaif_sdk.training.iterate:IterateRunConfig",
-    Kind.reward_model: "rlaif_sdk.training.preference_run:RewardModelRunConfig",
-    Kind.dpo: "rlaif_sdk.training.preference_run:DPORunConfig",
+    Kind.reward_model: "rlaif_sdk.training.preferences:RewardModelRunConfig",
+    Kind.dpo: "rlaif_sdk.training.preferences:DPORunConfig",
     Kind.label: "rlaif_sdk.preferences:LabelConfig",
     Kind.sweep: "rlaif_sdk.training.sweep:SweepConfig",
     Kind.distill: "rlaif_sdk.training.distill:DistillConfig",

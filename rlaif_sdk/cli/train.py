@@ -18,7 +18,7 @@ from rlaif_sdk.cli.options import AllowChanged, overriding
 if TYPE_CHECKING:
     from rlaif_sdk.training.config import Run
     from rlaif_sdk.training.online import OnlineKind
-    from rlaif_sdk.training.preference_run import Kind
+    from rlaif_sdk.training.preferences import Kind
 
 train_app = typer.Typer(help="Train a language model on answers, rewards or preferences.", no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def sft(asked: Asked) -> None:
     Evaluates held-out rows before and after. The saved model is the next run's ``model.name``.
     """
     from rlaif_sdk.reporting.sft_report import watch_sft
-    from rlaif_sdk.training.sft_run import load_sft_run
+    from rlaif_sdk.training.sft import load_sft_run
 
     _start(asked, "sft", load_sft_run, watch_sft)
 
@@ -119,7 +119,7 @@ def dpo(asked: Asked) -> None:
 
 def _preferences(kind: Kind, asked: Asked) -> None:
     from rlaif_sdk.reporting.preference_report import watch_preferences
-    from rlaif_sdk.training.preference_run import load_preference_run
+    from rlaif_sdk.training.preferences import load_preference_run
 
     _start(asked, kind, partial(load_preference_run, kind), partial(watch_preferences, kind))
 

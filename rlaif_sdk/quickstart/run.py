@@ -18,7 +18,7 @@ from rlaif_sdk.training.config import PPORunConfig, load_run_config
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rlaif_sdk.training.run import PolicyResult
+    from rlaif_sdk.training.online import PolicyResult
 
 CONFIG_FILE = "quickstart.yaml"
 MODEL_PLACEHOLDER = "MODEL_FOLDER"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.config import Run
-    from rlaif_sdk.training.preference_run import Kind, PreferenceResult
+    from rlaif_sdk.training.preferences import Kind, PreferenceResult
 
 LOADER = {"reward_model": "AutoModelForSequenceClassification", "dpo": "AutoModelForCausalLM"}
 PANELS = {
@@ -37,7 +37,7 @@ def watch_preferences(kind: Kind, run: Run, console: Console, *, resume: bool = 
     Raises:
         RlaifError: As `run_preferences`.
     """
-    from rlaif_sdk.training.preference_run import run_preferences
+    from rlaif_sdk.training.preferences import run_preferences
 
     with watching(console) as (display, report):
         result = run_preferences(kind, run, display=display, report=report, resume=resume)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.config import Run
-    from rlaif_sdk.training.sft_run import SFTResult
+    from rlaif_sdk.training.sft import SFTResult
 
 PANELS = {
     "loss (nats a token)": {"loss": "loss"},
@@ -33,7 +33,7 @@ def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
     Raises:
         RlaifError: As `run_sft`.
     """
-    from rlaif_sdk.training.sft_run import run_sft
+    from rlaif_sdk.training.sft import run_sft
 
     with watching(console) as (display, report):
         result = run_sft(run, display=display, report=report, resume=resume)

@@ -19,8 +19,7 @@ from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.config import PPORun
-    from rlaif_sdk.training.online import OnlineRun
-    from rlaif_sdk.training.run import PolicyResult
+    from rlaif_sdk.training.online import OnlineRun, PolicyResult
 
 TOTAL = "composed_reward"
 
@@ -36,7 +35,7 @@ def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PolicyR
     Raises:
         RlaifError: As `run_ppo`.
     """
-    from rlaif_sdk.training.run import run_ppo
+    from rlaif_sdk.training.online import run_ppo
 
     return _watch(partial(run_ppo, run), console, resume=resume)
 

@@ -1,8 +1,10 @@
-"""Prompts from files or from the hub, checked row by row."""
+"""The rows to train on, from files or from the hub, checked one by one: prompts, and preference pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,3 +139,201 @@ def prompt_problem(prompt: Any) -> str | None:
     except ConversationError as error:
         return f"the prompt cannot be read: {error}"
     return None if any(turn.content.strip() or turn.media or turn.calls for turn in turns) else "the prompt is empty"
+
+
+_QUOTED = 60
+"""Characters of a message that an error shows."""
+
+
+def aligned(prompt: Any, answers: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """A prompt and its answers in one form: all text, or all messages, of which the answers hold only what is theirs.
+
+    Data sets mix these: a prompt as text beside conversations that begin with it (UltraFeedback), conversations that
+    begin with the prompt's messages, conversations without a prompt, answers as text to a prompt of messages.
+
+    Args:
+        prompt: Text, messages, or None.
+        answers: The answers to it, each text or messages; a single message is one, too.
+
+    Returns:
+        The prompt and the answers. Without a prompt it is the messages that the answers share; None where they share
+        none, or are text.
+
+    Raises:
+        ValueError: The answers begin with messages that are not the prompt's; says which.
+    """
+    if isinstance(prompt, Mapping):
+        prompt = [prompt]
+    if all(isinstance(answer, str) for answer in answers) and (prompt is None or isinstance(prompt, str)):
+        return prompt, list(answers)
+    said = [_messages(answer) for answer in answers]
+    shared = _shared(said)
+    if prompt is None:
+        return (said[0][:shared], [answer[shared:] for answer in said]) if shared else (None, said)
+    if isinstance(prompt, str):
+        if all(answer[0].get("role") == "assistant" for answer in said):
+            return [{"role": "user", "content": prompt}], said
+        if any(_content(message) == prompt.strip() for message in said[0][:shared]):
+            return said[0][:shared], [answer[shared:] for answer in said]
+    else:
+        asked = list(prompt)
+        begins = [_same(answer[: len(asked)], asked) and len(answer) > len(asked) for answer in said]
+        if all(begins):
+            said = [answer[len(asked) :] for answer in said]
+        if all(answer[0].get("role") not in {"user", "system", "developer"} for answer in said):
+            return asked, said
+    first = next(answer[0] for answer in said if answer[0].get("role") != "assistant" or answer is said[-1])
+    raise ValueError(
+        f"the answers begin with a message of the role {first.get('role')!r}, {_shown(_content(first))}, which is not the "
+        f"prompt, {_shown(prompt if isinstance(prompt, str) else _content(prompt[-1]))}"
+    )
+
+
+def _messages(answer: Any) -> list[Mapping[str, Any]]:
+    if isinstance(answer, str):
+        return [{"role": "assistant", "content": answer}]
+    return [answer] if isinstance(answer, Mapping) else list(answer)
+
+
+def _shared(answers: Sequence[Sequence[Mapping[str, Any]]]) -> int:
+    """How many messages all answers begin with, each keeping one; of a single answer those up to its last question."""
+    if len(answers) == 1:
+        asked = [place for place, message in enumerate(answers[0]) if message.get("role") == "user"]
+        return min(asked[-1] + 1 if asked else 0, len(answers[0]) - 1)
+    most = min(map(len, answers)) - 1
+    return next((place for place in range(most) if not _same(*([answer[place]] for answer in answers))), most)
+
+
+def _same(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether messages are the same, but for fields that are null."""
+    return [_fields(message) for message in first] == [_fields(message) for message in second]
+
+
+def _fields(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if value is not None}
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """The text of a message."""
+    content = message.get("content")
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        content = "".join(str(block.get("text") or "") for block in content if isinstance(block, Mapping))
+    return str(content or "").strip()
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
+
+
+CHOSEN_PROB = "chosen_prob"
+MARGIN = "margin"
+_TEXTS = ("prompt", "chosen", "rejected")
+_CHECKED = (*_TEXTS, CHOSEN_PROB, MARGIN)
+
+
+def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) -> Any:
+    """The same pairs, their rows known to be usable, prompt and answers in one form, see `aligned`.
+
+    Args:
+        dataset: A `datasets.Dataset`, checked at once, or an `IterableDataset`, checked row by row as it is read.
+        name: Stands in errors: ``the train set``, say.
+        needs_prompt: Whether messages need a prompt, of their own or shared by both answers.
+
+    Raises:
+        DataError: A row lacks an answer, its ``chosen_prob`` or ``margin`` is no usable number, or its prompt and answers
+            do not belong together; names the row.
+    """
+    from datasets import IterableDataset
+
+    known: dict[str, Any] = {"name": name, "needs_prompt": needs_prompt}
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(_checked_row, with_indices=True, fn_kwargs=known)
+    for side in ("chosen", "rejected"):
+        if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
+            found = ", ".join(dataset.column_names)
+            raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}")
+    read = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
+    changed = [_checked_row(row, index, **known) != row for index, row in enumerate(read)]
+    if not any(changed):
+        return dataset
+    texts = [column for column in _TEXTS if column in dataset.column_names]
+    return dataset.map(_checked_row, with_indices=True, fn_kwargs=known, remove_columns=texts, desc=None)
+
+
+def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt: bool) -> dict[str, Any]:
+    """A row in its one form.
+
+    Raises:
+        DataError: It cannot be used.
+    """
+    for column, value in row.items():
+        problem = _problem(column, value, prompted=row.get("prompt") is not None)
+        if problem:
+            raise DataError(problem, file=name, row=index + 1)
+    if not row.keys() >= {"chosen", "rejected"}:
+        return dict(row)
+    try:
+        prompt, (chosen, rejected) = aligned(row.get("prompt"), [row["chosen"], row["rejected"]])
+    except ValueError as error:
+        raise DataError(str(error), file=name, row=index + 1) from None
+    if prompt is None and needs_prompt and not isinstance(chosen, str):
+        raise DataError(
+            "'chosen' and 'rejected' share no message that would be their prompt",
+            file=name,
+            row=index + 1,
+            hint="give the column 'prompt', or begin both with the messages that were answered",
+        )
+    if prompt is None and "prompt" in row:
+        raise DataError("'prompt' is null, and the answers hold none", file=name, row=index + 1)
+    answered = {"chosen": chosen, "rejected": rejected}
+    return {**row, **answered} if prompt is None else {**row, "prompt": prompt, **answered}
+
+
+def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
+    """What is wrong with a value, or None; an empty text is an answer where there is a prompt beside it."""
+    if column == "prompt":
+        usable = value is None or isinstance(value, (str, Mapping)) or (isinstance(value, list) and len(value) > 0)
+        return None if usable else "'prompt' must be text or messages, and not empty"
+    if column in {"chosen", "rejected"}:
+        empty_answer = prompted and value == ""
+        usable = isinstance(value, (str, list, Mapping)) and len(value) > 0
+        return None if usable or empty_answer else f"{column!r} must be text or messages, and not empty"
+    if column not in {CHOSEN_PROB, MARGIN}:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return f"{column!r} must be a finite number, not {value!r}"
+    if column == CHOSEN_PROB and not 0 <= value <= 1:
+        return f"{column!r} must be a probability in [0, 1], not {value!r}"
+    return None
+
+
+def say_too_long(name: str, pairs: int, skipped: int, cut: int, max_length: int) -> None:
+    """Say how many pairs are longer than the trainer takes.
+
+    Args:
+        name: Of their table.
+        pairs: How many pairs there are.
+        skipped: How many are not trained on.
+        cut: How many are trained on in part.
+        max_length: The most tokens that the trainer takes.
+
+    Raises:
+        DataError: All are left out.
+    """
+    if pairs and skipped == pairs:
+        raise DataError(
+            f"all {pairs} pairs are longer than max_length, {max_length} tokens, so that none is left",
+            file=name,
+            hint="raise max_length, or shorten the texts",
+        )
+    for count, what in ((skipped, "are left out"), (cut, "are cut")):
+        if count:
+            warnings.warn(
+                f"{name}: {count} of {pairs} pairs are longer than max_length, {max_length} tokens, and {what}",
+                TooLongWarning,
+                stacklevel=2,
+            )
+
+
+class TooLongWarning(UserWarning):
+    """Some pairs are longer than the trainer takes."""

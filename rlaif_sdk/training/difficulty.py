@@ -46,12 +46,11 @@ def measure_difficulty(
         unmeasured, so that the table can take the place of the training data.
 
     Raises:
-        RlaifError: As `rlaif_sdk.training.run.run_ppo`.
+        RlaifError: As `rlaif_sdk.training.online.run_ppo`.
     """
     try:
-        from rlaif_sdk.training.candidates import Sampling, sample_completions
         from rlaif_sdk.training.data import load_prompts
-        from rlaif_sdk.training.iterate.policy import held_policy
+        from rlaif_sdk.training.generation import Sampling, held_policy, sample_completions
 
         trainer: Any = run.ppo_config() if isinstance(run, PPORun) else _online(run).trainer_config()
     except ModuleNotFoundError as error:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.training.config import ComposedRun, PPORun, Run
 from rlaif_sdk.training.online import OnlineRun
-from rlaif_sdk.training.preference_run import load_pairs, preference_settings
+from rlaif_sdk.training.preferences import load_pairs, preference_settings
 from rlaif_sdk.training.preflight import Preflight, check_run
 from rlaif_sdk.training.run_folder import starting_point
-from rlaif_sdk.training.sft_run import load_sft_rows, sft_settings
+from rlaif_sdk.training.sft import load_sft_rows, sft_settings
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 from rlaif_sdk.quickstart.model import MissingModelError, prepare_policy
 from rlaif_sdk.training.config import load_run_config
 from rlaif_sdk.training.distill import load_distill_run, run_distill
-from rlaif_sdk.training.run import run_ppo
+from rlaif_sdk.training.online import run_ppo
 from tests.training.distill_runs import distill_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

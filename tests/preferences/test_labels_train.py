@@ -12,7 +12,7 @@ pytest.importorskip("trl")
 from rlaif_sdk.judges import PairwiseLabeler
 from rlaif_sdk.preferences import run_labeling
 from rlaif_sdk.testing import ScriptedJudge
-from rlaif_sdk.training.preference_run import run_preferences
+from rlaif_sdk.training.preferences import run_preferences
 from tests.training.conftest import build_llama, build_tokenizer
 
 

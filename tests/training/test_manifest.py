@@ -16,7 +16,7 @@ from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.exceptions import DataError  # noqa: E402
 from rlaif_sdk.io.jobs import locked  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
+from rlaif_sdk.training.online import run_ppo  # noqa: E402
 
 REWARDS = "def wanted(completions):\n    return [{score}] * len(completions)\n"
 

@@ -20,13 +20,15 @@ from trl.trainer.dpo_config import DPOConfig  # noqa: E402
 from trl.trainer.reward_config import RewardConfig  # noqa: E402
 
 from rlaif_sdk import DataError  # noqa: E402
-from rlaif_sdk.training.answers import aligned  # noqa: E402
+from rlaif_sdk.training.data import (  # noqa: E402
+    TooLongWarning,
+    aligned,
+)
 from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
 from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
-from rlaif_sdk.training.preference_data import TooLongWarning  # noqa: E402
-from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
+from rlaif_sdk.training.preferences import load_preference_run, run_preferences  # noqa: E402
 from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
-from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
+from rlaif_sdk.training.sft import load_sft_run, run_sft  # noqa: E402
 from tests.training.preference_models import SETTINGS, build_reward_llama  # noqa: E402
 
 

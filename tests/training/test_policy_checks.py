@@ -19,18 +19,23 @@ from trl.trainer.dpo_config import DPOConfig  # noqa: E402
 from trl.trainer.reward_config import RewardConfig  # noqa: E402
 
 from rlaif_sdk.exceptions import ConfigError, DataError, TrainingError  # noqa: E402
-from rlaif_sdk.training.candidates import Sampling  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
 from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
-from rlaif_sdk.training.heldout import answer_prompts  # noqa: E402
-from rlaif_sdk.training.online import load_online_run, run_online  # noqa: E402
-from rlaif_sdk.training.policy_checks import longest_input, prompt_room  # noqa: E402
+from rlaif_sdk.training.generation import (  # noqa: E402
+    Sampling,
+    answer_prompts,
+)
+from rlaif_sdk.training.models import longest_input, prompt_room  # noqa: E402
+from rlaif_sdk.training.online import (  # noqa: E402
+    load_online_run,
+    run_online,
+    run_ppo,
+)
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
-from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
+from rlaif_sdk.training.preferences import load_preference_run, run_preferences  # noqa: E402
 from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
-from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
+from rlaif_sdk.training.sft import load_sft_run, run_sft  # noqa: E402
 from tests.training.preference_models import SETTINGS, build_reward_llama, planted_pairs  # noqa: E402
 
 Make = Callable[..., PPOTrainer]

@@ -27,14 +27,14 @@ from transformers import AutoModelForCausalLM, TrainerState  # noqa: E402
 from rlaif_sdk import Composer, RewardBatch  # noqa: E402
 from rlaif_sdk.composer import Composition  # noqa: E402
 from rlaif_sdk.exceptions import ConfigError, TrainingError  # noqa: E402
+from rlaif_sdk.training.online import run_ppo  # noqa: E402
 from rlaif_sdk.training.ppo import PPOConfig  # noqa: E402
 from rlaif_sdk.training.ppo.checkpoint import critic_weights  # noqa: E402
 from rlaif_sdk.training.ppo.masked import explained_variance, masked_whiten  # noqa: E402
 from rlaif_sdk.training.ppo.processes import Processes, measured_rows  # noqa: E402
 from rlaif_sdk.training.ppo.scoring import reward_metrics  # noqa: E402
-from rlaif_sdk.training.preference_run import run_preferences  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
-from rlaif_sdk.training.sft_run import run_sft  # noqa: E402
+from rlaif_sdk.training.preferences import run_preferences  # noqa: E402
+from rlaif_sdk.training.sft import run_sft  # noqa: E402
 from tests.two_processes import run_two  # noqa: E402
 
 ROOT = Path(__file__).parents[2]

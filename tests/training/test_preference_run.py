@@ -20,8 +20,8 @@ from typer.testing import CliRunner  # noqa: E402
 from rlaif_sdk import ConfigError, DataError, load_classifier  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
 from rlaif_sdk.reporting.preference_report import watch_preferences  # noqa: E402
-from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
-from rlaif_sdk.training.soft_trainer import SoftLabelTrainer  # noqa: E402
+from rlaif_sdk.training.preferences import load_preference_run, run_preferences  # noqa: E402
+from rlaif_sdk.training.soft_labels import SoftLabelTrainer  # noqa: E402
 from tests.training.preference_models import planted_pairs  # noqa: E402
 
 LOADERS = {"reward_model": AutoModelForSequenceClassification, "dpo": AutoModelForCausalLM}

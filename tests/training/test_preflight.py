@@ -20,11 +20,14 @@ from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
 from rlaif_sdk.training.online import load_online_run  # noqa: E402
-from rlaif_sdk.training.preference_run import load_preference_run  # noqa: E402
+from rlaif_sdk.training.preferences import load_preference_run  # noqa: E402
 from rlaif_sdk.training.preflight import checks, estimate_memory, find_model  # noqa: E402
-from rlaif_sdk.training.preflight.anatomy import dissect  # noqa: E402
 from rlaif_sdk.training.preflight.machine import Machine, container_limit  # noqa: E402
-from rlaif_sdk.training.preflight.memory import Workload, activation_bytes  # noqa: E402
+from rlaif_sdk.training.preflight.memory import (  # noqa: E402
+    Workload,
+    activation_bytes,
+    model_dims,
+)
 
 REWARDS = "def wanted(completions, target):\n    return [1.0] * len(completions)\n"
 
@@ -224,19 +227,19 @@ def test_an_adapter_s_copies_of_what_it_reads_are_counted(autocast):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", enabled=autocast):
         model(input_ids=torch.ones(rows, length, dtype=torch.long)).last_hidden_state.sum()
     work = Workload(rows=rows, length=length, compute_bytes=2, adapter_bytes=2 if autocast else 4)
-    estimate = activation_bytes(dissect(settings, "CAUSAL_LM", adapter), work)
+    estimate = activation_bytes(model_dims(settings, "CAUSAL_LM", adapter), work)
     assert estimate == pytest.approx(sum(storage.nbytes() for storage in kept.values()), rel=0.1)
 
 
-def test_the_anatomy_is_read_without_allocating_weights():
+def test_the_dimensions_are_read_without_allocating_weights():
     """A model of eight billion parameters is measured to the last one."""
     shape = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
     config = LlamaConfig(vocab_size=128256, num_attention_heads=32, num_key_value_heads=8, **shape)
-    anatomy = dissect(config, "CAUSAL_LM")
-    assert anatomy.parameters == 8_030_261_248
-    assert (anatomy.keys, anatomy.layers) == (1024, 32)
-    estimate = estimate_memory(anatomy, Workload(rows=1, length=128, references=1))
-    assert estimate.sure == 5 * 4 * anatomy.parameters
+    dims = model_dims(config, "CAUSAL_LM")
+    assert dims.parameters == 8_030_261_248
+    assert (dims.keys, dims.layers) == (1024, 32)
+    estimate = estimate_memory(dims, Workload(rows=1, length=128, references=1))
+    assert estimate.sure == 5 * 4 * dims.parameters
 
 
 def test_what_cannot_fit_is_refused_and_what_may_not_is_warned_of(config, monkeypatch):

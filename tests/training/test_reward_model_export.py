@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from rlaif_sdk import load_classifier
 from rlaif_sdk.cli import app
 from rlaif_sdk.models import OnnxScorer, read_manifest
-from rlaif_sdk.training.preference_run import run_preferences
-from rlaif_sdk.training.run import run_ppo
+from rlaif_sdk.training.online import run_ppo
+from rlaif_sdk.training.preferences import run_preferences
 from tests.training.preference_models import planted_pairs
 
 

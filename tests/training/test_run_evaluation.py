@@ -19,7 +19,7 @@ from typer.testing import CliRunner  # noqa: E402
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
 from rlaif_sdk.reporting.training_report import report_training  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
+from rlaif_sdk.training.online import run_ppo  # noqa: E402
 from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
 REWARDS = """\

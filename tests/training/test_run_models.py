@@ -19,8 +19,11 @@ from rlaif_sdk import ConfigError, MissingExtraError  # noqa: E402
 from rlaif_sdk.reporting.training_report import watch_ppo  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.models import load_policy  # noqa: E402
-from rlaif_sdk.training.online import load_online_run, run_online  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
+from rlaif_sdk.training.online import (  # noqa: E402
+    load_online_run,
+    run_online,
+    run_ppo,
+)
 from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
 REWARDS = """\

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.training.config import load_run_config  # noqa: E402
-from rlaif_sdk.training.heldout import answer_prompts, repeated_ngrams  # noqa: E402
+from rlaif_sdk.training.generation import answer_prompts, repeated_ngrams  # noqa: E402
 from rlaif_sdk.training.models import load_policy  # noqa: E402
+from rlaif_sdk.training.online import run_ppo  # noqa: E402
 from rlaif_sdk.training.ppo import SamplingMismatchWarning  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
 from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
 REWARDS = """\
@@ -102,7 +102,7 @@ def test_a_trained_model_is_saved_before_it_answers(
         answered.append(answer_prompts(*args, **kwargs))
         return answered[0]
 
-    monkeypatch.setattr("rlaif_sdk.training.heldout.answer_prompts", answer_once)
+    monkeypatch.setattr("rlaif_sdk.training.generation.answer_prompts", answer_once)
     with pytest.raises(MemoryError, match="no room"):
         run_ppo(config)
     output = Path(config["output"])
@@ -152,7 +152,7 @@ def fail_the_second_answers(monkeypatch: pytest.MonkeyPatch) -> None:
             raise MemoryError("no room for answers")
         return answer_prompts(*args, **kwargs)
 
-    monkeypatch.setattr("rlaif_sdk.training.heldout.answer_prompts", answer)
+    monkeypatch.setattr("rlaif_sdk.training.generation.answer_prompts", answer)
 
 
 def test_a_finished_run_is_not_overwritten(config: dict[str, Any]):

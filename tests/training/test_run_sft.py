@@ -19,7 +19,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import ConfigError, DataError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
-from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
+from rlaif_sdk.training.sft import load_sft_run, run_sft  # noqa: E402
 
 ANSWER = "w7 w8 w9"
 ROWS: dict[str, list[dict[str, Any]]] = {

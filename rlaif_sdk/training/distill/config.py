@@ -26,7 +26,7 @@ from rlaif_sdk.training.config import (
     with_policy,
 )
 from rlaif_sdk.training.iterate.config import CandidateSettings, leaves
-from rlaif_sdk.training.preference_run import RewardModelRunConfig
+from rlaif_sdk.training.preferences import RewardModelRunConfig
 
 REWARD_MODEL = "$reward_model"
 """Stands in a composition for the folder of the reward model that the run trains."""

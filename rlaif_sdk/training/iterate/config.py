@@ -1,20 +1,26 @@
-"""The config file of a closed loop."""
+"""The config file of a closed loop, and where its rounds are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.config.base import Finite, refused
 from rlaif_sdk.config.documents import load_document
+from rlaif_sdk.io.files import atomic_symlink
 from rlaif_sdk.preferences.pairs import Choice, Ties
-from rlaif_sdk.training.candidates import GenerationSettings
 from rlaif_sdk.training.config import POLICY, ComposedRun, ComposedRunConfig, Composition
+from rlaif_sdk.training.generation import GenerationSettings
+
+if TYPE_CHECKING:
+    from rlaif_sdk.training.generation import Policy
+
 
 Method = Literal["dpo", "sft", "ppo", "grpo", "rloo"]
 METHODS: tuple[Method, ...] = ("dpo", "sft", "ppo", "grpo", "rloo")
@@ -167,3 +173,39 @@ def load_iterate_run(source: str | Path | Mapping[str, Any], *, overrides: Seque
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
     return IterateRun.load(IterateRunConfig, source, overrides)
+
+
+MODEL_LINK = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Where the rounds of a run are.
+
+    Attributes:
+        run: The loop's config.
+    """
+
+    run: IterateRun
+
+    def folder(self, number: int) -> Path:
+        """The folder of a round."""
+        return self.run.output / f"round-{number:03}"
+
+    def model(self, number: int) -> str:
+        """The model that came of a round: a folder, or the name of the starting model."""
+        return str((self.folder(number) / "training" / "model").resolve()) if number else self.run.model_name
+
+    def policy(self, number: int) -> Policy:
+        """The model that came of a round, held while it is used."""
+        from rlaif_sdk.training.generation import held_policy
+
+        return held_policy(self.run.with_model(self.model(number)))
+
+    def link(self, best: int) -> None:
+        """Point ``model`` at the best round's; there is none while the starting model is the best."""
+        link = self.run.output / MODEL_LINK
+        if best == 0:
+            link.unlink(missing_ok=True)
+            return
+        atomic_symlink(link, os.path.relpath(self.model(best), self.run.output.resolve()))

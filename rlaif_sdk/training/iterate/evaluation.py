@@ -14,9 +14,8 @@ from rlaif_sdk.io.files import read_json, write_json
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import paired_change, sample_mean
-from rlaif_sdk.training.heldout import Answers, ScoredAnswers, answer_prompts
+from rlaif_sdk.training.generation import Answers, ScoredAnswers, answer_logprobs, answer_prompts
 from rlaif_sdk.training.iterate.config import CandidateSettings
-from rlaif_sdk.training.iterate.policy import answer_logprobs
 from rlaif_sdk.training.iterate.stopping import RoundFigures
 from rlaif_sdk.types import Progress
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from rlaif_sdk.composer import Composer
-    from rlaif_sdk.training.iterate.policy import Policy
+    from rlaif_sdk.training.generation import Policy
 
 ANSWERS_FILE = "answers.json"
 SAMPLES_FILE = "samples.jsonl"

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
-from rlaif_sdk.training.iterate.config import IterateRun, load_iterate_run
-from rlaif_sdk.training.iterate.learning import NothingToLearnError, round_lessons
-from rlaif_sdk.training.iterate.rounds import Rounds
+from rlaif_sdk.training.iterate.config import IterateRun, Rounds, load_iterate_run
 from rlaif_sdk.training.iterate.stopping import Standing, standing
+from rlaif_sdk.training.iterate.training_data import NothingToLearnError, round_lessons
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,13 +13,12 @@ from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import PPORun, PPORunConfig, Run
 from rlaif_sdk.training.iterate.config import OFFLINE, IterateRun
-from rlaif_sdk.training.iterate.labelling import label_job
+from rlaif_sdk.training.iterate.training_data import label_job
 from rlaif_sdk.training.online import CONFIGS as ONLINE_CONFIGS
-from rlaif_sdk.training.online import OnlineRun, run_online
-from rlaif_sdk.training.preference_run import DPORunConfig, preference_settings, run_preferences
-from rlaif_sdk.training.run import run_ppo
+from rlaif_sdk.training.online import OnlineRun, run_online, run_ppo
+from rlaif_sdk.training.preferences import DPORunConfig, preference_settings, run_preferences
 from rlaif_sdk.training.run_folder import MODEL_FOLDER, last_checkpoint
-from rlaif_sdk.training.sft_run import SFTRunConfig, run_sft, sft_settings
+from rlaif_sdk.training.sft import SFTRunConfig, run_sft, sft_settings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -105,7 +104,7 @@ def train_round(
         folder: The round's folder.
         number: The round.
         rows: What to train on, and what is held back from it.
-        display: See `rlaif_sdk.training.run.run_ppo`.
+        display: See `rlaif_sdk.training.online.run_ppo`.
         report: Likewise.
 
     Returns:

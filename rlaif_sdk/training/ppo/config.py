@@ -10,9 +10,9 @@ import torch
 from trl.trainer.rloo_config import RLOOConfig
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.training.arguments import check_ranges
 from rlaif_sdk.training.ppo.kl import KLEstimator
 from rlaif_sdk.training.ppo.scoring import ScoreNormalization
-from rlaif_sdk.training.ranges import check_ranges
 
 Algorithm = Literal["ppo", "reinforce"]
 

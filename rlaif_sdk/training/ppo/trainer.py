@@ -24,7 +24,7 @@ from trl.trainer.utils import use_adapter
 from rlaif_sdk.diagnostics import drift_in_history
 from rlaif_sdk.exceptions import DataError, TrainingError
 from rlaif_sdk.training.evaluation_means import MeansOverRows
-from rlaif_sdk.training.policy_checks import (
+from rlaif_sdk.training.models import (
     check_prompts_fit,
     check_rollout,
     check_special_tokens,

@@ -11,16 +11,17 @@ from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
 from rlaif_sdk.integrations.trl_checks import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
-from rlaif_sdk.training.models import adapter, is_encoder_decoder
-from rlaif_sdk.training.policy_checks import check_prompts_fit, check_rollout, check_special_tokens
-from rlaif_sdk.training.preflight.anatomy import Task, dissect, read_config
-from rlaif_sdk.training.preflight.chat_rows import check_chat_rows
-from rlaif_sdk.training.preflight.lengths import check_lengths
+from rlaif_sdk.training.models import (
+    adapter,
+    check_prompts_fit,
+    check_rollout,
+    check_special_tokens,
+    is_encoder_decoder,
+)
 from rlaif_sdk.training.preflight.machine import GIB, Machine
-from rlaif_sdk.training.preflight.memory import MemoryEstimate, estimate_memory
-from rlaif_sdk.training.preflight.model_files import find_model
-from rlaif_sdk.training.preflight.reward_models import LoadedModel, reward_models
-from rlaif_sdk.training.preflight.workload import workload
+from rlaif_sdk.training.preflight.memory import MemoryEstimate, Task, estimate_memory, model_dims, read_config, workload
+from rlaif_sdk.training.preflight.model_files import LoadedModel, find_model, reward_models
+from rlaif_sdk.training.preflight.rows import check_chat_rows, check_lengths
 from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
@@ -153,9 +154,9 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
     task: Task = "SEQ_CLS" if method == "reward_model" else "CAUSAL_LM"
     if is_encoder_decoder(config):
         task = "SEQ_2_SEQ_LM"
-    anatomy = dissect(config, task, adapter(run, task))
+    dims = model_dims(config, task, adapter(run, task))
     tokenizer = _tokenizer(run.model_name, model.revision)
-    _check_tokenizer(tokenizer, anatomy.vocabulary)
+    _check_tokenizer(tokenizer, dims.vocabulary)
     found.warnings += check_chat_rows(tokenizer, tables, getattr(settings, "chat_template_kwargs", None) or {})
     new_tokens = getattr(settings, "max_completion_length", None)
     for name, rows in tables.items() if new_tokens is not None else ():
@@ -178,7 +179,7 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
         found.models.insert(1, LoadedModel("critic", find_model(critic)))
     found.machine = Machine.look(settings.device)
     rewards = sum(loaded.files.bytes for loaded in found.models if " " in loaded.role)
-    found.memory = estimate_memory(anatomy, work, rewards=rewards, process=found.machine.process)
+    found.memory = estimate_memory(dims, work, rewards=rewards, process=found.machine.process)
     _check_memory(found, settings, found.memory, found.machine)
 
 

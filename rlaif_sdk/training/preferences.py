@@ -1,4 +1,4 @@
-"""Runs on preference pairs from a config: evaluation before, training, evaluation after, the model saved."""
+"""Reward models and DPO, trained on preference pairs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pydantic import Field
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
-from rlaif_sdk.training.rows_run import RowsMethod, RowsResult, train_on_rows
+from rlaif_sdk.training.offline import RowsMethod, RowsResult, train_on_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from rlaif_sdk.training.calibration import Calibration
+
 
 Kind = Literal["reward_model", "dpo"]
 TASKS: dict[Kind, str] = {"reward_model": "SEQ_CLS", "dpo": "CAUSAL_LM"}
@@ -128,8 +129,7 @@ def load_pairs(kind: Kind, run: Run) -> tuple[Dataset, Dataset]:
 
 def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dataset:
     """The pairs of a table; the prompt may stand in the messages of both answers."""
-    from rlaif_sdk.training.data import prompt_problem
-    from rlaif_sdk.training.preference_data import checked_preferences
+    from rlaif_sdk.training.data import checked_preferences, prompt_problem
 
     if column != "prompt":
         if column not in rows.column_names:

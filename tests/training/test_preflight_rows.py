@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from rlaif_sdk import ConfigError, DataError
 from rlaif_sdk.cli import app
 from rlaif_sdk.training.dry_run import dry_run
-from rlaif_sdk.training.preflight.chat_rows import check_chat_rows
-from rlaif_sdk.training.sft_run import load_sft_run
+from rlaif_sdk.training.preflight.rows import check_chat_rows
+from rlaif_sdk.training.sft import load_sft_run
 from tests.conversations.small_tokenizers import small_tokenizer
 from tests.conversations.templates_in_use import (
     ALTERNATING,

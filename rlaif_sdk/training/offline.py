@@ -1,4 +1,4 @@
-"""A run on given rows by one of TRL's trainers: evaluation before, training, evaluation after, the model saved."""
+"""Training on given rows by one of TRL's trainers: evaluation before and after, the model saved."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.files import without_nan
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import Run
-from rlaif_sdk.training.manifest import recorded
-from rlaif_sdk.training.policy_checks import check_trainable
+from rlaif_sdk.training.models import check_trainable
 from rlaif_sdk.training.ranks import refuse_processes
-from rlaif_sdk.training.run_folder import HISTORY_FILE, MODEL_FOLDER, starting_point
+from rlaif_sdk.training.run_folder import HISTORY_FILE, MODEL_FOLDER, recorded, starting_point
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,7 +97,7 @@ def train_on_rows(
     try:
         from transformers import PrinterCallback
 
-        from rlaif_sdk.training.resuming import go_on
+        from rlaif_sdk.training.run_folder import resume_training
 
         settings = method.settings(run)
         train, held_out = method.load(run)
@@ -117,7 +116,7 @@ def train_on_rows(
         before = _measured(trainer.evaluate())
         report("training")
         started = time.monotonic()
-        go_on(trainer, checkpoint)
+        resume_training(trainer, checkpoint)
         seconds = time.monotonic() - started
         try:
             report(f"evaluating on {len(held_out)} held-out {method.rows} after training")
