@@ -8,6 +8,7 @@ from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import figures_table
 from rlaif_sdk.reporting.watch import tell_where, watching
+from rlaif_sdk.training.methods import train
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,20 +24,18 @@ PANELS = {
 
 
 def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
-    """`run_sft` with a progress display, followed by `report_sft`.
+    """`rlaif_sdk.training.methods.train` with a progress display, followed by `report_sft`.
 
     Args:
         run: The loaded config.
         console: Where to print.
-        resume: Go on from the last checkpoint in the output folder.
+        resume: Resume from the last checkpoint in the output folder.
 
     Raises:
-        RlaifError: As `run_sft`.
+        RlaifError: As `rlaif_sdk.training.methods.train`.
     """
-    from rlaif_sdk.training.sft import run_sft
-
     with watching(console) as (display, report):
-        result = run_sft(run, display=display, report=report, resume=resume)
+        result: SFTResult = train(run.method, run, display=display, report=report, resume=resume)
     report_sft(result, console)
     tell_where(console, result.output, result.model_folder)
     return result

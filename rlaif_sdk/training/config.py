@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from rlaif_sdk.composer import Composer
-    from rlaif_sdk.training.ppo import PPOConfig
 
 
 class LoraSettings(ConfigModel):
@@ -117,15 +116,6 @@ class ComposedRunConfig(RunConfig):
     """The rewards: a composition, or the path of a file with one. ``$policy`` in it stands for the model of the run."""
 
 
-class PPORunConfig(ComposedRunConfig):
-    """Everything about a PPO run."""
-
-    evaluation: Composition | None = None
-    """Rewards for held-out prompts alone, of the kind of ``composition``, which training never sees; null for the same."""
-    ppo: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `rlaif_sdk.training.ppo.PPOConfig`, which has those of `transformers.TrainingArguments` too."""
-
-
 Settings = TypeVar("Settings", bound="TrainingArguments")
 
 SET_ELSEWHERE = {
@@ -145,11 +135,13 @@ class Run(Described):
     Attributes:
         config: The settings: of a model, an output folder, a seed, and whatever else the kind of run has.
         document: Where they come from.
+        method: The name of what trains it, see `rlaif_sdk.training.methods`; empty of a loop over runs.
         allow_changed: Whether a run may be resumed that had another config, other rows or other code.
     """
 
     config: Any
     document: Document
+    method: str = dataclasses.field(default="", kw_only=True)
     allow_changed: bool = dataclasses.field(default=False, kw_only=True)
 
     @classmethod
@@ -160,7 +152,7 @@ class Run(Described):
         overrides: Sequence[str] = (),
         **fields: Any,
     ) -> Self:
-        """Read and check a run's config; see `rlaif_sdk.training.config.load_run_config`.
+        """Read and check a run's config; see `rlaif_sdk.training.methods.load_run`.
 
         Args:
             config: What the config must fit.
@@ -328,40 +320,6 @@ class ComposedRun(Run):
         if not ledger:
             data.pop("ledger", None)
         return dataclasses.replace(document, data=data)
-
-
-@dataclass(frozen=True, slots=True)
-class PPORun(ComposedRun):
-    """A PPO run's config and the document it was read from."""
-
-    config: PPORunConfig
-
-    def ppo_config(self) -> PPOConfig:
-        """The trainer's settings.
-
-        Raises:
-            ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
-        """
-        from rlaif_sdk.training.ppo import PPOConfig
-
-        settings = self.settings(PPOConfig, "ppo", samples_file=str(self.output / "rollouts.jsonl"), **self.in_order())
-        if settings.critic_model and (self.folder / settings.critic_model).is_dir():
-            settings.critic_model = str(self.folder / settings.critic_model)
-        return settings
-
-
-def load_run_config(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> PPORun:
-    """Read and check a run's config.
-
-    Args:
-        source: A YAML or JSON file, or a mapping, whose paths are relative to the working directory.
-        overrides: ``ppo.learning_rate=1e-6`` and the like: a dotted key and a YAML value, which take the place of what
-            the file says.
-
-    Raises:
-        ConfigError: The config or an override is refused; the message has file, line and key.
-    """
-    return PPORun.load(PPORunConfig, source, overrides)
 
 
 def with_policy(data: Any, policy: str) -> Any:

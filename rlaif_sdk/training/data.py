@@ -307,14 +307,14 @@ def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
     return None
 
 
-def say_too_long(name: str, pairs: int, skipped: int, cut: int, max_length: int) -> None:
+def say_too_long(name: str, pairs: int, skipped: int, truncated: int, max_length: int) -> None:
     """Say how many pairs are longer than the trainer takes.
 
     Args:
         name: Of their table.
         pairs: How many pairs there are.
         skipped: How many are not trained on.
-        cut: How many are trained on in part.
+        truncated: How many are trained on in part.
         max_length: The most tokens that the trainer takes.
 
     Raises:
@@ -326,7 +326,7 @@ def say_too_long(name: str, pairs: int, skipped: int, cut: int, max_length: int)
             file=name,
             hint="raise max_length, or shorten the texts",
         )
-    for count, what in ((skipped, "are left out"), (cut, "are cut")):
+    for count, what in ((skipped, "are skipped"), (truncated, "are truncated")):
         if count:
             warnings.warn(
                 f"{name}: {count} of {pairs} pairs are longer than max_length, {max_length} tokens, and {what}",

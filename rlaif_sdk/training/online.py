@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from rlaif_sdk.exceptions import MissingExtraError, RlaifError
 from rlaif_sdk.io.files import without_nan
 from rlaif_sdk.io.tables import write_table
-from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig, PPORun, Run, load_run_config
+from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig, Composition, Run
+from rlaif_sdk.training.methods import Method, get_method
 from rlaif_sdk.training.models import adapter, check_trainable, is_encoder_decoder, load_policy, save_policy
 from rlaif_sdk.training.ranks import first_process, refuse_shards, shared
 from rlaif_sdk.training.run_folder import (
@@ -24,15 +25,18 @@ from rlaif_sdk.training.run_folder import (
     MODEL_FOLDER,
     SAMPLES_FILE,
     recorded,
+    resume_training,
     starting_point,
 )
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.training.generation import ScoredAnswers
+    from rlaif_sdk.training.ppo import PPOConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,108 +71,47 @@ class PolicyResult:
             yield {"prompt": prompt, "before": old, "after": new}
 
 
-def run_ppo(
-    source: str | Path | Mapping[str, Any] | PPORun,
-    *,
-    display: TrainerCallback | None = None,
-    report: Callable[[str], None] = lambda _: None,
-    resume: bool = False,
+def train_policy(
+    run: ComposedRun, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool
 ) -> PolicyResult:
-    """Train a language model by PPO on composed rewards, as a config says.
+    """Train a policy on composed rewards; see `rlaif_sdk.training.methods.train`.
 
     Both sets of answers are scored after training, by one composer in one state, so that their totals can be compared
     even where a normalizer learns or a weight follows a schedule. Under a launcher (``accelerate launch rlaif train
     ppo``) all processes train, the first answers, scores and writes, and each returns the same.
 
-    Args:
-        source: A YAML or JSON file, a mapping, or a loaded `PPORun`. See `rlaif_sdk.training.config.PPORunConfig`.
-        display: Shows training's progress in place of the trainer's own printing.
-        report: Called with a line of text at the start of each stage.
-        resume: Go on from the last checkpoint in the output folder (``ppo.save_strategy`` makes them).
-
-    Returns:
-        What came of it. The output folder then holds ``model/``, ``samples.jsonl``, ``history.jsonl`` and
-        ``rollouts.jsonl`` (samples of each rollout), and ``evaluation.jsonl`` where ``ppo.eval_strategy`` asks for
-        evaluations between steps.
-
-    Raises:
-        ConfigError: The config is refused, or its output folder already holds a trained model.
-        DataError: A prompt is refused.
-        PluginError: A reward's plugin is unknown or broken.
-        RewardError: A reward failed whose policy is to raise.
-        TrainingError: The launcher asks for FSDP or DeepSpeed.
-        MissingExtraError: The extra ``train`` is not installed.
+    The trainer of the method is made of the run, its composer, that of its evaluation or None, and the settings; and of
+    keywords: ``resume``, and those of `trl.GRPOTrainer`.
     """
-    run = source if isinstance(source, PPORun) else load_run_config(source)
-
-    with contextlib.ExitStack() as stack:
-        evaluation = stack.enter_context(run.composer("evaluation")) if run.config.evaluation else None
-
-        def make(composer: Composer, settings: Any, **kwargs: Any) -> Any:
-            from rlaif_sdk.training.ppo import PPOTrainer
-
-            if settings.samples_file and not resume:
-                Path(settings.samples_file).unlink(missing_ok=True)
-            return PPOTrainer(reward_funcs=composer, eval_reward_funcs=evaluation, args=settings, **kwargs)
-
-        result = train_policy(
-            run, "PPO", run.ppo_config, make, evaluation=evaluation, display=display, report=report, resume=resume
-        )
-    return replace(result, method=run.config.ppo.get("algorithm", "ppo").upper())
-
-
-def train_policy(
-    run: ComposedRun,
-    method: str,
-    settings: Callable[[], Any],
-    make: Callable[..., Any],
-    *,
-    evaluation: Composer | None = None,
-    display: TrainerCallback | None,
-    report: Callable[[str], None],
-    resume: bool,
-) -> PolicyResult:
-    """What `run_ppo` does, with any trainer of policies.
-
-    Args:
-        run: The loaded config.
-        method: How the policy is trained; in small letters, the key of the config that has the trainer's settings.
-        settings: Makes the trainer's settings, of transformers' kind with TRL's sampling.
-        make: Makes the trainer of the composer, the settings, and keywords as `trl.GRPOTrainer` has them.
-        evaluation: What scores the held-out answers beside the run's own composer.
-        display: See `run_ppo`; likewise the others.
-        report: See `run_ppo`.
-        resume: See `run_ppo`.
-
-    Raises:
-        RlaifError: As `run_ppo`.
-    """
+    method = get_method(run.method)
     refuse_shards()
-    checkpoint = starting_point(run, method.lower(), resume=resume)
+    checkpoint = starting_point(run, resume=resume)
     try:
         from transformers import PrinterCallback
 
-        from rlaif_sdk.training.data import load_prompts
         from rlaif_sdk.training.generation import answer_prompts, score_answers
-        from rlaif_sdk.training.run_folder import resume_training
 
-        arguments = settings()
+        arguments = method.settings(run)
+        train, held_out = method.load_rows(run)
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="train") from error
 
-    train, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
     tables = {"train": train, "held_out": held_out}
     with (
         run.composer() as composer,
-        recorded(run, method.lower(), arguments, tables, composer, resume=resume, report=report) as results,
+        run.composer("evaluation") if "evaluation" in run.composition_keys else contextlib.nullcontext() as evaluation,
+        recorded(run, arguments, tables, composer, resume=resume, report=report) as results,
     ):
         report(f"loading {run.model_name}")
-        model, tokenizer = load_policy(run, encoder_decoder=method == "PPO")
+        model, tokenizer = load_policy(run, encoder_decoder=method.encoder_decoder)
         conversational = not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0]))
         check_chat_template(run, tokenizer, needed=conversational)
-        trainer = make(
+        trainer = method.trainer(
+            run,
             composer,
+            evaluation,
             arguments,
+            resume=resume,
             model=model,
             train_dataset=train,
             eval_dataset=None if arguments.eval_strategy == "no" else held_out,
@@ -204,7 +147,14 @@ def train_policy(
         )
         results |= {"steps": progress.step, "training_seconds": round(seconds, 1)}
         result = PolicyResult(
-            method, before, after, history, run.output / MODEL_FOLDER, run.output, progress.step, seconds
+            str(getattr(arguments, "algorithm", run.method)).upper(),
+            before,
+            after,
+            history,
+            run.output / MODEL_FOLDER,
+            run.output,
+            progress.step,
+            seconds,
         )
         if first_process():
             with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
@@ -227,7 +177,22 @@ def check_chat_template(run: Run, tokenizer: PreTrainedTokenizerBase, *, needed:
         )
 
 
-OnlineKind = Literal["grpo", "rloo"]
+GRPO_CHOICES: dict[str, tuple[str, ...]] = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "luspo", "sapo", "vespo"),
+    "scale_rewards": ("group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+}
+"""What TRL compares settings of GRPO with once it is training."""
+
+
+class PPORunConfig(ComposedRunConfig):
+    """Everything about a PPO run."""
+
+    evaluation: Composition | None = None
+    """Rewards for held-out prompts alone, of the kind of ``composition``, which training never sees; null for the same."""
+    ppo: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `rlaif_sdk.training.ppo.PPOConfig`, which has those of `transformers.TrainingArguments` too."""
 
 
 class GRPORunConfig(ComposedRunConfig):
@@ -244,93 +209,137 @@ class RLOORunConfig(ComposedRunConfig):
     """Fields of `trl.RLOOConfig`, which has those of `transformers.TrainingArguments` too."""
 
 
-CONFIGS: dict[OnlineKind, type[ComposedRunConfig]] = {"grpo": GRPORunConfig, "rloo": RLOORunConfig}
-
-
-GRPO_CHOICES: dict[str, tuple[str, ...]] = {
-    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "luspo", "sapo", "vespo"),
-    "scale_rewards": ("group", "batch", "none"),
-    "importance_sampling_level": ("token", "sequence"),
-    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
-}
-"""What TRL compares settings of GRPO with once it is training."""
-
-
-@dataclass(frozen=True, slots=True)
-class OnlineRun(ComposedRun):
-    """A GRPO or RLOO run's config and the document it was read from."""
-
-    kind: OnlineKind
-
-    def trainer_config(self) -> Any:
-        """The trainer's settings, a `trl.GRPOConfig` or `trl.RLOOConfig`.
-
-        Raises:
-            ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
-        """
-        from trl.trainer.grpo_config import GRPOConfig
-        from trl.trainer.rloo_config import RLOOConfig
-
-        config = {"grpo": GRPOConfig, "rloo": RLOOConfig}[self.kind]
-        revision = self.config.model.revision
-        for name, known in GRPO_CHOICES.items() if self.kind == "grpo" else ():
-            if (value := self.config.grpo.get(name, known[0])) not in known:
-                raise self.document.error(f"is one of {', '.join(known)}, not {value!r}", (self.kind, name))
-        if getattr(self.config, self.kind).get("label_smoothing_factor"):
-            raise self.document.error("the loss has no labels to smooth", (self.kind, "label_smoothing_factor"))
-        return self.trl_settings(
-            config,
-            self.kind,
-            **self.in_order(),
-            model_init_kwargs={"revision": revision} if revision else None,  # of the reference, which TRL loads anew
-        )
-
-
-def load_online_run(
-    kind: OnlineKind, source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()
-) -> OnlineRun:
-    """Read and check a run's config; see `rlaif_sdk.training.config.load_run_config`.
+def load_run_prompts(run: ComposedRun) -> tuple[Dataset, Dataset]:
+    """The prompts that a run trains on, and the held-out ones.
 
     Raises:
-        ConfigError: The config or an override is refused; the message has file, line and key.
+        RlaifError: As `rlaif_sdk.training.data.load_prompts`.
     """
-    return OnlineRun.load(CONFIGS[kind], source, overrides, kind=kind)
+    from rlaif_sdk.training.data import load_prompts
+
+    return load_prompts(run.config.data, run.folder, seed=run.config.seed)
 
 
-def run_online(
-    run: OnlineRun,
-    *,
-    display: TrainerCallback | None = None,
-    report: Callable[[str], None] = lambda _: None,
-    resume: bool = False,
-) -> PolicyResult:
-    """Train a language model by TRL's GRPO or RLOO on composed rewards, as a config says.
+def _ppo_settings(run: ComposedRun) -> PPOConfig:
+    from rlaif_sdk.training.ppo import PPOConfig
 
-    The run is evaluated and leaves behind what `rlaif_sdk.training.online.run_ppo` does. With GRPO's
-    ``multi_objective_aggregation: normalize_then_sum`` TRL gets the rewards one by one, with the composition's weights.
+    settings = run.settings(PPOConfig, "ppo", samples_file=str(run.output / "rollouts.jsonl"), **run.in_order())
+    if settings.critic_model and (run.folder / settings.critic_model).is_dir():
+        settings.critic_model = str(run.folder / settings.critic_model)
+    return settings
 
-    Raises:
-        RlaifError: As `run_ppo`; a data set's column of a reserved name is refused before anything is generated.
-    """
 
-    def make(composer: Composer, settings: Any, **kwargs: Any) -> Any:
-        from trl.trainer.grpo_trainer import GRPOTrainer
-        from trl.trainer.rloo_trainer import RLOOTrainer
+def _ppo_trainer(
+    run: ComposedRun, composer: Composer, evaluation: Composer | None, settings: Any, *, resume: bool, **options: Any
+) -> Any:
+    from rlaif_sdk.training.ppo import PPOTrainer
 
-        from rlaif_sdk.training.evaluation_means import over_rows
+    del run
+    if settings.samples_file and not resume:
+        Path(settings.samples_file).unlink(missing_ok=True)
+    return PPOTrainer(reward_funcs=composer, eval_reward_funcs=evaluation, args=settings, **options)
 
-        if getattr(settings, "multi_objective_aggregation", None) == "normalize_then_sum":
-            rewards, settings.reward_weights = composer.for_trl(separate=True)
-        else:
-            rewards = [composer.for_trl()]
-        kind = over_rows({"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind])
-        try:
-            trainer = kind(reward_funcs=rewards, args=settings, **kwargs)
-        except RlaifError:
-            raise
-        except (ImportError, ValueError) as error:
-            raise run.document.error(f"TRL refuses this: {error}", (run.kind,)) from error
-        rewards[0].check(trainer)
-        return trainer
 
-    return train_policy(run, run.kind.upper(), run.trainer_config, make, display=display, report=report, resume=resume)
+def _grpo_settings(run: ComposedRun) -> Any:
+    from trl.trainer.grpo_config import GRPOConfig
+
+    for name, known in GRPO_CHOICES.items():
+        if (value := run.config.grpo.get(name, known[0])) not in known:
+            raise run.document.error(f"is one of {', '.join(known)}, not {value!r}", ("grpo", name))
+    return _trl_settings(run, GRPOConfig)
+
+
+def _rloo_settings(run: ComposedRun) -> Any:
+    from trl.trainer.rloo_config import RLOOConfig
+
+    return _trl_settings(run, RLOOConfig)
+
+
+def _trl_settings(run: ComposedRun, kind: type[Any]) -> Any:
+    if getattr(run.config, run.method).get("label_smoothing_factor"):
+        raise run.document.error("the loss has no labels to smooth", (run.method, "label_smoothing_factor"))
+    revision = run.config.model.revision
+    return run.trl_settings(
+        kind,
+        run.method,
+        **run.in_order(),
+        model_init_kwargs={"revision": revision} if revision else None,  # of the reference, which TRL loads anew
+    )
+
+
+def _grpo_trainer(
+    run: ComposedRun, composer: Composer, evaluation: Composer | None, settings: Any, *, resume: bool, **options: Any
+) -> Any:
+    """With ``multi_objective_aggregation: normalize_then_sum`` TRL gets the rewards one by one, with their weights."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    del evaluation, resume
+    if settings.multi_objective_aggregation == "normalize_then_sum":
+        rewards, settings.reward_weights = composer.for_trl(separate=True)
+    else:
+        rewards = [composer.for_trl()]
+    return _trl_trainer(run, GRPOTrainer, rewards, settings, options)
+
+
+def _rloo_trainer(
+    run: ComposedRun, composer: Composer, evaluation: Composer | None, settings: Any, *, resume: bool, **options: Any
+) -> Any:
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    del evaluation, resume
+    return _trl_trainer(run, RLOOTrainer, [composer.for_trl()], settings, options)
+
+
+def _trl_trainer(
+    run: ComposedRun, kind: type[Any], rewards: list[Any], settings: Any, options: Mapping[str, Any]
+) -> Any:
+    from rlaif_sdk.training.evaluation_means import over_rows
+
+    try:
+        trainer = over_rows(kind)(reward_funcs=rewards, args=settings, **options)
+    except RlaifError:
+        raise
+    except (ImportError, ValueError) as error:
+        raise run.document.error(f"TRL refuses this: {error}", (run.method,)) from error
+    rewards[0].check(trainer)
+    return trainer
+
+
+_REPORT = "rlaif_sdk.reporting.training_report:watch_policy"
+
+PPO = Method(
+    name="ppo",
+    config=PPORunConfig,
+    run=ComposedRun,
+    learns_from="prompts",
+    settings=_ppo_settings,
+    load_rows=load_run_prompts,
+    trainer=_ppo_trainer,
+    train=train_policy,
+    report=_REPORT,
+    encoder_decoder=True,
+    fused_head=False,
+    keeps_reference=lambda settings: bool(settings.kl_coef > 0),
+)
+GRPO = Method(
+    name="grpo",
+    config=GRPORunConfig,
+    run=ComposedRun,
+    learns_from="prompts",
+    settings=_grpo_settings,
+    load_rows=load_run_prompts,
+    trainer=_grpo_trainer,
+    train=train_policy,
+    report=_REPORT,
+)
+RLOO = Method(
+    name="rloo",
+    config=RLOORunConfig,
+    run=ComposedRun,
+    learns_from="prompts",
+    settings=_rloo_settings,
+    load_rows=load_run_prompts,
+    trainer=_rloo_trainer,
+    train=train_policy,
+    report=_REPORT,
+)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk import __version__
-from rlaif_sdk.exceptions import ConfigError, StateError
+from rlaif_sdk.exceptions import ConfigError, MissingExtraError, StateError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.io.jobs import differences, locked, shown, without_secrets
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.training.config import ComposedRun, Run
+from rlaif_sdk.training.methods import get_method, trainer_settings
 from rlaif_sdk.training.preflight import Preflight, check_run, hardware, peak_memory
 
 if TYPE_CHECKING:
@@ -50,7 +52,6 @@ _PACKAGES = (
 @contextlib.contextmanager
 def recorded(
     run: Run,
-    method: str,
     settings: Any,
     tables: Mapping[str, Dataset],
     composer: Composer | None = None,
@@ -62,11 +63,10 @@ def recorded(
 
     Args:
         run: The loaded config; with ``run.allow_changed`` it may differ from the one that is resumed.
-        method: See `rlaif_sdk.training.preflight.check_run`; so for the settings, tables and composer.
-        settings: See there.
+        settings: See `rlaif_sdk.training.preflight.check_run`; so for the tables and composer.
         tables: See there.
         composer: See there.
-        resume: Whether an earlier run in this folder is gone on with.
+        resume: Whether an earlier run in this folder is resumed.
         report: Called with each warning.
 
     Yields:
@@ -78,12 +78,12 @@ def recorded(
         StateError: The manifest of the run that is resumed cannot be read.
         DataError: Another process works in the run's folder.
     """
-    checked = check_run(run, method, settings, tables, composer)
+    checked = check_run(run, settings, tables, composer)
     checked.raise_problems()
     for warning in checked.warnings:
         report(f"warning: {warning}")
     file = run.output / MANIFEST_FILE
-    manifest = describe_run(run, method, checked)
+    manifest = describe_run(run, checked)
     if resume:
         manifest["resumed"] = _resumed(run, file, manifest)
     writes = settings.process_index == 0
@@ -105,13 +105,13 @@ def recorded(
                 write_json(file, manifest)
 
 
-def describe_run(run: Run, method: str, checked: Preflight) -> dict[str, Any]:
+def describe_run(run: Run, checked: Preflight) -> dict[str, Any]:
     """The manifest of a run that begins."""
     config = resolved_config(run)
     return {
         "format": _FORMAT,
         "status": "running",
-        "method": method,
+        "method": run.method,
         "started": now(),
         "seed": run.config.seed,
         "config": config,
@@ -184,12 +184,12 @@ def _read(file: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise StateError(f"{file} cannot be read: {error}", hint="remove it to go on without it") from error
+        raise StateError(f"{file} cannot be read: {error}", hint="remove it to resume without it") from error
     return manifest
 
 
 def _resumed(run: Run, file: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The earlier starts of the run that is gone on with.
+    """The earlier starts of the run that is resumed.
 
     Raises:
         ConfigError: It was another run.
@@ -206,7 +206,7 @@ def _resumed(run: Run, file: Path, manifest: Mapping[str, Any]) -> list[dict[str
         raise ConfigError(
             "the run that is resumed was another one:\n  " + "\n  ".join(changed),
             file=run.document.file,
-            hint="undo this, or go on with --allow-changed",
+            hint="undo this, or resume with --allow-changed",
         )
     others = [
         f"{name} {before} → {after}" for name, before, after in differences(old["versions"], manifest["versions"])
@@ -251,13 +251,12 @@ EVALUATION_FILE = "evaluation.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 
 
-def starting_point(run: Run, key: str, *, resume: bool) -> Path | None:
-    """The checkpoint that training goes on from; None begins anew.
+def starting_point(run: Run, *, resume: bool) -> Path | None:
+    """The checkpoint that training resumes from; None begins anew.
 
     Args:
         run: The loaded config.
-        key: The key of the config that has the trainer's settings.
-        resume: Whether to go on.
+        resume: Whether to resume.
 
     Raises:
         ConfigError: The output folder already holds a trained model or an unfinished run and is not to be resumed, or
@@ -279,7 +278,7 @@ def starting_point(run: Run, key: str, *, resume: bool) -> Path | None:
         makes = "save_strategy and save_steps make them"
         kept = f"{model_folder} holds the model as trained; to begin anew, remove it or name another folder"
         raise run.document.error(
-            f"{run.checkpoints} holds no complete checkpoint to go on from", (key,), kept if trained else makes
+            f"{run.checkpoints} holds no complete checkpoint to resume from", (run.method,), kept if trained else makes
         )
     return checkpoint
 
@@ -289,6 +288,17 @@ def last_checkpoint(folder: Path) -> Path | None:
     numbered = ((int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-[0-9]*"))
     whole = [(step, path) for step, path in numbered if (path / "trainer_state.json").is_file()]
     return max(whole)[1] if whole else None
+
+
+def can_resume(training: Path) -> bool:
+    """Make a run's folder ready for a start, and say whether it resumes from a checkpoint.
+
+    A model without the mark that training was finished may have been cut off while it was saved: it is removed, and
+    without a checkpoint everything else of the run as well.
+    """
+    resume = last_checkpoint(training / "checkpoints") is not None
+    shutil.rmtree(training / MODEL_FOLDER if resume else training, ignore_errors=True)
+    return resume
 
 
 class _AllStepsDoneError(Exception):
@@ -323,3 +333,37 @@ def resume_training(trainer: Any, checkpoint: Path | None) -> None:
         if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
             trainer._load_best_model()  # noqa: SLF001 - transformers has no public name for it
         trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+
+
+def check(run: Run) -> Preflight:
+    """Check everything about a run that can be checked without loading a model; nothing is written.
+
+    Returns:
+        What was found; what is wrong is among its problems.
+
+    Raises:
+        MissingExtraError: The extra ``train`` is not installed.
+    """
+    found = Preflight()
+    settings: Any = None
+    composer = None
+    tables: dict[str, Dataset] = {}
+    with found.noting():
+        starting_point(run, resume=False)
+    try:
+        with found.noting():
+            settings = trainer_settings(run)
+        with found.noting():
+            tables = dict(zip(("train", "held_out"), get_method(run.method).load_rows(run), strict=True))
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), extra="train") from error
+    if isinstance(run, ComposedRun):
+        with warnings.catch_warnings(record=True) as caught, found.noting():
+            warnings.simplefilter("always")
+            composer = run.composer(ledger=False)
+        found.warnings += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    checked = check_run(run, settings, tables, composer)
+    if composer is not None:
+        composer.close()
+    checked.problems[:0], checked.warnings[:0] = found.problems, found.warnings
+    return checked

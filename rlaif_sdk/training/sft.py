@@ -14,8 +14,9 @@ from rlaif_sdk.conversations import ASSISTANT, read
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.data import aligned, prompt_problem
+from rlaif_sdk.training.methods import Method
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
-from rlaif_sdk.training.offline import RowsMethod, RowsResult, train_on_rows
+from rlaif_sdk.training.offline import OfflineResult, train_offline
 from rlaif_sdk.training.online import check_chat_template
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class SFTRunConfig(RunConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SFTResult(RowsResult):
+class SFTResult(OfflineResult):
     """What came of a run.
 
     The evaluations measure ``loss`` in nats a token, ``mean_token_accuracy`` and ``entropy``, as TRL means them of a batch;
@@ -139,42 +140,9 @@ class SFTResult(RowsResult):
     """
 
 
-def load_sft_run(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> Run:
-    """Read and check a run's config; see `rlaif_sdk.training.config.load_run_config`.
-
-    Raises:
-        ConfigError: The config or an override is refused; the message has file, line and key.
-    """
-    return Run.load(SFTRunConfig, source, overrides)
-
-
-def run_sft(
-    source: str | Path | Mapping[str, Any] | Run,
-    *,
-    display: TrainerCallback | None = None,
-    report: Callable[[str], None] = lambda _: None,
-    resume: bool = False,
-) -> SFTResult:
-    """Fine-tune a language model on given answers, as a config says.
-
-    Args:
-        source: A YAML or JSON file, a mapping, or a loaded run. See `SFTRunConfig`.
-        display: Shows training's progress in place of the trainer's own printing.
-        report: Called with a line of text at the start of each stage.
-        resume: Go on from the last checkpoint in the output folder (``sft.save_strategy`` makes them).
-
-    Returns:
-        What came of it. The output folder then holds ``model/``, which the next run names as its ``model.name``, and
-        ``history.jsonl``.
-
-    Raises:
-        ConfigError: The config is refused, or its output folder already holds a trained model.
-        DataError: A row is refused.
-        MissingExtraError: The extra ``train`` is not installed.
-    """
-    run = source if isinstance(source, Run) else load_sft_run(source)
-    method = RowsMethod("sft", "rows", sft_settings, load_sft_rows, _trainer)
-    fields, _ = train_on_rows(run, method, display=display, report=report, resume=resume)
+def train_sft(run: Run, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool) -> SFTResult:
+    """Fine-tune a language model on given answers; see `rlaif_sdk.training.methods.train`."""
+    fields, _ = train_offline(run, display=display, report=report, resume=resume)
     return SFTResult(**fields)
 
 
@@ -217,3 +185,15 @@ def _trainer(run: Run, settings: Any, train: Dataset, held_out: Dataset) -> tupl
         peft_config=adapter(run),
     )
     return trainer, partial(save_policy, run, trainer, tokenizer)
+
+
+SFT = Method(
+    name="sft",
+    config=SFTRunConfig,
+    learns_from="completions",
+    settings=sft_settings,
+    load_rows=load_sft_rows,
+    trainer=_trainer,
+    train=train_sft,
+    report="rlaif_sdk.reporting.sft_report:watch_sft",
+)

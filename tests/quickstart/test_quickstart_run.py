@@ -21,8 +21,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.quickstart.model import MissingModelError, find_gguf  # noqa: E402
 from rlaif_sdk.quickstart.run import judges_itself, run_quickstart, write_config  # noqa: E402
-from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.data import load_prompts  # noqa: E402
+from rlaif_sdk.training.methods import (  # noqa: E402
+    load_run,
+    trainer_settings,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -77,10 +80,10 @@ def small_config(tmp_path: Path) -> Callable[..., Path]:
 
 def test_the_written_config_is_complete(tmp_path: Path):
     """A folder with the config and the prompts is all that a run needs; every key of it is known."""
-    run = load_run_config(write_config(tmp_path / "out", tmp_path / "a: model"))
+    run = load_run("ppo", write_config(tmp_path / "out", tmp_path / "a: model"))
     assert run.config.model.name == str(tmp_path / "a: model"), "any path survives YAML"
     assert run.output.resolve() == (tmp_path / "out").resolve()
-    settings = run.ppo_config()
+    settings = trainer_settings(run)
     train, held_out = load_prompts(run.config.data, run.folder)
     assert len(train) >= settings.rollout_size
     assert len(held_out) == 64
@@ -90,7 +93,7 @@ def test_the_four_rewards_are_composed_and_the_judge_weighs_least(tmp_path: Path
     """The composition is built from the installed plugins by name."""
     for plugin in ("rlaif_toxicity", "rlaif_conciseness", "rlaif_factuality", "rlaif_judge"):
         pytest.importorskip(plugin)
-    with load_run_config(write_config(tmp_path / "out", tmp_path)).composer() as composer:
+    with load_run("ppo", write_config(tmp_path / "out", tmp_path)).composer() as composer:
         weights = composer.weights
     assert set(weights) == {"toxicity", "conciseness", "factuality", "judge"}
     assert min(weights, key=weights.__getitem__) == "judge"
@@ -100,9 +103,9 @@ def test_the_four_rewards_are_composed_and_the_judge_weighs_least(tmp_path: Path
 def test_a_model_that_judges_itself_is_told_from_another_judge(tmp_path: Path):
     """The output says that the quickstart's own judge is weak, and does not say so of a judge that the user names."""
     config = write_config(tmp_path / "out", tmp_path)
-    assert judges_itself(load_run_config(config).config)
+    assert judges_itself(load_run("ppo", config).config)
     other = ["composition.rewards.judge.params.model=another/model"]
-    assert not judges_itself(load_run_config(config, overrides=other).config)
+    assert not judges_itself(load_run("ppo", config, overrides=other).config)
 
 
 def test_a_run_leaves_everything_that_it_promises(small_config: Callable[..., Path], tmp_path: Path, console: Console):

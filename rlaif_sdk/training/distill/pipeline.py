@@ -25,8 +25,9 @@ from rlaif_sdk.statistics.estimates import sample_mean
 from rlaif_sdk.training.distill.config import DistillRun, load_distill_run
 from rlaif_sdk.training.generation import held_policy
 from rlaif_sdk.training.iterate.candidates import round_prompts, sample_parts
+from rlaif_sdk.training.methods import train, trainer_settings
 from rlaif_sdk.training.online import check_chat_template
-from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE
+from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE, can_resume
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -180,7 +181,7 @@ def run_distill(
         display: Shows training's progress in place of the trainers' own printing.
         report: Called with a line of text at the start of each stage.
         on_result: Called with what came of a training before its stage counts as done.
-        resume: Go on with the run in the output folder; there may be none yet.
+        resume: Resume the run in the output folder; there may be none yet.
 
     Raises:
         ConfigError: The config is refused; or it, the prompts or the rewards' code differ from those of the run which
@@ -230,12 +231,10 @@ def _check_stages(run: DistillRun) -> None:
     Raises:
         RlaifError: A setting is refused, or a reward unknown.
     """
-    from rlaif_sdk.training.preferences import preference_settings
-
     run.label_job(run.output, run.output).labeler().backend.close()
-    preference_settings("reward_model", run.reward_model_run(run.output, run.output, 1))
+    trainer_settings(run.reward_model_run(run.output, run.output, 1))
     ppo = run.ppo_run(run.model_name)
-    ppo.ppo_config()
+    trainer_settings(ppo)
     for key in ("composition", "evaluation") if run.config.evaluation else ("composition",):
         ppo.composer(key, ledger=False).close()
 
@@ -279,13 +278,11 @@ class _Pipeline:
         }
 
     def _reward_model(self, folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
-        from rlaif_sdk.training.iterate.training import can_go_on
-        from rlaif_sdk.training.preferences import run_preferences
 
         labels, rows = self.config.stage("labels"), done["labels"]["rows"]
         run = self.config.reward_model_run(labels / TRAIN_FILE, labels / HELD_OUT_FILE, rows["held_out"])
-        resume = can_go_on(folder)
-        result = run_preferences("reward_model", run, display=self.display, report=self.report, resume=resume)
+        resume = can_resume(folder)
+        result = train(run.method, run, display=self.display, report=self.report, resume=resume)
         self.on_result(result)
         return {
             "held_out_pairs": result.calibration.pairs,
@@ -297,11 +294,9 @@ class _Pipeline:
 
     def _policy(self, folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
         from rlaif_sdk.reporting.training_report import comparison
-        from rlaif_sdk.training.iterate.training import can_go_on
-        from rlaif_sdk.training.online import run_ppo
 
         run = self.config.ppo_run(str(self._reward_model_folder.resolve()))
-        result = run_ppo(run, display=self.display, report=self.report, resume=can_go_on(folder))
+        result = train(run.method, run, display=self.display, report=self.report, resume=can_resume(folder))
         self.on_result(result)
         divergence = [entry["kl"] for entry in result.history if entry.get("kl") is not None]
         return {

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -17,15 +17,17 @@ from rlaif_sdk.io.files import atomic_symlink
 from rlaif_sdk.preferences.pairs import Choice, Ties
 from rlaif_sdk.training.config import POLICY, ComposedRun, ComposedRunConfig, Composition
 from rlaif_sdk.training.generation import GenerationSettings
+from rlaif_sdk.training.methods import get_method
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.generation import Policy
 
 
-Method = Literal["dpo", "sft", "ppo", "grpo", "rloo"]
-METHODS: tuple[Method, ...] = ("dpo", "sft", "ppo", "grpo", "rloo")
-OFFLINE: tuple[Method, ...] = ("dpo", "sft")
-"""Methods that train on scored candidates; the others generate for themselves."""
+LoopMethod = Literal["dpo", "sft", "ppo", "grpo", "rloo"]
+"""The methods that a round may train by. Those that learn from prompts generate for themselves, the others get scored
+candidates."""
+_SETTINGS_OF = {"pairs": ("pairs", "label"), "completions": ("best",), "prompts": ()}
+"""The settings of what is made of the candidates, by what a method learns from."""
 
 NonNegative = Annotated[Finite, Field(ge=0)]
 
@@ -71,7 +73,7 @@ class StopSettings(ConfigModel):
     rounds: PositiveInt = 3
     """The most rounds."""
     patience: PositiveInt | None = None
-    """End after so many rounds in a row without improvement; null goes on."""
+    """End after so many rounds in a row without improvement; null never does."""
     min_improvement: NonNegative = 0.0
     """A round improves if its composed reward exceeds the best one by more than this."""
     target: Finite | None = None
@@ -87,7 +89,7 @@ class StopSettings(ConfigModel):
 class IterateRunConfig(ComposedRunConfig):
     """Everything about a closed loop."""
 
-    method: Method = "dpo"
+    method: LoopMethod = "dpo"
     """How a round trains: ``dpo`` on pairs of its completions, ``sft`` on the best of them, or online."""
     evaluation: Composition | None = None
     """What judges every round on the held-out prompts, always with the same eyes: ``$policy`` in it is the starting
@@ -118,9 +120,8 @@ class IterateRunConfig(ComposedRunConfig):
 
     @model_validator(mode="after")
     def _only_settings_in_use(self) -> Self:
-        used = {"dpo": ("pairs", "label"), "sft": ("best",)}
-        for method in METHODS:
-            for key in (method, *used.get(method, ())):
+        for method in get_args(LoopMethod):
+            for key in (method, *_SETTINGS_OF[get_method(method).learns_from]):
                 if key in self.model_fields_set and method != self.method:
                     raise refused(f"is for method: {method}, and the method is {self.method}", key)
         return self
@@ -142,7 +143,7 @@ class IterateRun(ComposedRun):
     @property
     def needs_candidates(self) -> bool:
         """Whether rounds generate completions before they train."""
-        return self.config.method in OFFLINE or self.config.data.curriculum is not None
+        return get_method(self.config.method).learns_from != "prompts" or self.config.data.curriculum is not None
 
     @property
     def judge_moves(self) -> bool:
@@ -167,7 +168,7 @@ def leaves(data: Any) -> Iterator[Any]:
 
 
 def load_iterate_run(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> IterateRun:
-    """Read and check a loop's config; see `rlaif_sdk.training.config.load_run_config`.
+    """Read and check a loop's config; see `rlaif_sdk.training.methods.load_run`.
 
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.

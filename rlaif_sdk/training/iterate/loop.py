@@ -13,7 +13,7 @@ from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
 from rlaif_sdk.training.iterate.config import IterateRun, Rounds, load_iterate_run
 from rlaif_sdk.training.iterate.stopping import Standing, standing
-from rlaif_sdk.training.iterate.training_data import NothingToLearnError, round_lessons
+from rlaif_sdk.training.iterate.training_data import NothingToLearnError, round_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,7 +61,7 @@ def run_iterate(
         display: Shows training's progress in place of the trainer's own printing.
         report: Called with a line of text at the start of each stage.
         on_round: Called with each round's number and evaluation, those that were done before included.
-        resume: Go on with the loop in the output folder; there may be none yet.
+        resume: Resume the loop in the output folder; there may be none yet.
 
     Returns:
         What came of it. The output folder then holds a folder for each round, and ``model``, a link to the best one's.
@@ -150,7 +150,7 @@ class _Loop:
             self.rounds.model(start),
             folder,
             number,
-            round_lessons(self.rounds, number, start, self.train, self.held_out, self.report),
+            round_rows(self.rounds, number, start, self.train, self.held_out, self.report),
             display=self.display,
             report=lambda line: self.report(f"round {number}: {line}"),
         )

@@ -22,7 +22,8 @@ from rlaif_sdk.preferences import LabelJob, make_pairs, run_labeling
 from rlaif_sdk.preferences.label_config import LabelConfig
 from rlaif_sdk.training.config import with_policy
 from rlaif_sdk.training.iterate.candidates import Candidates
-from rlaif_sdk.training.iterate.config import OFFLINE, BestSettings, IterateRun, PairSettings, Rounds
+from rlaif_sdk.training.iterate.config import BestSettings, IterateRun, PairSettings, Rounds
+from rlaif_sdk.training.methods import get_method
 from rlaif_sdk.types import Progress, RewardBatch
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ Rows = list[Mapping[str, Any]]
 CANDIDATES_FILE = "candidates.json"
 _LIMITS = {
     "pairs": "pairs or data.curriculum",
-    "best completions": "best or data.curriculum",
+    "completions": "best or data.curriculum",
     "prompts": "data.curriculum",
 }
 
@@ -147,7 +148,7 @@ class NothingToLearnError(TrainingError):
     """A round's candidates make too few rows to train on; after the first round that ends the loop."""
 
 
-def round_lessons(
+def round_rows(
     rounds: Rounds, number: int, start: int, train: Dataset, held_out: Dataset, report: Callable[[str], None]
 ) -> tuple[Rows, Rows]:
     """The rows that a round trains on, and those held back from it. What was sampled, scored or labelled before is kept.
@@ -199,13 +200,14 @@ def round_lessons(
             "state": state,
         },
     )
-    if config.method not in OFFLINE:
+    learns_from = get_method(config.method).learns_from
+    if learns_from == "prompts":
         rows: list[Mapping[str, Any]] = [*prompt_rows(candidates, order)]
         _need(rows, 1, rounds, number)
         return rows, [held_out[0]]
     found: Sequence[Mapping[str, Any]] = (
         preference_rows(candidates, order, config.pairs)
-        if config.method == "dpo"
+        if learns_from == "pairs"
         else best_rows(candidates, order, config.best)
     )
     _need(found, 2, rounds, number)
@@ -218,7 +220,7 @@ def round_lessons(
 
 def _need(rows: Sequence[Any], least: int, rounds: Rounds, number: int) -> None:
     if len(rows) < least:
-        kind = {"dpo": "pairs", "sft": "best completions"}.get(rounds.run.config.method, "prompts")
+        kind = get_method(rounds.run.config.method).learns_from
         raise NothingToLearnError(
             f"round {number} has {len(rows)} {kind} to learn from, and needs {least}: "
             f"see the scores in {rounds.folder(number)}",

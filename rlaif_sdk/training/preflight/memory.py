@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.conversations.templates import chat_ids
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.training.methods import Method, Task
 from rlaif_sdk.training.preflight.rows import ANSWERS, conversations_of
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from rlaif_sdk.training.config import ModelSettings
-
-
-Task = Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +277,10 @@ SAMPLED_ROWS = 500
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1, "4bit": 0.5}
 _CPU_TILES = 6
 """Arrays of a tile's size that TRL's fused head holds without Triton, counted on two runs."""
-_PAIRS = frozenset({"dpo", "reward_model"})
 
 
 def workload(
-    method: str,
+    method: Method,
     settings: Any,
     tokenizer: Any,
     tables: Mapping[str, Dataset],
@@ -294,19 +291,19 @@ def workload(
     """The workload of a run.
 
     Args:
-        method: See `rlaif_sdk.training.preflight.check_run`, as for the settings and tables.
-        settings: The trainer's settings.
+        method: What trains it.
+        settings: See `rlaif_sdk.training.preflight.check_run`; so for the tables.
         tokenizer: The policy's tokenizer.
         tables: The rows by name.
         config: The policy's config, in transformers' form.
         model: What the run says of it.
     """
     saved = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    upcast = model.dtype == "auto" and model.lora is None and method != "reward_model"
+    upcast = model.dtype == "auto" and model.lora is None and method.task != "SEQ_CLS"
     dtype = "float32" if upcast else saved if model.dtype == "auto" else model.dtype
     weight_bytes = _BYTES.get(model.quantization or dtype, 4)
     mixed = bool(settings.bf16 or settings.fp16 or model.quantization)
-    fused = not _is_actor_critic(settings)
+    fused = method.fused_head
     on_cpu = settings.device.type == "cpu"
     common: dict[str, Any] = {
         "fused_head": fused,
@@ -316,7 +313,7 @@ def workload(
         "compute_bytes": 2 if mixed else int(weight_bytes),
         "adapter_bytes": 2 if settings.bf16 or settings.fp16 else 4,
         "optimizer": str(getattr(settings.optim, "value", settings.optim)),
-        "references": int(_keeps_reference(method, settings) and model.lora is None),
+        "references": int(method.keeps_reference(settings) and model.lora is None),
         "critic": getattr(settings, "critic", "shared") == "separate",
     }
     rows = int(settings.per_device_train_batch_size)
@@ -324,8 +321,10 @@ def workload(
     longest = _longest(tokenizer, tables, (*ANSWERS, "text") if new_tokens is None else ())
     if new_tokens is None:
         length = min(longest, getattr(settings, "max_length", None) or longest)
-        logit_tokens = 0 if method == "reward_model" else length
-        return Workload(rows=rows * (2 if method in _PAIRS else 1), length=length, logit_tokens=logit_tokens, **common)
+        logit_tokens = 0 if method.task == "SEQ_CLS" else length
+        return Workload(
+            rows=rows * (2 if method.learns_from == "pairs" else 1), length=length, logit_tokens=logit_tokens, **common
+        )
     length = longest + int(new_tokens)
     sampled = max(int(settings.generation_batch_size or rows), int(settings.per_device_eval_batch_size))
     return Workload(
@@ -336,19 +335,6 @@ def workload(
         generated_length=length,
         **common,
     )
-
-
-def _is_actor_critic(settings: Any) -> bool:
-    """Whether the settings are a `rlaif_sdk.training.ppo.PPOConfig`; looked at by name, so that none is imported."""
-    return hasattr(settings, "kl_coef")
-
-
-def _keeps_reference(method: str, settings: Any) -> bool:
-    if _is_actor_critic(settings):
-        return bool(settings.kl_coef > 0)
-    if method == "dpo":
-        return not settings.precompute_ref_log_probs
-    return bool(getattr(settings, "beta", 0.0))
 
 
 def _longest(tokenizer: Any, tables: Mapping[str, Dataset], answers: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from rlaif_sdk.conversations import ASSISTANT, USER, Turn, read
 from rlaif_sdk.conversations.special_tokens import SpecialTokens
 from rlaif_sdk.conversations.templates import SYSTEM, ChatTemplate, chat_ids, exchange, stands_in
 from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError
+from rlaif_sdk.training.methods import Method
 from rlaif_sdk.training.models import longest_input, surely_shorter
 
 if TYPE_CHECKING:
@@ -120,13 +121,15 @@ def _others(count: int) -> str:
 _ANSWERS = ("chosen", "rejected", "completion", "messages", "text")
 
 
-def check_lengths(name: str, rows: Dataset, method: str, settings: Any, tokenizer: Any, config: Any) -> Iterator[str]:
+def check_lengths(
+    name: str, rows: Dataset, method: Method, settings: Any, tokenizer: Any, config: Any
+) -> Iterator[str]:
     """Whether the trainer takes the rows of a table, as TRL would encode them.
 
     Args:
         name: Of the table, for errors.
         rows: Pairs, or rows to imitate.
-        method: ``dpo``, ``reward_model`` or ``sft``.
+        method: What trains on them.
         settings: The trainer's settings.
         tokenizer: The model's tokenizer.
         config: The model's config, in transformers' form.
@@ -141,7 +144,7 @@ def check_lengths(name: str, rows: Dataset, method: str, settings: Any, tokenize
     positions = longest_input(config)
     if max_length is None and positions is None:
         return
-    left_out = cut = 0
+    skipped = truncated = 0
     limit = min(length for length in (max_length, positions) if length is not None)
     keeps_start = getattr(settings, "truncation_mode", "keep_start") == "keep_start"
     for number, row in enumerate(rows, start=1):
@@ -149,11 +152,11 @@ def check_lengths(name: str, rows: Dataset, method: str, settings: Any, tokenize
             continue
         longest = max(_tokens(row, answer, tokenizer) for answer in _ANSWERS if answer in row)
         if max_length is not None and longest > max_length:
-            left = method == "reward_model" or (
+            skip = method.skips_long_rows or (
                 keeps_start and "prompt" in row and _tokens(row, None, tokenizer) >= max_length
             )
-            left_out, cut = left_out + left, cut + (not left)
-            if left:
+            skipped, truncated = skipped + skip, truncated + (not skip)
+            if skip:
                 continue
         taken = longest if max_length is None else min(longest, max_length)
         if positions is not None and taken > positions:
@@ -161,15 +164,15 @@ def check_lengths(name: str, rows: Dataset, method: str, settings: Any, tokenize
                 f"the row has {longest} tokens, and the model takes {positions}",
                 file=name,
                 row=number,
-                hint=f"set {method}.max_length to {positions}",
+                hint=f"set {method.name}.max_length to {positions}",
             )
-    if left_out == len(rows):
+    if skipped == len(rows):
         raise DataError(
-            f"all {left_out} rows are longer than max_length, {max_length} tokens, so that none is left",
+            f"all {skipped} rows are longer than max_length, {max_length} tokens, so that none is left",
             file=name,
-            hint=f"raise {method}.max_length, or shorten the texts",
+            hint=f"raise {method.name}.max_length, or shorten the texts",
         )
-    for count, what in ((left_out, "are left out"), (cut, "are cut")):
+    for count, what in ((skipped, "are skipped"), (truncated, "are truncated")):
         if count:
             yield f"{name}: {count} of {len(rows)} rows are longer than max_length, {max_length} tokens, and {what}"
 

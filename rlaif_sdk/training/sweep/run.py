@@ -20,10 +20,10 @@ from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_rows
 from rlaif_sdk.statistics.arrays import Array
-from rlaif_sdk.training.config import ComposedRun, PPORun
-from rlaif_sdk.training.iterate.training import can_go_on
-from rlaif_sdk.training.online import OnlineRun, PolicyResult, run_online, run_ppo
-from rlaif_sdk.training.run_folder import resolved_config
+from rlaif_sdk.training.config import ComposedRun
+from rlaif_sdk.training.methods import train, trainer_settings
+from rlaif_sdk.training.online import PolicyResult
+from rlaif_sdk.training.run_folder import can_resume, resolved_config
 from rlaif_sdk.training.sweep.config import Sweep, Weights, load_sweep
 from rlaif_sdk.training.sweep.result import PointResult, SweepResult
 from rlaif_sdk.types import RewardBatch
@@ -36,7 +36,7 @@ _GROUP = "rlaif_prompt"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Candidates:
+class CandidatePool:
     """Scored answers, several a prompt.
 
     Attributes:
@@ -68,7 +68,7 @@ def best_rows(totals_B: Array, group: list[int]) -> Iterator[int]:
     yield from best.values()
 
 
-def candidates(sweep: Sweep, seed: int, report: Any) -> Candidates:
+def candidates(sweep: Sweep, seed: int, report: Any) -> CandidatePool:
     """The answers to choose from, sampled or read, and scored.
 
     Sampled answers are kept in the sweep's folder, under the digest of what they follow from, and read from there the
@@ -96,7 +96,7 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> Candidates:
     )
     report(f"scoring {len(rows)} answers to {len(labels)} prompts")
     with sweep.base.composer() as composer:
-        return Candidates(composer.compose(batch), group)
+        return CandidatePool(composer.compose(batch), group)
 
 
 def _label(row: Row, number: int) -> str:
@@ -110,7 +110,6 @@ def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
     from rlaif_sdk.training.data import load_prompts
 
     run = sweep.run_of({}, seed, sweep.output)
-    assert isinstance(run, PPORun)
     _, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
     config = resolved_config(run)
     origin = json_digest([rows_digest(held_out), config["model"], config["ppo"], sweep.config.candidates])
@@ -120,12 +119,12 @@ def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
     return file
 
 
-def _sample(run: PPORun, held_out: Dataset, count: int, file: Path, report: Any) -> None:
+def _sample(run: ComposedRun, held_out: Dataset, count: int, file: Path, report: Any) -> None:
     from rlaif_sdk.training.generation import answer_prompts
     from rlaif_sdk.training.models import load_policy
 
     prompts = held_out.select([row for row in range(len(held_out)) for _ in range(count)])
-    settings = run.ppo_config()
+    settings = trainer_settings(run)
     report(f"loading {run.model_name}")
     model, tokenizer = load_policy(run, encoder_decoder=True)
     model.to(settings.device)  # type: ignore[arg-type]
@@ -174,7 +173,7 @@ def _run(sweep: Sweep, report: Callable[[str], None]) -> SweepResult:
     """Measure what is not measured yet, and compare."""
     combinations = sweep.config.combinations()
     total = len(combinations) * len(sweep.config.seeds)
-    pools: dict[int, Candidates] = {}
+    pools: dict[int, CandidatePool] = {}
     measured: dict[str, list[dict[str, Any]]] = {}
     for index, (weights, seed) in enumerate(
         ((weights, seed) for seed in sweep.config.seeds for weights in combinations), start=1
@@ -252,7 +251,7 @@ def _measure(
     weights: Weights,
     seed: int,
     folder: Path,
-    pools: dict[int, Candidates],
+    pools: dict[int, CandidatePool],
     report: Callable[[str], None],
 ) -> dict[str, Any]:
     """The mean of every reward at one point with one seed, JSON-ready, and which way each is better."""
@@ -278,12 +277,9 @@ def _measure(
 
 
 def _trained(run: ComposedRun, report: Callable[[str], None]) -> PolicyResult:
-    """The run of a point, gone on with from its checkpoint if it was ended in the middle."""
-    resume = can_go_on(run.output)
-    if isinstance(run, OnlineRun):
-        return run_online(run, report=report, resume=resume)
-    assert isinstance(run, PPORun)
-    return run_ppo(run, report=report, resume=resume)
+    """The run of a point, resumed from its checkpoint if it was ended in the middle."""
+    result: PolicyResult = train(run.method, run, report=report, resume=can_resume(run.output))
+    return result
 
 
 def _mean(raw_B: Any) -> float:
