@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from rlaif_sdk.cli.options import AllowChanged, overriding
-from rlaif_sdk.training.methods import METHODS, Entry, get_method, load_run, resolve
+from rlaif_sdk.training.methods import METHODS, MethodEntry, get_method, load_run, resolve
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.config import Run
@@ -23,7 +23,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last che
 Check = Annotated[bool, typer.Option("--check", help="Check files, sizes, columns and memory; load and train nothing.")]
 
 
-def _add_command(name: str, entry: Entry) -> None:
+def _add_command(name: str, entry: MethodEntry) -> None:
     """Make a command of a method."""
 
     @train_app.command(name.replace("_", "-"), help=entry.help)

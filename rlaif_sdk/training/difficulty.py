@@ -49,7 +49,7 @@ def measure_difficulty(
     """
     try:
         from rlaif_sdk.training.data import load_prompts
-        from rlaif_sdk.training.generation import Sampling, held_policy, sample_completions
+        from rlaif_sdk.training.generation import Sampling, loaded_policy, sample_completions
 
         trainer = trainer_settings(run)
     except ModuleNotFoundError as error:
@@ -60,7 +60,7 @@ def measure_difficulty(
     prompts, held_out = load_prompts(data, run.folder)
     size = max(1, sampling.per_device_eval_batch_size // completions)
     report(f"loading {run.model_name}")
-    with run.composer() as composer, held_policy(run) as (model, tokenizer):
+    with run.composer() as composer, loaded_policy(run) as (model, tokenizer):
         report(f"{completions} answers to each of {len(prompts)} prompts")
         for number, start in enumerate(range(0, len(prompts), size)):
             part = prompts.select(range(start, min(start + size, len(prompts))))

@@ -305,7 +305,7 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
 
 
 @contextmanager
-def held_policy(run: Run) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+def loaded_policy(run: Run) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
     """The model that a run starts from, with its tokenizer, on the GPU where there is one; let go of at the end.
 
     Raises:

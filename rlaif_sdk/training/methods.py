@@ -68,7 +68,7 @@ class Method:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MethodEntry:
     """A method in the registry; what it takes to offer it, without importing it.
 
     Attributes:
@@ -82,30 +82,30 @@ class Entry:
     overrides: tuple[str, ...] = ()
 
 
-METHODS: Mapping[str, Entry] = {
-    "sft": Entry(
+METHODS: Mapping[str, MethodEntry] = {
+    "sft": MethodEntry(
         "rlaif_sdk.training.sft:SFT",
         "Fine-tune on given answers, the phase before training on rewards.\n\nEvaluates held-out rows before and after. The "
         "saved model is the next run's ``model.name``.",
     ),
-    "ppo": Entry(
+    "ppo": MethodEntry(
         "rlaif_sdk.training.online:PPO",
         "Train with PPO.\n\nEvaluates the held-out prompts before and after, prints every reward of both, and writes the "
         "model, the curves, the metrics and sample answers to the run's output folder.",
     ),
-    "reinforce": Entry(
+    "reinforce": MethodEntry(
         "rlaif_sdk.training.online:PPO",
         "Train with REINFORCE and a learned baseline: ``ppo`` with ``ppo.algorithm=reinforce``.",
         overrides=("ppo.algorithm=reinforce",),
     ),
-    "grpo": Entry("rlaif_sdk.training.online:GRPO", "Train with TRL's GRPO, in the way of ``ppo``."),
-    "rloo": Entry("rlaif_sdk.training.online:RLOO", "Train with TRL's RLOO, in the way of ``ppo``."),
-    "reward_model": Entry(
+    "grpo": MethodEntry("rlaif_sdk.training.online:GRPO", "Train with TRL's GRPO, in the way of ``ppo``."),
+    "rloo": MethodEntry("rlaif_sdk.training.online:RLOO", "Train with TRL's RLOO, in the way of ``ppo``."),
+    "reward_model": MethodEntry(
         "rlaif_sdk.training.preferences:REWARD_MODEL",
         "Train a reward model on preference pairs, with soft labels if they have any.\n\nEvaluates held-out pairs before and "
         "after: loss, accuracy, calibration, agreement with the labels. The model is usable as a reward at once.",
     ),
-    "dpo": Entry(
+    "dpo": MethodEntry(
         "rlaif_sdk.training.preferences:DPO",
         "Train a policy by DPO on preference pairs, with soft labels and margins if they have any.",
     ),

@@ -32,6 +32,7 @@ from rlaif_sdk.training.methods import (  # noqa: E402
 from rlaif_sdk.training.models import longest_input, prompt_room  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
 from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
+from rlaif_sdk.training.run_folder import check  # noqa: E402
 from tests.training.preference_models import SETTINGS, build_reward_llama, planted_pairs  # noqa: E402
 
 Make = Callable[..., PPOTrainer]

@@ -127,7 +127,7 @@ def of_processes(parts: list[tuple[dict[str, float], dict[str, int]]]) -> dict[s
     """The figures that are logged where each process has measured a part."""
     processes = Processes.__new__(Processes)
     processes._gather = lambda _: [[part] for part in parts]  # type: ignore[method-assign]
-    return processes.figures(parts[:1])
+    return processes.metrics(parts[:1])
 
 
 def test_the_figures_of_one_process_stay_as_they_are() -> None:
@@ -168,7 +168,7 @@ def test_figures_of_uneven_processes_are_those_of_all_rows(scores: list[list[flo
     assert of_processes(parts) == pytest.approx(whole, nan_ok=True, abs=1e-9)
     alone = Processes.__new__(Processes)
     alone.count = 1
-    assert alone.figures(parts) == pytest.approx(whole, nan_ok=True, abs=1e-9), "as one process's batches, too"
+    assert alone.metrics(parts) == pytest.approx(whole, nan_ok=True, abs=1e-9), "as one process's batches, too"
 
 
 @pytest.mark.parametrize("name", ["std", "raw_std", "failed", "seconds", "mean", "closed", "unscored"])

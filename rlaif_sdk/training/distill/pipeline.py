@@ -23,7 +23,7 @@ from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
 from rlaif_sdk.statistics.estimates import sample_mean
 from rlaif_sdk.training.distill.config import DistillRun, load_distill_run
-from rlaif_sdk.training.generation import held_policy
+from rlaif_sdk.training.generation import loaded_policy
 from rlaif_sdk.training.iterate.candidates import round_prompts, sample_parts
 from rlaif_sdk.training.methods import train, trainer_settings
 from rlaif_sdk.training.online import check_chat_template
@@ -124,7 +124,7 @@ def _policy(run: DistillRun, prompts: Dataset) -> Policy:
     if conversational:
         tokenizer = AutoTokenizer.from_pretrained(run.model_name, revision=run.config.model.revision)
         check_chat_template(run, tokenizer, needed=True)
-    return held_policy(run)
+    return loaded_policy(run)
 
 
 def _pairs(prompts: Dataset, completions: Sequence[Any], each: int) -> Iterator[Row]:

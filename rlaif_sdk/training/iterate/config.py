@@ -199,9 +199,9 @@ class Rounds:
 
     def policy(self, number: int) -> Policy:
         """The model that came of a round, held while it is used."""
-        from rlaif_sdk.training.generation import held_policy
+        from rlaif_sdk.training.generation import loaded_policy
 
-        return held_policy(self.run.with_model(self.model(number)))
+        return loaded_policy(self.run.with_model(self.model(number)))
 
     def link(self, best: int) -> None:
         """Point ``model`` at the best round's; there is none while the starting model is the best."""

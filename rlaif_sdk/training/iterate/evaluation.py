@@ -16,7 +16,7 @@ from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import paired_change, sample_mean
 from rlaif_sdk.training.generation import Answers, ScoredAnswers, answer_logprobs, answer_prompts
 from rlaif_sdk.training.iterate.config import CandidateSettings
-from rlaif_sdk.training.iterate.stopping import RoundFigures
+from rlaif_sdk.training.iterate.stopping import RoundMetrics
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def evaluate_round(
     return evaluation
 
 
-def figures(evaluation: Mapping[str, Any]) -> RoundFigures:
+def figures(evaluation: Mapping[str, Any]) -> RoundMetrics:
     """What the stop rule reads of an evaluation."""
-    return RoundFigures(
+    return RoundMetrics(
         total=_mean(evaluation["composed_reward"]),
         rewards={
             name: _mean(reward) * (1 if reward["higher_is_better"] else -1)

@@ -12,7 +12,7 @@ from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
 from rlaif_sdk.training.iterate.config import IterateRun, Rounds, load_iterate_run
-from rlaif_sdk.training.iterate.stopping import Standing, standing
+from rlaif_sdk.training.iterate.stopping import StopDecision, decide_stop
 from rlaif_sdk.training.iterate.training_data import NothingToLearnError, round_rows
 
 if TYPE_CHECKING:
@@ -122,17 +122,17 @@ class _Loop:
         self._check_names(evaluations[0])
         on_round(0, evaluations[0])
         while True:
-            stands = standing([figures(evaluation) for evaluation in evaluations], self.rounds.run.config.stop)
-            self.rounds.link(stands.best)
-            if stands.end is not None:
-                return self._result(evaluations, stands.best, stands.end)
+            decision = decide_stop([figures(evaluation) for evaluation in evaluations], self.rounds.run.config.stop)
+            self.rounds.link(decision.best)
+            if decision.end is not None:
+                return self._result(evaluations, decision.best, decision.end)
             number = len(evaluations)
             try:
-                self._train(number, self._starting_round(number, stands))
+                self._train(number, self._starting_round(number, decision))
             except NothingToLearnError as error:
                 if number == 1:
                     raise
-                return self._result(evaluations, stands.best, error.message)
+                return self._result(evaluations, decision.best, error.message)
             evaluations.append(self._evaluate(number))
             on_round(number, evaluations[-1])
 
@@ -182,5 +182,5 @@ class _Loop:
                     f"there are {', '.join(evaluation['rewards'])}",
                 )
 
-    def _starting_round(self, number: int, stands: Standing) -> int:
-        return {"previous": number - 1, "best": stands.best, "start": 0}[self.rounds.run.config.start_from]
+    def _starting_round(self, number: int, decision: StopDecision) -> int:
+        return {"previous": number - 1, "best": decision.best, "start": 0}[self.rounds.run.config.start_from]

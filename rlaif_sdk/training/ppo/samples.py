@@ -34,14 +34,18 @@ from transformers.integrations.integration_utils import (
 from transformers.trainer_callback import CallbackHandler
 
 from rlaif_sdk.io.files import atomic_path
-from rlaif_sdk.training.ppo.scoring import Scored
+from rlaif_sdk.training.ppo.scoring import ScoredBatch
 
 SAMPLES_FILE = "rollouts.jsonl"
 Sample = dict[str, Any]
 
 
 def sample_records(
-    prompts: Sequence[Any], completions: Sequence[Any], composition: Scored, kl_B: Tensor | None, truncated_B: Tensor
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    composition: ScoredBatch,
+    kl_B: Tensor | None,
+    truncated_B: Tensor,
 ) -> Iterator[Sample]:
     """The B rows of a rollout, one at a time.
 
@@ -57,7 +61,7 @@ def sample_records(
         yield {"prompt": prompt, "completion": completion, "truncated": truncated, "kl": kl, **record}
 
 
-def _raw_records(composition: Scored) -> Iterator[Sample]:
+def _raw_records(composition: ScoredBatch) -> Iterator[Sample]:
     columns = {name: column.raw.tolist() for name, column in composition.rewards.items()}
     for row, total in enumerate(composition.totals.tolist()):
         yield {"total": _number(total), "rewards": {name: {"raw": _number(raw[row])} for name, raw in columns.items()}}

@@ -26,7 +26,7 @@ class ScoredColumn(Protocol):
         """In the reward's own units."""
 
 
-class Scored(Protocol):
+class ScoredBatch(Protocol):
     """What the trainer reads of a `Composition`."""
 
     @property
@@ -44,18 +44,18 @@ class Scored(Protocol):
 class Composes(Protocol):
     """Anything that scores a batch: a `rlaif_sdk.Composer`, or an object of its shape."""
 
-    def compose(self, batch: RewardBatch) -> Scored:
+    def compose(self, batch: RewardBatch) -> ScoredBatch:
         """Score B rows."""
 
 
-def begin_scoring(composer: Composes, batch: RewardBatch) -> Callable[[], Scored]:
+def begin_scoring(composer: Composes, batch: RewardBatch) -> Callable[[], ScoredBatch]:
     """Start to score a batch, and go on: calling what is returned waits for the composition.
 
     A composer without ``submit`` scores when that is called.
     """
     submit = getattr(composer, "submit", None)
     if callable(submit):
-        waiting: Callable[[], Scored] = submit(batch).result
+        waiting: Callable[[], ScoredBatch] = submit(batch).result
         return waiting
     return partial(composer.compose, batch)
 
@@ -146,7 +146,7 @@ def reward_batch(
     )
 
 
-def scores_of(composition: Scored, rows: int, *, clip: tuple[float, float] | None = None) -> Tensor:
+def scores_of(composition: ScoredBatch, rows: int, *, clip: tuple[float, float] | None = None) -> Tensor:
     """The totals as float32 scores_B, NaN where a row is unscored.
 
     Raises:
@@ -162,7 +162,7 @@ def scores_of(composition: Scored, rows: int, *, clip: tuple[float, float] | Non
     return torch.from_numpy(totals_B.astype(np.float32))
 
 
-def token_rewards_of(composition: Scored, tokens: Tokens) -> Tensor | None:
+def token_rewards_of(composition: ScoredBatch, tokens: Tokens) -> Tensor | None:
     """The part of each row's total that falls on each token, float32 token_rewards_BT; None where no reward is per token.
 
     Raises:
@@ -179,7 +179,7 @@ def token_rewards_of(composition: Scored, tokens: Tokens) -> Tensor | None:
     return token_rewards_BT
 
 
-def reward_metrics(composition: Scored) -> dict[str, float]:
+def reward_metrics(composition: ScoredBatch) -> dict[str, float]:
     """What the composition reports of itself, and the totals' mean and deviation under TRL's names for them."""
     totals_B = np.asarray(composition.totals, dtype=np.float64)
     known = totals_B[~np.isnan(totals_B)]

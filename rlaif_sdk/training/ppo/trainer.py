@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
 
-    from rlaif_sdk.training.ppo.scoring import Composes, Scored
+    from rlaif_sdk.training.ppo.scoring import Composes, ScoredBatch
 
 
 _logger = logging.getLogger(__name__)
@@ -300,11 +300,11 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         """Start at the state's place in a rollout, also when resuming in the middle of one.
 
         Raises:
-            TrainingError: Training goes on from a checkpoint of sharded weights.
+            TrainingError: Training is resumed from a checkpoint of sharded weights.
         """
         if state.global_step and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise TrainingError(
-                "PPO does not go on from a checkpoint of sharded weights, which FSDP and DeepSpeed load their own way",
+                "PPO does not resume from a checkpoint of sharded weights, which FSDP and DeepSpeed load their own way",
                 hint="train on from the saved model, in a new run",
             )
         self._step = state.global_step * self.args.gradient_accumulation_steps
@@ -463,14 +463,14 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         rewarded = reward_metrics(composition)
         measured = measured_rows(rewarded, composition)
         if training:
-            figures = rollout_metrics(rollout, kl_BT, self.processes.total)
-            if not figures:
+            metrics = rollout_metrics(rollout, kl_BT, self.processes.total)
+            if not metrics:
                 _logger.warning("no completion of this rollout has a score: it changes nothing")
-            rewarded = self.processes.figures([(rewarded, measured)])
-            self._note(mode, {**rewarded, **figures, "kl_coef": self.kl_controller.coef})
+            rewarded = self.processes.metrics([(rewarded, measured)])
+            self._note(mode, {**rewarded, **metrics, "kl_coef": self.kl_controller.coef})
         else:
-            figures = rollout_metrics(rollout, kl_BT)
-            self._evaluated.append(({**rewarded, **figures}, measured | rollout_weights(rollout)))
+            metrics = rollout_metrics(rollout, kl_BT)
+            self._evaluated.append(({**rewarded, **metrics}, measured | rollout_weights(rollout)))
         if composer is self.composer:
             self._note_completions(prompts[:counted], completions[:counted], composition, rollout)
         kl_B = None if kl_BT is None else (kl_BT * tokens.completion_mask_BT).sum(dim=1)[:counted]
@@ -478,11 +478,11 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         show_samples(self.callback_handler, self.args, self.state, self.control, split=mode, records=samples)
         if training:
             self._early_stopped = False
-            if "kl" in figures:
-                self._follow(figures["kl"], len(rows) * self.processes.count)
+            if "kl" in metrics:
+                self._follow(metrics["kl"], len(rows) * self.processes.count)
         return rollout
 
-    def _scores(self, composition: Scored, tokens: Tokens, counted: int) -> tuple[Tensor, Tensor | None]:
+    def _scores(self, composition: ScoredBatch, tokens: Tokens, counted: int) -> tuple[Tensor, Tensor | None]:
         """scores_B as they become rewards, NaN of rows that do not count, and the part of them that falls on tokens."""
         scores_B = scores_of(composition, counted, clip=self.args.reward_clip_range).to(self.accelerator.device)
         scores_B = torch.nn.functional.pad(scores_B, (0, len(tokens) - counted), value=float("nan"))
@@ -521,21 +521,21 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         return None, None, None
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate; every figure is of all rows of the set, those of several processes together."""
+        """Evaluate; every metric is of all rows of the set, those of several processes together."""
         self._evaluated = []
         return super().evaluation_loop(*args, **kwargs)
 
-    def _evaluation_figures(self) -> dict[str, float | None]:
-        found = self.processes.figures(self._evaluated)
-        figures = {name: None if math.isnan(value) else value for name, value in found.items()}
-        return {**super()._evaluation_figures(), **figures, "kl_coef": self.kl_controller.coef}
+    def _evaluation_metrics(self) -> dict[str, float | None]:
+        found = self.processes.metrics(self._evaluated)
+        metrics = {name: None if math.isnan(value) else value for name, value in found.items()}
+        return {**super()._evaluation_metrics(), **metrics, "kl_coef": self.kl_controller.coef}
 
-    def _note(self, mode: str, figures: Mapping[str, float]) -> None:
-        for name, value in figures.items():
+    def _note(self, mode: str, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
             self._metrics[mode][name].append(value)
 
     def _note_completions(
-        self, prompts: Sequence[Any], completions: Sequence[Any], composition: Scored, rollout: Rollout
+        self, prompts: Sequence[Any], completions: Sequence[Any], composition: ScoredBatch, rollout: Rollout
     ) -> None:
         """Keep the latest completions of all processes for ``log_completions``."""
         if not self.args.log_completions:
