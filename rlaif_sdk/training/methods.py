@@ -12,13 +12,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlaif_sdk.config.documents import Document, validate
-from rlaif_sdk.config.overrides import overridden
-from rlaif_sdk.training.config import Run, RunConfig
-
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import TrainerCallback
+
+    from rlaif_sdk.config.documents import Document
+    from rlaif_sdk.training.config import Run, RunConfig
 
 Task = Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS"]
 """PEFT's names of what a model does."""
@@ -48,7 +47,7 @@ class Method:
 
     name: str
     config: type[RunConfig]
-    run: type[Run] = Run
+    run: type[Run]
     learns_from: Literal["prompts", "completions", "pairs"]
     settings: Callable[[Any], Any]
     load_rows: Callable[[Any], tuple[Dataset, Dataset]]
@@ -147,6 +146,8 @@ def load_run(name: str, source: str | Path | Mapping[str, Any], *, overrides: Se
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
+    from rlaif_sdk.config.overrides import overridden
+
     return run_of(name, overridden(source, [*overrides, *METHODS[name].overrides]))
 
 
@@ -158,6 +159,8 @@ def run_of(name: str, document: Document, **fields: Any) -> Any:
         document: The config.
         **fields: Of `Run`.
     """
+    from rlaif_sdk.config.documents import validate
+
     method = get_method(name)
     return method.run(validate(method.config, document), document, method=method.name, **fields)
 
@@ -193,6 +196,8 @@ def train(
         TrainingError: The launcher asks for what the method does not do.
         MissingExtraError: The extra ``train`` is not installed.
     """
+    from rlaif_sdk.training.config import Run
+
     run = source if isinstance(source, Run) else load_run(name, source)
     return get_method(name).train(run, display=display, report=report, resume=resume)
 

@@ -188,6 +188,7 @@ _REPORT = "rlaif_sdk.reporting.preference_report:watch_preferences"
 REWARD_MODEL = Method(
     name="reward_model",
     config=RewardModelRunConfig,
+    run=Run,
     learns_from="pairs",
     settings=_reward_model_settings,
     load_rows=partial(load_pairs, need_prompts=False),
@@ -201,6 +202,7 @@ REWARD_MODEL = Method(
 DPO = Method(
     name="dpo",
     config=DPORunConfig,
+    run=Run,
     learns_from="pairs",
     settings=_dpo_settings,
     load_rows=partial(load_pairs, need_prompts=True),

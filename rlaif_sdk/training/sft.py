@@ -190,6 +190,7 @@ def _trainer(run: Run, settings: Any, train: Dataset, held_out: Dataset) -> tupl
 SFT = Method(
     name="sft",
     config=SFTRunConfig,
+    run=Run,
     learns_from="completions",
     settings=sft_settings,
     load_rows=load_sft_rows,
