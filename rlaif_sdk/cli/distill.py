@@ -22,7 +22,7 @@ def distill(
     """Distil a judge into a reward model, and train the policy on it by PPO.
 
     Samples completions, has the judge compare them, trains a reward model on the labels, evaluates it on held-out ones,
-    trains, and has the judge compare the answers before and after. A run that was killed goes on with --resume.
+    trains, and has the judge compare the answers before and after. A run that was killed resumes with --resume.
     """
     from rich.console import Console
 

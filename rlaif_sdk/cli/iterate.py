@@ -22,7 +22,7 @@ def iterate(
     """Train in a closed loop: generate, compose, train, evaluate, and again with the new policy.
 
     Each round is evaluated on the held-out prompts by a judge that never changes. The best round's model is `model`
-    in the output folder. A loop that was killed goes on with --resume, and does what is missing alone.
+    in the output folder. A loop that was killed resumes with --resume, and does only what is missing.
     """
     from rich.console import Console
 

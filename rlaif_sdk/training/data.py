@@ -318,7 +318,7 @@ def say_too_long(name: str, pairs: int, skipped: int, truncated: int, max_length
         max_length: The most tokens that the trainer takes.
 
     Raises:
-        DataError: All are left out.
+        DataError: All are skipped.
     """
     if pairs and skipped == pairs:
         raise DataError(

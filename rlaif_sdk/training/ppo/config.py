@@ -186,7 +186,7 @@ class PPOConfig(RLOOConfig):
             raise ConfigError("max_kl needs a reference, and kl_coef=0 keeps none", key="max_kl", hint="set kl_coef")
         if self.max_approx_kl is not None and self.fp16:
             raise ConfigError(
-                "max_approx_kl leaves out steps, and the gradient scaler of fp16 allows none to be left out",
+                "max_approx_kl skips steps, and the gradient scaler of fp16 allows none to be skipped",
                 key="max_approx_kl",
                 hint="use bf16",
             )

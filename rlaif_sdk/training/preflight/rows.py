@@ -138,7 +138,7 @@ def check_lengths(
         How many rows are longer than ``max_length``, and what becomes of them.
 
     Raises:
-        DataError: All are left out, or one is longer than the model takes.
+        DataError: All are skipped, or one is longer than the model takes.
     """
     max_length = settings.max_length
     positions = longest_input(config)
