@@ -54,7 +54,8 @@ class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):
 
     def _cut(self, prepared: Any, args: DPOConfig) -> int:
         rows = zip(*(prepared[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True)
-        return sum(len(prompt) + max(len(chosen), len(rejected)) > args.max_length for prompt, chosen, rejected in rows)
+        most = int(args.max_length or 0)
+        return sum(len(prompt) + max(len(chosen), len(rejected)) > most for prompt, chosen, rejected in rows)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities under the reference; see TRL."""

@@ -46,7 +46,7 @@ class MeansOverRows(Base):
         repeats = int(getattr(self, "num_generations_eval", None) or 1)
         self._rows_left = len(dataset) * repeats if isinstance(dataset, Sized) else None
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        metrics = self._evaluation_metrics()
+        metrics: dict[str, Any] = self._evaluation_metrics()
         self._metrics["eval"].clear()
         if output.metrics is not None:
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
@@ -70,12 +70,12 @@ class MeansOverRows(Base):
         """
         from transformers.trainer_pt_utils import find_batch_size
 
-        given = len(inputs) if isinstance(inputs, Sequence) else int(find_batch_size(inputs) or 0)
+        given = len(inputs) if isinstance(inputs, Sequence) else int(find_batch_size(inputs) or 0)  # type: ignore[no-untyped-call]
         rows = given // self.sequences_a_row
         if self._rows_left is None:
             self._batch_rows.append(rows)
             return rows
-        own = min(max(self._rows_left - self.accelerator.process_index * rows, 0), rows)
+        own = min(max(self._rows_left - int(self.accelerator.process_index) * rows, 0), rows)
         everywhere = min(rows * self.accelerator.num_processes, self._rows_left)
         self._batch_rows.append(everywhere)
         self._rows_left -= everywhere

@@ -73,7 +73,7 @@ def test_a_run_leaves_a_plain_model_and_what_was_measured(config: Path, kind: An
     history = [json.loads(line) for line in (result.output / "history.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in history] == [1, 2, 3]
     left = {file.name for file in result.output.iterdir()}
-    assert left == {"model", "metrics.json", "history.jsonl", "curves.png", "reliability.png", "run.json"}
+    assert left == {"__job__", "model", "metrics.json", "history.jsonl", "curves.png", "reliability.png", "run.json"}
     if kind == "reward_model":
         classifier = load_classifier(result.model_folder)
         assert classifier.logits(["w1 w2", "w3"]).shape == (2, 1)

@@ -238,7 +238,9 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             ConfigError: A special token is outside of the vocabulary, or a completion as long as allowed does not fit.
             DataError: A prompt is too long.
         """
-        check_special_tokens(self._tokenizer, self._policy.get_input_embeddings().num_embeddings)
+        embeddings: Any = self._policy.get_input_embeddings()
+        template_arguments: Any = self.chat_template_kwargs
+        check_special_tokens(self._tokenizer, embeddings.num_embeddings)
         parts = {
             f"the {name} set {part!r}" if part else f"the {name} set": rows
             for name, table in tables.items()
@@ -247,12 +249,12 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         for place, rows in parts.items():
             if isinstance(rows, Sized):  # one that is streamed is seen when it is trained on
                 check_prompts_fit(
-                    rows["prompt"],  # type: ignore[index]
+                    rows["prompt"],
                     self._tokenizer,
                     self._policy.config,
                     new_tokens=int(self.args.max_completion_length or 0),
                     place=place,
-                    template_arguments=self.chat_template_kwargs,
+                    template_arguments=template_arguments,
                 )
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:

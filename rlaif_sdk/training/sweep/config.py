@@ -163,5 +163,5 @@ def load_sweep(source: str | Path | Mapping[str, Any], *, overrides: Sequence[st
 
 def _base_run(config: SweepConfig, document: Document) -> ComposedRun:
     source: Any = document.folder / config.run if isinstance(config.run, str) else document.at("run")
-    run: ComposedRun = run_of(config.trained_by, overridden(source) if isinstance(source, Path) else source)
+    run: ComposedRun = run_of(config.trained_by, overridden(source, ()) if isinstance(source, Path) else source)
     return run
