@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.io.files import without_nan, write_json
+from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
-from rlaif_sdk.reporting.tables import figures_table
-from rlaif_sdk.reporting.watch import tell_where, watching
+from rlaif_sdk.reporting.tables import before_after_table
 from rlaif_sdk.training.methods import train
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
     Raises:
         RlaifError: As `rlaif_sdk.training.methods.train`.
     """
-    with watching(console) as (display, report):
+    with live_view(console) as (display, report):
         result: SFTResult = train(run.method, run, display=display, report=report, resume=resume)
     report_sft(result, console)
-    tell_where(console, result.output, result.model_folder)
+    print_location(console, result.output, result.model_folder)
     return result
 
 
@@ -51,7 +51,7 @@ def report_sft(result: SFTResult, console: Console) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    console.print(figures_table(result.before, result.after, title=f"On {result.held_out_rows} held-out rows"))
+    console.print(before_after_table(result.before, result.after, title=f"On {result.held_out_rows} held-out rows"))
     metrics = {
         "held_out": {"rows": result.held_out_rows, "before": dict(result.before), "after": dict(result.after)},
         "optimiser_steps": result.steps,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.conversations import USER, read
+from rlaif_sdk.conversations import ASSISTANT, USER, are_chat_messages, chat_messages, read, view
 from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError
 from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.io.tables import is_table_file, open_dataset, read_rows
@@ -149,7 +149,8 @@ def aligned(prompt: Any, answers: Sequence[Any]) -> tuple[Any, list[Any]]:
     """A prompt and its answers in one form: all text, or all messages, of which the answers hold only what is theirs.
 
     Data sets mix these: a prompt as text beside conversations that begin with it (UltraFeedback), conversations that
-    begin with the prompt's messages, conversations without a prompt, answers as text to a prompt of messages.
+    begin with the prompt's messages, conversations without a prompt, answers as text to a prompt of messages. Messages
+    stay as they are written, but for those without a role (ShareGPT's, response items), which no chat template knows.
 
     Args:
         prompt: Text, messages, or None.
@@ -160,65 +161,65 @@ def aligned(prompt: Any, answers: Sequence[Any]) -> tuple[Any, list[Any]]:
         none, or are text.
 
     Raises:
-        ValueError: The answers begin with messages that are not the prompt's; says which.
+        ValueError: The answers begin with messages that are not the prompt's, or one cannot be read; says which.
     """
-    if isinstance(prompt, Mapping):
-        prompt = [prompt]
     if all(isinstance(answer, str) for answer in answers) and (prompt is None or isinstance(prompt, str)):
         return prompt, list(answers)
-    said = [_messages(answer) for answer in answers]
+    said = [_messages(answer, ASSISTANT) for answer in answers]
     shared = _shared(said)
     if prompt is None:
         return (said[0][:shared], [answer[shared:] for answer in said]) if shared else (None, said)
     if isinstance(prompt, str):
-        if all(answer[0].get("role") == "assistant" for answer in said):
+        if all(_role(answer[0]) == ASSISTANT for answer in said):
             return [{"role": "user", "content": prompt}], said
-        if any(_content(message) == prompt.strip() for message in said[0][:shared]):
+        if any(_text(message) == prompt.strip() for message in said[0][:shared]):
             return said[0][:shared], [answer[shared:] for answer in said]
     else:
-        asked = list(prompt)
+        asked = _messages(prompt, USER)
         begins = [_same(answer[: len(asked)], asked) and len(answer) > len(asked) for answer in said]
         if all(begins):
             said = [answer[len(asked) :] for answer in said]
-        if all(answer[0].get("role") not in {"user", "system", "developer"} for answer in said):
+        if all(_role(answer[0]) not in {USER, "system", "developer"} for answer in said):
             return asked, said
-    first = next(answer[0] for answer in said if answer[0].get("role") != "assistant" or answer is said[-1])
+    first = next(answer[0] for answer in said if _role(answer[0]) != ASSISTANT or answer is said[-1])
     raise ValueError(
-        f"the answers begin with a message of the role {first.get('role')!r}, {_shown(_content(first))}, which is not the "
-        f"prompt, {_shown(prompt if isinstance(prompt, str) else _content(prompt[-1]))}"
+        f"the answers begin with a message of the role {_role(first)!r}, {_shown(_text(first))}, which is not the "
+        f"prompt, {_shown(prompt if isinstance(prompt, str) else _text(asked[-1]))}"
     )
 
 
-def _messages(answer: Any) -> list[Mapping[str, Any]]:
-    if isinstance(answer, str):
-        return [{"role": "assistant", "content": answer}]
-    return [answer] if isinstance(answer, Mapping) else list(answer)
+def _messages(value: Any, role: str) -> list[Mapping[str, Any]]:
+    """Messages as they are written where a chat template knows them; text is one of the role."""
+    messages = [value] if isinstance(value, Mapping) else value
+    if not isinstance(messages, str) and are_chat_messages(messages):
+        return list(messages)
+    if not (turns := read(value, role=role)):
+        raise ValueError("an answer holds no message")
+    return [*chat_messages(turns)]
 
 
 def _shared(answers: Sequence[Sequence[Mapping[str, Any]]]) -> int:
     """How many messages all answers begin with, each keeping one; of a single answer those up to its last question."""
     if len(answers) == 1:
-        asked = [place for place, message in enumerate(answers[0]) if message.get("role") == "user"]
+        asked = [place for place, message in enumerate(answers[0]) if _role(message) == USER]
         return min(asked[-1] + 1 if asked else 0, len(answers[0]) - 1)
     most = min(map(len, answers)) - 1
     return next((place for place in range(most) if not _same(*([answer[place]] for answer in answers))), most)
 
 
 def _same(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether messages are the same, but for fields that are null."""
-    return [_fields(message) for message in first] == [_fields(message) for message in second]
+    """Whether messages say the same, however it is written."""
+    return read(first) == read(second)
 
 
-def _fields(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in message.items() if value is not None}
+def _role(message: Mapping[str, Any]) -> str:
+    """Who wrote a message: of one that mixes what several wrote, the first of them."""
+    return read(message)[0].role
 
 
-def _content(message: Mapping[str, Any]) -> str:
-    """The text of a message."""
-    content = message.get("content")
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        content = "".join(str(block.get("text") or "") for block in content if isinstance(block, Mapping))
-    return str(content or "").strip()
+def _text(message: Mapping[str, Any]) -> str:
+    """What a message says."""
+    return view(message, "transcript").strip()
 
 
 def _shown(text: str) -> str:
@@ -243,7 +244,7 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
         DataError: A row lacks an answer, its ``chosen_prob`` or ``margin`` is no usable number, or its prompt and answers
             do not belong together; names the row.
     """
-    from datasets import IterableDataset
+    from datasets import IterableDataset, concatenate_datasets
 
     known: dict[str, Any] = {"name": name, "needs_prompt": needs_prompt}
     if isinstance(dataset, IterableDataset):
@@ -253,11 +254,12 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
             found = ", ".join(dataset.column_names)
             raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}")
     read = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
-    changed = [_checked_row(row, index, **known) != row for index, row in enumerate(read)]
-    if not any(changed):
+    checked = [_checked_row(row, index, **known) for index, row in enumerate(read)]
+    if all(row == found for row, found in zip(read, checked, strict=True)):
         return dataset
-    texts = [column for column in _TEXTS if column in dataset.column_names]
-    return dataset.map(_checked_row, with_indices=True, fn_kwargs=known, remove_columns=texts, desc=None)
+    others = dataset.remove_columns([column for column in _TEXTS if column in dataset.column_names])
+    texts = to_dataset({column: row[column] for column in _TEXTS if column in row} for row in checked)
+    return concatenate_datasets([texts, others], axis=1) if others.column_names else texts
 
 
 def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt: bool) -> dict[str, Any]:
@@ -291,13 +293,13 @@ def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt:
 
 def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
     """What is wrong with a value, or None; an empty text is an answer where there is a prompt beside it."""
-    if column == "prompt":
-        usable = value is None or isinstance(value, (str, Mapping)) or (isinstance(value, list) and len(value) > 0)
-        return None if usable else "'prompt' must be text or messages, and not empty"
-    if column in {"chosen", "rejected"}:
-        empty_answer = prompted and value == ""
-        usable = isinstance(value, (str, list, Mapping)) and len(value) > 0
-        return None if usable or empty_answer else f"{column!r} must be text or messages, and not empty"
+    if column in _TEXTS:
+        empty_is_fine = (column == "prompt" and value is None) or (column != "prompt" and prompted and value == "")
+        try:
+            usable = empty_is_fine or bool(value and read(value))
+        except ConversationError as error:
+            return f"{column!r} must be text or messages: {error.message}"
+        return None if usable else f"{column!r} must be text or messages, and not empty"
     if column not in {CHOSEN_PROB, MARGIN}:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -305,6 +307,47 @@ def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
     if column == CHOSEN_PROB and not 0 <= value <= 1:
         return f"{column!r} must be a probability in [0, 1], not {value!r}"
     return None
+
+
+def same_answers(pairs: Any, name: str) -> str | None:
+    """How many checked pairs teach nothing, because both answers are the same.
+
+    Args:
+        pairs: A `datasets.Dataset`. A stream, or one that is tokenized already, is not looked at.
+        name: Stands in what is said.
+
+    Returns:
+        What to say; None where there is no such pair.
+
+    Raises:
+        DataError: All of them are so.
+    """
+    if not isinstance(pairs, Sized) or not {"chosen", "rejected"} <= set(pairs.column_names):
+        return None
+    columns = pairs.select_columns(["chosen", "rejected"])
+    same = [number for number, row in enumerate(columns, start=1) if _are_same(row["chosen"], row["rejected"])]
+    if not same:
+        return None
+    if len(same) == len(pairs):
+        raise DataError(
+            f"'chosen' and 'rejected' are the same in all {len(pairs)} pairs, so that nothing can be learnt",
+            file=name,
+            hint="check which columns are which",
+        )
+    return (
+        f"{name}: 'chosen' and 'rejected' are the same in {len(same)} of {len(pairs)} pairs, which teach nothing; the "
+        f"first is row {same[0]}"
+    )
+
+
+def _are_same(chosen: Any, rejected: Any) -> bool:
+    """Whether two answers say the same, whatever fields of their messages are null."""
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        return bool(chosen == rejected)
+    try:
+        return read(chosen) == read(rejected)
+    except ConversationError:
+        return False
 
 
 def say_too_long(name: str, pairs: int, skipped: int, truncated: int, max_length: int) -> None:
@@ -337,3 +380,7 @@ def say_too_long(name: str, pairs: int, skipped: int, truncated: int, max_length
 
 class TooLongWarning(UserWarning):
     """Some pairs are longer than the trainer takes."""
+
+
+class SameAnswersWarning(UserWarning):
+    """Both answers of some pairs are the same."""

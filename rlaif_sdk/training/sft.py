@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from rlaif_sdk.conversations import ASSISTANT, read
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.data import aligned, prompt_problem
 from rlaif_sdk.training.methods import Method
@@ -67,7 +68,7 @@ def sft_rows(dataset: Dataset, place: str, settings: SFTDataSettings) -> Dataset
         if problem:
             raise DataError(problem, file=place, row=number)
     if problem_of is _pair_problem and any(_aligned_row(row) != row for row in rows):
-        return rows.map(_aligned_row, remove_columns=["prompt", "completion"])
+        return to_dataset(map(_aligned_row, rows))
     return rows
 
 
@@ -109,7 +110,7 @@ def _aligned_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _conversation_problem(row: Mapping[str, Any]) -> str | None:
     messages: Any = row["messages"]
-    if isinstance(messages, str) or not isinstance(messages, Sequence):
+    if isinstance(messages, (str, Mapping)):
         return "'messages' must be a list of messages with role and content"
     problem = prompt_problem(messages)
     if problem:

@@ -19,7 +19,7 @@ from rlaif_sdk.io.files import read_json, write_json
 from rlaif_sdk.io.jobs import NumberedFiles
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, make_pairs, run_labeling
-from rlaif_sdk.preferences.label_config import LabelConfig
+from rlaif_sdk.preferences.label_job import LabelConfig
 from rlaif_sdk.training.config import with_policy
 from rlaif_sdk.training.iterate.candidates import Candidates
 from rlaif_sdk.training.iterate.config import BestSettings, IterateRun, PairSettings, Rounds

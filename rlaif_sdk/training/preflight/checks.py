@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
-from rlaif_sdk.integrations.trl_checks import gdpo_weights
+from rlaif_sdk.integrations.trl import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
+from rlaif_sdk.training.data import same_answers
 from rlaif_sdk.training.methods import Task, get_method
 from rlaif_sdk.training.models import (
     adapter,
@@ -155,7 +156,7 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
     _check_tokenizer(tokenizer, dims.vocabulary)
     found.warnings += check_chat_rows(tokenizer, tables, getattr(settings, "chat_template_kwargs", None) or {})
     new_tokens = getattr(settings, "max_completion_length", None)
-    for name, rows in tables.items() if new_tokens is not None else ():
+    for name, rows in () if new_tokens is None else tables.items():
         with found.noting(), _placed(run, run.method):
             check_prompts_fit(
                 rows["prompt"],
@@ -167,6 +168,7 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
             )
     for name, rows in tables.items() if new_tokens is None else ():
         with found.noting():
+            found.warnings += filter(None, [same_answers(rows, f"data.{name}")])
             found.warnings += check_lengths(f"data.{name}", rows, method, settings, tokenizer, config)
     work = workload(method, settings, tokenizer, tables, config=config, model=model)
     found.models[0] = replace(found.models[0], copies=1 + work.references)

@@ -10,7 +10,7 @@ from rlaif_sdk.conversations.special_tokens import SpecialTokens
 from rlaif_sdk.conversations.templates import SYSTEM, ChatTemplate, chat_ids, exchange, stands_in
 from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError
 from rlaif_sdk.training.methods import Method
-from rlaif_sdk.training.models import longest_input, surely_shorter
+from rlaif_sdk.training.models import longest_text, surely_shorter
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -141,7 +141,7 @@ def check_lengths(
         DataError: All are skipped, or one is longer than the model takes.
     """
     max_length = settings.max_length
-    positions = longest_input(config)
+    positions = longest_text(config)
     if max_length is None and positions is None:
         return
     skipped = truncated = 0
