@@ -249,7 +249,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         for place, rows in parts.items():
             if isinstance(rows, Sized):  # one that is streamed is seen when it is trained on
                 check_prompts_fit(
-                    rows["prompt"],
+                    rows["prompt"],  # type: ignore[index]
                     self._tokenizer,
                     self._policy.config,
                     new_tokens=int(self.args.max_completion_length or 0),
