@@ -53,7 +53,8 @@ def round_run(run: IterateRun, policy: str, folder: Path, number: int) -> Run:
     if online:
         config["composition"] = run.document.data["composition"]
     document = replace(run.document, data=config)
-    return run_of(method.name, document, allow_changed=run.allow_changed)
+    trained: Run = run_of(method.name, document, allow_changed=run.allow_changed)
+    return trained
 
 
 def check_settings(run: IterateRun) -> None:

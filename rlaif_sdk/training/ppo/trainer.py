@@ -249,7 +249,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         for place, rows in parts.items():
             if isinstance(rows, Sized):  # one that is streamed is seen when it is trained on
                 check_prompts_fit(
-                    rows["prompt"],
+                    rows["prompt"],  # type: ignore[index]
                     self._tokenizer,
                     self._policy.config,
                     new_tokens=int(self.args.max_completion_length or 0),
@@ -259,7 +259,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         """As TRL does; a prompt that the policy has no positions for is refused before anything is generated."""
-        found = super()._tokenize_prompts(prompts)  # type: ignore[no-untyped-call]
+        found = super()._tokenize_prompts(prompts)
         room = prompt_room(self._policy.config, int(self.args.max_completion_length or 0))
         longest = max(map(len, found[0]), default=0)
         if room is not None and longest > room:

@@ -155,7 +155,7 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
     tokenizer = _tokenizer(run.model_name, model.revision)
     _check_tokenizer(tokenizer, dims.vocabulary)
     found.warnings += check_chat_rows(tokenizer, tables, getattr(settings, "chat_template_kwargs", None) or {})
-    new_tokens = getattr(settings, "max_completion_length", None)
+    new_tokens: Any = getattr(settings, "max_completion_length", None)
     for name, rows in () if new_tokens is None else tables.items():
         with found.noting(), _placed(run, run.method):
             check_prompts_fit(

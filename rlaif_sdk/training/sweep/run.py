@@ -127,7 +127,7 @@ def _sample(run: ComposedRun, held_out: Dataset, count: int, file: Path, report:
     settings = trainer_settings(run)
     report(f"loading {run.model_name}")
     model, tokenizer = load_policy(run, encoder_decoder=True)
-    model.to(settings.device)  # type: ignore[arg-type]
+    model.to(settings.device)
     report(f"sampling {count} answers to each of {len(held_out)} held-out prompts")
     answers = answer_prompts(model, tokenizer, prompts, settings)
     columns: Mapping[str, Any] = answers.columns
