@@ -86,7 +86,7 @@ def test_what_is_no_table_is_refused(tmp_path, name, content, problem):
 def test_types_are_those_of_the_whole_table(table):
     """A column that is null, an integer or absent in one shard and more in another has one type in all."""
     plan = plan_shards(table(60), rows=7)
-    schema = looked_over(plan, TableLayout()).columns.schema()
+    schema = looked_over(plan, TableLayout()).columns.schema("the table")
     assert schema.names == ["prompt", "completion", "n", "g", "late", "empty"]
     assert str(schema.field("n").type) == "double"
     assert str(schema.field("late").type) == "struct<deep: list<element: int64>>".replace("element", "item")
@@ -99,7 +99,7 @@ def test_a_column_of_several_kinds_is_json_text(tmp_path):
     file.write_text("".join(json.dumps({"prompt": "p", "completion": "c", "x": x}) + "\n" for x in ("text", 1)))
     for rows in (1, 2):
         found = looked_over(plan_shards(file, rows=rows), TableLayout())
-        assert str(found.columns.schema().field("x").type) == "extension<arrow.json>"
+        assert str(found.columns.schema("the table").field("x").type) == "extension<arrow.json>"
 
 
 def test_groups_that_stand_apart_are_refused(tmp_path):
@@ -109,7 +109,11 @@ def test_groups_that_stand_apart_are_refused(tmp_path):
     file.write_text("".join(json.dumps({"prompt": "p", "completion": "c", "g": label}) + "\n" for label in labels))
     with pytest.raises(DataError, match="rows 1 and 5 are of one group"):
         looked_over(plan_shards(file, rows=2, group="g"), TableLayout(group="g"))
-    assert looked_over(plan_shards(file, rows=2), TableLayout()).columns.schema().names == ["prompt", "completion", "g"]
+    assert looked_over(plan_shards(file, rows=2), TableLayout()).columns.schema("the table").names == [
+        "prompt",
+        "completion",
+        "g",
+    ]
 
 
 def test_the_table_of_a_test_has_blank_lines(table):
