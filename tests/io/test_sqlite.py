@@ -126,6 +126,16 @@ def test_files_of_other_kinds_and_versions_are_refused_untouched(tmp_path: Path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+def test_a_file_of_an_earlier_version_is_refused_untouched(tmp_path: Path) -> None:
+    """Its tables may be others; no update of the SDK is suggested, since this one is the later."""
+    Database(tmp_path / "earlier", NOTES).close()
+    before = (tmp_path / "earlier").read_bytes()
+    with pytest.raises(DataError, match="of version 1; this rlaif_sdk reads 2") as refused:
+        Database(tmp_path / "earlier", replace(NOTES, version=2))
+    assert refused.value.hint == "name another file"
+    assert (tmp_path / "earlier").read_bytes() == before
+
+
 def test_another_that_holds_the_file_is_named_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a transaction as for an action."""
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
