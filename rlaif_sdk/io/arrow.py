@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rlaif_sdk.exceptions import DataError, MissingExtraError
-from rlaif_sdk.io.jsonl import Row, as_json, parse_json, row_as_json
+from rlaif_sdk.io.jsonl import Row, json_cell, parse_json
 from rlaif_sdk.io.text import is_safe_text
 
 if TYPE_CHECKING:
@@ -252,19 +252,6 @@ def _column(rows: Sequence[Mapping[str, Any]], column: pa.Field, name: str, firs
         last = first_row + len(rows) - 1
         problem = f"the column {column.name!r} of rows {first_row} to {last} is not of one kind: {error}"
         raise DataError(problem, file=name) from error
-
-
-def json_cell(value: Any, column: str, name: str, row: int) -> str:
-    """The text of a value in a column of JSON, which UTF-8 can hold.
-
-    Raises:
-        DataError: The value is none of a table; names the file, the row and the column.
-    """
-    try:
-        text = as_json(value)
-    except (ValueError, TypeError, RecursionError):
-        text = row_as_json({column: value}, name, row)  # which says what is wrong
-    return text if is_safe_text(text) else text.encode("utf-8", "backslashreplace").decode()
 
 
 def json_array(texts: Any, kind: Any) -> Any:

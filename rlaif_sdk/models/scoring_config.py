@@ -114,6 +114,7 @@ class ScoringConfig:
         pad_id: The model's own padding token, by which a decoder finds each row's last token; None where it has none.
         takes_token_types: Whether the texts of a pair are told apart by ``token_type_ids``.
         unpadded: Whether padding would change the numbers, so that only rows of one length share a batch.
+        vocabulary: How many tokens the model knows, where its config says so; a tokenizer may have more.
     """
 
     labels: tuple[str, ...]
@@ -123,6 +124,7 @@ class ScoringConfig:
     pad_id: int | None
     takes_token_types: bool
     unpadded: bool
+    vocabulary: int | None = None
 
     @property
     def fill_id(self) -> int:
@@ -151,6 +153,7 @@ def scoring_config(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> S
         takes_token_types=_takes_token_types(text, tokenizer.get("model_input_names")),
         unpadded=text.get("model_type") in _CHANGED_BY_PADDING
         or bool(config.get("is_encoder_decoder") and pad_id in (None, text.get("eos_token_id"))),
+        vocabulary=text["vocab_size"] if _is_count(text.get("vocab_size")) else None,
     )
 
 

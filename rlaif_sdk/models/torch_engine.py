@@ -215,7 +215,8 @@ def _read(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
     reading = scoring_config(network.config.to_dict(), settings)
     if reading.pad_id is None:
         network.config.get_text_config().pad_token_id = None
-    return LoadedNetwork(network.eval(), tokenizer, name, revision, reading)
+    network.eval()  # type: ignore[no-untyped-call]
+    return LoadedNetwork(network, tokenizer, name, revision, reading)
 
 
 def _is_model(folder: Path) -> bool:

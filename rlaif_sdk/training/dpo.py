@@ -46,9 +46,9 @@ class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):
             ref_model = copy.deepcopy(model).eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
         super().__init__(model, ref_model, args, **options)
 
-    def _cut(self, prepared: Any, args: DPOConfig) -> int:
+    def _cut(self, prepared: Any, max_length: int) -> int:
         rows = zip(*(prepared[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True)
-        return sum(len(prompt) + max(len(chosen), len(rejected)) > args.max_length for prompt, chosen, rejected in rows)
+        return sum(len(prompt) + max(len(chosen), len(rejected)) > max_length for prompt, chosen, rejected in rows)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities under the reference; see TRL."""

@@ -45,7 +45,9 @@ class MeansOverRows(Base):
         dataset = getattr(dataloader, "dataset", None)
         repeats = int(getattr(self, "num_generations_eval", None) or 1)
         self._rows_left = len(dataset) * repeats if isinstance(dataset, Sized) else None
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        output: Any = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
         figures = self._evaluation_figures()
         self._metrics["eval"].clear()
         if output.metrics is not None:
@@ -70,7 +72,8 @@ class MeansOverRows(Base):
         """
         from transformers.trainer_pt_utils import find_batch_size
 
-        given = len(inputs) if isinstance(inputs, Sequence) else int(find_batch_size(inputs) or 0)
+        size = len(inputs) if isinstance(inputs, Sequence) else find_batch_size(inputs)  # type: ignore[no-untyped-call]
+        given = int(size or 0)
         rows = given // self.sequences_a_row
         if self._rows_left is None:
             self._batch_rows.append(rows)

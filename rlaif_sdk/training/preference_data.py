@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -98,6 +98,47 @@ def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
     return None
 
 
+def same_answers(pairs: Any, name: str) -> str | None:
+    """How many checked pairs teach nothing, because both answers are the same.
+
+    Args:
+        pairs: A `datasets.Dataset`. A stream, or one that is tokenized already, is not looked at.
+        name: Stands in what is said.
+
+    Returns:
+        What to say; None where there is no such pair.
+
+    Raises:
+        DataError: All of them are so.
+    """
+    if not isinstance(pairs, Sized) or not {"chosen", "rejected"} <= set(pairs.column_names):
+        return None
+    columns = pairs.select_columns(["chosen", "rejected"])
+    same = [number for number, row in enumerate(columns, start=1) if _are_same(row["chosen"], row["rejected"])]
+    if not same:
+        return None
+    if len(same) == len(pairs):
+        raise DataError(
+            f"'chosen' and 'rejected' are the same in all {len(pairs)} pairs, so that nothing can be learnt",
+            file=name,
+            hint="check which columns are which",
+        )
+    return (
+        f"{name}: 'chosen' and 'rejected' are the same in {len(same)} of {len(pairs)} pairs, which teach nothing; the "
+        f"first is row {same[0]}"
+    )
+
+
+def _are_same(chosen: Any, rejected: Any) -> bool:
+    """Whether two answers say the same, whatever fields of their messages are null."""
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        return bool(chosen == rejected)
+    try:
+        return read(chosen) == read(rejected)
+    except ConversationError:
+        return False
+
+
 def say_too_long(name: str, pairs: int, left_out: int, cut: int, max_length: int) -> None:
     """Say how many pairs are longer than the trainer takes.
 
@@ -128,6 +169,10 @@ def say_too_long(name: str, pairs: int, left_out: int, cut: int, max_length: int
 
 class TooLongWarning(UserWarning):
     """Some pairs are longer than the trainer takes."""
+
+
+class SameAnswersWarning(UserWarning):
+    """Both answers of some pairs are the same."""
 
 
 class SoftLabelCollator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sized
 from typing import Any
 
@@ -11,7 +12,13 @@ from torch import Tensor
 from rlaif_sdk.training.calibration import BINS, Calibration, calibrate
 from rlaif_sdk.training.evaluation_means import MeansOverRows
 from rlaif_sdk.training.policy_checks import check_special_tokens, check_trainable
-from rlaif_sdk.training.preference_data import SoftLabelCollator, checked_preferences, say_too_long
+from rlaif_sdk.training.preference_data import (
+    SameAnswersWarning,
+    SoftLabelCollator,
+    checked_preferences,
+    same_answers,
+    say_too_long,
+)
 
 
 class SoftLabelTrainer(MeansOverRows):
@@ -49,14 +56,18 @@ class SoftLabelTrainer(MeansOverRows):
         """
         name = f"the {dataset_name} set"
         dataset = checked_preferences(dataset, name, needs_prompt=self.needs_prompt)
+        if (same := same_answers(dataset, name)) is not None:
+            warnings.warn(same, SameAnswersWarning, stacklevel=2)
         prepared = super()._prepare_dataset(dataset, processing_class, args, dataset_name)  # type: ignore[misc]
         if isinstance(prepared, Sized) and args.max_length is not None:
-            say_too_long(name, len(dataset), len(dataset) - len(prepared), self._cut(prepared, args), args.max_length)
+            say_too_long(
+                name, len(dataset), len(dataset) - len(prepared), self._cut(prepared, args.max_length), args.max_length
+            )
         return prepared
 
-    def _cut(self, prepared: Any, args: Any) -> int:
+    def _cut(self, prepared: Any, max_length: int) -> int:
         """How many of the prepared pairs lose tokens at their end, or beginning, in the collator."""
-        del prepared, args
+        del prepared, max_length
         return 0
 
     def _set_signature_columns_if_needed(self) -> None:

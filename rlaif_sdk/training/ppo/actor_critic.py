@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from trl.models.utils import disable_gradient_checkpointing, prepare_deepspeed, prepare_fsdp
@@ -163,7 +163,8 @@ class ActorCriticTrainer(MeansOverRows, RLOOTrainer):
             ConfigError: A special token is outside of the vocabulary, or a completion as long as allowed does not fit.
             DataError: A prompt is too long.
         """
-        check_special_tokens(self._tokenizer, self._policy.get_input_embeddings().num_embeddings)
+        embeddings = cast("torch.nn.Embedding", self._policy.get_input_embeddings())
+        check_special_tokens(self._tokenizer, embeddings.num_embeddings)
         parts = {
             f"the {name} set {part!r}" if part else f"the {name} set": rows
             for name, table in tables.items()
@@ -177,12 +178,12 @@ class ActorCriticTrainer(MeansOverRows, RLOOTrainer):
                     self._policy.config,
                     new_tokens=int(self.args.max_completion_length or 0),
                     place=place,
-                    template_arguments=self.chat_template_kwargs,
+                    template_arguments=cast("dict[str, Any]", self.chat_template_kwargs),
                 )
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         """As TRL does; a prompt that the policy has no positions for is refused before anything is generated."""
-        found = super()._tokenize_prompts(prompts)  # type: ignore[no-untyped-call]
+        found = super()._tokenize_prompts(prompts)
         room = prompt_room(self._policy.config, int(self.args.max_completion_length or 0))
         longest = max(map(len, found[0]), default=0)
         if room is not None and longest > room:
