@@ -200,7 +200,7 @@ def test_the_command_line_trains_and_reports(config: dict[str, Any], tmp_path: P
     assert "On 6 held-out rows" in done.output
     assert "AutoModelForCausalLM.from_pretrained" in done.output
     left = {file.name for file in (tmp_path / "out").iterdir()}
-    assert left == {"model", "metrics.json", "history.jsonl", "curves.png", "run.json"}
+    assert left == {"__job__", "model", "metrics.json", "history.jsonl", "curves.png", "run.json"}
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["held_out"]["after"]["loss"] < metrics["held_out"]["before"]["loss"]
 
