@@ -24,7 +24,7 @@ from rlaif_sdk.io.arrow import to_dataset  # noqa: E402
 from rlaif_sdk.training.answers import aligned  # noqa: E402
 from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
 from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
-from rlaif_sdk.training.preference_data import SameAnswersWarning, TooLongWarning  # noqa: E402
+from rlaif_sdk.training.preference_data import SameAnswersWarning, TooLongWarning, checked_preferences  # noqa: E402
 from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
 from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
 from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
