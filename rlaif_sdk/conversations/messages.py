@@ -36,8 +36,8 @@ _ROLES = {
     "observation": TOOL,
     "tool_response": TOOL,
 }
-_KNOWN_ROLES = _ROLES | {role: role for role in ("system", "developer", USER, ASSISTANT, TOOL)}
 _LANGCHAIN_TYPES = frozenset({"ai", "human", "system", "tool", "function"})
+_KNOWN_ROLES = _ROLES | {role: role for role in ("system", "developer", USER, ASSISTANT, TOOL)}
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _REASONING_BLOCKS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 _CALL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use", "tool-call"})
@@ -282,6 +282,8 @@ class _Reader:
                 yield self._turn(name)
             yield block
             split = True
+        if message.get("audio"):  # an answer that was spoken: its transcript is no written word
+            self._media.append("audio")
         self._say(_text_field(message, "refusal"), apart=True)
         self._read_calls(message)
         if self._has_content() or not split:
@@ -313,7 +315,6 @@ class _Reader:
 
     def _blocks(self, content: Any, depth: int) -> Iterator[Turn]:
         """Take in the content; what others wrote within it is given out as a turn."""
-        content = _opened(content)
         if content is None:
             return
         if isinstance(content, str):
@@ -325,6 +326,8 @@ class _Reader:
         elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
             for block in content:
                 yield from self._blocks(block, depth + 1)
+        elif (opened := _opened(content)) is not content:
+            yield from self._blocks(opened, depth + 1)
         else:
             raise ConversationError(f"content is {_shown(content)}", hint="content is text or a list of blocks")
 

@@ -266,16 +266,19 @@ def rows_of(table: Any, name: str) -> Iterator[Row]:
     """The rows of an Arrow table or record batch.
 
     Raises:
-        DataError: A value is none that Python knows.
+        DataError: Two columns have one name, or a value is none that Python knows.
     """
     pa = arrow()
+    names = table.schema.names
+    if len(set(names)) < len(names):
+        repeated = next(column for column in names if names.count(column) > 1)
+        raise DataError(f"has two columns {repeated!r}", file=name, hint="rename one")
     columns = []
     for column, values in zip(table.schema, table.columns, strict=True):
         try:
             columns.append(_values(column.type, values))
         except (pa.ArrowException, ValueError, OverflowError, KeyError) as error:
             raise DataError(f"the column {column.name!r} cannot be read: {error}", file=name) from error
-    names = table.schema.names
     if not columns:
         yield from ({} for _ in range(table.num_rows))
         return
