@@ -62,6 +62,7 @@ _PARTS = {
 }
 """Gemini's parts that are no text, and the type of block that each stands for."""
 _MAX_DEPTH = 16
+_PLAIN = frozenset({dict, list, str, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +380,7 @@ class _Reader:
 def _read_call(call: Any) -> ToolCall:
     """A call of any shape: of a chat message, a Responses item, an Anthropic block."""
     call = _opened(call)
-    if not isinstance(call, Mapping):
+    if type(call) is not dict and not isinstance(call, Mapping):
         raise ConversationError(f"a tool call is {_shown(call)}", hint="a call is a mapping with name and arguments")
     inner = call
     for wrapper in ("function", "custom"):
@@ -455,6 +456,8 @@ def _as_json(value: Any) -> str:
 
 def _opened(value: Any) -> Any:
     """The mapping that a client's object stands for, and the list that an array does; all else as it is."""
+    if type(value) in _PLAIN:
+        return value
     for method in ("model_dump", "tolist"):
         if callable(found := getattr(value, method, None)):
             return found()

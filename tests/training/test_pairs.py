@@ -20,10 +20,12 @@ from trl.trainer.dpo_config import DPOConfig  # noqa: E402
 from trl.trainer.reward_config import RewardConfig  # noqa: E402
 
 from rlaif_sdk import DataError  # noqa: E402
+from rlaif_sdk.io.arrow import to_dataset  # noqa: E402
 from rlaif_sdk.training.data import (  # noqa: E402
     SameAnswersWarning,
     TooLongWarning,
     aligned,
+    checked_preferences,
 )
 from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
 from rlaif_sdk.training.methods import (  # noqa: E402
@@ -59,7 +61,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "ShareGPT's fields": {
         "prompt": ASKED,
         "chosen": [{"from": "human", "value": "w1 w2"}, {"from": "gpt", "value": "w3"}],
-        "rejected": [{"from": "gpt", "value": "w4 w5"}],
+        "rejected": [{"from": "human", "value": "w1 w2"}, {"from": "gpt", "value": "w4 w5"}],
     },
     "an answer as a response item": {
         "prompt": "w1 w2",
@@ -83,10 +85,6 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one answer to another prompt": (
         {"prompt": ASKED, "chosen": [*ASKED, says("w3")], "rejected": [user("w7"), says("w4")]}, r"'user', 'w.*which is not the",
-    ),
-    "an answer that cannot be read": (
-        {"prompt": "w1", "chosen": [{"role": "assistant", "content": 42}], "rejected": [says("w4")]},
-        "'chosen' must be text or messages: content is 42",
     ),
     "a prompt that is a number": ({"prompt": 3, "chosen": "w3", "rejected": "w4"}, "'prompt' must be text or messages"),
 }  # fmt: skip
@@ -209,6 +207,14 @@ def test_aligning_neither_loses_nor_adds_a_message(
         assert second
         if given_prompt is not None:
             assert aligned(found, [first, second]) == (found, [first, second])
+
+
+@pytest.mark.parametrize("answer", [[{"role": "assistant", "content": 42}], [{"from": "gpt"}, 7], [{"words": "w3"}], 3])
+def test_an_answer_that_cannot_be_read_is_named(answer: Any) -> None:
+    """With its row and what it is, before anything is encoded."""
+    rows = [{"prompt": "w1", "chosen": chosen, "rejected": "w4"} for chosen in ("w2", answer)]
+    with pytest.raises(DataError, match="the train set:2: 'chosen' must be text or messages: "):
+        checked_preferences(to_dataset(rows), "the train set")
 
 
 LONG = {"prompt": "w1 ", "chosen": "w2 " * 30, "rejected": "w3"}
