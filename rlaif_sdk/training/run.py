@@ -147,7 +147,7 @@ def train_policy(
     try:
         from transformers import PrinterCallback
 
-        from rlaif_sdk.training.data import load_prompts
+        from rlaif_sdk.training.data import load_prompts, prompts_for
         from rlaif_sdk.training.heldout import answer_prompts, score_answers
         from rlaif_sdk.training.resuming import go_on
 
@@ -163,8 +163,13 @@ def train_policy(
     ):
         report(f"loading {run.model_name}")
         model, tokenizer = load_policy(run, encoder_decoder=method == "PPO")
-        conversational = not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0]))
-        check_chat_template(run, tokenizer, needed=conversational)
+        check_chat_template(
+            run, tokenizer, needed=not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0]))
+        )
+        train, held_out = (
+            prompts_for(rows, tokenizer, getattr(arguments, "chat_template_kwargs", None) or {})
+            for rows in (train, held_out)
+        )
         trainer = make(
             composer,
             arguments,
