@@ -16,7 +16,8 @@ def aligned(prompt: Any, answers: Sequence[Any]) -> tuple[Any, list[Any]]:
 
     Data sets mix these: a prompt as text beside conversations that begin with it (UltraFeedback), conversations that
     begin with the prompt's messages, conversations without a prompt, answers as text to a prompt of messages. Messages
-    stay as they are written, but for those without a role (ShareGPT's, response items), which no chat template knows.
+    stay as they are written, but for those that no chat template knows: without a role (ShareGPT's, response items), without
+    content, or whose content is blocks of text.
 
     Args:
         prompt: Text, messages, or None.

@@ -61,6 +61,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "chosen": [{"type": "message", "role": "assistant", "content": "w3"}],
         "rejected": {"type": "output_text", "text": "w4 w5"},
     },
+    "blocks of text": {
+        "prompt": [user([{"type": "text", "text": "w1 w2"}])],  # type: ignore[arg-type]
+        "chosen": [says([{"type": "text", "text": "w3"}])],  # type: ignore[arg-type]
+        "rejected": [says([{"type": "text", "text": "w4 w5"}])],  # type: ignore[arg-type]
+    },
     "null fields": {
         "prompt": "w1 w2 ",
         "chosen": [{**user("w1 w2"), "name": None}, says("w3")],
@@ -204,6 +209,12 @@ def test_aligning_neither_loses_nor_adds_a_message(
         assert second
         if given_prompt is not None:
             assert aligned(found, [first, second]) == (found, [first, second])
+
+
+@pytest.mark.parametrize("nothing", [{"role": "assistant"}, {"role": "assistant", "content": None}, says("")])
+def test_an_answer_without_content_is_an_empty_one(nothing: dict[str, Any]) -> None:
+    """A chat template found no content to render, after the model was loaded."""
+    assert aligned(ASKED, [[nothing], [says("w4")]]) == (ASKED, [[says("")], [says("w4")]])
 
 
 LONG = {"prompt": "w1 ", "chosen": "w2 " * 30, "rejected": "w3"}
