@@ -161,8 +161,18 @@ def chat_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
 
 
 def are_chat_messages(messages: Iterable[Any]) -> bool:
-    """Whether each is a message with a role, as chat templates want them; other shapes are made so by `chat_messages`."""
-    return all(isinstance(message, Mapping) and message.get("role") is not None for message in messages)
+    """Whether each is a message as chat templates want them, with a role and text; `chat_messages` makes others so.
+
+    Null content is fine beside calls, and blocks are where one of them is no text.
+    """
+    return all(isinstance(message, Mapping) and _is_chat_message(message) for message in messages)
+
+
+def _is_chat_message(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    if message.get("role") is None or content is None:
+        return message.get("role") is not None and bool(message.get("tool_calls") or message.get("function_call"))
+    return isinstance(content, str) or any(turn.media or turn.calls or turn.role == TOOL for turn in read([message]))
 
 
 def _chat_message(turn: Turn) -> dict[str, Any]:

@@ -88,8 +88,6 @@ class ChatTemplate:
         Raises:
             ConversationError: It cannot be read, or the template refuses it.
         """
-        from jinja2 import TemplateError
-
         turns = [self._turn(turn) for turn in read(conversation, role=USER)]
         if not turns:
             raise ConversationError("there are no messages")
@@ -98,16 +96,59 @@ class ChatTemplate:
                 raise ConversationError("the last message is not the assistant's words, and cannot be continued")
             turns[-1] = replace(turns[-1], content=turns[-1].content + _PREFILL_ENDS)
 
-        def rendered(messages: Sequence[Mapping[str, Any]]) -> str:
-            text: str = self._template.render(
-                messages=messages,
-                tools=self._all_inert(tools) if tools else None,
-                documents=arguments.get("documents"),
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-                **{name: value for name, value in arguments.items() if name != "documents"},
-            )
-            return text.encode("utf-8", "replace").decode("utf-8")
+        rendered = functools.partial(
+            self._filled, add_generation_prompt=add_generation_prompt, tools=tools, arguments=arguments
+        )
+        _, text = self._taken(turns, rendered)
+        if not continue_final_message:
+            return text
+        if _PREFILL_ENDS in text:
+            return text[: text.rindex(_PREFILL_ENDS)]
+        raise ConversationError("the chat template leaves out the last message, so it cannot be continued")
+
+    def messages(self, conversation: Any, **arguments: Any) -> list[dict[str, Any]]:
+        """The messages of a conversation that an answer is to follow, in the form that the template takes.
+
+        It is what a trainer that renders them itself is to be given.
+
+        Args:
+            conversation: See `render`.
+            **arguments: See there.
+
+        Raises:
+            ConversationError: See there.
+        """
+        turns = [self._turn(turn) for turn in read(conversation, role=USER)]
+
+        rendered = functools.partial(self._filled, add_generation_prompt=True, tools=None, arguments=arguments)
+        return self._taken(turns, rendered)[0]
+
+    def _filled(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Any] | None,
+        arguments: Mapping[str, Any],
+    ) -> str:
+        text: str = self._template.render(
+            messages=messages,
+            tools=self._all_inert(tools) if tools else None,
+            add_generation_prompt=add_generation_prompt,
+            **self._special_tokens,
+            **{"documents": None, **arguments},
+        )
+        return text.encode("utf-8", "replace").decode("utf-8")
+
+    def _taken(
+        self, turns: Sequence[Turn], rendered: Callable[[Sequence[Mapping[str, Any]]], str]
+    ) -> tuple[list[dict[str, Any]], str]:
+        """The first form of the messages that the template takes, and the text that it makes of them.
+
+        Raises:
+            ConversationError: It takes none.
+        """
+        from jinja2 import TemplateError
 
         refusal: Exception | None = None
         for messages, whole in self._ways(turns):
@@ -116,13 +157,8 @@ class ChatTemplate:
             except (TemplateError, *_REFUSALS) as error:
                 refusal = refusal or error
                 continue
-            if not whole(text):
-                continue
-            if not continue_final_message:
-                return text
-            if _PREFILL_ENDS in text:
-                return text[: text.rindex(_PREFILL_ENDS)]
-            raise ConversationError("the chat template leaves out the last message, so it cannot be continued")
+            if whole(text):
+                return messages, text
         hint = _next_step(turns, lambda others: rendered(self._messages(others)))
         raise ConversationError(f"the chat template refuses the conversation: {refusal}", hint=hint) from refusal
 

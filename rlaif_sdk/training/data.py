@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlaif_sdk.conversations import ASSISTANT, USER, are_chat_messages, chat_messages, read, view
+from rlaif_sdk.conversations.templates import ChatTemplate
 from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError
 from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.io.tables import is_table_file, open_dataset, read_rows
@@ -130,6 +131,49 @@ def _with_prompts(dataset: Dataset, place: str, column: str) -> Dataset:
     return dataset
 
 
+def prompts_for(dataset: Dataset, tokenizer: Any, arguments: Mapping[str, Any]) -> Dataset:
+    """The prompts as trainers are to render them, who know chat messages alone.
+
+    Messages of other shapes (content blocks, other names of roles and fields) become those that the chat template takes;
+    text, messages that are so already, and those with images or sounds stay as they are.
+
+    Args:
+        dataset: With a column ``prompt``.
+        tokenizer: The policy's.
+        arguments: Of its chat template.
+
+    Raises:
+        DataError: The template refuses a prompt; names the row.
+    """
+    from datasets import concatenate_datasets
+
+    template = ChatTemplate.of(tokenizer)
+    given = list(dataset["prompt"])
+    if template is None or all(isinstance(prompt, str) for prompt in given):
+        return dataset
+    found: list[Any] = []
+    for row, prompt in enumerate(given, start=1):
+        if isinstance(prompt, str) or any(turn.media for turn in read(prompt, role=USER)):
+            found.append(prompt)
+            continue
+        try:
+            found.append(template.messages(prompt, **arguments))
+        except ConversationError as error:
+            raise DataError(error.message, file="the prompts", row=row, hint=error.hint) from error
+    if all(_plain(one) == other for one, other in zip(given, found, strict=True)):
+        return dataset
+    others = dataset.remove_columns("prompt")
+    prompts = to_dataset({"prompt": prompt} for prompt in found)
+    return concatenate_datasets([prompts, others], axis=1) if others.column_names else prompts
+
+
+def _plain(prompt: Any) -> Any:
+    """A prompt without the null fields that a table has put into its messages."""
+    if not isinstance(prompt, list):
+        return prompt
+    return [{name: value for name, value in message.items() if value is not None} for message in prompt]
+
+
 def prompt_problem(prompt: Any) -> str | None:
     """What is wrong with a prompt, or None: it must be text or messages, and say something."""
     if isinstance(prompt, str):
@@ -150,7 +194,8 @@ def aligned(prompt: Any, answers: Sequence[Any]) -> tuple[Any, list[Any]]:
 
     Data sets mix these: a prompt as text beside conversations that begin with it (UltraFeedback), conversations that
     begin with the prompt's messages, conversations without a prompt, answers as text to a prompt of messages. Messages
-    stay as they are written, but for those without a role (ShareGPT's, response items), which no chat template knows.
+    stay as they are written, but for those that no chat template knows: without a role (ShareGPT's, response items), without
+    content, or whose content is blocks of text.
 
     Args:
         prompt: Text, messages, or None.

@@ -104,8 +104,7 @@ def train_policy(
     ):
         report(f"loading {run.model_name}")
         model, tokenizer = load_policy(run, encoder_decoder=method.encoder_decoder)
-        conversational = not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0]))
-        check_chat_template(run, tokenizer, needed=conversational)
+        train, held_out = _for_trainer(run, tokenizer, arguments, tables)
         trainer = method.trainer(
             run,
             composer,
@@ -161,6 +160,23 @@ def train_policy(
                 run.checkpoints.rmdir()
             write_table(result.samples(), run.output / SAMPLES_FILE)
     return result
+
+
+def _for_trainer(
+    run: Run, tokenizer: PreTrainedTokenizerBase, arguments: Any, tables: Mapping[str, Dataset]
+) -> list[Dataset]:
+    """The tables, with prompts that the policy's chat template takes.
+
+    Raises:
+        ConfigError: See `check_chat_template`.
+        DataError: The template refuses a prompt.
+    """
+    from rlaif_sdk.training.data import prompts_for
+
+    conversational = not all(isinstance(rows[0]["prompt"], str) for rows in tables.values())
+    check_chat_template(run, tokenizer, needed=conversational)
+    template_arguments = getattr(arguments, "chat_template_kwargs", None) or {}
+    return [prompts_for(rows, tokenizer, template_arguments) for rows in tables.values()]
 
 
 def check_chat_template(run: Run, tokenizer: PreTrainedTokenizerBase, *, needed: bool) -> None:

@@ -68,6 +68,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "chosen": [{"type": "message", "role": "assistant", "content": "w3"}],
         "rejected": {"type": "output_text", "text": "w4 w5"},
     },
+    "blocks of text": {
+        "prompt": [user([{"type": "text", "text": "w1 w2"}])],  # type: ignore[arg-type]
+        "chosen": [says([{"type": "text", "text": "w3"}])],  # type: ignore[arg-type]
+        "rejected": [says([{"type": "text", "text": "w4 w5"}])],  # type: ignore[arg-type]
+    },
     "null fields": {
         "prompt": "w1 w2 ",
         "chosen": [{**user("w1 w2"), "name": None}, says("w3")],
@@ -215,6 +220,12 @@ def test_an_answer_that_cannot_be_read_is_named(answer: Any) -> None:
     rows = [{"prompt": "w1", "chosen": chosen, "rejected": "w4"} for chosen in ("w2", answer)]
     with pytest.raises(DataError, match="the train set:2: 'chosen' must be text or messages: "):
         checked_preferences(to_dataset(rows), "the train set")
+
+
+@pytest.mark.parametrize("nothing", [{"role": "assistant"}, {"role": "assistant", "content": None}, says("")])
+def test_an_answer_without_content_is_an_empty_one(nothing: dict[str, Any]) -> None:
+    """A chat template found no content to render, after the model was loaded."""
+    assert aligned(ASKED, [[nothing], [says("w4")]]) == (ASKED, [[says("")], [says("w4")]])
 
 
 LONG = {"prompt": "w1 ", "chosen": "w2 " * 30, "rejected": "w3"}
