@@ -154,7 +154,7 @@ class RewardBatch:
 
     @cached_property
     def prompt_texts(self) -> tuple[str, ...]:
-        """The B prompts as transcripts: a text as it is, a message alone as its text, more as ``role: text`` paragraphs.
+        """The B prompts as transcripts, a text as it is, a message alone as its text, more as ``role: text`` paragraphs.
 
         Raises:
             ConversationError: A row cannot be read.
@@ -163,7 +163,7 @@ class RewardBatch:
 
     @cached_property
     def completion_texts(self) -> tuple[str, ...]:
-        """The B completions as text: all that the policy said, without thinking; empty where it said nothing.
+        """The B completions as text, all that the policy said, without thinking; empty where it said nothing.
 
         Raises:
             ConversationError: A row cannot be read.

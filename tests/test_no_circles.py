@@ -5,7 +5,7 @@ from __future__ import annotations
 import grimp
 import pytest
 
-ROOMS = ("composer", "scoring", "diagnostics", "statistics")
+ROOMS = ("composer", "scoring", "diagnostics", "statistics", "judges", "preferences", "evaluation", "attacks")
 """Rooms of which this holds; imports within functions and for type checkers count, since a reader follows them."""
 
 

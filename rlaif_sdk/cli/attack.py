@@ -66,7 +66,7 @@ def judge(
     else:
         Console().print(attack_table(report))
         tries = len(report.defended) * len(report.cases)
-        turned = f"; {report.turned} turned a winner by a smaller rise" if report.turned else ""
-        typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences{turned}")
+        flipped = f"; {report.flipped} flipped a winner by a smaller rise" if report.flipped else ""
+        typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences{flipped}")
     if fail_on_success and report.successes:
         raise typer.Exit(1)

@@ -79,7 +79,7 @@ def win_rate(
 ) -> None:
     """Measure how often the first policy's answers are preferred to the second's, also at equal length."""
     from rlaif_sdk.evaluation import win_rate as compare
-    from rlaif_sdk.evaluation.matches import policy_names
+    from rlaif_sdk.evaluation.policies import policy_names
     from rlaif_sdk.reporting.evaluation_page import write_win_rate_page
     from rlaif_sdk.reporting.evaluation_tables import figures_table, win_rate_figures
 
@@ -118,8 +118,7 @@ def rank(
 ) -> None:
     """Rank policies by the pairs that they won: Bradley and Terry's strengths with intervals, and Elo's ratings."""
     from rlaif_sdk.evaluation import rank_policies
-    from rlaif_sdk.evaluation.matches import policy_names
-    from rlaif_sdk.evaluation.standings import POLICY_COLUMNS
+    from rlaif_sdk.evaluation.policies import POLICY_COLUMNS, policy_names
     from rlaif_sdk.reporting.evaluation_page import write_ranking_page
     from rlaif_sdk.reporting.evaluation_tables import ranking_table
 

@@ -25,3 +25,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CompositionOption = Annotated[Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.")]
 JobArgument = Annotated[Path, typer.Argument(help="The job: a YAML or JSON file.")]
 JudgeOverrides = Annotated[list[str] | None, overriding("judge.model=NAME")]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(help="The split, where FILE is the name of a data set on the hub or a folder of several splits."),
+]
+SubsetOption = Annotated[str | None, typer.Option(help="The configuration of a data set on the hub.")]

@@ -79,19 +79,19 @@ def _print_agreement(store: ReviewStore) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rlaif_sdk.preferences.review import review_figures
+    from rlaif_sdk.preferences.review import review_estimates
 
-    figures = review_figures(store)
+    estimates = review_estimates(store)
     progress = store.progress()
     table = Table(box=None, pad_edge=False)
     for heading in ("who", "pairs", "accuracy", "Cohen's kappa", "chose left"):
         table.add_column(heading, justify="left" if heading == "who" else "right")
-    table.add_row("judge and people", *_cells(figures.ai))
-    table.add_row("judge and people, random sample", *_cells(figures.ai_audit))
-    for name, found in figures.ai_by_reviewer.items():
-        share = figures.left_share.get(name)
+    table.add_row("judge and people", *_cells(estimates.ai))
+    table.add_row("judge and people, random sample", *_cells(estimates.ai_audit))
+    for name, found in estimates.ai_by_reviewer.items():
+        share = estimates.left_share.get(name)
         table.add_row(f"judge and {name}", *_cells(found), "" if share is None else f"{share:.2f}")
-    for (one, other), found in figures.reviewers.items():
+    for (one, other), found in estimates.reviewers.items():
         table.add_row(f"{one} and {other}", *_cells(found))
     typer.echo(f"{progress.judged} of {progress.pairs} pairs judged, {progress.verdicts} verdicts")
     Console().print(table)

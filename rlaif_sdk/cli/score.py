@@ -11,7 +11,7 @@ import typer
 
 from rlaif_sdk.cli.counting import counting
 from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineOption, RayAddressOption, workers
-from rlaif_sdk.cli.options import CompositionOption
+from rlaif_sdk.cli.options import CompositionOption, SplitOption, SubsetOption
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.tables import Summary
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 FileArgument = Annotated[
     Path,
     typer.Argument(
-        help="A table with a prompt and a completion a row: .jsonl, .json, .csv, .parquet or .arrow; - for standard input."
+        help="A table with a prompt and a completion a row: .jsonl, .json, .csv, .parquet or .arrow, or a folder of such "
+        "parts; - for standard input; the name of a data set on the hub, with --split."
     ),
 ]
 PromptOption = Annotated[str, typer.Option(help="The column of prompts.")]
@@ -40,6 +41,8 @@ def score(
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",
     group_column: GroupOption = None,
+    split: SplitOption = None,
+    subset: SubsetOption = None,
     reward_column: Annotated[str, typer.Option(help="The column to write; no row may have it already.")] = "reward",
     chunk: Annotated[int, typer.Option(min=1, help="About how many rows are scored at once.")] = 1024,
     state: Annotated[
@@ -60,7 +63,7 @@ def score(
     of Parquet parts in the order of the rows, and a run that was stopped goes on where it stopped.
     """
     from rlaif_sdk.composer import Composer
-    from rlaif_sdk.composer.tables import Summary, TableLayout, score_records
+    from rlaif_sdk.composer.tables import Summary, TableLayout, check_groups, score_records
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.integrations.host import load_state
     from rlaif_sdk.io.tables import has_types, is_table_file, read_rows, survey
@@ -68,6 +71,8 @@ def score(
     layout = TableLayout(prompt_column, completion_column, group_column)
     asked = workers(engine, actors, actor_gpus, ray_address)
     if asked is not None:
+        if split is not None or subset is not None:
+            raise typer.BadParameter("with --engine ray name a file", param_hint="--split, --subset")
         how = {"layout": layout, "reward_column": reward_column, "batch_rows": batch_rows, "chunk": chunk}
         _score_with_ray(file, config, output, workers=asked, state=state, **how)
         return
@@ -77,8 +82,9 @@ def score(
     output = output or file.with_name(f"{file.name.removesuffix(suffix)}.scored{suffix}")
     if output.resolve() == file.resolve():
         raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
-    table = survey(file, output=output)
+    table = survey(file, config=subset, split=split, output=output)
     layout.check_group(table.columns, file)
+    check_groups(read_rows(file), layout, rows=chunk, file=str(file))
     without_empty = has_types(output)  # an object without keys has no type: the whole column would be JSON text
     if reward_column in table.columns:
         problem = f"already has a column {reward_column!r}"
@@ -92,7 +98,7 @@ def score(
         with _written(output) as writer:
             for rows, composition in score_records(
                 composer,
-                read_rows(file),
+                read_rows(file, config=subset, split=split),
                 layout,
                 columns=table.columns,
                 chunk=chunk,

@@ -26,7 +26,7 @@ def composition_diagnostics(
         columns: Each reward's part, by name.
 
     Returns:
-        Numbers, NaN where there is nothing to measure:
+        Numbers by name, NaN where there is nothing to measure.
 
         - ``reward/NAME/variance_share``: its share in the variance of the total (`variance_shares`).
         - ``reward/NAME/length_correlation``, and of the ``total``: Pearson's correlation with the completion's length,

@@ -59,10 +59,10 @@ class RewardConfig(ConfigModel):
     """The plugin's name for it, ``package.module:attribute``, or ``./file.py:attribute`` relative to this file.
     Defaults to the name under which it stands."""
     weight: WeightConfig = 1.0
-    """How much it matters: a number, or a schedule such as ``{schedule: linear, from: 0, to: 1, end: 1000}``. 0 only
+    """How much it matters, as a number or a schedule such as ``{schedule: linear, from: 0, to: 1, end: 1000}``. 0 only
     records it."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """Its parameters: `rlaif rewards show NAME` lists them."""
+    """Its parameters, which `rlaif rewards show NAME` lists."""
     normalize: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="none")
     """``none``, ``minmax``, ``zscore``, ``group_zscore``, ``group_center``, ``rank``, ``quantile``, or
     what a plugin offers by another name, with parameters; with each, ``winsorize`` and ``clip`` limit outliers."""
@@ -74,14 +74,14 @@ class RewardConfig(ConfigModel):
     setup_timeout: Seconds | None = 1800.0
     """Seconds that loading its models may take; null for no limit."""
     execution: ExecutionConfig = ExecutionConfig()
-    """In a process of its own, in chunks, with limits, retries, a budget: how it is called."""
+    """How it is called, such as in a process of its own, in chunks, with limits, retries, a budget."""
     fallback: str | None = None
     """The name under ``fallbacks`` of the reward that is asked on the rows where this one fails, in the same
     units."""
     cache: bool = True
     """False if the ledger is neither asked for its scores nor keeps them."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Dataset columns under other names: ``{reference: answer}`` shows it the column ``answer`` as ``reference``."""
+    """Dataset columns under other names. ``{reference: answer}`` shows it the column ``answer`` as ``reference``."""
 
     @field_validator("columns")
     @classmethod
@@ -191,7 +191,7 @@ class CompositionConfig(ConfigModel):
     groups: dict[str, GroupConfig] = Field(default_factory=dict)
     """Rewards that are aggregated among themselves before they enter the whole, by name."""
     aggregate: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="weighted_sum")
-    """How the weighted rewards become one number: ``weighted_sum``, ``minimum``, ``product``, or what a plugin offers
+    """How the weighted rewards become one number. ``weighted_sum``, ``minimum``, ``product``, or what a plugin offers
     by another name, with parameters."""
     block_plugins: tuple[str, ...] = ()
     """Installed plugins that this composition does without, by entry point or distribution: what they offer is not

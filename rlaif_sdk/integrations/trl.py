@@ -50,6 +50,7 @@ class TRLReward:
 
     def __call__(
         self,
+        /,
         *,
         prompts: Sequence[TextOrConversation],
         completions: Sequence[TextOrConversation],

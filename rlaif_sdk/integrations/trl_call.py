@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.conversations import USER, read
+from rlaif_sdk.exceptions import ConversationError, TrainingError
 from rlaif_sdk.integrations.trl_checks import generations
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
@@ -66,4 +67,13 @@ class Call:
 
 def _runs(prompts: Sequence[TextOrConversation]) -> list[int]:
     """Labels from 0; neighbours that are equal share one."""
-    return list(accumulate((one != other for one, other in pairwise(prompts)), initial=0))[: len(prompts)]
+    asked = [prompt if isinstance(prompt, str) else _turns(prompt) for prompt in prompts]
+    return list(accumulate((one != other for one, other in pairwise(asked)), initial=0))[: len(prompts)]
+
+
+def _turns(prompt: Any) -> Any:
+    """The turns of a prompt, by which arrays and null fields compare as what they say; one without any as it is shown."""
+    try:
+        return read(prompt, role=USER)
+    except ConversationError:
+        return repr(prompt)

@@ -60,13 +60,18 @@ def kind_of(value: Any) -> Kind:  # noqa: C901, PLR0911 - one case a kind
         return JSON if inside == JSON else ("list", inside)
     if isinstance(value, Mapping):
         inside = tuple((key, kind_of(item)) for key, item in value.items())
-        exact = inside and all(isinstance(key, str) and is_safe_text(key) and kind != JSON for key, kind in inside)
+        exact = inside and all(_is_name(key) and kind != JSON for key, kind in inside)
         return ("object", inside) if exact else JSON
     if isinstance(value, Decimal):
         return _decimal(value)
     if isinstance(value, datetime) and value == value and not getattr(value, "nanosecond", 0):  # noqa: PLR0124 - NaT
         return ("datetime", None if value.tzinfo is None else _zone(value))
     return JSON
+
+
+def _is_name(key: Any) -> bool:
+    """Whether Arrow can name a field so: its C interface, through which tables pass, ends names at a NUL."""
+    return isinstance(key, str) and "\x00" not in key and is_safe_text(key)
 
 
 _PLAIN: dict[type, Kind] = {
@@ -159,9 +164,19 @@ class Columns:
         for name, kind in other.kinds.items():
             self.kinds[name] = united(self.kinds.get(name, NOTHING), kind)
 
-    def schema(self) -> pa.Schema:
-        """The Arrow types of the columns."""
+    def schema(self, name: str) -> pa.Schema:
+        """The Arrow types of the columns.
+
+        Args:
+            name: The table's name in errors.
+
+        Raises:
+            DataError: Arrow cannot hold the name of a column.
+        """
         pa = arrow()
+        if refused := next((column for column in self.kinds if not _is_name(column)), None):
+            problem = f"the column {refused!r} has a character in its name that Arrow and Parquet cannot hold"
+            raise DataError(problem, file=name, hint="rename it, or write JSONL")
         return pa.schema([(name, arrow_type(kind)) for name, kind in self.kinds.items()])
 
 
@@ -450,7 +465,7 @@ def to_dataset(rows: Iterable[Mapping[str, Any]]) -> Any:
     for row in kept:
         columns.add(row)
     columns.kinds = {name: exact_kind(kind) for name, kind in columns.kinds.items()}
-    schema = columns.schema()
+    schema = columns.schema("the rows")
     parts = []
     first_row = 1
     for chunk in in_chunks(kept):

@@ -8,13 +8,16 @@ from pydantic import Field, model_validator
 
 from rlaif_sdk.plugins.hookspecs import hookimpl
 from rlaif_sdk.plugins.specs import RewardSpec
-from rlaif_sdk.rewards import Params, Reward, ViewParams
+from rlaif_sdk.rewards import Reward, ViewParams
 
 rlaif_api_version = 1
 
 
-class OnnxRewardParams(Params):
-    """Parameters of the reward ``onnx``."""
+class OnnxRewardParams(ViewParams):
+    """Parameters of the reward ``onnx``.
+
+    Messages that the model's chat template renders are read whole; ``view`` is what of them is read as text.
+    """
 
     model: str = Field(min_length=1)
     """The folder that ``rlaif export`` wrote, or one of optimum or sentence-transformers."""
@@ -75,8 +78,11 @@ class TextClassificationParams(ViewParams):
     """False where the label is something to avoid."""
 
 
-class RewardModelParams(Params):
-    """A reward model, such as ``rlaif train reward-model`` and ``rlaif distill`` leave."""
+class RewardModelParams(ViewParams):
+    """A reward model, such as ``rlaif train reward-model`` and ``rlaif distill`` leave.
+
+    It reads messages whole, by its chat template; ``thinking`` says whether with the policy's thinking.
+    """
 
     model: str
     """Local folder or hub name of a sequence classifier with one label; a folder with an ONNX file takes onnxruntime."""

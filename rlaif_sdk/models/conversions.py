@@ -76,4 +76,6 @@ def finite_score(value: float) -> Score:
     """A model's number as a score; one that is not finite is a failure."""
     if math.isfinite(value):
         return Score(value)
-    return Score.failed("the model gave no finite logit: there is nothing to read, or it overflows")
+    return Score.failed(
+        "the model gave no finite logit: there is nothing to read, a token is none of its vocabulary, or it overflows"
+    )

@@ -154,6 +154,7 @@ class _Export:
         tokenizer = self._source.tokenizer
         tokenizer.model_max_length = self._max_length
         tokenizer.truncation_side = self._truncation_side
+        tokenizer.init_kwargs["truncation_side"] = self._truncation_side  # of which alone save_pretrained writes it
         tokenizer.save_pretrained(self._folder)
         _readable_before_transformers_5(self._folder / "tokenizer_config.json")
         config = {key: value for key, value in self._config.items() if key != "auto_map"}

@@ -71,14 +71,14 @@ def write_ranking_page(found: Ranking, output: Path) -> None:
     """The ranking of several policies, and who beat whom. See `write_label_page`."""
     told = "Log-strengths in nats: a difference of 1 is odds of 2.7 to 1. Only differences count; the mean is 0."
     strengths = Section("strengths", "Strength", f"{told} {INTERVALS}.")
-    strengths.plot(_interval_plot({each.policy: each.strength for each in found.standings}, "nats", chance=0.0))
+    strengths.plot(_interval_plot({each.policy: each.strength for each in found.policies}, "nats", chance=0.0))
     rows = [
         (each.policy, each.games, shown(each.win_rate), shown(each.strength, digits=2, signed=True), f"{each.elo:.0f}")
-        for each in found.standings
+        for each in found.policies
     ]
     strengths.add(table(["policy", "pairs", "win rate", "strength", "Elo"], rows))
     pairs = Section("pairs", "Who beat whom", "The share of pairs that the policy of the row won, ties half.")
-    names = [html.escape(each.policy) for each in found.standings]
+    names = [html.escape(each.policy) for each in found.policies]
     shares = [[json_number(value) for value in row] for row in found.win_rates()]
     heat = {
         "type": "heatmap",

@@ -94,7 +94,7 @@ def ranking_table(found: Ranking) -> Table:
     table.add_column("policy")
     for heading in ("pairs", "win rate", "strength", "Elo"):
         table.add_column(heading, justify="right")
-    for each in found.standings:
+    for each in found.policies:
         rating = f"{each.elo:.0f} ± {each.elo_spread:.0f}"
         table.add_row(
             each.policy, str(each.games), shown(each.win_rate), shown(each.strength, digits=2, signed=True), rating

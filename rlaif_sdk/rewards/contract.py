@@ -78,7 +78,7 @@ class Reward(ABC):
         May be ``async def``: all async rewards of a composition then run together on one event loop.
 
         Returns:
-            B entries: a number, a `Score`, or None to abstain. Use `Score.failed` for a row that could not be
+            B entries, each a number, a `Score`, or None to abstain. Use `Score.failed` for a row that could not be
             scored; raise for a batch that could not.
         """
 

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.exceptions import JudgeError
-from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
-from rlaif_sdk.judges.backends.base import RowError
+from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError
 from rlaif_sdk.judges.loading import load_backend
-from rlaif_sdk.preferences.label_config import LabelJob, load_label_job
-from rlaif_sdk.preferences.label_job import LabelResult, run_labeling
+from rlaif_sdk.preferences.label_job import LabelJob, LabelResult, load_label_job, run_labeling
 from rlaif_sdk.scale.cluster import Workers, connected, import_ray, typed
 from rlaif_sdk.types import Conversation
 

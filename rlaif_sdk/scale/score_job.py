@@ -134,7 +134,7 @@ def score_table(
             with connected(workers or Workers()) as actors, _quiet_data():
                 found = _look_over(plan, layout)
                 layout.check_group([*found.columns.kinds], path)
-                schema = _with_reward(found.columns.schema(), reward_column, added, path)
+                schema = _with_reward(found.columns.schema(str(path)), reward_column, added, path)
                 known = tuple(found.columns.kinds)
                 task = ScoreTask(path, source, folder, layout, schema, known, reward_column, chunk, saved)
                 for number, own in _scored(task, {shard: keys[shard] for shard in missing}, actors, workers):

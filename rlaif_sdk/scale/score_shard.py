@@ -80,7 +80,8 @@ class ShardScorer:
     def _rows(self, shard: Shard, summary: Summary, figures: dict[str, Any]) -> Iterator[list[Row]]:
         task = self._task
         row = shard.first_row
-        for records in chunks(read_shard(task.file, shard), task.layout, rows=task.chunk):
+        shard_rows = read_shard(task.file, shard)
+        for records in chunks(shard_rows, task.layout, rows=task.chunk, first_row=row, file=str(task.file)):
             batch = as_batch(
                 records, task.layout, columns=task.columns, first_row=row, training=False, file=str(task.file)
             )

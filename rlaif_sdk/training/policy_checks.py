@@ -12,18 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.conversations.templates import chat_ids
 from rlaif_sdk.exceptions import ConfigError, DataError, TrainingError
+from rlaif_sdk.models.scoring_config import Side, longest_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
-"""Names that configs have for the longest input; the first that is there counts."""
-_ENCODER_POSITIONS = ("max_encoder_position_embeddings", "max_source_positions", *_POSITIONS)
-_DECODER_POSITIONS = ("max_decoder_position_embeddings", "max_target_positions", *_POSITIONS)
-_AFTER_PADDING = frozenset(
-    {"roberta", "roberta-prelayernorm", "camembert", "xlm-roberta", "xlm-roberta-xl", "xmod", "data2vec-text", "esm"}
-)
-"""Kinds of models that count positions from the one after the padding token's id."""
 _OVERHEAD = 1024
 """So many tokens a chat template surely adds less than; shorter prompts than what is left need not be encoded."""
 
@@ -83,26 +76,15 @@ def check_rollout(settings: Any, prompts: int) -> None:
         )
 
 
-def longest_input(config: Any, names: Iterable[str] = _POSITIONS) -> int | None:
+def longest_text(config: Any, side: Side = "decoder") -> int | None:
     """How many tokens a language model takes, by its config; None where nothing bounds them.
-
-    Relative positions, ALiBi and state spaces have no bound. Rotary positions could be computed beyond theirs, where the
-    model was never trained.
 
     Args:
         config: In transformers' form.
-        names: The fields that may hold it.
+        side: Which side of an encoder-decoder is meant.
     """
     config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-    attention = getattr(config, "attn_config", None)
-    alibi = getattr(config, "alibi", False) or getattr(attention, "alibi", False)
-    relative = hasattr(config, "relative_attention_num_buckets")
-    if alibi or relative or config.model_type in {"bloom", "rwkv"}:
-        return None
-    found = next((value for name in names if isinstance(value := getattr(config, name, None), int) and value > 0), None)
-    if found is not None and config.model_type in _AFTER_PADDING:
-        found -= (config.pad_token_id or 0) + 1
-    return found
+    return longest_input(config.to_dict(), side=side)
 
 
 def prompt_room(config: Any, new_tokens: int) -> int | None:
@@ -112,7 +94,7 @@ def prompt_room(config: Any, new_tokens: int) -> int | None:
         ConfigError: The completion alone is longer than what the policy takes.
     """
     encodes = bool(getattr(config, "is_encoder_decoder", False))
-    whole = longest_input(config, _DECODER_POSITIONS if encodes else _POSITIONS)
+    whole = longest_text(config)
     if whole is not None and new_tokens >= whole:
         raise ConfigError(
             f"max_completion_length is {new_tokens}, and the model takes {whole} tokens in all",
@@ -120,7 +102,7 @@ def prompt_room(config: Any, new_tokens: int) -> int | None:
             hint=f"lower it below {whole}",
         )
     if encodes:
-        return longest_input(config, _ENCODER_POSITIONS)
+        return longest_text(config, "encoder")
     return None if whole is None else whole - new_tokens
 
 

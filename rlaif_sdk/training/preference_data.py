@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.conversations import read
+from rlaif_sdk.exceptions import ConversationError, DataError
+from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.training.answers import aligned
 
 CHOSEN_PROB = "chosen_prob"
@@ -31,7 +33,7 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
         DataError: A row lacks an answer, its ``chosen_prob`` or ``margin`` is no usable number, or its prompt and answers
             do not belong together; names the row.
     """
-    from datasets import IterableDataset
+    from datasets import IterableDataset, concatenate_datasets
 
     known: dict[str, Any] = {"name": name, "needs_prompt": needs_prompt}
     if isinstance(dataset, IterableDataset):
@@ -41,11 +43,12 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
             found = ", ".join(dataset.column_names)
             raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}")
     read = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
-    changed = [_checked_row(row, index, **known) != row for index, row in enumerate(read)]
-    if not any(changed):
+    checked = [_checked_row(row, index, **known) for index, row in enumerate(read)]
+    if all(row == found for row, found in zip(read, checked, strict=True)):
         return dataset
-    texts = [column for column in _TEXTS if column in dataset.column_names]
-    return dataset.map(_checked_row, with_indices=True, fn_kwargs=known, remove_columns=texts, desc=None)
+    others = dataset.remove_columns([column for column in _TEXTS if column in dataset.column_names])
+    texts = to_dataset({column: row[column] for column in _TEXTS if column in row} for row in checked)
+    return concatenate_datasets([texts, others], axis=1) if others.column_names else texts
 
 
 def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt: bool) -> dict[str, Any]:
@@ -79,13 +82,13 @@ def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt:
 
 def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
     """What is wrong with a value, or None; an empty text is an answer where there is a prompt beside it."""
-    if column == "prompt":
-        usable = value is None or isinstance(value, (str, Mapping)) or (isinstance(value, list) and len(value) > 0)
-        return None if usable else "'prompt' must be text or messages, and not empty"
-    if column in {"chosen", "rejected"}:
-        empty_answer = prompted and value == ""
-        usable = isinstance(value, (str, list, Mapping)) and len(value) > 0
-        return None if usable or empty_answer else f"{column!r} must be text or messages, and not empty"
+    if column in _TEXTS:
+        empty_is_fine = (column == "prompt" and value is None) or (column != "prompt" and prompted and value == "")
+        try:
+            usable = empty_is_fine or bool(value and read(value))
+        except ConversationError as error:
+            return f"{column!r} must be text or messages: {error.message}"
+        return None if usable else f"{column!r} must be text or messages, and not empty"
     if column not in {CHOSEN_PROB, MARGIN}:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -93,6 +96,47 @@ def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
     if column == CHOSEN_PROB and not 0 <= value <= 1:
         return f"{column!r} must be a probability in [0, 1], not {value!r}"
     return None
+
+
+def same_answers(pairs: Any, name: str) -> str | None:
+    """How many checked pairs teach nothing, because both answers are the same.
+
+    Args:
+        pairs: A `datasets.Dataset`. A stream, or one that is tokenized already, is not looked at.
+        name: Stands in what is said.
+
+    Returns:
+        What to say; None where there is no such pair.
+
+    Raises:
+        DataError: All of them are so.
+    """
+    if not isinstance(pairs, Sized) or not {"chosen", "rejected"} <= set(pairs.column_names):
+        return None
+    columns = pairs.select_columns(["chosen", "rejected"])
+    same = [number for number, row in enumerate(columns, start=1) if _are_same(row["chosen"], row["rejected"])]
+    if not same:
+        return None
+    if len(same) == len(pairs):
+        raise DataError(
+            f"'chosen' and 'rejected' are the same in all {len(pairs)} pairs, so that nothing can be learnt",
+            file=name,
+            hint="check which columns are which",
+        )
+    return (
+        f"{name}: 'chosen' and 'rejected' are the same in {len(same)} of {len(pairs)} pairs, which teach nothing; the "
+        f"first is row {same[0]}"
+    )
+
+
+def _are_same(chosen: Any, rejected: Any) -> bool:
+    """Whether two answers say the same, whatever fields of their messages are null."""
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        return bool(chosen == rejected)
+    try:
+        return read(chosen) == read(rejected)
+    except ConversationError:
+        return False
 
 
 def say_too_long(name: str, pairs: int, left_out: int, cut: int, max_length: int) -> None:
@@ -125,6 +169,10 @@ def say_too_long(name: str, pairs: int, left_out: int, cut: int, max_length: int
 
 class TooLongWarning(UserWarning):
     """Some pairs are longer than the trainer takes."""
+
+
+class SameAnswersWarning(UserWarning):
+    """Both answers of some pairs are the same."""
 
 
 class SoftLabelCollator:

@@ -129,7 +129,7 @@ def load_pairs(kind: Kind, run: Run) -> tuple[Dataset, Dataset]:
 def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dataset:
     """The pairs of a table; the prompt may stand in the messages of both answers."""
     from rlaif_sdk.training.data import prompt_problem
-    from rlaif_sdk.training.preference_data import checked_preferences
+    from rlaif_sdk.training.preference_data import checked_preferences, same_answers
 
     if column != "prompt":
         if column not in rows.column_names:
@@ -141,6 +141,7 @@ def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dat
         rows = rows.rename_column(column, "prompt")
     rows = rows.select_columns([name for name in COLUMNS if name in rows.column_names])
     checked: Dataset = checked_preferences(rows, place, needs_prompt=needs_prompt)
+    same_answers(checked, place)  # which the trainer warns of
     for number, prompt in enumerate(checked["prompt"] if "prompt" in checked.column_names else (), start=1):
         if problem := prompt_problem(prompt):
             raise DataError(problem, file=place, row=number)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.conversations import ASSISTANT, read
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.training.answers import aligned
 from rlaif_sdk.training.config import TableSettings
 from rlaif_sdk.training.data import prompt_problem
@@ -58,7 +59,7 @@ def sft_rows(dataset: Dataset, place: str, settings: SFTDataSettings) -> Dataset
         if problem:
             raise DataError(problem, file=place, row=number)
     if problem_of is _pair_problem and any(_aligned_row(row) != row for row in rows):
-        return rows.map(_aligned_row, remove_columns=["prompt", "completion"])
+        return to_dataset(map(_aligned_row, rows))
     return rows
 
 
@@ -100,7 +101,7 @@ def _aligned_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _conversation_problem(row: Mapping[str, Any]) -> str | None:
     messages: Any = row["messages"]
-    if isinstance(messages, str) or not isinstance(messages, Sequence):
+    if isinstance(messages, (str, Mapping)):
         return "'messages' must be a list of messages with role and content"
     problem = prompt_problem(messages)
     if problem:

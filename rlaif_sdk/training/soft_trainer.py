@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sized
 from typing import Any
 
@@ -11,7 +12,13 @@ from torch import Tensor
 from rlaif_sdk.training.calibration import BINS, Calibration, calibrate
 from rlaif_sdk.training.evaluation_means import MeansOverRows
 from rlaif_sdk.training.policy_checks import check_special_tokens, check_trainable
-from rlaif_sdk.training.preference_data import SoftLabelCollator, checked_preferences, say_too_long
+from rlaif_sdk.training.preference_data import (
+    SameAnswersWarning,
+    SoftLabelCollator,
+    checked_preferences,
+    same_answers,
+    say_too_long,
+)
 
 
 class SoftLabelTrainer(MeansOverRows):
@@ -49,6 +56,8 @@ class SoftLabelTrainer(MeansOverRows):
         """
         name = f"the {dataset_name} set"
         dataset = checked_preferences(dataset, name, needs_prompt=self.needs_prompt)
+        if (same := same_answers(dataset, name)) is not None:
+            warnings.warn(same, SameAnswersWarning, stacklevel=2)
         prepared = super()._prepare_dataset(dataset, processing_class, args, dataset_name)  # type: ignore[misc]
         if isinstance(prepared, Sized) and args.max_length is not None:
             say_too_long(

@@ -80,8 +80,7 @@ def test_samples_of_a_trainer_keep_them_apart() -> None:
 def test_shards_are_cut_between_them(tmp_path: Path) -> None:
     """They stand apart all over a table, and are no group that does."""
     pytest.importorskip("pyarrow")
-    from rlaif_sdk.preferences.label_table import look_over
-    from rlaif_sdk.scale.inspection import merge_findings
+    from rlaif_sdk.scale.inspection import look_over, merge_findings
     from rlaif_sdk.scale.shards import plan_shards
 
     file = tmp_path / "t.jsonl"

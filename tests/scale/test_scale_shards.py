@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from rlaif_sdk import DataError
 from rlaif_sdk.composer.tables import TableLayout
 from rlaif_sdk.io.tables import read_rows
-from rlaif_sdk.preferences.label_table import look_over
-from rlaif_sdk.scale.inspection import merge_findings
+from rlaif_sdk.scale.inspection import look_over, merge_findings
 from rlaif_sdk.scale.shards import plan_shards, read_shard
 
 

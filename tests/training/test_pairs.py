@@ -23,7 +23,7 @@ from rlaif_sdk import DataError  # noqa: E402
 from rlaif_sdk.training.answers import aligned  # noqa: E402
 from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
 from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
-from rlaif_sdk.training.preference_data import TooLongWarning  # noqa: E402
+from rlaif_sdk.training.preference_data import SameAnswersWarning, TooLongWarning  # noqa: E402
 from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
 from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
 from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
@@ -51,6 +51,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a prompt of messages, answers as text": {"prompt": ASKED, "chosen": "w3", "rejected": "w4 w5"},
     "no prompt": {"chosen": [*ASKED, says("w3")], "rejected": [*ASKED, says("w4 w5")]},
     "answers that are one message": {"prompt": ASKED, "chosen": says("w3"), "rejected": says("w4 w5")},
+    "ShareGPT's fields": {
+        "prompt": ASKED,
+        "chosen": [{"from": "human", "value": "w1 w2"}, {"from": "gpt", "value": "w3"}],
+        "rejected": [{"from": "gpt", "value": "w4 w5"}],
+    },
+    "an answer as a response item": {
+        "prompt": "w1 w2",
+        "chosen": [{"type": "message", "role": "assistant", "content": "w3"}],
+        "rejected": {"type": "output_text", "text": "w4 w5"},
+    },
     "null fields": {
         "prompt": "w1 w2 ",
         "chosen": [{**user("w1 w2"), "name": None}, says("w3")],
@@ -68,6 +78,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one answer to another prompt": (
         {"prompt": ASKED, "chosen": [*ASKED, says("w3")], "rejected": [user("w7"), says("w4")]}, r"'user', 'w.*which is not the",
+    ),
+    "an answer that cannot be read": (
+        {"prompt": "w1", "chosen": [{"role": "assistant", "content": 42}], "rejected": [says("w4")]},
+        "'chosen' must be text or messages: content is 42",
     ),
     "a prompt that is a number": ({"prompt": 3, "chosen": "w3", "rejected": "w4"}, "'prompt' must be text or messages"),
 }  # fmt: skip
@@ -229,6 +243,37 @@ def test_a_check_counts_them_before_a_model_loads(run: Callable[..., Any], kind:
     assert str(problem).startswith("data.train: all 8 rows are longer than max_length, 16 tokens")
     with pytest.raises(DataError, match="all 8 rows are longer"):
         run_preferences(kind, loaded)
+
+
+SAME: dict[str, dict[str, Any]] = {
+    "texts": {"prompt": "w1 ", "chosen": "w2", "rejected": "w2"},
+    "messages": {"prompt": ASKED, "chosen": [says("w2")], "rejected": [says("w2")]},
+    "whole conversations": {"chosen": [*ASKED, says("w2")], "rejected": [*ASKED, says("w2")]},
+    "null fields": {"prompt": ASKED, "chosen": [says("w2")], "rejected": [{**says("w2"), "refusal": None}]},
+}
+OTHER = {"texts": SHORT}
+
+
+@pytest.mark.parametrize("shape", SAME, ids=str)
+def test_pairs_of_the_same_answers_are_counted_and_refused_where_all_are(make: Callable[..., Any], shape: str) -> None:
+    """Their gradient is zero: a run on them finished and had taught nothing."""
+    same, other = SAME[shape], OTHER.get(shape, PLAIN)
+    with pytest.raises(DataError, match="the train set: 'chosen' and 'rejected' are the same in all 4 pairs"):
+        make([same] * 4)
+    with pytest.warns(SameAnswersWarning, match=r"the same in 3 of 8 pairs.*the first is row 2"):
+        make([other, *[same] * 3, *[other] * 4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SameAnswersWarning)
+        make([other] * 4)
+
+
+def test_a_check_counts_pairs_of_the_same_answers(run: Callable[..., Any], kind: Any) -> None:
+    """And a run refuses them where there are no others, before a model loads."""
+    found = dry_run(run([SAME["texts"], *[SHORT] * 11]), kind)
+    assert found.problems == []
+    assert sum("are the same in 1 of" in warning for warning in found.warnings) == 1
+    with pytest.raises(DataError, match=r"pairs\.jsonl: .*the same in all"):
+        run_preferences(kind, run([SAME["texts"]] * 12))
 
 
 def test_a_pair_beyond_the_model_s_positions_is_named(run: Callable[..., Any], kind: Any, build_model: Any) -> None:

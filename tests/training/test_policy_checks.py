@@ -25,7 +25,7 @@ from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
 from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
 from rlaif_sdk.training.heldout import answer_prompts  # noqa: E402
 from rlaif_sdk.training.online import load_online_run, run_online  # noqa: E402
-from rlaif_sdk.training.policy_checks import longest_input, prompt_room  # noqa: E402
+from rlaif_sdk.training.policy_checks import longest_text, prompt_room  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
 from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
 from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
@@ -244,7 +244,7 @@ def test_a_completion_longer_than_the_positions_is_a_setting_to_change(
         ("ctrl", {"n_positions": 40}, 40),
         ("mpt", {"max_seq_len": 40, "attn_config": {"alibi": False}}, 40),
         ("roberta", {"max_position_embeddings": 42, "pad_token_id": 1, "is_decoder": True}, 40),
-        ("mpt", {"max_seq_len": 40}, None),
+        ("mpt", {"max_seq_len": 40}, 40),  # its ALiBi is a table of that length
         ("bloom", {"seq_length": 40}, None),
         ("falcon", {"alibi": True, "max_position_embeddings": 40}, None),
         ("mamba", {}, None),
@@ -252,9 +252,9 @@ def test_a_completion_longer_than_the_positions_is_a_setting_to_change(
         ("t5", {"n_positions": 40}, None),
     ],
 )
-def test_the_longest_input_is_known_by_every_name(kind: str, settings: dict[str, Any], longest: int | None) -> None:
+def test_the_longest_text_is_known_by_every_name(kind: str, settings: dict[str, Any], longest: int | None) -> None:
     """And policies without one, by relative positions, ALiBi or as state spaces, take prompts of any length."""
-    assert longest_input(AutoConfig.for_model(kind, **settings)) == longest
+    assert longest_text(AutoConfig.for_model(kind, **settings)) == longest
 
 
 @pytest.mark.parametrize(

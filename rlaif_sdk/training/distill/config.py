@@ -13,7 +13,7 @@ from rlaif_sdk.config.base import refused
 from rlaif_sdk.config.documents import Document, validate
 from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.preferences import LabelJob
-from rlaif_sdk.preferences.label_config import LabelConfig
+from rlaif_sdk.preferences.label_job import LabelConfig
 from rlaif_sdk.training.config import (
     ComposedRun,
     ComposedRunConfig,

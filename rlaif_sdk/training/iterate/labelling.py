@@ -10,7 +10,7 @@ from typing import Any
 from rlaif_sdk.config.documents import validate
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, run_labeling
-from rlaif_sdk.preferences.label_config import LabelConfig
+from rlaif_sdk.preferences.label_job import LabelConfig
 from rlaif_sdk.training.config import with_policy
 from rlaif_sdk.training.iterate.config import IterateRun
 

@@ -13,6 +13,7 @@ from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.training.models import adapter, is_encoder_decoder
 from rlaif_sdk.training.policy_checks import check_prompts_fit, check_rollout, check_special_tokens
+from rlaif_sdk.training.preference_data import same_answers
 from rlaif_sdk.training.preflight.anatomy import Task, dissect, read_config
 from rlaif_sdk.training.preflight.chat_rows import check_chat_rows
 from rlaif_sdk.training.preflight.lengths import check_lengths
@@ -170,6 +171,7 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
             )
     for name, rows in tables.items() if new_tokens is None else ():
         with found.noting():
+            found.warnings += filter(None, [same_answers(rows, f"data.{name}")])
             found.warnings += check_lengths(f"data.{name}", rows, method, settings, tokenizer, config)
     work = workload(method, settings, tokenizer, tables, config=config, model=model)
     found.models[0] = replace(found.models[0], copies=1 + work.references)

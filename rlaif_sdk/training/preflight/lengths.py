@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.conversations.templates import chat_ids
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.training.policy_checks import longest_input, surely_shorter
+from rlaif_sdk.training.policy_checks import longest_text, surely_shorter
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,7 +33,7 @@ def check_lengths(name: str, rows: Dataset, method: str, settings: Any, tokenize
         DataError: All are left out, or one is longer than the model takes.
     """
     max_length = settings.max_length
-    positions = longest_input(config)
+    positions = longest_text(config)
     if max_length is None and positions is None:
         return
     left_out = cut = 0

@@ -13,7 +13,7 @@ from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges import PairwiseLabeler, PairwisePrompt
 from rlaif_sdk.preferences import run_labeling
-from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review, review_figures
+from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review, review_estimates
 from rlaif_sdk.testing import ScriptedJudge
 from tests.preferences.review.conftest import labelled, write_jsonl
 
@@ -183,13 +183,13 @@ def test_the_figures_tell_agreement_with_the_judge_and_what_side_is_favoured(tmp
     store = ReviewStore(tmp_path / "r.sqlite", audit=0.25)
     store.add([write_jsonl(tmp_path / "l.jsonl", rows)])
     judge(store, {str(row): "2" if row % 5 == 0 else "1" for row in range(200)})
-    figures = review_figures(store)
-    assert figures.ai.items == 200
-    assert figures.ai.accuracy.value == pytest.approx(0.8)
-    assert figures.ai.kappa.value == pytest.approx(0.6, abs=0.05)
-    assert 30 < figures.ai_audit.items < 70
-    assert 0.4 < figures.left_share["ana"] < 0.6
-    json.dumps(figures.record(), allow_nan=False)
+    estimates = review_estimates(store)
+    assert estimates.ai.items == 200
+    assert estimates.ai.accuracy.value == pytest.approx(0.8)
+    assert estimates.ai.kappa.value == pytest.approx(0.6, abs=0.05)
+    assert 30 < estimates.ai_audit.items < 70
+    assert 0.4 < estimates.left_share["ana"] < 0.6
+    json.dumps(estimates.record(), allow_nan=False)
 
 
 def test_the_export_trains_a_reward_model(store: ReviewStore, tmp_path: Path) -> None:
