@@ -40,7 +40,7 @@ nitpick_ignore_regex = [
 ]
 
 
-def _plain_hints(app: Sphinx) -> None:
+def _plain_hints(_: Sphinx) -> None:
     """Leaves out of the config models' types what pydantic reads in them: a page shows `int`, not its validators."""
     import pydantic
 
@@ -60,7 +60,7 @@ def _plain_hints(app: Sphinx) -> None:
         if not model.__module__.startswith("rlaif_sdk."):
             continue
         hints = typing.get_type_hints(model)
-        model.__annotations__ = {name: hints[name] for name in model.__dict__.get("__annotations__", ())}
+        model.__annotations__ = {name: hints[name] for name in inspect.get_annotations(model)}
         signature = inspect.signature(model)
         plain = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()]
         model.__signature__ = signature.replace(parameters=plain)

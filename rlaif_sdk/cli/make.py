@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.counting import counting
 from rlaif_sdk.cli.options import JobArgument, overriding
+from rlaif_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rlaif_sdk.preferences.pipeline import MakeResult, OutputConfig
 
 make_app = typer.Typer(
-    help="Make preference data with models. A job that was stopped goes on where it stopped when it is started again.",
+    help="Make preference data with models. A job that was stopped is resumed when it is started again.",
     no_args_is_help=True,
 )
 
@@ -98,7 +98,7 @@ def _job(model: type[OutputConfig], config: Path, overrides: Sequence[str] | Non
 
 
 def _run(make: Callable[..., MakeResult], job: Any) -> None:
-    with counting("making") as progress:
+    with progress_bar("making") as progress:
         result = make(job, progress=progress)
     _print(result)
 

@@ -36,13 +36,13 @@ def review(
     human_weight: Annotated[
         float, typer.Option(help="In exports: 1 gives people precedence; less mixes in the judge's label.")
     ] = 1.0,
-    rows: Annotated[Rows, typer.Option(help="In exports: all pairs, or the reviewed ones alone.")] = Rows.ALL,
+    rows: Annotated[Rows, typer.Option(help="In exports: all pairs, or only the reviewed ones.")] = Rows.ALL,
     ties: Annotated[Ties, typer.Option(help="In exports: keep ties with 0.5, or drop them.")] = Ties.KEEP,
     overlap: Annotated[int, typer.Option(help="Give each pair to so many reviewers.")] = 1,
     audit: Annotated[float, typer.Option(help="Share of pairs reviewed as a random sample beside the queue.")] = 0.1,
     blind: Annotated[bool, typer.Option("--blind", help="Show the judge's label only after the verdict.")] = False,
     lease: Annotated[float, typer.Option(help="Minutes that a pair is kept for the reviewer who has it.")] = 15.0,
-    host: Annotated[str, typer.Option(help="Listen at this address; by default this machine alone.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Listen at this address; by default only this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Listen at this port; 0 takes a free one.")] = 8300,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:

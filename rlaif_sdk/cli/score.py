@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.counting import counting
-from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineOption, RayAddressOption, workers
-from rlaif_sdk.cli.options import CompositionOption, SplitOption, SubsetOption
+from rlaif_sdk.cli.options import (
+    ActorGpusOption,
+    ActorsOption,
+    CompositionOption,
+    Engine,
+    EngineOption,
+    RayAddressOption,
+    SplitOption,
+    SubsetOption,
+    workers,
+)
+from rlaif_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.tables import Summary
@@ -60,7 +69,7 @@ def score(
 
     Each row gets a column with the total and each reward's raw, normalised and weighted value, status and
     reason. A row without a total has null there, and is counted as unscored. With Ray the output is a folder
-    of Parquet parts in the order of the rows, and a run that was stopped goes on where it stopped.
+    of Parquet parts in the order of the rows, and a run that was stopped is resumed where it stopped.
     """
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.composer.tables import Summary, TableLayout, check_groups, score_records
@@ -90,7 +99,7 @@ def score(
         problem = f"already has a column {reward_column!r}"
         raise DataError(problem, file=str(file), hint="choose another --reward-column")
     summary = Summary()
-    with Composer.from_config(config) as composer, counting("scoring") as progress:
+    with Composer.from_config(config) as composer, progress_bar("scoring") as progress:
         if state is not None:
             composer.load_state_dict(load_state(state))
         done = 0
@@ -123,7 +132,7 @@ def _score_with_ray(file: Path, config: Path, output: Path | None, **how: Any) -
     folder = output or file.with_name(f"{file.stem}.scored")
     if is_table_file(folder):
         raise typer.BadParameter("with --engine ray the output is a folder", param_hint="--output")
-    with counting("scoring") as progress:
+    with progress_bar("scoring") as progress:
         result = score_table(file, config, folder, progress=progress, **how)
     print_summary(result.summary)
     if result.resumed:

@@ -37,6 +37,7 @@ _ROLES = {
     "tool_response": TOOL,
 }
 _LANGCHAIN_TYPES = frozenset({"ai", "human", "system", "tool", "function"})
+_KNOWN_ROLES = _ROLES | {role: role for role in ("system", "developer", USER, ASSISTANT, TOOL)}
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _REASONING_BLOCKS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 _CALL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use", "tool-call"})
@@ -140,8 +141,8 @@ def read(value: Any, *, role: str = ASSISTANT) -> tuple[Turn, ...]:
             turns.append(message)
             continue
         try:
-            one = message if isinstance(message, Mapping) else _opened(message)
-            if not isinstance(one, Mapping):
+            one = message if type(message) is dict or isinstance(message, Mapping) else _opened(message)
+            if type(one) is not dict and not isinstance(one, Mapping):
                 raise ConversationError(f"{_shown(message)} is no message", hint=_SHAPES)
             turns += _read_message(one, role)
         except ConversationError as error:
@@ -183,7 +184,23 @@ def _chat_message(turn: Turn) -> dict[str, Any]:
 _SHAPES = "a prompt or completion is text, or messages such as {'role': 'user', 'content': 'Hello'}"
 
 
-def _read_message(message: Mapping[str, Any], speaker: str) -> Iterator[Turn]:
+def _read_message(message: Mapping[str, Any], speaker: str) -> Iterable[Turn]:
+    """The turns of a message; most have nothing but a role and text, and need no further look."""
+    role, content = message.get("role"), message.get("content")
+    if type(content) is str and type(role) is str and (known := _KNOWN_ROLES.get(role)):
+        if len(message) == 2:
+            return (Turn(known, content),)
+        if known == TOOL:
+            return (_tool_turn(message, content),)
+    return _read_fields(message, speaker)
+
+
+def _tool_turn(message: Mapping[str, Any], text: str, media: tuple[str, ...] = ()) -> Turn:
+    name, call_id = _text_field(message, "name"), _text_field(message, "tool_call_id")
+    return Turn(TOOL, text, call_id=call_id, name=name, media=media)
+
+
+def _read_fields(message: Mapping[str, Any], speaker: str) -> Iterator[Turn]:
     role = message.get("role")
     if role is None and (role := message.get("from")) is not None and message.get("content") is None:  # ShareGPT
         message = {**message, "content": message.get("value")}
@@ -249,26 +266,23 @@ class _Reader:
         self._after_text = False
 
     def turns(self) -> Iterator[Turn]:
-        message, role = self._message, self._role
+        message = self._message
         content = message.get("parts") if message.get("content") is None else message["content"]
+        if self._role == TOOL:
+            yield _tool_turn(message, *_result_text(content))
+            return
         name = _text_field(message, "name")
-        if role == TOOL:
-            text, media = _result_text(content)
-            yield Turn(TOOL, text, call_id=_text_field(message, "tool_call_id"), name=name, media=media)
-            return
-        if len(message) == 2 and type(content) is str:  # nothing but role and content
-            yield Turn(role, content)
-            return
-        for field in _REASONING_FIELDS:
-            if message.get(field):
-                self._reasoning.append(_reasoning_text({"text": message[field]}))
-                break
+        reasoning = next(filter(None, map(message.get, _REASONING_FIELDS)), None)
+        if reasoning:
+            self._reasoning.append(_reasoning_text({"text": reasoning}))
         split = False
         for block in self._blocks(content, 0):
             if self._has_content():
                 yield self._turn(name)
             yield block
             split = True
+        if message.get("audio"):  # an answer that was spoken: its transcript is no written word
+            self._media.append("audio")
         self._say(_text_field(message, "refusal"), apart=True)
         self._read_calls(message)
         if self._has_content() or not split:
@@ -300,7 +314,6 @@ class _Reader:
 
     def _blocks(self, content: Any, depth: int) -> Iterator[Turn]:
         """Take in the content; what others wrote within it is given out as a turn."""
-        content = _opened(content)
         if content is None:
             return
         if isinstance(content, str):
@@ -312,6 +325,8 @@ class _Reader:
         elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
             for block in content:
                 yield from self._blocks(block, depth + 1)
+        elif (opened := _opened(content)) is not content:
+            yield from self._blocks(opened, depth + 1)
         else:
             raise ConversationError(f"content is {_shown(content)}", hint="content is text or a list of blocks")
 
@@ -368,7 +383,7 @@ def _read_call(call: Any) -> ToolCall:
         raise ConversationError(f"a tool call is {_shown(call)}", hint="a call is a mapping with name and arguments")
     inner = call
     for wrapper in ("function", "custom"):
-        if isinstance(call.get(wrapper), Mapping):
+        if wrapper in call and isinstance(call[wrapper], Mapping):
             inner = call[wrapper]
     name = inner.get("name") or inner.get("tool_name") or inner.get("toolName") or call.get("type") or ""
     given = next((inner[key] for key in _ARGUMENTS if inner.get(key) is not None), None)

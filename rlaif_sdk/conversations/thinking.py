@@ -17,6 +17,7 @@ _TAGS = re.compile(
     r"|(?<=<)\|(?:begin|(?P<close5>end))_of_(?P<tag5>thought)\|>)"
 )
 _CODE = re.compile(r"^[ \t]*```[^\n`]*\n(?:(?![ \t]*```)[^\n]*\n)*[ \t]*```[ \t]*$", re.MULTILINE)
+_INLINE_CODE = re.compile(r"`[^`\n]+`")
 _SOLUTION = re.compile(r"<\|(?:begin|end)_of_solution\|>")
 """What stands around the answer where ``<|begin_of_thought|>`` stands before the thinking."""
 _SEGMENT = re.compile(
@@ -33,7 +34,7 @@ def split_thinking(text: str) -> tuple[str, str]:
 
     Thinking begins at an opening tag and ends at the first closing tag of that name, or at the end of the text. Before
     a closing tag that nothing opened, all is thinking: the opening tag stood in the chat template. A tag right after a
-    backtick or in a block of code is a word about tags, unless it closes thinking. Text without thinking is returned as
+    backtick, and one in code, is a word about tags, unless it closes thinking. Text without thinking is returned as
     it is; where thinking is taken out, the white space around it goes too.
 
     Returns:
@@ -49,7 +50,7 @@ def split_thinking(text: str) -> tuple[str, str]:
     thought: list[str] = []
     within: str | None = None
     start = 0
-    code = [found.span() for found in _CODE.finditer(text)] if "```" in text else []
+    code = _code(text) if "`" in text else []
     for match in _TAGS.finditer(text):
         tag = next(filter(None, match.group("tag1", "tag2", "tag3", "tag4", "tag5"))).lower()
         closes = any(match.group("close1", "close2", "close3", "close4", "close5"))
@@ -70,6 +71,19 @@ def split_thinking(text: str) -> tuple[str, str]:
     if "_of_thought|>" in text:
         said = [_SOLUTION.sub("", part) for part in said]
     return _joined(said), _joined(thought)
+
+
+def _code(text: str) -> list[tuple[int, int]]:
+    """Where code stands in a text: blocks, and what is between two backticks and does not begin with a closing tag."""
+    blocks = [found.span() for found in _CODE.finditer(text)]
+    inline = [found.span() for found in _INLINE_CODE.finditer(text)]
+    return blocks + [(begin, end) for begin, end in inline if not _closes_first(text, begin, end)]
+
+
+def _closes_first(text: str, begin: int, end: int) -> bool:
+    """Whether the first tag between two backticks closes, so that the one before it may stand in thinking."""
+    found = _TAGS.search(text[begin + 1 : end])
+    return found is not None and any(found.group("close1", "close2", "close3", "close4", "close5"))
 
 
 def _names_thinking(text: str) -> bool:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rlaif_sdk.exceptions import DataError, MissingExtraError
-from rlaif_sdk.io.jsonl import Row, as_json, parse_json, row_as_json
+from rlaif_sdk.io.jsonl import Row, json_cell, parse_json
 from rlaif_sdk.io.text import is_safe_text
 
 if TYPE_CHECKING:
@@ -254,19 +254,6 @@ def _column(rows: Sequence[Mapping[str, Any]], column: pa.Field, name: str, firs
         raise DataError(problem, file=name) from error
 
 
-def json_cell(value: Any, column: str, name: str, row: int) -> str:
-    """The text of a value in a column of JSON, which UTF-8 can hold.
-
-    Raises:
-        DataError: The value is none of a table; names the file, the row and the column.
-    """
-    try:
-        text = as_json(value)
-    except (ValueError, TypeError, RecursionError):
-        text = row_as_json({column: value}, name, row)  # which says what is wrong
-    return text if is_safe_text(text) else text.encode("utf-8", "backslashreplace").decode()
-
-
 def json_array(texts: Any, kind: Any) -> Any:
     """Texts, which may be too many for one array, as an array of JSON."""
     pa = arrow()
@@ -279,16 +266,19 @@ def rows_of(table: Any, name: str) -> Iterator[Row]:
     """The rows of an Arrow table or record batch.
 
     Raises:
-        DataError: A value is none that Python knows.
+        DataError: Two columns have one name, or a value is none that Python knows.
     """
     pa = arrow()
+    names = table.schema.names
+    if len(set(names)) < len(names):
+        repeated = next(column for column in names if names.count(column) > 1)
+        raise DataError(f"has two columns {repeated!r}", file=name, hint="rename one")
     columns = []
     for column, values in zip(table.schema, table.columns, strict=True):
         try:
             columns.append(_values(column.type, values))
         except (pa.ArrowException, ValueError, OverflowError, KeyError) as error:
             raise DataError(f"the column {column.name!r} cannot be read: {error}", file=name) from error
-    names = table.schema.names
     if not columns:
         yield from ({} for _ in range(table.num_rows))
         return

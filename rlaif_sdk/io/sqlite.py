@@ -177,11 +177,11 @@ class Database:
         )
         if tables and application != self.schema.application_id:
             raise self._refusal(f"is an SQLite file of another kind, and no {self.schema.name}", self.schema.other_file)
-        if version and version != self.schema.version:
-            update = "update rlaif_sdk, or " if version > self.schema.version else ""
+        if tables and version != self.schema.version:
+            step = "update rlaif_sdk" if version > self.schema.version else "use the rlaif_sdk that wrote it"
             raise self._refusal(
                 f"is a {self.schema.name} of version {version}; this rlaif_sdk reads {self.schema.version}",
-                f"{update}{self.schema.other_file}",
+                f"{step}, or {self.schema.other_file}",
             )
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:

@@ -23,7 +23,7 @@ from rlaif_sdk.models.scoring_config import DEFAULT_MAX_LENGTH
 
 if TYPE_CHECKING:
     from rlaif_sdk.models.parity import Floats
-    from rlaif_sdk.models.probes import Probe
+    from rlaif_sdk.models.probes import ProbeInput
     from rlaif_sdk.models.torch_engine import LoadedNetwork
     from rlaif_sdk.models.variants import GraphFiles, VariantName
 
@@ -236,7 +236,7 @@ class _Export:
 class _Comparison:
     """R rows, and PyTorch's logits of them."""
 
-    probes: Sequence[Probe]
+    probes: Sequence[ProbeInput]
     reference_RL: Floats
 
 

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from rlaif_sdk.conversations.templates import exchange
 from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError
 from rlaif_sdk.models.batching import BatchedClassifier, checked_texts
-from rlaif_sdk.models.builtin import OnnxRewardParams, RewardModelParams, TextClassificationParams
-from rlaif_sdk.models.classifier import label_index
-from rlaif_sdk.models.conversions import finite_score, label_log_odds, label_probabilities
+from rlaif_sdk.models.classifier import finite_score, label_index, label_log_odds, label_probabilities
 from rlaif_sdk.models.encoding import EncoderInput, JoinedText
 from rlaif_sdk.models.loader import load_classifier
+from rlaif_sdk.models.reward_params import OnnxRewardParams, RewardModelParams, TextClassificationParams
 from rlaif_sdk.models.scorer import OnnxScorer
 from rlaif_sdk.rewards import Reward, ViewParams
 from rlaif_sdk.types import RewardBatch, Score
@@ -116,7 +115,7 @@ class ScoringReward(Reward):
 
 
 class TextClassification(ScoringReward):
-    """See `rlaif_sdk.models.builtin.TextClassificationParams`."""
+    """See `rlaif_sdk.models.reward_params.TextClassificationParams`."""
 
     params: TextClassificationParams
     name = "text_classification"

@@ -29,7 +29,7 @@ def label_with_actors(
     """`rlaif_sdk.preferences.run_labeling` with the judge in Ray's actors, each of which loads it once.
 
     Prompts are made, and labels kept in the job's journal, in this process; so the folder is the one that a job on one
-    machine leaves, and a job that was begun with one engine goes on with the other. Limits of a server, such as
+    machine leaves, and a job that was begun with one engine can be resumed with the other. Limits of a server, such as
     ``concurrency`` and ``requests_per_minute``, hold for each actor.
 
     Args:

@@ -112,14 +112,13 @@ def test_a_data_set_of_the_hub_is_named_with_its_split(folder: Path, monkeypatch
 def test_a_job_labels_a_folder_of_parts(folder: Path) -> None:
     """And knows it again by the content of all of them."""
     from rlaif_sdk.io.tables import table_digest
-    from rlaif_sdk.preferences.tables import PairsConfig
-    from rlaif_sdk.scale.inspection import look_over
+    from rlaif_sdk.preferences.tables import PairsConfig, check_pairs
 
     (folder / "pairs").mkdir()
     pair = {"prompt": "p", "response_1": "a", "response_2": "b"}
     write_table([pair], "pairs/part-0.jsonl")
     write_table([pair, pair], "pairs/part-1.parquet")
-    before = look_over(folder / "pairs", PairsConfig(file="pairs"))
+    before = check_pairs(folder / "pairs", PairsConfig(file="pairs"))
     assert before.rows == 3
     write_table([{**pair, "response_2": "c"}], "pairs/part-0.jsonl")
     assert table_digest(folder / "pairs") != before.digest

@@ -271,6 +271,13 @@ def test_what_is_no_text_is_named_in_the_transcript_alone(kind: str) -> None:
     assert "spoken" not in shown
 
 
+def test_a_spoken_answer_is_no_empty_one() -> None:
+    """OpenAI's answers in sound have null content: whoever reads the transcript sees that there was one."""
+    spoken = [{"role": "assistant", "content": None, "audio": {"id": "a", "transcript": "spoken"}}]
+    assert view(spoken, "transcript") == "assistant: [audio]"
+    assert view(spoken, "assistant") == ""
+
+
 @pytest.mark.parametrize(
     "value",
     [

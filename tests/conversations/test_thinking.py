@@ -90,9 +90,12 @@ def test_thinking_about_tags_ends_at_its_own_end() -> None:
         "```\nnever close with </think>\n```\nParis.",
         "  ```\n[THINK]\n  ```",
         "```\na\n```\n```xml\n<|begin_of_thought|>\n```\n",
+        "Use `<think>draft</think>` as the example.",
+        "Write ` <think> ` and then the answer.",
+        "`a` and `x [THINK]y[/THINK] z` and `b`.",
     ],
 )
-def test_tags_in_a_block_of_code_are_words(text: str) -> None:
+def test_tags_in_code_are_words(text: str) -> None:
     """Else what a policy says between them is not judged."""
     assert split_thinking(text) == (text, "")
 
@@ -103,12 +106,14 @@ def test_tags_in_a_block_of_code_are_words(text: str) -> None:
         ("```\n<think>\n```\n", "Paris."),
         ("I write\n```python\nx\n", "Paris.\n```python\ny\n```"),
         ("a ``` b", "Paris."),
+        ("is it `x", "Paris, not `y`."),
+        ("`<think>` or not", "Paris."),
     ],
 )
 def test_code_in_thinking_keeps_nothing_open(thought: str, said: str) -> None:
     """Thinking that breaks off within a block of code ends at its closing tag all the same."""
     assert split_thinking(f"<think>{thought}</think>{said}") == (said, thought.strip())
-    if "<think>" not in thought:
+    if "\n<think>" not in thought:
         assert split_thinking(f"{thought}\n</think>\n{said}") == (said, thought.strip())
 
 

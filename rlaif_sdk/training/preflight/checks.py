@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
-from rlaif_sdk.integrations.trl_checks import gdpo_weights
+from rlaif_sdk.integrations.trl import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.training.models import adapter, is_encoder_decoder
 from rlaif_sdk.training.policy_checks import check_prompts_fit, check_rollout, check_special_tokens
-from rlaif_sdk.training.preference_data import same_answers
 from rlaif_sdk.training.preflight.anatomy import Task, dissect, read_config
 from rlaif_sdk.training.preflight.chat_rows import check_chat_rows
 from rlaif_sdk.training.preflight.lengths import check_lengths
@@ -145,6 +144,8 @@ def _check_separate(run: Run, settings: Any, composer: Composer) -> None:
 
 
 def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables: Mapping[str, Dataset]) -> None:
+    from rlaif_sdk.training.preference_data import same_answers
+
     model = run.config.model
     config = read_config(run.model_name, model.revision)
     if is_encoder_decoder(config) and not hasattr(settings, "kl_coef"):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def counting(doing: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(doing: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on a console, standard output's by default.
 
     Args:

@@ -26,7 +26,7 @@ def reporter(console: Console) -> Reporter:
 
 
 @contextmanager
-def watching(console: Console, *, quiet: str = "") -> Iterator[tuple[TrainingProgress, Reporter]]:
+def live_view(console: Console, *, quiet: str = "") -> Iterator[tuple[TrainingProgress, Reporter]]:
     """A progress display for the trainer and a reporter for its stages, while training runs.
 
     Args:
@@ -47,7 +47,7 @@ def watching(console: Console, *, quiet: str = "") -> Iterator[tuple[TrainingPro
         yield display, reporter(console)
 
 
-def tell_where(console: Console, output: Path, model_folder: Path, loader: str = "AutoModelForCausalLM") -> None:
+def print_location(console: Console, output: Path, model_folder: Path, loader: str = "AutoModelForCausalLM") -> None:
     """Say where the results are, and how the model is loaded."""
     say = reporter(console)
     say(f"\nEverything is in {output}. Load the model with")
