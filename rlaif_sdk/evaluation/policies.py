@@ -22,7 +22,8 @@ from rlaif_sdk.io.tables import read_rows, write_rows
 from rlaif_sdk.preferences import LabelConfig, LabelJob, LabelResult, run_labeling
 from rlaif_sdk.preferences.resumable_job import JobProgress
 from rlaif_sdk.preferences.tables import check_text
-from rlaif_sdk.statistics.estimates import Array, Estimate, bootstrap_mean, wilson
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, bootstrap_mean, wilson
 from rlaif_sdk.statistics.ranking import ELO_PER_NAT, PRIOR, bradley_terry_intervals, mean_elo
 from rlaif_sdk.types import TextOrConversation
 
@@ -300,7 +301,7 @@ def rank_policies(
         labels: What `rlaif label` wrote for pairs whose table says whose the responses are, or `rlaif review` exported
             of it; people's decisions then count before the judge's.
         columns: The columns with the policies' names, of response 1 and of response 2.
-        prior: See `rlaif_sdk.evaluation.bradley_terry`.
+        prior: See `rlaif_sdk.statistics.ranking.bradley_terry`.
         confidence: Of the intervals.
         seed: Of the bootstrap, and of the orders of Elo's games.
 

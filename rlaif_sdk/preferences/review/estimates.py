@@ -13,7 +13,8 @@ import numpy as np
 from rlaif_sdk.preferences.review.pairs import ReviewPair, audit_draw
 from rlaif_sdk.preferences.review.store import ReviewStore
 from rlaif_sdk.statistics.agreement import cohens_kappa
-from rlaif_sdk.statistics.estimates import Array, Estimate, wilson
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, wilson
 
 Opinion = Callable[[str], str]
 
