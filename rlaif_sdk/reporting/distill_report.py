@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.distill import DistillResult, DistillRun
-    from rlaif_sdk.training.run import PolicyResult
+    from rlaif_sdk.training.online import PolicyResult
 
 RELIABILITY = {
     "accuracy": "accuracy",
@@ -42,7 +42,7 @@ def watch_distill(run: DistillRun, console: Console, *, resume: bool = False) ->
         RlaifError: As `run_distill`.
     """
     from rlaif_sdk.training.distill import run_distill
-    from rlaif_sdk.training.preference_run import PreferenceResult
+    from rlaif_sdk.training.preferences import PreferenceResult
 
     with live_view(console) as (display, report):
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.training.iterate import IterateResult, IterateRun
 
-TOTAL = "composed reward"
-LENGTH = "length (tokens)"
+TOTAL = "composed_reward"
+LENGTH = "length_tokens"
 
 
 def watch_iterate(run: IterateRun, console: Console, *, resume: bool = False) -> IterateResult:

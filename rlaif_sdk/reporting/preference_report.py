@@ -8,14 +8,14 @@ from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves, plot_reliability
 from rlaif_sdk.reporting.tables import before_after_table, reliability_table
+from rlaif_sdk.training.methods import get_method, train
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.config import Run
-    from rlaif_sdk.training.preference_run import Kind, PreferenceResult
+    from rlaif_sdk.training.preferences import PreferenceResult
 
-LOADER = {"reward_model": "AutoModelForSequenceClassification", "dpo": "AutoModelForCausalLM"}
 PANELS = {
     "loss (nats a pair)": {"loss": "loss"},
     "agreement with the labels": {"agreement": "agreement"},
@@ -24,24 +24,21 @@ PANELS = {
 }
 
 
-def watch_preferences(kind: Kind, run: Run, console: Console, *, resume: bool = False) -> PreferenceResult:
-    """`run_preferences` with a progress display, followed by `report_preferences`.
+def watch_preferences(run: Run, console: Console, *, resume: bool = False) -> PreferenceResult:
+    """`rlaif_sdk.training.methods.train` with a progress display, followed by `report_preferences`.
 
     Args:
-        kind: ``reward_model`` or ``dpo``.
         run: The loaded config.
         console: Where to print.
         resume: Resume from the last checkpoint in the output folder.
 
     Raises:
-        RlaifError: As `run_preferences`.
+        RlaifError: As `rlaif_sdk.training.methods.train`.
     """
-    from rlaif_sdk.training.preference_run import run_preferences
-
     with live_view(console) as (display, report):
-        result = run_preferences(kind, run, display=display, report=report, resume=resume)
+        result: PreferenceResult = train(run.method, run, display=display, report=report, resume=resume)
     report_preferences(result, console)
-    print_location(console, result.output, result.model_folder, LOADER[kind])
+    print_location(console, result.output, result.model_folder, get_method(run.method).model_class)
     return result
 
 

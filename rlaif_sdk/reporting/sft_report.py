@@ -8,22 +8,23 @@ from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import before_after_table
+from rlaif_sdk.training.methods import train
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.config import Run
-    from rlaif_sdk.training.sft_run import SFTResult
+    from rlaif_sdk.training.sft import SFTResult
 
 PANELS = {
     "loss (nats a token)": {"loss": "loss"},
-    "share of tokens foretold": {"mean_token_accuracy": "accuracy"},
+    "token accuracy": {"mean_token_accuracy": "accuracy"},
     "entropy (nats a token)": {"entropy": "entropy"},
 }
 
 
 def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
-    """`run_sft` with a progress display, followed by `report_sft`.
+    """`rlaif_sdk.training.methods.train` with a progress display, followed by `report_sft`.
 
     Args:
         run: The loaded config.
@@ -31,12 +32,10 @@ def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
         resume: Resume from the last checkpoint in the output folder.
 
     Raises:
-        RlaifError: As `run_sft`.
+        RlaifError: As `rlaif_sdk.training.methods.train`.
     """
-    from rlaif_sdk.training.sft_run import run_sft
-
     with live_view(console) as (display, report):
-        result = run_sft(run, display=display, report=report, resume=resume)
+        result: SFTResult = train(run.method, run, display=display, report=report, resume=resume)
     report_sft(result, console)
     print_location(console, result.output, result.model_folder)
     return result

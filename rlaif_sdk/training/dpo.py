@@ -14,9 +14,15 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from rlaif_sdk.exceptions import ConfigError, TrainingError
-from rlaif_sdk.training.preference_data import CHOSEN_PROB, MARGIN, column_or, without
-from rlaif_sdk.training.soft_labels import dpo_differences, soft_label_terms, soft_preference_losses
-from rlaif_sdk.training.soft_trainer import SoftLabelTrainer
+from rlaif_sdk.training.data import CHOSEN_PROB, MARGIN
+from rlaif_sdk.training.soft_labels import (
+    SoftLabelTrainer,
+    column_or,
+    dpo_differences,
+    soft_label_terms,
+    soft_preference_losses,
+    without,
+)
 
 
 class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):

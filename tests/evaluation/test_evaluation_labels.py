@@ -348,8 +348,8 @@ def test_tables_before_and_after_have_the_same_prompts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "problem"),
     [
-        ("chosen", True, "'chosen' must be text or messages"),
-        ("rejected", 1, "'rejected' must be text or messages"),
+        ("chosen", True, "'chosen' cannot be read"),
+        ("rejected", 1, "'rejected' cannot be read"),
         ("chosen_response", True, "chosen_response must be 1 or 2, not True"),
         ("prob_1_when_first", "0.5", "prob_1_when_first must be a probability"),
         ("usage", [1], "usage must be an object"),

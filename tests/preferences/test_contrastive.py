@@ -250,7 +250,7 @@ def test_the_margins_reach_dpo(local_config: Path) -> None:
     pytest.importorskip("trl")
     from datasets import Dataset
 
-    from rlaif_sdk.training.preference_data import checked_preferences
+    from rlaif_sdk.training.data import checked_preferences
 
     rows = rows_of(make(local_config, "margin={scale: 0.1}").tables["pairs"])
     checked = checked_preferences(Dataset.from_list(rows), "train")

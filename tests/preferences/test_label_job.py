@@ -53,7 +53,7 @@ def test_labels_train_as_they_are(config: Path, write_pairs: Any) -> None:
     pytest.importorskip("datasets")
     from datasets import Dataset
 
-    from rlaif_sdk.training.preference_data import checked_preferences
+    from rlaif_sdk.training.data import checked_preferences
 
     write_pairs(5)
     lines = rows_of(label(config).labels)

@@ -22,7 +22,7 @@ from rlaif_sdk.io.files import write_text
 if TYPE_CHECKING:
     from rlaif_sdk.training.ppo.critic import Critic
     from rlaif_sdk.training.ppo.kl import KLController
-    from rlaif_sdk.training.ppo.score_normalization import ScoreNormalizer
+    from rlaif_sdk.training.ppo.scoring import ScoreNormalizer
 
 STATE_FILE = "ppo_state.json"
 _FORMAT = 3

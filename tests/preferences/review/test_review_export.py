@@ -195,7 +195,7 @@ def test_the_figures_tell_agreement_with_the_judge_and_what_side_is_favoured(tmp
 def test_the_export_trains_a_reward_model(store: ReviewStore, tmp_path: Path) -> None:
     """The trainers' own check of preference rows accepts an export as it is."""
     datasets = pytest.importorskip("datasets")
-    from rlaif_sdk.training.preference_data import checked_preferences
+    from rlaif_sdk.training.data import checked_preferences
 
     judge(store, {"3": "2", "5": "tie"})
     rows = list(exported(store, tmp_path / "out.jsonl").values())

@@ -1,19 +1,20 @@
-"""Runs on preference pairs from a config: evaluation before, training, evaluation after, the model saved."""
+"""Reward models and DPO, trained on preference pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
+from rlaif_sdk.training.methods import Method, get_method
 from rlaif_sdk.training.models import adapter, load_policy, save_policy
-from rlaif_sdk.training.rows_run import RowsMethod, RowsResult, train_on_rows
+from rlaif_sdk.training.offline import OfflineResult, train_offline
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.training.calibration import Calibration
 
-Kind = Literal["reward_model", "dpo"]
-TASKS: dict[Kind, str] = {"reward_model": "SEQ_CLS", "dpo": "CAUSAL_LM"}
-"""PEFT's names of what the models do."""
+
 COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "margin")
 
 
@@ -56,65 +55,28 @@ class DPORunConfig(PreferenceRunConfig):
     """Fields of `trl.DPOConfig`, which has those of `transformers.TrainingArguments` too."""
 
 
-CONFIGS: dict[Kind, type[PreferenceRunConfig]] = {"reward_model": RewardModelRunConfig, "dpo": DPORunConfig}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceResult(RowsResult):
+class PreferenceResult(OfflineResult):
     """What came of a run.
 
     Attributes:
-        kind: ``reward_model`` or ``dpo``.
+        method: ``reward_model`` or ``dpo``.
         calibration: The reliability of the trained model on the held-out pairs.
     """
 
-    kind: Kind
+    method: str
     calibration: Calibration
 
 
-def load_preference_run(kind: Kind, source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> Run:
-    """Read and check a run's config; see `rlaif_sdk.training.config.load_run_config`.
-
-    Raises:
-        ConfigError: The config or an override is refused; the message has file, line and key.
-    """
-    return Run.load(CONFIGS[kind], source, overrides)
-
-
-def run_preferences(
-    kind: Kind,
-    source: str | Path | Mapping[str, Any] | Run,
-    *,
-    display: TrainerCallback | None = None,
-    report: Callable[[str], None] = lambda _: None,
-    resume: bool = False,
+def train_on_preferences(
+    run: Run, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool
 ) -> PreferenceResult:
-    """Train a reward model, or a policy by DPO, on preference pairs, as a config says.
-
-    Args:
-        kind: ``reward_model`` or ``dpo``.
-        source: A YAML or JSON file, a mapping, or a loaded run. See `RewardModelRunConfig` and `DPORunConfig`.
-        display: Shows training's progress in place of the trainer's own printing.
-        report: Called with a line of text at the start of each stage.
-        resume: Go on from the last checkpoint in the output folder (``save_strategy`` makes them).
-
-    Returns:
-        What came of it. The output folder then holds ``model/`` and ``history.jsonl``.
-
-    Raises:
-        ConfigError: The config is refused, or its output folder already holds a trained model.
-        DataError: A pair is refused.
-        MissingExtraError: The extra ``train`` is not installed.
-    """
-    run = source if isinstance(source, Run) else load_preference_run(kind, source)
-    method = RowsMethod(
-        kind, "pairs", partial(preference_settings, kind), partial(load_pairs, kind), partial(_trainer, kind)
-    )
-    fields, trainer = train_on_rows(run, method, display=display, report=report, resume=resume)
-    return PreferenceResult(kind=kind, calibration=trainer.calibration, **fields)
+    """Train a reward model, or a policy by DPO, on preference pairs; see `rlaif_sdk.training.methods.train`."""
+    fields, trainer = train_offline(run, display=display, report=report, resume=resume)
+    return PreferenceResult(method=run.method, calibration=trainer.calibration, **fields)
 
 
-def load_pairs(kind: Kind, run: Run) -> tuple[Dataset, Dataset]:
+def load_pairs(run: Run, *, need_prompts: bool) -> tuple[Dataset, Dataset]:
     """The pairs to train on, and the held-out ones, with the columns that the trainers take.
 
     Raises:
@@ -123,13 +85,12 @@ def load_pairs(kind: Kind, run: Run) -> tuple[Dataset, Dataset]:
     from rlaif_sdk.training.data import load_split
 
     data = run.config.data
-    return load_split(data, run.folder, partial(_pairs, column=data.prompt, needs_prompt=kind == "dpo"))
+    return load_split(data, run.folder, partial(_pairs, column=data.prompt, needs_prompt=need_prompts))
 
 
 def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dataset:
     """The pairs of a table; the prompt may stand in the messages of both answers."""
-    from rlaif_sdk.training.data import prompt_problem
-    from rlaif_sdk.training.preference_data import checked_preferences, same_answers
+    from rlaif_sdk.training.data import checked_preferences, prompt_problem, same_answers
 
     if column != "prompt":
         if column not in rows.column_names:
@@ -148,45 +109,57 @@ def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dat
     return checked
 
 
-def preference_settings(kind: Kind, run: Run) -> Any:
-    """The trainer's settings, a `trl.RewardConfig` or `trl.DPOConfig`.
-
-    Raises:
-        ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
-    """
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.reward_config import RewardConfig
-
-    settings: Any = run.trl_settings(RewardConfig if kind == "reward_model" else DPOConfig, kind, logging_steps=10)
-    from rlaif_sdk.training import dpo, reward_model
-
+def _checked_settings(run: Run, kind: type[Any], check: Callable[[Any], None]) -> Any:
+    settings: Any = run.trl_settings(kind, run.method, logging_steps=10)
     try:
-        (dpo if kind == "dpo" else reward_model).check_settings(settings)
+        check(settings)
     except ConfigError as error:
-        raise run.document.error(error.message, (kind, str(error.key)), error.hint) from error
+        raise run.document.error(error.message, (run.method, str(error.key)), error.hint) from error
     return settings
 
 
-def _trainer(
-    kind: Kind, run: Run, settings: Any, train: Dataset, held_out: Dataset
+def _reward_model_settings(run: Run) -> Any:
+    from trl.trainer.reward_config import RewardConfig
+
+    from rlaif_sdk.training.reward_model import check_settings
+
+    return _checked_settings(run, RewardConfig, check_settings)
+
+
+def _dpo_settings(run: Run) -> Any:
+    from trl.trainer.dpo_config import DPOConfig
+
+    from rlaif_sdk.training.dpo import check_settings
+
+    return _checked_settings(run, DPOConfig, check_settings)
+
+
+def _reward_model_trainer(
+    run: Run, settings: Any, train: Dataset, held_out: Dataset
 ) -> tuple[Any, Callable[[Path], object]]:
-    model, tokenizer = _load_scorer(run) if kind == "reward_model" else load_policy(run)
-    options: dict[str, Any] = {
+    from rlaif_sdk.training.reward_model import SoftRewardTrainer
+
+    model, tokenizer = _load_scorer(run)
+    trainer = SoftRewardTrainer(model, **_options(run, settings, train, held_out, tokenizer))
+    return trainer, trainer.save_reward
+
+
+def _dpo_trainer(run: Run, settings: Any, train: Dataset, held_out: Dataset) -> tuple[Any, Callable[[Path], object]]:
+    from rlaif_sdk.training.dpo import SoftDPOTrainer
+
+    model, tokenizer = load_policy(run)
+    trainer = SoftDPOTrainer(model, **_options(run, settings, train, held_out, tokenizer))
+    return trainer, partial(save_policy, run, trainer, tokenizer)
+
+
+def _options(run: Run, settings: Any, train: Dataset, held_out: Dataset, tokenizer: Any) -> dict[str, Any]:
+    return {
         "args": settings,
         "train_dataset": train,
         "eval_dataset": held_out,
         "processing_class": tokenizer,
-        "peft_config": adapter(run, TASKS[kind]),
+        "peft_config": adapter(run, get_method(run.method).task),
     }
-    if kind == "reward_model":
-        from rlaif_sdk.training.reward_model import SoftRewardTrainer
-
-        scorer = SoftRewardTrainer(model, **options)
-        return scorer, scorer.save_reward
-    from rlaif_sdk.training.dpo import SoftDPOTrainer
-
-    trainer = SoftDPOTrainer(model, **options)
-    return trainer, partial(save_policy, run, trainer, tokenizer)
 
 
 def _load_scorer(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -209,3 +182,33 @@ def _load_scorer(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     except (OSError, ValueError) as error:
         raise run.document.error(f"cannot be loaded: {error}", ("model", "name")) from error
     return model, tokenizer
+
+
+_REPORT = "rlaif_sdk.reporting.preference_report:watch_preferences"
+
+REWARD_MODEL = Method(
+    name="reward_model",
+    config=RewardModelRunConfig,
+    run=Run,
+    learns_from="pairs",
+    settings=_reward_model_settings,
+    load_rows=partial(load_pairs, need_prompts=False),
+    trainer=_reward_model_trainer,
+    train=train_on_preferences,
+    report=_REPORT,
+    task="SEQ_CLS",
+    skips_long_rows=True,
+    keeps_reference=lambda _: False,
+)
+DPO = Method(
+    name="dpo",
+    config=DPORunConfig,
+    run=Run,
+    learns_from="pairs",
+    settings=_dpo_settings,
+    load_rows=partial(load_pairs, need_prompts=True),
+    trainer=_dpo_trainer,
+    train=train_on_preferences,
+    report=_REPORT,
+    keeps_reference=lambda settings: not settings.precompute_ref_log_probs,
+)

@@ -1,4 +1,4 @@
-"""Whether a policy's chat template takes the conversations in the rows, and what it makes of them."""
+"""Whether policy and trainer take the rows: what the chat template makes of them, and how long they are."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.conversations import ASSISTANT, USER, Turn, read
 from rlaif_sdk.conversations.special_tokens import SpecialTokens
-from rlaif_sdk.conversations.templates import SYSTEM, ChatTemplate, exchange, stands_in
+from rlaif_sdk.conversations.templates import SYSTEM, ChatTemplate, chat_ids, exchange, stands_in
 from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError
+from rlaif_sdk.training.methods import Method
+from rlaif_sdk.training.models import longest_text, surely_shorter
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
 
 ANSWERS = ("completion", "chosen", "rejected", "messages")
 """Columns of what is trained on as it is; a prompt goes before each but the last."""
@@ -113,3 +116,72 @@ def _begins_twice(prompt: Any, tokenizer: Any) -> bool:
 
 def _others(count: int) -> str:
     return "" if count == 1 else f" (and so in {count - 1:,} other rows)" if count > 2 else " (and so in another row)"
+
+
+_ANSWERS = ("chosen", "rejected", "completion", "messages", "text")
+
+
+def check_lengths(
+    name: str, rows: Dataset, method: Method, settings: Any, tokenizer: Any, config: Any
+) -> Iterator[str]:
+    """Whether the trainer takes the rows of a table, as TRL would encode them.
+
+    Args:
+        name: Of the table, for errors.
+        rows: Pairs, or rows to imitate.
+        method: What trains on them.
+        settings: The trainer's settings.
+        tokenizer: The model's tokenizer.
+        config: The model's config, in transformers' form.
+
+    Yields:
+        How many rows are longer than ``max_length``, and what becomes of them.
+
+    Raises:
+        DataError: All are skipped, or one is longer than the model takes.
+    """
+    max_length = settings.max_length
+    positions = longest_text(config)
+    if max_length is None and positions is None:
+        return
+    skipped = truncated = 0
+    limit = min(length for length in (max_length, positions) if length is not None)
+    keeps_start = getattr(settings, "truncation_mode", "keep_start") == "keep_start"
+    for number, row in enumerate(rows, start=1):
+        if surely_shorter([row[column] for column in ("prompt", *_ANSWERS) if column in row], limit):
+            continue
+        longest = max(_tokens(row, answer, tokenizer) for answer in _ANSWERS if answer in row)
+        if max_length is not None and longest > max_length:
+            skip = method.skips_long_rows or (
+                keeps_start and "prompt" in row and _tokens(row, None, tokenizer) >= max_length
+            )
+            skipped, truncated = skipped + skip, truncated + (not skip)
+            if skip:
+                continue
+        taken = longest if max_length is None else min(longest, max_length)
+        if positions is not None and taken > positions:
+            raise DataError(
+                f"the row has {longest} tokens, and the model takes {positions}",
+                file=name,
+                row=number,
+                hint=f"set {method.name}.max_length to {positions}",
+            )
+    if skipped == len(rows):
+        raise DataError(
+            f"all {skipped} rows are longer than max_length, {max_length} tokens, so that none is left",
+            file=name,
+            hint=f"raise {method.name}.max_length, or shorten the texts",
+        )
+    for count, what in ((skipped, "are skipped"), (truncated, "are truncated")):
+        if count:
+            yield f"{name}: {count} of {len(rows)} rows are longer than max_length, {max_length} tokens, and {what}"
+
+
+def _tokens(row: Mapping[str, Any], answer: str | None, tokenizer: Any) -> int:
+    """Tokens of a row's prompt with one of its answers; of the prompt alone without one."""
+    prompt, said = row.get("prompt"), row[answer] if answer else None
+    whole = said if prompt is None else prompt if said is None else prompt + said
+    if isinstance(whole, str):
+        ends = answer is not None and not whole.endswith(tokenizer.eos_token or "\0")
+        return len(tokenizer(whole + tokenizer.eos_token if ends and tokenizer.eos_token else whole)["input_ids"])
+    return len(chat_ids(whole, tokenizer, add_generation_prompt=answer is None))

@@ -1,4 +1,4 @@
-"""A run on given rows by one of TRL's trainers: evaluation before, training, evaluation after, the model saved."""
+"""Training on given rows by one of TRL's trainers: evaluation before and after, the model saved."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.files import without_nan
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import Run
-from rlaif_sdk.training.manifest import recorded
-from rlaif_sdk.training.policy_checks import check_trainable
+from rlaif_sdk.training.methods import get_method
+from rlaif_sdk.training.models import check_trainable
 from rlaif_sdk.training.ranks import refuse_processes
-from rlaif_sdk.training.run_folder import HISTORY_FILE, MODEL_FOLDER, starting_point
+from rlaif_sdk.training.run_folder import HISTORY_FILE, MODEL_FOLDER, recorded, resume_training, starting_point
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import TrainerCallback
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowsResult:
+class OfflineResult:
     """What came of a run.
 
     Attributes:
@@ -48,79 +47,46 @@ class RowsResult:
     training_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class RowsMethod:
-    """A way to train on rows.
-
-    Attributes:
-        key: The key of the config that has the trainer's settings.
-        rows: What the rows are called.
-        settings: Makes the trainer's settings.
-        load: Reads the rows to train on, and the held-out ones.
-        make: Makes the trainer of the settings and both tables, and what saves its model to a folder.
-    """
-
-    key: str
-    rows: str
-    settings: Callable[[Run], Any]
-    load: Callable[[Run], tuple[Dataset, Dataset]]
-    make: Callable[[Run, Any, Dataset, Dataset], tuple[Any, Callable[[Path], object]]]
-
-
-def train_on_rows(
-    run: Run,
-    method: RowsMethod,
-    *,
-    display: TrainerCallback | None,
-    report: Callable[[str], None],
-    resume: bool,
+def train_offline(
+    run: Run, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool
 ) -> tuple[dict[str, Any], Any]:
-    """Train as a method does.
+    """Train on given rows; see `rlaif_sdk.training.methods.train`.
 
-    Args:
-        run: The loaded config.
-        method: How.
-        display: Shows training's progress in place of the trainer's own printing.
-        report: Called with a line of text at the start of each stage.
-        resume: Go on from the last checkpoint in the output folder.
+    The trainer of the method is made of the run, the settings and both tables, and comes with what saves its model to a
+    folder.
 
     Returns:
-        The fields of a `RowsResult`, and the trainer. The output folder then holds ``model/`` and ``history.jsonl``.
-
-    Raises:
-        ConfigError: The config is refused, or its output folder already holds a trained model.
-        DataError: A row is refused.
-        MissingExtraError: The extra ``train`` is not installed.
+        The fields of an `OfflineResult`, and the trainer.
     """
+    method = get_method(run.method)
+    rows = "pairs" if method.learns_from == "pairs" else "rows"
     model_folder = run.output / MODEL_FOLDER
     refuse_processes()
-    checkpoint = starting_point(run, method.key, resume=resume)
+    checkpoint = starting_point(run, resume=resume)
     try:
         from transformers import PrinterCallback
 
-        from rlaif_sdk.training.resuming import go_on
-
         settings = method.settings(run)
-        train, held_out = method.load(run)
+        train, held_out = method.load_rows(run)
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="train") from error
 
     tables = {"train": train, "held_out": held_out}
-    with recorded(run, method.key, settings, tables, resume=resume, report=report) as results:
+    with recorded(run, settings, tables, resume=resume, report=report) as results:
         report(f"loading {run.model_name}")
-        trainer, save = method.make(run, settings, train, held_out)
+        trainer, save = method.trainer(run, settings, train, held_out)
         check_trainable(trainer.model)
         trainer.remove_callback(PrinterCallback)
         if display is not None:
             trainer.add_callback(display)
-        report(f"evaluating on {len(held_out)} held-out {method.rows} before training")
+        report(f"evaluating on {len(held_out)} held-out {rows} before training")
         before = _measured(trainer.evaluate())
         report("training")
         started = time.monotonic()
-        go_on(trainer, checkpoint)
+        resume_training(trainer, checkpoint)
         seconds = time.monotonic() - started
         try:
-            report(f"evaluating on {len(held_out)} held-out {method.rows} after training")
+            report(f"evaluating on {len(held_out)} held-out {rows} after training")
             after = _measured(trainer.evaluate())
         finally:  # not before, since saving merges an adapter
             report(f"saving {model_folder}")

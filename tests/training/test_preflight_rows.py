@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from rlaif_sdk import ConfigError, DataError
 from rlaif_sdk.cli import app
-from rlaif_sdk.training.dry_run import dry_run
-from rlaif_sdk.training.preflight.chat_rows import check_chat_rows
-from rlaif_sdk.training.sft_run import load_sft_run
+from rlaif_sdk.training.methods import load_run
+from rlaif_sdk.training.preflight.rows import check_chat_rows
+from rlaif_sdk.training.run_folder import check
 from tests.conversations.small_tokenizers import small_tokenizer
 from tests.conversations.templates_in_use import (
     ALTERNATING,
@@ -73,7 +73,7 @@ def test_the_check_of_a_run_names_the_row(tmp_path: Path, llama: Any, tokenizer:
         "sft": {"max_steps": 1, "use_cpu": True},
         "output": str(tmp_path / "out"),
     }
-    (problem,) = dry_run(load_sft_run(config), "sft").problems
+    (problem,) = check(load_run("sft", config)).problems
     assert "data.train:4" in str(problem)
     assert "at the beginning of the first user message" in str(problem)
     (tmp_path / "run.json").write_text(json.dumps(config))

@@ -1,17 +1,22 @@
-"""What a policy answers to held-out prompts, and what the composed reward and plain measures say of the answers."""
+"""A policy answers prompts: how it samples, several completions a prompt, and what rewards and plain measures say."""
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
+from pydantic import Field, PositiveInt
 
+from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.statistics.arrays import Array
-from rlaif_sdk.training.policy_checks import check_prompts_fit, prompt_ids
+from rlaif_sdk.training.config import Run
+from rlaif_sdk.training.models import check_prompts_fit, load_policy, prompt_ids
 from rlaif_sdk.types import Progress, RewardBatch
 
 if TYPE_CHECKING:
@@ -20,6 +25,86 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.composer import Composer, Composition
     from rlaif_sdk.training.ppo import PPOConfig
+
+    Policy: TypeAlias = AbstractContextManager[tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+
+
+class GenerationSettings(ConfigModel):
+    """How completions are sampled."""
+
+    batch_size: PositiveInt = 32
+    """Completions that are generated at once."""
+    max_completion_length: PositiveInt = 256
+    """The most tokens of a completion."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Above 0; lower is less varied."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample from the likeliest tokens that have this probability together."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample from the so many likeliest tokens; 0 from all."""
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Sample from tokens at least so likely, relative to the likeliest."""
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Above 1 makes tokens rarer that are there already."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the tokenizer's chat template."""
+
+    def sampling(self, seed: int) -> Sampling:
+        """As `answer_prompts` takes them."""
+        fields: dict[str, Any] = {
+            item.name: getattr(self, item.name) for item in dataclasses.fields(Sampling) if hasattr(self, item.name)
+        }
+        return Sampling(**fields, seed=seed, per_device_eval_batch_size=self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What `answer_prompts` reads of a trainer's settings; see `GenerationSettings`."""
+
+    seed: int
+    per_device_eval_batch_size: int
+    max_completion_length: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    chat_template_kwargs: Mapping[str, Any] | None = None
+    generation_kwargs: Mapping[str, Any] | None = field(default=None)
+
+    @classmethod
+    def of(cls, settings: Any) -> Self:
+        """Those of a trainer's settings."""
+        return cls(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(cls)})
+
+    def with_seed(self, seed: int) -> Self:
+        """The same with another seed."""
+        return dataclasses.replace(self, seed=seed)
+
+
+def sample_completions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Dataset,
+    sampling: Sampling,
+    *,
+    completions: int,
+) -> Answers:
+    """Sample K completions of each of N prompts.
+
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer.
+        prompts: N rows with a column ``prompt``.
+        sampling: How; equal seeds sample the same.
+        completions: K.
+
+    Returns:
+        N x K answers; those to one prompt stand together.
+    """
+    rows = [row for row in range(len(prompts)) for _ in range(completions)]
+    settings: Any = sampling
+    return answer_prompts(model, tokenizer, prompts.select(rows), settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +158,15 @@ class ScoredAnswers:
     def rewards(self) -> dict[str, Array]:
         """(B,) raw scores by reward, and ``composed reward``, the totals; NaN where a row is unscored."""
         raw = {name: column.raw for name, column in self.composition.rewards.items()}
-        return {**raw, "composed reward": self.composition.totals}
+        return {**raw, "composed_reward": self.composition.totals}
 
     def health(self) -> dict[str, Array]:
         """(B,) measures that tell learning from collapse: length, truncation, repetition within an answer."""
         ids_B = self.answers.completion_ids
         return {
-            "length (tokens)": np.array([len(ids) for ids in ids_B], dtype=np.float64),
-            "cut short (share)": np.array(self.answers.truncated, dtype=np.float64),
-            "repetition (share)": np.array([repeated_ngrams(ids) for ids in ids_B]),
+            "length_tokens": np.array([len(ids) for ids in ids_B], dtype=np.float64),
+            "truncated_share": np.array(self.answers.truncated, dtype=np.float64),
+            "repetition_share": np.array([repeated_ngrams(ids) for ids in ids_B]),
         }
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -132,7 +217,7 @@ def answer_prompts(
     """
     import torch
 
-    from rlaif_sdk.training.ppo.encoder_decoder import generating_in_one_row
+    from rlaif_sdk.training.ppo.inputs import generating_in_one_row
 
     devices = [model.device] if model.device.type == "cuda" else []
     ends = _end_tokens(model, tokenizer)
@@ -217,3 +302,70 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
         if token in ends:
             return ids[: index + 1]
     return ids
+
+
+@contextmanager
+def loaded_policy(run: Run) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+    """The model that a run starts from, with its tokenizer, on the GPU where there is one; let go of at the end.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+    """
+    import torch
+
+    model, tokenizer = load_policy(run)
+    placed: Any = model
+    if torch.cuda.is_available():
+        placed.to("cuda")
+    try:
+        yield model, tokenizer
+    finally:
+        del model, placed
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def answer_logprobs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Answers,
+    *,
+    temperature: float,
+    batch_size: int,
+    template_arguments: dict[str, Any],
+) -> list[float]:
+    """The log-probability of each of B answers, in nats, its tokens summed, at a temperature."""
+    import torch
+
+    from rlaif_sdk.training.ppo.logprobs import token_logprobs
+
+    sums: list[float] = []
+    policy: Any = model
+    policy.eval()
+    for start in range(0, len(answers.prompts), batch_size):
+        rows = range(start, min(start + batch_size, len(answers.prompts)))
+        prompts = [prompt_ids(answers.prompts[row], tokenizer, template_arguments) for row in rows]
+        completions = [answers.completion_ids[row] for row in rows]
+        ids_BS, attention_BS, answered_BS = _padded(prompts, completions, tokenizer.pad_token_id or 0)
+        inputs = {"input_ids": ids_BS.to(model.device), "attention_mask": attention_BS.to(model.device)}
+        with torch.no_grad():
+            logits_BSV = policy(**inputs).logits
+        logprobs_BT, _ = token_logprobs(logits_BSV[:, :-1], inputs["input_ids"][:, 1:], temperature=temperature)
+        sums += (logprobs_BT * answered_BS[:, 1:].to(model.device)).sum(dim=1).tolist()
+    return sums
+
+
+def _padded(prompts: Sequence[list[int]], completions: Sequence[list[int]], pad_id: int) -> tuple[Any, Any, Any]:
+    """Token ids padded on the right, the mask of the real ones, and of those that belong to answers; each (B, S)."""
+    import torch
+
+    width = max(len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True))
+    shape = (len(prompts), width)
+    ids_BS, attention_BS, answered_BS = torch.full(shape, pad_id), torch.zeros(shape).long(), torch.zeros(shape)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        end = len(prompt) + len(completion)
+        ids_BS[row, :end] = torch.tensor([*prompt, *completion])
+        attention_BS[row, :end] = 1
+        answered_BS[row, len(prompt) : end] = 1
+    return ids_BS, attention_BS, answered_BS

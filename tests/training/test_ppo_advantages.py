@@ -10,7 +10,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from rlaif_sdk.training.ppo.gae import generalized_advantages, token_rewards  # noqa: E402
+from rlaif_sdk.training.ppo.advantages import generalized_advantages, token_rewards  # noqa: E402
 
 
 def mask_of(lengths: list[int]) -> Tensor:
@@ -77,8 +77,10 @@ def test_the_score_lands_once_on_the_last_real_token() -> None:
 
 def test_what_falls_on_tokens_stays_there_and_the_rest_falls_on_the_last() -> None:
     """A row's rewards sum to its score; what stands on padding counts for nothing."""
-    on_tokens_BT = torch.tensor([[0.5, 0.0, -2.0, 0.25], [1.0, 9.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0]])
-    rewards_BT = token_rewards(torch.tensor([1.0, 1.0, 3.0]), torch.zeros(3, 4), mask_of([4, 1, 2]), 0.5, on_tokens_BT)
+    token_rewards_BT = torch.tensor([[0.5, 0.0, -2.0, 0.25], [1.0, 9.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0]])
+    rewards_BT = token_rewards(
+        torch.tensor([1.0, 1.0, 3.0]), torch.zeros(3, 4), mask_of([4, 1, 2]), 0.5, token_rewards_BT
+    )
     torch.testing.assert_close(rewards_BT, torch.tensor([[0.5, 0.0, -2.0, 2.5], [1.0, 0, 0, 0], [0, 3.0, 0, 0]]))
 
 
