@@ -85,7 +85,7 @@ class Explanation:
             if math.isnan(step.weighted):
                 lines.append(f"  {step.reward:<{width}}  {step.status}{reason}")
                 continue
-            bar = ("+" if step.weighted >= 0 else "-") * max(1, round(_BAR * abs(step.weighted) / scale))
+            bar = ("+" if step.weighted >= 0 else "-") * max(1, round(_BAR * (abs(step.weighted) / scale)))
             lines.append(
                 f"  {step.reward:<{width}}  raw {_show(step.raw, step.status)}  normalised {step.normalized:8.4f}"
                 f"  weight {step.weight:6.3g}  adds {step.weighted:+8.4f}  = {step.running:8.4f}  "
