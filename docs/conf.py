@@ -29,17 +29,20 @@ default_role = "code"  # a name in single backticks is code; tests/docs/test_ref
 
 # What other projects define is documented there. Whatever begins with rlaif_sdk has to be found on these pages.
 _OTHER_PROJECTS = (
-    "accelerate|annotated_types|collections|concurrent|datasets|numpy|pathlib|peft|pydantic|torch|transformers|trl|typing"
+    "accelerate|annotated_types|collections|concurrent|datasets|numpy|pathlib|peft|pydantic|torch|transformers|trl"
 )
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHER_PROJECTS})\..+"),
     # imported by signatures for type checkers only, so that their libraries load late: they have no module in front
-    ("py:class", "BaseModel|BitsAndBytesConfig|Dataset|IterableDataset|Path|PeftConfig|PreTrainedTokenizerBase|TrainerCallback"),
+    (
+        "py:class",
+        "BaseModel|BitsAndBytesConfig|Dataset|IterableDataset|Path|PeftConfig|PreTrainedTokenizerBase|TrainerCallback",
+    ),
     ("py:class", r"(rlaif_sdk\.[\w.]+\.)?[A-Z]\w*T"),  # type variables
 ]
 
 
-def _plain_hints(app: Sphinx) -> None:
+def _plain_hints(_: Sphinx) -> None:
     """Leaves out of the config models' types what pydantic reads in them: a page shows `int`, not its validators."""
     import pydantic
 
@@ -59,7 +62,7 @@ def _plain_hints(app: Sphinx) -> None:
         if not model.__module__.startswith("rlaif_sdk."):
             continue
         hints = typing.get_type_hints(model)
-        model.__annotations__ = {name: hints[name] for name in model.__dict__.get("__annotations__", ())}
+        model.__annotations__ = {name: hints[name] for name in inspect.get_annotations(model)}
         signature = inspect.signature(model)
         plain = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()]
         model.__signature__ = signature.replace(parameters=plain)

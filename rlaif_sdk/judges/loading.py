@@ -38,6 +38,12 @@ def load_judge(
 
     Nothing is loaded and no request is sent before the first use.
 
+    Example:
+        >>> from rlaif_sdk import load_judge
+        >>> judge = load_judge(model="Qwen/Qwen3-4B", criteria="harmlessness", name="harmless")
+        >>> judge.name, judge.range
+        ('harmless', (-1.0, 1.0))
+
     Args:
         criteria: See `JudgePrompt`, as for ``preamble`` and ``template``.
         preamble: What the judge is told first.

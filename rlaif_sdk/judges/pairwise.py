@@ -40,6 +40,15 @@ class PairwiseLabeler:
     first (see `rlaif_sdk.judges.screening`). A response without content loses, two equal ones get 0.5, both without
     asking the judge and flagged. What goes wrong with one pair leaves it unlabelled with an error.
 
+    Example:
+        >>> from rlaif_sdk import PairwiseLabeler
+        >>> from rlaif_sdk.judges import Pair, label_pairs
+        >>> from rlaif_sdk.testing import ScriptedJudge
+        >>> labeler = PairwiseLabeler(ScriptedJudge(lambda request: {"1": 0.8, "2": 0.2}))  # it likes the first place
+        >>> (label,) = label_pairs([Pair("What is 2 + 2?", "4", "5")], labeler)
+        >>> round(label.prob_1, 3), round(label.prob_1_when_first, 3), round(label.prob_1_when_second, 3)
+        (0.5, 0.8, 0.2)
+
     Args:
         backend: The model.
         prompt: What it is asked; by default the detailed prompt for helpfulness.

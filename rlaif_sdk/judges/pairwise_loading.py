@@ -28,6 +28,12 @@ def load_labeler(
 
     Nothing is loaded and no request is sent before the first use.
 
+    Example:
+        >>> from rlaif_sdk import load_labeler
+        >>> labeler = load_labeler(model="Qwen/Qwen3-4B", task="helpfulness", labeling={"tie_margin": 0.1})
+        >>> labeler.settings["orders"]
+        'both'
+
     Args:
         task: See `PairwisePrompt.named`, as for ``detail``.
         detail: ``base`` or ``detailed``.
