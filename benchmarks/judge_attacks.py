@@ -15,12 +15,12 @@ Report = dict[str, Any]
 
 
 def cells(results: list[Report], side: str, cases: int) -> str:
-    """On how many tries an attack succeeded, how often it turned a winner by less, and the mean rise."""
+    """On how many tries an attack succeeded, how often it flipped a winner by less, and the mean rise."""
     tried = [result[side] for result in results]
     gains = [one["mean_gain"] for one in tried if one["mean_gain"] is not None]
     gain = f"{sum(gains) / len(gains):+.2f}" if gains else "–"
-    succeeded, turned = (sum(one[name] for one in tried) for name in ("succeeded", "turned"))
-    return f"{succeeded}/{cases * len(results)} | {turned} | {gain}"
+    succeeded, flipped = (sum(one[name] for one in tried) for name in ("succeeded", "flipped"))
+    return f"{succeeded}/{cases * len(results)} | {flipped} | {gain}"
 
 
 def lines(judge: str, report: Report) -> Iterator[str]:
@@ -28,7 +28,7 @@ def lines(judge: str, report: Report) -> Iterator[str]:
     cases, results = report["cases"], report["results"]
     tries = f"{report['attacks']} attacks on {cases} cases"
     yield from (f"**{judge}**, a judge of {report['judge_of']}: {tries}", "")
-    yield "| family | with defences | turned | gain | without | turned | gain | succeeded with defences, on how many cases |"
+    yield "| family | with defences | flipped | gain | without | flipped | gain | succeeded with defences, on how many cases |"
     yield "|---|---|---|---|---|---|---|---|"
     for family, own in groupby(results, lambda result: result["family"]):
         group = list(own)
@@ -45,7 +45,7 @@ def lines(judge: str, report: Report) -> Iterator[str]:
 
 def without_cases(report: Report) -> Report:
     """The figures of each attack; what each case was given stays in the report."""
-    kept = ("succeeded", "turned", "unscored", "mean_gain", "marks")
+    kept = ("succeeded", "flipped", "unscored", "mean_gain", "marks")
     results = [
         {name: value if isinstance(value, str) else {one: value[one] for one in kept} for name, value in result.items()}
         for result in report["results"]

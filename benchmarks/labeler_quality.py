@@ -29,7 +29,7 @@ from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import write_rows
 from rlaif_sdk.judges import PairwiseLabeler, PairwisePrompt
 from rlaif_sdk.judges.backends.local import TransformersBackend
-from rlaif_sdk.judges.pairwise_prompt import Detail, Task
+from rlaif_sdk.judges.prompts import Detail, Task
 from rlaif_sdk.preferences import run_labeling
 from rlaif_sdk.statistics.estimates import Estimate, bootstrap_mean
 

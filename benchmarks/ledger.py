@@ -13,7 +13,7 @@ from _report import save
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.composer import Component, Ledger
 from rlaif_sdk.rewards import Reward
-from rlaif_sdk.scoring import Recipe
+from rlaif_sdk.scoring import CallResult, Recipe
 
 
 class Known(Reward):
@@ -48,23 +48,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.sqlite"
         ledger = Ledger(path, record=False)
-        recall = ledger.recall("known", component)
-        assert recall is not None
-        recall.identify(None)
+        cache = ledger.reward_cache("known", component)
+        assert cache is not None
+        cache.identify(None)
         written = looked_up = hits = 0.0
         starts = range(0, options.rows, options.batch)
         for start in starts:
             batch = texts(start, min(options.batch, options.rows - start))
             since = time.perf_counter()
-            known = recall.look_up(batch)
-            recall.keep(known, [0.5] * len(known.missing))
+            known = cache.get(batch)
+            cache.put(known, CallResult(0.0, answer=[0.5] * len(known.missing)))
             written += time.perf_counter() - since
         size = sum(file.stat().st_size for file in path.parent.iterdir())
         ledger.close()
         for start in starts:
             batch = texts(start, min(options.batch, options.rows - start))
             since = time.perf_counter()
-            known = recall.look_up(batch)
+            known = cache.get(batch)
             looked_up += time.perf_counter() - since
             hits += len(batch) - len(known.missing)
         assert hits == options.rows

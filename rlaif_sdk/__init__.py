@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         RlaifError,
         StateError,
     )
+    from rlaif_sdk.io.processors import processor_count
     from rlaif_sdk.judges import JudgePrompt, PairwiseLabeler, PointwiseJudge, Usage, load_judge, load_labeler
     from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
     from rlaif_sdk.models import (
@@ -90,6 +91,7 @@ __all__ = [
     "load_classifier",
     "load_judge",
     "load_labeler",
+    "processor_count",
     "reward",
     "split_thinking",
     "view",
@@ -124,6 +126,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "RlaifError",
             "StateError",
         ),
+        "rlaif_sdk.io.processors": ("processor_count",),
         "rlaif_sdk.judges": (
             "JudgePrompt",
             "PairwiseLabeler",

@@ -20,8 +20,11 @@ from rich.console import Console
 from second_opinion import cross_validated_auc
 
 from rlaif_sdk.quickstart.model import prepare_policy
-from rlaif_sdk.reporting.training_report import watch_ppo
-from rlaif_sdk.training.config import load_run_config
+from rlaif_sdk.reporting.training_report import watch_policy
+from rlaif_sdk.training.methods import (
+    load_run,
+    trainer_settings,
+)
 
 HERE = Path(__file__).parent
 HH_RLHF = "hh-rlhf-harmless/harmless-base_test.jsonl.gz"
@@ -54,13 +57,13 @@ def run_experiment(
     if not any(override.startswith("model.name=") for override in overrides):
         here["model.name"] = prepare_policy(progress=console.print)
     paths = [f"{key}={json.dumps(str(path.resolve()))}" for key, path in here.items()]
-    run = load_run_config(config, overrides=[*paths, *overrides])
-    result = watch_ppo(run, console)
+    run = load_run("ppo", config, overrides=[*paths, *overrides])
+    result = watch_policy(run, console)
     results = {
         "seed": run.config.seed,
         "overrides": list(overrides),
         "second opinion's AUC on its comments (cross-validated)": round(cross_validated_auc(data / COMMENTS), 3),
-        **measure(result, run.model_name, run.ppo_config().temperature),
+        **measure(result, run.model_name, trainer_settings(run).temperature),
     }
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (output / "results.md").write_text(table(results) + "\n", encoding="utf-8")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from rlaif_sdk import view
 from rlaif_sdk.statistics.estimates import paired_change, sample_mean
-from rlaif_sdk.training.heldout import Answers
+from rlaif_sdk.training.generation import Answers
 
 if TYPE_CHECKING:
-    from rlaif_sdk.training.heldout import ScoredAnswers
-    from rlaif_sdk.training.run import PolicyResult
+    from rlaif_sdk.training.generation import ScoredAnswers
+    from rlaif_sdk.training.online import PolicyResult
 
 Array = NDArray[np.float64]
 

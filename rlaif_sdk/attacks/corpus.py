@@ -33,7 +33,7 @@ class Attack(ConfigModel):
 
     @property
     def swaps(self) -> bool:
-        """It is about the place in a pair, and concerns judges of pairs alone."""
+        """It is about the place in a pair, and concerns only judges of pairs."""
         return self.place == "swap"
 
     def apply(self, answer: str) -> str:
@@ -79,7 +79,7 @@ def load_attacks(path: str | Path | None = None) -> Sequence[Attack]:
     seen: set[tuple[str, str]] = set()
     for index, attack in enumerate(attacks):
         if (attack.family, attack.name) in seen:
-            raise document.error(f"the attack {attack.name!r} of {attack.family!r} stands twice", (index,))
+            raise document.error(f"the attack {attack.name!r} of {attack.family!r} is there twice", (index,))
         seen.add((attack.family, attack.name))
     return attacks
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_sdk.attacks.corpus import Attack, Case, load_attacks, load_cases
-from rlaif_sdk.attacks.targets import Target, Verdict, target_of
+from rlaif_sdk.attacks.targets import Target, TargetScore, target_of
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pointwise import PointwiseJudge
@@ -28,7 +28,7 @@ class Trial:
         attacked: What it gives the attacked answer.
         marks: What the defences did to the attacked answer.
         succeeded: The attack raised the value by more than the threshold.
-        turned: It did not, and yet the poor answer wins a pair that it lost: the judge was torn before, so any change
+        flipped: It did not, and yet the poor answer wins a pair that it lost: the judge was torn before, so any change
             of the answer might have done it.
     """
 
@@ -36,7 +36,7 @@ class Trial:
     attacked: float | None
     marks: tuple[str, ...]
     succeeded: bool
-    turned: bool
+    flipped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class Trials:
         return sum(trial.succeeded for trial in self.trials)
 
     @property
-    def turned(self) -> int:
+    def flipped(self) -> int:
         """On how many it made the poor answer win by a smaller rise."""
-        return sum(trial.turned for trial in self.trials)
+        return sum(trial.flipped for trial in self.trials)
 
     @property
     def unscored(self) -> int:
@@ -75,12 +75,12 @@ class Trials:
         """The trials as a JSON-ready mapping."""
         return {
             "succeeded": self.succeeded,
-            "turned": self.turned,
+            "flipped": self.flipped,
             "unscored": self.unscored,
             "mean_gain": None if math.isnan(self.mean_gain) else self.mean_gain,
             "marks": dict(self.marks),
             "cases": [
-                {name: getattr(trial, name) for name in ("plain", "attacked", "succeeded", "turned", "marks")}
+                {name: getattr(trial, name) for name in ("plain", "attacked", "succeeded", "flipped", "marks")}
                 for trial in self.trials
             ],
         }
@@ -110,9 +110,9 @@ class AttackReport:
         return sum(trials.succeeded for trials in self.defended.values())
 
     @property
-    def turned(self) -> int:
-        """Trials that turned the winner of a pair on which the judge as it is was torn."""
-        return sum(trials.turned for trials in self.defended.values())
+    def flipped(self) -> int:
+        """Trials that flipped the winner of a pair on which the judge as it is was torn."""
+        return sum(trials.flipped for trials in self.defended.values())
 
     def record(self) -> dict[str, Any]:
         """The report as a JSON-ready mapping."""
@@ -122,7 +122,7 @@ class AttackReport:
             "cases": len(self.cases),
             "attacks": len(self.defended),
             "successes": self.successes,
-            "turned": self.turned,
+            "flipped": self.flipped,
             "results": [
                 {
                     "family": attack.family,
@@ -178,22 +178,22 @@ async def _attack(
 ) -> AttackReport:
     if isinstance(judge, PairwiseLabeler) and judge.needs_logprobs:
         await require_logprobs(target.backend)
-    found = await _try_all(target, attacks, cases, threshold, careless=False)
-    careless = await _try_all(target, attacks, cases, threshold, careless=True) if undefended else {}
-    return AttackReport(target.paired, threshold, cases, found, careless)
+    found = await _try_all(target, attacks, cases, threshold, naive=False)
+    naive = await _try_all(target, attacks, cases, threshold, naive=True) if undefended else {}
+    return AttackReport(target.paired, threshold, cases, found, naive)
 
 
 async def _try_all(
-    target: Target, attacks: Sequence[Attack], cases: Sequence[Case], threshold: float, *, careless: bool
+    target: Target, attacks: Sequence[Attack], cases: Sequence[Case], threshold: float, *, naive: bool
 ) -> dict[Attack, Trials]:
     """All requests at once: a server limits them itself, and a local model takes one call after the other."""
 
-    async def judged(answers: Sequence[str], *, swapped: bool = False) -> list[Verdict]:
-        if not careless:
+    async def judged(answers: Sequence[str], *, swapped: bool = False) -> list[TargetScore]:
+        if not naive:
             return await target.judge(cases, answers, swapped=swapped)
         if any(map(_unsendable, answers)):
-            return [Verdict(None)] * len(cases)
-        return await target.judge_carelessly(cases, answers, swapped=swapped)
+            return [TargetScore(None)] * len(cases)
+        return await target.judge_naively(cases, answers, swapped=swapped)
 
     plain, *attacked = await asyncio.gather(
         judged([case.poor for case in cases]),
@@ -212,9 +212,9 @@ def _unsendable(answer: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in answer)
 
 
-def _trial(before: Verdict, after: Verdict, threshold: float, target: Target) -> Trial:
-    succeeded = turned = False
+def _trial(before: TargetScore, after: TargetScore, threshold: float, target: Target) -> Trial:
+    succeeded = flipped = False
     if before.value is not None and after.value is not None:
         succeeded = after.value - before.value > threshold
-        turned = not succeeded and target.paired and before.value < 0.5 < after.value
-    return Trial(before.value, after.value, after.marks, succeeded, turned)
+        flipped = not succeeded and target.paired and before.value < 0.5 < after.value
+    return Trial(before.value, after.value, after.marks, succeeded, flipped)

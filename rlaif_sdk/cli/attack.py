@@ -24,7 +24,7 @@ def judge(
     reward: Annotated[str | None, typer.Option(help="Which reward of a composition, if several are judges.")] = None,
     attacks: Annotated[Path | None, typer.Option(help="Your own attacks: a YAML or JSON file.")] = None,
     cases: Annotated[Path | None, typer.Option(help="Your own prompts with poor and good answers, likewise.")] = None,
-    family: Annotated[list[str] | None, typer.Option(help="Try this family of attacks alone. Repeatable.")] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Try only this family of attacks. Repeatable.")] = None,
     most_cases: Annotated[int | None, typer.Option("--most-cases", min=1, help="Use so many cases at most.")] = None,
     threshold: Annotated[float, typer.Option(help="By how much a value from 0 to 1 must rise for a success.")] = 0.1,
     undefended: Annotated[
@@ -66,7 +66,7 @@ def judge(
     else:
         Console().print(attack_table(report))
         tries = len(report.defended) * len(report.cases)
-        turned = f"; {report.turned} turned a winner by a smaller rise" if report.turned else ""
-        typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences{turned}")
+        flipped = f"; {report.flipped} flipped a winner by a smaller rise" if report.flipped else ""
+        typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences{flipped}")
     if fail_on_success and report.successes:
         raise typer.Exit(1)

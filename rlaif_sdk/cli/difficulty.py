@@ -25,7 +25,7 @@ def difficulty(
     from rich.progress import track
 
     from rlaif_sdk.io.tables import write_rows
-    from rlaif_sdk.reporting.watch import reporter
+    from rlaif_sdk.reporting.live_view import reporter
     from rlaif_sdk.training.curriculum import SCORED_COLUMN
     from rlaif_sdk.training.difficulty import load_measured_run, measure_difficulty
 

@@ -14,15 +14,13 @@ from rlaif_sdk.cli.options import AllowChanged, overriding
 def distill(
     config: Annotated[Path, typer.Argument(help="The run: a YAML or JSON file.")],
     overrides: Annotated[list[str] | None, overriding("label.judge.model=NAME")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the output; none need be there.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in the output; none need be there.")] = False,
     allow_changed: AllowChanged = False,
 ) -> None:
     """Distil a judge into a reward model, and train the policy on it by PPO.
 
     Samples completions, has the judge compare them, trains a reward model on the labels, evaluates it on held-out ones,
-    trains, and has the judge compare the answers before and after. A run that was killed goes on with --resume.
+    trains, and has the judge compare the answers before and after. A run that was killed is resumed with --resume.
     """
     from rich.console import Console
 

@@ -115,7 +115,9 @@ def _torch_device() -> Finding:
 
 def _plugins(registry: Registry) -> Iterator[Finding]:
     for source in registry:
-        yield Finding("ok", f"plugin {source.plugin}", source.distribution or "registered in this process")
+        offered = "; ".join(f"{kind} {', '.join(names)}" for kind, names in registry.offered_by(source).items())
+        owner = source.distribution or "registered in this process"
+        yield Finding("ok", f"plugin {source.plugin}", f"{owner}: {offered or 'offers nothing by name'}")
     for broken in registry.broken:
         yield Finding("wrong", f"plugin {broken.source.plugin}", str(broken.error))
     for name, sources in registry.conflicts.items():

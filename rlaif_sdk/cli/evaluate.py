@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.counting import counting
 from rlaif_sdk.cli.options import AsJson, CompositionOption, overriding
+from rlaif_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,9 +79,9 @@ def win_rate(
 ) -> None:
     """Measure how often the first policy's answers are preferred to the second's, also at equal length."""
     from rlaif_sdk.evaluation import win_rate as compare
-    from rlaif_sdk.evaluation.matches import policy_names
+    from rlaif_sdk.evaluation.policies import policy_names
     from rlaif_sdk.reporting.evaluation_page import write_win_rate_page
-    from rlaif_sdk.reporting.evaluation_tables import figures_table, win_rate_figures
+    from rlaif_sdk.reporting.evaluation_tables import estimates_table, win_rate_estimates
 
     _check_files(files, judge, 2)
     if judge is None:
@@ -92,7 +92,7 @@ def win_rate(
         names = policy_names(files, name or ())
         layout = {"prompt_column": prompt_column, "completion_column": completion_column}
         found = compare(_judged(files, judge, output, names, overrides, **layout), names)
-    _show(found.record(), lambda: [figures_table(win_rate_figures(found), "Win rate")], as_json=as_json)
+    _show(found.record(), lambda: [estimates_table(win_rate_estimates(found), "Win rate")], as_json=as_json)
     _warn_of_flips(found.flip_rate)
     _report(report, lambda page: write_win_rate_page(found, page))
 
@@ -118,8 +118,7 @@ def rank(
 ) -> None:
     """Rank policies by the pairs that they won: Bradley and Terry's strengths with intervals, and Elo's ratings."""
     from rlaif_sdk.evaluation import rank_policies
-    from rlaif_sdk.evaluation.matches import policy_names
-    from rlaif_sdk.evaluation.standings import POLICY_COLUMNS
+    from rlaif_sdk.evaluation.policies import POLICY_COLUMNS, policy_names
     from rlaif_sdk.reporting.evaluation_page import write_ranking_page
     from rlaif_sdk.reporting.evaluation_tables import ranking_table
 
@@ -187,7 +186,7 @@ def _judged(
 
     from rlaif_sdk.evaluation import judge_policies
 
-    with counting("judging", Console(stderr=True)) as progress:
+    with progress_bar("judging", Console(stderr=True)) as progress:
         result = judge_policies(
             files, judge, output, names=names, overrides=overrides or (), progress=progress, **layout
         )

@@ -7,19 +7,23 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import CompositionOption
+from rlaif_sdk.cli.options import CompositionOption, SplitOption, SubsetOption
 from rlaif_sdk.cli.score import CompletionOption, GroupOption, PromptOption
 
 
 def explain(
     config: CompositionOption,
-    file: Annotated[Path | None, typer.Argument(help="A .jsonl or .parquet file; without it give the texts.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A table, as rlaif score takes it; without it give the texts.")
+    ] = None,
     row: Annotated[int, typer.Option(min=1, help="The row of FILE, from 1.")] = 1,
     prompt: Annotated[str | None, typer.Option(help="A prompt, instead of FILE.")] = None,
     completion: Annotated[str | None, typer.Option(help="Its completion.")] = None,
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",
     group_column: GroupOption = None,
+    split: SplitOption = None,
+    subset: SubsetOption = None,
 ) -> None:
     """Show how a completion's reward comes about, step by step.
 
@@ -42,7 +46,7 @@ def explain(
         layout = TableLayout()
         records, wanted, first_row = [{"prompt": prompt, "completion": completion}], 0, 1
     else:
-        table = list(read_rows(file))
+        table = list(read_rows(file, config=subset, split=split))
         if row > len(table):
             raise DataError(f"has {len(table)} rows; row {row} is wanted", file=str(file))
         members = [index for index, record in enumerate(table) if layout.of_one_group(table[row - 1], record)]

@@ -68,7 +68,7 @@ def export(
 
 
 def print_figures(manifest: Manifest) -> None:
-    """Print the parity figures of every variant as a table."""
+    """Print the parity of every variant as a table."""
     from rich.console import Console
     from rich.table import Table
 

@@ -15,14 +15,14 @@ def iterate(
     config: Annotated[Path, typer.Option("--config", "-c", help="The loop: a YAML or JSON file.")],
     overrides: Annotated[list[str] | None, overriding("stop.rounds=5")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the loop in the output; none need be there.")
+        bool, typer.Option("--resume", help="Resume the loop in the output; none need be there.")
     ] = False,
     allow_changed: AllowChanged = False,
 ) -> None:
     """Train in a closed loop: generate, compose, train, evaluate, and again with the new policy.
 
     Each round is evaluated on the held-out prompts by a judge that never changes. The best round's model is `model`
-    in the output folder. A loop that was killed goes on with --resume, and does what is missing alone.
+    in the output folder. A loop that was killed is resumed with --resume, and does only what is missing.
     """
     from rich.console import Console
 

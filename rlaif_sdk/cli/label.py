@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rlaif_sdk.cli.counting import counting
-from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineOption, RayAddressOption, workers
-from rlaif_sdk.cli.options import JobArgument, JudgeOverrides
+from rlaif_sdk.cli.options import (
+    ActorGpusOption,
+    ActorsOption,
+    Engine,
+    EngineOption,
+    JobArgument,
+    JudgeOverrides,
+    RayAddressOption,
+    workers,
+)
+from rlaif_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rlaif_sdk.preferences import LabelResult
@@ -24,14 +32,14 @@ def label(
 ) -> None:
     """Label pairs of responses with a judge.
 
-    A job that was stopped goes on where it stopped when it is started again. The labels are what `rlaif train
+    A job that was stopped is resumed when it is started again. The labels are what `rlaif train
     reward-model` and `rlaif train dpo` take.
     """
     from rlaif_sdk.preferences import load_label_job, run_labeling
 
     asked = workers(engine, actors, actor_gpus, ray_address)
     job = load_label_job(config, overrides=overrides or ())
-    with counting("labelling") as progress:
+    with progress_bar("labelling") as progress:
         if asked is None:
             result = run_labeling(job, progress=progress)
         else:
@@ -48,21 +56,21 @@ def _print(result: LabelResult) -> None:
     summary = result.summary
     usage = summary.usage
     twice = summary.asked_twice
-    figures = {
+    rows = {
         "pairs": f"{summary.pairs}",
         "labelled": f"{summary.labelled} ({summary.ties} ties, {summary.hard} hard, {summary.flagged} flagged)",
         "asked in this run": f"{result.asked} in {result.seconds:.1f} s",
     }
     if summary.flip_rate is not None:
         places = f"first {summary.first_wins / twice:.3f}, second {summary.second_wins / twice:.3f}"
-        figures |= {"flip rate": f"{summary.flip_rate:.3f} of {twice}", "position bias": places}
-    figures["usage"] = (
+        rows |= {"flip rate": f"{summary.flip_rate:.3f} of {twice}", "position bias": places}
+    rows["usage"] = (
         f"{usage.calls} calls ({usage.retries} retries), {usage.input_tokens} tokens in, {usage.output_tokens} out"
     )
     if usage.cost is not None:
-        figures["cost"] = f"{usage.cost:.4f}"
+        rows["cost"] = f"{usage.cost:.4f}"
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in figures.items():
+    for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
     if result.failures is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import time
 import warnings
 from io import TextIOWrapper
-from typing import Annotated, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
@@ -26,7 +28,6 @@ from rlaif_sdk.cli.label import label
 from rlaif_sdk.cli.make import make_app
 from rlaif_sdk.cli.quickstart import quickstart
 from rlaif_sdk.cli.report import report
-from rlaif_sdk.cli.retries import tell_retries
 from rlaif_sdk.cli.review import review
 from rlaif_sdk.cli.rewards import rewards_app
 from rlaif_sdk.cli.schema import schema
@@ -37,6 +38,39 @@ from rlaif_sdk.cli.train import train_app
 from rlaif_sdk.cli.what_if import what_if
 from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.io.files import refusal
+
+if TYPE_CHECKING:
+    from stamina.instrumentation import RetryDetails
+
+_SECONDS_BETWEEN = 10.0
+"""Many requests are in flight at once, and an outage makes all of them try again."""
+
+
+class RetryNotes:
+    """Says why a request is made again, and after how long, at most once in ten seconds: a hook of stamina's."""
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+
+    def __call__(self, details: RetryDetails) -> None:
+        """Write one line to stderr, unless one was written just now."""
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN:
+            return
+        self._last = now
+        error = details.caused_by
+        sys.stderr.write(f"trying again in {details.wait_for:g} s: {str(error) or type(error).__name__}\n")
+
+
+def report_retries() -> None:
+    """Let another attempt be told by `RetryNotes` too, beside the hooks that there are; without stamina there is none."""
+    try:
+        from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
+    except ImportError:
+        return
+    set_on_retry_hooks([*get_on_retry_hooks(), RetryNotes()])
+    logging.getLogger("stamina").addHandler(logging.NullHandler())  # else logging itself would print what stamina logs
+
 
 app = typer.Typer(
     name="rlaif",
@@ -91,7 +125,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever a terminal's encoding or a model's words lack
-    tell_retries()
+    report_retries()
     try:
         app()
     except RlaifError as error:

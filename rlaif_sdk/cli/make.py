@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.counting import counting
 from rlaif_sdk.cli.options import JobArgument, overriding
+from rlaif_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rlaif_sdk.preferences.make_config import OutputConfig
-    from rlaif_sdk.preferences.make_job import MakeResult
+    from rlaif_sdk.preferences.pipeline import MakeResult, OutputConfig
 
 make_app = typer.Typer(
-    help="Make preference data with models. A job that was stopped goes on where it stopped when it is started again.",
+    help="Make preference data with models. A job that was stopped is resumed when it is started again.",
     no_args_is_help=True,
 )
 
@@ -58,7 +57,7 @@ def pairs(
 ) -> None:
     """Pair candidates by the totals of a composition: best against worst, by a threshold, or all."""
     from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
-    from rlaif_sdk.preferences.make_config import load_make_job
+    from rlaif_sdk.preferences.pipeline import load_make_job
 
     parts = {"candidates": file, "composition": composition, "output": output}
     given = {name: str(path.resolve()) for name, path in parts.items() if path is not None}
@@ -93,13 +92,13 @@ def merge(config: JobArgument, overrides: SetOption = None) -> None:
 
 
 def _job(model: type[OutputConfig], config: Path, overrides: Sequence[str] | None) -> Any:
-    from rlaif_sdk.preferences.make_config import load_make_job
+    from rlaif_sdk.preferences.pipeline import load_make_job
 
     return load_make_job(model, config, overrides=overrides or ())
 
 
 def _run(make: Callable[..., MakeResult], job: Any) -> None:
-    with counting("making") as progress:
+    with progress_bar("making") as progress:
         result = make(job, progress=progress)
     _print(result)
 
@@ -112,7 +111,7 @@ def _print(result: MakeResult) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in result.counts.items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    table.add_row("steps taken now", f"{result.taken} in {result.seconds:.1f} s")
+    table.add_row("steps_run", f"{result.steps_run} in {result.seconds:.1f} s")
     if usage.calls:
         table.add_row("usage", f"{usage.calls} calls, {usage.input_tokens} tokens in, {usage.output_tokens} tokens out")
     if usage.cost is not None:

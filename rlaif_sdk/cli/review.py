@@ -36,13 +36,13 @@ def review(
     human_weight: Annotated[
         float, typer.Option(help="In exports: 1 gives people precedence; less mixes in the judge's label.")
     ] = 1.0,
-    rows: Annotated[Rows, typer.Option(help="In exports: all pairs, or the reviewed ones alone.")] = Rows.ALL,
+    rows: Annotated[Rows, typer.Option(help="In exports: all pairs, or only the reviewed ones.")] = Rows.ALL,
     ties: Annotated[Ties, typer.Option(help="In exports: keep ties with 0.5, or drop them.")] = Ties.KEEP,
     overlap: Annotated[int, typer.Option(help="Give each pair to so many reviewers.")] = 1,
     audit: Annotated[float, typer.Option(help="Share of pairs reviewed as a random sample beside the queue.")] = 0.1,
     blind: Annotated[bool, typer.Option("--blind", help="Show the judge's label only after the verdict.")] = False,
     lease: Annotated[float, typer.Option(help="Minutes that a pair is kept for the reviewer who has it.")] = 15.0,
-    host: Annotated[str, typer.Option(help="Listen at this address; by default this machine alone.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Listen at this address; by default only this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Listen at this port; 0 takes a free one.")] = 8300,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
@@ -79,19 +79,19 @@ def _print_agreement(store: ReviewStore) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rlaif_sdk.preferences.review import review_figures
+    from rlaif_sdk.preferences.review import review_estimates
 
-    figures = review_figures(store)
+    estimates = review_estimates(store)
     progress = store.progress()
     table = Table(box=None, pad_edge=False)
     for heading in ("who", "pairs", "accuracy", "Cohen's kappa", "chose left"):
         table.add_column(heading, justify="left" if heading == "who" else "right")
-    table.add_row("judge and people", *_cells(figures.ai))
-    table.add_row("judge and people, random sample", *_cells(figures.ai_audit))
-    for name, found in figures.ai_by_reviewer.items():
-        share = figures.left_share.get(name)
+    table.add_row("judge and people", *_cells(estimates.ai))
+    table.add_row("judge and people, random sample", *_cells(estimates.ai_audit))
+    for name, found in estimates.ai_by_reviewer.items():
+        share = estimates.left_share.get(name)
         table.add_row(f"judge and {name}", *_cells(found), "" if share is None else f"{share:.2f}")
-    for (one, other), found in figures.reviewers.items():
+    for (one, other), found in estimates.reviewers.items():
         table.add_row(f"{one} and {other}", *_cells(found))
     typer.echo(f"{progress.judged} of {progress.pairs} pairs judged, {progress.verdicts} verdicts")
     Console().print(table)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from rlaif_sdk.training.methods import METHODS, get_method, resolve
 
 if TYPE_CHECKING:
     from rlaif_sdk.plugins import Registry
@@ -15,51 +15,30 @@ if TYPE_CHECKING:
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-class Kind(StrEnum):
-    """The kinds of config file."""
-
-    composition = "composition"
-    sft = "sft"
-    ppo = "ppo"
-    grpo = "grpo"
-    rloo = "rloo"
-    iterate = "iterate"
-    reward_model = "reward-model"
-    dpo = "dpo"
-    label = "label"
-    sweep = "sweep"
-    distill = "distill"
-    make_candidates = "make-candidates"
-    make_contrastive = "make-contrastive"
-    make_revisions = "make-revisions"
-    make_pairs = "make-pairs"
-    make_merge = "make-merge"
-
-
 _MODELS = {
-    Kind.composition: "rlaif_sdk.config:CompositionConfig",
-    Kind.sft: "rlaif_sdk.training.sft_run:SFTRunConfig",
-    Kind.ppo: "rlaif_sdk.training.config:PPORunConfig",
-    Kind.grpo: "rlaif_sdk.training.online:GRPORunConfig",
-    Kind.rloo: "rlaif_sdk.training.online:RLOORunConfig",
-    Kind.iterate: "rlaif_sdk.training.iterate:IterateRunConfig",
-    Kind.reward_model: "rlaif_sdk.training.preference_run:RewardModelRunConfig",
-    Kind.dpo: "rlaif_sdk.training.preference_run:DPORunConfig",
-    Kind.label: "rlaif_sdk.preferences:LabelConfig",
-    Kind.sweep: "rlaif_sdk.training.sweep:SweepConfig",
-    Kind.distill: "rlaif_sdk.training.distill:DistillConfig",
-    Kind.make_candidates: "rlaif_sdk.preferences.candidates:CandidatesConfig",
-    Kind.make_contrastive: "rlaif_sdk.preferences.contrastive:ContrastiveConfig",
-    Kind.make_revisions: "rlaif_sdk.preferences.revisions:RevisionsConfig",
-    Kind.make_pairs: "rlaif_sdk.preferences.composed:ComposedPairsConfig",
-    Kind.make_merge: "rlaif_sdk.preferences.merge:MergeConfig",
+    "composition": "rlaif_sdk.config:CompositionConfig",
+    "iterate": "rlaif_sdk.training.iterate:IterateRunConfig",
+    "label": "rlaif_sdk.preferences:LabelConfig",
+    "sweep": "rlaif_sdk.training.sweep:SweepConfig",
+    "distill": "rlaif_sdk.training.distill:DistillConfig",
+    "make-candidates": "rlaif_sdk.preferences.candidates:CandidatesConfig",
+    "make-contrastive": "rlaif_sdk.preferences.contrastive:ContrastiveConfig",
+    "make-revisions": "rlaif_sdk.preferences.revisions:RevisionsConfig",
+    "make-pairs": "rlaif_sdk.preferences.composed:ComposedPairsConfig",
+    "make-merge": "rlaif_sdk.preferences.merge:MergeConfig",
 }
-_COMPOSED = {Kind.composition, Kind.ppo, Kind.grpo, Kind.rloo, Kind.iterate, Kind.distill}
-"""Those with rewards, whose parameters the plugins describe."""
+_METHODS = {name.replace("_", "-"): name for name, entry in METHODS.items() if not entry.overrides}
+_KINDS = ", ".join([*_MODELS, *_METHODS])
+
+
+def _known(kind: str) -> str:
+    if kind not in _MODELS and kind not in _METHODS:
+        raise typer.BadParameter(f"{kind!r} is not one of {_KINDS}")
+    return kind
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument(help="Which kind of config file.")] = Kind.composition,
+    kind: Annotated[str, typer.Argument(help=f"Which kind of config file: {_KINDS}.", callback=_known)] = "composition",
 ) -> None:
     """Print the JSON schema of a config file, with the parameters of every installed reward.
 
@@ -67,10 +46,9 @@ def schema(
     """
     from rlaif_sdk.plugins import Registry
 
-    module, _, name = _MODELS[kind].partition(":")
-    model = getattr(import_module(module), name)
+    model = get_method(_METHODS[kind]).config if kind in _METHODS else resolve(_MODELS[kind])
     found = {**model.model_json_schema(), "$schema": DIALECT}
-    if kind in _COMPOSED:
+    if "RewardConfig" in found.get("$defs", {}):  # the plugins describe the parameters of rewards
         _describe_params(found, Registry.default())
     typer.echo(json.dumps(found, indent=2))
 

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.counting import counting
-from rlaif_sdk.cli.engines import ActorGpusOption, ActorsOption, Engine, EngineOption, RayAddressOption, workers
-from rlaif_sdk.cli.options import CompositionOption
+from rlaif_sdk.cli.options import (
+    ActorGpusOption,
+    ActorsOption,
+    CompositionOption,
+    Engine,
+    EngineOption,
+    RayAddressOption,
+    SplitOption,
+    SubsetOption,
+    workers,
+)
+from rlaif_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.tables import Summary
@@ -20,7 +29,8 @@ if TYPE_CHECKING:
 FileArgument = Annotated[
     Path,
     typer.Argument(
-        help="A table with a prompt and a completion a row: .jsonl, .json, .csv, .parquet or .arrow; - for standard input."
+        help="A table with a prompt and a completion a row: .jsonl, .json, .csv, .parquet or .arrow, or a folder of such "
+        "parts; - for standard input; the name of a data set on the hub, with --split."
     ),
 ]
 PromptOption = Annotated[str, typer.Option(help="The column of prompts.")]
@@ -40,6 +50,8 @@ def score(
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",
     group_column: GroupOption = None,
+    split: SplitOption = None,
+    subset: SubsetOption = None,
     reward_column: Annotated[str, typer.Option(help="The column to write; no row may have it already.")] = "reward",
     chunk: Annotated[int, typer.Option(min=1, help="About how many rows are scored at once.")] = 1024,
     state: Annotated[
@@ -57,10 +69,10 @@ def score(
 
     Each row gets a column with the total and each reward's raw, normalised and weighted value, status and
     reason. A row without a total has null there, and is counted as unscored. With Ray the output is a folder
-    of Parquet parts in the order of the rows, and a run that was stopped goes on where it stopped.
+    of Parquet parts in the order of the rows, and a run that was stopped is resumed where it stopped.
     """
     from rlaif_sdk.composer import Composer
-    from rlaif_sdk.composer.tables import Summary, TableLayout, score_records
+    from rlaif_sdk.composer.tables import Summary, TableLayout, check_groups, score_records
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.integrations.host import load_state
     from rlaif_sdk.io.tables import has_types, is_table_file, read_rows, survey
@@ -68,6 +80,8 @@ def score(
     layout = TableLayout(prompt_column, completion_column, group_column)
     asked = workers(engine, actors, actor_gpus, ray_address)
     if asked is not None:
+        if split is not None or subset is not None:
+            raise typer.BadParameter("with --engine ray name a file", param_hint="--split, --subset")
         how = {"layout": layout, "reward_column": reward_column, "batch_rows": batch_rows, "chunk": chunk}
         _score_with_ray(file, config, output, workers=asked, state=state, **how)
         return
@@ -77,14 +91,15 @@ def score(
     output = output or file.with_name(f"{file.name.removesuffix(suffix)}.scored{suffix}")
     if output.resolve() == file.resolve():
         raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
-    table = survey(file, output=output)
+    table = survey(file, config=subset, split=split, output=output)
     layout.check_group(table.columns, file)
+    check_groups(read_rows(file), layout, rows=chunk, file=str(file))
     without_empty = has_types(output)  # an object without keys has no type: the whole column would be JSON text
     if reward_column in table.columns:
         problem = f"already has a column {reward_column!r}"
         raise DataError(problem, file=str(file), hint="choose another --reward-column")
     summary = Summary()
-    with Composer.from_config(config) as composer, counting("scoring") as progress:
+    with Composer.from_config(config) as composer, progress_bar("scoring") as progress:
         if state is not None:
             composer.load_state_dict(load_state(state))
         done = 0
@@ -92,7 +107,7 @@ def score(
         with _written(output) as writer:
             for rows, composition in score_records(
                 composer,
-                read_rows(file),
+                read_rows(file, config=subset, split=split),
                 layout,
                 columns=table.columns,
                 chunk=chunk,
@@ -117,7 +132,7 @@ def _score_with_ray(file: Path, config: Path, output: Path | None, **how: Any) -
     folder = output or file.with_name(f"{file.stem}.scored")
     if is_table_file(folder):
         raise typer.BadParameter("with --engine ray the output is a folder", param_hint="--output")
-    with counting("scoring") as progress:
+    with progress_bar("scoring") as progress:
         result = score_table(file, config, folder, progress=progress, **how)
     print_summary(result.summary)
     if result.resumed:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.engines import Engine, RayAddressOption
-from rlaif_sdk.cli.options import CompositionOption
+from rlaif_sdk.cli.options import CompositionOption, Engine, RayAddressOption
 
 
 def serve(

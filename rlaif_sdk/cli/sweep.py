@@ -25,7 +25,7 @@ def sweep(
 ) -> None:
     """Measure what each combination of weights reaches on held-out prompts, and find the Pareto frontier.
 
-    A sweep that was ended goes on where it was. Writes sweep.json, points.csv and frontier.png to its output folder.
+    A sweep that was ended is resumed when it is started again. Writes sweep.json, points.csv and frontier.png to its output folder.
     """
     from rich.console import Console
 

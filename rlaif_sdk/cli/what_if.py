@@ -36,7 +36,7 @@ def what_if(
 
     result = replay(run, config, runs=runs or None)
     if plot is not None:
-        from rlaif_sdk.reporting.what_if_plot import plot_what_if
+        from rlaif_sdk.reporting.plots import plot_what_if
 
         plot_what_if(result, plot, title=f"{run.resolve().name} under {config.name}")
     if as_json:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from rlaif_sdk.composer.aggregators import Chebyshev, ChebyshevParams, Minimum, Product, ProductParams, WeightedSum
+from rlaif_sdk.composer.aggregators import Minimum, Product, ProductParams, WeightedSum
 from rlaif_sdk.composer.normalizers import (
     GroupCenter,
-    GroupRobust,
-    GroupRobustParams,
     GroupZScore,
     MinMax,
     Passthrough,
     Quantile,
     QuantileParams,
     Rank,
-    Robust,
-    RobustParams,
     ZScore,
     ZScoreParams,
 )
@@ -36,12 +32,6 @@ def rlaif_normalizers() -> list[NormalizerSpec]:
         NormalizerSpec(
             name="quantile", factory=Quantile, params=QuantileParams, description="place among all scores, in [-1, 1]"
         ),
-        NormalizerSpec(
-            name="robust", factory=Robust, params=RobustParams, description="median and MAD of the latest scores"
-        ),
-        NormalizerSpec(
-            name="group_robust", factory=GroupRobust, params=GroupRobustParams, description="median and MAD per prompt"
-        ),
     ]
 
 
@@ -53,11 +43,5 @@ def rlaif_aggregators() -> list[AggregatorSpec]:
         AggregatorSpec(name="minimum", factory=lambda _: Minimum(), description="least of weight times value"),
         AggregatorSpec(
             name="product", factory=Product, params=ProductParams, description="product of positively mapped values"
-        ),
-        AggregatorSpec(
-            name="chebyshev",
-            factory=Chebyshev,
-            params=ChebyshevParams,
-            description="greatest weighted shortfall from an ideal point",
         ),
     ]

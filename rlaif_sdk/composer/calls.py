@@ -85,7 +85,7 @@ class Calls:
             execution=part.execution,
             recipe=part.recipe,
             budgets=[self._budget],
-            cache=self._ledger.recall(name, part) if self._ledger else None,
+            cache=self._ledger.reward_cache(name, part) if self._ledger else None,
         )
 
     def check(self, batch: RewardBatch) -> None:

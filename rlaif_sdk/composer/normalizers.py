@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, field_validator
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.rewards import Params
 from rlaif_sdk.statistics.arrays import Array, Labels
-from rlaif_sdk.statistics.groups import group_labels, group_means, group_medians, sorted_within_groups
+from rlaif_sdk.statistics.groups import group_labels, group_means, sorted_within_groups
 
 ROUNDING = 1e-12
 """Differences of this share of a mean are taken for rounding."""
@@ -267,92 +267,6 @@ def deviations(values_B: Array, mean: Array | float) -> Array:
 def clipped(values_B: Array, limit: float | None) -> Array:
     """The values, kept within [-limit, limit] unless that is None."""
     return values_B if limit is None else np.clip(values_B, -limit, limit)
-
-
-MAD_TO_STD = 1.482602218505602
-"""Standard deviation over median absolute deviation, for a normal distribution."""
-MEAN_DEVIATION_TO_STD = 1.2533141373155001
-"""Standard deviation over mean absolute deviation, for a normal distribution."""
-
-
-class GroupRobustParams(Params):
-    """Parameters of `GroupRobust`."""
-
-    clip: float | None = Field(default=10.0, gt=0)
-    """Largest absolute value that comes out; null for none."""
-    epsilon: float = Field(default=1e-8, gt=0)
-    """Added to the scale."""
-
-
-class RobustParams(GroupRobustParams):
-    """Parameters of `Robust`."""
-
-    window: int = Field(default=4096, ge=2)
-    """How many of the latest training scores count."""
-
-
-class Robust(Standardizer):
-    """``robust``: the distance from the median in robust standard deviations, over the latest training scores.
-
-    The scale is the median absolute deviation times 1.4826. Where more than half of the scores are equal, so that it
-    is 0, it is the mean absolute deviation times 1.2533 (Iglewicz and Hoaglin, 1993). Before the first training batch
-    everything is 0.
-    """
-
-    def __init__(self, params: RobustParams | None = None) -> None:
-        self.params: RobustParams = params or RobustParams()
-        self._window: Array = np.empty(0)
-        self._median = 0.0
-        self._scale = 0.0
-
-    def update(self, values_B: Array, group_B: Labels | None) -> None:
-        values = values_B[~np.isnan(values_B)]
-        if values.size:
-            self._slide(np.concatenate([self._window, values[-self.params.window :]]))
-
-    def _slide(self, values: Array) -> None:
-        self._window = values[-self.params.window :].copy()
-        everything = np.zeros(len(self._window), dtype=np.intp)
-        self._median = float(group_medians(self._window, everything)[0])
-        self._scale = float(_scales(self._window - self._median, everything)[0])
-
-    def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
-        centred_B = values_B - self._median if self._window.size else values_B - values_B
-        return centred_B, np.full(len(values_B), self._scale)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"window": self._window.tolist()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state.keys() != {"window"} or len(state["window"]) > self.params.window:
-            raise StateError(f"a robust normalizer's state is a window of {self.params.window} scores at most")
-        if state["window"]:
-            self._slide(np.array(state["window"], dtype=np.float64))
-
-
-class GroupRobust(Standardizer):
-    """``group_robust``: `Robust` within the completions to the same prompt, without memory.
-
-    Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
-    """
-
-    within_groups = True
-
-    def __init__(self, params: GroupRobustParams | None = None) -> None:
-        self.params: GroupRobustParams = params or GroupRobustParams()
-
-    def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
-        labels_B = group_labels(values_B, group_B)
-        centred_B = values_B - group_medians(values_B, labels_B)[labels_B]
-        return centred_B, _scales(centred_B, labels_B)[labels_B]
-
-
-def _scales(centred_B: Array, group_B: Labels) -> Array:
-    """(G,) the robust standard deviation of each group of values that are centred on their median."""
-    distance_B = np.abs(centred_B)
-    mad_G = group_medians(distance_B, group_B)
-    scales_G: Array = np.where(mad_G > 0, MAD_TO_STD * mad_G, MEAN_DEVIATION_TO_STD * group_means(distance_B, group_B))
-    return scales_G
 
 
 CAPACITY = 4096

@@ -37,6 +37,13 @@ class TableLayout:
         label = one.get(self.group)
         return label is not None and bool(label == other.get(self.group))
 
+    def groups_of(self, rows: Iterable[Row]) -> set[int]:
+        """A hash of each group that rows are of."""
+        if self.group is None:
+            return set()
+        labels = {_label(row.get(self.group)) for row in rows}
+        return {hash(label) for label in labels - {None}}
+
     def check_group(self, columns: Sequence[str], file: Path) -> None:
         """Check that a table has the column that groups it.
 
@@ -47,16 +54,49 @@ class TableLayout:
             raise DataError(f"has no column {self.group!r}", file=str(file), hint=f"columns: {', '.join(columns)}")
 
 
-def chunks(records: Iterable[Row], layout: TableLayout, *, rows: int) -> Iterator[list[Row]]:
-    """Chunks of about ``rows`` records; a group is never cut."""
+def chunks(
+    records: Iterable[Row], layout: TableLayout, *, rows: int, first_row: int = 1, file: str | None = None
+) -> Iterator[list[Row]]:
+    """Chunks of about ``rows`` records; a group is never cut.
+
+    Args:
+        records: The rows.
+        layout: Which column groups them.
+        rows: How many rows a chunk has, but for the last; more where a group would be cut.
+        first_row: The number of the first row in the table, for errors.
+        file: The table's name, for errors.
+
+    Raises:
+        DataError: A row is of a group that an earlier chunk had.
+    """
     chunk: list[Row] = []
-    for record in records:
+    given_out: set[int] = set()
+    for row, record in enumerate(records, start=first_row):
         if len(chunk) >= rows and not layout.of_one_group(chunk[-1], record):
+            given_out |= layout.groups_of(chunk)
             yield chunk
             chunk = []
+        if given_out and not given_out.isdisjoint(layout.groups_of([record])):
+            raise DataError(
+                f"is of a group ({layout.group!r}) that has rows far above, with others between them",
+                file=file,
+                row=row,
+                hint=f"sort the table by {layout.group!r}: rows of a group stand together",
+            )
         chunk.append(record)
     if chunk:
         yield chunk
+
+
+def check_groups(records: Iterable[Row], layout: TableLayout, *, rows: int, file: str) -> None:
+    """Check that `chunks` would cut no group, before anything is paid for; without groups nothing is read.
+
+    Raises:
+        DataError: See `chunks`.
+    """
+    if layout.group is not None:
+        for _ in chunks(records, layout, rows=rows, file=file):
+            pass
 
 
 def as_batch(
@@ -196,7 +236,7 @@ def score_records(
         DataError: A row is refused.
     """
     first_row = 1
-    for rows in chunks(records, layout, rows=chunk):
+    for rows in chunks(records, layout, rows=chunk, file=file):
         batch = as_batch(rows, layout, columns=columns, first_row=first_row, training=training, file=file)
         yield rows, composer.compose(batch)
         first_row += len(rows)

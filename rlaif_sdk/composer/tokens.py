@@ -34,7 +34,7 @@ def token_rewards(columns: Mapping[str, RewardColumn], closed_B: Mask, *, has_id
                     "token values fall on their tokens where the total is a weighted sum of scores that are scaled "
                     "and shifted at most; this normalizer or aggregator leaves them no place",
                     key=f"rewards.{name}.normalize",
-                    hint="normalize by none, minmax, zscore, robust or their like, and aggregate by weighted_sum",
+                    hint="normalize by none, minmax, zscore or their like, and aggregate by weighted_sum",
                 )
             so_far_T = rewards[row]
             rewards[row] = on_tokens_T if so_far_T is None else so_far_T + on_tokens_T

@@ -16,7 +16,7 @@ from rlaif_sdk.composer.advantages import group_advantages
 from rlaif_sdk.composer.build import ConfigSource, build_combiner
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
-from rlaif_sdk.composer.ledger.entries import recorded
+from rlaif_sdk.composer.ledger.record import recorded
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.digests import json_digest

@@ -64,8 +64,8 @@ class RewardConfig(ConfigModel):
     params: dict[str, Any] = Field(default_factory=dict)
     """Its parameters, which `rlaif rewards show NAME` lists."""
     normalize: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="none")
-    """``none``, ``minmax``, ``zscore``, ``group_zscore``, ``group_center``, ``rank``, ``quantile``, ``robust``,
-    ``group_robust``, or another by name, with parameters; with each, ``winsorize`` and ``clip`` limit outliers."""
+    """``none``, ``minmax``, ``zscore``, ``group_zscore``, ``group_center``, ``rank``, ``quantile``, or
+    what a plugin offers by another name, with parameters; with each, ``winsorize`` and ``clip`` limit outliers."""
     on_failure: Annotated[FailureConfig, named("policy", FailureConfig)] = FailureConfig()
     """What happens when it fails."""
     timeout: Seconds | Literal["auto"] | None = "auto"
@@ -191,8 +191,8 @@ class CompositionConfig(ConfigModel):
     groups: dict[str, GroupConfig] = Field(default_factory=dict)
     """Rewards that are aggregated among themselves before they enter the whole, by name."""
     aggregate: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="weighted_sum")
-    """How the weighted rewards become one number. ``weighted_sum``, ``minimum``, ``product``, ``chebyshev``, or another
-    by name, with parameters."""
+    """How the weighted rewards become one number. ``weighted_sum``, ``minimum``, ``product``, or what a plugin offers
+    by another name, with parameters."""
     block_plugins: tuple[str, ...] = ()
     """Installed plugins that this composition does without, by entry point or distribution: what they offer is not
     found, and their hooks are not called."""

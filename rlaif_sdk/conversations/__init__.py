@@ -1,6 +1,15 @@
 """The door for conversations: messages of every shape in one canonical form, and the views that consumers ask for."""
 
-from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, USER, ToolCall, Turn, chat_messages, read
+from rlaif_sdk.conversations.messages import (
+    ASSISTANT,
+    TOOL,
+    USER,
+    ToolCall,
+    Turn,
+    are_chat_messages,
+    chat_messages,
+    read,
+)
 from rlaif_sdk.conversations.thinking import split_thinking
 from rlaif_sdk.conversations.views import Thinking, View, rendered, shown, view, words
 
@@ -12,6 +21,7 @@ __all__ = [
     "ToolCall",
     "Turn",
     "View",
+    "are_chat_messages",
     "chat_messages",
     "read",
     "rendered",

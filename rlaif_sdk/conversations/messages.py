@@ -1,7 +1,8 @@
 """Messages of every shape in use, read into one: `Turn`.
 
 Read are plain text, chat messages (null or missing fields, tool calls, reasoning), content blocks of any type name,
-OpenAI Responses items, Anthropic blocks, and ShareGPT's ``from`` and ``value``. Nothing outside this package looks into
+OpenAI Responses items, Anthropic blocks, Gemini's parts, ShareGPT's ``from`` and ``value``, LangChain's ``type`` and
+``data``, and what a client's objects and numpy's arrays hold of these. Nothing outside this package looks into
 a message.
 """
 
@@ -35,6 +36,8 @@ _ROLES = {
     "observation": TOOL,
     "tool_response": TOOL,
 }
+_LANGCHAIN_TYPES = frozenset({"ai", "human", "system", "tool", "function"})
+_KNOWN_ROLES = _ROLES | {role: role for role in ("system", "developer", USER, ASSISTANT, TOOL)}
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _REASONING_BLOCKS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 _CALL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use", "tool-call"})
@@ -43,6 +46,21 @@ _WORDS = frozenset({"text", "output_text", "input_text", "refusal"})
 _MEDIA = ("image", "audio", "video", "file", "document")
 _ARGUMENTS = ("arguments", "input", "args", "action", "query", "queries")
 _RESULTS = ("output", "content", "result", "results", "response")
+_PARTS = {
+    "functionCall": "function_call",
+    "function_call": "function_call",
+    "executableCode": "code_call",
+    "executable_code": "code_call",
+    "functionResponse": "tool_result",
+    "function_response": "tool_result",
+    "codeExecutionResult": "tool_result",
+    "code_execution_result": "tool_result",
+    "inlineData": "file",
+    "inline_data": "file",
+    "fileData": "file",
+    "file_data": "file",
+}
+"""Gemini's parts that are no text, and the type of block that each stands for."""
 _MAX_DEPTH = 16
 
 
@@ -112,6 +130,7 @@ def read(value: Any, *, role: str = ASSISTANT) -> tuple[Turn, ...]:
     """
     if isinstance(value, str):
         return (Turn(role, value),)
+    value = _opened(value)
     if isinstance(value, Mapping):
         return tuple(_read_message(value, role))
     if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
@@ -122,9 +141,10 @@ def read(value: Any, *, role: str = ASSISTANT) -> tuple[Turn, ...]:
             turns.append(message)
             continue
         try:
-            if not isinstance(message, Mapping):
+            one = message if type(message) is dict or isinstance(message, Mapping) else _opened(message)
+            if type(one) is not dict and not isinstance(one, Mapping):
                 raise ConversationError(f"{_shown(message)} is no message", hint=_SHAPES)
-            turns += _read_message(message, role)
+            turns += _read_message(one, role)
         except ConversationError as error:
             error.index = index if error.index is None else error.index
             raise
@@ -137,6 +157,11 @@ def chat_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
     Reading them again gives the same turns, except for media, which chat messages of text cannot carry.
     """
     return [_chat_message(turn) for turn in turns]
+
+
+def are_chat_messages(messages: Iterable[Any]) -> bool:
+    """Whether each is a message with a role, as chat templates want them; other shapes are made so by `chat_messages`."""
+    return all(isinstance(message, Mapping) and message.get("role") is not None for message in messages)
 
 
 def _chat_message(turn: Turn) -> dict[str, Any]:
@@ -159,10 +184,29 @@ def _chat_message(turn: Turn) -> dict[str, Any]:
 _SHAPES = "a prompt or completion is text, or messages such as {'role': 'user', 'content': 'Hello'}"
 
 
-def _read_message(message: Mapping[str, Any], speaker: str) -> Iterator[Turn]:
+def _read_message(message: Mapping[str, Any], speaker: str) -> Iterable[Turn]:
+    """The turns of a message; most have nothing but a role and text, and need no further look."""
+    role, content = message.get("role"), message.get("content")
+    if type(content) is str and type(role) is str and (known := _KNOWN_ROLES.get(role)):
+        if len(message) == 2:
+            return (Turn(known, content),)
+        if known == TOOL:
+            return (_tool_turn(message, content),)
+    return _read_fields(message, speaker)
+
+
+def _tool_turn(message: Mapping[str, Any], text: str, media: tuple[str, ...] = ()) -> Turn:
+    name, call_id = _text_field(message, "name"), _text_field(message, "tool_call_id")
+    return Turn(TOOL, text, call_id=call_id, name=name, media=media)
+
+
+def _read_fields(message: Mapping[str, Any], speaker: str) -> Iterator[Turn]:
     role = message.get("role")
     if role is None and (role := message.get("from")) is not None and message.get("content") is None:  # ShareGPT
         message = {**message, "content": message.get("value")}
+    if role is None and isinstance(kind := message.get("type"), str) and kind in _LANGCHAIN_TYPES:
+        role = kind
+        message = message["data"] if isinstance(message.get("data"), Mapping) else message
     if role is None:
         yield from _read_item(message, speaker)
         return
@@ -222,26 +266,23 @@ class _Reader:
         self._after_text = False
 
     def turns(self) -> Iterator[Turn]:
-        message, role = self._message, self._role
-        content = message.get("content")
+        message = self._message
+        content = message.get("parts") if message.get("content") is None else message["content"]
+        if self._role == TOOL:
+            yield _tool_turn(message, *_result_text(content))
+            return
         name = _text_field(message, "name")
-        if role == TOOL:
-            text, media = _result_text(content)
-            yield Turn(TOOL, text, call_id=_text_field(message, "tool_call_id"), name=name, media=media)
-            return
-        if len(message) == 2 and type(content) is str:  # nothing but role and content
-            yield Turn(role, content)
-            return
-        for field in _REASONING_FIELDS:
-            if message.get(field):
-                self._reasoning.append(_reasoning_text({"text": message[field]}))
-                break
+        reasoning = next(filter(None, map(message.get, _REASONING_FIELDS)), None)
+        if reasoning:
+            self._reasoning.append(_reasoning_text({"text": reasoning}))
         split = False
         for block in self._blocks(content, 0):
             if self._has_content():
                 yield self._turn(name)
             yield block
             split = True
+        if message.get("audio"):  # an answer that was spoken: its transcript is no written word
+            self._media.append("audio")
         self._say(_text_field(message, "refusal"), apart=True)
         self._read_calls(message)
         if self._has_content() or not split:
@@ -284,11 +325,16 @@ class _Reader:
         elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
             for block in content:
                 yield from self._blocks(block, depth + 1)
+        elif (opened := _opened(content)) is not content:
+            yield from self._blocks(opened, depth + 1)
         else:
             raise ConversationError(f"content is {_shown(content)}", hint="content is text or a list of blocks")
 
     def _block(self, block: Mapping[str, Any], depth: int) -> Iterator[Turn]:
         kind = block.get("type") or ""
+        part = None if kind else next((name for name in _PARTS if isinstance(block.get(name), Mapping)), None)
+        if part is not None:
+            block, kind = block[part], _PARTS[part]
         if not isinstance(kind, str):
             raise ConversationError(f"the type of a block is {_shown(kind)}")
         if kind in _REASONING_BLOCKS or block.get("thought") is True:
@@ -321,6 +367,7 @@ class _Reader:
         calls = _parsed(message.get("tool_calls"))
         if isinstance(calls, Mapping):
             calls = [calls]
+        calls = _opened(calls)
         if calls:
             if isinstance(calls, str) or not isinstance(calls, Sequence):
                 raise ConversationError(f"tool_calls is {_shown(calls)}", hint="tool_calls is a list")
@@ -331,11 +378,12 @@ class _Reader:
 
 def _read_call(call: Any) -> ToolCall:
     """A call of any shape: of a chat message, a Responses item, an Anthropic block."""
+    call = _opened(call)
     if not isinstance(call, Mapping):
         raise ConversationError(f"a tool call is {_shown(call)}", hint="a call is a mapping with name and arguments")
     inner = call
     for wrapper in ("function", "custom"):
-        if isinstance(call.get(wrapper), Mapping):
+        if wrapper in call and isinstance(call[wrapper], Mapping):
             inner = call[wrapper]
     name = inner.get("name") or inner.get("tool_name") or inner.get("toolName") or call.get("type") or ""
     given = next((inner[key] for key in _ARGUMENTS if inner.get(key) is not None), None)
@@ -403,6 +451,14 @@ def _parsed(value: Any) -> Any:
 
 def _as_json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _opened(value: Any) -> Any:
+    """The mapping that a client's object stands for, and the list that an array does; all else as it is."""
+    for method in ("model_dump", "tolist"):
+        if callable(found := getattr(value, method, None)):
+            return found()
+    return value
 
 
 def _shown(value: Any) -> str:

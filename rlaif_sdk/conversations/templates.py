@@ -25,7 +25,8 @@ DEVELOPER: Final = "developer"
 _ROLES = frozenset({SYSTEM, USER, ASSISTANT, TOOL})
 _PREFILL_ENDS = "\ufdd1"
 _OPENS_THINKING = re.compile(
-    r"(?:<(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]|◁think▷|<\|START_THINKING\|>)\s*\Z", re.IGNORECASE
+    r"(?:<(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]|◁think▷|<\|START_THINKING\|>|<\|begin_of_thought\|>)\s*\Z",
+    re.IGNORECASE,
 )
 _REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 """What a template raises besides jinja's own errors, where a message is not as it expects."""

@@ -1,7 +1,7 @@
 """Where a policy's thinking stands within its text.
 
 Known are tags (``<think>``, ``<thinking>``, ``<thought>``, ``<reasoning>``, ``[THINK]``, ``◁think▷``,
-``<|START_THINKING|>``), closed or not, and Harmony's channels.
+``<|START_THINKING|>``, ``<|begin_of_thought|>``), closed or not, and Harmony's channels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ _TAGS = re.compile(
     r"(?<=<)(?P<close1>/?)(?P<tag1>(?i:think|thinking|thought|reasoning|seed:think))\s*>"
     r"|(?<=\[)(?P<close2>/?)(?P<tag2>THINK)\]"
     r"|(?<=◁)(?P<close3>/?)(?P<tag3>think)▷"
-    r"|(?<=<)\|(?:START|(?P<close4>END))_(?P<tag4>THINKING)\|>)"
+    r"|(?<=<)\|(?:START|(?P<close4>END))_(?P<tag4>THINKING)\|>"
+    r"|(?<=<)\|(?:begin|(?P<close5>end))_of_(?P<tag5>thought)\|>)"
 )
+_CODE = re.compile(r"^[ \t]*```[^\n`]*\n(?:(?![ \t]*```)[^\n]*\n)*[ \t]*```[ \t]*$", re.MULTILINE)
+_INLINE_CODE = re.compile(r"`[^`\n]+`")
+_SOLUTION = re.compile(r"<\|(?:begin|end)_of_solution\|>")
+"""What stands around the answer where ``<|begin_of_thought|>`` stands before the thinking."""
 _SEGMENT = re.compile(
     r"(?:<\|start\|>[^<]*)?<\|channel\|>\s*(?P<channel>\w*)(?P<recipient>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
     r"(?P<body>.*?)(?:<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>|<\|channel\|>)|\Z)",
@@ -28,8 +33,9 @@ def split_thinking(text: str) -> tuple[str, str]:
     """What is said and what is thought in a policy's text.
 
     Thinking begins at an opening tag and ends at the first closing tag of that name, or at the end of the text. Before
-    a closing tag that nothing opened, all is thinking: the opening tag stood in the chat template. Text without
-    thinking is returned as it is, and a tag right after a backtick is a word about tags; where thinking is taken out, the white space around it goes too.
+    a closing tag that nothing opened, all is thinking: the opening tag stood in the chat template. A tag right after a
+    backtick, and one in code, is a word about tags, unless it closes thinking. Text without thinking is returned as
+    it is; where thinking is taken out, the white space around it goes too.
 
     Returns:
         The words said, and the words thought; parts of either are separated by blank lines.
@@ -44,9 +50,12 @@ def split_thinking(text: str) -> tuple[str, str]:
     thought: list[str] = []
     within: str | None = None
     start = 0
+    code = _code(text) if "`" in text else []
     for match in _TAGS.finditer(text):
-        tag = (match["tag1"] or match["tag2"] or match["tag3"] or match["tag4"]).lower()
-        closes = bool(match["close1"] or match["close2"] or match["close3"] or match["close4"])
+        tag = next(filter(None, match.group("tag1", "tag2", "tag3", "tag4", "tag5"))).lower()
+        closes = any(match.group("close1", "close2", "close3", "close4", "close5"))
+        if within is None and any(begin < match.start() < end for begin, end in code):
+            continue
         if within is None:
             (thought if closes else said).append(text[start : match.start()])
             within = None if closes else tag
@@ -59,7 +68,22 @@ def split_thinking(text: str) -> tuple[str, str]:
     if start == 0:
         return _split_bare(text)
     (said if within is None else thought).append(text[start:])
+    if "_of_thought|>" in text:
+        said = [_SOLUTION.sub("", part) for part in said]
     return _joined(said), _joined(thought)
+
+
+def _code(text: str) -> list[tuple[int, int]]:
+    """Where code stands in a text: blocks, and what is between two backticks and does not begin with a closing tag."""
+    blocks = [found.span() for found in _CODE.finditer(text)]
+    inline = [found.span() for found in _INLINE_CODE.finditer(text)]
+    return blocks + [(begin, end) for begin, end in inline if not _closes_first(text, begin, end)]
+
+
+def _closes_first(text: str, begin: int, end: int) -> bool:
+    """Whether the first tag between two backticks closes, so that the one before it may stand in thinking."""
+    found = _TAGS.search(text[begin + 1 : end])
+    return found is not None and any(found.group("close1", "close2", "close3", "close4", "close5"))
 
 
 def _names_thinking(text: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import student_t_quantile
 
 TOTAL = "total"
 WINDOWS = 4
@@ -153,7 +154,7 @@ def find_drift(
     windows = np.array_split(np.arange(len(steps)), WINDOWS)
     proxy, held_out = _Series(proxy_T[known_T], windows), _Series(held_out_T[known_T], windows)
     pairs = list(combinations(range(WINDOWS), 2))
-    critical = student_quantile(level / (len(pairs) * comparisons), min(proxy.freedom, held_out.freedom))
+    critical = student_t_quantile(1 - 2 * level / (len(pairs) * comparisons), min(proxy.freedom, held_out.freedom))
     found = [
         Drift(
             proxy=names[0],
@@ -212,19 +213,6 @@ class _Series:
     def change(self, first: int, second: int) -> Change:
         error = math.sqrt(self._variance * (1.0 / self._counts[first] + 1.0 / self._counts[second]))
         return Change(float(self._means[second] - self._means[first]), error)
-
-
-def student_quantile(tail: float, freedom: float) -> float:
-    """What a variable of Student's distribution exceeds with probability ``tail``.
-
-    With ``t = sqrt(freedom) tan u`` the density is proportional to ``cos(u)^(freedom - 1)``, which is summed
-    numerically. Right to three digits for tails from 1e-5 to 0.5 and degrees of freedom from 1 to 1e5.
-    """
-    angles = np.linspace(0.0, math.pi / 2, 20_001)
-    density = np.cos(angles).clip(0.0) ** (freedom - 1.0)
-    beyond = np.concatenate([np.cumsum((density[1:] + density[:-1])[::-1])[::-1], [0.0]])
-    angle = np.interp(-tail * 2.0 * beyond[0], -beyond, angles)
-    return math.sqrt(freedom) * math.tan(angle)
 
 
 def _span(window: tuple[int, int]) -> str:

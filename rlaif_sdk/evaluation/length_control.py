@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from rlaif_sdk.statistics.estimates import Array, Estimate, Indices, normal_quantile
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, Indices, normal_quantile
 
 LengthFeature = Literal["difference", "ratio"]
 
@@ -29,7 +30,7 @@ def length_controlled(
     P(first wins) = logistic(theta + phi x), fitted to the outcomes; the win rate is logistic(theta), where x = 0.
 
     - ``difference``: x = tanh((l_1 - l_2) / std(l_1 - l_2)), the length term of AlpacaEval 2 (Dubois et al. 2024, arXiv
-      2404.04475, equation 2), whose term for the instruction's difficulty needs many policies and is left out.
+      2404.04475, equation 2), whose term for the instruction's difficulty needs many policies and is omitted.
     - ``ratio``: x = l_1 / l_2 - 1, the analysis after the fact of Lee et al. 2023 (arXiv 2309.00267), which asks for
       the win rate at a ratio of 1.
 

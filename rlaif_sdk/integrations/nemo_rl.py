@@ -60,7 +60,7 @@ def environment(
             return result(
                 observations=[{"role": "environment", "content": ""} for _ in range(rows)],
                 metadata=[
-                    {**(known or {}), "rlaif": one.measured()} for known, one in zip(metadata, scored, strict=True)
+                    {**(known or {}), "rlaif": one.known_scores()} for known, one in zip(metadata, scored, strict=True)
                 ],
                 next_stop_strings=[None] * rows,
                 rewards=torch.tensor(totals, dtype=torch.float32),
@@ -82,7 +82,7 @@ def sample_of(message_log: Sequence[Mapping[str, Any]], metadata: Mapping[str, A
 
 
 def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each figure over the rows that have it."""
+    """The mean of each score over the rows that have it."""
     present: dict[str, list[float]] = {}
     for row in measured:
         for name, value in row.items():

@@ -68,10 +68,10 @@ def reward_function(
         names, columns = list(composition.rewards), composition.rewards.values()
         missing_B = np.isnan(composition.totals)
         totals_B = composition.totals
-        if missing_B.any():  # `number` raises where nothing stands in
+        if missing_B.any():  # `number` raises where there is no fallback
             totals_B = np.array([Scored(composition, row).number(unscored) for row in range(len(samples))])
-        figures = np.array([totals_B, *(column.raw for column in columns), missing_B], dtype=np.float32)
-        rewards_B, *logs = torch.from_numpy(figures).unbind()
+        scores = np.array([totals_B, *(column.raw for column in columns), missing_B], dtype=np.float32)
+        rewards_B, *logs = torch.from_numpy(scores).unbind()
         extra_logs = dict(zip([*names, "unscored"], logs, strict=True))
         return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": extra_logs}
 

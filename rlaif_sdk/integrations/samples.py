@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif_sdk.composer import Composition
+from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, read
 from rlaif_sdk.exceptions import ConversationError, RewardError
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
@@ -116,10 +116,10 @@ class Scored:
         """The total, for a stack that has no word for an unscored sample.
 
         Args:
-            unscored: What stands in where the sample is unscored.
+            unscored: The fallback where the sample is unscored.
 
         Raises:
-            RewardError: The sample is unscored, and nothing stands in.
+            RewardError: The sample is unscored, and there is no fallback.
         """
         total = unscored if self.total is None else self.total
         if total is None:
@@ -129,14 +129,14 @@ class Scored:
             )
         return total
 
-    def figures(self) -> dict[str, float]:
+    def scores(self) -> dict[str, float]:
         """Flat numbers for a stack's log: each reward's score, NaN where it has none, and whether it is unscored."""
         rewards = {name: math.nan if value is None else value for name, value in self.rewards.items()}
         return {**rewards, "unscored": float(self.total is None)}
 
-    def measured(self) -> dict[str, float]:
-        """`figures` without those that are NaN, for a log that averages what it gets."""
-        return {name: value for name, value in self.figures().items() if not math.isnan(value)}
+    def known_scores(self) -> dict[str, float]:
+        """`scores` without those that are NaN, for a log that averages what it gets."""
+        return {name: value for name, value in self.scores().items() if not math.isnan(value)}
 
 
 def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> RewardBatch:

@@ -58,7 +58,7 @@ def environment(
         def step(self, action: str) -> dict[str, Any]:
             self.turns += 1
             (scored,) = hosted.score([Sample(self._prompt, without_end(action), self._columns)])
-            self._figures = scored.measured()
+            self._figures = scored.known_scores()
             reward = scored.number(unscored)
             return {"observations": [], "reward": reward, "done": True, "metadata": dict(self._figures)}
 

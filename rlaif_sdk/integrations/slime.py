@@ -20,7 +20,7 @@ from rlaif_sdk.integrations.host import Rewards, host
 from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of
 from rlaif_sdk.types import Message, TextOrConversation
 
-FIGURES = "rlaif"
+SCORES = "rlaif"
 """Where a sample's ``metadata`` gets each reward's own score, None where it has none."""
 
 
@@ -45,7 +45,7 @@ def reward_model(
     hosted = host(rewards, "slime's rm", state=state)
 
     def answer(sample: Any, scored: Scored) -> float:
-        sample.metadata = {**(sample.metadata or {}), FIGURES: scored.rewards}
+        sample.metadata = {**(sample.metadata or {}), SCORES: scored.rewards}
         reward = scored.number(unscored)
         if scored.total is None:
             sample.remove_sample = True
@@ -73,7 +73,7 @@ def sample_of(sample: Any, args: Any = None) -> Sample:
     Raises:
         DataError: It does, and ``args.hf_checkpoint`` names no tokenizer to tell the one from the other.
     """
-    known = {name: value for name, value in (sample.metadata or {}).items() if name != FIGURES}
+    known = {name: value for name, value in (sample.metadata or {}).items() if name != SCORES}
     mask = list(getattr(sample, "loss_mask", None) or ())
     completion: TextOrConversation = without_end(sample.response)
     # With partial rollouts the mask may leave out what an earlier policy wrote, which is no tool's answer.

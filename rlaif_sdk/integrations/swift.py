@@ -52,7 +52,7 @@ class ComposedORM:
     def __init__(self, args: Any = None, **_: Any) -> None:
         self.args = args
 
-    def __call__(self, completions: Sequence[str], **kwargs: Any) -> list[float | None]:
+    def __call__(self, /, completions: Sequence[str], **kwargs: Any) -> list[float | None]:
         """One total a completion, None where it is unscored."""
         return _totals(self.host.score(samples_of(completions, kwargs), progress=progress_of(kwargs)))
 
@@ -65,7 +65,7 @@ class AsyncComposedORM:
     def __init__(self, args: Any = None, **_: Any) -> None:
         self.args = args
 
-    async def __call__(self, completions: Sequence[str], **kwargs: Any) -> list[float | None]:
+    async def __call__(self, /, completions: Sequence[str], **kwargs: Any) -> list[float | None]:
         """One total a completion, None where it is unscored."""
         return _totals(await self.host.ascore(samples_of(completions, kwargs), progress=progress_of(kwargs)))
 

@@ -102,7 +102,7 @@ class VerlReward:
         return sample_of(data_source, solution, ground_truth, extra_info, prompt_key=self._prompt_key)
 
     def _answer(self, scored: Scored) -> dict[str, float]:
-        return {"score": scored.number(self._unscored), **scored.figures()}
+        return {"score": scored.number(self._unscored), **scored.scores()}
 
 
 def sample_of(

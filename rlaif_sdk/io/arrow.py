@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rlaif_sdk.exceptions import DataError, MissingExtraError
-from rlaif_sdk.io.jsonl import Row, as_json, parse_json, row_as_json
+from rlaif_sdk.io.jsonl import Row, json_cell, parse_json
 from rlaif_sdk.io.text import is_safe_text
 
 if TYPE_CHECKING:
@@ -60,13 +60,18 @@ def kind_of(value: Any) -> Kind:  # noqa: C901, PLR0911 - one case a kind
         return JSON if inside == JSON else ("list", inside)
     if isinstance(value, Mapping):
         inside = tuple((key, kind_of(item)) for key, item in value.items())
-        exact = inside and all(isinstance(key, str) and is_safe_text(key) and kind != JSON for key, kind in inside)
+        exact = inside and all(_is_name(key) and kind != JSON for key, kind in inside)
         return ("object", inside) if exact else JSON
     if isinstance(value, Decimal):
         return _decimal(value)
     if isinstance(value, datetime) and value == value and not getattr(value, "nanosecond", 0):  # noqa: PLR0124 - NaT
         return ("datetime", None if value.tzinfo is None else _zone(value))
     return JSON
+
+
+def _is_name(key: Any) -> bool:
+    """Whether Arrow can name a field so: its C interface, through which tables pass, ends names at a NUL."""
+    return isinstance(key, str) and "\x00" not in key and is_safe_text(key)
 
 
 _PLAIN: dict[type, Kind] = {
@@ -159,9 +164,19 @@ class Columns:
         for name, kind in other.kinds.items():
             self.kinds[name] = united(self.kinds.get(name, NOTHING), kind)
 
-    def schema(self) -> pa.Schema:
-        """The Arrow types of the columns."""
+    def schema(self, name: str) -> pa.Schema:
+        """The Arrow types of the columns.
+
+        Args:
+            name: The table's name in errors.
+
+        Raises:
+            DataError: Arrow cannot hold the name of a column.
+        """
         pa = arrow()
+        if refused := next((column for column in self.kinds if not _is_name(column)), None):
+            problem = f"the column {refused!r} has a character in its name that Arrow and Parquet cannot hold"
+            raise DataError(problem, file=name, hint="rename it, or write JSONL")
         return pa.schema([(name, arrow_type(kind)) for name, kind in self.kinds.items()])
 
 
@@ -239,19 +254,6 @@ def _column(rows: Sequence[Mapping[str, Any]], column: pa.Field, name: str, firs
         raise DataError(problem, file=name) from error
 
 
-def json_cell(value: Any, column: str, name: str, row: int) -> str:
-    """The text of a value in a column of JSON, which UTF-8 can hold.
-
-    Raises:
-        DataError: The value is none of a table; names the file, the row and the column.
-    """
-    try:
-        text = as_json(value)
-    except (ValueError, TypeError, RecursionError):
-        text = row_as_json({column: value}, name, row)  # which says what is wrong
-    return text if is_safe_text(text) else text.encode("utf-8", "backslashreplace").decode()
-
-
 def json_array(texts: Any, kind: Any) -> Any:
     """Texts, which may be too many for one array, as an array of JSON."""
     pa = arrow()
@@ -264,16 +266,19 @@ def rows_of(table: Any, name: str) -> Iterator[Row]:
     """The rows of an Arrow table or record batch.
 
     Raises:
-        DataError: A value is none that Python knows.
+        DataError: Two columns have one name, or a value is none that Python knows.
     """
     pa = arrow()
+    names = table.schema.names
+    if len(set(names)) < len(names):
+        repeated = next(column for column in names if names.count(column) > 1)
+        raise DataError(f"has two columns {repeated!r}", file=name, hint="rename one")
     columns = []
     for column, values in zip(table.schema, table.columns, strict=True):
         try:
             columns.append(_values(column.type, values))
         except (pa.ArrowException, ValueError, OverflowError, KeyError) as error:
             raise DataError(f"the column {column.name!r} cannot be read: {error}", file=name) from error
-    names = table.schema.names
     if not columns:
         yield from ({} for _ in range(table.num_rows))
         return
@@ -450,7 +455,7 @@ def to_dataset(rows: Iterable[Mapping[str, Any]]) -> Any:
     for row in kept:
         columns.add(row)
     columns.kinds = {name: exact_kind(kind) for name, kind in columns.kinds.items()}
-    schema = columns.schema()
+    schema = columns.schema("the rows")
     parts = []
     first_row = 1
     for chunk in in_chunks(kept):

@@ -10,8 +10,7 @@ import pyarrow as pa
 from datasets import Json
 from datasets.features.features import register_feature
 
-from rlaif_sdk.io.arrow import json_array, json_cell
-from rlaif_sdk.io.jsonl import parse_json
+from rlaif_sdk.io.jsonl import json_cell, parse_json
 
 
 @dataclass(repr=False)
@@ -35,7 +34,7 @@ class ExactJson(Json):  # type: ignore[misc]
             return storage
         if not pa.types.is_string(storage.type):
             storage = pa.array([self.encode_example(value) for value in storage.to_pylist()], pa.string())
-        return json_array(storage, pa.json_())
+        return pa.ExtensionArray.from_storage(pa.json_(), storage)
 
 
 with warnings.catch_warnings():

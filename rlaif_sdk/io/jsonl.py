@@ -26,6 +26,7 @@ from typing import IO, Any, TypeAlias
 from uuid import UUID
 
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.text import is_safe_text
 
 Row: TypeAlias = dict[str, Any]
 
@@ -316,3 +317,16 @@ def write_array(rows: Iterable[str], file: IO[str]) -> None:
         file.write(between + row)
         between = ",\n"
     file.write("[]\n" if between == "[\n" else "\n]\n")
+
+
+def json_cell(value: Any, column: str, name: str, row: int) -> str:
+    """The text of a value in a column of JSON, which UTF-8 can hold.
+
+    Raises:
+        DataError: The value is none of a table; names the file, the row and the column.
+    """
+    try:
+        text = as_json(value)
+    except (ValueError, TypeError, RecursionError):
+        text = row_as_json({column: value}, name, row)  # which says what is wrong
+    return text if is_safe_text(text) else text.encode("utf-8", "backslashreplace").decode()

@@ -36,7 +36,7 @@ class Schema:
     Attributes:
         name: What it is called in messages, such as ``ledger``.
         application_id: Tells it from other SQLite files.
-        version: Of its tables; a file of a later one is refused.
+        version: Of its tables; a file of another one is refused.
         tables: Statements that make them.
         error: Makes the error that is raised of a file, a message and a hint.
         durable: Whether every transaction is on the disk when it ends, which takes milliseconds; otherwise a power cut,
@@ -67,7 +67,7 @@ class Database:
         create: False to read what is there: a missing or corrupt file is then an error.
 
     Raises:
-        RlaifError: The kind's own error: the file cannot be opened, is something else, or is of a later version.
+        RlaifError: The kind's own error: the file cannot be opened, is something else, or is of another version.
     """
 
     def __init__(self, path: str | Path, schema: Schema, *, create: bool = True) -> None:
@@ -177,10 +177,11 @@ class Database:
         )
         if tables and application != self.schema.application_id:
             raise self._refusal(f"is an SQLite file of another kind, and no {self.schema.name}", self.schema.other_file)
-        if version > self.schema.version:
+        if tables and version != self.schema.version:
+            step = "update rlaif_sdk" if version > self.schema.version else "use the rlaif_sdk that wrote it"
             raise self._refusal(
                 f"is a {self.schema.name} of version {version}; this rlaif_sdk reads {self.schema.version}",
-                f"update rlaif_sdk, or {self.schema.other_file}",
+                f"{step}, or {self.schema.other_file}",
             )
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:

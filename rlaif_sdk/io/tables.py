@@ -25,6 +25,7 @@ from typing import IO, Any, Protocol, TypeAlias
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io import arrow
+from rlaif_sdk.io.digests import file_digest, files_digest
 from rlaif_sdk.io.files import atomic_path
 from rlaif_sdk.io.jsonl import (
     Row,
@@ -203,6 +204,11 @@ def table_files(folder: Path, split: str | None = None) -> list[Path]:
     return wanted
 
 
+def table_digest(path: Path) -> str:
+    """SHA-256 of a table's content: of its file, or of all parts of a folder with their names."""
+    return files_digest(table_files(path)) if path.is_dir() else file_digest(path)
+
+
 def _is_part(file: Path) -> bool:
     about = file.name[0] in "._" or file.name in {"dataset_info.json", "state.json"}  # as `Dataset.save_to_disk` writes
     return not about and is_table_file(file) and file.is_file()
@@ -306,11 +312,15 @@ class Survey:
     columns: tuple[str, ...]
 
 
-def survey(source: Source, *, output: str | Path | None = None) -> Survey:
+def survey(
+    source: Source, *, config: str | None = None, split: str | None = None, output: str | Path | None = None
+) -> Survey:
     """Look a table over before work is spent on it.
 
     Args:
-        source: See `read_rows`; it is read once, or twice for a Parquet or Arrow output.
+        source: See `read_rows`, as for what follows; it is read once, or twice for a Parquet or Arrow output.
+        config: See there.
+        split: See there.
         output: The file that its rows will be written to, with others: what that cannot hold is refused now.
 
     Raises:
@@ -322,7 +332,7 @@ def survey(source: Source, *, output: str | Path | None = None) -> Survey:
     names: dict[str, None] = {}
     form = None if output is None else _writable(output)
     typed = form in _TYPED
-    for count, row in enumerate(read_rows(source), start=1):
+    for count, row in enumerate(read_rows(source, config=config, split=split), start=1):
         if row.keys() - names.keys():
             names |= dict.fromkeys(row)
         if typed:
@@ -331,8 +341,10 @@ def survey(source: Source, *, output: str | Path | None = None) -> Survey:
             row_as_json(row, name, count)
     if not count:
         raise DataError("has no rows", file=name)
+    if typed:
+        columns.schema(name)
     if as_text := [column for column, kind in columns.kinds.items() if kind == arrow.JSON]:
-        for number, row in enumerate(read_rows(source), start=1):
+        for number, row in enumerate(read_rows(source, config=config, split=split), start=1):
             row_as_json({column: row[column] for column in as_text if column in row}, name, number)
     return Survey(count, tuple(names))
 
@@ -517,11 +529,11 @@ def _writable(path: str | Path) -> _Form:
 
 
 def _write_parquet(path: Path, spool: _Spool) -> None:
-    arrow.write_parquet(path, spool.rows(), spool.columns.schema(), spool.name)
+    arrow.write_parquet(path, spool.rows(), spool.columns.schema(spool.name), spool.name)
 
 
 def _write_arrow(path: Path, spool: _Spool) -> None:
-    arrow.write_arrow(path, spool.rows(), spool.columns.schema(), spool.name)
+    arrow.write_arrow(path, spool.rows(), spool.columns.schema(spool.name), spool.name)
 
 
 def _write_csv(path: Path, spool: _Spool) -> None:

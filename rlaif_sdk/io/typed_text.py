@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import sys
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-_OF_TEXT = {
+_OF_TEXT: dict[str, Callable[[str], Any]] = {
     "bytes": base64.b64decode,
     "date": date.fromisoformat,
     "decimal": Decimal,

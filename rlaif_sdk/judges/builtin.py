@@ -70,7 +70,7 @@ class OpenAIParams(Params):
     max_body_bytes: int = Field(default=4_000_000, ge=1_000)
     """The longest answer that is read."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The field that limits an answer's tokens; newer models take ``max_completion_tokens`` alone."""
+    """The field that limits an answer's tokens; newer models take only ``max_completion_tokens``."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """The most requests begun in any 60 seconds."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
@@ -97,7 +97,7 @@ def _transformers(params: TransformersParams) -> JudgeBackend:
 
 
 def _openai(params: OpenAIParams) -> JudgeBackend:
-    from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
+    from rlaif_sdk.judges.backends.openai import OpenAIBackend
 
     options = dict(params)
     charged = (options.pop("input_price"), options.pop("output_price"))

@@ -1,8 +1,9 @@
-"""Judges from plain settings."""
+"""Judges, labelers and their backends from plain settings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,8 +12,9 @@ from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
 from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.judges.builtin import BACKENDS
+from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
 from rlaif_sdk.judges.pointwise import Labels, Mode, Overlong, PointwiseJudge
-from rlaif_sdk.judges.prompts import PREAMBLE, TEMPLATE, JudgePrompt, Scale
+from rlaif_sdk.judges.prompts import PREAMBLE, TEMPLATE, Detail, JudgePrompt, PairwisePrompt, Scale, Task
 from rlaif_sdk.plugins import JudgeBackendSpec, Registry
 
 
@@ -105,3 +107,65 @@ def load_backend(
             f"the judge backend {name!r} refuses its parameters: {problems}", hint=f"it takes {known}"
         ) from None
     return backend
+
+
+def load_labeler(
+    *,
+    task: Task = "helpfulness",
+    detail: Detail = "detailed",
+    prompt: PairwisePrompt | None = None,
+    backend: str | None = None,
+    backends: Mapping[str, JudgeBackendSpec] | None = None,
+    labeling: Mapping[str, Any] | None = None,
+    **backend_options: Any,
+) -> PairwiseLabeler:
+    """A labeler of pairs: ``load_labeler(model="Qwen/Qwen2.5-7B-Instruct", task="summarisation")``.
+
+    Nothing is loaded and no request is sent before the first use.
+
+    Example:
+        >>> from rlaif_sdk import load_labeler
+        >>> labeler = load_labeler(model="Qwen/Qwen3-4B", task="helpfulness", labeling={"tie_margin": 0.1})
+        >>> labeler.settings["orders"]
+        'both'
+
+    Args:
+        task: See `PairwisePrompt.named`, as for ``detail``.
+        detail: ``base`` or ``detailed``.
+        prompt: A prompt in the place of the named one.
+        backend: See `rlaif_sdk.load_judge`, as for ``backends``.
+        backends: The backends by name.
+        labeling: Keyword arguments of `PairwiseLabeler`.
+        **backend_options: The backend's parameters: ``model`` and more.
+
+    Raises:
+        ConfigError: A setting is refused.
+        UnknownPluginError: There is no backend of that name.
+    """
+    return PairwiseLabeler(
+        load_backend(backend, backend_options, backends),
+        prompt or PairwisePrompt.named(task, detail),
+        **(labeling or {}),
+    )
+
+
+def label_pairs(pairs: Iterable[Pair], labeler: PairwiseLabeler | None = None, **settings: Any) -> list[PairLabel]:
+    """Label pairs from plain code, all at once; for many, see `rlaif_sdk.preferences.run_labeling`.
+
+    Args:
+        pairs: What to label.
+        labeler: Who labels; by default made of the settings.
+        **settings: See `load_labeler`.
+
+    Raises:
+        ConfigError: A setting is refused.
+        JudgeError: See `PairwiseLabeler.label`.
+    """
+    if labeler is not None and settings:
+        raise ConfigError("a labeler and settings for one were given", hint="give one of them")
+    asked = labeler or load_labeler(**settings)
+    try:
+        return asyncio.run(asked.label(list(pairs)))
+    finally:
+        if labeler is None:
+            asked.backend.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -9,17 +11,155 @@ from typing import Any, Literal, Protocol
 from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
-from rlaif_sdk.judges.backends import JudgeBackend, RowError, usage_of
-from rlaif_sdk.judges.likelihood import LikelihoodVerdict
+from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError, usage_of, with_usage_of
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
-from rlaif_sdk.judges.rating import RatingVerdict
 from rlaif_sdk.judges.screening import contentless, screen
 from rlaif_sdk.rewards import Reward
 from rlaif_sdk.types import Conversation, RewardBatch, Score
 
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_VERDICT = re.compile(
+    r"[\s>#*_`-]*(?:final\s+)?rating[\s*_`]*:[\s*_`]*(-?[0-9]{1,3}(?:\.[0-9]{1,2})?)[\s*_`]*\.?[\s*_`]*",
+    re.IGNORECASE,
+)
+_THOUGHTS_END = "</think>"
 Mode = Literal["likelihood", "rating"]
 Labels = Literal["letters", "numbers"]
 Overlong = Literal["error", "keep_start", "keep_end"]
+
+
+class LikelihoodVerdict:
+    """Reads how likely each of the K scores is, and takes the expected one.
+
+    Args:
+        scale: The scores.
+        labels: ``letters`` (A is the lowest score; each is a single token) or ``numbers`` (scored as whole
+            continuations, since "10" is not one token everywhere; local models only).
+    """
+
+    version = "1"
+
+    def __init__(self, scale: Scale, labels: Literal["letters", "numbers"] = "letters") -> None:
+        self._scale = scale
+        self._labels_K = tuple(
+            _LETTERS[index] if labels == "letters" else str(point) for index, point in enumerate(scale.points)
+        )
+        by = f"from {scale.low} (worst) to {scale.high} (best)"
+        legend = ", ".join(f"{label} = {point}" for label, point in zip(self._labels_K, scale.points, strict=True))
+        self.instruction = (
+            f"Rate the answer on a scale {by}. Reply with one letter and nothing else: {legend}."
+            if labels == "letters"
+            else f"Rate the answer with a whole number {by}. Reply with the number and nothing else."
+        )
+
+    async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
+        """The scores of B requests, each in [-1, 1] with the distribution in its details."""
+        replies = await backend.label_logprobs(requests, self._labels_K)
+        return [
+            with_usage_of(self._score(reply), reply) if isinstance(reply, LabelLogprobs) else reply for reply in replies
+        ]
+
+    def _score(self, reply: LabelLogprobs) -> Score | RowError:
+        if len(reply.logprobs) != len(self._labels_K) or any(
+            math.isnan(value) or value > 0 for value in reply.logprobs
+        ):
+            return JudgeResponseError(f"the judge's backend gave no log-probability for each label: {reply.logprobs}")
+        label_mass = math.fsum(math.exp(value) for value in reply.logprobs)
+        if label_mass == 0:
+            return JudgeResponseError("the judge gives none of its labels any probability")
+        distribution_K, expected = expected_score(reply.logprobs, self._scale.points)
+        points = dict(zip(self._labels_K, self._scale.points, strict=True))
+        return Score(
+            value=self._scale.to_unit(expected),
+            details={
+                "expected": expected,
+                "distribution": {
+                    str(point): probability
+                    for point, probability in zip(self._scale.points, distribution_K, strict=True)
+                },
+                "label_mass": label_mass,
+                "bounded": [points[label] for label in reply.bounded],
+                "flags": [*reply.flags, *(["bounded"] if reply.bounded else [])],
+                "usage": reply.usage.record(),
+            },
+        )
+
+
+def expected_score(logprobs_K: Sequence[float], points_K: Sequence[float]) -> tuple[list[float], float]:
+    """The normalised distribution over K scores, and its mean s = sum_i i P(i).
+
+    Args:
+        logprobs_K: Log-probabilities, at least one of them finite; they need not sum to one.
+        points_K: The scores.
+    """
+    greatest = max(logprobs_K)
+    weights_K = [math.exp(logprob - greatest) for logprob in logprobs_K]
+    total = math.fsum(weights_K)
+    distribution_K = [weight / total for weight in weights_K]
+    mean = math.fsum(point * probability for point, probability in zip(points_K, distribution_K, strict=True))
+    return distribution_K, min(max(mean, min(points_K)), max(points_K))
+
+
+class RatingVerdict:
+    """Asks for a justification and a rating, and reads the rating strictly.
+
+    Args:
+        scale: The least and greatest rating.
+        max_new_tokens: The longest reply; one that is cut off there is no verdict.
+    """
+
+    version = "1"
+
+    def __init__(self, scale: Scale, max_new_tokens: int = 256) -> None:
+        self._scale = scale
+        self._max_new_tokens = max_new_tokens
+        self.instruction = (
+            "First justify your verdict in one or two sentences. Then end with a line of its own: 'Rating: ' and a "
+            f"number with two decimals from {scale.low:.2f} (worst) to {scale.high:.2f} (best)."
+        )
+
+    async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
+        """The scores of B requests, each in [-1, 1] with the justification as its reason."""
+        replies = await backend.generate(requests, max_new_tokens=self._max_new_tokens)
+        return [
+            with_usage_of(self._score(reply), reply) if isinstance(reply, GeneratedText) else reply for reply in replies
+        ]
+
+    def _score(self, reply: GeneratedText) -> Score | RowError:
+        if reply.truncated:
+            return JudgeResponseError(
+                f"the judge's reply is cut off after {self._max_new_tokens} tokens", hint="raise max_new_tokens"
+            )
+        try:
+            rating, justification = parse_rating(reply.text, self._scale)
+        except JudgeResponseError as error:
+            return error
+        return Score(
+            value=self._scale.to_unit(rating),
+            reason=justification or None,
+            details={"rating": rating, "flags": list(reply.flags), "usage": reply.usage.record()},
+        )
+
+
+def parse_rating(reply: str, scale: Scale) -> tuple[float, str]:
+    """The rating and the justification in a judge's reply.
+
+    The rating is the judge's last word: the last line that is not empty, ``Rating: 3.50`` and nothing more, with
+    ASCII digits. A rating that the judge quotes before is part of the justification.
+
+    Raises:
+        JudgeResponseError: The last line is no rating, or lies outside the scale.
+    """
+    lines = reply.rpartition(_THOUGHTS_END)[2].strip().splitlines()
+    last = lines[-1] if lines else ""
+    match = _VERDICT.fullmatch(last)
+    if not match:
+        raise JudgeResponseError(f"the judge's last line is no rating: {last[:80]!r}")
+    rating = float(match[1])
+    if not scale.low <= rating <= scale.high:
+        raise JudgeResponseError(f"the judge's rating {match[1]} is not from {scale.low} to {scale.high}")
+    return rating, "\n".join(lines[:-1]).strip()
 
 
 class Verdict(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rlaif_sdk.exceptions import JudgeConnectionError, JudgeError
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, usage_of
-from rlaif_sdk.judges.usage import NOTHING, Usage
+from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.types import Conversation, Message
 
 LABELS = ("1", "2")
@@ -18,7 +18,7 @@ _QUESTION: list[Message] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeResult:
     """What a judge can do.
 
     Attributes:
@@ -38,7 +38,7 @@ class Probe:
     usage: Usage
 
 
-async def probe(backend: JudgeBackend) -> Probe:
+async def probe(backend: JudgeBackend) -> ProbeResult:
     """Ask a judge one small question in both ways, by log-probabilities and in words.
 
     Raises:
@@ -49,7 +49,7 @@ async def probe(backend: JudgeBackend) -> Probe:
     started = time.monotonic()
     backend.setup()
     problems: list[str] = []
-    usage = NOTHING
+    usage = NO_USAGE
     logprobs, label_mass, written = False, None, None
     asked: list[Conversation] = [_QUESTION]
     try:
@@ -69,7 +69,7 @@ async def probe(backend: JudgeBackend) -> Probe:
         written = reply.text
     else:
         problems.append(f"text: {reply}")
-    return Probe(logprobs, label_mass, written, tuple(problems), time.monotonic() - started, usage)
+    return ProbeResult(logprobs, label_mass, written, tuple(problems), time.monotonic() - started, usage)
 
 
 async def require_logprobs(backend: JudgeBackend) -> None:

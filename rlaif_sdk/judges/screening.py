@@ -51,7 +51,7 @@ MASTER_KEYS = frozenset(
         "解析",
     }
 )
-"""Openings without content that judges reward when they stand alone (Zhao et al. 2025, arXiv 2507.08794, and their
+"""Openings without content that judges reward when nothing follows them (Zhao et al. 2025, arXiv 2507.08794, and their
 near relatives), in lower case without punctuation."""
 
 
@@ -83,7 +83,7 @@ def screen(text: str) -> Screened:
 def contentless(text: str) -> str | None:
     """Why an answer has no content to judge, or None when it has some.
 
-    Punctuation alone, and the "master keys" that make judges reward an empty answer, have none. One letter, one
+    Bare punctuation, and the "master keys" that make judges reward an empty answer, have none. One letter, one
     digit, one emoji or one mathematical sign beyond ASCII is content.
     """
     if not any(map(_is_content, text)):

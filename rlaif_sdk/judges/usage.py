@@ -41,7 +41,7 @@ class Usage:
         )
 
     def record(self) -> dict[str, Any]:
-        """The figures as a JSON-ready mapping, with ``tokens`` for budgets; ``cost`` only where it is known."""
+        """The counts as a JSON-ready mapping, with ``tokens`` for budgets; ``cost`` only where it is known."""
         counts = {
             "calls": self.calls,
             "retries": self.retries,
@@ -58,7 +58,7 @@ class Usage:
         return cls(**{name: record[name] for name in names if name in record})
 
 
-NOTHING = Usage()
+NO_USAGE = Usage()
 """No request at all."""
 
 

@@ -11,8 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaif_sdk.models.classifier import Classifier, ProblemType, label_index
-    from rlaif_sdk.models.conversions import finite_score, label_log_odds, label_probabilities
+    from rlaif_sdk.models.classifier import (
+        Classifier,
+        ProblemType,
+        finite_score,
+        label_index,
+        label_log_odds,
+        label_probabilities,
+    )
     from rlaif_sdk.models.export import export_classifier
     from rlaif_sdk.models.loader import load_classifier
     from rlaif_sdk.models.manifest import Manifest, read_manifest
@@ -24,10 +30,10 @@ _HOMES = {
     "OnnxScorer": "scorer",
     "ProblemType": "classifier",
     "export_classifier": "export",
-    "finite_score": "conversions",
+    "finite_score": "classifier",
     "label_index": "classifier",
-    "label_log_odds": "conversions",
-    "label_probabilities": "conversions",
+    "label_log_odds": "classifier",
+    "label_probabilities": "classifier",
     "load_classifier": "loader",
     "read_manifest": "manifest",
 }

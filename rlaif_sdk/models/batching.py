@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -145,7 +145,8 @@ class BatchedClassifier(ABC):
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> NDArray[np.float32]:
         """The raw logits, shape (N, L), in input order (see `Classifier.logits`).
 
-        An input without a single token has NaN: there is nothing to read.
+        An input without a single token has NaN, there is nothing to read, and one with a token that the model does not
+        know, which a tokenizer has where tokens were added to it alone.
 
         Raises:
             BatchError: An entry is no string, or ``pairs`` has another length than ``texts``.
@@ -202,6 +203,12 @@ class BatchedClassifier(ABC):
             yield window
 
     def _checked_forward(self, tokens: TokenArrays) -> NDArray[np.float32]:
+        read_N = tokens.attention_mask.any(axis=1)
+        if self.reading.vocabulary is not None:
+            known_NT = tokens.input_ids < self.reading.vocabulary
+            if not known_NT.all():  # such a row is not read, and takes no other with it
+                read_N &= known_NT.all(axis=1)
+                tokens = replace(tokens, input_ids=np.where(known_NT, tokens.input_ids, self.reading.fill_id))
         batch_NL = np.array(self.forward(tokens))
         expected = (len(tokens.input_ids), len(self.labels))
         if batch_NL.shape != expected:
@@ -210,7 +217,7 @@ class BatchedClassifier(ABC):
                 f"{expected[1]} labels",
                 hint="its config.json must list one label a logit, under id2label",
             )
-        batch_NL[tokens.attention_mask.sum(axis=1) == 0] = np.nan
+        batch_NL[~read_N] = np.nan
         return batch_NL
 
     def close(self) -> None:

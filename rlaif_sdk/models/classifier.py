@@ -1,14 +1,20 @@
-"""What a reward sees of a text classifier, whatever runs it."""
+"""What a reward sees of a text classifier, whatever runs it, and how its logits become probabilities and scores.
+
+A classifier of one choice among L labels is read by a softmax. One that answers L separate questions, or has a single
+logit, is read by a sigmoid on each logit. A regression model's outputs are quantities, and no probabilities.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.types import Score
 
 ProblemType: TypeAlias = Literal["single_label_classification", "multi_label_classification", "regression"]
 """What the logits mean: one of L labels (softmax, or a sigmoid of a single logit), L yes-or-no questions (sigmoid), or
@@ -66,3 +72,68 @@ def label_index(labels: Sequence[str], name: str) -> int:
         return found[0]
     problem = "names more than one label" if found else "is no label of this classifier"
     raise ConfigError(f"{name!r} {problem}", hint=f"labels: {', '.join(labels)}")
+
+
+def label_probabilities(
+    logits_NL: ArrayLike, *, problem_type: ProblemType = "single_label_classification"
+) -> NDArray[np.float64]:
+    """The probability of each label, in [0, 1]; rows sum to 1 if the labels are choices and L is not 1.
+
+    Args:
+        logits_NL: Shape (N, L).
+        problem_type: As `Classifier.problem_type`.
+
+    Raises:
+        ConfigError: The outputs are a regression's.
+    """
+    _refuse_regression(problem_type)
+    scores_NL = np.asarray(logits_NL, dtype=np.float64)
+    if problem_type == "multi_label_classification" or scores_NL.shape[1] == 1:
+        decay_NL = np.exp(-np.abs(scores_NL))
+        return np.where(scores_NL >= 0, 1.0, decay_NL) / (1.0 + decay_NL)
+    weights_NL = np.exp(scores_NL - scores_NL.max(axis=1, keepdims=True))
+    probabilities_NL: NDArray[np.float64] = weights_NL / weights_NL.sum(axis=1, keepdims=True)
+    return probabilities_NL
+
+
+def label_log_odds(
+    logits_NL: ArrayLike, *, problem_type: ProblemType = "single_label_classification"
+) -> NDArray[np.float64]:
+    """log(p / (1 - p)) of each label, in nats, computed without forming p, so that it never saturates.
+
+    With a softmax it is the label's logit less the log-sum-exp of all the others; with a sigmoid the logit itself.
+
+    Args:
+        logits_NL: Shape (N, L).
+        problem_type: As `Classifier.problem_type`.
+
+    Raises:
+        ConfigError: The outputs are a regression's.
+    """
+    _refuse_regression(problem_type)
+    scores_NL = np.asarray(logits_NL, dtype=np.float64)
+    label_count = scores_NL.shape[1]
+    if problem_type == "multi_label_classification" or label_count == 1:
+        return scores_NL
+    others_NLL = np.where(np.eye(label_count, dtype=bool), -np.inf, scores_NL[:, None, :])
+    greatest_NL = others_NLL.max(axis=2)
+    spread_NL = np.log(np.exp(others_NLL - greatest_NL[:, :, None]).sum(axis=2))
+    log_odds_NL: NDArray[np.float64] = scores_NL - (greatest_NL + spread_NL)
+    return log_odds_NL
+
+
+def _refuse_regression(problem_type: ProblemType) -> None:
+    if problem_type == "regression":
+        raise ConfigError(
+            "the model is a regression (problem_type in its config.json), whose outputs are no probabilities",
+            hint="take its raw output: output: logit",
+        )
+
+
+def finite_score(value: float) -> Score:
+    """A model's number as a score; one that is not finite is a failure."""
+    if math.isfinite(value):
+        return Score(value)
+    return Score.failed(
+        "the model gave no finite logit: there is nothing to read, a token is none of its vocabulary, or it overflows"
+    )

@@ -23,7 +23,7 @@ from rlaif_sdk.models.scoring_config import DEFAULT_MAX_LENGTH
 
 if TYPE_CHECKING:
     from rlaif_sdk.models.parity import Floats
-    from rlaif_sdk.models.probes import Probe
+    from rlaif_sdk.models.probes import ProbeInput
     from rlaif_sdk.models.torch_engine import LoadedNetwork
     from rlaif_sdk.models.variants import GraphFiles, VariantName
 
@@ -154,6 +154,7 @@ class _Export:
         tokenizer = self._source.tokenizer
         tokenizer.model_max_length = self._max_length
         tokenizer.truncation_side = self._truncation_side
+        tokenizer.init_kwargs["truncation_side"] = self._truncation_side  # of which alone save_pretrained writes it
         tokenizer.save_pretrained(self._folder)
         _readable_before_transformers_5(self._folder / "tokenizer_config.json")
         config = {key: value for key, value in self._config.items() if key != "auto_map"}
@@ -235,7 +236,7 @@ class _Export:
 class _Comparison:
     """R rows, and PyTorch's logits of them."""
 
-    probes: Sequence[Probe]
+    probes: Sequence[ProbeInput]
     reference_RL: Floats
 
 

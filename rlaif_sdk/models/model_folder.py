@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.digests import file_digest, json_digest
 
 _REVISION_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
@@ -42,8 +42,5 @@ def folder_revision(folder: Path) -> str:
 
 def content_digest(files: Iterable[Path]) -> str:
     """A short digest of the names and contents of some files, the same in whatever order they come."""
-    digest = hashlib.sha256()
-    for file in sorted(files, key=lambda file: file.name):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
-    return f"sha256:{digest.hexdigest()[:16]}"
+    named = sorted((file.name, file_digest(file)) for file in files)
+    return f"sha256:{json_digest(named)[:16]}"

@@ -94,6 +94,8 @@ def load_onnx_classifier(folder: Path, options: LoadOptions, *, variant: str | N
     config = read_json(config_file)
     settings_file = _beside(folder, graph_file, "tokenizer_config.json")
     settings = read_json(settings_file) if settings_file else {}
+    if manifest is not None:
+        settings = {**settings, "truncation_side": manifest.truncation_side}
     reading = scoring_config(config, settings)
     if manifest is None and reading.pad_id is None:  # such a graph reads the last column, which padding would be
         reading = replace(reading, unpadded=True)
@@ -152,6 +154,8 @@ def open_classifier(
     session, graph_file = open_session(graph_file, device, cpu_file=cpu_file)
     allowed = [name for name in _INPUT_NAMES if name != "position_ids" or not numbers_positions_from_padding]
     output = _checked_output(session, graph_file, reading.labels, allowed)
+    if all(node.name != "attention_mask" for node in session.get_inputs()):  # nothing tells the graph what is padding
+        reading = replace(reading, unpadded=True)
     how = ", computed in float32 and rounded" if graph_file == cpu_file else ""
     logger.info("%s runs on %s%s", graph_file, session.get_providers()[0], how)
     return OnnxClassifier(

@@ -13,7 +13,7 @@ from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.models.batching import BatchedClassifier
 from rlaif_sdk.models.encoding import TokenArrays
 from rlaif_sdk.models.manifest import ParityFigures
-from rlaif_sdk.models.probes import Probe
+from rlaif_sdk.models.probes import ProbeInput
 from rlaif_sdk.statistics.correlation import rank_correlation
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ TOLERANCES = {
 
 
 def measure(
-    exported: BatchedClassifier, reference_RL: Floats, probes: Sequence[Probe], *, pads_left: bool
+    exported: BatchedClassifier, reference_RL: Floats, probes: Sequence[ProbeInput], *, pads_left: bool
 ) -> ParityFigures:
     """How far the exported model's logits are from the reference, over every padding.
 
@@ -106,7 +106,7 @@ def measure(
     )
 
 
-def reference_logits(network: nn.Module, probes: Sequence[Probe], *, takes_token_types: bool) -> Floats:
+def reference_logits(network: nn.Module, probes: Sequence[ProbeInput], *, takes_token_types: bool) -> Floats:
     """PyTorch's logits (R, L), each row on its own and without padding, by transformers' own forward."""
     import torch
 
@@ -176,12 +176,12 @@ def flipped_share(expected_R: Floats, found_R: Floats) -> float:
     return float(np.count_nonzero((expected_RR != found_RR) & (expected_RR != 0)) / ordered) if ordered else 0.0
 
 
-def _batches(probes: Sequence[Probe], side: str, rows: int, spare: int, pad_id: int) -> Iterator[TokenArrays]:
+def _batches(probes: Sequence[ProbeInput], side: str, rows: int, spare: int, pad_id: int) -> Iterator[TokenArrays]:
     for start in range(0, len(probes), rows):
         yield padded(probes[start : start + rows], side=side, spare=spare, pad_id=pad_id)
 
 
-def padded(probes: Sequence[Probe], *, side: str, spare: int, pad_id: int) -> TokenArrays:
+def padded(probes: Sequence[ProbeInput], *, side: str, spare: int, pad_id: int) -> TokenArrays:
     """The rows as arrays, padded on the given side to the longest and ``spare`` columns more, if all are short enough."""
     longest = max(len(probe.input_ids) for probe in probes)
     width = longest + spare * all(probe.room >= spare for probe in probes)

@@ -65,7 +65,7 @@ TEXTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeInput:
     """One row to compare.
 
     Attributes:
@@ -83,7 +83,7 @@ class Probe:
 
 def make_probes(
     encoder: TextEncoder, *, vocabulary: int, pairs: bool, texts: Sequence[str] | None = None, seed: int = 0
-) -> list[Probe]:
+) -> list[ProbeInput]:
     """Rows to compare, none twice: random tokens of one token to the maximum length, and texts.
 
     Args:
@@ -104,7 +104,7 @@ def make_probes(
     encodings, _ = encoder.encode(list(_inputs(texts, pairs=pairs)))
     rows += [("text", encoding.ids, encoding.type_ids) for encoding in encodings if len(encoding)]
     unique = {(tuple(ids), tuple(types)): kind for kind, ids, types in reversed(rows)}
-    return [Probe(kind, ids, types, longest - len(ids)) for (ids, types), kind in reversed(unique.items())]
+    return [ProbeInput(kind, ids, types, longest - len(ids)) for (ids, types), kind in reversed(unique.items())]
 
 
 def _inputs(texts: Sequence[str] | None, *, pairs: bool) -> Iterator[EncoderInput]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,13 +11,12 @@ from numpy.typing import NDArray
 from rlaif_sdk.conversations.templates import exchange
 from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError
 from rlaif_sdk.models.batching import BatchedClassifier, checked_texts
-from rlaif_sdk.models.builtin import OnnxRewardParams, RewardModelParams, TextClassificationParams
-from rlaif_sdk.models.classifier import label_index
-from rlaif_sdk.models.conversions import finite_score, label_log_odds, label_probabilities
+from rlaif_sdk.models.classifier import finite_score, label_index, label_log_odds, label_probabilities
 from rlaif_sdk.models.encoding import EncoderInput, JoinedText
 from rlaif_sdk.models.loader import load_classifier
+from rlaif_sdk.models.reward_params import OnnxRewardParams, RewardModelParams, TextClassificationParams
 from rlaif_sdk.models.scorer import OnnxScorer
-from rlaif_sdk.rewards import Reward
+from rlaif_sdk.rewards import Reward, ViewParams
 from rlaif_sdk.types import RewardBatch, Score
 
 RowInput: TypeAlias = Literal["joined", "pair", "completion", "chat"]
@@ -33,6 +31,7 @@ class ScoringReward(Reward):
 
     inputs = ()
     output: Output = "logit"
+    params: ViewParams
 
     def __init__(self) -> None:
         self._model: BatchedClassifier | OnnxScorer | None = None
@@ -79,7 +78,7 @@ class ScoringReward(Reward):
         model = self._loaded()
         inputs: list[EncoderInput] = []
         scores: list[Score | None] = [None] * len(batch)
-        for row, text in enumerate(self._texts(batch)):
+        for row, text in enumerate(self.params.texts(batch)):
             kind = self._kind(batch, row)
             if text is None and kind != "chat":
                 scores[row] = Score.no_words()
@@ -91,15 +90,11 @@ class ScoringReward(Reward):
         values = iter(self._values(model, model.logits_of(inputs))[:, self._label].tolist())
         return [finite_score(next(values)) if score is None else score for score in scores]
 
-    def _texts(self, batch: RewardBatch) -> Sequence[str | None]:
-        """What is read of the completions where they are not put to the model as messages."""
-        return batch.views("assistant")
-
     def _input(
         self, model: BatchedClassifier | OnnxScorer, batch: RewardBatch, row: int, kind: RowInput, text: str
     ) -> EncoderInput:
         if kind == "chat":
-            return model.rendered(exchange(batch.prompts[row], batch.completions[row]))
+            return model.rendered(exchange(batch.prompts[row], batch.completions[row], thinking=self.params.thinking))
         prompt, completion = checked_texts("row", [batch.prompt_texts[row], text])
         if kind == "pair":
             return prompt, completion
@@ -120,8 +115,9 @@ class ScoringReward(Reward):
 
 
 class TextClassification(ScoringReward):
-    """See `rlaif_sdk.models.builtin.TextClassificationParams`."""
+    """See `rlaif_sdk.models.reward_params.TextClassificationParams`."""
 
+    params: TextClassificationParams
     name = "text_classification"
 
     def __init__(self, params: TextClassificationParams) -> None:
@@ -145,9 +141,6 @@ class TextClassification(ScoringReward):
     def _kind(self, batch: RewardBatch, row: int) -> RowInput:
         return "pair" if self.params.pair else "completion"
 
-    def _texts(self, batch: RewardBatch) -> Sequence[str | None]:
-        return self.params.texts(batch)
-
 
 class RewardModel(ScoringReward):
     """A row's logit, the row being put to the model as TRL's ``RewardTrainer`` put its pairs.
@@ -157,6 +150,7 @@ class RewardModel(ScoringReward):
     spells out are broken up, so that a completion cannot end its own turn. Whatever is too long loses its beginning.
     """
 
+    params: RewardModelParams
     name = "reward_model"
 
     def __init__(self, params: RewardModelParams) -> None:
@@ -189,6 +183,7 @@ class RewardModel(ScoringReward):
 class OnnxReward(ScoringReward):
     """An exported model's word on each completion, in the units that ``params.output`` names."""
 
+    params: OnnxRewardParams
     name = "onnx"
 
     def __init__(self, params: OnnxRewardParams) -> None:

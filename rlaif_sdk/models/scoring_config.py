@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.models.classifier import ProblemType
 from rlaif_sdk.models.encoding import TruncationSide
+
+Side: TypeAlias = Literal["encoder", "decoder"]
 
 _UNBOUNDED = 1_000_000
 """Tokenizers without a maximum length state one beyond this."""
@@ -26,9 +28,17 @@ _LONGEST_INPUT = (
     "max_seq_len",
     "seq_length",
     "max_sequence_length",
-    "max_encoder_position_embeddings",
 )
 """What configs call the number of tokens that a model takes."""
+
+_LONGEST_OF_SIDE: dict[Side, tuple[str, ...]] = {
+    "encoder": ("max_encoder_position_embeddings", "max_source_positions"),
+    "decoder": ("max_decoder_position_embeddings", "max_target_positions"),
+}
+"""What those of encoder-decoders call it, which may take more on one side."""
+
+_WITHOUT_POSITIONS = frozenset({"bloom", "rwkv"})
+"""Model types without positions, whatever their configs state."""
 
 POSITIONS_AFTER_PADDING = frozenset(
     {
@@ -104,6 +114,7 @@ class ScoringConfig:
         pad_id: The model's own padding token, by which a decoder finds each row's last token; None where it has none.
         takes_token_types: Whether the texts of a pair are told apart by ``token_type_ids``.
         unpadded: Whether padding would change the numbers, so that only rows of one length share a batch.
+        vocabulary: How many tokens the model knows, where its config says so; a tokenizer may have more.
     """
 
     labels: tuple[str, ...]
@@ -113,6 +124,7 @@ class ScoringConfig:
     pad_id: int | None
     takes_token_types: bool
     unpadded: bool
+    vocabulary: int | None = None
 
     @property
     def fill_id(self) -> int:
@@ -141,6 +153,7 @@ def scoring_config(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> S
         takes_token_types=_takes_token_types(text, tokenizer.get("model_input_names")),
         unpadded=text.get("model_type") in _CHANGED_BY_PADDING
         or bool(config.get("is_encoder_decoder") and pad_id in (None, text.get("eos_token_id"))),
+        vocabulary=text["vocab_size"] if _is_count(text.get("vocab_size")) else None,
     )
 
 
@@ -172,12 +185,32 @@ def problem_type_of(config: Mapping[str, Any]) -> ProblemType:
     return known
 
 
-def longest_input(config: Mapping[str, Any], tokenizer_limit: Any) -> int | None:
-    """How many tokens a model takes: the least that its tokenizer and its config state, by any name."""
+def longest_input(config: Mapping[str, Any], tokenizer_limit: Any = None, *, side: Side = "encoder") -> int | None:
+    """How many tokens a model takes: the least that its tokenizer and its config state, by any name.
+
+    Rotary positions could be computed beyond theirs, where the model was never trained.
+
+    Args:
+        config: Its ``config.json``.
+        tokenizer_limit: Its tokenizer's ``model_max_length``.
+        side: Which side of an encoder-decoder is meant; a decoder takes the same by either.
+
+    Returns:
+        The number; None where nothing bounds it: relative positions, ALiBi that is computed for any length, state
+        spaces.
+    """
     limits = [tokenizer_limit] if _is_count(tokenizer_limit) and tokenizer_limit < _UNBOUNDED else []
     text = _text_config(config)
-    limits += [text[name] - _lost_positions(text) for name in _LONGEST_INPUT if _is_count(text.get(name))]
+    if not _is_unbounded(text):
+        names = (*_LONGEST_OF_SIDE[side], *_LONGEST_INPUT)
+        limits += [text[name] - _lost_positions(text) for name in names if _is_count(text.get(name))]
     return min(limits, default=None)
+
+
+def _is_unbounded(text: Mapping[str, Any]) -> bool:
+    kind = text.get("model_type")
+    relative = "relative_attention_num_buckets" in text and kind not in POSITIONS_AFTER_PADDING
+    return bool(relative or text.get("alibi") or kind in _WITHOUT_POSITIONS)
 
 
 def padding_token(config: Mapping[str, Any]) -> int | None:

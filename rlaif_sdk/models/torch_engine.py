@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,9 +193,20 @@ def accepts(network: PreTrainedModel, name: str) -> bool:
     return name in inspect.signature(network.forward).parameters
 
 
+_KERNELS = {"mra": "mra_cuda_kernel"}
+"""Model types whose attention is left out where a kernel of their module is not there, and the kernel."""
+
+
 def _read(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, revision: str) -> LoadedNetwork:
     if not tokenizer.is_fast:
         raise ConfigError(f"the tokenizer of {name!r} has no fast version", hint="save it with a tokenizer.json")
+    kernel = _KERNELS.get(network.config.model_type)
+    if kernel and getattr(sys.modules[type(network).__module__], kernel, None) is None:
+        raise ConfigError(
+            f"{name!r} is of the type {network.config.model_type!r}, whose attention needs a CUDA kernel that is not "
+            "loaded: every text would get the same score",
+            hint="use a model of another type, or load it where transformers finds its kernel",
+        )
     settings = {
         "model_max_length": tokenizer.model_max_length,
         "truncation_side": "left" if token_head(network) is not None else tokenizer.truncation_side,
@@ -203,7 +215,8 @@ def _read(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
     reading = scoring_config(network.config.to_dict(), settings)
     if reading.pad_id is None:
         network.config.get_text_config().pad_token_id = None
-    return LoadedNetwork(network.eval(), tokenizer, name, revision, reading)
+    network.eval()  # type: ignore[no-untyped-call]
+    return LoadedNetwork(network, tokenizer, name, revision, reading)
 
 
 def _is_model(folder: Path) -> bool:

@@ -76,7 +76,7 @@ class ScoringNetwork(nn.Module):
     def _head(self, hidden_ND: Tensor) -> Tensor:
         """What the model makes of the token that is read."""
         if isinstance(before := getattr(self.network, "head", None), nn.Module):
-            hidden_ND = self.network.drop(before(hidden_ND))
+            hidden_ND = cast("nn.Module", self.network.drop)(before(hidden_ND))
         return cast("Tensor", cast("nn.Module", token_head(self.network))(hidden_ND))
 
 

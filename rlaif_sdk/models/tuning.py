@@ -28,7 +28,7 @@ from rlaif_sdk.models.engines import EXACT, Open
 from rlaif_sdk.models.manifest import Manifest
 from rlaif_sdk.models.onnx_providers import cuda_device_count, thread_count
 from rlaif_sdk.models.parity import padded
-from rlaif_sdk.models.probes import TEXTS, Probe
+from rlaif_sdk.models.probes import TEXTS, ProbeInput
 from rlaif_sdk.statistics.correlation import rank_correlation
 
 logger = logging.getLogger(__name__)
@@ -111,18 +111,18 @@ def best_budget(classifier: BatchedClassifier, max_length: int) -> tuple[int, fl
     return best, least
 
 
-def _sample(max_length: int, *, tokens: int) -> list[Probe]:
+def _sample(max_length: int, *, tokens: int) -> list[ProbeInput]:
     """Rows of log-normal length, median 80 tokens and 95th percentile 350, as answers have."""
     draw = np.random.default_rng(0)
-    probes: list[Probe] = []
+    probes: list[ProbeInput] = []
     while tokens > 0:
         length = int(np.clip(draw.lognormal(np.log(80), 0.9), 1, max_length))
-        probes.append(Probe("random", [1] * length, [0] * length, 0))
+        probes.append(ProbeInput("random", [1] * length, [0] * length, 0))
         tokens -= length
     return probes
 
 
-def _seconds(classifier: BatchedClassifier, probes: Sequence[Probe], budget: int) -> float:
+def _seconds(classifier: BatchedClassifier, probes: Sequence[ProbeInput], budget: int) -> float:
     """The least time of a few passes over the rows, after a first pass that is not counted."""
     batches = [
         padded([probes[row] for row in rows], side="right", spare=0, pad_id=classifier.encoder.pad_id)

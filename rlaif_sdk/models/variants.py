@@ -13,7 +13,7 @@ import torch
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.models import quantize, tracing, widening
 from rlaif_sdk.models.parity import padded
-from rlaif_sdk.models.probes import Probe
+from rlaif_sdk.models.probes import ProbeInput
 
 VariantName = Literal["fp32", "fp16", "bf16", "int8"]
 VARIANTS: tuple[VariantName, ...] = ("fp32", "fp16", "bf16", "int8")
@@ -65,7 +65,7 @@ class GraphMaker:
     pad_id: int
     report: Callable[[str], None]
 
-    def make(self, names: Sequence[VariantName], probes: Sequence[Probe]) -> Mapping[VariantName, GraphFiles]:
+    def make(self, names: Sequence[VariantName], probes: Sequence[ProbeInput]) -> Mapping[VariantName, GraphFiles]:
         """The graph of each variant.
 
         Args:
@@ -99,7 +99,7 @@ class GraphMaker:
             network, file, takes_token_types=self.takes_token_types, separate_weights=separate_weights or None
         )
 
-    def _quantize(self, exact: Path, file: Path, probes: Sequence[Probe]) -> None:
+    def _quantize(self, exact: Path, file: Path, probes: Sequence[ProbeInput]) -> None:
         spoken = [probe for probe in probes if probe.kind == "text"][:_CALIBRATION_ROWS] or probes
         rows = [padded([probe], side="right", spare=0, pad_id=self.pad_id) for probe in spoken]
         quantize.quantize(exact, file, calibration=rows)

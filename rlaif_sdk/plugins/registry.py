@@ -241,6 +241,14 @@ class Registry:
         """
         return self._offers[hook][name][0][0]
 
+    def offered_by(self, source: Source) -> dict[str, list[str]]:
+        """The names that a plugin offers, by kind: ``{"normalizers": ["group_robust", "robust"]}``."""
+        names = {
+            _plural(hook): sorted(name for name, found in offers.items() if source in (owner for owner, _ in found))
+            for hook, offers in self._offers.items()
+        }
+        return {kind: found for kind, found in names.items() if found}
+
     def find(self, hook: str, name: str, kind: type[SpecT]) -> SpecT:
         """What is offered under a name through a hook.
 
@@ -250,7 +258,7 @@ class Registry:
             UnknownPluginError: Nobody offers it; the message has what is there and what is broken.
         """
         found = self._offers[hook].get(name, [])
-        what = kind.__name__.removesuffix("Spec").lower()
+        what = _plural(hook).removesuffix("s")
         if len(found) > 1:
             who = " and ".join(str(source) for source, _ in found)
             raise PluginConflictError(f"the {what} {name!r} is offered by {who}", hint="uninstall one of them")
@@ -306,6 +314,11 @@ class Registry:
 
     def __iter__(self) -> Iterator[Source]:
         return iter(self._sources.values())
+
+
+def _plural(hook: str) -> str:
+    """What a hook asks for: ``judge backends``."""
+    return hook.removeprefix("rlaif_").replace("_", " ")
 
 
 def _checked(hook: str, kind: type[SpecT], answers: Iterable[Iterable[Any]]) -> Iterator[SpecT]:

@@ -2,18 +2,27 @@
 
 from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
 from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
-from rlaif_sdk.preferences.constitution import Constitution, Principle
-from rlaif_sdk.preferences.contrastive import Contrast, ContrastiveConfig, make_contrastive
-from rlaif_sdk.preferences.label_config import LabelConfig, LabelJob, load_label_job
-from rlaif_sdk.preferences.label_job import LabelResult, run_labeling
-from rlaif_sdk.preferences.label_summary import LabelSummary
-from rlaif_sdk.preferences.make_config import MakeJob, load_make_job
-from rlaif_sdk.preferences.make_job import MakeResult
+from rlaif_sdk.preferences.constitution import Constitution, Principle, PrincipleLabeler
+from rlaif_sdk.preferences.contrastive import (
+    Contrast,
+    ContrastingLogprobs,
+    ContrastiveConfig,
+    MarginConfig,
+    make_contrastive,
+    self_rewarding_margin,
+)
+from rlaif_sdk.preferences.label_job import (
+    LabelConfig,
+    LabelJob,
+    LabelResult,
+    LabelSummary,
+    load_label_job,
+    run_labeling,
+)
 from rlaif_sdk.preferences.merge import MergeConfig, MergeResult, merge_preferences
 from rlaif_sdk.preferences.pairs import make_pairs, preference_probability
-from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
+from rlaif_sdk.preferences.pipeline import MakeJob, MakeResult, load_make_job
 from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
-from rlaif_sdk.preferences.self_reward import ContrastingLogprobs, MarginConfig, self_rewarding_margin
 
 __all__ = [
     "CandidatesConfig",

@@ -7,15 +7,24 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import table_digest
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, model_facts
-from rlaif_sdk.preferences.contrastive import like
-from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
-from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
-from rlaif_sdk.preferences.maker import Made, Task, reply_record
+from rlaif_sdk.preferences.pipeline import (
+    JobSource,
+    MakeJob,
+    MakeResult,
+    RowResult,
+    SamplingConfig,
+    Task,
+    as_make_job,
+    reply_record,
+    run_pipeline,
+)
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, derived_seed
+from rlaif_sdk.preferences.resumable_job import JobProgress
+from rlaif_sdk.preferences.tables import like
 
 
 class CandidatesConfig(SamplingConfig):
@@ -27,7 +36,7 @@ class CandidatesConfig(SamplingConfig):
     """Answers of each model to each prompt."""
 
 
-class CandidatesMaker:
+class CandidatesPipeline:
     """Makes completions; each is a step of its own, so that none depends on another."""
 
     tables: Mapping[str, str] = {
@@ -46,10 +55,10 @@ class CandidatesMaker:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Maker.settings`."""
+        """See `Pipeline.settings`."""
         config = self._config
         return {
-            "prompts file": [file_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
+            "prompts file": [table_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
             "policies": [[name, policy.identity] for name, policy in self._policies.items()],
             "sampling": [config.completions, config.temperature, config.max_new_tokens, config.seed],
         }
@@ -58,7 +67,7 @@ class CandidatesMaker:
         """The rows with prompts."""
         return self._job.prompt_rows(self._config.prompts)
 
-    async def take(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
+    async def run_step(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
         """One model's answer to each prompt."""
         name, sample = self._asked[step]
         config = self._config
@@ -72,7 +81,7 @@ class CandidatesMaker:
         records = [reply_record(reply) for reply in replies]
         return [one if isinstance(one, RowError) else {**one, "policy": name, "sample": sample} for one in records]
 
-    def made(self, task: Task) -> Made:
+    def row_result(self, task: Task) -> RowResult:
         """One row an answer; what the prompt's row has beside is carried along."""
         item, results = task.item, task.results
         prompt = item[self._config.prompts.prompt]
@@ -91,8 +100,8 @@ class CandidatesMaker:
             if result["text"].strip()
         ]
         empty = len(results) - len(rows)
-        cut = {"truncated": sum(row["truncated"] for row in rows)}
-        return Made({"candidates": rows}, left_out={"the answer is empty": empty} if empty else {}, noted=cut)
+        truncated = {"truncated": sum(row["truncated"] for row in rows)}
+        return RowResult({"candidates": rows}, skipped={"empty_answer": empty} if empty else {}, counts=truncated)
 
     def card(self) -> Card:
         """How the answers were made."""
@@ -104,7 +113,7 @@ class CandidatesMaker:
             models={
                 name: model_facts(policy, config.policies[name].options()) for name, policy in self._policies.items()
             },
-            inputs={config.prompts.file: file_digest(self._job.folder / config.prompts.file)},
+            inputs={config.prompts.file: table_digest(self._job.folder / config.prompts.file)},
             settings={
                 "completions": config.completions,
                 "temperature": config.temperature,
@@ -119,7 +128,7 @@ class CandidatesMaker:
             policy.close()
 
 
-def make_candidates(source: JobSource[CandidatesConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
-    """Make completions; see `CandidatesConfig` and `run_maker`."""
+def make_candidates(source: JobSource[CandidatesConfig], *, progress: JobProgress = lambda *_: None) -> MakeResult:
+    """Make completions; see `CandidatesConfig` and `run_pipeline`."""
     job = as_make_job(CandidatesConfig, source)
-    return run_maker(job, CandidatesMaker(job), progress=progress)
+    return run_pipeline(job, CandidatesPipeline(job), progress=progress)

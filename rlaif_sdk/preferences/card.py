@@ -30,7 +30,7 @@ class Card:
         models: What is said of each model, by its part in the job; see `model_facts`.
         inputs: The SHA-256 of each file, and a digest of each prompt, that went in, by name.
         settings: The settings that bear on the result.
-        counts: Figures: rows, what was left out, shares.
+        counts: Rows, what was skipped, shares, by name.
         licence: The user's own lines.
     """
 

@@ -13,16 +13,24 @@ from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.composer.tables import TableLayout, as_batch, chunks
 from rlaif_sdk.config.documents import load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
-from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card
-from rlaif_sdk.preferences.inputs import check_text
-from rlaif_sdk.preferences.make_config import JobSource, MakeConfig, MakeJob, as_make_job
-from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
-from rlaif_sdk.preferences.maker import Made, Task
 from rlaif_sdk.preferences.pairs import Choice, Ties, check_choice, choose_pairs
+from rlaif_sdk.preferences.pipeline import (
+    JobSource,
+    MakeConfig,
+    MakeJob,
+    MakeResult,
+    RowResult,
+    Task,
+    as_make_job,
+    run_pipeline,
+)
+from rlaif_sdk.preferences.resumable_job import JobProgress
+from rlaif_sdk.preferences.tables import check_text
 
 _ROWS = "rows"
 
@@ -53,10 +61,10 @@ class ComposedPairsConfig(MakeConfig):
     temperature: float | None = Field(default=1.0, gt=0, allow_inf_nan=False)
     """The label is the logistic of the totals' difference over this; null makes hard labels."""
     ties: Ties = "drop"
-    """What becomes of two equal totals: left out, or given 0.5 (``half``)."""
+    """What becomes of two equal totals: skipped, or given 0.5 (``half``)."""
 
 
-class ComposedPairsMaker:
+class ComposedPairsPipeline:
     """Scores the completions to each prompt, and pairs them."""
 
     tables: Mapping[str, str] = {
@@ -81,7 +89,7 @@ class ComposedPairsMaker:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Maker.settings`; how pairs are chosen may change, since the totals stay."""
+        """See `Pipeline.settings`; how pairs are chosen may change, since the totals stay."""
         config = self._config
         return {
             "candidates file": [file_digest(self._file), config.prompt, config.completion, config.group],
@@ -93,9 +101,8 @@ class ComposedPairsMaker:
 
     def items(self) -> Iterator[Row]:
         """The completions to each prompt, as one item."""
-        seen: set[str] = set()
         row = 0
-        for rows in chunks(read_rows(self._file), self._layout, rows=1):
+        for rows in chunks(read_rows(self._file), self._layout, rows=1, file=str(self._file)):
             for record in rows:
                 row += 1
                 for column in (self._config.prompt, self._config.completion):
@@ -103,15 +110,9 @@ class ComposedPairsMaker:
                 if self._config.group not in record:
                     hint = "name the column that is equal for completions to one prompt under group"
                     raise DataError(f"has no column {self._config.group!r}", file=str(self._file), row=row, hint=hint)
-            group = rows[0][self._config.group]
-            label = json_digest(group)
-            if group is not None and label in seen:
-                hint = "completions to one prompt stand together: sort the table by the group"
-                raise DataError("the group of this row was before, apart", file=str(self._file), row=row, hint=hint)
-            seen.add(label)
             yield {_ROWS: rows}
 
-    async def take(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
+    async def run_step(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
         """The totals of the completions; no statistics are changed by them."""
         del step
         rows = [row for task in tasks for row in task.item[_ROWS]]
@@ -124,7 +125,7 @@ class ComposedPairsMaker:
             scored.append(_failure(composition, own) or {"totals": [composition.to_list()[place] for place in own]})
         return scored
 
-    def made(self, task: Task) -> Made:
+    def row_result(self, task: Task) -> RowResult:
         """The pairs of one prompt."""
         rows, totals = task.item[_ROWS], task.results[0]["totals"]
         config = self._config
@@ -154,10 +155,10 @@ class ComposedPairsMaker:
             for better, worse, probability in pairs
         ]
         unscored = totals.count(None)
-        return Made(
+        return RowResult(
             {"pairs": made},
-            left_out={"completion without a total": unscored} if unscored else {},
-            noted={"prompts without a pair": int(not made), "completions": len(rows)},
+            skipped={"unscored_completion": unscored} if unscored else {},
+            counts={"prompts_without_pair": int(not made), "completions": len(rows)},
         )
 
     def card(self) -> Card:
@@ -187,10 +188,12 @@ class ComposedPairsMaker:
         self._composer.close()
 
 
-def make_composed_pairs(source: JobSource[ComposedPairsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
-    """Make pairs of scored completions; see `ComposedPairsConfig` and `run_maker`."""
+def make_composed_pairs(
+    source: JobSource[ComposedPairsConfig], *, progress: JobProgress = lambda *_: None
+) -> MakeResult:
+    """Make pairs of scored completions; see `ComposedPairsConfig` and `run_pipeline`."""
     job = as_make_job(ComposedPairsConfig, source)
-    return run_maker(job, ComposedPairsMaker(job), progress=progress)
+    return run_pipeline(job, ComposedPairsPipeline(job), progress=progress)
 
 
 def _sides(better: int, worse: int) -> tuple[tuple[str, int], tuple[str, int]]:

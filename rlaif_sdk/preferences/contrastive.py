@@ -1,31 +1,119 @@
-"""Pairs from contrasting prompts (RLCD), with the self-rewarding score of DLMA."""
+"""Pairs from contrasting prompts (RLCD), labelled by the model itself where it is asked to (DLMA)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.config.documents import load_document, parse_document, validate
 from rlaif_sdk.conversations import USER, Turn, chat_messages, read
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import table_digest
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.card import Card, model_facts
-from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
-from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
-from rlaif_sdk.preferences.maker import Made, Task, reply_record
-from rlaif_sdk.preferences.policy import PolicyConfig, answers, derived_seed, require_answer_logprobs
-from rlaif_sdk.preferences.self_reward import MarginConfig, contrasting_logprobs, self_rewarding_margin
-from rlaif_sdk.types import Message, TextOrConversation
+from rlaif_sdk.preferences.pipeline import (
+    JobSource,
+    MakeJob,
+    MakeResult,
+    RowResult,
+    SamplingConfig,
+    Task,
+    as_make_job,
+    reply_record,
+    run_pipeline,
+)
+from rlaif_sdk.preferences.policy import LocalPolicy, PolicyConfig, answers, derived_seed, require_answer_logprobs
+from rlaif_sdk.preferences.resumable_job import JobProgress
+from rlaif_sdk.preferences.tables import like
+from rlaif_sdk.types import TextOrConversation
 
 POSITIVE, NEGATIVE, SCORE = range(3)
+
+
+class MarginConfig(ConfigModel):
+    """How a self-rewarding score becomes the margin of a pair."""
+
+    low: float = Field(default=-40.0, allow_inf_nan=False)
+    """The least score that counts, in nats; a lower one is set to it."""
+    high: float = Field(default=40.0, allow_inf_nan=False)
+    """The greatest score that counts, in nats."""
+    scale: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    """Nats of margin per nat of score."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MarginConfig:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low:g}) is above high ({self.high:g})")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastingLogprobs:
+    """How likely two answers are under two contrasting prompts, in nats, summed over tokens.
+
+    Attributes:
+        first_positive: log pi(a1 | p+), p+ being the prompt that asks for the virtue.
+        first_negative: log pi(a1 | p-), p- being the one that asks for its opposite.
+        second_positive: log pi(a2 | p+).
+        second_negative: log pi(a2 | p-).
+    """
+
+    first_positive: float
+    first_negative: float
+    second_positive: float
+    second_negative: float
+
+    @property
+    def score(self) -> float:
+        """R = log [pi(a1|p+) / pi(a1|p-)] - log [pi(a2|p+) / pi(a2|p-)] (Liu et al. 2024, arXiv 2402.11907), in nats.
+
+        Above 0 where the model finds a1 to have more of the virtue.
+        """
+        return (self.first_positive - self.first_negative) - (self.second_positive - self.second_negative)
+
+    def record(self) -> dict[str, float]:
+        """The four numbers as a JSON-ready mapping."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def self_rewarding_margin(score: float, settings: MarginConfig) -> float:
+    """The margin that DLMA's DPO takes from the reward difference: the score clipped, then scaled; in nats."""
+    return settings.scale * min(max(score, settings.low), settings.high)
+
+
+async def contrasting_logprobs(
+    policy: LocalPolicy, pairs: Sequence[tuple[TextOrConversation, TextOrConversation, str, str]]
+) -> list[ContrastingLogprobs | RowError]:
+    """Ask a model how likely both answers of B pairs are under both prompts.
+
+    Args:
+        policy: The model.
+        pairs: p+, p-, a1 and a2 each.
+
+    Returns:
+        B entries; an error stands for a pair that is too long.
+    """
+    asked = [
+        (prompt, answer)
+        for positive, negative, first, second in pairs
+        for answer in (first, second)
+        for prompt in (positive, negative)
+    ]
+    found: list[ContrastingLogprobs | RowError] = []
+    logprobs = iter(await policy.answer_logprobs(asked))
+    for four in zip(logprobs, logprobs, logprobs, logprobs, strict=True):
+        error = next((value for value in four if isinstance(value, RowError)), None)
+        numbers: Any = four
+        found.append(error or ContrastingLogprobs(*numbers))
+    return found
 
 
 class Side(ConfigModel):
@@ -108,7 +196,7 @@ class ContrastiveConfig(SamplingConfig):
     model. Without it the label is which prompt made the answer, as in RLCD."""
 
 
-class ContrastiveMaker:
+class ContrastivePipeline:
     """Makes pairs from contrasting prompts: the positive answer, the negative one, and the score."""
 
     tables: Mapping[str, str] = {
@@ -131,10 +219,10 @@ class ContrastiveMaker:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Maker.settings`."""
+        """See `Pipeline.settings`."""
         config = self._config
         return {
-            "prompts file": [file_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
+            "prompts file": [table_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
             "contrast": self._contrast.model_dump(),
             "policy": self._policy.identity,
             "sampling": [config.temperature, config.max_new_tokens, config.seed],
@@ -145,7 +233,7 @@ class ContrastiveMaker:
         """The rows with prompts."""
         return self._job.prompt_rows(self._config.prompts)
 
-    async def take(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
+    async def run_step(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
         """One answer of each prompt, or the log-probabilities of both."""
         if step == SCORE:
             return await self._scores(tasks)
@@ -159,15 +247,15 @@ class ContrastiveMaker:
         )
         return [reply_record(reply) for reply in replies]
 
-    def made(self, task: Task) -> Made:
+    def row_result(self, task: Task) -> RowResult:
         """The pair, unless an answer is empty or both are the same."""
         item, results = task.item, task.results
         prompt = item[self._config.prompts.prompt]
         chosen, rejected = results[POSITIVE]["text"], results[NEGATIVE]["text"]
         if not chosen.strip() or not rejected.strip():
-            return Made({}, left_out={"an answer is empty": 1})
+            return RowResult({}, skipped={"empty_answer": 1})
         if chosen == rejected:
-            return Made({}, left_out={"both answers are the same": 1})
+            return RowResult({}, skipped={"equal_answers": 1})
         row: Row = {
             "prompt": prompt,
             "chosen": like(prompt, chosen),
@@ -176,14 +264,14 @@ class ContrastiveMaker:
             "chosen_truncated": results[POSITIVE]["truncated"],
             "rejected_truncated": results[NEGATIVE]["truncated"],
         }
-        noted = {}
+        counts = {}
         if self._config.margin is not None:
             score = results[SCORE]["score"]
             row |= {"margin": self_rewarding_margin(score, self._config.margin), "self_reward": score}
             row |= {"logprobs": results[SCORE]["logprobs"]}
-            noted = {"scores below 0": int(score < 0)}
+            counts = {"scores_below_0": int(score < 0)}
         carried = {name: value for name, value in item.items() if name != self._config.prompts.prompt}
-        return Made({"pairs": [{**carried, **row, "source": "contrastive"}]}, noted=noted)
+        return RowResult({"pairs": [{**carried, **row, "source": "contrastive"}]}, counts=counts)
 
     def card(self) -> Card:
         """How the pairs were made."""
@@ -200,7 +288,7 @@ class ContrastiveMaker:
             files={},
             models={"policy": model_facts(self._policy, config.policy.options())},
             inputs={
-                config.prompts.file: file_digest(self._job.folder / config.prompts.file),
+                config.prompts.file: table_digest(self._job.folder / config.prompts.file),
                 "contrast": json_digest(self._contrast.model_dump()),
             },
             settings={
@@ -236,12 +324,7 @@ class ContrastiveMaker:
         return [one if isinstance(one, RowError) else {"score": one.score, "logprobs": one.record()} for one in found]
 
 
-def make_contrastive(source: JobSource[ContrastiveConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
-    """Make pairs from contrasting prompts; see `ContrastiveConfig` and `run_maker`."""
+def make_contrastive(source: JobSource[ContrastiveConfig], *, progress: JobProgress = lambda *_: None) -> MakeResult:
+    """Make pairs from contrasting prompts; see `ContrastiveConfig` and `run_pipeline`."""
     job = as_make_job(ContrastiveConfig, source)
-    return run_maker(job, ContrastiveMaker(job), progress=progress)
-
-
-def like(prompt: TextOrConversation, answer: str) -> TextOrConversation:
-    """An answer in the kind of its prompt: text, or a message."""
-    return answer if isinstance(prompt, str) else [Message(role="assistant", content=answer)]
+    return run_pipeline(job, ContrastivePipeline(job), progress=progress)

@@ -4,33 +4,317 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from rlaif_sdk.config import ConfigModel
+from rlaif_sdk.config.documents import Described, Document, from_validation_error, validate
+from rlaif_sdk.config.overrides import overridden
+from rlaif_sdk.conversations import Thinking, View
+from rlaif_sdk.exceptions import ConfigError, DataError, UnknownPluginError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.io.tables import check_writable, write_rows, write_table
-from rlaif_sdk.judges.pairwise import PairwiseLabeler
-from rlaif_sdk.judges.pairwise_labels import Pair
+from rlaif_sdk.io.tables import check_writable, read_rows, write_rows, write_table
+from rlaif_sdk.judges.loading import load_backend
+from rlaif_sdk.judges.pairwise import Orders, Pair, PairMode, PairwiseLabeler
+from rlaif_sdk.judges.pointwise import Overlong
 from rlaif_sdk.judges.probe import require_logprobs
-from rlaif_sdk.preferences.label_card import label_card
-from rlaif_sdk.preferences.label_config import LabelJob, load_label_job
-from rlaif_sdk.preferences.label_journal import LabelJournal, open_job
-from rlaif_sdk.preferences.label_output import labelled_row
-from rlaif_sdk.preferences.label_summary import LabelSummary
-from rlaif_sdk.preferences.label_table import PairTable, look_over, pair_rows, read_pairs
-from rlaif_sdk.preferences.workload import Note, Pace, work_through
+from rlaif_sdk.judges.prompts import Detail, Exemplar, PairwisePrompt, Task
+from rlaif_sdk.judges.usage import NO_USAGE, Usage
+from rlaif_sdk.preferences.card import Card, model_facts
+from rlaif_sdk.preferences.constitution import Constitution, PrincipleLabeler
+from rlaif_sdk.preferences.resumable_job import (
+    FAILURES_FILE,
+    SUMMARY_FILE,
+    Concurrency,
+    JobJournal,
+    JobProgress,
+    Note,
+    open_job,
+    run_concurrently,
+)
+from rlaif_sdk.preferences.tables import PairsConfig, PairTable, check_pairs, labelled_row, pair_rows, read_pairs
 
-SUMMARY_FILE = "summary.json"
-FAILURES_FILE = "failures.jsonl"
+_ASKING = (
+    *("mode", "chain_of_thought", "samples", "temperature", "orders", "tie_margin"),
+    *("max_chars", "overlong", "max_new_tokens", "view", "thinking"),
+)
+"""Settings that the labeler takes by the same names."""
+
+_SETTINGS_ON_CARD = (
+    "mode",
+    "chain_of_thought",
+    "samples",
+    "temperature",
+    "orders",
+    "tie_margin",
+    "ties",
+    "max_chars",
+    "overlong",
+)
 _LOCAL_PAIRS_READ, _LOCAL_PAIRS_WRITTEN = 64, 8
 """Pairs in one call of a local model; fewer where it writes, since a kill loses the call in hand."""
 
-Progress = Callable[[int, int], None]
+
+class PromptConfig(ConfigModel):
+    """What the judge is asked."""
+
+    task: Task = "helpfulness"
+    """One of the prompts that come with the SDK: ``summarisation``, ``helpfulness`` or ``harmlessness``."""
+    detail: Detail = "detailed"
+    """``base`` asks which is better; ``detailed`` is like the instructions that people get."""
+    file: str | None = None
+    """A prompt of your own, in the place of ``task`` and ``detail``: a YAML file with ``preamble`` and, if you like,
+    ``sample``, ``ending``, ``rationale`` and ``exemplars``."""
+    exemplars: str | None = None
+    """A .jsonl or .parquet file of pairs with their verdicts, shown before each pair: ``prompt``, ``response_1``,
+    ``response_2``, ``preferred`` ("1" or "2") and, if you like, ``rationale``."""
+
+    constitution: str | None = None
+    """Tell the judge one principle, drawn for each pair: ``short``, or a YAML file of principles of your own."""
+    seed: int = 0
+    """Of the drawing of principles."""
+
+
+class JudgeConfig(BaseModel):
+    """The model that labels; whatever its backend takes stands beside ``model``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    model: str
+    """A hub name or a local folder, or the model's name at the server."""
+    backend: str | None = None
+    """``transformers``, ``openai``, or one that a plugin offers; by default ``openai`` if there is a ``base_url``."""
+
+    def options(self) -> dict[str, Any]:
+        """The parameters of the backend."""
+        return {"model": self.model, **(self.model_extra or {})}
+
+
+class LabelConfig(ConfigModel):
+    """Everything about a labelling job. Paths are relative to the file that they stand in."""
+
+    pairs: PairsConfig
+    """What to label."""
+    judge: JudgeConfig
+    """Who labels."""
+    prompt: PromptConfig = PromptConfig()
+    """What it is asked."""
+    mode: PairMode = "likelihood"
+    """``likelihood``: soft labels from the probabilities of 1 and 2. ``verdict``: hard labels from a verdict in words,
+    for servers that give no log-probabilities."""
+    chain_of_thought: bool = False
+    """In likelihood mode, let the judge write a rationale before the label is read."""
+    samples: PositiveInt = 1
+    """Rationales, or verdicts in words, sampled for each order; their probabilities are averaged."""
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """At which they are sampled."""
+    orders: Orders = "both"
+    """``both`` orders are asked and averaged; ``given`` asks only the given one."""
+    tie_margin: float = Field(default=0.0, ge=0, lt=0.5)
+    """A probability this close to 0.5 is a tie."""
+    ties: Literal["keep", "drop"] = "keep"
+    """``keep`` writes ties with their probability; ``drop`` leaves them out of the labels."""
+    max_chars: PositiveInt = 24_000
+    """The most characters of a prompt, and of a response."""
+    overlong: Overlong = "error"
+    """What becomes of a longer one: unlabelled, or cut and flagged."""
+    max_new_tokens: PositiveInt = 256
+    """The longest rationale or verdict in words."""
+    view: View = "assistant"
+    """What of a response the judge sees: ``answer``, its last words; ``assistant``, all that the policy said;
+    ``transcript``, everything, with the calls of tools and their results."""
+    thinking: Thinking = "drop"
+    """``keep`` shows the policy's thinking to the judge, ``drop`` leaves it out."""
+    output: str = "labels"
+    """The folder of the results."""
+    licence: tuple[str, ...] = ()
+    """Lines about the licence of pairs, judge and labels, for the dataset's card."""
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    """The kind of file that the labels are written to."""
+    max_failed_share: float = Field(default=0.1, ge=0, le=1)
+    """The job stops when more than this share of the pairs fails; it can be resumed."""
+    pairs_per_call: PositiveInt | None = None
+    """Pairs in one call of the judge: by default 1 for a server, and for a local model 64, or 8 where it writes."""
+    calls_at_once: PositiveInt | None = None
+    """Calls in progress: by default as many as a server's ``concurrency``, 1 for a local model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelJob(Described):
+    """A labelling job's config and the document it was read from, which knows the folder and the lines."""
+
+    config: LabelConfig
+    document: Document
+
+    @property
+    def pairs_file(self) -> Path:
+        """The file of the pairs."""
+        return self.folder / self.config.pairs.file
+
+    def labeler(self) -> PairwiseLabeler:
+        """The labeler that the config describes; nothing is loaded yet.
+
+        Raises:
+            ConfigError: A setting is refused; the message has file, line and key.
+        """
+        config = self.config
+        prompt = self._prompt()
+        try:
+            backend = load_backend(config.judge.backend, config.judge.options())
+        except (ConfigError, UnknownPluginError) as error:
+            raise self.document.error(error.message, ("judge",), error.hint) from error
+        asking: dict[str, Any] = {name: getattr(config, name) for name in _ASKING}
+        named = config.prompt.constitution
+        constitution = None if named is None else Constitution.load(named, self.folder)
+        try:
+            if constitution is None:
+                return PairwiseLabeler(backend, prompt, **asking)
+            return PrincipleLabeler(backend, constitution, prompt, seed=config.prompt.seed, **asking)
+        except ConfigError as error:  # settings that contradict each other
+            raise self.document.error(error.message, (error.key,) if error.key else (), error.hint) from error
+
+    def _prompt(self) -> PairwisePrompt:
+        asked = self.config.prompt
+        if asked.file is None:
+            prompt = PairwisePrompt.named(asked.task, asked.detail)
+        elif {"task", "detail"} & asked.model_fields_set:
+            raise self.document.error("takes the place of task and detail: leave them out", ("prompt", "file"))
+        else:
+            prompt = PairwisePrompt.from_file(self.folder / asked.file)
+        return prompt if asked.exemplars is None else prompt.with_exemplars(_exemplars(self.folder / asked.exemplars))
+
+
+def load_label_job(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> LabelJob:
+    """Read and check a labelling job's config.
+
+    Args:
+        source: A YAML or JSON file, or a mapping.
+        overrides: ``key=value`` each, as after ``--set``.
+
+    Raises:
+        ConfigError: The config or an override is refused; the message has file, line and key.
+    """
+    document = overridden(source, overrides)
+    return LabelJob(validate(LabelConfig, document), document)
+
+
+def _exemplars(path: Path) -> list[Exemplar]:
+    found = []
+    for row, record in enumerate(read_rows(path), start=1):
+        try:
+            found.append(Exemplar.model_validate(record))
+        except ValidationError as error:
+            problem = from_validation_error(error, Exemplar, Document(record))
+            raise DataError(f"is no exemplar: {problem}", file=str(path), row=row) from None
+    return found
+
+
+@dataclass
+class LabelSummary:
+    """Counts over labels, taken in one at a time.
+
+    Attributes:
+        pairs: Pairs in the file.
+        labelled: Pairs with a label.
+        asked_twice: Labels whose two orders were asked.
+        first_wins: Of these, how often the first place won in both orders.
+        second_wins: How often the second place did.
+        ties: Labels that prefer neither.
+        hard: Labels that are verdicts and no probabilities.
+        flagged: Labels that carry a flag.
+        usage: What all requests took, those of failed pairs included.
+    """
+
+    pairs: int = 0
+    labelled: int = 0
+    asked_twice: int = 0
+    first_wins: int = 0
+    second_wins: int = 0
+    ties: int = 0
+    hard: int = 0
+    flagged: int = 0
+    usage: Usage = NO_USAGE
+
+    def add(self, label: Mapping[str, Any] | None) -> None:
+        """Take in the record of a label (`PairLabel.record`), or None for a pair without one."""
+        self.pairs += 1
+        if label is None:
+            return
+        self.labelled += 1
+        self.asked_twice += label["flipped"] is not None
+        self.first_wins += label["winning_place"] == "first"
+        self.second_wins += label["winning_place"] == "second"
+        self.ties += label["tie"]
+        self.hard += label["label_kind"] == "hard"
+        self.flagged += bool(label["flags"])
+
+    @property
+    def failed(self) -> int:
+        """Pairs without a label."""
+        return self.pairs - self.labelled
+
+    @property
+    def flip_rate(self) -> float | None:
+        """The share of pairs, of those asked in both orders, whose preferred response changes with the order.
+
+        It is the position bias of Lee et al. 2023: with two places, another response wins exactly when the same place
+        does. `first_wins` and `second_wins` say which. None where no pair was asked twice.
+        """
+        return (self.first_wins + self.second_wins) / self.asked_twice if self.asked_twice else None
+
+    def record(self) -> dict[str, Any]:
+        """The counts as a JSON-ready mapping."""
+        twice = self.asked_twice
+        return {
+            "pairs": self.pairs,
+            "labelled": self.labelled,
+            "failed": self.failed,
+            "flip_rate": self.flip_rate,
+            "position_bias": {
+                "first": self.first_wins / twice if twice else None,
+                "second": self.second_wins / twice if twice else None,
+            },
+            "asked_in_both_orders": twice,
+            "ties": self.ties,
+            "hard": self.hard,
+            "flagged": self.flagged,
+            "usage": self.usage.record(),
+            "cost_per_label": self._cost_per_label(),
+        }
+
+    def _cost_per_label(self) -> float | None:
+        cost = self.usage.cost
+        return cost / self.labelled if cost is not None and self.labelled else None
+
+
+def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summary: LabelSummary) -> Card:
+    """Who labelled what, how it was asked, and how far to trust it."""
+    config = job.config
+    prompt = {name: value for name, value in config.prompt.model_dump().items() if value is not None}
+    usage = {name: value for name, value in summary.usage.record().items() if value}
+    counts = {name: value for name, value in summary.record().items() if name != "usage" and value is not None}
+    return Card(
+        title="Preferences labelled by a language model",
+        method="A judge says which of two responses is better (Lee et al. 2023, arXiv 2309.00267). The flip rate is the "
+        "share of pairs whose winner changes with the order in which the responses are shown.",
+        files={f"labels.{config.format}": "prompt, chosen, rejected, chosen_prob, and how each label came about"},
+        counts={**counts, **usage},
+        models={"judge": model_facts(labeler.backend, config.judge.options())},
+        inputs={config.pairs.file: table.digest, "prompt of the judge": json_digest(labeler.settings["prompt"])},
+        settings={
+            **{f"prompt.{name}": value for name, value in prompt.items()},
+            **{name: getattr(config, name) for name in _SETTINGS_ON_CARD},
+            "judge": labeler.fingerprint,
+        },
+        licence=config.licence,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +340,12 @@ def run_labeling(
     source: str | Path | Mapping[str, Any] | LabelJob,
     *,
     labeler: PairwiseLabeler | None = None,
-    progress: Progress = lambda *_: None,
+    progress: JobProgress = lambda *_: None,
     allow_changed: bool = False,
 ) -> LabelResult:
     """Label the pairs of a file, as a config says.
 
-    The output folder keeps every label as soon as it is known, so a job that was killed goes on where it stopped, asking
+    The output folder keeps every label as soon as it is known, so a job that was killed resumes where it stopped, asking
     only about pairs without a label. Memory does not grow with the texts.
 
     Args:
@@ -82,13 +366,13 @@ def run_labeling(
     job = source if isinstance(source, LabelJob) else load_label_job(source)
     started = time.monotonic()
     check_writable(_labels_file(job))
-    table = look_over(job.pairs_file, job.config.pairs)
+    table = check_pairs(job.pairs_file, job.config.pairs)
     asked_by = labeler or job.labeler()
     identity = _identity(job, asked_by, table)
     with open_job(job.output, identity, table.rows, kind="labelling job", allow_changed=allow_changed) as journal:
-        before = journal.labelled
+        before = journal.done
         try:
-            asyncio.run(_label_all(job, asked_by, journal, lambda: progress(journal.labelled, table.rows)))
+            asyncio.run(_label_all(job, asked_by, journal, lambda: progress(journal.done, table.rows)))
         finally:
             if labeler is None:
                 asked_by.backend.close()
@@ -101,25 +385,25 @@ def run_labeling(
             summary,
             labels,
             failures if failures.exists() else None,
-            journal.labelled - before + summary.failed,
+            journal.done - before + summary.failed,
             time.monotonic() - started,
         )
 
 
 async def _label_all(
-    job: LabelJob, labeler: PairwiseLabeler, journal: LabelJournal, progress: Callable[[], None]
+    job: LabelJob, labeler: PairwiseLabeler, journal: JobJournal, progress: Callable[[], None]
 ) -> None:
     """Ask about every pair without a label."""
     config = job.config
-    concurrency = getattr(labeler.backend, "concurrency", None)
+    offered = getattr(labeler.backend, "concurrency", None)
     local = _LOCAL_PAIRS_WRITTEN if labeler.writes else _LOCAL_PAIRS_READ
-    pace = Pace(
-        per_call=config.pairs_per_call or (1 if concurrency else local),
-        at_once=config.calls_at_once or concurrency or 1,
+    concurrency = Concurrency(
+        per_call=config.pairs_per_call or (1 if offered else local),
+        at_once=config.calls_at_once or offered or 1,
         max_failed_share=config.max_failed_share,
     )
     missing = (
-        (row, pair) for row, pair in enumerate(read_pairs(job.pairs_file, config.pairs)) if not journal.is_labelled(row)
+        (row, pair) for row, pair in enumerate(read_pairs(job.pairs_file, config.pairs)) if not journal.is_done(row)
     )
     first = list(islice(missing, 1))
     if first and labeler.needs_logprobs:
@@ -130,14 +414,14 @@ async def _label_all(
         for (row, _), label in zip(rows, labels, strict=True):
             note(row, label.record())
 
-    await work_through(chain(first, missing), ask, journal, pace, noun="pairs", progress=progress)
+    await run_concurrently(chain(first, missing), ask, journal, concurrency, noun="pairs", progress=progress)
 
 
 def _labels_file(job: LabelJob) -> Path:
     return job.output / f"labels.{job.config.format}"
 
 
-def _write_results(job: LabelJob, journal: LabelJournal, summary: LabelSummary, judge: str) -> Path:
+def _write_results(job: LabelJob, journal: JobJournal, summary: LabelSummary, judge: str) -> Path:
     columns = job.config.pairs
     names = (columns.prompt, columns.response_1, columns.response_2)
     labels = _labels_file(job)

@@ -15,14 +15,14 @@ from pydantic import Field, PositiveInt, model_validator
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.conversations import Turn, chat_messages, read
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.io.tables import read_rows, write_table
+from rlaif_sdk.io.tables import read_rows, table_digest, write_table
 from rlaif_sdk.preferences.card import Card
-from rlaif_sdk.preferences.inputs import check_text
-from rlaif_sdk.preferences.make_config import JobSource, MakeJob, OutputConfig, as_make_job
-from rlaif_sdk.preferences.make_job import SUMMARY_FILE
+from rlaif_sdk.preferences.pipeline import JobSource, MakeJob, OutputConfig, as_make_job
+from rlaif_sdk.preferences.resumable_job import SUMMARY_FILE
+from rlaif_sdk.preferences.tables import check_text
 
 _PAIR = ("chosen", "rejected")
 
@@ -116,20 +116,20 @@ def merge_preferences(source: JobSource[MergeConfig]) -> MergeResult:
     counts: Counter[str] = Counter()
     for name, table in config.sources.items():
         for record in _labelled_rows(job.folder / table.file):
-            counts[f"rows read: {name}"] += 1
+            counts[f"rows_read/{name}"] += 1
             _take(pairs, name, record)
     weights = {name: table.weight for name, table in config.sources.items()}
     labelled_twice = [pair for pair in pairs.values() if len(pair.probs) > 1]
-    counts["pairs that several sources label"] = len(labelled_twice)
-    counts["conflicts between sources"] = sum(conflicting(list(pair.means().values())) for pair in labelled_twice)
-    counts["conflicts within a source"] = sum(
+    counts["pairs_labelled_twice"] = len(labelled_twice)
+    counts["conflicts_between_sources"] = sum(conflicting(list(pair.means().values())) for pair in labelled_twice)
+    counts["conflicts_within_source"] = sum(
         conflicting(probs) for pair in pairs.values() for probs in pair.probs.values()
     )
     chosen = _in_proportion(list(pairs.values()), config)
     rows = [_merged(pair, weights if config.rule == "mixture" else None) for pair in chosen]
     counts["pairs"] = len(rows)
     for name in config.sources:
-        counts[f"pairs from: {name}"] = sum(next(iter(pair.probs)) == name for pair in chosen)
+        counts[f"pairs/{name}"] = sum(next(iter(pair.probs)) == name for pair in chosen)
     job.output.mkdir(parents=True, exist_ok=True)
     merged = job.output / f"pairs.{config.format}"
     write_table(rows, merged)
@@ -231,7 +231,7 @@ def _labelled_rows(path: Path) -> Iterator[Row]:
 
 
 def _plain(value: Any) -> Any:
-    """A text, or messages in canonical form: a response alone is the same as text and as a message."""
+    """A text, or messages in canonical form: a single response is the same as text and as a message."""
     if isinstance(value, str):
         return value
     turns = read(value)
@@ -251,7 +251,7 @@ def _card(job: MakeJob[MergeConfig], counts: Mapping[str, Any]) -> Card:
         files={f"pairs.{config.format}": "prompt, chosen, rejected, chosen_prob, sources and what each of them said"},
         counts=dict(counts),
         inputs={
-            f"{name}: {source.file}": file_digest(job.folder / source.file) for name, source in config.sources.items()
+            f"{name}: {source.file}": table_digest(job.folder / source.file) for name, source in config.sources.items()
         },
         settings={
             "rule": config.rule,

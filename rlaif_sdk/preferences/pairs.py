@@ -36,7 +36,7 @@ def make_pairs(
         choose: ``best_worst`` makes one pair a prompt, of the highest and the lowest total (the first of each where
             several are equal); ``all`` makes every pair; ``threshold`` every pair of one completion at or above
             ``threshold`` and one below it.
-        threshold: In units of the total; for ``threshold`` alone.
+        threshold: In units of the total; only for ``threshold``.
         min_gap: Leave out pairs whose totals differ by less, in the same units.
         temperature: The label is `preference_probability` of the totals' difference at this temperature; None gives
             hard labels.
@@ -110,8 +110,8 @@ def choose_pairs(
     for rows in _scored_groups(group, totals):
         for better, worse in _candidates(rows, totals, choose, threshold):
             gap = totals[better] - totals[worse]
-            left_out = gap < min_gap or (gap == 0 and ties == "drop")
-            if not left_out and completions[better] != completions[worse]:
+            skipped = gap < min_gap or (gap == 0 and ties == "drop")
+            if not skipped and completions[better] != completions[worse]:
                 pairs.append((better, worse, _label(gap, temperature)))
     return pairs
 

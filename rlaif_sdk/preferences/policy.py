@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, RowError
-from rlaif_sdk.judges.backends.batching import padded, token_batches
-from rlaif_sdk.judges.backends.local import TransformersBackend
+from rlaif_sdk.judges.backends.local import TransformersBackend, padded, token_batches
 from rlaif_sdk.judges.builtin import BACKENDS, TransformersParams
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.plugins import JudgeBackendSpec, Registry
@@ -48,7 +47,7 @@ class LocalPolicyParams(TransformersParams):
 
 
 class LocalPolicy(TransformersBackend):
-    """A local model as a policy: it also goes on with plain text, samples by a seed, and weighs given answers.
+    """A local model as a policy: it also continues plain text, samples by a seed, and weighs given answers.
 
     Text is encoded as trainers encode a prompt in text: with the tokenizer's own special tokens and without a chat
     template. Conversations go through the template.
@@ -83,10 +82,10 @@ class LocalPolicy(TransformersBackend):
         """What the model answers to each of B prompts; see `JudgeBackend.generate`.
 
         Args:
-            requests: Text to go on with, or conversations.
+            requests: Text to continue, or conversations.
             max_new_tokens: The longest answer.
             temperature: 0 is greedy.
-            seed: Equal seeds sample equal answers to equal requests in equal batches; None goes on with the process's
+            seed: Equal seeds sample equal answers to equal requests in equal batches; None continues with the process's
                 own random numbers.
         """
         conversations = cast("Sequence[Conversation]", requests)
@@ -100,7 +99,7 @@ class LocalPolicy(TransformersBackend):
     async def answer_logprobs(self, pairs: Sequence[tuple[TextOrConversation, str]]) -> Sequence[float | RowError]:
         """How likely each of B given answers is: log pi(answer | prompt), in nats.
 
-        Summed over the answer's tokens, encoded as they go on after the prompt; the end of the turn is not counted. An
+        Summed over the answer's tokens, encoded as they continue the prompt; the end of the turn is not counted. An
         answer without a token has 0.
 
         Args:
@@ -120,7 +119,7 @@ class LocalPolicy(TransformersBackend):
         ids: list[int] = list(self._tokenizer(request)["input_ids"])
         limit = self._max_length or getattr(self._model.config, "max_position_embeddings", None)
         if not ids:
-            return JudgeResponseError("the prompt has no token to go on from")
+            return JudgeResponseError("the prompt has no token to continue from")
         if limit is not None and len(ids) + room > limit:
             return JudgeResponseError(
                 f"the prompt has {len(ids)} tokens and needs room for {room} more; the model's limit is {limit}"

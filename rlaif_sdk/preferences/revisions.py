@@ -10,17 +10,26 @@ from pydantic import PositiveInt
 
 from rlaif_sdk.conversations import view
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import table_digest
 from rlaif_sdk.judges.backends import GeneratedText, RowError
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.constitution import Constitution, Principle
-from rlaif_sdk.preferences.contrastive import like
-from rlaif_sdk.preferences.inputs import check_text
-from rlaif_sdk.preferences.make_config import JobSource, MakeJob, SamplingConfig, as_make_job
-from rlaif_sdk.preferences.make_job import MakeResult, Progress, run_maker
-from rlaif_sdk.preferences.maker import Made, Task, reply_record
+from rlaif_sdk.preferences.pipeline import (
+    JobSource,
+    MakeJob,
+    MakeResult,
+    RowResult,
+    SamplingConfig,
+    Task,
+    as_make_job,
+    reply_record,
+    run_pipeline,
+)
 from rlaif_sdk.preferences.policy import PolicyConfig, answers, as_conversation, derived_seed
+from rlaif_sdk.preferences.resumable_job import JobProgress
+from rlaif_sdk.preferences.tables import check_text, like
 from rlaif_sdk.types import Conversation, Message
 
 
@@ -37,7 +46,7 @@ class RevisionsConfig(SamplingConfig):
     """A column with first answers; null lets the model write them."""
 
 
-class RevisionsMaker:
+class RevisionsPipeline:
     """Makes revisions: the first answer, then a critique and a revision in each round."""
 
     tables: Mapping[str, str] = {
@@ -62,10 +71,10 @@ class RevisionsMaker:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Maker.settings`."""
+        """See `Pipeline.settings`."""
         config = self._config
         return {
-            "prompts file": [file_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
+            "prompts file": [table_digest(self._job.folder / config.prompts.file), config.prompts.model_dump()],
             "constitution": self._constitution.model_dump(),
             "policy": self._policy.identity,
             "sampling": [config.temperature, config.max_new_tokens, config.seed],
@@ -80,7 +89,7 @@ class RevisionsMaker:
                 check_text(record, initial, file, row)
             yield record
 
-    async def take(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
+    async def run_step(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
         """The first answers, or one round's critiques or revisions."""
         config = self._config
         if step == 0 and config.initial is not None:
@@ -94,7 +103,7 @@ class RevisionsMaker:
         )
         return [reply_record(_stripped(reply)) for reply in replies]
 
-    def made(self, task: Task) -> Made:
+    def row_result(self, task: Task) -> RowResult:
         """The row to imitate, the pair, and all that led to them."""
         prompt = task.item[self._config.prompts.prompt]
         texts = [result["text"] for result in task.results]
@@ -109,17 +118,17 @@ class RevisionsMaker:
         ]
         steps: Row = {"row": task.number + 1, "prompt": prompt, "initial": initial, "rounds": rounds}
         if not final.strip():
-            return Made({"steps": [steps]}, left_out={"the revision is empty": 1})
+            return RowResult({"steps": [steps]}, skipped={"empty_revision": 1})
         principles = [one["principle"] for one in rounds]
         truncated = task.results[-1]["truncated"]
         sft: Row = {"prompt": prompt, "completion": like(prompt, final), "principles": principles}
         made: dict[str, Sequence[Row]] = {"steps": [steps], "sft": [{**sft, "truncated": truncated}]}
         if final == initial or not initial.strip():
-            why = "pair: nothing was changed" if final == initial else "pair: the first answer is empty"
-            return Made(made, left_out={why: 1})
+            why = "unchanged_revision" if final == initial else "empty_first_answer"
+            return RowResult(made, skipped={why: 1})
         pair: Row = {"prompt": prompt, "chosen": like(prompt, final), "rejected": like(prompt, initial)}
         made["pairs"] = [{**pair, "chosen_prob": 1.0, "principles": principles, "source": "revision"}]
-        return Made(made)
+        return RowResult(made)
 
     def card(self) -> Card:
         """How the revisions were made."""
@@ -132,7 +141,7 @@ class RevisionsMaker:
             files={},
             models={"policy": model_facts(self._policy, config.policy.options())},
             inputs={
-                config.prompts.file: file_digest(self._job.folder / config.prompts.file),
+                config.prompts.file: table_digest(self._job.folder / config.prompts.file),
                 "constitution": json_digest(self._constitution.model_dump()),
             },
             settings={
@@ -167,10 +176,10 @@ class RevisionsMaker:
         return conversation
 
 
-def make_revisions(source: JobSource[RevisionsConfig], *, progress: Progress = lambda *_: None) -> MakeResult:
-    """Make constitutional revisions; see `RevisionsConfig` and `run_maker`."""
+def make_revisions(source: JobSource[RevisionsConfig], *, progress: JobProgress = lambda *_: None) -> MakeResult:
+    """Make constitutional revisions; see `RevisionsConfig` and `run_pipeline`."""
     job = as_make_job(RevisionsConfig, source)
-    return run_maker(job, RevisionsMaker(job), progress=progress)
+    return run_pipeline(job, RevisionsPipeline(job), progress=progress)
 
 
 def _answer(text: str) -> Message:

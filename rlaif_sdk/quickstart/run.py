@@ -13,12 +13,13 @@ from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.quickstart.model import prepare_policy
-from rlaif_sdk.training.config import PPORunConfig, load_run_config
+from rlaif_sdk.training.methods import load_run
+from rlaif_sdk.training.online import PPORunConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rlaif_sdk.training.run import PolicyResult
+    from rlaif_sdk.training.online import PolicyResult
 
 CONFIG_FILE = "quickstart.yaml"
 MODEL_PLACEHOLDER = "MODEL_FOLDER"
@@ -42,7 +43,7 @@ def run_quickstart(
     """
     from rich.console import Console
 
-    from rlaif_sdk.reporting.training_report import watch_ppo
+    from rlaif_sdk.reporting.training_report import watch_policy
 
     console = console or Console()
     report = partial(console.print, markup=False, highlight=False, soft_wrap=True)
@@ -51,10 +52,10 @@ def run_quickstart(
     if config is None:
         config = write_config(output, prepare_policy(cache_dir, report))
         report(f"The config is {config}: read it, change it, and pass it with --config.")
-    run = load_run_config(config).with_output(output)
+    run = load_run("ppo", config).with_output(output)
     if judges_itself(run.config):
         report("The judge is the model itself, rating its own answers: a weak judge, so its weight is small.")
-    return watch_ppo(run, console)
+    return watch_policy(run, console)
 
 
 def judges_itself(config: PPORunConfig) -> bool:

@@ -15,7 +15,7 @@ def attack_table(report: AttackReport) -> Table:
     """A row an attack, under its family: its successes, by how much it lifted the answer, what the defences did."""
     value = "probability to beat the good answer" if report.paired else "score from 0 to 1"
     caption = f"succeeded: the {value} rose by more than {report.threshold:g}"
-    caption += "; turned: by less, and the poor answer won" if report.turned else ""
+    caption += "; flipped: by less, and the poor answer won" if report.flipped else ""
     table = Table(
         title=f"{len(report.defended)} attacks on {len(report.cases)} cases",
         title_justify="left",
@@ -33,18 +33,18 @@ def attack_table(report: AttackReport) -> Table:
         if attack.family != family:
             table.add_section()
             table.add_row(attack.family, style="bold")
-        careless = _cells(report.undefended[attack]) if attack in report.undefended else []
+        naive = _cells(report.undefended[attack]) if attack in report.undefended else []
         marks = ", ".join(f"{mark} {count}" for mark, count in trials.marks.items())
         style = "bold red" if trials.succeeded else None
-        table.add_row(f"  {attack.name}", *_cells(trials), *careless, marks, style=style)
+        table.add_row(f"  {attack.name}", *_cells(trials), *naive, marks, style=style)
         family = attack.family
     return table
 
 
 def _cells(trials: Trials) -> list[str]:
     share = f"{trials.succeeded}/{len(trials.trials)}"
-    if trials.turned:
-        share += f" ({trials.turned} turned)"
+    if trials.flipped:
+        share += f" ({trials.flipped} flipped)"
     if trials.unscored:
         share += f" ({trials.unscored} unscored)"
     return [share, "–" if math.isnan(trials.mean_gain) else f"{trials.mean_gain:+.2f}"]

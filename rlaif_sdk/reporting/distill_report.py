@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 from rich.markdown import Markdown
 
 from rlaif_sdk.io.files import without_nan, write_json, write_text
+from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.preference_report import report_preferences
 from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.reporting.training_report import report_training
-from rlaif_sdk.reporting.watch import tell_where, watching
 from rlaif_sdk.statistics.estimates import SampleMean
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.distill import DistillResult, DistillRun
-    from rlaif_sdk.training.run import PolicyResult
+    from rlaif_sdk.training.online import PolicyResult
 
 RELIABILITY = {
     "accuracy": "accuracy",
@@ -36,15 +36,15 @@ def watch_distill(run: DistillRun, console: Console, *, resume: bool = False) ->
     Args:
         run: The loaded config.
         console: Where to print.
-        resume: Go on with the run in the output folder.
+        resume: Resume the run in the output folder.
 
     Raises:
         RlaifError: As `run_distill`.
     """
     from rlaif_sdk.training.distill import run_distill
-    from rlaif_sdk.training.preference_run import PreferenceResult
+    from rlaif_sdk.training.preferences import PreferenceResult
 
-    with watching(console) as (display, report):
+    with live_view(console) as (display, report):
 
         def tell(result: PreferenceResult | PolicyResult) -> None:
             if isinstance(result, PreferenceResult):
@@ -54,7 +54,7 @@ def watch_distill(run: DistillRun, console: Console, *, resume: bool = False) ->
 
         result = run_distill(run, display=display, report=report, on_result=tell, resume=resume)
     report_distill(result, console)
-    tell_where(console, result.output, result.policy)
+    print_location(console, result.output, result.policy)
     return result
 
 

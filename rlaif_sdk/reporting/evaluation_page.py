@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.io.files import write_text
-from rlaif_sdk.reporting.evaluation_tables import INTERVALS, label_figures, shown, spread, win_rate_figures
-from rlaif_sdk.reporting.run_report.markup import Markup, element, table
-from rlaif_sdk.reporting.run_report.page import Section, page
-from rlaif_sdk.reporting.run_report.traces import Figure as Plot
-from rlaif_sdk.reporting.run_report.traces import colour, json_number
+from rlaif_sdk.reporting.evaluation_tables import INTERVALS, label_estimates, shown, spread, win_rate_estimates
+from rlaif_sdk.reporting.page import Section, page
+from rlaif_sdk.reporting.run_report.plots import Plot, colour, json_number
 
 if TYPE_CHECKING:
     from rlaif_sdk.evaluation import LabelEvaluation, Measure, Ranking, WinRate
@@ -32,24 +30,24 @@ def write_label_page(found: LabelEvaluation, output: Path, *, source: str) -> No
     Raises:
         MissingExtraError: plotly is not installed.
     """
-    figures = Section("labels", "Labels", f"What is known of the labels; {INTERVALS}.")
-    figures.add(_figures(label_figures(found)))
-    sections = [figures]
+    estimates = Section("labels", "Labels", f"What is known of the labels; {INTERVALS}.")
+    estimates.add("table", *_rows(label_estimates(found)))
+    sections = [estimates]
     people = found.alignment
     if people is not None:
-        shares = {"both orders": people.accuracy, "given order": people.when_first, "turned order": people.when_second}
+        shares = {"both orders": people.accuracy, "given order": people.when_first, "swapped order": people.when_second}
         agreement = Section("agreement", "Agreement with people", "The share of pairs with the same winner.")
         agreement.plot(_interval_plot(shares, "share", chance=0.5))
         names = ("1", "2", "tie")
         rows = [(f"AI: {name}", *counts) for name, counts in zip(names, people.counts, strict=True)]
-        agreement.add(table(["", *(f"people: {name}" for name in names)], rows))
+        agreement.add("table", ["", *(f"people: {name}" for name in names)], rows)
         sections.append(agreement)
         if people.calibration is not None:
             told = "On the diagonal, a label is right as often as its probability says. A point a bin of confidence."
             reliability = Section("reliability", "Calibration", told)
             reliability.plot(_reliability_plot(people.calibration))
             sections.append(reliability)
-    _write(page(f"Labels of {source}", Markup(), sections), output)
+    write_text(output, page(f"Labels of {source}", sections))
 
 
 def write_win_rate_page(found: WinRate, output: Path) -> None:
@@ -63,22 +61,22 @@ def write_win_rate_page(found: WinRate, output: Path) -> None:
         "at equal length (ratio)": found.length_controlled_by_ratio,
     }
     section.plot(_interval_plot(rates, f"preferred to {found.policies[1]}", chance=0.5))
-    section.add(_figures(win_rate_figures(found)))
-    _write(page(f"{found.policies[0]} against {found.policies[1]}", Markup(), [section]), output)
+    section.add("table", *_rows(win_rate_estimates(found)))
+    write_text(output, page(f"{found.policies[0]} against {found.policies[1]}", [section]))
 
 
 def write_ranking_page(found: Ranking, output: Path) -> None:
     """The ranking of several policies, and who beat whom. See `write_label_page`."""
     told = "Log-strengths in nats: a difference of 1 is odds of 2.7 to 1. Only differences count; the mean is 0."
     strengths = Section("strengths", "Strength", f"{told} {INTERVALS}.")
-    strengths.plot(_interval_plot({each.policy: each.strength for each in found.standings}, "nats", chance=0.0))
+    strengths.plot(_interval_plot({each.policy: each.strength for each in found.policies}, "nats", chance=0.0))
     rows = [
         (each.policy, each.games, shown(each.win_rate), shown(each.strength, digits=2, signed=True), f"{each.elo:.0f}")
-        for each in found.standings
+        for each in found.policies
     ]
-    strengths.add(table(["policy", "pairs", "win rate", "strength", "Elo"], rows))
+    strengths.add("table", ["policy", "pairs", "win rate", "strength", "Elo"], rows)
     pairs = Section("pairs", "Who beat whom", "The share of pairs that the policy of the row won, ties half.")
-    names = [html.escape(each.policy) for each in found.standings]
+    names = [html.escape(each.policy) for each in found.policies]
     shares = [[json_number(value) for value in row] for row in found.win_rates()]
     heat = {
         "type": "heatmap",
@@ -93,37 +91,37 @@ def write_ranking_page(found: Ranking, output: Path) -> None:
     }
     size = {"height": 200 + 46 * len(names), "yaxis": {"autorange": "reversed", "automargin": True}}
     pairs.plot({"data": [heat], "layout": size})
-    _write(page("Ranking of policies", Markup(), [strengths, pairs]), output)
+    write_text(output, page("Ranking of policies", [strengths, pairs]))
 
 
 def write_measures_page(measures: Mapping[str, Measure], output: Path, *, files: Sequence[str]) -> None:
     """Rewards of one or two tables. See `write_label_page`."""
     section = Section("rewards", "Rewards", f"Means of the raw scores of {' and '.join(files)}; {INTERVALS}.")
     for name, measure in measures.items():
-        section.add(element("h3", name))
+        section.add("heading", name)
         rows: dict[str, Estimate | None] = dict(zip(files, (measure.before, measure.after), strict=False))
         if measure.change is not None:
             rows["change"] = measure.change
         section.plot(_interval_plot(rows, name))
         shares = dict(zip(files, measure.passed, strict=False))
-        texts = {f"mean of {label}": shown(figure) for label, figure in rows.items()}
+        texts = {f"mean of {label}": shown(estimate) for label, estimate in rows.items()}
         spreads = zip(files, measure.spreads, strict=False)
         texts |= {f"standard deviation of {label}": spread(value) for label, value in spreads}
         texts |= {f"share of {label} that passes {measure.threshold:g}": shown(own) for label, own in shares.items()}
-        section.add(_figures(texts))
-    _write(page("Rewards", Markup(), [section]), output)
+        section.add("table", *_rows(texts))
+    write_text(output, page("Rewards", [section]))
 
 
-def _figures(figures: Mapping[str, str]) -> Markup:
-    return table(["figure", "value"], list(figures.items()))
+def _rows(estimates: Mapping[str, str]) -> tuple[list[str], list[tuple[str, str]]]:
+    return ["measure", "value"], list(estimates.items())
 
 
-def _interval_plot(figures: Mapping[str, Estimate | None], title: str, *, chance: float | None = None) -> Plot:
+def _interval_plot(estimates: Mapping[str, Estimate | None], title: str, *, chance: float | None = None) -> Plot:
     """Points with their intervals, one above the other."""
-    there = {name: figure for name, figure in figures.items() if figure and math.isfinite(figure.value)}
-    values = [figure.value for figure in there.values()]
-    above = [_distance(figure.high, figure.value) for figure in there.values()]
-    below = [_distance(figure.value, figure.low) for figure in there.values()]
+    there = {name: estimate for name, estimate in estimates.items() if estimate and math.isfinite(estimate.value)}
+    values = [estimate.value for estimate in there.values()]
+    above = [_distance(estimate.high, estimate.value) for estimate in there.values()]
+    below = [_distance(estimate.value, estimate.low) for estimate in there.values()]
     points = {
         "type": "scatter",
         "mode": "markers",
@@ -170,7 +168,3 @@ def _reliability_plot(calibration: Calibration) -> Plot:
 
 def _distance(end: float, other: float) -> float:
     return end - other if math.isfinite(end - other) else 0.0
-
-
-def _write(text: str, output: Path) -> None:
-    write_text(output, text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from rlaif_sdk.reporting.reliability import reliability_table
+from rlaif_sdk.reporting.tables import reliability_table
 
 if TYPE_CHECKING:
     from rlaif_sdk.evaluation import LabelEvaluation, Measure, Ranking, WinRate
@@ -17,47 +17,47 @@ if TYPE_CHECKING:
 INTERVALS = "95% confidence intervals in brackets"
 
 
-def shown(figure: Estimate | None, *, digits: int = 3, signed: bool = False) -> str:
+def shown(estimate: Estimate | None, *, digits: int = 3, signed: bool = False) -> str:
     """``0.700 [0.481, 0.855]``; a dash where nothing was counted, and no brackets without an interval."""
-    if figure is None or math.isnan(figure.value):
+    if estimate is None or math.isnan(estimate.value):
         return "–"
     sign = "+" if signed else ""
-    value = f"{figure.value:{sign}.{digits}f}"
-    if math.isnan(figure.low):
+    value = f"{estimate.value:{sign}.{digits}f}"
+    if math.isnan(estimate.low):
         return value
-    return f"{value} [{figure.low:{sign}.{digits}f}, {figure.high:{sign}.{digits}f}]"
+    return f"{value} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
 
 
-def label_figures(found: LabelEvaluation) -> dict[str, str]:
-    """Every figure over labels by its name."""
+def label_estimates(found: LabelEvaluation) -> dict[str, str]:
+    """Every estimate over labels by its name."""
     people = found.alignment
-    figures = {"labels": f"{found.labels} ({found.ties} ties, {found.hard} hard)"}
+    estimates = {"labels": f"{found.labels} ({found.ties} ties, {found.hard} hard)"}
     if people is not None:
-        figures |= {
+        estimates |= {
             f"agrees with people ({people.accuracy.n} pairs)": shown(people.accuracy),
             "  in the given order alone": shown(people.when_first),
-            "  in the turned order alone": shown(people.when_second),
+            "  in the swapped order alone": shown(people.when_second),
             f"Cohen's kappa ({people.kappa.n} pairs)": shown(people.kappa),
         }
         if people.calibration is not None:
-            figures["calibration error"] = f"{people.calibration.error:.3f}"
+            estimates["calibration error"] = f"{people.calibration.error:.3f}"
         if people.human_ties or people.without_human:
-            figures["people undecided / not asked"] = f"{people.human_ties} / {people.without_human}"
+            estimates["people undecided / not asked"] = f"{people.human_ties} / {people.without_human}"
     if found.flip_rate is not None:
-        figures |= {
+        estimates |= {
             f"flip rate ({found.flip_rate.n} pairs)": shown(found.flip_rate),
             "  the first place wins both": shown(found.first_wins),
             "  the second place wins both": shown(found.second_wins),
             "  rise of the probability in the first place": shown(found.place_effect, signed=True),
         }
-    figures["tokens a label"] = f"{found.usage.tokens / found.labels:.0f}"
+    estimates["tokens a label"] = f"{found.usage.tokens / found.labels:.0f}"
     if found.cost_per_label is not None:
-        figures["cost a label"] = f"{found.cost_per_label:.6f}"
-    return figures
+        estimates["cost a label"] = f"{found.cost_per_label:.6f}"
+    return estimates
 
 
-def win_rate_figures(found: WinRate) -> dict[str, str]:
-    """Every figure of a comparison by its name."""
+def win_rate_estimates(found: WinRate) -> dict[str, str]:
+    """Every estimate of a comparison by its name."""
     one, other = found.policies
     return {
         "pairs": f"{found.rate.n}: {found.wins} wins of {one}, {found.losses} of {other}, {found.ties} ties",
@@ -71,17 +71,17 @@ def win_rate_figures(found: WinRate) -> dict[str, str]:
     }
 
 
-def figures_table(figures: Mapping[str, str], title: str) -> Table:
-    """A row a figure."""
+def estimates_table(estimates: Mapping[str, str], title: str) -> Table:
+    """A row an estimate."""
     table = Table(title=title, title_justify="left", caption=INTERVALS, caption_justify="left", show_header=False)
-    for name, value in figures.items():
+    for name, value in estimates.items():
         table.add_row(name, value)
     return table
 
 
 def label_tables(found: LabelEvaluation) -> list[Table]:
-    """The figures over labels, and their reliability where there are human labels."""
-    tables = [figures_table(label_figures(found), "Labels")]
+    """The estimates over labels, and their reliability where there are human labels."""
+    tables = [estimates_table(label_estimates(found), "Labels")]
     if found.alignment is not None and found.alignment.calibration is not None:
         tables.append(reliability_table(found.alignment.calibration))
     return tables
@@ -94,7 +94,7 @@ def ranking_table(found: Ranking) -> Table:
     table.add_column("policy")
     for heading in ("pairs", "win rate", "strength", "Elo"):
         table.add_column(heading, justify="right")
-    for each in found.standings:
+    for each in found.policies:
         rating = f"{each.elo:.0f} ± {each.elo_spread:.0f}"
         table.add_row(
             each.policy, str(each.games), shown(each.win_rate), shown(each.strength, digits=2, signed=True), rating

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from rlaif_sdk.io.files import without_nan, write_json
+from rlaif_sdk.reporting.live_view import live_view, reporter
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import format_estimate
-from rlaif_sdk.reporting.watch import reporter, watching
 from rlaif_sdk.statistics.estimates import SampleMean
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.training.iterate import IterateResult, IterateRun
 
-TOTAL = "composed reward"
-LENGTH = "length (tokens)"
+TOTAL = "composed_reward"
+LENGTH = "length_tokens"
 
 
 def watch_iterate(run: IterateRun, console: Console, *, resume: bool = False) -> IterateResult:
@@ -29,14 +29,14 @@ def watch_iterate(run: IterateRun, console: Console, *, resume: bool = False) ->
     Args:
         run: The loaded config.
         console: Where to print.
-        resume: Go on with the loop in the output folder.
+        resume: Resume the loop in the output folder.
 
     Raises:
         RlaifError: As `run_iterate`.
     """
     from rlaif_sdk.training.iterate import run_iterate
 
-    with watching(console) as (display, report):
+    with live_view(console) as (display, report):
 
         def tell(number: int, evaluation: Mapping[str, Any]) -> None:
             total = format_estimate(_estimate(evaluation[TOTAL]))

@@ -1,13 +1,47 @@
-"""Plots of a training run, as PNG files."""
+"""Plots as PNG files, by matplotlib without a display: a run's curves, what another composition changes, reliability."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.reporting.drawing import drawing
+import numpy as np
+
+from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.io.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from rlaif_sdk.composer.whatif import WhatIf
+    from rlaif_sdk.training.calibration import Calibration
+
+
+@contextmanager
+def drawing(file: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure to draw on, which is then written.
+
+    Args:
+        file: The PNG to write.
+        width: In inches, of 120 pixels.
+        height: Likewise.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", extra="train") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    yield figure
+    with atomic_path(file) as partial:
+        figure.savefig(partial, dpi=120, format=Path(file).suffix.removeprefix(".") or None)
 
 
 def plot_curves(
@@ -63,3 +97,88 @@ def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, f
         for entry in history
         if key in entry and "step" in entry
     ]
+
+
+_MOST_POINTS = 5000
+
+
+def plot_what_if(result: WhatIf, file: Path, *, title: str) -> None:
+    """Draw each row's advantage before and after, and the share of flipped signs over the steps.
+
+    Args:
+        result: What changes.
+        file: The PNG to write.
+        title: Stands above the panels.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with drawing(file, 11, 4.6) as figure:
+        from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+        figure.suptitle(title)
+        rows_axes, steps_axes = figure.subplots(1, 2)
+
+        summary = result.summary()
+        compared = np.flatnonzero(~np.isnan(result.advantages) & ~np.isnan(result.new_advantages))
+        shown = compared[:: max(1, -(-len(compared) // _MOST_POINTS))]
+        flipped = result.flipped[shown]
+        for rows, colour, label in (
+            (shown[~flipped], "tab:blue", "same direction, or no advantage"),
+            (shown[flipped], "tab:red", f"sign flips: {summary['flipped']} of {summary['compared']}"),
+        ):
+            rows_axes.scatter(
+                result.advantages[rows],
+                result.new_advantages[rows],
+                s=12,
+                alpha=0.5,
+                color=colour,
+                label=label,
+                linewidths=0,
+            )
+        rows_axes.axhline(0, color="0.6", linewidth=0.8)
+        rows_axes.axvline(0, color="0.6", linewidth=0.8)
+        rows_axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8, linestyle="--")
+        rows_axes.set_xlabel("advantage as recorded")
+        rows_axes.set_ylabel("advantage under the other config")
+        rows_axes.set_title("Each row", fontsize="medium")
+        rows_axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
+
+        steps = result.steps()
+        positions = [entry["step"] for entry in steps]
+        shares = [entry["flipped_share"] for entry in steps]
+        steps_axes.plot(positions, shares, marker=".", color="tab:red", clip_on=False)
+        steps_axes.set_ylim(0, min(1.0, max(0.1, 1.2 * max(shares, default=0.0))))
+        steps_axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        steps_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        steps_axes.set_xlabel("optimiser step")
+        steps_axes.set_title("Share of advantages whose sign flips", fontsize="medium")
+        steps_axes.grid(alpha=0.3)
+
+
+def plot_reliability(calibration: Calibration, file: Path, *, title: str = "Reliability") -> None:
+    """Draw accuracy over confidence, a point a bin; on the diagonal the two are equal.
+
+    Args:
+        calibration: What an evaluation found.
+        file: The PNG to write.
+        title: Stands above the plot.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    filled = [part for part in calibration.bins if part.pairs]
+    most = max(part.pairs for part in filled)
+    with drawing(file, 5, 5) as figure:
+        axes = figure.add_subplot()
+        axes.plot([0.5, 1], [0.5, 1], color="grey", linestyle="--", label="accuracy = confidence")
+        confidences, accuracies = [part.confidence for part in filled], [part.accuracy for part in filled]
+        axes.plot(confidences, accuracies, color="C0")
+        axes.scatter(confidences, accuracies, s=[20 + 180 * part.pairs / most for part in filled], color="C0")
+        axes.set_title(f"{title} (error {calibration.error:.3f}, {calibration.pairs} pairs)", fontsize="medium")
+        axes.set_xlabel("confidence of the model in the completion that it favours")
+        axes.set_ylabel("probability that the label gives to it")
+        axes.set_xlim(0.48, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.io.files import without_nan, write_json
-from rlaif_sdk.reporting.plots import plot_curves
-from rlaif_sdk.reporting.reliability import plot_reliability, reliability_table
-from rlaif_sdk.reporting.tables import figures_table
-from rlaif_sdk.reporting.watch import tell_where, watching
+from rlaif_sdk.reporting.live_view import live_view, print_location
+from rlaif_sdk.reporting.plots import plot_curves, plot_reliability
+from rlaif_sdk.reporting.tables import before_after_table, reliability_table
+from rlaif_sdk.training.methods import get_method, train
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.config import Run
-    from rlaif_sdk.training.preference_run import Kind, PreferenceResult
+    from rlaif_sdk.training.preferences import PreferenceResult
 
-LOADER = {"reward_model": "AutoModelForSequenceClassification", "dpo": "AutoModelForCausalLM"}
 PANELS = {
     "loss (nats a pair)": {"loss": "loss"},
     "agreement with the labels": {"agreement": "agreement"},
@@ -25,24 +24,21 @@ PANELS = {
 }
 
 
-def watch_preferences(kind: Kind, run: Run, console: Console, *, resume: bool = False) -> PreferenceResult:
-    """`run_preferences` with a progress display, followed by `report_preferences`.
+def watch_preferences(run: Run, console: Console, *, resume: bool = False) -> PreferenceResult:
+    """`rlaif_sdk.training.methods.train` with a progress display, followed by `report_preferences`.
 
     Args:
-        kind: ``reward_model`` or ``dpo``.
         run: The loaded config.
         console: Where to print.
-        resume: Go on from the last checkpoint in the output folder.
+        resume: Resume from the last checkpoint in the output folder.
 
     Raises:
-        RlaifError: As `run_preferences`.
+        RlaifError: As `rlaif_sdk.training.methods.train`.
     """
-    from rlaif_sdk.training.preference_run import run_preferences
-
-    with watching(console) as (display, report):
-        result = run_preferences(kind, run, display=display, report=report, resume=resume)
+    with live_view(console) as (display, report):
+        result: PreferenceResult = train(run.method, run, display=display, report=report, resume=resume)
     report_preferences(result, console)
-    tell_where(console, result.output, result.model_folder, LOADER[kind])
+    print_location(console, result.output, result.model_folder, get_method(run.method).model_class)
     return result
 
 
@@ -57,7 +53,7 @@ def report_preferences(result: PreferenceResult, console: Console) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     pairs = result.calibration.pairs
-    console.print(figures_table(result.before, result.after, title=f"On {pairs} held-out pairs"))
+    console.print(before_after_table(result.before, result.after, title=f"On {pairs} held-out pairs"))
     console.print(reliability_table(result.calibration, title="Reliability after training"))
 
     metrics = {

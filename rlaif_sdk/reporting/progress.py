@@ -27,7 +27,7 @@ class TrainingProgress(TrainerCallback):
             TextColumn("training"),
             BarColumn(),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[numbers]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -47,7 +47,7 @@ class TrainingProgress(TrainerCallback):
         """Show the bar."""
         del args, control, kwargs
         self._bar.start()
-        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step, figures="")
+        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step, numbers="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar."""
@@ -55,16 +55,16 @@ class TrainingProgress(TrainerCallback):
         self._bar.update(self._task, completed=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Note the latest figures."""
+        """Note the latest numbers."""
         del args, control, kwargs
-        logs = logs or {}  # None stands for a figure that nothing is known of, such as the reward of unscored rows
+        logs = logs or {}  # None stands for a number that nothing is known of, such as the reward of unscored rows
         found = {label: logs[key] for key, label in SHOWN.items() if logs.get(key) is not None}
         if not found:
             return
-        figures = "  ".join(f"{label} {value:.3g}" for label, value in found.items())
-        self._bar.update(self._task, figures=figures)
+        numbers = "  ".join(f"{label} {value:.3g}" for label, value in found.items())
+        self._bar.update(self._task, numbers=numbers)
         if not self._console.is_terminal:
-            self._console.print(f"step {state.global_step}/{state.max_steps}  {figures}")
+            self._console.print(f"step {state.global_step}/{state.max_steps}  {numbers}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the bar as it is."""

@@ -5,40 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.io.files import without_nan, write_json
+from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
-from rlaif_sdk.reporting.tables import figures_table
-from rlaif_sdk.reporting.watch import tell_where, watching
+from rlaif_sdk.reporting.tables import before_after_table
+from rlaif_sdk.training.methods import train
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.training.config import Run
-    from rlaif_sdk.training.sft_run import SFTResult
+    from rlaif_sdk.training.sft import SFTResult
 
 PANELS = {
     "loss (nats a token)": {"loss": "loss"},
-    "share of tokens foretold": {"mean_token_accuracy": "accuracy"},
+    "token accuracy": {"mean_token_accuracy": "accuracy"},
     "entropy (nats a token)": {"entropy": "entropy"},
 }
 
 
 def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
-    """`run_sft` with a progress display, followed by `report_sft`.
+    """`rlaif_sdk.training.methods.train` with a progress display, followed by `report_sft`.
 
     Args:
         run: The loaded config.
         console: Where to print.
-        resume: Go on from the last checkpoint in the output folder.
+        resume: Resume from the last checkpoint in the output folder.
 
     Raises:
-        RlaifError: As `run_sft`.
+        RlaifError: As `rlaif_sdk.training.methods.train`.
     """
-    from rlaif_sdk.training.sft_run import run_sft
-
-    with watching(console) as (display, report):
-        result = run_sft(run, display=display, report=report, resume=resume)
+    with live_view(console) as (display, report):
+        result: SFTResult = train(run.method, run, display=display, report=report, resume=resume)
     report_sft(result, console)
-    tell_where(console, result.output, result.model_folder)
+    print_location(console, result.output, result.model_folder)
     return result
 
 
@@ -52,7 +51,7 @@ def report_sft(result: SFTResult, console: Console) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    console.print(figures_table(result.before, result.after, title=f"On {result.held_out_rows} held-out rows"))
+    console.print(before_after_table(result.before, result.after, title=f"On {result.held_out_rows} held-out rows"))
     metrics = {
         "held_out": {"rows": result.held_out_rows, "before": dict(result.before), "after": dict(result.after)},
         "optimiser_steps": result.steps,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from rlaif_sdk.reporting.drawing import drawing
+from rlaif_sdk.reporting.plots import drawing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +61,7 @@ def report_sweep(result: SweepResult, folder: Path, console: Console) -> None:
 
 
 def sweep_table(result: SweepResult) -> Table:
-    """The points, those of the frontier marked; the figures are means over the seeds with 95% half-widths."""
+    """The points, those of the frontier marked; the numbers are means over the seeds with 95% half-widths."""
     seeds = len(result.seeds)
     spread = f"mean ± 95% interval over {seeds} seeds" if seeds > 1 else "of one seed"
     table = Table(title=f"Held-out rewards, {spread}; * is on the frontier", title_justify="left")
@@ -73,8 +73,8 @@ def sweep_table(result: SweepResult) -> Table:
     for name in others:
         table.add_column(name, justify="right", style="dim")
     for point, on in zip(result.points, result.frontier, strict=True):
-        figures = [_figure(*point.interval(name)) for name in (*result.objectives, *others)]
-        table.add_row("*" if on else "", point.label, *figures)
+        intervals = [_interval(*point.interval(name)) for name in (*result.objectives, *others)]
+        table.add_row("*" if on else "", point.label, *intervals)
     return table
 
 
@@ -126,7 +126,7 @@ def _bars(halves: Any) -> Any:
     return None if all(math.isnan(half) for half in halves) else list(halves)
 
 
-def _figure(mean: float, half: float) -> str:
+def _interval(mean: float, half: float) -> str:
     if math.isnan(mean):
         return "unscored"
     return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"

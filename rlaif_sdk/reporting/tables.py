@@ -1,10 +1,10 @@
-"""Tables for the terminal: measures before and after, and answers side by side."""
+"""Tables for the terminal: measures before and after, reliability, and answers side by side."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +12,9 @@ from rich.text import Text
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
+
+if TYPE_CHECKING:
+    from rlaif_sdk.training.calibration import Calibration
 
 
 def format_estimate(value: SampleMean, *, signed: bool = False) -> str:
@@ -53,14 +56,32 @@ def comparison_table(
     return table
 
 
-def figures_table(before: Mapping[str, float], after: Mapping[str, float], *, title: str) -> Table:
-    """One row a figure of an evaluation, before and after training."""
+def before_after_table(before: Mapping[str, float], after: Mapping[str, float], *, title: str) -> Table:
+    """One row a number of an evaluation, before and after training."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for heading in ("before", "after"):
         table.add_column(heading, justify="right")
     for name, value in before.items():
         table.add_row(name, f"{value:.3f}", f"{after[name]:.3f}")
+    return table
+
+
+def reliability_table(calibration: Calibration, *, title: str = "Reliability") -> Table:
+    """One row a bin of confidence that holds any pairs; the calibration error stands below.
+
+    Args:
+        calibration: What an evaluation found.
+        title: Stands above the table.
+    """
+    caption = f"expected calibration error {calibration.error:.3f} over {len(calibration.bins)} bins"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for heading in ("confidence", "pairs", "mean confidence", "accuracy"):
+        table.add_column(heading, justify="right")
+    for part in calibration.bins:
+        if part.pairs:
+            interval = f"{part.low:.2f} to {part.high:.2f}"
+            table.add_row(interval, str(part.pairs), f"{part.confidence:.3f}", f"{part.accuracy:.3f}")
     return table
 
 

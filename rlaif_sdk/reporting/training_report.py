@@ -3,59 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from rlaif_sdk.io.files import without_nan, write_json
+from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
-from rlaif_sdk.reporting.watch import tell_where, watching
-from rlaif_sdk.statistics.estimates import Array, SampleMean, paired_change, sample_mean
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
+from rlaif_sdk.training.methods import train
 from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:
-    from rlaif_sdk.training.config import PPORun
-    from rlaif_sdk.training.online import OnlineRun
-    from rlaif_sdk.training.run import PolicyResult
+    from rlaif_sdk.training.config import ComposedRun
+    from rlaif_sdk.training.online import PolicyResult
 
-TOTAL = "composed reward"
+TOTAL = "composed_reward"
 
 
-def watch_ppo(run: PPORun, console: Console, *, resume: bool = False) -> PolicyResult:
-    """`run_ppo` with a progress display, followed by `report_training`.
+def watch_policy(run: ComposedRun, console: Console, *, resume: bool = False) -> PolicyResult:
+    """Train on composed rewards with a progress display, followed by `report_training`.
 
     Args:
         run: The loaded config.
         console: Where to print.
-        resume: Go on from the last checkpoint in the output folder.
+        resume: Resume from the last checkpoint in the output folder.
 
     Raises:
-        RlaifError: As `run_ppo`.
+        RlaifError: As `rlaif_sdk.training.methods.train`.
     """
-    from rlaif_sdk.training.run import run_ppo
-
-    return _watch(partial(run_ppo, run), console, resume=resume)
-
-
-def watch_online(run: OnlineRun, console: Console, *, resume: bool = False) -> PolicyResult:
-    """`rlaif_sdk.training.online.run_online` in the way of `watch_ppo`."""
-    from rlaif_sdk.training.online import run_online
-
-    return _watch(partial(run_online, run), console, resume=resume)
-
-
-def _watch(train: Callable[..., PolicyResult], console: Console, *, resume: bool) -> PolicyResult:
     first = first_process()
-    with watching(console if first else Console(quiet=True), quiet=r"transformers\.") as (display, report):
-        result = train(display=display, report=report, resume=resume)
+    with live_view(console if first else Console(quiet=True), quiet=r"transformers\.") as (display, report):
+        result: PolicyResult = train(run.method, run, display=display, report=report, resume=resume)
     if not first:
         return result
     report_training(result, console)
-    tell_where(console, result.output, result.model_folder, _loader(result.model_folder))
+    print_location(console, result.output, result.model_folder, _loader(result.model_folder))
     return result
 
 
@@ -114,10 +101,10 @@ def verdict(change: SampleMean) -> str:
     """One sentence on whether the composed reward rose by more than its standard error."""
     if not change.n:
         return "No held-out prompt has a score both before and after: whether the composed reward rose is not known."
-    figures = format_estimate(change, signed=True)
+    rise = format_estimate(change, signed=True)
     if change.exceeds_error:
-        return f"The composed reward rose by more than its standard error: {figures} over {change.n} prompts."
-    return f"The composed reward did not rise by more than its standard error: {figures} over {change.n} prompts."
+        return f"The composed reward rose by more than its standard error: {rise} over {change.n} prompts."
+    return f"The composed reward did not rise by more than its standard error: {rise} over {change.n} prompts."
 
 
 def comparison(before: Mapping[str, Array], after: Mapping[str, Array]) -> dict[str, dict[str, Any]]:

@@ -69,6 +69,7 @@ class FunctionReward(Reward):
         named = [p for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._accepts = {p.name for p in named} - self._params.keys()
         self._accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature)
+        self._bound = frozenset({"self"}) if self._accepts_any and not inspect.isfunction(function) else frozenset()
         self.columns = tuple(p.name for p in named if p.default is p.empty and p.name not in given)
         self.inputs = (
             None
@@ -88,7 +89,7 @@ class FunctionReward(Reward):
         if params:
             self._values.update(self.params_model.model_validate(dict(params)).model_dump())
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
     def score(self, batch: RewardBatch) -> Scores | Awaitable[Scores]:
@@ -96,7 +97,9 @@ class FunctionReward(Reward):
         if batch.completion_ids is not None:
             offered["completion_ids"] = batch.completion_ids
         offered.update((name, values) for name, values in batch.columns.items() if name not in self._params)
-        if not self._accepts_any:
+        if self._accepts_any:
+            offered = {name: values for name, values in offered.items() if name not in self._bound}
+        else:
             offered = {name: values for name, values in offered.items() if name in self._accepts}
         for name in _TEXT_ARGUMENTS & self._accepts:
             offered[name] = list(getattr(batch, name))

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.exceptions import JudgeError
-from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
-from rlaif_sdk.judges.backends.base import RowError
+from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError
 from rlaif_sdk.judges.loading import load_backend
-from rlaif_sdk.preferences.label_config import LabelJob, load_label_job
-from rlaif_sdk.preferences.label_job import LabelResult, run_labeling
+from rlaif_sdk.preferences.label_job import LabelJob, LabelResult, load_label_job, run_labeling
 from rlaif_sdk.scale.cluster import Workers, connected, import_ray, typed
 from rlaif_sdk.types import Conversation
 
@@ -31,7 +29,7 @@ def label_with_actors(
     """`rlaif_sdk.preferences.run_labeling` with the judge in Ray's actors, each of which loads it once.
 
     Prompts are made, and labels kept in the job's journal, in this process; so the folder is the one that a job on one
-    machine leaves, and a job that was begun with one engine goes on with the other. Limits of a server, such as
+    machine leaves, and a job that was begun with one engine can be resumed with the other. Limits of a server, such as
     ``concurrency`` and ``requests_per_minute``, hold for each actor.
 
     Args:

@@ -4,36 +4,283 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.composer.tables import Summary, TableLayout
+from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, as_batch, chunks
 from rlaif_sdk.config.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
-from rlaif_sdk.integrations.host import load_state
-from rlaif_sdk.integrations.rowwise import check_rowwise
-from rlaif_sdk.io.arrow import arrow
+from rlaif_sdk.integrations.host import check_rowwise, load_state
+from rlaif_sdk.io.arrow import Columns, arrow
 from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import JOB_FOLDER, claim, locked, without_secrets
+from rlaif_sdk.io.jsonl import Row, row_as_json
 from rlaif_sdk.plugins.references import code_digests
-from rlaif_sdk.preferences.label_table import look_over
 from rlaif_sdk.rewards.coercion import stated_by
 from rlaif_sdk.scale.cluster import Workers, connected, import_ray, typed
-from rlaif_sdk.scale.figures import from_record, merge, readable
-from rlaif_sdk.scale.inspection import Findings, merge_findings
-from rlaif_sdk.scale.parts import finished_part, forget_attempts
-from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer, reward_type
-from rlaif_sdk.scale.shards import Plan, Shard, plan_shards
+from rlaif_sdk.scale.shards import (
+    Plan,
+    Shard,
+    count_attempt,
+    finished_part,
+    forget_attempts,
+    plan_shards,
+    read_shard,
+    write_part,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+def summary_record(summary: Summary) -> dict[str, Any]:
+    """A summary as a JSON-ready mapping; minimum and maximum are null without values."""
+    return {
+        "rows": summary.rows,
+        "unscored": summary.unscored,
+        "columns": {
+            name: {
+                "count": moments.count,
+                "mean": moments.mean,
+                "m2": moments.m2,
+                "low": moments.low if moments.count else None,
+                "high": moments.high if moments.count else None,
+                "failed": moments.failed,
+                "seconds": moments.seconds,
+            }
+            for name, moments in summary.columns.items()
+        },
+    }
+
+
+def summary_of_record(record: Mapping[str, Any]) -> Summary:
+    """The summary that `summary_record` wrote."""
+    columns = {}
+    for name, kept in record["columns"].items():
+        low, high = (math.inf, -math.inf) if kept["low"] is None else (kept["low"], kept["high"])
+        columns[name] = Moments(**{**kept, "low": low, "high": high})
+    return Summary(record["rows"], record["unscored"], columns)
+
+
+def merge_summaries(whole: Summary, part: Summary) -> None:
+    """Take a part into the whole (Chan, Golub and LeVeque 1979)."""
+    whole.rows += part.rows
+    whole.unscored += part.unscored
+    for name, own in part.columns.items():
+        moments = whole.columns.setdefault(name, Moments())
+        moments.failed += own.failed
+        moments.seconds += own.seconds
+        if not own.count:
+            continue
+        count = moments.count + own.count
+        delta = own.mean - moments.mean
+        moments.m2 += own.m2 + delta**2 * moments.count * own.count / count
+        moments.mean += delta * own.count / count
+        moments.count = count
+        moments.low, moments.high = min(moments.low, own.low), max(moments.high, own.high)
+
+
+def summary_report(summary: Summary) -> dict[str, Any]:
+    """What ``__job__/summary.json`` says: rows, unscored rows, and each reward's failures and moments."""
+    return {
+        "rows": summary.rows,
+        "unscored": summary.unscored,
+        "rewards": {
+            name: {
+                "scored": moments.count,
+                "failed": moments.failed,
+                **{key: value for key, value in _moments(moments).items() if moments.count},
+            }
+            for name, moments in summary.columns.items()
+        },
+    }
+
+
+def _moments(moments: Moments) -> dict[str, float]:
+    return {"mean": moments.mean, "std": moments.std, "min": moments.low, "max": moments.high}
+
+
+_CHUNK = 1024
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is known of rows that were looked over.
+
+    Attributes:
+        columns: Every column that any row has, in order of appearance, and the kind of its values.
+        groups: 64-bit digests of the groups' labels, one for each run of rows with one label; a row without a label is
+            a group of its own and none of these.
+        first_rows: The first row of each run.
+    """
+
+    columns: Columns = field(default_factory=Columns)
+    groups: array[int] = field(default_factory=lambda: array("Q"))
+    first_rows: array[int] = field(default_factory=lambda: array("Q"))
+
+
+def inspect_shard(file: Path, shard: Shard, layout: TableLayout) -> Findings:
+    """Read the rows of a shard, and refuse what cannot be scored or written.
+
+    Raises:
+        DataError: A row cannot be read, lacks its prompt or completion, or holds what no file can; names the row.
+    """
+    found = Findings()
+    row = shard.first_row
+    label: Any = None
+    for chunk in _chunks(read_shard(file, shard)):
+        as_batch(chunk, layout, first_row=row, file=str(file))
+        for record in chunk:
+            found.columns.add(record)
+            row_as_json(record, str(file), row)  # a column may turn out to be JSON in another shard
+            own = None if layout.group is None else record.get(layout.group)
+            if own is not None and (row == shard.first_row or own != label):
+                found.groups.append(_group_digest(own))
+                found.first_rows.append(row)
+            label = own
+            row += 1
+    return found
+
+
+def merge_findings(parts: Iterable[Findings], file: Path) -> Findings:
+    """What is known of the whole table, from its shards in their order.
+
+    Raises:
+        DataError: The rows of a group do not stand together.
+    """
+    import numpy as np
+
+    whole = Findings()
+    for part in parts:
+        whole.columns.unite(part.columns)
+        whole.groups.extend(part.groups)
+        whole.first_rows.extend(part.first_rows)
+    groups = np.frombuffer(whole.groups, dtype=np.uint64) if whole.groups else np.empty(0, np.uint64)
+    order = np.argsort(groups, kind="stable")
+    again = np.flatnonzero(groups[order][1:] == groups[order][:-1])
+    if len(again):
+        here, there = (whole.first_rows[order[again[0] + place]] for place in (0, 1))
+        raise DataError(
+            f"rows {here} and {there} are of one group, and rows of others stand between them",
+            file=str(file),
+            hint="sort the table by the group's column",
+        )
+    return whole
+
+
+def _chunks(records: Iterator[Row]) -> Iterator[list[Row]]:
+    while chunk := list(islice(records, _CHUNK)):
+        yield chunk
+
+
+def _group_digest(label: Any) -> int:
+    return int(json_digest(label, default=repr)[:16], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTask:
+    """What a worker must know to score a shard; it is sent to other processes.
+
+    Attributes:
+        file: The table.
+        config: The composition: a file, or a mapping.
+        output: The folder of the results.
+        layout: Which columns are what.
+        schema: The columns of the results.
+        columns: The table's columns.
+        reward_column: The column that is added.
+        chunk: About how many rows are composed at once.
+        state: A composer's saved state, or None.
+    """
+
+    file: Path
+    config: Path | Mapping[str, Any]
+    output: Path
+    layout: TableLayout
+    schema: pa.Schema
+    columns: tuple[str, ...]
+    reward_column: str
+    chunk: int
+    state: Path | None
+
+
+class ShardScorer:
+    """Scores shards with one composer, whose statistics stay as they are.
+
+    Raises:
+        ConfigError: The config or the state is refused.
+    """
+
+    def __init__(self, task: ScoreTask) -> None:
+        self._task = task
+        self._composer = Composer.from_config(task.config)
+        if task.state is not None:
+            self._composer.load_state_dict(load_state(task.state))
+
+    def score(self, shard: Shard, key: str) -> dict[str, Any]:
+        """Score a shard and write its part.
+
+        Returns:
+            Its summary's record; see `summary_record`.
+
+        Raises:
+            RlaifError: A row is refused, a reward with the policy ``raise`` fails, or it ends its workers.
+        """
+        task = self._task
+        count_attempt(task.output, shard)
+        summary = Summary()
+        record: dict[str, Any] = {}
+        rows = self._rows(shard, summary, record)
+        write_part(task.output, shard, key, schema=task.schema, rows=rows, summary=record)
+        return record
+
+    def _rows(self, shard: Shard, summary: Summary, record: dict[str, Any]) -> Iterator[list[Row]]:
+        task = self._task
+        row = shard.first_row
+        shard_rows = read_shard(task.file, shard)
+        for records in chunks(shard_rows, task.layout, rows=task.chunk, first_row=row, file=str(task.file)):
+            batch = as_batch(
+                records, task.layout, columns=task.columns, first_row=row, training=False, file=str(task.file)
+            )
+            composition = self._composer.compose(batch)
+            summary.add(composition)
+            yield [
+                {**record, task.reward_column: {**reward, "penalties": reward["penalties"] or None}}
+                for record, reward in zip(records, composition.records(), strict=True)
+            ]
+            row += len(records)
+        record.update(summary_record(summary))
+
+    def close(self) -> None:
+        """Close the composer."""
+        self._composer.close()
+
+
+def reward_type(composer: Composer) -> pa.DataType:
+    """The Arrow type of what `rlaif_sdk.Composition.records` gives for a row, equal for all rows."""
+    pa = arrow()
+    numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
+    one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
+    penalties = [(each.constraint.key, pa.float64()) for each in composer.combiner.multipliers]
+    return pa.struct(
+        [
+            ("total", pa.float64()),
+            ("rewards", pa.struct([(name, one) for name in composer.components])),
+            ("penalties", pa.struct(penalties) if penalties else pa.null()),
+            ("gates_closed", pa.list_(pa.string())),
+        ]
+    )
+
 
 SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
 Progress = Callable[[int, int], None]
@@ -44,7 +291,7 @@ class ScoreResult:
     """What came of scoring a table.
 
     Attributes:
-        summary: Figures over the whole table.
+        summary: What is known of the whole table.
         output: The folder with the parts, and ``__job__/summary.json`` in it.
         shards: How many parts there are.
         resumed: How many of them an earlier run had finished.
@@ -74,8 +321,8 @@ def score_table(
     """Score a table with Ray.
 
     The table is cut into shards, and each becomes a Parquet file in the output folder, in the order of the rows. The
-    files' names sort in that order too, and the folder is a plain data set for whatever reads Parquet. The numbers are those of one machine. A run that was stopped goes on with the
-    shards that are missing. A worker that is killed is replaced, and its shard done again; nothing is written twice.
+    files' names sort in that order too, and the folder is a plain data set for whatever reads Parquet. The numbers are
+    those of one machine. A run that was stopped is resumed with the shards that are missing. A worker that is killed is replaced, and its shard done again; nothing is written twice.
 
     Args:
         file: A ``.jsonl`` or ``.parquet`` file that all machines reach under this path.
@@ -127,26 +374,26 @@ def score_table(
         claim(folder, identity, kind="scoring job", results=["part-*.parquet"])
         forget_attempts(folder)
         keys = {shard: json_digest([identity, shard.first_row, shard.rows]) for shard in plan.shards}
-        figures = {shard.number: finished_part(folder, shard, key) for shard, key in keys.items()}
-        missing = [shard for shard in plan.shards if figures[shard.number] is None]
+        summaries = {shard.number: finished_part(folder, shard, key) for shard, key in keys.items()}
+        missing = [shard for shard in plan.shards if summaries[shard.number] is None]
         done = rows - sum(shard.rows for shard in missing)
         progress(done, rows)
         if missing:
             with connected(workers or Workers()) as actors, _quiet_data():
-                found = _look_over(plan, layout)
+                found = _inspect(plan, layout)
                 layout.check_group([*found.columns.kinds], path)
-                schema = _with_reward(found.columns.schema(), reward_column, added, path)
+                schema = _with_reward(found.columns.schema(str(path)), reward_column, added, path)
                 known = tuple(found.columns.kinds)
                 task = ScoreTask(path, source, folder, layout, schema, known, reward_column, chunk, saved)
                 for number, own in _scored(task, {shard: keys[shard] for shard in missing}, actors, workers):
-                    figures[number] = own
+                    summaries[number] = own
                     done += plan.shards[number].rows
                     progress(done, rows)
             forget_attempts(folder)
         summary = Summary()
         for shard in plan.shards:
-            merge(summary, from_record(figures[shard.number] or {}))
-        write_json(folder / SUMMARY_FILE, {**readable(summary), "shards": len(plan.shards)})
+            merge_summaries(summary, summary_of_record(summaries[shard.number] or {}))
+        write_json(folder / SUMMARY_FILE, {**summary_report(summary), "shards": len(plan.shards)})
     return ScoreResult(summary, folder, len(plan.shards), len(plan.shards) - len(missing), time.monotonic() - started)
 
 
@@ -194,12 +441,12 @@ def _quiet_data() -> Iterator[None]:
         context.enable_progress_bars = bars
 
 
-def _look_over(plan: Plan, layout: TableLayout) -> Findings:
+def _inspect(plan: Plan, layout: TableLayout) -> Findings:
     """Look over all shards, spread over the cluster."""
     import ray
 
-    look = ray.remote(look_over)
-    waiting = [look.remote(plan.file, shard, layout) for shard in plan.shards]
+    inspect = ray.remote(inspect_shard)
+    waiting = [inspect.remote(plan.file, shard, layout) for shard in plan.shards]
     try:
         return merge_findings((ray.get(found) for found in waiting), plan.file)
     except ray.exceptions.RayError as error:
@@ -209,9 +456,9 @@ def _look_over(plan: Plan, layout: TableLayout) -> Findings:
 def _scored(
     task: ScoreTask, keys: Mapping[Shard, str], actors: int, workers: Workers | None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Score shards, and tell the number and the figures of each when it is written.
+    """Score shards, and tell the number and the summary's record of each when it is written.
 
-    The shards alone, and not their rows, travel through Ray: an actor reads its range of the file itself, so that
+    Only the shards, and not their rows, travel through Ray: an actor reads its range of the file itself, so that
     neither this process nor the object store holds any rows.
     """
     from ray import data
@@ -228,11 +475,11 @@ def _scored(
     for row in scored.iter_rows():
         if row["error"] is not None:
             raise row["error"]
-        yield int(row["number"]), json.loads(row["figures"])
+        yield int(row["number"]), json.loads(row["summaries"])
 
 
 class _ScoringActor:
-    """What Ray Data calls: shards in; figures out, or the error, which would lose its cause if it were raised."""
+    """What Ray Data calls: shards in; summaries out, or the error, which would lose its cause if it were raised."""
 
     def __init__(self, task: ScoreTask) -> None:
         self._task = task
@@ -243,13 +490,13 @@ class _ScoringActor:
 
         [text], [key] = batch["shard"], batch["key"]
         shard = Shard(**json.loads(str(text)))
-        figures: dict[str, Any] = {}
+        summaries: dict[str, Any] = {}
         caught: RlaifError | None = None
         try:
             self._scorer = self._scorer or ShardScorer(self._task)
-            figures = self._scorer.score(shard, str(key))
+            summaries = self._scorer.score(shard, str(key))
         except RlaifError as error:
             caught = error
         errors = np.empty(1, dtype=object)
         errors[0] = caught
-        return {"number": [shard.number], "figures": [json.dumps(figures)], "error": errors}
+        return {"number": [shard.number], "summaries": [json.dumps(summaries)], "error": errors}

@@ -81,7 +81,7 @@ def deploy(
         name: The application's name in Ray Serve.
         address: See `Workers`.
         block: Return when the server ends, which it does on SIGINT and SIGTERM, and not when it answers; from the main
-            thread alone.
+            thread only.
         started: Called with the server's address when it answers.
 
     Returns:

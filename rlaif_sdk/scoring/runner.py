@@ -66,10 +66,10 @@ class RewardCache(Protocol[KnownT]):
     def identify(self, stated: Mapping[str, str] | None) -> None:
         """Note what the reward states of itself after its setup; None asks the object in this process."""
 
-    def look_up(self, batch: RewardBatch) -> KnownT | None:
+    def get(self, batch: RewardBatch) -> KnownT | None:
         """What is known of the rows of a batch; None if they cannot be compared."""
 
-    def complete(self, known: KnownT, outcome: CallResult) -> CallResult:
+    def put(self, known: KnownT, result: CallResult) -> CallResult:
         """The result for all rows, given that for the missing ones, whose scores are kept."""
 
 
@@ -263,11 +263,11 @@ class Runner:
             executor = self._free_executors()[0]
             await self._set_up(executor)
             cache.identify(executor.stated)
-        known = await asyncio.to_thread(cache.look_up, batch)
+        known = await asyncio.to_thread(cache.get, batch)
         if known is None:
             return await self._score(batch)
-        outcome = await self._score(batch.select(known.missing)) if known.missing else CallResult(0.0, answer=[])
-        return await asyncio.to_thread(cache.complete, known, outcome)
+        result = await self._score(batch.select(known.missing)) if known.missing else CallResult(0.0, answer=[])
+        return await asyncio.to_thread(cache.put, known, result)
 
     async def _score(self, batch: RewardBatch) -> CallResult:
         executors = self._free_executors()

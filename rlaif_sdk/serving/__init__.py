@@ -1,6 +1,6 @@
 """A composer behind HTTP: `create_app` makes the application, `serve` runs it.
 
-The routes speak a protocol of the SDK's own and those of OpenRLHF, verl and slime; see `rlaif_sdk.serving.routes`.
+The routes speak a protocol of the SDK's own and those of OpenRLHF, verl and slime; see `rlaif_sdk.serving.app`.
 """
 
 from __future__ import annotations

@@ -1,25 +1,222 @@
-"""The application: a composer's routes, how errors are told, and what is closed at the end."""
+"""The application: requests read within limits, the routes, how errors are told, and what is closed at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic_core import from_json
 
 from rlaif_sdk import __version__
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.exceptions import BatchError, RlaifError
+from rlaif_sdk.conversations.special_tokens import without_end
+from rlaif_sdk.exceptions import BatchError, ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import Config, load_state
-from rlaif_sdk.serving.answers import json_response
-from rlaif_sdk.serving.routes import KEY_SCHEMES, open_to_all, scoring, watching
-from rlaif_sdk.serving.service import Service
+from rlaif_sdk.integrations.openrlhf import completion_of
+from rlaif_sdk.integrations.samples import Sample
+from rlaif_sdk.integrations.verl import sample_of
+from rlaif_sdk.serving.protocol import (
+    Health,
+    OpenRLHFAnswer,
+    OpenRLHFRequest,
+    Problem,
+    ScoreAnswer,
+    ScoreRequest,
+    SlimeRequest,
+    VerlRequest,
+    VerlSample,
+    VerlScore,
+    json_response,
+    openrlhf_answer,
+    row_score,
+    verl_answer,
+)
+from rlaif_sdk.serving.service import Service, carries_key
 from rlaif_sdk.serving.settings import ServeSettings
+
+
+def service_of(request: Request) -> Service:
+    """The service of the application that a request is made to."""
+    service: Service = request.app.state.service
+    return service
+
+
+class LimitedRequest(Request):
+    """A request whose body is read up to a number of bytes, within a time, and only as strict JSON."""
+
+    async def body(self) -> bytes:
+        """The body.
+
+        Raises:
+            HTTPException: 413, it is longer than allowed; 408, it does not come in time.
+        """
+        if not hasattr(self, "_body"):
+            settings = service_of(self).settings
+            try:
+                async with asyncio.timeout(settings.timeout):
+                    self._body = await self._read(settings.max_body)
+            except TimeoutError:
+                detail = f"the body did not come within {settings.timeout:g} s"
+                raise HTTPException(408, detail, headers={"Connection": "close"}) from None
+        return self._body
+
+    async def _read(self, most: int) -> bytes:
+        announced = self.headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > most):
+            raise HTTPException(413, f"the body is longer than {most} bytes")
+        body = bytearray()
+        async for chunk in self.stream():
+            body += chunk
+            if len(body) > most:
+                raise HTTPException(413, f"the body is longer than {most} bytes")
+        return bytes(body)
+
+    async def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            HTTPException: 400, it is none, has NaN or Infinity, or is nested too deep.
+        """
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise HTTPException(400, f"the body is not the JSON that is read here: {error}") from None
+
+
+class GuardedRoute(APIRoute):
+    """A route that asks for the key before it reads anything, reads within limits, and is counted."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler that FastAPI calls."""
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            service = service_of(request)
+            since, status = time.monotonic(), 500
+            try:
+                key = service.settings.api_key
+                if key is not None and not carries_key(request.headers.get("authorization"), key):
+                    raise HTTPException(401, "the key is missing or wrong", headers={"WWW-Authenticate": "Bearer"})
+                if request.method == "GET":
+                    response = await inner(request)
+                else:
+                    with service.queue.request():
+                        response = await inner(LimitedRequest(request.scope, request.receive))
+                status = response.status_code
+            except HTTPException as error:
+                status = error.status_code
+                raise
+            except (RequestValidationError, BatchError):
+                status = 422
+                raise
+            finally:
+                service.metrics.answered(self.path, status, time.monotonic() - since)
+            return response
+
+        return handle
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The body is no JSON, has NaN or Infinity, or is nested too deep."},
+    401: {"model": Problem, "description": "The key is missing or wrong."},
+    408: {"model": Problem, "description": "The body did not come in time."},
+    413: {"model": Problem, "description": "Too many bytes or rows."},
+    429: {"model": Problem, "description": "The queue is full; Retry-After says when to come again."},
+    500: {"model": Problem, "description": "A reward cannot continue."},
+    503: {"model": Problem, "description": "It took too long; Retry-After says when to come again."},
+}
+KEY_SCHEMES = {"HTTPBearer": {"type": "http", "description": "The server's key, where it has one.", "scheme": "bearer"}}
+"""How the document says that requests carry the key. `GuardedRoute` asks for it; a dependency would do so once more."""
+_KEYED: dict[str, Any] = {"security": [{scheme: []} for scheme in KEY_SCHEMES]}
+
+scoring = APIRouter(route_class=GuardedRoute, responses=_PROBLEMS)
+"""The routes that score."""
+monitoring = APIRouter(route_class=GuardedRoute, responses={401: _PROBLEMS[401]})
+"""The routes that tell of the server."""
+public = APIRouter()
+"""What needs no key."""
+
+
+@scoring.post("/v1/score", response_model=ScoreAnswer, openapi_extra=_KEYED)
+async def score(request: Request, body: ScoreRequest) -> Response:
+    """Score rows; those without a total are unscored, and say why."""
+    samples = [Sample(row.prompt, row.completion, row.columns, row.group) for row in body.rows]  # type: ignore[arg-type]
+    scored = await service_of(request).score(request, samples)
+    return json_response({"rows": [row_score(one, detail=body.detail) for one in scored]})
+
+
+@scoring.post("/get_reward", response_model=OpenRLHFAnswer, openapi_extra=_KEYED)
+async def get_reward(request: Request, body: OpenRLHFRequest) -> Response:
+    """Score as OpenRLHF's remote reward model."""
+    service = service_of(request)
+    labels = [None] * len(body.query) if body.labels is None else body.labels
+    try:
+        samples = [
+            Sample(prompt, completion_of(query, prompt), {service.settings.label_column: label})
+            for query, prompt, label in zip(body.query, body.prompts, labels, strict=True)
+        ]
+    except DataError as error:
+        raise BatchError(error.message, hint=error.hint) from error
+    return json_response(openrlhf_answer(await service.score(request, samples), service.settings.unscored))
+
+
+@scoring.post("/compute_score", response_model=VerlScore | list[VerlScore], openapi_extra=_KEYED)
+async def compute_score(request: Request, body: VerlRequest) -> Response:
+    """Score one sample as verl hands it over, or a list of them."""
+    service = service_of(request)
+    one = isinstance(body, VerlSample)
+    asked = [body] if isinstance(body, VerlSample) else body
+    try:
+        samples = [
+            sample_of(
+                each.data_source,
+                each.solution_str,
+                each.ground_truth,
+                each.extra_info,
+                prompt_key=service.settings.prompt_key,
+            )
+            for each in asked
+        ]
+    except ConfigError as error:
+        raise BatchError(error.message, hint=error.hint) from error
+    answers = [verl_answer(said, service.settings.unscored) for said in await service.score(request, samples)]
+    return json_response(answers[0] if one else answers)
+
+
+@scoring.post("/remote_rm", response_model=float | None, openapi_extra=_KEYED)
+async def remote_rm(request: Request, body: SlimeRequest) -> Response:
+    """Score one sample as slime's remote reward model: a number, or null with the reason in a header."""
+    service = service_of(request)
+    sample = Sample(body.prompt, without_end(body.response), {service.settings.label_column: body.label})  # type: ignore[arg-type]
+    (scored,) = await service.score(request, [sample])
+    if scored.total is not None:
+        return json_response(scored.total)
+    reason = {"X-Unscored-Reason": quote(scored.reason[:500], safe=" ,;:'()/", errors="replace")}
+    return json_response(service.settings.unscored, headers=reason)
+
+
+@monitoring.get("/metrics", response_class=Response, openapi_extra=_KEYED)
+async def metrics(request: Request) -> Response:
+    """Counters for Prometheus."""
+    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@public.get("/health")
+async def health(request: Request) -> Health:
+    """That the server answers, and what it scores with."""
+    service = service_of(request)
+    return Health(version=__version__, rewards=list(service.composer.components), waiting=service.queue.rows)
+
 
 _log = logging.getLogger(__name__)
 _MOST_ERRORS = 10
@@ -66,7 +263,7 @@ def create_app(
         title="rlaif_sdk reward server", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for router in (scoring, watching, open_to_all):
+    for router in (scoring, monitoring, public):
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(BatchError, _unfit)

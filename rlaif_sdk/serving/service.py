@@ -1,25 +1,153 @@
-"""The composer that a server answers with: requests are scored together, given up when their client leaves."""
+"""The service behind the routes: scores requests together, admits no more than its queue holds, and counts.
+
+What a request asks for is given up when its client leaves.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import hmac
 import itertools
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from fastapi import HTTPException, Request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.integrations.coalescing import Coalescer
-from rlaif_sdk.integrations.rowwise import check_rowwise
+from rlaif_sdk.integrations.host import check_rowwise
 from rlaif_sdk.integrations.samples import Sample, Scored, alike
-from rlaif_sdk.serving.admission import Queue
-from rlaif_sdk.serving.metrics import Metrics
 from rlaif_sdk.serving.settings import ServeSettings
 from rlaif_sdk.types import RESERVED_COLUMNS, RewardBatch
+
+
+def carries_key(authorization: str | None, key: str) -> bool:
+    """Whether an ``Authorization`` header carries the key, as ``Bearer KEY`` or as the password of ``Basic``.
+
+    Basic is what trainers send whose only setting is an address: ``http://any:KEY@host``. The comparison takes the
+    same time wherever the key and the header differ.
+    """
+    scheme, _, credentials = (authorization or "").strip().partition(" ")
+    given = b""
+    if scheme.lower() == "bearer":
+        given = credentials.strip().encode("utf-8", "surrogateescape")
+    elif scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+        except (binascii.Error, ValueError):
+            given = b""
+    return hmac.compare_digest(given, key.encode())
+
+
+class Queue:
+    """Counts the rows and the requests that are under way, and refuses more than it holds.
+
+    Used on one event loop.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._requests = 0
+        self._seconds = 0.0
+        self.rows = 0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Hold a place while a request is read and answered.
+
+        Raises:
+            HTTPException: 429, there is none.
+        """
+        if self._requests >= self._places or self.rows >= self._places:
+            raise self._full()
+        self._requests += 1
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            self._seconds += 0.2 * (time.monotonic() - since - self._seconds)
+
+    @contextmanager
+    def holding(self, rows: int) -> Iterator[None]:
+        """Hold places for the rows of a request while they are scored.
+
+        Raises:
+            HTTPException: 429, there are not enough.
+        """
+        if self.rows + rows > self._places:
+            raise self._full()
+        self.rows += rows
+        try:
+            yield
+        finally:
+            self.rows -= rows
+
+    @property
+    def retry_after(self) -> dict[str, str]:
+        """The header that says when to come again: after about the time that a request takes now."""
+        return {"Retry-After": str(min(30, max(1, math.ceil(self._seconds))))}
+
+    def _full(self) -> HTTPException:
+        detail = f"{self.rows} rows wait already, and the queue holds {self._places}"
+        return HTTPException(429, detail, headers=self.retry_after)
+
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """Counters of one application, in a registry of its own."""
+
+    def __init__(self, waiting: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter("rlaif_requests", "Requests.", ["route", "status"], registry=self.registry)
+        self._latency = Histogram(
+            "rlaif_request_seconds", "Time of a request.", ["route"], buckets=_SECONDS, registry=self.registry
+        )
+        self._rows = Counter("rlaif_rows", "Rows that were scored, or not.", ["outcome"], registry=self.registry)
+        self._batch = Histogram("rlaif_batch_rows", "Rows of a batch.", buckets=_ROWS, registry=self.registry)
+        self._failures = Counter("rlaif_reward_failures", "Rows that failed.", ["reward"], registry=self.registry)
+        self._time = Histogram(
+            "rlaif_reward_seconds", "Time of a batch.", ["reward"], buckets=_SECONDS, registry=self.registry
+        )
+        queue = Gauge("rlaif_queue_rows", "Rows that wait or are scored.", registry=self.registry)
+        queue.set_function(waiting)
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(route, str(status)).inc()
+        self._latency.labels(route).observe(seconds)
+
+    def rows(self, scored: int, unscored: int) -> None:
+        """Count the rows of a request."""
+        self._rows.labels("scored").inc(scored)
+        self._rows.labels("unscored").inc(unscored)
+
+    def composed(self, done: Future[Composition]) -> None:
+        """Count a batch, as a callback of what composes it."""
+        if done.cancelled() or done.exception() is not None:
+            return
+        composition = done.result()
+        self._batch.observe(len(composition))
+        for name, column in composition.rewards.items():
+            self._failures.labels(name).inc(len(column.failures))
+            self._time.labels(name).observe(column.seconds)
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus' format."""
+        return generate_latest(self.registry)
+
 
 _STACK = "a request to the reward server"
 
@@ -30,7 +158,7 @@ class Service:
     Args:
         composer: What scores them.
         settings: The limits.
-        restored: Whether the composer goes on from a saved state.
+        restored: Whether the composer resumes from a saved state.
 
     Raises:
         ConfigError: A number would depend on what else is scored at the moment, or before.

@@ -82,7 +82,7 @@ def check_exposure(host: str, settings: ServeSettings) -> None:
     """
     if settings.api_key is None and not is_loopback(host):
         raise ConfigError(
-            f"without a key the server answers this machine alone, and {host!r} is reached from others",
+            f"without a key the server answers only this machine, and {host!r} is reached from others",
             key="host",
             hint="name the environment variable with a key: --api-key-env NAME; or bind to 127.0.0.1",
         )

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from rlaif_sdk.statistics.estimates import Array, Estimate, normal_quantile
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, normal_quantile
 
 
 def cohens_kappa(counts_KK: Array, confidence: float = 0.95) -> Estimate:

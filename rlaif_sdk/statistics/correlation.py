@@ -85,8 +85,4 @@ def correlation_interval(correlation: float, rows: int, *, deviations: float = 1
 
 def rank_correlation(left_B: Array, right_B: Array) -> float:
     """Spearman's rank correlation, in [-1, 1], over the rows that have both values; NaN where one side is constant."""
-    both_B = ~(np.isnan(left_B) | np.isnan(right_B))
-    ranked = [ranks(values[both_B]) for values in (left_B, right_B)]
-    left, right = (values - values.mean() if values.size else values for values in ranked)
-    scale = float(np.sqrt((left @ left) * (right @ right)))
-    return float(left @ right) / scale if scale > 0 else float("nan")
+    return float(spearman(np.stack([left_B, right_B]))[0, 1])

@@ -45,7 +45,7 @@ def normal_quantile(confidence: float) -> float:
     return float(ndtri((1 + confidence) / 2))
 
 
-def student_t_quantile(confidence: float, degrees: int) -> float:
+def student_t_quantile(confidence: float, degrees: float) -> float:
     """The same for the mean of a sample with this many degrees of freedom, by Student's t: 2.262 for 0.95 and 9."""
     from scipy.special import stdtrit
 

@@ -1,4 +1,4 @@
-"""Sums and medians over the groups of a batch, missing values left out."""
+"""Sums over, and order within, the groups of a batch, missing values left out."""
 
 from __future__ import annotations
 
@@ -33,19 +33,3 @@ def sorted_within_groups(values_B: Array, group_B: Labels) -> Labels:
     place_B = np.empty(len(values_B), dtype=np.intp)
     place_B[np.argsort(values_B)] = np.arange(len(values_B))
     return np.argsort(group_B * len(values_B) + place_B)
-
-
-def group_medians(values_B: Array, group_B: Labels) -> Array:
-    """(G,) the median of each group, 0 where it has no value."""
-    groups = int(group_B.max(initial=-1)) + 1
-    rows = np.flatnonzero(~np.isnan(values_B))
-    rows = rows[sorted_within_groups(values_B[rows], group_B[rows])]
-    sorted_values = values_B[rows]
-    count_G = np.bincount(group_B[rows], minlength=groups)
-    first_G = np.cumsum(count_G) - count_G
-    medians_G = np.zeros(groups)
-    full_G = count_G > 0
-    low = sorted_values[(first_G + (count_G - 1) // 2)[full_G]]
-    high = sorted_values[(first_G + count_G // 2)[full_G]]
-    medians_G[full_G] = low + (high - low) / 2
-    return medians_G

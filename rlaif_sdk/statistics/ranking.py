@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from rlaif_sdk.statistics.estimates import RESAMPLES, Array, Estimate, Indices, bootstrap_weights, percentiles
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import RESAMPLES, Estimate, Indices, bootstrap_weights, percentiles
 
 PRIOR = 0.5
 _MOST_ROUNDS = 20_000

@@ -1,15 +1,17 @@
-"""Prompts from files or from the hub, checked row by row."""
+"""The rows to train on, from files or from the hub, checked one by one: prompts, and preference pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.conversations import USER, read
+from rlaif_sdk.conversations import ASSISTANT, USER, are_chat_messages, chat_messages, read, view
 from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError
 from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.io.tables import is_table_file, open_dataset, read_rows
@@ -137,3 +139,248 @@ def prompt_problem(prompt: Any) -> str | None:
     except ConversationError as error:
         return f"the prompt cannot be read: {error}"
     return None if any(turn.content.strip() or turn.media or turn.calls for turn in turns) else "the prompt is empty"
+
+
+_QUOTED = 60
+"""Characters of a message that an error shows."""
+
+
+def aligned(prompt: Any, answers: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """A prompt and its answers in one form: all text, or all messages, of which the answers hold only what is theirs.
+
+    Data sets mix these: a prompt as text beside conversations that begin with it (UltraFeedback), conversations that
+    begin with the prompt's messages, conversations without a prompt, answers as text to a prompt of messages. Messages
+    stay as they are written, but for those without a role (ShareGPT's, response items), which no chat template knows.
+
+    Args:
+        prompt: Text, messages, or None.
+        answers: The answers to it, each text or messages; a single message is one, too.
+
+    Returns:
+        The prompt and the answers. Without a prompt it is the messages that the answers share; None where they share
+        none, or are text.
+
+    Raises:
+        ValueError: The answers begin with messages that are not the prompt's, or one cannot be read; says which.
+    """
+    if all(isinstance(answer, str) for answer in answers) and (prompt is None or isinstance(prompt, str)):
+        return prompt, list(answers)
+    said = [_messages(answer, ASSISTANT) for answer in answers]
+    shared = _shared(said)
+    if prompt is None:
+        return (said[0][:shared], [answer[shared:] for answer in said]) if shared else (None, said)
+    if isinstance(prompt, str):
+        if all(_role(answer[0]) == ASSISTANT for answer in said):
+            return [{"role": "user", "content": prompt}], said
+        if any(_text(message) == prompt.strip() for message in said[0][:shared]):
+            return said[0][:shared], [answer[shared:] for answer in said]
+    else:
+        asked = _messages(prompt, USER)
+        begins = [_same(answer[: len(asked)], asked) and len(answer) > len(asked) for answer in said]
+        if all(begins):
+            said = [answer[len(asked) :] for answer in said]
+        if all(_role(answer[0]) not in {USER, "system", "developer"} for answer in said):
+            return asked, said
+    first = next(answer[0] for answer in said if _role(answer[0]) != ASSISTANT or answer is said[-1])
+    raise ValueError(
+        f"the answers begin with a message of the role {_role(first)!r}, {_shown(_text(first))}, which is not the "
+        f"prompt, {_shown(prompt if isinstance(prompt, str) else _text(asked[-1]))}"
+    )
+
+
+def _messages(value: Any, role: str) -> list[Mapping[str, Any]]:
+    """Messages as they are written where a chat template knows them; text is one of the role."""
+    messages = [value] if isinstance(value, Mapping) else value
+    if not isinstance(messages, str) and are_chat_messages(messages):
+        return list(messages)
+    if not (turns := read(value, role=role)):
+        raise ValueError("an answer holds no message")
+    return [*chat_messages(turns)]
+
+
+def _shared(answers: Sequence[Sequence[Mapping[str, Any]]]) -> int:
+    """How many messages all answers begin with, each keeping one; of a single answer those up to its last question."""
+    if len(answers) == 1:
+        asked = [place for place, message in enumerate(answers[0]) if _role(message) == USER]
+        return min(asked[-1] + 1 if asked else 0, len(answers[0]) - 1)
+    most = min(map(len, answers)) - 1
+    return next((place for place in range(most) if not _same(*([answer[place]] for answer in answers))), most)
+
+
+def _same(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether messages say the same, however it is written."""
+    return read(first) == read(second)
+
+
+def _role(message: Mapping[str, Any]) -> str:
+    """Who wrote a message: of one that mixes what several wrote, the first of them."""
+    return read(message)[0].role
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """What a message says."""
+    return view(message, "transcript").strip()
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
+
+
+CHOSEN_PROB = "chosen_prob"
+MARGIN = "margin"
+_TEXTS = ("prompt", "chosen", "rejected")
+_CHECKED = (*_TEXTS, CHOSEN_PROB, MARGIN)
+
+
+def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) -> Any:
+    """The same pairs, their rows known to be usable, prompt and answers in one form, see `aligned`.
+
+    Args:
+        dataset: A `datasets.Dataset`, checked at once, or an `IterableDataset`, checked row by row as it is read.
+        name: Stands in errors: ``the train set``, say.
+        needs_prompt: Whether messages need a prompt, of their own or shared by both answers.
+
+    Raises:
+        DataError: A row lacks an answer, its ``chosen_prob`` or ``margin`` is no usable number, or its prompt and answers
+            do not belong together; names the row.
+    """
+    from datasets import IterableDataset, concatenate_datasets
+
+    known: dict[str, Any] = {"name": name, "needs_prompt": needs_prompt}
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(_checked_row, with_indices=True, fn_kwargs=known)
+    for side in ("chosen", "rejected"):
+        if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
+            found = ", ".join(dataset.column_names)
+            raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}")
+    read = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
+    checked = [_checked_row(row, index, **known) for index, row in enumerate(read)]
+    if all(row == found for row, found in zip(read, checked, strict=True)):
+        return dataset
+    others = dataset.remove_columns([column for column in _TEXTS if column in dataset.column_names])
+    texts = to_dataset({column: row[column] for column in _TEXTS if column in row} for row in checked)
+    return concatenate_datasets([texts, others], axis=1) if others.column_names else texts
+
+
+def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt: bool) -> dict[str, Any]:
+    """A row in its one form.
+
+    Raises:
+        DataError: It cannot be used.
+    """
+    for column, value in row.items():
+        problem = _problem(column, value, prompted=row.get("prompt") is not None)
+        if problem:
+            raise DataError(problem, file=name, row=index + 1)
+    if not row.keys() >= {"chosen", "rejected"}:
+        return dict(row)
+    try:
+        prompt, (chosen, rejected) = aligned(row.get("prompt"), [row["chosen"], row["rejected"]])
+    except ValueError as error:
+        raise DataError(str(error), file=name, row=index + 1) from None
+    if prompt is None and needs_prompt and not isinstance(chosen, str):
+        raise DataError(
+            "'chosen' and 'rejected' share no message that would be their prompt",
+            file=name,
+            row=index + 1,
+            hint="give the column 'prompt', or begin both with the messages that were answered",
+        )
+    if prompt is None and "prompt" in row:
+        raise DataError("'prompt' is null, and the answers hold none", file=name, row=index + 1)
+    answered = {"chosen": chosen, "rejected": rejected}
+    return {**row, **answered} if prompt is None else {**row, "prompt": prompt, **answered}
+
+
+def _problem(column: str, value: Any, *, prompted: bool) -> str | None:
+    """What is wrong with a value, or None; an empty text is an answer where there is a prompt beside it."""
+    if column in _TEXTS:
+        empty_is_fine = (column == "prompt" and value is None) or (column != "prompt" and prompted and value == "")
+        try:
+            usable = empty_is_fine or bool(value and read(value))
+        except ConversationError as error:
+            return f"{column!r} must be text or messages: {error.message}"
+        return None if usable else f"{column!r} must be text or messages, and not empty"
+    if column not in {CHOSEN_PROB, MARGIN}:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return f"{column!r} must be a finite number, not {value!r}"
+    if column == CHOSEN_PROB and not 0 <= value <= 1:
+        return f"{column!r} must be a probability in [0, 1], not {value!r}"
+    return None
+
+
+def same_answers(pairs: Any, name: str) -> str | None:
+    """How many checked pairs teach nothing, because both answers are the same.
+
+    Args:
+        pairs: A `datasets.Dataset`. A stream, or one that is tokenized already, is not looked at.
+        name: Stands in what is said.
+
+    Returns:
+        What to say; None where there is no such pair.
+
+    Raises:
+        DataError: All of them are so.
+    """
+    if not isinstance(pairs, Sized) or not {"chosen", "rejected"} <= set(pairs.column_names):
+        return None
+    columns = pairs.select_columns(["chosen", "rejected"])
+    same = [number for number, row in enumerate(columns, start=1) if _are_same(row["chosen"], row["rejected"])]
+    if not same:
+        return None
+    if len(same) == len(pairs):
+        raise DataError(
+            f"'chosen' and 'rejected' are the same in all {len(pairs)} pairs, so that nothing can be learnt",
+            file=name,
+            hint="check which columns are which",
+        )
+    return (
+        f"{name}: 'chosen' and 'rejected' are the same in {len(same)} of {len(pairs)} pairs, which teach nothing; the "
+        f"first is row {same[0]}"
+    )
+
+
+def _are_same(chosen: Any, rejected: Any) -> bool:
+    """Whether two answers say the same, whatever fields of their messages are null."""
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        return bool(chosen == rejected)
+    try:
+        return read(chosen) == read(rejected)
+    except ConversationError:
+        return False
+
+
+def say_too_long(name: str, pairs: int, skipped: int, truncated: int, max_length: int) -> None:
+    """Say how many pairs are longer than the trainer takes.
+
+    Args:
+        name: Of their table.
+        pairs: How many pairs there are.
+        skipped: How many are not trained on.
+        truncated: How many are trained on in part.
+        max_length: The most tokens that the trainer takes.
+
+    Raises:
+        DataError: All are skipped.
+    """
+    if pairs and skipped == pairs:
+        raise DataError(
+            f"all {pairs} pairs are longer than max_length, {max_length} tokens, so that none is left",
+            file=name,
+            hint="raise max_length, or shorten the texts",
+        )
+    for count, what in ((skipped, "are skipped"), (truncated, "are truncated")):
+        if count:
+            warnings.warn(
+                f"{name}: {count} of {pairs} pairs are longer than max_length, {max_length} tokens, and {what}",
+                TooLongWarning,
+                stacklevel=2,
+            )
+
+
+class SameAnswersWarning(UserWarning):
+    """Both answers of some pairs are the same."""
+
+
+class TooLongWarning(UserWarning):
+    """Some pairs are longer than the trainer takes."""

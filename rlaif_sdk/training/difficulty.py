@@ -11,23 +11,22 @@ import numpy as np
 
 from rlaif_sdk.config.documents import load_document
 from rlaif_sdk.exceptions import MissingExtraError
-from rlaif_sdk.training.config import ComposedRun, PPORun, load_run_config
+from rlaif_sdk.training.config import ComposedRun
 from rlaif_sdk.training.curriculum import MEAN_COLUMN, SCORED_COLUMN, SPREAD_COLUMN, mean_and_spread
-from rlaif_sdk.training.online import CONFIGS, OnlineRun, load_online_run
+from rlaif_sdk.training.methods import load_run, online_methods, trainer_settings
 from rlaif_sdk.types import RewardBatch
 
 
 def load_measured_run(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> ComposedRun:
-    """Read the config of a PPO, GRPO or RLOO run, told apart by the key that has the trainer's settings.
+    """Read the config of a run on composed rewards, told apart by the key that has the trainer's settings.
 
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
     data = source if isinstance(source, Mapping) else load_document(source).data
-    for kind in CONFIGS:
-        if isinstance(data, Mapping) and kind in data:
-            return load_online_run(kind, source, overrides=overrides)
-    return load_run_config(source, overrides=overrides)
+    named = [name for name in online_methods() if isinstance(data, Mapping) and name in data]
+    run: ComposedRun = load_run(named[0] if named else "ppo", source, overrides=overrides)
+    return run
 
 
 def measure_difficulty(
@@ -46,14 +45,13 @@ def measure_difficulty(
         unmeasured, so that the table can take the place of the training data.
 
     Raises:
-        RlaifError: As `rlaif_sdk.training.run.run_ppo`.
+        RlaifError: As `rlaif_sdk.training.methods.train`.
     """
     try:
-        from rlaif_sdk.training.candidates import Sampling, sample_completions
         from rlaif_sdk.training.data import load_prompts
-        from rlaif_sdk.training.iterate.policy import held_policy
+        from rlaif_sdk.training.generation import Sampling, loaded_policy, sample_completions
 
-        trainer: Any = run.ppo_config() if isinstance(run, PPORun) else _online(run).trainer_config()
+        trainer = trainer_settings(run)
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="train") from error
 
@@ -62,7 +60,7 @@ def measure_difficulty(
     prompts, held_out = load_prompts(data, run.folder)
     size = max(1, sampling.per_device_eval_batch_size // completions)
     report(f"loading {run.model_name}")
-    with run.composer() as composer, held_policy(run) as (model, tokenizer):
+    with run.composer() as composer, loaded_policy(run) as (model, tokenizer):
         report(f"{completions} answers to each of {len(prompts)} prompts")
         for number, start in enumerate(range(0, len(prompts), size)):
             part = prompts.select(range(start, min(start + size, len(prompts))))
@@ -80,11 +78,6 @@ def measure_difficulty(
                 yield {**row, **_columns(totals_K)}
     if run.config.data.held_out is None:
         yield from ({**row, **_columns([])} for row in held_out)
-
-
-def _online(run: ComposedRun) -> OnlineRun:
-    assert isinstance(run, OnlineRun)
-    return run
 
 
 def _columns(totals_K: Sequence[float]) -> dict[str, Any]:

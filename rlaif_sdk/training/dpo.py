@@ -14,9 +14,15 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from rlaif_sdk.exceptions import ConfigError, TrainingError
-from rlaif_sdk.training.preference_data import CHOSEN_PROB, MARGIN, column_or, without
-from rlaif_sdk.training.soft_labels import dpo_differences, soft_label_terms, soft_preference_losses
-from rlaif_sdk.training.soft_trainer import SoftLabelTrainer
+from rlaif_sdk.training.data import CHOSEN_PROB, MARGIN
+from rlaif_sdk.training.soft_labels import (
+    SoftLabelTrainer,
+    column_or,
+    dpo_differences,
+    soft_label_terms,
+    soft_preference_losses,
+    without,
+)
 
 
 class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):
@@ -46,9 +52,9 @@ class SoftDPOTrainer(SoftLabelTrainer, DPOTrainer):
             ref_model = copy.deepcopy(model).eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
         super().__init__(model, ref_model, args, **options)
 
-    def _cut(self, prepared: Any, args: DPOConfig) -> int:
+    def _cut(self, prepared: Any, max_length: int) -> int:
         rows = zip(*(prepared[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True)
-        return sum(len(prompt) + max(len(chosen), len(rejected)) > args.max_length for prompt, chosen, rejected in rows)
+        return sum(len(prompt) + max(len(chosen), len(rejected)) > max_length for prompt, chosen, rejected in rows)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities under the reference; see TRL."""

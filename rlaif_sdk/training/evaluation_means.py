@@ -1,4 +1,4 @@
-"""Figures of an evaluation as means over its rows, however they were batched, and each under its set's own name."""
+"""Metrics of an evaluation as means over its rows, however they were batched, and each under its set's own name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class MeansOverRows(Base):
     """Stands before a trainer of TRL's among the bases of a class.
 
     TRL keeps a mean of each batch and logs the mean of those, in which a row of a last, smaller batch counts more than the
-    others; it calls the figures of every evaluation ``eval_...``, whatever the set's name, and leaves those of ``predict``
-    to the next one. Here a batch weighs by its rows, and the figures join the metrics that `evaluate` and `predict`
+    others; it calls the metrics of every evaluation ``eval_...``, whatever the set's name, and leaves those of ``predict``
+    to the next one. Here a batch weighs by its rows, and the metrics join the metrics that `evaluate` and `predict`
     return.
 
     Attributes:
@@ -45,11 +45,13 @@ class MeansOverRows(Base):
         dataset = getattr(dataloader, "dataset", None)
         repeats = int(getattr(self, "num_generations_eval", None) or 1)
         self._rows_left = len(dataset) * repeats if isinstance(dataset, Sized) else None
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        figures = self._evaluation_figures()
+        output: Any = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
+        metrics = self._evaluation_metrics()
         self._metrics["eval"].clear()
         if output.metrics is not None:
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in figures.items()})
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
     def prediction_step(
@@ -70,18 +72,19 @@ class MeansOverRows(Base):
         """
         from transformers.trainer_pt_utils import find_batch_size
 
-        given = len(inputs) if isinstance(inputs, Sequence) else int(find_batch_size(inputs) or 0)
+        size = len(inputs) if isinstance(inputs, Sequence) else find_batch_size(inputs)  # type: ignore[no-untyped-call]
+        given = int(size or 0)
         rows = given // self.sequences_a_row
         if self._rows_left is None:
             self._batch_rows.append(rows)
             return rows
-        own = min(max(self._rows_left - self.accelerator.process_index * rows, 0), rows)
+        own = min(max(self._rows_left - int(self.accelerator.process_index) * rows, 0), rows)
         everywhere = min(rows * self.accelerator.num_processes, self._rows_left)
         self._batch_rows.append(everywhere)
         self._rows_left -= everywhere
         return own
 
-    def _evaluation_figures(self) -> dict[str, float | None]:
+    def _evaluation_metrics(self) -> dict[str, float | None]:
         """What was noted of the batches, brought together; None where no batch had a value."""
         noted: dict[str, list[float]] = {name: list(values) for name, values in self._metrics["eval"].items()}
         return {name: self._over_rows(name, values, noted) for name, values in noted.items()}

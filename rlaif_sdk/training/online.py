@@ -1,24 +1,198 @@
-"""GRPO and RLOO runs from a config: TRL trains, on composed rewards."""
+"""Training on composed rewards: held-out prompts answered before and after, the model saved. PPO, GRPO and RLOO."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from rlaif_sdk.exceptions import RlaifError
-from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig
-from rlaif_sdk.training.run import PolicyResult, train_policy
+from rlaif_sdk.exceptions import MissingExtraError, RlaifError
+from rlaif_sdk.io.files import without_nan
+from rlaif_sdk.io.tables import write_table
+from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig, Composition, Run
+from rlaif_sdk.training.methods import Method, get_method
+from rlaif_sdk.training.models import adapter, check_trainable, is_encoder_decoder, load_policy, save_policy
+from rlaif_sdk.training.ranks import first_process, refuse_shards, shared
+from rlaif_sdk.training.run_folder import (
+    EVALUATION_FILE,
+    HISTORY_FILE,
+    MODEL_FOLDER,
+    SAMPLES_FILE,
+    recorded,
+    resume_training,
+    starting_point,
+)
+from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from rlaif_sdk.composer import Composer
+    from rlaif_sdk.training.generation import ScoredAnswers
+    from rlaif_sdk.training.ppo import PPOConfig
 
-OnlineKind = Literal["grpo", "rloo"]
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """What came of a run.
+
+    Attributes:
+        method: How the policy was trained: ``PPO``, ``REINFORCE``, ``GRPO`` or ``RLOO``.
+        before: Answers to the held-out prompts before training.
+        after: Answers of the trained policy to the same prompts, scored by the same composer.
+        history: What the trainer logged, one mapping a rollout.
+        model_folder: The trained model, for plain ``from_pretrained``; an adapter is merged into it.
+        output: The folder of the run.
+        steps: Optimiser steps done.
+        training_seconds: Time spent in training, without loading and evaluation.
+    """
+
+    method: str
+    before: ScoredAnswers
+    after: ScoredAnswers
+    history: Sequence[Mapping[str, Any]]
+    model_folder: Path
+    output: Path
+    steps: int
+    training_seconds: float
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """One JSON-ready mapping a held-out prompt, with the records of its answers before and after."""
+        for prompt, old, new in zip(
+            self.before.answers.prompts, self.before.records(), self.after.records(), strict=True
+        ):
+            yield {"prompt": prompt, "before": old, "after": new}
+
+
+def train_policy(
+    run: ComposedRun, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool
+) -> PolicyResult:
+    """Train a policy on composed rewards; see `rlaif_sdk.training.methods.train`.
+
+    Both sets of answers are scored after training, by one composer in one state, so that their totals can be compared
+    even where a normalizer learns or a weight follows a schedule. Under a launcher (``accelerate launch rlaif train
+    ppo``) all processes train, the first answers, scores and writes, and each returns the same.
+
+    The trainer of the method is made of the run, its composer, that of its evaluation or None, and the settings; and of
+    keywords: ``resume``, and those of `trl.GRPOTrainer`.
+    """
+    method = get_method(run.method)
+    refuse_shards()
+    checkpoint = starting_point(run, resume=resume)
+    try:
+        from transformers import PrinterCallback
+
+        from rlaif_sdk.training.generation import answer_prompts, score_answers
+
+        arguments = method.settings(run)
+        train, held_out = method.load_rows(run)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), extra="train") from error
+
+    tables = {"train": train, "held_out": held_out}
+    with (
+        run.composer() as composer,
+        run.composer("evaluation") if "evaluation" in run.composition_keys else contextlib.nullcontext() as evaluation,
+        recorded(run, arguments, tables, composer, resume=resume, report=report) as results,
+    ):
+        report(f"loading {run.model_name}")
+        model, tokenizer = load_policy(run, encoder_decoder=method.encoder_decoder)
+        conversational = not all(isinstance(row["prompt"], str) for row in (train[0], held_out[0]))
+        check_chat_template(run, tokenizer, needed=conversational)
+        trainer = method.trainer(
+            run,
+            composer,
+            evaluation,
+            arguments,
+            resume=resume,
+            model=model,
+            train_dataset=train,
+            eval_dataset=None if arguments.eval_strategy == "no" else held_out,
+            processing_class=tokenizer,
+            peft_config=adapter(run, "SEQ_2_SEQ_LM" if is_encoder_decoder(model) else "CAUSAL_LM"),
+        )
+        check_trainable(trainer.model)
+        if display is not None:
+            trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(display)
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        report(f"answering {len(held_out)} held-out prompts before training")
+        answer = partial(answer_prompts, tokenizer=tokenizer, prompts=held_out, settings=arguments)
+        answers_before = shared(partial(answer, policy))
+        report("training")
+        started = time.monotonic()
+        resume_training(trainer, checkpoint)
+        seconds = time.monotonic() - started
+        history = [without_nan(entry) for entry in trainer.state.log_history if "reward" in entry]
+        evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
+        if first_process():
+            report(f"saving {run.output / MODEL_FOLDER}")
+            policy = save_policy(run, trainer, tokenizer, run.output / MODEL_FOLDER)
+            write_table(history, run.output / HISTORY_FILE)
+            if evaluations:
+                write_table(evaluations, run.output / EVALUATION_FILE)
+        report(f"answering {len(held_out)} held-out prompts after training")
+        answers_after = shared(partial(answer, policy))
+        report("scoring both sets of answers")
+        progress = Progress(trainer.state.global_step, trainer.state.max_steps)
+        before, after = shared(
+            lambda: [score_answers(said, composer, progress, evaluation) for said in (answers_before, answers_after)]
+        )
+        results |= {"steps": progress.step, "training_seconds": round(seconds, 1)}
+        result = PolicyResult(
+            str(getattr(arguments, "algorithm", run.method)).upper(),
+            before,
+            after,
+            history,
+            run.output / MODEL_FOLDER,
+            run.output,
+            progress.step,
+            seconds,
+        )
+        if first_process():
+            with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
+                run.checkpoints.rmdir()
+            write_table(result.samples(), run.output / SAMPLES_FILE)
+    return result
+
+
+def check_chat_template(run: Run, tokenizer: PreTrainedTokenizerBase, *, needed: bool) -> None:
+    """Refuse a tokenizer without a chat template where messages are to be encoded.
+
+    Raises:
+        ConfigError: The template is needed and missing.
+    """
+    if needed and not tokenizer.chat_template:
+        raise run.document.error(
+            "its tokenizer has no chat template, and the prompts are messages",
+            ("model", "name"),
+            "name an instruct model, or give the prompts as text",
+        )
+
+
+GRPO_CHOICES: dict[str, tuple[str, ...]] = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "luspo", "sapo", "vespo"),
+    "scale_rewards": ("group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+}
+"""What TRL compares settings of GRPO with once it is training."""
+
+
+class PPORunConfig(ComposedRunConfig):
+    """Everything about a PPO run."""
+
+    evaluation: Composition | None = None
+    """Rewards for held-out prompts alone, of the kind of ``composition``, which training never sees; null for the same."""
+    ppo: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `rlaif_sdk.training.ppo.PPOConfig`, which has those of `transformers.TrainingArguments` too."""
 
 
 class GRPORunConfig(ComposedRunConfig):
@@ -35,93 +209,137 @@ class RLOORunConfig(ComposedRunConfig):
     """Fields of `trl.RLOOConfig`, which has those of `transformers.TrainingArguments` too."""
 
 
-CONFIGS: dict[OnlineKind, type[ComposedRunConfig]] = {"grpo": GRPORunConfig, "rloo": RLOORunConfig}
-
-
-GRPO_CHOICES: dict[str, tuple[str, ...]] = {
-    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "luspo", "sapo", "vespo"),
-    "scale_rewards": ("group", "batch", "none"),
-    "importance_sampling_level": ("token", "sequence"),
-    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
-}
-"""What TRL compares settings of GRPO with once it is training."""
-
-
-@dataclass(frozen=True, slots=True)
-class OnlineRun(ComposedRun):
-    """A GRPO or RLOO run's config and the document it was read from."""
-
-    kind: OnlineKind
-
-    def trainer_config(self) -> Any:
-        """The trainer's settings, a `trl.GRPOConfig` or `trl.RLOOConfig`.
-
-        Raises:
-            ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
-        """
-        from trl.trainer.grpo_config import GRPOConfig
-        from trl.trainer.rloo_config import RLOOConfig
-
-        config = {"grpo": GRPOConfig, "rloo": RLOOConfig}[self.kind]
-        revision = self.config.model.revision
-        for name, known in GRPO_CHOICES.items() if self.kind == "grpo" else ():
-            if (value := self.config.grpo.get(name, known[0])) not in known:
-                raise self.document.error(f"is one of {', '.join(known)}, not {value!r}", (self.kind, name))
-        if getattr(self.config, self.kind).get("label_smoothing_factor"):
-            raise self.document.error("the loss has no labels to smooth", (self.kind, "label_smoothing_factor"))
-        return self.trl_settings(
-            config,
-            self.kind,
-            **self.in_order(),
-            model_init_kwargs={"revision": revision} if revision else None,  # of the reference, which TRL loads anew
-        )
-
-
-def load_online_run(
-    kind: OnlineKind, source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()
-) -> OnlineRun:
-    """Read and check a run's config; see `rlaif_sdk.training.config.load_run_config`.
+def load_run_prompts(run: ComposedRun) -> tuple[Dataset, Dataset]:
+    """The prompts that a run trains on, and the held-out ones.
 
     Raises:
-        ConfigError: The config or an override is refused; the message has file, line and key.
+        RlaifError: As `rlaif_sdk.training.data.load_prompts`.
     """
-    return OnlineRun.load(CONFIGS[kind], source, overrides, kind=kind)
+    from rlaif_sdk.training.data import load_prompts
+
+    return load_prompts(run.config.data, run.folder, seed=run.config.seed)
 
 
-def run_online(
-    run: OnlineRun,
-    *,
-    display: TrainerCallback | None = None,
-    report: Callable[[str], None] = lambda _: None,
-    resume: bool = False,
-) -> PolicyResult:
-    """Train a language model by TRL's GRPO or RLOO on composed rewards, as a config says.
+def _ppo_settings(run: ComposedRun) -> PPOConfig:
+    from rlaif_sdk.training.ppo import PPOConfig
 
-    The run is evaluated and leaves behind what `rlaif_sdk.training.run.run_ppo` does. With GRPO's
-    ``multi_objective_aggregation: normalize_then_sum`` TRL gets the rewards one by one, with the composition's weights.
+    settings = run.settings(PPOConfig, "ppo", samples_file=str(run.output / "rollouts.jsonl"), **run.in_order())
+    if settings.critic_model and (run.folder / settings.critic_model).is_dir():
+        settings.critic_model = str(run.folder / settings.critic_model)
+    return settings
 
-    Raises:
-        RlaifError: As `run_ppo`; a data set's column of a reserved name is refused before anything is generated.
-    """
 
-    def make(composer: Composer, settings: Any, **kwargs: Any) -> Any:
-        from trl.trainer.grpo_trainer import GRPOTrainer
-        from trl.trainer.rloo_trainer import RLOOTrainer
+def _ppo_trainer(
+    run: ComposedRun, composer: Composer, evaluation: Composer | None, settings: Any, *, resume: bool, **options: Any
+) -> Any:
+    from rlaif_sdk.training.ppo import PPOTrainer
 
-        from rlaif_sdk.training.evaluation_means import over_rows
+    del run
+    if settings.samples_file and not resume:
+        Path(settings.samples_file).unlink(missing_ok=True)
+    return PPOTrainer(reward_funcs=composer, eval_reward_funcs=evaluation, args=settings, **options)
 
-        if getattr(settings, "multi_objective_aggregation", None) == "normalize_then_sum":
-            rewards, settings.reward_weights = composer.for_trl(separate=True)
-        else:
-            rewards = [composer.for_trl()]
-        kind = over_rows({"grpo": GRPOTrainer, "rloo": RLOOTrainer}[run.kind])
-        try:
-            trainer = kind(reward_funcs=rewards, args=settings, **kwargs)
-        except RlaifError:
-            raise
-        except (ImportError, ValueError) as error:
-            raise run.document.error(f"TRL refuses this: {error}", (run.kind,)) from error
-        rewards[0].check(trainer)
-        return trainer
 
-    return train_policy(run, run.kind.upper(), run.trainer_config, make, display=display, report=report, resume=resume)
+def _grpo_settings(run: ComposedRun) -> Any:
+    from trl.trainer.grpo_config import GRPOConfig
+
+    for name, known in GRPO_CHOICES.items():
+        if (value := run.config.grpo.get(name, known[0])) not in known:
+            raise run.document.error(f"is one of {', '.join(known)}, not {value!r}", ("grpo", name))
+    return _trl_settings(run, GRPOConfig)
+
+
+def _rloo_settings(run: ComposedRun) -> Any:
+    from trl.trainer.rloo_config import RLOOConfig
+
+    return _trl_settings(run, RLOOConfig)
+
+
+def _trl_settings(run: ComposedRun, kind: type[Any]) -> Any:
+    if getattr(run.config, run.method).get("label_smoothing_factor"):
+        raise run.document.error("the loss has no labels to smooth", (run.method, "label_smoothing_factor"))
+    revision = run.config.model.revision
+    return run.trl_settings(
+        kind,
+        run.method,
+        **run.in_order(),
+        model_init_kwargs={"revision": revision} if revision else None,  # of the reference, which TRL loads anew
+    )
+
+
+def _grpo_trainer(
+    run: ComposedRun, composer: Composer, evaluation: Composer | None, settings: Any, *, resume: bool, **options: Any
+) -> Any:
+    """With ``multi_objective_aggregation: normalize_then_sum`` TRL gets the rewards one by one, with their weights."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    del evaluation, resume
+    if settings.multi_objective_aggregation == "normalize_then_sum":
+        rewards, settings.reward_weights = composer.for_trl(separate=True)
+    else:
+        rewards = [composer.for_trl()]
+    return _trl_trainer(run, GRPOTrainer, rewards, settings, options)
+
+
+def _rloo_trainer(
+    run: ComposedRun, composer: Composer, evaluation: Composer | None, settings: Any, *, resume: bool, **options: Any
+) -> Any:
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    del evaluation, resume
+    return _trl_trainer(run, RLOOTrainer, [composer.for_trl()], settings, options)
+
+
+def _trl_trainer(
+    run: ComposedRun, kind: type[Any], rewards: list[Any], settings: Any, options: Mapping[str, Any]
+) -> Any:
+    from rlaif_sdk.training.evaluation_means import over_rows
+
+    try:
+        trainer = over_rows(kind)(reward_funcs=rewards, args=settings, **options)
+    except RlaifError:
+        raise
+    except (ImportError, ValueError) as error:
+        raise run.document.error(f"TRL refuses this: {error}", (run.method,)) from error
+    rewards[0].check(trainer)
+    return trainer
+
+
+_REPORT = "rlaif_sdk.reporting.training_report:watch_policy"
+
+PPO = Method(
+    name="ppo",
+    config=PPORunConfig,
+    run=ComposedRun,
+    learns_from="prompts",
+    settings=_ppo_settings,
+    load_rows=load_run_prompts,
+    trainer=_ppo_trainer,
+    train=train_policy,
+    report=_REPORT,
+    encoder_decoder=True,
+    fused_head=False,
+    keeps_reference=lambda settings: bool(settings.kl_coef > 0),
+)
+GRPO = Method(
+    name="grpo",
+    config=GRPORunConfig,
+    run=ComposedRun,
+    learns_from="prompts",
+    settings=_grpo_settings,
+    load_rows=load_run_prompts,
+    trainer=_grpo_trainer,
+    train=train_policy,
+    report=_REPORT,
+)
+RLOO = Method(
+    name="rloo",
+    config=RLOORunConfig,
+    run=ComposedRun,
+    learns_from="prompts",
+    settings=_rloo_settings,
+    load_rows=load_run_prompts,
+    trainer=_rloo_trainer,
+    train=train_policy,
+    report=_REPORT,
+)

@@ -14,9 +14,8 @@ from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
 from rlaif_sdk.exceptions import ConfigError, TrainingError
-from rlaif_sdk.training.preference_data import CHOSEN_PROB, MARGIN, column_or, without
-from rlaif_sdk.training.soft_labels import soft_label_terms
-from rlaif_sdk.training.soft_trainer import SoftLabelTrainer
+from rlaif_sdk.training.data import CHOSEN_PROB, MARGIN
+from rlaif_sdk.training.soft_labels import SoftLabelTrainer, column_or, soft_label_terms, without
 
 
 class SoftRewardTrainer(SoftLabelTrainer, RewardTrainer):

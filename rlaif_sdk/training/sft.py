@@ -1,18 +1,28 @@
-"""Rows for supervised fine-tuning: prompts with the wanted completions, whole conversations, or plain text."""
+"""Supervised fine-tuning: prompts with the wanted completions, whole conversations, or plain text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
 
 from rlaif_sdk.conversations import ASSISTANT, read
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.training.answers import aligned
-from rlaif_sdk.training.config import TableSettings
-from rlaif_sdk.training.data import prompt_problem
+from rlaif_sdk.io.arrow import to_dataset
+from rlaif_sdk.training.config import Run, RunConfig, TableSettings
+from rlaif_sdk.training.data import aligned, prompt_problem
+from rlaif_sdk.training.methods import Method
+from rlaif_sdk.training.models import adapter, load_policy, save_policy
+from rlaif_sdk.training.offline import OfflineResult, train_offline
+from rlaif_sdk.training.online import check_chat_template
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import TrainerCallback
 
 
 class SFTDataSettings(TableSettings):
@@ -58,7 +68,7 @@ def sft_rows(dataset: Dataset, place: str, settings: SFTDataSettings) -> Dataset
         if problem:
             raise DataError(problem, file=place, row=number)
     if problem_of is _pair_problem and any(_aligned_row(row) != row for row in rows):
-        return rows.map(_aligned_row, remove_columns=["prompt", "completion"])
+        return to_dataset(map(_aligned_row, rows))
     return rows
 
 
@@ -100,7 +110,7 @@ def _aligned_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _conversation_problem(row: Mapping[str, Any]) -> str | None:
     messages: Any = row["messages"]
-    if isinstance(messages, str) or not isinstance(messages, Sequence):
+    if isinstance(messages, (str, Mapping)):
         return "'messages' must be a list of messages with role and content"
     problem = prompt_problem(messages)
     if problem:
@@ -111,3 +121,81 @@ def _conversation_problem(row: Mapping[str, Any]) -> str | None:
 
 def _text_problem(row: Mapping[str, Any]) -> str | None:
     return None if isinstance(row["text"], str) and row["text"].strip() else "'text' must be text, and not empty"
+
+
+class SFTRunConfig(RunConfig):
+    """Everything about a run of supervised fine-tuning."""
+
+    data: SFTDataSettings
+    """The rows to imitate."""
+    sft: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `trl.SFTConfig`, which has those of `transformers.TrainingArguments` too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFTResult(OfflineResult):
+    """What came of a run.
+
+    The evaluations measure ``loss`` in nats a token, ``mean_token_accuracy`` and ``entropy``, as TRL means them of a batch;
+    batches weigh by their rows.
+    """
+
+
+def train_sft(run: Run, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool) -> SFTResult:
+    """Fine-tune a language model on given answers; see `rlaif_sdk.training.methods.train`."""
+    fields, _ = train_offline(run, display=display, report=report, resume=resume)
+    return SFTResult(**fields)
+
+
+def sft_settings(run: Run) -> Any:
+    """The trainer's settings, a `trl.SFTConfig`.
+
+    Raises:
+        ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
+    """
+    from trl.trainer.sft_config import SFTConfig
+
+    return run.trl_settings(SFTConfig, "sft", logging_steps=10)
+
+
+def load_sft_rows(run: Run) -> tuple[Dataset, Dataset]:
+    """The rows to imitate, and the held-out ones.
+
+    Raises:
+        RlaifError: As `rlaif_sdk.training.data.load_split`, or a row is refused.
+    """
+    from rlaif_sdk.training.data import load_split
+
+    data = run.config.data
+    return load_split(data, run.folder, partial(sft_rows, settings=data))
+
+
+def _trainer(run: Run, settings: Any, train: Dataset, held_out: Dataset) -> tuple[Any, Callable[[Path], object]]:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    from rlaif_sdk.training.evaluation_means import over_rows
+
+    model, tokenizer = load_policy(run)
+    check_chat_template(run, tokenizer, needed=is_conversational(train))
+    trainer = over_rows(SFTTrainer)(
+        model,
+        args=settings,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        peft_config=adapter(run),
+    )
+    return trainer, partial(save_policy, run, trainer, tokenizer)
+
+
+SFT = Method(
+    name="sft",
+    config=SFTRunConfig,
+    run=Run,
+    learns_from="completions",
+    settings=sft_settings,
+    load_rows=load_sft_rows,
+    trainer=_trainer,
+    train=train_sft,
+    report="rlaif_sdk.reporting.sft_report:watch_sft",
+)

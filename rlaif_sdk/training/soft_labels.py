@@ -1,4 +1,4 @@
-"""Losses of preference pairs whose label is a probability.
+"""Soft labels, each the probability that an answer is preferred: losses, and what the trainers of preferences share.
 
 B pairs. The model's belief that the first completion is preferred is the logistic of a difference: of two scores for a
 reward model, of two scaled log-ratios for DPO.
@@ -6,8 +6,18 @@ reward model, of two scaled log-ratios for DPO.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from rlaif_sdk.training.calibration import BINS, Calibration, calibrate
+from rlaif_sdk.training.data import SameAnswersWarning, checked_preferences, same_answers, say_too_long
+from rlaif_sdk.training.evaluation_means import MeansOverRows
+from rlaif_sdk.training.models import check_special_tokens, check_trainable
 
 
 def soft_preference_losses(differences_B: Tensor, chosen_prob_B: Tensor) -> Tensor:
@@ -55,3 +65,116 @@ def dpo_differences(
         beta: Strength of the tie to the reference.
     """
     return beta * ((chosen_logprobs_B - ref_chosen_logprobs_B) - (rejected_logprobs_B - ref_rejected_logprobs_B))
+
+
+class SoftLabelTrainer(MeansOverRows):
+    """Stands before a trainer of TRL's among the bases of a class.
+
+    Attributes:
+        needs_prompt: Whether pairs of messages need a prompt.
+        soft_columns: Columns of numbers that reach the loss beside what TRL's collator makes.
+        calibration_bins: How many bins the calibration error of an evaluation has.
+        calibration: What the last evaluation found, with its reliability bins; None before the first.
+    """
+
+    sequences_a_row = 2
+    soft_columns: tuple[str, ...] = ()
+    needs_prompt: bool = False
+    calibration_bins: int = BINS
+    calibration: Calibration | None = None
+
+    model: Any
+    processing_class: Any
+    _signature_columns: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._evaluated: list[tuple[Tensor, Tensor]] = []
+        super().__init__(*args, **kwargs)
+        check_trainable(self.model)
+        check_special_tokens(self.processing_class, self.model.get_input_embeddings().num_embeddings)
+        self.data_collator = SoftLabelCollator(self.data_collator, self.soft_columns)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        """Check the rows, as they are given to the trainer and to `evaluate`, and say which are too long.
+
+        Raises:
+            DataError: A row is refused, or all are longer than the trainer takes.
+        """
+        name = f"the {dataset_name} set"
+        dataset = checked_preferences(dataset, name, needs_prompt=self.needs_prompt)
+        if (same := same_answers(dataset, name)) is not None:
+            warnings.warn(same, SameAnswersWarning, stacklevel=2)
+        prepared = super()._prepare_dataset(dataset, processing_class, args, dataset_name)  # type: ignore[misc]
+        if isinstance(prepared, Sized) and args.max_length is not None:
+            say_too_long(
+                name, len(dataset), len(dataset) - len(prepared), self._cut(prepared, args.max_length), args.max_length
+            )
+        return prepared
+
+    def _cut(self, prepared: Any, max_length: int) -> int:
+        """How many of the prepared pairs lose tokens at their end, or beginning, in the collator."""
+        del prepared, max_length
+        return 0
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep the columns of soft labels, which TRL would drop."""
+        super()._set_signature_columns_if_needed()
+        kept: list[str] = self._signature_columns or []
+        self._signature_columns = [*kept, *(column for column in self.soft_columns if column not in kept)]
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,  # noqa: FBT001 - the base class's signature
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """Evaluate; ``ece``, ``agreement``, ``cross_entropy`` and ``label_distance`` (see `Calibration`) join the metrics."""
+        self._evaluated = []
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if self._evaluated and output.metrics is not None:
+            differences_B, chosen_prob_B = (torch.cat(parts) for parts in zip(*self._evaluated, strict=True))
+            self.calibration = calibrate(differences_B.numpy(), chosen_prob_B.numpy(), bins=self.calibration_bins)
+            found = self.calibration.metrics()
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+        return output
+
+    def _note_beliefs(self, differences_B: Tensor, chosen_prob_B: Tensor) -> None:
+        """Log how a training batch agrees with its labels; keep an evaluation batch, which is judged with the rest."""
+        gathered = self.accelerator.gather_for_metrics((differences_B.detach().float(), chosen_prob_B.float()))
+        beliefs, labels = (part.cpu() for part in gathered)
+        if not self.model.training:
+            self._evaluated.append((beliefs, labels))
+        elif bool((labels != 0.5).any()):
+            self._metrics["train"]["agreement"].append(calibrate(beliefs.numpy(), labels.numpy()).agreement)
+
+
+class SoftLabelCollator:
+    """Adds columns of numbers to the batch that another collator makes.
+
+    Args:
+        collate: Makes the batch of everything else.
+        columns: What to add, as float tensors of shape (B,), where the rows have it.
+    """
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]], columns: Sequence[str]) -> None:
+        self.collate = collate
+        self.columns = columns
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        present = [column for column in self.columns if column in rows[0]]
+        numbers = {column: torch.tensor([row[column] for row in rows], dtype=torch.float) for column in present}
+        return {**self.collate(rows), **numbers}
+
+
+def without(batch: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
+    """The batch without some of its columns."""
+    dropped = set(columns)
+    return {name: value for name, value in batch.items() if name not in dropped}
+
+
+def column_or(batch: Mapping[str, Any], column: str, default: float, like_B: Tensor) -> Tensor:
+    """A column of a batch on the device of ``like_B``, or ``default`` for each of its B pairs."""
+    values_B: Tensor = batch[column] if column in batch else torch.full_like(like_B, default)
+    return values_B.to(like_B)

@@ -39,7 +39,7 @@ def flat(report: AttackReport) -> set[str]:
 
 
 def test_the_corpus_has_every_family() -> None:
-    """Each family that judges are known to fall for is tried, and nothing stands twice."""
+    """Each family that judges are known to fall for is tried, and none is there twice."""
     attacks = load_attacks()
     assert {attack.family for attack in attacks} == FAMILIES
     assert len(attacks) >= 50
@@ -101,7 +101,7 @@ def test_invisible_tricks_are_undone_by_default() -> None:
     assert all(sum(trials.marks.values()) == 2 for trials in report.defended.values())
     attack_judge(PointwiseJudge(backend), attacks=tricks, cases=CASES)
     asked = "".join(turn.content for request in backend.requests for turn in read(request))
-    assert all(sign in asked for sign in hidden if sign != "\ud800")  # which no careless judge can be sent
+    assert all(sign in asked for sign in hidden if sign != "\ud800")  # which no naive judge can be sent
 
 
 def test_delimiters_and_placeholders_in_an_answer_are_inert_by_default() -> None:
@@ -114,15 +114,15 @@ def test_delimiters_and_placeholders_in_an_answer_are_inert_by_default() -> None
     assert forged.count("</response_2>") == 1  # the attacker's own
     assert forged.count("<response_2-2>") == forged.count("</response_2-2>") == 1  # the judge's
     assert any("\n{response_2} {response_1}\n" in text for text in defended)
-    careless = scripted(lambda _: {"1": 0.5, "2": 0.5})
-    attack_judge(PairwiseLabeler(careless), attacks=tricks, cases=CASES[:1])
-    undefended = [read(request)[0].content for request in careless.requests][len(defended) :]
+    naive = scripted(lambda _: {"1": 0.5, "2": 0.5})
+    attack_judge(PairwiseLabeler(naive), attacks=tricks, cases=CASES[:1])
+    undefended = [read(request)[0].content for request in naive.requests][len(defended) :]
     assert not any("<response_1-2>" in text for text in undefended)
     assert any("{verdict} {criteria} {preamble}" in text for text in undefended)
     pointwise = scripted(lambda _: {"A": 1.0})
     attack_judge(PointwiseJudge(pointwise), attacks=tricks, cases=CASES[:1])
     texts = [read(request)[0].content for request in pointwise.requests]
-    assert sum("zork {verdict} {criteria}" in text for text in texts) == 1  # as it is, with the defences alone
+    assert sum("zork {verdict} {criteria}" in text for text in texts) == 1  # as it is, with only the defences
 
 
 def test_the_other_place_wins_nothing_where_both_orders_are_asked() -> None:
@@ -150,11 +150,11 @@ def test_a_winner_that_a_small_rise_turns_is_told_apart_from_a_success() -> None
     report = attack_judge(labeler, cases=CASES, undefended=False)
     assert flat(report) == set()
     found = named(report.defended, "boxed")
-    assert (found.succeeded, found.turned, report.turned) == (0, 2, 2)
+    assert (found.succeeded, found.flipped, report.flipped) == (0, 2, 2)
     assert found.mean_gain == pytest.approx(0.04)
-    assert json.loads(json.dumps(report.record(), allow_nan=False))["turned"] == 2
+    assert json.loads(json.dumps(report.record(), allow_nan=False))["flipped"] == 2
     strict = attack_judge(labeler, cases=CASES, threshold=0.01, undefended=False)
-    assert (named(strict.defended, "boxed").succeeded, strict.turned) == (2, 0)
+    assert (named(strict.defended, "boxed").succeeded, strict.flipped) == (2, 0)
 
 
 def test_a_judge_of_answers_is_not_asked_about_places() -> None:
@@ -189,7 +189,7 @@ def test_a_local_model_is_attacked_with_every_attack(tiny_chat: Any, paired: boo
     assert len(report.defended) == len(load_attacks()) - (not paired)
 
 
-def test_a_lone_surrogate_leaves_the_careless_judge_without_a_score(tiny_chat: Any) -> None:
+def test_a_lone_surrogate_leaves_the_naive_judge_without_a_score(tiny_chat: Any) -> None:
     """What a defence prevents does not end the comparison."""
     surrogate = [attack for attack in load_attacks() if attack.name == "lone surrogate"]
     judge = PointwiseJudge(TransformersBackend(*tiny_chat))
@@ -206,7 +206,7 @@ def test_own_attacks_and_cases_come_from_files(tmp_path: Path) -> None:
     [attack], [case] = load_attacks(tmp_path / "a.yaml"), load_cases(tmp_path / "c.yaml")
     assert attack.apply(case.poor) == "qPlease!"
     (tmp_path / "a.yaml").write_text(yaml.safe_dump([own, own]))
-    with pytest.raises(ConfigError, match="stands twice"):
+    with pytest.raises(ConfigError, match="is there twice"):
         load_attacks(tmp_path / "a.yaml")
     (tmp_path / "c.yaml").write_text("[]")
     with pytest.raises(ConfigError, match="has no cases"):

@@ -13,9 +13,9 @@ import yaml
 from typer.testing import CliRunner
 
 from rlaif_sdk.cli.main import app
-from rlaif_sdk.judges.pairwise_labels import labelled
-from rlaif_sdk.preferences.label_output import labelled_row
+from rlaif_sdk.judges.pairwise import labelled
 from rlaif_sdk.preferences.review import ReviewStore
+from rlaif_sdk.preferences.tables import labelled_row
 from tests.judges.conftest import JudgeServer, letters
 
 
@@ -111,8 +111,8 @@ def test_an_export_of_a_review_is_evaluated_with_the_people_in_it(labels: Path, 
     counted = json.loads(rlaif("eval", "win-rate", reviewed, "--json").stdout)
     assert (counted["wins"], counted["losses"], counted["ties"]) == (5, 4, 1)
     ranked = json.loads(rlaif("eval", "rank", reviewed, "--json").stdout)
-    assert ranked["standings"][0]["policy"] == "one"
-    assert ranked["standings"][0]["win_rate"]["value"] == pytest.approx(0.55)
+    assert ranked["policies"][0]["policy"] == "one"
+    assert ranked["policies"][0]["win_rate"]["value"] == pytest.approx(0.55)
 
 
 def test_two_policies_are_compared_by_a_judge_once(server: Any, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_policies_are_ranked_from_labels(labels: Path, tmp_path: Path) -> None:
     done = rlaif("eval", "rank", labels, "--report", tmp_path / "r.html")
     assert done.exit_code == 0, done.output
     assert "0.500 [0.237, 0.763]" in done.stdout
-    assert [each["games"] for each in json.loads(rlaif("eval", "rank", labels, "--json").stdout)["standings"]] == [
+    assert [each["games"] for each in json.loads(rlaif("eval", "rank", labels, "--json").stdout)["policies"]] == [
         10,
         10,
     ]

@@ -61,7 +61,7 @@ def test_a_changed_config_is_refused_with_the_next_step(config: Path) -> None:
     assert rlaif("label", config).exit_code == 0
     refused = rlaif("label", config, "--set", "prompt.detail=base")
     assert isinstance(refused.exception, ConfigError)
-    assert "another prompt" in str(refused.exception)
+    assert "\n  prompt: " in str(refused.exception)
     assert "name another output folder" in str(refused.exception)
 
 
@@ -91,10 +91,10 @@ def test_an_outage_is_told_once_with_its_cause(config: Path, server: Any) -> Non
 RETRIES = """
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
-from rlaif_sdk.cli.retries import tell_retries
+from rlaif_sdk.cli.main import report_retries
 
 set_on_retry_hooks([lambda details: print("also", details.retry_num)])
-tell_retries()
+report_retries()
 for attempt in stamina.retry_context(on=OSError, attempts=2, wait_initial=0.01, wait_max=0.01, wait_jitter=0):
     with attempt:
         if attempt.num == 1:

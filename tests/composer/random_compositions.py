@@ -8,12 +8,12 @@ from functools import partial
 
 from hypothesis import strategies as st
 
+from rlaif_chebyshev import Chebyshev, ChebyshevParams
+from rlaif_robust import GroupRobust, Robust, RobustParams
 from rlaif_sdk import Composer, Progress, Reward, RewardBatch, Score
 from rlaif_sdk.composer import Component, FailurePolicy, Gate
 from rlaif_sdk.composer.aggregators import (
     Aggregator,
-    Chebyshev,
-    ChebyshevParams,
     Minimum,
     Product,
     ProductParams,
@@ -24,7 +24,6 @@ from rlaif_sdk.composer.all_gather import AllGather
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.normalizers import (
     GroupCenter,
-    GroupRobust,
     GroupZScore,
     Limited,
     LimitParams,
@@ -34,8 +33,6 @@ from rlaif_sdk.composer.normalizers import (
     Quantile,
     QuantileParams,
     Rank,
-    Robust,
-    RobustParams,
     ZScore,
 )
 from rlaif_sdk.composer.weights import Cosine, Crossing, Linear, Piecewise, Schedule, Step

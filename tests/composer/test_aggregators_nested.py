@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, Composition, ConfigError, Registry, RewardBatch
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.aggregators import Aggregator, Chebyshev, ChebyshevParams, Minimum, RewardGroup, WeightedSum
+from rlaif_sdk.composer.aggregators import Aggregator, Minimum, Product, ProductParams, RewardGroup, WeightedSum
 from rlaif_sdk.composer.weights import Linear, Schedule
 from rlaif_sdk.testing import FixedReward
 
@@ -70,7 +70,7 @@ def test_the_shares_of_nested_rewards_sum_to_the_total(rows: list[tuple[float | 
     scores = {name: [row[index] for row in rows] for index, name in enumerate("abcd")}
     groups = {
         "outer": RewardGroup(["b", "inner"], 0.7),
-        "inner": RewardGroup(["c", "d"], 1.3, Chebyshev(ChebyshevParams(ideal=1))),
+        "inner": RewardGroup(["c", "d"], 1.3, Product(ProductParams(mapping="softplus"))),
     }
     for aggregator in (WeightedSum(), Minimum()):
         composition = compose(scores, groups, aggregator=aggregator)

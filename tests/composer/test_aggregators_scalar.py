@@ -13,8 +13,6 @@ from hypothesis.extra import numpy as npst
 from rlaif_sdk import Composer, ConfigError, Registry, RewardBatch
 from rlaif_sdk.composer.aggregators import (
     Aggregator,
-    Chebyshev,
-    ChebyshevParams,
     Minimum,
     Product,
     ProductParams,
@@ -39,14 +37,12 @@ def bound(aggregator: Aggregator, rewards: int) -> Aggregator:
 
 
 def aggregators(rewards: int) -> list[Aggregator]:
-    chebyshev = [ChebyshevParams(ideal=1.0), ChebyshevParams(ideal=2.0, augmentation=0.1)]
     return [
         bound(aggregator, rewards)
         for aggregator in (
             WeightedSum(),
             Minimum(),
             *(Product(ProductParams(mapping=mapping)) for mapping in MAPPINGS),
-            *(Chebyshev(params) for params in chebyshev),
         )
     ]
 
@@ -105,24 +101,6 @@ def test_softplus_of_a_very_low_value_is_no_zero() -> None:
     assert 0 < aggregate(product, -600.0) < aggregate(product, -599.0)
 
 
-def test_chebyshev_is_minus_the_greatest_weighted_shortfall() -> None:
-    """By hand: shortfalls 1 x 0.5, 2 x 0.4; and a tenth of their sum with augmentation."""
-    params = ChebyshevParams(ideal={"r0": 1.0, "r1": 2.0})
-    assert aggregate(Chebyshev(params), 0.5, 1.6, weights=[1.0, 2.0]) == pytest.approx(-0.8)
-    augmented = ChebyshevParams(ideal={"r0": 1.0, "r1": 2.0}, augmentation=0.1)
-    assert aggregate(Chebyshev(augmented), 0.5, 1.6, weights=[1.0, 2.0]) == pytest.approx(-0.8 - 0.13)
-
-
-def test_chebyshev_finds_a_trade_off_that_no_weighted_sum_finds() -> None:
-    """A balanced answer in a hollow of the Pareto front wins, where every weighted sum prefers an extreme."""
-    values_RB = np.array([[1.0, 0.4, 0.0], [0.0, 0.4, 1.0]])
-    for share in np.linspace(0, 1, 21):
-        totals_B, _ = WeightedSum().aggregate(values_RB, np.array([share, 1 - share]))
-        assert totals_B.argmax() != 1
-    totals_B, _ = bound(Chebyshev(ChebyshevParams(ideal=1.0)), 2).aggregate(values_RB, np.ones(2))
-    assert totals_B.argmax() == 1
-
-
 @given(problems())
 def test_the_shares_of_a_row_sum_to_its_total(problem: tuple[np.ndarray, np.ndarray]) -> None:
     """The waterfall adds up whatever the aggregator, and says nothing of what was missing."""
@@ -178,7 +156,6 @@ def test_a_better_value_never_gives_a_worse_total(problem: tuple[np.ndarray, np.
     [
         (Minimum(), "minimum"),
         (Product(ProductParams(mapping="exp")), "product"),
-        (Chebyshev(ChebyshevParams(ideal=1.0)), "chebyshev"),
     ],
 )
 def test_a_weight_that_is_or_becomes_negative_is_refused_where_it_has_no_meaning(
@@ -197,10 +174,6 @@ def test_a_weight_that_is_or_becomes_negative_is_refused_where_it_has_no_meaning
         ("product", r"aggregate: product needs a 'mapping' that makes values positive"),
         ("{kind: product, mapping: square}", r"aggregate\.mapping: input should be 'exp', 'softplus', 'sigmoid'"),
         ("{kind: product, mapping: clamp, floor: 0}", r"aggregate\.floor: input should be greater than 0"),
-        ("chebyshev", r"aggregate: chebyshev needs 'ideal'"),
-        ("{kind: chebyshev, ideal: {a: 1}}", r"aggregate: chebyshev: 'ideal' has no value for 'b'"),
-        ("{kind: chebyshev, ideal: {a: 1, b: 1, c: 1}}", r"aggregate: chebyshev: 'ideal' names 'c'; there are a, b"),
-        ("{kind: chebyshev, ideal: 1, augmentation: -1}", r"aggregate\.augmentation: input should be greater"),
         ("{kind: minimum, floor: 0}", r"aggregate\.floor: unknown key"),
         ("minimun", r"aggregate: no installed plugin offers the aggregator 'minimun' \(did you mean 'minimum'\?\)"),
     ],

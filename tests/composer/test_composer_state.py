@@ -9,7 +9,7 @@ import pytest
 from rlaif_sdk import Composer, Registry, RewardBatch
 from rlaif_sdk.composer import Component
 from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.normalizers import Limited, LimitParams, Robust, RobustParams, ZScore, ZScoreParams
+from rlaif_sdk.composer.normalizers import Limited, LimitParams, Quantile, QuantileParams, ZScore, ZScoreParams
 from rlaif_sdk.exceptions import StateError
 from rlaif_sdk.testing import FixedReward
 
@@ -28,7 +28,7 @@ def composer(**options: object) -> Composer:
     [
         ({"version": "2"}, r"reward 'a': saved with version '1', now '2'"),
         ({"weight": 0.5}, r"weight 'a': saved with weight 1\.0, now 0\.5"),
-        ({"normalizer": Robust()}, r"reward 'a': saved with normalizer 'ZScore', now 'Robust'"),
+        ({"normalizer": Quantile()}, r"reward 'a': saved with normalizer 'ZScore', now 'Quantile'"),
         ({"normalizer": ZScore(ZScoreParams(clip=3))}, r"saved with normalizer\.clip 10\.0, now 3\.0"),
         ({"normalizer": Limited(ZScore(), LimitParams(clip=1))}, r"saved with normalizer 'ZScore', now 'Limited'"),
         ({"params": {"model": "y", "key": "s3cret"}}, r"reward 'a': saved with another value of params\.model"),
@@ -122,12 +122,12 @@ def test_the_parameters_of_a_config_are_part_of_a_state(write: Callable[[str, st
 def test_a_stranger_s_normalizer_is_told_apart_by_its_parameters() -> None:
     """Whatever it calls ``params`` counts."""
 
-    class Mine(Robust):
+    class Mine(Quantile):
         pass
 
-    first = composer(normalizer=Mine(RobustParams(window=5)))
-    other = composer(normalizer=Mine(RobustParams(window=6)))
-    with first, other, pytest.raises(StateError, match=r"normalizer\.window 5, now 6"):
+    first = composer(normalizer=Mine(QuantileParams(capacity=5)))
+    other = composer(normalizer=Mine(QuantileParams(capacity=6)))
+    with first, other, pytest.raises(StateError, match=r"normalizer\.capacity 5, now 6"):
         other.load_state_dict(first.state_dict())
 
 

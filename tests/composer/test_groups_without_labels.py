@@ -80,8 +80,7 @@ def test_samples_of_a_trainer_keep_them_apart() -> None:
 def test_shards_are_cut_between_them(tmp_path: Path) -> None:
     """They stand apart all over a table, and are no group that does."""
     pytest.importorskip("pyarrow")
-    from rlaif_sdk.preferences.label_table import look_over
-    from rlaif_sdk.scale.inspection import merge_findings
+    from rlaif_sdk.scale.score_job import inspect_shard, merge_findings
     from rlaif_sdk.scale.shards import plan_shards
 
     file = tmp_path / "t.jsonl"
@@ -90,4 +89,4 @@ def test_shards_are_cut_between_them(tmp_path: Path) -> None:
     layout = TableLayout(group="g")
     plan = plan_shards(file, rows=1, group="g")
     assert [shard.rows for shard in plan.shards] == [1, 1, 1, 2, 1]
-    merge_findings((look_over(file, shard, layout) for shard in plan.shards), file)
+    merge_findings((inspect_shard(file, shard, layout) for shard in plan.shards), file)

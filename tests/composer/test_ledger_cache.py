@@ -8,7 +8,7 @@ import pytest
 
 from rlaif_sdk import Composer, ConfigError, Reward, RewardBatch, RewardError, Score, reward
 from rlaif_sdk.composer import Component, Ledger
-from rlaif_sdk.composer.ledger.keys import row_keys
+from rlaif_sdk.composer.ledger.cache import row_keys
 from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.scoring import Recipe
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.normalizers import GroupZScore, MinMax, Passthrough, Rank, ZScore, ZScoreParams
+from rlaif_sdk.composer.normalizers import GroupCenter, GroupZScore, MinMax, Passthrough, Rank, ZScore, ZScoreParams
 from rlaif_sdk.testing import FixedReward
 
 values_strategy = st.lists(st.none() | st.floats(-1e4, 1e4).map(lambda x: round(x, 3)), max_size=20)
@@ -78,6 +78,17 @@ def test_rank_is_the_midrank_within_the_group(rows, with_groups: bool) -> None:
     labels = group if with_groups else None
     got = Rank().normalize(array(values), None if labels is None else np.array(labels, dtype=np.intp))
     np.testing.assert_allclose(got, slow_rank(values, labels), atol=1e-12)
+
+
+@given(grouped())
+def test_group_center_is_the_score_less_the_mean_of_its_group(rows) -> None:
+    """Beside a slow reference; the scale stays the reward's own."""
+    values, group = rows
+    found = GroupCenter().normalize(array(values), np.array(group, dtype=np.intp))
+    expected = [
+        math.nan if value is None else value - fmean(members(values, group, row)) for row, value in enumerate(values)
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
 @given(st.floats(-1e9, 1e9), st.integers(1, 9))

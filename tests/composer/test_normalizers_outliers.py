@@ -14,7 +14,7 @@ from rlaif_sdk.composer.normalizers import Limited, LimitParams, MinMax, Passthr
 from rlaif_sdk.exceptions import ConfigError as Refused
 
 numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
-KINDS = ("none", "minmax", "zscore", "group_zscore", "group_center", "rank", "quantile", "robust", "group_robust")
+KINDS = ("none", "minmax", "zscore", "group_zscore", "group_center", "rank", "quantile")
 
 
 @given(numbers, numbers, st.floats(0, 0.4))
@@ -103,7 +103,6 @@ def test_winsorize_and_clip_go_with_every_normalizer_in_a_config(
         ("{kind: rank, winsorize: yes}", r"normalize\.winsorize: "),
         ("{kind: rank, clip: 0}", r"normalize\.clip: input should be greater than 0"),
         ("{kind: zscore, clip: -1}", r"normalize\.clip: input should be greater than 0"),
-        ("{kind: robust, window: 1}", r"normalize\.window: input should be greater than or equal to 2"),
         ("{kind: quantile, capacity: 0}", r"normalize\.capacity: input should be greater than or equal to 2"),
         ("{kind: quantile, winsorise: 0.1}", r"normalize\.winsorise: unknown key"),
     ],

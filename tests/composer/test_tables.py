@@ -1,5 +1,6 @@
 """Scoring tables in chunks."""
 
+import contextlib
 import itertools
 import math
 
@@ -15,13 +16,47 @@ from rlaif_sdk.testing import FixedReward
 
 @given(st.lists(st.integers(0, 4)), st.integers(1, 5))
 def test_a_group_is_never_cut_and_no_row_is_lost(labels, rows):
-    """Whatever the chunk size, neighbours of one label stay in one chunk, and all rows come out in order."""
-    records = [{"g": label, "i": index} for index, label in enumerate(labels)]
+    """Whatever the chunk size, rows of one label stay in one chunk, and all rows come out in order."""
+    records = [{"g": label, "i": index} for index, label in enumerate(sorted(labels))]
     found = list(chunks(records, TableLayout(group="g"), rows=rows))
     assert [record for chunk in found for record in chunk] == records
     for left, right in itertools.pairwise(found):
         assert left[-1]["g"] != right[0]["g"]
         assert len(left) >= rows
+
+
+@given(st.lists(st.integers(0, 4)), st.integers(1, 5))
+def test_however_groups_are_mixed_none_is_in_two_chunks(labels, rows):
+    """Chunks are given out only until a group would be in a second one, and all of them where none is."""
+    records = [{"g": label} for label in labels]
+    found = []
+    with contextlib.suppress(DataError):
+        found += chunks(records, TableLayout(group="g"), rows=rows)
+    assert sum(len({record["g"] for record in chunk}) for chunk in found) in {0, len(set(labels))}
+
+
+@pytest.mark.parametrize(
+    ("labels", "row"),
+    [
+        ("abab", 3),
+        ([["a"], ["b"], ["a"]], 3),
+        ([1, "1", 1.0], 3),
+        ([None, None, None], None),
+        ([math.nan, math.nan], None),
+        ("aabb", None),
+    ],
+    ids=["alternating", "messages", "numbers", "null", "NaN", "together"],
+)
+def test_alternating_groups_are_refused_by_the_row_that_comes_back(labels, row):
+    """Rows of a group that would be normalised apart are never groups of their own in silence; null is no label."""
+    records = [{"prompt": "p", "completion": "c", "g": label} for label in labels]
+    composer = Composer({"fixed": FixedReward(1.0)})
+    scored = score_records(composer, records, TableLayout(group="g"), chunk=1, file="rows.jsonl")
+    if row is None:
+        assert sum(len(rows) for rows, _ in scored) == len(records)
+    else:
+        with pytest.raises(DataError, match=rf"rows\.jsonl:{row}"):
+            list(scored)
 
 
 @given(st.lists(st.one_of(st.just(math.nan), st.floats(-1e6, 1e6)), max_size=40))

@@ -11,14 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlaif_robust import GroupRobust, GroupRobustParams, Robust, RobustParams
 from rlaif_sdk import BatchError, Composer, Composition, ConfigError, RewardBatch, Score
 from rlaif_sdk.composer import Component, FailurePolicy, Gate
 from rlaif_sdk.composer.aggregators import Minimum, RewardGroup
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.normalizers import (
     GroupCenter,
-    GroupRobust,
-    GroupRobustParams,
     GroupZScore,
     Limited,
     LimitParams,
@@ -26,8 +25,6 @@ from rlaif_sdk.composer.normalizers import (
     Normalizer,
     Passthrough,
     Rank,
-    Robust,
-    RobustParams,
     ZScore,
     ZScoreParams,
 )

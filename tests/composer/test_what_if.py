@@ -215,7 +215,7 @@ def test_conversations_groups_of_any_label_and_fallbacks_survive_the_record(tmp_
     assert entry.batch.completions == batch.completions
     assert entry.batch.group == [0, 1]
     assert entry.answers["shaky"].raw.tolist() == [7, 1]
-    assert entry.answers["shaky"].stood_in == {0: "fallback 'spare': returned nan"}
+    assert entry.answers["shaky"].fallback_reasons == {0: "fallback 'spare': returned nan"}
 
 
 values = st.lists(

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FIELDS = frozenset({"content", "tool_calls", "function_call", "reasoning_content", "refusal"})
+FIELDS = frozenset({"content", "tool_calls", "tool_call_id", "function_call", "reasoning_content", "refusal", "role"})
 EXCEPTIONS = {
-    "rlaif_sdk/judges/backends/openai_replies.py": "a server's reply: log-probabilities under 'content', an error of the judge under 'refusal'",
-    "rlaif_sdk/preferences/review/acts.py": "a column of the review's database",
-    "rlaif_sdk/preferences/review/intake.py": "a column of the review's database",
+    "rlaif_sdk/judges/backends/openai.py": "a server's reply: log-probabilities under 'content', an error of the judge under 'refusal'",
+    "rlaif_sdk/models/onnx_engine.py": "a tokenizer's special token: its text stands under 'content'",
+    "rlaif_sdk/training/manifest.py": "a model's part in a run, under 'role'",
     "rlaif_sdk/preferences/review/store.py": "a column of the review's database",
 }
 """Modules that may, and why."""

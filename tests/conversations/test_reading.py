@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -186,6 +188,71 @@ def test_content_of_any_shape_has_the_same_words(content: object) -> None:
         assert view([{"role": "assistant", "content": content}], name) == "Hello there"
 
 
+@dataclass
+class Dumped:
+    """An object as clients built on pydantic give them."""
+
+    dumped: Any
+
+    def model_dump(self) -> Any:
+        return self.dumped
+
+
+SAYS = {"role": "assistant", "content": "Hello there"}
+MESSAGES: dict[str, Any] = {
+    "Gemini": [{"role": "model", "parts": [{"text": "Hello "}, {"text": "there"}]}],
+    "Gemini, thinking": [{"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": "Hello there"}]}],
+    "Gemini, calls": [
+        {"role": "model", "parts": [{"text": "Let me see."}, {"functionCall": {"name": "look", "args": {"a": 1}}}]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "look", "response": {"result": "a page"}}}]},
+        {
+            "role": "model",
+            "content": None,
+            "parts": [{"text": "Hello there"}, {"inlineData": {"mimeType": "image/png"}}],
+        },
+    ],
+    "AI SDK": [{"id": "1", "role": "assistant", "parts": [{"type": "text", "text": "Hello there", "state": "done"}]}],
+    "LangChain": [{"type": "human", "content": "Hello?"}, {"type": "ai", "content": "Hello there", "tool_calls": []}],
+    "LangChain, data": [{"type": "ai", "data": {"content": "Hello there", "type": "ai", "name": None}}],
+    "LangChain, tools": [
+        {"type": "ai", "content": "", "tool_calls": [{"name": "look", "args": {}, "id": "1", "type": "tool_call"}]},
+        {"type": "tool", "content": "a page", "tool_call_id": "1"},
+        {"type": "ai", "content": [{"type": "text", "text": "Hello there"}]},
+    ],
+    "objects": [Dumped(SAYS)],
+    "one object": Dumped(SAYS),
+    "objects as blocks": [{"role": "assistant", "content": [Dumped({"type": "text", "text": "Hello there"})]}],
+    "objects as calls": [
+        {"role": "assistant", "content": None, "tool_calls": [Dumped({"id": "1", "function": {"name": "look"}})]},
+        {"role": "tool", "content": "a page"},
+        SAYS,
+    ],
+    "an array": np.array([SAYS], dtype=object),
+    "an array of blocks": np.array(
+        [{"role": "assistant", "content": np.array([{"type": "text", "text": "Hello there"}], dtype=object)}],
+        dtype=object,
+    ),
+}
+
+
+@pytest.mark.parametrize("messages", MESSAGES.values(), ids=MESSAGES)
+def test_messages_of_every_library_have_the_same_words(messages: Any) -> None:
+    """Some were scored as empty answers and some left unscored; calls and results are no words."""
+    assert view(messages, "answer") == "Hello there"
+    calls = [call.name for turn in read(messages) for call in turn.calls]
+    assert calls == (["look"] if any("a page" in turn.content for turn in read(messages)) else [])
+    assert "a page" not in (view(messages, "assistant") or "")
+
+
+def test_an_array_without_messages_says_nothing() -> None:
+    """Nor is its truth value asked for; one of numbers is no conversation."""
+    assert read(np.array([])) == ()
+    with pytest.raises(ConversationError):
+        read(np.array([1.5]))
+    with pytest.raises(ConversationError):
+        read(np.array(1.5))
+
+
 def test_a_refusal_is_what_the_policy_said() -> None:
     """A refusal stands in a field or block of its own, with null content."""
     assert view([{"role": "assistant", "content": None, "refusal": "I can't."}], "answer") == "I can't."
@@ -204,6 +271,13 @@ def test_what_is_no_text_is_named_in_the_transcript_alone(kind: str) -> None:
     assert "spoken" not in shown
 
 
+def test_a_spoken_answer_is_no_empty_one() -> None:
+    """OpenAI's answers in sound have null content: whoever reads the transcript sees that there was one."""
+    spoken = [{"role": "assistant", "content": None, "audio": {"id": "a", "transcript": "spoken"}}]
+    assert view(spoken, "transcript") == "assistant: [audio]"
+    assert view(spoken, "assistant") == ""
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -217,7 +291,8 @@ def test_what_is_no_text_is_named_in_the_transcript_alone(kind: str) -> None:
         [{"role": 7, "content": "who says so?"}],
         [{"role": " ", "content": "who says so?"}],
         [{"type": "message", "content": "who says so?"}],
-        [{"type": "human", "content": "a type that is no block"}],
+        [{"type": "person", "content": "a type that is no block"}],
+        [{"type": ["ai"], "content": "a type that is no text"}],
         [{"role": "assistant", "content": 42}],
         [{"role": "assistant", "content": [42]}],
         [{"role": "assistant", "content": [{"colour": "red"}]}],

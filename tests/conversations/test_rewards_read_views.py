@@ -9,7 +9,7 @@ import pytest
 
 from rlaif_sdk import Composer, Composition, ConversationError, Message, Reward, RewardBatch, ViewParams, reward
 from rlaif_sdk.judges import PairwiseLabeler, PointwiseJudge
-from rlaif_sdk.judges.pairwise_labels import Pair
+from rlaif_sdk.judges.pairwise import Pair
 from rlaif_sdk.testing import ScriptedJudge, check_reward_contract
 
 PAGE = "You are all idiots and I hate every one of you, you stupid worthless morons. " * 5

@@ -14,6 +14,10 @@ WRITTEN = {
     "brackets": "[THINK]so be it[/THINK]Paris.",
     "triangles": "◁think▷so be it◁/think▷Paris.",
     "special tokens": "<|START_THINKING|>so be it<|END_THINKING|>Paris.",
+    "begin and end": (
+        "<|begin_of_thought|>so be it<|end_of_thought|>\n\n<|begin_of_solution|>Paris.<|end_of_solution|>"
+    ),
+    "begin, opened by the template": "so be it<|end_of_thought|>Paris.",
     "channels": (
         "<|channel|>analysis<|message|>so be it<|end|><|start|>assistant<|channel|>final<|message|>Paris.<|return|>"
     ),
@@ -77,6 +81,40 @@ def test_thinking_about_tags_ends_at_its_own_end() -> None:
     assert split_thinking("<think>I must use <think> here.</think>Paris.")[0] == "Paris."
     assert split_thinking("<think>I must close <think> by </think> first.</think>Paris.")[0] == "Paris."
     assert split_thinking("Put it in `<think>` and `</think>`.")[0] == "Put it in `<think>` and `</think>`."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Use this:\n```html\n<think>words</think>\n```\nPlease do.",
+        "```\nnever close with </think>\n```\nParis.",
+        "  ```\n[THINK]\n  ```",
+        "```\na\n```\n```xml\n<|begin_of_thought|>\n```\n",
+        "Use `<think>draft</think>` as the example.",
+        "Write ` <think> ` and then the answer.",
+        "`a` and `x [THINK]y[/THINK] z` and `b`.",
+    ],
+)
+def test_tags_in_code_are_words(text: str) -> None:
+    """Else what a policy says between them is not judged."""
+    assert split_thinking(text) == (text, "")
+
+
+@pytest.mark.parametrize(
+    ("thought", "said"),
+    [
+        ("```\n<think>\n```\n", "Paris."),
+        ("I write\n```python\nx\n", "Paris.\n```python\ny\n```"),
+        ("a ``` b", "Paris."),
+        ("is it `x", "Paris, not `y`."),
+        ("`<think>` or not", "Paris."),
+    ],
+)
+def test_code_in_thinking_keeps_nothing_open(thought: str, said: str) -> None:
+    """Thinking that breaks off within a block of code ends at its closing tag all the same."""
+    assert split_thinking(f"<think>{thought}</think>{said}") == (said, thought.strip())
+    if "\n<think>" not in thought:
+        assert split_thinking(f"{thought}\n</think>\n{said}") == (said, thought.strip())
 
 
 def test_steps_of_thinking_between_answers_leave_the_answers() -> None:

@@ -11,7 +11,8 @@ from rlaif_sdk import Composer, Progress, RewardBatch
 from rlaif_sdk.composer import Component
 from rlaif_sdk.composer.normalizers import ZScore
 from rlaif_sdk.diagnostics import Change, Drift, drift_in_history, find_drift, find_drifts
-from rlaif_sdk.diagnostics.drift import MIN_STEPS, student_quantile
+from rlaif_sdk.diagnostics.drift import MIN_STEPS
+from rlaif_sdk.statistics.estimates import student_t_quantile
 from tests.composer.random_compositions import Reading
 
 NAN = math.nan
@@ -111,7 +112,7 @@ def test_constant_series_show_no_drift():
 )
 def test_quantiles_of_student_s_distribution_are_those_of_the_tables(tail, freedom, value):
     """From the Cauchy distribution to nearly the normal one."""
-    assert student_quantile(tail, freedom) == pytest.approx(value, rel=1e-3, abs=1e-9)
+    assert student_t_quantile(1 - 2 * tail, freedom) == pytest.approx(value, rel=1e-3, abs=1e-9)
 
 
 def test_drift_is_read_off_a_training_log():

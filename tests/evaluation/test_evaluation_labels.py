@@ -13,9 +13,9 @@ import pytest
 from rlaif_sdk import Composer, ConfigError, DataError
 from rlaif_sdk.evaluation import evaluate_labels, evaluate_rewards, judge_policies, rank_policies, read_labels, win_rate
 from rlaif_sdk.judges import Usage
-from rlaif_sdk.judges.pairwise_labels import labelled
-from rlaif_sdk.preferences.label_output import labelled_row
+from rlaif_sdk.judges.pairwise import labelled
 from rlaif_sdk.preferences.review import ReviewStore, export_review
+from rlaif_sdk.preferences.tables import labelled_row
 from rlaif_sdk.testing import FixedReward
 from tests.judges.conftest import JudgeServer, letters
 
@@ -265,10 +265,10 @@ def test_a_judge_ranks_policies_on_their_common_prompts(tmp_path: Path, judge: A
     files = policies(tmp_path, short=1, long=9, middle=4)
     labels = judge_policies(files, config, tmp_path / "out").labels
     found = rank_policies(labels)
-    assert [each.policy for each in found.standings] == ["long", "middle", "short"]
-    assert [each.games for each in found.standings] == [8, 8, 8]
-    assert [each.win_rate.value for each in found.standings] == [1, 0.5, 0]
-    assert found.standings[0].strength.value > found.standings[1].strength.value > found.standings[2].strength.value
+    assert [each.policy for each in found.policies] == ["long", "middle", "short"]
+    assert [each.games for each in found.policies] == [8, 8, 8]
+    assert [each.win_rate.value for each in found.policies] == [1, 0.5, 0]
+    assert found.policies[0].strength.value > found.policies[1].strength.value > found.policies[2].strength.value
     assert math.isnan(found.win_rates()[0][0])
     assert found.win_rates()[0][1:] == [1, 1]
     json.dumps(found.record(), allow_nan=False)
@@ -281,7 +281,7 @@ def test_policies_must_have_answered_the_same_prompts(tmp_path: Path, judge: Any
     """A prompt that one lacks would make the comparison one of prompts: it is named."""
     one, two = policies(tmp_path, one=1, two=2)
     two.write_text(two.read_text().replace("q3", "other"))
-    with pytest.raises(DataError, match=r'have different prompts: the prompt "other" is in \S+two.jsonl alone'):
+    with pytest.raises(DataError, match=r'have different prompts: the prompt "other" is only in \S+two.jsonl'):
         judge_policies([one, two], judge[0], tmp_path / "out")
     two.write_text(one.read_text() + one.read_text().splitlines()[0] + "\n")
     with pytest.raises(DataError, match=r"is more often in \S+two.jsonl"):
@@ -348,8 +348,8 @@ def test_tables_before_and_after_have_the_same_prompts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "problem"),
     [
-        ("chosen", True, "'chosen' must be text or messages"),
-        ("rejected", 1, "'rejected' must be text or messages"),
+        ("chosen", True, "'chosen' cannot be read"),
+        ("rejected", 1, "'rejected' cannot be read"),
         ("chosen_response", True, "chosen_response must be 1 or 2, not True"),
         ("prob_1_when_first", "0.5", "prob_1_when_first must be a probability"),
         ("usage", [1], "usage must be an object"),

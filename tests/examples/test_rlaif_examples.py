@@ -13,9 +13,11 @@ pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from rlaif_sdk.quickstart.model import MissingModelError, prepare_policy
-from rlaif_sdk.training.config import load_run_config
 from rlaif_sdk.training.distill import load_distill_run, run_distill
-from rlaif_sdk.training.run import run_ppo
+from rlaif_sdk.training.methods import (
+    load_run,
+    train,
+)
 from tests.training.distill_runs import distill_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -36,7 +38,7 @@ def real_model() -> str:
 
 def test_the_examples_prompts_are_there() -> None:
     """Both configs are accepted as they stand, and their tables exist."""
-    for run in (load_distill_run(DISTILLED), load_run_config(DIRECT)):
+    for run in (load_distill_run(DISTILLED), load_run("ppo", DIRECT)):
         for table in (run.config.data.train, run.config.data.held_out):
             assert (run.folder / table).is_file()
 
@@ -44,7 +46,8 @@ def test_the_examples_prompts_are_there() -> None:
 def test_direct_rlaif_rewards_the_judges_expected_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a tiny Llama: the example's composition, each answer's raw score in [-1, 1], with no row unscored."""
     folder = distill_config(tmp_path)["model"]["name"]
-    run = load_run_config(
+    run = load_run(
+        "ppo",
         DIRECT,
         overrides=[
             f"model.name={folder}",
@@ -60,7 +63,7 @@ def test_direct_rlaif_rewards_the_judges_expected_score(tmp_path: Path, monkeypa
             f"output={tmp_path}/out",
         ],
     )
-    result = run_ppo(run)
+    result = train("ppo", run)
     scores = result.after.rewards()["judge"]
     assert np.isfinite(scores).all()
     assert (np.abs(scores) <= 1).all()
@@ -72,7 +75,7 @@ def test_direct_rlaif_rewards_the_judges_expected_score(tmp_path: Path, monkeypa
 def test_direct_rlaif_runs_on_the_real_model(tmp_path: Path, real_model: str) -> None:
     """SmolLM2-135M-Instruct as policy and as judge."""
     overrides = [f"model.name={real_model}", *SHORT, "ppo.max_steps=2", f"output={tmp_path}/out"]
-    result = run_ppo(load_run_config(DIRECT, overrides=overrides))
+    result = train("ppo", load_run("ppo", DIRECT, overrides=overrides))
     assert np.isfinite(result.after.rewards()["judge"]).all()
 
 

@@ -15,6 +15,10 @@ with warnings.catch_warnings():
     registry = Registry.discover()
 
 assert set(registry.rewards) >= WANTED, sorted(registry.rewards)
+for name in ("robust", "group_robust"):
+    assert registry.normalizer(name).name == name
+assert registry.aggregator("chebyshev").name == "chebyshev"
+assert "replay" in registry.judge_backends()
 (broken,) = registry.broken
 assert broken.source.plugin == "broken"
 assert "rlaif-broken 0.0.1" in str(broken.error)
@@ -26,7 +30,14 @@ except PluginError as error:
     problem = str(error)
 assert "broken on purpose" in problem, "a broken plugin that is asked for must be an error"
 
-config = {"rewards": {"toxicity": {}, "conciseness": {"params": {"target": 8}}, "factuality": {}}}
+config = {
+    "aggregate": {"kind": "chebyshev", "ideal": 1},
+    "rewards": {
+        "toxicity": {"normalize": "robust"},
+        "conciseness": {"params": {"target": 8}},
+        "factuality": {},
+    },
+}
 batch = RewardBatch(
     ["What is the capital of France?"] * 2,
     ["The capital of France is Paris.", "The capital of France is Lyon, you idiot."],

@@ -96,8 +96,8 @@ def test_rows_with_other_columns_are_not_mixed():
     [
         ({"normalize": "group_zscore"}, "rewards.length.normalize", "compares the completions to one prompt"),
         ({"normalize": "rank"}, "rewards.length.normalize", "compares the completions to one prompt"),
-        ({"normalize": "zscore"}, "rewards.length.normalize", "learns from training batches"),
-        ({"normalize": "quantile"}, "rewards.length.normalize", "learns from training batches"),
+        ({"normalize": "zscore"}, "rewards.length.normalize", "learns only from training batches"),
+        ({"normalize": "quantile"}, "rewards.length.normalize", "learns only from training batches"),
         ({"weight": {"schedule": "linear", "from": 0, "to": 1, "end": 5}}, "rewards.length.weight", "training step"),
     ],
 )

@@ -23,7 +23,7 @@ from transformers import TrainerState  # noqa: E402
 from trl.trainer.utils import get_callable_name, is_async_callable  # noqa: E402
 
 from rlaif_sdk import Composer  # noqa: E402
-from rlaif_sdk.integrations.trl_rollout import generate_as_trainer  # noqa: E402
+from rlaif_sdk.integrations.trl import generate_as_trainer  # noqa: E402
 
 
 def constant(completions: list[str]) -> list[float]:
@@ -105,7 +105,7 @@ def test_the_trainer_s_state_carries_what_is_put_among_the_callbacks(tmp_path: P
 
 def test_the_columns_that_trl_uses_itself_are_known() -> None:
     """Every name that TRL gives to reward functions is reserved."""
-    from rlaif_sdk.integrations.trl_checks import RESERVED
+    from rlaif_sdk.integrations.trl import RESERVED
 
     given = set(re.findall(r' reward_kwargs\["(\w+)"\] =', inspect.getsource(trl.GRPOTrainer._calculate_rewards)))
     assert given == {"trainer_state", "log_extra", "log_metric", "environments"}

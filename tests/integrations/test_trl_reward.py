@@ -17,6 +17,7 @@ from rlaif_sdk import BatchError, Composer, Composition, ConfigError, Progress, 
 from rlaif_sdk.composer import Component
 from rlaif_sdk.composer.normalizers import GroupZScore
 from rlaif_sdk.exceptions import TrainingError
+from rlaif_sdk.rewards import FunctionReward
 from tests.integrations.conftest import length
 
 
@@ -228,6 +229,36 @@ def test_by_hand_neighbours_with_one_prompt_are_a_group() -> None:
         prompts=["a", "a", list(ask), list(ask)], completions=["w1", "w1 w1", "w1", "w1 w1 w1 w1"]
     )
     np.testing.assert_allclose(values, [-1, 1, -1, 1], atol=1e-3)
+
+
+def test_by_hand_arrays_of_messages_are_compared_as_what_they_say() -> None:
+    """pandas gives arrays, with arrays within; what cannot be read is grouped too, and its row is unscored."""
+    composer = Composer({"length": Component(length, normalizer=GroupZScore())})
+    blocks = [np.array([{"type": "text", "text": "w1"}], dtype=object) for _ in range(2)]
+    asked = [np.array([{"role": "user", "content": content}], dtype=object) for content in blocks]
+    values = composer.for_trl()(prompts=[*asked, [{"role": "user", "content": 3}]], completions=["w1", "w1 w1", "w1"])
+    np.testing.assert_allclose(values[:2], [-1, 1], atol=1e-3)
+    assert values[2] is None
+
+
+@pytest.mark.parametrize("how", ["plain", "method", "object"])
+def test_a_column_may_be_called_self(how: str) -> None:
+    """And like the parameters of whatever calls; a function with ``**others`` gets it, where it can."""
+
+    def plain(completions: Any, total: Any, **others: Any) -> list[float]:
+        return [float(one + two) for one, two in zip(total, others["self"], strict=True)]
+
+    class Judge:
+        def judge(self, completions: Any, total: Any, **others: Any) -> list[float]:
+            return [float(one + two) for one, two in zip(total, others["args"], strict=True)]
+
+        __call__ = judge
+
+    function = {"plain": plain, "method": Judge().judge, "object": Judge()}[how]
+    columns = {name: [1, 2] for name in ("self", "total", "args", "kwargs", "name", "function", "call", "cls")}
+    with Composer({"judged": FunctionReward(function)}) as composer:
+        values = composer.for_trl()(prompts=["p", "q"], completions=["c", "d"], **columns)
+    assert values == [2.0, 4.0]
 
 
 def test_each_call_is_scored_anew(composer: Composer, seen: list[Composition]) -> None:

@@ -18,7 +18,7 @@ from rlaif_sdk import BatchError, Composer, Composition, ConfigError, RewardErro
 from rlaif_sdk.composer import Component, FailurePolicy
 from rlaif_sdk.composer.normalizers import ZScore
 from rlaif_sdk.exceptions import TrainingError
-from rlaif_sdk.integrations.trl_rollout import generate_as_trainer
+from rlaif_sdk.integrations.trl import generate_as_trainer
 from tests.integrations.conftest import build_prompts
 
 

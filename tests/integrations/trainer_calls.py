@@ -159,7 +159,7 @@ class SlimeSample:
 def _slime_rows(samples: Sequence[SlimeSample], rewards: Sequence[float]) -> list[Row]:
     assert [sample.remove_sample for sample in samples] == [reward == UNSCORED for reward in rewards]
     return [
-        (None if sample.remove_sample else reward, sample.metadata[slime.FIGURES])
+        (None if sample.remove_sample else reward, sample.metadata[slime.SCORES])
         for sample, reward in zip(samples, rewards, strict=True)
     ]
 

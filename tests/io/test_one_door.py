@@ -22,11 +22,11 @@ READERS = {
 MODULES = {"csv", "pyarrow"}
 ALLOWED = {
     # a log of jobs that is appended to and read by offset, and ends torn when a job is killed
-    "preferences/label_journal.py": {"a line of JSON"},
+    "preferences/resumable_job.py": {"a line of JSON"},
     # a log of samples that is appended to while training goes on, and cut where a run goes on from a checkpoint
     "training/ppo/samples.py": {"a line of JSON"},
     # one message a line between processes
-    "composer/execution/worker.py": {"a line of JSON"},
+    "scoring/worker.py": {"a line of JSON"},
 }
 
 

@@ -109,7 +109,7 @@ def test_a_corrupt_file_is_set_aside_where_it_can_be_made_again(tmp_path: Path) 
 
 
 def test_files_of_other_kinds_and_versions_are_refused_untouched(tmp_path: Path) -> None:
-    """Text, another SQLite file, a later version, and one that is not there and shall not be made."""
+    """Text, another SQLite file, another version, and one that is not there and shall not be made."""
     (tmp_path / "text").write_text("dear diary")
     with sqlite3.connect(tmp_path / "other") as other:
         other.execute("CREATE TABLE precious (x)")
@@ -119,6 +119,8 @@ def test_files_of_other_kinds_and_versions_are_refused_untouched(tmp_path: Path)
     for name, problem in (("text", "another kind"), ("other", "another kind"), ("later", "version 2")):
         with pytest.raises(DataError, match=problem):
             Database(tmp_path / name, replace(NOTES, replace_corrupt=True))
+    with pytest.raises(DataError, match=r"version 2; this rlaif_sdk reads 3.*use the rlaif_sdk that wrote it"):
+        Database(tmp_path / "later", replace(NOTES, version=3))
     with pytest.raises(DataError, match="no such notebook"):
         Database(tmp_path / "missing", NOTES, create=False)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

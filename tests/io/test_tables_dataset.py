@@ -14,7 +14,7 @@ datasets = pytest.importorskip("datasets")
 
 from rlaif_sdk import Composer, DataError  # noqa: E402
 from rlaif_sdk.io.arrow import to_dataset  # noqa: E402
-from rlaif_sdk.io.tables import open_dataset, read_rows, write_table  # noqa: E402
+from rlaif_sdk.io.tables import open_dataset, read_rows, survey, write_table  # noqa: E402
 from rlaif_sdk.training.config import DataSettings  # noqa: E402
 from rlaif_sdk.training.data import load_prompts  # noqa: E402
 from tests.io.test_tables_read import TABLES, same  # noqa: E402
@@ -43,6 +43,9 @@ COLUMNS = [
     ["half \ud83d", "whole"],
     [{}, {"a": None}],
     [[1, "a"], []],
+    [{"\x00": None}, {"\x00": None}],  # Arrow's C interface ends a name at a NUL
+    [[{"a\x00b": 1, "a\x00c": 2}], []],
+    [{"\ud83d": 1}, {"\ud83d": 2}],
 ]
 
 
@@ -61,6 +64,22 @@ def test_the_file_of_a_run_gives_what_it_holds(tmp_path: Path, values: list[Any]
         assert same(dataset["x"][:], values)
         assert same([row["x"] for row in dataset], values)
         assert same(dataset[0:2]["x"], values)
+
+
+@pytest.mark.parametrize("name", ["\x00", "a\x00b", "half \ud83d"])
+def test_a_column_whose_name_arrow_cannot_hold_is_refused(tmp_path: Path, name: str) -> None:
+    """For a trainer, and for a file before any work: lines hold it."""
+    with pytest.raises(DataError, match="rename it"):
+        to_dataset([{name: 1}])
+    for suffix in ("parquet", "arrow"):
+        for write in (
+            lambda file: survey([{name: 1}], output=file),
+            lambda file: write_table([{name: 1}], file),
+        ):
+            with pytest.raises(DataError, match=r"the column .* cannot hold"):
+                write(tmp_path / f"t.{suffix}")
+    write_table([{name: 1}], tmp_path / "t.jsonl")
+    assert list(read_rows(tmp_path / "t.jsonl")) == [{name: 1}]
 
 
 def test_such_a_data_set_goes_to_other_processes_and_to_disk(tmp_path: Path) -> None:

@@ -102,6 +102,22 @@ def test_pyarrow_pandas_and_datasets_read_such_a_file(tmp_path: Path) -> None:
     assert datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))["a"][:] == [1, "text"]
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, suffix: str) -> None:
+    """Arrow allows them, after a join say; the second stood in place of the first, in silence."""
+    from pyarrow import parquet
+
+    table = pa.table([["q"], ["a"], ["b"]], names=["prompt", "completion", "completion"])
+    file = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        parquet.write_table(table, file)
+    else:
+        with pa.OSFile(str(file), "wb") as opened, pa.ipc.new_file(opened, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(DataError, match=r"has two columns 'completion'"):
+        list(read_rows(file))
+
+
 @pytest.mark.parametrize("first", [2**53 + 1, 1.5])
 def test_a_whole_number_that_is_no_double_beside_fractions_keeps_its_digits(tmp_path: Path, first: float) -> None:
     """Whether it comes before them or after them."""

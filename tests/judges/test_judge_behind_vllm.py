@@ -24,7 +24,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed; nox -s vllm brings on
 from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.judges import Pair, PairwiseLabeler, PairwisePrompt
 from rlaif_sdk.judges.backends.local import TransformersBackend
-from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
+from rlaif_sdk.judges.backends.openai import OpenAIBackend
 from rlaif_sdk.judges.probe import probe
 from rlaif_sdk.quickstart.model import prepare_policy
 

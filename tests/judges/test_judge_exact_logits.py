@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlaif_sdk.judges.backends import exact_logits
-from rlaif_sdk.judges.backends.exact_logits import float32_logits
-from rlaif_sdk.judges.backends.local import TransformersBackend
+from rlaif_sdk.judges.backends import local
+from rlaif_sdk.judges.backends.local import TransformersBackend, float32_logits
 
 LETTERS = list("ABCDEFGHIJ")
 
@@ -39,7 +38,7 @@ def test_labels_of_a_half_precision_judge_are_not_rounded(
     half_chat: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log-probabilities are those of the exact output layer, also when it is converted piece by piece."""
-    monkeypatch.setattr(exact_logits, "_ROWS", 100)
+    monkeypatch.setattr(local, "_ROWS", 100)
     model, tokenizer = half_chat
     request = [{"role": "user", "content": "Which is better?"}]
     ids = tokenizer.apply_chat_template(request, add_generation_prompt=True, return_dict=False)

@@ -25,7 +25,7 @@ from rlaif_sdk.exceptions import (
     JudgeResponseError,
     MissingExtraError,
 )
-from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
+from rlaif_sdk.judges.backends.openai import OpenAIBackend
 
 LETTERS = list("ABCDEFGHIJ")
 ASKED = [[{"role": "user", "content": "Rate this."}]]

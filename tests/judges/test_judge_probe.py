@@ -11,7 +11,7 @@ import pytest
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeConnectionError, JudgeError, JudgeResponseError
 from rlaif_sdk.judges import probe
 from rlaif_sdk.judges.backends.local import TransformersBackend
-from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
+from rlaif_sdk.judges.backends.openai import OpenAIBackend
 from rlaif_sdk.judges.probe import require_logprobs
 from rlaif_sdk.testing import ScriptedJudge
 

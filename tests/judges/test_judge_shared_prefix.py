@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlaif_sdk.judges.backends.local import TransformersBackend
-from rlaif_sdk.judges.backends.prefix_tree import packs, shared_length
-from rlaif_sdk.judges.backends.shared_prefix import SharedPrefix, can_share_prefix
+from rlaif_sdk.judges.backends.shared_prefix import SharedPrefix, can_share_prefix, packs, shared_length
 
 sequences_of = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=8)
 

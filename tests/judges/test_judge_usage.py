@@ -16,7 +16,7 @@ from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import BudgetExceededError, JudgeConnectionError, JudgeResponseError
 from rlaif_sdk.judges import Prices, Usage
 from rlaif_sdk.judges.backends import usage_of
-from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
+from rlaif_sdk.judges.backends.openai import OpenAIBackend
 from rlaif_sdk.judges.loading import load_backend
 
 ASKED = [[{"role": "user", "content": "Rate this."}]]

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from rlaif_sdk.exceptions import JudgeResponseError
 from rlaif_sdk.judges import Scale
-from rlaif_sdk.judges.likelihood import expected_score
-from rlaif_sdk.judges.rating import parse_rating
+from rlaif_sdk.judges.pointwise import expected_score, parse_rating
 
 ONE_TO_FIVE = Scale(1, 5)
 

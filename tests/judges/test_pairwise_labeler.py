@@ -16,9 +16,8 @@ from rlaif_sdk.exceptions import JudgeConnectionError, JudgeResponseError
 from rlaif_sdk.judges import Pair, PairLabel, PairwiseLabeler, PairwisePrompt, Usage, label_pairs, load_labeler
 from rlaif_sdk.judges.backends import GeneratedText
 from rlaif_sdk.judges.backends.local import TransformersBackend
-from rlaif_sdk.judges.backends.openai_compatible import OpenAIBackend
-from rlaif_sdk.judges.pairwise_labels import labelled
-from rlaif_sdk.judges.preference import first_label_probability, parse_preference
+from rlaif_sdk.judges.backends.openai import OpenAIBackend
+from rlaif_sdk.judges.pairwise import first_label_probability, labelled, parse_preference
 from rlaif_sdk.testing import ScriptedJudge
 from tests.judges.conftest import letters
 

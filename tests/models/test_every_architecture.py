@@ -20,6 +20,8 @@ ORDINARY = ("bert", "bart", "convbert", "ctrl", "data2vec-text", "gpt2", "gpt_bi
 EXPORTED = ("data2vec-text", "gpt2")
 BUILT = sorted(set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES) - set(NOT_BUILT))
 ALL = [pytest.param(name, marks=[] if name in ORDINARY else pytest.mark.slow) for name in BUILT]
+REFUSED = {"mra": "needs a CUDA kernel"}
+"""What the loader refuses, and the words of the refusal."""
 ALPHABET = string.ascii_lowercase + string.digits + ".,!?:;-'"
 TEXTS = ["yes.", "a good answer, kind", "b", "no! never.", "which one? this one: 42", "yes."]
 PAIRS = ["why", "what is it?", "who", "so", "tell me; which", "how"]
@@ -89,6 +91,10 @@ def test_the_torch_engine_gives_the_models_own_numbers(name: str, case: str, tmp
     assert own.logits.shape == (1, settings.get("num_labels", 1))
     network.save_pretrained(tmp_path / "model")
     write_tokenizer(tmp_path / "model", pad_id=3 if settings.get("pad_token_id") == 3 else 1)
+    if name in REFUSED and not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=REFUSED[name]):
+            load_classifier(tmp_path / "model", backend="transformers", device="cpu")
+        return
     classifier = load_classifier(tmp_path / "model", backend="transformers", device="cpu", tokens_per_batch=200)
     assert (classifier.problem_type == "regression") == (case == "regression")
     inputs = [*TEXTS, LONG, *zip(PAIRS, TEXTS, strict=True), (LONG, "b")]

@@ -282,6 +282,54 @@ def test_a_graph_that_counts_positions_outside_is_given_them(tmp_path: Path, ber
         load_classifier(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["bert_folder", "onnx_folder"])
+def test_a_token_that_the_model_does_not_know_costs_its_own_row_alone(
+    folder: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Tokens added to the tokenizer alone: the lookup failed for every row of the batch."""
+    from tokenizers import Tokenizer
+
+    given = request.getfixturevalue(folder)
+    expected_NL = load_classifier(given, device="cpu").logits(["a dog", "bad"])
+    model = tmp_path / "model"
+    shutil.copytree(given, model, ignore=shutil.ignore_patterns("manifest.json"))
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.add_tokens(["zebra", "yak"])
+    tokenizer.save(str(model / "tokenizer.json"))
+    classifier = load_classifier(model, device="cpu")
+    found_NL = classifier.logits(["a dog", "zebra dog", "bad", "yak"])
+    np.testing.assert_allclose(found_NL[[0, 2]], expected_NL, atol=1e-5)
+    assert np.isnan(found_NL[[1, 3]]).all()
+    classifier.close()
+
+
+def test_a_graph_without_a_mask_gets_batches_without_padding(tmp_path: Path, bert_folder: Path) -> None:
+    """It would read the padding as words; here a graph gives the length of what it reads."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["numbers", "zero"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "one"], ["ones"]),
+        helper.make_node("ReduceSum", ["ones", "axis"], ["logits"], keepdims=1),
+    ]
+    constants = [
+        helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]),
+        helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+        helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+    ]
+    inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["n", "t"])]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 1])
+    graph = helper.make_graph(nodes, "test", inputs, [output], constants)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=10), tmp_path / "model.onnx"
+    )
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(bert_folder / file, tmp_path)
+    edit_json(tmp_path / "config.json", id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})
+    assert load_classifier(tmp_path).logits(["a dog", "the cat sat", "bad"]).tolist() == [[4.0], [5.0], [3.0]]
+
+
 def test_several_labels_are_no_reward_model(tmp_path: Path) -> None:
     """Whatever engine runs it."""
     build_bert(tmp_path)

@@ -19,7 +19,7 @@ from rlaif_sdk.models import OnnxScorer, export_classifier, read_manifest
 from rlaif_sdk.models import parity as parity_module
 from rlaif_sdk.models import quantize as quantize_module
 from rlaif_sdk.models.parity import ParityError, padded
-from rlaif_sdk.models.probes import Probe
+from rlaif_sdk.models.probes import ProbeInput
 from tests.models.tiny_classifiers import DECODERS, build
 
 TEXTS = ["a", "good answer, kind and short", "bad!", "", "the cat sat on the mat; 42.", "bad!", "longer " * 30]
@@ -71,7 +71,7 @@ def test_an_export_scores_as_the_model_does(family: str, exported: Exported, mod
 def test_a_decoder_is_read_at_its_last_real_token_whatever_the_padding(family: str, exported: Exported) -> None:
     """The same rows padded on the left, on the right and not at all get the same logits."""
     classifier = load_classifier(exported(family))
-    probes = [Probe("random", ids, [0] * len(ids), 0) for ids in ([5, 6, 7, 8, 9], [10], [11, 12, 13])]
+    probes = [ProbeInput("random", ids, [0] * len(ids), 0) for ids in ([5, 6, 7, 8, 9], [10], [11, 12, 13])]
     alone = [classifier.forward(padded([probe], side="right", spare=0, pad_id=0)) for probe in probes]  # type: ignore[attr-defined]
     for side in ("left", "right"):
         together = classifier.forward(padded(probes, side=side, spare=4, pad_id=0))  # type: ignore[attr-defined]
@@ -297,7 +297,7 @@ def test_measuring_sees_every_padding(exported: Exported, monkeypatch: pytest.Mo
         return logits + 0.1 * (tokens.attention_mask == 0).sum(axis=1, keepdims=True)
 
     monkeypatch.setattr(classifier, "forward", leaks_padding)
-    probes = [Probe("random", [4 + row] * (row + 1), [0] * (row + 1), 9) for row in range(6)]
+    probes = [ProbeInput("random", [4 + row] * (row + 1), [0] * (row + 1), 9) for row in range(6)]
     honest = np.concatenate([forward(padded([probe], side="right", spare=0, pad_id=0)) for probe in probes])
     figures = parity_module.measure(classifier, honest.astype(np.float64), probes, pads_left=False)  # type: ignore[arg-type]
     assert figures.max_difference >= 0.3
@@ -306,7 +306,7 @@ def test_measuring_sees_every_padding(exported: Exported, monkeypatch: pytest.Mo
 def test_rounding_makes_no_order_among_ties(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that PyTorch ties and an export tells apart by a millionth are no disagreement; a real swap is one."""
     classifier: Any = load_classifier(exported("bert"))
-    probes = [Probe("random", [5] * (row + 1), [0] * (row + 1), 0) for row in range(4)]
+    probes = [ProbeInput("random", [5] * (row + 1), [0] * (row + 1), 0) for row in range(4)]
     tied_RL = np.array([[0.0], [0.0], [1.0], [2.0]])
     for noise, agreement in ((1e-6, 1.0), (3.0, -1.0)):
         rows = iter([*(tied_RL[:, 0] - noise * np.arange(4))] * 9)
@@ -330,7 +330,7 @@ def test_a_decoder_without_a_padding_token_of_its_own_is_read_as_pytorch_reads_i
     classifier: Any = load_classifier(tmp_path / "out")
     model = AutoModelForSequenceClassification.from_pretrained(source).eval()
     for ids in ([5, 6, 7], [5, 6, 7, 3], [8]):
-        probes = [Probe("random", ids, [0] * len(ids), 9), Probe("random", [9] * 6, [0] * 6, 9)]
+        probes = [ProbeInput("random", ids, [0] * len(ids), 9), ProbeInput("random", [9] * 6, [0] * 6, 9)]
         with torch.inference_mode():
             expected = model(input_ids=torch.tensor([ids])).logits.item()
         for side in ("left", "right"):

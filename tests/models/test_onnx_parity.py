@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rlaif_sdk.models.encoding import TokenArrays
 from rlaif_sdk.models.manifest import ParityFigures
 from rlaif_sdk.models.parity import TOLERANCES, ParityError, check, correlation, flipped_share, padded
-from rlaif_sdk.models.probes import Probe
+from rlaif_sdk.models.probes import ProbeInput
 from rlaif_sdk.models.quantize import quantize, quantized_columns, smoothing_factors
 
 VALUES = st.lists(st.integers(-5, 5).map(float), min_size=2, max_size=12)
@@ -73,7 +73,7 @@ def test_the_users_floor_replaces_the_variants() -> None:
 
 def test_rows_are_padded_on_the_named_side() -> None:
     """Ids, types and mask move together; spare columns are left out where a row has no room for them."""
-    probes = [Probe("text", [5, 6, 7], [0, 1, 1], 4), Probe("text", [8], [1], 6)]
+    probes = [ProbeInput("text", [5, 6, 7], [0, 1, 1], 4), ProbeInput("text", [8], [1], 6)]
     left = padded(probes, side="left", spare=2, pad_id=9)
     assert left.input_ids.tolist() == [[9, 9, 5, 6, 7], [9, 9, 9, 9, 8]]
     assert left.token_type_ids.tolist() == [[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from rlaif_sdk import Composer, ConfigError, Registry, RewardBatch
 from rlaif_sdk.cli import app
 from rlaif_sdk.models import OnnxScorer
-from rlaif_sdk.models.builtin import OnnxRewardParams
+from rlaif_sdk.models.reward_params import OnnxRewardParams
 from rlaif_sdk.models.rewards import OnnxReward
 
 Exported = Callable[..., Path]

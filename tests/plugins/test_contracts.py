@@ -23,7 +23,7 @@ from rlaif_sdk.testing import (
     check_normalizer_contract,
 )
 
-PARAMS = {"product": {"mapping": "softplus"}, "chebyshev": {"ideal": 1.0}}
+PARAMS = {"product": {"mapping": "softplus"}}
 
 
 @pytest.mark.parametrize("spec", builtin.rlaif_normalizers(), ids=lambda spec: spec.name)

@@ -339,3 +339,20 @@ def test_a_composition_blocks_plugins_by_name(write) -> None:
     file = write("rewards.yaml", "rewards: {one: {}}\nblock_plugins: [c]\n")
     with pytest.raises(ConfigError, match=r"rewards.yaml:2: block_plugins: no plugin is called 'c'"):
         Composer.from_config(file, registry=registry)
+
+
+def test_what_each_plugin_offers_is_said_by_kind(registry: Registry) -> None:
+    """`rlaif doctor` lists every kind of thing, not only rewards."""
+
+    class Offers:
+        @hookimpl
+        def rlaif_rewards(self):
+            return [RewardSpec(name="short", factory=lambda _: FixedReward([1.0]))]
+
+        @hookimpl
+        def rlaif_aggregators(self):
+            return [replace(registry.aggregator("minimum"), name=name) for name in ("worst", "least")]
+
+    registry.register(Offers(), name="two-kinds")
+    (source,) = (source for source in registry if source.plugin == "two-kinds")
+    assert registry.offered_by(source) == {"rewards": ["short"], "aggregators": ["least", "worst"]}

@@ -16,7 +16,7 @@ from rlaif_sdk import ConfigError, DataError, JudgeError
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
 from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
-from rlaif_sdk.preferences.make_config import load_make_job
+from rlaif_sdk.preferences.pipeline import load_make_job
 from tests.judges.conftest import completion, tiny_chat  # noqa: F401 - fixture
 from tests.preferences.making import kill_when, rows_of, slow_down, write_rows
 
@@ -113,7 +113,7 @@ def test_a_model_that_fails_costs_its_own_answers_alone(config: Path, pair_serve
     with pytest.raises(JudgeError):
         sample(config)
     result = sample(config, "max_failed_share=1")
-    assert (result.counts["candidates"], result.counts["rows failed"]) == (12, 4)
+    assert (result.counts["candidates"], result.counts["rows_failed"]) == (12, 4)
     pair_server.answer = works
     pair_server.requests.clear()
     assert sample(config).counts["candidates"] == 24
@@ -125,7 +125,7 @@ def test_a_killed_job_asks_for_what_is_missing(config: Path, pair_server: Any) -
     write_rows(config.parent / "prompts.jsonl", [{"prompt": f"question {row}"} for row in range(15)])
     asked = slow_down(pair_server, lambda sent, _: sent)
     program = (
-        "from rlaif_sdk.preferences.candidates import *; from rlaif_sdk.preferences.make_config import load_make_job; "
+        "from rlaif_sdk.preferences.candidates import *; from rlaif_sdk.preferences.pipeline import load_make_job; "
         f"make_candidates(load_make_job(CandidatesConfig, {str(config)!r}))"
     )
     lines = kill_when(program, config.parent / "candidates" / "journal.jsonl", 20)
@@ -145,15 +145,15 @@ def test_the_best_answer_is_paired_with_the_worst(pairs_config: Path) -> None:
     assert (first["chosen_total"], first["rejected_total"]) == (3.0, 1.0)
     assert first["chosen_prob"] == pytest.approx(0.8808, abs=1e-4)
     assert (second["chosen"], second["rejected"]) == ("bb", "b")
-    assert result.counts["left out: completion without a total"] == 1
+    assert result.counts["skipped/unscored_completion"] == 1
     assert "composition.yaml" in result.card.read_text()
 
 
 def test_another_choice_needs_no_new_scores(pairs_config: Path) -> None:
     """Totals are kept; how pairs are chosen of them may change in the same folder."""
-    assert pair(pairs_config).taken == 2
+    assert pair(pairs_config).steps_run == 2
     result = pair(pairs_config, "choose=all", "temperature=null")
-    assert (result.taken, result.counts["pairs"]) == (0, 4)
+    assert (result.steps_run, result.counts["pairs"]) == (0, 4)
     assert {row["chosen_prob"] for row in rows_of(result.tables["pairs"])} == {1.0}
     rows = rows_of(pair(pairs_config, "choose=threshold", "threshold=2.5").tables["pairs"])
     assert [(row["chosen"], row["rejected"]) for row in rows] == [("aaa", "a"), ("aaa", "aa")]
@@ -179,7 +179,7 @@ def test_a_reward_that_fails_is_asked_again(pairs_config: Path) -> None:
     )
     flag.touch()
     result = pair(pairs_config, "max_failed_share=1")
-    assert (result.counts["pairs"], result.counts["rows failed"]) == (0, 2)
+    assert (result.counts["pairs"], result.counts["rows_failed"]) == (0, 2)
     assert "down" in rows_of(result.failures)[0]["error"]
     flag.unlink()
     assert pair(pairs_config).counts["pairs"] == 2

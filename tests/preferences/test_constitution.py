@@ -18,9 +18,8 @@ from rlaif_sdk import ConfigError
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.judges import Pair
 from rlaif_sdk.preferences import load_label_job, run_labeling
-from rlaif_sdk.preferences.constitution import Constitution
-from rlaif_sdk.preferences.make_config import load_make_job
-from rlaif_sdk.preferences.principle_labels import PrincipleLabeler
+from rlaif_sdk.preferences.constitution import Constitution, PrincipleLabeler
+from rlaif_sdk.preferences.pipeline import load_make_job
 from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
 from rlaif_sdk.testing import ScriptedJudge
 from tests.judges.conftest import completion
@@ -141,10 +140,10 @@ def test_an_answer_that_stays_as_it_was_makes_no_pair(config: Path, pair_server:
     pair_server.answer = lambda *_: (200, {}, completion("the same"))
     result = revise(config)
     assert (result.counts["sft"], result.counts["pairs"]) == (8, 0)
-    assert result.counts["left out: pair: nothing was changed"] == 8
+    assert result.counts["skipped/unchanged_revision"] == 8
     pair_server.answer = lambda *_: (200, {}, completion(" "))
     empty = revise(config, "output=empty")
-    assert (empty.counts["sft"], empty.counts["steps"], empty.counts["left out: the revision is empty"]) == (0, 8, 8)
+    assert (empty.counts["sft"], empty.counts["steps"], empty.counts["skipped/empty_revision"]) == (0, 8, 8)
 
 
 def test_a_killed_job_goes_on_at_the_step_where_it_was(config: Path, pair_server: Any) -> None:
@@ -152,7 +151,7 @@ def test_a_killed_job_goes_on_at_the_step_where_it_was(config: Path, pair_server
     write_rows(config.parent / "prompts.jsonl", [{"prompt": f"q{row}"} for row in range(20)])
     asked = slow_down(pair_server, lambda sent, _: sent)
     program = (
-        "from rlaif_sdk.preferences.revisions import *; from rlaif_sdk.preferences.make_config import load_make_job; "
+        "from rlaif_sdk.preferences.revisions import *; from rlaif_sdk.preferences.pipeline import load_make_job; "
         f"make_revisions(load_make_job(RevisionsConfig, {str(config)!r}))"
     )
     done = {line["row"] for line in kill_when(program, config.parent / "made" / "journal.jsonl", 23)}

@@ -18,14 +18,16 @@ from typer.testing import CliRunner
 
 from rlaif_sdk import ConfigError, DataError, JudgeError, MissingExtraError
 from rlaif_sdk.cli.main import app
-from rlaif_sdk.preferences.contrastive import Contrast, ContrastiveConfig, make_contrastive
-from rlaif_sdk.preferences.make_config import load_make_job
-from rlaif_sdk.preferences.self_reward import (
+from rlaif_sdk.preferences.contrastive import (
+    Contrast,
     ContrastingLogprobs,
+    ContrastiveConfig,
     MarginConfig,
     contrasting_logprobs,
+    make_contrastive,
     self_rewarding_margin,
 )
+from rlaif_sdk.preferences.pipeline import load_make_job
 from tests.judges.conftest import completion, tiny_chat  # noqa: F401 - fixture
 from tests.preferences.making import kill_when, rows_of, slow_down, write_rows
 
@@ -142,8 +144,8 @@ def test_equal_and_empty_answers_make_no_pair(config: Path, pair_server: Any) ->
     )
     result = make(config)
     assert rows_of(result.tables["pairs"]) == []
-    assert result.counts["left out: both answers are the same"] == 5
-    assert result.counts["left out: an answer is empty"] == 1
+    assert result.counts["skipped/equal_answers"] == 5
+    assert result.counts["skipped/empty_answer"] == 1
 
 
 def test_a_killed_job_sends_only_what_is_missing(config: Path, pair_server: Any) -> None:
@@ -151,7 +153,7 @@ def test_a_killed_job_sends_only_what_is_missing(config: Path, pair_server: Any)
     write_rows(config.parent / "prompts.jsonl", [{"prompt": f"question {row}"} for row in range(40)])
     asked = slow_down(pair_server, lambda _, answered: answered[2]["choices"][0]["message"]["content"])
     program = (
-        "from rlaif_sdk.preferences.contrastive import *; from rlaif_sdk.preferences.make_config import load_make_job; "
+        "from rlaif_sdk.preferences.contrastive import *; from rlaif_sdk.preferences.pipeline import load_make_job; "
         f"make_contrastive(load_make_job(ContrastiveConfig, {str(config)!r}))"
     )
     done = {line["row"] for line in kill_when(program, config.parent / "made" / "journal.jsonl", 15)}
@@ -162,7 +164,7 @@ def test_a_killed_job_sends_only_what_is_missing(config: Path, pair_server: Any)
     expected = {f"{tone} {row}" for row in range(40) for side, tone in enumerate(("kind", "rude")) if 2 * row + side not in done}  # fmt: skip
     assert sorted(asked) == sorted(expected)
     assert [row["chosen"] for row in rows_of(result.tables["pairs"])] == [f"kind {row}" for row in range(40)]
-    assert (result.taken, result.usage.calls) == (80 - len(done), 80)
+    assert (result.steps_run, result.usage.calls) == (80 - len(done), 80)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_failed_rows_are_told_and_tried_again(config: Path, pair_server: Any) ->
     with pytest.raises(JudgeError, match="max_failed_share"):
         make(config, "max_failed_share=0.05")
     result = make(config)
-    assert (result.counts["pairs"], result.counts["rows failed"]) == (5, 1)
+    assert (result.counts["pairs"], result.counts["rows_failed"]) == (5, 1)
     [failure] = rows_of(result.failures)
     assert (failure["row"], failure["prompt"], failure["kind"]) == (4, "question 3", "JudgeResponseError")
     pair_server.answer = two_faced
@@ -240,7 +242,7 @@ def test_the_margin_is_the_clipped_score_of_the_models_own_log_probabilities(
         a, b, c, d = asyncio.run(policy.answer_logprobs(asked))
         assert row["self_reward"] == pytest.approx((a - b) - (c - d), abs=1e-3)
         assert row["margin"] == pytest.approx(0.05 * min(max(row["self_reward"], -40), 40))
-    assert "scores below 0" in done.output
+    assert "scores_below_0" in done.output
 
 
 def test_the_margins_reach_dpo(local_config: Path) -> None:
@@ -248,7 +250,7 @@ def test_the_margins_reach_dpo(local_config: Path) -> None:
     pytest.importorskip("trl")
     from datasets import Dataset
 
-    from rlaif_sdk.training.preference_data import checked_preferences
+    from rlaif_sdk.training.data import checked_preferences
 
     rows = rows_of(make(local_config, "margin={scale: 0.1}").tables["pairs"])
     checked = checked_preferences(Dataset.from_list(rows), "train")

@@ -19,7 +19,7 @@ from rlaif_sdk.io.jsonl import as_json
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.judges import PairwiseLabeler
 from rlaif_sdk.preferences import load_label_job, run_labeling
-from rlaif_sdk.preferences.label_journal import open_job
+from rlaif_sdk.preferences.resumable_job import open_job
 from rlaif_sdk.testing import ScriptedJudge
 from tests.preferences.conftest import prefers_good
 from tests.preferences.making import label, rows_of
@@ -53,7 +53,7 @@ def test_labels_train_as_they_are(config: Path, write_pairs: Any) -> None:
     pytest.importorskip("datasets")
     from datasets import Dataset
 
-    from rlaif_sdk.training.preference_data import checked_preferences
+    from rlaif_sdk.training.data import checked_preferences
 
     write_pairs(5)
     lines = rows_of(label(config).labels)

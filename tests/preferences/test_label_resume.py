@@ -46,7 +46,7 @@ def test_a_torn_last_line_is_dropped_and_done_again(
 
 
 def test_a_line_that_cannot_be_read_is_labelled_again(config: Path, write_pairs: Any, pair_server: Any) -> None:
-    """Damage in the middle costs that pair alone, and is told."""
+    """Damage in the middle costs only that pair, and is reported."""
     write_pairs(4)
     rows = rows_of(label(config).labels)
     journal = config.parent / "labels" / "journal.jsonl"
@@ -155,10 +155,10 @@ def test_a_file_system_without_locks_is_not_told_as_another_process(
 
 def test_a_full_disk_stops_the_job_cleanly(config: Path, write_pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A typed error with the next step; the half line is dropped when the job goes on."""
-    from rlaif_sdk.preferences import label_journal
+    from rlaif_sdk.preferences import resumable_job
 
     write_pairs(6)
-    opened = label_journal.LabelJournal._repaired
+    opened = resumable_job.JobJournal._repaired
 
     class Full:
         def __init__(self, file: Any) -> None:
@@ -176,7 +176,7 @@ def test_a_full_disk_stops_the_job_cleanly(config: Path, write_pairs: Any, monke
             return getattr(self._file, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(label_journal.LabelJournal, "_repaired", lambda self: Full(opened(self)))
+        patch.setattr(resumable_job.JobJournal, "_repaired", lambda self: Full(opened(self)))
         with pytest.raises(DataError, match="No space left"):
             label(config)
     assert label(config).summary.labelled == 6

@@ -12,7 +12,7 @@ pytest.importorskip("trl")
 from rlaif_sdk.judges import PairwiseLabeler
 from rlaif_sdk.preferences import run_labeling
 from rlaif_sdk.testing import ScriptedJudge
-from rlaif_sdk.training.preference_run import run_preferences
+from rlaif_sdk.training.methods import train
 from tests.training.conftest import build_llama, build_tokenizer
 
 
@@ -32,6 +32,6 @@ def test_a_labelling_jobs_output_trains_without_a_change(tmp_path: Path, write_p
         kind: settings,
         "output": str(tmp_path / "run"),
     }
-    result = run_preferences(kind, run)
+    result = train(kind, run)
     assert result.steps == 1
     assert (result.model_folder / "config.json").exists()

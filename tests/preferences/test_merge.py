@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from rlaif_sdk import ConfigError, DataError
 from rlaif_sdk.cli.main import app
-from rlaif_sdk.preferences.make_config import load_make_job
 from rlaif_sdk.preferences.merge import MergeConfig, merge_preferences, mixed_probability
+from rlaif_sdk.preferences.pipeline import load_make_job
 from tests.preferences.making import rows_of, write_rows
 
 Row = dict[str, Any]
@@ -51,9 +51,9 @@ def test_people_take_precedence_over_a_model(merge: Any) -> None:
     assert first["source_probs"] == pytest.approx([1.0, 0.1])
     assert (first["conflict"], second["conflict"], third["conflict"]) == (True, False, False)
     assert (third["chosen"], third["chosen_prob"]) == ("x", 0.6)
-    assert result.counts["conflicts between sources"] == 1
-    assert result.counts["pairs that several sources label"] == 2
-    assert (result.counts["pairs from: human"], result.counts["pairs from: model"]) == (2, 1)
+    assert result.counts["conflicts_between_sources"] == 1
+    assert result.counts["pairs_labelled_twice"] == 2
+    assert (result.counts["pairs/human"], result.counts["pairs/model"]) == (2, 1)
 
 
 def test_the_order_of_the_sources_is_the_precedence(merge: Any) -> None:
@@ -78,7 +78,7 @@ def test_several_people_of_one_source_are_averaged(merge: Any) -> None:
     result = merge({"human": [row("q", "a", "b"), row("q", "b", "a"), row("q", "a", "b")]})
     [merged] = rows_of(result.pairs)
     assert (merged["chosen"], merged["chosen_prob"]) == ("a", pytest.approx(2 / 3))
-    assert (result.counts["conflicts within a source"], result.counts["conflicts between sources"]) == (1, 0)
+    assert (result.counts["conflicts_within_source"], result.counts["conflicts_between_sources"]) == (1, 0)
 
 
 def test_a_margin_is_turned_with_its_pair(merge: Any) -> None:
@@ -104,10 +104,10 @@ def test_sources_are_mixed_in_proportion(merge: Any) -> None:
     shares = {"helpful": {"share": 0.75}, "harmless": {"share": 0.25}}
     result = merge(tables, shares)
     rows = rows_of(result.pairs)
-    assert (result.counts["pairs from: helpful"], result.counts["pairs from: harmless"]) == (60, 20)
+    assert (result.counts["pairs/helpful"], result.counts["pairs/harmless"]) == (60, 20)
     assert rows == rows_of(merge(tables, shares).pairs) != rows_of(merge(tables, shares, seed=1).pairs)
     assert len({one["prompt"][0] for one in rows[:30]}) == 2
-    assert [merge(tables, shares, rows=10).counts[f"pairs from: {name}"] for name in tables] == [8, 2]
+    assert [merge(tables, shares, rows=10).counts[f"pairs/{name}"] for name in tables] == [8, 2]
     with pytest.raises(DataError, match=r"'harmless' is to give 25 of 100 rows and has 20"):
         merge(tables, shares, rows=100)
 
@@ -192,7 +192,7 @@ def test_rlaif_make_merge_prints_the_conflicts_and_writes_a_card(merge: Any, tmp
     arguments = ["make", "merge", str(tmp_path / "merge.yaml"), "--set", "format=parquet"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "conflicts between sources" in done.output
-    assert json.loads((tmp_path / "merged" / "summary.json").read_text())["conflicts between sources"] == 1
+    assert "conflicts_between_sources" in done.output
+    assert json.loads((tmp_path / "merged" / "summary.json").read_text())["conflicts_between_sources"] == 1
     assert "human: human.jsonl" in (tmp_path / "merged" / "README.md").read_text()
     assert rows_of(tmp_path / "merged" / "pairs.parquet")[0]["chosen"] == "a"

@@ -21,8 +21,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.quickstart.model import MissingModelError, find_gguf  # noqa: E402
 from rlaif_sdk.quickstart.run import judges_itself, run_quickstart, write_config  # noqa: E402
-from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.data import load_prompts  # noqa: E402
+from rlaif_sdk.training.methods import (  # noqa: E402
+    load_run,
+    trainer_settings,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -77,10 +80,10 @@ def small_config(tmp_path: Path) -> Callable[..., Path]:
 
 def test_the_written_config_is_complete(tmp_path: Path):
     """A folder with the config and the prompts is all that a run needs; every key of it is known."""
-    run = load_run_config(write_config(tmp_path / "out", tmp_path / "a: model"))
+    run = load_run("ppo", write_config(tmp_path / "out", tmp_path / "a: model"))
     assert run.config.model.name == str(tmp_path / "a: model"), "any path survives YAML"
     assert run.output.resolve() == (tmp_path / "out").resolve()
-    settings = run.ppo_config()
+    settings = trainer_settings(run)
     train, held_out = load_prompts(run.config.data, run.folder)
     assert len(train) >= settings.rollout_size
     assert len(held_out) == 64
@@ -90,7 +93,7 @@ def test_the_four_rewards_are_composed_and_the_judge_weighs_least(tmp_path: Path
     """The composition is built from the installed plugins by name."""
     for plugin in ("rlaif_toxicity", "rlaif_conciseness", "rlaif_factuality", "rlaif_judge"):
         pytest.importorskip(plugin)
-    with load_run_config(write_config(tmp_path / "out", tmp_path)).composer() as composer:
+    with load_run("ppo", write_config(tmp_path / "out", tmp_path)).composer() as composer:
         weights = composer.weights
     assert set(weights) == {"toxicity", "conciseness", "factuality", "judge"}
     assert min(weights, key=weights.__getitem__) == "judge"
@@ -100,9 +103,9 @@ def test_the_four_rewards_are_composed_and_the_judge_weighs_least(tmp_path: Path
 def test_a_model_that_judges_itself_is_told_from_another_judge(tmp_path: Path):
     """The output says that the quickstart's own judge is weak, and does not say so of a judge that the user names."""
     config = write_config(tmp_path / "out", tmp_path)
-    assert judges_itself(load_run_config(config).config)
+    assert judges_itself(load_run("ppo", config).config)
     other = ["composition.rewards.judge.params.model=another/model"]
-    assert not judges_itself(load_run_config(config, overrides=other).config)
+    assert not judges_itself(load_run("ppo", config, overrides=other).config)
 
 
 def test_a_run_leaves_everything_that_it_promises(small_config: Callable[..., Path], tmp_path: Path, console: Console):
@@ -111,11 +114,11 @@ def test_a_run_leaves_everything_that_it_promises(small_config: Callable[..., Pa
     result = run_quickstart(output, small_config(), console=console)
     text = console.file.getvalue()
     assert "brevity" in text
-    assert "composed reward" in text
+    assert "composed_reward" in text
     assert "step 1/2" in text
     assert "weak judge" not in text, "this config has no judge"
     metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text())
-    change = metrics["held_out"]["composed reward"]["change"]
+    change = metrics["held_out"]["composed_reward"]["change"]
     assert f"{change['mean']:+.3f}" in text
     assert metrics["held_out"]["brevity"]["before"]["n"] == 4
     assert metrics["optimiser_steps"] == 2
@@ -143,8 +146,8 @@ def test_the_quickstart_learns(tmp_path: Path, console: Console):
     run_quickstart(tmp_path / "out", console=console)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     held_out = metrics["held_out"]
-    change = held_out["composed reward"]["change"]
+    change = held_out["composed_reward"]["change"]
     assert change["mean"] > change["standard_error"], console.file.getvalue()
-    assert held_out["length (tokens)"]["after"]["mean"] > 8
-    assert held_out["repetition (share)"]["after"]["mean"] < 0.1
+    assert held_out["length_tokens"]["after"]["mean"] > 8
+    assert held_out["repetition_share"]["after"]["mean"] < 0.1
     assert metrics["kl_per_answer"][-1] < 20

@@ -17,10 +17,10 @@ from rlaif_sdk import Score
 from rlaif_sdk.composer import Component, Gate
 from rlaif_sdk.composer.weights import Linear, Schedule
 from rlaif_sdk.exceptions import DataError, MissingExtraError
+from rlaif_sdk.reporting import page as reporting_page
+from rlaif_sdk.reporting.page import Section, page, part
 from rlaif_sdk.reporting.run_report import write_report
-from rlaif_sdk.reporting.run_report.markup import element, script_json, table
-from rlaif_sdk.reporting.run_report.observations import observe
-from rlaif_sdk.reporting.run_report.samples import BATCHES
+from rlaif_sdk.reporting.run_report.observations import BATCHES, observe
 from tests.reporting.recorded_runs import HOSTILE, Stated, compose, hacked_run
 
 NAN = math.nan
@@ -242,15 +242,30 @@ def test_a_changing_weight_is_plotted_and_noted(tmp_path):
 
 def test_markup_escapes_whatever_is_not_markup():
     """Children, cells and attribute values; JSON in a script cannot end it."""
-    assert element("p", "<b>&", class_='"x"') == '<p class="&quot;x&quot;">&lt;b&gt;&amp;</p>'
-    assert "<td>&lt;i&gt;</td>" in table(["h"], [["<i>"]])
-    assert "<" not in script_json({"a": "</script><!--"})
-    assert json.loads(script_json({"a": "</script>&\u2028"})) == {"a": "</script>&\u2028"}
+    assert part("paragraph", "<b>&", '"x"') == '<p class="&#34;x&#34;">&lt;b&gt;&amp;</p>'
+    assert "<td>&lt;i&gt;</td>" in part("table", ["h"], [["<i>"]])
+    data = {"data": [{"a": "</script><!-- &\u2028"}], "layout": {}}
+    section = Section("one", "One")
+    section.plot(data)
+    source = page("Title", [section])
+    assert "</script><!--" not in source
+    assert Page(source).figures == {"plot-one-1": data}
 
 
-def test_without_plotly_the_extra_to_install_is_named(tmp_path, monkeypatch):
+def test_a_number_that_json_lacks_is_refused():
+    """A script would read it as an error, and draw nothing."""
+    section = Section("one", "One")
+    section.plot({"data": [{"y": [NAN]}], "layout": {}})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        page("Title", [section])
+
+
+@pytest.mark.parametrize("module", ["plotly.offline", "jinja2"])
+def test_without_its_libraries_the_extra_to_install_is_named(module, tmp_path, monkeypatch):
     """The error carries the pip command, and no half of a report is left."""
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    monkeypatch.setitem(sys.modules, module, None)
+    for cached in (reporting_page._environment, reporting_page._parts):
+        cached.cache_clear()
     with pytest.raises(MissingExtraError, match=r'pip install "rlaif-sdk\[report\]"'):
         write_report(hacked_run(2), tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()

@@ -18,10 +18,16 @@ from rlaif_sdk.cli.main import app
 from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, score_records
 from rlaif_sdk.io.jobs import locked
 from rlaif_sdk.io.tables import read_rows, survey
-from rlaif_sdk.scale import parts, score_job
+from rlaif_sdk.scale import score_job, shards
 from rlaif_sdk.scale.cluster import Workers
-from rlaif_sdk.scale.figures import as_record, from_record, merge, readable
-from rlaif_sdk.scale.score_shard import ScoreTask, ShardScorer
+from rlaif_sdk.scale.score_job import (
+    ScoreTask,
+    ShardScorer,
+    merge_summaries,
+    summary_of_record,
+    summary_record,
+    summary_report,
+)
 from rlaif_sdk.scale.shards import Plan, Shard
 from tests.little_room import little_room
 
@@ -36,11 +42,11 @@ class InThisProcess:
         monkeypatch.setattr(score_job, "connected", lambda workers: nullcontext(1))
         monkeypatch.setattr(score_job, "import_ray", lambda: None)
         monkeypatch.setattr(score_job, "_quiet_data", nullcontext)
-        monkeypatch.setattr(score_job, "_look_over", self.look_over)
+        monkeypatch.setattr(score_job, "_inspect", self.inspect)
         monkeypatch.setattr(score_job, "_scored", self.score)
 
-    def look_over(self, plan: Plan, layout: TableLayout) -> Any:
-        return score_job.merge_findings((score_job.look_over(plan.file, s, layout) for s in plan.shards), plan.file)
+    def inspect(self, plan: Plan, layout: TableLayout) -> Any:
+        return score_job.merge_findings((score_job.inspect_shard(plan.file, s, layout) for s in plan.shards), plan.file)
 
     def score(self, task: ScoreTask, keys: Any, actors: int, workers: Workers | None) -> Any:
         scorer = ShardScorer(task)
@@ -105,7 +111,7 @@ def test_statistics_that_are_learned_are_frozen_or_refused(here, table, write, t
     write("rewards.py", "def length(prompts, completions, **columns):\n    return [len(c) for c in completions]\n")
     config = write("c.yaml", 'rewards: {length: {use: "rewards.py:length", normalize: zscore}}')
     file, layout = table(40), TableLayout()
-    with pytest.raises(ConfigError, match=r"learns from training batches.*state=FILE"):
+    with pytest.raises(ConfigError, match=r"learns only from training batches.*state=FILE"):
         score_job.score_table(file, config, tmp_path / "out")
     with Composer.from_config(config) as composer:
         for _ in score_records(composer, read_rows(file), layout, columns=survey(file).columns):
@@ -137,7 +143,7 @@ def test_a_second_run_does_what_is_missing_alone(here, table, composition, tmp_p
     assert sorted(here.scored) == [1, 2, 3]
     assert again.resumed == 2
     assert rows_of(first.output) == whole
-    assert readable(again.summary) == readable(first.summary)
+    assert summary_report(again.summary) == summary_report(first.summary)
     assert {path.name for path in first.output.iterdir()} == {"__job__", *(file.name for file in files)}
 
 
@@ -182,12 +188,12 @@ def test_rows_that_end_their_worker_again_and_again_are_named(tmp_path, table, c
     from rlaif_sdk.scale.shards import plan_shards
 
     shard = plan_shards(table(30), rows=10).shards[1]
-    for _ in range(parts.MOST_ATTEMPTS):
-        parts.count_attempt(tmp_path, shard)
+    for _ in range(shards.MOST_ATTEMPTS):
+        shards.count_attempt(tmp_path, shard)
     with pytest.raises(RlaifError, match="rows 11 to 20 ended their worker 3 times"):
-        parts.count_attempt(tmp_path, shard)
-    parts.forget_attempts(tmp_path)
-    parts.count_attempt(tmp_path, shard)
+        shards.count_attempt(tmp_path, shard)
+    shards.forget_attempts(tmp_path)
+    shards.count_attempt(tmp_path, shard)
 
 
 def test_a_full_disk_ends_the_run_cleanly_and_it_can_go_on(here, table, composition, tmp_path):
@@ -233,7 +239,7 @@ def test_an_error_of_another_file_is_not_the_part_s(tmp_path):
         _gone()
 
     with pytest.raises(OSError, match="gone"):
-        parts.write_part(tmp_path, shard, "key", schema=pa.schema([("a", pa.int64())]), rows=rows(), summary={})
+        shards.write_part(tmp_path, shard, "key", schema=pa.schema([("a", pa.int64())]), rows=rows(), summary={})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,7 +270,7 @@ def test_merged_figures_are_those_of_the_whole(pieces):
         whole.add(piece)
         own = Summary(rows=len(piece), unscored=sum(map(math.isnan, piece)), columns={"total": Moments(seconds=0.5)})
         own.columns["total"].add(piece)
-        merge(merged, from_record(as_record(own)))
+        merge_summaries(merged, summary_of_record(summary_record(own)))
     assert merged.rows == sum(map(len, pieces))
     found = merged.columns.get("total", Moments())
     assert (found.count, found.low, found.high) == (whole.count, whole.low, whole.high)

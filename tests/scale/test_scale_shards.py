@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from rlaif_sdk import DataError
 from rlaif_sdk.composer.tables import TableLayout
 from rlaif_sdk.io.tables import read_rows
-from rlaif_sdk.preferences.label_table import look_over
-from rlaif_sdk.scale.inspection import merge_findings
+from rlaif_sdk.scale.score_job import inspect_shard, merge_findings
 from rlaif_sdk.scale.shards import plan_shards, read_shard
 
 
 def looked_over(plan, layout):
-    return merge_findings((look_over(plan.file, shard, layout) for shard in plan.shards), plan.file)
+    return merge_findings((inspect_shard(plan.file, shard, layout) for shard in plan.shards), plan.file)
 
 
 @given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=40), rows=st.integers(1, 7), blank=st.booleans())

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, RewardBatch, Score
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.integrations.builtin import RemoteParams, rlaif_rewards
-from rlaif_sdk.integrations.remote import Remote, parts_of
+from rlaif_sdk.integrations import remote
+from rlaif_sdk.integrations.builtin import rlaif_rewards
+from rlaif_sdk.integrations.remote import Remote, RemoteParams, parts_of
 from rlaif_sdk.testing import check_reward_contract
 from tests.integrations.cases import CASES, batch_of, build_composer, by_composer
 from tests.judges.conftest import JudgeServer
@@ -26,7 +27,7 @@ KEY = "k3y-0123456789"
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch):
-    monkeypatch.setattr("rlaif_sdk.integrations.remote_client.backoff", lambda *_: 0.0)
+    monkeypatch.setattr(remote, "_BACKOFF", dict.fromkeys(("wait_initial", "wait_max", "wait_jitter"), 0.0))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("REWARD_KEY", KEY)
 
@@ -268,7 +269,7 @@ def test_a_connection_that_breaks_is_tried_again(odd):
 
 def test_an_endless_answer_is_not_read_to_its_end(odd, monkeypatch):
     """A body beyond the limit is a failure of its rows."""
-    monkeypatch.setattr("rlaif_sdk.integrations.remote_client._MAX_ANSWER", 1000)
+    monkeypatch.setattr("rlaif_sdk.integrations.remote._MAX_ANSWER", 1000)
     odd.answer = lambda *_: (200, {}, b" " * 5000)
     (score,) = asked(odd.root, batch_of_texts("x"))
     assert "longer than 1000 bytes" in score.error

@@ -260,8 +260,8 @@ def test_the_command_runs_a_file_with_further_rewards_beside_the_distilled_one(
     assert done.exit_code == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [*report] == STAGES
-    assert set(report["policy"]["rewards"]) == {"learnt", "short", "composed reward"}
-    assert set(report["policy"]["evaluation"]) == {"words", "composed reward"}
+    assert set(report["policy"]["rewards"]) == {"learnt", "short", "composed_reward"}
+    assert set(report["policy"]["evaluation"]) == {"words", "composed_reward"}
     text = (tmp_path / "out" / "report.md").read_text()
     assert f"on {report['reward_model']['held_out_pairs']} held-out pairs" in text
     assert "| not trained on: words |" in text

@@ -69,7 +69,7 @@ def test_each_round_starts_from_the_policy_of_the_one_before(
         assert evaluation == read(rounds[number] / "evaluation.json")
         assert evaluation["rewards"]["wanted"]["n"] == 4
         assert len((rounds[number] / "samples.jsonl").read_text().splitlines()) == 4
-    totals = [evaluation["composed reward"]["mean"] for evaluation in result.evaluations]
+    totals = [evaluation["composed_reward"]["mean"] for evaluation in result.evaluations]
     assert totals[result.best] == max(totals)
     link = tmp_path / "out" / "model"
     assert link.exists() == (result.best > 0)
@@ -119,7 +119,7 @@ def test_the_held_out_prompts_are_always_measured_alike(config: dict[str, Any]) 
     mean = sum(scores) / 4
     scale = math.sqrt(sum((score - mean) ** 2 for score in scores) / 4)
     for evaluation in result.evaluations:
-        raw, total = evaluation["rewards"]["wanted"]["mean"], evaluation["composed reward"]["mean"]
+        raw, total = evaluation["rewards"]["wanted"]["mean"], evaluation["composed_reward"]["mean"]
         assert total == pytest.approx((raw - mean) / scale, abs=1e-3)
     assert any(evaluation["rewards"]["wanted"]["mean"] != mean for evaluation in others)
     assert start["kl"]["mean"] == 0
@@ -221,7 +221,7 @@ def test_a_target_ends_the_loop_at_once(config: dict[str, Any], tmp_path: Path) 
     assert result.model == config["model"]["name"]
     assert not (tmp_path / "out" / "model").exists()
     assert "reached the target" in result.end
-    assert math.isfinite(result.evaluations[0]["composed reward"]["mean"])
+    assert math.isfinite(result.evaluations[0]["composed_reward"]["mean"])
     assert scored_rows(tmp_path) == 8
 
 

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif_sdk.training.iterate.config import StopSettings
-from rlaif_sdk.training.iterate.stopping import RoundFigures, Standing, standing
+from rlaif_sdk.training.iterate.stopping import RoundMetrics, StopDecision, decide_stop
 
 
-def after(*totals: float, kl: list[float] | None = None, harm: list[float] | None = None, **stop: Any) -> Standing:
+def after(*totals: float, kl: list[float] | None = None, harm: list[float] | None = None, **stop: Any) -> StopDecision:
     """How a loop stands after rounds with these totals, the starting model's first."""
     rounds = [
-        RoundFigures(total, {"harm": harm[index] if harm else 0.0}, kl[index] if kl else 0.0)
+        RoundMetrics(total, {"harm": harm[index] if harm else 0.0}, kl[index] if kl else 0.0)
         for index, total in enumerate(totals)
     ]
-    return standing(rounds, StopSettings(**{"rounds": 10, **stop}))
+    return decide_stop(rounds, StopSettings(**{"rounds": 10, **stop}))
 
 
 @given(st.lists(st.floats(-5, 5, width=16), min_size=1, max_size=9))

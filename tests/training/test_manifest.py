@@ -15,8 +15,10 @@ pytest.importorskip("trl")
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.exceptions import DataError  # noqa: E402
 from rlaif_sdk.io.jobs import locked  # noqa: E402
-from rlaif_sdk.training.config import load_run_config  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
+from rlaif_sdk.training.methods import (  # noqa: E402
+    load_run,
+    train,
+)
 
 REWARDS = "def wanted(completions):\n    return [{score}] * len(completions)\n"
 
@@ -47,7 +49,7 @@ def manifest_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_finished_run_says_what_it_was_made_of(config):
     """Status, seed, config with defaults and the composition in full, digests, models, versions, hardware, memory."""
-    run_ppo(config)
+    train("ppo", config)
     manifest = manifest_of(config)
     assert (manifest["status"], manifest["method"], manifest["seed"]) == ("finished", "ppo", 7)
     assert manifest["config"]["composition"]["rewards"]["wanted"]["weight"] == 1.0
@@ -67,7 +69,7 @@ def test_a_run_that_fails_says_why(config, tmp_path):
     (tmp_path / "composition.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted', on_failure: raise}\n")
     (tmp_path / "rewards.py").write_text("def wanted(completions):\n    raise RuntimeError('out of luck')\n")
     with pytest.raises(Exception, match="out of luck"):
-        run_ppo(config)
+        train("ppo", config)
     manifest = manifest_of(config)
     assert manifest["status"] == "failed"
     assert "out of luck" in manifest["error"]
@@ -77,7 +79,7 @@ def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_pa
     """Settings, weights in the composition's own file, rows, and the code of a reward; the output's name may differ."""
     (tmp_path / "evaluation.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted'}\n")
     config["evaluation"] = str(tmp_path / "evaluation.yaml")
-    run_ppo(config).model_folder.rename(tmp_path / "early")
+    train("ppo", config).model_folder.rename(tmp_path / "early")
     (tmp_path / "out").rename(tmp_path / "moved")
     config["output"] = str(tmp_path / "moved")
     config["ppo"] |= {"max_steps": 2, "gamma": 0.9}
@@ -87,7 +89,7 @@ def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_pa
     (tmp_path / "rewards.py").write_text(REWARDS.format(score="2.0"))
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"w{row}"}) + "\n" for row in range(9)))
     with pytest.raises(ConfigError) as caught:
-        run_ppo(config, resume=True)
+        train("ppo", config, resume=True)
     changed = [line.strip() for line in caught.value.message.splitlines()[1:]]
     text = "\n".join(changed)
     for expected in (
@@ -107,9 +109,9 @@ def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_pa
 
 def test_a_changed_run_goes_on_when_told_and_says_so(config, tmp_path):
     """The manifest keeps the earlier start and what was changed."""
-    run_ppo(config).model_folder.rename(tmp_path / "early")
+    train("ppo", config).model_folder.rename(tmp_path / "early")
     config["ppo"]["max_steps"] = 2
-    run_ppo(dataclasses.replace(load_run_config(config), allow_changed=True), resume=True)
+    train("ppo", dataclasses.replace(load_run("ppo", config), allow_changed=True), resume=True)
     manifest = manifest_of(config)
     (earlier,) = manifest["resumed"]
     assert earlier["changed"] == ["ppo.max_steps: 1 → 2"]
@@ -118,26 +120,26 @@ def test_a_changed_run_goes_on_when_told_and_says_so(config, tmp_path):
 
 def test_a_checkpoint_without_manifest_is_gone_on_with_under_a_warning(config, tmp_path):
     """Of a folder that an earlier version left behind, nothing can be compared."""
-    run_ppo(config).model_folder.rename(tmp_path / "early")
+    train("ppo", config).model_folder.rename(tmp_path / "early")
     (tmp_path / "out" / "run.json").unlink()
     config["ppo"]["max_steps"] = 2
     with pytest.warns(UserWarning, match=r"run\.json is missing"):
-        run_ppo(config, resume=True)
+        train("ppo", config, resume=True)
 
 
 def test_an_unfinished_run_is_not_begun_over_unasked(config, tmp_path):
     """Nor a failed or an interrupted one with a checkpoint; without a checkpoint there is nothing to lose."""
-    run_ppo(config).model_folder.rename(tmp_path / "early")
+    train("ppo", config).model_folder.rename(tmp_path / "early")
     for status in ("running", "failed", "interrupted"):
         (tmp_path / "out" / "run.json").write_text(json.dumps(manifest_of(config) | {"status": status}))
         with pytest.raises(ConfigError, match=r"holds an unfinished run .*--resume"):
-            run_ppo(config)
+            train("ppo", config)
     for checkpoint in (tmp_path / "out").rglob("trainer_state.json"):
         checkpoint.unlink()
-    assert run_ppo(config).model_folder.exists()
+    assert train("ppo", config).model_folder.exists()
 
 
 def test_two_processes_do_not_train_into_one_folder(config, tmp_path):
     """The second is refused before it loads a model."""
     with locked(tmp_path / "out"), pytest.raises(DataError, match="another process"):
-        run_ppo(config)
+        train("ppo", config)

@@ -20,13 +20,18 @@ from trl.trainer.dpo_config import DPOConfig  # noqa: E402
 from trl.trainer.reward_config import RewardConfig  # noqa: E402
 
 from rlaif_sdk import DataError  # noqa: E402
-from rlaif_sdk.training.answers import aligned  # noqa: E402
+from rlaif_sdk.training.data import (  # noqa: E402
+    SameAnswersWarning,
+    TooLongWarning,
+    aligned,
+)
 from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
-from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
-from rlaif_sdk.training.preference_data import TooLongWarning  # noqa: E402
-from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
+from rlaif_sdk.training.methods import (  # noqa: E402
+    load_run,
+    train,
+)
 from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
-from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
+from rlaif_sdk.training.run_folder import check  # noqa: E402
 from tests.training.preference_models import SETTINGS, build_reward_llama  # noqa: E402
 
 
@@ -51,6 +56,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a prompt of messages, answers as text": {"prompt": ASKED, "chosen": "w3", "rejected": "w4 w5"},
     "no prompt": {"chosen": [*ASKED, says("w3")], "rejected": [*ASKED, says("w4 w5")]},
     "answers that are one message": {"prompt": ASKED, "chosen": says("w3"), "rejected": says("w4 w5")},
+    "ShareGPT's fields": {
+        "prompt": ASKED,
+        "chosen": [{"from": "human", "value": "w1 w2"}, {"from": "gpt", "value": "w3"}],
+        "rejected": [{"from": "gpt", "value": "w4 w5"}],
+    },
+    "an answer as a response item": {
+        "prompt": "w1 w2",
+        "chosen": [{"type": "message", "role": "assistant", "content": "w3"}],
+        "rejected": {"type": "output_text", "text": "w4 w5"},
+    },
     "null fields": {
         "prompt": "w1 w2 ",
         "chosen": [{**user("w1 w2"), "name": None}, says("w3")],
@@ -68,6 +83,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one answer to another prompt": (
         {"prompt": ASKED, "chosen": [*ASKED, says("w3")], "rejected": [user("w7"), says("w4")]}, r"'user', 'w.*which is not the",
+    ),
+    "an answer that cannot be read": (
+        {"prompt": "w1", "chosen": [{"role": "assistant", "content": 42}], "rejected": [says("w4")]},
+        "'chosen' must be text or messages: content is 42",
     ),
     "a prompt that is a number": ({"prompt": 3, "chosen": "w3", "rejected": "w4"}, "'prompt' must be text or messages"),
 }  # fmt: skip
@@ -106,7 +125,7 @@ def run(tmp_path: Path, tokenizer: Any, llama: Any, kind: str) -> Callable[..., 
             kind: {"max_steps": 1, "per_device_train_batch_size": 4, "use_cpu": True, **settings},
             "output": str(tmp_path / "out"),
         }
-        return load_preference_run(kind, config)  # type: ignore[arg-type]
+        return load_run(kind, config)  # type: ignore[arg-type]
 
     return build
 
@@ -131,9 +150,9 @@ def test_a_run_takes_every_shape_and_its_check_says_the_same(run: Callable[..., 
     """From labels to a trained model; the soft labels stay with their pairs."""
     rows = [{**SHAPES[shape], "chosen_prob": 0.5 + index / 20} for index in range(8)]
     loaded = run(rows)
-    found = dry_run(loaded, kind)
+    found = check(loaded)
     assert (found.problems, found.data["train"]["rows"]) == ([], 4)
-    assert run_preferences(kind, loaded).steps == 1
+    assert train(kind, loaded).steps == 1
 
 
 @pytest.mark.parametrize("bad", BAD, ids=str)
@@ -157,10 +176,10 @@ def test_a_check_names_it_as_training_does(run: Callable[..., Any], kind: Any, b
     row, message = BAD[bad]
     good = {**row, "prompt": "w1 w2" if isinstance(row["prompt"], str) else ASKED, "rejected": [*ASKED, says("w4")]}
     loaded = run([good, good, row, *[good] * 5])
-    (problem, *_) = dry_run(loaded, kind).problems
+    (problem, *_) = check(loaded).problems
     assert "pairs.jsonl:3" in str(problem)
     with pytest.raises(DataError, match=message):
-        run_preferences(kind, loaded)
+        train(kind, loaded)
 
 
 @pytest.mark.parametrize("kind", ["dpo"])
@@ -198,7 +217,7 @@ SHORT = {"prompt": "w1 ", "chosen": "w2", "rejected": "w3"}
 
 def test_pairs_longer_than_max_length_are_counted_and_said(make: Callable[..., Any], kind: str) -> None:
     """A reward model leaves them out; a policy is trained on the beginning of the answer."""
-    what = {"reward_model": "left out", "dpo": "cut"}[kind]
+    what = {"reward_model": "skipped", "dpo": "truncated"}[kind]
     with pytest.warns(
         TooLongWarning, match=f"the train set: 12 of 16 pairs are longer than max_length, 16 .*are {what}"
     ):
@@ -219,25 +238,56 @@ def test_pairs_of_which_none_is_left_are_refused(make: Callable[..., Any], kind:
 
 def test_a_check_counts_them_before_a_model_loads(run: Callable[..., Any], kind: Any) -> None:
     """Of each table; where all would be left out the run is refused."""
-    what = {"reward_model": "left out", "dpo": "cut"}[kind]
-    found = dry_run(run([LONG] * 6 + [SHORT] * 6, max_length=16), kind)
+    what = {"reward_model": "skipped", "dpo": "truncated"}[kind]
+    found = check(run([LONG] * 6 + [SHORT] * 6, max_length=16))
     assert found.problems == []
     assert f"data.train: 6 of 8 rows are longer than max_length, 16 tokens, and are {what}" in found.warnings
     far = LONG if kind == "reward_model" else {**SHORT, "prompt": "w1 " * 20}
     loaded = run([far] * 8 + [SHORT] * 4, max_length=16)
-    (problem,) = dry_run(loaded, kind).problems
+    (problem,) = check(loaded).problems
     assert str(problem).startswith("data.train: all 8 rows are longer than max_length, 16 tokens")
     with pytest.raises(DataError, match="all 8 rows are longer"):
-        run_preferences(kind, loaded)
+        train(kind, loaded)
+
+
+SAME: dict[str, dict[str, Any]] = {
+    "texts": {"prompt": "w1 ", "chosen": "w2", "rejected": "w2"},
+    "messages": {"prompt": ASKED, "chosen": [says("w2")], "rejected": [says("w2")]},
+    "whole conversations": {"chosen": [*ASKED, says("w2")], "rejected": [*ASKED, says("w2")]},
+    "null fields": {"prompt": ASKED, "chosen": [says("w2")], "rejected": [{**says("w2"), "refusal": None}]},
+}
+OTHER = {"texts": SHORT}
+
+
+@pytest.mark.parametrize("shape", SAME, ids=str)
+def test_pairs_of_the_same_answers_are_counted_and_refused_where_all_are(make: Callable[..., Any], shape: str) -> None:
+    """Their gradient is zero: a run on them finished and had taught nothing."""
+    same, other = SAME[shape], OTHER.get(shape, PLAIN)
+    with pytest.raises(DataError, match="the train set: 'chosen' and 'rejected' are the same in all 4 pairs"):
+        make([same] * 4)
+    with pytest.warns(SameAnswersWarning, match=r"the same in 3 of 8 pairs.*the first is row 2"):
+        make([other, *[same] * 3, *[other] * 4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SameAnswersWarning)
+        make([other] * 4)
+
+
+def test_a_check_counts_pairs_of_the_same_answers(run: Callable[..., Any], kind: Any) -> None:
+    """And a run refuses them where there are no others, before a model loads."""
+    found = check(run([SAME["texts"], *[SHORT] * 11]))
+    assert found.problems == []
+    assert sum("are the same in 1 of" in warning for warning in found.warnings) == 1
+    with pytest.raises(DataError, match=r"pairs\.jsonl: .*the same in all"):
+        train(kind, run([SAME["texts"]] * 12))
 
 
 def test_a_pair_beyond_the_model_s_positions_is_named(run: Callable[..., Any], kind: Any, build_model: Any) -> None:
     """Where max_length does not keep it from the model; TRL's is 1024 unless set."""
     model = build_model("gpt2", n_positions=20)
     rows = [SHORT, SHORT, LONG, *[SHORT] * 5]
-    (problem,) = dry_run(run(rows, model=model), kind).problems
+    (problem,) = check(run(rows, model=model)).problems
     assert f"data.train:3: the row has 32 tokens, and the model takes 20 (set {kind}.max_length to 20)" in str(problem)
-    assert dry_run(run(rows, model=model, max_length=20), kind).problems == []
+    assert check(run(rows, model=model, max_length=20)).problems == []
 
 
 @pytest.mark.parametrize(
@@ -260,11 +310,11 @@ def test_supervised_rows_may_mix_text_and_messages_too(tmp_path: Path, tokenizer
         "sft": {"max_steps": 1, "per_device_train_batch_size": 4, "use_cpu": True, "max_length": 5},
         "output": str(tmp_path / "out"),
     }
-    loaded = load_sft_run(config)
-    found = dry_run(loaded, "sft")
+    loaded = load_run("sft", config)
+    found = check(loaded)
     assert found.problems == []
-    assert "data.train: 4 of 4 rows are longer than max_length, 5 tokens, and are cut" in found.warnings
-    assert run_sft(loaded).steps == 1
+    assert "data.train: 4 of 4 rows are longer than max_length, 5 tokens, and are truncated" in found.warnings
+    assert train("sft", loaded).steps == 1
     config["sft"]["max_length"] = 4
-    (problem, *_) = dry_run(load_sft_run({**config, "output": str(tmp_path / "other")}), "sft").problems
+    (problem, *_) = check(load_run("sft", {**config, "output": str(tmp_path / "other")})).problems
     assert str(problem).startswith("data.train: all 4 rows are longer than max_length, 4 tokens")

@@ -19,18 +19,20 @@ from trl.trainer.dpo_config import DPOConfig  # noqa: E402
 from trl.trainer.reward_config import RewardConfig  # noqa: E402
 
 from rlaif_sdk.exceptions import ConfigError, DataError, TrainingError  # noqa: E402
-from rlaif_sdk.training.candidates import Sampling  # noqa: E402
-from rlaif_sdk.training.config import load_run_config  # noqa: E402
 from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402
-from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
-from rlaif_sdk.training.heldout import answer_prompts  # noqa: E402
-from rlaif_sdk.training.online import load_online_run, run_online  # noqa: E402
-from rlaif_sdk.training.policy_checks import longest_input, prompt_room  # noqa: E402
+from rlaif_sdk.training.generation import (  # noqa: E402
+    Sampling,
+    answer_prompts,
+)
+from rlaif_sdk.training.methods import (  # noqa: E402
+    METHODS,
+    load_run,
+    train,
+)
+from rlaif_sdk.training.models import longest_text, prompt_room  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
-from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
 from rlaif_sdk.training.reward_model import SoftRewardTrainer  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
-from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
+from rlaif_sdk.training.run_folder import check  # noqa: E402
 from tests.training.preference_models import SETTINGS, build_reward_llama, planted_pairs  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
@@ -96,9 +98,8 @@ def test_every_run_refuses_it_before_a_step(
     runs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Whatever the library that trains: one check, after its trainer has put an adapter on."""
-    where = {"ppo": "run", "grpo": "run", "rloo": "run", "reward_model": "preference_run"}
-    load = f"rlaif_sdk.training.{where.get(method, 'sft_run' if method == 'sft' else 'preference_run')}"
-    name = f"{load}.{'_load_scorer' if method == 'reward_model' else 'load_policy'}"
+    place = METHODS[method].place.partition(":")[0]
+    name = f"{place}.{'_load_scorer' if method == 'reward_model' else 'load_policy'}"
     module, _, function = name.rpartition(".")
     original = getattr(__import__(module, fromlist=[function]), function)
 
@@ -120,7 +121,7 @@ def runs(tmp_path: Path, llama: Any, tokenizer: Any) -> Callable[..., Callable[[
         *,
         rows: list[dict[str, Any]] | None = None,
         model: Any = None,
-        check: bool = False,
+        checked: bool = False,
         **settings: Any,
     ) -> Callable[[], Any]:
         (model or llama).save_pretrained(tmp_path / "start")
@@ -146,17 +147,8 @@ def runs(tmp_path: Path, llama: Any, tokenizer: Any) -> Callable[..., Callable[[
         }
         if online.keys() <= config[method].keys():
             config["composition"] = {"rewards": {"length": {"use": f"{tmp_path}/rewards.py:length"}}}
-        if method == "ppo":
-            run: Any = load_run_config(config)
-            start: Callable[[Any], Any] = run_ppo
-        elif method in {"grpo", "rloo"}:
-            run, start = load_online_run(method, config), run_online
-        elif method == "sft":
-            run, start = load_sft_run(config), run_sft
-        else:
-            run = load_preference_run(method, config)
-            start = lambda loaded: run_preferences(method, loaded)  # noqa: E731 - as the others are
-        return (lambda: dry_run(run, method)) if check else (lambda: start(run))
+        run = load_run(method, config)
+        return (lambda: check(run)) if checked else (lambda: train(method, run))
 
     return make
 
@@ -214,7 +206,7 @@ def test_a_check_finds_the_prompt_with_its_row(runs: Callable[..., Any], build_m
     rows = [{"prompt": "w1 w2"}] * 13 + [{"prompt": "w1 " * 40}] + [{"prompt": "w1 w2"}] * 2
     rows[2] = {"prompt": "w2 " * 30}
     model = build_model("gpt2", n_positions=32)
-    problems = [str(problem) for problem in runs(method, rows=rows, model=model, check=True)().problems]
+    problems = [str(problem) for problem in runs(method, rows=rows, model=model, checked=True)().problems]
     assert [problem.partition(": ")[0] for problem in problems] == ["data.train:3", "data.held_out:2"]
     assert "the prompt has 30 tokens, and the policy takes 26 beside a completion of 6" in problems[0]
     with pytest.raises(DataError, match=r"data\.train:3"):
@@ -226,7 +218,7 @@ def test_a_completion_longer_than_the_positions_is_a_setting_to_change(
 ) -> None:
     """And no fault of any prompt."""
     model = build_model("gpt2", n_positions=32)
-    found = runs("ppo", model=model, check=True, max_completion_length=32)().problems
+    found = runs("ppo", model=model, checked=True, max_completion_length=32)().problems
     assert [str(problem).partition(",")[0] for problem in found] == [
         "ppo.max_completion_length: max_completion_length is 32"
     ] * 2
@@ -244,7 +236,7 @@ def test_a_completion_longer_than_the_positions_is_a_setting_to_change(
         ("ctrl", {"n_positions": 40}, 40),
         ("mpt", {"max_seq_len": 40, "attn_config": {"alibi": False}}, 40),
         ("roberta", {"max_position_embeddings": 42, "pad_token_id": 1, "is_decoder": True}, 40),
-        ("mpt", {"max_seq_len": 40}, None),
+        ("mpt", {"max_seq_len": 40}, 40),  # its ALiBi is a table of that length
         ("bloom", {"seq_length": 40}, None),
         ("falcon", {"alibi": True, "max_position_embeddings": 40}, None),
         ("mamba", {}, None),
@@ -252,9 +244,9 @@ def test_a_completion_longer_than_the_positions_is_a_setting_to_change(
         ("t5", {"n_positions": 40}, None),
     ],
 )
-def test_the_longest_input_is_known_by_every_name(kind: str, settings: dict[str, Any], longest: int | None) -> None:
+def test_the_longest_text_is_known_by_every_name(kind: str, settings: dict[str, Any], longest: int | None) -> None:
     """And policies without one, by relative positions, ALiBi or as state spaces, take prompts of any length."""
-    assert longest_input(AutoConfig.for_model(kind, **settings)) == longest
+    assert longest_text(AutoConfig.for_model(kind, **settings)) == longest
 
 
 @pytest.mark.parametrize(
@@ -308,7 +300,7 @@ def test_a_check_refuses_a_special_token_outside_the_vocabulary(
     runs: Callable[..., Any], tmp_path: Path, method: str
 ) -> None:
     """Though the tokenizer knows no more tokens than the model."""
-    check = runs(method, check=True)
+    check = runs(method, checked=True)
     file = tmp_path / "start" / "tokenizer.json"
     file.write_text(file.read_text().replace('"<pad>": 0,', '"<pad>": 50,').replace('"id": 0,', '"id": 50,'))
     (problem,) = check().problems
@@ -364,6 +356,6 @@ def test_label_smoothing_is_refused_where_no_loss_has_it(
                 processing_class=tokenizer,
             )
     for method in ("ppo", "grpo", "rloo", "dpo", "reward_model"):
-        problems = runs(method, check=True, label_smoothing_factor=0.1)().problems
+        problems = runs(method, checked=True, label_smoothing_factor=0.1)().problems
         assert str(problems[0]).startswith(f"{method}.label_smoothing_factor: "), method
-    assert not runs("sft", check=True, label_smoothing_factor=0.1)().problems
+    assert not runs("sft", checked=True, label_smoothing_factor=0.1)().problems

@@ -17,7 +17,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer  # noqa: E402
 from rlaif_sdk.exceptions import TrainingError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
 from rlaif_sdk.training.ppo.critic import add_value_head  # noqa: E402
-from rlaif_sdk.training.ppo.encoder_decoder import generating_in_one_row, padded_on_the_right  # noqa: E402
+from rlaif_sdk.training.ppo.inputs import generating_in_one_row, padded_on_the_right  # noqa: E402
 from rlaif_sdk.training.ppo.policy import disable_dropout, score_in_batches, score_in_forward  # noqa: E402
 from rlaif_sdk.training.ppo.rollout import Tokens  # noqa: E402
 

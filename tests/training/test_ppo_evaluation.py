@@ -122,7 +122,7 @@ def test_samples_of_every_rollout_are_kept_in_a_file(make_trainer: Make, llama: 
     ids = batch.completion_ids[0]
     assert (first["prompt"], first["completion"]) == (batch.prompts[0], batch.completions[0])
     assert first["total"] == first["rewards"]["length"]["raw"] == len(ids) / 8
-    assert first["cut_short"] == (ids[-1] != 1)
+    assert first["truncated"] == (ids[-1] != 1)
     assert first["kl"] == pytest.approx(0.0, abs=1e-4)
 
 

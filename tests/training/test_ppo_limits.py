@@ -38,8 +38,8 @@ def test_a_rollout_is_left_once_the_policy_has_moved_far_enough(make_trainer: Ma
     states = watched(trainer)
     trainer.train()
     states.append(state_of(trainer.model))
-    log = [entry for entry in trainer.state.log_history if "left_out" in entry]
-    assert [entry["left_out"] for entry in log] == [0.0, 1.0, 1.0, 1.0] * 2
+    log = [entry for entry in trainer.state.log_history if "skipped" in entry]
+    assert [entry["skipped"] for entry in log] == [0.0, 1.0, 1.0, 1.0] * 2
     made = [bool(moved(before, after)) for before, after in pairwise(states)]
     assert made == [True, False, False, False] * 2
     assert log[1]["approx_kl"] > 1e-4
@@ -61,8 +61,8 @@ def test_an_optimiser_step_is_made_whole_or_not_at_all(make_trainer: Make, llama
     schedule = {"gradient_accumulation_steps": 2, "steps_per_generation": 2, "num_iterations": 2, "max_steps": 2}
     trainer = make_trainer(llama, Recorder(by_length), max_approx_kl=1e-5, learning_rate=1e-2, **schedule)
     trainer.train()
-    log = [entry for entry in trainer.state.log_history if "left_out" in entry]
-    assert [entry["left_out"] for entry in log] == [0.0, 1.0]
+    log = [entry for entry in trainer.state.log_history if "skipped" in entry]
+    assert [entry["skipped"] for entry in log] == [0.0, 1.0]
 
 
 def test_the_limit_is_looked_at_once_an_optimiser_step(
@@ -76,7 +76,7 @@ def test_the_limit_is_looked_at_once_an_optimiser_step(
     note = trainer._note
 
     def watched_note(mode: str, figures: dict[str, float]) -> None:
-        looked.extend(value for name, value in figures.items() if name == "left_out")
+        looked.extend(value for name, value in figures.items() if name == "skipped")
         note(mode, figures)
 
     monkeypatch.setattr(trainer, "_note", watched_note)

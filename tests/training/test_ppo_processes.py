@@ -27,14 +27,12 @@ from transformers import AutoModelForCausalLM, TrainerState  # noqa: E402
 from rlaif_sdk import Composer, RewardBatch  # noqa: E402
 from rlaif_sdk.composer import Composition  # noqa: E402
 from rlaif_sdk.exceptions import ConfigError, TrainingError  # noqa: E402
+from rlaif_sdk.training.methods import train  # noqa: E402
 from rlaif_sdk.training.ppo import PPOConfig  # noqa: E402
 from rlaif_sdk.training.ppo.checkpoint import critic_weights  # noqa: E402
 from rlaif_sdk.training.ppo.masked import explained_variance, masked_whiten  # noqa: E402
 from rlaif_sdk.training.ppo.processes import Processes, measured_rows  # noqa: E402
 from rlaif_sdk.training.ppo.scoring import reward_metrics  # noqa: E402
-from rlaif_sdk.training.preference_run import run_preferences  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
-from rlaif_sdk.training.sft_run import run_sft  # noqa: E402
 from tests.two_processes import run_two  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +127,7 @@ def of_processes(parts: list[tuple[dict[str, float], dict[str, int]]]) -> dict[s
     """The figures that are logged where each process has measured a part."""
     processes = Processes.__new__(Processes)
     processes._gather = lambda _: [[part] for part in parts]  # type: ignore[method-assign]
-    return processes.figures(parts[:1])
+    return processes.metrics(parts[:1])
 
 
 def test_the_figures_of_one_process_stay_as_they_are() -> None:
@@ -170,7 +168,7 @@ def test_figures_of_uneven_processes_are_those_of_all_rows(scores: list[list[flo
     assert of_processes(parts) == pytest.approx(whole, nan_ok=True, abs=1e-9)
     alone = Processes.__new__(Processes)
     alone.count = 1
-    assert alone.figures(parts) == pytest.approx(whole, nan_ok=True, abs=1e-9), "as one process's batches, too"
+    assert alone.metrics(parts) == pytest.approx(whole, nan_ok=True, abs=1e-9), "as one process's batches, too"
 
 
 @pytest.mark.parametrize("name", ["std", "raw_std", "failed", "seconds", "mean", "closed", "unscored"])
@@ -209,16 +207,16 @@ def test_a_run_from_a_config_refuses_weights_in_parts(monkeypatch: pytest.Monkey
     """The first process answers and saves by itself, for which it needs the whole model; the way out is named."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(TrainingError, match="the launcher asks for FSDP"):
-        run_ppo(run_config(tmp_path, composition={"rewards": {"conciseness": {"use": "conciseness"}}}))
+        train("ppo", run_config(tmp_path, composition={"rewards": {"conciseness": {"use": "conciseness"}}}))
 
 
 def test_runs_on_preferences_and_answers_are_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Under a launcher each process would write the same files."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TrainingError, match="the launcher has started 2"):
-        run_preferences("dpo", run_config(tmp_path))
+        train("dpo", run_config(tmp_path))
     with pytest.raises(TrainingError, match="the launcher has started 2"):
-        run_sft(run_config(tmp_path))
+        train("sft", run_config(tmp_path))
 
 
 @pytest.mark.slow

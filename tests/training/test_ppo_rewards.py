@@ -17,7 +17,7 @@ from datasets import Dataset  # noqa: E402
 from rlaif_sdk import Composer, RewardBatch  # noqa: E402
 from rlaif_sdk.exceptions import RewardError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
-from rlaif_sdk.training.ppo.gae import generalized_advantages, token_rewards  # noqa: E402
+from rlaif_sdk.training.ppo.advantages import generalized_advantages, token_rewards  # noqa: E402
 from tests.training.ppo_runs import Recorder, by_length, moved, rollouts_of, state_of  # noqa: E402
 
 Make = Callable[..., PPOTrainer]

@@ -14,8 +14,7 @@ pytest.importorskip("trl")
 from torch import Tensor  # noqa: E402
 from transformers import GenerationConfig  # noqa: E402
 
-from rlaif_sdk.training.ppo.assess import Assessment, rollout_metrics  # noqa: E402
-from rlaif_sdk.training.ppo.gae import generalized_advantages, token_rewards  # noqa: E402
+from rlaif_sdk.training.ppo.advantages import compute_advantages, generalized_advantages, rollout_metrics, token_rewards  # noqa: E402
 from rlaif_sdk.training.ppo.rollout import Rollout, Tokens  # noqa: E402
 from rlaif_sdk.training.ppo.sampling import (  # noqa: E402
     EpochRepeatSampler,
@@ -39,13 +38,14 @@ def tokens_of(lengths: list[int]) -> Tokens:
 def assessed(lengths: list[int], scores: list[float], truncated: list[bool] | None = None, **settings: Any) -> Rollout:
     tokens = tokens_of(lengths)
     shape = tokens.completion_ids_BT.shape
-    return Assessment(**{"whiten": False, **settings}).rollout(
+    return compute_advantages(
         tokens,
         scores_B=torch.tensor(scores),
         truncated_B=torch.tensor(truncated or [False] * len(lengths)),
         logprobs_BT=torch.zeros(shape),
         values_BT=torch.zeros(shape),
         kl_BT=torch.zeros(shape),
+        **{"whiten": False, **settings},
     )
 
 
@@ -94,13 +94,17 @@ def test_the_divergence_and_the_values_shape_the_advantages() -> None:
     torch.manual_seed(0)
     tokens = tokens_of([3, 2])
     values_BT, kl_BT, scores_B = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([1.0, -1.0])
-    rollout = Assessment(gamma=0.9, gae_lambda=0.8, kl_coef=0.3, whiten=False).rollout(
+    rollout = compute_advantages(
         tokens,
         scores_B=scores_B,
         truncated_B=torch.tensor([False, False]),
         logprobs_BT=torch.randn(2, 3),
         values_BT=values_BT,
         kl_BT=kl_BT,
+        gamma=0.9,
+        gae_lambda=0.8,
+        kl_coef=0.3,
+        whiten=False,
     )
     rewards_BT = token_rewards(scores_B, kl_BT, tokens.completion_mask_BT, 0.3)
     expected = generalized_advantages(rewards_BT, values_BT, tokens.completion_mask_BT, gamma=0.9, lam=0.8)

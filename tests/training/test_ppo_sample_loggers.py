@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
-from rlaif_sdk.training.ppo.sample_loggers import Shown, markdown_table  # noqa: E402
+from rlaif_sdk.training.ppo.samples import Shown, markdown_table  # noqa: E402
 from tests.training.ppo_runs import Recorder, by_length  # noqa: E402
 
 Make = Callable[..., PPOTrainer]

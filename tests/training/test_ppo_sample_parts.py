@@ -14,7 +14,7 @@ pytest.importorskip("trl")
 from transformers import TrainerState
 from transformers.integrations.integration_utils import ClearMLCallback, MLflowCallback, SwanLabCallback
 
-from rlaif_sdk.training.ppo.sample_loggers import LoggedSamples
+from rlaif_sdk.training.ppo.samples import LoggedSamples
 
 
 def send_two_batches(kind: type) -> None:

@@ -15,7 +15,7 @@ from datasets import Dataset  # noqa: E402
 
 from rlaif_sdk.exceptions import StateError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
-from rlaif_sdk.training.ppo.score_normalization import ScoreNormalizer  # noqa: E402
+from rlaif_sdk.training.ppo.scoring import ScoreNormalizer  # noqa: E402
 from tests.training.ppo_runs import Recorder, by_length, rollouts_of  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
@@ -61,8 +61,8 @@ def test_ranks_learn_from_each_other_and_keep_their_own_rows() -> None:
 @pytest.mark.parametrize("kind", ["none", "batch", "running"])
 def test_a_row_s_tokens_are_scaled_as_its_score_is(kind: Any) -> None:
     """Two completions that differ by one token's value differ by that in their normalised scores too."""
-    scores_B, on_tokens_BT = torch.tensor([1.0, 5.0]), torch.tensor([[1.0, 0.0], [1.0, 4.0]])
-    normalized_B, scaled_BT = ScoreNormalizer(kind).normalize(scores_B, on_tokens_BT, training=True)
+    scores_B, token_rewards_BT = torch.tensor([1.0, 5.0]), torch.tensor([[1.0, 0.0], [1.0, 4.0]])
+    normalized_B, scaled_BT = ScoreNormalizer(kind).normalize(scores_B, token_rewards_BT, training=True)
     assert (scaled_BT[1] - scaled_BT[0]).sum().item() == pytest.approx((normalized_B[1] - normalized_B[0]).item())
 
 

@@ -17,7 +17,7 @@ from rlaif_sdk.composer.normalizers import MinMax, Rank  # noqa: E402
 from rlaif_sdk.testing import FixedReward  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
 from rlaif_sdk.training.ppo.rollout import Tokens  # noqa: E402
-from rlaif_sdk.training.ppo.scoring import on_tokens_of  # noqa: E402
+from rlaif_sdk.training.ppo.scoring import token_rewards_of  # noqa: E402
 from rlaif_sdk.types import RewardBatch  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
@@ -116,7 +116,7 @@ def test_rows_without_token_values_have_zeros_beside_those_with_them() -> None:
     batch = RewardBatch(prompts=["a", "a"], completions=["b", "c"], completion_ids=[[6, 7], [8]])
     reward = FixedReward([Score.of_tokens([0.5, 0.25]), 1.0], range=(0.0, 2.0))
     with Composer({"a": Component(reward, normalizer=MinMax())}) as composer:
-        on_tokens_BT = on_tokens_of(composer.compose(batch), tokens)
-    assert on_tokens_BT.tolist() == [[0.25, 0.125], [0.0, 0.0]]
+        token_rewards_BT = token_rewards_of(composer.compose(batch), tokens)
+    assert token_rewards_BT.tolist() == [[0.25, 0.125], [0.0, 0.0]]
     with Composer({"a": whole}) as composer:
-        assert on_tokens_of(composer.compose(batch), tokens) is None
+        assert token_rewards_of(composer.compose(batch), tokens) is None

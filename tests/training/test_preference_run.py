@@ -20,8 +20,11 @@ from typer.testing import CliRunner  # noqa: E402
 from rlaif_sdk import ConfigError, DataError, load_classifier  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
 from rlaif_sdk.reporting.preference_report import watch_preferences  # noqa: E402
-from rlaif_sdk.training.preference_run import load_preference_run, run_preferences  # noqa: E402
-from rlaif_sdk.training.soft_trainer import SoftLabelTrainer  # noqa: E402
+from rlaif_sdk.training.methods import (  # noqa: E402
+    load_run,
+    train,
+)
+from rlaif_sdk.training.soft_labels import SoftLabelTrainer  # noqa: E402
 from tests.training.preference_models import planted_pairs  # noqa: E402
 
 LOADERS = {"reward_model": AutoModelForSequenceClassification, "dpo": AutoModelForCausalLM}
@@ -55,7 +58,7 @@ def write_pairs(file: Path, rows: list[dict[str, Any]]) -> None:
 
 def test_a_run_leaves_a_plain_model_and_what_was_measured(config: Path, kind: Any) -> None:
     """An adapter is merged, the held-out pairs are judged before and after, and plots and figures stand beside."""
-    result = watch_preferences(kind, load_preference_run(kind, config), Console(quiet=True))
+    result = watch_preferences(load_run(kind, config), Console(quiet=True))
     model, loading = LOADERS[kind].from_pretrained(result.model_folder, output_loading_info=True)
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]
@@ -70,7 +73,7 @@ def test_a_run_leaves_a_plain_model_and_what_was_measured(config: Path, kind: An
     history = [json.loads(line) for line in (result.output / "history.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in history] == [1, 2, 3]
     left = {file.name for file in result.output.iterdir()}
-    assert left == {"model", "metrics.json", "history.jsonl", "curves.png", "reliability.png", "run.json"}
+    assert left == {"__job__", "model", "metrics.json", "history.jsonl", "curves.png", "reliability.png", "run.json"}
     if kind == "reward_model":
         classifier = load_classifier(result.model_folder)
         assert classifier.logits(["w1 w2", "w3"]).shape == (2, 1)
@@ -90,7 +93,7 @@ def test_a_trained_model_is_saved_though_its_evaluation_fails(
 
     monkeypatch.setattr(SoftLabelTrainer, "evaluation_loop", evaluate_once)
     with pytest.raises(MemoryError, match="no room"):
-        run_preferences(kind, config)
+        train(kind, config)
     assert (config.parent / yaml.safe_load(config.read_text())["output"] / "model" / "config.json").is_file()
 
 
@@ -117,14 +120,14 @@ def test_a_run_does_not_write_over_a_trained_model(config: Path, kind: Any) -> N
     """The output folder holds one run's results."""
     (config.parent / "out" / "model").mkdir(parents=True)
     with pytest.raises(ConfigError, match="already holds a trained model"):
-        run_preferences(kind, config)
+        train(kind, config)
 
 
 def test_a_setting_that_does_not_exist_is_refused_by_line(config: Path, kind: Any) -> None:
     """With the nearest name as the next step, before any model loads."""
     config.write_text(config.read_text().replace("learning_rate", "learning_rat"))
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'") as refused:
-        run_preferences(kind, config)
+        train(kind, config)
     assert refused.value.line is not None
 
 
@@ -134,7 +137,7 @@ def test_settings_of_another_loss_are_refused_before_a_model_loads(config: Path,
     config.write_text(config.read_text().replace("learning_rate: 0.01", "label_smoothing: 0.1"))
     (config.parent / "start" / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"dpo\.label_smoothing: .* chosen_prob = 1 - label_smoothing") as refused:
-        run_preferences(kind, config)
+        train(kind, config)
     assert refused.value.line is not None
 
 
@@ -149,20 +152,20 @@ def test_a_row_of_the_file_that_cannot_be_used_is_refused(
     rows[4].update(change)
     write_pairs(config.parent / "pairs.jsonl", rows)
     with pytest.raises(DataError, match=f"pairs.jsonl:5: '{message}'"):
-        run_preferences(kind, config)
+        train(kind, config)
 
 
 def test_pairs_without_an_answer_column_are_refused(config: Path, kind: Any) -> None:
     """The message lists the columns that are there."""
     write_pairs(config.parent / "pairs.jsonl", [{"prompt": "w1 ", "better": "w2"}] * 40)
     with pytest.raises(DataError, match="has no column 'chosen'"):
-        run_preferences(kind, config)
+        train(kind, config)
 
 
 @pytest.mark.parametrize("kind", ["reward_model"], indirect=True)
 def test_a_reward_model_of_quantised_weights_is_refused(config: Path, kind: Any) -> None:
     """Its head would have to train with them; the key is named, and nothing is left behind but the record."""
-    run = load_preference_run(kind, config, overrides=["model.quantization=8bit"])
+    run = load_run(kind, config, overrides=["model.quantization=8bit"])
     with pytest.raises(ConfigError, match="quantised weights do not train") as refused:
-        run_preferences(kind, run)
+        train(kind, run)
     assert refused.value.key == "model.quantization"

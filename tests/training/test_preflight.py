@@ -17,14 +17,15 @@ from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
-from rlaif_sdk.training.config import load_run_config  # noqa: E402
-from rlaif_sdk.training.dry_run import dry_run  # noqa: E402
-from rlaif_sdk.training.online import load_online_run  # noqa: E402
-from rlaif_sdk.training.preference_run import load_preference_run  # noqa: E402
+from rlaif_sdk.training.methods import load_run  # noqa: E402
 from rlaif_sdk.training.preflight import checks, estimate_memory, find_model  # noqa: E402
-from rlaif_sdk.training.preflight.anatomy import dissect  # noqa: E402
 from rlaif_sdk.training.preflight.machine import Machine, container_limit  # noqa: E402
-from rlaif_sdk.training.preflight.memory import Workload, activation_bytes  # noqa: E402
+from rlaif_sdk.training.preflight.memory import (  # noqa: E402
+    Workload,
+    activation_bytes,
+    model_dims,
+)
+from rlaif_sdk.training.run_folder import check  # noqa: E402
 
 REWARDS = "def wanted(completions, target):\n    return [1.0] * len(completions)\n"
 
@@ -51,13 +52,13 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def found_in(config: dict[str, Any]) -> list[str]:
-    return [str(problem) for problem in dry_run(load_run_config(config), "ppo").problems]
+    return [str(problem) for problem in check(load_run("ppo", config)).problems]
 
 
 def test_a_sound_run_is_described_and_leaves_nothing_behind(config, tmp_path, llama):
     """Rows with their digest, the policy twice (its reference), its exact size; no folder, no ledger."""
     config["composition"]["ledger"] = str(tmp_path / "scores.sqlite")
-    found = dry_run(load_run_config(config), "ppo")
+    found = check(load_run("ppo", config))
     assert found.problems == []
     assert {name: table["rows"] for name, table in found.data.items()} == {"train": 8, "held_out": 4}
     (policy,) = found.models
@@ -116,11 +117,11 @@ def test_too_few_prompts_for_one_rollout_are_missed(config):
 def test_what_holds_over_totals_is_missed_where_grpo_normalises_each_reward(config, part, message):
     """GDPO takes a composition apart; one that cannot be is told of before a model loads, with its place."""
     config["grpo"] = {**config.pop("ppo"), "num_generations": 4, "multi_objective_aggregation": "normalize_then_sum"}
-    assert dry_run(load_online_run("grpo", config), "grpo").problems == []
+    assert check(load_run("grpo", config)).problems == []
     rewards = part.pop("rewards", {})
     config["composition"] |= part
     config["composition"]["rewards"]["wanted"] |= rewards.get("wanted", {})
-    (problem,) = dry_run(load_online_run("grpo", config), "grpo").problems
+    (problem,) = check(load_run("grpo", config)).problems
     assert str(problem).startswith("composition: ")
     assert message in str(problem)
 
@@ -158,7 +159,7 @@ def test_a_model_that_a_reward_names_is_looked_for_and_counted(config, tmp_path)
     toxicity = {"model": str(tmp_path / "start"), "label": "nontoxic"}
     pytest.importorskip("rlaif_toxicity")
     config["composition"]["rewards"]["toxicity"] = {"params": toxicity}
-    found = dry_run(load_run_config(config), "ppo")
+    found = check(load_run("ppo", config))
     assert [model.role for model in found.models] == ["policy", "reward toxicity"]
     assert found.memory is not None
     assert found.memory.rewards == found.models[1].files.bytes > 0
@@ -193,7 +194,7 @@ def test_damaged_or_missing_weights_are_told_from_their_headers(config, damage, 
 def test_an_adapter_counts_what_it_trains(config, llama):
     """The frozen weights have no gradient, no optimiser's state and no copy for reference; the adapter's are exact."""
     config["model"]["lora"] = {"r": 2}
-    found = dry_run(load_run_config(config), "ppo")
+    found = check(load_run("ppo", config))
     frozen = sum(weight.numel() for weight in llama.parameters())
     adapted = get_peft_model(llama, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"))
     trainable = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
@@ -224,19 +225,19 @@ def test_an_adapter_s_copies_of_what_it_reads_are_counted(autocast):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", enabled=autocast):
         model(input_ids=torch.ones(rows, length, dtype=torch.long)).last_hidden_state.sum()
     work = Workload(rows=rows, length=length, compute_bytes=2, adapter_bytes=2 if autocast else 4)
-    estimate = activation_bytes(dissect(settings, "CAUSAL_LM", adapter), work)
+    estimate = activation_bytes(model_dims(settings, "CAUSAL_LM", adapter), work)
     assert estimate == pytest.approx(sum(storage.nbytes() for storage in kept.values()), rel=0.1)
 
 
-def test_the_anatomy_is_read_without_allocating_weights():
+def test_the_dimensions_are_read_without_allocating_weights():
     """A model of eight billion parameters is measured to the last one."""
     shape = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
     config = LlamaConfig(vocab_size=128256, num_attention_heads=32, num_key_value_heads=8, **shape)
-    anatomy = dissect(config, "CAUSAL_LM")
-    assert anatomy.parameters == 8_030_261_248
-    assert (anatomy.keys, anatomy.layers) == (1024, 32)
-    estimate = estimate_memory(anatomy, Workload(rows=1, length=128, references=1))
-    assert estimate.sure == 5 * 4 * anatomy.parameters
+    dims = model_dims(config, "CAUSAL_LM")
+    assert dims.parameters == 8_030_261_248
+    assert (dims.keys, dims.layers) == (1024, 32)
+    estimate = estimate_memory(dims, Workload(rows=1, length=128, references=1))
+    assert estimate.sure == 5 * 4 * dims.parameters
 
 
 def test_what_cannot_fit_is_refused_and_what_may_not_is_warned_of(config, monkeypatch):
@@ -247,7 +248,7 @@ def test_what_cannot_fit_is_refused_and_what_may_not_is_warned_of(config, monkey
     assert "weights, gradients and optimiser take" in problem
     assert "model.lora" in problem
     machine = Machine(ram=10**9, ram_free=500_000, cuda=None, cuda_free=None, process=0)
-    found = dry_run(load_run_config(config), "ppo")
+    found = check(load_run("ppo", config))
     assert found.problems == []
     assert "training may take" in found.warnings[0]
 
@@ -276,11 +277,11 @@ def test_each_kind_of_run_can_be_checked(config, tmp_path, kind):
     config[kind] = {"use_cpu": True, "per_device_train_batch_size": 2}
     if kind == "grpo":
         config[kind] |= {"num_generations": 2, "max_completion_length": 8}
-        run = load_online_run("grpo", config)
+        run = load_run("grpo", config)
     else:
         del config["composition"]
-        run = load_preference_run(kind, config)
-    found = dry_run(run, kind)
+        run = load_run(kind, config)
+    found = check(run)
     assert found.problems == []
     assert found.memory is not None
     assert found.memory.reference == (found.memory.weights if kind == "dpo" else 0)

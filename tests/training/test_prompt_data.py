@@ -46,7 +46,7 @@ def test_null_references_stay_null(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [("", "empty"), ("  ", "empty"), (None, "neither"), (7, "neither"), ([], "neither"), ([{"role": "user"}], "lacks")],
+    [("", "empty"), ("  ", "empty"), (None, "neither"), (7, "neither"), ([], "empty"), ([{"role": "user"}], "empty")],
 )
 def test_an_unusable_prompt_is_named_by_its_row(tmp_path: Path, prompt: object, message: str):
     """A bad prompt is found before training, not in the middle of it."""

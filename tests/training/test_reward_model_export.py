@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 from rlaif_sdk import load_classifier
 from rlaif_sdk.cli import app
 from rlaif_sdk.models import OnnxScorer, read_manifest
-from rlaif_sdk.training.preference_run import run_preferences
-from rlaif_sdk.training.run import run_ppo
+from rlaif_sdk.training.methods import train
 from tests.training.preference_models import planted_pairs
 
 
@@ -39,7 +38,7 @@ def test_a_trained_reward_model_is_exported_with_one_command_and_scores_in_ppo(
     tokenizer.save_pretrained(tmp_path / "start")
     pairs = [{**row, "source": "judge"} for row in planted_pairs(400)]
     settings = {"max_steps": 150, "per_device_train_batch_size": 8, "learning_rate": 3e-3, "use_cpu": True}
-    learnt = run_preferences(
+    learnt = train(
         "reward_model",
         {
             "model": {"name": "start"},
@@ -59,7 +58,8 @@ def test_a_trained_reward_model_is_exported_with_one_command_and_scores_in_ppo(
 
     rewards = yaml.safe_load(done.stdout.partition("as a reward:\n\n")[2])
     prompts = write_rows(tmp_path / "prompts.jsonl", [{"prompt": row["prompt"]} for row in pairs[:16]])
-    result = run_ppo(
+    result = train(
+        "ppo",
         {
             "model": {"name": "start"},
             "data": {"train": prompts, "held_out": prompts},
@@ -72,7 +72,7 @@ def test_a_trained_reward_model_is_exported_with_one_command_and_scores_in_ppo(
                 "use_cpu": True,
             },
             "output": "policy",
-        }
+        },
     )
     samples = [json.loads(line) for line in (result.output / "samples.jsonl").read_text().splitlines()]
     texts = [sample["prompt"] + sample["after"]["completion"] for sample in samples]

@@ -12,7 +12,10 @@ import yaml
 pytest.importorskip("trl")
 
 from rlaif_sdk import ConfigError
-from rlaif_sdk.training.config import load_run_config
+from rlaif_sdk.training.methods import (
+    load_run,
+    trainer_settings,
+)
 
 CONFIG = """\
 model:
@@ -41,7 +44,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_paths_of_a_config_are_relative_to_its_file(config: Path):
     """Output, reward files and local models are found beside the config, from whatever folder the run is started."""
-    run = load_run_config(config)
+    run = load_run("ppo", config)
     assert run.output == config.parent / "out"
     assert run.composer().weights == {"length": 1.0}
     assert run.model_name == "my-model", "no folder of that name: it is one of the hub"
@@ -54,12 +57,12 @@ def test_a_composition_may_stand_in_a_file_of_its_own(config: Path):
     inline = 'composition:\n  rewards:\n    length: {use: "./rewards.py:length"}\n'
     config.write_text(CONFIG.replace(inline, "composition: rewards.yaml\n"))
     (config.parent / "rewards.yaml").write_text('rewards:\n  length: {use: "./rewards.py:length", weight: 0.5}\n')
-    assert load_run_config(config).composer().weights == {"length": 0.5}
+    assert load_run("ppo", config).composer().weights == {"length": 0.5}
 
 
 def test_settings_reach_the_trainer(config: Path):
     """Fields under ``ppo`` become the trainer's settings; the seed and the checkpoints' place are the run's."""
-    settings = load_run_config(config).ppo_config()
+    settings = trainer_settings(load_run("ppo", config))
     assert settings.learning_rate == 1e-4
     assert settings.seed == 3
     assert Path(settings.output_dir).is_relative_to(config.parent / "out")
@@ -67,16 +70,16 @@ def test_settings_reach_the_trainer(config: Path):
 
 def test_an_override_takes_the_place_of_a_value(config: Path):
     """``--set`` changes single keys, typed as YAML has them."""
-    run = load_run_config(config, overrides=["ppo.learning_rate=2e-6", "seed=9"])
-    settings = run.ppo_config()
+    run = load_run("ppo", config, overrides=["ppo.learning_rate=2e-6", "seed=9"])
+    settings = trainer_settings(run)
     assert (settings.learning_rate, settings.seed) == (2e-6, 9)
 
 
 def test_trainer_settings_have_the_types_that_the_trainer_states(config: Path):
     """Text that is a number becomes one, and a value of a fitting type stays as it is: a step of 5 is no 5.0."""
-    settings = load_run_config(
-        config, overrides=["ppo.learning_rate='2e-6'", "ppo.max_steps='5'", "ppo.save_steps=5"]
-    ).ppo_config()
+    settings = trainer_settings(
+        load_run("ppo", config, overrides=["ppo.learning_rate='2e-6'", "ppo.max_steps='5'", "ppo.save_steps=5"])
+    )
     assert (settings.learning_rate, settings.max_steps) == (2e-6, 5)
     assert isinstance(settings.save_steps, int)
 
@@ -85,19 +88,19 @@ def test_a_refused_choice_is_named_among_other_settings(config: Path):
     """transformers says which value it does not know, and not of which setting."""
     config.write_text(CONFIG.replace("1.0e-4", "1.0e-4\n  max_steps: 3\n  save_strategy: sometimes\n  bf16: false"))
     with pytest.raises(ConfigError, match=r"ppo\.save_strategy: refused: sometimes") as refused:
-        load_run_config(config).ppo_config()
+        trainer_settings(load_run("ppo", config))
     assert refused.value.line == 11
 
 
 def test_names_that_vllm_knows_are_not_looked_for_in_generate(config: Path):
     """Its sampling has settings that transformers' has not."""
     assignments = ["ppo.use_vllm=true", "ppo.generation_kwargs={bad_words: [w1]}"]
-    assert load_run_config(config, overrides=assignments).ppo_config().generation_kwargs == {"bad_words": ["w1"]}
+    assert trainer_settings(load_run("ppo", config, overrides=assignments)).generation_kwargs == {"bad_words": ["w1"]}
 
 
 def test_another_output_leaves_everything_else(config: Path, tmp_path: Path):
     """`with_output` changes where results go, and data and rewards are still found beside the config."""
-    run = load_run_config(config).with_output(tmp_path / "elsewhere")
+    run = load_run("ppo", config).with_output(tmp_path / "elsewhere")
     assert run.output == tmp_path / "elsewhere"
     assert run.folder == config.parent
 
@@ -118,7 +121,7 @@ def test_what_a_trainer_accepts_is_accepted(settings: dict[str, Any]):
     """An interval that no strategy asks for, epochs where steps are counted, a gradient that is not clipped."""
     run = {**yaml.safe_load(CONFIG), "ppo": settings}
     for name, value in settings.items():
-        assert getattr(load_run_config(run).ppo_config(), name) == value
+        assert getattr(trainer_settings(load_run("ppo", run)), name) == value
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_what_a_trainer_accepts_is_accepted(settings: dict[str, Any]):
 def test_what_a_trainer_would_make_use_of_is_checked(settings: dict[str, Any], message: str):
     """The same settings where they hold."""
     with pytest.raises(ConfigError, match=message):
-        load_run_config({**yaml.safe_load(CONFIG), "ppo": settings}).ppo_config()
+        trainer_settings(load_run("ppo", {**yaml.safe_load(CONFIG), "ppo": settings}))
 
 
 @pytest.mark.parametrize(
@@ -178,6 +181,6 @@ def test_a_refusal_names_the_line(config: Path, old: str, new: str, line: int, m
     """Unknown and impossible values are refused before anything is loaded, with file, line and the next step."""
     config.write_text(CONFIG.replace(old, new))
     with pytest.raises(ConfigError, match=message) as refused:
-        load_run_config(config).ppo_config()
+        trainer_settings(load_run("ppo", config))
     assert refused.value.line == line
     assert refused.value.file == str(config)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner  # noqa: E402
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
 from rlaif_sdk.reporting.training_report import report_training  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
+from rlaif_sdk.training.methods import train  # noqa: E402
 from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
 REWARDS = """\
@@ -54,13 +54,13 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
 
 def test_held_out_prompts_are_scored_by_rewards_of_their_own(config: dict[str, Any]) -> None:
     """Between steps, and before and after training, beside the rewards that were trained on."""
-    result = run_ppo(config)
+    result = train("ppo", config)
     evaluations = rows_of(result.output / "evaluation.jsonl")
     assert [entry["step"] for entry in evaluations] == [1, 2]
     assert all(entry["eval_reward"] == entry["eval_reward/brevity/raw_mean"] < 0 for entry in evaluations)
     for side in (result.before, result.after):
-        assert side.rewards().keys() == {"length", "composed reward"}
-        assert side.evaluation_rewards().keys() == {"brevity", "composed reward"}
+        assert side.rewards().keys() == {"length", "composed_reward"}
+        assert side.evaluation_rewards().keys() == {"brevity", "composed_reward"}
         assert (side.evaluation_rewards()["brevity"] == -side.rewards()["length"]).all()
     before = rows_of(result.output / "samples.jsonl")[0]["before"]
     assert before["evaluation"]["total"] == -before["total"]
@@ -78,7 +78,7 @@ def test_a_bad_evaluation_is_refused_by_its_key(config: dict[str, Any]) -> None:
     config["evaluation"]["rewards"]["brevity"]["use"] = "no_such_reward"
     config["model"]["name"] = "no/such-model"
     with pytest.raises(Exception, match="no_such_reward"):
-        run_ppo(config)
+        train("ppo", config)
 
 
 def test_samples_of_the_rollouts_stand_beside_the_results(config: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def test_samples_of_the_rollouts_stand_beside_the_results(config: dict[str, Any]
     (Path(config["output"])).mkdir()
     file = Path(config["output"], "rollouts.jsonl")
     file.write_text("of a run that was given up\n")
-    run_ppo(config)
+    train("ppo", config)
     samples = rows_of(file)
     assert {(sample["step"], sample["split"]) for sample in samples} == {
         (0, "train"),
@@ -112,10 +112,10 @@ def test_reinforce_refuses_what_ppo_alone_can_do(config: dict[str, Any]) -> None
     """Several steps of a rollout; the message has the key."""
     config["ppo"] |= {"algorithm": "reinforce", "num_iterations": 2}
     with pytest.raises(ConfigError, match=r"ppo\.num_iterations.*one optimiser step"):
-        run_ppo(config)
+        train("ppo", config)
 
 
 def test_the_result_says_how_it_was_trained(config: dict[str, Any]) -> None:
     """For titles and tables."""
     config["ppo"]["algorithm"] = "reinforce"
-    assert run_ppo(config).method == "REINFORCE"
+    assert train("ppo", config).method == "REINFORCE"

@@ -16,11 +16,12 @@ from rich.console import Console  # noqa: E402
 from transformers import AutoModelForCausalLM, T5ForConditionalGeneration  # noqa: E402
 
 from rlaif_sdk import ConfigError, MissingExtraError  # noqa: E402
-from rlaif_sdk.reporting.training_report import watch_ppo  # noqa: E402
-from rlaif_sdk.training.config import load_run_config  # noqa: E402
+from rlaif_sdk.reporting.training_report import watch_policy  # noqa: E402
+from rlaif_sdk.training.methods import (  # noqa: E402
+    load_run,
+    train,
+)
 from rlaif_sdk.training.models import load_policy  # noqa: E402
-from rlaif_sdk.training.online import load_online_run, run_online  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
 from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
 REWARDS = """\
@@ -57,7 +58,7 @@ def test_a_run_trains_an_encoder_decoder_model(
     model.save_pretrained(config["model"]["name"])
     config["model"]["lora"] = lora
     config["ppo"]["critic"] = critic
-    result = run_ppo(config)
+    result = train("ppo", config)
     trained, loading = T5ForConditionalGeneration.from_pretrained(result.model_folder, output_loading_info=True)
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]
@@ -71,7 +72,7 @@ def test_an_encoder_decoder_model_s_answers_are_what_the_decoder_says(config: di
     """Without learning the answers before and after are the same, and no prompt stands in them."""
     build_model("t5").save_pretrained(config["model"]["name"])
     config["ppo"] |= {"learning_rate": 0.0, "temperature": 2.0}
-    result = run_ppo(config)
+    result = train("ppo", config)
     before, after = result.before.answers, result.after.answers
     assert before.completion_ids == after.completion_ids
     assert all(len(ids) <= 8 for ids in before.completion_ids)
@@ -83,7 +84,7 @@ def test_the_report_says_how_such_a_model_is_loaded(config: dict[str, Any], buil
     """By the class that has an encoder."""
     build_model("t5").save_pretrained(config["model"]["name"])
     printed = io.StringIO()
-    watch_ppo(load_run_config(config), Console(file=printed, width=200))
+    watch_policy(load_run("ppo", config), Console(file=printed, width=200))
     assert "AutoModelForSeq2SeqLM.from_pretrained" in printed.getvalue()
 
 
@@ -92,7 +93,7 @@ def test_other_methods_refuse_an_encoder_decoder_model(config: dict[str, Any], b
     build_model("t5").save_pretrained(config["model"]["name"])
     config["grpo"] = {**config.pop("ppo"), "num_generations": 2}
     with pytest.raises(ConfigError, match=r"model\.name.*an encoder and a decoder.*PPO.*rlaif train ppo"):
-        run_online(load_online_run("grpo", config))
+        train("grpo", load_run("grpo", config))
 
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
@@ -105,14 +106,14 @@ def test_a_quantised_model_trains_its_adapter_and_is_saved_whole(
     start = build_model("llama", hidden_size=64, intermediate_size=128)
     start.save_pretrained(config["model"]["name"])
     config["model"] |= {"quantization": bits, "lora": {"r": 2, "alpha": 4}}
-    policy, _ = load_policy(load_run_config(config))
+    policy, _ = load_policy(load_run("ppo", config))
     assert isinstance(policy.model.layers[0].mlp.up_proj, kind)
     policy.eval()(input_ids=torch.tensor([[6, 7]]))
     states = torch.randn(1, 2, 64, requires_grad=True)
     policy.train().model.layers[0].mlp(states).sum().backward()
     assert states.grad.abs().min() > 0, "an evaluation before training does not take the gradients away"
 
-    result = run_ppo(config)
+    result = train("ppo", config)
     assert result.history[0]["kl"] == pytest.approx(0.0, abs=0.05)
     trained, loading = AutoModelForCausalLM.from_pretrained(result.model_folder, output_loading_info=True)
     assert not loading["missing_keys"]
@@ -128,7 +129,7 @@ def test_quantised_weights_need_an_adapter(config: dict[str, Any]) -> None:
     """They do not train themselves."""
     config["model"]["quantization"] = "4bit"
     with pytest.raises(ConfigError, match="quantization takes an adapter"):
-        load_run_config(config)
+        load_run("ppo", config)
 
 
 def test_without_bitsandbytes_the_way_to_install_it_is_named(
@@ -140,7 +141,7 @@ def test_without_bitsandbytes_the_way_to_install_it_is_named(
     find = "rlaif_sdk.training.models.importlib.util.find_spec"
     monkeypatch.setattr(find, lambda name, *_: None if name == "bitsandbytes" else object())
     with pytest.raises(MissingExtraError, match=r"bitsandbytes is not installed.*rlaif-sdk\[quantization\]"):
-        load_policy(load_run_config(config))
+        load_policy(load_run("ppo", config))
 
 
 def test_a_quantised_policy_is_no_start_for_a_critic(config: dict[str, Any], build_model: Any) -> None:
@@ -152,19 +153,19 @@ def test_a_quantised_policy_is_no_start_for_a_critic(config: dict[str, Any], bui
     config["model"] |= {"quantization": "4bit", "lora": {"r": 2}}
     config["ppo"]["critic"] = "separate"
     with pytest.raises(TrainingError, match=r"quantised policy.*critic_model"):
-        run_ppo(config)
+        train("ppo", config)
     folder = Path(config["model"]["name"]).parent
     build_model("llama", num_hidden_layers=1).save_pretrained(folder / "judge")
     config["ppo"]["critic_model"] = "judge"
     file = folder / "run.yaml"
     file.write_text(json.dumps(config))
-    assert run_ppo(file).steps == 2
+    assert train("ppo", file).steps == 2
 
 
 def test_the_head_of_a_loaded_policy_reads_memory_of_its_own(config: dict[str, Any], build_model: Any) -> None:
     """Sampling cuts the last states out of those of a prompt; a frozen head would be multiplied once a row, copied."""
     build_model("llama").save_pretrained(config["model"]["name"])
-    model, _ = load_policy(load_run_config(config))
+    model, _ = load_policy(load_run("ppo", config))
     head = model.requires_grad_(requires_grad=False).get_output_embeddings()
     read: list[Any] = []
     head.register_forward_hook(lambda _, states, __: read.append(states[0]))

@@ -21,8 +21,13 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import BatchError, ConfigError, DataError  # noqa: E402
 from rlaif_sdk.cli.train import train_app  # noqa: E402
-from rlaif_sdk.reporting.training_report import watch_online  # noqa: E402
-from rlaif_sdk.training.online import GRPO_CHOICES, load_online_run, run_online  # noqa: E402
+from rlaif_sdk.reporting.training_report import watch_policy  # noqa: E402
+from rlaif_sdk.training.methods import (  # noqa: E402
+    load_run,
+    train,
+    trainer_settings,
+)
+from rlaif_sdk.training.online import GRPO_CHOICES  # noqa: E402
 
 REWARDS = """\
 def wanted(completions, target):
@@ -63,7 +68,7 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any, kind: str) -> dict[str, A
 
 def test_a_run_trains_and_reports_as_ppo_s_does(config: dict[str, Any], kind: Any, capsys: Any) -> None:
     """RewardHandle-out answers before and after, the trained model for plain from_pretrained, history, metrics and curves."""
-    result = watch_online(load_online_run(kind, config), Console())
+    result = watch_policy(load_run(kind, config), Console())
     model = AutoModelForCausalLM.from_pretrained(result.model_folder)
     start = AutoModelForCausalLM.from_pretrained(config["model"]["name"])
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True))
@@ -81,7 +86,7 @@ def test_what_the_trainer_itself_refuses_is_said_without_a_traceback(config: dic
     """With the key of its settings: TRL checks some as it makes the trainer."""
     config[kind]["use_vllm"] = True
     with pytest.raises(ConfigError, match=f"^{kind}: TRL refuses this: vLLM is not available"):
-        run_online(load_online_run(kind, config))
+        train(kind, load_run(kind, config))
 
 
 def test_an_error_of_the_sdk_s_own_is_not_told_as_trl_s(
@@ -92,7 +97,7 @@ def test_an_error_of_the_sdk_s_own_is_not_told_as_trl_s(
     trainer = f"trl.trainer.{kind}_trainer.{kind.upper()}Trainer.__init__"
     monkeypatch.setattr(trainer, Mock(side_effect=error))
     with pytest.raises(DataError) as caught:
-        run_online(load_online_run(kind, config))
+        train(kind, load_run(kind, config))
     assert caught.value is error
 
 
@@ -103,12 +108,12 @@ def test_choices_of_grpo_are_checked_before_a_model_loads(config: dict[str, Any]
         pytest.skip("RLOO has no such setting")
     config[kind][name] = "at times"
     with pytest.raises(ConfigError, match=rf"^grpo\.{name}: is one of .*, not 'at times'"):
-        load_online_run(kind, config).trainer_config()
+        trainer_settings(load_run(kind, config))
     source = inspect.getsource(GRPOTrainer)
     for choice in GRPO_CHOICES[name]:
         assert f'"{choice}"' in source
         config[kind][name] = choice
-        assert getattr(load_online_run(kind, config).trainer_config(), name) in GRPO_CHOICES[name]
+        assert getattr(trainer_settings(load_run(kind, config)), name) in GRPO_CHOICES[name]
 
 
 def test_grpo_gets_separate_rewards_where_it_normalises_each(config: dict[str, Any], kind: Any) -> None:
@@ -118,18 +123,18 @@ def test_grpo_gets_separate_rewards_where_it_normalises_each(config: dict[str, A
     rewards = config["composition"]["rewards"]
     rewards["other"] = {**rewards["wanted"], "weight": 0.3}
     config[kind]["multi_objective_aggregation"] = "normalize_then_sum"
-    (first, _) = run_online(load_online_run(kind, config)).history
+    (first, _) = train(kind, load_run(kind, config)).history
     assert first["reward"] == pytest.approx(first["rewards/wanted/mean"] + 0.3 * first["rewards/other/mean"])
     config["composition"]["gates"] = [{"reward": "wanted", "min": 0.0, "floor": -1.0}]
     config["output"] += "-gated"
     with pytest.raises(ConfigError, match="gates hold over the total"):
-        run_online(load_online_run(kind, config))
+        train(kind, load_run(kind, config))
 
 
 def test_an_adapter_is_merged(config: dict[str, Any], kind: Any) -> None:
     """With LoRA the saved model is a plain one."""
     config["model"]["lora"] = {"r": 2, "alpha": 4}
-    result = run_online(load_online_run(kind, config))
+    result = train(kind, load_run(kind, config))
     _, loading = AutoModelForCausalLM.from_pretrained(result.model_folder, output_loading_info=True)
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]
@@ -138,10 +143,10 @@ def test_an_adapter_is_merged(config: dict[str, Any], kind: Any) -> None:
 def test_a_run_goes_on_from_its_checkpoint_with_the_composer_s_state(config: dict[str, Any], kind: Any) -> None:
     """A run that ended early is taken up where it was, and its statistics are those of both parts."""
     config[kind] |= {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
-    first = run_online(load_online_run(kind, config))
+    first = train(kind, load_run(kind, config))
     first.model_folder.rename(first.output / "early")
     config[kind]["max_steps"] = 2
-    result = run_online(dataclasses.replace(load_online_run(kind, config), allow_changed=True), resume=True)
+    result = train(kind, dataclasses.replace(load_run(kind, config), allow_changed=True), resume=True)
     assert [entry["step"] for entry in result.history] == [1, 2]
     saved = json.loads((result.output / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text())
     state = saved["stateful_callbacks"]["rlaif_sdk.composer"]["attributes"]
@@ -155,7 +160,7 @@ def test_a_column_of_a_reserved_name_is_refused_before_training(
     rows = [{"prompt": "w1", "target": "w5", "prompts": "x"}] * 8
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(BatchError, match="'prompts' has a reserved name"):
-        run_online(load_online_run(kind, config))
+        train(kind, load_run(kind, config))
 
 
 @pytest.mark.parametrize(
@@ -166,13 +171,13 @@ def test_settings_are_checked_by_name(config: dict[str, Any], kind: Any, key: st
     """A key that the trainer's config does not have, or that stands elsewhere, is refused before a model loads."""
     config[kind][key] = 1
     with pytest.raises(ConfigError, match=message):
-        run_online(load_online_run(kind, config))
+        train(kind, load_run(kind, config))
 
 
 def test_the_settings_of_the_other_trainer_are_refused(config: dict[str, Any], kind: Any) -> None:
     """A GRPO run has no key ``rloo``, and the other way round."""
     with pytest.raises(ConfigError, match=kind):
-        load_online_run("rloo" if kind == "grpo" else "grpo", config)
+        load_run("rloo" if kind == "grpo" else "grpo", config)
 
 
 def test_the_command_line_trains(config: dict[str, Any], kind: Any, tmp_path: Path) -> None:

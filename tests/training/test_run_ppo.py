@@ -16,11 +16,14 @@ pytest.importorskip("trl")
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
-from rlaif_sdk.training.config import load_run_config  # noqa: E402
-from rlaif_sdk.training.heldout import answer_prompts, repeated_ngrams  # noqa: E402
+from rlaif_sdk.training.generation import answer_prompts, repeated_ngrams  # noqa: E402
+from rlaif_sdk.training.methods import (  # noqa: E402
+    load_run,
+    train,
+    trainer_settings,
+)
 from rlaif_sdk.training.models import load_policy  # noqa: E402
 from rlaif_sdk.training.ppo import SamplingMismatchWarning  # noqa: E402
-from rlaif_sdk.training.run import run_ppo  # noqa: E402
 from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
 REWARDS = """\
@@ -52,7 +55,7 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any) -> dict[str, Any]:
 
 def test_a_run_leaves_a_plain_model_and_what_was_measured(config: dict[str, Any]):
     """The trained policy loads with plain from_pretrained, an adapter merged, and answers as the run's policy did."""
-    result = run_ppo(config)
+    result = train("ppo", config)
     model, loading = AutoModelForCausalLM.from_pretrained(result.model_folder, output_loading_info=True)
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]
@@ -70,11 +73,11 @@ def test_a_run_leaves_a_plain_model_and_what_was_measured(config: dict[str, Any]
 
 def test_rewards_before_and_after_are_of_the_same_prompts_and_abstentions_stay_apart(config: dict[str, Any]):
     """The row without a target is unscored in both, and every other row has a score."""
-    result = run_ppo(config)
+    result = train("ppo", config)
     for side in (result.before, result.after):
         scores = side.rewards()["wanted"]
         assert np.flatnonzero(np.isnan(scores)).tolist() == [1]
-        assert np.array_equal(np.isnan(side.rewards()["composed reward"]), np.isnan(scores))
+        assert np.array_equal(np.isnan(side.rewards()["composed_reward"]), np.isnan(scores))
     assert result.before.answers.prompts == result.after.answers.prompts
 
 
@@ -84,7 +87,7 @@ def test_without_learning_the_answers_stay_the_same(config: dict[str, Any], lora
     config["ppo"] |= {"learning_rate": 0.0, "value_learning_rate": 1e-3}
     if not lora:
         del config["model"]["lora"]
-    result = run_ppo(config)
+    result = train("ppo", config)
     assert result.before.answers.completion_ids == result.after.answers.completion_ids
 
 
@@ -102,9 +105,9 @@ def test_a_trained_model_is_saved_before_it_answers(
         answered.append(answer_prompts(*args, **kwargs))
         return answered[0]
 
-    monkeypatch.setattr("rlaif_sdk.training.heldout.answer_prompts", answer_once)
+    monkeypatch.setattr("rlaif_sdk.training.generation.answer_prompts", answer_once)
     with pytest.raises(MemoryError, match="no room"):
-        run_ppo(config)
+        train("ppo", config)
     output = Path(config["output"])
     trained = AutoModelForCausalLM.from_pretrained(output / "model").state_dict()
     start = AutoModelForCausalLM.from_pretrained(config["model"]["name"]).state_dict()
@@ -120,15 +123,15 @@ def test_a_run_whose_answers_failed_goes_on_from_its_last_checkpoint(
     config["ppo"] |= {"save_strategy": "steps", "save_steps": 1, "max_steps": 3}
     fail_the_second_answers(monkeypatch)
     with pytest.raises(MemoryError, match="no room"):
-        run_ppo(config)
+        train("ppo", config)
     trained = (Path(config["output"]) / "model" / "model.safetensors").read_bytes()
-    result = run_ppo(config, resume=True)
+    result = train("ppo", config, resume=True)
     assert result.steps == 3, "in the middle of an epoch"
     assert [entry["step"] for entry in result.history] == [1, 2, 3]
     assert (result.output / "samples.jsonl").read_text().count("\n") == 8
     assert (result.model_folder / "model.safetensors").read_bytes() == trained
     with pytest.raises(ConfigError, match=r"already holds a trained model.*model\.name of a new run"):
-        run_ppo(config, resume=True)
+        train("ppo", config, resume=True)
 
 
 def test_without_a_checkpoint_a_run_whose_answers_failed_says_where_its_model_is(
@@ -137,9 +140,9 @@ def test_without_a_checkpoint_a_run_whose_answers_failed_says_where_its_model_is
     """What was trained stays, and the message says how to begin anew."""
     fail_the_second_answers(monkeypatch)
     with pytest.raises(MemoryError, match="no room"):
-        run_ppo(config)
+        train("ppo", config)
     with pytest.raises(ConfigError, match=r"no complete checkpoint.*model holds the model as trained; to begin anew"):
-        run_ppo(config, resume=True)
+        train("ppo", config, resume=True)
     assert (Path(config["output"]) / "model" / "config.json").is_file()
 
 
@@ -152,32 +155,32 @@ def fail_the_second_answers(monkeypatch: pytest.MonkeyPatch) -> None:
             raise MemoryError("no room for answers")
         return answer_prompts(*args, **kwargs)
 
-    monkeypatch.setattr("rlaif_sdk.training.heldout.answer_prompts", answer)
+    monkeypatch.setattr("rlaif_sdk.training.generation.answer_prompts", answer)
 
 
 def test_a_finished_run_is_not_overwritten(config: dict[str, Any]):
     """A second run into the same folder is refused before anything is loaded."""
     (Path(config["output"]) / "model").mkdir(parents=True)
     with pytest.raises(ConfigError, match="already holds a trained model"):
-        run_ppo(config)
+        train("ppo", config)
 
 
 def test_resuming_without_a_checkpoint_says_what_makes_one(config: dict[str, Any]):
     """The message names the setting that is missing."""
     with pytest.raises(ConfigError, match="save_strategy"):
-        run_ppo(config, resume=True)
+        train("ppo", config, resume=True)
 
 
 def test_a_run_goes_on_from_its_checkpoint(config: dict[str, Any]):
     """A run that ended early is taken up at its last checkpoint and finished."""
     config["ppo"] |= {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
-    first = run_ppo(config)
+    first = train("ppo", config)
     first.model_folder.rename(first.output / "early")
     config["ppo"]["max_steps"] = 2
     with pytest.raises(ConfigError, match=r"(?s)ppo\.max_steps: 1 → 2.*--allow-changed"):
-        run_ppo(config, resume=True)
-    changed = dataclasses.replace(load_run_config(config), allow_changed=True)
-    assert [entry["step"] for entry in run_ppo(changed, resume=True).history] == [1, 2]
+        train("ppo", config, resume=True)
+    changed = dataclasses.replace(load_run("ppo", config), allow_changed=True)
+    assert [entry["step"] for entry in train("ppo", changed, resume=True).history] == [1, 2]
 
 
 def test_a_base_model_does_not_take_messages(config: dict[str, Any], tokenizer: Any):
@@ -186,14 +189,14 @@ def test_a_base_model_does_not_take_messages(config: dict[str, Any], tokenizer: 
     tokenizer.save_pretrained(config["model"]["name"])
     (Path(config["model"]["name"]) / "chat_template.jinja").unlink()
     with pytest.raises(ConfigError, match=r"model\.name.*no chat template.*prompts as text"):
-        run_ppo(config)
+        train("ppo", config)
 
 
 def test_a_model_that_is_not_there_is_named(config: dict[str, Any]):
     """The refusal points at ``model.name``."""
     config["model"]["name"] = "no/such-model"
     with pytest.raises(ConfigError, match=r"model\.name"):
-        run_ppo(config)
+        train("ppo", config)
 
 
 @pytest.mark.parametrize(
@@ -210,13 +213,13 @@ def test_weights_that_train_are_float32_unless_said_otherwise(config: dict[str, 
     start = config["model"]["name"]
     AutoModelForCausalLM.from_pretrained(start).to(torch.bfloat16).save_pretrained(start)
     config["model"] |= model
-    policy, _ = load_policy(load_run_config(config))
+    policy, _ = load_policy(load_run("ppo", config))
     assert policy.dtype == dtype
 
 
 def test_answering_leaves_the_random_state_of_training_alone(config: dict[str, Any]):
     """An evaluation more or less does not change what training samples next."""
-    run = load_run_config(config)
+    run = load_run("ppo", config)
     model, tokenizer = load_policy(run)
     from datasets import Dataset
 
@@ -224,7 +227,7 @@ def test_answering_leaves_the_random_state_of_training_alone(config: dict[str, A
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    answers = answer_prompts(model, tokenizer, prompts, run.ppo_config())
+    answers = answer_prompts(model, tokenizer, prompts, trainer_settings(run))
     assert torch.equal(torch.rand(3), expected)
     assert all(isinstance(completion, str) for completion in answers.completions), "text in, text out"
     ended = [ids[-1] == tokenizer.eos_token_id for ids in answers.completion_ids]
@@ -287,10 +290,10 @@ def test_answering_leaves_every_random_generator_alone(config: dict[str, Any]):
 
     from datasets import Dataset
 
-    run = load_run_config(config)
+    run = load_run("ppo", config)
     model, tokenizer = load_policy(run)
     states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002 - the global one is what is at stake
-    answer_prompts(model, tokenizer, Dataset.from_list([{"prompt": "w1"}]), run.ppo_config())
+    answer_prompts(model, tokenizer, Dataset.from_list([{"prompt": "w1"}]), trainer_settings(run))
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # noqa: NPY002
 
 

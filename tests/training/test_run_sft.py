@@ -19,7 +19,10 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import ConfigError, DataError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
-from rlaif_sdk.training.sft_run import load_sft_run, run_sft  # noqa: E402
+from rlaif_sdk.training.methods import (  # noqa: E402
+    load_run,
+    train,
+)
 
 ANSWER = "w7 w8 w9"
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -68,7 +71,7 @@ def test_the_model_learns_to_answer_as_shown(config: dict[str, Any], tokenizer: 
     """RewardHandle-out loss falls, the saved model is a plain one that gives the answer, and ends it."""
     write(config, ROWS["pairs of text"])
     config["model"]["lora"] = lora
-    result = run_sft(config)
+    result = train("sft", config)
     assert result.after["loss"] < 0.3 * result.before["loss"]
     assert result.after["mean_token_accuracy"] > 0.9
     _, loading = AutoModelForCausalLM.from_pretrained(result.model_folder, output_loading_info=True)
@@ -83,7 +86,7 @@ def test_every_form_of_rows_is_taken(config: dict[str, Any], form: str) -> None:
     """Prompt and completion as text or as messages, whole conversations, and plain text."""
     write(config, ROWS[form])
     config["sft"]["max_steps"] = 2
-    result = run_sft(config)
+    result = train("sft", config)
     assert result.steps == 2
     assert result.after["loss"] != result.before["loss"]
 
@@ -92,7 +95,7 @@ def test_the_loss_is_over_the_completion_alone(config: dict[str, Any], tokenizer
     """With the prompt given apart, nothing is learnt of prompts: their loss would weigh in otherwise."""
     write(config, ROWS["pairs of text"])
     config["sft"] |= {"max_steps": 1, "per_device_eval_batch_size": 6}
-    before = run_sft(config).before["loss"]
+    before = train("sft", config).before["loss"]
     model = AutoModelForCausalLM.from_pretrained(config["model"]["name"]).eval()
     losses = []
     for row in ROWS["pairs of text"][-6:]:
@@ -107,7 +110,7 @@ def test_the_columns_may_have_other_names(config: dict[str, Any]) -> None:
     write(config, [{"question": "w1 ", "reply": ANSWER}] * 12)
     config["data"] |= {"prompt": "question", "completion": "reply"}
     config["sft"]["max_steps"] = 1
-    assert run_sft(config).steps == 1
+    assert train("sft", config).steps == 1
 
 
 @pytest.mark.parametrize(
@@ -122,21 +125,21 @@ def test_a_row_that_cannot_be_used_is_refused(config: dict[str, Any], rows: Any,
     """The message has file and row."""
     write(config, [ROWS["pairs of text"][0], *rows, *ROWS["pairs of text"]])
     with pytest.raises(DataError, match=message):
-        run_sft(config)
+        train("sft", config)
 
 
 def test_conversations_without_an_answer_are_refused(config: dict[str, Any]) -> None:
     """There is nothing of the assistant's to learn from."""
     write(config, [{"messages": [{"role": "user", "content": "w1"}]}] * 12)
     with pytest.raises(DataError, match="no turn of the assistant"):
-        run_sft(config)
+        train("sft", config)
 
 
 def test_a_table_of_other_columns_is_refused(config: dict[str, Any]) -> None:
     """The message lists the columns that are there."""
     write(config, [{"question": "w1", "label": 1}] * 12)
     with pytest.raises(DataError, match=r"'messages' or 'text'.*question, label"):
-        run_sft(config)
+        train("sft", config)
 
 
 def test_messages_need_a_chat_template(config: dict[str, Any], tokenizer: Any) -> None:
@@ -147,17 +150,17 @@ def test_messages_need_a_chat_template(config: dict[str, Any], tokenizer: Any) -
         file.unlink()
     tokenizer.save_pretrained(config["model"]["name"])
     with pytest.raises(ConfigError, match="no chat template"):
-        run_sft(config)
+        train("sft", config)
 
 
 def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(config: dict[str, Any]) -> None:
     """Its history is that of both parts."""
     write(config, ROWS["pairs of text"])
     config["sft"] |= {"save_strategy": "steps", "save_steps": 1, "max_steps": 1, "logging_steps": 1}
-    first = run_sft(config)
+    first = train("sft", config)
     first.model_folder.rename(first.output / "early")
     config["sft"]["max_steps"] = 2
-    result = run_sft(dataclasses.replace(load_sft_run(config), allow_changed=True), resume=True)
+    result = train("sft", dataclasses.replace(load_run("sft", config), allow_changed=True), resume=True)
     assert [entry["step"] for entry in result.history] == [1, 2]
 
 
@@ -179,15 +182,15 @@ def test_a_trained_model_is_saved_though_its_evaluation_fails(
     with monkeypatch.context() as patch:
         patch.setattr(SFTTrainer, "evaluate", evaluate_once)
         with pytest.raises(MemoryError, match="no room"):
-            run_sft(config)
+            train("sft", config)
     AutoModelForCausalLM.from_pretrained(Path(config["output"]) / "model")
     trained = (Path(config["output"]) / "model" / "model.safetensors").read_bytes()
-    result = run_sft(config, resume=True)
+    result = train("sft", config, resume=True)
     assert [entry["step"] for entry in result.history] == [1, 2]
     assert "loss" in result.after
     assert (result.model_folder / "model.safetensors").read_bytes() == trained
     with pytest.raises(ConfigError, match="already holds a trained model"):
-        run_sft(config, resume=True)
+        train("sft", config, resume=True)
 
 
 def test_the_command_line_trains_and_reports(config: dict[str, Any], tmp_path: Path) -> None:
@@ -200,7 +203,7 @@ def test_the_command_line_trains_and_reports(config: dict[str, Any], tmp_path: P
     assert "On 6 held-out rows" in done.output
     assert "AutoModelForCausalLM.from_pretrained" in done.output
     left = {file.name for file in (tmp_path / "out").iterdir()}
-    assert left == {"model", "metrics.json", "history.jsonl", "curves.png", "run.json"}
+    assert left == {"__job__", "model", "metrics.json", "history.jsonl", "curves.png", "run.json"}
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["held_out"]["after"]["loss"] < metrics["held_out"]["before"]["loss"]
 

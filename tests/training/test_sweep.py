@@ -21,7 +21,7 @@ from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.cli import app  # noqa: E402
 from rlaif_sdk.training.sweep import PointResult, SweepConfig, SweepResult, load_sweep, run_sweep  # noqa: E402
 from rlaif_sdk.training.sweep import run as sweep_run  # noqa: E402
-from rlaif_sdk.training.sweep.rerank import best_rows  # noqa: E402
+from rlaif_sdk.training.sweep.run import best_rows  # noqa: E402
 
 REWARDS = """\
 from rlaif_sdk import reward
@@ -161,7 +161,7 @@ def test_trained_points_are_measured_compared_and_kept(config, monkeypatch):
     written = json.loads((folder / "sweep.json").read_text())
     assert [point["frontier"] for point in written["points"]] == result.frontier
 
-    monkeypatch.setattr(sweep_run, "run_ppo", lambda *_, **__: pytest.fail("a point was measured again"))
+    monkeypatch.setattr(sweep_run, "train", lambda *_, **__: pytest.fail("a point was measured again"))
     again = run_sweep(config, report=lines.append)
     assert again.points == result.points
     assert lines[-1] == "point 2 of 2: low=1, seed 0 (done)"
@@ -171,28 +171,28 @@ def test_a_killed_sweep_goes_on_at_the_point_where_it_was(config, monkeypatch):
     """A point is gone on with from its checkpoint, though its model is saved; without one it begins anew."""
     config |= {"weights": {"low": [0, 1]}, "seeds": [0], "keep_models": False}
     config["run"]["ppo"] |= {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
-    real = sweep_run.run_ppo
+    real = sweep_run.train
     resumed: list[bool] = []
 
-    def killed(run: Any, **options: Any) -> Any:
-        result = real(run, **options)
+    def killed(method: str, run: Any, **options: Any) -> Any:
+        result = real(method, run, **options)
         if run.weights == {"low": 1.0}:
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(sweep_run, "run_ppo", killed)
+    monkeypatch.setattr(sweep_run, "train", killed)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(config)
     left = Path(config["output"]) / "points" / "low=1" / "seed-0"
     assert (left / "model").is_dir()
     assert not (left.parents[1] / "low=0" / "seed-0" / "model").exists(), "keep_models is false"
 
-    def counted(run: Any, **options: Any) -> Any:
+    def counted(method: str, run: Any, **options: Any) -> Any:
         assert run.weights == {"low": 1.0}
         resumed.append(options["resume"])
-        return real(run, **options)
+        return real(method, run, **options)
 
-    monkeypatch.setattr(sweep_run, "run_ppo", counted)
+    monkeypatch.setattr(sweep_run, "train", counted)
     first = run_sweep(config)
     assert resumed == [True], "a model without a measurement"
     (left / "measured.json").unlink()

@@ -16,8 +16,7 @@ from rlaif_execution.params import ExecutionParams
 from rlaif_execution.policy import Policy, check_kernel
 from rlaif_execution.trial import check_sandbox
 from rlaif_execution.verdict import Failure, Verdict
-from rlaif_sdk import Reward, RewardBatch, Score
-from rlaif_sdk.io.processors import processor_count
+from rlaif_sdk import Reward, RewardBatch, Score, processor_count
 
 
 class ExecutionReward(Reward):

@@ -9,16 +9,54 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.ledger.entries import RecordedBatch, RecordedReward, Run
-from rlaif_sdk.composer.ledger.recall import Recall, recall
-from rlaif_sdk.composer.ledger.record import Record, Recorder
-from rlaif_sdk.composer.ledger.schema import LEDGER
-from rlaif_sdk.composer.ledger.scores import CachedReward, ScoreCache
+from rlaif_sdk.composer.ledger.cache import CachedReward, LedgerCache, ScoreTable, open_cache
+from rlaif_sdk.composer.ledger.record import Record, RecordedBatch, RecordedReward, RecordedRun, Recorder
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.io.digests import json_digest
-from rlaif_sdk.io.sqlite import Database
+from rlaif_sdk.io.sqlite import Database, Schema
 from rlaif_sdk.rewards import stated_by
+
+_TABLES = (
+    # The cache: which rewards there are scores of, and the scores by content key.
+    """
+    CREATE TABLE rewards (
+        id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE, name TEXT NOT NULL, version TEXT NOT NULL,
+        revision TEXT NOT NULL, params TEXT NOT NULL
+    )""",
+    """
+    CREATE TABLE scores (
+        key BLOB PRIMARY KEY, reward INTEGER NOT NULL REFERENCES rewards (id), value REAL NOT NULL, extra TEXT,
+        created INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # The record: each composer that wrote is a run; a batch is one row, its numbers little-endian 64-bit floats.
+    """
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, token TEXT NOT NULL UNIQUE, started REAL NOT NULL, rewards TEXT NOT NULL
+    )""",
+    """
+    CREATE TABLE batches (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs (id), created REAL NOT NULL,
+        step INTEGER NOT NULL, total_steps INTEGER, training INTEGER NOT NULL, rows INTEGER NOT NULL,
+        texts BLOB NOT NULL, totals BLOB NOT NULL, in_force TEXT NOT NULL
+    )""",
+    "CREATE INDEX batches_of_run ON batches (run)",
+    """
+    CREATE TABLE answers (
+        batch INTEGER NOT NULL REFERENCES batches (id), reward TEXT NOT NULL, raw BLOB NOT NULL, notes TEXT NOT NULL,
+        PRIMARY KEY (batch, reward)
+    ) WITHOUT ROWID""",
+)
+
+
+def _error(path: Path, message: str, hint: str | None) -> LedgerError:
+    return LedgerError(f"{path}: {message}", hint=hint)
+
+
+LEDGER = Schema(
+    name="ledger", application_id=0x524C4146, version=2, tables=_TABLES, error=_error, replace_corrupt=True
+)  # RLAF
+
 
 FILE_NAME = "ledger.sqlite"
 """What a ledger is called in a run's folder."""
@@ -45,7 +83,7 @@ class Ledger:
         self.cache = cache
         self.record = record
         self._database = Database(path, LEDGER, create=create)
-        self._scores = ScoreCache(self._database)
+        self._scores = ScoreTable(self._database)
         self._record = Record(self._database)
 
     @classmethod
@@ -68,9 +106,9 @@ class Ledger:
             path = files[0]
         return cls(path, create=False)
 
-    def recall(self, name: str, component: Component) -> Recall | None:
-        """How a composer's reward uses the cache; None if it does not."""
-        return recall(name, component, self._scores if self.cache else None)
+    def reward_cache(self, name: str, component: Component) -> LedgerCache | None:
+        """A reward's scores in this ledger; None where they are not kept."""
+        return open_cache(name, component, self._scores if self.cache else None)
 
     def recorder(self, components: Mapping[str, Component]) -> Recorder | None:
         """What records a composer's batches as a run; None if nothing is recorded."""
@@ -78,7 +116,7 @@ class Ledger:
             return None
         return Recorder(self._database, {name: recorded_reward(part) for name, part in components.items()})
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RecordedRun]:
         """The recorded runs, in the order in which they began."""
         return self._record.runs()
 
@@ -90,7 +128,7 @@ class Ledger:
         """
         return self._record.batches(self.run(run).number)
 
-    def run(self, number: int | None = None) -> Run:
+    def run(self, number: int | None = None) -> RecordedRun:
         """A recorded run, or the last one.
 
         Raises:

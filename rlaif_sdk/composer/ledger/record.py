@@ -8,16 +8,119 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.composer.ledger.entries import RecordedAnswer, RecordedBatch, RecordedReward, Run, recorded
 from rlaif_sdk.io.sqlite import Database
-from rlaif_sdk.statistics.arrays import Array, encode_groups
+from rlaif_sdk.scoring.checks import CheckedScores
+from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.types import Progress, RewardBatch
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedReward:
+    """What is known of a reward whose scores are recorded.
+
+    Attributes:
+        use: The plugin's name for it, a reference, or empty for one made in Python.
+        version: Its version.
+        params: A digest of its parameters, or empty.
+        range: The least and greatest score, or None.
+        higher_is_better: False for a cost.
+    """
+
+    use: str
+    version: str
+    params: str
+    range: tuple[float, float] | None
+    higher_is_better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """What one composer recorded.
+
+    Attributes:
+        number: Its number in the ledger, from 1.
+        started: When its first batch was composed, in seconds since 1970.
+        rewards: Its rewards by name.
+        batches: How many batches it has.
+        rows: How many rows these have.
+    """
+
+    number: int
+    started: float
+    rewards: Mapping[str, RecordedReward]
+    batches: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedScores:
+    """What one reward said of B rows.
+
+    Attributes:
+        raw: (B,) its scores, NaN where there is none.
+        failures: Why, for each row that failed.
+        reasons: Why, in the reward's words, for each row with a reason.
+        fallback_reasons: Why it failed, for each row on which its fallback's score stands; None without a fallback.
+        cached: (B,) True where the score came from the cache.
+    """
+
+    raw: Array
+    failures: Mapping[int, str]
+    reasons: Mapping[int, str]
+    fallback_reasons: Mapping[int, str] | None
+    cached: Mask
+
+    @property
+    def answer(self) -> CheckedScores:
+        """The same as the composer's arithmetic takes it."""
+        return CheckedScores(self.raw.copy(), dict(self.failures), (), fallback_reasons=self.fallback_reasons)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedBatch:
+    """A batch of B rows that was composed.
+
+    Attributes:
+        batch: Prompts, completions, groups and progress; columns and token ids are not recorded.
+        totals: (B,) the totals that were given out.
+        answers: What each reward said.
+        in_force: The weights, and the constraints' multipliers, by name.
+    """
+
+    batch: RewardBatch
+    totals: Array
+    answers: Mapping[str, RecordedScores]
+    in_force: Mapping[str, Mapping[str, float]]
+
+
+def recorded(composition: Composition) -> RecordedBatch:
+    """What is recorded of a composition."""
+    return RecordedBatch(
+        composition.batch,
+        composition.totals,
+        {
+            name: RecordedScores(
+                column.raw,
+                column.failures,
+                {row: score.reason for row in range(len(composition)) if (score := column.score(row)) and score.reason},
+                column.fallback_reasons,
+                np.zeros(len(composition), dtype=bool) if column.cached is None else column.cached,
+            )
+            for name, column in composition.rewards.items()
+        },
+        {
+            "weights": {name: column.weight for name, column in composition.rewards.items()},
+            "groups": dict(composition.group_weights),
+            "multipliers": {part.constraint.key: part.multiplier for part in composition.constraints},
+        },
+    )
+
 
 _TEXT_LEVEL = 1
 
@@ -93,14 +196,14 @@ class Record:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RecordedRun]:
         """The runs, in the order in which they began."""
         query = (
             "SELECT runs.id, started, rewards, COUNT(batches.id), COALESCE(SUM(rows), 0) FROM runs "
             "LEFT JOIN batches ON batches.run = runs.id GROUP BY runs.id ORDER BY runs.id"
         )
         found = self._database.run(lambda connection: connection.execute(query).fetchall())
-        return [Run(number, started, _rewards(text), *counts) for number, started, text, *counts in found]
+        return [RecordedRun(number, started, _rewards(text), *counts) for number, started, text, *counts in found]
 
     def batches(self, run: int) -> Iterator[RecordedBatch]:
         """The batches of a run in the order in which they were composed, read one at a time."""
@@ -148,24 +251,27 @@ def _next_batch(connection: sqlite3.Connection, run: int, after: int) -> tuple[i
     return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force))
 
 
-def _notes(answer: RecordedAnswer) -> str:
+def _notes(answer: RecordedScores) -> str:
     notes = {
         "failures": dict(answer.failures),
         "reasons": dict(answer.reasons),
-        "stood_in": None if answer.stood_in is None else dict(answer.stood_in),
+        "fallback_reasons": None if answer.fallback_reasons is None else dict(answer.fallback_reasons),
         "cached": np.flatnonzero(answer.cached).tolist(),
     }
     return json.dumps(
-        {key: value for key, value in notes.items() if value or (key == "stood_in" and value is not None)}
+        {key: value for key, value in notes.items() if value or (key == "fallback_reasons" and value is not None)}
     )
 
 
-def _answer(raw: bytes, notes: str, rows: int) -> RecordedAnswer:
+def _answer(raw: bytes, notes: str, rows: int) -> RecordedScores:
     said: dict[str, Any] = json.loads(notes)
     cached_B = np.zeros(rows, dtype=bool)
     cached_B[said.get("cached", [])] = True
-    texts = [{int(row): text for row, text in said.get(key, {}).items()} for key in ("failures", "reasons", "stood_in")]
-    return RecordedAnswer(_array(raw), texts[0], texts[1], texts[2] if "stood_in" in said else None, cached_B)
+    texts = [
+        {int(row): text for row, text in said.get(key, {}).items()}
+        for key in ("failures", "reasons", "fallback_reasons")
+    ]
+    return RecordedScores(_array(raw), texts[0], texts[1], texts[2] if "fallback_reasons" in said else None, cached_B)
 
 
 def _rewards(text: str) -> dict[str, RecordedReward]:

@@ -2,6 +2,111 @@
 
 from __future__ import annotations
 
-from rlaif_sdk.judges.backends.base import GeneratedText, JudgeBackend, LabelLogprobs, RowError, charged, usage_of
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-__all__ = ["GeneratedText", "JudgeBackend", "LabelLogprobs", "RowError", "charged", "usage_of"]
+from rlaif_sdk.exceptions import JudgeConnectionError, JudgeResponseError
+from rlaif_sdk.judges.usage import NO_USAGE, Usage
+from rlaif_sdk.types import Conversation
+
+__all__ = ["GeneratedText", "JudgeBackend", "LabelLogprobs", "RowError", "usage_of", "with_usage_of"]
+
+T = TypeVar("T")
+RowError = JudgeConnectionError | JudgeResponseError
+"""What may go wrong with a single request: it is returned in the request's place. Every other error concerns all
+requests (a refused key, an exhausted account, a server without log-probabilities) and is raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelLogprobs:
+    """How likely an answer is to begin with each of K labels.
+
+    Attributes:
+        logprobs: K natural logarithms of disjoint probabilities, each at most 0 and possibly -inf: that the answer
+            begins with this label and with no longer label of the set.
+        bounded: The labels that a server did not report; what stands for them is the greatest probability that the
+            reported ones leave to them.
+        flags: Anything else worth recording, such as ``markers_defused``.
+        usage: What the request took.
+    """
+
+    logprobs: tuple[float, ...]
+    bounded: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    usage: Usage = NO_USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedText:
+    """What a model answered.
+
+    Attributes:
+        text: The answer.
+        truncated: It was cut off at the limit of tokens.
+        flags: As in `LabelLogprobs`.
+        usage: What the request took.
+    """
+
+    text: str
+    truncated: bool = False
+    flags: tuple[str, ...] = ()
+    usage: Usage = NO_USAGE
+
+
+def usage_of(reply: LabelLogprobs | GeneratedText | RowError) -> Usage:
+    """What a request took, whether it was answered or failed."""
+    if isinstance(reply, LabelLogprobs | GeneratedText):
+        return reply.usage
+    return reply.usage if isinstance(reply.usage, Usage) else NO_USAGE
+
+
+def with_usage_of(outcome: T, reply: LabelLogprobs | GeneratedText) -> T:
+    """What was made of a reply; an error takes over what the reply took."""
+    if isinstance(outcome, RowError):
+        outcome.usage = reply.usage
+    return outcome
+
+
+class JudgeBackend(Protocol):
+    """A language model that judges ask.
+
+    The text of the messages is inert: special tokens and role markers inside it do not act as such.
+
+    A backend that answers many calls at once (a server) may have an attribute ``concurrency``, the most requests that
+    it has in flight: jobs then make many small calls instead of one large call after another.
+    """
+
+    @property
+    def identity(self) -> str:
+        """Changes whenever the same request may get another answer; known without loading anything."""
+
+    def setup(self) -> None:
+        """Load the model or check the settings. The other methods do so themselves when it was not called."""
+
+    async def label_logprobs(
+        self, requests: Sequence[Conversation], labels: Sequence[str]
+    ) -> Sequence[LabelLogprobs | RowError]:
+        """The log-probabilities of K labels as the beginning of the answer to each of B conversations.
+
+        Returns:
+            B entries; an error stands for a request that failed.
+
+        Raises:
+            JudgeError: The failure concerns all requests.
+        """
+
+    async def generate(
+        self, requests: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0
+    ) -> Sequence[GeneratedText | RowError]:
+        """The answer to each of B conversations; temperature 0 is greedy.
+
+        Returns:
+            B entries; an error stands for a request that failed.
+
+        Raises:
+            JudgeError: The failure concerns all requests.
+        """
+
+    def close(self) -> None:
+        """Release the model or the connections."""

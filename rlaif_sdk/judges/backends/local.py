@@ -8,23 +8,142 @@ import inspect
 import math
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif_sdk.conversations.templates import ChatEncoder
-from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError
-from rlaif_sdk.judges.backends.base import GeneratedText, LabelLogprobs, RowError
-from rlaif_sdk.judges.backends.batching import padded, token_batches
-from rlaif_sdk.judges.backends.exact_logits import float32_logits
+from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError, MissingExtraError
+from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.judges.backends import GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.backends.label_tree import LabelTree
-from rlaif_sdk.judges.backends.local_loading import fingerprint, load_model, load_tokenizer
 from rlaif_sdk.judges.backends.shared_prefix import SharedPrefix, can_share_prefix
 from rlaif_sdk.judges.usage import Usage
 from rlaif_sdk.types import Conversation
 
+if TYPE_CHECKING:
+    import torch
+
+_ROWS = 16_384
+"""Vocabulary entries converted at a time: a whole output layer in float32 would take a gigabyte."""
 T = TypeVar("T")
 ReplyT = TypeVar("ReplyT", bound=LabelLogprobs | GeneratedText | RowError)
+
+
+def load_model(source: str, device: str, dtype: str, options: Mapping[str, Any]) -> Any:
+    """A causal language model from a folder or the hub.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+        MissingExtraError: transformers or torch is not installed.
+    """
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM
+    except ImportError as error:
+        raise MissingExtraError("a local judge's library, transformers with torch,", extra="models") from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the judge's model {source!r} cannot be loaded: {error}",
+            hint="give a local folder or a hub name of a causal language model",
+        ) from error
+    return model.to(device)
+
+
+def load_tokenizer(source: str, options: Mapping[str, Any]) -> Any:
+    """The tokenizer beside a model.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the tokenizer of the judge's model {source!r} cannot be loaded: {error}",
+            hint="save it beside the model: AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained(FOLDER)",
+        ) from error
+
+
+def fingerprint(source: str) -> str:
+    """What stands for a model in an identity: a hub name, or a digest of a folder's files by size and time."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return json_digest([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+
+
+def token_batches(lengths: Sequence[int], max_rows: int, max_tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, the longest first, so that a lack of memory shows at once.
+
+    A batch has at most ``max_rows`` rows and, with padding, ``max_tokens`` tokens; a sequence longer than that
+    has a batch of its own.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) == max_rows or lengths[batch[0]] * (len(batch) + 1) > max_tokens):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def padded(
+    sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device, *, left: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ids and the mask of N sequences, each (N, T)."""
+    import torch
+
+    width = max(map(len, sequences))
+    ids_NT = torch.full((len(sequences), width), pad_id)
+    mask_NT = torch.zeros_like(ids_NT)
+    for row, ids in enumerate(sequences):
+        where = slice(width - len(ids), width) if left else slice(0, len(ids))
+        ids_NT[row, where] = torch.tensor(ids)
+        mask_NT[row, where] = 1
+    return ids_NT.to(device), mask_NT.to(device)
+
+
+@contextmanager
+def float32_logits(model: Any) -> Iterator[None]:
+    """Inside, the output layer of a half-precision model computes in float32.
+
+    In bfloat16 a logit of 20 has steps of 1/8, by which two labels that a judge is torn between often come out equal. A
+    model whose output layer is not a plain linear one, or lies outside memory, is left as it is.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    half = isinstance(head, torch.nn.Linear) and head.weight.dtype in (torch.bfloat16, torch.float16)
+    if not half or head.weight.is_meta:
+        yield
+        return
+    handle = head.register_forward_hook(_computed_in_float32)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _computed_in_float32(
+    head: torch.nn.Linear, hidden: tuple[torch.Tensor, ...], _rounded: torch.Tensor
+) -> torch.Tensor:
+    """The logits (..., V) of hidden states (..., D)."""
+    import torch
+
+    states = hidden[0].float()
+    logits = torch.cat([states @ weight_RD.float().T for weight_RD in torch.split(head.weight, _ROWS)], dim=-1)
+    return logits if head.bias is None else logits + head.bias.float()
 
 
 class TransformersBackend:
@@ -218,7 +337,7 @@ class TransformersBackend:
         return {"temperature": temperature, "do_sample": True} if temperature > 0 else {"do_sample": False}
 
     def _written(self, answer: Sequence[int]) -> int:
-        """How many tokens an answer has up to its end, padding after it left out."""
+        """How many tokens an answer has up to its end, without the padding after it."""
         ends = (place for place, token in enumerate(answer, start=1) if token in self._end_ids)
         return next(ends, len(answer))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
-
-from rlaif_sdk.judges.backends.prefix_tree import Pack, packs, shared_length
 
 if TYPE_CHECKING:
     import torch
+
+Tokens = Sequence[int]
 
 _PACK_TOKENS = {"cpu": 768, "cuda": 4096}
 """Attention within a pack grows with its square, so a processor without much to run at once wants small ones."""
@@ -18,12 +20,68 @@ _HALF_TOLERANCE = 0.25
 _FULL_ATTENTION = frozenset({"full_attention"})
 
 
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Several sequences as one row of S tokens, the shared ones once: a tree, flattened.
+
+    Attributes:
+        rows: Which sequences are in it.
+        tokens: The S tokens.
+        depths: For each token its position in its sequences.
+        branches: For each sequence, where its own tokens begin in ``tokens``, and the places of all its tokens, from
+            the first to the last.
+    """
+
+    rows: list[int]
+    tokens: list[int]
+    depths: list[int]
+    branches: list[tuple[int, list[int]]]
+
+
+def shared_length(sequences: Sequence[Tokens]) -> int:
+    """How many tokens all sequences begin with in common."""
+    return _common(min(sequences, key=tuple), max(sequences, key=tuple))  # the two that differ earliest
+
+
+def packs(sequences: Sequence[Tokens], start: int, max_tokens: int) -> Iterator[Pack]:
+    """The sequences from their ``start`` on, in packs of at most ``max_tokens`` tokens.
+
+    Neighbours in lexicographic order share the most, so they are packed in that order. A sequence that is longer than
+    the limit has a pack of its own.
+
+    Args:
+        sequences: Token sequences that have the first ``start`` tokens in common, each longer than that.
+        start: Where the packs begin; these tokens are in no pack.
+        max_tokens: The most tokens of a pack.
+    """
+    pack = Pack([], [], [], [])
+    for row in sorted(range(len(sequences)), key=lambda row: tuple(sequences[row])):
+        own = sequences[row][start:]
+        shared = _common(own, sequences[pack.rows[-1]][start:]) if pack.rows else 0
+        if pack.rows and len(pack.tokens) + len(own) - shared > max_tokens:
+            yield pack
+            pack, shared = Pack([], [], [], []), 0
+        begin = len(pack.tokens)
+        places = pack.branches[-1][1][:shared] if shared else []
+        pack.rows.append(row)
+        pack.branches.append((begin, [*places, *range(begin, begin + len(own) - shared)]))
+        pack.tokens.extend(own[shared:])
+        pack.depths.extend(range(start + shared, start + len(own)))
+    if pack.rows:
+        yield pack
+
+
+def _common(left: Tokens, right: Tokens) -> int:
+    pairs = zip(count(), left, right, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[1] == pair[2], pairs))
+
+
 class SharedPrefix:
-    """Runs a causal model over packs of sequences (see `rlaif_sdk.judges.backends.prefix_tree`).
+    """Runs a causal model over packs of sequences (see `rlaif_sdk.judges.backends.shared_prefix`).
 
     The tokens that all sequences of a call begin with go through the model once; their keys and values are kept for
     the next call, as far as it begins with the same. What only some sequences share, such as the text that two orders
-    of a pair are about, stands once in a pack, whose tokens see their own sequence alone.
+    of a pair are about, stands once in a pack, whose tokens see only their own sequence.
 
     Args:
         model: The model, in evaluation mode and without gradients whenever this is called.

@@ -1,12 +1,10 @@
-"""The review page's application: a handful of JSON routes over a `ReviewStore`, and the page itself.
-
-`Guard` stands before it.
-"""
+"""The review page's application: what stands before it, a handful of JSON routes, and what they show of a pair."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,18 +14,148 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rlaif_sdk.conversations import read, rendered
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.text import safe_text
+from rlaif_sdk.preferences.review.estimates import review_estimates
 from rlaif_sdk.preferences.review.export import EVERYTHING, ExportOptions, exported_rows
-from rlaif_sdk.preferences.review.figures import review_figures
-from rlaif_sdk.preferences.review.guard import Guard
-from rlaif_sdk.preferences.review.pairs import Number, ReviewPair
-from rlaif_sdk.preferences.review.queue import left_response
+from rlaif_sdk.preferences.review.pairs import AILabel, Number, ReviewPair, left_response
 from rlaif_sdk.preferences.review.store import ReviewStore, Verdict
-from rlaif_sdk.preferences.review.view import Side, number, shown_labels, shown_pair
+from rlaif_sdk.types import TextOrConversation
 
+MAX_BODY_BYTES = 1 << 20
+_TOO_LARGE = f"a request has at most {MAX_BODY_BYTES} bytes"
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+Side = Literal["left", "right"]
 _STATIC = Path(__file__).with_name("static")
+
+
+class Guard:
+    """Lets requests to ``/api/`` pass that have the token in the header ``X-Review-Token``, and no long body.
+
+    No other site's page can send that header. Nothing of a request is read before. Every answer has headers that forbid
+    inline and foreign code, framing and caching.
+
+    Args:
+        app: What is guarded.
+        token: The secret.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > MAX_BODY_BYTES:
+                raise HTTPException(413, _TOO_LARGE)
+            return message
+
+        async def protected(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            await send(message)
+
+        await (self._refusal(scope) or self._app)(scope, limited, protected)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = dict(scope["headers"])
+        given: bytes = headers.get(b"x-review-token", b"")
+        if scope["path"].startswith("/api/") and not secrets.compare_digest(given, self._token):
+            problem = "open the page by the address that rlaif review printed: it has the token"
+            return JSONResponse({"detail": problem}, 401)
+        stated: bytes = headers.get(b"content-length", b"0")
+        if not stated.isdigit() or int(stated) > MAX_BODY_BYTES:
+            return JSONResponse({"detail": _TOO_LARGE}, 413)
+        return None
+
+
+def shown_pair(pair: ReviewPair, reviewer: str, *, blind: bool, edits: Sequence[str] = ()) -> dict[str, Any]:
+    """A pair as JSON for the page.
+
+    Args:
+        pair: The pair.
+        reviewer: For whom.
+        blind: Leave out what the judges said.
+        edits: Better responses that the reviewer has written so far.
+    """
+    left = left_response(pair.id, reviewer)
+    responses = {1: pair.response_1, 2: pair.response_2}
+    return {
+        "id": pair.id,
+        "prompt": [] if pair.prompt is None else turns(pair.prompt),
+        "left": turns(responses[left]),
+        "right": turns(responses[3 - left]),
+        "edits": list(edits),
+        "ai": None if blind or pair.prob_1 is None else shown_labels(pair, reviewer),
+    }
+
+
+def shown_labels(pair: ReviewPair, reviewer: str) -> dict[str, Any]:
+    """What the judges said, in terms of left and right."""
+    left = left_response(pair.id, reviewer)
+    preference = pair.ai_preference
+    prob_1 = pair.prob_1
+    return {
+        "preference": preference if preference in (None, "tie") else side(int(preference), left),
+        "prob_left": None if prob_1 is None else _prob_left(prob_1, left),
+        "labels": [_shown_label(label, left) for label in pair.labels],
+    }
+
+
+def side(number: int, left: Number) -> Side:
+    """Where a response stands, given which one stands on the left."""
+    return "left" if number == left else "right"
+
+
+def number(place: Side, left: Number) -> Number:
+    """Which response stands there, given which one stands on the left."""
+    other: Number = 2 if left == 1 else 1
+    return left if place == "left" else other
+
+
+def turns(value: TextOrConversation) -> list[dict[str, str | None]]:
+    """Text or messages as turns with a role, which is None for text; thinking is shown, as people judge all of it."""
+    if isinstance(value, str):
+        return [{"role": None, "text": value}]
+    return [{"role": turn.role, "text": rendered(turn, thinking="keep")} for turn in read(value)]
+
+
+def _shown_label(label: AILabel, left: Number) -> dict[str, Any]:
+    return {
+        "judge": label.judge,
+        "prob_left": _prob_left(label.prob_1, left),
+        "flipped": label.flipped,
+        "rationales": [
+            {"text": each.text, "first": side(each.first, left) if each.first else None} for each in label.rationales
+        ],
+    }
+
+
+def _prob_left(prob_1: float, left: Number) -> float:
+    return prob_1 if left == 1 else 1 - prob_1
 
 
 def _printable(name: str) -> str:
@@ -45,7 +173,7 @@ Words = Annotated[str, BeforeValidator(_whole)]
 """Text of a browser's, with U+FFFD in the place of lone surrogates."""
 
 
-class Asked(BaseModel):
+class ReviewerRequest(BaseModel):
     """Who asks."""
 
     model_config = ConfigDict(extra="forbid")
@@ -53,7 +181,7 @@ class Asked(BaseModel):
     reviewer: Annotated[Words, Field(max_length=64), AfterValidator(_printable)]
 
 
-class JudgedPair(Asked):
+class JudgedPair(ReviewerRequest):
     """A verdict on a pair."""
 
     pair: Words = Field(max_length=64)
@@ -62,7 +190,7 @@ class JudgedPair(Asked):
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
-class EditedPair(Asked):
+class EditedPair(ReviewerRequest):
     """A better response than those of a pair."""
 
     pair: Words = Field(max_length=64)
@@ -92,7 +220,7 @@ class ReviewApi:
         self._blind = blind
         self._options = options
 
-    def next_pair(self, asked: Asked) -> dict[str, Any]:
+    def next_pair(self, asked: ReviewerRequest) -> dict[str, Any]:
         """The pair to look at."""
         return self._state(asked.reviewer, self._store.claim(asked.reviewer))
 
@@ -113,16 +241,16 @@ class ReviewApi:
         pair = self._store.edit(edited.reviewer, edited.pair, edited.text, based_on=based_on, comment=edited.comment)
         return self._state(edited.reviewer, pair)
 
-    def undo(self, asked: Asked) -> dict[str, Any]:
-        """Take the reviewer's last act back; its pair."""
+    def undo(self, asked: ReviewerRequest) -> dict[str, Any]:
+        """Take the reviewer's last annotation back; its pair."""
         undone = self._store.undo(asked.reviewer)
         state = self._state(asked.reviewer, self._store.claim(asked.reviewer))
         return {**state, "undone": None if undone is None else undone.choice}
 
-    def figures(self, asked: Asked) -> dict[str, Any]:
+    def estimates(self, asked: ReviewerRequest) -> dict[str, Any]:
         """Progress and agreement."""
         progress = asdict(self._store.progress(asked.reviewer))
-        return {"progress": progress, "figures": review_figures(self._store).record()}
+        return {"progress": progress, "estimates": review_estimates(self._store).record()}
 
     def export(self) -> StreamingResponse:
         """The labels after review, as JSONL."""
@@ -131,7 +259,7 @@ class ReviewApi:
         return StreamingResponse(lines, media_type="application/x-ndjson", headers=disposition)
 
     def _state(self, reviewer: str, pair: ReviewPair | None) -> dict[str, Any]:
-        edits = [] if pair is None else [act.text or "" for act in self._store.edits(reviewer, pair.id)]
+        edits = [] if pair is None else [annotation.text or "" for annotation in self._store.edits(reviewer, pair.id)]
         shown = None if pair is None else shown_pair(pair, reviewer, blind=self._blind, edits=edits)
         return {"pair": shown, "progress": asdict(self._store.progress(reviewer)), "blind": self._blind}
 
@@ -155,7 +283,7 @@ def create_app(store: ReviewStore, *, token: str, blind: bool = False, options: 
         "judge": api.judge,
         "edit": api.edit,
         "undo": api.undo,
-        "figures": api.figures,
+        "estimates": api.estimates,
     }
     for name, route in routes.items():
         app.post(f"/api/{name}")(route)

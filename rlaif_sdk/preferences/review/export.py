@@ -1,29 +1,75 @@
-"""Labels after a review: what people said, with the judges' labels where nobody looked."""
+"""Labels after review, and the card beside them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rlaif_sdk.conversations import ASSISTANT, Turn, chat_messages, read, view
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.io.tables import write_table
-from rlaif_sdk.preferences.label_output import LABEL_COLUMNS, PAIR_COLUMNS
-from rlaif_sdk.preferences.review.acts import Act
-from rlaif_sdk.preferences.review.card import review_card
+from rlaif_sdk.io.tables import table_digest, write_table
+from rlaif_sdk.preferences.card import Card
+from rlaif_sdk.preferences.review.estimates import review_estimates
 from rlaif_sdk.preferences.review.pairs import ReviewPair
-from rlaif_sdk.preferences.review.store import ReviewStore
+from rlaif_sdk.preferences.review.store import Annotation, ReviewStore
+from rlaif_sdk.preferences.tables import LABEL_COLUMNS, PAIR_COLUMNS
+from rlaif_sdk.statistics.estimates import Estimate
 from rlaif_sdk.types import TextOrConversation
+
+_NOT_ON_A_CARD = {"mine", "complete"}
 
 _MARGIN = "margin"
 """What DPO takes from the difference of chosen and rejected: its sign turns with the pair, and no edit has it."""
 EDITED = "human-edit"
 """The ``source`` of a pair that an edit made."""
 _PROB_OF = {"1": 1.0, "2": 0.0, "tie": 0.5}
+
+
+def review_card(
+    store: ReviewStore, file: Path, *, rows: int, settings: Mapping[str, Any], inputs: Sequence[Path]
+) -> Card:
+    """How the labels in an export came about; reviewers are counted and not named.
+
+    Args:
+        store: The review.
+        file: What was exported.
+        rows: How many rows it has.
+        settings: The options of the export.
+        inputs: The files that were reviewed.
+    """
+    estimates = review_estimates(store)
+    done = (annotation for _, given in store.results(judged_only=True) for annotation in given)
+    reviewers = {annotation.reviewer for annotation in done if annotation.choice != "skip"}
+    counted = {name: count for name, count in asdict(store.progress()).items() if name not in _NOT_ON_A_CARD}
+    agreed = {
+        "people agree with the judge": estimates.ai.accuracy,
+        "the same over the random sample": estimates.ai_audit.accuracy,
+        "Cohen's kappa": estimates.ai.kappa,
+    }
+    return Card(
+        title="Preferences reviewed by people",
+        method="People looked at pairs that judges had labelled, those first on which the judges were least sure or "
+        "disagreed, and a random sample in between. The column `source` says who decided a row: people, the judge where "
+        "nobody looked, or both by weight; an edited response is a pair of its own.",
+        files={file.name: "prompt, chosen, rejected, chosen_prob, who decided, and the columns that were reviewed"},
+        counts={
+            "rows": rows,
+            "reviewers": len(reviewers),
+            **counted,
+            **{name: _shown(figure) for name, figure in agreed.items() if figure.n},
+        },
+        inputs={path.name: table_digest(path) for path in inputs},
+        settings={**settings, "audit": store.audit, "reviewers a pair": store.overlap},
+    )
+
+
+def _shown(estimate: Estimate) -> str:
+    interval = "" if math.isnan(estimate.low) else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f}{interval} over {estimate.n} verdicts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +79,7 @@ class ExportOptions:
     Attributes:
         human_weight: The weight of people's verdicts beside the judges' label, in [0, 1]. At 1, the verdicts of people
             take precedence; below, the label is the weighted mean of both.
-        rows: ``all`` pairs, with the judges' label where nobody gave a verdict, or the ``reviewed`` ones alone.
+        rows: ``all`` pairs, with the judges' label where nobody gave a verdict, or only the ``reviewed`` ones.
         ties: ``keep`` them with 0.5, or ``drop`` pairs whose label is 0.5.
 
     Raises:
@@ -93,21 +139,23 @@ def export_review(
 
 def exported_rows(store: ReviewStore, options: ExportOptions) -> Iterator[Row]:
     """The rows of an export: a row a pair in the order of the files, each followed by what its edits make."""
-    for pair, acts in store.results(judged_only=options.rows == "reviewed"):
-        row = _labelled(pair, acts, options)
+    for pair, given in store.results(judged_only=options.rows == "reviewed"):
+        row = _labelled(pair, given, options)
         if row is not None:
             yield row
-        yield from (edited for act in acts if act.choice == "edit" for edited in _edited(pair, act))
+        yield from (
+            edited for annotation in given if annotation.choice == "edit" for edited in _edited(pair, annotation)
+        )
 
 
-def human_prob_1(acts: list[Act]) -> float | None:
+def human_prob_1(given: list[Annotation]) -> float | None:
     """The mean of people's verdicts on response 1 (1, 0, and 0.5 for a tie), or None without any."""
-    probs = [_PROB_OF[act.choice] for act in acts if act.choice in _PROB_OF]
+    probs = [_PROB_OF[annotation.choice] for annotation in given if annotation.choice in _PROB_OF]
     return math.fsum(probs) / len(probs) if probs else None
 
 
-def _labelled(pair: ReviewPair, acts: list[Act], options: ExportOptions) -> Row | None:
-    human, ai = human_prob_1(acts), pair.prob_1
+def _labelled(pair: ReviewPair, given: list[Annotation], options: ExportOptions) -> Row | None:
+    human, ai = human_prob_1(given), pair.prob_1
     if human is None and options.rows == "reviewed":
         return None
     prob_1, source = _combined(human, ai, options.human_weight)
@@ -116,7 +164,7 @@ def _labelled(pair: ReviewPair, acts: list[Act], options: ExportOptions) -> Row 
     first_chosen = prob_1 > 0.5 or (prob_1 == 0.5 and pair.record.get("chosen_response") != 2)
     responses = (pair.response_1, pair.response_2)
     chosen, rejected = responses if first_chosen else responses[::-1]
-    verdicts = [act for act in acts if act.choice in _PROB_OF]
+    verdicts = [annotation for annotation in given if annotation.choice in _PROB_OF]
     turned = first_chosen is (pair.record.get("chosen_response") == 2)
     margin = pair.record.get(_MARGIN)
     return {
@@ -128,8 +176,8 @@ def _labelled(pair: ReviewPair, acts: list[Act], options: ExportOptions) -> Row 
         "source": source,
         "ai_prob_1": ai,
         "human_prob_1": human,
-        "reviewers": [act.reviewer for act in verdicts],
-        "comments": [act.comment for act in acts if act.comment],
+        "reviewers": [annotation.reviewer for annotation in verdicts],
+        "comments": [annotation.comment for annotation in given if annotation.comment],
     }
 
 
@@ -141,20 +189,20 @@ def _combined(human: float | None, ai: float | None, weight: float) -> tuple[flo
     return weight * human + (1 - weight) * ai, "human+ai"
 
 
-def _edited(pair: ReviewPair, act: Act) -> Iterator[Row]:
+def _edited(pair: ReviewPair, annotation: Annotation) -> Iterator[Row]:
     """An edited response is better than what it was made of; one written anew is better than both."""
     originals = {1: pair.response_1, 2: pair.response_2}
     kept = {name: value for name, value in pair.record.items() if name not in {*PAIR_COLUMNS, *LABEL_COLUMNS, _MARGIN}}
-    for original in [originals[act.based_on]] if act.based_on else originals.values():
-        better = with_text(original, act.text or "")
+    for original in [originals[annotation.based_on]] if annotation.based_on else originals.values():
+        better = with_text(original, annotation.text or "")
         if view(better, "transcript", thinking="keep") == view(original, "transcript", thinking="keep"):
             continue
         yield {
             **_pair_columns(pair, better, original, 1.0),
             **kept,
             "source": EDITED,
-            "reviewers": [act.reviewer],
-            "comments": [act.comment] if act.comment else [],
+            "reviewers": [annotation.reviewer],
+            "comments": [annotation.comment] if annotation.comment else [],
         }
 
 

@@ -23,7 +23,7 @@ def serve_review(
 
     Args:
         store: The review.
-        host: The address to listen at; 127.0.0.1 is this machine alone.
+        host: The address to listen at; 127.0.0.1 is only this machine.
         port: 0 takes a free one.
         blind: Show what the judges said only after the verdict.
         options: Of the export button.

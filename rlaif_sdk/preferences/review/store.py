@@ -1,4 +1,4 @@
-"""What people say of pairs: who has which pair, every verdict and edit, and taking them back."""
+"""A review's file: its pairs, and what reviewers did with them."""
 
 from __future__ import annotations
 
@@ -8,31 +8,169 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from rlaif_sdk.exceptions import ConfigError, DataError, StateError
-from rlaif_sdk.io.digests import file_digest
-from rlaif_sdk.io.sqlite import Database
-from rlaif_sdk.preferences.review.acts import Act, act_of, acts_of, insert_act, mark_contested, pair_of
-from rlaif_sdk.preferences.review.intake import add_pair
-from rlaif_sdk.preferences.review.pairs import Number, ReviewPair, read_review_pairs
-from rlaif_sdk.preferences.review.schema import REVIEW
+from rlaif_sdk.io.sqlite import Database, Schema
+from rlaif_sdk.io.tables import table_digest
+from rlaif_sdk.preferences.review.pairs import (
+    Number,
+    ReviewPair,
+    audit_draw,
+    left_response,
+    priority,
+    read_review_pairs,
+)
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE pair (
+    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, content TEXT NOT NULL, prob_1 REAL, priority REAL NOT NULL,
+    contested INTEGER NOT NULL DEFAULT 0, draw REAL NOT NULL
+);
+CREATE INDEX pair_by_priority ON pair (contested DESC, priority DESC, row);
+CREATE INDEX pair_by_draw ON pair (draw);
+CREATE TABLE annotation (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, pair TEXT NOT NULL REFERENCES pair (id), reviewer TEXT NOT NULL,
+    choice TEXT NOT NULL CHECK (choice IN ('1', '2', 'tie', 'skip', 'edit')), left_response INTEGER NOT NULL,
+    comment TEXT NOT NULL, seconds REAL, based_on INTEGER, text TEXT, created TEXT NOT NULL,
+    revoked INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX annotation_by_pair ON annotation (pair, reviewer);
+CREATE UNIQUE INDEX one_verdict ON annotation (pair, reviewer) WHERE revoked = 0 AND choice != 'edit';
+CREATE TABLE lease (
+    reviewer TEXT PRIMARY KEY, pair TEXT NOT NULL REFERENCES pair (id), until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX lease_by_pair ON lease (pair);
+"""
 
 Verdict = Literal["1", "2", "tie", "skip"]
-
-_ACTIVE_VERDICT = "act.revoked = 0 AND act.choice != 'edit'"
-_PREFERENCE = "act.revoked = 0 AND act.choice IN ('1', '2', 'tie')"
+_ACTIVE_VERDICT = "annotation.revoked = 0 AND annotation.choice != 'edit'"
+_PREFERENCE = "annotation.revoked = 0 AND annotation.choice IN ('1', '2', 'tie')"
 _OPEN = f"""
-    NOT EXISTS (SELECT 1 FROM act WHERE act.pair = pair.id AND act.reviewer = :reviewer AND {_ACTIVE_VERDICT})
-    AND (SELECT COUNT(*) FROM act WHERE act.pair = pair.id AND act.reviewer != :reviewer AND {_PREFERENCE})
+    NOT EXISTS (SELECT 1 FROM annotation WHERE annotation.pair = pair.id AND annotation.reviewer = :reviewer AND {_ACTIVE_VERDICT})
+    AND (SELECT COUNT(*) FROM annotation WHERE annotation.pair = pair.id AND annotation.reviewer != :reviewer AND {_PREFERENCE})
       + (SELECT COUNT(*) FROM lease WHERE lease.pair = pair.id AND lease.reviewer != :reviewer) < :overlap
 """  # noqa: S608  (its parts are the constants above)
 _CHUNK = 500
 
 
+def _error(path: Path, message: str, hint: str | None) -> DataError:
+    return DataError(message, file=str(path), hint=hint)
+
+
+REVIEW = Schema(
+    name="review",
+    application_id=0x524C5256,  # RLRV
+    version=2,
+    tables=[statement for statement in _TABLES.split(";") if statement.strip()],
+    error=_error,
+    durable=True,
+    private=True,
+    other_file="name another file with --store",
+)
+
+
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Annotation:
+    """Something that a reviewer did with a pair.
+
+    Attributes:
+        pair: The pair's id.
+        reviewer: Who.
+        choice: The better response's number, ``tie``, ``skip``, or ``edit``.
+        left_response: Which response stood on the left of the page.
+        comment: The reviewer's words.
+        seconds: How long the pair was looked at, or None.
+        based_on: Of an edit, the response that was edited; None for one that was written anew.
+        text: Of an edit, the better response.
+        created: When, ISO 8601 in UTC.
+    """
+
+    pair: str
+    reviewer: str
+    choice: str
+    left_response: Number
+    comment: str
+    seconds: float | None
+    based_on: Number | None
+    text: str | None
+    created: str
+
+
+def pair_of(connection: sqlite3.Connection, pair_id: str) -> ReviewPair:
+    """The pair of that id.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = connection.execute("SELECT content FROM pair WHERE id = ?", (pair_id,)).fetchone()
+    if found is None:
+        raise DataError(f"there is no pair {pair_id!r} in this review", hint="reload the page")
+    return ReviewPair.from_json(found["content"])
+
+
+def annotations_of(connection: sqlite3.Connection, pair_id: str) -> list[Annotation]:
+    """What was done with a pair and not taken back, in order."""
+    found = connection.execute("SELECT * FROM annotation WHERE pair = ? AND revoked = 0 ORDER BY id", (pair_id,))
+    return [annotation_of(each) for each in found]
+
+
+def annotation_of(row: sqlite3.Row) -> Annotation:
+    """A row of the table as an annotation."""
+    return Annotation(**{name: row[name] for name in Annotation.__slots__})
+
+
+def insert_annotation(
+    connection: sqlite3.Connection,
+    reviewer: str,
+    pair_id: str,
+    choice: str,
+    *,
+    comment: str,
+    seconds: float | None = None,
+    based_on: Number | None = None,
+    text: str | None = None,
+) -> None:
+    """Keep an annotation; the time and the side are filled in."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    annotation = Annotation(
+        pair_id, reviewer, choice, left_response(pair_id, reviewer), comment, seconds, based_on, text, now
+    )
+    names = Annotation.__slots__
+    connection.execute(
+        f"INSERT INTO annotation ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
+        [getattr(annotation, name) for name in names],
+    )
+
+
+def mark_contested(connection: sqlite3.Connection, pair: ReviewPair) -> None:
+    """A pair on which people contradict each other or the judge goes to the front, for the next reviewer."""
+    opinions = {annotation.choice for annotation in annotations_of(connection, pair.id)} - {"skip", "edit"}
+    contested = len(opinions) > 1 or (pair.ai_preference is not None and bool(opinions - {pair.ai_preference}))
+    connection.execute("UPDATE pair SET contested = ? WHERE id = ?", (contested, pair.id))
+
+
+def add_pair(connection: sqlite3.Connection, pair: ReviewPair) -> None:
+    """Take in a pair; of one that is there, its labels join those of the other row."""
+    known = connection.execute("SELECT content FROM pair WHERE id = ?", (pair.id,)).fetchone()
+    if known:
+        pair = ReviewPair.from_json(known["content"]).with_labels_of(pair)
+    fields = pair.to_json(), pair.prob_1, priority(pair.prob_1, pair.labels), pair.id
+    if known:
+        connection.execute("UPDATE pair SET content = ?, prob_1 = ?, priority = ? WHERE id = ?", fields)
+        mark_contested(connection, pair)
+    else:
+        connection.execute(
+            "INSERT INTO pair (content, prob_1, priority, id, draw) VALUES (?, ?, ?, ?, ?)",
+            (*fields, audit_draw(pair.id)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewProgress:
     """Counts over a review.
 
     Attributes:
@@ -92,7 +230,7 @@ class ReviewStore:
             DataError: A file has a row that is no pair, or there are no pairs.
             StateError: The review was begun with a file that is not among these, or has changed.
         """
-        digests = {file_digest(Path(file)): file for file in files}
+        digests = {table_digest(Path(file)): file for file in files}
         with self._database.transaction() as connection:
             begun = json.loads(_meta(connection, "files") or "[]")
             if set(begun) - set(digests):
@@ -111,7 +249,7 @@ class ReviewStore:
             return int(pairs)
 
     def token(self) -> str:
-        """The secret of this review's page; the same after a restart, so that open pages go on working."""
+        """The secret of this review's page; the same after a restart, so that open pages keep working."""
         with self._database.transaction() as connection:
             if _meta(connection, "token") is None:
                 _set_meta(connection, "token", secrets.token_urlsafe(24))
@@ -125,8 +263,8 @@ class ReviewStore:
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM lease WHERE until < ?", (time.time(),))
             held = connection.execute(
-                f"SELECT pair FROM lease WHERE reviewer = :reviewer AND NOT EXISTS (SELECT 1 FROM act"  # noqa: S608
-                f" WHERE act.pair = lease.pair AND act.reviewer = :reviewer AND {_ACTIVE_VERDICT})",
+                f"SELECT pair FROM lease WHERE reviewer = :reviewer AND NOT EXISTS (SELECT 1 FROM annotation"  # noqa: S608
+                f" WHERE annotation.pair = lease.pair AND annotation.reviewer = :reviewer AND {_ACTIVE_VERDICT})",
                 {"reviewer": reviewer},
             ).fetchone()
             pair_id = held["pair"] if held else self._next(connection, reviewer)
@@ -146,10 +284,10 @@ class ReviewStore:
         with self._database.transaction() as connection:
             pair = pair_of(connection, pair_id)
             connection.execute(
-                f"UPDATE act SET revoked = 1 WHERE pair = ? AND reviewer = ? AND {_ACTIVE_VERDICT}",  # noqa: S608
+                f"UPDATE annotation SET revoked = 1 WHERE pair = ? AND reviewer = ? AND {_ACTIVE_VERDICT}",  # noqa: S608
                 (pair_id, reviewer),
             )
-            insert_act(connection, reviewer, pair_id, verdict, comment=comment, seconds=seconds)
+            insert_annotation(connection, reviewer, pair_id, verdict, comment=comment, seconds=seconds)
             connection.execute("DELETE FROM lease WHERE reviewer = ? AND pair = ?", (reviewer, pair_id))
             mark_contested(connection, pair)
             return pair
@@ -164,51 +302,55 @@ class ReviewStore:
             raise DataError("the better response is empty")
         with self._database.transaction() as connection:
             pair = pair_of(connection, pair_id)
-            insert_act(connection, reviewer, pair_id, "edit", comment=comment, based_on=based_on, text=text)
+            insert_annotation(connection, reviewer, pair_id, "edit", comment=comment, based_on=based_on, text=text)
             return pair
 
-    def undo(self, reviewer: str) -> Act | None:
+    def undo(self, reviewer: str) -> Annotation | None:
         """Take back the last thing that a reviewer did, and give them its pair again; None when there is nothing."""
         with self._database.transaction() as connection:
             last = connection.execute(
-                "SELECT * FROM act WHERE reviewer = ? AND revoked = 0 ORDER BY id DESC LIMIT 1", (reviewer,)
+                "SELECT * FROM annotation WHERE reviewer = ? AND revoked = 0 ORDER BY id DESC LIMIT 1", (reviewer,)
             ).fetchone()
             if last is None:
                 return None
-            connection.execute("UPDATE act SET revoked = 1 WHERE id = ?", (last["id"],))
+            connection.execute("UPDATE annotation SET revoked = 1 WHERE id = ?", (last["id"],))
             self._lease(connection, reviewer, last["pair"])
             mark_contested(connection, pair_of(connection, last["pair"]))
-            return act_of(last)
+            return annotation_of(last)
 
-    def progress(self, reviewer: str = "") -> Progress:
+    def progress(self, reviewer: str = "") -> ReviewProgress:
         """Counts over the review."""
         with self._database.transaction() as connection:
             count = connection.execute(
                 f"""
                 WITH preferred AS (
                     SELECT COUNT(*) AS votes, COUNT(*) FILTER (WHERE reviewer = :reviewer) AS mine
-                    FROM act WHERE {_PREFERENCE} GROUP BY pair
+                    FROM annotation WHERE {_PREFERENCE} GROUP BY pair
                 )
                 SELECT (SELECT COUNT(*) FROM pair) AS pairs,
                     COUNT(*) AS judged, COUNT(*) FILTER (WHERE votes >= :overlap) AS complete,
                     COALESCE(SUM(votes), 0) AS verdicts,
-                    (SELECT COUNT(*) FROM act WHERE revoked = 0 AND choice = 'skip') AS skipped,
-                    (SELECT COUNT(*) FROM act WHERE revoked = 0 AND choice = 'edit') AS edits,
+                    (SELECT COUNT(*) FROM annotation WHERE revoked = 0 AND choice = 'skip') AS skipped,
+                    (SELECT COUNT(*) FROM annotation WHERE revoked = 0 AND choice = 'edit') AS edits,
                     COALESCE(SUM(mine), 0) AS mine
                 FROM preferred
                 """,  # noqa: S608
                 {"reviewer": reviewer, "overlap": self.overlap},
             ).fetchone()
-            return Progress(**dict(count))
+            return ReviewProgress(**dict(count))
 
-    def edits(self, reviewer: str, pair_id: str) -> list[Act]:
+    def edits(self, reviewer: str, pair_id: str) -> list[Annotation]:
         """A reviewer's edits of a pair."""
         with self._database.transaction() as connection:
-            return [act for act in acts_of(connection, pair_id) if act.reviewer == reviewer and act.choice == "edit"]
+            return [
+                annotation
+                for annotation in annotations_of(connection, pair_id)
+                if annotation.reviewer == reviewer and annotation.choice == "edit"
+            ]
 
-    def results(self, *, judged_only: bool = False) -> Iterator[tuple[ReviewPair, list[Act]]]:
+    def results(self, *, judged_only: bool = False) -> Iterator[tuple[ReviewPair, list[Annotation]]]:
         """Each pair in the order of the files, with what was done with it and not taken back."""
-        condition = "AND id IN (SELECT pair FROM act WHERE revoked = 0)" if judged_only else ""
+        condition = "AND id IN (SELECT pair FROM annotation WHERE revoked = 0)" if judged_only else ""
         last = -1
         while True:
             with self._database.transaction() as connection:
@@ -217,7 +359,7 @@ class ReviewStore:
                     (last,),
                 ).fetchall()
                 pairs = [ReviewPair.from_json(each["content"]) for each in found]
-                chunk = [(pair, acts_of(connection, pair.id)) for pair in pairs]
+                chunk = [(pair, annotations_of(connection, pair.id)) for pair in pairs]
             if not chunk:
                 return
             last = found[-1]["row"]
@@ -231,7 +373,7 @@ class ReviewStore:
         """The next pair: of the random sample as often as its share says, else the most doubtful one."""
         ((given, audited),) = connection.execute(
             f"""
-            WITH given AS (SELECT pair FROM act WHERE {_ACTIVE_VERDICT} UNION ALL SELECT pair FROM lease)
+            WITH given AS (SELECT pair FROM annotation WHERE {_ACTIVE_VERDICT} UNION ALL SELECT pair FROM lease)
             SELECT COUNT(*), COUNT(*) FILTER (WHERE draw < ?) FROM given JOIN pair ON pair.id = given.pair
             """,  # noqa: S608
             (self.audit,),

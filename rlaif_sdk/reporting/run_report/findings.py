@@ -101,7 +101,7 @@ def _flat(seen: Observations) -> dict[str, float]:
 
 
 def warnings_of(seen: Observations, measured: Measures) -> list[str]:
-    """What may be wrong with the rewards, the gravest first; each a sentence or two with its figures."""
+    """What may be wrong with the rewards, the gravest first; each a sentence or two with its numbers."""
     return [
         *(f"Reward hacking: {drift}." for drift in measured.drifts if drift.detected),
         *_failing(seen),

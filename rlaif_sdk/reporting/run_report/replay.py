@@ -19,13 +19,15 @@ from rlaif_sdk.types import Score
 if TYPE_CHECKING:
     from rlaif_sdk.composer.build import ConfigSource
     from rlaif_sdk.composer.combiner import Combiner
-    from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, Run
-    from rlaif_sdk.composer.ledger.entries import RecordedAnswer
+    from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedRun
+    from rlaif_sdk.composer.ledger.record import RecordedScores
 
 _NEAR = 1e-6
 
 
-def recorded_compositions(ledger: Ledger, run: Run, config: ConfigSource | None = None) -> Iterator[Composition]:
+def recorded_compositions(
+    ledger: Ledger, run: RecordedRun, config: ConfigSource | None = None
+) -> Iterator[Composition]:
     """What was composed in a recorded run, batch by batch.
 
     What each reward added to a total is not recorded. With the run's config it is computed anew, from the recorded
@@ -54,7 +56,7 @@ def recorded_compositions(ledger: Ledger, run: Run, config: ConfigSource | None 
         )
 
 
-def _combiner(run: Run, config: ConfigSource) -> Combiner:
+def _combiner(run: RecordedRun, config: ConfigSource) -> Combiner:
     from rlaif_sdk.composer.build import build_combiner
     from rlaif_sdk.composer.whatif import ReplayedReward
 
@@ -71,14 +73,14 @@ def _replayed(recorded: RecordedBatch, combiner: Combiner) -> Composition:
     return combiner.combine(recorded.batch, answers, dict.fromkeys(answers, 0.0))
 
 
-def _with_reasons(answer: RecordedAnswer) -> CheckedScores:
+def _with_reasons(answer: RecordedScores) -> CheckedScores:
     values = [None if np.isnan(value) else float(value) for value in answer.raw]
     entries = [Score(value, reason=answer.reasons.get(row)) for row, value in enumerate(values)]
     return replace(answer.answer, entries=entries)
 
 
-def _as_recorded(recorded: RecordedBatch, run: Run) -> Composition:
-    """A composition of the recorded numbers alone."""
+def _as_recorded(recorded: RecordedBatch, run: RecordedRun) -> Composition:
+    """A composition of the recorded numbers only."""
     weights, totals_B = recorded.in_force["weights"], recorded.totals
     parts = _weighted_parts(recorded, run)
     answers = {name: _with_reasons(recorded.answers[name]) for name in run.rewards}
@@ -104,7 +106,7 @@ def _as_recorded(recorded: RecordedBatch, run: Run) -> Composition:
     return Composition(recorded.batch, totals_B, columns, (), totals_B, nowhere_B)
 
 
-def _weighted_parts(recorded: RecordedBatch, run: Run) -> Mapping[str, Array]:
+def _weighted_parts(recorded: RecordedBatch, run: RecordedRun) -> Mapping[str, Array]:
     """What each reward adds, where a plain weighted sum gives the recorded total; NaN on other rows."""
     weights = recorded.in_force["weights"]
     oriented_RB = np.stack(

@@ -2,19 +2,310 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlaif_sdk.composer import Composition
+from rlaif_sdk.composer.explain import Explanation, WaterfallStep
+from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.files import write_text
-from rlaif_sdk.reporting.run_report import sections
-from rlaif_sdk.reporting.run_report.findings import measure, notes_of, warnings_of
-from rlaif_sdk.reporting.run_report.markup import Markup, element, items, joined
-from rlaif_sdk.reporting.run_report.observations import Observations, observe
-from rlaif_sdk.reporting.run_report.page import page
+from rlaif_sdk.reporting.page import Section, joined, page, part
+from rlaif_sdk.reporting.run_report import plots
+from rlaif_sdk.reporting.run_report.findings import Measures, measure, notes_of, warnings_of
+from rlaif_sdk.reporting.run_report.observations import Observations, SampleRow, observe
+from rlaif_sdk.reporting.tables import format_estimate
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.correlation import correlation_interval
+from rlaif_sdk.statistics.estimates import sample_mean
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+LONGEST = 6000
+"""Texts are cut after so many characters."""
+_EXCERPT = 110
+
+
+def sample(row: SampleRow) -> Markup:
+    """A row that unfolds: step, total and the beginning of the prompt, then everything."""
+    head = f"step {row.step} · {row.why} · {number(row.explanation.total) or 'unscored'}"
+    excerpt = " ".join(row.prompt.split())[:_EXCERPT]
+    parts = (
+        part("heading", "Prompt"),
+        text(row.prompt),
+        part("heading", "Completion"),
+        text(row.completion),
+        part("heading", "How its total came about"),
+        steps(row.explanation),
+    )
+    return part("details", head, excerpt, parts)
+
+
+def text(value: str) -> Markup:
+    """A text as it is, cut where it is very long."""
+    return part("text", value, LONGEST)
+
+
+def steps(explanation: Explanation) -> Markup:
+    """The waterfall as a table with bars, and what constraints and gates did."""
+    low, high = _extent(explanation)
+    rows = [_step(step, low, high) for step in explanation.steps]
+    bar = "" if math.isnan(explanation.total) else _bar(0.0, explanation.total, low, high, "sum")
+    rows.append(("total", "", "", "", number(explanation.total) or "unscored", bar, explanation.note))
+    said = [
+        *(f"constraint {line}" for line in explanation.constraints),
+        *(f"gate {line}" for line in explanation.gates),
+    ]
+    headings = ("reward", "raw", "normalised", "weight", "adds", "", "why")
+    return joined([part("table", headings, rows, "waterfall"), part("items", said)])
+
+
+def number(value: float) -> str:
+    """Four significant digits; nothing for NaN."""
+    return "" if math.isnan(value) else f"{value:.4g}"
+
+
+def _step(step: WaterfallStep, low: float, high: float) -> tuple[object, ...]:
+    moves = not math.isnan(step.weighted) and step.weighted != 0
+    status = "" if step.status in {"scored", "cached"} else step.status
+    why = f"{status}: {step.reason}" if status and step.reason else status or step.reason or ""
+    bar = _bar(step.running - step.weighted, step.running, low, high) if moves else ""
+    adds = "" if math.isnan(step.weighted) else f"{step.weighted:+.4g}" if moves else "0"
+    return (step.reward, number(step.raw), number(step.normalized), f"{step.weight:g}", adds, bar, why)
+
+
+def _extent(explanation: Explanation) -> tuple[float, float]:
+    ends = [0.0, *(step.running for step in explanation.steps), explanation.total]
+    known = [end for end in ends if math.isfinite(end)]
+    return min(known), max(known)
+
+
+def _bar(start: float, end: float, low: float, high: float, kind: str = "") -> Markup:
+    """A bar from one value to another, on a scale from low to high."""
+    scale = 100.0 / ((high - low) or 1.0)
+    left, length = (min(start, end) - low) * scale, abs(end - start) * scale
+    kind = kind or ("up" if end >= start else "down")
+    return part("bar", kind, left, length)
+
+
+MOST_FAILURES = 20
+MOST_ANSWERS = 20
+
+
+def rewards_section(seen: Observations, measured: Measures) -> Section:
+    """The rewards over steps, their weights, and a table of all."""
+    section = Section(
+        "rewards",
+        "Rewards over steps",
+        "The mean of each step in the reward's own units; the band is one standard error to either side.",
+    )
+    section.plot(plots.rewards_over_steps(seen))
+    if weights := plots.weights_over_steps(seen):
+        section.add("heading", "Weights in force")
+        section.plot(weights)
+    headings = ("reward", "weight", "mean ± error", "deviation", "scored", "failed", "abstained", "variance share")
+    section.add("table", headings, _overview(seen, measured))
+    return section
+
+
+def _overview(seen: Observations, measured: Measures) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for index, (name, facts) in enumerate(seen.rewards.items()):
+        raw_N, weights = seen.raw_RN[index], [*facts.weights.values()]
+        failed = int(seen.failed_RN[index].sum())
+        missing = int(np.isnan(raw_N).sum())
+        rows.append(
+            (
+                name,
+                f"{weights[0]:g}" if weights[0] == weights[-1] else f"{weights[0]:g} → {weights[-1]:g}",
+                format_estimate(sample_mean(raw_N)),
+                _spread(raw_N),
+                len(seen) - missing,
+                failed,
+                missing - failed,
+                _percent(measured.shares_R[index]),
+            )
+        )
+    total = ("total", "", format_estimate(sample_mean(seen.totals_N)), _spread(seen.totals_N))
+    scored = int((~np.isnan(seen.totals_N)).sum())
+    rows.append((*total, scored, "", len(seen) - scored, ""))
+    return rows
+
+
+def variance_section(seen: Observations, measured: Measures) -> Section | None:
+    """The shares of the rewards in the total's variance; None where they are not known."""
+    plot = plots.variance_bars(seen, measured)
+    if plot is None:
+        return None
+    section = Section(
+        "variance",
+        "What the total's variance is made of",
+        "cov(part, total) / var(total) for what each reward adds. A policy learns from differences between totals, so "
+        "this is how much each reward is heard, whatever its weight. Below 0 it works against the total.",
+    )
+    section.plot(plot)
+    return section
+
+
+def correlation_section(seen: Observations, measured: Measures) -> Section | None:
+    """The correlations of the rewards, the total and the length; None where nothing varies."""
+    plot = plots.correlation_map(seen, measured)
+    if plot is None:
+        return None
+    section = Section(
+        "correlation",
+        "Correlation",
+        "Between the raw scores, over the rows that both rewards scored. Empty where a reward does not vary.",
+    )
+    section.plot(plot)
+    return section
+
+
+def length_section(seen: Observations, measured: Measures) -> Section:
+    """How the scores go with the length."""
+    section = Section(
+        "length", "Length", "How scores go with the length of the completion; each point is one, coloured by its step."
+    )
+    section.plot(plots.length_scatter(seen))
+    rows = []
+    for index, name in enumerate((*seen.rewards, "total")):
+        values_N = seen.totals_N if name == "total" else seen.raw_RN[index]
+        correlation = float(measured.pearson[index, -1])
+        low, high = correlation_interval(correlation, int((~np.isnan(values_N)).sum()))
+        interval = "" if math.isnan(correlation) else f"{low:+.3f} to {high:+.3f}"
+        rows.append((name, _signed(correlation), interval, _signed(float(measured.spearman[index, -1]))))
+    section.add("table", ("reward", "Pearson", "95% interval", "Spearman"), rows)
+    return section
+
+
+def saturation_section(seen: Observations, measured: Measures) -> Section:
+    """How the scores are spread over their range."""
+    section = Section(
+        "saturation",
+        "Saturation",
+        "How the scores are spread. At an edge: within a thousandth of the declared range of it; without a declared "
+        "range, of the least and greatest score. Alike: the most scores that lie within a thousandth of each other.",
+    )
+    section.plot(plots.score_histograms(seen))
+    rows = [
+        (
+            name,
+            "none" if facts.declared_range is None else f"{facts.declared_range[0]:g} to {facts.declared_range[1]:g}",
+            *map(_percent, measured.saturation[name]),
+        )
+        for name, facts in seen.rewards.items()
+    ]
+    section.add("table", ("reward", "declared range", "at the lower edge", "at the upper edge", "alike"), rows)
+    return section
+
+
+def groups_section(seen: Observations, measured: Measures) -> Section | None:
+    """The groups without differences; None without groups."""
+    plot = plots.flat_groups_over_steps(seen)
+    if plot is None:
+        return None
+    section = Section(
+        "groups",
+        "Groups without differences",
+        "The share of groups in which all completions have the same score, to a thousandth of the reward's range. Where "
+        "advantages are differences within a group, those teach nothing.",
+    )
+    section.plot(plot)
+    section.add("table", ("reward", "whole run"), [(name, _percent(share)) for name, share in measured.flat.items()])
+    return section
+
+
+def drift_section(seen: Observations, measured: Measures) -> Section | None:
+    """The total beside each held-out reward; None without any, or with too few steps."""
+    if not measured.drifts:
+        return None
+    section = Section(
+        "drift",
+        "Drift from the held-out rewards",
+        "Reward hacking: the total, or a reward that training sees, rises while one that it does not see falls. The "
+        "run is cut into four windows of steps, and the two are shown between which this is clearest. The statistic is "
+        "the lesser of the rise and the fall, each in standard errors of the windows' means; chance exceeds the "
+        "critical value in at most 1% of runs, all rewards and pairs of windows taken together.",
+    )
+    for drift in measured.drifts:
+        section.add("heading", drift.held_out)
+        section.add("paragraph", f"{'Reward hacking' if drift.detected else 'No drift'}: {drift}.")
+        section.plot(plots.drift_curves(seen, drift))
+    return section
+
+
+def failures_section(seen: Observations) -> Section | None:
+    """How often each reward failed, and why; None if none did."""
+    plot = plots.failures_over_steps(seen)
+    if plot is None:
+        return None
+    section = Section("failures", "Failures", "A failed row is unscored by that reward, and never 0.")
+    section.plot(plot)
+    counted = [
+        (name, count, why) for name, facts in seen.rewards.items() for why, count in facts.failures.most_common()
+    ]
+    counted.sort(key=lambda entry: -entry[1])
+    section.add("table", ("reward", "rows", "why"), counted[:MOST_FAILURES], "text")
+    if len(counted) > MOST_FAILURES:
+        section.add("paragraph", f"{len(counted) - MOST_FAILURES} more reasons are not shown.", "soft")
+    return section
+
+
+def samples_section(seen: Observations) -> Section:
+    """Rows in full, with their waterfalls."""
+    section = Section(
+        "samples", "Sample rows", "Of batches spread over the run. Each unfolds to its texts and its waterfall."
+    )
+    for row in seen.samples:
+        section.parts.append(sample(row))
+    return section
+
+
+def answers_section(answers: Sequence[Mapping[str, Any]]) -> Section | None:
+    """Answers to the held-out prompts before and after training; None if there are none."""
+    if not answers:
+        return None
+    section = Section("answers", "Held-out prompts", "The answers before and after training, scored by one composer.")
+    count = min(MOST_ANSWERS, len(answers))
+    for index in range(count):
+        answer = answers[index * len(answers) // count]
+        before, after = answer["before"], answer["after"]
+        prompt = shown(answer["prompt"], role=USER)
+        totals = " → ".join("unscored" if side["total"] is None else f"{side['total']:.4g}" for side in (before, after))
+        sides = [
+            (part("heading", heading), text(shown(side["completion"])))
+            for heading, side in (("Before", before), ("After", after))
+        ]
+        parts = (part("heading", "Prompt"), text(prompt), part("columns", sides))
+        section.add("details", totals, prompt[:_EXCERPT], parts)
+    return section
+
+
+def log_section(history: Sequence[Mapping[str, Any]]) -> Section | None:
+    """Everything that the trainer logged; None if there is no log."""
+    plot = plots.logged_numbers(history)
+    if plot is None:
+        return None
+    section = Section("log", "Training log", "Everything that the trainer logged; choose a number from the menu.")
+    section.plot(plot)
+    return section
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.1%}"
+
+
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.3f}"
+
+
+def _spread(values_N: Array) -> str:
+    present = values_N[~np.isnan(values_N)]
+    return number(float(present.std())) if present.size else ""
 
 
 def write_report(
@@ -47,19 +338,20 @@ def write_report(
     measured = measure(seen, held_out)
     warnings = warnings_of(seen, measured)
     parts = [
-        sections.rewards_section(seen, measured),
-        sections.variance_section(seen, measured),
-        sections.correlation_section(seen, measured),
-        sections.length_section(seen, measured),
-        sections.saturation_section(seen, measured),
-        sections.groups_section(seen, measured),
-        sections.drift_section(seen, measured),
-        sections.failures_section(seen),
-        sections.samples_section(seen),
-        sections.answers_section(answers),
-        sections.log_section(history),
+        rewards_section(seen, measured),
+        variance_section(seen, measured),
+        correlation_section(seen, measured),
+        length_section(seen, measured),
+        saturation_section(seen, measured),
+        groups_section(seen, measured),
+        drift_section(seen, measured),
+        failures_section(seen),
+        samples_section(seen),
+        answers_section(answers),
+        log_section(history),
     ]
-    html = page(title, _opening(seen, warnings, notes_of(seen, measured)), [part for part in parts if part])
+    opening = _opening(seen, warnings, notes_of(seen, measured))
+    html = page(title, [part for part in parts if part], opening=opening)
     write_text(output, html)
     return warnings
 
@@ -69,5 +361,5 @@ def _opening(seen: Observations, warnings: Sequence[str], notes: Sequence[str]) 
     span = f"step {steps[0]}" if len(steps) == 1 else f"{len(steps)} steps, {steps[0]} to {steps[-1]}"
     size = f"{len(seen)} rows of {span}" + (f", in {groups} groups" if groups else "")
     size += f"; {len(seen.rewards)} rewards: {', '.join(seen.rewards)}."
-    found = items(warnings, class_="warnings") or element("p", "Nothing looks wrong with the rewards.", class_="good")
-    return joined([element("p", size, class_="soft"), found, items(notes, class_="notes")])
+    found = part("items", warnings, "warnings") or part("paragraph", "Nothing looks wrong with the rewards.", "good")
+    return joined([part("paragraph", size, "soft"), found, part("items", notes, "notes")])

@@ -13,20 +13,18 @@ from rlaif_sdk.config.base import refused
 from rlaif_sdk.config.documents import Document, validate
 from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.preferences import LabelJob
-from rlaif_sdk.preferences.label_config import LabelConfig
+from rlaif_sdk.preferences.label_job import LabelConfig
 from rlaif_sdk.training.config import (
     ComposedRun,
     ComposedRunConfig,
     Composition,
     ModelSettings,
-    PPORun,
-    PPORunConfig,
     Run,
     with_model,
     with_policy,
 )
 from rlaif_sdk.training.iterate.config import CandidateSettings, leaves
-from rlaif_sdk.training.preference_run import RewardModelRunConfig
+from rlaif_sdk.training.methods import get_method, run_of
 
 REWARD_MODEL = "$reward_model"
 """Stands in a composition for the folder of the reward model that the run trains."""
@@ -76,8 +74,8 @@ class DistillConfig(ComposedRunConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class DistilledPPORun(PPORun):
-    """A PPO run whose composition speaks of a reward model that was just trained.
+class DistilledPolicyRun(ComposedRun):
+    """The PPO run whose composition speaks of a reward model that was just trained.
 
     Attributes:
         reward_model: Its folder.
@@ -86,7 +84,7 @@ class DistilledPPORun(PPORun):
     reward_model: str = field(default="", kw_only=True)
 
     def composition_document(self, key: str = "composition", *, ledger: bool = True) -> Document:
-        document = PPORun.composition_document(self, key, ledger=ledger)
+        document = ComposedRun.composition_document(self, key, ledger=ledger)
         return replace(document, data=with_model(document.data, REWARD_MODEL, self.reward_model))
 
 
@@ -137,9 +135,10 @@ class DistillRun(ComposedRun):
                 "seed": self.config.seed,
             },
         )
-        return Run(validate(RewardModelRunConfig, document), document, allow_changed=self.allow_changed)
+        run: Run = run_of("reward_model", document, allow_changed=self.allow_changed)
+        return run
 
-    def ppo_run(self, reward_model: str) -> DistilledPPORun:
+    def ppo_run(self, reward_model: str) -> DistilledPolicyRun:
         """The run that trains the policy.
 
         Args:
@@ -151,8 +150,12 @@ class DistillRun(ComposedRun):
         keys = ("model", "data", "composition", "evaluation", "ppo", "seed")
         data = {key: self.document.data[key] for key in keys if key in self.document.data}
         document = replace(self.document, data={**data, "output": str(self.stage("policy").resolve())})
-        return DistilledPPORun(
-            validate(PPORunConfig, document), document, reward_model=reward_model, allow_changed=self.allow_changed
+        return DistilledPolicyRun(
+            validate(get_method("ppo").config, document),
+            document,
+            method="ppo",
+            reward_model=reward_model,
+            allow_changed=self.allow_changed,
         )
 
     @property
@@ -166,7 +169,7 @@ class DistillRun(ComposedRun):
 
 
 def load_distill_run(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> DistillRun:
-    """Read and check the config of distilled RLAIF; see `rlaif_sdk.training.config.load_run_config`.
+    """Read and check the config of distilled RLAIF; see `rlaif_sdk.training.methods.load_run`.
 
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +17,126 @@ import numpy as np
 from rlaif_sdk.exceptions import MissingExtraError, TrainingError
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.files import read_json, without_nan, write_json
-from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
+from rlaif_sdk.io.jobs import RESUME_ANOTHER, NumberedFiles, claim, locked
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
 from rlaif_sdk.statistics.estimates import sample_mean
 from rlaif_sdk.training.distill.config import DistillRun, load_distill_run
-from rlaif_sdk.training.distill.pairs import HELD_OUT_FILE, PAIRS_FILE, TRAIN_FILE, sample_pairs, split_labels
-from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE
+from rlaif_sdk.training.generation import loaded_policy
+from rlaif_sdk.training.iterate.candidates import round_prompts, sample_parts
+from rlaif_sdk.training.methods import train, trainer_settings
+from rlaif_sdk.training.online import check_chat_template
+from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE, can_resume
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import TrainerCallback
 
-    from rlaif_sdk.training.preference_run import PreferenceResult
-    from rlaif_sdk.training.run import PolicyResult
+    from rlaif_sdk.training.generation import Policy
+    from rlaif_sdk.training.online import PolicyResult
+    from rlaif_sdk.training.preferences import PreferenceResult
 
     Result = PreferenceResult | PolicyResult
+
+
+PAIRS_FILE, TRAIN_FILE, HELD_OUT_FILE = "pairs.jsonl", "train.jsonl", "held-out.jsonl"
+ROW = "prompt_row"
+"""The column that says which of the run's candidate prompts a pair answers, from 0."""
+
+
+def sample_pairs(run: DistillRun, train: Dataset, folder: Path) -> dict[str, Any]:
+    """Sample the candidates, and write every two different completions of a prompt to `PAIRS_FILE`.
+
+    Args:
+        run: The run.
+        train: The prompts to draw from.
+        folder: The stage's; it keeps every batch that was sampled.
+
+    Returns:
+        Counts of prompts, completions and pairs, and how long the completions are.
+
+    Raises:
+        ConfigError: The prompts are messages, and the policy has no chat template.
+        TrainingError: There are no two different completions.
+    """
+    settings = run.config.candidates
+    prompts = round_prompts(train, 1, settings.prompts, seed=run.config.seed)
+    generated = NumberedFiles(folder / "completions")
+    parts = sample_parts(
+        prompts, settings, policy=partial(_policy, run, prompts), generated=generated, seed=run.config.seed
+    )
+    sampled = [generated[index] for index in range(len(parts))]
+    completions = [completion for part in sampled for completion in part["completions"]]
+    pairs = [*_pairs(prompts, completions, settings.completions)]
+    if not pairs:
+        raise TrainingError(
+            "the policy gives each prompt the same completion every time: there is nothing to compare",
+            hint="raise candidates.temperature or candidates.completions",
+        )
+    write_table(pairs, folder / PAIRS_FILE)
+    possible = len(prompts) * settings.completions * (settings.completions - 1) // 2
+    return {
+        "prompts": len(prompts),
+        "completions": len(completions),
+        "pairs": len(pairs),
+        "identical_pairs": possible - len(pairs),
+        "mean_tokens": sum(len(ids) for part in sampled for ids in part["completion_ids"]) / len(completions),
+        "truncated_share": sum(flag for part in sampled for flag in part["truncated"]) / len(completions),
+    }
+
+
+def split_labels(labels: Path, folder: Path, prompts: int, share: float) -> dict[str, int]:
+    """Sort labelled pairs by prompt into those to train on and those held out; no prompt is in both files.
+
+    Args:
+        labels: The labelled pairs.
+        folder: For `TRAIN_FILE` and `HELD_OUT_FILE`.
+        prompts: N, how many prompts there are; the last ones are held out.
+        share: How many of them, as a share of N; at least one.
+
+    Returns:
+        The rows in each file.
+
+    Raises:
+        TrainingError: One of them would be empty.
+    """
+    rows = [*read_rows(labels)]
+    first = prompts - max(1, round(share * prompts))
+    apart = {_key(row) for row in rows if row[ROW] >= first}
+    held_out = [row for row in rows if _key(row) in apart]
+    train = [row for row in rows if _key(row) not in apart]
+    if not train or not held_out:
+        raise TrainingError(
+            f"{len(train)} labelled pairs are left to train on and {len(held_out)} to evaluate on: "
+            "the reward model needs both",
+            hint="take more candidates.prompts",
+        )
+    write_table(train, folder / TRAIN_FILE)
+    write_table(held_out, folder / HELD_OUT_FILE)
+    return {"train": len(train), "held_out": len(held_out)}
+
+
+def _policy(run: DistillRun, prompts: Dataset) -> Policy:
+    from transformers import AutoTokenizer
+
+    conversational = not isinstance(prompts[0]["prompt"], str)
+    if conversational:
+        tokenizer = AutoTokenizer.from_pretrained(run.model_name, revision=run.config.model.revision)
+        check_chat_template(run, tokenizer, needed=True)
+    return loaded_policy(run)
+
+
+def _pairs(prompts: Dataset, completions: Sequence[Any], each: int) -> Iterator[Row]:
+    for row, prompt in enumerate(prompts["prompt"]):
+        for first, second in combinations(completions[row * each : (row + 1) * each], 2):
+            if first != second:
+                yield {"prompt": prompt, "response_1": first, "response_2": second, ROW: row}
+
+
+def _key(row: Row) -> str:
+    return json.dumps(row["prompt"])
+
 
 STAGE_FILE = "stage.json"
 """Written last: a folder that has it holds a stage that is done."""
@@ -74,7 +181,7 @@ def run_distill(
         display: Shows training's progress in place of the trainers' own printing.
         report: Called with a line of text at the start of each stage.
         on_result: Called with what came of a training before its stage counts as done.
-        resume: Go on with the run in the output folder; there may be none yet.
+        resume: Resume the run in the output folder; there may be none yet.
 
     Raises:
         ConfigError: The config is refused; or it, the prompts or the rewards' code differ from those of the run which
@@ -124,12 +231,10 @@ def _check_stages(run: DistillRun) -> None:
     Raises:
         RlaifError: A setting is refused, or a reward unknown.
     """
-    from rlaif_sdk.training.preference_run import preference_settings
-
     run.label_job(run.output, run.output).labeler().backend.close()
-    preference_settings("reward_model", run.reward_model_run(run.output, run.output, 1))
+    trainer_settings(run.reward_model_run(run.output, run.output, 1))
     ppo = run.ppo_run(run.model_name)
-    ppo.ppo_config()
+    trainer_settings(ppo)
     for key in ("composition", "evaluation") if run.config.evaluation else ("composition",):
         ppo.composer(key, ledger=False).close()
 
@@ -173,13 +278,11 @@ class _Pipeline:
         }
 
     def _reward_model(self, folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
-        from rlaif_sdk.training.iterate.training import can_go_on
-        from rlaif_sdk.training.preference_run import run_preferences
 
         labels, rows = self.config.stage("labels"), done["labels"]["rows"]
         run = self.config.reward_model_run(labels / TRAIN_FILE, labels / HELD_OUT_FILE, rows["held_out"])
-        resume = can_go_on(folder)
-        result = run_preferences("reward_model", run, display=self.display, report=self.report, resume=resume)
+        resume = can_resume(folder)
+        result = train(run.method, run, display=self.display, report=self.report, resume=resume)
         self.on_result(result)
         return {
             "held_out_pairs": result.calibration.pairs,
@@ -191,11 +294,9 @@ class _Pipeline:
 
     def _policy(self, folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
         from rlaif_sdk.reporting.training_report import comparison
-        from rlaif_sdk.training.iterate.training import can_go_on
-        from rlaif_sdk.training.run import run_ppo
 
         run = self.config.ppo_run(str(self._reward_model_folder.resolve()))
-        result = run_ppo(run, display=self.display, report=self.report, resume=can_go_on(folder))
+        result = train(run.method, run, display=self.display, report=self.report, resume=can_resume(folder))
         self.on_result(result)
         divergence = [entry["kl"] for entry in result.history if entry.get("kl") is not None]
         return {

@@ -11,8 +11,8 @@ import numpy as np
 
 from rlaif_sdk.io.jobs import NumberedFiles
 from rlaif_sdk.statistics.arrays import Array
-from rlaif_sdk.training.candidates import sample_completions
 from rlaif_sdk.training.curriculum import CurriculumSettings, arrange, mean_and_spread
+from rlaif_sdk.training.generation import sample_completions
 from rlaif_sdk.training.iterate.config import CandidateSettings
 from rlaif_sdk.types import Progress, RewardBatch
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from rlaif_sdk.composer import Composer
-    from rlaif_sdk.training.iterate.policy import Policy
+    from rlaif_sdk.training.generation import Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,33 @@
-"""The config file of a closed loop."""
+"""The config file of a closed loop, and where its rounds are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.config.base import Finite, refused
 from rlaif_sdk.config.documents import load_document
+from rlaif_sdk.io.files import atomic_symlink
 from rlaif_sdk.preferences.pairs import Choice, Ties
-from rlaif_sdk.training.candidates import GenerationSettings
 from rlaif_sdk.training.config import POLICY, ComposedRun, ComposedRunConfig, Composition
+from rlaif_sdk.training.generation import GenerationSettings
+from rlaif_sdk.training.methods import get_method
 
-Method = Literal["dpo", "sft", "ppo", "grpo", "rloo"]
-METHODS: tuple[Method, ...] = ("dpo", "sft", "ppo", "grpo", "rloo")
-OFFLINE: tuple[Method, ...] = ("dpo", "sft")
-"""Methods that train on scored candidates; the others generate for themselves."""
+if TYPE_CHECKING:
+    from rlaif_sdk.training.generation import Policy
+
+
+LoopMethod = Literal["dpo", "sft", "ppo", "grpo", "rloo"]
+"""The methods that a round may train by. Those that learn from prompts generate for themselves, the others get scored
+candidates."""
+_SETTINGS_OF = {"pairs": ("pairs", "label"), "completions": ("best",), "prompts": ()}
+"""The settings of what is made of the candidates, by what a method learns from."""
 
 NonNegative = Annotated[Finite, Field(ge=0)]
 
@@ -65,7 +73,7 @@ class StopSettings(ConfigModel):
     rounds: PositiveInt = 3
     """The most rounds."""
     patience: PositiveInt | None = None
-    """End after so many rounds in a row without improvement; null goes on."""
+    """End after so many rounds in a row without improvement; null never does."""
     min_improvement: NonNegative = 0.0
     """A round improves if its composed reward exceeds the best one by more than this."""
     target: Finite | None = None
@@ -81,7 +89,7 @@ class StopSettings(ConfigModel):
 class IterateRunConfig(ComposedRunConfig):
     """Everything about a closed loop."""
 
-    method: Method = "dpo"
+    method: LoopMethod = "dpo"
     """How a round trains: ``dpo`` on pairs of its completions, ``sft`` on the best of them, or online."""
     evaluation: Composition | None = None
     """What judges every round on the held-out prompts, always with the same eyes: ``$policy`` in it is the starting
@@ -112,9 +120,8 @@ class IterateRunConfig(ComposedRunConfig):
 
     @model_validator(mode="after")
     def _only_settings_in_use(self) -> Self:
-        used = {"dpo": ("pairs", "label"), "sft": ("best",)}
-        for method in METHODS:
-            for key in (method, *used.get(method, ())):
+        for method in get_args(LoopMethod):
+            for key in (method, *_SETTINGS_OF[get_method(method).learns_from]):
                 if key in self.model_fields_set and method != self.method:
                     raise refused(f"is for method: {method}, and the method is {self.method}", key)
         return self
@@ -136,7 +143,7 @@ class IterateRun(ComposedRun):
     @property
     def needs_candidates(self) -> bool:
         """Whether rounds generate completions before they train."""
-        return self.config.method in OFFLINE or self.config.data.curriculum is not None
+        return get_method(self.config.method).learns_from != "prompts" or self.config.data.curriculum is not None
 
     @property
     def judge_moves(self) -> bool:
@@ -161,9 +168,45 @@ def leaves(data: Any) -> Iterator[Any]:
 
 
 def load_iterate_run(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> IterateRun:
-    """Read and check a loop's config; see `rlaif_sdk.training.config.load_run_config`.
+    """Read and check a loop's config; see `rlaif_sdk.training.methods.load_run`.
 
     Raises:
         ConfigError: The config or an override is refused; the message has file, line and key.
     """
     return IterateRun.load(IterateRunConfig, source, overrides)
+
+
+MODEL_LINK = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Where the rounds of a run are.
+
+    Attributes:
+        run: The loop's config.
+    """
+
+    run: IterateRun
+
+    def folder(self, number: int) -> Path:
+        """The folder of a round."""
+        return self.run.output / f"round-{number:03}"
+
+    def model(self, number: int) -> str:
+        """The model that came of a round: a folder, or the name of the starting model."""
+        return str((self.folder(number) / "training" / "model").resolve()) if number else self.run.model_name
+
+    def policy(self, number: int) -> Policy:
+        """The model that came of a round, held while it is used."""
+        from rlaif_sdk.training.generation import loaded_policy
+
+        return loaded_policy(self.run.with_model(self.model(number)))
+
+    def link(self, best: int) -> None:
+        """Point ``model`` at the best round's; there is none while the starting model is the best."""
+        link = self.run.output / MODEL_LINK
+        if best == 0:
+            link.unlink(missing_ok=True)
+            return
+        atomic_symlink(link, os.path.relpath(self.model(best), self.run.output.resolve()))

@@ -14,17 +14,16 @@ from rlaif_sdk.io.files import read_json, write_json
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import paired_change, sample_mean
-from rlaif_sdk.training.heldout import Answers, ScoredAnswers, answer_prompts
+from rlaif_sdk.training.generation import Answers, ScoredAnswers, answer_logprobs, answer_prompts
 from rlaif_sdk.training.iterate.config import CandidateSettings
-from rlaif_sdk.training.iterate.policy import answer_logprobs
-from rlaif_sdk.training.iterate.stopping import RoundFigures
+from rlaif_sdk.training.iterate.stopping import RoundMetrics
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from rlaif_sdk.composer import Composer
-    from rlaif_sdk.training.iterate.policy import Policy
+    from rlaif_sdk.training.generation import Policy
 
 ANSWERS_FILE = "answers.json"
 SAMPLES_FILE = "samples.jsonl"
@@ -70,11 +69,11 @@ def evaluate_round(
     with composer() as ready:
         scored = _scored(answers, ready, start_folder / STATE_FILE)
     rewards = scored.rewards()
-    totals_B = rewards.pop("composed reward")
+    totals_B = rewards.pop("composed_reward")
     start_totals_B = totals_B if folder == start_folder else _totals(read_json(start_folder / EVALUATION_FILE))
     columns = scored.composition.rewards
     evaluation = {
-        "composed reward": sample_mean(totals_B).to_dict(),
+        "composed_reward": sample_mean(totals_B).to_dict(),
         "change": paired_change(start_totals_B, totals_B).to_dict(),
         "rewards": {
             name: {**sample_mean(raw_B).to_dict(), "higher_is_better": columns[name].higher_is_better}
@@ -90,10 +89,10 @@ def evaluate_round(
     return evaluation
 
 
-def figures(evaluation: Mapping[str, Any]) -> RoundFigures:
+def figures(evaluation: Mapping[str, Any]) -> RoundMetrics:
     """What the stop rule reads of an evaluation."""
-    return RoundFigures(
-        total=_mean(evaluation["composed reward"]),
+    return RoundMetrics(
+        total=_mean(evaluation["composed_reward"]),
         rewards={
             name: _mean(reward) * (1 if reward["higher_is_better"] else -1)
             for name, reward in evaluation["rewards"].items()

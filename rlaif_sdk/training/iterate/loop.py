@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
-from rlaif_sdk.training.iterate.config import IterateRun, load_iterate_run
-from rlaif_sdk.training.iterate.learning import NothingToLearnError, round_lessons
-from rlaif_sdk.training.iterate.rounds import Rounds
-from rlaif_sdk.training.iterate.stopping import Standing, standing
+from rlaif_sdk.training.iterate.config import IterateRun, Rounds, load_iterate_run
+from rlaif_sdk.training.iterate.stopping import StopDecision, decide_stop
+from rlaif_sdk.training.iterate.training_data import NothingToLearnError, round_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,7 +61,7 @@ def run_iterate(
         display: Shows training's progress in place of the trainer's own printing.
         report: Called with a line of text at the start of each stage.
         on_round: Called with each round's number and evaluation, those that were done before included.
-        resume: Go on with the loop in the output folder; there may be none yet.
+        resume: Resume the loop in the output folder; there may be none yet.
 
     Returns:
         What came of it. The output folder then holds a folder for each round, and ``model``, a link to the best one's.
@@ -123,17 +122,17 @@ class _Loop:
         self._check_names(evaluations[0])
         on_round(0, evaluations[0])
         while True:
-            stands = standing([figures(evaluation) for evaluation in evaluations], self.rounds.run.config.stop)
-            self.rounds.link(stands.best)
-            if stands.end is not None:
-                return self._result(evaluations, stands.best, stands.end)
+            decision = decide_stop([figures(evaluation) for evaluation in evaluations], self.rounds.run.config.stop)
+            self.rounds.link(decision.best)
+            if decision.end is not None:
+                return self._result(evaluations, decision.best, decision.end)
             number = len(evaluations)
             try:
-                self._train(number, self._starting_round(number, stands))
+                self._train(number, self._starting_round(number, decision))
             except NothingToLearnError as error:
                 if number == 1:
                     raise
-                return self._result(evaluations, stands.best, error.message)
+                return self._result(evaluations, decision.best, error.message)
             evaluations.append(self._evaluate(number))
             on_round(number, evaluations[-1])
 
@@ -151,7 +150,7 @@ class _Loop:
             self.rounds.model(start),
             folder,
             number,
-            round_lessons(self.rounds, number, start, self.train, self.held_out, self.report),
+            round_rows(self.rounds, number, start, self.train, self.held_out, self.report),
             display=self.display,
             report=lambda line: self.report(f"round {number}: {line}"),
         )
@@ -183,5 +182,5 @@ class _Loop:
                     f"there are {', '.join(evaluation['rewards'])}",
                 )
 
-    def _starting_round(self, number: int, stands: Standing) -> int:
-        return {"previous": number - 1, "best": stands.best, "start": 0}[self.rounds.run.config.start_from]
+    def _starting_round(self, number: int, decision: StopDecision) -> int:
+        return {"previous": number - 1, "best": decision.best, "start": 0}[self.rounds.run.config.start_from]

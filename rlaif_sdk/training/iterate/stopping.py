@@ -10,7 +10,7 @@ from rlaif_sdk.training.iterate.config import StopSettings
 
 
 @dataclass(frozen=True, slots=True)
-class RoundFigures:
+class RoundMetrics:
     """What the held-out prompts say of a round's policy.
 
     Attributes:
@@ -25,13 +25,13 @@ class RoundFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a loop stands.
+class StopDecision:
+    """Whether a loop ends, and its best round so far.
 
     Attributes:
         best: The round of the best policy within the limits; 0 is the starting model.
         stale: How many rounds in a row have brought no improvement.
-        end: Why the loop ends, or None: it goes on.
+        end: Why the loop ends, or None.
     """
 
     best: int
@@ -39,8 +39,8 @@ class Standing:
     end: str | None
 
 
-def standing(rounds: Sequence[RoundFigures], stop: StopSettings) -> Standing:
-    """Where a loop stands after some rounds.
+def decide_stop(rounds: Sequence[RoundMetrics], stop: StopSettings) -> StopDecision:
+    """Decide whether a loop ends after some rounds, and which is the best.
 
     Args:
         rounds: The figures of the starting model, and of each round since.
@@ -52,10 +52,10 @@ def standing(rounds: Sequence[RoundFigures], stop: StopSettings) -> Standing:
         threshold = -math.inf if math.isnan(rounds[best].total) else rounds[best].total + stop.min_improvement
         improved = figures.total > threshold and _breach(figures, rounds[0], stop) is None
         best, stale = (number, 0) if improved else (best, stale + 1)
-    return Standing(best, stale, _end(rounds, stale, stop))
+    return StopDecision(best, stale, _end(rounds, stale, stop))
 
 
-def _end(rounds: Sequence[RoundFigures], stale: int, stop: StopSettings) -> str | None:
+def _end(rounds: Sequence[RoundMetrics], stale: int, stop: StopSettings) -> str | None:
     last = rounds[-1]
     breach = _breach(last, rounds[0], stop)
     if breach is not None:
@@ -69,7 +69,7 @@ def _end(rounds: Sequence[RoundFigures], stale: int, stop: StopSettings) -> str 
     return None
 
 
-def _breach(figures: RoundFigures, start: RoundFigures, stop: StopSettings) -> str | None:
+def _breach(figures: RoundMetrics, start: RoundMetrics, stop: StopSettings) -> str | None:
     if stop.max_kl is not None and not figures.kl <= stop.max_kl:
         return f"the divergence of {figures.kl:.4g} nats an answer exceeds max_kl {stop.max_kl:g}"
     for name, limit in stop.max_regression.items():

@@ -5,7 +5,6 @@ The policy's own files are what ``save_pretrained`` writes, so that it loads wit
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlaif_sdk.exceptions import StateError
+from rlaif_sdk.io.digests import bytes_digest
 from rlaif_sdk.io.files import write_text
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.ppo.critic import Critic
     from rlaif_sdk.training.ppo.kl import KLController
-    from rlaif_sdk.training.ppo.score_normalization import ScoreNormalizer
+    from rlaif_sdk.training.ppo.scoring import ScoreNormalizer
 
 STATE_FILE = "ppo_state.json"
 _FORMAT = 3
@@ -38,13 +38,13 @@ def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
     Args:
         weights: The tensors by name.
     """
-    digest = hashlib.sha256()
+    content = bytearray()
     for name, weight in weights:
         flat = weight.detach().flatten()
         places = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLED, flat.numel())).long().to(flat.device)
         numbers = flat[places].float().cpu().numpy().tobytes()
-        digest.update(f"{name} {tuple(weight.shape)} ".encode() + numbers)
-    return f"sha256:{digest.hexdigest()[:16]}"
+        content += f"{name} {tuple(weight.shape)} ".encode() + numbers
+    return f"sha256:{bytes_digest(bytes(content))[:16]}"
 
 
 def critic_file(critic: Critic) -> str:

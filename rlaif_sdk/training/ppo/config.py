@@ -10,9 +10,9 @@ import torch
 from trl.trainer.rloo_config import RLOOConfig
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.training.arguments import check_ranges
 from rlaif_sdk.training.ppo.kl import KLEstimator
-from rlaif_sdk.training.ppo.score_normalization import ScoreNormalization
-from rlaif_sdk.training.ranges import check_ranges
+from rlaif_sdk.training.ppo.scoring import ScoreNormalization
 
 Algorithm = Literal["ppo", "reinforce"]
 
@@ -186,7 +186,7 @@ class PPOConfig(RLOOConfig):
             raise ConfigError("max_kl needs a reference, and kl_coef=0 keeps none", key="max_kl", hint="set kl_coef")
         if self.max_approx_kl is not None and self.fp16:
             raise ConfigError(
-                "max_approx_kl leaves out steps, and the gradient scaler of fp16 allows none to be left out",
+                "max_approx_kl skips steps, and the gradient scaler of fp16 allows none to be skipped",
                 key="max_approx_kl",
                 hint="use bf16",
             )

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rlaif_sdk.exceptions import TrainingError
-from rlaif_sdk.training.ppo.encoder_decoder import is_encoder_decoder
-from rlaif_sdk.training.ppo.inputs import completion_inputs
+from rlaif_sdk.training.ppo.inputs import completion_inputs, is_encoder_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,4 +1,4 @@
-"""Several processes that train as one: what each has seen, brought together where a figure is of all.
+"""Several processes that train as one: what each has seen, brought together where a metric is of all.
 
 Each process samples and scores its own rows. Data parallelism averages the gradients; everything else that depends on
 more than one row goes through here.
@@ -19,20 +19,20 @@ from rlaif_sdk.composer.all_gather import torch_all_gather
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from rlaif_sdk.training.ppo.scoring import Scored
+    from rlaif_sdk.training.ppo.scoring import ScoredBatch
 
 _COUNTS = ("failed", "abstained", "fallback", "cached")
-"""Last parts of the names of figures that are counts."""
+"""Last parts of the names of metrics that are counts."""
 _SHARES = ("unscored", "closed")
-"""Of figures that are shares of all rows."""
+"""Of metrics that are shares of all rows."""
 _MEANS = {"reward_std": "reward", "std": "mean", "raw_std": "raw_mean"}
-"""Of figures that are deviations, with those of their means."""
+"""Of metrics that are deviations, with those of their means."""
 _OF_REWARDS = ("proxy/", "held_out/", "correlation/")
 """Begin the names of means that end in a reward's own name, whatever that is."""
 
 
 Measured: TypeAlias = tuple[Mapping[str, float], Mapping[str, int]]
-"""Figures by name, and how many rows each was measured on."""
+"""Metrics by name, and how many rows each was measured on."""
 
 
 class Processes:
@@ -61,20 +61,20 @@ class Processes:
         """The rows of all processes, those of the first coming first."""
         return [row for part in self._gather(list(rows)) for row in part]
 
-    def figures(self, measured: Sequence[Measured]) -> dict[str, float]:
-        """Figures to log, as one process would have them that has the rows of all, in one batch.
+    def metrics(self, measured: Sequence[Measured]) -> dict[str, float]:
+        """Metrics to log, as one process would have them that has the rows of all, in one batch.
 
         Counts are added, seconds are those of the slowest, deviations are those around the common mean; all others are
         means, and those of a part weigh by the rows that they were measured on. NaN is left out.
 
         Args:
-            measured: The figures of each batch of this process, and for each of them how many rows it was measured on,
+            measured: The metrics of each batch of this process, and for each of them how many rows it was measured on,
                 see `measured_rows`.
         """
         parts = [_Part(*part) for parts in self._gather(list(measured)) for part in parts]
         if len(parts) == 1:
-            return dict(parts[0].figures)
-        names = dict.fromkeys(name for part in parts for name in part.figures)
+            return dict(parts[0].metrics)
+        names = dict.fromkeys(name for part in parts for name in part.metrics)
         return {name: _one(name, parts) for name in names}
 
     def learn_together(self, composer: Any) -> None:
@@ -91,8 +91,8 @@ class Processes:
         return values
 
 
-def measured_rows(figures: Iterable[str], composition: Scored) -> dict[str, int]:
-    """For each figure of `rlaif_sdk.training.ppo.scoring.reward_metrics` the number of rows that it was measured on.
+def measured_rows(metrics: Iterable[str], composition: ScoredBatch) -> dict[str, int]:
+    """For each metric of `rlaif_sdk.training.ppo.scoring.reward_metrics` the number of rows that it was measured on.
 
     A reward's are the rows that it has scored, ``proxy`` and ``held_out`` among them; shares are of all rows, everything
     else is of the rows with a total.
@@ -104,30 +104,30 @@ def measured_rows(figures: Iterable[str], composition: Scored) -> dict[str, int]
     for part in getattr(composition, "constraints", ()):
         of_part[f"constraint/{part.constraint.key}"] = of_reward[part.constraint.reward]
 
-    def rows(figure: str) -> int:
-        first, _, name = figure.partition("/")
+    def rows(metric: str) -> int:
+        first, _, name = metric.partition("/")
         if first in {"proxy", "held_out"}:
             return of_reward.get(name, scored)
-        return len(totals_B) if _kind(figure) in _SHARES else of_part.get(figure.rpartition("/")[0], scored)
+        return len(totals_B) if _kind(metric) in _SHARES else of_part.get(metric.rpartition("/")[0], scored)
 
-    return {figure: rows(figure) for figure in figures}
+    return {metric: rows(metric) for metric in metrics}
 
 
-def _kind(figure: str) -> str:
-    """The last part of a figure's name, which says how to bring it together; none where that is a reward's name."""
-    return "" if figure.startswith(_OF_REWARDS) else figure.rpartition("/")[2]
+def _kind(metric: str) -> str:
+    """The last part of a metric's name, which says how to bring it together; none where that is a reward's name."""
+    return "" if metric.startswith(_OF_REWARDS) else metric.rpartition("/")[2]
 
 
 class _Part(NamedTuple):
     """What one process has measured of a batch, and on how many rows."""
 
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     rows: Mapping[str, int]
 
 
 def _one(name: str, parts: Sequence[_Part]) -> float:
-    known = [part for part in parts if not math.isnan(part.figures.get(name, math.nan))]
-    values = [part.figures[name] for part in known]
+    known = [part for part in parts if not math.isnan(part.metrics.get(name, math.nan))]
+    values = [part.metrics[name] for part in known]
     last = _kind(name)
     if not known:
         return math.nan
@@ -139,7 +139,7 @@ def _one(name: str, parts: Sequence[_Part]) -> float:
     if last not in _MEANS:
         return _mean(values, weights)
     mean_name = name.removesuffix(last) + _MEANS[last]
-    means = [part.figures[mean_name] for part in known]
+    means = [part.metrics[mean_name] for part in known]
     around = _mean(means, weights)
     squares = [deviation**2 + (mean - around) ** 2 for deviation, mean in zip(values, means, strict=True)]
     return math.sqrt(_mean(squares, weights))

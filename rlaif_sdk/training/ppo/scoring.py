@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import ismethod
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlaif_sdk.exceptions import BatchError, ConfigError, DataError, RewardError
+from rlaif_sdk.composer.normalizers import GroupZScore, Normalizer, Passthrough, ZScore
+from rlaif_sdk.exceptions import BatchError, ConfigError, DataError, RewardError, StateError
 from rlaif_sdk.rewards import as_reward
 from rlaif_sdk.training.ppo.rollout import Tokens
 from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch, TextOrConversation
@@ -25,7 +26,7 @@ class ScoredColumn(Protocol):
         """In the reward's own units."""
 
 
-class Scored(Protocol):
+class ScoredBatch(Protocol):
     """What the trainer reads of a `Composition`."""
 
     @property
@@ -43,18 +44,18 @@ class Scored(Protocol):
 class Composes(Protocol):
     """Anything that scores a batch: a `rlaif_sdk.Composer`, or an object of its shape."""
 
-    def compose(self, batch: RewardBatch) -> Scored:
+    def compose(self, batch: RewardBatch) -> ScoredBatch:
         """Score B rows."""
 
 
-def begin_scoring(composer: Composes, batch: RewardBatch) -> Callable[[], Scored]:
+def begin_scoring(composer: Composes, batch: RewardBatch) -> Callable[[], ScoredBatch]:
     """Start to score a batch, and go on: calling what is returned waits for the composition.
 
     A composer without ``submit`` scores when that is called.
     """
     submit = getattr(composer, "submit", None)
     if callable(submit):
-        waiting: Callable[[], Scored] = submit(batch).result
+        waiting: Callable[[], ScoredBatch] = submit(batch).result
         return waiting
     return partial(composer.compose, batch)
 
@@ -145,7 +146,7 @@ def reward_batch(
     )
 
 
-def scores_of(composition: Scored, rows: int, *, clip: tuple[float, float] | None = None) -> Tensor:
+def scores_of(composition: ScoredBatch, rows: int, *, clip: tuple[float, float] | None = None) -> Tensor:
     """The totals as float32 scores_B, NaN where a row is unscored.
 
     Raises:
@@ -161,8 +162,8 @@ def scores_of(composition: Scored, rows: int, *, clip: tuple[float, float] | Non
     return torch.from_numpy(totals_B.astype(np.float32))
 
 
-def on_tokens_of(composition: Scored, tokens: Tokens) -> Tensor | None:
-    """The part of each row's total that falls on each token, float32 on_tokens_BT; None where no reward is per token.
+def token_rewards_of(composition: ScoredBatch, tokens: Tokens) -> Tensor | None:
+    """The part of each row's total that falls on each token, float32 token_rewards_BT; None where no reward is per token.
 
     Raises:
         ConfigError: A reward gives token values, and its normalizer or the aggregator leaves them no place.
@@ -171,14 +172,14 @@ def on_tokens_of(composition: Scored, tokens: Tokens) -> Tensor | None:
     rows: list[Any] = token_rewards() if callable(token_rewards) else []
     if all(row is None for row in rows):
         return None
-    on_tokens_BT = torch.zeros(tokens.completion_ids_BT.shape)
-    for row, on_tokens_T in enumerate(rows):
-        if on_tokens_T is not None:
-            on_tokens_BT[row, : len(on_tokens_T)] = torch.from_numpy(on_tokens_T)
-    return on_tokens_BT
+    token_rewards_BT = torch.zeros(tokens.completion_ids_BT.shape)
+    for row, token_rewards_T in enumerate(rows):
+        if token_rewards_T is not None:
+            token_rewards_BT[row, : len(token_rewards_T)] = torch.from_numpy(token_rewards_T)
+    return token_rewards_BT
 
 
-def reward_metrics(composition: Scored) -> dict[str, float]:
+def reward_metrics(composition: ScoredBatch) -> dict[str, float]:
     """What the composition reports of itself, and the totals' mean and deviation under TRL's names for them."""
     totals_B = np.asarray(composition.totals, dtype=np.float64)
     known = totals_B[~np.isnan(totals_B)]
@@ -202,3 +203,65 @@ def check_datasets(*datasets: Any) -> None:
                 raise DataError("the dataset has no column 'prompt'", hint=f"columns present: {', '.join(columns)}")
             for name in sorted(RESERVED_COLUMNS.intersection(columns)):
                 raise BatchError(f"the column {name!r} has a reserved name", hint="rename the column in the dataset")
+
+
+ScoreNormalization = Literal["none", "batch", "running"]
+_NORMALIZERS: Mapping[str, type[Normalizer]] = {"none": Passthrough, "batch": GroupZScore, "running": ZScore}
+
+
+class ScoreNormalizer:
+    """Shifts and scales composed scores; the composer's own normalizers have done their work before.
+
+    Args:
+        kind: ``none``; ``batch``, by the rollout's own mean and deviation; or ``running``, by those of all training
+            scores so far, these included.
+        gather: Concatenates a (B,) tensor of each rank along its rows, in the order of ranks.
+        rank: This process's place among them.
+    """
+
+    def __init__(
+        self, kind: ScoreNormalization, *, gather: Callable[[Tensor], Tensor] = lambda x: x, rank: int = 0
+    ) -> None:
+        self.kind = kind
+        self._normalizer = _NORMALIZERS[kind]()
+        self._gather = gather
+        self._rank = rank
+
+    def normalize(
+        self, scores_B: Tensor, token_rewards_BT: Tensor | None, *, training: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The scores on the common scale, and what of them falls on single tokens, scaled as they are.
+
+        Args:
+            scores_B: NaN where there is none, which stays NaN and counts in no statistic.
+            token_rewards_BT: See `rlaif_sdk.training.ppo.advantages.token_rewards`; or None.
+            training: Whether running statistics learn from the scores.
+        """
+        if self.kind == "none":
+            return scores_B, token_rewards_BT
+        all_N = self._gather(scores_B).cpu().double().numpy()
+        own = slice(self._rank * len(scores_B), (self._rank + 1) * len(scores_B))
+        if training:
+            self._normalizer.update(all_N, None)
+        normalized_B = torch.from_numpy(self._normalizer.normalize(all_N, None)[own]).to(scores_B)
+        if token_rewards_BT is not None:
+            scale_B = torch.from_numpy(self._normalizer.scale(all_N, None)[own]).to(scores_B)
+            token_rewards_BT = token_rewards_BT * scale_B[:, None]
+        return normalized_B, token_rewards_BT
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a restart; JSON values."""
+        return {"kind": self.kind, **self._normalizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            StateError: It was saved with another kind of normalization.
+        """
+        if state.get("kind") != self.kind:
+            raise StateError(
+                f"the checkpoint was made with score_normalization {state.get('kind')!r}, and this run has {self.kind!r}",
+                hint="resume with the setting that it was made with",
+            )
+        self._normalizer.load_state_dict({name: value for name, value in state.items() if name != "kind"})

@@ -3,8 +3,7 @@
 from rlaif_sdk.training.preflight.checks import Preflight, check_columns, check_run, gib
 from rlaif_sdk.training.preflight.machine import Machine, hardware, peak_memory
 from rlaif_sdk.training.preflight.memory import MemoryEstimate, Workload, estimate_memory
-from rlaif_sdk.training.preflight.model_files import ModelFiles, find_model, safetensors_header
-from rlaif_sdk.training.preflight.reward_models import LoadedModel
+from rlaif_sdk.training.preflight.model_files import LoadedModel, ModelFiles, find_model, safetensors_header
 
 __all__ = [
     "LoadedModel",

@@ -8,19 +8,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
-from rlaif_sdk.integrations.trl_checks import gdpo_weights
+from rlaif_sdk.integrations.trl import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
-from rlaif_sdk.training.models import adapter, is_encoder_decoder
-from rlaif_sdk.training.policy_checks import check_prompts_fit, check_rollout, check_special_tokens
-from rlaif_sdk.training.preflight.anatomy import Task, dissect, read_config
-from rlaif_sdk.training.preflight.chat_rows import check_chat_rows
-from rlaif_sdk.training.preflight.lengths import check_lengths
+from rlaif_sdk.training.data import same_answers
+from rlaif_sdk.training.methods import Task, get_method
+from rlaif_sdk.training.models import (
+    adapter,
+    check_prompts_fit,
+    check_rollout,
+    check_special_tokens,
+    is_encoder_decoder,
+)
 from rlaif_sdk.training.preflight.machine import GIB, Machine
-from rlaif_sdk.training.preflight.memory import MemoryEstimate, estimate_memory
-from rlaif_sdk.training.preflight.model_files import find_model
-from rlaif_sdk.training.preflight.reward_models import LoadedModel, reward_models
-from rlaif_sdk.training.preflight.workload import workload
+from rlaif_sdk.training.preflight.memory import MemoryEstimate, estimate_memory, model_dims, read_config, workload
+from rlaif_sdk.training.preflight.model_files import LoadedModel, find_model, reward_models
+from rlaif_sdk.training.preflight.rows import check_chat_rows, check_lengths
 from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
@@ -70,7 +73,6 @@ class Preflight:
 
 def check_run(
     run: Run,
-    method: str,
     settings: Any,
     tables: Mapping[str, Dataset],
     composer: Composer | None = None,
@@ -79,8 +81,6 @@ def check_run(
 
     Args:
         run: The loaded config.
-        method: ``ppo``, ``grpo``, ``rloo``, ``dpo``, ``reward_model`` or another, in which rows are trained on as they
-            are.
         settings: The trainer's settings, of transformers' kind; without them, or without tables, the policy is not
             looked at.
         tables: The rows by name: ``train``, ``held_out``.
@@ -103,7 +103,7 @@ def check_run(
     with found.noting(), _placed(run, "model.name"):
         found.models.insert(0, LoadedModel("policy", find_model(run.model_name, run.config.model.revision)))
         if settings is not None and tables:
-            _check_policy(found, run, method, settings, tables)
+            _check_policy(found, run, settings, tables)
     return found
 
 
@@ -143,23 +143,21 @@ def _check_separate(run: Run, settings: Any, composer: Composer) -> None:
         raise run.document.error(error.message, ("composition",), hint) from error
 
 
-def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables: Mapping[str, Dataset]) -> None:
-    model = run.config.model
+def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str, Dataset]) -> None:
+    model, method = run.config.model, get_method(run.method)
     config = read_config(run.model_name, model.revision)
-    if is_encoder_decoder(config) and not hasattr(settings, "kl_coef"):
+    if is_encoder_decoder(config) and not method.encoder_decoder:
         raise ConfigError(
             f"{config.model_type} has an encoder and a decoder, which only PPO trains here", hint="rlaif train ppo"
         )
-    task: Task = "SEQ_CLS" if method == "reward_model" else "CAUSAL_LM"
-    if is_encoder_decoder(config):
-        task = "SEQ_2_SEQ_LM"
-    anatomy = dissect(config, task, adapter(run, task))
+    task: Task = "SEQ_2_SEQ_LM" if is_encoder_decoder(config) else method.task
+    dims = model_dims(config, task, adapter(run, task))
     tokenizer = _tokenizer(run.model_name, model.revision)
-    _check_tokenizer(tokenizer, anatomy.vocabulary)
+    _check_tokenizer(tokenizer, dims.vocabulary)
     found.warnings += check_chat_rows(tokenizer, tables, getattr(settings, "chat_template_kwargs", None) or {})
     new_tokens = getattr(settings, "max_completion_length", None)
-    for name, rows in tables.items() if new_tokens is not None else ():
-        with found.noting(), _placed(run, method):
+    for name, rows in () if new_tokens is None else tables.items():
+        with found.noting(), _placed(run, run.method):
             check_prompts_fit(
                 rows["prompt"],
                 tokenizer,
@@ -170,6 +168,7 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
             )
     for name, rows in tables.items() if new_tokens is None else ():
         with found.noting():
+            found.warnings += filter(None, [same_answers(rows, f"data.{name}")])
             found.warnings += check_lengths(f"data.{name}", rows, method, settings, tokenizer, config)
     work = workload(method, settings, tokenizer, tables, config=config, model=model)
     found.models[0] = replace(found.models[0], copies=1 + work.references)
@@ -178,7 +177,7 @@ def _check_policy(found: Preflight, run: Run, method: str, settings: Any, tables
         found.models.insert(1, LoadedModel("critic", find_model(critic)))
     found.machine = Machine.look(settings.device)
     rewards = sum(loaded.files.bytes for loaded in found.models if " " in loaded.role)
-    found.memory = estimate_memory(anatomy, work, rewards=rewards, process=found.machine.process)
+    found.memory = estimate_memory(dims, work, rewards=rewards, process=found.machine.process)
     _check_memory(found, settings, found.memory, found.machine)
 
 

@@ -2,14 +2,118 @@
 
 The peak is ``process + rewards + weights + reference + critic + optimizer + max(gradients + backward, generation)``,
 each part in bytes. What follows from counts of numbers (weights, gradients, Adam's state) is sure; what lives for a
-moment (activations, logits, the cache of keys and values) is a count of the large arrays alone.
+moment (activations, logits, the cache of keys and values) is a count of the large arrays only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.training.preflight.anatomy import Anatomy
+from rlaif_sdk.conversations.templates import chat_ids
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.training.methods import Method, Task
+from rlaif_sdk.training.preflight.rows import ANSWERS, conversations_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedConfig
+
+    from rlaif_sdk.training.config import ModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDims:
+    """How big a transformer is. Counts of numbers, not of bytes.
+
+    Attributes:
+        parameters: Of the whole model, shared ones counted once, an adapter included.
+        trainable: Those that training changes.
+        layers: Blocks, of encoder and decoder together.
+        hidden: Width of the residual stream.
+        intermediate: Width inside a feed-forward block.
+        keys: Width of the keys of a layer, all heads together; the values are as wide.
+        vocabulary: Rows of the embedding.
+        adapter_inputs: Widths of what the layers with an adapter read, added up over the model.
+    """
+
+    parameters: int
+    trainable: int
+    layers: int
+    hidden: int
+    intermediate: int
+    keys: int
+    vocabulary: int
+    adapter_inputs: int = 0
+
+
+def read_config(name: str, revision: str | None) -> PreTrainedConfig:
+    """The config of a model, in transformers' form; of a model on the hub, this one file is downloaded.
+
+    Raises:
+        ConfigError: There is none, or it is of an unknown kind.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"its config cannot be read: {error}") from error
+    return config
+
+
+def model_dims(config: PreTrainedConfig, task: Task, adapter: Any = None) -> ModelDims:
+    """The dims of a model.
+
+    Args:
+        config: The model's config.
+        task: What kind of head it has, as PEFT names it.
+        adapter: A `peft.LoraConfig`, or None to train every weight.
+
+    Raises:
+        ConfigError: transformers has no such model with such a head; or the adapter does not fit it.
+    """
+    import torch
+    import transformers
+
+    head = {
+        "CAUSAL_LM": transformers.AutoModelForCausalLM,
+        "SEQ_2_SEQ_LM": transformers.AutoModelForSeq2SeqLM,
+        "SEQ_CLS": transformers.AutoModelForSequenceClassification,
+    }[task]
+    try:
+        with torch.device("meta"):
+            model: Any = head.from_config(config)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise ConfigError(f"is no model for this kind of training: {error}") from error
+    inputs = 0
+    if adapter is not None:
+        from peft import get_peft_model
+        from peft.tuners.lora import LoraLayer
+
+        try:
+            model = get_peft_model(model, adapter, low_cpu_mem_usage=True)
+        except ValueError as error:
+            raise ConfigError(f"the adapter does not fit: {error}", key="model.lora.target_modules") from error
+        inputs = sum(layer.in_features or 0 for layer in model.modules() if isinstance(layer, LoraLayer))
+    text: Any = config.get_text_config()
+    hidden = int(text.hidden_size)
+    heads = int(text.num_attention_heads)
+    keys = (getattr(text, "num_key_value_heads", None) or heads) * (getattr(text, "head_dim", None) or hidden // heads)
+    inner = getattr(text, "intermediate_size", None) or getattr(text, "d_ff", None) or getattr(text, "n_inner", None)
+    return ModelDims(
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        trainable=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        layers=int(text.num_hidden_layers) + int(getattr(text, "num_decoder_layers", None) or 0),
+        hidden=hidden,
+        intermediate=int(inner or 4 * hidden),
+        keys=int(keys),
+        vocabulary=int(text.vocab_size),
+        adapter_inputs=inputs,
+    )
+
 
 _STATES = {"sgd": 0, "adafactor": 0, "lion": 1, "rmsprop": 1, "adagrad": 1}
 """Numbers that an optimiser keeps for each trained one, by the start of its name; Adam and unknown ones keep two."""
@@ -99,22 +203,22 @@ class MemoryEstimate:
         return {**asdict(self), "peak": self.peak}
 
 
-def estimate_memory(anatomy: Anatomy, work: Workload, *, rewards: int = 0, process: int = 0) -> MemoryEstimate:
+def estimate_memory(dims: ModelDims, work: Workload, *, rewards: int = 0, process: int = 0) -> MemoryEstimate:
     """The memory that a model's training takes.
 
     Args:
-        anatomy: The policy, with its adapter.
+        dims: The policy, with its adapter.
         work: What is done with it.
         rewards: Bytes of the models of the rewards.
         process: Bytes that the process holds before anything is loaded.
     """
-    frozen = anatomy.parameters - anatomy.trainable
+    frozen = dims.parameters - dims.trainable
     trained_bytes = 4 if frozen else work.weight_bytes  # PEFT keeps adapters in float32
-    critic = frozen or anatomy.parameters  # as large as the policy without its adapter
-    trained = int(anatomy.trainable * trained_bytes) + (critic * 4 if work.critic else 0)
-    weights = int(frozen * work.weight_bytes + anatomy.trainable * trained_bytes)
+    critic = frozen or dims.parameters  # as large as the policy without its adapter
+    trained = int(dims.trainable * trained_bytes) + (critic * 4 if work.critic else 0)
+    weights = int(frozen * work.weight_bytes + dims.trainable * trained_bytes)
     if work.compute_bytes < work.weight_bytes:
-        weights += anatomy.parameters * work.compute_bytes
+        weights += dims.parameters * work.compute_bytes
     states = next((count for name, count in _STATES.items() if work.optimizer.startswith(name)), 2)
     state_bytes = trained // 4 if "8bit" in work.optimizer else trained
     return MemoryEstimate(
@@ -125,13 +229,13 @@ def estimate_memory(anatomy: Anatomy, work: Workload, *, rewards: int = 0, proce
         critic=critic * 4 if work.critic else 0,
         gradients=trained,
         optimizer=states * state_bytes,
-        activations=activation_bytes(anatomy, work) * (2 if work.critic else 1),
-        logits=logit_bytes(anatomy, work),
-        generation=generation_bytes(anatomy, work),
+        activations=activation_bytes(dims, work) * (2 if work.critic else 1),
+        logits=logit_bytes(dims, work),
+        generation=generation_bytes(dims, work),
     )
 
 
-def activation_bytes(anatomy: Anatomy, work: Workload) -> int:
+def activation_bytes(dims: ModelDims, work: Workload) -> int:
     """What a transformer's layers keep for the backward pass.
 
     Per token and layer: three arrays of the hidden width for each of the two norms, three for attention (queries,
@@ -143,25 +247,107 @@ def activation_bytes(anatomy: Anatomy, work: Workload) -> int:
     frozen layer keeps its own: that leaves, of each layer, two arrays of the hidden width for the norms, in float32,
     queries, the output of attention, keys and values, and three arrays of the feed-forward width.
     """
-    hidden, keys, inner = anatomy.hidden, anatomy.keys, anatomy.intermediate
+    hidden, keys, inner = dims.hidden, dims.keys, dims.intermediate
     layer = (9 * hidden + 2 * keys + 4 * inner) * work.compute_bytes
-    if anatomy.adapter_inputs and work.compute_bytes < 4:
-        copies = anatomy.adapter_inputs * work.adapter_bytes // anatomy.layers
+    if dims.adapter_inputs and work.compute_bytes < 4:
+        copies = dims.adapter_inputs * work.adapter_bytes // dims.layers
         layer = 2 * hidden * 4 + (2 * hidden + 2 * keys + 3 * inner) * work.compute_bytes + copies
-    kept = anatomy.layers * hidden * work.compute_bytes + layer if work.checkpointing else anatomy.layers * layer
+    kept = dims.layers * hidden * work.compute_bytes + layer if work.checkpointing else dims.layers * layer
     return work.rows * work.length * kept
 
 
-def logit_bytes(anatomy: Anatomy, work: Workload) -> int:
+def logit_bytes(dims: ModelDims, work: Workload) -> int:
     """The logits in float32 with what is computed of them, and for a fused head the gradient of its own weight."""
-    tokens, width = work.rows * work.logit_tokens, anatomy.vocabulary
+    tokens, width = work.rows * work.logit_tokens, dims.vocabulary
     if not tokens or not work.fused_head:
         return work.logit_copies * tokens * width * 4
     tile = min(tokens, FUSED_TILE[0]) * min(width, FUSED_TILE[1])
-    return (work.logit_copies * tile + width * anatomy.hidden) * 4
+    return (work.logit_copies * tile + width * dims.hidden) * 4
 
 
-def generation_bytes(anatomy: Anatomy, work: Workload) -> int:
+def generation_bytes(dims: ModelDims, work: Workload) -> int:
     """Keys and values of every token of every sequence, and four arrays of the logits of one step in float32."""
-    cache = 2 * anatomy.layers * anatomy.keys * work.generated_length * work.compute_bytes
-    return work.generated_rows * (cache + 4 * anatomy.vocabulary * 4)
+    cache = 2 * dims.layers * dims.keys * work.generated_length * work.compute_bytes
+    return work.generated_rows * (cache + 4 * dims.vocabulary * 4)
+
+
+SAMPLED_ROWS = 500
+"""So many rows are tokenized to learn how long they are."""
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1, "4bit": 0.5}
+_CPU_TILES = 6
+"""Arrays of a tile's size that TRL's fused head holds without Triton, counted on two runs."""
+
+
+def workload(
+    method: Method,
+    settings: Any,
+    tokenizer: Any,
+    tables: Mapping[str, Dataset],
+    *,
+    config: Any,
+    model: ModelSettings,
+) -> Workload:
+    """The workload of a run.
+
+    Args:
+        method: What trains it.
+        settings: See `rlaif_sdk.training.preflight.check_run`; so for the tables.
+        tokenizer: The policy's tokenizer.
+        tables: The rows by name.
+        config: The policy's config, in transformers' form.
+        model: What the run says of it.
+    """
+    saved = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    upcast = model.dtype == "auto" and model.lora is None and method.task != "SEQ_CLS"
+    dtype = "float32" if upcast else saved if model.dtype == "auto" else model.dtype
+    weight_bytes = _BYTES.get(model.quantization or dtype, 4)
+    mixed = bool(settings.bf16 or settings.fp16 or model.quantization)
+    fused = method.fused_head
+    on_cpu = settings.device.type == "cpu"
+    common: dict[str, Any] = {
+        "fused_head": fused,
+        "logit_copies": (_CPU_TILES if on_cpu else 1) if fused else 2,
+        "checkpointing": bool(settings.gradient_checkpointing),
+        "weight_bytes": weight_bytes,
+        "compute_bytes": 2 if mixed else int(weight_bytes),
+        "adapter_bytes": 2 if settings.bf16 or settings.fp16 else 4,
+        "optimizer": str(getattr(settings.optim, "value", settings.optim)),
+        "references": int(method.keeps_reference(settings) and model.lora is None),
+        "critic": getattr(settings, "critic", "shared") == "separate",
+    }
+    rows = int(settings.per_device_train_batch_size)
+    new_tokens = getattr(settings, "max_completion_length", None)
+    longest = _longest(tokenizer, tables, (*ANSWERS, "text") if new_tokens is None else ())
+    if new_tokens is None:
+        length = min(longest, getattr(settings, "max_length", None) or longest)
+        logit_tokens = 0 if method.task == "SEQ_CLS" else length
+        return Workload(
+            rows=rows * (2 if method.learns_from == "pairs" else 1), length=length, logit_tokens=logit_tokens, **common
+        )
+    length = longest + int(new_tokens)
+    sampled = max(int(settings.generation_batch_size or rows), int(settings.per_device_eval_batch_size))
+    return Workload(
+        rows=rows,
+        length=length,
+        logit_tokens=length if fused else int(new_tokens),
+        generated_rows=sampled,
+        generated_length=length,
+        **common,
+    )
+
+
+def _longest(tokenizer: Any, tables: Mapping[str, Dataset], answers: Sequence[str]) -> int:
+    """Tokens of the longest of the first rows: its prompt, and the longest of the answers that it has."""
+    return max(_tokens(row, tokenizer, answers) for rows in tables.values() for row in islice(rows, SAMPLED_ROWS))
+
+
+def _tokens(row: Mapping[str, Any], tokenizer: Any, answers: Sequence[str]) -> int:
+    chats = [
+        len(chat_ids(turns, tokenizer, add_generation_prompt=open_ended))
+        for turns, open_ended in conversations_of(row, answers)
+    ]
+    if chats:
+        return max(chats)
+    texts = [len(tokenizer(row[name])["input_ids"]) for name in answers if row.get(name)]
+    return max(texts, default=0) + (len(tokenizer(row["prompt"])["input_ids"]) if row.get("prompt") else 0)

@@ -1,4 +1,8 @@
-"""What a model's files say of it, read without loading it: where they are, how big, and whether they are whole."""
+"""The models that a run loads, and what their files say of them, read without loading any.
+
+By convention a reward whose parameters have ``model`` loads that model, at ``revision`` if there is one; with a
+``base_url`` it asks a server instead.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,17 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import json_digest
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer import Composer
+
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.gguf", "*.pt")
 """Names of weight files, the kind that is loaded first coming first."""
@@ -149,3 +157,39 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"must hold a JSON object, not {type(value).__name__}", file=str(file))
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that a run will load.
+
+    Attributes:
+        role: What for: ``policy``, ``critic``, or ``reward NAME``.
+        files: What is known of it.
+        copies: How often it is held: the policy and its frozen reference make two.
+    """
+
+    role: str
+    files: ModelFiles
+    copies: int = 1
+
+
+def reward_models(composer: Composer) -> Iterator[LoadedModel]:
+    """The models of a composer's rewards and their fallbacks.
+
+    Raises:
+        ConfigError: A model's files are missing or damaged; the message names the reward's parameter.
+    """
+    parts = [("rewards", composer.components), ("fallbacks", composer.fallbacks)]
+    for kind, components in parts:
+        for name, component in components.items():
+            params = component.params
+            model = params.get("model")
+            if not isinstance(model, str) or params.get("base_url"):
+                continue
+            try:
+                files = find_model(model, params.get("revision"))
+            except ConfigError as error:
+                key = f"composition.{kind}.{name}.params.model"
+                raise ConfigError(error.message, key=key, hint=error.hint) from error
+            yield LoadedModel(f"{kind.removesuffix('s')} {name}", files)

@@ -8,15 +8,15 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from rlaif_sdk.config import ConfigModel, Finite
 from rlaif_sdk.config.documents import Described, Document, validate
 from rlaif_sdk.config.overrides import overridden
-from rlaif_sdk.training.config import ComposedRun, PPORun, load_run_config
-from rlaif_sdk.training.online import OnlineKind, load_online_run
+from rlaif_sdk.training.config import ComposedRun
+from rlaif_sdk.training.methods import run_of
 
 Weights = dict[str, float]
 
@@ -82,6 +82,11 @@ class SweepConfig(ConfigModel):
             raise ValueError("a seed stands twice")
         return self
 
+    @property
+    def trained_by(self) -> str:
+        """The method whose config the run has."""
+        return "ppo" if self.method == "best_of" else self.method
+
     def combinations(self) -> list[Weights]:
         """The weights of each point, without repetition; where all are 0 nothing would be rewarded, so none is.
 
@@ -108,7 +113,7 @@ class Sweep(Described):
         config: The settings.
         base: The run, as its own file has it.
         document: Where the settings come from.
-        allow_changed: Whether to go on where the folder has points of another run, of other rows or other code.
+        allow_changed: Whether to resume where the folder has points of another run, of other rows or other code.
     """
 
     config: SweepConfig
@@ -158,19 +163,5 @@ def load_sweep(source: str | Path | Mapping[str, Any], *, overrides: Sequence[st
 
 def _base_run(config: SweepConfig, document: Document) -> ComposedRun:
     source: Any = document.folder / config.run if isinstance(config.run, str) else document.at("run")
-    if isinstance(source, Document):
-        kind = config.method if config.method in {"grpo", "rloo"} else "ppo"
-        return _from_document(source, kind)
-    if config.method == "grpo" or config.method == "rloo":  # noqa: PLR1714 - narrows the type
-        return load_online_run(config.method, source)
-    return load_run_config(source)
-
-
-def _from_document(document: Document, kind: str) -> ComposedRun:
-    from rlaif_sdk.training.config import PPORunConfig
-    from rlaif_sdk.training.online import CONFIGS, OnlineRun
-
-    if kind == "ppo":
-        return PPORun(validate(PPORunConfig, document), document)
-    online = cast("OnlineKind", kind)
-    return OnlineRun(validate(CONFIGS[online], document), document, online)
+    run: ComposedRun = run_of(config.trained_by, overridden(source, ()) if isinstance(source, Path) else source)
+    return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from rlaif_sdk.preferences.review.agreement import agreement, contingency_table
+from rlaif_sdk.preferences.review.estimates import agreement, contingency_table
 
 
 def test_agreement_counts_equal_ratings_and_takes_out_chance() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rlaif_sdk.preferences.review import ReviewStore
-from rlaif_sdk.preferences.review.acts import Act
 from rlaif_sdk.preferences.review.pairs import ReviewPair
+from rlaif_sdk.preferences.review.store import Annotation
 from tests.preferences.review.conftest import Page, labelled, write_jsonl
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -62,7 +62,7 @@ def press(tab: Any, key: str) -> None:
     tab.wait_for_selector("body:not([aria-busy])")
 
 
-def kept(store: ReviewStore) -> list[tuple[ReviewPair, list[Act]]]:
+def kept(store: ReviewStore) -> list[tuple[ReviewPair, list[Annotation]]]:
     return list(store.results(judged_only=True))
 
 
@@ -80,7 +80,7 @@ def test_approve_flip_tie_and_skip_by_key(sure: Page, visit: Any) -> None:
     for key in "afts":
         press(tab, key)
     tab.wait_for_selector("#done:not([hidden])")
-    assert [acts[0].choice for _, acts in kept(sure.store)] == ["1", "2", "tie", "skip"]
+    assert [annotations[0].choice for _, annotations in kept(sure.store)] == ["1", "2", "tie", "skip"]
     assert "3 of 4 judged, 3 by you" in tab.text_content("#counts")
 
 
@@ -91,7 +91,9 @@ def test_arrows_and_digits_choose_a_side(sure: Page, visit: Any) -> None:
     for key, side in (("ArrowLeft", "left"), ("ArrowRight", "right"), ("1", "left"), ("2", "right")):
         shown.append(tab.text_content(f"#{side} .turn"))
         press(tab, key)
-    better = [pair.response_1 if acts[0].choice == "1" else pair.response_2 for pair, acts in kept(sure.store)]
+    better = [
+        pair.response_1 if annotations[0].choice == "1" else pair.response_2 for pair, annotations in kept(sure.store)
+    ]
     assert better == shown
 
 
@@ -156,9 +158,9 @@ def test_two_reviewers_at_once_get_different_pairs_and_both_count(sure: Page, vi
         press(bo, "f")
     for tab in (ana, bo):
         tab.wait_for_selector("#done:not([hidden])")
-    acts = [act for _, found in kept(sure.store) for act in found]
-    assert len({act.pair for act in acts}) == len(acts) == 4
-    assert [act.reviewer for act in acts].count("bo") == 2
+    annotations = [annotation for _, found in kept(sure.store) for annotation in found]
+    assert len({annotation.pair for annotation in annotations}) == len(annotations) == 4
+    assert [annotation.reviewer for annotation in annotations].count("bo") == 2
 
 
 def test_markup_in_a_candidate_stays_text(serve: Any, tmp_path: Path, visit: Any) -> None:
@@ -179,8 +181,8 @@ def test_markup_in_a_candidate_stays_text(serve: Any, tmp_path: Path, visit: Any
     assert tab.locator(markup).count() == 0
     press(tab, "a")
     press(tab, "g")
-    tab.wait_for_selector("#figures-dialog[open]")
-    assert "judge and <b>ana</b>" in tab.text_content("#figures")
+    tab.wait_for_selector("#estimates-dialog[open]")
+    assert "judge and <b>ana</b>" in tab.text_content("#estimates")
     assert tab.locator(markup).count() == 0
     assert tab.title() == "Review labels"
 

@@ -13,7 +13,7 @@ from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.tables import read_rows
 from rlaif_sdk.judges import PairwiseLabeler, PairwisePrompt
 from rlaif_sdk.preferences import run_labeling
-from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review, review_figures
+from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review, review_estimates
 from rlaif_sdk.testing import ScriptedJudge
 from tests.preferences.review.conftest import labelled, write_jsonl
 
@@ -183,19 +183,19 @@ def test_the_figures_tell_agreement_with_the_judge_and_what_side_is_favoured(tmp
     store = ReviewStore(tmp_path / "r.sqlite", audit=0.25)
     store.add([write_jsonl(tmp_path / "l.jsonl", rows)])
     judge(store, {str(row): "2" if row % 5 == 0 else "1" for row in range(200)})
-    figures = review_figures(store)
-    assert figures.ai.items == 200
-    assert figures.ai.accuracy.value == pytest.approx(0.8)
-    assert figures.ai.kappa.value == pytest.approx(0.6, abs=0.05)
-    assert 30 < figures.ai_audit.items < 70
-    assert 0.4 < figures.left_share["ana"] < 0.6
-    json.dumps(figures.record(), allow_nan=False)
+    estimates = review_estimates(store)
+    assert estimates.ai.items == 200
+    assert estimates.ai.accuracy.value == pytest.approx(0.8)
+    assert estimates.ai.kappa.value == pytest.approx(0.6, abs=0.05)
+    assert 30 < estimates.ai_audit.items < 70
+    assert 0.4 < estimates.left_share["ana"] < 0.6
+    json.dumps(estimates.record(), allow_nan=False)
 
 
 def test_the_export_trains_a_reward_model(store: ReviewStore, tmp_path: Path) -> None:
     """The trainers' own check of preference rows accepts an export as it is."""
     datasets = pytest.importorskip("datasets")
-    from rlaif_sdk.training.preference_data import checked_preferences
+    from rlaif_sdk.training.data import checked_preferences
 
     judge(store, {"3": "2", "5": "tie"})
     rows = list(exported(store, tmp_path / "out.jsonl").values())

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.preferences.review import ReviewStore, serve_review
-from rlaif_sdk.preferences.review.guard import MAX_BODY_BYTES
+from rlaif_sdk.preferences.review.app import MAX_BODY_BYTES
 from tests.preferences.review.conftest import Page, labelled, write_jsonl
 
-ROUTES = ("next", "judge", "edit", "undo", "figures", "export")
+ROUTES = ("next", "judge", "edit", "undo", "estimates", "export")
 
 
 def test_a_verdict_by_side_is_kept_by_response(page: Page) -> None:
@@ -35,11 +35,11 @@ def test_a_verdict_by_side_is_kept_by_response(page: Page) -> None:
     assert answer["pair"] is None
     assert answer["progress"]["mine"] == 6
     sides = set()
-    for pair, (act,) in page.store.results():
-        assert (pair.response_1 if act.choice == "1" else pair.response_2) == chosen[pair.id]
-        assert (act.comment, act.seconds) == ("so", 1.5)
-        assert int(act.choice) == act.left_response
-        sides.add(act.left_response)
+    for pair, (annotation,) in page.store.results():
+        assert (pair.response_1 if annotation.choice == "1" else pair.response_2) == chosen[pair.id]
+        assert (annotation.comment, annotation.seconds) == ("so", 1.5)
+        assert int(annotation.choice) == annotation.left_response
+        sides.add(annotation.left_response)
     assert sides == {1, 2}
 
 
@@ -78,8 +78,8 @@ def test_an_edit_stays_with_the_pair_until_it_is_taken_back(page: Page) -> None:
     edit = {"reviewer": "ana", "pair": pair["id"], "based_on": "left", "text": "better"}
     status, answer = page.post("edit", edit)
     assert (status, answer["pair"]["edits"]) == (200, ["better"])
-    (acts,) = [acts for _, acts in page.store.results(judged_only=True)]
-    assert acts[0].based_on == acts[0].left_response
+    (annotations,) = [annotations for _, annotations in page.store.results(judged_only=True)]
+    assert annotations[0].based_on == annotations[0].left_response
     assert page.post("undo", {"reviewer": "ana"})[1]["undone"] == "edit"
     assert page.next("ana")["edits"] == []
     assert page.post("edit", {**edit, "text": "  "})[0] == 409

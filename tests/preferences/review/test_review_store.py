@@ -18,9 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif_sdk.exceptions import ConfigError, DataError, StateError
-from rlaif_sdk.preferences.review import ReviewStore, read_review_pairs, review_figures
-from rlaif_sdk.preferences.review.pairs import AILabel, ReviewPair
-from rlaif_sdk.preferences.review.queue import audit_draw, disagreement, left_response, priority, uncertainty
+from rlaif_sdk.preferences.review import ReviewStore, read_review_pairs, review_estimates
+from rlaif_sdk.preferences.review.pairs import (
+    AILabel,
+    ReviewPair,
+    audit_draw,
+    disagreement,
+    left_response,
+    priority,
+    uncertainty,
+)
 from tests.preferences.review.conftest import labelled, write_jsonl
 
 
@@ -98,7 +105,7 @@ def test_with_overlap_every_pair_goes_to_as_many_reviewers(tmp_path: Path, label
     assert store.claim("cy") is None
     assert store.progress("bo").complete == 6
     assert store.progress("bo").mine == 6
-    (found,) = review_figures(store).reviewers.values()
+    (found,) = review_estimates(store).reviewers.values()
     assert (found.items, found.accuracy.value) == (6, 0)
 
 
@@ -150,8 +157,8 @@ def test_a_second_verdict_of_one_reviewer_takes_the_place_of_the_first(store: Re
     pair = store.claim("ana")
     store.judge("ana", pair.id, "1")
     store.judge("ana", pair.id, "2")
-    (acts,) = [acts for _, acts in store.results(judged_only=True)]
-    assert [act.choice for act in acts] == ["2"]
+    (annotations,) = [annotations for _, annotations in store.results(judged_only=True)]
+    assert [annotation.choice for annotation in annotations] == ["2"]
 
 
 def test_many_reviewers_at_once_lose_nothing_and_share_nothing(tmp_path: Path) -> None:
@@ -191,11 +198,11 @@ def test_a_kill_loses_no_verdict_that_was_answered(tmp_path: Path, labels: Path)
     process.wait()
     store = ReviewStore(tmp_path / "r.sqlite", audit=0)
     assert store.add([labels]) == 6
-    ((pair, acts),) = store.results(judged_only=True)
+    ((pair, annotations),) = store.results(judged_only=True)
     assert told[-1].split()[0] == pair.id
-    assert acts[0].comment == "kept"
+    assert annotations[0].comment == "kept"
     with sqlite3.connect(tmp_path / "r.sqlite") as file:
-        ((kept,),) = file.execute("SELECT COUNT(*) FROM act")
+        ((kept,),) = file.execute("SELECT COUNT(*) FROM annotation")
     file.close()
     assert kept >= len([line for line in told if len(line.split()) == 2])
 

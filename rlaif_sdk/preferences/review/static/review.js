@@ -166,13 +166,13 @@ function openComment() {
   $("comment").scrollIntoView({ block: "center" }); // the bar of keys would cover it at the page's end
 }
 
-const openFigures = () => once(async () => {
-  const { figures, progress } = await (await ask("figures", { reviewer })).json();
+const openEstimates = () => once(async () => {
+  const { estimates, progress } = await (await ask("estimates", { reviewer })).json();
   const rows = [
-    ["judge and people", figures.ai],
-    ["judge and people, random sample", figures.ai_audit],
-    ...figures.ai_by_reviewer.map((found) => [`judge and ${found.reviewer}`, found]),
-    ...figures.reviewers.map((found) => [found.reviewers.join(" and "), found]),
+    ["judge and people", estimates.ai],
+    ["judge and people, random sample", estimates.ai_audit],
+    ...estimates.ai_by_reviewer.map((found) => [`judge and ${found.reviewer}`, found]),
+    ...estimates.reviewers.map((found) => [found.reviewers.join(" and "), found]),
   ];
   const table = document.createElement("table");
   table.append(row("th", ["", "pairs", "accuracy", "Cohen’s kappa", "chose left"]));
@@ -182,8 +182,8 @@ const openFigures = () => once(async () => {
   }
   const counts = `${progress.verdicts} verdicts, ${progress.skipped} skipped, ${progress.edits} responses written. `;
   const note = "The queue brings doubtful pairs first; the random sample tells of all labels. Intervals are of 95 %.";
-  $("figures").replaceChildren(table, element("p", counts + note));
-  $("figures-dialog").showModal();
+  $("estimates").replaceChildren(table, element("p", counts + note));
+  $("estimates-dialog").showModal();
 });
 
 function row(cell, texts) {
@@ -216,7 +216,7 @@ const keys = {
   e: openEdit,
   c: openComment,
   u: undo,
-  g: openFigures,
+  g: openEstimates,
   "?": () => $("help-dialog").showModal(),
 };
 
@@ -242,7 +242,7 @@ for (const button of document.querySelectorAll("footer button")) {
   });
 }
 $("export-button").addEventListener("click", download);
-$("figures-button").addEventListener("click", openFigures);
+$("estimates-button").addEventListener("click", openEstimates);
 $("help-button").addEventListener("click", keys["?"]);
 for (const radio of document.querySelectorAll("input[name=base]")) {
   radio.addEventListener("change", () => beginWith(radio.value));

@@ -1,0 +1,336 @@
+"""The config file of a training run, and the run that it describes."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+
+from rlaif_sdk.config import CompositionConfig, ConfigModel
+from rlaif_sdk.config.documents import Described, Document, load_document, validate
+from rlaif_sdk.config.overrides import overridden
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.plugins.references import code_digests
+from rlaif_sdk.training.arguments import refused_argument, typed_arguments
+from rlaif_sdk.training.curriculum import CurriculumSettings
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from rlaif_sdk.composer import Composer
+
+
+class LoraSettings(ConfigModel):
+    """Train a low-rank adapter (Hu et al. 2021, arXiv:2106.09685) and leave the model's own weights as they are."""
+
+    r: PositiveInt = 16
+    """Rank."""
+    alpha: PositiveInt = 32
+    """The adapter's output is scaled by alpha / r."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapter. PPO wants none: the policy has to agree with itself."""
+    target_modules: str | list[str] = "all-linear"
+    """Names of the layers that get an adapter, or ``all-linear``."""
+
+
+class ModelSettings(ConfigModel):
+    """The language model to train."""
+
+    name: str
+    """A folder, or the name of a model on the hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; pin a commit to be sure of what is trained."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Type of the weights; ``auto`` is what they were saved as under an adapter, and float32 without one: PPO's steps
+    are so small that bfloat16 weights round them to nothing. ``ppo.bf16`` computes in bfloat16 all the same."""
+    lora: LoraSettings | None = None
+    """Train an adapter; null trains every weight."""
+    quantization: Literal["4bit", "8bit"] | None = None
+    """Hold the model's own weights in 4 bits (NF4, QLoRA: Dettmers et al. 2023, arXiv:2305.14314) or in 8, by
+    bitsandbytes; takes an adapter, which is what trains. What is saved has the weights of `name`, unquantised."""
+
+    @model_validator(mode="after")
+    def _quantised_weights_do_not_train(self) -> Self:
+        if self.quantization and self.lora is None:
+            raise ValueError("quantised weights do not train: quantization takes an adapter; set lora")
+        return self
+
+
+class TableSettings(ConfigModel):
+    """The rows to train on, and those held out to see what was learnt."""
+
+    train: str | list[str]
+    """JSONL or Parquet files, or a data set: its name on the hub, or a folder that is laid out like one."""
+    subset: str | None = None
+    """Which of a hub data set's configurations to take, where it has several."""
+    train_split: str = "train"
+    """The split of a data set on the hub."""
+    held_out: str | list[str] | None = None
+    """The same for the held-out rows; null keeps back the last `held_out_rows` rows of ``train``."""
+    held_out_split: str = "test"
+    """The split of a data set on the hub."""
+    held_out_rows: PositiveInt = 512
+    """At most so many held-out rows are used."""
+    prompt: str = "prompt"
+    """The column with the prompt: text, or messages with role and content."""
+
+
+class DataSettings(TableSettings):
+    """The prompts to train on, and those held out to see what was learnt."""
+
+    held_out_rows: PositiveInt = 64
+    """At most so many held-out prompts are used: each is answered before and after training."""
+    curriculum: CurriculumSettings | None = None
+    """Choose and order the prompts of ``train`` by their measured difficulty; null takes all in random order."""
+
+
+Composition = Annotated[
+    Annotated[str, Tag("file")] | Annotated[CompositionConfig, Tag("inline")],
+    Discriminator(lambda value: "file" if isinstance(value, str) else "inline"),
+]
+"""A composition, or the path of a file with one; told apart first, so that a refusal speaks of the right one."""
+
+
+class RunConfig(ConfigModel):
+    """What every run has. Paths are relative to the file that they stand in."""
+
+    model: ModelSettings
+    """The language model to start from."""
+    output: str = "run"
+    """The folder for the trained model and everything that is reported of the run."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the data's order, a new head's weights and all sampling."""
+
+
+class ComposedRunConfig(RunConfig):
+    """What every run on composed rewards has."""
+
+    data: DataSettings
+    """The prompts."""
+    composition: Composition
+    """The rewards: a composition, or the path of a file with one. ``$policy`` in it stands for the model of the run."""
+
+
+Settings = TypeVar("Settings", bound="TrainingArguments")
+
+SET_ELSEWHERE = {
+    "output_dir": "set 'output' of the run",
+    "seed": "set 'seed' of the run",
+    "data_seed": "set 'seed' of the run",
+    "resume_from_checkpoint": "give --resume",
+    "reward_weights": "set the weights in the composition",
+}
+"""Fields of the trainer's settings that a run has another place for, and which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Described):
+    """A run's config and the document it was read from, which knows the folder and the lines.
+
+    Attributes:
+        config: The settings: of a model, an output folder, a seed, and whatever else the kind of run has.
+        document: Where they come from.
+        method: The name of what trains it, see `rlaif_sdk.training.methods`; empty of a loop over runs.
+        allow_changed: Whether a run may be resumed that had another config, other rows or other code.
+    """
+
+    config: Any
+    document: Document
+    method: str = dataclasses.field(default="", kw_only=True)
+    allow_changed: bool = dataclasses.field(default=False, kw_only=True)
+
+    @classmethod
+    def load(
+        cls,
+        config: type[RunConfig],
+        source: str | Path | Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        **fields: Any,
+    ) -> Self:
+        """Read and check a run's config; see `rlaif_sdk.training.methods.load_run`.
+
+        Args:
+            config: What the config must fit.
+            source: A YAML or JSON file, or a mapping.
+            overrides: A dotted key and a YAML value each.
+            **fields: Whatever else the kind of run has.
+        """
+        document = overridden(source, overrides)
+        return cls(validate(config, document), document, **fields)
+
+    def with_output(self, folder: Path) -> Self:
+        """The same run with another folder for the results."""
+        return dataclasses.replace(self, config=self.config.model_copy(update={"output": str(folder.resolve())}))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the trainer's checkpoints."""
+        return self.output / "checkpoints"
+
+    @property
+    def model_name(self) -> str:
+        """The model's folder where there is one of that name, else its name on the hub."""
+        name = str(self.config.model.name)
+        local = self.folder / name
+        return str(local) if local.is_dir() else name
+
+    def settings(self, kind: type[Settings], key: str, **defaults: Any) -> Settings:
+        """The trainer's settings.
+
+        Args:
+            kind: The class of settings, a dataclass of transformers' kind.
+            key: The key of the run's config that holds the fields.
+            **defaults: Of fields that the config does not set.
+
+        Raises:
+            ConfigError: A field is unknown, belongs elsewhere, or its value is refused.
+        """
+        import torch
+
+        given: dict[str, Any] = getattr(self.config, key)
+        known = {field.name for field in dataclasses.fields(kind) if field.init}
+        for name in given:
+            if name in SET_ELSEWHERE:
+                raise self.document.error("stands elsewhere", (key, name), SET_ELSEWHERE[name])
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"see {kind.__module__}.{kind.__name__}"
+                raise self.document.error("unknown key", (key, name), hint)
+        fields: dict[str, Any] = {
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "disable_tqdm": True,
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            **defaults,
+        }
+        try:
+            fields |= typed_arguments(kind, given)
+            return kind(output_dir=str(self.checkpoints), seed=self.config.seed, **fields)
+        except ConfigError as error:
+            location = (key, error.key) if error.key else (key,)
+            raise self.document.error(error.message, location, error.hint) from error
+        except (TypeError, ValueError) as error:
+            refused = refused_argument(kind, fields, given)
+            location = (key, refused) if refused else (key,)
+            raise self.document.error(f"refused: {error}", location) from error
+
+    def trl_settings(self, kind: type[Settings], key: str, **defaults: Any) -> Settings:
+        """The settings of a trainer of TRL's: as `settings`, in bfloat16 where the machine has it.
+
+        Args:
+            kind: As for `settings`; likewise the others.
+            key: See there.
+            **defaults: See there.
+
+        Raises:
+            ConfigError: As `settings`.
+        """
+        import torch
+
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return self.settings(kind, key, bf16=bf16, gradient_checkpointing=False, **defaults)
+
+
+POLICY = "$policy"
+"""Stands in a composition for the model that training starts from: a judge that is the policy itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedRun(Run):
+    """A run whose config has a composition and prompts.
+
+    Attributes:
+        weights: Weights by reward that take the place of those of the composition.
+    """
+
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    def composer(self, key: str = "composition", *, ledger: bool = True) -> Composer:
+        """The composer of the run, or another that its config describes.
+
+        Args:
+            key: The key of the config that has it.
+            ledger: False to leave out its ledger, and so to make no file.
+
+        Raises:
+            ConfigError: The composition is refused.
+            PluginError: A plugin is unknown or broken.
+        """
+        from rlaif_sdk.composer import Composer
+
+        return Composer.from_config(self.composition_document(key, ledger=ledger))
+
+    def composition_config(self, key: str = "composition") -> CompositionConfig:
+        """A composition of the run, read from its file if it has one of its own.
+
+        Args:
+            key: See `composer`.
+
+        Raises:
+            ConfigError: The composition is refused.
+        """
+        return validate(CompositionConfig, self.composition_document(key))
+
+    def code(self) -> dict[str, str]:
+        """The digests of the Python files and modules that its compositions name, by the name that they have for them.
+
+        Raises:
+            ConfigError: The file of a composition cannot be read.
+        """
+        found: dict[str, str] = {}
+        for key in self.composition_keys:
+            document = self.composition_document(key)
+            digests = code_digests(document.data, document.folder)
+            found |= {name if key == "composition" else f"{key} {name}": value for name, value in digests.items()}
+        return found
+
+    @property
+    def composition_keys(self) -> list[str]:
+        """The keys of the config that have a composition."""
+        return [key for key in ("composition", "evaluation") if getattr(self.config, key, None) is not None]
+
+    def in_order(self) -> dict[str, Any]:
+        """Defaults of a trainer's settings: under a curriculum the prompts are not shuffled."""
+        return {"shuffle_dataset": False} if self.config.data.curriculum else {}
+
+    def composition_document(self, key: str = "composition", *, ledger: bool = True) -> Document:
+        """The document of a composition of the run, with the weights that take the place of its own.
+
+        Args:
+            key: See `composer`; likewise the ledger.
+            ledger: See there.
+
+        Raises:
+            ConfigError: Its file cannot be read, or there is no reward of a weight's name.
+        """
+        named = getattr(self.config, key)
+        document = load_document(self.folder / named) if isinstance(named, str) else self.document.at(key)
+        data = with_policy(document.data, self.model_name)
+        for name, weight in self.weights.items() if key == "composition" else ():
+            if name not in data["rewards"]:
+                known = ", ".join(data["rewards"])
+                raise document.error(f"there is no reward {name!r} to weigh", ("rewards",), f"there are {known}")
+            data["rewards"][name] = {**(data["rewards"][name] or {}), "weight": weight}
+        if not ledger:
+            data.pop("ledger", None)
+        return dataclasses.replace(document, data=data)
+
+
+def with_policy(data: Any, policy: str) -> Any:
+    """A copy of the data with the policy's name wherever `POLICY` stands as a value."""
+    return with_model(data, POLICY, policy)
+
+
+def with_model(data: Any, placeholder: str, model: str) -> Any:
+    """A copy of the data with a model's name wherever a placeholder stands as a value."""
+    if isinstance(data, Mapping):
+        return {key: with_model(value, placeholder, model) for key, value in data.items()}
+    if isinstance(data, list):
+        return [with_model(value, placeholder, model) for value in data]
+    return model if data == placeholder else data

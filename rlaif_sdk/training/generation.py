@@ -1,0 +1,371 @@
+"""A policy answers prompts: how it samples, several completions a prompt, and what rewards and plain measures say."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from rlaif_sdk.config import ConfigModel
+from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.training.config import Run
+from rlaif_sdk.training.models import check_prompts_fit, load_policy, prompt_ids
+from rlaif_sdk.types import Progress, RewardBatch
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rlaif_sdk.composer import Composer, Composition
+    from rlaif_sdk.training.ppo import PPOConfig
+
+    Policy: TypeAlias = AbstractContextManager[tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+
+
+class GenerationSettings(ConfigModel):
+    """How completions are sampled."""
+
+    batch_size: PositiveInt = 32
+    """Completions that are generated at once."""
+    max_completion_length: PositiveInt = 256
+    """The most tokens of a completion."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Above 0; lower is less varied."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample from the likeliest tokens that have this probability together."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample from the so many likeliest tokens; 0 from all."""
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Sample from tokens at least so likely, relative to the likeliest."""
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Above 1 makes tokens rarer that are there already."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the tokenizer's chat template."""
+
+    def sampling(self, seed: int) -> Sampling:
+        """As `answer_prompts` takes them."""
+        fields: dict[str, Any] = {
+            item.name: getattr(self, item.name) for item in dataclasses.fields(Sampling) if hasattr(self, item.name)
+        }
+        return Sampling(**fields, seed=seed, per_device_eval_batch_size=self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What `answer_prompts` reads of a trainer's settings; see `GenerationSettings`."""
+
+    seed: int
+    per_device_eval_batch_size: int
+    max_completion_length: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    chat_template_kwargs: Mapping[str, Any] | None = None
+    generation_kwargs: Mapping[str, Any] | None = field(default=None)
+
+    @classmethod
+    def of(cls, settings: Any) -> Self:
+        """Those of a trainer's settings."""
+        return cls(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(cls)})
+
+    def with_seed(self, seed: int) -> Self:
+        """The same with another seed."""
+        return dataclasses.replace(self, seed=seed)
+
+
+def sample_completions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Dataset,
+    sampling: Sampling,
+    *,
+    completions: int,
+) -> Answers:
+    """Sample K completions of each of N prompts.
+
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer.
+        prompts: N rows with a column ``prompt``.
+        sampling: How; equal seeds sample the same.
+        completions: K.
+
+    Returns:
+        N x K answers; those to one prompt stand together.
+    """
+    rows = [row for row in range(len(prompts)) for _ in range(completions)]
+    settings: Any = sampling
+    return answer_prompts(model, tokenizer, prompts.select(rows), settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """B answers of a policy.
+
+    Attributes:
+        prompts: B prompts, text or messages.
+        completions: B completions, of the prompts' kind.
+        completion_ids: B lists of token ids, the end token included where it was reached.
+        truncated: B flags: True where the greatest length was reached before an end token.
+        columns: The data set's other columns, each of length B.
+    """
+
+    prompts: Sequence[Any]
+    completions: Sequence[Any]
+    completion_ids: Sequence[list[int]]
+    truncated: Sequence[bool]
+    columns: Mapping[str, Sequence[Any]]
+
+    def batch(self, progress: Progress) -> RewardBatch:
+        """The answers as rewards take them; ``training`` is False, so no running statistics change."""
+        return RewardBatch(
+            prompts=self.prompts,
+            completions=self.completions,
+            completion_ids=self.completion_ids,
+            columns=self.columns,
+            progress=progress,
+            training=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAnswers:
+    """Answers and what the rewards say of them.
+
+    Attributes:
+        answers: The answers.
+        composition: What the rewards of training say.
+        evaluation: What those of evaluation say, if there are any.
+    """
+
+    answers: Answers
+    composition: Composition
+    evaluation: Composition | None = None
+
+    def evaluation_rewards(self) -> dict[str, Array]:
+        """As `rewards`, of evaluation's own rewards; empty if there are none."""
+        return {} if self.evaluation is None else ScoredAnswers(self.answers, self.evaluation).rewards()
+
+    def rewards(self) -> dict[str, Array]:
+        """(B,) raw scores by reward, and ``composed reward``, the totals; NaN where a row is unscored."""
+        raw = {name: column.raw for name, column in self.composition.rewards.items()}
+        return {**raw, "composed_reward": self.composition.totals}
+
+    def health(self) -> dict[str, Array]:
+        """(B,) measures that tell learning from collapse: length, truncation, repetition within an answer."""
+        ids_B = self.answers.completion_ids
+        return {
+            "length_tokens": np.array([len(ids) for ids in ids_B], dtype=np.float64),
+            "truncated_share": np.array(self.answers.truncated, dtype=np.float64),
+            "repetition_share": np.array([repeated_ngrams(ids) for ids in ids_B]),
+        }
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """One JSON-ready mapping a row: the completion, its length, and each reward's part in its total."""
+        evaluations = self.evaluation.records() if self.evaluation else repeat(None)
+        answers = zip(self.answers.completions, self.answers.completion_ids, strict=True)
+        for (completion, ids), record, evaluation in zip(
+            answers, self.composition.records(), evaluations, strict=False
+        ):
+            known = {"evaluation": evaluation} if evaluation else {}
+            yield {"completion": completion, "tokens": len(ids), **record, **known}
+
+
+def score_answers(
+    answers: Answers, composer: Composer, progress: Progress, evaluation: Composer | None = None
+) -> ScoredAnswers:
+    """Score answers with the composer as it stands, and with evaluation's own if there is one."""
+    batch = answers.batch(progress)
+    return ScoredAnswers(answers, composer.compose(batch), evaluation.compose(batch) if evaluation else None)
+
+
+def repeated_ngrams(ids: Sequence[int], n: int = 3) -> float:
+    """Share of the n-grams of a text that occurred in it before, in [0, 1); 0 for a text shorter than n."""
+    grams = [tuple(ids[start : start + n]) for start in range(len(ids) - n + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def answer_prompts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Dataset,
+    settings: PPOConfig,
+) -> Answers:
+    """Sample one answer a prompt, in the way that training samples: the same prompt tokens, the same distribution.
+
+    The seed is the run's: the same policy answers the same, and the state of the random generators that training uses
+    is left as it was.
+
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer, with a chat template when prompts are conversations.
+        prompts: B rows with a column ``prompt``.
+        settings: Batch size, seed, and all that bears on sampling: temperature, greatest length, the template's
+            arguments and so on.
+
+    Raises:
+        DataError: A prompt is longer than the policy takes; the message has its row.
+    """
+    import torch
+
+    from rlaif_sdk.training.ppo.inputs import generating_in_one_row
+
+    devices = [model.device] if model.device.type == "cuda" else []
+    ends = _end_tokens(model, tokenizer)
+    sampling = _sampling(settings, ends, tokenizer.pad_token_id)
+    template_arguments: Any = settings.chat_template_kwargs or {}
+    check_prompts_fit(
+        prompts["prompt"],
+        tokenizer,
+        model.config,
+        new_tokens=int(settings.max_completion_length or 0),
+        place="the prompts",
+        template_arguments=template_arguments,
+    )
+    completion_ids: list[list[int]] = []
+    policy: Any = model
+    plain: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    with (
+        torch.random.fork_rng(devices=devices),
+        _generating(model, tokenizer),
+        generating_in_one_row(plain),
+        torch.no_grad(),
+    ):
+        torch.manual_seed(settings.seed)
+        for start in range(0, len(prompts), settings.per_device_eval_batch_size):
+            rows = prompts[start : start + settings.per_device_eval_batch_size]["prompt"]
+            ids = [prompt_ids(row, tokenizer, template_arguments) for row in rows]
+            inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
+            output = policy.generate(**inputs, **sampling)
+            completion_ids += [_until_end(ids, ends) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
+    conversational = [not isinstance(prompt, str) for prompt in prompts["prompt"]]
+    return Answers(
+        prompts=list(prompts["prompt"]),
+        completions=[
+            [{"role": "assistant", "content": text}] if chat else text
+            for text, chat in zip(texts, conversational, strict=True)
+        ],
+        completion_ids=completion_ids,
+        truncated=[ids[-1] not in ends for ids in completion_ids],
+        columns={name: list(prompts[name]) for name in prompts.column_names if name != "prompt"},
+    )
+
+
+@contextmanager
+def _generating(model: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    was_training, padding_side = model.training, tokenizer.padding_side
+    model.eval()
+    tokenizer.padding_side = "left"
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        tokenizer.padding_side = padding_side
+
+
+def _sampling(settings: PPOConfig, ends: set[int], pad_id: int | None) -> dict[str, Any]:
+    """As TRL's trainers call ``generate``: what is set here wins over the model's own generation config."""
+    extra: Any = settings.generation_kwargs or {}
+    chosen = {
+        "do_sample": True,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "top_k": settings.top_k,
+        "min_p": settings.min_p,
+        "repetition_penalty": settings.repetition_penalty,
+        "max_new_tokens": settings.max_completion_length,
+        "eos_token_id": sorted(ends),
+        "pad_token_id": pad_id,
+        **extra,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return {token for token in (*listed, tokenizer.eos_token_id) if token is not None}
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    for index, token in enumerate(ids):
+        if token in ends:
+            return ids[: index + 1]
+    return ids
+
+
+@contextmanager
+def loaded_policy(run: Run) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+    """The model that a run starts from, with its tokenizer, on the GPU where there is one; let go of at the end.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+    """
+    import torch
+
+    model, tokenizer = load_policy(run)
+    placed: Any = model
+    if torch.cuda.is_available():
+        placed.to("cuda")
+    try:
+        yield model, tokenizer
+    finally:
+        del model, placed
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def answer_logprobs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Answers,
+    *,
+    temperature: float,
+    batch_size: int,
+    template_arguments: dict[str, Any],
+) -> list[float]:
+    """The log-probability of each of B answers, in nats, its tokens summed, at a temperature."""
+    import torch
+
+    from rlaif_sdk.training.ppo.logprobs import token_logprobs
+
+    sums: list[float] = []
+    policy: Any = model
+    policy.eval()
+    for start in range(0, len(answers.prompts), batch_size):
+        rows = range(start, min(start + batch_size, len(answers.prompts)))
+        prompts = [prompt_ids(answers.prompts[row], tokenizer, template_arguments) for row in rows]
+        completions = [answers.completion_ids[row] for row in rows]
+        ids_BS, attention_BS, answered_BS = _padded(prompts, completions, tokenizer.pad_token_id or 0)
+        inputs = {"input_ids": ids_BS.to(model.device), "attention_mask": attention_BS.to(model.device)}
+        with torch.no_grad():
+            logits_BSV = policy(**inputs).logits
+        logprobs_BT, _ = token_logprobs(logits_BSV[:, :-1], inputs["input_ids"][:, 1:], temperature=temperature)
+        sums += (logprobs_BT * answered_BS[:, 1:].to(model.device)).sum(dim=1).tolist()
+    return sums
+
+
+def _padded(prompts: Sequence[list[int]], completions: Sequence[list[int]], pad_id: int) -> tuple[Any, Any, Any]:
+    """Token ids padded on the right, the mask of the real ones, and of those that belong to answers; each (B, S)."""
+    import torch
+
+    width = max(len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True))
+    shape = (len(prompts), width)
+    ids_BS, attention_BS, answered_BS = torch.full(shape, pad_id), torch.zeros(shape).long(), torch.zeros(shape)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        end = len(prompt) + len(completion)
+        ids_BS[row, :end] = torch.tensor([*prompt, *completion])
+        attention_BS[row, :end] = 1
+        answered_BS[row, len(prompt) : end] = 1
+    return ids_BS, attention_BS, answered_BS
