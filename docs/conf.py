@@ -36,7 +36,7 @@ nitpick_ignore_regex = [
     # imported by signatures for type checkers only, so that their libraries load late: they have no module in front
     (
         "py:class",
-        "BaseModel|BitsAndBytesConfig|Dataset|IterableDataset|Path|PeftConfig|PreTrainedTokenizerBase|TrainerCallback",
+        "BaseModel|BitsAndBytesConfig|Dataset|IterableDataset|Path|PeftConfig|PreTrainedTokenizerBase|Tokenizer|TrainerCallback",
     ),
     ("py:class", r"(rlaif_sdk\.[\w.]+\.)?[A-Z]\w*T"),  # type variables
 ]

@@ -281,7 +281,7 @@ class PairLabel:
 
     @property
     def winning_place(self) -> Literal["first", "second"] | None:
-        """The place that won in both orders: the judge followed the place and not the response. None otherwise."""
+        """The place that won in both orders, where the judge followed the place and not the response; None otherwise."""
         when_first, when_second = self.prob_1_when_first, self.prob_1_when_second
         if when_first is None or when_second is None or (when_first - 0.5) * (when_second - 0.5) >= 0:
             return None
