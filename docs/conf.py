@@ -28,13 +28,15 @@ autodoc_typehints = "description"
 default_role = "code"  # a name in single backticks is code; tests/docs/test_references.py checks that it exists
 
 # What other projects define is documented there. Whatever begins with rlaif_sdk has to be found on these pages.
-_OTHER_PROJECTS = "accelerate|annotated_types|collections|concurrent|datasets|numpy|pathlib|peft|pydantic|torch|transformers|trl|typing"
+_OTHER_PROJECTS = (
+    "accelerate|annotated_types|collections|concurrent|datasets|numpy|pathlib|peft|pydantic|torch|transformers|trl"
+)
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHER_PROJECTS})\..+"),
     # imported by signatures for type checkers only, so that their libraries load late: they have no module in front
     (
         "py:class",
-        "BaseModel|BitsAndBytesConfig|Dataset|IterableDataset|Path|PeftConfig|PreTrainedTokenizerBase|TrainerCallback",
+        "BaseModel|BitsAndBytesConfig|Dataset|IterableDataset|Path|PeftConfig|PreTrainedTokenizerBase|Tokenizer|TrainerCallback",
     ),
     ("py:class", r"(rlaif_sdk\.[\w.]+\.)?[A-Z]\w*T"),  # type variables
 ]

@@ -95,6 +95,17 @@ def _read_all(values: Sequence[Any], role: str, part: str, errors: dict[int, Con
 class RewardBatch:
     """Completions to score, B rows.
 
+    Example:
+        >>> from rlaif_sdk import RewardBatch
+        >>> batch = RewardBatch(
+        ...     prompts=["2 + 2?", "2 + 2?"],
+        ...     completions=["4", [{"role": "assistant", "content": "<think>Hm.</think>Four."}]],
+        ...     columns={"reference": ["4", "4"]},
+        ...     group=["sum", "sum"],
+        ... )
+        >>> len(batch), batch.completion_texts
+        (2, ('4', 'Four.'))
+
     Attributes:
         prompts: B prompts, text or messages.
         completions: B completions, text or messages: what followed the prompt, tools' results included.
@@ -243,6 +254,13 @@ def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a reward says of one completion.
+
+    Example:
+        >>> from rlaif_sdk import Score
+        >>> Score(0.5, "half of the facts are right", {"facts": 4}).value
+        0.5
+        >>> Score.of_tokens([0.0, 0.25, 0.5]).value
+        0.75
 
     Attributes:
         value: The score in the reward's own units, or None: unscored.

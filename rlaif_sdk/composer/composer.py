@@ -36,6 +36,20 @@ if TYPE_CHECKING:
 class Composer:
     """Scores batches with several rewards at once and makes one number a row of them.
 
+    Example:
+        >>> from rlaif_sdk import Composer, RewardBatch
+        >>> def polite(completion_texts):
+        ...     return [float("please" in text.lower()) for text in completion_texts]
+        >>> def short(completion_texts):
+        ...     return [1 / len(text.split()) for text in completion_texts]
+        >>> batch = RewardBatch(prompts=["Ask for salt."] * 2, completions=["The salt, please.", "Salt!"])
+        >>> with Composer({"polite": polite, "short": short}, weights={"polite": 1.0, "short": 0.5}) as composer:
+        ...     composition = composer.compose(batch)
+        >>> [round(total, 3) for total in composition.to_list()]
+        [1.167, 0.5]
+        >>> composition.rewards["polite"].raw.tolist()
+        [1.0, 0.0]
+
     Args:
         rewards: Rewards by name: a `Component`, a `Reward`, a plain function, or an object with ``score(batch)``.
         weights: Weights by name, numbers or schedules, for rewards that are not given as a `Component`.

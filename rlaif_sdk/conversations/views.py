@@ -26,6 +26,18 @@ def view(value: Any, name: View, *, thinking: Thinking = "drop", role: str = ASS
 
     What users, tools and the system wrote is in no ``answer`` and no ``assistant``, nor are calls.
 
+    Example:
+        >>> from rlaif_sdk import view
+        >>> turns = [
+        ...     {"role": "assistant", "content": "Let me look."},
+        ...     {"role": "user", "content": "Do."},
+        ...     {"role": "assistant", "content": "<think>Ten.</think>It opens at ten."},
+        ... ]
+        >>> view(turns, "answer")
+        'It opens at ten.'
+        >>> view(turns, "answer", thinking="keep")
+        '<think>Ten.</think>It opens at ten.'
+
     Args:
         value: Text, messages of any shape that `read` knows, or turns.
         name: Which view.
@@ -33,7 +45,7 @@ def view(value: Any, name: View, *, thinking: Thinking = "drop", role: str = ASS
         role: Who wrote plain text: ``assistant`` for a completion, ``user`` for a prompt.
 
     Returns:
-        The text; empty where nothing was said. None where the policy said nothing because it called a tool instead:
+        The text; empty where nothing was said. None where the policy said nothing because it called a tool instead, so that
         there are no words to score.
 
     Raises:

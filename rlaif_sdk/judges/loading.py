@@ -40,6 +40,12 @@ def load_judge(
 
     Nothing is loaded and no request is sent before the first use.
 
+    Example:
+        >>> from rlaif_sdk import load_judge
+        >>> judge = load_judge(model="Qwen/Qwen3-4B", criteria="harmlessness", name="harmless")
+        >>> judge.name, judge.range
+        ('harmless', (-1.0, 1.0))
+
     Args:
         criteria: See `JudgePrompt`, as for ``preamble`` and ``template``.
         preamble: What the judge is told first.
@@ -116,6 +122,12 @@ def load_labeler(
     """A labeler of pairs: ``load_labeler(model="Qwen/Qwen2.5-7B-Instruct", task="summarisation")``.
 
     Nothing is loaded and no request is sent before the first use.
+
+    Example:
+        >>> from rlaif_sdk import load_labeler
+        >>> labeler = load_labeler(model="Qwen/Qwen3-4B", task="helpfulness", labeling={"tie_margin": 0.1})
+        >>> labeler.settings["orders"]
+        'both'
 
     Args:
         task: See `PairwisePrompt.named`, as for ``detail``.

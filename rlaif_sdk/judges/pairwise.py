@@ -281,7 +281,7 @@ class PairLabel:
 
     @property
     def winning_place(self) -> Literal["first", "second"] | None:
-        """The place that won in both orders: the judge followed the place and not the response. None otherwise."""
+        """The place that won in both orders, where the judge followed the place and not the response; None otherwise."""
         when_first, when_second = self.prob_1_when_first, self.prob_1_when_second
         if when_first is None or when_second is None or (when_first - 0.5) * (when_second - 0.5) >= 0:
             return None
@@ -352,6 +352,15 @@ class PairwiseLabeler:
     Each pair is asked in both orders, and the two answers are averaged, since judges favour a place. Text is screened
     first (see `rlaif_sdk.judges.screening`). A response without content loses, two equal ones get 0.5, both without
     asking the judge and flagged. What goes wrong with one pair leaves it unlabelled with an error.
+
+    Example:
+        >>> from rlaif_sdk import PairwiseLabeler
+        >>> from rlaif_sdk.judges import Pair, label_pairs
+        >>> from rlaif_sdk.testing import ScriptedJudge
+        >>> labeler = PairwiseLabeler(ScriptedJudge(lambda request: {"1": 0.8, "2": 0.2}))  # it likes the first place
+        >>> (label,) = label_pairs([Pair("What is 2 + 2?", "4", "5")], labeler)
+        >>> round(label.prob_1, 3), round(label.prob_1_when_first, 3), round(label.prob_1_when_second, 3)
+        (0.5, 0.8, 0.2)
 
     Args:
         backend: The model.

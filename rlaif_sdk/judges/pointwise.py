@@ -194,6 +194,14 @@ class PointwiseJudge(Reward):
     error; a refused key, an exhausted account or a server without log-probabilities raises. What a row took is under
     ``usage`` in its details.
 
+    Example:
+        >>> from rlaif_sdk import Composer, JudgePrompt, PointwiseJudge, RewardBatch
+        >>> from rlaif_sdk.testing import ScriptedJudge
+        >>> backend = ScriptedJudge(lambda request: {"J": 1.0})  # a model that is sure of the best of ten scores
+        >>> with Composer({"judge": PointwiseJudge(backend, JudgePrompt())}) as composer:
+        ...     composer.compose(RewardBatch(["What is 2 + 2?"], ["4"])).to_list()
+        [1.0]
+
     Args:
         backend: The model.
         prompt: What it is asked.

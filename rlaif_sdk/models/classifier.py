@@ -37,7 +37,7 @@ class Classifier(Protocol):
 
     @property
     def revision(self) -> str:
-        """Identifies the weights: it changes whenever the same text may get other logits."""
+        """Identifies the weights, and changes whenever the same text may get other logits."""
         ...
 
     @property

@@ -38,6 +38,13 @@ class OnnxScorer:
     Only onnxruntime and tokenizers are needed. Duplicates are scored once, inputs are sorted by length into batches of
     a token budget, and tokenized while others are scored.
 
+    Example:
+        >>> from rlaif_sdk import OnnxScorer, export_classifier
+        >>> exported = export_classifier("my-classifier", "my-classifier-onnx", input="completion")
+        >>> with OnnxScorer("my-classifier-onnx", device="cpu") as scorer:
+        ...     scorer.logits(["a kind answer", "an unkind one"]).shape
+        (2, 2)
+
     Args:
         folder: What `rlaif export` wrote, every file of which is compared with the manifest's digest; or another's
             folder with ``model.onnx`` or ``onnx/model.onnx``, which has no variants and nothing to measure.

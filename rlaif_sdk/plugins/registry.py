@@ -69,11 +69,23 @@ class Registry:
     """The plugins in use, and what they offer by name.
 
     A registry is an ordinary object: `Registry.default` finds the installed plugins once a process, a test makes its
-    own and registers what it needs::
+    own and registers what it needs.
 
-        registry = Registry()
-        registry.register(my_module)
-        Composer.from_config({"rewards": {"brevity": {}}}, registry=registry)
+    Example:
+        >>> from rlaif_sdk import Composer, Registry, RewardSpec, hookimpl, reward
+        >>> @reward
+        ... def brevity(completion_texts, *, limit: int = 4):
+        ...     return [min(1.0, limit / max(1, len(text))) for text in completion_texts]
+        >>> class Plugin:
+        ...     @hookimpl
+        ...     def rlaif_rewards(self):
+        ...         return [RewardSpec.from_function(brevity)]
+        >>> registry = Registry.discover()
+        >>> registry.register(Plugin(), name="mine")
+        >>> composer = Composer.from_config({"rewards": {"brevity": {"params": {"limit": 2}}}}, registry=registry)
+        >>> composer.weights
+        {'brevity': 1.0}
+        >>> composer.close()
 
     A hook wrapper (``@hookimpl(wrapper=True)``) runs around each plugin's own answer to that hook, so that every offer
     keeps its source; one around ``rlaif_composed`` runs around each observer.

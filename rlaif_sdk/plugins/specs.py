@@ -45,6 +45,20 @@ class Spec:
 class RewardSpec(Spec):
     """Describes a reward to the plugin manager, for listing without loading anything heavy.
 
+    Example:
+        >>> from rlaif_sdk import Params, RewardSpec
+        >>> from rlaif_sdk.testing import FixedReward
+        >>> class ConstantParams(Params):
+        ...     value: float = 1.0
+        >>> spec = RewardSpec(
+        ...     name="constant",
+        ...     description="Gives each row one score.",
+        ...     params=ConstantParams,
+        ...     factory=lambda params: FixedReward(params.value),
+        ... )
+        >>> spec.factory(ConstantParams(value=0.5)).name
+        'fixed'
+
     Attributes:
         range: As `Reward.range`, where it does not depend on the parameters.
         columns: As `Reward.columns`, where they do not depend on the parameters.

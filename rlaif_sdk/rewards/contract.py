@@ -48,6 +48,17 @@ class ViewParams(Params):
 class Reward(ABC):
     """Scores completions. Subclass it and write `score`; everything else has a default.
 
+    Example:
+        >>> from rlaif_sdk import Composer, Reward, RewardBatch
+        >>> class Brevity(Reward):
+        ...     range = (0.0, 1.0)
+        ...
+        ...     def score(self, batch):
+        ...         return [min(1.0, 10 / max(1, len(text))) for text in batch.completion_texts]
+        >>> with Composer({"brevity": Brevity()}) as composer:
+        ...     composer.compose(RewardBatch(["Why?"] * 2, ["So.", "For twenty reasons.."])).to_list()
+        [1.0, 0.5]
+
     Attributes:
         name: What the reward calls itself; in a composition the name in the config counts.
         version: Changes whenever the same input may get another score, so that caches know.

@@ -139,6 +139,14 @@ def reward(
 def reward(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Turn a plain function, sync or async, into a reward: ``@reward`` or ``@reward(range=(0, 1))``.
 
+    Example:
+        >>> from rlaif_sdk import RewardBatch, reward
+        >>> @reward(range=(0, 1))
+        ... def mentions(completion_texts, word):
+        ...     return [float(want in text) for text, want in zip(completion_texts, word)]
+        >>> mentions.score(RewardBatch(["A pet?"] * 2, ["a cat", "a dog"], columns={"word": ["cat", "cat"]}))
+        [1.0, 0.0]
+
     See `FunctionReward` for how the function's parameters are read.
     """
     if function is not None:

@@ -71,7 +71,7 @@ def test_what_the_docstrings_name_exists():
 def test_the_reference_lists_every_public_name():
     """What `from rlaif_sdk import` offers is on the reference pages, under that name or the room's."""
     shown = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
-    documented = set(re.findall(r"auto(?:class|function|data|exception):: [\w.]*?(\w+)$", shown, re.MULTILINE))
+    documented = set(re.findall(r"(?:auto|py:)\w+:: [\w.]*?(\w+)$", shown, re.MULTILINE))
     import rlaif_sdk
 
     errors = {name for name in rlaif_sdk.__all__ if isinstance(getattr(rlaif_sdk, name), type)

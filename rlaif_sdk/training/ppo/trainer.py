@@ -100,6 +100,28 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     its adapter switched off; otherwise it is a frozen copy, made in memory. Under a launcher several processes train as
     one.
 
+    Example:
+        >>> from datasets import Dataset
+        >>> from rlaif_sdk import PPOConfig, PPOTrainer
+        >>> def brevity(completion_texts):
+        ...     return [1 / (1 + len(text.split())) for text in completion_texts]
+        >>> trainer = PPOTrainer(
+        ...     "my-model",
+        ...     brevity,
+        ...     args=PPOConfig(
+        ...         output_dir="out",
+        ...         max_steps=2,
+        ...         per_device_train_batch_size=4,
+        ...         steps_per_generation=1,
+        ...         max_completion_length=8,
+        ...         report_to="none",
+        ...         use_cpu=True,
+        ...     ),
+        ...     train_dataset=Dataset.from_dict({"prompt": ["w1 w2", "w3", "w4 w5", "w6"] * 4}),
+        ... )
+        >>> trainer.train()  # doctest: +ELLIPSIS
+        {...TrainOutput(global_step=2, ...)
+
     Args:
         model: A decoder-only or encoder-decoder model, a PEFT model, or the name or path of one.
         reward_funcs: A `rlaif_sdk.Composer`, or anything with ``compose(RewardBatch)``; or a reward, a function
