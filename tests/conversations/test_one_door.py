@@ -11,7 +11,7 @@ FIELDS = frozenset({"content", "tool_calls", "tool_call_id", "function_call", "r
 EXCEPTIONS = {
     "rlaif_sdk/judges/backends/openai.py": "a server's reply: log-probabilities under 'content', an error of the judge under 'refusal'",
     "rlaif_sdk/models/onnx_engine.py": "a tokenizer's special token: its text stands under 'content'",
-    "rlaif_sdk/training/manifest.py": "a model's part in a run, under 'role'",
+    "rlaif_sdk/training/run_folder.py": "a model's part in a run, under 'role'",
     "rlaif_sdk/preferences/review/store.py": "a column of the review's database",
 }
 """Modules that may, and why."""
