@@ -85,7 +85,7 @@ def _code(text: str) -> list[tuple[int, int]]:
 def _closes_first(text: str, begin: int, end: int) -> bool:
     """Whether the first tag between two backticks closes, so that the one before it may stand in thinking."""
     found = _TAGS.search(text[begin + 1 : end])
-    return found is not None and any(found.group("close1", "close2", "close3", "close4", "close5"))
+    return found is not None and bool(found[(found.lastindex or 0) - 1])
 
 
 def _names_thinking(text: str) -> bool:
