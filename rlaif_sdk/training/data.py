@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -367,7 +367,7 @@ def same_answers(pairs: Any, name: str) -> str | None:
     Raises:
         DataError: All of them are so.
     """
-    if not isinstance(pairs, Sized) or not {"chosen", "rejected"} <= set(pairs.column_names):
+    if not hasattr(pairs, "__len__") or not {"chosen", "rejected"} <= set(pairs.column_names):
         return None
     columns = pairs.select_columns(["chosen", "rejected"])
     same = [number for number, row in enumerate(columns, start=1) if _are_same(row["chosen"], row["rejected"])]
