@@ -34,7 +34,7 @@ def test_whatever_json_rows_hold_a_data_set_gives(rows: list[Any]) -> None:
 
 
 COLUMNS = [
-    [{"args": [{"a": 1}]}, {"args": [{"b": 1}]}],  # R2: keys were padded with None
+    [{"args": [{"a": 1}]}, {"args": [{"b": 1}]}],  # keys were padded with None
     [1, "one"],
     ["text", [{"role": "user", "content": "messages"}]],
     [[{"role": "user", "content": "x"}], [{"role": "user", "content": "x", "tool_calls": [{"id": 1}]}]],
@@ -104,7 +104,7 @@ def test_a_map_that_reads_such_a_column_keeps_it(tmp_path: Path) -> None:
     ids=lambda late: next(iter(late)),
 )
 def test_a_column_that_begins_after_the_first_row_is_there(tmp_path: Path, late: dict[str, Any]) -> None:
-    """R1: the column vanished, and labels of .1 trained as 1."""
+    """The column vanished, and labels of .1 trained as 1."""
     write_table([{"prompt": "a"}, {"prompt": "b", **late}], tmp_path / "a.jsonl")
     train, _ = load_prompts(DataSettings(train="a.jsonl", held_out="a.jsonl"), tmp_path)
     assert train[1] == {"prompt": "b", **late}
@@ -119,7 +119,7 @@ def test_prompts_of_two_kinds_are_named(tmp_path: Path) -> None:
 
 
 def test_rewards_see_the_same_in_training_and_in_a_table(tmp_path: Path) -> None:
-    """R2: right code scored 0 in training and 1 in `rlaif score`."""
+    """Right code scored 0 in training and 1 in `rlaif score`."""
     from rlaif_sdk.training.ppo.scoring import reward_batch
     from rlaif_sdk.types import Progress
 
