@@ -132,7 +132,7 @@ def test_a_file_of_an_earlier_version_is_refused_untouched(tmp_path: Path) -> No
     before = (tmp_path / "earlier").read_bytes()
     with pytest.raises(DataError, match="of version 1; this rlaif_sdk reads 2") as refused:
         Database(tmp_path / "earlier", replace(NOTES, version=2))
-    assert refused.value.hint == "name another file"
+    assert refused.value.hint == "use the rlaif_sdk that wrote it, or name another file"
     assert (tmp_path / "earlier").read_bytes() == before
 
 

@@ -198,6 +198,9 @@ def test_a_graph_gets_no_token_types_that_its_tokenizer_does_not_make(onnx_folde
     np.testing.assert_allclose(without.logits(first, second), with_types.forward(tokens), atol=1e-5)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"
+)  # peft asks transformers for it
 def test_a_trained_adapter_is_loaded_where_a_model_is(tmp_path: Path) -> None:
     """Merged into its base, with its own head, without an export in between."""
     peft = pytest.importorskip("peft")

@@ -92,7 +92,7 @@ def test_a_folder_that_another_process_finished_first_is_used(
 
     def beaten(gguf_file: Path, folder: Path) -> None:
         (folder / "config.json").write_text("mine")
-        winner = cache / folder.name[1:].rpartition("-")[0]
+        winner = cache / folder.name[1:].rpartition(".partial")[0].rpartition(".")[0]
         winner.mkdir()
         (winner / "config.json").write_text("theirs")
 

@@ -72,9 +72,11 @@ def test_a_reference_joins_the_correct_answers(tmp_path: Path):
 def test_only_the_picked_openings_of_dialogues_are_taken(tmp_path: Path):
     """The first human turn of the picked lines, and nothing that was said later."""
     dialogue = "\n\nHuman: first  question?\n\nAssistant: answer\n\nHuman: second?\n\nAssistant: done"
-    with gzip.open(tmp_path / "hh.gz", "wt") as file:
+    with gzip.open(tmp_path / "hh.jsonl.gz", "wt") as file:
         file.write((json.dumps({"chosen": dialogue}) + "\n") * 3)
-    assert [question(row) for row in hh_rlhf_rows(tmp_path / "hh.gz")] == ["first question?"], "line 1 alone is picked"
+    assert [question(row) for row in hh_rlhf_rows(tmp_path / "hh.jsonl.gz")] == ["first question?"], (
+        "line 1 alone is picked"
+    )
 
 
 def test_samples_do_not_depend_on_the_order_of_the_source():

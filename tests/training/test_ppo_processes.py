@@ -138,7 +138,7 @@ def test_the_figures_of_one_process_stay_as_they_are() -> None:
     assert found == {"reward": 0.1, "reward_std": 0.7}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.lists(st.none() | st.floats(-5, 5), min_size=1, max_size=6), min_size=2, max_size=4))
 def test_figures_of_uneven_processes_are_those_of_all_rows(scores: list[list[float | None]]) -> None:
     """Whoever scores few rows counts little: means, deviations, shares and counts are those of one process with all."""
