@@ -13,7 +13,7 @@ import numpy as np
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.config import BudgetConfig
-from rlaif_sdk.exceptions import ConfigError, RewardError
+from rlaif_sdk.exceptions import ConfigError, ConversationError, RewardError
 from rlaif_sdk.rewards import Reward, ScoreLike, require_columns
 from rlaif_sdk.scoring import (
     Budget,
@@ -205,9 +205,9 @@ def _with_unreadable(result: CallResult, batch: RewardBatch) -> CallResult:
         given = entries_of(result.answer, len(asked))
     except RewardError as error:
         return CallResult(result.seconds, error=error)
-    entries: list[ScoreLike] = [
-        Score.failed(f"cannot be read: {batch.unreadable.get(row)}") for row in range(len(batch))
-    ]
+    entries: list[ScoreLike] = [None] * len(batch)
+    for row, error in batch.unreadable.items():
+        entries[row] = Score.failed(_why_unreadable(error))
     for row, entry in zip(asked, given, strict=True):
         entries[row] = entry
     cached = None
@@ -215,6 +215,12 @@ def _with_unreadable(result: CallResult, batch: RewardBatch) -> CallResult:
         cached = np.zeros(len(batch), dtype=bool)
         cached[asked] = result.cached
     return replace(result, answer=entries, cached=cached)
+
+
+def _why_unreadable(error: ConversationError) -> str:
+    """Which side and message, and why; the row is the one that the failure is of."""
+    message = "" if error.index is None else f"message {error.index}: "
+    return f"the {error.part} cannot be read: {message}{error.message}"
 
 
 def _checked(result: CallResult, batch: RewardBatch, reward: Reward) -> CheckedScores:

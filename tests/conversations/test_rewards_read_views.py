@@ -112,6 +112,7 @@ def test_a_row_that_cannot_be_read_fails_alone(content: object) -> None:
         assert list(column.failures) == [50]
         assert "completion" in column.failures[50]
         assert "message 0" in column.failures[50]
+        assert "row" not in column.failures[50], "a table counts its rows from elsewhere"
 
 
 @pytest.mark.parametrize("prompt", [None, 7, [{"content": "no role"}], [7]])
