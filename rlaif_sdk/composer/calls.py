@@ -206,8 +206,8 @@ def _with_unreadable(result: CallResult, batch: RewardBatch) -> CallResult:
     except RewardError as error:
         return CallResult(result.seconds, error=error)
     entries: list[ScoreLike] = [None] * len(batch)
-    for row, error in batch.unreadable.items():
-        entries[row] = Score.failed(_why_unreadable(error))
+    for row, refusal in batch.unreadable.items():
+        entries[row] = Score.failed(_why_unreadable(refusal))
     for row, entry in zip(asked, given, strict=True):
         entries[row] = entry
     cached = None
