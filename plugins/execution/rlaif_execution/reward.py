@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from rlaif_execution.cases import Asserts, FunctionCase, Row, TestsError, count_cases, read_tests
@@ -67,8 +68,8 @@ class ExecutionReward(Reward):
         loop = asyncio.get_running_loop()
         rows = zip(batch.prompt_texts, self.params.texts(batch), batch.column(self.params.column), names, strict=True)
         answers = {
-            number: loop.run_in_executor(self._pool, self._score_row, prompt, completion, *rest, stop)
-            for number, (prompt, completion, *rest) in enumerate(rows)
+            number: loop.run_in_executor(self._pool, partial(self._score_row, prompt, completion, tests, name, stop))
+            for number, (prompt, completion, tests, name) in enumerate(rows)
             if completion is not None
         }
         try:

@@ -92,7 +92,7 @@ class Replay(JudgeBackend):
             assert source is not None
             return await source.label_logprobs(missing, labels)
 
-        return await self._answer(requests, asked, LabelLogprobs, ask)
+        return await self._answer(requests, asked, _labels, ask)
 
     async def generate(
         self, requests: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0
@@ -104,7 +104,7 @@ class Replay(JudgeBackend):
             assert source is not None
             return await source.generate(missing, max_new_tokens=max_new_tokens, temperature=temperature)
 
-        return await self._answer(requests, asked, GeneratedText, ask)
+        return await self._answer(requests, asked, _text, ask)
 
     def close(self) -> None:
         if self._source is not None:
@@ -114,7 +114,7 @@ class Replay(JudgeBackend):
         self,
         requests: Sequence[Conversation],
         asked: dict[str, Any],
-        kind: type[AnswerT],
+        read: Callable[[dict[str, Any]], AnswerT],
         ask: Callable[[Sequence[Conversation]], Awaitable[Sequence[Any]]],
     ) -> list[AnswerT | JudgeConnectionError | JudgeResponseError]:
         answers = self._load()
@@ -127,11 +127,11 @@ class Replay(JudgeBackend):
         elif missing:
             replies = await ask(list(missing.values()))
             for (key, request), reply in zip(missing.items(), replies, strict=True):
-                if isinstance(reply, kind):
+                if isinstance(reply, LabelLogprobs | GeneratedText):
                     self._keep(key, request, asked, reply)
                 else:
                     failed[key] = reply
-        return [failed[key] if key in failed else _read(kind, answers[key]) for key in keys]
+        return [failed[key] if key in failed else read(answers[key]) for key in keys]
 
     def _load(self) -> dict[str, dict[str, Any]]:
         with self._lock:
@@ -192,12 +192,14 @@ def _record(reply: LabelLogprobs | GeneratedText) -> dict[str, Any]:
     return {"logprobs": logprobs, "bounded": list(reply.bounded), **common}
 
 
-def _read(kind: type[AnswerT], answer: dict[str, Any]) -> AnswerT:
-    flags, usage = tuple(answer["flags"]), Usage.of_record(answer["usage"])
-    if kind is GeneratedText:
-        return kind(answer["text"], answer["truncated"], flags, usage)
+def _text(answer: dict[str, Any]) -> GeneratedText:
+    return GeneratedText(answer["text"], answer["truncated"], tuple(answer["flags"]), Usage.of_record(answer["usage"]))
+
+
+def _labels(answer: dict[str, Any]) -> LabelLogprobs:
     logprobs = tuple(-math.inf if value is None else value for value in answer["logprobs"])
-    return kind(logprobs, tuple(answer["bounded"]), flags, usage)
+    usage = Usage.of_record(answer["usage"])
+    return LabelLogprobs(logprobs, tuple(answer["bounded"]), tuple(answer["flags"]), usage)
 
 
 @hookimpl

@@ -71,7 +71,8 @@ def binds(statement: ast.stmt, name: str) -> bool:
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
         return any((alias.asname or alias.name.partition(".")[0]) == name for alias in statement.names)
     if isinstance(statement, ast.Try):
-        return any(binds(part, name) for handler in (statement, *statement.handlers) for part in handler.body)
+        bodies = [statement.body, *(handler.body for handler in statement.handlers)]
+        return any(binds(part, name) for body in bodies for part in body)
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", statement)]
     assigns = isinstance(statement, (ast.Assign, ast.AnnAssign))
     return assigns and any(

@@ -15,7 +15,8 @@ def main(part: str, memory: str, cpu_seconds: str) -> None:
         from rlaif_execution.inside.examiner import main as run
     else:
         from rlaif_execution.inside.solution import main as run
-    builtins.exit = builtins.quit = sys.exit  # which `site` defines, and no sandbox imports that
+    # `site` defines both, and no sandbox imports that
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
     channel = Channel()
     lock_down(int(memory), int(cpu_seconds))
     channel.send({"ready": True})
