@@ -20,6 +20,7 @@ from rlaif_sdk.composer import Component  # noqa: E402
 from rlaif_sdk.composer.normalizers import ZScore  # noqa: E402
 from rlaif_sdk.exceptions import StateError  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
+from rlaif_sdk.training.ppo.checkpoint import fingerprint  # noqa: E402
 
 Make = Callable[..., PPOTrainer]
 
@@ -199,3 +200,14 @@ def test_an_adapter_goes_on_over_the_model_that_it_began_on(
         make_trainer(shifted(make_llama()), max_steps=3, peft_config=lora, **settings)._load_from_checkpoint(
             str(folder)
         )
+
+
+def test_a_fingerprint_reads_the_ends_of_tensors_of_any_size() -> None:
+    """Beyond 2**24 numbers a place counted in float32 lay outside of the tensor."""
+    large = torch.zeros(28_311_552, dtype=torch.bool)
+    found = fingerprint([("weight", large)])
+    large[-1] = True
+    changed = fingerprint([("weight", large)])
+    large[0] = True
+    assert len({found, changed, fingerprint([("weight", large)])}) == 3
+    assert fingerprint([("empty", torch.zeros(0))]) != fingerprint([("one", torch.zeros(1))])

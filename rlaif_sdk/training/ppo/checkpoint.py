@@ -41,7 +41,8 @@ def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
     content = bytearray()
     for name, weight in weights:
         flat = weight.detach().flatten()
-        places = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLED, flat.numel())).long().to(flat.device)
+        sampled = min(_SAMPLED, flat.numel())
+        places = torch.arange(sampled, device=flat.device) * (flat.numel() - 1) // max(sampled - 1, 1)
         numbers = flat[places].float().cpu().numpy().tobytes()
         content += f"{name} {tuple(weight.shape)} ".encode() + numbers
     return f"sha256:{bytes_digest(bytes(content))[:16]}"
