@@ -190,6 +190,21 @@ def test_no_line_is_named_where_nothing_was_raised() -> None:
         compose({"a": lambda completions: [1.0]}, 2)
 
 
+def test_no_line_is_named_of_another_row_than_the_first_that_failed() -> None:
+    """The row that is told of failed for a reason of its own, and raised nowhere."""
+
+    def partly(completions):
+        return [FAILED] if completions == ["one"] else [{}["score"]]
+
+    part = Component(partly, execution=ExecutionConfig(chunk=1))
+    batch = RewardBatch(prompts=["a"] * 2, completions=["one", "two"])
+    with (
+        Composer({"a": part, "b": FixedReward(2.0)}) as composer,
+        pytest.raises(RewardError, match=r"first on row 0: outage \(a reward must"),
+    ):
+        composer.compose(batch)
+
+
 def test_a_reward_that_has_answered_once_is_left_to_its_policy() -> None:
     """An outage in the middle of a run is none of the program's faults."""
     answers = iter([[1.0, 2.0], RuntimeError("outage"), KeyError("score")])
@@ -247,7 +262,13 @@ def test_rows_that_cannot_be_read_are_no_fault_of_the_reward() -> None:
     """They fail with every reward, and it was not asked."""
     batch = RewardBatch(prompts=["a"], completions=[42])
     with Composer({"a": FixedReward(1.0)}) as composer:
-        assert composer.compose(batch).to_list() == [None]
+        assert [composer.compose(batch).to_list() for _ in range(5)] == [[None]] * 5
+    batch = RewardBatch(prompts=["a"] * 3, completions=[42, "b", "c"])
+    with (
+        Composer({"a": FailingReward(RuntimeError("no GPU"))}) as composer,
+        pytest.raises(RewardError, match="failed on 2 of 2 rows before it ever scored one, first on row 1"),
+    ):
+        composer.compose(batch)
 
 
 def test_failures_and_abstentions_are_counted_apart() -> None:

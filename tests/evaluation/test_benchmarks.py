@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rlaif_sdk import Composer, ConfigError, DataError
+from rlaif_sdk import BatchError, Composer, ConfigError, DataError
+from rlaif_sdk.composer import Component
+from rlaif_sdk.composer.normalizers import ZScore
 from rlaif_sdk.evaluation import BENCHMARKS, run_benchmark
 from rlaif_sdk.evaluation.benchmarks import section_scores, ties_scores
 
@@ -112,7 +115,15 @@ def test_ties_without_a_spread_have_the_whole_margin_or_none(scores: list[float]
         {"id": "ref:7", "subset": "Ties", "num_correct": 1, "scores": [1.0, 0.0]},
         {"id": "tied:7", "subset": "Ties", "num_correct": 2, "scores": scores},
     ]
-    assert values("reward-bench-2", table)["Ties"] == pytest.approx(score)
+    found = values("reward-bench-2", table)
+    assert found["Ties"] == pytest.approx(score)
+    assert found["correctness_margin_score"] == (1 if score > 1 else 0)
+
+
+def test_tied_prompts_without_their_references_have_their_own_accuracy_only() -> None:
+    """What cannot be measured counts nothing, as in the published code."""
+    row = {"id": "tied:7", "subset": "Ties", "num_correct": 2, "scores": [3.0, 3.0, 2.0]}
+    assert values("reward-bench-2", [row])["Ties"] == pytest.approx(0.3)
 
 
 def test_reward_bench_2_scores_its_published_rows() -> None:
@@ -142,6 +153,13 @@ def test_rm_bench_has_a_matrix_by_style() -> None:
     assert found["detailed > concise"] == 1
 
 
+def test_a_file_of_rm_bench_is_of_the_domain_that_it_is_named_after(tmp_path: Path) -> None:
+    """Its files have no column of it."""
+    table = tmp_path / "math_filtered.jsonl"
+    table.write_text(json.dumps({"score_chosen": [3, 3, 3], "score_rejected": [1, 2, 3]}))
+    assert values("rm-bench", table)["math"] == pytest.approx(2 / 3)  # type: ignore[arg-type]
+
+
 def test_judge_bench_asks_both_orders() -> None:
     """Its own results: right twice, right and a tie, right and wrong, nothing; of a reward, equal scores are a tie."""
 
@@ -157,6 +175,8 @@ def test_judge_bench_asks_both_orders() -> None:
     pair = {"question": "q", "response_A": "a!", "response_B": "b", "label": "A>B", "source": "livebench-math"}
     with Composer({"marks": marks}) as composer:
         assert values("judge-bench", [pair, {**pair, "response_B": "b!"}], composer=composer)["overall"] == 0.5
+    with Composer({"cheat": lambda completions, label: [1.0]}) as composer, pytest.raises(BatchError, match="label"):
+        values("judge-bench", [pair], composer=composer)
 
 
 def test_judge_bench_takes_the_labels_of_both_orders() -> None:
@@ -178,6 +198,11 @@ def test_any_table_of_pairs_is_a_benchmark_with_its_categories() -> None:
         found = run_benchmark("pairs", rows, c, category="lang")
     assert {name: each.value for name, each in found.values.items()} == {"overall": 1, "de": 1}
     assert (found.items, found.unscored) == (1, 1)
+    assert found.reason is not None
+    assert "known: abstained" in found.reason
+    with Composer({"marks": Component(marks, normalizer=ZScore())}) as c:
+        assert values("pairs", rows[:1], composer=c) == {"overall": 1}
+        assert values("pairs", rows[:1], composer=c, learn=False) == {"overall": 0}
     json.dumps(found.record(), allow_nan=False)
 
 
@@ -211,11 +236,15 @@ def test_benchmarks_name_their_rules() -> None:
         ),
         ("reward-bench-2", {"id": "x", "subset": "Ties", "num_correct": 1, "scores": [1, 0]}, "ref:NUMBER"),
         ("reward-bench-2", {"id": "x", "subset": "Math", "num_correct": 2, "scores": [1, 0]}, "from 1 to 1"),
+        ("reward-bench-2", {"id": "x", "subset": "Math", "num_correct": True, "scores": [1, 0]}, "not True"),
+        ("reward-bench-2", {"id": "x", "subset": "Math", "num_correct": 2, "scores": [1, 0, 0]}, "not the first 2"),
         ("reward-bench-2", {"id": "x", "subset": "Math", "num_correct": 1, "scores": [1, "0"]}, "a score is a number"),
         ("rm-bench", {"prompt": "q", "chosen": ["a"] * 3, "rejected": ["b"] * 3}, "no domain of RM-Bench"),
         ("rm-bench", {"prompt": "q", "chosen": ["a"], "rejected": ["b"], "domain": "chat"}, "not three chosen"),
         ("judge-bench", {"label": "A", "source": "x"}, "'A>B' or 'B>A'"),
         ("judge-bench", {"label": "A>B", "source": "x", "judgments": [{"decision": "C"}]}, "a decision is"),
+        ("judge-bench", {"label": "A>B", "source": "x", "judgments": []}, "judgments must be one or two"),
+        ("judge-bench", {"label": "A>B", "source": "x", "prob_1_when_first": "0.4"}, "a label is a probability"),
         ("judge-bench", {"label": "A>B", "source": "x", "question": "q", "response_A": "a"}, "no 'response_B'"),
         ("pairs", {"prompt": "q", "chosen": "a"}, "no column 'rejected'"),
     ],
@@ -233,6 +262,20 @@ def test_rows_without_scores_need_a_reward() -> None:
         run_benchmark("pairs", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
     with pytest.raises(DataError, match="has no rows"):
         run_benchmark("pairs", [])
+    with pytest.raises(DataError, match="has no column 'lang'"):
+        run_benchmark("pairs", [{"scores_chosen": 1, "scores_rejected": 0}], category="lang")
+
+
+def test_a_score_may_stand_in_a_list_of_its_own() -> None:
+    """So a pipeline writes it."""
+    assert values("pairs", [{"scores_chosen": [1.0], "scores_rejected": [[0.5]]}]) == {"overall": 1}
+
+
+def test_rows_of_one_id_are_drawn_by_themselves() -> None:
+    """Only the prompts of RewardBench 2's ties belong together by their names."""
+    rows = [{"id": "7", "scores_chosen": n % 2, "scores_rejected": 0} for n in range(20)]
+    found = run_benchmark("pairs", rows).values["overall"]
+    assert found.low < found.value < found.high
 
 
 def test_intervals_draw_a_tied_prompt_with_its_reference() -> None:
@@ -245,3 +288,5 @@ def test_intervals_draw_a_tied_prompt_with_its_reference() -> None:
     found = run_benchmark("reward-bench-2", table).values["Ties"]
     assert found.low < found.value < found.high
     assert not math.isnan(found.low)
+    found = run_benchmark("reward-bench-2", [*table[:2], *table[4:6]]).values["Ties"]
+    assert found.low == found.value == found.high

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk import Composer, DataError
-from rlaif_sdk.composer import Component, Gate
+from rlaif_sdk import BatchError, Composer, DataError, reward
+from rlaif_sdk.composer import Component, Constraint, Gate
 from rlaif_sdk.composer.normalizers import GroupZScore, ZScore
-from rlaif_sdk.evaluation import LabelMetrics, PairMetrics, evaluate_reward, run_benchmark
+from rlaif_sdk.evaluation import LabelMetrics, PairMetrics, evaluate_reward, run_benchmark, scored
 from rlaif_sdk.reporting.evaluation_tables import counted_rows
 
 
@@ -54,6 +54,7 @@ def test_pairs_are_right_wrong_or_half() -> None:
     assert {name: each.value for name, each in total.by_category.items()} == {"x": 0.5, "y": 0.75}
     assert total.calibration is not None
     assert found.metrics.keys() == {"total", "marks"}
+    assert found.contributions == {}
     [mistake] = found.mistakes
     assert (mistake.row, mistake.margin, mistake.prompt) == (2, 1.0, "q2")
     assert {name: each.total for name, each in mistake.explanations.items()} == {"rejected": 1.0, "chosen": 0.0}
@@ -88,6 +89,18 @@ def test_a_second_measurement_with_a_ledger_scores_nothing(tmp_path: Path) -> No
             evaluate_reward(composer, PAIRS)
             run_benchmark("pairs", PAIRS, composer)
     assert len((tmp_path / "asked").read_text()) == 8
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completions to one prompt stay together, and a mistake is explained by its own numbers."""
+    rows = [pair("a" + "!" * (n % 4), "b" + "!" * (n % 3), f"q{n % 5}") for n in range(20)]
+    found = []
+    for size in (1024, 3):
+        monkeypatch.setattr(scored, "_CHUNK", size)
+        with Composer({"marks": Component(marks, normalizer=GroupZScore())}) as composer:
+            found.append(evaluate_reward(composer, rows).record())
+    assert found[0]["mistakes"]
+    assert found[0] == found[1]
 
 
 def test_rows_that_differ_in_what_a_reward_reads_are_no_repetition() -> None:
@@ -141,6 +154,12 @@ def test_a_reward_that_does_harm_has_a_negative_contribution() -> None:
     assert found.agreement_RR.tolist() == [[1, 0], [0, 1]]
 
 
+def test_rewards_agree_on_the_pairs_that_both_decide() -> None:
+    """A tie of one is no disagreement."""
+    with Composer({"marks": marks, "again": marks}) as composer:
+        assert evaluate_reward(composer, PAIRS).agreement_RR.tolist() == [[1, 1], [1, 1]]
+
+
 def test_many_rewards_have_shapley_values_of_sampled_orders() -> None:
     """They still add up to the whole, and it is said."""
     rewards = {f"r{n}": marks for n in range(9)}
@@ -159,6 +178,18 @@ def test_a_gate_is_part_of_its_rewards_contribution() -> None:
         found = evaluate_reward(composer, rows)
     assert found.contributions["length"].leave_one_out.value == pytest.approx(1 / 18 - 0.5, abs=0.5)
     assert found.contributions["length"].leave_one_out.value < 0
+    whole = found.metrics["total"].accuracy.value  # type: ignore[union-attr]
+    assert found.contributions["marks"].leave_one_out.value == pytest.approx(whole - 0.5)
+
+
+def test_a_reward_that_is_only_observed_contributes_nothing() -> None:
+    """It is measured, and is no player; a reward that a constraint looks at is one."""
+    parts = {"marks": Component(marks), "seen": Component(length, weight=0.0), "length": Component(length, weight=0.0)}
+    with Composer(parts, constraints=[Constraint("length", max=1.0, initial=9.0)]) as composer:
+        found = evaluate_reward(composer, PAIRS)
+    assert found.metrics.keys() == {"total", *parts}
+    assert found.contributions.keys() == {"marks", "length"}
+    assert found.contributions["length"].leave_one_out.value != 0
 
 
 def test_running_statistics_learn_from_the_table_and_leave_the_composer_as_it_was() -> None:
@@ -180,6 +211,17 @@ def test_unscored_rows_are_counted_and_are_no_zeros() -> None:
     total = found.metrics["total"]
     assert (total.unscored, total.accuracy.n) == (1, 1)  # type: ignore[union-attr]
     assert found.reason == "no reward with a weight has a score (silence: abstained)"
+
+
+def test_an_unscored_pair_is_no_mistake_and_no_category() -> None:
+    """Nor does it take the place of one; of many only the worst are told."""
+    rows = [pair("what?", "b", "q0", kind="z"), *(pair("a", "b" + "!" * n, f"q{n}", kind="x") for n in (1, 3, 2))]
+    with Composer(
+        {"known": lambda completion_texts: [None if "?" in t else t.count("!") for t in completion_texts]}
+    ) as c:
+        found = evaluate_reward(c, rows, category="kind", mistakes=2)
+    assert [(mistake.row, mistake.margin) for mistake in found.mistakes] == [(3, 3), (4, 2)]
+    assert found.metrics["total"].by_category.keys() == {"x"}
 
 
 def test_pairs_may_be_conversations_that_begin_with_their_prompt() -> None:
@@ -235,6 +277,34 @@ def test_labels_have_an_area_a_threshold_and_errors_by_category() -> None:
     json.dumps(found.record(), allow_nan=False)
 
 
+def test_a_row_counts_once_with_each_of_its_labels() -> None:
+    """The same label again is a repetition; the other one contradicts it."""
+    with Composer({"marks": marks}) as composer:
+        found = evaluate_reward(composer, labelled(("a!", 1), ("a!", 1), ("a!", 0), ("b", 0)), label="good")
+    assert (found.rows, found.repeated, found.annotators) == (3, 1, None)
+    assert found.metrics["total"].auc.value == 0.75  # type: ignore[union-attr]
+
+
+def test_scores_that_are_probabilities_have_a_brier_score() -> None:
+    """By the reward's range."""
+
+    @reward(range=(0, 1))
+    def sure(completion_texts: list[str]) -> list[float]:
+        return [0.9 if "!" in text else 0.3 for text in completion_texts]
+
+    with Composer({"sure": sure}) as composer:
+        found = evaluate_reward(composer, labelled(("a!", 1), ("b", 0)), label="good").metrics["sure"]
+    assert isinstance(found, LabelMetrics)
+    assert found.brier == pytest.approx((0.01 + 0.09) / 2)
+    assert found.calibration is not None
+
+
+def test_no_reward_sees_the_label() -> None:
+    """It would only repeat it."""
+    with Composer({"cheat": lambda completions, good: good}) as composer, pytest.raises(BatchError, match="good"):
+        evaluate_reward(composer, labelled(("a!", 1), ("b", 0)), label="good")
+
+
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
@@ -273,6 +343,8 @@ def test_labels_may_be_words_of_the_table() -> None:
     """`good` names the word."""
     with Composer({"marks": marks}) as composer:
         found = evaluate_reward(composer, labelled(("a!", "Not Toxic"), ("b", "Toxic")), label="good", good="Not Toxic")
+        with pytest.raises(DataError, match="is no label"):
+            evaluate_reward(composer, labelled(("a!", {"said": "Toxic"})), label="good", good="Not Toxic")
     assert found.metrics["total"].auc.value == 1  # type: ignore[union-attr]
 
 

@@ -20,7 +20,16 @@ def _proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1:8000", "127.8.9.1", "localhost:8000", "[::1]:8000", "judge.localhost", "0.0.0.0:8000"]
+    "host",
+    [
+        "127.0.0.1:8000",
+        "127.8.9.1",
+        "localhost:8000",
+        "[::1]:8000",
+        "judge.localhost",
+        "0.0.0.0:8000",
+        "localhost.:8000",
+    ],
 )
 def test_this_machine_is_not_asked_through_a_proxy(host: str) -> None:
     """A proxy elsewhere would ask itself, and see the key and the texts."""
@@ -35,17 +44,23 @@ def test_other_machines_are_asked_through_the_proxy_unless_it_is_bypassed(monkey
     monkeypatch.setenv("NO_PROXY", "10.0.0.2,.example.com")
     assert proxy_for("http://10.0.0.2:8000/v1") is None
     assert proxy_for("https://api.example.com/v1") is None
+    monkeypatch.setenv("NO_PROXY", "10.0.0.2:8000")
+    assert proxy_for("http://10.0.0.2:8000/v1") is None
+    assert proxy_for("http://10.0.0.2:9000/v1") == PROXY
     monkeypatch.delenv("HTTPS_PROXY")
     monkeypatch.setenv("ALL_PROXY", "http://other:1")
     assert proxy_for("https://elsewhere.test") == "http://other:1"
 
 
-@pytest.mark.parametrize("url", ["host:8000", "ftp://host", "http://", "http://u:p4ss@host", "https://host?key=s3cret"])
+@pytest.mark.parametrize(
+    "url", ["host:8000", "ftp://host", "http://", "http://u:p4ss@host", "http://t0ken@host", "https://host?key=s3cret"]
+)
 def test_an_address_has_nothing_that_must_not_be_shown(url: str) -> None:
     """Users, passwords and queries are refused, in words that do not repeat them."""
     with pytest.raises(ConfigError, match="address") as refused:
         plain_address(url)
     assert "p4ss" not in str(refused.value)
+    assert "t0ken" not in str(refused.value)
     assert "s3cret" not in str(refused.value)
 
 
@@ -56,11 +71,15 @@ def test_an_address_has_nothing_that_must_not_be_shown(url: str) -> None:
         ({"code": "503"}, "passing"),
         ({"type": "overloaded_error", "message": "busy"}, "passing"),
         ({"message": "something"}, "passing"),
+        ({"code": 200, "message": "something"}, "passing"),
+        ({"message": "rate limit of this api key"}, "passing"),
+        ({"message": "you exceeded your quota"}, "quota"),
         ("too many requests", "passing"),
         (["odd"], "passing"),
         ({"code": 429, "type": "insufficient_quota"}, "quota"),
         ({"code": "billing_hard_limit_reached"}, "quota"),
         ({"status": 401}, "key"),
+        ({"code": "401"}, "key"),
         ({"code": "invalid_api_key", "type": "invalid_request_error"}, "key"),
         ({"code": "model_not_found"}, "address"),
         ({"code": "context_length_exceeded"}, "refused"),
@@ -69,8 +88,21 @@ def test_an_address_has_nothing_that_must_not_be_shown(url: str) -> None:
     ],
 )
 def test_an_error_in_an_answer_means_what_its_status_would(error: object, problem: str) -> None:
-    """By its number where it has one, else by its name; what nobody knows may pass."""
-    client = JsonClient(
+    """By its number where it has one, else by its name or its words; what nobody knows may pass."""
+    with pytest.raises(HttpError) as refused:
+        make_client().refuse(error)
+    assert refused.value.problem == problem
+
+
+def test_what_a_server_says_cannot_steer_a_terminal() -> None:
+    """An error is one line, without control characters."""
+    with pytest.raises(HttpError) as refused:
+        make_client().refuse({"message": "no\n\x1b[31m model"})
+    assert str(refused.value).endswith("no \\x1b[31m model")
+
+
+def make_client() -> JsonClient:
+    return JsonClient(
         url="http://host",
         server="the server",
         extra="serve",
@@ -81,12 +113,13 @@ def test_an_error_in_an_answer_means_what_its_status_would(error: object, proble
         concurrency=1,
         max_body_bytes=1000,
     )
-    with pytest.raises(HttpError) as refused:
-        client.refuse(error)
-    assert refused.value.problem == problem
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("3", 3.0), (" 0.5 ", 0.5), ("soon", None), ("-1", None), ("٣", None)])
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("3", 3.0), (" 0.5 ", 0.5), ("soon", None), ("-1", None), ("٣", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+     ("Wed, 21 Oct 2015 07:28:00 -0000", None)],
+)  # fmt: skip
 def test_how_long_to_wait_is_a_number_of_seconds_or_nothing(value: str, seconds: float | None) -> None:
     """Nonsense is no wait of its own; the usual one is taken."""
     assert retry_after(value) == seconds

@@ -31,7 +31,7 @@ def test_what_stands_under_the_name_of_a_secret_is_hidden(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name", ["api_key_env", "max_new_tokens", "tokens", "pad_token", "eos_token", "decoder_start_token", "image_token",
-             "keys", "secretary", "token_type", "author"],
+             "keys", "secretary", "fortunecookie", "token_type", "author"],
 )  # fmt: skip
 def test_other_names_are_no_secrets(name: str) -> None:
     """The variable that has a key is told, and so are the words of a vocabulary and numbers of tokens."""
@@ -42,16 +42,31 @@ def test_other_names_are_no_secrets(name: str) -> None:
 def test_the_user_and_password_of_an_address_are_hidden() -> None:
     """Whatever the name that it stands under."""
     told = {"store": "postgres://me:s3cret@db:5432/runs", "page": "https://host/path?x=a:b@c"}
+    assert without_secrets({"code": "ssh://git@host/repo", "api_key": None}) == {
+        "code": "ssh://git@host/repo",
+        "api_key": None,
+    }
     assert without_secrets(told) == {"store": "postgres://(hidden)@db:5432/runs", "page": "https://host/path?x=a:b@c"}
 
 
 @given(key=KEYS, before=st.text(max_size=5), after=st.text(max_size=5))
 def test_a_key_is_found_in_every_spelling(key: str, before: str, after: str) -> None:
-    """As it is, escaped once or twice as JSON, as a URL, as HTML, as UTF-16 read as UTF-8."""
+    """As it is, escaped once or twice as JSON or as a URL, as in Python, as HTML, as UTF-16 read as UTF-8."""
     redactor = Redactor(key)
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in key)
     utf_16 = key.encode("utf-16-le").decode("utf-8")
-    for spelling in (key, json.dumps(key)[1:-1], escaped, escaped.replace("\\", "\\\\"), quote(key, safe=""), utf_16):
+    url = "".join(f"%{ord(letter):02X}" for letter in key)
+    html = [
+        "".join(shape.format(ord(letter)) for letter in key)
+        for shape in ("&#{};", "&#{:04};", "&#x{:x};", "&#x{:04X};")
+    ]
+    json_spellings = (
+        json.dumps(key)[1:-1],
+        escaped,
+        escaped.replace("\\", "\\\\"),
+        "".join(f"\\x{ord(letter):02x}" for letter in key),
+    )
+    for spelling in (key, *json_spellings, quote(key, safe=""), quote(url), *html, utf_16):
         assert "[key]" in redactor.text(f"{before}{spelling}{after}")
     assert redactor.value({key: [key, 1, None]}) == {"[key]": ["[key]", 1, None]}
 

@@ -409,6 +409,19 @@ def test_a_key_is_told_in_no_spelling(
     assert "s3cret" not in re.sub(r"\\+u00(..)", lambda match: chr(int(match[1], 16)), plain)
 
 
+@pytest.mark.parametrize("spelling", ["utf-16 without mark", "all percent", "html"])
+def test_a_key_in_what_is_no_answer_is_not_told(
+    judge_server: Any, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    """A page where JSON was awaited is quoted, without the key."""
+    key = "sk/s3cret+0123456789=="
+    monkeypatch.setenv("TEST_JUDGE_KEY", key)
+    judge_server.answer = lambda *_: (200, *echoes(key)[spelling])
+    told = str(label(judge_server, api_key_env="TEST_JUDGE_KEY"))
+    assert "no JSON" in told
+    assert "[key]" in told
+
+
 def test_a_key_within_an_answer_is_told_neither(
     judge_server: Any, replies: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

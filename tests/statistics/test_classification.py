@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.statistics.agreement import cohens_kappa, fleiss_kappa
+from rlaif_sdk.statistics.agreement import cohens_kappa, fleiss_kappa, symmetric_kappa
 from rlaif_sdk.statistics.classification import LabelledScores, brier
 from rlaif_sdk.statistics.estimates import bootstrap
 
@@ -57,6 +57,7 @@ def test_values_of_scikit_learn() -> None:
     assert LabelledScores(scores, labels).roc_auc() == pytest.approx(0.75)
     assert LabelledScores(scores, labels).average_precision() == pytest.approx(0.8333333333)
     assert brier(np.array([0.1, 0.9, 0.8, 0.3]), np.array([0.0, 1, 1, 0])) == pytest.approx(0.0375)
+    assert math.isnan(brier(np.array([]), np.array([])))
 
 
 def test_the_best_threshold_tells_the_classes_apart() -> None:
@@ -73,6 +74,31 @@ def test_intervals_keep_the_rows_of_a_group_together() -> None:
     many = [np.repeat(values, 10) for values in (scores, labels, np.arange(60))]
     copies = bootstrap(lambda weights: LabelledScores(many[0], many[1]).roc_auc(weights), many[2], resamples=200)
     assert (copies.low, copies.high) == pytest.approx((one.low, one.high), abs=0.01)
+
+
+def test_a_resample_that_lacks_a_class_is_left_out_of_the_interval() -> None:
+    """With one positive of ten rows a third of the resamples have none, and the others still make an interval."""
+    scores, labels = np.arange(10.0), (np.arange(10) == 7).astype(float)
+    found = bootstrap(LabelledScores(scores, labels).roc_auc, np.arange(10), resamples=200)
+    assert found.value == pytest.approx(7 / 9)
+    assert found.low < found.value < found.high
+
+
+def test_one_group_of_rows_has_no_interval() -> None:
+    """One prompt does not show how prompts differ."""
+    found = bootstrap(LabelledScores(np.arange(4.0), np.array([0.0, 1, 0, 1])).roc_auc, np.full(4, 9), resamples=5)
+    assert (found.value, found.n) == (0.75, 4)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_the_symmetric_kappa_rests_on_as_many_pairs() -> None:
+    """Either numbering is looked at, and no pair counts twice."""
+    counts = np.array([[20.0, 5, 1], [3, 12, 2], [0, 4, 3]])
+    turned = counts[[1, 0, 2]][:, [1, 0, 2]]
+    found, both = symmetric_kappa(counts), cohens_kappa((counts + turned) / 2)
+    assert (found.value, found.low, found.high) == (both.value, both.low, both.high)
+    assert found.n == cohens_kappa(counts).n == 50
 
 
 def test_kappa_is_scikit_learns() -> None:
@@ -95,3 +121,4 @@ def test_kappa_of_several_annotators_is_fleiss() -> None:
     assert found.value == pytest.approx(0.20993070442195522)
     assert found.low < found.value < found.high
     assert math.isnan(fleiss_kappa(np.array([[1.0, 0], [0, 1]])).value)
+    assert math.isnan(fleiss_kappa(np.array([[2.0, 0], [3, 0]])).value)

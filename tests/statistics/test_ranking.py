@@ -52,6 +52,14 @@ def test_an_undefeated_player_and_one_who_never_played_have_finite_strengths() -
     assert logs[0] > logs[2] > logs[1]
 
 
+def test_a_long_run_of_wins_is_fitted_too() -> None:
+    """Newton's whole first step would lead where the curvature is 0."""
+    one, other = bradley_terry(np.array([[0.0, 1e4], [0, 0]]), prior=1e-3)
+    lost = 2e-3 / (1 + math.exp(-other)) + 1e4 / (1 + math.exp(one - other))
+    assert one == -other
+    assert lost == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_bradley_terry_finds_the_odds_again() -> None:
     """Of two who met often, the difference of strengths is the log-odds; the interval holds the truth."""
     wins = np.array([[0.0, 750], [250, 0]])
@@ -71,7 +79,9 @@ def test_an_undefeated_policy_has_no_upper_bound() -> None:
     first, second = bradley_terry_intervals(np.array([[[0.0, 3], [0, 0]]]), resamples=50)
     assert first.high == math.inf
     assert second.low == -math.inf
-    assert first.low - second.value == pytest.approx(math.log(0.025 ** (1 / 3) / (1 - 0.025 ** (1 / 3))), abs=1e-6)
+    reach = math.log(0.025 ** (1 / 3) / (1 - 0.025 ** (1 / 3)))
+    assert first.low - second.value == pytest.approx(reach, abs=1e-6)
+    assert second.high - first.value == pytest.approx(-reach, abs=1e-6)
     assert first.record()["high"] is None
 
 
@@ -82,6 +92,8 @@ def test_policies_that_never_met_are_not_compared() -> None:
     assert compared_sets(wins) == [[0, 1], [2, 3]]
     found = bradley_terry_intervals(wins[None], resamples=50)
     assert all((each.low, each.high) == (-math.inf, math.inf) for each in found)
+    wins[1, 0] = 0  # who won every game is no stronger than those that were not met
+    assert np.all(undetermined(wins))
 
 
 def test_sets_that_only_won_or_only_lost_are_open_on_one_side() -> None:
