@@ -47,7 +47,7 @@ def explain(
     else:
         table = list(read_rows(source))
         if row > len(table):
-            raise DataError(f"has {len(table)} rows; row {row} is wanted", file=str(source))
+            raise DataError(f"has {len(table)} rows; row {row} is wanted", file=str(source), hint="--row counts from 1")
         members = [index for index, record in enumerate(table) if layout.of_one_group(table[row - 1], record)]
         members = members or [row - 1]
         records, wanted, first_row = [table[index] for index in members], members.index(row - 1), row

@@ -100,7 +100,7 @@ class Calls:
             BatchError: A reward misses a column.
         """
         for name, part in (*self._components.items(), *self._fallbacks.items()):
-            require_columns(part.reward, batch.with_columns(part.columns), name)
+            require_columns(part.reward, batch, name, part.columns)
 
     def set_up(self) -> None:
         """Make every reward and fallback ready.
@@ -172,16 +172,19 @@ class Calls:
         if failed < rows and not is_wrong:
             self._unproven.pop(name, None)
             return
+        row = min(scores.failures.keys() - unread)
+        where = f"first on row {row} of the batch"
         if rows == 1:
             failed = rows = self._unproven[name] = self._unproven.get(name, 0) + 1
             if rows < _SINGLE_ROWS and not is_wrong:
                 return
-        row = min(scores.failures.keys() - unread)
+            if rows > 1:
+                where = "each a batch of its own, the last time"
         problem = scores.failures[row]
         if scores.error and problem == described(scores.error) and (place := raised_at(scores.error)):
             problem += f", at {place}"
         raise RewardError(
-            f"failed on {failed} of {rows} rows before it ever scored one, first on row {row}: {problem}",
+            f"failed on {failed} of {rows} rows before it ever scored one, {where}: {problem}",
             reward=name,
             hint="a reward must answer once before its failure policy holds; 'fail_fast: false' under its on_failure "
             "lets the policy hold from the start",

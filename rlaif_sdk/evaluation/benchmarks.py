@@ -290,7 +290,9 @@ def section_scores(accuracies: Mapping[str, float]) -> dict[str, float]:
 def _read_reward_bench(row: Row, file: str, number: int, _: str | None) -> BenchmarkItem:
     subset = _text(row, "subset", file, number)
     if subset not in {name for weights in _SUBSETS.values() for name in weights}:
-        raise DataError(f"{subset!r} is no subset of RewardBench 1", file=file, row=number)
+        raise DataError(
+            f"{subset!r} is no subset of RewardBench 1", file=file, row=number, hint="measure other pairs as 'pairs'"
+        )
     scores = _scores_of(row, ("scores_chosen", "scores_rejected"), file, number)
     return _pair_item(row, file, number, subset, scores)
 
@@ -486,22 +488,29 @@ def _read_judge_bench(row: Row, file: str, number: int, _: str | None) -> Benchm
     )
 
 
+_PROBABILITIES = ("prob_1_when_first", "prob_1_when_second")
+
+
 def _verdict(row: Row, file: str, number: int) -> float | None:
     """How many more of the verdicts are for A than for B, of JudgeBench's own results or of `rlaif label`'s."""
     if "judgments" in row:
         judgments = row["judgments"]
         if not isinstance(judgments, list) or not 1 <= len(judgments) <= 2:
-            raise DataError("judgments must be one or two, in both orders", file=file, row=number)
+            raise DataError("'judgments' must be a list of one or two, in both orders", file=file, row=number)
         decisions = [judgment.get("decision") if isinstance(judgment, dict) else None for judgment in judgments]
         if odd := [said for said in decisions if said not in _VERDICTS]:
-            raise DataError(f"a decision is 'A>B', 'B>A', 'A=B' or null, not {odd[0]!r}", file=file, row=number)
+            raise DataError(
+                f"judgments: a decision is 'A>B', 'B>A', 'A=B' or null, not {odd[0]!r}", file=file, row=number
+            )
         signs = [_VERDICTS[said] for said in decisions]
         return float(signs[0] - sum(signs[1:]))  # the second was asked the other way round
-    probs = [row.get("prob_1_when_first"), row.get("prob_1_when_second")]
+    probs = [row.get(column) for column in _PROBABILITIES]
     if all(prob is None for prob in probs):
         return None
     if odd := [prob for prob in probs if prob is not None and not is_finite_number(prob)]:
-        raise DataError(f"a label is a probability, not {odd[0]!r}", file=file, row=number)
+        raise DataError(
+            f"{' and '.join(_PROBABILITIES)}: a label is a probability, not {odd[0]!r}", file=file, row=number
+        )
     return float(sum(np.sign(prob - 0.5) for prob in probs if prob is not None))
 
 
@@ -557,7 +566,7 @@ def _scores_of(row: Row, columns: Sequence[str], file: str, number: int) -> Arra
         # a reward model's pipeline writes one number, or one in a list, a completion
         scores += [own[0] if isinstance(own, list) and len(own) == 1 else own for own in _listed(value)]
     if odd := [score for score in scores if not is_finite_number(score)]:
-        raise DataError(f"a score is a number, not {odd[0]!r}", file=file, row=number)
+        raise DataError(f"{' and '.join(columns)}: a score is a number, not {odd[0]!r}", file=file, row=number)
     return np.array(scores, dtype=np.float64)
 
 

@@ -562,7 +562,10 @@ def read_pair(row: Row, file: str, number: int, *, prompt: str = "prompt") -> tu
         return "", answers  # dialogues as text, such as hh-rlhf's
     if asked is None:
         raise DataError(
-            f"has no {prompt!r}, and 'chosen' and 'rejected' share no message that would be it", file=file, row=number
+            f"has no {prompt!r}, and 'chosen' and 'rejected' share no message that would be it",
+            file=file,
+            row=number,
+            hint=f"columns: {', '.join(row)}",
         )
     return asked, answers
 

@@ -286,7 +286,7 @@ class JsonClient:
         if status in _PASSING or status >= 500:
             return HttpError("passing", where, delay=retry_after(headers.get("retry-after", "")))
         if status in (404, 405):
-            return HttpError("address", where)
+            return HttpError("address", where, hint="check the address, and that the server has this route")
         return HttpError("refused", where)
 
     def close(self) -> None:

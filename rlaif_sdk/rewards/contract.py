@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
@@ -97,16 +98,28 @@ class Reward(ABC):
         """Release what `setup` took. Called at most once; may be called without `setup`."""
 
 
-def require_columns(reward: Reward, batch: RewardBatch, name: str) -> None:
+def require_columns(
+    reward: Reward, batch: RewardBatch, name: str, renamed: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Check that the batch has what a reward needs.
+
+    Args:
+        reward: The reward.
+        batch: The rows, with their columns as the data set names them.
+        name: What the reward is called in messages.
+        renamed: The columns of the batch under the names that the reward knows, as ``columns:`` of its config has them.
 
     Raises:
         BatchError: A column is missing; the message names the reward and the columns present.
     """
-    missing = [column for column in reward.columns if column not in batch.columns]
+    present = f"columns present: {', '.join(sorted(batch.columns)) or 'none'}"
+    for new, old in renamed.items():
+        if old not in batch.columns:
+            problem = f"the column {old!r} is missing, which 'columns.{new}' names"
+            raise BatchError(f"reward {name!r}: {problem}", hint=present)
+    missing = [column for column in reward.columns if column not in renamed and column not in batch.columns]
     if missing:
-        found = ", ".join(sorted(batch.columns)) or "none"
         raise BatchError(
             f"reward {name!r} needs the column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}",
-            hint=f"columns present: {found}; map one under 'columns:' of the reward",
+            hint=f"{present}; map one under 'columns:' of the reward",
         )

@@ -69,6 +69,14 @@ def test_a_missing_column_ends_the_run_whatever_the_policy() -> None:
         composer.compose(BATCH)
 
 
+def test_a_mapped_column_that_is_missing_is_named_with_the_reward_and_the_key() -> None:
+    """A misspelt column in ``columns:`` leads to the line that names it."""
+    reward = Component(lambda completions, reference: [0.0] * len(completions), columns={"reference": "ansser"})
+    problem = r"^reward 'match': the column 'ansser' is missing, which 'columns.reference' names \(columns present: "
+    with Composer({"match": reward}) as composer, pytest.raises(BatchError, match=problem):
+        composer.compose(BATCH)
+
+
 def test_columns_are_mapped_for_one_reward_alone() -> None:
     """Two rewards may know one column by different names."""
     seen = {}

@@ -49,7 +49,7 @@ def test_a_reward_without_weight_is_recorded_and_cannot_score_a_row() -> None:
 
 def test_policy_raise_ends_the_run_and_names_reward_and_row() -> None:
     """For rewards that training makes no sense without."""
-    with pytest.raises(RewardError, match=r"reward 'a': failed on 1 of 3 rows, first on row 1: outage"):
+    with pytest.raises(RewardError, match=r"reward 'a': failed on 1 of 3 rows, first on row 1 of the batch: outage"):
         compose({"a": Component(FixedReward([1.0, FAILED, None]), failure=FailurePolicy("raise"))}, 3)
 
 
@@ -142,7 +142,10 @@ def lost(completions):
 @pytest.mark.parametrize(
     ("broken", "problem"),
     [
-        (typo, "failed on 2 of 2 rows before it ever scored one, first on row 0: raised NameError: name 'lenght'"),
+        (
+            typo,
+            "failed on 2 of 2 rows before it ever scored one, first on row 0 of the batch: raised NameError: name 'lenght'",
+        ),
         (lost, "raised KeyError: 'score'"),
         (lambda completions: len(2.0), "raised TypeError"),
         (lambda completions: [1.0], "returned 1 scores for 2 rows"),

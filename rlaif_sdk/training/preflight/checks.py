@@ -126,13 +126,11 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
         batch = RewardBatch(prompts=[row["prompt"]], completions=[""], columns=columns)
     except BatchError as error:
         raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
-    for kind, components in (("reward", composer.components), ("fallback", composer.fallbacks)):
-        for reward, component in components.items():
-            try:
-                require_columns(component.reward, batch.with_columns(component.columns), reward)
-            except BatchError as error:
-                message = error.message if "reward" in error.message else f"{kind} {reward!r}: {error.message}"
-                raise BatchError(f"data.{name}: {message}", hint=error.hint) from None
+    for reward, component in (*composer.components.items(), *composer.fallbacks.items()):
+        try:
+            require_columns(component.reward, batch, reward, component.columns)
+        except BatchError as error:
+            raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
 
 
 def _check_separate(run: Run, settings: Any, composer: Composer) -> None:
