@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -188,6 +188,12 @@ class SampleMean:
     def to_dict(self) -> dict[str, float | int | None]:
         """JSON values: None for NaN."""
         return {"mean": _finite(self.mean), "standard_error": _finite(self.standard_error), "n": self.n}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """The one whose `to_dict` this is; other keys do not matter."""
+        mean, error = (math.nan if value[name] is None else value[name] for name in ("mean", "standard_error"))
+        return cls(mean, error, value["n"])
 
 
 def sample_mean(values_B: Array) -> SampleMean:

@@ -64,3 +64,9 @@ def test_estimates_that_are_not_known_are_null() -> None:
     estimates = comparison({"a": np.array([math.nan])}, {"a": np.array([1.0])})["a"]
     assert estimates["before"] == {"mean": None, "standard_error": None, "n": 0}
     assert estimates["change"]["n"] == 0
+
+
+def test_a_mean_is_read_as_it_was_written() -> None:
+    """null is NaN again."""
+    assert SampleMean.from_dict(SampleMean(0.5, 0.1, 3).to_dict()) == SampleMean(0.5, 0.1, 3)
+    assert math.isnan(SampleMean.from_dict(SampleMean(math.nan, math.nan, 0).to_dict()).standard_error)
