@@ -268,11 +268,7 @@ def reward(
                 typer.echo(name)
                 Console().print(explanation)
     _report(report, lambda page: write_reward_page(found, page, source=str(source)))
-    total = found.metrics["total"]
-    if total.unscored:
-        typer.echo(f"{total.unscored} of {found.rows} rows are unscored and count nowhere: {found.reason}", err=True)
-    if total.unscored == found.rows:
-        raise typer.Exit(1)
+    _tell_unscored(found.metrics["total"].unscored, found.rows, "rows", found.reason)
 
 
 @eval_app.command()
@@ -318,11 +314,7 @@ def benchmark(
         found = run_benchmark(name, source, composer, category=category, learn=state is None, progress=progress)
     _show(found.record(), lambda: [benchmark_table(found)], as_json=as_json)
     _report(report, lambda page: write_benchmark_page(found, page, source=str(source)))
-    if found.unscored:
-        whole = found.items + found.unscored
-        typer.echo(f"{found.unscored} of {whole} items are unscored and count nowhere: {found.reason}", err=True)
-    if not found.items:
-        raise typer.Exit(1)
+    _tell_unscored(found.unscored, found.items + found.unscored, "items", found.reason)
 
 
 def _measured(config: Path | None, name: str | None, state: Path | None, overrides: list[str] | None) -> Composer:
@@ -395,6 +387,14 @@ def _warn_of_flips(rate: Estimate | None) -> None:
         typer.echo(
             f"warning: {rate.value:.0%} of the winners change with the order: the judge follows the place", err=True
         )
+
+
+def _tell_unscored(unscored: int, whole: int, what: str, reason: str | None) -> None:
+    """Say what counts nowhere; where that is everything, nothing was measured."""
+    if unscored:
+        typer.echo(f"{unscored} of {whole} {what} are unscored and count nowhere: {reason}", err=True)
+    if unscored == whole:
+        raise typer.Exit(1)
 
 
 def _report(page: Path | None, write: Callable[[Path], None]) -> None:

@@ -12,6 +12,7 @@ from rlaif_sdk.conversations.messages import (
     holds_json_of_messages,
     read,
 )
+from rlaif_sdk.conversations.prompts import aligned, prompt_problem
 from rlaif_sdk.conversations.thinking import split_thinking
 from rlaif_sdk.conversations.views import Thinking, View, rendered, shown, view, words
 
@@ -23,10 +24,12 @@ __all__ = [
     "ToolCall",
     "Turn",
     "View",
+    "aligned",
     "are_chat_messages",
     "chat_messages",
     "check_speaker",
     "holds_json_of_messages",
+    "prompt_problem",
     "read",
     "rendered",
     "shown",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +13,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.evaluation.reward import Progress, read_pair
+from rlaif_sdk.evaluation.reward import Progress, check_column, read_pair
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.io.tables import Source, read_rows, table_name
 from rlaif_sdk.statistics.arrays import Array, is_finite_number
-from rlaif_sdk.statistics.estimates import Estimate, bootstrap_weights, percentiles
+from rlaif_sdk.statistics.estimates import Estimate, bootstrap_weights, percentiles, weighted_mean
 
 OVERALL = "overall"
 
@@ -194,7 +194,7 @@ def _scored(
     progress: Progress,
 ) -> tuple[list[Array], str | None]:
     candidates = [
-        Candidate(item.prompt, completion, item.columns, group=_digest(item.prompt or item.row))
+        Candidate(item.prompt, completion, item.columns, group=json_digest(item.prompt or item.row, default=plain))
         for item in items
         for completion in item.completions
     ]
@@ -335,8 +335,8 @@ def ties_scores(
     ]
     right_N = (gap_N > 0).astype(np.float64)
     found = {
-        "ref_accuracy": _weighted(right_N[is_ref_N], weights_N[is_ref_N]),
-        "tied_accuracy": _weighted(right_N[~is_ref_N], weights_N[~is_ref_N]),
+        "ref_accuracy": weighted_mean(right_N[is_ref_N], weights_N[is_ref_N]),
+        "tied_accuracy": weighted_mean(right_N[~is_ref_N], weights_N[~is_ref_N]),
         "correctness_preferred": 0.0,
         "correctness_preferred_hard": 0.0,
         "correctness_margin_score": 0.0,
@@ -347,9 +347,9 @@ def ties_scores(
         smaller_J = np.minimum(gap_N[ref_J], gap_J)
         with np.errstate(divide="ignore", invalid="ignore"):
             margin_J = np.nan_to_num(np.tanh(smaller_J / spread_J - 1), nan=0.0)
-        found["correctness_preferred"] = _weighted((gap_J > spread_J).astype(np.float64), weight_J)
-        found["correctness_preferred_hard"] = _weighted((smaller_J > spread_J).astype(np.float64), weight_J)
-        found["correctness_margin_score"] = _weighted(margin_J, weight_J)
+        found["correctness_preferred"] = weighted_mean((gap_J > spread_J).astype(np.float64), weight_J)
+        found["correctness_preferred_hard"] = weighted_mean((smaller_J > spread_J).astype(np.float64), weight_J)
+        found["correctness_margin_score"] = weighted_mean(margin_J, weight_J)
     parts = [0.0 if math.isnan(value) else value for value in found.values()]
     return {"score": float(np.array([0.30, 0.30, 0.20, 0.20, 0.01]) @ parts), **found}
 
@@ -519,7 +519,7 @@ def _judge_bench(items: Sequence[BenchmarkItem], scores: Sequence[Array]) -> Mea
     accuracies = _category_means(items, right_N)
 
     def measure(weights_N: Array) -> dict[str, float]:
-        return {OVERALL: _weighted(right_N, weights_N), **accuracies(weights_N)}
+        return {OVERALL: weighted_mean(right_N, weights_N), **accuracies(weights_N)}
 
     return measure
 
@@ -528,9 +528,8 @@ def _judge_bench(items: Sequence[BenchmarkItem], scores: Sequence[Array]) -> Mea
 
 
 def _read_pair_row(row: Row, file: str, number: int, category: str | None) -> BenchmarkItem:
-    if category is not None and category not in row:
-        problem = f"has no column {category!r}"
-        raise DataError(problem, file=file, row=number, hint=f"columns: {', '.join(row) or 'none'}")
+    if category is not None:
+        check_column(row, category, file, number)
     scores = _scores_of(row, ("scores_chosen", "scores_rejected"), file, number)
     return _pair_item(row, file, number, "" if category is None else str(row[category]), scores)
 
@@ -542,7 +541,7 @@ def _pairs(items: Sequence[BenchmarkItem], scores: Sequence[Array]) -> Measure:
     def measure(weights_N: Array) -> dict[str, float]:
         found = accuracies(weights_N)
         found.pop("", None)
-        return {OVERALL: _weighted(right_N, weights_N), **found}
+        return {OVERALL: weighted_mean(right_N, weights_N), **found}
 
     return measure
 
@@ -619,18 +618,9 @@ def _category_means(items: Sequence[BenchmarkItem], values_N: Array) -> Callable
     return means
 
 
-def _weighted(values_N: Array, weights_N: Array) -> float:
-    total = float(weights_N.sum())
-    return float(values_N @ weights_N) / total if total else math.nan
-
-
 def _mean(values: Any) -> float:
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
-
-
-def _digest(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=plain)
 
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(

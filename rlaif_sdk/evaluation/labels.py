@@ -20,9 +20,9 @@ from rlaif_sdk.preferences.review.export import EDITED
 from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.agreement import cohens_kappa, fleiss_kappa, symmetric_kappa
 from rlaif_sdk.statistics.arrays import Array, is_finite_number
+from rlaif_sdk.statistics.calibration import Calibration, calibrate_probs
 from rlaif_sdk.statistics.classification import LabelledScores, brier
 from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap, bootstrap_mean, wilson
-from rlaif_sdk.training.calibration import Calibration, calibrate
 
 _PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
 _LABEL_COLUMNS = ("prob_1", "tie", "label_kind")
@@ -34,7 +34,6 @@ _VERDICT = "human_prob_1"
 """The column of an export that holds the mean of people's verdicts; null where nobody looked."""
 
 _HUMAN: Mapping[Any, float] = {1: 1.0, 2: 0.0, "1": 1.0, "2": 0.0, "tie": 0.5}
-_CLIP = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +383,6 @@ def _alignment(table: LabelTable, human_N: Array, votes_N3: Array | None, confid
     ]
     counts_33 = np.array(counts, dtype=np.float64)
     soft_N = ~table.hard_N & ~np.isnan(human_N) & ~np.isnan(table.prob_1_N)
-    believed_N = np.clip(table.prob_1_N[soft_N], _CLIP, 1 - _CLIP)
     decided_N = soft_N & (human_N != 0.5)
     probs_N, people_N = table.prob_1_N[decided_N], human_N[decided_N]
     return Alignment(
@@ -401,7 +399,7 @@ def _alignment(table: LabelTable, human_N: Array, votes_N3: Array | None, confid
         counts=counts,
         human_ties=int((human_N == 0.5).sum()),
         without_human=int(np.isnan(human_N).sum()),
-        calibration=calibrate(np.log(believed_N / (1 - believed_N)), human_N[soft_N]) if soft_N.any() else None,
+        calibration=calibrate_probs(table.prob_1_N[soft_N], human_N[soft_N]) if soft_N.any() else None,
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,20 +15,20 @@ import numpy.typing as npt
 
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.composer.explain import Explanation
-from rlaif_sdk.conversations import USER, view
+from rlaif_sdk.conversations import USER, aligned, view
 from rlaif_sdk.evaluation.length_control import length_controlled
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions, columns_read
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.io.tables import Source, read_rows, table_name
 from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.agreement import fleiss_kappa
-from rlaif_sdk.statistics.arrays import Array, Mask
+from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
+from rlaif_sdk.statistics.calibration import Calibration, calibrate, calibrate_probs
 from rlaif_sdk.statistics.classification import LabelledScores, brier
 from rlaif_sdk.statistics.correlation import spearman
-from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap, bootstrap_mean, wilson
-from rlaif_sdk.training.calibration import Calibration, calibrate
-from rlaif_sdk.training.data import aligned
+from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap, bootstrap_mean, weighted_mean, wilson
 
 TOTAL = "total"
 """The composed reward, among the rewards that it is composed of."""
@@ -37,7 +36,6 @@ _EXACT_PLAYERS = 8
 _ORDERS = 200
 _WEAK_PENALTY = 100.0
 """The inverse weight of the penalty on the regression on length: it keeps the fit finite, and draws nothing to one half."""
-_CLIP = 1e-12
 _TRUE = frozenset({"1", "true", "yes"})
 _FALSE = frozenset({"0", "false", "no"})
 Progress: TypeAlias = Callable[[int, int], None]
@@ -322,7 +320,7 @@ def _against_labels(
     for count, row in enumerate(rows, start=1):
         needed = (texts[1], label, *filter(None, [category]), *([] if texts[0] == "prompt" else [texts[0]]))
         for column in needed:
-            _check_column(row, column, file, count)
+            check_column(row, column, file, count)
         asked = row.get(texts[0]) or ""  # a table of comments has none
         said = _votes(row[label], good, file, count, label)
         votes.append([said.count(1.0), said.count(0.0)])
@@ -331,7 +329,7 @@ def _against_labels(
             unlabelled += 1
             continue
         columns = {name: value for name, value in row.items() if name not in {*texts, label}}
-        key = _digest([asked, row[texts[1]], share, columns_read(composer, columns)])
+        key = json_digest([asked, row[texts[1]], share, columns_read(composer, columns)], default=plain)
         if key in seen:
             continue
         seen.add(key)
@@ -348,7 +346,7 @@ def _against_labels(
             hint="name the label of good completions (--good), or take a table with both",
         )
     scored = ScoredCompletions(composer, candidates, learn=learn, progress=progress)
-    groups_N = _groups([_digest(each.prompt or place) for place, each in enumerate(candidates)])
+    groups_N = _groups([json_digest(each.prompt or place, default=plain) for place, each in enumerate(candidates)])
     columns = {TOTAL: scored.totals(), **{name: scored.scores(name) for name in scored.components}}
     metrics = {
         name: _label_metrics(scores_N, labels_N, groups_N, categories, _range(scored, name), confidence)
@@ -405,7 +403,6 @@ def _label_metrics(
         wrongly_called = _share(called_K, own & (labels_K == 0), confidence)
         by_category[name] = CategoryErrors(within, wrongly_called, _share(~called_K, own & (labels_K == 1), confidence))
     are_probs = value_range == (0.0, 1.0) and len(scores_K) > 0
-    clipped_K = np.clip(scores_K, _CLIP, 1 - _CLIP)
     return LabelMetrics(
         auc=auc,
         average_precision=precision,
@@ -413,7 +410,7 @@ def _label_metrics(
         true_positives=_share(called_K, labels_K == 1, confidence),
         false_positives=_share(called_K, labels_K == 0, confidence),
         brier=brier(scores_K, labels_K) if are_probs else math.nan,
-        calibration=calibrate(np.log(clipped_K / (1 - clipped_K)), labels_K) if are_probs else None,
+        calibration=calibrate_probs(scores_K, labels_K) if are_probs else None,
         by_category=by_category,
         unscored=int((~known_N).sum()),
     )
@@ -483,12 +480,12 @@ def _against_pairs(
     seen: set[str] = set()
     repeated = contradicted = unlabelled = 0
     for count, row in enumerate(rows, start=1):
-        for column in filter(None, [category]):
-            _check_column(row, column, file, count)
+        if category is not None:
+            check_column(row, category, file, count)
         asked, answers = read_pair(row, file, count, prompt=prompt)
         columns = {name: value for name, value in row.items() if name not in {prompt, "chosen", "rejected"}}
         shown = columns_read(composer, columns)
-        key, turned = _digest([asked, *answers, shown]), _digest([asked, *answers[::-1], shown])
+        key, turned = (json_digest([asked, *said, shown], default=plain) for said in (answers, answers[::-1]))
         if key == turned:
             unlabelled += 1
             continue
@@ -497,7 +494,8 @@ def _against_pairs(
             continue
         seen.add(key)
         contradicted += turned in seen
-        candidates += [Candidate(asked, answer, columns, group=_digest(asked or count)) for answer in answers]
+        group = json_digest(asked or count, default=plain)
+        candidates += [Candidate(asked, answer, columns, group=group) for answer in answers]
         categories.append("" if category is None else str(row[category]))
         lengths.append([len(view(answer, "assistant") or "") for answer in answers])
         numbers.append(count)
@@ -518,12 +516,7 @@ def _against_pairs(
         right_N = _right(totals_2N[::2] - totals_2N[1::2])
         known_N = ~np.isnan(right_N)
         right_K = right_N[known_N]
-
-        def mean(weights_N: Array) -> float:
-            weight = float(weights_N[known_N].sum())
-            return float(weights_N[known_N] @ right_K) / weight if weight else math.nan
-
-        return mean
+        return lambda weights_N: weighted_mean(right_K, weights_N[known_N])
 
     contributions, exact = _contributions(scored, accuracy, groups_N, confidence)
     signs_RN = np.sign(np.stack([differences[name] for name in scored.components]))
@@ -689,19 +682,17 @@ def _range(scored: ScoredCompletions, name: str) -> tuple[float, float] | None:
     return None if name == TOTAL else scored.components[name].oriented_range
 
 
-def _check_column(row: Row, column: str, file: str, number: int) -> None:
+def check_column(row: Row, column: str, file: str, number: int) -> None:
+    """Check that a row has a column.
+
+    Raises:
+        DataError: It has not; names file and row.
+    """
     if column not in row:
         hint = f"columns: {', '.join(row) or 'none'}"
         raise DataError(f"has no column {column!r}", file=file, row=number, hint=hint)
 
 
-def _digest(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=plain)
-
-
-def _groups(labels: Sequence[Any]) -> Indices:
+def _groups(labels: Sequence[Hashable]) -> Indices:
     """What a bootstrap may not tear apart: rows of one label, or single rows where all have the same."""
-    numbers: dict[Any, int] = {}
-    if len(set(labels)) == 1:
-        return np.arange(len(labels))
-    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.int64)
+    return encode_groups(labels) if len(set(labels)) > 1 else np.arange(len(labels))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,8 +17,10 @@ from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.explain import Explanation
 from rlaif_sdk.composer.tables import TableLayout, as_batch
 from rlaif_sdk.composer.weights import current_weight
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.statistics.arrays import Array, Labels, encode_groups
+from rlaif_sdk.statistics.groups import parts_of_groups
 from rlaif_sdk.types import Progress, TextOrConversation
 
 _CHUNK = 1024
@@ -70,7 +71,7 @@ class ScoredCompletions:
         self._combiner = composer.combiner
         self.components = composer.components
         unique, self._index_N = _unique(composer, candidates)
-        chunks = list(_chunks(unique))
+        chunks = list(parts_of_groups(encode_groups([each.group for each in unique]), _CHUNK))
         self._batches: list[Composition] = []
         done = 0
         for chunk in chunks:
@@ -188,7 +189,7 @@ def _unique(composer: Composer, candidates: Sequence[Candidate]) -> tuple[list[C
     index_N = np.empty(len(candidates), dtype=np.intp)
     for place, each in enumerate(candidates):
         said = [each.prompt, each.completion, columns_read(composer, each.columns), repr(each.group)]
-        key = json.dumps(said, sort_keys=True, default=plain)
+        key = json_digest(said, default=plain)
         index_N[place] = numbers.setdefault(key, len(unique))
         if index_N[place] == len(unique):
             unique.append(each)
@@ -210,19 +211,3 @@ def _groups_of(groups: Mapping[str, RewardGroup], kept: Collection[str]) -> dict
         for name, group in groups.items()
         if holds(name)
     }
-
-
-def _chunks(candidates: Sequence[Candidate]) -> Iterator[list[int]]:
-    """The places of about `_CHUNK` candidates each, those of a group together."""
-    groups: dict[Hashable, list[int]] = {}
-    for place, each in enumerate(candidates):
-        label = ("ungrouped", place) if each.group is None else ("group", each.group)
-        groups.setdefault(label, []).append(place)
-    chunk: list[int] = []
-    for members in groups.values():
-        if chunk and len(chunk) + len(members) > _CHUNK:
-            yield chunk
-            chunk = []
-        chunk = chunk + members
-    if chunk:
-        yield chunk

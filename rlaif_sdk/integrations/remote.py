@@ -13,6 +13,7 @@ from rlaif_sdk.exceptions import ConfigError, RewardError, RewardOutputError
 from rlaif_sdk.io.http import HttpError, JsonClient, Problem, json_body, plain_address
 from rlaif_sdk.rewards import Params, Reward, ScoreLike, Scores
 from rlaif_sdk.statistics.arrays import encode_groups
+from rlaif_sdk.statistics.groups import parts_of_groups
 from rlaif_sdk.types import RewardBatch, Score
 
 _MAX_ANSWER = 64_000_000
@@ -142,18 +143,7 @@ def _reward_error(error: HttpError) -> ConfigError | RewardError:
 
 def parts_of(batch: RewardBatch, size: int) -> Iterator[list[int]]:
     """The rows of a batch in parts of at most ``size``, the rows of a group in one part whatever its size."""
-    units: dict[int, list[int]] = {}
-    labels = encode_groups(batch.group)
-    for row in range(len(batch)):
-        units.setdefault(row if labels is None else int(labels[row]), []).append(row)
-    part: list[int] = []
-    for unit in units.values():
-        if part and len(part) + len(unit) > size:
-            yield part
-            part = []
-        part = part + unit
-    if part:
-        yield part
+    return parts_of_groups(encode_groups([None] * len(batch) if batch.group is None else batch.group), size)
 
 
 def _rows(part: RewardBatch, params: RemoteParams) -> dict[str, Any]:

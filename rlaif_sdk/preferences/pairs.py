@@ -156,9 +156,7 @@ def _scored_groups(group: Sequence[Hashable], totals: Sequence[float]) -> Iterat
     rows_of: dict[Hashable, list[int]] = {}
     from rlaif_sdk.statistics.arrays import encode_groups
 
-    labels = encode_groups(group)
-    assert labels is not None  # as the groups are given
-    for row, label in enumerate(labels.tolist()):
+    for row, label in enumerate(encode_groups(group).tolist()):
         rows_of.setdefault(label, [])
         if not math.isnan(totals[row]):
             rows_of[label].append(row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -84,19 +83,14 @@ def _lines(stages: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     sources = (("", "rewards"), ("not trained on: ", "evaluation"), ("", "health"))
     for prefix, key in sources:
         for name, entry in policy[key].items():
-            estimates = (_estimate(entry[part]) for part in ("before", "after"))
-            change = format_estimate(_estimate(entry["change"]), signed=True)
+            estimates = (SampleMean.from_dict(entry[part]) for part in ("before", "after"))
+            change = format_estimate(SampleMean.from_dict(entry["change"]), signed=True)
             yield f"| {prefix}{name} | {' | '.join(map(format_estimate, estimates))} | {change} |"
     yield f"\nDivergence from the starting model: {_number(policy['kl_per_answer'])} nats an answer in the last rollout."
     yield "\n## The labelling judge on the answers after against those before\n"
-    yield f"- the answer after wins: {format_estimate(_estimate(compared['win_rate']))} of {compared['win_rate']['n']}"
-    yield f"- mean probability that it is better: {format_estimate(_estimate(compared['mean_probability']))}"
+    yield f"- the answer after wins: {format_estimate(SampleMean.from_dict(compared['win_rate']))} of {compared['win_rate']['n']}"
+    yield f"- mean probability that it is better: {format_estimate(SampleMean.from_dict(compared['mean_probability']))}"
     yield f"- flip rate {_number(compared['flip_rate'])}, {compared['ties']} ties, {compared['failed']} failed"
-
-
-def _estimate(value: Mapping[str, Any]) -> SampleMean:
-    mean, error = (math.nan if value[name] is None else value[name] for name in ("mean", "standard_error"))
-    return SampleMean(mean, error, value["n"])
 
 
 def _number(value: float | None) -> str:

@@ -29,8 +29,8 @@ from rlaif_sdk.reporting.run_report.plots import Plot, colour, json_number
 
 if TYPE_CHECKING:
     from rlaif_sdk.evaluation import BenchmarkResult, LabelEvaluation, Measure, Ranking, RewardEvaluation, WinRate
+    from rlaif_sdk.statistics.calibration import Calibration
     from rlaif_sdk.statistics.estimates import Estimate
-    from rlaif_sdk.training.calibration import Calibration
 
 
 def write_label_page(found: LabelEvaluation, output: Path, *, source: str) -> None:

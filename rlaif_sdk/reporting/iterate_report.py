@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ def watch_iterate(run: IterateRun, console: Console, *, resume: bool = False) ->
     with live_view(console) as (display, report):
 
         def tell(number: int, evaluation: Mapping[str, Any]) -> None:
-            total = format_estimate(_estimate(evaluation[TOTAL]))
+            total = format_estimate(SampleMean.from_dict(evaluation[TOTAL]))
             report(f"round {number}: composed reward {total}, KL {_number(evaluation['kl']['mean'])}")
 
         result = run_iterate(run, display=display, report=report, on_round=tell, resume=resume)
@@ -89,8 +88,8 @@ def rounds_table(evaluations: Sequence[Mapping[str, Any]], best: int) -> Table:
     for number, evaluation in enumerate(evaluations):
         table.add_row(
             str(number),
-            format_estimate(_estimate(evaluation[TOTAL])),
-            format_estimate(_estimate(evaluation["change"]), signed=True) if number else "",
+            format_estimate(SampleMean.from_dict(evaluation[TOTAL])),
+            format_estimate(SampleMean.from_dict(evaluation["change"]), signed=True) if number else "",
             *(_number(evaluation["rewards"][name]["mean"]) for name in rewards),
             _number(evaluation["kl"]["mean"]) if number else "",
             _number(evaluation["health"][LENGTH]["mean"], digits=1),
@@ -107,11 +106,6 @@ def _curve_points(number: int, evaluation: Mapping[str, Any]) -> dict[str, Any]:
         **{f"reward/{name}": reward["mean"] for name, reward in evaluation["rewards"].items()},
         **{name: measure["mean"] for name, measure in evaluation["health"].items()},
     }
-
-
-def _estimate(value: Mapping[str, Any]) -> SampleMean:
-    mean, error = (math.nan if value[name] is None else value[name] for name in ("mean", "standard_error"))
-    return SampleMean(mean, error, value["n"])
 
 
 def _number(value: float | None, *, digits: int = 3) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rlaif_sdk.composer.whatif import WhatIf
-    from rlaif_sdk.training.calibration import Calibration
+    from rlaif_sdk.statistics.calibration import Calibration
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
 
 if TYPE_CHECKING:
-    from rlaif_sdk.training.calibration import Calibration
+    from rlaif_sdk.statistics.calibration import Calibration
 
 
 def format_estimate(value: SampleMean, *, signed: bool = False) -> str:

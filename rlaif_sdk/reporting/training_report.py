@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,7 @@ from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
-from rlaif_sdk.statistics.arrays import Array
-from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
+from rlaif_sdk.statistics.estimates import SampleMean, comparison, paired_change
 from rlaif_sdk.training.methods import train
 from rlaif_sdk.training.ranks import first_process
 
@@ -105,18 +103,6 @@ def verdict(change: SampleMean) -> str:
     if change.exceeds_error:
         return f"The composed reward rose by more than its standard error: {rise} over {change.n} prompts."
     return f"The composed reward did not rise by more than its standard error: {rise} over {change.n} prompts."
-
-
-def comparison(before: Mapping[str, Array], after: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
-    """For each measure its estimates before and after, and the paired change, as JSON values."""
-    return {
-        name: {
-            "before": sample_mean(values_B).to_dict(),
-            "after": sample_mean(after[name]).to_dict(),
-            "change": paired_change(values_B, after[name]).to_dict(),
-        }
-        for name, values_B in before.items()
-    }
 
 
 def panels(rewards: list[str]) -> dict[str, dict[str, str]]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import count
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,12 @@ def is_finite_number(value: Any) -> bool:
         return False
 
 
+@overload
+def encode_groups(group: None) -> None: ...
+@overload
+def encode_groups(group: Sequence[Hashable]) -> Labels: ...
+@overload
+def encode_groups(group: Sequence[Hashable] | None) -> Labels | None: ...
 def encode_groups(group: Sequence[Hashable] | None) -> Labels | None:
     """(B,) integers from 0, equal where the group labels are equal; a row whose label is None is a group of its own.
 

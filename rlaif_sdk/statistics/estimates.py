@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,12 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Estimate:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Estimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
+
+
+def weighted_mean(values_N: Array, weights_N: Array) -> float:
+    """The mean of values of which each counts so often; NaN where none counts."""
+    total = float(weights_N.sum())
+    return float(values_N @ weights_N) / total if total else math.nan
 
 
 def bootstrap_weights(groups: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Array]:
@@ -182,6 +189,12 @@ class SampleMean:
         """JSON values: None for NaN."""
         return {"mean": _finite(self.mean), "standard_error": _finite(self.standard_error), "n": self.n}
 
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """The one whose `to_dict` this is; other keys do not matter."""
+        mean, error = (math.nan if value[name] is None else value[name] for name in ("mean", "standard_error"))
+        return cls(mean, error, value["n"])
+
 
 def sample_mean(values_B: Array) -> SampleMean:
     """The mean of the values that are not NaN."""
@@ -203,6 +216,18 @@ def paired_change(before_B: Array, after_B: Array) -> SampleMean:
     if before_B.shape != after_B.shape:
         raise ValueError(f"paired values must have one shape, not {before_B.shape} and {after_B.shape}")
     return sample_mean(after_B - before_B)
+
+
+def comparison(before: Mapping[str, Array], after: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    """For each measure its estimates before and after, and the paired change, as JSON values."""
+    return {
+        name: {
+            "before": sample_mean(values_B).to_dict(),
+            "after": sample_mean(after[name]).to_dict(),
+            "change": paired_change(values_B, after[name]).to_dict(),
+        }
+        for name, values_B in before.items()
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -1,6 +1,8 @@
-"""Sums over, and order within, the groups of a batch, missing values left out."""
+"""Sums over, and order within, the groups of a batch, missing values left out; and parts that cut no group."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -39,3 +41,18 @@ def sorted_within_groups(values_B: Array, group_B: Labels) -> Labels:
     place_B = np.empty(len(values_B), dtype=np.intp)
     place_B[np.argsort(values_B)] = np.arange(len(values_B))
     return np.argsort(group_B * len(values_B) + place_B)
+
+
+def parts_of_groups(group_B: Labels, size: int) -> Iterator[list[int]]:
+    """The rows in parts of at most ``size``; those of a group are in one part, whatever its size."""
+    groups: dict[int, list[int]] = {}
+    for row, label in enumerate(group_B.tolist()):
+        groups.setdefault(label, []).append(row)
+    part: list[int] = []
+    for rows in groups.values():
+        if part and len(part) + len(rows) > size:
+            yield part
+            part = []
+        part = part + rows
+    if part:
+        yield part

@@ -25,7 +25,7 @@ from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
 from rlaif_sdk.preferences.label_job import LabelConfig
-from rlaif_sdk.statistics.estimates import sample_mean
+from rlaif_sdk.statistics.estimates import comparison, sample_mean
 from rlaif_sdk.training.config import (
     ComposedRun,
     ComposedRunConfig,
@@ -43,6 +43,21 @@ from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settin
 from rlaif_sdk.training.online import check_chat_template
 from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE, can_resume
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainerCallback
+
+    from rlaif_sdk.training.generation import Policy
+    from rlaif_sdk.training.online import PolicyResult
+    from rlaif_sdk.training.preferences import PreferenceResult
+
+    Result = PreferenceResult | PolicyResult
+
+PAIRS_FILE, TRAIN_FILE, HELD_OUT_FILE = "pairs.jsonl", "train.jsonl", "held-out.jsonl"
+ROW = "prompt_row"
+"""The column that says which of the run's candidate prompts a pair answers, from 0."""
+STAGE_FILE = "stage.json"
+"""Written last: a folder that has it holds a stage that is done."""
 REWARD_MODEL = "$reward_model"
 """Stands in a composition for the folder of the reward model that the run trains."""
 
@@ -204,22 +219,6 @@ def load_distill_run(source: str | Path | Mapping[str, Any], *, overrides: Seque
     return run
 
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import TrainerCallback
-
-    from rlaif_sdk.training.generation import Policy
-    from rlaif_sdk.training.online import PolicyResult
-    from rlaif_sdk.training.preferences import PreferenceResult
-
-    Result = PreferenceResult | PolicyResult
-
-
-PAIRS_FILE, TRAIN_FILE, HELD_OUT_FILE = "pairs.jsonl", "train.jsonl", "held-out.jsonl"
-ROW = "prompt_row"
-"""The column that says which of the run's candidate prompts a pair answers, from 0."""
-
-
 def _sample_pairs(run: DistillRun, train: Dataset, folder: Path) -> dict[str, Any]:
     """Sample the candidates, and write every two different completions of a prompt to `PAIRS_FILE`.
 
@@ -292,10 +291,6 @@ def _pairs(prompts: Dataset, completions: Sequence[Any], each: int) -> Iterator[
         for first, second in combinations(completions[row * each : (row + 1) * each], 2):
             if first != second:
                 yield {"prompt": prompt, "response_1": first, "response_2": second, ROW: row}
-
-
-STAGE_FILE = "stage.json"
-"""Written last: a folder that has it holds a stage that is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,8 +418,6 @@ class _Pipeline:
         return {"held_out_pairs": result.calibration.pairs, "before": before, "after": after, **done_in}
 
     def _policy(self, _folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:
-        from rlaif_sdk.reporting.training_report import comparison
-
         result, done_in = self._trained(self.config.ppo_run(str(self._reward_model_folder.resolve())))
         divergence = [entry["kl"] for entry in result.history if entry.get("kl") is not None]
         return {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from rlaif_sdk.conversations import prompt_problem
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.methods import Method
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-    from rlaif_sdk.training.calibration import Calibration
+    from rlaif_sdk.statistics.calibration import Calibration
 
 
 COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "margin")
@@ -82,7 +83,7 @@ def _load_pairs(run: Run, *, needs_prompt: bool) -> tuple[Dataset, Dataset]:
 
 def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dataset:
     """The pairs of a table; the prompt may stand in the messages of both answers."""
-    from rlaif_sdk.training.data import check_prompt_column, checked_preferences, prompt_problem, same_answers
+    from rlaif_sdk.training.data import check_prompt_column, checked_preferences, same_answers
 
     if column != "prompt":
         check_prompt_column(rows, column, place)

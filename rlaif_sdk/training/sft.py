@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from rlaif_sdk.conversations import ASSISTANT, read
+from rlaif_sdk.conversations import ASSISTANT, aligned, prompt_problem, read
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
-from rlaif_sdk.training.data import aligned, check_prompt_column, prompt_problem
+from rlaif_sdk.training.data import check_prompt_column
 from rlaif_sdk.training.methods import Method
 from rlaif_sdk.training.models import load_policy
 from rlaif_sdk.training.offline import OfflineResult, offline_defaults, train_offline

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rlaif_sdk.training.calibration import BINS, Calibration, calibrate
+from rlaif_sdk.statistics.calibration import BINS, Calibration, calibrate
 from rlaif_sdk.training.data import SameAnswersWarning, TooLongWarning, checked_preferences, same_answers, too_long
 from rlaif_sdk.training.evaluation_means import MeansOverRows
 from rlaif_sdk.training.models import check_special_tokens, check_trainable

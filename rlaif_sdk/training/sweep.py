@@ -24,10 +24,9 @@ from rlaif_sdk.exceptions import DataError, needs_extra
 from rlaif_sdk.io.digests import json_digest, rows_digest
 from rlaif_sdk.io.files import read_json, without_nan, write_json
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
-from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_rows, write_table
-from rlaif_sdk.statistics.arrays import Array
-from rlaif_sdk.statistics.estimates import mean_interval
+from rlaif_sdk.statistics.arrays import Array, encode_groups
+from rlaif_sdk.statistics.estimates import mean_interval, sample_mean
 from rlaif_sdk.statistics.pareto import hypervolume, nondominated
 from rlaif_sdk.training.config import ComposedRun
 from rlaif_sdk.training.methods import run_of, train, trainer_settings
@@ -316,12 +315,7 @@ class CandidatePool:
         run = sweep.run_of(weights, seed, sweep.output)
         totals_B = what_if(self.composition, run.composition_document(ledger=False)).new_totals
         rows = list(best_rows(totals_B, self.group))
-        return {name: _mean(column.raw[rows]) for name, column in self.composition.rewards.items()}
-
-
-def _mean(raw_B: Array) -> float:
-    present = raw_B[~np.isnan(raw_B)]
-    return float(present.mean()) if present.size else math.nan
+        return {name: sample_mean(column.raw[rows]).mean for name, column in self.composition.rewards.items()}
 
 
 def best_rows(totals_B: Array, group: list[int]) -> Iterator[int]:
@@ -348,8 +342,9 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> CandidatePool:
     for number, row in enumerate(rows, start=1):
         if row.get("prompt") is None or row.get("completion") is None:
             raise DataError("an answer needs 'prompt' and 'completion'", file=str(file), row=number)
-    labels: dict[str, int] = {}
-    group = [labels.setdefault(_label(row, number), len(labels)) for number, row in enumerate(rows)]
+    # answers to one prompt share their group, or the prompt; a group that is null is shared with no other
+    labels = (row.get(_GROUP, row["prompt"]) for row in rows)
+    group = encode_groups([None if label is None else repr(label) for label in labels]).tolist()
     names = dict.fromkeys(name for row in rows for name in row if name not in {"prompt", "completion", _GROUP})
     batch = RewardBatch(
         prompts=[row["prompt"] for row in rows],
@@ -357,15 +352,9 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> CandidatePool:
         columns={name: [row.get(name) for row in rows] for name in names},
         group=group,
     )
-    report(f"scoring {len(rows)} answers to {len(labels)} prompts")
+    report(f"scoring {len(rows)} answers to {len(set(group))} prompts")
     with sweep.base.composer() as composer:
         return CandidatePool(composer.compose(batch), group)
-
-
-def _label(row: Row, number: int) -> str:
-    """What answers to one prompt share: their group, or the prompt; a group that is null is shared with no other."""
-    label = row.get(_GROUP, row["prompt"])
-    return f"row {number}" if label is None else repr(label)
 
 
 def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
@@ -375,7 +364,7 @@ def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
     _, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
     config = resolved_config(run)
     origin = json_digest([rows_digest(held_out), config["model"], config["ppo"], sweep.config.candidates])
-    file = sweep.output / f"candidates-seed{seed}-{origin.rpartition(':')[2]}.jsonl"
+    file = sweep.output / f"candidates-seed{seed}-{origin}.jsonl"
     if not file.is_file():
         _sample(run, held_out, sweep.config.candidates, file, report)
     return file
@@ -507,7 +496,7 @@ def _measure(
         run = sweep.run_of(weights, seed, folder)
         result: PolicyResult = train(run.method, run, report=report, resume=can_resume(run.output))
         composition = result.after.composition
-        means = {name: _mean(column.raw) for name, column in composition.rewards.items()}
+        means = {name: sample_mean(column.raw).mean for name, column in composition.rewards.items()}
         if not sweep.config.keep_models:
             shutil.rmtree(result.model_folder)
         del result

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlaif_sdk import RewardBatch
-from rlaif_sdk.training.data import prompt_problem
+from rlaif_sdk.conversations import prompt_problem
 
 CALL = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
 ASKED = {"role": "user", "content": "Where is it?"}

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from rlaif_sdk.reporting.plots import plot_reliability
 from rlaif_sdk.reporting.tables import reliability_table
-from rlaif_sdk.training.calibration import calibrate
+from rlaif_sdk.statistics.calibration import calibrate
 
 FOUND = calibrate([0.1, -0.1, 3.0, 4.0], [0.5, 0.4, 1.0, 0.0])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlaif_sdk.reporting.training_report import comparison, verdict
+from rlaif_sdk.reporting.training_report import verdict
 from rlaif_sdk.statistics.estimates import paired_change
 
 NAN = float("nan")
@@ -25,10 +25,3 @@ def test_the_verdict_claims_what_was_measured(before: list[float], after: list[f
     text = verdict(paired_change(np.array(before), np.array(after)))
     assert sentence in text
     assert "nan" not in text
-
-
-def test_figures_that_are_not_known_are_null() -> None:
-    """``metrics.json`` is JSON: a measure without values has null for mean and error."""
-    figures = comparison({"a": np.array([NAN])}, {"a": np.array([1.0])})["a"]
-    assert figures["before"] == {"mean": None, "standard_error": None, "n": 0}
-    assert figures["change"]["n"] == 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
+from rlaif_sdk.statistics.estimates import SampleMean, comparison, paired_change, sample_mean
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
 
@@ -57,3 +57,16 @@ def test_unpaired_values_are_refused():
     """Broadcasting would compare each row with every other."""
     with pytest.raises(ValueError, match="one shape"):
         paired_change(np.zeros(3), np.zeros(1))
+
+
+def test_estimates_that_are_not_known_are_null() -> None:
+    """``metrics.json`` is JSON: a measure without values has null for mean and error."""
+    estimates = comparison({"a": np.array([math.nan])}, {"a": np.array([1.0])})["a"]
+    assert estimates["before"] == {"mean": None, "standard_error": None, "n": 0}
+    assert estimates["change"]["n"] == 0
+
+
+def test_a_mean_is_read_as_it_was_written() -> None:
+    """null is NaN again."""
+    assert SampleMean.from_dict(SampleMean(0.5, 0.1, 3).to_dict()) == SampleMean(0.5, 0.1, 3)
+    assert math.isnan(SampleMean.from_dict(SampleMean(math.nan, math.nan, 0).to_dict()).standard_error)

@@ -21,11 +21,11 @@ from trl.trainer.dpo_config import DPOConfig  # noqa: E402
 from trl.trainer.reward_config import RewardConfig  # noqa: E402
 
 from rlaif_sdk import DataError  # noqa: E402
+from rlaif_sdk.conversations import aligned  # noqa: E402
 from rlaif_sdk.io.arrow import to_dataset  # noqa: E402
 from rlaif_sdk.training.data import (  # noqa: E402
     SameAnswersWarning,
     TooLongWarning,
-    aligned,
     checked_preferences,
 )
 from rlaif_sdk.training.dpo import SoftDPOTrainer  # noqa: E402

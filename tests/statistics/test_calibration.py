@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.training.calibration import calibrate
+from rlaif_sdk.statistics.calibration import calibrate, calibrate_probs
 
 pairs = st.lists(st.tuples(st.floats(-8, 8), st.floats(0, 1)), min_size=1, max_size=30)
 
@@ -21,6 +21,13 @@ def test_a_model_that_believes_its_labels_is_calibrated() -> None:
     assert found.error == pytest.approx(0, abs=1e-12)
     assert found.label_distance == pytest.approx(0, abs=1e-12)
     assert found.agreement == 1
+
+
+def test_beliefs_may_be_probabilities() -> None:
+    """Probabilities are calibrated as their log-odds are; of 0 and 1 the cross-entropy stays finite."""
+    probs, labels = np.array([0.1, 0.4, 0.9]), np.array([0.0, 1.0, 1.0])
+    assert calibrate_probs(probs, labels).error == pytest.approx(calibrate(np.log(probs / (1 - probs)), labels).error)
+    assert math.isfinite(calibrate_probs(np.array([0.0, 1.0]), np.array([1.0, 0.0])).cross_entropy)
 
 
 def slow_error(rows: list[tuple[float, float]], bins: int) -> float:

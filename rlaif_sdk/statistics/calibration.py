@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from rlaif_sdk.statistics.arrays import Array
 
 BINS = 10
+_CLIP = 1e-12
+"""How near to 0 and 1 a probability may be: its log-odds stay finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,8 @@ class Calibration:
             distance between confidence and accuracy in their bin.
         agreement: Share of the pairs on which model and label favour the same completion, of those whose label favours
             one; where the model favours none, half counts. NaN when no label favours any.
-        cross_entropy: Mean of `rlaif_sdk.training.soft_labels.soft_preference_losses` over the pairs, in nats. Margins
-            play no part, and every pair counts once, however the pairs were batched.
+        cross_entropy: Mean over the pairs of -label log(belief) - (1 - label) log(1 - belief), in nats. Margins play no
+            part, and every pair counts once, however the pairs were batched.
         label_distance: Mean distance between the believed and the labelled probability, in [0, 1].
         bins: Intervals of equal width over confidences from 0.5 to 1.
     """
@@ -96,7 +100,21 @@ def calibrate(differences_B: ArrayLike, chosen_prob_B: ArrayLike, *, bins: int =
     )
 
 
-def _bins(confidences_B: NDArray[np.float64], favoured_B: NDArray[np.float64], bins: int) -> tuple[ConfidenceBin, ...]:
+def calibrate_probs(probs_B: Array, chosen_prob_B: ArrayLike) -> Calibration:
+    """The same of beliefs that are probabilities.
+
+    Args:
+        probs_B: How probable it is that the first of each pair is better, in [0, 1].
+        chosen_prob_B: See `calibrate`.
+
+    Raises:
+        ValueError: As `calibrate`.
+    """
+    clipped_B = np.clip(probs_B, _CLIP, 1 - _CLIP)
+    return calibrate(np.log(clipped_B / (1 - clipped_B)), chosen_prob_B)
+
+
+def _bins(confidences_B: Array, favoured_B: Array, bins: int) -> tuple[ConfidenceBin, ...]:
     edges = np.linspace(0.5, 1.0, bins + 1)
     bin_B = np.minimum(np.searchsorted(edges, confidences_B, side="right") - 1, bins - 1)
     table = []
