@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 
 from rlaif_sdk import ConfigError
-from rlaif_sdk.config import CompositionConfig
+from rlaif_sdk.config import CompositionConfig, RewardConfig
 from rlaif_sdk.config.documents import parse_document, validate
 
 GOOD = """
@@ -74,7 +74,11 @@ def test_a_weight_that_is_no_finite_number_is_refused_with_its_line(weight: str)
         ),
         ("rewards:\n  a: {timeout: 1_000}", 2, "write 1000"),
         ("rewards:\n  a: 0.4", 2, r"a: must be a mapping, found 0.4 \(its keys: .*on_failure.*weight"),
-        ("rewards:\n  a:", 2, r"a: must be a mapping, found None \(write \{\} for the defaults"),
+        (
+            "rewards:\n  a:\n    execution:",
+            3,
+            r"execution: must be a mapping, found None \(write \{\} for the defaults",
+        ),
         ("rewards: [a]", 1, r"rewards: must be a mapping, found \['a'\]"),
         ("rewards:\n  a: {params: 3}", 2, "params: must be a mapping, found 3"),
         ("rewards:\n  a: {}\nagregate: x", 3, "did you mean 'aggregate'"),
@@ -128,3 +132,9 @@ def test_the_schema_rejects_what_the_loader_rejects(schema: dict, text: str) -> 
     refusal(text)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(parse_document(text).data, schema)
+
+
+@pytest.mark.parametrize("text", ["rewards:\n  a:", "rewards:\n  a: null", "rewards: {a: }", "rewards:\n  a: ~"])
+def test_the_name_of_a_reward_alone_has_every_default(text):
+    """As people write it first."""
+    assert validate(CompositionConfig, parse_document(text)).rewards == {"a": RewardConfig()}
