@@ -20,7 +20,12 @@ train_app = typer.Typer(help="Train a language model on answers, rewards or pref
 Config = Annotated[Path, config_option("The run")]
 Overrides = Annotated[list[str] | None, overriding("ppo.learning_rate=1e-6")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in the output.")]
-Check = Annotated[bool, typer.Option("--check", help="Check files, sizes, columns and memory; load and train nothing.")]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check", help="Check files, sizes, columns and memory, and have each reward score one row; train nothing."
+    ),
+]
 
 
 def _add_command(name: str, entry: MethodEntry) -> None:
