@@ -125,3 +125,14 @@ def test_ctrl_c_in_training_names_the_checkpoint_and_the_command_that_resumes(fo
     again = begin(folder, *resume.split()[1:])
     said = interrupt(again, lambda: len([*checkpoints.glob("checkpoint-*/run.json")]) > kept)
     assert again.returncode == ExitCode.INTERRUPTED, said
+    changed = begin(folder, "train", method, "--config", "run.yaml", "--resume", "--set", "seed=1")
+    assert "seed: 0 → 1" in changed.communicate(timeout=120)[1]
+    listed, _ = begin(folder, "runs", "list").communicate(timeout=120)
+    assert re.search(rf"run +{method} +interrupted", listed), listed
+    assert listed.count("interrupted") == 1
+    shown, _ = begin(folder, "runs", "show", "run").communicate(timeout=120)
+    assert re.search(r"config.seed +0", shown), shown
+    same, _ = begin(folder, "runs", "compare", "run", "run").communicate(timeout=120)
+    assert same.startswith("the runs were made of the same")
+    refused = begin(folder, "runs", "show", "checkpoints")
+    assert "it is no folder of a run" in refused.communicate(timeout=120)[1]
