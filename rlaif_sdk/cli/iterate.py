@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.exits import interruptible
 from rlaif_sdk.cli.options import AllowChanged, config_option, overriding
 
 
@@ -31,4 +32,5 @@ def iterate(
 
     from rlaif_sdk.reporting.iterate_report import watch_iterate
 
-    watch_iterate(run, Console(), resume=resume)
+    with interruptible(lambda: f"each finished part of a round is kept in {run.output}", resume=lambda: True):
+        watch_iterate(run, Console(), resume=resume)

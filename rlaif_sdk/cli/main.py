@@ -30,6 +30,7 @@ from rlaif_sdk.cli.quickstart import quickstart
 from rlaif_sdk.cli.report import report
 from rlaif_sdk.cli.review import review
 from rlaif_sdk.cli.rewards import rewards_app
+from rlaif_sdk.cli.runs import runs_app
 from rlaif_sdk.cli.schema import schema
 from rlaif_sdk.cli.score import score
 from rlaif_sdk.cli.serve import serve
@@ -89,6 +90,7 @@ app.add_typer(attack_app, name="attack")
 app.add_typer(eval_app, name="eval")
 app.command()(explain)
 app.command()(report)
+app.add_typer(runs_app, name="runs")
 app.add_typer(cache_app, name="cache")
 app.command("what-if")(what_if)
 app.command()(schema)

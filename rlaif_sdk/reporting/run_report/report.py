@@ -13,6 +13,7 @@ from rlaif_sdk.composer import Composition
 from rlaif_sdk.composer.explain import Explanation, WaterfallStep
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.files import write_text
+from rlaif_sdk.io.jobs import differences
 from rlaif_sdk.reporting.page import Section, joined, page, part
 from rlaif_sdk.reporting.run_report import plots
 from rlaif_sdk.reporting.run_report.findings import Measures, measure, notes_of, warnings_of
@@ -354,6 +355,33 @@ def write_report(
     html = page(title, [part for part in parts if part], opening=opening)
     write_text(output, html)
     return warnings
+
+
+def write_log_report(
+    output: str | Path,
+    manifest: Mapping[str, Any],
+    *,
+    title: str,
+    history: Sequence[Mapping[str, Any]] = (),
+    answers: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write a report of a run that recorded no rewards: what it was made of, its log, its answers.
+
+    Args:
+        output: The HTML file.
+        manifest: The run's ``run.json``.
+        title: Its heading.
+        history: See `write_report`.
+        answers: See there.
+
+    Raises:
+        MissingExtraError: jinja2 or plotly is not installed.
+    """
+    made_of = Section("run", "The run", "What it was made of, and what came of it.")
+    made_of.add("table", ("", ""), [(key, str(value)) for key, _, value in differences({}, manifest)])
+    note = "The run has no ledger, so what each reward gave a row is not known; 'ledger:' in its composition keeps one."
+    parts = [answers_section(answers), log_section(history), made_of]
+    write_text(output, page(title, [each for each in parts if each], opening=part("paragraph", note, "soft")))
 
 
 def _opening(seen: Observations, warnings: Sequence[str], notes: Sequence[str]) -> Markup:
