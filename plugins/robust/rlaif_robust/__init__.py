@@ -5,7 +5,10 @@ B is a batch's rows, G its groups. Missing scores are NaN and stay NaN.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,6 +64,16 @@ class MedianNormalizer(Normalizer):
         _, scale_B = self.center_and_scale(values_B, group_B)
         inverse_B: Array = np.where(scale_B > 0, 1 / (scale_B + self.params.epsilon), 0.0)
         return inverse_B
+
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        return partial(copy.copy(self)._formula, values_B, group_B)  # noqa: SLF001 - its own
+
+    def _formula(self, values_B: Array, group_B: Labels | None, row: int) -> str:
+        centred_B, scale_B = self.center_and_scale(values_B, group_B)
+        if not scale_B[row] > 0:
+            return "0, since there is no spread to measure by"
+        value, median = values_B[row], values_B[row] - centred_B[row]
+        return f"({value:.6g} - {median:.6g}) / {scale_B[row] + self.params.epsilon:.6g} (median and robust deviation)"
 
 
 class Robust(MedianNormalizer):
