@@ -320,8 +320,8 @@ class NestedAggregation:
             weights: The weight in force of every reward and group.
 
         Returns:
-            As `Aggregator.aggregate`. Where a group's share in the whole is not its weight times its value, the
-            difference is shared out evenly among its members.
+            As `Aggregator.aggregate`. Where a group's share in the whole is not its weight (in a weighted sum, scaled up
+            where others are missing) times its value, the difference is shared out evenly among its members.
         """
         if not self.groups:
             return self.aggregator.aggregate(normalized_RB, np.array([weights[name] for name in self._top]))
@@ -347,15 +347,19 @@ class NestedAggregation:
                 for name in members
             ]
         )
-        totals_B, shares_MB = aggregator.aggregate(values_MB, np.array([weights[name] for name in members]))
-        for name, value_B, share_B in zip(members, values_MB, shares_MB, strict=True):
+        weights_M = np.array([weights[name] for name in members])
+        totals_B, shares_MB = aggregator.aggregate(values_MB, weights_M)
+        factors_MB = np.broadcast_to(weights_M[:, None], values_MB.shape)
+        if isinstance(aggregator, WeightedSum):  # the weights are scaled up where members are missing
+            factors_MB = aggregator.aggregate(np.where(np.isnan(values_MB), np.nan, 1.0), weights_M)[1]
+        for name, value_B, share_B, factor_B in zip(members, values_MB, shares_MB, factors_MB, strict=True):
             if name in self._index:
                 shares_RB[self._index[name]] = share_B
                 continue
             rows = [self._index[leaf] for leaf in self._leaves(name)]
             present_LB = ~np.isnan(shares_RB[rows])
-            rest_B = (share_B - weights[name] * value_B) / np.maximum(present_LB.sum(axis=0), 1)
-            shares_RB[rows] = shares_RB[rows] * weights[name] + rest_B
+            rest_B = (share_B - factor_B * value_B) / np.maximum(present_LB.sum(axis=0), 1)
+            shares_RB[rows] = shares_RB[rows] * factor_B + rest_B
         return totals_B
 
     def _leaves(self, group: str) -> list[str]:

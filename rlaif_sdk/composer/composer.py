@@ -125,19 +125,21 @@ class Composer:
         source: ConfigSource,
         *,
         registry: Registry | None = None,
+        read_only: bool = False,
     ) -> Composer:
         """Build a composer from a YAML or JSON file, a mapping, or a `rlaif_sdk.config.CompositionConfig`.
 
         Args:
             source: The config. Paths in a file are relative to that file, in a mapping to the working directory.
             registry: The plugins to choose from; the installed ones if None.
+            read_only: Look scores up in the config's ledger, and neither keep nor record any.
 
         Raises:
             ConfigError: Something in it is refused; the message has the file, line and key.
             PluginError: A reward's plugin is unknown, broken, or in conflict with another.
         """
         config, document = read_composition(source)
-        arguments = composer_arguments(config, document, registry)
+        arguments = composer_arguments(config, document, registry, read_only=read_only)
         with errors_placed(document):
             composer = cls(**arguments)
         warn_of_inverted_rewards(composer.components)

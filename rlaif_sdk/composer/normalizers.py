@@ -9,7 +9,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -183,19 +183,33 @@ class Standardizer(Normalizer):
         return inverse_std(spread_B, self.params.epsilon)
 
     def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
-        return partial(copy.copy(self)._formula, values_B, group_B)  # noqa: SLF001 - its own
+        return _Standardized(copy.copy(self), values_B, group_B)
 
-    def _formula(self, values_B: Array, group_B: Labels | None, row: int) -> str:
-        centred_B, spread_B = self.center_and_scale(values_B, group_B)
-        if not spread_B[row] > 0:
-            return "0, since there is no spread to measure by"
-        center, spread = values_B[row] - centred_B[row], spread_B[row] + self.params.epsilon
-        among = self._among()
-        return f"({values_B[row]:.6g} - {center:.6g}) / {spread:.6g}{limit_words(self.params.clip)} ({among})"
-
-    def _among(self) -> str:
+    def among(self) -> str:
         """Whose mean and spread these are, in words."""
         return "mean and deviation of its group" if self.within_groups else "mean and deviation"
+
+
+class _Standardized:
+    """How a `Standardizer` got a row's value."""
+
+    def __init__(self, normalizer: Standardizer, values_B: Array, group_B: Labels | None) -> None:
+        self.normalizer = normalizer
+        self.values_B = values_B
+        self.group_B = group_B
+
+    @cached_property
+    def measured(self) -> tuple[Array, Array]:
+        return self.normalizer.center_and_scale(self.values_B, self.group_B)
+
+    def __call__(self, row: int) -> str:
+        centred_B, spread_B = self.measured
+        if not spread_B[row] > 0:
+            return "0, since there is no spread to measure by"
+        value, params = self.values_B[row], self.normalizer.params
+        limit = limit_words(params.clip)
+        center, spread = value - centred_B[row], spread_B[row] + params.epsilon
+        return f"({value:.6g} - {center:.6g}) / {spread:.6g}{limit} ({self.normalizer.among()})"
 
 
 class ZScoreParams(Params):
@@ -238,7 +252,7 @@ class ZScore(Standardizer):
             return values_B - values_B, np.zeros(len(values_B))
         return deviations(values_B, self.mean), np.full(len(values_B), math.sqrt(self.m2 / self.count))
 
-    def _among(self) -> str:
+    def among(self) -> str:
         return f"mean and deviation of {self.count} training scores"
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -66,14 +66,27 @@ class MedianNormalizer(Normalizer):
         return inverse_B
 
     def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
-        return partial(copy.copy(self)._formula, values_B, group_B)  # noqa: SLF001 - its own
+        return _Formula(copy.copy(self), values_B, group_B)
 
-    def _formula(self, values_B: Array, group_B: Labels | None, row: int) -> str:
-        centred_B, scale_B = self.center_and_scale(values_B, group_B)
+
+class _Formula:
+    """How a row's value came about."""
+
+    def __init__(self, normalizer: MedianNormalizer, values_B: Array, group_B: Labels | None) -> None:
+        self.normalizer = normalizer
+        self.values_B = values_B
+        self.group_B = group_B
+
+    @cached_property
+    def measured(self) -> tuple[Array, Array]:
+        return self.normalizer.center_and_scale(self.values_B, self.group_B)
+
+    def __call__(self, row: int) -> str:
+        centred_B, scale_B = self.measured
         if not scale_B[row] > 0:
             return "0, since there is no spread to measure by"
-        value, median = values_B[row], values_B[row] - centred_B[row]
-        return f"({value:.6g} - {median:.6g}) / {scale_B[row] + self.params.epsilon:.6g} (median and robust deviation)"
+        value, scale = self.values_B[row], scale_B[row] + self.normalizer.params.epsilon
+        return f"({value:.6g} - {value - centred_B[row]:.6g}) / {scale:.6g} (median and robust deviation)"
 
 
 class Robust(MedianNormalizer):
