@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +15,15 @@ from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.constraints import ConstraintColumn
 from rlaif_sdk.composer.explain import Adjustment, Explanation, WaterfallStep
 from rlaif_sdk.composer.gates import Gate, GateOrder
+from rlaif_sdk.composer.layout import Layout
 from rlaif_sdk.composer.metrics import composition_diagnostics
 from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.types import RewardBatch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +56,47 @@ class Composition:
 
     def __len__(self) -> int:
         return len(self.totals)
+
+    def __repr__(self) -> str:
+        unscored = int(np.isnan(self.totals).sum())
+        return f"<Composition of {len(self)} rows, {unscored} unscored: {', '.join(self.rewards)}>"
+
+    def _repr_html_(self) -> str:
+        """Each reward's mean and failures, and the total's, for a notebook."""
+        rows = [
+            (
+                name,
+                f"{column.weight:.4g}",
+                f"{_mean(column.raw):.4g}",
+                f"{_mean(column.weighted):+.4g}",
+                str(int((~np.isnan(column.raw)).sum())),
+                str(len(column.failures)),
+                f"low is {column.ends[0]}, high is {column.ends[1]}" if column.ends else "",
+            )
+            for name, column in self.rewards.items()
+        ]
+        scored = int((~np.isnan(self.totals)).sum())
+        total = ("total", "", "", f"{_mean(self.totals):+.4g}", str(scored), "", "")
+        headings = ("reward", "weight", "mean raw", "mean added", "scored", "failed", "ends")
+        return Layout(f"{len(self)} rows", headings, rows, total)._repr_html_()
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One JSON-ready mapping a row: the total, and each reward's values, status and reason."""
+        return list(self.records())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a completion: ``total``, and ``NAME/raw``, ``NAME/normalized``, ``NAME/weighted`` and ``NAME/status``."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {"total": self.totals}
+        for name, column in self.rewards.items():
+            columns |= {
+                f"{name}/raw": column.raw,
+                f"{name}/normalized": column.normalized,
+                f"{name}/weighted": column.weighted,
+                f"{name}/status": [column.status(row) for row in range(len(self))],
+            }
+        return pd.DataFrame(columns)
 
     def to_list(self) -> list[float | None]:
         """The totals as TRL takes them: None where a row is unscored."""
