@@ -121,6 +121,7 @@ def _check_description(spec: RewardSpec, subject: Reward) -> None:
     """What a spec says of its reward is what the reward says of itself."""
     assert spec.range in {None, subject.range}, f"{spec.name} declares {spec.range}, its reward {subject.range}"
     assert set(spec.columns) <= set(subject.columns), f"{spec.name} lists columns that its reward does not need"
+    assert spec.ends in {None, subject.ends}, f"{spec.name} says the ends {spec.ends}, its reward {subject.ends}"
     assert spec.higher_is_better == subject.higher_is_better, f"{spec.name} and its reward differ in higher_is_better"
 
 

@@ -64,6 +64,7 @@ def report(
             history=_records(folder / HISTORY_FILE),
             answers=_records(folder / SAMPLES_FILE),
         )
+    typer.echo(f"{recorded} ({ledger.path})")
     for warning in warnings:
         typer.echo(f"- {warning}")
     typer.echo(f"wrote {output}" if warnings else f"Nothing looks wrong with the rewards. Wrote {output}")

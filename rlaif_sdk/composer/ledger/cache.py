@@ -185,8 +185,9 @@ class CachedReward:
 class ScoreTable:
     """The cached scores of all rewards in a ledger file."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, keeps: bool = True) -> None:
         self._database = database
+        self._keeps = keeps
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, ScoreLike]:
         """The scores that are there, by key: a plain number, or a `Score` where there is more to say.
@@ -228,7 +229,7 @@ class ScoreTable:
                 rows,
             )
 
-        if rows:
+        if rows and self._keeps:
             self._database.run(insert, write=True)
 
     def rewards(self) -> list[CachedReward]:

@@ -38,12 +38,13 @@ _TABLES = (
     CREATE TABLE batches (
         id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs (id), created REAL NOT NULL,
         step INTEGER NOT NULL, total_steps INTEGER, training INTEGER NOT NULL, rows INTEGER NOT NULL,
-        texts BLOB NOT NULL, totals BLOB NOT NULL, in_force TEXT NOT NULL
+        texts BLOB NOT NULL, totals BLOB NOT NULL, in_force TEXT NOT NULL, arithmetic BLOB NOT NULL
     )""",
     "CREATE INDEX batches_of_run ON batches (run)",
     """
     CREATE TABLE answers (
         batch INTEGER NOT NULL REFERENCES batches (id), reward TEXT NOT NULL, raw BLOB NOT NULL, notes TEXT NOT NULL,
+        normalized BLOB NOT NULL, weighted BLOB NOT NULL, workings BLOB NOT NULL,
         PRIMARY KEY (batch, reward)
     ) WITHOUT ROWID""",
 )
@@ -54,7 +55,7 @@ def _error(path: Path, message: str, hint: str | None) -> LedgerError:
 
 
 LEDGER = Schema(
-    name="ledger", application_id=0x524C4146, version=2, tables=_TABLES, error=_error, replace_corrupt=True
+    name="ledger", application_id=0x524C4146, version=3, tables=_TABLES, error=_error, replace_corrupt=True
 )  # RLAF
 
 
@@ -72,7 +73,7 @@ class Ledger:
         path: The file. It is made if need be; one that is corrupt is renamed, with a warning.
         cache: Look scores up before a reward is asked, and keep those that it gives.
         record: Record every composed batch.
-        create: False to read what is there: a missing or corrupt file is then an error.
+        create: False to read what is there, keeping no new scores: a missing or corrupt file is then an error.
 
     Raises:
         LedgerError: The file cannot be opened, or is no ledger.
@@ -83,7 +84,7 @@ class Ledger:
         self.cache = cache
         self.record = record
         self._database = Database(path, LEDGER, create=create)
-        self._scores = ScoreTable(self._database)
+        self._scores = ScoreTable(self._database, keeps=create)
         self._record = Record(self._database)
 
     @classmethod
@@ -192,6 +193,7 @@ def recorded_reward(component: Component) -> RecordedReward:
         params=json_digest(recipe.params) if recipe else "",
         range=reward.range,
         higher_is_better=reward.higher_is_better,
+        ends=reward.ends,
     )
 
 
