@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.io.sqlite import Database
+from rlaif_sdk.exceptions import LedgerError
+from rlaif_sdk.io.sqlite import Database, checksum
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.types import Progress, RewardBatch
@@ -154,26 +155,26 @@ class Recorder:
             "group": None if group is None else group.tolist(),
         }
         packed = zlib.compress(json.dumps(texts, default=repr).encode(), _TEXT_LEVEL)
+        fields = (
+            batch.progress.step,
+            batch.progress.total,
+            int(batch.training),
+            len(batch),
+            packed,
+            _floats(entry.totals),
+            json.dumps(entry.in_force),
+        )
         answers = [(name, _floats(answer.raw), _notes(answer)) for name, answer in entry.answers.items()]
+        answers = [(*answer, checksum(*answer)) for answer in answers]
 
         def insert(connection: sqlite3.Connection) -> None:
             cursor = connection.execute(
-                "INSERT INTO batches (run, created, step, total_steps, training, rows, texts, totals, in_force) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    number_of(connection),
-                    time.time(),
-                    batch.progress.step,
-                    batch.progress.total,
-                    batch.training,
-                    len(batch),
-                    packed,
-                    _floats(entry.totals),
-                    json.dumps(entry.in_force),
-                ),
+                "INSERT INTO batches (run, created, step, total_steps, training, rows, texts, totals, in_force, "
+                "checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (number_of(connection), time.time(), *fields, checksum(*fields)),
             )
             connection.executemany(
-                "INSERT INTO answers (batch, reward, raw, notes) VALUES (?, ?, ?, ?)",
+                "INSERT INTO answers (batch, reward, raw, notes, checksum) VALUES (?, ?, ?, ?, ?)",
                 [(cursor.lastrowid, *answer) for answer in answers],
             )
 
@@ -236,19 +237,34 @@ class Record:
 
 def _next_batch(connection: sqlite3.Connection, run: int, after: int) -> tuple[int, RecordedBatch] | None:
     row = connection.execute(
-        "SELECT id, step, total_steps, training, rows, texts, totals, in_force FROM batches "
+        "SELECT id, step, total_steps, training, rows, texts, totals, in_force, checksum FROM batches "
         "WHERE run = ? AND id > ? ORDER BY id LIMIT 1",
         (run, after),
     ).fetchone()
     if row is None:
         return None
-    number, step, total_steps, training, rows, texts, totals, in_force = row
+    number, *fields, written = row
+    _check(written == checksum(*fields), number)
+    step, total_steps, training, rows, texts, totals, in_force = fields
     batch = RewardBatch(
         **json.loads(zlib.decompress(texts)), progress=Progress(step, total_steps), training=bool(training)
     )
-    answers = connection.execute("SELECT reward, raw, notes FROM answers WHERE batch = ?", (number,))
-    named = {name: _answer(raw, notes, rows) for name, raw, notes in answers}
+    named = {}
+    for *answer, written in connection.execute(
+        "SELECT reward, raw, notes, checksum FROM answers WHERE batch = ?", (number,)
+    ):
+        _check(written == checksum(*answer), number)
+        name, raw, notes = answer
+        named[name] = _answer(raw, notes, rows)
     return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force))
+
+
+def _check(unchanged: bool, batch: int) -> None:  # noqa: FBT001 - what is checked
+    if not unchanged:
+        raise LedgerError(
+            f"the recorded batch {batch} is not what was written: the disk, or something else, changed it",
+            hint="take the ledger from a copy, or record the run again",
+        )
 
 
 def _notes(answer: RecordedScores) -> str:
