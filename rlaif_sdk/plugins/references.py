@@ -47,7 +47,7 @@ def load_reference(reference: str, folder: Path, *, limit: float | None = None) 
         module = _imported(module_name, folder, limit)
     except ConfigError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise ConfigError(f"{module_name!r} cannot be imported: {exception_text(error)}") from error
     value: Any = module
     for part in attribute.split("."):
