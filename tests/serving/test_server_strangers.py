@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -106,11 +107,13 @@ def test_a_request_whose_headers_do_not_come_is_given_up(local: Loopback, monkey
 def test_headers_that_drip_are_given_up_too(local: Loopback, monkeypatch) -> None:
     """A byte now and then is no progress."""
     monkeypatch.setattr(http_server, "HEADERS_WITHIN", 0.5)
-    with local.connect() as connection, pytest.raises(OSError, match=r"reset|pipe|abort"):
+    with local.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\n")
-        for number in range(100):
-            connection.sendall(f"X-{number}: 1\r\n".encode())
-            time.sleep(0.1)
+        since = time.monotonic()
+        while not gives_within(connection, 0.1):
+            connection.sendall(b"X-Next: 1\r\n")
+            assert time.monotonic() - since < 10
+        assert not connection_gives(connection)
 
 
 def test_a_long_answer_and_an_idle_connection_are_not_given_up(local: Loopback, monkeypatch) -> None:
@@ -120,6 +123,10 @@ def test_a_long_answer_and_an_idle_connection_are_not_given_up(local: Loopback, 
         for _ in range(2):
             assert client.post("/v1/score", json=BODY).status_code == 200
             time.sleep(0.8)
+
+
+def gives_within(connection: socket.socket, seconds: float) -> bool:
+    return bool(select.select([connection], [], [], seconds)[0])
 
 
 def connection_gives(connection: socket.socket) -> bool:
@@ -147,9 +154,11 @@ def test_the_bodies_of_all_requests_together_have_a_limit() -> None:
         until(lambda: queue._requests <= 16, 30)
         assert queue._bytes <= 16 * (size + 1)
         assert psutil.Process().memory_info().rss - before < 120_000_000
-        refused = server.raw("/v1/score", b'{"rows": [{"completion": "' + b"x" * (size - 100) + b'"}]}')
-        assert refused.status_code == 503
-        assert "Retry-After" in refused.headers
+        for _ in range(3):
+            connections.append(unfinished(server, size))
+            answers = [connection for connection in connections[-1:] if gives_within(connection, 1.0)]
+        assert answers
+        assert answers[0].recv(4096).startswith(b"HTTP/1.1 503")
         for connection in connections:
             connection.close()
         until(lambda: queue._requests == 0, 30)
