@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -16,6 +17,14 @@ from rlaif_sdk.composer import builtin
 
 settings.register_profile("rlaif", deadline=None, max_examples=80)
 settings.load_profile("rlaif")
+
+
+@pytest.fixture(autouse=True)
+def one_environment() -> Iterator[None]:
+    """Put the object ``os.environ`` back: `datasets` replaces it by a copy when it maps in processes."""
+    environment = os.environ
+    yield
+    os.environ = environment  # noqa: B003
 
 
 @pytest.fixture(scope="session")

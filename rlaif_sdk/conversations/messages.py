@@ -472,7 +472,7 @@ def _reasoning_text(block: Mapping[str, Any]) -> str:
         elif isinstance(value, Mapping):
             parts.append(_reasoning_text(value))
         elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-            parts += [each if isinstance(each, str) else _reasoning_text(each) for each in value if each]
+            parts += [_reasoning_text({"text": each}) for each in value]
     return "\n\n".join(filter(None, parts))
 
 

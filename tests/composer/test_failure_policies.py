@@ -203,7 +203,7 @@ def test_no_line_is_named_of_another_row_than_the_first_that_failed() -> None:
     batch = RewardBatch(prompts=["a"] * 2, completions=["one", "two"])
     with (
         Composer({"a": part, "b": FixedReward(2.0)}) as composer,
-        pytest.raises(RewardError, match=r"first on row 0: outage \(a reward must"),
+        pytest.raises(RewardError, match=r"first on row 0 of the batch: outage \(a reward must"),
     ):
         composer.compose(batch)
 

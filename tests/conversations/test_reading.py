@@ -397,6 +397,13 @@ def test_reading_what_was_read_changes_nothing(messages: list[dict[str, Any]]) -
     assert read(chat_messages(turns)) == turns
 
 
+@pytest.mark.parametrize("reasoning", [[True, "Look it up."], [7, {"text": "Look it up."}], [[None, ["Look it up."]]]])
+def test_thinking_is_the_text_among_what_else_stands_there(reasoning: list[Any]) -> None:
+    """As where a dump keeps marks beside the words."""
+    message = {"role": "assistant", "reasoning_content": reasoning, "content": "Paris."}
+    assert [(turn.reasoning, turn.content) for turn in read([message])] == [("Look it up.", "Paris.")]
+
+
 KEYS = st.sampled_from(
     [
         "role",
