@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from tests.kills.commands import COMMANDS  # noqa: E402
-from tests.kills.killing import Ran, Starter, check_whole, left, renew, starter  # noqa: E402
+from tests.kills.commands import COMMANDS
+from tests.kills.killing import Ran, Starter, check_whole, left, renew, starter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 LIMITS = (0, 500, 4_000, 30_000)
