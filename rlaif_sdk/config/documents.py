@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
         """Compose a node, up to `MAX_VALUES`."""
         self._composed += 1
         if self._composed > MAX_VALUES:
-            raise yaml.MarkedYAMLError(None, None, _TOO_MANY, self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(None, None, _TOO_MANY, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 

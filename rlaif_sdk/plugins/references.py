@@ -106,7 +106,8 @@ def _imported(name: str, folder: Path, limit: float | None) -> ModuleType:
             return sys.modules[module]
         if under_way is None:
             future = _imports[module] = Future()
-            work = partial(copy_context().run, _import, module, run, future)
+            context = copy_context()
+            work = lambda: context.run(_import, module, run, future)  # noqa: E731 - in a context of its own
     if under_way is None:
         if limit is None:
             work()

@@ -165,7 +165,7 @@ class Recorder:
             json.dumps(entry.in_force),
         )
         answers = [(name, _floats(answer.raw), _notes(answer)) for name, answer in entry.answers.items()]
-        answers = [(*answer, checksum(*answer)) for answer in answers]
+        checked = [(*answer, checksum(*answer)) for answer in answers]
 
         def insert(connection: sqlite3.Connection) -> None:
             cursor = connection.execute(
@@ -175,7 +175,7 @@ class Recorder:
             )
             connection.executemany(
                 "INSERT INTO answers (batch, reward, raw, notes, checksum) VALUES (?, ?, ?, ?, ?)",
-                [(cursor.lastrowid, *answer) for answer in answers],
+                [(cursor.lastrowid, *answer) for answer in checked],
             )
 
         self._database.run(insert, write=True)
