@@ -152,13 +152,6 @@ def loggers(session: nox.Session) -> None:
 
 
 @nox.session
-def api(session: nox.Session) -> None:
-    """Ask the reward server whatever its OpenAPI document allows, and what it forbids."""
-    install(session, "all", "test", "api")
-    session.run("pytest", "tests/serving/test_server_openapi.py", *session.posargs, env=offline())
-
-
-@nox.session
 def browser(session: nox.Session) -> None:
     """Drive the review page in this machine's Chromium."""
     install(session, "review,parquet,openai", "test", "browser", plugins=False)

@@ -90,9 +90,10 @@ class Reward(ABC):
         """Score a batch of B rows.
 
         May be ``async def``: all async rewards of a composition then run together on one event loop.
+        The batch is the reward's own: what it sorts, pops or rewrites changes nothing for others.
 
         Returns:
-            B entries, each a number, a `Score`, or None to abstain. Use `Score.failed` for a row that could not be
+            A list or tuple of B entries, each a number, a `Score`, or None to abstain; or a NumPy array of B numbers. Use `Score.failed` for a row that could not be
             scored; raise for a batch that could not.
         """
 

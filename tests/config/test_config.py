@@ -55,7 +55,7 @@ def test_a_weight_that_is_no_finite_number_is_refused_with_its_line(weight: str)
         ("rewards:\n  a:\n    weigth: 1", 3, r"unknown key \(did you mean 'weight'\?\)"),
         ("rewards:\n  a:\n    weight: 0\n", 1, "every weight is 0"),
         ("rewards:\n  a: {}\n  1: {}", 3, "valid string, found 1"),
-        ("rewards:\n  a:\n    use: no", 3, "quote it"),
+        ("rewards:\n  a:\n    use: false", 3, "quote it"),
         ("rewards:\n  a:\n    timeout: 0", 3, "greater than 0"),
         ("rewards:\n  a:\n    timeout: true", 3, "valid number"),
         ("rewards:\n  a:\n    on_failure: zero", 3, "'raise', 'abstain', 'default' or 'drop'"),

@@ -27,7 +27,7 @@ _TABLES = (
     """
     CREATE TABLE scores (
         key BLOB PRIMARY KEY, reward INTEGER NOT NULL REFERENCES rewards (id), value REAL NOT NULL, extra TEXT,
-        created INTEGER NOT NULL
+        created INTEGER NOT NULL, checksum INTEGER NOT NULL
     ) WITHOUT ROWID""",
     # The record: each composer that wrote is a run; a batch is one row, its numbers little-endian 64-bit floats.
     """
@@ -38,13 +38,14 @@ _TABLES = (
     CREATE TABLE batches (
         id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs (id), created REAL NOT NULL,
         step INTEGER NOT NULL, total_steps INTEGER, training INTEGER NOT NULL, rows INTEGER NOT NULL,
-        texts BLOB NOT NULL, totals BLOB NOT NULL, in_force TEXT NOT NULL, arithmetic BLOB NOT NULL
+        texts BLOB NOT NULL, totals BLOB NOT NULL, in_force TEXT NOT NULL, arithmetic BLOB NOT NULL,
+        checksum INTEGER NOT NULL
     )""",
     "CREATE INDEX batches_of_run ON batches (run)",
     """
     CREATE TABLE answers (
         batch INTEGER NOT NULL REFERENCES batches (id), reward TEXT NOT NULL, raw BLOB NOT NULL, notes TEXT NOT NULL,
-        normalized BLOB NOT NULL, weighted BLOB NOT NULL, workings BLOB NOT NULL,
+        normalized BLOB NOT NULL, weighted BLOB NOT NULL, workings BLOB NOT NULL, checksum INTEGER NOT NULL,
         PRIMARY KEY (batch, reward)
     ) WITHOUT ROWID""",
 )

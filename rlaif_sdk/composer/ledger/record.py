@@ -18,7 +18,8 @@ from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint, ConstraintColumn
 from rlaif_sdk.composer.gates import Gate
-from rlaif_sdk.io.sqlite import Database
+from rlaif_sdk.exceptions import LedgerError
+from rlaif_sdk.io.sqlite import Database, checksum
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.types import Progress, RewardBatch, Score
@@ -262,7 +263,16 @@ class Recorder:
             "completions": list(batch.completions),
             "group": None if group is None else group.tolist(),
         }
-        packed = _packed(texts)
+        fields = (
+            batch.progress.step,
+            batch.progress.total,
+            int(batch.training),
+            len(batch),
+            _packed(texts),
+            _floats(entry.totals),
+            json.dumps(entry.in_force),
+            _packed(entry.arithmetic),
+        )
         answers = [
             (
                 name,
@@ -274,28 +284,18 @@ class Recorder:
             )
             for name, answer in entry.answers.items()
         ]
+        checked = [(*answer, checksum(*answer)) for answer in answers]
 
         def insert(connection: sqlite3.Connection) -> None:
             cursor = connection.execute(
                 "INSERT INTO batches (run, created, step, total_steps, training, rows, texts, totals, in_force, "
-                "arithmetic) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    number_of(connection),
-                    time.time(),
-                    batch.progress.step,
-                    batch.progress.total,
-                    batch.training,
-                    len(batch),
-                    packed,
-                    _floats(entry.totals),
-                    json.dumps(entry.in_force),
-                    _packed(entry.arithmetic),
-                ),
+                "arithmetic, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (number_of(connection), time.time(), *fields, checksum(*fields)),
             )
             connection.executemany(
-                "INSERT INTO answers (batch, reward, raw, notes, normalized, weighted, workings) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(cursor.lastrowid, *answer) for answer in answers],
+                "INSERT INTO answers (batch, reward, raw, notes, normalized, weighted, workings, checksum) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(cursor.lastrowid, *answer) for answer in checked],
             )
 
         self._database.run(insert, write=True)
@@ -357,18 +357,23 @@ class Record:
 
 def _next_batch(connection: sqlite3.Connection, run: int, after: int) -> tuple[int, RecordedBatch] | None:
     row = connection.execute(
-        "SELECT id, step, total_steps, training, rows, texts, totals, in_force, arithmetic FROM batches "
+        "SELECT id, step, total_steps, training, rows, texts, totals, in_force, arithmetic, checksum FROM batches "
         "WHERE run = ? AND id > ? ORDER BY id LIMIT 1",
         (run, after),
     ).fetchone()
     if row is None:
         return None
-    number, step, total_steps, training, rows, texts, totals, in_force, arithmetic = row
+    number, *fields, written = row
+    _check(written == checksum(*fields), number)
+    step, total_steps, training, rows, texts, totals, in_force, arithmetic = fields
     batch = RewardBatch(**_unpacked(texts), progress=Progress(step, total_steps), training=bool(training))
-    answers = connection.execute(
-        "SELECT reward, raw, notes, normalized, weighted, workings FROM answers WHERE batch = ?", (number,)
-    )
-    named = {name: _answer(*answer, rows) for name, *answer in answers}
+    named = {}
+    for *answer, written in connection.execute(
+        "SELECT reward, raw, notes, normalized, weighted, workings, checksum FROM answers WHERE batch = ?", (number,)
+    ):
+        _check(written == checksum(*answer), number)
+        name, *values = answer
+        named[name] = _answer(*values, rows)
     return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force), _unpacked(arithmetic))
 
 
@@ -378,6 +383,14 @@ def _packed(value: Any) -> bytes:
 
 def _unpacked(packed: bytes) -> Any:
     return json.loads(zlib.decompress(packed))
+
+
+def _check(unchanged: bool, batch: int) -> None:  # noqa: FBT001 - what is checked
+    if not unchanged:
+        raise LedgerError(
+            f"the recorded batch {batch} is not what was written: the disk, or something else, changed it",
+            hint="take the ledger from a copy, or record the run again",
+        )
 
 
 def _notes(answer: RecordedScores) -> str:
