@@ -44,7 +44,12 @@ from rlaif_sdk.training.ppo.critic import (
     load_backbone,
     without_critic,
 )
-from rlaif_sdk.training.ppo.inputs import decoder_start, generating_in_one_row, is_encoder_decoder
+from rlaif_sdk.training.ppo.inputs import (
+    contiguous_head_input,
+    decoder_start,
+    generating_in_one_row,
+    is_encoder_decoder,
+)
 from rlaif_sdk.training.ppo.kl import KLController, estimate_kl
 from rlaif_sdk.training.ppo.losses import ppo_loss
 from rlaif_sdk.training.ppo.policy import (
@@ -369,7 +374,11 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         )
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        with without_critic(self._policy), generating_in_one_row(self._policy):
+        with (
+            without_critic(self._policy),
+            contiguous_head_input(self._policy),
+            generating_in_one_row(self._policy),
+        ):
             return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _score(self, model: Any, tokens: Tokens) -> CompletionScores:
