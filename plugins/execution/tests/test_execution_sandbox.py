@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -692,6 +693,34 @@ call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer
 def f(): {entry}
 """
     lowest(score, code, "syscall")
+
+
+def test_installed_packages_cannot_be_read(score: Any) -> None:
+    """Python's own modules can, and what somebody installed beside them cannot, by any spelling of its path."""
+    packages = os.path.join(os.path.realpath(sysconfig.get_path("stdlib")), "site-packages")
+    inside = sorted(path for path in Path(packages).rglob("*") if path.is_file())
+    if not inside:
+        pytest.skip("this interpreter has no packages of its own")
+    denied(
+        score,
+        """
+import os
+def f(folder, path):
+    name = os.path.basename(folder)
+    def through_a_folder():
+        fd = os.open(os.path.dirname(folder), os.O_RDONLY)
+        return os.listdir(os.open(name, os.O_RDONLY, dir_fd=fd))
+    def from_within():
+        os.chdir(os.path.dirname(folder))
+        return os.listdir(name)
+    return done(
+        lambda: os.listdir(folder), lambda: open(path), through_a_folder, from_within,
+        lambda: open(folder + "/../" + name + path[len(folder):]), lambda: os.listdir("/" + folder),
+    )
+""",
+        packages,
+        str(inside[0]),
+    )
 
 
 def test_what_python_needs_works_in_the_sandbox(score: Any) -> None:
