@@ -10,8 +10,9 @@ from typing import Any
 def same_value(got: Any, expected: Any, tolerance: float) -> bool:
     """Whether a returned value is the expected one, as far as JSON can say it.
 
-    As Python compares, except that a list equals a tuple, numbers of which one is a float may differ by ``tolerance``
-    (relative or absolute), NaN equals NaN, and a key that is a whole number equals its text.
+    As Python compares, except that a list equals a tuple, a float may differ from the expected number by ``tolerance``
+    (relative or absolute), NaN equals NaN, and a key that is a whole number equals its text. An integer that is
+    returned is compared exactly.
 
     Args:
         got: Plain data.
@@ -32,18 +33,22 @@ def same_value(got: Any, expected: Any, tolerance: float) -> bool:
 
 
 def same_output(got: str, expected: str) -> bool:
-    """Whether a program wrote what was expected; white space at the ends of lines and of the text does not count."""
+    """Whether a program wrote what was expected; white space at the ends of lines and of the text does not count.
+
+    Lines end as Python's universal newlines do (LF, CRLF, CR): any other separator is a character like the rest.
+    """
     return _lines(got) == _lines(expected)
 
 
 def _lines(text: str) -> Sequence[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
+    text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip(" \t\n")
+    return [line.rstrip(" \t") for line in text.split("\n")]
 
 
 def _same_number(a: float, b: float, tolerance: float) -> bool:
     if a == b:
         return True
-    if not (isinstance(a, float) or isinstance(b, float)):
+    if not isinstance(a, float):
         return False
     try:
         return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(a) and math.isnan(b))

@@ -64,6 +64,13 @@ class Policy:
         places |= {os.path.realpath(place) for place in places}
         return sorted(place for place in places if Path(place).exists())
 
+    @cached_property
+    def _unreadable(self) -> list[str]:
+        """Packages that somebody installed among the libraries of Python and of the system."""
+        places = {Path(sysconfig.get_path("stdlib"), "site-packages")}
+        places |= {place.with_name("dist-packages") for place in places} | {Path("/usr/lib/python3/dist-packages")}
+        return sorted({os.path.realpath(place) for place in places if place.exists()})
+
     def command(self, part: str) -> list[str]:
         """The command line that runs a part of `rlaif_execution.inside`: ``solution`` or ``examiner``."""
         cpu_seconds = math.ceil(self.row_seconds) + 5
@@ -76,6 +83,7 @@ class Policy:
 
         return Sandbox(
             fs_readable=self._readable,
+            fs_denied=self._unreadable,
             fs_writable=["/dev/null"],
             clean_env=True,
             env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},

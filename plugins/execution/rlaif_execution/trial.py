@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import tempfile
@@ -17,9 +18,22 @@ from rlaif_sdk import ConfigError
 _SECONDS = 10.0
 _POLICY = Policy(test_seconds=_SECONDS, row_seconds=3 * _SECONDS, memory=512 << 20, output=1 << 20)
 _TRIES = """
-import os, socket
+import ctypes, fcntl, os, resource, socket
 
-def tries(path, name):
+def tries(path, name, parent):
+    libc = ctypes.CDLL(None, use_errno=True)
+    def library(function, *args):
+        if function(*args) == -1:
+            raise OSError(ctypes.get_errno(), "")
+    def lock():
+        with open(os.__file__) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    def inode_flags():
+        with open(os.__file__) as file:
+            fcntl.ioctl(file, 0x80086601, bytes(8))
+    def datagram():
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        one.sendto(b"", chr(0) + name)
     def connect():
         socket.socket(socket.AF_UNIX).connect(chr(0) + name)
     def internet():
@@ -37,6 +51,19 @@ def tries(path, name):
         "reach the network": internet,
         "reach an abstract socket": connect,
         "read the environment": environment,
+        "reach the limits of another process": lambda: resource.prlimit(parent, resource.RLIMIT_CORE),
+        "signal another process": lambda: os.kill(parent, 0),
+        "open another process": lambda: os.pidfd_open(parent),
+        "see the processors of another process": lambda: os.sched_getaffinity(parent),
+        "see the priority of another process": lambda: os.getpriority(os.PRIO_PROCESS, parent),
+        "see the session of another process": lambda: os.getsid(parent),
+        "trace another process": lambda: library(libc.ptrace, 16, parent, 0, 0),
+        "lock a file": lock,
+        "reach the flags of a file": inode_flags,
+        "watch files": lambda: library(libc.inotify_init1, 0),
+        "make a queue of messages": lambda: library(libc.msgget, 0, 0o1600),
+        "make shared memory": lambda: library(libc.shmget, 0, 4096, 0o1600),
+        "send to a socket of another process": datagram,
     }
     done = []
     for what, act in tries.items():
@@ -76,7 +103,7 @@ def _attempt(path: str, name: str) -> list[str]:
     try:
         with Confined(_POLICY, "solution", threading.Event()) as solution:
             solution.exchange({"prompt": "", "blocks": [_TRIES], "name": "tries"}, _SECONDS)
-            answer = solution.exchange({"args": [path, name], "kwargs": {}}, _SECONDS)
+            answer = solution.exchange({"args": [path, name, os.getpid()], "kwargs": {}}, _SECONDS)
             if "value" not in answer:
                 raise SandboxFailedError(f"the trial of the sandbox failed: {answer.get('error')}")
             done: list[str] = wire.decode(answer["value"])

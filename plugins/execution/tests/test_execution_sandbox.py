@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -597,3 +598,156 @@ def test_a_sandbox_that_cannot_say_how_its_program_ended_leaves_the_row_unscored
     reward.close()
     assert found.value is None
     assert "the wait failed" in str(found.error)
+
+
+_REACH = """
+import ctypes, fcntl, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def f(pid, folder, path):
+    def raw(*call):
+        if libc.syscall(*call) == -1:
+            raise OSError(ctypes.get_errno(), "")
+    buffer, limits = ctypes.create_string_buffer(4096), (ctypes.c_uint64 * 2)(0, 0)
+    where = os.path.dirname(os.__file__) + "/os.py"
+    def watch():
+        fd = libc.syscall(294, 0)
+        if fd < 0 or libc.inotify_add_watch(fd, folder.encode(), 0xFFF) < 0:
+            raise OSError
+    def lock(kind):
+        with open(where) as file:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+    def lease():
+        with open(where) as file:
+            fcntl.fcntl(file, 1024, 0)
+    def record_lock():
+        with open(where) as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    def notices():
+        fd = os.open(os.path.dirname(where), os.O_RDONLY)
+        fcntl.fcntl(fd, 1026, 2)
+    def inode_flags():
+        with open(where) as file:
+            fcntl.ioctl(file, 0x80086601, bytes(8))
+    def own_signals():
+        a, b = socket.socketpair()
+        fcntl.fcntl(a, fcntl.F_SETOWN, pid)
+    def datagram():
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        a.sendto(b"out", path)
+    def connected():
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        a.connect(path)
+        a.send(b"out")
+    def abstract():
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        a.bind(chr(0) + "rlaif-execution-reach")
+    return done(
+        lambda: raw(302, pid, 7, 0, limits), lambda: raw(302, pid, 7, limits, 0),
+        watch, lambda: raw(300, 0, 0), lambda: lock(fcntl.LOCK_EX), lambda: lock(fcntl.LOCK_SH),
+        lease, record_lock, notices, inode_flags, own_signals, datagram, connected, abstract,
+        lambda: os.kill(pid, 0), lambda: raw(234, pid, pid, 0), lambda: raw(200, pid, 0), lambda: raw(434, pid, 0),
+        lambda: raw(129, pid, 0, buffer), lambda: raw(203, pid, 128, buffer), lambda: raw(204, pid, 128, buffer),
+        lambda: raw(141, 0, pid, 19), lambda: raw(140, 0, pid), lambda: raw(251, 1, pid, 3 << 13), lambda: raw(252, 1, pid),
+        lambda: raw(142, pid, buffer), lambda: raw(145, pid), lambda: raw(314, pid, buffer, 0),
+        lambda: raw(121, pid), lambda: raw(124, pid), lambda: raw(109, pid, 0), lambda: raw(312, pid, pid, 0, 0, 0),
+        lambda: raw(256, pid, 64, buffer, buffer), lambda: raw(279, pid, 0, 0, 0, 0, 0), lambda: raw(440, pid, buffer, 0, 0, 0),
+        lambda: raw(274, pid, buffer, buffer), lambda: raw(16, 0, 0x5412, b"x"),
+        lambda: raw(298, buffer, 0, -1, -1, 0), lambda: raw(250, 0, -3, 0), lambda: raw(248, b"user", b"a", b"b", 1, -3),
+        lambda: raw(323, 1), lambda: raw(29, 0, 4096, 0o1600), lambda: raw(64, 0, 1, 0o1600), lambda: raw(68, 0, 0o1600),
+        lambda: raw(240, b"rlaif-reach", 0o102, 0o600, 0), lambda: raw(191, path.encode(), b"user.a", buffer, 64),
+        lambda: raw(137, path.encode(), buffer), lambda: raw(303, -100, path.encode(), buffer, buffer, 0),
+    )
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers of the calls are this machine's")
+def test_no_system_call_reaches_a_process_or_a_file_outside(score: Any, tmp_path: Path) -> None:
+    """Neither limits, priorities, locks, watches, flags, queues nor sockets of anything but the program itself."""
+    with (
+        subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as other,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
+    ):
+        path = str(tmp_path / "socket")
+        datagrams.bind(path)
+        datagrams.setblocking(False)
+        try:
+            denied(score, _REACH, other.pid, str(tmp_path), path)
+            with pytest.raises(BlockingIOError):
+                datagrams.recv(16)
+        finally:
+            assert other.stdin is not None
+            other.stdin.close()
+            other.wait(10)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="other machines have one entry")
+@pytest.mark.parametrize("entry", ["libc.syscall(0x40000000 | 39)", "call()"], ids=["x32", "i386"])
+def test_the_other_entries_of_the_kernel_are_closed(score: Any, entry: str) -> None:
+    """A program that asks for its own process id (by number 20, of i386) through one of them is ended."""
+    code = f"""
+import ctypes, mmap
+libc = ctypes.CDLL(None)
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(bytes.fromhex("b814000000cd80c3"))
+call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+def f(): {entry}
+"""
+    lowest(score, code, "syscall")
+
+
+def test_installed_packages_cannot_be_read(score: Any) -> None:
+    """Python's own modules can, and what somebody installed beside them cannot, by any spelling of its path."""
+    packages = os.path.join(os.path.realpath(sysconfig.get_path("stdlib")), "site-packages")
+    inside = sorted(path for path in Path(packages).rglob("*") if path.is_file())
+    if not inside:
+        pytest.skip("this interpreter has no packages of its own")
+    denied(
+        score,
+        """
+import os
+def f(folder, path):
+    name = os.path.basename(folder)
+    def through_a_folder():
+        fd = os.open(os.path.dirname(folder), os.O_RDONLY)
+        return os.listdir(os.open(name, os.O_RDONLY, dir_fd=fd))
+    def from_within():
+        os.chdir(os.path.dirname(folder))
+        return os.listdir(name)
+    return done(
+        lambda: os.listdir(folder), lambda: open(path), through_a_folder, from_within,
+        lambda: open(folder + "/../" + name + path[len(folder):]), lambda: os.listdir("/" + folder),
+    )
+""",
+        packages,
+        str(inside[0]),
+    )
+
+
+def test_what_python_needs_works_in_the_sandbox(score: Any) -> None:
+    """The calls on the list are enough for threads, event loops, timers, limits, pipes and a look at the clock."""
+    code = """
+import asyncio, decimal, fcntl, os, random, resource, select, signal, socket, subprocess, sys, tempfile, threading, time
+from concurrent.futures import ThreadPoolExecutor
+async def later(n):
+    await asyncio.sleep(0.001)
+    return await asyncio.to_thread(abs, -n)
+def f():
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGALRM)
+    signal.raise_signal(signal.SIGALRM)
+    a, b = socket.socketpair()
+    a.sendall(b"x")
+    r, w = os.pipe()
+    os.set_blocking(r, False)
+    os.isatty(0), os.cpu_count(), os.getcwd(), os.urandom(4), os.times(), os.uname(), random.SystemRandom().random()
+    resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrusage(resource.RUSAGE_SELF), len(os.sched_getaffinity(0))
+    with open(os.__file__) as file:
+        file.readline()
+    async def main():
+        return await asyncio.gather(*map(later, range(3)))
+    return [asyncio.run(main()), list(ThreadPoolExecutor(2).map(abs, [-1])), b.recv(1) == b"x", select.select([r], [], [], 0)[0]]
+"""
+    found = score(code, [{"expected": [[0, 1, 2], [1], True, []]}])
+    assert found.value == 1.0, found.reason

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_execution.compare import same_value
+from rlaif_execution.compare import same_output, same_value
 from rlaif_execution.inside import wire
 from rlaif_execution.inside.program import assembled, code_blocks
 
@@ -79,7 +79,7 @@ def test_a_value_is_the_same_as_itself(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("got", "expected"),
-    [(10**400, 1.5), (1.5, 10**400), (math.nan, 1.0), (math.inf, -math.inf), (1, "1"), ([], ()[:0] or None), ({}, [])],
+    [(10**400, 1.5), (1.5, 10**400), (10**9, 10**9 + 0.5), (2**53 + 1, float(2**53)), (True, 1.0000001), (math.nan, 1.0), (math.inf, -math.inf), (1, "1"), ([], ()[:0] or None), ({}, [])],
 )
 def test_different_values_are_told_apart(got: Any, expected: Any) -> None:
     """Numbers beyond every float included."""
@@ -123,3 +123,17 @@ def _ordered(value: Any) -> Any:
     if isinstance(value, dict):
         return [(repr(key), _ordered(entry)) for key, entry in value.items()]
     return type(value)(map(_ordered, value)) if isinstance(value, (list, tuple)) else value
+
+
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_only_line_ends_end_lines(separator: str) -> None:
+    """Other separators of `str.splitlines` are characters of the line, also at its end."""
+    assert not same_output(f"a{separator}b", "a\nb")
+    assert not same_output(f"a{separator}", "a")
+    assert same_output(f"a{separator}b\n", f"a{separator}b")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_line_end_is_one(end: str) -> None:
+    """And white space before it does not count."""
+    assert same_output(f"a \t{end}{end}b{end}{end}", "a\n\nb")
