@@ -718,7 +718,7 @@ def f(folder, path):
         lambda: open(folder + "/../" + name + path[len(folder):]), lambda: os.listdir("/" + folder),
     )
 """,
-        packages,
+        str(packages),
         str(inside[0]),
     )
 
