@@ -13,6 +13,7 @@ from rlaif_sdk.cli.options import (
     EngineOption,
     JobArgument,
     JudgeOverrides,
+    QuietOption,
     RayAddressOption,
     workers,
 )
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 def label(
     config: JobArgument,
     overrides: JudgeOverrides = None,
+    quiet: QuietOption = False,
     engine: EngineOption = Engine.local,
     actors: ActorsOption = None,
     actor_gpus: ActorGpusOption = 0.0,
@@ -39,7 +41,7 @@ def label(
 
     asked = workers(engine, actors, actor_gpus, ray_address)
     job = load_label_job(config, overrides=overrides or ())
-    with progress_bar("labelling") as progress:
+    with progress_bar("labelling", quiet=quiet) as progress:
         if asked is None:
             result = run_labeling(job, progress=progress)
         else:
