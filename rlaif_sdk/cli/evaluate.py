@@ -246,7 +246,7 @@ def reward(
     source = TableSource(file, subset, split)
     with (
         _measured(config, reward_name, state, overrides) as composer,
-        progress_bar("scoring", Console(stderr=True)) as progress,
+        progress_bar("scoring") as progress,
     ):
         found = evaluate_reward(
             composer,
@@ -297,8 +297,6 @@ def benchmark(
     """
     from contextlib import nullcontext
 
-    from rich.console import Console
-
     from rlaif_sdk.evaluation import find_benchmark, run_benchmark
     from rlaif_sdk.io.tables import TableSource
     from rlaif_sdk.reporting.evaluation_page import write_benchmark_page
@@ -310,7 +308,7 @@ def benchmark(
     given = config is not None or reward_name is not None
     measured = _measured(config, reward_name, state, overrides) if given else nullcontext(None)
     source = TableSource(file, subset, split)
-    with measured as composer, progress_bar("scoring", Console(stderr=True)) as progress:
+    with measured as composer, progress_bar("scoring") as progress:
         found = run_benchmark(name, source, composer, category=category, learn=state is None, progress=progress)
     _show(found.record(), lambda: [benchmark_table(found)], as_json=as_json)
     _report(report, lambda page: write_benchmark_page(found, page, source=str(source)))
@@ -348,11 +346,10 @@ def _judged(
     overrides: list[str] | None,
     **layout: str,
 ) -> Path:
-    from rich.console import Console
 
     from rlaif_sdk.evaluation import judge_policies
 
-    with progress_bar("judging", Console(stderr=True)) as progress:
+    with progress_bar("judging") as progress:
         result = judge_policies(
             files, judge, output, names=names, overrides=overrides or (), progress=progress, **layout
         )

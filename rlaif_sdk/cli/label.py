@@ -14,6 +14,7 @@ from rlaif_sdk.cli.options import (
     EngineOption,
     JobArgument,
     JudgeOverrides,
+    QuietOption,
     RayAddressOption,
     workers,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 def label(
     config: JobArgument,
     overrides: JudgeOverrides = None,
+    quiet: QuietOption = False,
     engine: EngineOption = Engine.local,
     actors: ActorsOption = None,
     actor_gpus: ActorGpusOption = 0.0,
@@ -40,7 +42,8 @@ def label(
 
     asked = workers(engine, actors, actor_gpus, ray_address)
     job = load_label_job(config, overrides=overrides or ())
-    with interruptible(lambda: f"each label so far is kept in {job.output}"), progress_bar("labelling") as progress:
+    kept = interruptible(lambda: f"each label so far is kept in {job.output}")
+    with kept, progress_bar("labelling", quiet=quiet) as progress:
         if asked is None:
             result = run_labeling(job, progress=progress)
         else:

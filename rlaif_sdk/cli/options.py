@@ -98,6 +98,7 @@ CompositionArgument = Annotated[
 JobArgument = Annotated[Path, config_argument("The job")]
 LedgerArgument = Annotated[Path, typer.Argument(help="A ledger, or the folder of a run with one.", callback=_ledger)]
 JudgeOverrides = Annotated[list[str] | None, overriding("judge.model=NAME")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 SplitOption = Annotated[
     str | None,
     typer.Option(help="The split, where a table is the name of a data set on the hub or a folder of several splits."),

@@ -1,22 +1,26 @@
-"""What commands print: tables, and the bar that counts what is done and is gone when it ends."""
+"""What commands print: tables, and how far they are."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
+_SECONDS_BETWEEN = 10.0
+"""Between two lines of progress where standard error is no terminal."""
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> None:
+def print_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False, err: bool = False
+) -> None:
     """Print rows.
 
     Args:
         headings: Of the columns; none prints none.
         rows: Their cells.
         numbers: Whether all columns but the first are numbers, which stand on the right.
+        err: Whether they go to standard error.
     """
     from rich.console import Console
     from rich.table import Table
@@ -26,23 +30,65 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbe
         table.add_column(heading, justify="right" if numbers and place else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(stderr=err).print(table)
 
 
 @contextmanager
-def progress_bar(doing: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a console, standard output's by default.
+def progress_bar(doing: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show progress on standard error: a bar on a terminal, else a line every ten seconds.
 
     Args:
         doing: What is done, before the bar.
-        console: Where the bar is shown.
+        quiet: Whether nothing is shown.
 
     Yields:
         Takes how many are done, and of how many.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    if quiet:
+        yield lambda _done, _total: None
+        return
+    if not sys.stderr.isatty():
+        yield _Lines(doing)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, console=console) as shown:
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as shown:
         task = shown.add_task(doing, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+class _Lines:
+    """Progress in lines, the first after ten seconds; the rate is that since the first call."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._begun: tuple[float, int] | None = None
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = now, done
+        if now - self._last < _SECONDS_BETWEEN:
+            return
+        self._last = now
+        begun, first = self._begun
+        rate = (done - first) / (now - begun) if now > begun else 0.0
+        left = f", {rate:.1f}/s, {(total - done) / rate:.0f} s left" if rate else ""
+        sys.stderr.write(f"{self._doing}: {done} of {total}{left}\n")
+        sys.stderr.flush()

@@ -16,16 +16,19 @@ from rlaif_sdk.cli.options import (
     CompositionOption,
     Engine,
     EngineOption,
+    QuietOption,
     RayAddressOption,
     SplitOption,
     SubsetOption,
+    overriding,
     table_argument,
     workers,
 )
 from rlaif_sdk.cli.output import print_table, progress_bar
 
 if TYPE_CHECKING:
-    from rlaif_sdk.composer.tables import Summary
+    from rlaif_sdk.composer.tables import Summary, TableLayout
+    from rlaif_sdk.io.jsonl import Row
     from rlaif_sdk.io.tables import TableSource, Writer
 
 FileArgument = Annotated[
@@ -43,10 +46,14 @@ GroupOption = Annotated[str | None, typer.Option(help="The column that groups co
 def score(
     file: FileArgument,
     config: CompositionOption,
+    overrides: Annotated[list[str] | None, overriding("rewards.toxicity.weight=2")] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where to write; default: FILE with .scored before its suffix. With Ray, a folder."
+            "--output",
+            "-o",
+            help="Where to write; - for standard output (JSONL), the default of standard input; else FILE with .scored "
+            "before its suffix. With Ray, a folder.",
         ),
     ] = None,
     prompt_column: PromptOption = "prompt",
@@ -55,6 +62,13 @@ def score(
     split: SplitOption = None,
     subset: SubsetOption = None,
     reward_column: Annotated[str, typer.Option(help="The column to write; no row may have it already.")] = "reward",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Score the first N rows; with groups, the last group is whole.")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Score N rows drawn at random, the same ones each time.")
+    ] = None,
+    quiet: QuietOption = False,
     chunk: Annotated[int, typer.Option(min=1, help="About how many rows are scored at once.")] = 1024,
     state: Annotated[
         Path | None, typer.Option(help="A composer's saved state (JSON); its running statistics are then frozen.")
@@ -75,25 +89,35 @@ def score(
     """
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.composer.tables import Summary, TableLayout, check_groups, score_records
+    from rlaif_sdk.config.overrides import overridden
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.integrations.host import load_state
-    from rlaif_sdk.io.tables import TableSource, has_types, is_table_file, read_rows, survey
+    from rlaif_sdk.io.tables import STANDARD_INPUT, TableSource, has_types, is_table_file, read_rows, survey
 
     layout = TableLayout(prompt_column, completion_column, group_column)
     source = TableSource(file, subset, split)
     asked = workers(engine, actors, actor_gpus, ray_address)
-    if output is None and not is_table_file(file):
+    to_stdout = str(output or file) == STANDARD_INPUT
+    _check_options(limit, sample, overrides, group_column, with_ray=asked is not None)
+    if output is None and not is_table_file(file) and not to_stdout:
         raise typer.BadParameter("name where to write: --output", param_hint="--output")
     if asked is not None:
-        how = {"layout": layout, "reward_column": reward_column, "batch_rows": batch_rows, "chunk": chunk}
+        how: dict[str, Any] = {
+            "quiet": quiet,
+            "layout": layout,
+            "reward_column": reward_column,
+            "batch_rows": batch_rows,
+            "chunk": chunk,
+        }
         _score_with_ray(source, config, output, workers=asked, state=state, **how)
         return
-    output = output or file.with_name(f"{source.name}.scored{file.name.removeprefix(source.name)}")
-    if output.resolve() == file.resolve():
+    output = output or _default_output(source)
+    if output.resolve() == file.resolve() and not to_stdout:
         raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
     table = survey(source, output=output)
     layout.check_group(table.columns, file)
     check_groups(read_rows(source), layout, rows=chunk, file=str(source))
+    chosen, total, named = _chosen(source, table.rows, layout, limit=limit, sample=sample)
     without_empty = has_types(output)  # an object without keys has no type: the whole column would be JSON text
     if reward_column in table.columns:
         problem = f"already has a column {reward_column!r}"
@@ -103,27 +127,27 @@ def score(
 
     def what_is_left() -> str:
         kept = "what a ledger of the composition has is not scored again" if has_ledger else "nothing is kept"
-        return f"{summary.rows} of {table.rows} rows were scored, {output} is not written, {kept}"
+        return f"{summary.rows} of {total} rows were scored, {output} is not written, {kept}"
 
     with (
         interruptible(what_is_left),
-        Composer.from_config(config) as composer,
-        progress_bar("scoring") as progress,
+        Composer.from_config(overridden(config, overrides or ())) as composer,
+        progress_bar("scoring", quiet=quiet) as progress,
     ):
         has_ledger = composer.ledger is not None
         if state is not None:
             composer.load_state_dict(load_state(state))
         done = 0
-        progress(done, table.rows)
+        progress(done, total)
         with _written(output) as writer:
             for rows, composition in score_records(
                 composer,
-                read_rows(source),
+                chosen,
                 layout,
                 columns=table.columns,
                 chunk=chunk,
                 training=state is None,
-                file=str(source),
+                file=named,
             ):
                 for row, reward in zip(rows, composition.records(), strict=True):
                     if without_empty and not reward["penalties"]:
@@ -131,20 +155,51 @@ def score(
                     writer.write({**row, reward_column: reward})
                 summary.add(composition)
                 done += len(rows)
-                progress(done, table.rows)
-    print_summary(summary)
-    typer.echo(f"wrote {output}")
+                progress(done, max(done, total))
+    print_summary(summary, err=to_stdout)
+    typer.echo(f"wrote {'standard output' if to_stdout else output}", err=to_stdout)
     _end(summary, output)
 
 
-def _score_with_ray(source: TableSource, config: Path, output: Path | None, **how: Any) -> None:
+def _check_options(
+    limit: int | None, sample: int | None, overrides: list[str] | None, group: str | None, *, with_ray: bool
+) -> None:
+    if sample is not None and (limit is not None or group is not None):
+        raise typer.BadParameter("draws single rows: leave out --limit and --group-column", param_hint="--sample")
+    if with_ray and (overrides or limit is not None or sample is not None):
+        raise typer.BadParameter("--set, --limit and --sample need --engine local")
+
+
+def _default_output(source: TableSource) -> Path:
+    """The table with ``.scored`` before its suffix, or standard output for standard input."""
+    path = source.path
+    return path if str(path) == "-" else path.with_name(f"{source.name}.scored{path.name.removeprefix(source.name)}")
+
+
+def _chosen(
+    source: TableSource, rows: int, layout: TableLayout, *, limit: int | None, sample: int | None
+) -> tuple[Iterator[Row], int, str]:
+    """The rows to score, about how many, and what they are called in errors."""
+    from rlaif_sdk.composer.tables import first_rows, sampled_rows
+    from rlaif_sdk.io.tables import read_rows
+
+    if limit is not None:
+        return first_rows(read_rows(source), layout, limit), min(limit, rows), str(source)
+    if sample is not None:
+        count = min(sample, rows)
+        return sampled_rows(read_rows(source), rows, count), count, f"{source} (the sample of {count})"
+    return read_rows(source), rows, str(source)
+
+
+def _score_with_ray(source: TableSource, config: Path, output: Path | None, *, quiet: bool, **how: Any) -> None:
     from rlaif_sdk.io.tables import is_table_file
     from rlaif_sdk.scale import score_table
 
     folder = output or source.path.with_name(f"{source.name}.scored")
     if is_table_file(folder):
         raise typer.BadParameter("with --engine ray the output is a folder", param_hint="--output")
-    with interruptible(lambda: f"the finished parts are in {folder}"), progress_bar("scoring") as progress:
+    finished = interruptible(lambda: f"the finished parts are in {folder}")
+    with finished, progress_bar("scoring", quiet=quiet) as progress:
         result = score_table(source, config, folder, progress=progress, **how)
     print_summary(result.summary)
     if result.resumed:
@@ -178,7 +233,7 @@ def _written(output: Path) -> Iterator[Writer]:
         raise told from error
 
 
-def print_summary(summary: Summary) -> None:
+def print_summary(summary: Summary, *, err: bool = False) -> None:
     """Print a table of every reward and the total."""
     rows = []
     for name, moments in summary.columns.items():
@@ -187,7 +242,7 @@ def print_summary(summary: Summary) -> None:
         is_total = name == "total"
         failed = str(summary.unscored) if is_total else str(moments.failed)
         rows.append((name, str(moments.count), failed, *shown, "" if is_total else f"{moments.seconds:.2f}"))
-    print_table(("reward", "scored", "failed", "mean", "std", "min", "max", "seconds"), rows, numbers=True)
+    print_table(("reward", "scored", "failed", "mean", "std", "min", "max", "seconds"), rows, numbers=True, err=err)
 
 
 def _end(summary: Summary, output: Path) -> None:

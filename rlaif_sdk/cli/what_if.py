@@ -37,7 +37,7 @@ def what_if(
     from rlaif_sdk.composer.ledger import Ledger
 
     with Ledger.find(run) as ledger:
-        read = [ledger.run(number) for number in runs or [None]]
+        read = [ledger.run(number) for number in runs] if runs else [ledger.run()]
         result = replay(ledger, config, runs=[found.number for found in read])
     if plot is not None:
         from rlaif_sdk.reporting.plots import plot_what_if

@@ -469,7 +469,7 @@ class Quantile(Normalizer):
 def _quantile_words(values_B: Array, known: Array, row: int) -> str:
     if not known.size:
         return "0, since there are no training scores yet"
-    below, upto = (int(np.searchsorted(known, values_B[row], side=side)) for side in ("left", "right"))  # type: ignore[call-overload]
+    below, upto = (int(np.searchsorted(known, values_B[row], side=side)) for side in ("left", "right"))
     return f"2 x {(below + upto) / 2:g} / {known.size} - 1 (kept training scores below it, ties counted half)"
 
 

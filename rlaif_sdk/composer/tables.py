@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,22 @@ def check_groups(records: Iterable[Row], layout: TableLayout, *, rows: int, file
     if layout.group is not None:
         for _ in chunks(records, layout, rows=rows, file=file):
             pass
+
+
+def first_rows(records: Iterable[Row], layout: TableLayout, count: int) -> Iterator[Row]:
+    """The first ``count`` rows of a table, and the rest of the group that the last of them is of."""
+    last: Row = {}
+    for place, record in enumerate(records):
+        if place >= count and not layout.of_one_group(last, record):
+            return
+        yield record
+        last = record
+
+
+def sampled_rows(records: Iterable[Row], rows: int, count: int) -> Iterator[Row]:
+    """``count`` of a table's ``rows`` rows, drawn without replacement from seed 0, in the order of the table."""
+    drawn = set(random.Random(0).sample(range(rows), min(count, rows)))  # noqa: S311 - a reproducible draw
+    return (record for place, record in enumerate(records) if place in drawn)
 
 
 def as_batch(

@@ -432,7 +432,7 @@ class Writer(Protocol):
 def write_rows(path: str | Path) -> Iterator[Writer]:
     """Write a table; it appears under its name only when every row is written.
 
-    The suffix says the form: ``.jsonl`` or ``.ndjson`` (also with ``.gz``), ``.json`` (an array), ``.csv`` (text as it
+    ``-`` is standard output, where each row is a line of JSON at once. Else the suffix says the form: ``.jsonl`` or ``.ndjson`` (also with ``.gz``), ``.json`` (an array), ``.csv`` (text as it
     is, nothing for null, JSON for all else), ``.parquet``, ``.arrow`` or ``.feather``. In the last three a column has
     the type of all its values, and is JSON text where they are of several kinds, see `rlaif_sdk.io.arrow`. Memory holds
     some thousand rows.
@@ -451,6 +451,9 @@ def write_rows(path: str | Path) -> Iterator[Writer]:
     """
     path = Path(path)
     form = _writable(path)
+    if str(path) == STANDARD_INPUT:
+        yield _StandardOutput()
+        return
     if form.write is None:
         kept = path.with_name(f".{path.name}.partial")
         with (
@@ -473,6 +476,17 @@ def write_table(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     with write_rows(path) as writer:
         for row in rows:
             writer.write(row)
+
+
+class _StandardOutput:
+    """Rows as JSONL on standard output."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._rows += 1
+        sys.stdout.write(row_as_json(row, "standard output", self._rows) + "\n")
 
 
 @contextmanager
@@ -588,7 +602,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def _writable(path: str | Path) -> _Form:
-    form = _form_of(Path(path))
+    form = _FORMS[".jsonl"] if str(path) == STANDARD_INPUT else _form_of(Path(path))
     if form is None:
         raise DataError("the output's suffix says no form of table", file=str(path), hint=f"it ends in {_known()}")
     if form in _TYPED:

@@ -106,13 +106,12 @@ def _imported(name: str, folder: Path, limit: float | None) -> ModuleType:
             return sys.modules[module]
         if under_way is None:
             future = _imports[module] = Future()
-            context = copy_context()
-            work = lambda: context.run(_import, module, run, future)  # noqa: E731 - in a context of its own
+            context, job = copy_context(), partial(_import, module, run, future)
     if under_way is None:
         if limit is None:
-            work()
+            context.run(job)
         else:
-            threading.Thread(target=work, name=f"rlaif-import-{name}", daemon=True).start()
+            threading.Thread(target=context.run, args=(job,), name=f"rlaif-import-{name}", daemon=True).start()
         under_way = future
     wait([under_way], limit)
     if not under_way.done():

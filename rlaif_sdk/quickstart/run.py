@@ -94,7 +94,7 @@ def show_first_scores(run: ComposedRun, console: Console, *, answers: int = 8) -
     console.print(answers_table(said.prompts, said.completions, composition))
     say("Why the first answer has its total (rlaif explain):")
     say(str(composition.explain(0)))
-    heaviest = max(composer.weights, key=composer.weights.__getitem__)
+    heaviest = max(composer.weights, key=lambda name: composition.rewards[name].weight)
     settings = run.config.composition.model_dump(exclude_unset=True)
     settings["rewards"][heaviest]["weight"] = 0
     summary = what_if(composition, settings).summary()

@@ -245,7 +245,8 @@ class EventLoopExecutor(ThreadExecutor):
 
     async def score(self, batch: RewardBatch) -> list[ScoreLike]:
         limit = self._handle.timeout
-        return await on_reward_loop(lambda: self._handle.score(batch), limit, limit)
+        scores: list[ScoreLike] = await on_reward_loop(lambda: self._handle.score(batch), limit, limit)
+        return scores
 
 
 class ProcessExecutor(Executor):
@@ -277,7 +278,8 @@ class ProcessExecutor(Executor):
             raise
 
     async def score(self, batch: RewardBatch) -> list[ScoreLike]:
-        return await self._run(lambda: self._ask(batch), "scoring", self._handle.timeout)
+        scores: list[ScoreLike] = await self._run(lambda: self._ask(batch), "scoring", self._handle.timeout)
+        return scores
 
     def _ask(self, batch: RewardBatch) -> Any:
         assert self._worker is not None

@@ -459,10 +459,10 @@ def check(run: Run) -> Preflight:
             tables = dict(zip(("train", "held_out"), get_method(run.method).load_rows(run), strict=True))
     with contextlib.ExitStack() as opened:
         composers: dict[str, Composer] = {}
-        for key in run.composition_keys if isinstance(run, ComposedRun) else ():
+        for composed, key in [(run, key) for key in run.composition_keys] if isinstance(run, ComposedRun) else []:
             with warnings.catch_warnings(record=True) as caught, found.noting():
                 warnings.simplefilter("always")
-                composers[key] = opened.enter_context(run.composer(key, ledger=False))
+                composers[key] = opened.enter_context(composed.composer(key, ledger=False))
             found.warnings += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
         checked = check_run(run, settings, tables, composers.get("composition"))
         checked.problems[:0], checked.warnings[:0] = found.problems, found.warnings

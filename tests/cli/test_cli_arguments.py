@@ -1,5 +1,6 @@
 """How commands are grouped, and how their config is named."""
 
+import json
 import os
 import subprocess
 import sys
@@ -33,4 +34,33 @@ def test_a_config_is_an_argument_or_follows_its_option(tmp_path, command, given)
     more = ["-o", "out.jsonl"] if command == "difficulty" else []
     done = run(*command.split(), *given, *more, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "error: nope.yaml: there is no such file\n"
+    assert done.stderr.startswith("error: nope.yaml: there is no such file")
+
+
+@pytest.fixture
+def table(tmp_path):
+    (tmp_path / "mine.py").write_text("def length(completions):\n    return [len(c) for c in completions]\n")
+    (tmp_path / "c.yaml").write_text("rewards: {length: {use: './mine.py:length'}}\n")
+    rows = [json.dumps({"prompt": "p", "completion": "x" * size}) + "\n" for size in range(1, 9)]
+    (tmp_path / "t.jsonl").write_text("".join(rows))
+    return tmp_path
+
+
+def totals(text):
+    return [json.loads(line)["reward"]["total"] for line in text.splitlines()]
+
+
+def test_score_stands_in_a_pipe(table):
+    """Standard output has nothing but rows; the summary is on standard error."""
+    rows = (table / "t.jsonl").read_text()
+    done = run("score", "-", "-c", "c.yaml", "--limit", 3, "--set", "rewards.length.weight=2", cwd=table, input=rows)
+    assert totals(done.stdout) == [2.0, 4.0, 6.0]
+    assert "wrote standard output" in done.stderr
+
+
+def test_score_draws_the_same_sample_each_time(table):
+    """In the order of the table."""
+    first, second = (run("score", "t.jsonl", "-c", "c.yaml", "--sample", 4, "-o", "-", cwd=table) for _ in range(2))
+    found = totals(first.stdout)
+    assert len(found) == 4
+    assert found == sorted(found) == totals(second.stdout)

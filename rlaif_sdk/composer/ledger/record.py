@@ -372,8 +372,8 @@ def _next_batch(connection: sqlite3.Connection, run: int, after: int) -> tuple[i
         "SELECT reward, raw, notes, normalized, weighted, workings, checksum FROM answers WHERE batch = ?", (number,)
     ):
         _check(written == checksum(*answer), number)
-        name, *values = answer
-        named[name] = _answer(*values, rows)
+        name, raw, notes, normalized, weighted, workings = answer
+        named[name] = _answer(raw, notes, normalized, weighted, workings, rows)
     return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force), _unpacked(arithmetic))
 
 

@@ -580,8 +580,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         self._logs["completion"].extend(rows(completions))
         for name, column in composition.rewards.items():
             self._logs["rewards"][name].extend(rows(column.raw.tolist()))
-        for column, values in extras.items():
-            self._logs["extra"][column].extend(rows(values))
+        for key, values in extras.items():
+            self._logs["extra"][key].extend(rows(values))
         advantages_B = rollout.advantages_BT.sum(dim=1) / rollout.mask_BT.sum(dim=1).clamp(min=1)
         self._logs["advantages"].extend(rows(advantages_B[: len(prompts)].tolist()))
 
