@@ -172,7 +172,7 @@ def rank(
 
 
 @eval_app.command()
-def rewards(
+def answers(
     files: Annotated[list[Path], table_argument("A table of completions; or two of the same prompts.")],
     config: CompositionOption,
     threshold: Annotated[
@@ -185,14 +185,14 @@ def rewards(
     report: ReportOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure rewards of completions, before and after training: toxicity, harmless rate, anything composed.
+    """Measure answers by rewards, before and after training: toxicity, harmless rate, anything composed.
 
     The change is paired over the prompts. The share of completions that pass a threshold is the harmless rate where
     the reward is one of harmlessness.
     """
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.composer.tables import TableLayout
-    from rlaif_sdk.evaluation import evaluate_rewards
+    from rlaif_sdk.evaluation import evaluate_answers
     from rlaif_sdk.io.tables import TableSource
     from rlaif_sdk.reporting.evaluation_page import write_measures_page
     from rlaif_sdk.reporting.evaluation_tables import measures_table
@@ -202,7 +202,7 @@ def rewards(
     layout = TableLayout(prompt_column, completion_column)
     with Composer.from_config(config) as composer:
         tables = [TableSource(file, subset, split) for file in files]
-        found = evaluate_rewards(tables, composer, layout=layout, thresholds=_thresholds(threshold or ()))
+        found = evaluate_answers(tables, composer, layout=layout, thresholds=_thresholds(threshold or ()))
     record = {reward: measure.record() for reward, measure in found.items()}
     _show(record, lambda: [measures_table(found)], as_json=as_json)
     _report(report, lambda page: write_measures_page(found, page, files=[path.name for path in files]))

@@ -1,6 +1,6 @@
 """Estimates of what training and judging achieve: agreement with people, win rates, rankings, trade-offs, intervals."""
 
-from rlaif_sdk.evaluation.before_after import Measure, evaluate_rewards
+from rlaif_sdk.evaluation.before_after import Measure, evaluate_answers
 from rlaif_sdk.evaluation.benchmarks import BENCHMARKS, BenchmarkResult, find_benchmark, run_benchmark
 from rlaif_sdk.evaluation.labels import Alignment, LabelEvaluation, LabelTable, evaluate_labels, read_labels
 from rlaif_sdk.evaluation.length_control import length_controlled
@@ -31,9 +31,9 @@ __all__ = [
     "Ranking",
     "RewardEvaluation",
     "WinRate",
+    "evaluate_answers",
     "evaluate_labels",
     "evaluate_reward",
-    "evaluate_rewards",
     "find_benchmark",
     "judge_policies",
     "length_controlled",

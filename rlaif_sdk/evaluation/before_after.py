@@ -56,7 +56,7 @@ class Measure:
         }
 
 
-def evaluate_rewards(
+def evaluate_answers(
     files: Sequence[TableName],
     composer: Composer,
     *,

@@ -165,21 +165,21 @@ def test_rewards_are_compared_before_and_after(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("rewards:\n  conciseness:\n    params: {target: 5}\n")
     done = rlaif(
-        "eval", "rewards", before, after, "-c", config, "--threshold", "conciseness=0.5", "--report", tmp_path / "r"
+        "eval", "answers", before, after, "-c", config, "--threshold", "conciseness=0.5", "--report", tmp_path / "r"
     )
     assert done.exit_code == 0, done.output
     assert "share that passes 0.5" in done.stdout
     spreads = next(line for line in done.stdout.splitlines() if "standard deviation" in line)
-    found = json.loads(rlaif("eval", "rewards", before, after, "-c", config, "--json").stdout)["conciseness"][
+    found = json.loads(rlaif("eval", "answers", before, after, "-c", config, "--json").stdout)["conciseness"][
         "standard_deviations"
     ]
     assert found[0] > 0.05
     assert found[1] == 0
     assert all(f"{value:.3f}" in spreads for value in found)
     assert f"standard deviation of b.jsonl</td><td>{found[0]:.3f}" in (tmp_path / "r").read_text()
-    alone = rlaif("eval", "rewards", before, "-c", config, "--json")
+    alone = rlaif("eval", "answers", before, "-c", config, "--json")
     assert json.loads(alone.stdout)["conciseness"]["after"] is None
-    refused = rlaif("eval", "rewards", before, "-c", config, "--threshold", "conciseness")
+    refused = rlaif("eval", "answers", before, "-c", config, "--threshold", "conciseness")
     assert refused.exit_code == 2
     assert "NAME=NUMBER" in refused.output
 

@@ -21,7 +21,7 @@ make merge none.yaml
 eval labels none.jsonl
 eval win-rate none.jsonl
 eval rank none.jsonl
-eval rewards none.jsonl -c c.yaml
+eval answers none.jsonl -c c.yaml
 eval reward none.jsonl -c c.yaml
 eval reward in.jsonl -c none.yaml
 eval benchmark pairs none.jsonl
@@ -82,7 +82,7 @@ def test_help_and_what_is_not_there_are_told_at_once(folder: Path) -> None:
     assert {line: HEAVY & set(modules) for line, (_, modules) in found.items() if HEAVY & set(modules)} == {}
 
 
-@pytest.mark.parametrize("command", ["score in.jsonl", "explain in.jsonl", "eval rewards in.jsonl", "serve"])
+@pytest.mark.parametrize("command", ["score in.jsonl", "explain in.jsonl", "eval answers in.jsonl", "serve"])
 def test_a_wrong_key_of_a_composition_is_told_before_the_composer_is_imported(folder: Path, command: str) -> None:
     """With its line."""
     (folder / "wrong.yaml").write_text("rewards:\n  words: {us: 'rewards.py:words'}\n")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, DataError
-from rlaif_sdk.evaluation import evaluate_labels, evaluate_rewards, judge_policies, rank_policies, read_labels, win_rate
+from rlaif_sdk.evaluation import evaluate_answers, evaluate_labels, judge_policies, rank_policies, read_labels, win_rate
 from rlaif_sdk.judges import Usage
 from rlaif_sdk.judges.pairwise import labelled
 from rlaif_sdk.preferences.review import ReviewStore, export_review
@@ -403,7 +403,7 @@ def test_rewards_before_and_after_are_paired_over_the_prompts(tmp_path: Path) ->
     before = completions(tmp_path / "before.jsonl", ["0", "10", "20", "none"])
     after = completions(tmp_path / "after.jsonl", ["1", "11", "21", "5"])
     with composer() as scorer:
-        found = evaluate_rewards([before, after], scorer, thresholds={"harmless": 10, "cost": 10})
+        found = evaluate_answers([before, after], scorer, thresholds={"harmless": 10, "cost": 10})
     measure = found["harmless"]
     assert measure.before.value == pytest.approx(10)
     assert measure.change is not None
@@ -425,9 +425,9 @@ def test_tables_before_and_after_have_the_same_prompts(tmp_path: Path) -> None:
     after.write_text(after.read_text().replace("q1", "q2"))
     with composer() as scorer:
         with pytest.raises(DataError, match=r"after\.jsonl:2: has another prompt"):
-            evaluate_rewards([before, after], scorer)
+            evaluate_answers([before, after], scorer)
         with pytest.raises(ConfigError, match="no reward 'toxicity'"):
-            evaluate_rewards([before], scorer, thresholds={"toxicity": 0.5})
+            evaluate_answers([before], scorer, thresholds={"toxicity": 0.5})
 
 
 @pytest.mark.parametrize(
