@@ -6,7 +6,9 @@ Each program reports what it managed to do; what is expected of it is nothing.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_execution import rlaif_rewards, trial
+from rlaif_execution import policy, rlaif_rewards, trial
 from rlaif_execution.policy import Policy
 from rlaif_sdk import Composer, ConfigError, RewardBatch
 
@@ -489,7 +491,6 @@ def test_a_sandbox_package_that_does_not_load_is_refused(
 @pytest.mark.parametrize(
     ("weakened", "could"),
     [
-        ({"extra_deny_syscalls": []}, "change a file of its user"),
         ({"max_processes": 8}, "start a process"),
         ({"clean_env": False}, "read the environment"),
         ({"fs_readable": ["/"]}, "read a file of its user"),
@@ -697,7 +698,7 @@ def f(): {entry}
 
 def test_installed_packages_cannot_be_read(score: Any) -> None:
     """Python's own modules can, and what somebody installed beside them cannot, by any spelling of its path."""
-    packages = os.path.join(os.path.realpath(sysconfig.get_path("stdlib")), "site-packages")
+    packages = str(Path(sysconfig.get_path("stdlib")).resolve() / "site-packages")
     inside = sorted(path for path in Path(packages).rglob("*") if path.is_file())
     if not inside:
         pytest.skip("this interpreter has no packages of its own")
@@ -751,3 +752,17 @@ def f():
 """
     found = score(code, [{"expected": [[0, 1, 2], [1], True, []]}])
     assert found.value == 1.0, found.reason
+
+
+def test_a_sandbox_without_its_filter_of_calls_is_refused(
+    sandbox: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What would then reach other processes is named."""
+    inside = tmp_path / "inside"
+    shutil.copytree(policy._INSIDE, inside)
+    locks = inside / "locks.py"
+    locks.write_text(locks.read_text().replace("    refuse_other_calls()\n", ""))
+    monkeypatch.setattr(policy, "_INSIDE", inside)
+    monkeypatch.setattr(trial, "_POLICY", dataclasses.replace(trial._POLICY))
+    with pytest.raises(ConfigError, match="reach the limits of another process"):
+        SPEC.build({}).setup()

@@ -79,7 +79,18 @@ def test_a_value_is_the_same_as_itself(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("got", "expected"),
-    [(10**400, 1.5), (1.5, 10**400), (10**9, 10**9 + 0.5), (2**53 + 1, float(2**53)), (True, 1.0000001), (math.nan, 1.0), (math.inf, -math.inf), (1, "1"), ([], ()[:0] or None), ({}, [])],
+    [
+        (10**400, 1.5),
+        (1.5, 10**400),
+        (10**9, 10**9 + 0.5),
+        (2**53 + 1, float(2**53)),
+        (True, 1.0000001),
+        (math.nan, 1.0),
+        (math.inf, -math.inf),
+        (1, "1"),
+        ([], ()[:0] or None),
+        ({}, []),
+    ],
 )
 def test_different_values_are_told_apart(got: Any, expected: Any) -> None:
     """Numbers beyond every float included."""

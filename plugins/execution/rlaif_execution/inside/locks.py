@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 
 from rlaif_execution.inside.calls import refuse_other_calls
