@@ -523,7 +523,7 @@ def test_the_sandbox_is_tried_under_limits_of_its_own(score: Any) -> None:
 
 def test_a_trial_that_fails_says_why(sandbox: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the program's own error."""
-    monkeypatch.setattr(trial, "_TRIES", "def tries(path, name): raise ValueError('odd')")
+    monkeypatch.setattr(trial, "_TRIES", "def tries(*_): raise ValueError('odd')")
     with pytest.raises(ConfigError, match=r"the trial of the sandbox failed: .*ValueError.*odd"):
         SPEC.build({}).setup()
 
