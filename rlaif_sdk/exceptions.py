@@ -252,3 +252,12 @@ class BudgetExceededError(RlaifError, RuntimeError):
 
 class TrainingError(RlaifError, RuntimeError):
     """Training cannot go on."""
+
+
+def exception_text(error: BaseException) -> str:
+    """The class and message of whatever was raised."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except BaseException as second:  # noqa: BLE001 - of the code that raised the first
+        return f"{name}, whose text cannot be read since {type(second).__name__} is raised"

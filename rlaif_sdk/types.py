@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, TypedDict, overload
@@ -208,14 +209,17 @@ class RewardBatch:
             self._views[name, thinking] = tuple(view(value, name, thinking=thinking) for value in reading.completions)
         return self._views[name, thinking]
 
-    @cached_property
+    @property
     def prompt_texts(self) -> tuple[str, ...]:
         """The B prompts as transcripts, a text as it is, a message alone as its text, more as ``role: text`` paragraphs.
 
         Raises:
             ConversationError: A row cannot be read.
         """
-        return tuple(view(value, "transcript", role=USER) for value in self._readable.prompts)
+        if not self._prompt_texts:
+            prompts = self._readable.prompts
+            self._prompt_texts.append(tuple(view(value, "transcript", role=USER) for value in prompts))
+        return self._prompt_texts[0]
 
     @cached_property
     def completion_texts(self) -> tuple[str, ...]:
@@ -248,6 +252,10 @@ class RewardBatch:
     def _views(self) -> dict[tuple[View, Thinking], tuple[str | None, ...]]:
         return {}
 
+    @cached_property
+    def _prompt_texts(self) -> list[tuple[str, ...]]:
+        return []
+
     def column(self, name: str) -> Sequence[Any]:
         """The column of that name, B values.
 
@@ -264,9 +272,28 @@ class RewardBatch:
         """The same rows, where each column ``renamed[name]`` is also found under ``name``."""
         if not renamed:
             return self
-        batch = replace(self, columns={**self.columns, **{new: self.column(old) for new, old in renamed.items()}})
-        batch.__dict__["_reading"] = self._reading
-        batch.__dict__["_views"] = self._views
+        return self._like(columns={**self.columns, **{new: self.column(old) for new, old in renamed.items()}})
+
+    def private(self) -> RewardBatch:
+        """The same rows in containers of their own: whoever sorts, pops or rewrites them changes nothing of these.
+
+        Lists, tuples, dicts and sets are copied at any depth, arrays of numpy become read-only views. Objects of other
+        classes (tensors, images) are the same objects. What was read of the rows is not read again.
+        """
+        ids = self.completion_ids
+        return self._like(
+            prompts=_own(self.prompts),
+            completions=_own(self.completions),
+            completion_ids=ids if ids is None else [row[:] if type(row) is list else _own(row) for row in ids],
+            columns={name: _own(values) for name, values in self.columns.items()},
+            group=self.group if self.group is None else _own(self.group),
+        )
+
+    def _like(self, **fields: Any) -> RewardBatch:
+        """The same rows with other fields, which fit as they are; what is read of the rows is shared."""
+        batch: RewardBatch = object.__new__(type(self))
+        read = {"_reading": self._reading, "_views": self._views, "_prompt_texts": self._prompt_texts}
+        batch.__dict__.update(self.__dict__, **read, **fields)
         return batch
 
     def select(self, rows: Sequence[int]) -> RewardBatch:
@@ -283,6 +310,27 @@ class RewardBatch:
         if "_reading" in self.__dict__:  # what has been read is not read again
             chosen.__dict__["_reading"] = self._reading.select(rows)
         return chosen
+
+
+_UNCHANGING = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+def _own(value: Any) -> Any:
+    """A value whose containers are its own."""
+    kind = type(value)
+    if kind is list:
+        return value[:] if _UNCHANGING.issuperset(map(type, value)) else [_own(item) for item in value]
+    if kind is dict:
+        return {key: _own(item) for key, item in value.items()}
+    if kind in _UNCHANGING:
+        return value
+    if isinstance(value, (list, dict, tuple, set)):
+        return deepcopy(value)  # which gives a tuple of unchanging values back as it is
+    if getattr(value, "ndim", 0) and hasattr(value, "setflags"):
+        shown = value.view()
+        shown.setflags(write=False)
+        return shown
+    return value
 
 
 def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:

@@ -76,11 +76,6 @@ def counts_calls():
     return lambda batch: [float(next(calls))] * len(batch)
 
 
-def changes_its_batch(batch):
-    batch.completions[0] = "mine"
-    return [0.0] * len(batch)
-
-
 def fails_when_empty(batch):
     return [0.0] * len(batch) if len(batch) else [0.0]
 
@@ -101,7 +96,6 @@ def fails_when_empty(batch):
         (by_neighbours, {}, "when it is alone"),
         (needs_text, {}, "scores conversations differently"),
         (counts_calls(), {}, "in another order"),
-        (changes_its_batch, {}, "changes the batch"),
         (fails_when_empty, {}, "returned 1 scores for 0 rows"),
     ],
 )

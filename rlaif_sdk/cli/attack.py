@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AsJson, JudgeOverrides, config_argument
+from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, config_argument
 
 attack_app = typer.Typer(help="Try what a policy would find out in training.", no_args_is_help=True)
 
@@ -18,7 +18,7 @@ def _attack() -> None:
     pass
 
 
-@attack_app.command()
+@attack_app.command(cls=ConfigCommand)
 def judge(
     config: Annotated[Path, config_argument("A labelling job, or a composition with a judge")],
     reward: Annotated[str | None, typer.Option(help="Which reward of a composition, if several are judges.")] = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.exits import interruptible
 from rlaif_sdk.cli.options import AllowChanged, config_argument, overriding
 
 
@@ -29,4 +30,5 @@ def distill(
 
     from rlaif_sdk.reporting.distill_report import watch_distill
 
-    watch_distill(run, Console(), resume=resume)
+    with interruptible(lambda: f"each finished part is kept in {run.output}", resume=lambda: True):
+        watch_distill(run, Console(), resume=resume)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import CompositionOption, SplitOption, SubsetOption, table_argument
+from rlaif_sdk.cli.options import AsJson, SplitOption, SubsetOption, config_option, table_argument
 from rlaif_sdk.cli.score import CompletionOption, GroupOption, PromptOption
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer.explain import Explanation
+    from rlaif_sdk.composer.tables import TableLayout
+    from rlaif_sdk.io.tables import TableSource
 
 
 def explain(
-    config: CompositionOption,
-    file: Annotated[Path | None, table_argument("A table, as rlaif score takes it; without it give the texts.")] = None,
-    row: Annotated[int, typer.Option(min=1, help="The row of FILE, from 1.")] = 1,
+    file: Annotated[
+        Path | None,
+        table_argument("A ledger, or the folder of a run with one; or with --config a table, as rlaif score takes it."),
+    ] = None,
+    config: Annotated[Path | None, config_option("The composition, for a table or a text that is scored now")] = None,
+    row: Annotated[int, typer.Option(min=1, help="The row of the run or of the table, from 1.")] = 1,
+    number: Annotated[
+        int | None, typer.Option("--run", help="Which run of the ledger, from 1; default: the last.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="A prompt, instead of FILE.")] = None,
     completion: Annotated[str | None, typer.Option(help="Its completion.")] = None,
     prompt_column: PromptOption = "prompt",
@@ -22,40 +34,83 @@ def explain(
     group_column: GroupOption = None,
     split: SplitOption = None,
     subset: SubsetOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show how a completion's reward comes about, step by step.
+    """Show how a completion's reward came about, step by step.
 
-    With a group column, the whole group of the row is scored, so that normalisation within the group is right.
+    Of a ledger it reads the number that was recorded, and scores nothing. Of a table it scores what `rlaif score` would
+    have scored by then, so that the number is the same. Nothing is written.
     """
-    from dataclasses import replace
-
     from rich.console import Console
 
-    from rlaif_sdk.composer import Composer
-    from rlaif_sdk.composer.tables import TableLayout, as_batch
-    from rlaif_sdk.exceptions import DataError
-    from rlaif_sdk.io.tables import TableSource, read_rows
+    from rlaif_sdk.composer.tables import TableLayout
+    from rlaif_sdk.io.tables import TableSource
 
-    columns: tuple[str, ...] = ()
-    source = None if file is None else TableSource(file, subset, split)
-    layout = TableLayout(prompt_column, completion_column, group_column)
-    if source is None:
-        if prompt is None or completion is None:
-            raise typer.BadParameter("give a FILE, or both --prompt and --completion")
-        layout = TableLayout()
-        records, wanted, first_row = [{"prompt": prompt, "completion": completion}], 0, 1
+    if file is not None and config is None:
+        found = _recorded(file, number, row)
+    elif config is None:
+        raise typer.BadParameter("give a ledger, or --config with a FILE or with --prompt and --completion")
+    elif file is not None:
+        layout = TableLayout(prompt_column, completion_column, group_column)
+        found = _scored(config, TableSource(file, subset, split), layout, row)
+    elif prompt is None or completion is None:
+        raise typer.BadParameter("give a FILE, or both --prompt and --completion")
     else:
-        table = list(read_rows(source))
-        if row > len(table):
-            raise DataError(f"has {len(table)} rows; row {row} is wanted", file=str(source), hint="--row counts from 1")
-        members = [index for index, record in enumerate(table) if layout.of_one_group(table[row - 1], record)]
-        members = members or [row - 1]
-        records, wanted, first_row = [table[index] for index in members], members.index(row - 1), row
-        columns = tuple({name: None for record in table for name in record})
-    with Composer.from_config(config) as composer:
-        composition = composer.compose(
-            as_batch(
-                records, layout, columns=columns, first_row=first_row, file=None if source is None else str(source)
-            )
-        )
-    Console().print(replace(composition.explain(wanted), row=row))
+        found = _text(config, prompt, completion)
+    if as_json:
+        typer.echo(json.dumps(found.record(), indent=2))
+    else:
+        Console().print(found)
+
+
+def _recorded(path: Path, number: int | None, row: int) -> Explanation:
+    """The explanation of a row of a recorded run, of which nothing is computed anew."""
+    from dataclasses import replace
+
+    from rlaif_sdk.composer.ledger import Ledger
+    from rlaif_sdk.exceptions import DataError
+
+    with Ledger.find(path) as ledger:
+        run = ledger.run(number)
+        place = row - 1
+        for entry in ledger.batches(run.number):
+            if place < len(entry.totals):
+                explanation = entry.composition(run.rewards).explain(place)
+                return replace(explanation, row=row, source=f"{run} ({ledger.path})")
+            place -= len(entry.totals)
+        problem = f"run {run.number} has {run.rows} rows; row {row} is wanted"
+        raise DataError(problem, file=str(ledger.path), hint="--row counts from 1")
+
+
+def _scored(config: Path, source: TableSource, layout: TableLayout, row: int) -> Explanation:
+    """The explanation of a table's row, scored as `rlaif score` scores it."""
+    from dataclasses import replace
+
+    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.composer.tables import check_groups, score_records
+    from rlaif_sdk.exceptions import DataError
+    from rlaif_sdk.io.tables import read_rows
+
+    table = list(read_rows(source))
+    if row > len(table):
+        raise DataError(f"has {len(table)} rows; row {row} is wanted", file=str(source), hint="--row counts from 1")
+    columns = tuple({name: None for record in table for name in record})
+    layout.check_group(columns, source.path)
+    check_groups(table, layout, rows=1024, file=str(source))
+    place = row - 1
+    with Composer.from_config(config, read_only=True) as composer:
+        for rows, composition in score_records(composer, table, layout, columns=columns, file=str(source)):
+            if place < len(rows):
+                return replace(composition.explain(place), row=row, source=str(source))
+            place -= len(rows)
+    raise AssertionError("the rows were counted before")
+
+
+def _text(config: Path, prompt: str, completion: str) -> Explanation:
+    from dataclasses import replace
+
+    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.types import RewardBatch
+
+    with Composer.from_config(config, read_only=True) as composer:
+        return replace(composer.compose(RewardBatch([prompt], [completion])).explain(0), row=1)

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AllowChanged, config_option, overriding
+from rlaif_sdk.cli.exits import interruptible
+from rlaif_sdk.cli.options import AllowChanged, config_argument, overriding
 
 
 def iterate(
-    config: Annotated[Path, config_option("The loop")],
+    config: Annotated[Path, config_argument("The loop")],
     overrides: Annotated[list[str] | None, overriding("stop.rounds=5")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the loop in the output; none need be there.")
@@ -31,4 +32,5 @@ def iterate(
 
     from rlaif_sdk.reporting.iterate_report import watch_iterate
 
-    watch_iterate(run, Console(), resume=resume)
+    with interruptible(lambda: f"each finished part of a round is kept in {run.output}", resume=lambda: True):
+        watch_iterate(run, Console(), resume=resume)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import JudgeOverrides, config_argument
+from rlaif_sdk.cli.options import ConfigCommand, JudgeOverrides, config_argument
 
 judge_app = typer.Typer(help="Look at a judge before it is put to work.", no_args_is_help=True)
 
@@ -17,7 +17,7 @@ def _judge() -> None:
     pass
 
 
-@judge_app.command()
+@judge_app.command(cls=ConfigCommand)
 def probe(
     config: Annotated[Path, config_argument("A labelling job")],
     overrides: JudgeOverrides = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rlaif_sdk.cli.exits import ExitCode, interruptible
 from rlaif_sdk.cli.options import (
     ActorGpusOption,
     ActorsOption,
@@ -39,7 +40,7 @@ def label(
 
     asked = workers(engine, actors, actor_gpus, ray_address)
     job = load_label_job(config, overrides=overrides or ())
-    with progress_bar("labelling") as progress:
+    with interruptible(lambda: f"each label so far is kept in {job.output}"), progress_bar("labelling") as progress:
         if asked is None:
             result = run_labeling(job, progress=progress)
         else:
@@ -74,3 +75,5 @@ def _print(result: LabelResult) -> None:
     if result.failures is not None:
         typer.echo(f"{summary.failed} pairs failed, see {result.failures}; start again to ask about them", err=True)
     typer.echo(f"wrote {result.labels}")
+    if summary.failed:
+        raise typer.Exit(ExitCode.ROWS_LEFT_OUT)

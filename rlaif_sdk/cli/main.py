@@ -8,9 +8,10 @@ import sys
 import time
 import warnings
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from rlaif_sdk import __version__
 from rlaif_sdk.cli.attack import attack_app
@@ -26,10 +27,12 @@ from rlaif_sdk.cli.iterate import iterate
 from rlaif_sdk.cli.judge import judge_app
 from rlaif_sdk.cli.label import label
 from rlaif_sdk.cli.make import make_app
+from rlaif_sdk.cli.options import ConfigCommand
 from rlaif_sdk.cli.quickstart import quickstart
 from rlaif_sdk.cli.report import report
 from rlaif_sdk.cli.review import review
 from rlaif_sdk.cli.rewards import rewards_app
+from rlaif_sdk.cli.runs import runs_app
 from rlaif_sdk.cli.schema import schema
 from rlaif_sdk.cli.score import score
 from rlaif_sdk.cli.serve import serve
@@ -42,6 +45,8 @@ from rlaif_sdk.io.files import refusal
 from rlaif_sdk.io.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stamina.instrumentation import RetryDetails
 
 _SECONDS_BETWEEN = 10.0
@@ -64,36 +69,55 @@ class RetryNotes:
         sys.stderr.write(f"trying again in {details.wait_for:g} s: {str(error) or type(error).__name__}\n")
 
 
+class _InOrder(TyperGroup):
+    """Lists commands in the order of `_COMMANDS`, which is that of their groups too."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return [name for commands in _COMMANDS.values() for name in commands]
+
+
 app = typer.Typer(
     name="rlaif",
+    cls=_InOrder,
     help="Compose reward plugins for RL from AI feedback, see why each reward is what it is, and train on them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(rewards_app, name="rewards")
-app.add_typer(train_app, name="train")
-app.command()(sweep)
-app.command()(iterate)
-app.command()(distill)
-app.command()(difficulty)
-app.add_typer(init_app, name="init")
-app.command()(export)
-app.command()(score)
-app.command()(serve)
-app.command()(label)
-app.command()(review)
-app.add_typer(make_app, name="make")
-app.add_typer(judge_app, name="judge")
-app.add_typer(attack_app, name="attack")
-app.add_typer(eval_app, name="eval")
-app.command()(explain)
-app.command()(report)
-app.add_typer(cache_app, name="cache")
-app.command("what-if")(what_if)
-app.command()(schema)
-app.command()(doctor)
-app.command()(quickstart)
+_COMMANDS: dict[str, dict[str, typer.Typer | Callable[..., None]]] = {
+    "Begin": {"quickstart": quickstart, "doctor": doctor, "init": init_app},
+    "Compose": {
+        "rewards": rewards_app,
+        "schema": schema,
+        "score": score,
+        "explain": explain,
+        "what-if": what_if,
+        "cache": cache_app,
+    },
+    "Label": {"make": make_app, "judge": judge_app, "label": label, "review": review},
+    "Train": {
+        "train": train_app,
+        "difficulty": difficulty,
+        "iterate": iterate,
+        "distill": distill,
+        "sweep": sweep,
+        "runs": runs_app,
+        "report": report,
+    },
+    "Evaluate": {"eval": eval_app, "attack": attack_app},
+    "Serve": {"export": export, "serve": serve},
+}
+"""Every command by its group, in the order of use."""
+_TAKE_A_CONFIG = {label, difficulty, iterate, distill, sweep, serve}
+
+for _panel, _commands in _COMMANDS.items():
+    for _name, _command in _commands.items():
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name, rich_help_panel=_panel)
+        else:
+            _class = ConfigCommand if _command in _TAKE_A_CONFIG else None
+            app.command(_name, cls=_class, rich_help_panel=_panel)(_command)
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.options import JobArgument, SplitOption, SubsetOption, config_argument, overriding, table_config
+from rlaif_sdk.cli.options import (
+    ConfigCommand,
+    JobArgument,
+    SplitOption,
+    SubsetOption,
+    config_argument,
+    overriding,
+    table_config,
+)
 from rlaif_sdk.cli.output import print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ make_app = typer.Typer(
 SetOption = Annotated[list[str] | None, overriding("policy.model=NAME")]
 
 
-@make_app.command()
+@make_app.command(cls=ConfigCommand)
 def contrastive(
     config: JobArgument,
     overrides: SetOption = None,
@@ -40,7 +48,7 @@ def contrastive(
     _run(make_contrastive, job)
 
 
-@make_app.command()
+@make_app.command(cls=ConfigCommand)
 def candidates(config: JobArgument, overrides: SetOption = None) -> None:
     """Let one or several models answer each prompt several times."""
     from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
@@ -48,7 +56,7 @@ def candidates(config: JobArgument, overrides: SetOption = None) -> None:
     _run(make_candidates, _job(CandidatesConfig, config, overrides))
 
 
-@make_app.command()
+@make_app.command(cls=ConfigCommand)
 def pairs(
     config: Annotated[Path | None, config_argument("The job, in place of its parts")] = None,
     overrides: SetOption = None,
@@ -71,7 +79,7 @@ def pairs(
     _run(make_composed_pairs, load_make_job(ComposedPairsConfig, source, overrides=[*(overrides or ()), *changes]))
 
 
-@make_app.command()
+@make_app.command(cls=ConfigCommand)
 def revisions(config: JobArgument, overrides: SetOption = None) -> None:
     """Let a model criticise and revise its answers by a constitution: rows to imitate, and pairs."""
     from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
@@ -79,7 +87,7 @@ def revisions(config: JobArgument, overrides: SetOption = None) -> None:
     _run(make_revisions, _job(RevisionsConfig, config, overrides))
 
 
-@make_app.command()
+@make_app.command(cls=ConfigCommand)
 def merge(config: JobArgument, overrides: SetOption = None) -> None:
     """Merge labels of people and models, by precedence or by weight, and mix sources in proportions."""
     from rlaif_sdk.preferences.merge import MergeConfig, merge_preferences

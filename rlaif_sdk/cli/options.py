@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import config_text
@@ -31,6 +32,16 @@ AllowChanged = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+class ConfigCommand(TyperCommand):
+    """A command whose only argument is its config: ``--config FILE`` and ``-c FILE`` name it too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the option's name away: its value is then the argument."""
+        kept, rest = (args[: args.index("--")], args[args.index("--") :]) if "--" in args else (args, [])
+        values = [one.removeprefix("--config=") for one in kept if one not in {"--config", "-c"}]
+        return super().parse_args(ctx, [*values, *rest])
+
+
 def config_option(what: str) -> Any:
     """The option ``--config`` of a file that is there."""
     return typer.Option("--config", "-c", help=f"{what}: a YAML or JSON file.", callback=_readable)
@@ -38,7 +49,7 @@ def config_option(what: str) -> Any:
 
 def config_argument(what: str) -> Any:
     """An argument that is a config file that is there."""
-    return typer.Argument(help=f"{what}: a YAML or JSON file.", callback=_readable)
+    return typer.Argument(help=f"{what}: a YAML or JSON file; also after --config.", callback=_readable)
 
 
 def table_argument(what: str) -> Any:
@@ -80,6 +91,9 @@ def _ledger(path: Path) -> Path:
 
 CompositionOption = Annotated[
     Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.", callback=_composition)
+]
+CompositionArgument = Annotated[
+    Path, typer.Argument(help="The composition: a YAML or JSON file; also after --config.", callback=_composition)
 ]
 JobArgument = Annotated[Path, config_argument("The job")]
 LedgerArgument = Annotated[Path, typer.Argument(help="A ledger, or the folder of a run with one.", callback=_ledger)]

@@ -33,14 +33,25 @@ def report(
         int | None, typer.Option("--run", help="Which run of the ledger, from 1; default: the last.")
     ] = None,
 ) -> None:
-    """Write a report of a recorded run: one HTML file with interactive plots, which needs no network.
+    """Write a report of a run: one HTML file with interactive plots, which needs no network.
 
     Correlations, shares of the variance, length, saturation, groups without differences, drift from held-out rewards,
-    failures, and sample rows with the waterfall of their total. What looks wrong is printed too.
+    failures, and sample rows with the waterfall of their total. What looks wrong is printed too. Of a training run without
+    a ledger the report has its log, its answers to the held-out prompts and what it was made of.
     """
     from rlaif_sdk.composer.ledger import Ledger
-    from rlaif_sdk.reporting.run_report import recorded_compositions, write_report
+    from rlaif_sdk.reporting.run_report import recorded_compositions, write_log_report, write_report
 
+    manifest = run / "run.json"
+    if manifest.is_file() and not [*run.glob("*.sqlite")]:
+        from rlaif_sdk.io.files import read_json
+
+        output = output or run / "report.html"
+        title = f"Run {run.resolve().name}"
+        history, answers = _records(run / HISTORY_FILE), _records(run / SAMPLES_FILE)
+        write_log_report(output, read_json(manifest), title=title, history=history, answers=answers)
+        typer.echo(f"wrote {output}; the run has no ledger in its folder, so rewards row by row are not in it")
+        return
     with Ledger.find(run) as ledger:
         recorded = ledger.run(number)
         folder = ledger.path.parent
@@ -53,6 +64,7 @@ def report(
             history=_records(folder / HISTORY_FILE),
             answers=_records(folder / SAMPLES_FILE),
         )
+    typer.echo(f"{recorded} ({ledger.path})")
     for warning in warnings:
         typer.echo(f"- {warning}")
     typer.echo(f"wrote {output}" if warnings else f"Nothing looks wrong with the rewards. Wrote {output}")

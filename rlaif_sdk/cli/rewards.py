@@ -26,7 +26,13 @@ def list_rewards(
     rows = [(spec, registry.source("rlaif_rewards", name)) for name, spec in registry.rewards.items()]
     if as_json:
         listed = [
-            {"name": spec.name, "description": spec.description, "range": spec.range, "plugin": source.distribution}
+            {
+                "name": spec.name,
+                "description": spec.description,
+                "range": spec.range,
+                "ends": spec.ends,
+                "plugin": source.distribution,
+            }
             for spec, source in rows
         ]
         broken = [{"plugin": str(item.source), "error": str(item.error)} for item in registry.broken]
@@ -34,9 +40,9 @@ def list_rewards(
         return
     if rows:
         print_table(
-            ("reward", "range", "description", "plugin"),
+            ("reward", "range", "low … high", "description", "plugin"),
             [
-                (spec.name, _range(spec), spec.description, source.distribution or source.plugin)
+                (spec.name, _range(spec), _ends(spec), spec.description, source.distribution or source.plugin)
                 for spec, source in rows
             ],
         )
@@ -63,6 +69,7 @@ def show_reward(
     console.print(f"[bold]{spec.name}[/bold]  {spec.description}")
     console.print(f"plugin   {source.distribution or source.plugin}", highlight=False)
     console.print(f"range    {_range(spec)}", highlight=False, markup=False)
+    console.print(f"ends     {_ends(spec) or 'not said'}", highlight=False, markup=False)
     console.print(f"better   {'higher' if spec.higher_is_better else 'lower'}")
     console.print(f"columns  {', '.join(spec.columns) or 'none required'}")
     rows = []
@@ -83,6 +90,10 @@ def show_reward(
 
 def _range(spec: RewardSpec) -> str:
     return "unbounded or set by parameters" if spec.range is None else f"[{spec.range[0]:g}, {spec.range[1]:g}]"
+
+
+def _ends(spec: RewardSpec) -> str:
+    return " … ".join(spec.ends or ())
 
 
 def _type(schema: dict[str, Any]) -> str:

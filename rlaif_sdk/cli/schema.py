@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif_sdk.training.arguments import declared_fields
 from rlaif_sdk.training.methods import METHODS, get_method, resolve
 
 if TYPE_CHECKING:
@@ -50,7 +51,17 @@ def schema(
     found = {**model.model_json_schema(), "$schema": DIALECT}
     if "RewardConfig" in found.get("$defs", {}):  # the plugins describe the parameters of rewards
         _describe_params(found, Registry.default())
+    if kind in _METHODS:
+        _close_settings(found, _METHODS[kind])
     typer.echo(json.dumps(found, indent=2))
+
+
+def _close_settings(schema: dict[str, Any], name: str) -> None:
+    """Name every setting of a method's trainer, so that an editor refuses all others; none where they are not known."""
+    if names := declared_fields(get_method(name).settings):
+        settings = schema["properties"][name]
+        settings["properties"] = {setting: {} for setting in sorted(names) if not setting.startswith("_")}
+        settings["additionalProperties"] = False
 
 
 def _describe_params(schema: dict[str, Any], registry: Registry) -> None:

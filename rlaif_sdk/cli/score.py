@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif_sdk.cli.exits import ExitCode, interruptible
 from rlaif_sdk.cli.options import (
     ActorGpusOption,
     ActorsOption,
@@ -98,7 +99,18 @@ def score(
         problem = f"already has a column {reward_column!r}"
         raise DataError(problem, file=str(source), hint="choose another --reward-column")
     summary = Summary()
-    with Composer.from_config(config) as composer, progress_bar("scoring") as progress:
+    has_ledger = False
+
+    def what_is_left() -> str:
+        kept = "what a ledger of the composition has is not scored again" if has_ledger else "nothing is kept"
+        return f"{summary.rows} of {table.rows} rows were scored, {output} is not written, {kept}"
+
+    with (
+        interruptible(what_is_left),
+        Composer.from_config(config) as composer,
+        progress_bar("scoring") as progress,
+    ):
+        has_ledger = composer.ledger is not None
         if state is not None:
             composer.load_state_dict(load_state(state))
         done = 0
@@ -122,6 +134,7 @@ def score(
                 progress(done, table.rows)
     print_summary(summary)
     typer.echo(f"wrote {output}")
+    _end(summary, output)
 
 
 def _score_with_ray(source: TableSource, config: Path, output: Path | None, **how: Any) -> None:
@@ -131,12 +144,13 @@ def _score_with_ray(source: TableSource, config: Path, output: Path | None, **ho
     folder = output or source.path.with_name(f"{source.name}.scored")
     if is_table_file(folder):
         raise typer.BadParameter("with --engine ray the output is a folder", param_hint="--output")
-    with progress_bar("scoring") as progress:
+    with interruptible(lambda: f"the finished parts are in {folder}"), progress_bar("scoring") as progress:
         result = score_table(source, config, folder, progress=progress, **how)
     print_summary(result.summary)
     if result.resumed:
         typer.echo(f"{result.resumed} of {result.shards} parts were there before")
     typer.echo(f"wrote {result.output}")
+    _end(result.summary, result.output)
 
 
 @contextmanager
@@ -174,5 +188,16 @@ def print_summary(summary: Summary) -> None:
         failed = str(summary.unscored) if is_total else str(moments.failed)
         rows.append((name, str(moments.count), failed, *shown, "" if is_total else f"{moments.seconds:.2f}"))
     print_table(("reward", "scored", "failed", "mean", "std", "min", "max", "seconds"), rows, numbers=True)
+
+
+def _end(summary: Summary, output: Path) -> None:
+    """Say how many rows are unscored, and why the first is.
+
+    Raises:
+        typer.Exit: Some are; with `ExitCode.ROWS_LEFT_OUT`.
+    """
     if summary.unscored:
-        typer.echo(f"{summary.unscored} of {summary.rows} rows are unscored; each row's status says why", err=True)
+        why = f"; first: {summary.first_unscored}" if summary.first_unscored else ""
+        rest = f"each row's status and reason are in {output}"
+        typer.echo(f"{summary.unscored} of {summary.rows} rows are unscored{why}; {rest}", err=True)
+        raise typer.Exit(ExitCode.ROWS_LEFT_OUT)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.exits import interruptible
 from rlaif_sdk.cli.options import AllowChanged, SplitOption, SubsetOption, config_argument, overriding, table_config
 
 
@@ -45,4 +46,5 @@ def sweep(
 
     from rlaif_sdk.reporting.sweep_report import watch_sweep
 
-    watch_sweep(run, Console())
+    with interruptible(lambda: f"each finished point is kept in {run.output}"):
+        watch_sweep(run, Console())

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from rlaif_sdk.cli.options import AllowChanged, config_option, overriding
+from rlaif_sdk.cli.exits import ExitCode, interruptible
+from rlaif_sdk.cli.options import AllowChanged, ConfigCommand, config_argument, overriding
 from rlaif_sdk.training.methods import METHODS, MethodEntry, check_setting_names, get_method, load_run, resolve
 
 if TYPE_CHECKING:
@@ -17,16 +18,21 @@ if TYPE_CHECKING:
 
 train_app = typer.Typer(help="Train a language model on answers, rewards or preferences.", no_args_is_help=True)
 
-Config = Annotated[Path, config_option("The run")]
+Config = Annotated[Path, config_argument("The run")]
 Overrides = Annotated[list[str] | None, overriding("ppo.learning_rate=1e-6")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in the output.")]
-Check = Annotated[bool, typer.Option("--check", help="Check files, sizes, columns and memory; load and train nothing.")]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check", help="Check files, sizes, columns and memory, and have each reward score one row; train nothing."
+    ),
+]
 
 
 def _add_command(name: str, entry: MethodEntry) -> None:
     """Make a command of a method."""
 
-    @train_app.command(name.replace("_", "-"), help=entry.help)
+    @train_app.command(name.replace("_", "-"), cls=ConfigCommand, help=entry.help)
     def command(
         config: Config,
         overrides: Overrides = None,
@@ -41,7 +47,23 @@ def _add_command(name: str, entry: MethodEntry) -> None:
         if check:
             _check(run)
         watch = resolve(get_method(name).report)
-        watch(dataclasses.replace(run, allow_changed=allow_changed), Console(), resume=resume)
+        with interruptible(lambda: _what_is_left(run), resume=lambda: _last_checkpoint(run) is not None):
+            watch(dataclasses.replace(run, allow_changed=allow_changed), Console(), resume=resume)
+
+
+def _last_checkpoint(run: Run) -> Path | None:
+    from rlaif_sdk.training.run_folder import last_checkpoint
+
+    return last_checkpoint(run.checkpoints)
+
+
+def _what_is_left(run: Run) -> str:
+    checkpoint = _last_checkpoint(run)
+    if checkpoint is not None:
+        return f"training resumes from {checkpoint}"
+    method = get_method(run.method).name
+    ways = f"--set {method}.save_strategy=steps --set {method}.save_steps=N"
+    return f"no checkpoint was saved, so training begins anew ({ways} saves them)"
 
 
 def _check(run: Run) -> NoReturn:
@@ -55,7 +77,7 @@ def _check(run: Run) -> NoReturn:
         warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries' own making
         found = check(run)
     report_preflight(found, Console())
-    raise typer.Exit(1 if found.problems else 0)
+    raise typer.Exit(ExitCode.NOT_IN_ORDER if found.problems else ExitCode.DONE)
 
 
 for _name, _entry in METHODS.items():

@@ -34,16 +34,21 @@ def what_if(
     rows the advantage changes most. Advantages are those of GRPO; without groups each batch is whitened.
     """
     from rlaif_sdk.composer import what_if as replay
+    from rlaif_sdk.composer.ledger import Ledger
 
-    result = replay(run, config, runs=runs or None)
+    with Ledger.find(run) as ledger:
+        read = [ledger.run(number) for number in runs or [None]]
+        result = replay(ledger, config, runs=[found.number for found in read])
     if plot is not None:
         from rlaif_sdk.reporting.plots import plot_what_if
 
         plot_what_if(result, plot, title=f"{run.resolve().name} under {config.name}")
     if as_json:
-        found = {"summary": result.summary(), "steps": result.steps(), "most_changed": result.most_changed(top)}
-        typer.echo(json.dumps(without_nan(found), indent=2))
+        changes = {"summary": result.summary(), "steps": result.steps(), "most_changed": result.most_changed(top)}
+        typer.echo(json.dumps(without_nan(changes), indent=2))
         return
+    for found in read:
+        typer.echo(f"{found} ({run})")
     _print(result, top)
     if plot is not None:
         typer.echo(f"wrote {plot}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -183,6 +183,63 @@ class RewardGroup:
     aggregator: Aggregator = field(default_factory=WeightedSum)
 
 
+@dataclass(frozen=True, slots=True)
+class AggregationTree:
+    """Which groups the rewards of a composition are in, and how each is aggregated; nothing that computes.
+
+    Attributes:
+        kind: The name of the class that makes the total.
+        members: The rewards and groups that are in no group.
+        kinds: The name of the class of each group's aggregator, by group.
+        groups: The members of each group, by group.
+    """
+
+    kind: str = WeightedSum.__name__
+    members: Sequence[str] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the total is a weighted sum, of weighted sums where there are groups."""
+        return {self.kind, *self.kinds.values()} == {WeightedSum.__name__}
+
+    def effective_weights(self, weights: Mapping[str, float], present: Collection[str]) -> dict[str, float]:
+        """What each reward that took part in a row is multiplied by; none where the total is no weighted sum.
+
+        Args:
+            weights: The weight in force of every reward and group.
+            present: The rewards that have a value for the row.
+        """
+        found: dict[str, float] = {}
+        if self.is_linear:
+            self._weigh(self.members, 1.0, weights, present, found)
+        return found
+
+    def _weigh(
+        self,
+        members: Sequence[str],
+        factor: float,
+        weights: Mapping[str, float],
+        present: Collection[str],
+        found: dict[str, float],
+    ) -> None:
+        taking = [name for name in members if self._takes_part(name, weights, present)]
+        everything = sum(abs(weights[name]) for name in members)
+        there = sum(abs(weights[name]) for name in taking)
+        for name in taking:
+            effective = factor * weights[name] * (everything / there if there else 1.0)
+            if name in self.groups:
+                self._weigh(self.groups[name], effective, weights, present, found)
+            else:
+                found[name] = effective
+
+    def _takes_part(self, name: str, weights: Mapping[str, float], present: Collection[str]) -> bool:
+        if name not in self.groups:
+            return name in present
+        return any(weights[part] != 0 and self._takes_part(part, weights, present) for part in self.groups[name])
+
+
 class NestedAggregation:
     """Aggregates the groups from the inside out, and then the whole.
 
@@ -221,6 +278,16 @@ class NestedAggregation:
         inner = (group.aggregator for group in self.groups.values())
         return all(isinstance(aggregator, WeightedSum) for aggregator in (self.aggregator, *inner))
 
+    @property
+    def tree(self) -> AggregationTree:
+        """What it does, for people."""
+        return AggregationTree(
+            type(self.aggregator).__name__,
+            self._top,
+            {name: type(group.aggregator).__name__ for name, group in self.groups.items()},
+            {name: list(group.members) for name, group in self.groups.items()},
+        )
+
     def _parents(self) -> dict[str, str]:
         """The group that each name is in."""
         parents: dict[str, str] = {}
@@ -253,8 +320,8 @@ class NestedAggregation:
             weights: The weight in force of every reward and group.
 
         Returns:
-            As `Aggregator.aggregate`. Where a group's share in the whole is not its weight times its value, the
-            difference is shared out evenly among its members.
+            As `Aggregator.aggregate`. Where a group's share in the whole is not its weight (in a weighted sum, scaled up
+            where others are missing) times its value, the difference is shared out evenly among its members.
         """
         if not self.groups:
             return self.aggregator.aggregate(normalized_RB, np.array([weights[name] for name in self._top]))
@@ -280,15 +347,19 @@ class NestedAggregation:
                 for name in members
             ]
         )
-        totals_B, shares_MB = aggregator.aggregate(values_MB, np.array([weights[name] for name in members]))
-        for name, value_B, share_B in zip(members, values_MB, shares_MB, strict=True):
+        weights_M = np.array([weights[name] for name in members])
+        totals_B, shares_MB = aggregator.aggregate(values_MB, weights_M)
+        factors_MB = np.broadcast_to(weights_M[:, None], values_MB.shape)
+        if isinstance(aggregator, WeightedSum):  # the weights are scaled up where members are missing
+            factors_MB = aggregator.aggregate(np.where(np.isnan(values_MB), np.nan, 1.0), weights_M)[1]
+        for name, value_B, share_B, factor_B in zip(members, values_MB, shares_MB, factors_MB, strict=True):
             if name in self._index:
                 shares_RB[self._index[name]] = share_B
                 continue
             rows = [self._index[leaf] for leaf in self._leaves(name)]
             present_LB = ~np.isnan(shares_RB[rows])
-            rest_B = (share_B - weights[name] * value_B) / np.maximum(present_LB.sum(axis=0), 1)
-            shares_RB[rows] = shares_RB[rows] * weights[name] + rest_B
+            rest_B = (share_B - factor_B * value_B) / np.maximum(present_LB.sum(axis=0), 1)
+            shares_RB[rows] = shares_RB[rows] * factor_B + rest_B
         return totals_B
 
     def _leaves(self, group: str) -> list[str]:

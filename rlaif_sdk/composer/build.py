@@ -46,7 +46,9 @@ def read_composition(source: ConfigSource) -> tuple[CompositionConfig, Document]
     return (source if isinstance(source, CompositionConfig) else validate(CompositionConfig, document)), document
 
 
-def composer_arguments(config: CompositionConfig, document: Document, registry: Registry | None) -> dict[str, Any]:
+def composer_arguments(
+    config: CompositionConfig, document: Document, registry: Registry | None, *, read_only: bool = False
+) -> dict[str, Any]:
     """What `rlaif_sdk.composer.Composer` is called with, for a config.
 
     Raises:
@@ -67,7 +69,7 @@ def composer_arguments(config: CompositionConfig, document: Document, registry: 
         "rewards": components,
         "fallbacks": fallbacks,
         "budget": config.budget,
-        "ledger": _ledger(config, document, folder),
+        "ledger": _ledger(config, document, folder, read_only=read_only),
         "observers": [registry.observe],
         **_combination(config, registry, document),
     }
@@ -135,10 +137,12 @@ def _part(config: RewardConfig, registry: Registry, document: Document, location
     }
 
 
-def _ledger(config: CompositionConfig, document: Document, folder: Path) -> Ledger | None:
-    if config.ledger is None:
+def _ledger(config: CompositionConfig, document: Document, folder: Path, *, read_only: bool) -> Ledger | None:
+    if config.ledger is None or (read_only and not (folder / config.ledger.path).exists()):
         return None
     try:
+        if read_only:
+            return Ledger(folder / config.ledger.path, cache=config.ledger.cache, record=False, create=False)
         return Ledger(folder / config.ledger.path, cache=config.ledger.cache, record=config.ledger.record)
     except LedgerError as error:
         raise document.error(error.message, ("ledger",), error.hint) from error

@@ -21,14 +21,13 @@ from rlaif_sdk.scoring import (
     CallResults,
     CheckedScores,
     Runner,
-    check_scores,
+    check_entries,
     described,
     run_all,
     set_up_all,
     start_all,
     wait_all,
 )
-from rlaif_sdk.scoring.checks import entries_of
 from rlaif_sdk.scoring.results import is_program_error, raised_at
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -240,14 +239,10 @@ def _with_unreadable(result: CallResult, batch: RewardBatch) -> CallResult:
     if result.answer is None:
         return result
     asked = [row for row in range(len(batch)) if row not in batch.unreadable]
-    try:
-        given = entries_of(result.answer, len(asked))
-    except RewardError as error:
-        return CallResult(result.seconds, error=error)
     entries: list[ScoreLike] = [None] * len(batch)
     for row, refusal in batch.unreadable.items():
         entries[row] = Score.failed(_why_unreadable(refusal))
-    for row, entry in zip(asked, given, strict=True):
+    for row, entry in zip(asked, result.answer, strict=True):
         entries[row] = entry
     cached = None
     if result.cached is not None:
@@ -264,14 +259,11 @@ def _why_unreadable(error: ConversationError) -> str:
 
 def _checked(result: CallResult, batch: RewardBatch, reward: Reward) -> CheckedScores:
     rows, error = len(batch), result.error
-    if error is None or result.answer is not None:
-        try:
-            scores = check_scores(result.answer, rows, reward.range, batch.completion_ids)
-        except RewardError as refused:
-            error = refused
-        else:
-            cached = None if result.cached is None else result.cached & ~np.isnan(scores.raw)
-            return replace(scores, cached=cached, error=error)
+    if result.answer is not None:
+        scores = check_entries(result.answer, reward.range, batch.completion_ids)
+        cached = None if result.cached is None else result.cached & ~np.isnan(scores.raw)
+        return replace(scores, cached=cached, error=error)
+    assert error is not None
     return CheckedScores(np.full(rows, np.nan), dict.fromkeys(range(rows), described(error)), (), error)
 
 

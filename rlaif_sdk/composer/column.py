@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,8 @@ class RewardColumn(CheckedScores):
         cached: (B,) True where its score came from a ledger, or from an equal row; None without a ledger.
         declared_range: The least and greatest score that it says it gives, or None.
         higher_is_better: False for a cost.
+        ends: What its low and its high end mean, in two words, or None.
+        working: Says of a row how ``normalized`` came of ``raw``; see `rlaif_sdk.Normalizer.working`.
         tokens: (T,) what it said of each token of a row, for each row that it gave token values for.
         token_scale: (B,) what a unit of those adds to the total; None without them.
         error: Why a call failed, the only one or the first that did; None where none did.
@@ -47,6 +50,8 @@ class RewardColumn(CheckedScores):
     seconds: float
     declared_range: tuple[float, float] | None = None
     higher_is_better: bool = True
+    ends: tuple[str, str] | None = None
+    working: Callable[[int], str] | None = None
     token_scale: Array | None = None
 
     def status(self, row: int) -> Status:

@@ -52,6 +52,7 @@ class Combiner:
         self._weights: dict[str, Weight] = {**rewards, **{name: group.weight for name, group in self.groups.items()}}
         self._check()
         self._nested = NestedAggregation(self.aggregator, self.groups, rewards)
+        self._tree = self._nested.tree
         for name, component in self.components.items():
             try:
                 component.normalizer.bind(component.oriented_range)
@@ -116,9 +117,11 @@ class Combiner:
                 observed = self._observe(scores, group_B)
         weights = {name: current_weight(weight, batch.progress) for name, weight in self._weights.items()}
         normalized_RB = np.empty((len(self.components), rows))
+        workings = {}
         for index, (name, part) in enumerate(self.components.items()):
             oriented_B = values[name] if part.sign > 0 else -values[name]
             normalized_RB[index] = part.normalizer.normalize(oriented_B, group_B)
+            workings[name] = part.normalizer.working(oriented_B, group_B)
         totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights)
         scales = _token_scales(self.components, scores, values, self._nested, weights, group_B)
         conditions = {name: np.where(masked[name], scores[name].raw, values[name]) for name in self._conditions()}
@@ -151,6 +154,8 @@ class Combiner:
                 cached=said.cached,
                 declared_range=part.reward.range,
                 higher_is_better=part.reward.higher_is_better,
+                ends=part.reward.ends,
+                working=workings[name],
                 tokens=said.tokens,
                 token_scale=scales.get(name),
                 error=said.error,
@@ -164,6 +169,8 @@ class Combiner:
             dropped_B,
             constraints=tuple(constraints),
             group_weights={name: weights[name] for name in self.groups},
+            aggregation=self._tree,
+            gate_order=self.gate_order,
         )
 
     def _conditions(self) -> set[str]:

@@ -19,6 +19,7 @@ from rlaif_sdk.composer.component import Component, warn_of_inverted_costs, warn
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.gates import Gate, GateOrder
+from rlaif_sdk.composer.layout import Layout
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ordered_queue import OrderedQueue, Pending
 from rlaif_sdk.composer.weights import Weight
@@ -125,19 +126,21 @@ class Composer:
         source: ConfigSource,
         *,
         registry: Registry | None = None,
+        read_only: bool = False,
     ) -> Composer:
         """Build a composer from a YAML or JSON file, a mapping, or a `rlaif_sdk.config.CompositionConfig`.
 
         Args:
             source: The config. Paths in a file are relative to that file, in a mapping to the working directory.
             registry: The plugins to choose from; the installed ones if None.
+            read_only: Look scores up in the config's ledger, and neither keep nor record any.
 
         Raises:
             ConfigError: Something in it is refused; the message has the file, line and key.
             PluginError: A reward's plugin is unknown, broken, or in conflict with another.
         """
         config, document = read_composition(source)
-        arguments = composer_arguments(config, document, registry)
+        arguments = composer_arguments(config, document, registry, read_only=read_only)
         with errors_placed(document):
             composer = cls(**arguments)
         warn_of_inverted_rewards(composer.components)
@@ -260,6 +263,25 @@ class Composer:
         self._queue.stop()
         if self.ledger:
             self.ledger.close()
+
+    def __repr__(self) -> str:
+        return f"<Composer of {', '.join(self.components)}>"
+
+    def _repr_html_(self) -> str:
+        """The rewards with their weights and normalizers, for a notebook."""
+        rows = [
+            (
+                name,
+                part.reward.name,
+                str(part.weight),
+                type(part.normalizer).__name__,
+                f"low is {part.reward.ends[0]}, high is {part.reward.ends[1]}" if part.reward.ends else "",
+            )
+            for name, part in self.components.items()
+        ]
+        headings = ("reward", "is", "weight", "normalizer", "ends")
+        notes = [f"gate {gate}" for gate in self.combiner.gates]
+        return Layout("Composer", headings, rows, notes=notes)._repr_html_()
 
     def __enter__(self) -> Self:
         return self

@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlaif_sdk.composer.advantages import gdpo_advantages
+from rlaif_sdk.composer.aggregators import AggregationTree, WeightedSum
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.constraints import ConstraintColumn
-from rlaif_sdk.composer.explain import Explanation, WaterfallStep
-from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.explain import Adjustment, Explanation, WaterfallStep
+from rlaif_sdk.composer.gates import Gate, GateOrder
+from rlaif_sdk.composer.layout import Layout
 from rlaif_sdk.composer.metrics import composition_diagnostics
 from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.types import RewardBatch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +39,8 @@ class Composition:
         dropped: (B,) True where a reward's failure policy dropped the row.
         constraints: The constraints' penalties, which are taken off before the gates.
         group_weights: The weight in force of each group of rewards, by name.
+        aggregation: Which groups the rewards are in, and how they are aggregated.
+        gate_order: How several gates work together.
     """
 
     batch: RewardBatch
@@ -44,9 +51,52 @@ class Composition:
     dropped: Mask
     constraints: Sequence[ConstraintColumn] = ()
     group_weights: Mapping[str, float] = field(default_factory=dict)
+    aggregation: AggregationTree = field(default_factory=AggregationTree)
+    gate_order: GateOrder = "independent"
 
     def __len__(self) -> int:
         return len(self.totals)
+
+    def __repr__(self) -> str:
+        unscored = int(np.isnan(self.totals).sum())
+        return f"<Composition of {len(self)} rows, {unscored} unscored: {', '.join(self.rewards)}>"
+
+    def _repr_html_(self) -> str:
+        """Each reward's mean and failures, and the total's, for a notebook."""
+        rows = [
+            (
+                name,
+                f"{column.weight:.4g}",
+                f"{_mean(column.raw):.4g}",
+                f"{_mean(column.weighted):+.4g}",
+                str(int((~np.isnan(column.raw)).sum())),
+                str(len(column.failures)),
+                f"low is {column.ends[0]}, high is {column.ends[1]}" if column.ends else "",
+            )
+            for name, column in self.rewards.items()
+        ]
+        scored = int((~np.isnan(self.totals)).sum())
+        total = ("total", "", "", f"{_mean(self.totals):+.4g}", str(scored), "", "")
+        headings = ("reward", "weight", "mean raw", "mean added", "scored", "failed", "ends")
+        return Layout(f"{len(self)} rows", headings, rows, total)._repr_html_()
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One JSON-ready mapping a row: the total, and each reward's values, status and reason."""
+        return list(self.records())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a completion: ``total``, and ``NAME/raw``, ``NAME/normalized``, ``NAME/weighted`` and ``NAME/status``."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {"total": self.totals}
+        for name, column in self.rewards.items():
+            columns |= {
+                f"{name}/raw": column.raw,
+                f"{name}/normalized": column.normalized,
+                f"{name}/weighted": column.weighted,
+                f"{name}/status": [column.status(row) for row in range(len(self))],
+            }
+        return pd.DataFrame(columns)
 
     def to_list(self) -> list[float | None]:
         """The totals as TRL takes them: None where a row is unscored."""
@@ -76,30 +126,69 @@ class Composition:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a composition of {len(self)} rows")
         row %= len(self)
+        present = [name for name, column in self.rewards.items() if not math.isnan(column.normalized[row])]
+        weights = {name: column.weight for name, column in self.rewards.items()} | dict(self.group_weights)
+        effective = self.aggregation.effective_weights(weights, present)
         running = 0.0
         steps = []
-        for column in self.rewards.values():
+        for name, column in self.rewards.items():
             weighted = float(column.weighted[row])
             running += 0.0 if math.isnan(weighted) else weighted
-            steps.append(_step(column, row, weighted, running))
-        gates = []
-        for gate, closed in self.gates:
+            steps.append(_step(column, row, weighted, running, effective.get(name, math.nan)))
+        constraints = []
+        for part in self.constraints:
+            adds = -float(part.penalty[row])
+            running += adds
+            said = "no score" if math.isnan(adds) else f"multiplier {part.multiplier:.4g}"
+            constraints.append(Adjustment(f"constraint {part.constraint}", adds + 0.0, running, said))
+        total = float(self.totals[row])
+        return Explanation(
+            row,
+            tuple(steps),
+            tuple(self._gates_of(row)),
+            total,
+            note=_note(self, row) if math.isnan(total) else "",
+            constraints=tuple(constraints),
+            scaling=_scaling(steps, self._nominal_weights()),
+            aggregation=tuple(self._aggregation_notes()),
+        )
+
+    def _gates_of(self, row: int) -> Iterator[Adjustment]:
+        """What each gate did to the sum of a row. In lexicographic order one gate decides: the first closed, or the last."""
+        running, total = float(self.before_gates[row]), float(self.totals[row])
+        failed = [place for place, (_, closed_B) in enumerate(self.gates) if closed_B[row]]
+        decides = failed[0] if failed else len(self.gates) - 1
+        for place, (gate, closed_B) in enumerate(self.gates):
             raw = self.rewards[gate.reward].raw[row]
-            verdict = f"does not pass: at most {gate.floor:g}" if closed[row] else "passes"
+            verdict = f"does not pass: at most {gate.floor:g}" if closed_B[row] else "passes"
+            unscored = False
             if math.isnan(raw):
                 status = self.rewards[gate.reward].status(row)
                 unscored = status != "default" and gate.on_missing == "unscored"
-                gates.append(f"{gate}: {status}, {'so the row is unscored' if unscored else verdict}")
+                verdict = f"{status}, {'so the row is unscored' if unscored else verdict}"
             else:
-                gates.append(f"{gate}: {raw:.4g} {verdict}")
-        constraints = tuple(
-            f"{part.constraint}: multiplier {part.multiplier:.4g}"
-            + ("  no score" if math.isnan(part.penalty[row]) else f"  adds {-part.penalty[row]:+.4f}")
-            for part in self.constraints
-        )
-        total = float(self.totals[row])
-        note = _note(self, row) if math.isnan(total) else ""
-        return Explanation(row, tuple(steps), tuple(gates), total, note, constraints, _scaling(steps))
+                verdict = f"{raw:.4g} {verdict}"
+            before = running
+            if unscored:
+                running = math.nan
+            elif self.gate_order == "lexicographic":
+                running = total if place == decides else running
+            elif closed_B[row]:
+                running = min(running, gate.floor)
+            yield Adjustment(f"gate {gate}", running - before, running, verdict)
+
+    def _nominal_weights(self) -> dict[str, float]:
+        """What each reward would be multiplied by if all took part."""
+        weights = {name: column.weight for name, column in self.rewards.items()} | dict(self.group_weights)
+        return self.aggregation.effective_weights(weights, self.rewards.keys())
+
+    def _aggregation_notes(self) -> Iterator[str]:
+        if self.aggregation.kind != WeightedSum.__name__:
+            yield f"the total is made by {self.aggregation.kind}, of which these are the shares"
+        for name, members in self.aggregation.groups.items():
+            kind = self.aggregation.kinds[name]
+            how = "" if kind == WeightedSum.__name__ else f", made by {kind}"
+            yield f"group {name}: weight {self.group_weights[name]:.4g}, of {', '.join(members)}{how}"
 
     def columns_for_gdpo(self) -> dict[str, list[float | None]]:
         """The rewards that have a weight, one by one, for TRL's ``multi_objective_aggregation="normalize_then_sum"``.
@@ -206,17 +295,25 @@ def _std(values: Array) -> float:
     return float(present.std()) if present.size else float("nan")
 
 
-def _scaling(steps: Sequence[WaterfallStep]) -> str:
-    """What an aggregator that scales weights did, read off the shares: one factor on all that took part."""
+def _scaling(steps: Sequence[WaterfallStep], nominal: Mapping[str, float]) -> str:
+    """By how much the weights of a weighted sum were scaled up, and because of whom; empty where they were not."""
     absent = [step.reward for step in steps if math.isnan(step.weighted) and step.weight]
-    weighed = [(step.weighted, step.weight * step.normalized) for step in steps if not math.isnan(step.weighted)]
-    factors = [share / product for share, product in weighed if product]
-    if not absent or not factors or not all(math.isclose(factor, factors[0]) for factor in factors):
+    factors = {
+        step.reward: step.effective / nominal[step.reward]
+        for step in steps
+        if not math.isnan(step.effective) and nominal.get(step.reward)
+    }
+    scaled = {name: factor for name, factor in factors.items() if not math.isclose(factor, 1.0)}
+    if not absent or not scaled:
         return ""
-    return "" if math.isclose(factors[0], 1.0) else f"weights x {factors[0]:.4g}: {', '.join(absent)} took no part"
+    because = f"{', '.join(absent)} took no part"
+    first, *others = factors.values()
+    if all(math.isclose(first, other) for other in others):
+        return f"weights x {first:.4g}: {because}"
+    return f"weights x {', '.join(f'{factor:.4g} ({name})' for name, factor in scaled.items())}: {because}"
 
 
-def _step(column: RewardColumn, row: int, weighted: float, running: float) -> WaterfallStep:
+def _step(column: RewardColumn, row: int, weighted: float, running: float, effective: float) -> WaterfallStep:
     on_tokens_T = column.on_tokens(row)
     return WaterfallStep(
         reward=column.name,
@@ -228,7 +325,16 @@ def _step(column: RewardColumn, row: int, weighted: float, running: float) -> Wa
         status=column.status(row),
         reason=column.reason(row),
         on_tokens=math.nan if on_tokens_T is None or math.isnan(weighted) else float(on_tokens_T.sum()),
+        effective=math.nan if math.isnan(weighted) else effective,
+        normalizer=_working(column, row),
+        ends=column.ends,
     )
+
+
+def _working(column: RewardColumn, row: int) -> str:
+    if column.working is None or math.isnan(column.normalized[row]):
+        return ""
+    return column.working(row) or ("" if column.higher_is_better else "the score negated, since it is a cost")
 
 
 def _note(composition: Composition, row: int) -> str:

@@ -5,19 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer.column import Status
+from rlaif_sdk.composer.layout import Layout
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions
-    from rich.padding import Padding
-    from rich.table import Table
-
-_BAR = 20
-_WIDE = 1000
-_TEXT = 14
-"""Letters of a name or a reason that the table has room for, or it is not shown."""
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +22,15 @@ class WaterfallStep:
         reward: The reward's name.
         raw: What it said.
         normalized: The value that was weighed.
-        weight: Its weight as configured.
+        weight: Its weight as configured, among its neighbours.
+        effective: What its value is multiplied by: the weight times those of the groups it is in, scaled up where
+            others took no part. NaN where the total is no weighted sum.
         weighted: What it adds to the total.
         running: The sum so far.
         status: Scored, abstained, failed, default or masked.
         reason: Why, in words.
+        normalizer: How ``raw`` became ``normalized``, in words, with the state of that moment; empty for no change.
+        ends: What its low and its high end mean, or None.
         on_tokens: How much of ``weighted`` falls on single tokens, NaN without token values; the rest falls on the
             last one.
     """
@@ -46,107 +44,165 @@ class WaterfallStep:
     status: Status
     reason: str | None
     on_tokens: float = math.nan
+    effective: float = math.nan
+    normalizer: str = ""
+    ends: tuple[str, str] | None = None
 
     @property
     def note(self) -> str:
         """Where it falls, and why."""
         tokens = "" if math.isnan(self.on_tokens) else f"{self.on_tokens:+.4f} of it on its tokens"
-        return "; ".join(filter(None, (tokens, self.reason)))
+        status = "" if self.status in {"scored", "cached"} else self.status
+        return "; ".join(filter(None, (status, tokens, self.reason)))
+
+    def cells(self) -> tuple[str, ...]:
+        """Its row of the table."""
+        raw = "default" if self.status == "default" else _number(self.raw)
+        return (
+            self.reward,
+            raw,
+            _number(self.normalized),
+            f"{self.weight:.4g}",
+            "" if math.isnan(self.effective) else f"{self.effective:.4g}",
+            _signed(self.weighted),
+            "" if math.isnan(self.weighted) else _number(self.running),
+            self.note,
+        )
+
+    def legend(self) -> str:
+        """What its ends mean, and how it was normalised; empty where there is nothing to say."""
+        ends = f"low is {self.ends[0]}, high is {self.ends[1]}" if self.ends else ""
+        normalized = f"normalised = {self.normalizer}" if self.normalizer and not math.isnan(self.normalized) else ""
+        said = "; ".join(filter(None, (ends, normalized)))
+        return f"{self.reward}: {said}" if said else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """What a constraint or a gate did to a row's sum.
+
+    Attributes:
+        name: ``constraint`` or ``gate``, and which.
+        adds: What it added to the sum; NaN where it left the row unscored.
+        running: The sum after it.
+        why: What it looked at, in words.
+    """
+
+    name: str
+    adds: float
+    running: float
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}"
+
+    def cells(self) -> tuple[str, ...]:
+        """Its row of the table."""
+        return (self.name, "", "", "", "", _signed(self.adds), _number(self.running), self.why)
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How a row's total came about.
+    """How a row's total came about: what the steps, the constraints and the gates add sums to it.
+
+    Printed it is a table; a notebook shows the same table.
 
     Attributes:
         row: The row.
         steps: The rewards, in the order of the config.
-        constraints: What each constraint took off, in words.
-        gates: What each gate did, in words.
+        constraints: What each constraint took off.
+        gates: What each gate did.
         total: The row's total, NaN when it is unscored.
         note: Why the row is unscored, or empty.
         scaling: By how much the weights were scaled because rewards took no part, in words, or empty.
+        aggregation: How the rewards became one number, and the groups with their weights, in words; empty for the
+            weighted sum of all.
+        source: Where the number was recorded, or empty.
     """
 
     row: int
     steps: tuple[WaterfallStep, ...]
-    gates: tuple[str, ...]
+    gates: tuple[Adjustment, ...]
     total: float
     note: str = ""
-    constraints: tuple[str, ...] = ()
+    constraints: tuple[Adjustment, ...] = ()
     scaling: str = ""
+    aggregation: tuple[str, ...] = ()
+    source: str = ""
+
+    def additions(self) -> Iterator[tuple[str, float]]:
+        """Whatever was added, and how much; of a row with a total these sum to it."""
+        for step in self.steps:
+            if not math.isnan(step.weighted):
+                yield step.reward, step.weighted
+        for adjustment in (*self.constraints, *self.gates):
+            yield adjustment.name, adjustment.adds
+
+    def layout(self) -> Layout:
+        """The table that is printed, and shown in notebooks and reports."""
+        total = "unscored" if math.isnan(self.total) else _number(self.total)
+        adjusted = [part.cells() for part in (*self.constraints, *self.gates)]
+        legends = [step.legend() for step in self.steps]
+        return Layout(
+            title=f"row {self.row}" + (f" of {self.source}" if self.source else ""),
+            headings=("reward", "raw", "normalised", "weight", "effective", "adds", "running", "why"),
+            rows=[*(step.cells() for step in self.steps), *adjusted],
+            total=("total", "", "", "", "", "", total, self.note),
+            notes=[note for note in (self.scaling, *self.aggregation, *legends) if note],
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The same as JSON values, every digit of them; None for NaN."""
+        return {
+            "row": self.row,
+            "total": _json(self.total),
+            "note": self.note,
+            "rewards": {
+                step.reward: {
+                    "raw": _json(step.raw),
+                    "normalized": _json(step.normalized),
+                    "weight": step.weight,
+                    "effective": _json(step.effective),
+                    "weighted": _json(step.weighted),
+                    "running": _json(step.running),
+                    "status": step.status,
+                    "reason": step.reason,
+                    "normalizer": step.normalizer,
+                    "ends": step.ends,
+                }
+                for step in self.steps
+            },
+            "constraints": [_adjustment(part) for part in self.constraints],
+            "gates": [_adjustment(part) for part in self.gates],
+            "notes": [note for note in (self.scaling, *self.aggregation) if note],
+            "source": self.source,
+        }
 
     def __str__(self) -> str:
-        width = max((len(step.reward) for step in self.steps), default=0)
-        scale = max((abs(step.weighted) for step in self.steps if not math.isnan(step.weighted)), default=0.0) or 1.0
-        lines = [f"row {self.row}"]
-        for step in self.steps:
-            reason = f"  {step.note}" if step.note else ""
-            if math.isnan(step.weighted):
-                lines.append(f"  {step.reward:<{width}}  {step.status}{reason}")
-                continue
-            bar = ("+" if step.weighted >= 0 else "-") * max(1, round(_BAR * (abs(step.weighted) / scale)))
-            lines.append(
-                f"  {step.reward:<{width}}  raw {_show(step.raw, step.status)}  normalised {step.normalized:8.4f}"
-                f"  weight {step.weight:6.3g}  adds {step.weighted:+8.4f}  = {step.running:8.4f}  "
-                f"{bar if step.weighted else '':<{_BAR}}{reason}".rstrip()
-            )
-        lines += [f"  {self.scaling}"] if self.scaling else []
-        lines += [f"  constraint {constraint}" for constraint in self.constraints]
-        lines += [f"  gate {gate}" for gate in self.gates]
-        total = "unscored" if math.isnan(self.total) else f"{self.total:.4f}"
-        lines.append(f"  total {total}" + (f"  ({self.note})" if self.note else ""))
-        return "\n".join(lines)
+        return str(self.layout())
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Padding]:
-        from rich.measure import Measurement
-        from rich.padding import Padding
-        from rich.text import Text
+    def __repr__(self) -> str:
+        total = "unscored" if math.isnan(self.total) else f"{self.total:.6g}"
+        return f"<Explanation of row {self.row}: {total}, of {len(self.steps)} rewards>"
 
-        narrowest = self._table(text_width=_TEXT)
-        if Measurement.get(console, options.update(max_width=_WIDE), narrowest).minimum <= options.max_width:
-            yield self._table()
-            return
-        for number, line in enumerate(self._lines()):
-            yield Padding(Text(line), (0, 0, 0, 2 if number else 0))
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return self.layout().__rich_console__(console, options)
 
-    def _lines(self) -> Iterator[str]:
-        """The same for a terminal that is too narrow for the table's numbers."""
-        yield f"row {self.row}"
-        for step in self.steps:
-            why = f"; {step.note}" if step.note else ""
-            if math.isnan(step.weighted):
-                yield f"{step.reward}: {step.status}, weight {step.weight:g}{why}"
-            else:
-                yield (
-                    f"{step.reward}: adds {step.weighted:+.4f}, running {step.running:.4f} (raw "
-                    f"{_show(step.raw, step.status).strip()}, normalised {step.normalized:.4f}, weight {step.weight:g})"
-                    f"{why}"
-                )
-        yield from filter(None, (self.scaling, *self.constraints, *self.gates))
-        yield "total " + ("unscored" if math.isnan(self.total) else f"{self.total:.4f}")
-        yield from filter(None, (self.note,))
-
-    def _table(self, text_width: int | None = None) -> Table:
-        from rich.table import Table
-
-        notes = (self.scaling, *self.constraints, *self.gates, self.note)
-        table = Table(title=f"row {self.row}", caption="; ".join(filter(None, notes)) or None)
-        table.add_column("reward", overflow="fold", max_width=text_width)
-        for heading in ("raw", "normalised", "weight", "adds", "running"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("why", overflow="fold", max_width=text_width)
-        for step in self.steps:
-            why = step.note or ("" if step.status == "scored" else step.status)
-            if math.isnan(step.weighted):
-                table.add_row(step.reward, step.status, "", f"{step.weight:g}", "", "", why)
-            else:
-                numbers = (f"{step.normalized:.4f}", f"{step.weight:g}", f"{step.weighted:+.4f}", f"{step.running:.4f}")
-                table.add_row(step.reward, _show(step.raw, step.status).strip(), *numbers, why)
-        table.add_section()
-        table.add_row("total", *[""] * 4, "unscored" if math.isnan(self.total) else f"{self.total:.4f}", "")
-        return table
+    def _repr_html_(self) -> str:
+        return self.layout()._repr_html_()
 
 
-def _show(raw: float, status: Status) -> str:
-    return f"{'default':>9}" if status == "default" else f"{raw:9.4f}"
+def _adjustment(part: Adjustment) -> dict[str, Any]:
+    return {"name": part.name, "adds": _json(part.adds), "running": _json(part.running), "why": part.why}
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def _signed(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:+.4f}"
+
+
+def _json(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -5,9 +5,11 @@ Missing values are NaN and stay NaN. A normalizer with memory is updated by trai
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,19 @@ class Normalizer(ABC):
         del group_B
         return np.full(len(values_B), np.nan)
 
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        """How `normalize` gets a row's value, for people: a function of the row that gives a formula with its numbers.
+
+        It is asked at any time later, so it holds the state as it is now: that of a copy, not of this object. Its name
+        is said by default.
+
+        Args:
+            values_B: The scores, higher being better, NaN where missing.
+            group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+        """
+        del values_B, group_B
+        return partial(_constant, type(self).__name__)
+
     def describe(self) -> dict[str, Any]:
         """What its state belongs to, as JSON values: state saved under another description is refused."""
         params = self.params.model_dump(mode="json") if self.params else {}
@@ -93,8 +108,21 @@ class Normalizer(ABC):
             raise StateError(f"{type(self).__name__} has no state, and {sorted(state)} was saved")
 
 
+def _constant(words: str, row: int) -> str:
+    del row
+    return words
+
+
+def limit_words(limit: float | None) -> str:
+    """What `clipped` does, in words; empty without a limit."""
+    return "" if limit is None else f", at most {limit:g} from 0"
+
+
 class Passthrough(Normalizer):
     """``none``: the score as it is."""
+
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        return partial(_constant, "")
 
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
         return values_B
@@ -124,6 +152,14 @@ class MinMax(Normalizer):
         low, high = self.range
         return np.full(len(values_B), 1 / (high - low))
 
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        assert self.range is not None
+        return partial(_between, values_B, *self.range)
+
+
+def _between(values_B: Array, low: float, high: float, row: int) -> str:
+    return f"({values_B[row]:.6g} - {low:.6g}) / {high - low:.6g}"
+
 
 class Standardizer(Normalizer):
     """A score's distance from the middle of its like, in units of their spread, within limits.
@@ -145,6 +181,35 @@ class Standardizer(Normalizer):
     def scale(self, values_B: Array, group_B: Labels | None) -> Array:
         _, spread_B = self.center_and_scale(values_B, group_B)
         return inverse_std(spread_B, self.params.epsilon)
+
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        return _Standardized(copy.copy(self), values_B, group_B)
+
+    def among(self) -> str:
+        """Whose mean and spread these are, in words."""
+        return "mean and deviation of its group" if self.within_groups else "mean and deviation"
+
+
+class _Standardized:
+    """How a `Standardizer` got a row's value."""
+
+    def __init__(self, normalizer: Standardizer, values_B: Array, group_B: Labels | None) -> None:
+        self.normalizer = normalizer
+        self.values_B = values_B
+        self.group_B = group_B
+
+    @cached_property
+    def measured(self) -> tuple[Array, Array]:
+        return self.normalizer.center_and_scale(self.values_B, self.group_B)
+
+    def __call__(self, row: int) -> str:
+        centred_B, spread_B = self.measured
+        if not spread_B[row] > 0:
+            return "0, since there is no spread to measure by"
+        value, params = self.values_B[row], self.normalizer.params
+        limit = limit_words(params.clip)
+        center, spread = value - centred_B[row], spread_B[row] + params.epsilon
+        return f"({value:.6g} - {center:.6g}) / {spread:.6g}{limit} ({self.normalizer.among()})"
 
 
 class ZScoreParams(Params):
@@ -186,6 +251,9 @@ class ZScore(Standardizer):
         if not self.count:
             return values_B - values_B, np.zeros(len(values_B))
         return deviations(values_B, self.mean), np.full(len(values_B), math.sqrt(self.m2 / self.count))
+
+    def among(self) -> str:
+        return f"mean and deviation of {self.count} training scores"
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean, "m2": self.m2}
@@ -231,6 +299,14 @@ class GroupCenter(Normalizer):
     def scale(self, values_B: Array, group_B: Labels | None) -> Array:
         return np.ones(len(values_B))
 
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        return partial(_less_mean, values_B, group_B)
+
+
+def _less_mean(values_B: Array, group_B: Labels | None, row: int) -> str:
+    labels_B = group_labels(values_B, group_B)
+    return f"{values_B[row]:.6g} - {group_means(values_B, labels_B)[labels_B[row]]:.6g} (mean of its group)"
+
 
 class Rank(Normalizer):
     """``rank``: the mid-rank within the group (or the batch) mapped to [-1, 1]; a lone score gives 0.
@@ -252,6 +328,18 @@ class Rank(Normalizer):
         spread = np.repeat(np.maximum(size - 1, 1), size)
         out_B[rows] = np.where(np.repeat(size, size) > 1, 2 * midrank / spread - 1, 0.0)
         return out_B
+
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        return partial(_rank_words, values_B, group_B)
+
+
+def _rank_words(values_B: Array, group_B: Labels | None, row: int) -> str:
+    labels_B = group_labels(values_B, group_B)
+    others = values_B[(labels_B == labels_B[row]) & ~np.isnan(values_B)]
+    below, ties = int((others < values_B[row]).sum()), int((others == values_B[row]).sum())
+    if len(others) < 2:
+        return "0, since no other score is in its group"
+    return f"2 x {below + (ties - 1) / 2:g} / {len(others) - 1} - 1 (scores of its group below it, ties counted half)"
 
 
 def inverse_std(spread_B: Array, epsilon: float) -> Array:
@@ -368,11 +456,21 @@ class Quantile(Normalizer):
         places_B[order] = np.where(np.isnan(ascending), np.nan, (below + upto) / known.size - 1.0)
         return places_B
 
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        return partial(_quantile_words, values_B, self._sample.sorted)
+
     def state_dict(self) -> dict[str, Any]:
         return self._sample.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sample.load_state_dict(state)
+
+
+def _quantile_words(values_B: Array, known: Array, row: int) -> str:
+    if not known.size:
+        return "0, since there are no training scores yet"
+    below, upto = (int(np.searchsorted(known, values_B[row], side=side)) for side in ("left", "right"))  # type: ignore[call-overload]
+    return f"2 x {(below + upto) / 2:g} / {known.size} - 1 (kept training scores below it, ties counted half)"
 
 
 def _uniform(seed: int, positions: npt.NDArray[np.uint64]) -> Array:
@@ -439,6 +537,14 @@ class Limited(Normalizer):
     def scale(self, values_B: Array, group_B: Labels | None) -> Array:
         return self.inner.scale(self._winsorized(values_B), group_B)
 
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        inner = self.inner.working(self._winsorized(values_B), group_B)
+        bounds = None
+        if self.params.winsorize and self._sample.count:
+            low, high = np.quantile(self._sample.sorted, self.params.winsorize)
+            bounds = (float(low), float(high))
+        return partial(_limited_words, inner, bounds, self.params.clip)
+
     def _winsorized(self, values_B: Array) -> Array:
         if not self.params.winsorize or not self._sample.count:
             return values_B
@@ -454,3 +560,10 @@ class Limited(Normalizer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sample.load_state_dict(state.get("sample", {}))
         self.inner.load_state_dict(state.get("inner", {}))
+
+
+def _limited_words(
+    inner: Callable[[int], str], bounds: tuple[float, float] | None, limit: float | None, row: int
+) -> str:
+    moved = f", scores kept within {bounds[0]:.6g} and {bounds[1]:.6g} before" if bounds else ""
+    return f"{inner(row) or 'the score'}{moved}{limit_words(limit)}"

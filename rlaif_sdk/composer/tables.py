@@ -160,16 +160,21 @@ class Summary:
         rows: How many rows.
         unscored: How many without a total.
         columns: Moments by reward name, and of the total under ``total``.
+        first_unscored: The first row without a total, from 1, and why: each reward that gave none, with its reason.
     """
 
     rows: int = 0
     unscored: int = 0
     columns: dict[str, Moments] = field(default_factory=dict)
+    first_unscored: str | None = None
 
     def add(self, composition: Composition) -> None:
         """Take in a composition."""
-        self.rows += len(composition)
         totals = composition.to_list()
+        if self.first_unscored is None and None in totals:
+            row = totals.index(None)
+            self.first_unscored = f"row {self.rows + row + 1}: {_why_unscored(composition, row)}"
+        self.rows += len(composition)
         self.unscored += totals.count(None)
         for name, column in composition.rewards.items():
             moments = self.columns.setdefault(name, Moments())
@@ -177,6 +182,15 @@ class Summary:
             moments.seconds += column.seconds
             moments.add(column.raw.tolist())
         self.columns.setdefault("total", Moments()).add([math.nan if total is None else total for total in totals])
+
+
+def _why_unscored(composition: Composition, row: int) -> str:
+    said = [
+        f"{name} {column.status(row)}" + (f" ({reason})" if (reason := column.reason(row)) else "")
+        for name, column in composition.rewards.items()
+        if math.isnan(column.weighted[row])
+    ]
+    return "; ".join(said) or "a gate or the aggregator leaves it unscored"
 
 
 @dataclass

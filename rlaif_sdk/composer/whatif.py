@@ -155,7 +155,7 @@ def what_if(
 
 def _rewards_of(composition: Composition) -> dict[str, RecordedReward]:
     return {
-        name: RecordedReward("", "", "", column.declared_range, column.higher_is_better)
+        name: RecordedReward("", "", "", column.declared_range, column.higher_is_better, column.ends)
         for name, column in composition.rewards.items()
     }
 
@@ -182,6 +182,7 @@ class ReplayedReward(Reward):
         self.version = recorded_reward.version
         self.range = recorded_reward.range
         self.higher_is_better = recorded_reward.higher_is_better
+        self.ends = recorded_reward.ends
 
     def score(self, batch: RewardBatch) -> Scores:
         raise NotImplementedError("recorded scores are replayed, and nothing is scored")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite, named, refused
 from rlaif_sdk.config.execution import BudgetConfig, ExecutionConfig, Seconds
 from rlaif_sdk.config.schedules import WeightConfig
 from rlaif_sdk.types import RESERVED_COLUMNS
+
+
+def _defaults_for_null(value: Any) -> Any:
+    """``toxicity:`` with nothing after it is null in YAML."""
+    return {} if value is None else value
 
 
 class FailureConfig(ConfigModel):
@@ -179,8 +184,10 @@ class LedgerConfig(ConfigModel):
 class CompositionConfig(ConfigModel):
     """A composition: rewards by name, gates, and how the weighted rewards become one number."""
 
-    rewards: dict[str, RewardConfig] = Field(min_length=1)
-    """The rewards by name."""
+    rewards: dict[
+        str, Annotated[RewardConfig, BeforeValidator(_defaults_for_null, json_schema_input_type=RewardConfig | None)]
+    ] = Field(min_length=1)
+    """The rewards by name; ``toxicity:`` alone has every default."""
     fallbacks: dict[str, FallbackConfig] = Field(default_factory=dict)
     """Rewards that are called only on the rows where one that names them as its ``fallback`` has failed."""
     budget: BudgetConfig = BudgetConfig()

@@ -25,21 +25,35 @@ Location = tuple[str | int, ...]
 
 MAX_VALUES = 100_000
 """More values than a config can need: YAML aliases that expand to more are refused."""
+_TOO_MANY = f"holds more than {MAX_VALUES:,} values, aliases expanded"
 
 
-_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_TAG = "tag:yaml.org,2002:"
+_INT, _FLOAT, _BOOL = f"{_TAG}int", f"{_TAG}float", f"{_TAG}bool"
+_NULL, _MERGE = f"{_TAG}null", f"{_TAG}merge"
+_TAGS = frozenset({_INT, _FLOAT, _BOOL, _NULL, f"{_TAG}str", f"{_TAG}map", f"{_TAG}seq"})
+"""What a value may be: the types that JSON has."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, with the numbers of YAML 1.2; duplicate keys are refused.
+    """PyYAML's loader with the core schema of YAML 1.2, and the merge keys of 1.1.
 
-    So ``1e-5`` is a number, ``010`` is 10, and ``1:30`` and ``1_000`` are text.
+    So ``1e-5`` is a number, ``010`` is 10, and ``1:30``, ``1_000``, ``yes``, ``off`` and ``2026-11-30`` are text.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML declares it
-        first: [(tag, pattern) for tag, pattern in found if tag not in (_INT, _FLOAT)]
+        first: [(tag, pattern) for tag, pattern in found if tag in (_NULL, _MERGE)]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    _composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, up to `MAX_VALUES`."""
+        self._composed += 1
+        if self._composed > MAX_VALUES:
+            raise yaml.MarkedYAMLError(None, None, _TOO_MANY, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         """``0o17`` and ``0xf`` by their prefix, everything else decimal (YAML 1.2.2, 10.3.2)."""
@@ -56,6 +70,7 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 _Loader.add_constructor(_INT, _Loader.construct_integer)
+_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 _JSON_ONLY = re.compile("[\x85\u2028\u2029]")
@@ -243,7 +258,7 @@ def _wording(item: dict[str, Any], model: type[BaseModel]) -> tuple[str, str | N
     message = message[0].lower() + message[1:]
     hint = None
     if isinstance(found, bool) and kind in {"string_type", "float_type", "int_type"}:
-        hint = "YAML reads yes, no, on and off as truth values: quote it" if kind == "string_type" else None
+        hint = "YAML reads true and false as truth values: quote it" if kind == "string_type" else None
     if isinstance(found, str) and kind in {"int_type", "float_type", "int_parsing", "float_parsing"}:
         plain = found.replace("_", "")
         hint = (
@@ -292,30 +307,32 @@ def _parse(text: str, file: str | None, *, is_json: bool) -> tuple[Any, dict[Loc
             json_data = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"no valid JSON: {error.msg}", file=file, line=error.lineno) from error
-        except RecursionError as error:
-            raise ConfigError("is nested too deeply", file=file) from error
+        except (RecursionError, ValueError) as error:
+            problem = "is nested too deeply" if isinstance(error, RecursionError) else f"no valid JSON: {error}"
+            raise ConfigError(problem, file=file, line=1) from error
         text = _JSON_ONLY.sub("?", _Loader.NON_PRINTABLE.sub("?", text.replace("\t", " ")))
     lines: dict[Location, int] = {}
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise ConfigError("is empty", file=file)
+            raise ConfigError("is empty", file=file, line=1)
         _record(root, (), lines, file, loader)
         data = json_data if is_json else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
-        raise ConfigError(f"no valid YAML: {error.problem}", file=file, line=line) from error
+        problem = _TOO_MANY if error.problem == _TOO_MANY else f"no valid YAML: {error.problem}"
+        raise ConfigError(problem, file=file, line=line) from error
     except RecursionError as error:
-        raise ConfigError("is nested too deeply", file=file) from error
+        raise ConfigError("is nested too deeply", file=file, line=1) from error
     except ConfigError:
         raise
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"no valid YAML: the character {chr(error.character)!r}", file=file, line=line) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"no valid YAML: {error}", file=file) from error
+        raise ConfigError(f"no valid YAML: {error}", file=file, line=1) from error
     return data, lines
 
 
@@ -324,16 +341,17 @@ def _record(
 ) -> None:
     line = node.start_mark.line + 1
     if len(lines) > MAX_VALUES:
-        raise ConfigError(f"holds more than {MAX_VALUES:,} values, aliases expanded", file=file, line=line)
+        raise ConfigError(_TOO_MANY, file=file, line=line)
     lines.setdefault(location, line)
+    _check_value(node, line, file, loader)
     if isinstance(node, yaml.MappingNode):
         seen: dict[Any, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError("a key must be plain text", file=file, line=line)
-            is_merge = key_node.tag == "tag:yaml.org,2002:merge"
-            key = key_node.value if is_merge else loader.construct_object(key_node)
+            _check_value(key_node, line, file, loader)
+            key = key_node.value if key_node.tag == _MERGE else loader.construct_object(key_node)
             if isinstance(key, bool):
                 hint = "quote it"
                 raise ConfigError(
@@ -347,3 +365,18 @@ def _record(
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _record(item, (*location, index), lines, file, loader)
+
+
+def _check_value(node: yaml.Node, line: int, file: str | None, loader: yaml.SafeLoader) -> None:
+    """Refuse what JSON has not, and numbers that are none."""
+    if node.tag == _MERGE:
+        return
+    if node.tag not in _TAGS:
+        hint = "a config has what JSON has: text, numbers, truth values, null, lists and mappings"
+        raise ConfigError(f"the tag {node.tag.replace(_TAG, '!!')} is not read here", file=file, line=line, hint=hint)
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            loader.construct_object(node)
+        except (ValueError, LookupError) as error:
+            problem = f"{node.value[:40]!r} is no {node.tag.removeprefix(_TAG)}"
+            raise ConfigError(f"no valid YAML: {problem}", file=file, line=line) from error

@@ -63,7 +63,7 @@ def _set(data: Any, parts: Sequence[str], value: Any, assignment: str) -> Locati
     for part in parts[:-1]:
         place = part if isinstance(data, dict) else _place(data, part, assignment)
         location = (*location, place)
-        if isinstance(data, dict) and place not in data:
+        if isinstance(data, dict) and data.get(place) is None:
             data[place] = {}
             new = new or location
         data = data[place]

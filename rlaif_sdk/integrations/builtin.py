@@ -18,6 +18,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             factory=VerifiersFunction,
             params=VerifiersParams,
             description="A reward function written for the verifiers library.",
+            ends=("worse", "better"),
             example={"params": {"function": "my_environment:correct_answer"}},
         ),
         RewardSpec(
@@ -25,6 +26,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             factory=Remote,
             params=RemoteParams,
             description="What a reward server says: one of `rlaif serve`, or one for OpenRLHF.",
+            ends=("worse", "better"),
             example={"params": {"url": "http://127.0.0.1:8000"}},
         ),
     ]

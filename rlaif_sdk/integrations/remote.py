@@ -68,6 +68,7 @@ class Remote(Reward):
     def __init__(self, params: RemoteParams) -> None:
         self.params = params
         self.higher_is_better = params.higher_is_better
+        self.ends = ("worse", "better") if params.higher_is_better else ("better", "worse")
         self.cacheable = params.revision is not None
         self.revision = params.revision or ""
         label = params.label_column

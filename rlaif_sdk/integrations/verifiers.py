@@ -138,6 +138,7 @@ class VerifiersFunction(Reward):
     """
 
     name = "verifiers"
+    ends = ("worse", "better")
 
     def __init__(self, params: VerifiersParams) -> None:
         function = load_reference(params.function, Path())

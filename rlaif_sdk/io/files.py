@@ -176,21 +176,46 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"no valid JSON: {error}", file=str(path), hint="delete it, and it is made again") from error
 
 
+def other_kind(mode: int) -> str | None:
+    """What a path is that is no file; None of a file.
+
+    Args:
+        mode: Of its `os.stat`.
+    """
+    if stat.S_ISREG(mode):
+        return None
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+MAX_CONFIG = 4 * 2**20
+"""Bytes that a config has at most."""
+
+
 def config_text(path: str | Path) -> str:
     """The text of a config file, which a person wrote.
 
     Raises:
-        ConfigError: It is not there or cannot be read; names a file that may have been meant.
+        ConfigError: It is not there, cannot be read, is no file, or is longer than `MAX_CONFIG`; names a file that may
+            have been meant.
     """
     file = str(path)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        status = Path(path).stat()
+        kind = other_kind(status.st_mode)
+        if kind is not None:
+            raise ConfigError(f"is {kind}, where a config is wanted", file=file, hint="name a file")
+        if status.st_size > MAX_CONFIG:
+            raise ConfigError(f"has {status.st_size} bytes, and a config at most {MAX_CONFIG}", file=file)
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError("there is no such file", file=file, hint=_nearest(Path(path))) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"cannot be read: {error}", file=file) from error
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=file) from error
+    except ValueError as error:  # a path with a zero byte
+        raise ConfigError(f"cannot be read: {error}", file=file) from error
 
 
 def _nearest(missing: Path) -> str | None:

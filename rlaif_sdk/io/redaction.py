@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +14,12 @@ _SECRET = re.compile(
     r"|(?:^|(?<!bos)(?<!cls)(?<!eos)(?<!eot)(?<!pad)(?<!sep)(?<!unk)(?<!end)(?<!mask)(?<!start)(?<!stop)(?<!image)[_-])token$",
     re.IGNORECASE,
 )
-_USER = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)")
+_USER = re.compile(  # the only user of a web address is a token; that of ssh://git@host is a name
+    r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)|(?:(?<=http://)|(?<=https://))[^/?#\s@]+(?=@)", re.IGNORECASE
+)
 _HIDDEN = "(hidden)"
 _REDACTED = "[key]"
+_LEAST_ENCODED = 12  # fewer characters of base64 or hexadecimal digits occur by chance
 
 
 def is_secret(name: str) -> bool:
@@ -38,7 +42,7 @@ class Redactor:
     """Takes a key out of what a server says.
 
     The key is found as it is, and with any of its characters escaped as in JSON, a URL or HTML, or followed by zero bytes
-    as in UTF-16.
+    as in UTF-16; unless it is short, also in hexadecimal digits and within base64, whatever stands around it there.
 
     Args:
         key: The key in ASCII; empty where there is none, and nothing is changed.
@@ -46,7 +50,7 @@ class Redactor:
 
     def __init__(self, key: str) -> None:
         self._shortest = len(key)
-        self._key = re.compile("".join(map(_spellings, key)), re.IGNORECASE) if key else None
+        self._key = re.compile("|".join(_forms(key)), re.IGNORECASE) if key else None
 
     def text(self, text: str) -> str:
         """Text without the key."""
@@ -67,9 +71,26 @@ class Redactor:
         return value
 
 
+def _forms(key: str) -> list[str]:
+    forms = ["".join(map(_spellings, key))]
+    if len(digits := key.encode().hex()) >= _LEAST_ENCODED:
+        forms.append(digits)
+    for before in range(3):  # three bytes are four characters, so the key has three forms
+        encoded = base64.b64encode(b"\0" * before + key.encode()).decode().rstrip("=")
+        first, shared = (0, 2, 3)[before], (before + len(key.encode())) % 3 != 0
+        own = encoded[first : len(encoded) - shared]  # without characters that hold a neighbour's bits
+        if len(own) >= _LEAST_ENCODED:
+            forms.append(
+                "".join({"+": "[+-]", "/": r"\\{0,4}[/_]"}.get(character, character) for character in own)
+                + "[A-Z0-9+/_-]?={0,2}"
+            )
+    return forms
+
+
 def _spellings(character: str) -> str:
     code = ord(character)
     return (  # each repetition has an end, so that no answer takes long to look through
-        rf"(?:\\{{0,4}}{re.escape(character)}|\\{{1,4}}u00{code:02x}|\\{{1,4}}x{code:02x}|%(?:25){{0,2}}{code:02x}"
+        rf"(?:\\{{0,4}}{re.escape(character)}|\\{{1,4}}u00{code:02x}|\\{{1,4}}u\{{0{{0,4}}{code:x}\}}|\\{{1,4}}x{code:02x}"
+        rf"|%(?:25){{0,2}}{code:02x}"
         rf"|&#(?:0{{0,4}}{code}|x0{{0,4}}{code:x});)\x00{{0,3}}"
     )

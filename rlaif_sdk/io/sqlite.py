@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,6 +132,12 @@ class Database:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._inode != _inode(self.path):
             self._disconnect()
+            if self.create:
+                warnings.warn(
+                    f"the {self.schema.name} {self.path} was deleted, moved or replaced while it was in use: what it "
+                    "held is not there any more",
+                    stacklevel=2,
+                )
         if self._connection is None:
             self._check_kind()
             self._connection = self._connect()
@@ -250,6 +257,14 @@ class Database:
         if self._connection is not None:
             leave_to_parent(self._connection)
             self._connection = None
+
+
+def checksum(*values: bytes | str | float | None) -> int:
+    """A number that tells whether a row holds what was written (CRC-32): any change of up to three bits changes it."""
+    total = 0
+    for value in values:
+        total = zlib.crc32(value if isinstance(value, bytes) else repr(value).encode("utf-8", "replace"), total)
+    return total
 
 
 def _code(error: sqlite3.Error) -> int:

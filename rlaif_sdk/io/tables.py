@@ -13,7 +13,6 @@ import json
 import re
 import secrets
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +25,7 @@ from typing import IO, Any, Protocol, Self, TypeAlias
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io import arrow
 from rlaif_sdk.io.digests import file_digest, files_digest, rows_digest
-from rlaif_sdk.io.files import atomic_path
+from rlaif_sdk.io.files import atomic_path, other_kind
 from rlaif_sdk.io.jobs import FAILURES_FILE, JOB_FOLDER, JOURNAL_FILE, SUMMARY_FILE
 from rlaif_sdk.io.jsonl import (
     Row,
@@ -225,9 +224,8 @@ def check_file(path: Path) -> None:
         raise DataError("there is no such file", file=str(path), hint=hint) from error
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {getattr(error, 'strerror', error)}", file=str(path)) from error
-    if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-        kind = kinds.get(stat.S_IFMT(mode), "a device")
+    kind = other_kind(mode)
+    if kind is not None:
         hint = "name a file; - reads standard input, which may be a pipe"
         raise DataError(f"is {kind}, where a table is wanted", file=str(path), hint=hint)
 

@@ -8,6 +8,7 @@ REPLACEMENT = "\ufffd"
 SURROGATES = "surrogates"
 """The flag of what had a lone surrogate that was replaced."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ORDER = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -29,8 +30,11 @@ def safe_text(text: str) -> str:
 def printable(text: str) -> str:
     r"""`safe_text` for a terminal or log, on which no control character acts: all but tabs and line feeds are escaped.
 
+    So are the characters that reorder or break a line: marks of direction, line and paragraph separators.
+
     Examples:
         >>> printable("\x1b[2Jgone")
         '\\x1b[2Jgone'
     """
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", safe_text(text))
+    text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", safe_text(text))
+    return text if text.isascii() else _ORDER.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

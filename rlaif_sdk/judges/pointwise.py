@@ -224,6 +224,7 @@ class PointwiseJudge(Reward):
     """
 
     range = (-1.0, 1.0)
+    ends = ("bad", "good")
 
     def __init__(
         self,

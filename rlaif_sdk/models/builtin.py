@@ -37,6 +37,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             factory=_text_classification,
             params=TextClassificationParams,
             description="A label's score by any text classifier, as a Hugging Face pipeline gives it.",
+            ends=("other labels", "the label"),
             example={"params": {"model": "lvwerra/distilbert-imdb", "label": "POSITIVE"}},
         ),
         RewardSpec(
@@ -44,6 +45,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             factory=_reward_model,
             params=RewardModelParams,
             description="A reward model's score of prompt and completion, read as the model was trained to.",
+            ends=("worse", "better"),
             example={"normalize": "zscore", "params": {"model": "reward/model"}},
         ),
         RewardSpec(
@@ -51,6 +53,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             factory=_onnx,
             params=OnnxRewardParams,
             description="The score of a reward model or classifier that was exported to ONNX.",
+            ends=("worse", "better"),
             example={"weight": 1.0, "params": {"model": "exported/reward-model"}},
         ),
     ]

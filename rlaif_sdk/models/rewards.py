@@ -116,6 +116,7 @@ class TextClassification(ScoringReward):
 
     params: TextClassificationParams
     name = "text_classification"
+    ends = ("other labels", "the label")
 
     def __init__(self, params: TextClassificationParams) -> None:
         super().__init__()
@@ -143,6 +144,7 @@ class RewardModel(ScoringReward):
 
     params: RewardModelParams
     name = "reward_model"
+    ends = ("worse", "better")
 
     def __init__(self, params: RewardModelParams) -> None:
         super().__init__()
@@ -166,6 +168,7 @@ class OnnxReward(ScoringReward):
 
     params: OnnxRewardParams
     name = "onnx"
+    ends = ("worse", "better")
 
     def __init__(self, params: OnnxRewardParams) -> None:
         super().__init__()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from contextvars import ContextVar, copy_context
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.exceptions import ConfigError, exception_text
 from rlaif_sdk.io.digests import file_digest, json_digest
 
 
@@ -19,26 +23,32 @@ def is_reference(name: str) -> bool:
     return ":" in name or name.endswith(".py")
 
 
-def load_reference(reference: str, folder: Path) -> Any:
-    """The object that a reference names.
+_importing: ContextVar[frozenset[str]] = ContextVar("_importing", default=frozenset())
+"""The modules that are being imported where this runs."""
+_imports: dict[str, Future[ModuleType]] = {}
+_lock = threading.Lock()
+
+
+def load_reference(reference: str, folder: Path, *, limit: float | None = None) -> Any:
+    """The object that a reference names. A file or module is imported once, however many threads ask.
 
     Args:
         reference: ``package.module:attribute``, or ``path/to/file.py:attribute``.
         folder: What a relative path is relative to.
+        limit: Seconds that importing it may take, in a thread of its own then; None imports it in this thread.
 
     Raises:
-        ConfigError: There is no such module, file or attribute, or importing it fails.
+        ConfigError: There is no such module, file or attribute, or importing it fails or takes longer.
     """
     module_name, _, attribute = reference.rpartition(":")
     if not module_name or not attribute:
         raise ConfigError(f"{reference!r} names no attribute", hint="write file.py:function or package.module:function")
     try:
-        is_file = module_name.endswith(".py")
-        module = _module_from_file(folder / module_name) if is_file else importlib.import_module(module_name)
+        module = _imported(module_name, folder, limit)
     except ConfigError:
         raise
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{module_name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit, GeneratorExit) as error:
+        raise ConfigError(f"{module_name!r} cannot be imported: {exception_text(error)}") from error
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
@@ -81,13 +91,54 @@ def code_digests(composition: Mapping[str, Any], folder: Path) -> dict[str, str]
     return {name: file_digest(file) for name, file in files.items() if file is not None}
 
 
-def _module_from_file(path: Path) -> ModuleType:
-    path = path.resolve()
-    if not path.is_file():
-        raise ConfigError(f"there is no file {str(path)!r}")
-    name = f"rlaif_file_{path.stem}_{json_digest(str(path))[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
+def _imported(name: str, folder: Path, limit: float | None) -> ModuleType:
+    if name.endswith(".py"):
+        path = (folder / name).resolve()
+        if not path.is_file():
+            raise ConfigError(f"there is no file {str(path)!r}")
+        module = f"rlaif_file_{path.stem}_{json_digest(str(path))[:8]}"
+        run = partial(_run_file, module, path)
+    else:
+        module, run = name, partial(importlib.import_module, name)
+    with _lock:
+        under_way = _imports.get(module)
+        if module in sys.modules and (under_way is None or module in _importing.get()):
+            return sys.modules[module]
+        if under_way is None:
+            future = _imports[module] = Future()
+            context = copy_context()
+            work = lambda: context.run(_import, module, run, future)  # noqa: E731 - in a context of its own
+    if under_way is None:
+        if limit is None:
+            work()
+        else:
+            threading.Thread(target=work, name=f"rlaif-import-{name}", daemon=True).start()
+        under_way = future
+    wait([under_way], limit)
+    if not under_way.done():
+        raise ConfigError(
+            f"{name!r} was not imported within its limit of {limit:g} s",
+            hint="load models in the reward's setup(), or raise its 'setup_timeout'",
+        )
+    return under_way.result()
+
+
+def _import(module: str, run: Callable[[], ModuleType], future: Future[ModuleType]) -> None:
+    _importing.set(_importing.get() | {module})
+    found, failure = None, None
+    try:
+        found = run()
+    except BaseException as error:  # noqa: BLE001 - told to all who wait for it
+        failure = error
+    with _lock:
+        del _imports[module]
+    if found is not None:
+        future.set_result(found)
+    else:
+        future.set_exception(failure)
+
+
+def _run_file(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -63,12 +63,14 @@ class RewardSpec(Spec):
         range: As `Reward.range`, where it does not depend on the parameters.
         columns: As `Reward.columns`, where they do not depend on the parameters.
         higher_is_better: As `Reward.higher_is_better`.
+        ends: As `Reward.ends`, where they do not depend on the parameters.
         example: An entry under ``rewards:`` in a config, as `rlaif rewards show` prints it.
     """
 
     range: tuple[float, float] | None = None
     columns: tuple[str, ...] = ()
     higher_is_better: bool = True
+    ends: tuple[str, str] | None = None
     example: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -94,6 +96,7 @@ class RewardSpec(Spec):
             range=reward.range,
             columns=reward.columns,
             higher_is_better=reward.higher_is_better,
+            ends=reward.ends,
         )
 
 

@@ -13,12 +13,16 @@ from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.quickstart.model import prepare_policy
-from rlaif_sdk.training.methods import load_run
+from rlaif_sdk.training.data import load_prompts
+from rlaif_sdk.training.methods import load_run, trainer_settings
 from rlaif_sdk.training.online import PPORunConfig
+from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rlaif_sdk.composer import Composition
+    from rlaif_sdk.training.config import ComposedRun
     from rlaif_sdk.training.online import PolicyResult
 
 CONFIG_FILE = "quickstart.yaml"
@@ -52,10 +56,53 @@ def run_quickstart(
     if config is None:
         config = write_config(output, prepare_policy(cache_dir, report))
         report(f"The config is {config}: read it, change it, and pass it with --config.")
+        show_first_scores(load_run("ppo", config), console)
+        report("\nTraining: the model now learns from these rewards.")
     run = load_run("ppo", config).with_output(output)
     if judges_itself(run.config):
         report("The judge is the model itself, rating its own answers: a weak judge, so its weight is small.")
     return watch_policy(run, console)
+
+
+def show_first_scores(run: ComposedRun, console: Console, *, answers: int = 8) -> Composition:
+    """Score some of the model's answers, explain one of the totals, and combine the scores under other weights.
+
+    Args:
+        run: The loaded config.
+        console: Where to print.
+        answers: How many of the held-out prompts are answered, two at least.
+
+    Returns:
+        The composition of the answers, whose statistics are of these answers only.
+
+    Raises:
+        ConfigError: The config is refused, or the model cannot be loaded.
+    """
+    from rlaif_sdk.composer import what_if
+    from rlaif_sdk.reporting.tables import answers_table
+    from rlaif_sdk.training.generation import answer_prompts, loaded_policy
+
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    _, held_out = load_prompts(run.config.data, run.folder)
+    held_out = held_out.select(range(min(answers, len(held_out))))
+    say(f"\nFirst scores: the model answers {len(held_out)} questions (some 20 seconds).")
+    with loaded_policy(run) as (model, tokenizer):
+        said = answer_prompts(model, tokenizer, held_out, trainer_settings(run))
+    with run.composer() as composer:
+        say(f"Scoring them with {', '.join(composer.weights)}.")
+        composition = composer.compose(said.batch(Progress(0), training=True))
+    console.print(answers_table(said.prompts, said.completions, composition))
+    say("Why the first answer has its total (rlaif explain):")
+    say(str(composition.explain(0)))
+    heaviest = max(composer.weights, key=composer.weights.__getitem__)
+    settings = run.config.composition.model_dump(exclude_unset=True)
+    settings["rewards"][heaviest]["weight"] = 0
+    summary = what_if(composition, settings).summary()
+    say(
+        f"What if {heaviest} had no weight (rlaif what-if): {summary['flipped']} of {summary['compared']} advantages "
+        "change their sign."
+    )
+    return composition
 
 
 def judges_itself(config: PPORunConfig) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rlaif_sdk.composer import Composition
     from rlaif_sdk.training.preflight import Preflight
 
 _PURPOSES = {
@@ -33,6 +36,8 @@ def report_preflight(found: Preflight, console: Console) -> None:
         found: What was found.
         console: Where to print.
     """
+    from rlaif_sdk.training.preflight import CHECK_ANSWER
+
     for name, table in found.data.items():
         columns = ", ".join(table["columns"])
         console.print(f"{name}: {table['rows']:,} rows, {table['digest']} ({columns})", markup=False, highlight=False)
@@ -40,12 +45,26 @@ def report_preflight(found: Preflight, console: Console) -> None:
         console.print(_models(found))
     if found.memory and found.machine:
         console.print(_memory(found))
+    for key, composition in found.scored.items():
+        title = f"\nWhat each reward of {key} gives for the first row, answered by {CHECK_ANSWER!r}"
+        console.print(title, markup=False, highlight=False, soft_wrap=True)
+        console.print(_scores(composition))
     for warning in found.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     for problem in found.problems:
         console.print(f"wrong: {problem}", markup=False, highlight=False, soft_wrap=True)
     if not found.problems:
         console.print("Nothing keeps this run from starting.")
+
+
+def _scores(composition: Composition) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("reward", "score", "status", "reason"):
+        table.add_column(heading, justify="right" if heading == "score" else "left", overflow="fold")
+    for name, column in composition.rewards.items():
+        score = "" if math.isnan(column.raw[0]) else f"{column.raw[0]:.4g}"
+        table.add_row(*map(escape, (name, score, column.status(0), column.reason(0) or "")))
+    return table
 
 
 def _models(found: Preflight) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -61,7 +63,7 @@ class TrainingProgress(TrainerCallback):
         found = {label: logs[key] for key, label in SHOWN.items() if logs.get(key) is not None}
         if not found:
             return
-        numbers = "  ".join(f"{label} {value:.3g}" for label, value in found.items())
+        numbers = "  ".join([*(f"{label} {value:.3g}" for label, value in found.items()), *_rewards(logs)])
         self._bar.update(self._task, numbers=numbers)
         if not self._console.is_terminal:
             self._console.print(f"step {state.global_step}/{state.max_steps}  {numbers}")
@@ -70,3 +72,14 @@ class TrainingProgress(TrainerCallback):
         """Leave the bar as it is."""
         del args, state, control, kwargs
         self._bar.stop()
+
+
+def _rewards(logs: Mapping[str, Any]) -> Iterator[str]:
+    """Each reward's mean in its own units, and the number of rows on which it failed: ``brevity 0.4 (2 failed)``."""
+    for key, mean in logs.items():
+        name = key.removeprefix("reward/").removesuffix("/raw_mean")
+        if key != f"reward/{name}/raw_mean":
+            continue
+        failed = logs.get(f"reward/{name}/failed") or 0.0
+        shown = "unscored" if mean is None or math.isnan(mean) else f"{mean:.3g}"
+        yield f"{name} {shown}" + (f" ({failed:g} failed)" if failed else "")

@@ -14,6 +14,7 @@ from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
 
 if TYPE_CHECKING:
+    from rlaif_sdk.composer import Composition
     from rlaif_sdk.statistics.calibration import Calibration
 
 
@@ -53,6 +54,18 @@ def comparison_table(
             str(change.n),
             style="bold" if name == total else None,
         )
+    return table
+
+
+def answers_table(prompts: Sequence[Any], completions: Sequence[Any], composition: Composition) -> Table:
+    """One row an answer: the prompt, the answer, and its total; a dash where it is unscored."""
+    table = Table(title="Answers and their totals", title_justify="left", show_lines=True)
+    table.add_column("prompt", ratio=2)
+    table.add_column("answer", ratio=4)
+    table.add_column("total", justify="right", no_wrap=True)
+    for prompt, completion, total in zip(prompts, completions, composition.totals.tolist(), strict=True):
+        scored = "–" if math.isnan(total) else f"{total:+.3f}"
+        table.add_row(Text(shown(prompt, role=USER)), Text(shown(completion)), scored)
     return table
 
 

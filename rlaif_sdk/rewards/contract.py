@@ -66,6 +66,7 @@ class Reward(ABC):
         range: The least and greatest score, or None for unbounded. A score outside it is a failure.
         columns: Names of the batch columns that must be present.
         higher_is_better: False for a cost, such as a probability of being toxic: the composer negates it.
+        ends: What its low and its high end mean, in two words: ``("toxic", "harmless")``. None where that is not said.
         inputs: What `score` reads of a row beside its prompt and completion: names of columns, and ``completion_ids``.
             None when that is not said: a ledger then takes all of it for part of the input.
         cacheable: False where a row's score depends on more than that row: on its neighbours, on chance, on progress.
@@ -77,6 +78,7 @@ class Reward(ABC):
     range: tuple[float, float] | None = None
     columns: tuple[str, ...] = ()
     higher_is_better: bool = True
+    ends: tuple[str, str] | None = None
     inputs: tuple[str, ...] | None = None
     cacheable: bool = True
 
@@ -88,9 +90,10 @@ class Reward(ABC):
         """Score a batch of B rows.
 
         May be ``async def``: all async rewards of a composition then run together on one event loop.
+        The batch is the reward's own: what it sorts, pops or rewrites changes nothing for others.
 
         Returns:
-            B entries, each a number, a `Score`, or None to abstain. Use `Score.failed` for a row that could not be
+            A list or tuple of B entries, each a number, a `Score`, or None to abstain; or a NumPy array of B numbers. Use `Score.failed` for a row that could not be
             scored; raise for a batch that could not.
         """
 

@@ -47,6 +47,7 @@ class FunctionReward(Reward):
         version: str = "0",
         range: tuple[float, float] | None = None,  # noqa: A002 - the field's name for it
         higher_is_better: bool = True,
+        ends: tuple[str, str] | None = None,
         cacheable: bool = True,
         params: Mapping[str, Any] | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ class FunctionReward(Reward):
         self.version = version
         self.range = range
         self.higher_is_better = higher_is_better
+        self.ends = ends
         signature = _signature(function).parameters.values()
         given = _DATA_ARGUMENTS | _TRAINER_ARGUMENTS
         self._params = {
@@ -120,6 +122,7 @@ class FunctionReward(Reward):
             version=self.version,
             range=self.range,
             higher_is_better=self.higher_is_better,
+            ends=self.ends,
             cacheable=self.cacheable,
             params=params,
         )
@@ -146,6 +149,7 @@ def reward(
     version: str = "0",
     range: tuple[float, float] | None = None,
     higher_is_better: bool = True,
+    ends: tuple[str, str] | None = None,
     cacheable: bool = True,
 ) -> Callable[[Callable[..., Any]], FunctionReward]: ...
 def reward(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:

@@ -97,7 +97,7 @@ def deploy(
     import_ray()
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.serving import ServeSettings, create_app
-    from rlaif_sdk.serving.server import KEEP_ALIVE, check_tls
+    from rlaif_sdk.serving.server import KEEP_ALIVE, LocalOnly, check_tls
     from rlaif_sdk.serving.settings import check_exposure
 
     settings = settings or ServeSettings()
@@ -117,7 +117,10 @@ def deploy(
     connect(Workers(address=address))
 
     def app() -> FastAPI:
-        return create_app(source, settings, state=saved)
+        served = create_app(source, settings, state=saved)
+        if settings.api_key is None:
+            served.add_middleware(LocalOnly)
+        return served
 
     deployment: Any = serve.deployment(
         serve.ingress(app)(),

@@ -6,7 +6,7 @@ processes. A call that passes its limit is given up: a coroutine is cancelled, a
 neither, so its reward is failed at once until the old call returns.
 """
 
-from rlaif_sdk.scoring.checks import CheckedScores, check_scores
+from rlaif_sdk.scoring.checks import CheckedScores, check_entries
 from rlaif_sdk.scoring.factory import Recipe
 from rlaif_sdk.scoring.limits import Budget
 from rlaif_sdk.scoring.results import FATAL, CallResult, described
@@ -20,7 +20,7 @@ __all__ = [
     "CheckedScores",
     "Recipe",
     "Runner",
-    "check_scores",
+    "check_entries",
     "described",
     "run_all",
     "set_up_all",

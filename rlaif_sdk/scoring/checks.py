@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_sdk.exceptions import RewardError, RewardOutputError
+from rlaif_sdk.exceptions import RewardError, RewardOutputError, exception_text
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
 from rlaif_sdk.types import Score
@@ -58,8 +58,7 @@ def check_scores(
 ) -> CheckedScores:
     """Check what a reward returned for B = ``rows`` rows.
 
-    A row that is no finite number within the range, or whose token values are not one a token or do not sum to the
-    score, becomes a failure of that row; an answer of the wrong shape is a failure altogether.
+    See `plain_scores` for what an answer is, and `check_entries` for what makes a row fail.
 
     Args:
         answer: What it returned.
@@ -70,44 +69,113 @@ def check_scores(
     Raises:
         RewardOutputError: It is no list of ``rows`` entries.
     """
-    entries = entries_of(answer, rows)
-    raw, failures, with_tokens = _read(entries)
+    return check_entries(plain_scores(answer, rows), value_range, completion_ids)
+
+
+def check_entries(
+    entries: Sequence[ScoreLike],
+    value_range: tuple[float, float] | None,
+    completion_ids: Sequence[Sequence[int]] | None = None,
+) -> CheckedScores:
+    """Check B entries of `plain_scores`.
+
+    A row that is no finite number within the range, or whose token values are not one a token or do not sum to the
+    score, becomes a failure of that row.
+
+    Args:
+        entries: What the reward returned.
+        value_range: The least and the greatest score, or None.
+        completion_ids: The tokens that token values are of; None if they are not known.
+    """
+    raw, failures, values = _read(entries)
     if completion_ids is not None:
-        for row in with_tokens:
+        for row in values:
             count = len(completion_ids[row])
-            if len(entries[row].token_values) != count:
-                failures[row] = f"gave {len(entries[row].token_values)} token values for {count} tokens"
+            if len(values[row]) != count:
+                failures[row] = f"gave {len(values[row])} token values for {count} tokens"
     _check_range(raw, failures, value_range)
     if failures:
         raw[list(failures)] = np.nan
-    tokens = {row: np.array(entries[row].token_values, dtype=np.float64) for row in with_tokens if row not in failures}
+    tokens = {row: np.array(given, dtype=np.float64) for row, given in values.items() if row not in failures}
     return CheckedScores(raw, failures, entries, tokens=tokens)
 
 
-def entries_of(answer: Any, rows: int) -> Sequence[Any]:
-    """What a reward returned as one entry a row, unchecked.
+def plain_scores(answer: Any, rows: int) -> list[ScoreLike]:
+    """What a reward returned as one plain entry a row, unchecked: numbers of Python, None, and `Score` of those.
+
+    To be called where the reward ran, within its limit: reading an answer may run code of the reward's, such as the
+    ``__float__`` of a number. A list, a tuple, or an array of numpy with one number a row is an answer; nothing else is.
 
     Raises:
         RewardOutputError: It is no list of ``rows`` entries.
     """
     if isinstance(answer, np.ndarray) and answer.ndim == 1 and answer.dtype.kind in "fiu":
-        answer = answer.tolist()
-    if type(answer) is not list and (isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence)):
+        answer = np.ndarray.tolist(answer)
+    if not isinstance(answer, (list, tuple)):
         kind = type(answer).__name__
-        hint = "return a list: scores.tolist()" if hasattr(answer, "tolist") else "return one entry a row"
+        hint = "return a list: scores.tolist()" if hasattr(type(answer), "tolist") else "return a list, one entry a row"
         raise RewardOutputError(f"returned {kind} where a list of {rows} scores is wanted", hint=hint)
-    if len(answer) != rows:
+    entries = list(list.__iter__(answer) if isinstance(answer, list) else tuple.__iter__(answer))
+    if len(entries) != rows:
         raise RewardOutputError(
-            f"returned {len(answer)} scores for {rows} rows", hint="return one entry a row, None to abstain"
+            f"returned {len(entries)} scores for {rows} rows", hint="return one entry a row, None to abstain"
         )
-    return answer
+    if _PLAIN.issuperset(map(type, entries)):
+        return entries
+    return [entry if type(entry) in _PLAIN else _plain_entry(entry) for entry in entries]
 
 
-def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str], list[int]]:
-    """The scores, what is wrong with rows, and the rows that have token values."""
+_PLAIN = frozenset({float, int, NoneType})
+
+
+def _plain_entry(entry: Any) -> ScoreLike:
+    if not isinstance(entry, Score):
+        value, problem = _plain_number(entry)
+        return value if problem is None else Score.failed(problem)
+    value, problem = _plain_number(entry.value)
+    error = problem if entry.error is None else str(entry.error)
+    tokens = entry.token_values
+    if tokens is not None and error is None:
+        numbers = [_plain_number(token)[0] for token in tokens]
+        tokens = [math.nan if number is None else number for number in numbers]
+    reason = None if entry.reason is None else str(entry.reason)
+    details = {str(key): _plain_detail(detail) for key, detail in entry.details.items()}
+    return Score(None if error else value, reason, details, None if error else tokens, error)
+
+
+def _plain_number(value: Any) -> tuple[float | None, str | None]:
+    """A number of Python for a number, and what is wrong with it where it is none."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value, None
+    if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, Real):
+        return None, f"returned {kind.__name__} where a number, a Score or None is wanted"
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.inf, None
+    except Exception as error:  # noqa: BLE001 - a number of the reward's own making
+        return None, f"returned {kind.__name__}, which is no number: {exception_text(error)}"
+    return (float.__float__(number) if isinstance(number, float) else None), None
+
+
+def _plain_detail(value: Any) -> Any:
+    """A detail as JSON can hold it, or its ``repr``."""
+    kind = type(value)
+    if kind in _PLAIN or kind in (str, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain_detail(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain_detail(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
+
+
+def _read(entries: Sequence[ScoreLike]) -> tuple[Array, dict[int, str], dict[int, Sequence[float]]]:
+    """The scores, what is wrong with rows, and the token values of the rows that have some."""
     failures: dict[int, str] = {}
-    with_tokens: list[int] = []
-    if set(map(type, entries)) <= {float, int, NoneType}:
+    with_tokens: dict[int, Sequence[float]] = {}
+    if _PLAIN.issuperset(map(type, entries)):
         try:
             raw = np.array(entries, dtype=np.float64)  # None becomes NaN
         except OverflowError:
@@ -127,12 +195,12 @@ def _read(entries: Sequence[Any]) -> tuple[Array, dict[int, str], list[int]]:
         if problem:
             failures[row] = problem
         elif isinstance(entry, Score) and entry.token_values is not None and not math.isnan(value):
-            with_tokens.append(row)
+            with_tokens[row] = entry.token_values
         values.append(value)
     return np.array(values, dtype=np.float64), failures, with_tokens
 
 
-def _read_entry(entry: Any) -> tuple[float, str | None]:
+def _read_entry(entry: ScoreLike) -> tuple[float, str | None]:
     if isinstance(entry, Score):
         if entry.error is not None:
             return math.nan, entry.error
@@ -141,8 +209,6 @@ def _read_entry(entry: Any) -> tuple[float, str | None]:
         entry = entry.value
     if entry is None:
         return math.nan, None
-    if isinstance(entry, (bool, np.bool_)) or not isinstance(entry, Real):
-        return math.nan, f"returned {type(entry).__name__} where a number, a Score or None is wanted"
     try:
         value = float(entry)
     except OverflowError:

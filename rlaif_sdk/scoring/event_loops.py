@@ -74,7 +74,7 @@ class LoopCall:
             if hasattr(value, "__await__"):
                 value = await value
         except BaseException as raised:  # noqa: BLE001 - whatever a plugin raises is handed to its caller
-            error = raised
+            error = CallError(raised)
         self._home.call_soon_threadsafe(resolve, self.result, value, error)
 
     def cancel(self) -> None:
@@ -82,16 +82,15 @@ class LoopCall:
         self._away.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 
 
-def resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None = None) -> None:
+def resolve(future: asyncio.Future[Any], value: Any, error: CallError | None = None) -> None:
     """Set a future to a value, or to the `CallError` of what a plugin raised, unless nobody waits for it any more."""
     if future.done():
         return
     if error is None:
         future.set_result(value)
         return
-    failure = CallError(error)
-    failure.__cause__ = error
-    future.set_exception(failure)
+    error.__cause__ = error.cause
+    future.set_exception(error)
     future.exception()  # seen: that a call which was given up raises later is no news
 
 

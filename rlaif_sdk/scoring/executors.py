@@ -7,17 +7,19 @@ import inspect
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 from rlaif_sdk.exceptions import RewardTimeoutError
 from rlaif_sdk.io.forks import on_fork
-from rlaif_sdk.rewards import FunctionReward, Reward, unwrapped
+from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, unwrapped
+from rlaif_sdk.scoring.checks import plain_scores
 from rlaif_sdk.scoring.event_loops import leave_behind, resolve, reward_loop
 from rlaif_sdk.scoring.factory import Recipe
 from rlaif_sdk.scoring.processes import Worker
+from rlaif_sdk.scoring.results import CallError
 from rlaif_sdk.scoring.wire import encode_batch
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -28,7 +30,7 @@ CLOSE_LIMIT = 5.0
 KILL_GRACE = 1.0
 
 
-_Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any, BaseException | None], object]]
+_Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any, CallError | None], object]]
 
 
 class DaemonThread:
@@ -74,7 +76,7 @@ def _work(queue: SimpleQueue[_Job | None]) -> None:
         try:
             value = function()
         except BaseException as raised:  # noqa: BLE001 - whatever a plugin raises is handed to its caller
-            error = raised
+            error = CallError(raised)
         done(value, error)
         del item, function, done, value, error
 
@@ -106,12 +108,26 @@ class RewardHandle:
     def _unlock(self) -> None:
         self.lock = threading.RLock()
 
-    def score(self, batch: RewardBatch) -> Any:
-        """Call the reward from an executor's thread."""
+    def score(self, batch: RewardBatch) -> list[ScoreLike] | Awaitable[list[ScoreLike]]:
+        """Call the reward, with rows of its own, and read what it returns; to be called where its limit holds.
+
+        Raises:
+            BaseException: What the reward raises.
+            RewardOutputError: It returned something else than an entry a row.
+        """
+        answer = self.reward.score(batch.private())
+        return _read(answer, len(batch)) if hasattr(answer, "__await__") else plain_scores(answer, len(batch))
+
+    def score_alone(self, batch: RewardBatch) -> list[ScoreLike] | Awaitable[list[ScoreLike]]:
+        """`score` from an executor's thread, alone where other threads may call the reward too."""
         if not self.is_called_here:
-            return self.reward.score(batch)
+            return self.score(batch)
         with self.lock:
-            return self.reward.score(batch)
+            return self.score(batch)
+
+
+async def _read(answer: Awaitable[Any], rows: int) -> list[ScoreLike]:
+    return plain_scores(await answer, rows)
 
 
 def _has_setup(reward: Reward) -> bool:
@@ -140,8 +156,8 @@ class Executor(ABC):
         """
 
     @abstractmethod
-    async def score(self, batch: RewardBatch) -> Any:
-        """Call the reward, and return what it returns.
+    async def score(self, batch: RewardBatch) -> list[ScoreLike]:
+        """Call the reward, and return what it returns as `plain_scores` reads it.
 
         Raises:
             CallError: The reward raised.
@@ -180,14 +196,15 @@ class ThreadExecutor(Executor):
             self._handle.reward.setup()
             self._handle.ready = True
 
-    async def score(self, batch: RewardBatch) -> Any:
+    async def score(self, batch: RewardBatch) -> list[ScoreLike]:
         limit = self._handle.timeout
         began = asyncio.get_running_loop().time()
-        answer = await self._run(partial(self._handle.score, batch), "scoring", limit)
-        if not inspect.isawaitable(answer):
+        answer = await self._run(partial(self._handle.score_alone, batch), "scoring", limit)
+        if isinstance(answer, list):
             return answer
         left = None if limit is None else began + limit - asyncio.get_running_loop().time()
-        return await on_reward_loop(lambda: answer, left, limit)
+        scores: list[ScoreLike] = await on_reward_loop(lambda: answer, left, limit)
+        return scores
 
     async def _run(self, function: Callable[[], Any], phase: str, limit: float | None) -> Any:
         if self._thread.busy and not self._late:
@@ -226,9 +243,9 @@ class ThreadExecutor(Executor):
 class EventLoopExecutor(ThreadExecutor):
     """Calls on the event loop for async rewards; set up and closed in a thread."""
 
-    async def score(self, batch: RewardBatch) -> Any:
+    async def score(self, batch: RewardBatch) -> list[ScoreLike]:
         limit = self._handle.timeout
-        return await on_reward_loop(lambda: self._handle.reward.score(batch), limit, limit)
+        return await on_reward_loop(lambda: self._handle.score(batch), limit, limit)
 
 
 class ProcessExecutor(Executor):
@@ -259,7 +276,7 @@ class ProcessExecutor(Executor):
             worker.end()
             raise
 
-    async def score(self, batch: RewardBatch) -> Any:
+    async def score(self, batch: RewardBatch) -> list[ScoreLike]:
         return await self._run(lambda: self._ask(batch), "scoring", self._handle.timeout)
 
     def _ask(self, batch: RewardBatch) -> Any:

@@ -76,7 +76,7 @@ def build_reward(
     """
     use_at, params_at = (*at, "use") if config.use else at, (*at, "params")
     try:
-        target = load_reference(use, folder) if is_reference(use) else registry.reward(use)
+        target = load_reference(use, folder, limit=config.setup_timeout) if is_reference(use) else registry.reward(use)
     except (ConfigError, PluginError) as error:
         raise _placed(error, document, use_at) from error
     if isinstance(target, RewardSpec):

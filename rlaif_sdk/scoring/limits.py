@@ -13,7 +13,7 @@ from typing import Any
 
 from rlaif_sdk.config import BudgetConfig, ExecutionConfig, LimitsConfig
 from rlaif_sdk.exceptions import BudgetExceededError, ConfigError, RewardError, RewardOutputError, StateError
-from rlaif_sdk.scoring.checks import entries_of
+from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.scoring.results import CallError
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -310,16 +310,14 @@ class CallLimits:
             budget.charge(CallUsage(calls=1))
         return Admitted(len(batch), characters, entry)
 
-    def answered(self, call: Admitted, answer: Any) -> None:
+    def answered(self, call: Admitted, entries: Sequence[ScoreLike]) -> None:
         """Charge what an answer took, and tell the breaker of it: one in which every row failed is a failure.
 
         Raises:
             ConfigError: It has scores, none reports its usage, and there are limits on tokens or money.
-            RewardOutputError: It is no list of an entry a row.
         """
         if not (self._breaker or self._metered):
             return
-        entries = entries_of(answer, call.rows)
         if self._metered:
             self._rates.correct(call.entry, self._charge(entries), call.characters)
         if self._breaker:
@@ -332,8 +330,7 @@ class CallLimits:
     def failed(self, error: CallError | RewardError) -> None:
         """Tell the breaker of a call that failed."""
         if self._breaker:
-            cause = error.cause if isinstance(error, CallError) else error
-            problem = error.message if isinstance(error, RewardError) else f"{type(cause).__name__}: {cause}"
+            problem = error.message if isinstance(error, RewardError) else error.text
             self._breaker.failed(problem, time.monotonic())
 
     def _check_budgets(self) -> None:

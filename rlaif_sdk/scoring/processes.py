@@ -62,6 +62,7 @@ class Worker:
         self._connection.settimeout(_PROBE)
         self._channel = wire.Channel(ours, self._has_ended)
         self._lock = threading.Lock()
+        self._asked = 0
         self._finalizer = weakref.finalize(self, _end, self._process, ours, lifeline_write, self._lock)
         on_fork(self._leave_to_parent)
 
@@ -86,13 +87,23 @@ class Worker:
             RlaifError: The reward raised it.
         """
         try:
-            reply = self._channel.receive(wire.MAX_REPLY) if self._channel.send(request) else None
+            reply = self._answer(request)
         except RewardOutputError:
             self.end()
             raise
         if reply is None:
             raise RewardError(f"its worker process {self._ending()}")
         return wire.decode_reply(reply)
+
+    def _answer(self, request: bytes) -> bytes | None:
+        """The answer to a request, by its number; None if the process has ended."""
+        self._asked += 1
+        if not self._channel.send(wire.Frame(self._asked, request)):
+            return None
+        while (frame := self._channel.receive(wire.MAX_REPLY)) is not None:
+            if frame.number == self._asked:
+                return frame.message
+        return None
 
     def _ending(self) -> str:
         """How the process ended, in words; it is ended if it has not."""
@@ -153,11 +164,12 @@ def _kill(process: subprocess.Popen[bytes], lock: threading.Lock) -> None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signal.SIGSTOP)
-            _kill_descendants(process.pid)
+            kill_descendants(process.pid)
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _kill_descendants(pid: int) -> None:
+def kill_descendants(pid: int) -> None:
+    """Kill what a process started, and what that started; of what it has left behind, what it is the subreaper of."""
     known: set[int] = set()
     while new := _descendants(pid) - known:
         for child in new:

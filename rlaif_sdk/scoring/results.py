@@ -21,6 +21,7 @@ from rlaif_sdk.exceptions import (
     RewardTimeoutError,
     RlaifError,
     StateError,
+    exception_text,
 )
 from rlaif_sdk.rewards import Scores
 from rlaif_sdk.statistics.arrays import Mask
@@ -61,12 +62,18 @@ class CallError(Exception):
     """A plugin's code raised ``cause``.
 
     Whatever it was (``SystemExit``, ``CancelledError``, ``StopIteration``) it passes through an event loop as this, and
-    so cannot be taken for the loop's own.
+    so cannot be taken for the loop's own. To be made where the code ran, within its limit: to read the text of an
+    exception may run code of the plugin's.
+
+    Attributes:
+        cause: What was raised.
+        text: Its class and message.
     """
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(cause)
         self.cause = cause
+        self.text = exception_text(cause)
 
 
 class RemoteError(RewardError):
@@ -137,12 +144,14 @@ def _kinds(cause: BaseException) -> Collection[str]:
     return cause.kinds if isinstance(cause, RemoteError) else [kind.__name__ for kind in type(cause).__mro__]
 
 
-def attributed(cause: BaseException, reward: str, *, attempts: int = 1) -> RewardError:
+def attributed(raised: BaseException, reward: str, *, attempts: int = 1) -> RewardError:
     """The error as a `RewardError` that names the reward."""
+    cause = raised.cause if isinstance(raised, CallError) else raised
     if isinstance(cause, RewardError):
         cause.reward = cause.reward or reward
         return cause
     times = f" (attempt {attempts})" if attempts > 1 else ""
-    error = RewardError(f"raised {type(cause).__name__}: {cause}{times}", reward=reward)
+    text = raised.text if isinstance(raised, CallError) else exception_text(cause)
+    error = RewardError(f"raised {text}{times}", reward=reward)
     error.__cause__ = cause
     return error

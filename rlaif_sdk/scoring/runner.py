@@ -11,10 +11,9 @@ from itertools import count
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from rlaif_sdk.config import ExecutionConfig
-from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError
+from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError, exception_text
 from rlaif_sdk.io.forks import leave_to_parent, on_fork
 from rlaif_sdk.rewards import Reward, ScoreLike
-from rlaif_sdk.scoring.checks import entries_of
 from rlaif_sdk.scoring.event_loops import control_loop
 from rlaif_sdk.scoring.executors import (
     DEFAULT_TIMEOUT,
@@ -27,7 +26,14 @@ from rlaif_sdk.scoring.executors import (
 )
 from rlaif_sdk.scoring.factory import Recipe
 from rlaif_sdk.scoring.limits import Budget, CallLimits
-from rlaif_sdk.scoring.results import CallError, CallResult, attributed, described, is_fatal, is_retryable
+from rlaif_sdk.scoring.results import (
+    CallError,
+    CallResult,
+    attributed,
+    described,
+    is_fatal,
+    is_retryable,
+)
 from rlaif_sdk.scoring.retry import backoff
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -153,14 +159,14 @@ class Runner:
         with self._handle.lock:
             began = time.perf_counter()
             try:
-                answer = self.reward.score(batch)
+                answer = self._handle.score(batch)
             except BaseException as error:
                 failure = self._attributed(error)
                 if isinstance(failure, CallError):
                     raise
                 return CallResult(time.perf_counter() - began, error=failure)
             seconds = time.perf_counter() - began
-        if hasattr(answer, "__await__"):
+        if not isinstance(answer, list):
             self._handle.is_called_here = False
             return _result(asyncio.run_coroutine_threadsafe(self._awaited(answer), control_loop()))
         if seconds > SLOW_CALL and not self._is_expected_slow:
@@ -179,7 +185,7 @@ class Runner:
         try:
             scores = await on_reward_loop(lambda: answer, self._handle.timeout, self._handle.timeout)
         except (CallError, RewardError) as error:
-            failure = self._attributed(error.cause if isinstance(error, CallError) else error)
+            failure = self._attributed(error)
             if isinstance(failure, CallError):
                 raise failure from failure.__cause__
             return CallResult(time.perf_counter() - began, error=failure)
@@ -192,25 +198,24 @@ class Runner:
             CallError: The reward failed in a way that no policy covers (`FATAL`).
         """
         self._begin()
-        cause: BaseException
+        raised: Exception
         async with self._batch_lock:
             try:
                 return await (self._score(batch) if self._cache is None else self._score_unknown(batch, self._cache))
-            except CallError as raised:
-                cause = raised.cause
             except Exception as error:  # noqa: BLE001 - the caller gets it
-                cause = error
-        failure = self._attributed(cause)
+                raised = error
+        failure = self._attributed(raised)
         if isinstance(failure, CallError):
             raise failure
         return CallResult(0.0, error=failure)
 
-    def _attributed(self, cause: BaseException) -> CallError | RewardError:
+    def _attributed(self, raised: BaseException) -> CallError | RewardError:
         """The error with the reward's name; `CallError` where no policy covers it."""
+        cause = raised.cause if isinstance(raised, CallError) else raised
         if is_fatal(cause):
             cause.add_note(f"in reward {self.name!r}")
             return CallError(cause)
-        return attributed(cause, self.name)
+        return attributed(raised, self.name)
 
     async def set_up(self) -> None:
         """Make the reward ready before its first batch. To be awaited on the control loop.
@@ -225,7 +230,7 @@ class Runner:
                 try:
                     await self._set_up(executor)
                 except (CallError, RewardError) as error:
-                    failure = self._attributed(error.cause if isinstance(error, CallError) else error)
+                    failure = self._attributed(error)
                     raise failure from failure.__cause__
 
     def _begin(self) -> None:
@@ -328,7 +333,7 @@ class Runner:
                 if is_fatal(cause):
                     raise
                 if attempt == retry.attempts or not is_retryable(cause, retry.errors):
-                    failure = attributed(cause, self.name, attempts=attempt)
+                    failure = attributed(error, self.name, attempts=attempt)
                     raise failure from failure.__cause__
             await asyncio.sleep(backoff(attempt, retry.delay, retry.max_delay))
         raise AssertionError
@@ -362,8 +367,8 @@ class Runner:
             try:
                 closing.result(timeout=CLOSE_WAIT)
             except (TimeoutError, CancelledError, CallError, RewardError) as error:
-                cause = error.cause if isinstance(error, CallError) else error
-                warnings.warn(f"reward {self.name!r}: close failed: {type(cause).__name__}: {cause}", stacklevel=2)
+                text = error.text if isinstance(error, CallError) else exception_text(error)
+                warnings.warn(f"reward {self.name!r}: close failed: {text}", stacklevel=2)
 
     async def _close(self) -> None:
         if self._tasks:
@@ -400,7 +405,7 @@ def _merged(results: Sequence[Any], sizes: Sequence[int], seconds: float) -> Cal
         try:
             if isinstance(result, RewardError):
                 raise result
-            entries.extend(entries_of(result, size))
+            entries.extend(result)
         except RewardError as error:
             first_error = first_error or error
             failed += 1

@@ -12,10 +12,11 @@ import struct
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rlaif_sdk import exceptions
-from rlaif_sdk.exceptions import BatchError, RewardOutputError, RlaifError
+from rlaif_sdk.exceptions import BatchError, RewardOutputError, RlaifError, exception_text
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.scoring.results import RemoteError
 from rlaif_sdk.statistics.arrays import encode_groups
@@ -24,8 +25,21 @@ from rlaif_sdk.types import Progress, RewardBatch, Score
 MAX_REPLY = 64 * 2**20
 """Bytes that a worker may answer with."""
 MAX_TRACEBACK = 20_000
-_HEADER = struct.Struct(">Q")
+_HEADER = struct.Struct(">QQ")
 _PIECE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A message.
+
+    Attributes:
+        number: Of the request; its answer has the same.
+        message: JSON.
+    """
+
+    number: int
+    message: bytes
 
 
 class Channel:
@@ -40,9 +54,9 @@ class Channel:
         self._connection = connection
         self._ended = ended
 
-    def send(self, message: bytes) -> bool:
+    def send(self, frame: Frame) -> bool:
         """Send one frame; False if the other side is gone."""
-        left = memoryview(_HEADER.pack(len(message)) + message)
+        left = memoryview(_HEADER.pack(frame.number, len(frame.message)) + frame.message)
         while left:
             try:
                 left = left[self._connection.send(left[:_PIECE]) :]
@@ -53,7 +67,7 @@ class Channel:
                 return False
         return True
 
-    def receive(self, limit: int | None = None) -> bytes | None:
+    def receive(self, limit: int | None = None) -> Frame | None:
         """Receive one frame; None if the other side is gone.
 
         Raises:
@@ -62,10 +76,11 @@ class Channel:
         header = self._read(_HEADER.size)
         if header is None:
             return None
-        (size,) = _HEADER.unpack(header)
+        number, size = _HEADER.unpack(header)
         if limit is not None and size > limit:
             raise RewardOutputError(f"its worker process answered with {size} bytes; at most {limit} are read")
-        return self._read(size)
+        message = self._read(size)
+        return None if message is None else Frame(number, message)
 
     def _read(self, size: int) -> bytes | None:
         parts = bytearray()
@@ -152,18 +167,22 @@ def decode_batch(message: Mapping[str, Any]) -> RewardBatch:
 
 
 def encode_scores(entries: Sequence[ScoreLike]) -> bytes:
-    """A reward's checked answer as JSON; details that JSON cannot hold become their ``repr``."""
-    scores = [_score_message(entry) if isinstance(entry, Score) else entry for entry in entries]
-    return json.dumps({"scores": scores}, default=_plain_or_repr).encode()
+    """Plain entries of `rlaif_sdk.scoring.checks.plain_scores` as JSON."""
+    scores = [_score_message(entry) if isinstance(entry, Score) else _as_float(entry) for entry in entries]
+    return json.dumps({"scores": scores}).encode()
 
 
-def _plain_or_repr(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else repr(value)
+def _as_float(value: float | None) -> float | None:
+    """A number as a float, since JSON takes no integer of more than 4,300 digits."""
+    try:
+        return None if value is None else float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _score_message(score: Score) -> dict[str, Any]:
     return {
-        "value": score.value,
+        "value": _as_float(score.value),
         "reason": score.reason,
         "details": dict(score.details),
         "token_values": None if score.token_values is None else list(score.token_values),
@@ -176,7 +195,7 @@ def encode_error(error: BaseException) -> bytes:
     state = {name: value for name, value in vars(error).items() if isinstance(value, (str, int, float, type(None)))}
     message = {
         "kinds": [kind.__name__ for kind in type(error).__mro__],
-        "message": error.message if isinstance(error, RlaifError) else str(error),
+        "message": error.message if isinstance(error, RlaifError) else exception_text(error),
         "state": state if isinstance(error, RlaifError) else {},
         "traceback": "".join(traceback.format_exception(error))[-MAX_TRACEBACK:],
     }
@@ -228,6 +247,6 @@ def _error(kinds: Sequence[str], message: str, state: Mapping[str, Any], traceba
         fields = {"message": message, "hint": None, "reward": None, **state}
         error = exceptions._rebuild(known, (message,), fields)  # noqa: SLF001 - as after pickling
     else:
-        error = RemoteError(f"raised {kinds[0]}: {message}", kinds=kinds)
+        error = RemoteError(f"raised {message}", kinds=kinds)
     error.add_note(f"in the worker process:\n{traceback}")
     return error

@@ -12,11 +12,12 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.scoring import wire
+from rlaif_sdk.scoring.processes import kill_descendants
 
 if TYPE_CHECKING:
     from rlaif_sdk.rewards import Reward, Scores
@@ -31,11 +32,14 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
     faulthandler.enable()
     os.dup2(2, 1)
     os.set_inheritable(connection_fd, False)  # noqa: FBT003 - it takes no keyword
-    channel = wire.Channel(socket.socket(fileno=connection_fd))
+    connection = socket.socket(fileno=connection_fd)
+    on_fork(connection.close)
+    worker = os.getpid()
+    channel = wire.Channel(connection)
     reward: Reward | None = None
     with asyncio.Runner() as runner:
-        while (request := channel.receive()) is not None:
-            message = json.loads(request)
+        while (frame := channel.receive()) is not None:
+            message = json.loads(frame.message)
             try:
                 if "make" in message:
                     reward = _make(**message["make"])
@@ -45,9 +49,12 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
                     reply = _score(reward, wire.decode_batch(message["score"]), runner)
             except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is handed to its caller
                 reply = wire.encode_error(error)
-            channel.send(reply)
+            if os.getpid() != worker:  # the reward forked, and this is the child, which has no connection
+                os._exit(0)
+            channel.send(wire.Frame(frame.number, reply))
     if reward is not None:
         reward.close()
+    kill_descendants(worker)
 
 
 def _make(use: str, params: Mapping[str, Any], folder: str) -> Reward:
@@ -66,22 +73,12 @@ def _stated(reward: Reward) -> bytes:
 
 
 def _score(reward: Reward, batch: RewardBatch, runner: asyncio.Runner) -> bytes:
-    from rlaif_sdk.scoring.checks import check_scores
-    from rlaif_sdk.types import Score
+    from rlaif_sdk.scoring.checks import plain_scores
 
     answer: Any = reward.score(batch)
     if inspect.isawaitable(answer):
         answer = runner.run(_awaited(answer))
-    checked = check_scores(answer, len(batch), reward.range)
-    entries = list(checked.entries)
-    for row, problem in checked.failures.items():
-        entry = entries[row]
-        failed = Score.failed(problem)
-        entries[row] = replace(failed, details=entry.details) if isinstance(entry, Score) else failed
-    for row, entry in enumerate(entries):
-        if row not in checked.failures and entry is not None and not isinstance(entry, Score):
-            entries[row] = float(checked.raw[row])
-    return wire.encode_scores(entries)
+    return wire.encode_scores(plain_scores(answer, len(batch)))
 
 
 async def _awaited(answer: Any) -> Scores:

@@ -53,13 +53,22 @@ def service_of(request: Request) -> Service:
 
 
 class LimitedRequest(Request):
-    """A request whose body is read up to a number of bytes, within a time, and only as strict JSON."""
+    """A request whose body is read up to a number of bytes, within a time, and only as strict JSON.
+
+    Args:
+        request: The request.
+        keep: Called with the bytes of each part of the body, see `rlaif_sdk.serving.service.Queue.request`.
+    """
+
+    def __init__(self, request: Request, keep: Callable[[int], None]) -> None:
+        super().__init__(request.scope, request.receive)
+        self._keep = keep
 
     async def body(self) -> bytes:
         """The body.
 
         Raises:
-            HTTPException: 413, it is longer than allowed; 408, it does not come in time.
+            HTTPException: 413, it is longer than allowed; 408, it does not come in time; 503, there is no room for it.
         """
         if not hasattr(self, "_body"):
             settings = service_of(self).settings
@@ -77,9 +86,10 @@ class LimitedRequest(Request):
             raise HTTPException(413, f"the body is longer than {most} bytes")
         body = bytearray()
         async for chunk in self.stream():
-            body += chunk
-            if len(body) > most:
+            if len(body) + len(chunk) > most:
                 raise HTTPException(413, f"the body is longer than {most} bytes")
+            self._keep(len(chunk))
+            body += chunk
         return bytes(body)
 
     async def json(self) -> Any:
@@ -111,8 +121,8 @@ class GuardedRoute(APIRoute):
                 if request.method == "GET":
                     response = await inner(request)
                 else:
-                    with service.queue.request():
-                        response = await inner(LimitedRequest(request.scope, request.receive))
+                    with service.queue.request() as keep:
+                        response = await inner(LimitedRequest(request, keep))
                 status = response.status_code
             except HTTPException as error:
                 status = error.status_code
@@ -134,7 +144,10 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "Too many bytes or rows."},
     429: {"model": Problem, "description": "The queue is full; Retry-After says when to come again."},
     500: {"model": Problem, "description": "A reward cannot continue."},
-    503: {"model": Problem, "description": "It took too long; Retry-After says when to come again."},
+    503: {
+        "model": Problem,
+        "description": "It took too long, or there is no room for its body; Retry-After says when to come again.",
+    },
 }
 KEY_SCHEMES = {"HTTPBearer": {"type": "http", "description": "The server's key, where it has one.", "scheme": "bearer"}}
 """How the document says that requests carry the key. `GuardedRoute` asks for it; a dependency would do so once more."""

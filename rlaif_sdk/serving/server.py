@@ -5,17 +5,53 @@ from __future__ import annotations
 import contextlib
 import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import uvicorn
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.host import Config
+from rlaif_sdk.io.addresses import is_loopback
+from rlaif_sdk.io.http_server import run_server
 from rlaif_sdk.serving.app import create_app
+from rlaif_sdk.serving.protocol import json_response
 from rlaif_sdk.serving.settings import ServeSettings, check_exposure
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection is kept, longer than a trainer's step between two calls often is."""
+
+
+class LocalOnly:
+    """Lets requests pass that are made to this machine's loopback address, by a page of it or by no page.
+
+    A web page elsewhere may have its name lead to this machine (DNS rebinding); its requests then carry that name in
+    ``Host``, and its address in ``Origin``.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            origins = [origin for origin in headers.getlist("origin") if not _is_local(origin)]
+            hosts = [host for host in headers.getlist("host") or [""] if not _is_local(f"//{host}")]
+            if hosts or origins:
+                header, value = ("Host", hosts[0]) if hosts else ("Origin", origins[0])
+                detail = f"without a key the server answers its own machine, and {header} is {value[:200]!r}"
+                await json_response({"detail": detail}, status=403)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _is_local(address: str) -> bool:
+    try:
+        host = urlsplit(address).hostname or ""
+        return is_loopback(host)
+    except ValueError:
+        return False
 
 
 def serve(
@@ -49,6 +85,8 @@ def serve(
     check_exposure(host, settings)
     check_tls(ssl_certfile, ssl_keyfile)
     app = create_app(rewards, settings, state=state)
+    if settings.api_key is None:
+        app.add_middleware(LocalOnly)
     composer: Composer = app.state.service.composer
     try:
         composer.set_up()  # here, where what is missing is an error of ours and not a traceback in uvicorn's log
@@ -56,19 +94,18 @@ def serve(
         if composer is not rewards:
             composer.close()
         raise
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        ssl_certfile=ssl_certfile,
-        ssl_keyfile=ssl_keyfile,
-        access_log=access_log,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(settings.timeout)),
-        server_header=False,
-    )
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run()
+        run_server(
+            app,
+            host=host,
+            port=port,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
+            access_log=access_log,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=max(1, round(settings.timeout)),
+            server_header=False,
+        )
 
 
 def check_tls(certfile: Path | None, keyfile: Path | None) -> None:

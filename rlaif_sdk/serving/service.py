@@ -48,33 +48,54 @@ def carries_key(authorization: str | None, key: str) -> bool:
     return hmac.compare_digest(given, key.encode())
 
 
+BODIES = 16
+"""How many of the longest bodies are held at once."""
+
+
 class Queue:
-    """Counts the rows and the requests that are under way, and refuses more than it holds.
+    """Counts the rows, the requests and their bytes that are under way, and refuses more than it holds.
 
     Used on one event loop.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, room: int) -> None:
         self._places = places
+        self._room = room
+        self._bytes = 0
         self._requests = 0
         self._seconds = 0.0
         self.rows = 0
 
     @contextmanager
-    def request(self) -> Iterator[None]:
+    def request(self) -> Iterator[Callable[[int], None]]:
         """Hold a place while a request is read and answered.
 
+        Yields:
+            What is to be called with the number of bytes that are about to be kept; it raises an `HTTPException`, 503,
+            where there is no room for them.
+
         Raises:
-            HTTPException: 429, there is none.
+            HTTPException: 429, there is no place.
         """
         if self._requests >= self._places or self.rows >= self._places:
             raise self._full()
         self._requests += 1
         since = time.monotonic()
+        kept = 0
+
+        def keep(more: int) -> None:
+            nonlocal kept
+            if self._bytes + more > self._room:
+                detail = f"requests of {self._room} bytes together are read already"
+                raise HTTPException(503, detail, headers=self.retry_after | {"Connection": "close"})
+            kept += more
+            self._bytes += more
+
         try:
-            yield
+            yield keep
         finally:
             self._requests -= 1
+            self._bytes -= kept
             self._seconds += 0.2 * (time.monotonic() - since - self._seconds)
 
     @contextmanager
@@ -168,7 +189,7 @@ class Service:
         check_rowwise(composer, _STACK, grouped=True, stepped=False, restored=restored)
         self.composer = composer
         self.settings = settings
-        self.queue = Queue(settings.max_queue)
+        self.queue = Queue(settings.max_queue, BODIES * settings.max_body)
         self.metrics = Metrics(lambda: self.queue.rows)
         self._needs_groups = _needs_groups(composer)
         self._serial = itertools.count()

@@ -16,7 +16,8 @@ class ServeSettings:
 
     Attributes:
         api_key: The key that requests must carry; None lets everybody in.
-        max_body: Bytes in a request at most.
+        max_body: Bytes in a request at most; all requests together that are read or scored have 16 times as many at
+            most, and one beyond that is refused with 503.
         max_rows: Rows in a request at most.
         max_queue: Rows that wait or are scored, of all requests together, at most; a request beyond it is refused
             with 429. No more requests are read at once either.

@@ -200,7 +200,7 @@ def answer_prompts(
     """
     import torch
 
-    from rlaif_sdk.training.ppo.inputs import generating_in_one_row
+    from rlaif_sdk.training.ppo.inputs import contiguous_head_input, generating_in_one_row
 
     devices = [model.device] if model.device.type == "cuda" else []
     ends = _end_tokens(model, tokenizer)
@@ -222,6 +222,7 @@ def answer_prompts(
     with (
         torch.random.fork_rng(devices=devices),
         _generating(model, tokenizer),
+        contiguous_head_input(plain),
         generating_in_one_row(plain),
         torch.no_grad(),
     ):

@@ -33,7 +33,7 @@ from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.training.config import ComposedRun, Run
 from rlaif_sdk.training.methods import get_method, trainer_settings
-from rlaif_sdk.training.preflight import Preflight, check_run
+from rlaif_sdk.training.preflight import Preflight, check_run, score_first_row
 from rlaif_sdk.training.preflight.memory import GIB, Machine, peak_memory
 from rlaif_sdk.training.preflight.model_files import safetensors_header
 from rlaif_sdk.training.ranks import first_process
@@ -436,7 +436,10 @@ def run_training(
 
 
 def check(run: Run) -> Preflight:
-    """Check everything about a run that can be checked without loading a model; nothing is written.
+    """Check everything about a run that can be checked without loading the policy; nothing is written.
+
+    Each reward scores the first row, answered by `rlaif_sdk.training.preflight.CHECK_ANSWER`, so a reward that cannot
+    score is found here. One that loads a model loads it.
 
     Returns:
         What was found; what is wrong is among its problems.
@@ -446,7 +449,6 @@ def check(run: Run) -> Preflight:
     """
     found = Preflight()
     settings: Any = None
-    composer = None
     tables: dict[str, Dataset] = {}
     with found.noting():
         starting_point(run, resume=False)
@@ -455,13 +457,16 @@ def check(run: Run) -> Preflight:
             settings = trainer_settings(run)
         with found.noting():
             tables = dict(zip(("train", "held_out"), get_method(run.method).load_rows(run), strict=True))
-    if isinstance(run, ComposedRun):
-        with warnings.catch_warnings(record=True) as caught, found.noting():
-            warnings.simplefilter("always")
-            composer = run.composer(ledger=False)
-        found.warnings += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-    checked = check_run(run, settings, tables, composer)
-    if composer is not None:
-        composer.close()
-    checked.problems[:0], checked.warnings[:0] = found.problems, found.warnings
+    with contextlib.ExitStack() as opened:
+        composers: dict[str, Composer] = {}
+        for key in run.composition_keys if isinstance(run, ComposedRun) else ():
+            with warnings.catch_warnings(record=True) as caught, found.noting():
+                warnings.simplefilter("always")
+                composers[key] = opened.enter_context(run.composer(key, ledger=False))
+            found.warnings += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+        checked = check_run(run, settings, tables, composers.get("composition"))
+        checked.problems[:0], checked.warnings[:0] = found.problems, found.warnings
+        for key, composer in composers.items() if tables and not checked.problems else ():
+            with checked.noting():
+                checked.scored[key] = score_first_row(composer, tables["train"])
     return checked

@@ -69,7 +69,7 @@ def test_failed_pairs_are_told(config: Path, server: Any) -> None:
     good = server.answer
     server.answer = lambda number, sent: (400, {}, {}) if "q1" in str(sent) else good(number, sent)
     done = rlaif("label", config, "--set", "max_failed_share=0.5")
-    assert done.exit_code == 0
+    assert done.exit_code == 3
     assert "1 pairs failed" in done.output
     assert isinstance(rlaif("label", config, "--set", "max_failed_share=0.4").exception, JudgeError)
 

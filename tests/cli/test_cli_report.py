@@ -81,12 +81,11 @@ def test_report_writes_a_page_beside_the_ledger_and_prints_what_is_wrong(folder)
     assert "counted its words" in page
 
 
-def test_without_the_config_of_a_normalised_run_it_says_what_is_not_known(folder):
-    """What each reward adds is not recorded, and is not guessed where a plain sum does not give the totals."""
+def test_what_each_reward_adds_is_read_from_the_record(folder):
+    """No config is needed, whatever normalizers the run had."""
     rlaif("report", "run", "-o", "plain.html", cwd=folder)
     page = (folder / "plain.html").read_text(encoding="utf-8")
-    assert "What each reward adds to the total is not recorded" in page
-    assert 'id="variance"' not in page
+    assert 'id="variance"' in page
 
 
 @pytest.mark.parametrize("config", ["rewards.yaml", "inline.yaml", "file.yaml"])
@@ -130,3 +129,17 @@ def test_a_folder_without_a_ledger_is_refused_in_one_line(tmp_path):
     assert done.returncode == 2
     assert "ledger" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("method", ["dpo", "grpo"])
+def test_a_run_without_a_ledger_has_a_report_of_its_log(tmp_path, method):
+    """Its log, what it was made of, and that rewards are missing from it; text is no markup."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps({"method": method, "config": {"seed": 3, "model": "<b>m</b>"}}))
+    (run / "history.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
+    done = rlaif("report", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "wrote run/report.html; the run has no ledger" in done.stdout
+    page = (run / "report.html").read_text()
+    assert all(said in page for said in ("config.seed", "Training log", method, "&lt;b&gt;m"))

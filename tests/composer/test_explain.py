@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 
 import pytest
+from hypothesis import given, settings
 from rich.console import Console
 
 from rlaif_sdk import Composer, Composition, RewardBatch, Score
 from rlaif_sdk.composer import Component, Gate
 from rlaif_sdk.testing import FixedReward
+from tests.composer.random_compositions import Setup, runs, setups
 
 
 @pytest.fixture
@@ -30,13 +33,13 @@ def test_a_row_is_laid_out_as_a_waterfall(composition: Composition) -> None:
     assert brevity.reason == "12 words over"
     text = str(composition.explain(0))
     assert "12 words over" in text
-    assert "total 3.0000" in text
+    assert text.splitlines()[-1].split() == ["total", "3.0000"]
 
 
 def test_a_closed_gate_is_shown(composition: Composition) -> None:
     """The sum and the total differ, and the line between them says why."""
     explanation = composition.explain(1)
-    assert explanation.gates == ("quality <= 2.5: 3 does not pass: at most 0",)
+    assert [str(gate) for gate in explanation.gates] == ["gate quality <= 2.5: 3 does not pass: at most 0"]
     assert explanation.steps[-1].running == 5.0
     assert explanation.total == 0.0
 
@@ -44,10 +47,11 @@ def test_a_closed_gate_is_shown(composition: Composition) -> None:
 def test_a_failed_reward_is_shown_with_its_failure(composition: Composition) -> None:
     """An unscored row says why it is unscored."""
     text = str(composition.explain(2))
-    assert "quality  failed  rate limit" in text
-    assert "brevity  abstained" in text
-    assert "total unscored  (no reward with a weight has a score)" in text
-    assert "quality <= 2.5: failed, so the row is unscored" in text
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in text.splitlines()}
+    assert lines["quality"] == "2 failed; rate limit"
+    assert lines["brevity"] == "-1 abstained"
+    assert lines["total"] == "unscored no reward with a weight has a score"
+    assert lines["gate"] == "quality <= 2.5 failed, so the row is unscored"
 
 
 def test_rows_count_from_the_end_too_and_end_somewhere(composition: Composition) -> None:
@@ -80,3 +84,25 @@ def test_no_number_is_cut_in_a_narrow_terminal(composition: Composition, width: 
     for step in explanation.steps:
         assert math.isnan(step.weighted) or f"{step.weighted:+.4f}" in text
     assert f"{explanation.total:.4f}" in text
+
+
+@settings(max_examples=150, deadline=None)
+@given(setups(), runs())
+def test_the_lines_of_an_explanation_add_up_to_the_total(setup: Setup, run: list[RewardBatch]) -> None:
+    """Whatever normalizers, schedules, groups, gates, failures and constraints do, nothing is left unsaid."""
+    with warnings.catch_warnings(), setup.composer() as composer:
+        warnings.simplefilter("ignore")
+        for batch in run:
+            composition = composer.compose(batch)
+            for row in range(len(batch)):
+                explanation = composition.explain(row)
+                if math.isnan(explanation.total):
+                    assert explanation.note
+                    continue
+                added = math.fsum(adds for _, adds in explanation.additions())
+                assert added == pytest.approx(explanation.total, abs=1e-9)
+                for step in explanation.steps:
+                    if not math.isnan(step.effective):
+                        assert step.effective * step.normalized == pytest.approx(step.weighted, abs=1e-9)
+                for text in (str(explanation), explanation._repr_html_()):
+                    assert f"{explanation.total:.4f}" in text

@@ -57,7 +57,7 @@ def test_a_gate_sees_the_stated_default_of_a_failed_reward() -> None:
     )
     composition = compose({"a": FixedReward(2.0), "g": component}, [Gate("g", floor=-9.0, min=0.0)], 1)
     assert composition.to_list() == [-9.0]
-    assert composition.explain(0).gates == ("g >= 0: default, does not pass: at most -9",)
+    assert str(composition.explain(0).gates[0]) == "gate g >= 0: default, does not pass: at most -9"
 
 
 def test_a_gate_sees_a_score_that_its_group_masked() -> None:

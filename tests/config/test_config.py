@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 
 from rlaif_sdk import ConfigError
-from rlaif_sdk.config import CompositionConfig
+from rlaif_sdk.config import CompositionConfig, RewardConfig
 from rlaif_sdk.config.documents import parse_document, validate
 
 GOOD = """
@@ -55,7 +55,7 @@ def test_a_weight_that_is_no_finite_number_is_refused_with_its_line(weight: str)
         ("rewards:\n  a:\n    weigth: 1", 3, r"unknown key \(did you mean 'weight'\?\)"),
         ("rewards:\n  a:\n    weight: 0\n", 1, "every weight is 0"),
         ("rewards:\n  a: {}\n  1: {}", 3, "valid string, found 1"),
-        ("rewards:\n  a:\n    use: no", 3, "quote it"),
+        ("rewards:\n  a:\n    use: false", 3, "quote it"),
         ("rewards:\n  a:\n    timeout: 0", 3, "greater than 0"),
         ("rewards:\n  a:\n    timeout: true", 3, "valid number"),
         ("rewards:\n  a:\n    on_failure: zero", 3, "'raise', 'abstain', 'default' or 'drop'"),
@@ -74,7 +74,11 @@ def test_a_weight_that_is_no_finite_number_is_refused_with_its_line(weight: str)
         ),
         ("rewards:\n  a: {timeout: 1_000}", 2, "write 1000"),
         ("rewards:\n  a: 0.4", 2, r"a: must be a mapping, found 0.4 \(its keys: .*on_failure.*weight"),
-        ("rewards:\n  a:", 2, r"a: must be a mapping, found None \(write \{\} for the defaults"),
+        (
+            "rewards:\n  a:\n    execution:",
+            3,
+            r"execution: must be a mapping, found None \(write \{\} for the defaults",
+        ),
         ("rewards: [a]", 1, r"rewards: must be a mapping, found \['a'\]"),
         ("rewards:\n  a: {params: 3}", 2, "params: must be a mapping, found 3"),
         ("rewards:\n  a: {}\nagregate: x", 3, "did you mean 'aggregate'"),
@@ -128,3 +132,9 @@ def test_the_schema_rejects_what_the_loader_rejects(schema: dict, text: str) -> 
     refusal(text)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(parse_document(text).data, schema)
+
+
+@pytest.mark.parametrize("text", ["rewards:\n  a:", "rewards:\n  a: null", "rewards: {a: }", "rewards:\n  a: ~"])
+def test_the_name_of_a_reward_alone_has_every_default(text):
+    """As people write it first."""
+    assert validate(CompositionConfig, parse_document(text)).rewards == {"a": RewardConfig()}

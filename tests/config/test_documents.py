@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 
 import pytest
@@ -58,18 +59,39 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(is_json: bool, text:
     assert "the key 'x' stands twice, first on line" in str(error)
 
 
-@pytest.mark.parametrize("key", ["no", "yes", "on", "off", "true"])
+@pytest.mark.parametrize("key", ["true", "False", "TRUE"])
 def test_a_key_that_yaml_reads_as_a_truth_value_is_refused(key: str) -> None:
-    """YAML 1.1 would call the reward False."""
+    """It would call the reward False."""
     error = refusal(f"many:\n  {key}: {{target: 1}}\n")
     assert (error.line, error.hint) == (2, "quote it")
 
 
 def test_a_value_that_yaml_reads_as_a_truth_value_is_explained() -> None:
-    """`name: no` is the Norway problem."""
-    error = refusal("inner:\n  target: 1\n  name: no\n")
+    """Where text is wanted."""
+    error = refusal("inner:\n  target: 1\n  name: false\n")
     assert error.line == 3
-    assert "YAML reads yes, no, on and off as truth values: quote it" in str(error)
+    assert "YAML reads true and false as truth values: quote it" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("False", False),
+        ("TRUE", True),
+        *(
+            (word, word)
+            for word in ("no", "Yes", "on", "OFF", "y", "n", "tRue", "2026-11-30", "=", "2001-01-01 10:00:00")
+        ),
+        ("null", None),
+        ("~", None),
+        ("", None),
+    ],
+)
+def test_truth_values_and_text_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    """YAML 1.1 reads `no` as false (the Norway problem), a date as a date, and stumbles over `=`."""
+    read = parse_document(f"x: {text}").data["x"]
+    assert (read, type(read)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +147,24 @@ def test_aliases_that_expand_to_millions_of_values_are_refused_at_once() -> None
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "a: [" + "x, " * 200_000 + "]",
+        "\n".join(f"k{number}: 1" for number in range(60_000)),
+        "- {a: 1}\n" * 50_000,
+        "[" * 90 + "x, " * 200_000,
+    ],
+)
+def test_more_values_than_a_config_can_need_are_refused_before_they_are_composed(text: str) -> None:
+    """However they are written."""
+    since = time.process_time()
+    error = refusal(text)
+    assert "holds more than 100,000 values" in str(error)
+    assert error.line
+    assert time.process_time() - since < 60
+
+
+@pytest.mark.parametrize(
     ("is_json", "text"), [(False, "[" * 3000), (True, "[" * 200_000 + "]" * 200_000), (False, "a: &a [*a]")]
 )
 def test_bottomless_nesting_is_refused(is_json: bool, text: str) -> None:
@@ -139,13 +179,20 @@ def test_bottomless_nesting_is_refused(is_json: bool, text: str) -> None:
         ("a:\n\t- b", False, 2, "cannot start any token"),
         ("a: 1\nb: \x07", False, 2, r"the character '\\x07'"),
         ("a: 1\n---\nb: 2", False, 2, "another document"),
-        ("a: !!python/object/apply:os.system [ls]", False, 1, "could not determine a constructor"),
+        ("a: !!python/object/apply:os.system [ls]", False, 1, "the tag !!python/object/apply:os.system is not read"),
+        ("a: 1\nb: !!binary aGk=", False, 2, "the tag !!binary is not read"),
+        ("a:\n  b: !!set {x}", False, 2, "the tag !!set is not read"),
+        ("a: !mine 1", False, 1, "the tag !mine is not read"),
+        ("a: 1\nb: !!int x", False, 2, "'x' is no int"),
+        ("a: !!float ''", False, 1, "'' is no float"),
+        ("a: !!bool maybe", False, 1, "'maybe' is no bool"),
+        ("a: " + "1" * 5000, False, 1, "is no int"),
+        ('{"a": ' + "1" * 5000 + "}", True, 1, "no valid JSON: Exceeds the limit"),
         ("? [a]\n: 1", False, 1, "a key must be plain text"),
         ('{"a": 1,\n}', True, 2, "no valid JSON"),
         ("a: 1", True, 1, "no valid JSON"),
         ("", True, 1, "no valid JSON"),
-        ("# nothing\n", False, None, "is empty"),
-        ("a: 2024-13-45", False, None, "no valid YAML: month must be in 1..12"),
+        ("# nothing\n", False, 1, "is empty"),
     ],
 )
 def test_malformed_text_is_refused_with_its_line(text: str, is_json: bool, line: int | None, problem: str) -> None:
@@ -162,6 +209,32 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"binary.yaml: cannot be read"):
         load_document(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("/dev/zero", "is a device, where a config is wanted"),
+        (".", "is a folder"),
+        ("pipe", "is a pipe"),
+        ("long.yaml", "has 4194305 bytes"),
+        ("a\0b.yaml", "embedded null"),
+    ],
+)
+def test_what_is_no_config_file_is_refused_at_once(tmp_path, name: str, problem: str) -> None:
+    """Reading it would wait or go on for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "long.yaml").open("wb") as file:
+        file.truncate(4 * 2**20 + 1)
+    with pytest.raises(ConfigError, match=problem):
+        load_document(tmp_path / name)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_config(tmp_path) -> None:
+    """Editors on Windows write one, into JSON too."""
+    for name, text in (("c.yaml", "a: 1"), ("c.json", '{"a": 1}')):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert load_document(tmp_path / name).data == {"a": 1}
 
 
 json_values = st.recursive(

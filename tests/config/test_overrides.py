@@ -68,3 +68,9 @@ def test_an_assignment_below_the_name_of_a_file_says_where_to_set_the_key():
     document = Document({"composition": "rewards.yaml"})
     with pytest.raises(ConfigError, match=r"is text \(if it names a file, set the key in that file\)"):
         with_overrides(document, ["composition.rewards.toxicity.weight=2"])
+
+
+def test_a_key_below_nothing_is_set():
+    """``toxicity:`` alone is null, and takes a weight all the same."""
+    changed = with_overrides(Document({"rewards": {"toxicity": None}}), ["rewards.toxicity.weight=2"])
+    assert changed.data == {"rewards": {"toxicity": {"weight": 2}}}

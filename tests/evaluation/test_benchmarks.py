@@ -243,7 +243,11 @@ def test_benchmarks_name_their_rules() -> None:
         ("rm-bench", {"prompt": "q", "chosen": ["a"], "rejected": ["b"], "domain": "chat"}, "not three chosen"),
         ("judge-bench", {"label": "A", "source": "x"}, "'A>B' or 'B>A'"),
         ("judge-bench", {"label": "A>B", "source": "x", "judgments": [{"decision": "C"}]}, "a decision is"),
-        ("judge-bench", {"label": "A>B", "source": "x", "judgments": []}, "must be a list of one or two, in both orders"),
+        (
+            "judge-bench",
+            {"label": "A>B", "source": "x", "judgments": []},
+            "must be a list of one or two, in both orders",
+        ),
         ("judge-bench", {"label": "A>B", "source": "x", "prob_1_when_first": "0.4"}, "a label is a probability"),
         ("judge-bench", {"label": "A>B", "source": "x", "question": "q", "response_A": "a"}, "no 'response_B'"),
         ("pairs", {"prompt": "q", "chosen": "a"}, "no column 'rejected'"),

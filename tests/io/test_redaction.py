@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -83,3 +85,32 @@ def test_without_a_key_nothing_is_changed() -> None:
     """Servers without keys are heard as they are."""
     assert Redactor("").value({"a": ["b"]}) == {"a": ["b"]}
     assert Redactor("long-enough").text("short") == "short"
+
+
+@pytest.mark.parametrize("before", ["", ":", "ab", "Bearer ", "user:"])
+@pytest.mark.parametrize("after", ["", "\n", "; x", " and more"])
+def test_a_key_within_base64_is_found_whatever_stands_around_it(before: str, after: str) -> None:
+    """A header of basic authentication holds the key in one of three forms, by the bytes before it."""
+    key = "sk-abcdefgh12345678"
+    said = base64.b64encode(f"{before}{key}{after}".encode()).decode()
+
+    assert "[key]" in Redactor(key).text(f"sent {said}")
+
+
+@pytest.mark.parametrize(
+    "spell", [lambda key: key.encode().hex(), lambda key: "".join(f"\\u{{{ord(sign):x}}}" for sign in key)]
+)
+def test_a_key_in_code_points_or_hexadecimal_is_found(spell: Callable[[str], str]) -> None:
+    """Dumps of bytes and escapes with braces spell a key too."""
+    assert Redactor("sk-abcdefgh12345678").text(f"<{spell('sk-abcdefgh12345678')}>") == "<[key]>"
+
+
+def test_a_short_key_hides_no_text_that_is_like_its_base64() -> None:
+    """A few characters of base64 occur by chance."""
+    assert Redactor("key").text("a2V5 and a2V5") == "a2V5 and a2V5"
+
+
+def test_a_key_as_the_only_user_of_a_web_address_is_hidden() -> None:
+    """A key needs no password beside it to be one."""
+    assert without_secrets("https://host?at=me@home") == "https://host?at=me@home"
+    assert without_secrets({"base_url": "https://sk-abc123@host/v1"}) == {"base_url": "https://(hidden)@host/v1"}

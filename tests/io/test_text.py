@@ -37,3 +37,9 @@ def test_an_error_of_a_command_has_none(tmp_path: Path) -> None:
     )
     assert b"\x1b" not in ended.stderr
     assert b"\\x1b]0;title" in ended.stderr
+
+
+@pytest.mark.parametrize("sign", ["\u202e", "\u2066", "\u2028", "\u200f"])
+def test_a_terminal_shows_no_text_in_another_order(sign: str) -> None:
+    """What reorders or breaks a line is escaped like what moves the cursor."""
+    assert printable(f"a{sign}b") == f"a\\u{ord(sign):04x}b"

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch
@@ -160,3 +163,76 @@ def test_code_of_a_module_counts_as_that_of_a_file_does(tmp_path, monkeypatch):
     (tmp_path / "a_room" / "rewards.py").write_text("raise AssertionError('other')\n")
     after = code_digests(composition, tmp_path)
     assert [name for name in before if after[name] != before[name]] == ["./a_room/rewards.py", "a_room.rewards"]
+
+
+HANGS = {
+    "file": ("hanging.py", "import time\ntime.sleep(600)\ndef r(completions): return [0.0]\n", "./hanging.py:r"),
+    "waits": ("waiting.py", "import threading\nthreading.Event().wait()\nr = 1\n", "./waiting.py:r"),
+    "module": ("hanging_module_of_a_test.py", "import time\ntime.sleep(600)\nr = 1\n", "hanging_module_of_a_test:r"),
+}
+
+
+@pytest.mark.parametrize("what", HANGS)
+def test_an_import_that_hangs_costs_its_setup_timeout(write, tmp_path, monkeypatch, what: str) -> None:
+    """The error names the file and what to do; asked again, it says so again."""
+    name, text, use = HANGS[what]
+    write(name, text)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = write("c.yaml", f"rewards:\n  a:\n    use: '{use}'\n    setup_timeout: 0.5\n")
+    since = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"was not imported within its limit of 0\.5 s.*setup_timeout") as caught:
+            Composer.from_config(config)
+        assert caught.value.line == 3
+    assert time.monotonic() - since < 60
+
+
+@pytest.mark.parametrize("ending", ["sys.exit()", "raise SystemExit(0)", "exit()", "quit(3)", "raise GeneratorExit"])
+def test_a_file_that_ends_at_its_import_is_an_error(write, ending: str) -> None:
+    """Nothing ends but the import."""
+    write("ends.py", f"import sys\n{ending}\n")
+    config = write("c.yaml", "rewards:\n  a: {use: './ends.py:r'}\n")
+    with pytest.raises(ConfigError, match=r"ends.py' cannot be imported: (SystemExit|GeneratorExit)"):
+        Composer.from_config(config)
+
+
+@pytest.mark.parametrize("threads", [2, 4, 16])
+@pytest.mark.parametrize("limit", [None, 60.0])
+def test_threads_that_ask_for_one_file_import_it_once(write, tmp_path, threads: int, limit) -> None:
+    """Each gets the whole of it."""
+    write(
+        "slow.py",
+        "import time\nfrom pathlib import Path\nwith Path(__file__).with_name('log').open('a') as log: log.write('x')\n"
+        "time.sleep(0.3)\nvalue = object()\n",
+    )
+    with ThreadPoolExecutor(threads) as pool:
+        found = set(pool.map(lambda _: load_reference("slow.py:value", tmp_path, limit=limit), range(threads)))
+    assert len(found) == 1
+    assert (tmp_path / "log").read_text() == "x"
+
+
+def test_threads_that_ask_for_one_broken_file_are_all_told(write, tmp_path) -> None:
+    """And the next one tries again."""
+    write("broken.py", "import time\ntime.sleep(0.2)\nx = 1 / 0\n")
+
+    def ask(_: int) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load_reference("broken.py:x", tmp_path, limit=60.0)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert {message.split(": ", 1)[1] for message in pool.map(ask, range(4))} == {
+            "ZeroDivisionError: division by zero"
+        }
+    write("broken.py", "x = 5")
+    assert load_reference("broken.py:x", tmp_path, limit=60.0) == 5
+
+
+def test_a_file_that_names_itself_while_it_is_imported_sees_what_there_is(write, tmp_path) -> None:
+    """A script that composes its own rewards."""
+    write(
+        "own.py",
+        "from pathlib import Path\nfrom rlaif_sdk import Composer\ndef r(completions): return [0.0]\n"
+        "Composer.from_config({'rewards': {'a': {'use': str(Path(__file__)) + ':r'}}}).close()\nx = 1\n",
+    )
+    assert load_reference("own.py:x", tmp_path, limit=60.0) == 1

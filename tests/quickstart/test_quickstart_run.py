@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # 
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.quickstart.model import MissingModelError, find_gguf  # noqa: E402
-from rlaif_sdk.quickstart.run import judges_itself, run_quickstart, write_config  # noqa: E402
+from rlaif_sdk.quickstart.run import judges_itself, run_quickstart, show_first_scores, write_config  # noqa: E402
 from rlaif_sdk.training.data import load_prompts  # noqa: E402
 from rlaif_sdk.training.methods import (  # noqa: E402
     load_run,
@@ -125,6 +125,23 @@ def test_a_run_leaves_everything_that_it_promises(small_config: Callable[..., Pa
     assert (output / "curves.png").stat().st_size > 5000
     assert len((output / "samples.jsonl").read_text().splitlines()) == 4
     assert AutoModelForCausalLM.from_pretrained(result.model_folder).config.model_type == "llama"
+
+
+def test_the_first_scores_come_before_training(small_config: Callable[..., Path], console: Console):
+    """Real answers are scored, one total is explained, and the heaviest reward is left out of the sum."""
+    config = small_config()
+    text = config.read_text()
+    added = BREVITY + '    variety: {use: "./brevity.py:variety", weight: 0.5}\n'
+    config.write_text(text.replace(BREVITY, added))
+    with (config.parent / "brevity.py").open("a") as file:
+        file.write("def variety(completion_texts):\n    return [len(set(text.split())) for text in completion_texts]\n")
+    composition = show_first_scores(load_run("ppo", config), console, answers=4)
+    shown = console.file.getvalue()
+    assert len(composition.totals) == 4
+    assert all(f"{total:+.3f}" in shown for total in composition.totals)
+    assert str(composition.explain(0)) in shown
+    assert "What if brevity had no weight" in shown
+    assert "of 4 advantages" in shown
 
 
 def test_a_folder_with_anything_in_it_is_left_alone(tmp_path: Path, console: Console):

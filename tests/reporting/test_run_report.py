@@ -153,9 +153,9 @@ def test_a_sample_shows_its_waterfall(tmp_path):
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     words = page.words
     assert "step 0 · highest of its batch · -3" in words
-    assert "a0.1250.1252+0.3125it is short" in words
-    assert "bfailed: timed out" in words.replace("0.5failed", "failed")
-    assert "gate a >= 0.5: 0.125 does not pass: at most -3" in words
+    assert "a0.12500.125022.5+0.31250.3125it is short" in words
+    assert "b0.5failed; timed out" in words
+    assert "gate a >= 0.5-3.3125-3.00000.125 does not pass: at most -3" in words
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from rlaif_sdk.io.http_server import PunctualProtocol
 from rlaif_sdk.serving import ServeSettings, create_app
 
 
@@ -66,10 +67,13 @@ class Loopback:
 
 
 @contextmanager
-def serving(rewards: Any, **settings: Any) -> Iterator[Loopback]:
+def serving(rewards: Any, *, middleware: Any = None, **settings: Any) -> Iterator[Loopback]:
     """A server that is up when this is entered and gone when it is left."""
     app = create_app(rewards, ServeSettings(**settings))
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=5)
+    if middleware is not None:
+        app.add_middleware(middleware)
+    limits = {"timeout_graceful_shutdown": 5, "http": PunctualProtocol}
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", **limits)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -1,12 +1,9 @@
-"""The server asked whatever its OpenAPI document allows, and what it forbids: ``nox -s api``."""
+"""The server asked whatever its OpenAPI document allows, and what it forbids."""
 
 from __future__ import annotations
 
 import hypothesis
 import pytest
-
-pytest.importorskip("schemathesis", reason="nox -s api installs it")
-
 import schemathesis
 from schemathesis.specs.openapi import checks
 

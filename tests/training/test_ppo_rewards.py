@@ -150,3 +150,17 @@ def test_the_settings_reach_the_rollout(make_trainer: Make, llama: Any) -> None:
     expected = generalized_advantages(rewards_BT, rollout.old_values_BT, mask_BT, gamma=0.9, lam=0.8)
     torch.testing.assert_close((rollout.advantages_BT, rollout.returns_BT), expected)
     assert torch.equal(rollout.mask_BT, mask_BT)
+
+
+def test_what_a_reward_function_logs_is_in_the_trainer_s_log(make_trainer: Make, llama: Any) -> None:
+    """As under TRL's own trainers: a number in the log, a value a row beside the completions, the trainer's state."""
+
+    def logs(completions: list[str], trainer_state: Any, log_metric: Any, log_extra: Any, **_: Any) -> list[float]:
+        log_metric("characters", float(len(completions)))
+        log_extra("step", [trainer_state.global_step] * len(completions))
+        return [1.0] * len(completions)
+
+    trainer = make_trainer(llama, reward_funcs=logs, max_steps=1, log_completions=True)
+    trainer.train()
+    assert rollouts_of(trainer)[0]["characters"] == trainer.args.per_device_train_batch_size * 2
+    assert set(trainer._logs["extra"]["step"]) == {0}

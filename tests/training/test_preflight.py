@@ -14,9 +14,11 @@ pytest.importorskip("trl")
 
 from datasets import Dataset  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
+from rich.console import Console  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk.reporting.preflight_report import report_preflight  # noqa: E402
 from rlaif_sdk.training.methods import load_run  # noqa: E402
 from rlaif_sdk.training.preflight import checks, estimate_memory, find_model  # noqa: E402
 from rlaif_sdk.training.preflight.memory import (  # noqa: E402
@@ -287,3 +289,38 @@ def test_each_kind_of_run_can_be_checked(config, tmp_path, kind):
     assert found.memory is not None
     assert found.memory.reference == (found.memory.weights if kind == "dpo" else 0)
     assert (found.memory.logits == 0) == (kind == "reward_model")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("    return [undefined_name] * len(completions)", "NameError"),
+        ("    return [float('nan')] * len(completions)", "nan"),
+        ("    return [1.0]*99", "99"),
+        ("    raise RuntimeError('the judge is out')", "the judge is out"),
+    ],
+)
+def test_a_reward_that_cannot_score_is_found_by_scoring_one_row(config, tmp_path, body, said):
+    """With its name and the cause, whatever its failure policy."""
+    (tmp_path / "broken.py").write_text(f"def wanted(completions, target):\n{body}\n")
+    config["composition"]["rewards"]["wanted"] = {
+        "use": f"{tmp_path}/broken.py:wanted",
+        "on_failure": {"policy": "abstain", "fail_fast": False},
+    }
+    (problem,) = found_in(config)
+    assert "'wanted'" in problem
+    assert said in problem
+
+
+def test_the_check_says_what_each_reward_gives(config):
+    """For the first row, answered by a stated text, and also of the rewards of the evaluation."""
+    config["evaluation"] = config["composition"]
+    found = check(load_run("ppo", config))
+    assert found.problems == []
+    assert {key: given.rewards["wanted"].raw.tolist() for key, given in found.scored.items()} == {
+        "composition": [1.0],
+        "evaluation": [1.0],
+    }
+    console = Console(record=True, width=120)
+    report_preflight(found, console)
+    assert "answered by 'This is a short answer.'" in console.export_text()

@@ -26,6 +26,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             params=ConcisenessParams,
             description="Full marks within a target length, fewer the farther from it and the more repetitive.",
             range=(0.0, 1.0),
+            ends=("padded", "concise"),
             example={"weight": 0.5, "params": {"target": 60, "tolerance": 0.25}},
         )
     ]

@@ -35,6 +35,7 @@ class ConcisenessReward(Reward):
     name = "conciseness"
     version = "3"
     range = (0.0, 1.0)
+    ends = ("padded", "concise")
 
     def __init__(self, params: ConcisenessParams) -> None:
         self.params = params

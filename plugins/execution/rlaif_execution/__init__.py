@@ -26,6 +26,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             params=ExecutionParams,
             description="Share of a row's tests that the Python code in its answer passes, run in a sandbox.",
             range=(0.0, 1.0),
+            ends=("tests fail", "tests pass"),
             example={"weight": 1.0, "params": {"column": "tests", "scoring": "share"}},
         )
     ]

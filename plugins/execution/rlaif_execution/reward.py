@@ -32,6 +32,7 @@ class ExecutionReward(Reward):
     name = "execution"
     version = "2"
     range = (0.0, 1.0)
+    ends = ("tests fail", "tests pass")
 
     def __init__(self, params: ExecutionParams) -> None:
         self.params = params

@@ -698,8 +698,8 @@ def f(): {entry}
 
 def test_installed_packages_cannot_be_read(score: Any) -> None:
     """Python's own modules can, and what somebody installed beside them cannot, by any spelling of its path."""
-    packages = str(Path(sysconfig.get_path("stdlib")).resolve() / "site-packages")
-    inside = sorted(path for path in Path(packages).rglob("*") if path.is_file())
+    packages = Path(sysconfig.get_path("stdlib")).resolve() / "site-packages"
+    inside = sorted(path for path in packages.rglob("*") if path.is_file())
     if not inside:
         pytest.skip("this interpreter has no packages of its own")
     denied(
@@ -719,7 +719,7 @@ def f(folder, path):
         lambda: open(folder + "/../" + name + path[len(folder):]), lambda: os.listdir("/" + folder),
     )
 """,
-        packages,
+        str(packages),
         str(inside[0]),
     )
 

@@ -26,6 +26,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             params=FactualityParams,
             description="Share of an answer's sentences that a source column supports; numbers and names exactly.",
             range=(0.0, 1.0),
+            ends=("unsupported", "supported"),
             example={"weight": 1.0, "params": {"column": "reference"}},
         )
     ]

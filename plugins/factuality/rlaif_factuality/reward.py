@@ -30,6 +30,7 @@ class FactualityReward(Reward):
     name = "factuality"
     version = "3"
     range = (0.0, 1.0)
+    ends = ("unsupported", "supported")
 
     def __init__(self, params: FactualityParams) -> None:
         self.params = params

@@ -26,6 +26,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             params=JudgeParams,
             description="A language model, local or behind a server, rates each answer; from -1 to 1.",
             range=(-1.0, 1.0),
+            ends=("bad", "good"),
             example={
                 "weight": 1.0,
                 "params": {"model": "Qwen/Qwen2.5-7B-Instruct", "criteria": "helpfulness", "mode": "likelihood"},

@@ -5,7 +5,10 @@ B is a batch's rows, G its groups. Missing scores are NaN and stay NaN.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,6 +64,29 @@ class MedianNormalizer(Normalizer):
         _, scale_B = self.center_and_scale(values_B, group_B)
         inverse_B: Array = np.where(scale_B > 0, 1 / (scale_B + self.params.epsilon), 0.0)
         return inverse_B
+
+    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
+        return _Formula(copy.copy(self), values_B, group_B)
+
+
+class _Formula:
+    """How a row's value came about."""
+
+    def __init__(self, normalizer: MedianNormalizer, values_B: Array, group_B: Labels | None) -> None:
+        self.normalizer = normalizer
+        self.values_B = values_B
+        self.group_B = group_B
+
+    @cached_property
+    def measured(self) -> tuple[Array, Array]:
+        return self.normalizer.center_and_scale(self.values_B, self.group_B)
+
+    def __call__(self, row: int) -> str:
+        centred_B, scale_B = self.measured
+        if not scale_B[row] > 0:
+            return "0, since there is no spread to measure by"
+        value, scale = self.values_B[row], scale_B[row] + self.normalizer.params.epsilon
+        return f"({value:.6g} - {value - centred_B[row]:.6g}) / {scale:.6g} (median and robust deviation)"
 
 
 class Robust(MedianNormalizer):

@@ -25,6 +25,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             factory=_build,
             params=ToxicityParams,
             description="How free of toxicity the answer is, by a classifier; higher is better.",
+            ends=("toxic", "harmless"),
             example={
                 "weight": 1.0,
                 "params": {

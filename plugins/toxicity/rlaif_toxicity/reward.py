@@ -31,6 +31,7 @@ class ToxicityReward(Reward):
     """
 
     name = "toxicity"
+    ends = ("toxic", "harmless")
 
     def __init__(self, params: ToxicityParams) -> None:
         self.params = params

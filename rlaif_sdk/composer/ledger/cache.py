@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.exceptions import RewardError
 from rlaif_sdk.io.digests import Digest, code_digest, json_digest
-from rlaif_sdk.io.sqlite import Database
+from rlaif_sdk.io.sqlite import Database, checksum
 from rlaif_sdk.plugins.references import is_reference
 from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, stated_by, unwrapped
 from rlaif_sdk.scoring import CallResult, described
-from rlaif_sdk.scoring.checks import check_scores, entries_of
+from rlaif_sdk.scoring.checks import check_entries
 from rlaif_sdk.statistics.arrays import Mask
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -158,7 +157,7 @@ def _params_digest(value: Any) -> str:
 
 
 _AT_ONCE = 500
-_SELECT = "SELECT key, value, extra FROM scores WHERE key IN ({})"
+_SELECT = "SELECT key, value, extra, checksum FROM scores WHERE key IN ({})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +184,9 @@ class CachedReward:
 class ScoreTable:
     """The cached scores of all rewards in a ledger file."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, keeps: bool = True) -> None:
         self._database = database
+        self._keeps = keeps
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, ScoreLike]:
         """The scores that are there, by key: a plain number, or a `Score` where there is more to say.
@@ -196,15 +196,32 @@ class ScoreTable:
         """
         ordered = sorted(keys)
 
-        def select(connection: sqlite3.Connection) -> dict[bytes, ScoreLike]:
+        def select(connection: sqlite3.Connection) -> tuple[dict[bytes, ScoreLike], list[bytes]]:
             found: dict[bytes, ScoreLike] = {}
+            changed: list[bytes] = []
             for start in range(0, len(ordered), _AT_ONCE):
                 some = ordered[start : start + _AT_ONCE]
-                for key, value, extra in connection.execute(_SELECT.format(",".join("?" * len(some))), some):
-                    found[key] = value if extra is None else _score(value, extra)
-            return found
+                for key, value, extra, written in connection.execute(_SELECT.format(",".join("?" * len(some))), some):
+                    if checksum(key, value, extra) != written:
+                        changed.append(key)
+                    else:
+                        found[key] = value if extra is None else _score(value, extra)
+            return found, changed
 
-        return self._database.run(select)
+        found, changed = self._database.run(select)
+        if changed:
+            self._forget(changed)
+        return found
+
+    def _forget(self, keys: Sequence[bytes]) -> None:
+        """Forget scores that are not what was written."""
+        rows = [(key,) for key in keys]
+        self._database.run(lambda each: each.executemany("DELETE FROM scores WHERE key = ?", rows), write=True)
+        warnings.warn(
+            f"{len(keys)} of the scores in the ledger {self._database.path} are not what was written: the disk, or "
+            "something else, changed them; they are scored again",
+            stacklevel=2,
+        )
 
     def put(self, reward: CacheKey, scores: Iterable[tuple[bytes, float, ScoreLike]]) -> None:
         """Keep scores: key, value, and the reward's entry. The first to write a key wins.
@@ -213,7 +230,10 @@ class ScoreTable:
             LedgerError: The file cannot be written.
         """
         now = int(time.time())
-        rows = [(key, value, _extra(entry), now) for key, value, entry in scores]
+        rows = []
+        for key, value, entry in scores:
+            extra = _extra(entry)
+            rows.append((key, value, extra, now, checksum(key, value, extra)))
 
         def insert(connection: sqlite3.Connection) -> None:
             connection.execute(
@@ -224,11 +244,11 @@ class ScoreTable:
                 "SELECT id FROM rewards WHERE fingerprint = ?", (reward.fingerprint,)
             ).fetchone()
             connection.executemany(
-                f"INSERT OR IGNORE INTO scores (key, reward, value, extra, created) VALUES (?, {number:d}, ?, ?, ?)",  # noqa: S608 - a number
-                rows,
+                "INSERT OR IGNORE INTO scores (key, reward, value, extra, created, checksum) VALUES (?, ?, ?, ?, ?, ?)",
+                [(key, number, *row) for key, *row in rows],
             )
 
-        if rows:
+        if rows and self._keeps:
             self._database.run(insert, write=True)
 
     def rewards(self) -> list[CachedReward]:
@@ -369,7 +389,7 @@ class LedgerCache:
             LedgerError: The ledger cannot be written.
         """
         assert self._key is not None
-        values = check_scores(scored, len(known.missing), self._reward.range).raw.tolist()
+        values = check_entries(scored, self._reward.range).raw.tolist()
         rows = zip(known.missing, values, scored, strict=True)
         self._scores.put(
             self._key, [(known.keys[row], value, entry) for row, value, entry in rows if not math.isnan(value)]
@@ -382,15 +402,12 @@ class LedgerCache:
             LedgerError: The ledger cannot be written.
         """
         rows = len(known.missing)
-        try:
-            if result.error is not None and result.answer is None:
-                raise result.error
-            scored = entries_of(result.answer, rows)
-        except RewardError as error:
+        scored = result.answer
+        if scored is None:
+            assert result.error is not None
             if not known.found:
-                return replace(result, answer=None, error=error)
-            scored = [Score.failed(described(error))] * rows
-            result = replace(result, error=error)
+                return result
+            scored = [Score.failed(described(result.error))] * rows
         self._keep(known, scored)
         return replace(result, answer=known.entries(scored), cached=known.cached)
 

@@ -27,7 +27,7 @@ _TABLES = (
     """
     CREATE TABLE scores (
         key BLOB PRIMARY KEY, reward INTEGER NOT NULL REFERENCES rewards (id), value REAL NOT NULL, extra TEXT,
-        created INTEGER NOT NULL
+        created INTEGER NOT NULL, checksum INTEGER NOT NULL
     ) WITHOUT ROWID""",
     # The record: each composer that wrote is a run; a batch is one row, its numbers little-endian 64-bit floats.
     """
@@ -38,12 +38,14 @@ _TABLES = (
     CREATE TABLE batches (
         id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs (id), created REAL NOT NULL,
         step INTEGER NOT NULL, total_steps INTEGER, training INTEGER NOT NULL, rows INTEGER NOT NULL,
-        texts BLOB NOT NULL, totals BLOB NOT NULL, in_force TEXT NOT NULL
+        texts BLOB NOT NULL, totals BLOB NOT NULL, in_force TEXT NOT NULL, arithmetic BLOB NOT NULL,
+        checksum INTEGER NOT NULL
     )""",
     "CREATE INDEX batches_of_run ON batches (run)",
     """
     CREATE TABLE answers (
         batch INTEGER NOT NULL REFERENCES batches (id), reward TEXT NOT NULL, raw BLOB NOT NULL, notes TEXT NOT NULL,
+        normalized BLOB NOT NULL, weighted BLOB NOT NULL, workings BLOB NOT NULL, checksum INTEGER NOT NULL,
         PRIMARY KEY (batch, reward)
     ) WITHOUT ROWID""",
 )
@@ -54,7 +56,7 @@ def _error(path: Path, message: str, hint: str | None) -> LedgerError:
 
 
 LEDGER = Schema(
-    name="ledger", application_id=0x524C4146, version=2, tables=_TABLES, error=_error, replace_corrupt=True
+    name="ledger", application_id=0x524C4146, version=3, tables=_TABLES, error=_error, replace_corrupt=True
 )  # RLAF
 
 
@@ -72,7 +74,7 @@ class Ledger:
         path: The file. It is made if need be; one that is corrupt is renamed, with a warning.
         cache: Look scores up before a reward is asked, and keep those that it gives.
         record: Record every composed batch.
-        create: False to read what is there: a missing or corrupt file is then an error.
+        create: False to read what is there, keeping no new scores: a missing or corrupt file is then an error.
 
     Raises:
         LedgerError: The file cannot be opened, or is no ledger.
@@ -83,7 +85,7 @@ class Ledger:
         self.cache = cache
         self.record = record
         self._database = Database(path, LEDGER, create=create)
-        self._scores = ScoreTable(self._database)
+        self._scores = ScoreTable(self._database, keeps=create)
         self._record = Record(self._database)
 
     @classmethod
@@ -192,6 +194,7 @@ def recorded_reward(component: Component) -> RecordedReward:
         params=json_digest(recipe.params) if recipe else "",
         range=reward.range,
         higher_is_better=reward.higher_is_better,
+        ends=reward.ends,
     )
 
 

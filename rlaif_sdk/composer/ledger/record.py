@@ -7,17 +7,22 @@ import sqlite3
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from rlaif_sdk.composer.aggregators import AggregationTree
+from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.io.sqlite import Database
+from rlaif_sdk.composer.constraints import Constraint, ConstraintColumn
+from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.exceptions import LedgerError
+from rlaif_sdk.io.sqlite import Database, checksum
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
-from rlaif_sdk.types import Progress, RewardBatch
+from rlaif_sdk.types import Progress, RewardBatch, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class RecordedReward:
         params: A digest of its parameters, or empty.
         range: The least and greatest score, or None.
         higher_is_better: False for a cost.
+        ends: What its low and its high end mean, or None.
     """
 
     use: str
@@ -37,6 +43,7 @@ class RecordedReward:
     params: str
     range: tuple[float, float] | None
     higher_is_better: bool
+    ends: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,10 @@ class RecordedRun:
     batches: int
     rows: int
 
+    def __str__(self) -> str:
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started))
+        return f"run {self.number}, begun {began}, {self.batches} batches of {self.rows} rows in all"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordedScores:
@@ -68,6 +79,11 @@ class RecordedScores:
         reasons: Why, in the reward's words, for each row with a reason.
         fallback_reasons: Why it failed, for each row on which its fallback's score stands; None without a fallback.
         cached: (B,) True where the score came from the cache.
+        normalized: (B,) the value that was weighed; NaN where it took no part.
+        weighted: (B,) its share of the total; NaN where it took no part.
+        masked: (B,) True where its score was left out because it failed on another row of the group.
+        defaulted: (B,) True where its stated default was taken.
+        workings: How each row's value came of its score, in words.
     """
 
     raw: Array
@@ -75,6 +91,11 @@ class RecordedScores:
     reasons: Mapping[int, str]
     fallback_reasons: Mapping[int, str] | None
     cached: Mask
+    normalized: Array
+    weighted: Array
+    masked: Mask
+    defaulted: Mask
+    workings: Sequence[str]
 
     @property
     def answer(self) -> CheckedScores:
@@ -91,12 +112,64 @@ class RecordedBatch:
         totals: (B,) the totals that were given out.
         answers: What each reward said.
         in_force: The weights, and the constraints' multipliers, by name.
+        arithmetic: How the rewards became totals, as JSON values: groups, constraints, gates and what each did.
     """
 
     batch: RewardBatch
     totals: Array
     answers: Mapping[str, RecordedScores]
     in_force: Mapping[str, Mapping[str, float]]
+    arithmetic: Mapping[str, Any]
+
+    def composition(self, rewards: Mapping[str, RecordedReward]) -> Composition:
+        """What was composed, number by number; columns of the data, token ids and scores of tokens are not recorded.
+
+        Args:
+            rewards: The run's rewards.
+        """
+        rows, said = len(self.totals), self.arithmetic
+        columns = {
+            name: _column(name, self.answers[name], rewards[name], self.in_force["weights"][name]) for name in rewards
+        }
+        return Composition(
+            self.batch,
+            self.totals,
+            columns,
+            tuple((Gate(**part["gate"]), _mask(part["closed"], rows)) for part in said["gates"]),
+            np.array(said["before_gates"], dtype=np.float64) if "before_gates" in said else self.totals,
+            _mask(said["dropped"], rows),
+            constraints=tuple(
+                ConstraintColumn(
+                    Constraint(**part["constraint"]), part["multiplier"], np.array(part["penalty"], dtype=np.float64)
+                )
+                for part in said["constraints"]
+            ),
+            group_weights=self.in_force["groups"],
+            aggregation=AggregationTree(**said["aggregation"]),
+            gate_order=said["gate_order"],
+        )
+
+
+def _column(name: str, said: RecordedScores, reward: RecordedReward, weight: float) -> RewardColumn:
+    values = [None if np.isnan(value) else float(value) for value in said.raw]
+    return RewardColumn(
+        name=name,
+        weight=weight,
+        raw=said.raw,
+        normalized=said.normalized,
+        weighted=said.weighted,
+        failures=said.failures,
+        masked=said.masked,
+        defaulted=said.defaulted,
+        seconds=0.0,
+        entries=[Score(value, reason=said.reasons.get(row)) for row, value in enumerate(values)],
+        fallback_reasons=said.fallback_reasons,
+        cached=said.cached,
+        declared_range=reward.range,
+        higher_is_better=reward.higher_is_better,
+        ends=reward.ends,
+        working=said.workings.__getitem__,
+    )
 
 
 def recorded(composition: Composition) -> RecordedBatch:
@@ -111,6 +184,11 @@ def recorded(composition: Composition) -> RecordedBatch:
                 {row: score.reason for row in range(len(composition)) if (score := column.score(row)) and score.reason},
                 column.fallback_reasons,
                 np.zeros(len(composition), dtype=bool) if column.cached is None else column.cached,
+                column.normalized,
+                column.weighted,
+                column.masked,
+                column.defaulted,
+                _workings(column),
             )
             for name, column in composition.rewards.items()
         },
@@ -119,7 +197,39 @@ def recorded(composition: Composition) -> RecordedBatch:
             "groups": dict(composition.group_weights),
             "multipliers": {part.constraint.key: part.multiplier for part in composition.constraints},
         },
+        _arithmetic(composition),
     )
+
+
+def _workings(column: RewardColumn) -> list[str]:
+    if column.working is None:
+        return [""] * len(column.raw)
+    return ["" if missing else column.working(row) for row, missing in enumerate(np.isnan(column.normalized))]
+
+
+def _arithmetic(composition: Composition) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "aggregation": asdict(composition.aggregation),
+        "gate_order": composition.gate_order,
+        "gates": [{"gate": asdict(gate), "closed": _rows(closed_B)} for gate, closed_B in composition.gates],
+        "constraints": [
+            {"constraint": asdict(part.constraint), "multiplier": part.multiplier, "penalty": part.penalty.tolist()}
+            for part in composition.constraints
+        ],
+        "dropped": _rows(composition.dropped),
+    }
+    return said | ({"before_gates": composition.before_gates.tolist()} if composition.gates else {})
+
+
+def _rows(mask_B: Mask) -> list[int]:
+    rows: list[int] = np.flatnonzero(mask_B).tolist()
+    return rows
+
+
+def _mask(rows: Sequence[int], size: int) -> Mask:
+    mask_B = np.zeros(size, dtype=bool)
+    mask_B[list(rows)] = True
+    return mask_B
 
 
 _TEXT_LEVEL = 1
@@ -153,28 +263,39 @@ class Recorder:
             "completions": list(batch.completions),
             "group": None if group is None else group.tolist(),
         }
-        packed = zlib.compress(json.dumps(texts, default=repr).encode(), _TEXT_LEVEL)
-        answers = [(name, _floats(answer.raw), _notes(answer)) for name, answer in entry.answers.items()]
+        fields = (
+            batch.progress.step,
+            batch.progress.total,
+            int(batch.training),
+            len(batch),
+            _packed(texts),
+            _floats(entry.totals),
+            json.dumps(entry.in_force),
+            _packed(entry.arithmetic),
+        )
+        answers = [
+            (
+                name,
+                _floats(answer.raw),
+                _notes(answer),
+                _floats(answer.normalized),
+                _floats(answer.weighted),
+                _packed(answer.workings if any(answer.workings) else []),
+            )
+            for name, answer in entry.answers.items()
+        ]
+        checked = [(*answer, checksum(*answer)) for answer in answers]
 
         def insert(connection: sqlite3.Connection) -> None:
             cursor = connection.execute(
-                "INSERT INTO batches (run, created, step, total_steps, training, rows, texts, totals, in_force) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    number_of(connection),
-                    time.time(),
-                    batch.progress.step,
-                    batch.progress.total,
-                    batch.training,
-                    len(batch),
-                    packed,
-                    _floats(entry.totals),
-                    json.dumps(entry.in_force),
-                ),
+                "INSERT INTO batches (run, created, step, total_steps, training, rows, texts, totals, in_force, "
+                "arithmetic, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (number_of(connection), time.time(), *fields, checksum(*fields)),
             )
             connection.executemany(
-                "INSERT INTO answers (batch, reward, raw, notes) VALUES (?, ?, ?, ?)",
-                [(cursor.lastrowid, *answer) for answer in answers],
+                "INSERT INTO answers (batch, reward, raw, notes, normalized, weighted, workings, checksum) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(cursor.lastrowid, *answer) for answer in checked],
             )
 
         self._database.run(insert, write=True)
@@ -236,19 +357,40 @@ class Record:
 
 def _next_batch(connection: sqlite3.Connection, run: int, after: int) -> tuple[int, RecordedBatch] | None:
     row = connection.execute(
-        "SELECT id, step, total_steps, training, rows, texts, totals, in_force FROM batches "
+        "SELECT id, step, total_steps, training, rows, texts, totals, in_force, arithmetic, checksum FROM batches "
         "WHERE run = ? AND id > ? ORDER BY id LIMIT 1",
         (run, after),
     ).fetchone()
     if row is None:
         return None
-    number, step, total_steps, training, rows, texts, totals, in_force = row
-    batch = RewardBatch(
-        **json.loads(zlib.decompress(texts)), progress=Progress(step, total_steps), training=bool(training)
-    )
-    answers = connection.execute("SELECT reward, raw, notes FROM answers WHERE batch = ?", (number,))
-    named = {name: _answer(raw, notes, rows) for name, raw, notes in answers}
-    return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force))
+    number, *fields, written = row
+    _check(written == checksum(*fields), number)
+    step, total_steps, training, rows, texts, totals, in_force, arithmetic = fields
+    batch = RewardBatch(**_unpacked(texts), progress=Progress(step, total_steps), training=bool(training))
+    named = {}
+    for *answer, written in connection.execute(
+        "SELECT reward, raw, notes, normalized, weighted, workings, checksum FROM answers WHERE batch = ?", (number,)
+    ):
+        _check(written == checksum(*answer), number)
+        name, *values = answer
+        named[name] = _answer(*values, rows)
+    return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force), _unpacked(arithmetic))
+
+
+def _packed(value: Any) -> bytes:
+    return zlib.compress(json.dumps(value, default=repr).encode(), _TEXT_LEVEL)
+
+
+def _unpacked(packed: bytes) -> Any:
+    return json.loads(zlib.decompress(packed))
+
+
+def _check(unchanged: bool, batch: int) -> None:  # noqa: FBT001 - what is checked
+    if not unchanged:
+        raise LedgerError(
+            f"the recorded batch {batch} is not what was written: the disk, or something else, changed it",
+            hint="take the ledger from a copy, or record the run again",
+        )
 
 
 def _notes(answer: RecordedScores) -> str:
@@ -256,27 +398,41 @@ def _notes(answer: RecordedScores) -> str:
         "failures": dict(answer.failures),
         "reasons": dict(answer.reasons),
         "fallback_reasons": None if answer.fallback_reasons is None else dict(answer.fallback_reasons),
-        "cached": np.flatnonzero(answer.cached).tolist(),
+        "cached": _rows(answer.cached),
+        "masked": _rows(answer.masked),
+        "defaulted": _rows(answer.defaulted),
     }
     return json.dumps(
         {key: value for key, value in notes.items() if value or (key == "fallback_reasons" and value is not None)}
     )
 
 
-def _answer(raw: bytes, notes: str, rows: int) -> RecordedScores:
+def _answer(raw: bytes, notes: str, normalized: bytes, weighted: bytes, workings: bytes, rows: int) -> RecordedScores:
     said: dict[str, Any] = json.loads(notes)
-    cached_B = np.zeros(rows, dtype=bool)
-    cached_B[said.get("cached", [])] = True
-    texts = [
+    failures, reasons, fallback_reasons = (
         {int(row): text for row, text in said.get(key, {}).items()}
         for key in ("failures", "reasons", "fallback_reasons")
-    ]
-    return RecordedScores(_array(raw), texts[0], texts[1], texts[2] if "fallback_reasons" in said else None, cached_B)
+    )
+    cached_B, masked_B, defaulted_B = (_mask(said.get(key, []), rows) for key in ("cached", "masked", "defaulted"))
+    return RecordedScores(
+        _array(raw),
+        failures,
+        reasons,
+        fallback_reasons if "fallback_reasons" in said else None,
+        cached_B,
+        _array(normalized),
+        _array(weighted),
+        masked_B,
+        defaulted_B,
+        _unpacked(workings) or [""] * rows,
+    )
 
 
 def _rewards(text: str) -> dict[str, RecordedReward]:
     return {
-        name: RecordedReward(**{**fields, "range": tuple(fields["range"]) if fields["range"] else None})
+        name: RecordedReward(
+            **{**fields, **{key: tuple(fields[key]) if fields[key] else None for key in ("range", "ends")}}
+        )
         for name, fields in json.loads(text).items()
     }
 

@@ -34,8 +34,7 @@ def serve_review(
         MissingExtraError: fastapi or uvicorn is not installed.
     """
     try:
-        import uvicorn
-
+        from rlaif_sdk.io.http_server import run_server
         from rlaif_sdk.preferences.review.app import create_app
     except ImportError as error:
         raise MissingExtraError("fastapi or uvicorn, which serve the review page,", extra="review") from error
@@ -43,7 +42,7 @@ def serve_review(
     app = create_app(store, token=token, blind=blind, options=options)
     with _listening(host, port) as listener:
         ready(f"http://{_reachable(host)}:{listener.getsockname()[1]}/#token={token}")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+        run_server(app, sockets=[listener], log_level="warning", access_log=False)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -130,8 +130,6 @@ def notes_of(seen: Observations, measured: Measures) -> list[str]:
                 f"The weight of {name!r} changed from {weights[0]:g} to {weights[-1]:g}: the total then means something "
                 "else, whatever the policy does."
             )
-    if not seen.has_parts:
-        notes.append("What each reward adds to the total is not recorded: give the run's config to have it computed.")
     if not seen.training:
         notes.append("There are no training rows: these are those of evaluation.")
     unscored = int(np.isnan(seen.totals_N).sum())

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlaif_sdk.composer import Composition
-from rlaif_sdk.composer.explain import Explanation, WaterfallStep
+from rlaif_sdk.composer.explain import Explanation
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.files import write_text
+from rlaif_sdk.io.jobs import differences
 from rlaif_sdk.reporting.page import Section, joined, page, part
 from rlaif_sdk.reporting.run_report import plots
 from rlaif_sdk.reporting.run_report.findings import Measures, measure, notes_of, warnings_of
@@ -51,37 +52,28 @@ def text(value: str) -> Markup:
 
 
 def steps(explanation: Explanation) -> Markup:
-    """The waterfall as a table with bars, and what constraints and gates did."""
-    low, high = _extent(explanation)
-    rows = [_step(step, low, high) for step in explanation.steps]
-    bar = "" if math.isnan(explanation.total) else _bar(0.0, explanation.total, low, high, "sum")
-    rows.append(("total", "", "", "", number(explanation.total) or "unscored", bar, explanation.note))
-    said = [
-        *(f"constraint {line}" for line in explanation.constraints),
-        *(f"gate {line}" for line in explanation.gates),
+    """The waterfall as `Explanation.layout` has it, with bars."""
+    layout = explanation.layout()
+    moves = [(step.weighted, step.running) for step in explanation.steps]
+    moves += [(part.adds, part.running) for part in (*explanation.constraints, *explanation.gates)]
+    ends = [0.0, explanation.total, *(running for _, running in moves)]
+    known = [end for end in ends if math.isfinite(end)]
+    low, high = min(known), max(known)
+    bars = [
+        _bar(running - adds, running, low, high) if math.isfinite(adds) and math.isfinite(running) and adds else ""
+        for adds, running in moves
     ]
-    headings = ("reward", "raw", "normalised", "weight", "adds", "", "why")
-    return joined([part("table", headings, rows, "waterfall"), part("items", said)])
+    total = "" if math.isnan(explanation.total) else _bar(0.0, explanation.total, low, high, "sum")
+    rows = [
+        (*cells[:-1], bar, cells[-1]) for cells, bar in zip([*layout.rows, layout.total], [*bars, total], strict=True)
+    ]
+    headings = (*layout.headings[:-1], "", layout.headings[-1])
+    return joined([part("table", headings, rows, "waterfall"), part("items", layout.notes)])
 
 
 def number(value: float) -> str:
     """Four significant digits; nothing for NaN."""
     return "" if math.isnan(value) else f"{value:.4g}"
-
-
-def _step(step: WaterfallStep, low: float, high: float) -> tuple[object, ...]:
-    moves = not math.isnan(step.weighted) and step.weighted != 0
-    status = "" if step.status in {"scored", "cached"} else step.status
-    why = f"{status}: {step.reason}" if status and step.reason else status or step.reason or ""
-    bar = _bar(step.running - step.weighted, step.running, low, high) if moves else ""
-    adds = "" if math.isnan(step.weighted) else f"{step.weighted:+.4g}" if moves else "0"
-    return (step.reward, number(step.raw), number(step.normalized), f"{step.weight:g}", adds, bar, why)
-
-
-def _extent(explanation: Explanation) -> tuple[float, float]:
-    ends = [0.0, *(step.running for step in explanation.steps), explanation.total]
-    known = [end for end in ends if math.isfinite(end)]
-    return min(known), max(known)
 
 
 def _bar(start: float, end: float, low: float, high: float, kind: str = "") -> Markup:
@@ -354,6 +346,33 @@ def write_report(
     html = page(title, [part for part in parts if part], opening=opening)
     write_text(output, html)
     return warnings
+
+
+def write_log_report(
+    output: str | Path,
+    manifest: Mapping[str, Any],
+    *,
+    title: str,
+    history: Sequence[Mapping[str, Any]] = (),
+    answers: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write a report of a run that recorded no rewards: what it was made of, its log, its answers.
+
+    Args:
+        output: The HTML file.
+        manifest: The run's ``run.json``.
+        title: Its heading.
+        history: See `write_report`.
+        answers: See there.
+
+    Raises:
+        MissingExtraError: jinja2 or plotly is not installed.
+    """
+    made_of = Section("run", "The run", "What it was made of, and what came of it.")
+    made_of.add("table", ("", ""), [(key, str(value)) for key, _, value in differences({}, manifest)])
+    note = "The run has no ledger, so what each reward gave a row is not known; 'ledger:' in its composition keeps one."
+    parts = [answers_section(answers), log_section(history), made_of]
+    write_text(output, page(title, [each for each in parts if each], opening=part("paragraph", note, "soft")))
 
 
 def _opening(seen: Observations, warnings: Sequence[str], notes: Sequence[str]) -> Markup:

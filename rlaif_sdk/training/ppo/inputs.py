@@ -89,6 +89,24 @@ def padded_on_the_right(ids_BP: Tensor, mask_BP: Tensor) -> tuple[Tensor, Tensor
 
 
 @contextlib.contextmanager
+def contiguous_head_input(model: PreTrainedModel) -> Iterator[None]:
+    """Within, the language-model head reads a contiguous tensor.
+
+    ``generate`` gives it a slice of the prompt's states, the last position of each row. On a CPU PyTorch multiplies such
+    a slice row by row and copies the head's whole weight for every row: gigabytes for a vocabulary of 49,152.
+    """
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]) if args else None)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextlib.contextmanager
 def generating_in_one_row(model: PreTrainedModel) -> Iterator[None]:
     """Within, ``generate`` takes prompts padded on the left and returns each with its completion, in one row.
 

@@ -15,7 +15,7 @@ from rlaif_sdk.composer.normalizers import GroupZScore, Normalizer, Passthrough,
 from rlaif_sdk.exceptions import BatchError, ConfigError, DataError, RewardError, StateError
 from rlaif_sdk.rewards import as_reward
 from rlaif_sdk.training.ppo.rollout import Tokens
-from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch, TextOrConversation
+from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch, TextOrConversation, TrainerArguments
 
 
 class ScoredColumn(Protocol):
@@ -122,6 +122,7 @@ def reward_batch(
     generations: int,
     progress: Progress,
     training: bool,
+    trainer: TrainerArguments | None = None,
 ) -> RewardBatch:
     """The batch that the composer scores: every column of the dataset but the prompt goes along.
 
@@ -133,6 +134,7 @@ def reward_batch(
         generations: Completions a prompt. With one there are no groups to speak of.
         progress: How far training is.
         training: False while evaluating.
+        trainer: What reward functions log with.
     """
     columns = {name: [row.get(name) for row in rows[: len(prompts)]] for name in rows[0] if name != "prompt"}
     return RewardBatch(
@@ -143,6 +145,7 @@ def reward_batch(
         group=[row // generations for row in range(len(prompts))] if generations > 1 else None,
         progress=progress,
         training=training,
+        trainer=trainer,
     )
 
 

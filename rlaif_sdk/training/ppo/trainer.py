@@ -44,7 +44,12 @@ from rlaif_sdk.training.ppo.critic import (
     load_backbone,
     without_critic,
 )
-from rlaif_sdk.training.ppo.inputs import decoder_start, generating_in_one_row, is_encoder_decoder
+from rlaif_sdk.training.ppo.inputs import (
+    contiguous_head_input,
+    decoder_start,
+    generating_in_one_row,
+    is_encoder_decoder,
+)
 from rlaif_sdk.training.ppo.kl import KLController, estimate_kl
 from rlaif_sdk.training.ppo.losses import ppo_loss
 from rlaif_sdk.training.ppo.policy import (
@@ -77,7 +82,7 @@ from rlaif_sdk.training.ppo.scoring import (
     scores_of,
     token_rewards_of,
 )
-from rlaif_sdk.types import Progress
+from rlaif_sdk.types import Progress, TrainerArguments
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -369,7 +374,11 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         )
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        with without_critic(self._policy), generating_in_one_row(self._policy):
+        with (
+            without_critic(self._policy),
+            contiguous_head_input(self._policy),
+            generating_in_one_row(self._policy),
+        ):
             return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _score(self, model: Any, tokens: Tokens) -> CompletionScores:
@@ -442,6 +451,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         tokens = Tokens.padded(prompt_ids, completion_ids, pad_id=self._tokenizer.pad_token_id)
         tokens = tokens.to(self.accelerator.device)
         composer = self.composer if training else self.eval_composer
+        logged = TrainerArguments(self.state, counted)
         scored = begin_scoring(
             composer,
             reward_batch(
@@ -452,6 +462,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
                 generations=self.args.num_generations if training else self.args.num_generations_eval,
                 progress=Progress(self.state.global_step, self.state.max_steps or None),
                 training=training,
+                trainer=logged,
             ),
         )
         policy = self._score(self.model, tokens)
@@ -488,8 +499,10 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         else:
             metrics = rollout_metrics(rollout)
             self._evaluated.append(Measured({**rewarded, **metrics}, measured | rollout_weights(rollout)))
+        for name, value in logged.metrics:
+            self._note(mode, {name: value})
         if composer is self.composer:
-            self._note_completions(prompts[:counted], completions[:counted], composition, rollout)
+            self._note_completions(prompts[:counted], completions[:counted], composition, rollout, logged.extras)
         kl_BT = rollout.kl_BT
         kl_B = None if kl_BT is None else (kl_BT * tokens.completion_mask_BT).sum(dim=1)[:counted]
         samples = sample_records(prompts[:counted], completions[:counted], composition, kl_B, truncated_B[:counted])
@@ -552,7 +565,12 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             self._metrics[mode][name].append(value)
 
     def _note_completions(
-        self, prompts: Sequence[Any], completions: Sequence[Any], composition: ScoredBatch, rollout: Rollout
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        composition: ScoredBatch,
+        rollout: Rollout,
+        extras: Mapping[str, Sequence[Any]],
     ) -> None:
         """Keep the latest completions of all processes for ``log_completions``."""
         if not self.args.log_completions:
@@ -562,6 +580,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         self._logs["completion"].extend(rows(completions))
         for name, column in composition.rewards.items():
             self._logs["rewards"][name].extend(rows(column.raw.tolist()))
+        for column, values in extras.items():
+            self._logs["extra"][column].extend(rows(values))
         advantages_B = rollout.advantages_BT.sum(dim=1) / rollout.mask_BT.sum(dim=1).clamp(min=1)
         self._logs["advantages"].extend(rows(advantages_B[: len(prompts)].tolist()))
 

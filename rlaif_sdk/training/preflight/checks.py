@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import BatchError, ConfigError, RlaifError
+from rlaif_sdk.exceptions import BatchError, ConfigError, RewardError, RlaifError
 from rlaif_sdk.integrations.trl import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.rewards import require_columns
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.composer import Composer, Composition
     from rlaif_sdk.training.config import Run
 
 
@@ -52,6 +52,7 @@ class Preflight:
         machine: What there is; None likewise.
         problems: What keeps it from running.
         warnings: What may.
+        scored: What each reward gave for the first row, by the key of its composition.
     """
 
     models: list[LoadedModel] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Preflight:
     machine: Machine | None = None
     problems: list[RlaifError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    scored: dict[str, Composition] = field(default_factory=dict)
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -112,6 +114,32 @@ def check_run(
         if settings is not None and tables:
             _check_policy(found, run, settings, tables)
     return found
+
+
+CHECK_ANSWER = "This is a short answer."
+"""What the check has rewards score, since no policy has answered yet."""
+
+
+def score_first_row(composer: Composer, rows: Dataset) -> Composition:
+    """Have every reward score the first prompt with its columns, answered by `CHECK_ANSWER`.
+
+    Raises:
+        RewardError: A reward fails on it; names the reward and the cause.
+        BatchError: The row is refused.
+    """
+    row = rows[0]
+    text = isinstance(row["prompt"], str)
+    batch = RewardBatch(
+        prompts=[row["prompt"]],
+        completions=[CHECK_ANSWER if text else [{"role": "assistant", "content": CHECK_ANSWER}]],
+        columns={name: [value] for name, value in row.items() if name != "prompt"},
+        training=False,
+    )
+    composition = composer.compose(batch)
+    for name, column in composition.rewards.items():
+        if (reason := column.failures.get(0)) is not None:
+            raise RewardError(f"reward {name!r} fails on the first row of data.train: {reason}")
+    return composition
 
 
 def check_columns(composer: Composer, rows: Dataset, name: str) -> None:

@@ -1,0 +1,106 @@
+"""Runs side by side: which there are below a folder, what one was made of, and what two have otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.files import read_json
+from rlaif_sdk.io.jobs import IDENTITY_FILE, JOB_FOLDER, differences, shown
+from rlaif_sdk.statistics.estimates import SampleMean
+from rlaif_sdk.training.run_folder import MANIFEST_FILE, changes
+
+METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFolder:
+    """What a folder of results says of the run that made it.
+
+    Attributes:
+        folder: The folder.
+        kind: The method that trained, or what the job is called.
+        record: ``run.json`` of training; the identity of any other job.
+        trained: Whether it is a training run.
+    """
+
+    folder: Path
+    kind: str
+    record: Mapping[str, Any]
+    trained: bool
+
+    @property
+    def status(self) -> str:
+        """As in ``run.json``; empty of a job, which keeps none."""
+        return str(self.record.get("status", "")) if self.trained else ""
+
+    def held_out(self) -> dict[str, SampleMean]:
+        """What was measured on held-out rows after training, by name; without standard errors where none are known.
+
+        Raises:
+            DataError: ``metrics.json`` cannot be read.
+        """
+        file = self.folder / METRICS_FILE
+        measured = read_json(file).get("held_out", {}) if file.is_file() else {}
+        after = measured.get("after")
+        if isinstance(after, Mapping):
+            return {name: SampleMean(value, math.nan, 1) for name, value in after.items() if _is_number(value)}
+        return {name: SampleMean.from_dict(each["after"]) for name, each in measured.items() if "after" in each}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def recorded_run(folder: Path) -> RecordedFolder:
+    """The run of a folder.
+
+    Raises:
+        DataError: The folder has none, or what it says of it cannot be read.
+    """
+    manifest, identity = folder / MANIFEST_FILE, folder / JOB_FOLDER / IDENTITY_FILE
+    if manifest.is_file():
+        record = read_json(manifest)
+        return RecordedFolder(folder, str(record["method"]), record, trained=True)
+    if identity.is_file():
+        job = read_json(identity)
+        return RecordedFolder(folder, str(job["kind"]), job["identity"], trained=False)
+    raise DataError(
+        f"has no {MANIFEST_FILE} and no {JOB_FOLDER}/{IDENTITY_FILE}: it is no folder of a run",
+        file=str(folder),
+        hint="rlaif runs list FOLDER lists those below a folder",
+    )
+
+
+def find_runs(below: Path) -> list[RecordedFolder]:
+    """The runs in a folder and below it, in the order of their names; checkpoints are none.
+
+    Raises:
+        DataError: A record cannot be read.
+    """
+    manifests = {file.parent for file in below.rglob(MANIFEST_FILE)}
+    jobs = {file.parent.parent for file in below.rglob(f"{JOB_FOLDER}/{IDENTITY_FILE}")}
+    return [recorded_run(folder) for folder in sorted(manifests | jobs) if folder.parent.name != "checkpoints"]
+
+
+def what_differs(first: RecordedFolder, second: RecordedFolder) -> Iterator[str]:
+    """What the second run has otherwise than the first, a line each: config, rows, code, models, then versions."""
+    if first.trained and second.trained:
+        yield from changes(first.record, second.record)
+        for name, before, after in differences(first.record["versions"], second.record["versions"]):
+            yield f"versions.{name}: {before} → {after}"
+        return
+    if first.kind != second.kind:
+        yield f"kind: {first.kind} → {second.kind}"
+    for key, before, after in differences(first.record, second.record):
+        yield f"{key}: {shown(before)} → {shown(after)}"
+
+
+def difference(first: SampleMean, second: SampleMean) -> SampleMean:
+    """The second mean less the first, as of independent samples: too wide an error where both are of the same rows."""
+    error = math.hypot(first.standard_error, second.standard_error)
+    return SampleMean(second.mean - first.mean, error, min(first.n, second.n))

@@ -1,0 +1,197 @@
+"""Kills a command at random instants, starts it again, and checks what is promised: ``python -m tests.kills.killing``.
+
+After every kill each file that has its own name is whole: JSON, tables, weights and graphs can be read; only the last
+line of a journal may be torn. At the end the command has made what a run makes that was never killed, and nothing
+unfinished is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif_sdk.training.preflight.model_files import safetensors_header
+from tests.kills.commands import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+JOURNALS = {"journal.jsonl", "history.jsonl", "rollouts.jsonl", "samples.jsonl", "evaluation.jsonl"}
+"""Files that grow line by line."""
+
+
+@dataclass
+class Tally:
+    """What came of killing a command.
+
+    Attributes:
+        kills: How often it was killed.
+        starts: How often it was started, the first run that nobody killed left out.
+        finished: How often it came to its end.
+    """
+
+    kills: int = 0
+    starts: int = 0
+    finished: int = 0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended.
+
+    Attributes:
+        code: Its exit code, -9 of one that was killed.
+        seconds: How long it ran.
+        said: What it printed.
+    """
+
+    code: int
+    seconds: float
+    said: str
+
+
+class Starter:
+    """Starts commands, see `tests.kills.starter`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        assert self._answer() == {"ready": True}
+
+    def run(
+        self, arguments: list[str], folder: Path, *, kill_after: float | None = None, file_limit: int | None = None
+    ) -> Ran:
+        """Start a command and wait for its end."""
+        asked = {"arguments": arguments, "folder": str(folder), "kill_after": kill_after, "file_limit": file_limit}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        return Ran(**self._answer())
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+@contextmanager
+def starter() -> Iterator[Starter]:
+    """One that is gone afterwards."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [sys.executable, str(Path(__file__).with_name("starter.py"))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        yield Starter(process)
+
+
+def kill_often(start: Starter, name: str, kills: int, seed: int, work: Path) -> Tally:
+    """Kill a command so many times; in between it resumes, and begins anew in another folder where it has finished."""
+    command, draw, tally = COMMANDS[name], random.Random(seed), Tally()
+    inputs, folder = work / "inputs", work / "run"
+    folder.mkdir()
+    command.prepare(folder)  # at its last place, since configs may name it
+    shutil.copytree(folder, inputs)
+    whole = start.run(list(command.arguments), folder)
+    assert whole.code == 0, whole.said
+    expected = command.result(folder)
+    names = left(folder)
+    renew(inputs, folder)
+    while True:
+        last = tally.kills == kills
+        kill_after = None if last else draw.uniform(0.02, 0.95) * whole.seconds
+        arguments = [*command.arguments, *(command.resume if can_resume(folder) else ())]
+        ran = start.run(arguments, folder, kill_after=kill_after)
+        tally.starts += 1
+        check_whole(folder)
+        if ran.code == -9:
+            tally.kills += 1
+            continue
+        has_finished = ran.code == 2 and re.search("already holds a trained model|exists already", ran.said)
+        assert ran.code == 0 or has_finished, f"{arguments}: {ran.said}"  # or killed when its work was done
+        tally.finished += 1
+        assert command.result(folder) == expected
+        missing = {name for name in names - left(folder) if not (has_finished and is_report(name))}
+        assert not missing, sorted(missing)
+        assert left(folder) <= names, sorted(left(folder) - names)
+        if last:
+            return tally
+        renew(inputs, folder)
+
+
+def is_report(name: str) -> bool:
+    """Whether a file is drawn from others after the run has finished, as `rlaif report` does again."""
+    return name.endswith((".png", "metrics.json"))
+
+
+def renew(inputs: Path, folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(inputs, folder)
+
+
+def can_resume(folder: Path) -> bool:
+    """Whether a training run has a checkpoint to resume from."""
+    from rlaif_sdk.training.run_folder import last_checkpoint
+
+    return (folder / "out").is_dir() and any(
+        last_checkpoint(each) is not None for each in (folder / "out", folder / "out" / "checkpoints")
+    )
+
+
+_HIDDEN = re.compile(r"\..*\.partial")
+
+
+def left(folder: Path) -> set[str]:
+    """The names of files and folders, checkpoints and what a ledger has beside it left out."""
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return {name for name in names if not re.search(r"checkpoint|-wal$|-shm$|__pycache__", name)}
+
+
+def check_whole(folder: Path) -> None:
+    """Whether all files that have their own names are whole."""
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder).parts
+        if not path.is_file() or any(_HIDDEN.fullmatch(part) or part.startswith("checkpoint-") for part in inside):
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_bytes())
+        elif path.suffix == ".jsonl":
+            lines = path.read_bytes().split(b"\n")
+            torn = lines.pop()
+            assert not torn or path.name in JOURNALS, f"{path} ends with {torn[-40:]!r}"
+            for line in lines:
+                json.loads(line)
+        elif path.suffix == ".safetensors":
+            safetensors_header(path)
+
+
+def main(names: list[str], kills: int = 20) -> None:
+    """Print a row of the table for each command."""
+    with starter() as start:
+        for name in names or COMMANDS:
+            work = Path(tempfile.mkdtemp(prefix="rlaif-kills-"))
+            try:
+                tally = kill_often(start, name, kills, sum(map(ord, name)), work)
+                print(f"| `{name}` | {tally.kills} | {tally.starts} | {tally.finished} |", flush=True)  # noqa: T201
+            except AssertionError as error:
+                print(f"| `{name}` | FAILED: {str(error)[-1500:]}", flush=True)  # noqa: T201
+            finally:
+                shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,72 @@
+"""Runs side by side."""
+
+import copy
+import json
+import math
+
+import pytest
+
+pytest.importorskip("trl")
+
+from typer.testing import CliRunner
+
+from rlaif_sdk.cli.main import app
+from rlaif_sdk.reporting.runs import difference, find_runs
+from rlaif_sdk.statistics.estimates import SampleMean
+
+RUN = {
+    "method": "ppo",
+    "status": "finished",
+    "started": "2026-11-30T00:00:00+00:00",
+    "config": {"seed": 0, "ppo": {"learning_rate": 1e-6}, "output": "a"},
+    "data": {"train": {"rows": 8, "digest": "a" * 32}},
+    "code": {},
+    "models": [],
+    "versions": {"trl": "1.0"},
+    "results": {"steps": 4},
+}
+
+
+def written(folder, record, mean):
+    estimate = {"mean": mean, "standard_error": 0.03, "n": 16}
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "metrics.json").write_text(json.dumps({"held_out": {"composed_reward": {"after": estimate}}}))
+
+
+def test_two_runs_are_compared_by_what_they_were_made_of_and_by_their_rewards(tmp_path):
+    """Config, rows and versions a line each; means with their standard errors, and the difference with its own."""
+    other = copy.deepcopy(RUN)
+    other["config"] |= {"ppo": {"learning_rate": 1e-5}, "output": "b"}
+    other["data"]["train"] = {"rows": 9, "digest": "b" * 32}
+    other["versions"]["trl"] = "1.1"
+    written(tmp_path / "a", RUN, 0.5)
+    written(tmp_path / "b", other, 0.75)
+    said = CliRunner().invoke(app, ["runs", "compare", str(tmp_path / "a"), str(tmp_path / "b")]).output
+    assert said.splitlines()[:3] == [
+        "ppo.learning_rate: 1e-06 → 1e-05",
+        "data.train: other rows, 8 rows aaaaaaaa… → 9 rows bbbbbbbb…",
+        "versions.trl: 1.0 → 1.1",
+    ]
+    assert all(shown in said for shown in ("0.500 ± 0.030", "0.750 ± 0.030", "+0.250 ± 0.042"))
+
+
+def test_runs_below_a_folder_are_found_and_their_checkpoints_are_none(tmp_path):
+    """A checkpoint has the run.json of its run; a job that is no training has an identity."""
+    written(tmp_path / "a", RUN, 0.5)
+    (tmp_path / "a" / "checkpoints").mkdir()
+    written(tmp_path / "a" / "checkpoints" / "checkpoint-2", RUN, 0.5)
+    (tmp_path / "labels" / "__job__").mkdir(parents=True)
+    job = {"kind": "labelling job", "identity": {"judge": "j"}}
+    (tmp_path / "labels" / "__job__" / "identity.json").write_text(json.dumps(job))
+    assert [(run.folder.name, run.kind, run.status) for run in find_runs(tmp_path)] == [
+        ("a", "ppo", "finished"),
+        ("labels", "labelling job", ""),
+    ]
+
+
+def test_a_difference_has_the_error_of_both():
+    """As of independent samples."""
+    found = difference(SampleMean(1.0, 0.3, 9), SampleMean(2.0, 0.4, 16))
+    assert (found.mean, found.n) == (1.0, 9)
+    assert math.isclose(found.standard_error, 0.5)

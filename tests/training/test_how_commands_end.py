@@ -1,0 +1,138 @@
+"""How commands end: their exit codes, and Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlaif_sdk.cli.exits import ExitCode
+
+REWARDS = """
+import pathlib, time
+
+def slow(completions):
+    pathlib.Path("began").touch()
+    time.sleep(60)
+    return [1.0] * len(completions)
+
+def picky(completions):
+    return [float("nan") if "bad" in c else 1.0 for c in completions]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "my_rewards.py").write_text(REWARDS)
+    for name in ("slow", "picky"):
+        (tmp_path / f"{name}.yaml").write_text(f'rewards: {{{name}: {{use: "./my_rewards.py:{name}"}}}}\n')
+    rows = [{"prompt": "a", "completion": said} for said in ("good", "bad", "good", "bad")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def begin(folder, *arguments):
+    program = Path(sys.executable).with_name("rlaif")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([program, *map(str, arguments)], cwd=folder, env=environment, **pipes)
+
+
+def interrupt(process, sign):
+    """Send SIGINT once a file says that the work has begun."""
+    until = time.monotonic() + 120
+    while not sign():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    return said
+
+
+def test_the_documented_exit_codes_are_those_there_are():
+    """The table of the reference, and no other code."""
+    page = Path(__file__).parents[2] / "docs/reference/cli.md"
+    table = page.read_text().partition("## Exit codes")[2]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == [*ExitCode]
+
+
+def test_unscored_rows_are_counted_explained_and_told_by_the_exit_code(folder):
+    """How many, why the first, where the rest is."""
+    process = begin(folder, "score", "rows.jsonl", "--config", "picky.yaml")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == ExitCode.ROWS_LEFT_OUT
+    (line,) = [line for line in said.splitlines() if "unscored" in line]
+    assert line.startswith("2 of 4 rows are unscored; first: row 2: picky failed (")
+    assert line.endswith("each row's status and reason are in rows.scored.jsonl")
+
+
+def test_ctrl_c_in_score_says_what_is_kept_and_how_to_continue(folder):
+    """Nothing half written is left."""
+    process = begin(folder, "score", "rows.jsonl", "--config", "slow.yaml")
+    said = interrupt(process, (folder / "began").exists)
+    assert process.returncode == ExitCode.INTERRUPTED, said
+    assert "stopped: 0 of 4 rows were scored, rows.scored.jsonl is not written" in said
+    assert "to continue: rlaif score rows.jsonl --config slow.yaml" in said
+    assert not (folder / "rows.scored.jsonl").exists()
+    assert "Traceback" not in said
+
+
+PAIRS = [{"prompt": f"w{row} w3", "chosen": " w5 w6", "rejected": " w7"} for row in range(12)]
+PROMPTS = [{"prompt": f"w{row} w3"} for row in range(12)]
+STEPS = {
+    "per_device_train_batch_size": 4,
+    "use_cpu": True,
+    "max_steps": 4000,
+    "save_strategy": "steps",
+    "save_steps": 2,
+}
+
+
+@pytest.mark.parametrize("method", ["ppo", "dpo"])
+def test_ctrl_c_in_training_names_the_checkpoint_and_the_command_that_resumes(folder, llama, tokenizer, method):
+    """Interrupted a second time, the resumed run says so again; the command that it printed is accepted."""
+    llama.save_pretrained(folder / "start")
+    tokenizer.save_pretrained(folder / "start")
+    config = {
+        "model": {"name": "start"},
+        "data": {"train": "train.jsonl", "held_out_rows": 4},
+        method: STEPS | ({"max_completion_length": 4, "steps_per_generation": 1} if method == "ppo" else {}),
+    }
+    if method == "ppo":
+        config["composition"] = "picky.yaml"
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    rows = PROMPTS if method == "ppo" else PAIRS
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checkpoints = folder / "run" / "checkpoints"
+    process = begin(folder, "train", method, "--config", "run.yaml")
+    said = interrupt(process, lambda: [*checkpoints.glob("checkpoint-*/run.json")])
+    assert process.returncode == ExitCode.INTERRUPTED, said
+    assert re.search(r"stopped: training resumes from .*checkpoint-\d+", said), said
+    resume = f"rlaif train {method} --config run.yaml --resume"
+    assert f"to continue: {resume}" in said
+    assert json.loads((folder / "run" / "run.json").read_text())["status"] == "interrupted"
+    refused = begin(folder, "train", method, "--config", "run.yaml")
+    assert "holds an unfinished run" in refused.communicate(timeout=120)[1]
+    assert refused.returncode == ExitCode.REFUSED
+    kept = len([*checkpoints.glob("checkpoint-*")])
+    again = begin(folder, *resume.split()[1:])
+    said = interrupt(again, lambda: len([*checkpoints.glob("checkpoint-*/run.json")]) > kept)
+    assert again.returncode == ExitCode.INTERRUPTED, said
+    changed = begin(folder, "train", method, "--config", "run.yaml", "--resume", "--set", "seed=1")
+    assert "seed: 0 → 1" in changed.communicate(timeout=120)[1]
+    listed, _ = begin(folder, "runs", "list").communicate(timeout=120)
+    assert re.search(rf"run +{method} +interrupted", listed), listed
+    assert listed.count("interrupted") == 1
+    shown, _ = begin(folder, "runs", "show", "run").communicate(timeout=120)
+    assert re.search(r"config.seed +0", shown), shown
+    same, _ = begin(folder, "runs", "compare", "run", "run").communicate(timeout=120)
+    assert same.startswith("the runs were made of the same")
+    refused = begin(folder, "runs", "show", "checkpoints")
+    assert "it is no folder of a run" in refused.communicate(timeout=120)[1]
