@@ -6,7 +6,9 @@ Each program reports what it managed to do; what is expected of it is nothing.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_execution import rlaif_rewards, trial
+from rlaif_execution import policy, rlaif_rewards, trial
 from rlaif_execution.policy import Policy
 from rlaif_sdk import Composer, ConfigError, RewardBatch
 
@@ -489,7 +491,6 @@ def test_a_sandbox_package_that_does_not_load_is_refused(
 @pytest.mark.parametrize(
     ("weakened", "could"),
     [
-        ({"extra_deny_syscalls": []}, "change a file of its user"),
         ({"max_processes": 8}, "start a process"),
         ({"clean_env": False}, "read the environment"),
         ({"fs_readable": ["/"]}, "read a file of its user"),
@@ -522,7 +523,7 @@ def test_the_sandbox_is_tried_under_limits_of_its_own(score: Any) -> None:
 
 def test_a_trial_that_fails_says_why(sandbox: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the program's own error."""
-    monkeypatch.setattr(trial, "_TRIES", "def tries(path, name): raise ValueError('odd')")
+    monkeypatch.setattr(trial, "_TRIES", "def tries(*_): raise ValueError('odd')")
     with pytest.raises(ConfigError, match=r"the trial of the sandbox failed: .*ValueError.*odd"):
         SPEC.build({}).setup()
 
@@ -751,3 +752,17 @@ def f():
 """
     found = score(code, [{"expected": [[0, 1, 2], [1], True, []]}])
     assert found.value == 1.0, found.reason
+
+
+def test_a_sandbox_without_its_filter_of_calls_is_refused(
+    sandbox: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What would then reach other processes is named."""
+    inside = tmp_path / "inside"
+    shutil.copytree(policy._INSIDE, inside)
+    locks = inside / "locks.py"
+    locks.write_text(locks.read_text().replace("    refuse_other_calls()\n", ""))
+    monkeypatch.setattr(policy, "_INSIDE", inside)
+    monkeypatch.setattr(trial, "_POLICY", dataclasses.replace(trial._POLICY))
+    with pytest.raises(ConfigError, match="reach the limits of another process"):
+        SPEC.build({}).setup()
