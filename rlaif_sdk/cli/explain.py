@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AsJson, SplitOption, SubsetOption, config_option, table_argument
+from rlaif_sdk.cli.options import AsJson, SplitOption, SubsetOption, composition_option, table_argument
 from rlaif_sdk.cli.score import CompletionOption, GroupOption, PromptOption
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ def explain(
         Path | None,
         table_argument("A ledger, or the folder of a run with one; or with --config a table, as rlaif score takes it."),
     ] = None,
-    config: Annotated[Path | None, config_option("The composition, for a table or a text that is scored now")] = None,
+    config: Annotated[
+        Path | None, composition_option("The composition, for a table or a text that is scored now")
+    ] = None,
     row: Annotated[int, typer.Option(min=1, help="The row of the run or of the table, from 1.")] = 1,
     number: Annotated[
         int | None, typer.Option("--run", help="Which run of the ledger, from 1; default: the last.")

@@ -64,8 +64,15 @@ def _readable(path: Path | None) -> Path | None:
     return path
 
 
-def _composition(path: Path) -> Path:
+def composition_option(what: str) -> Any:
+    """The option ``--config`` of a composition that is there."""
+    return typer.Option("--config", "-c", help=f"{what}: a YAML or JSON file.", callback=_composition)
+
+
+def _composition(path: Path | None) -> Path | None:
     """Refuse a composition by its keys, before the composer is imported."""
+    if path is None:
+        return None
     _readable(path)
     from rlaif_sdk.config import CompositionConfig
     from rlaif_sdk.config.documents import load_document, validate
@@ -89,9 +96,7 @@ def _ledger(path: Path) -> Path:
     return path
 
 
-CompositionOption = Annotated[
-    Path, typer.Option("--config", "-c", help="The composition: a YAML or JSON file.", callback=_composition)
-]
+CompositionOption = Annotated[Path, composition_option("The composition")]
 CompositionArgument = Annotated[
     Path, typer.Argument(help="The composition: a YAML or JSON file; also after --config.", callback=_composition)
 ]

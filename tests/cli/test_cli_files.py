@@ -33,7 +33,7 @@ def rlaif(folder: Path, *arguments: str, limit: int | None = None) -> subprocess
     command = [sys.executable, "-c", "from rlaif_sdk.cli import main; main()", *arguments]
     if limit is not None:
         command = ["sh", "-c", f'ulimit -f {limit}; trap "" XFSZ; exec "$0" "$@"', *command]
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "160"}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
 
 
