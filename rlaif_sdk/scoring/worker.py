@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.scoring import wire
 from rlaif_sdk.scoring.processes import kill_descendants
@@ -34,7 +36,6 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
     os.set_inheritable(connection_fd, False)  # noqa: FBT003 - it takes no keyword
     connection = socket.socket(fileno=connection_fd)
     on_fork(connection.close)
-    worker = os.getpid()
     channel = wire.Channel(connection)
     reward: Reward | None = None
     with asyncio.Runner() as runner:
@@ -49,12 +50,12 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
                     reply = _score(reward, wire.decode_batch(message["score"]), runner)
             except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is handed to its caller
                 reply = wire.encode_error(error)
-            if os.getpid() != worker:  # the reward forked, and this is the child, which has no connection
+            if connection.fileno() < 0:  # the reward forked, and this is the child, which has no connection
                 os._exit(0)
             channel.send(wire.Frame(frame.number, reply))
     if reward is not None:
         reward.close()
-    kill_descendants(worker)
+    kill_descendants(psutil.Process().pid)
 
 
 def _make(use: str, params: Mapping[str, Any], folder: str) -> Reward:

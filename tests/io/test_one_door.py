@@ -26,7 +26,6 @@ ALLOWED = {
     # a log of samples that is appended to while training goes on, and cut where a run goes on from a checkpoint
     "training/ppo/samples.py": {"a line of JSON"},
     # one message a line between processes
-    "scoring/worker.py": {"a line of JSON"},
 }
 
 

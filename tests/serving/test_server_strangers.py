@@ -236,8 +236,17 @@ def test_the_review_page_ends_on_sighup(tmp_path) -> None:
     command = [sys.executable, "-c", program, "review", str(tmp_path / "labels.jsonl")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stdout is not None
-    while "http://" not in process.stdout.readline():
+    while "http://" not in (line := process.stdout.readline()):
         assert process.poll() is None
+    page = next(word for word in line.split() if word.startswith("http://"))
+
+    def answers() -> bool:
+        try:
+            return httpx.get(page).is_success
+        except httpx.TransportError:
+            return False
+
+    until(answers)
     process.send_signal(signal.SIGHUP)
     assert process.wait(20) == 0
     process.stdout.close()

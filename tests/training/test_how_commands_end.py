@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ def begin(folder, *arguments):
     program = Path(sys.executable).with_name("rlaif")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "200"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([program, *map(str, arguments)], cwd=folder, env=environment, **pipes)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+    return subprocess.Popen([program, *map(str, arguments)], cwd=folder, env=environment, preexec_fn=heard, **pipes)
 
 
 def interrupt(process, sign):
