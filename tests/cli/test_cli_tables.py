@@ -157,7 +157,7 @@ def test_completions_of_the_hub_are_measured_paired_and_swept(hub: Any, folder: 
     """By every command that takes completions."""
     asked = hub("answers", [{**row, "g": 1, "prompt": "p"} for row in PLAIN])
     where = ["--split", "test", "--subset", "main"]
-    assert json.loads(rlaif("eval", "rewards", "org/answers", *where, "-c", "c.yaml", "--json"))
+    assert json.loads(rlaif("eval", "answers", "org/answers", *where, "-c", "c.yaml", "--json"))
     rlaif("make", "pairs", "--candidates", "org/answers", *where, "-c", "c.yaml", "-o", "pairs", "--set", "group=g")
     (pair,) = read_rows("pairs/pairs.jsonl")
     assert (pair["chosen"], pair["rejected"]) == ("c d e", "a b")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,8 +41,15 @@ def begin(folder, *arguments):
     program = Path(sys.executable).with_name("rlaif")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "200"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
-    return subprocess.Popen([program, *map(str, arguments)], cwd=folder, env=environment, preexec_fn=heard, **pipes)
+    return subprocess.Popen([program, *map(str, arguments)], cwd=folder, env=environment, **pipes)
+
+
+@pytest.fixture(autouse=True)
+def sigint_is_heard():
+    """A shell's background job ignores SIGINT, and so would what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupt(process, sign):
