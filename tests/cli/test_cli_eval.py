@@ -260,7 +260,7 @@ def test_a_benchmark_names_its_rules(pairs: Path, tmp_path: Path) -> None:
         ("win-rate", "a", "b"),
         ("rank", "a", "b"),
         ("win-rate", "a", "--judge", "j"),
-        ("rewards", "a", "b", "c", "-c", "d"),
+        ("answers", "a", "b", "c", "-c", "d"),
     ],
 )
 def test_the_number_of_files_is_checked(
