@@ -6,8 +6,9 @@ Everything here is frozen and needs nothing but the standard library and `rlaif_
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Hashable, Mapping, Sequence
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, TypedDict, overload
@@ -102,13 +103,18 @@ class TrainerArguments:
 _Read: TypeAlias = str | tuple[Turn, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Reading:
-    """Prompts and completions of a batch in canonical form, and why rows of it have none."""
+    """Prompts and completions of a batch in canonical form, why rows of it have none, and how they are shown."""
 
     prompts: Sequence[_Read]
     completions: Sequence[_Read]
     errors: Mapping[int, ConversationError]
+    views: dict[tuple[View, Thinking], tuple[str | None, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def prompt_texts(self) -> tuple[str, ...]:
+        return tuple(view(value, "transcript", role=USER) for value in self.prompts)
 
     def select(self, rows: Sequence[int]) -> _Reading:
         return _Reading(
@@ -204,10 +210,10 @@ class RewardBatch:
             ConversationError: A row cannot be read. In a composer such a row is a failure of its own, and no reward
                 sees it.
         """
-        if (name, thinking) not in self._views:
-            reading = self._readable
-            self._views[name, thinking] = tuple(view(value, name, thinking=thinking) for value in reading.completions)
-        return self._views[name, thinking]
+        reading = self._readable
+        if (name, thinking) not in reading.views:
+            reading.views[name, thinking] = tuple(view(value, name, thinking=thinking) for value in reading.completions)
+        return reading.views[name, thinking]
 
     @property
     def prompt_texts(self) -> tuple[str, ...]:
@@ -216,10 +222,7 @@ class RewardBatch:
         Raises:
             ConversationError: A row cannot be read.
         """
-        if not self._prompt_texts:
-            prompts = self._readable.prompts
-            self._prompt_texts.append(tuple(view(value, "transcript", role=USER) for value in prompts))
-        return self._prompt_texts[0]
+        return self._readable.prompt_texts
 
     @cached_property
     def completion_texts(self) -> tuple[str, ...]:
@@ -248,14 +251,6 @@ class RewardBatch:
             raise error
         return self._reading
 
-    @cached_property
-    def _views(self) -> dict[tuple[View, Thinking], tuple[str | None, ...]]:
-        return {}
-
-    @cached_property
-    def _prompt_texts(self) -> list[tuple[str, ...]]:
-        return []
-
     def column(self, name: str) -> Sequence[Any]:
         """The column of that name, B values.
 
@@ -277,8 +272,8 @@ class RewardBatch:
     def private(self) -> RewardBatch:
         """The same rows in containers of their own: whoever sorts, pops or rewrites them changes nothing of these.
 
-        Lists, tuples, dicts and sets are copied at any depth, arrays of numpy become read-only views. Objects of other
-        classes (tensors, images) are the same objects. What was read of the rows is not read again.
+        Lists, tuples, dicts and sets are copied at any depth, arrays of numpy become read-only. Objects of other classes
+        (tensors, images) are the same objects, wherever they are. What was read of the rows is not read again.
         """
         ids = self.completion_ids
         return self._like(
@@ -292,8 +287,7 @@ class RewardBatch:
     def _like(self, **fields: Any) -> RewardBatch:
         """The same rows with other fields, which fit as they are; what is read of the rows is shared."""
         batch: RewardBatch = object.__new__(type(self))
-        read = {"_reading": self._reading, "_views": self._views, "_prompt_texts": self._prompt_texts}
-        batch.__dict__.update(self.__dict__, **read, **fields)
+        batch.__dict__.update(self.__dict__, _reading=self._reading, **fields)
         return batch
 
     def select(self, rows: Sequence[int]) -> RewardBatch:
@@ -324,13 +318,34 @@ def _own(value: Any) -> Any:
         return {key: _own(item) for key, item in value.items()}
     if kind in _UNCHANGING:
         return value
-    if isinstance(value, (list, dict, tuple, set)):
-        return deepcopy(value)  # which gives a tuple of unchanging values back as it is
-    if getattr(value, "ndim", 0) and hasattr(value, "setflags"):
-        shown = value.view()
-        shown.setflags(write=False)
-        return shown
-    return value
+    if isinstance(value, tuple):
+        items = [_own(item) for item in value]
+        return value if all(map(operator.is_, items, value)) else tuple.__new__(kind, items)
+    if isinstance(value, (list, dict, set)):
+        return _own_copy(value)
+    is_array = getattr(value, "ndim", 0) and hasattr(value, "setflags")
+    return _own_array(value) if is_array else value
+
+
+def _own_copy(container: Any) -> Any:
+    """A set, or a container of a class derived from list or dict."""
+    own = copy(container)
+    if not isinstance(own, set):  # what a set holds does not change
+        for place, item in own.items() if isinstance(own, dict) else enumerate(own):
+            own[place] = _own(item)
+    return own
+
+
+def _own_array(array: Any) -> Any:
+    """A read-only view of an array, or a read-only array of objects of its own."""
+    if array.dtype == object:
+        shown = array.copy()
+        for place, item in enumerate(array):
+            shown[place] = _own(item)
+    else:
+        shown = array.view()
+    shown.setflags(write=False)
+    return shown
 
 
 def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:

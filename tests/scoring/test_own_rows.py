@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -108,6 +110,55 @@ def test_an_array_is_seen_and_not_changed() -> None:
         composer.compose(given)
     assert not table.any()
     assert table.flags.writeable
+
+
+class Pair(NamedTuple):
+    names: list[str]
+    lock: Any
+
+
+class Names(list[Any]):
+    """A list of a class of its own."""
+
+
+@pytest.mark.parametrize(
+    "contain",
+    [
+        Pair,
+        lambda names, lock: (names, (lock,)),
+        lambda names, lock: OrderedDict(names=names, lock=lock),
+        lambda names, lock: defaultdict(list, names=names, lock=lock),
+        lambda names, lock: Names([names, lock]),
+        lambda names, lock: {"array": np.array([names, lock, None], dtype=object)},
+        lambda names, lock: (np.array([[{"names": names}], [lock]], dtype=object),),
+    ],
+    ids=["named tuple", "tuple", "ordered dict", "dict with a default", "list", "array", "array of two dimensions"],
+)
+def test_objects_that_cannot_be_copied_stay_the_same_in_containers_of_its_own(contain: Callable[..., Any]) -> None:
+    """Whatever class of container holds them, which stays that class."""
+
+    def changes(completions, held, **_):
+        found.append(held[0])
+        return [0.0] * len(completions)
+
+    found: list[Any] = []
+    names, lock = ["a"], threading.Lock()
+    held = contain(names, lock)
+    with Composer({"changes": changes}) as composer:
+        composer.compose(RewardBatch(["p"], ["a"], columns={"held": [held]}))
+    assert type(found[0]) is type(held)
+    assert sum(inner is lock for inner in flat(found[0])) == 1
+    (own,) = [inner for inner in flat(found[0]) if type(inner) is list and inner == ["a"]]
+    own.append("b")
+    assert names == ["a"]
+
+
+def flat(value: Any) -> Iterator[Any]:
+    """What a value holds at any depth, and the value."""
+    yield value
+    if isinstance(value, (list, tuple, dict, np.ndarray)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from flat(item)
 
 
 def test_a_list_that_a_reward_keeps_and_changes_is_no_longer_the_answer() -> None:
