@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -48,28 +49,6 @@ class CheckedScores:
     fallback_reasons: Mapping[int, str] | None = None
     cached: Mask | None = None
     tokens: Mapping[int, Array] = field(default_factory=dict)
-
-
-def check_scores(
-    answer: Any,
-    rows: int,
-    value_range: tuple[float, float] | None,
-    completion_ids: Sequence[Sequence[int]] | None = None,
-) -> CheckedScores:
-    """Check what a reward returned for B = ``rows`` rows.
-
-    See `plain_scores` for what an answer is, and `check_entries` for what makes a row fail.
-
-    Args:
-        answer: What it returned.
-        rows: B.
-        value_range: The least and the greatest score, or None.
-        completion_ids: The tokens that token values are of; None if they are not known.
-
-    Raises:
-        RewardOutputError: It is no list of ``rows`` entries.
-    """
-    return check_entries(plain_scores(answer, rows), value_range, completion_ids)
 
 
 def check_entries(
@@ -126,6 +105,7 @@ def plain_scores(answer: Any, rows: int) -> list[ScoreLike]:
 
 
 _PLAIN = frozenset({float, int, NoneType})
+_LONG_INTEGER = 10**sys.int_info.default_max_str_digits
 
 
 def _plain_entry(entry: Any) -> ScoreLike:
@@ -139,7 +119,7 @@ def _plain_entry(entry: Any) -> ScoreLike:
         numbers = [_plain_number(token)[0] for token in tokens]
         tokens = [math.nan if number is None else number for number in numbers]
     reason = None if entry.reason is None else str(entry.reason)
-    details = {str(key): _plain_detail(detail) for key, detail in entry.details.items()}
+    details = _plain_details(entry.details)
     return Score(None if error else value, reason, details, None if error else tokens, error)
 
 
@@ -151,24 +131,34 @@ def _plain_number(value: Any) -> tuple[float | None, str | None]:
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, Real):
         return None, f"returned {kind.__name__} where a number, a Score or None is wanted"
     try:
-        number = float(value)
+        return float(value), None
     except OverflowError:
         return math.inf, None
     except Exception as error:  # noqa: BLE001 - a number of the reward's own making
         return None, f"returned {kind.__name__}, which is no number: {exception_text(error)}"
-    return (float.__float__(number) if isinstance(number, float) else None), None
+
+
+def _plain_details(details: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(_short_integer(key)): _plain_detail(detail) for key, detail in details.items()}
 
 
 def _plain_detail(value: Any) -> Any:
     """A detail as JSON can hold it, or its ``repr``."""
     kind = type(value)
     if kind in _PLAIN or kind in (str, bool):
-        return value
+        return _short_integer(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain_detail(item) for key, item in value.items()}
+        return _plain_details(value)
     if isinstance(value, (list, tuple)):
         return [_plain_detail(item) for item in value]
-    return value.tolist() if hasattr(value, "tolist") else repr(value)
+    if hasattr(value, "tolist") and type(listed := value.tolist()) is not kind:
+        return _plain_detail(listed)
+    return repr(value)
+
+
+def _short_integer(value: Any) -> Any:
+    """The value, or hexadecimal text for an integer of more digits than Python writes in decimal."""
+    return hex(value) if type(value) is int and abs(value) >= _LONG_INTEGER else value
 
 
 def _read(entries: Sequence[ScoreLike]) -> tuple[Array, dict[int, str], dict[int, Sequence[float]]]:

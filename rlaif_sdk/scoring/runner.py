@@ -26,14 +26,7 @@ from rlaif_sdk.scoring.executors import (
 )
 from rlaif_sdk.scoring.factory import Recipe
 from rlaif_sdk.scoring.limits import Budget, CallLimits
-from rlaif_sdk.scoring.results import (
-    CallError,
-    CallResult,
-    attributed,
-    described,
-    is_fatal,
-    is_retryable,
-)
+from rlaif_sdk.scoring.results import CallError, CallResult, attributed, described, is_fatal, is_retryable
 from rlaif_sdk.scoring.retry import backoff
 from rlaif_sdk.types import RewardBatch, Score
 
@@ -214,7 +207,7 @@ class Runner:
         cause = raised.cause if isinstance(raised, CallError) else raised
         if is_fatal(cause):
             cause.add_note(f"in reward {self.name!r}")
-            return CallError(cause)
+            return raised if isinstance(raised, CallError) else CallError(cause)
         return attributed(raised, self.name)
 
     async def set_up(self) -> None:

@@ -185,7 +185,7 @@ def _score_message(score: Score) -> dict[str, Any]:
         "value": _as_float(score.value),
         "reason": score.reason,
         "details": dict(score.details),
-        "token_values": None if score.token_values is None else list(score.token_values),
+        "token_values": None if score.token_values is None else list(map(_as_float, score.token_values)),
         "error": score.error,
     }
 
@@ -230,7 +230,7 @@ def _entry(entry: Any) -> ScoreLike:
     if not all(text is None or isinstance(text, str) for text in texts) or not isinstance(entry["details"], dict):
         raise TypeError("a score's fields have the wrong types")
     tokens = entry["token_values"]
-    token_values = None if tokens is None else [math.nan if one is None else float(one) for one in tokens]
+    token_values = None if tokens is None else list(map(float, tokens))
     return Score(_number(entry["value"]), entry["reason"], entry["details"], token_values, entry["error"])
 
 

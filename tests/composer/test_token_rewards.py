@@ -28,7 +28,7 @@ from rlaif_sdk.composer.normalizers import (
     ZScore,
     ZScoreParams,
 )
-from rlaif_sdk.scoring.checks import check_scores
+from rlaif_sdk.scoring.checks import check_entries, plain_scores
 from rlaif_sdk.testing import FixedReward
 
 TOKENS = [[0.5, 0.0, -1.0], [2.0], [0.0, 1.0]]
@@ -198,11 +198,13 @@ def test_values_for_another_number_of_tokens_fail_their_row() -> None:
 
 def test_token_values_that_do_not_add_up_fail_their_row() -> None:
     """The score is their sum, up to rounding in 32 bits; a mean beside them is refused."""
-    answer = check_scores([Score(0.5, token_values=[0.5, 0.5]), Score(1.0, token_values=[0.5, 0.50001])], 2, None)
+    answer = check_entries(
+        plain_scores([Score(0.5, token_values=[0.5, 0.5]), Score(1.0, token_values=[0.5, 0.50001])], 2), None
+    )
     assert answer.failures == {0: "gave token values that sum to 1, and the score 0.5"}
     assert answer.tokens.keys() == {1}
     long = np.random.default_rng(0).normal(size=4096).astype(np.float32)
-    assert not check_scores([Score(float(long.sum()), token_values=long.tolist())], 1, None).failures
+    assert not check_entries(plain_scores([Score(float(long.sum()), token_values=long.tolist())], 1), None).failures
 
 
 def test_a_score_without_a_value_abstains_with_its_tokens() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, RewardBatch, RewardError, Score
-from rlaif_sdk.composer import Component, FailurePolicy
+from rlaif_sdk.composer import Component, FailurePolicy, Ledger
 from rlaif_sdk.exceptions import RewardOutputError
-from rlaif_sdk.scoring.checks import check_scores
+from rlaif_sdk.scoring.checks import check_entries, plain_scores
+from rlaif_sdk.scoring.wire import decode_reply, encode_scores
 from rlaif_sdk.testing import FailingReward, FixedReward
 from tests.patient import patient
 
@@ -50,7 +52,7 @@ class Tensor:
 def test_an_answer_of_the_wrong_shape_fails_altogether(answer: object, problem: str) -> None:
     """Nothing is broadcast, cut, or guessed at."""
     with pytest.raises(RewardOutputError, match=problem):
-        check_scores(answer, 3, None)
+        plain_scores(answer, 3)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_an_answer_of_the_wrong_shape_fails_altogether(answer: object, problem: 
 )
 def test_an_entry_that_is_no_score_fails_its_row_alone(entry: object, problem: str) -> None:
     """Its neighbours keep their scores; the failed row is unscored, never 0."""
-    answer = check_scores([1.0, entry, 2], 3, (0, 1000))
+    answer = check_entries(plain_scores([1.0, entry, 2], 3), (0, 1000))
     assert list(answer.failures) == [1]
     assert problem.replace("\\", "") in answer.failures[1]
     np.testing.assert_array_equal(answer.raw, [1.0, math.nan, 2.0])
@@ -94,26 +96,58 @@ def test_an_entry_that_is_no_score_fails_its_row_alone(entry: object, problem: s
 )
 def test_every_real_number_is_a_score(entry: object, value: float) -> None:
     """Plain, NumPy and exact numbers, bare or in a Score."""
-    assert check_scores([entry, 0.0], 2, (0, 1000)).raw[0] == value
+    assert check_entries(plain_scores([entry, 0.0], 2), (0, 1000)).raw[0] == value
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int32, np.float16])
 def test_a_flat_numpy_array_is_a_list_of_scores(kind: type) -> None:
     """The usual result of vectorised rewards needs no conversion."""
-    assert check_scores(np.array([0, 1, 2], dtype=kind), 3, None).raw.tolist() == [0, 1, 2]
+    assert check_entries(plain_scores(np.array([0, 1, 2], dtype=kind), 3), None).raw.tolist() == [0, 1, 2]
+
+
+DETAILS: dict[str, tuple[object, object]] = {
+    "long integer": (16**5000, "0x1" + "0" * 5000),
+    "long key": ({-(16**5000): [1]}, {"-0x1" + "0" * 5000: [1]}),
+    "long double": (np.longdouble(1), repr(np.longdouble(1))),
+    "array of objects": (np.array([Decimal(1), None], dtype=object), ["Decimal('1')", None]),
+    "nested": ([np.array([1, 2]), (np.float32(0.5), {3})], [[1, 2], [0.5, "{3}"]]),
+}
+
+
+@pytest.mark.parametrize("what", DETAILS)
+def test_a_detail_of_any_kind_is_kept_and_costs_no_score(tmp_path: Path, what: str) -> None:
+    """With a ledger, and without one: as JSON can hold it."""
+
+    def detailed(completions, **_):
+        return [Score(1.0, details={"it": DETAILS[what][0]})] * len(completions)
+
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        for kept in (None, ledger):
+            with Composer({"detailed": detailed}, ledger=kept) as composer:
+                score = composer.compose(BATCH).rewards["detailed"].score(0)
+            assert score is not None
+            assert score.details == {"it": DETAILS[what][1]}
+            assert decode_reply(encode_scores([score])) == [score]
+
+
+def test_token_values_beyond_every_float_fail_their_row_in_a_process_too() -> None:
+    """JSON has no text for them."""
+    entries = plain_scores([Score(1.0, token_values=[10**5000, None]), 0.5], 2)
+    for arrived in (entries, decode_reply(encode_scores(entries))):
+        assert check_entries(arrived, None).failures == {0: "gave token values that are not all finite numbers"}
 
 
 @pytest.mark.parametrize("bound", [1.0, 1000.0, 1e6])
 def test_rounding_in_32_bits_does_not_leave_the_declared_range(bound: float) -> None:
     """A sigmoid of 1.0000001 is 1; the slack grows with the bound."""
     above = float(np.nextafter(np.float32(bound), np.float32(2 * bound)))
-    assert not check_scores([above, -above], 2, (-bound, bound)).failures
-    assert check_scores([bound * 1.001], 1, (-bound, bound)).failures
+    assert not check_entries(plain_scores([above, -above], 2), (-bound, bound)).failures
+    assert check_entries(plain_scores([bound * 1.001], 1), (-bound, bound)).failures
 
 
 def test_a_range_may_be_open_on_one_side() -> None:
     """Costs such as latencies have no greatest value."""
-    answer = check_scores([1e38, -1.0], 2, (0.0, math.inf))
+    answer = check_entries(plain_scores([1e38, -1.0], 2), (0.0, math.inf))
     assert list(answer.failures) == [1]
 
 
