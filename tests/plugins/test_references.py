@@ -211,6 +211,23 @@ def test_threads_that_ask_for_one_file_import_it_once(write, tmp_path, threads: 
     assert (tmp_path / "log").read_text() == "x"
 
 
+@pytest.mark.parametrize("limit", [None, 60.0])
+def test_a_module_that_a_statement_is_importing_is_waited_for(write, tmp_path, monkeypatch, limit) -> None:
+    """What another thread has begun is not taken half done."""
+    name = f"module_of_a_statement_{limit is None}".lower()
+    write(
+        f"{name}.py",
+        "import time\nfrom pathlib import Path\nPath(__file__).with_name('begun').touch()\ntime.sleep(0.5)\nx = 3\n",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        statement = pool.submit(__import__, name)
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        assert load_reference(f"{name}:x", tmp_path, limit=limit) == 3
+        statement.result()
+
+
 def test_threads_that_ask_for_one_broken_file_are_all_told(write, tmp_path) -> None:
     """And the next one tries again."""
     write("broken.py", "import time\ntime.sleep(0.2)\nx = 1 / 0\n")
