@@ -26,14 +26,6 @@ from rlaif_execution.inside.start import main
 main(*sys.argv[2:])
 """
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
-_DENIED = (
-    # Landlock leaves the modes, owners, times and attributes of files to those who own them.
-    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "file_setattr"),
-    *("utime", "utimes", "utimensat", "futimesat", "setxattr", "lsetxattr", "fsetxattr", "setxattrat"),
-    *("removexattr", "lremovexattr", "fremovexattr", "removexattrat"),
-    # Memory that no limit of address space counts; a parent-death signal taken back; another root.
-    *("memfd_create", "memfd_secret", "prctl", "chroot", "clock_settime", "settimeofday"),
-)
 NEEDS = "it needs Linux 6.12 or later with Landlock among its security modules (see /sys/kernel/security/lsm)"
 
 
@@ -91,7 +83,6 @@ class Policy:
             max_memory=self.memory,
             max_processes=1,
             max_open_files=64,
-            extra_deny_syscalls=_DENIED,
         )
 
 

@@ -8,10 +8,10 @@ import os
 _SET_MODE_FILTER = 1
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _REFUSE, _ALLOW = 0x00050000 | 1, 0x7FFF0000
-_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_COLUMN = {"x86_64": 0, "aarch64": 1}
+_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+"""The column of `_CALLS` and the architecture that the kernel tells a filter."""
 _SECCOMP = (317, 277)
-_FREE = {  # numbers on x86_64 and aarch64; None where the machine has no such call
+_CALLS = {  # numbers on x86_64 and aarch64; None where the machine has no such call
     # reading and writing what is open, and opening what Landlock allows
     "read": (0, 63),
     "write": (1, 64),
@@ -32,6 +32,8 @@ _FREE = {  # numbers on x86_64 and aarch64; None where the machine has no such c
     "dup": (32, 23),
     "dup2": (33, None),
     "dup3": (292, 24),
+    "fcntl": (72, 25),
+    "ioctl": (16, 29),
     "pipe": (22, None),
     "pipe2": (293, 59),
     "getdents": (78, None),
@@ -98,9 +100,12 @@ _FREE = {  # numbers on x86_64 and aarch64; None where the machine has no such c
     "futex_waitv": (449, 449),
     "sched_yield": (24, 124),
     "getcpu": (309, 168),
+    "sched_getaffinity": (204, 123),
     "exit": (60, 93),
     "exit_group": (231, 94),
     # signals of its own
+    "kill": (62, 129),
+    "tgkill": (234, 131),
     "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135),
     "rt_sigreturn": (15, 139),
@@ -127,9 +132,11 @@ _FREE = {  # numbers on x86_64 and aarch64; None where the machine has no such c
     "getrusage": (98, 165),
     "getrlimit": (97, 163),
     "setrlimit": (160, 164),
+    "prlimit64": (302, 261),
     "getrandom": (318, 278),
     # pairs of sockets
     "socketpair": (53, 199),
+    "sendto": (44, 206),
     "recvfrom": (45, 207),
     "shutdown": (48, 210),
     "getsockopt": (55, 209),
@@ -158,47 +165,42 @@ def refuse_other_calls() -> None:
         OSError: The kernel refuses the filter, or the numbers of this machine are not known.
     """
     machine = os.uname().machine
-    if machine not in _ARCHITECTURES:
+    if machine not in _MACHINES:
         raise OSError(f"no numbers of system calls are known for {machine}")
-    program = _program(machine, os.getpid())
+    column, architecture = _MACHINES[machine]
+    program = _program(column, architecture, os.getpid())
     instructions = (_Instruction * len(program))(*(_Instruction(*entry) for entry in program))
     added = _Filter(len(program), instructions)
-    seccomp = _SECCOMP[_COLUMN[machine]]
-    if ctypes.CDLL(None, use_errno=True).syscall(seccomp, _SET_MODE_FILTER, 0, ctypes.byref(added)) != 0:
+    if ctypes.CDLL(None, use_errno=True).syscall(_SECCOMP[column], _SET_MODE_FILTER, 0, ctypes.byref(added)) != 0:
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
-def _program(machine: str, own: int) -> list[tuple[int, int, int, int]]:
-    column = _COLUMN[machine]
+def _program(column: int, architecture: int, own: int) -> list[tuple[int, int, int, int]]:
+    limits: dict[
+        str, dict[int, tuple[int, ...]]
+    ] = {  # the 32-bit words of the arguments that are looked at, and what they may be
+        "prlimit64": {0: (0, own)},
+        "sched_getaffinity": {0: (0, own)},
+        "kill": {0: (own,)},
+        "tgkill": {0: (own,)},
+        "fcntl": {2: _DESCRIPTORS},
+        "ioctl": {2: _TERMINALS},
+        "sendto": {8: (0,), 9: (0,)},  # no address: what is sent stays in the pair
+    }
     program = [
         (_LOAD, 0, 0, 4),
-        (_JUMP_IF_EQUAL, 1, 0, _ARCHITECTURES[machine]),
+        (_JUMP_IF_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _REFUSE),
         (_LOAD, 0, 0, 0),
     ]
-    for numbers in _FREE.values():
+    for name, numbers in _CALLS.items():
         if (number := numbers[column]) is not None:
-            program += [(_JUMP_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
-    limited = (  # numbers, the 32-bit word of the arguments that is looked at, and what it may be
-        ((302, 261), 0, (0, own)),  # prlimit64
-        ((204, 123), 0, (0, own)),  # sched_getaffinity
-        ((62, 129), 0, (own,)),  # kill
-        ((234, 131), 0, (own,)),  # tgkill
-        ((72, 25), 2, _DESCRIPTORS),  # fcntl
-        ((16, 29), 2, _TERMINALS),  # ioctl
-    )
-    for numbers, word, values in limited:
-        checks = [entry for value in values for entry in ((_JUMP_IF_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW))]
-        rules = [(_LOAD, 0, 0, 16 + 4 * word), *checks, (_RETURN, 0, 0, _REFUSE)]
-        program += [(_JUMP_IF_EQUAL, 0, len(rules), numbers[column]), *rules]
-    unaddressed = [  # sendto without an address: what is sent stays in the pair
-        (_LOAD, 0, 0, 16 + 4 * 8),
-        (_JUMP_IF_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, _REFUSE),
-        (_LOAD, 0, 0, 16 + 4 * 9),
-        (_JUMP_IF_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, _REFUSE),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
-    sendto = (44, 206)[column]
-    return [*program, (_JUMP_IF_EQUAL, 0, len(unaddressed), sendto), *unaddressed, (_RETURN, 0, 0, _REFUSE)]
+            rules = [rule for word, values in limits.get(name, {}).items() for rule in _one_of(word, values)]
+            program += [(_JUMP_IF_EQUAL, 0, len(rules) + 1, number), *rules, (_RETURN, 0, 0, _ALLOW)]
+    return [*program, (_RETURN, 0, 0, _REFUSE)]
+
+
+def _one_of(word: int, values: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """Refuse the call unless a word of its arguments has one of these values."""
+    checks = [(_JUMP_IF_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
+    return [(_LOAD, 0, 0, 16 + 4 * word), *checks, (_RETURN, 0, 0, _REFUSE)]
