@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
+from typing import Literal
 
 from rlaif_sdk.exceptions import RewardError, RewardOutputError
 from rlaif_sdk.io.forks import on_fork
@@ -168,7 +169,7 @@ def _kill(process: subprocess.Popen[bytes], lock: threading.Lock) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def kill_descendants(pid: int) -> None:
+def kill_descendants(pid: int | Literal["self"]) -> None:
     """Kill what a process started, and what that started; of what it has left behind, what it is the subreaper of."""
     known: set[int] = set()
     while new := _descendants(pid) - known:
@@ -178,9 +179,9 @@ def kill_descendants(pid: int) -> None:
         known |= new
 
 
-def _descendants(pid: int) -> set[int]:
+def _descendants(pid: int | Literal["self"]) -> set[int]:
     found: set[int] = set()
-    ahead = [pid]
+    ahead: list[int | Literal["self"]] = [pid]
     while ahead:
         for children in Path(f"/proc/{ahead.pop()}/task").glob("*/children"):
             with contextlib.suppress(OSError):

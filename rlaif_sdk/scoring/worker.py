@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.scoring import wire
 from rlaif_sdk.scoring.processes import kill_descendants
@@ -55,7 +53,7 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
             channel.send(wire.Frame(frame.number, reply))
     if reward is not None:
         reward.close()
-    kill_descendants(psutil.Process().pid)
+    kill_descendants("self")
 
 
 def _make(use: str, params: Mapping[str, Any], folder: str) -> Reward:

@@ -182,6 +182,11 @@ def test_a_list_that_a_reward_keeps_and_changes_is_no_longer_the_answer() -> Non
     assert score is not None
     assert (score.details, score.token_values) == ({"parts": [1]}, [0.25, 0.25])
     assert composition.rewards["reusing"].raw.tolist() == [0.0, 0.5]
+    reward.kept.extend([0.25, 0.75])
+    with Composer({"reusing": reward}) as composer:
+        composition = composer.compose(given)
+    reward.kept.clear()
+    assert list(composition.rewards["reusing"].entries) == [0.25, 0.75]
 
 
 class Sleeps(float):
@@ -278,6 +283,7 @@ def test_numbers_of_numpy_and_tuples_are_answers(answer: Any) -> None:
 FORKS = """
     import os, subprocess, sys, time
     from pathlib import Path
+    from rlaif_sdk import Reward
 
     def note(pid):
         with open(Path(__file__).with_name("pids"), "a") as pids:
@@ -306,6 +312,15 @@ FORKS = """
             time.sleep(600)
         note(child)
         return [0.0] * len(completions)
+
+    class Closes(Reward):
+        def score(self, batch):
+            if (child := os.fork()) > 0:
+                os.waitpid(child, 0)
+            return [float(child > 0)] * len(batch)
+
+        def close(self):
+            note(os.getpid())
 """
 
 
@@ -323,6 +338,13 @@ def test_only_the_worker_answers_when_its_reward_forks(write, which: str) -> Non
             texts = [which] + ["x" * (row + more) for row in range(2)]
             totals = composer.compose(RewardBatch(["p"] * 3, texts)).totals.tolist()
             assert totals == [len(text) for text in texts]
+
+
+def test_only_the_worker_closes_its_reward(write, tmp_path: Path) -> None:
+    """The child that a reward forks ends as the call does there."""
+    with isolated(write, "Closes") as composer:
+        assert composer.compose(RewardBatch(["p"], ["a"])).totals.tolist() == [1.0]
+    assert len((tmp_path / "pids").read_text().split()) == 1
 
 
 def test_a_pool_of_processes_works_within_a_worker(write) -> None:
