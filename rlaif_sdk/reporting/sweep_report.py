@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from rlaif_sdk.reporting.live_view import reporter
 from rlaif_sdk.reporting.plots import drawing
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def watch_sweep(sweep: Sweep, console: Console) -> SweepResult:
     """
     from rlaif_sdk.training.sweep import run_sweep
 
-    result = run_sweep(sweep, report=reporter(console))
+    report = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    result = run_sweep(sweep, report=report)
     report_sweep(result, sweep.output, console)
     return result
 
@@ -48,15 +49,14 @@ def report_sweep(result: SweepResult, folder: Path, console: Console) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    say = reporter(console)
     console.print(sweep_table(result))
     volume, reference = result.hypervolume()
     if not math.isnan(volume):
         place = ", ".join(f"{name} {value:.4g}" for name, value in reference.items())
-        say(f"Hypervolume {volume:.4g}, measured from {place}")
+        console.print(f"Hypervolume {volume:.4g}, measured from {place}", markup=False, highlight=False)
     if len(result.objectives) > 1:
         plot_frontier(result, folder / PLOT_FILE)
-    say(f"Everything is in {folder}")
+    console.print(f"Everything is in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def sweep_table(result: SweepResult) -> Table:
