@@ -102,11 +102,12 @@ def _imported(name: str, folder: Path, limit: float | None) -> ModuleType:
         module, run = name, partial(importlib.import_module, name)
     with _lock:
         under_way = _imports.get(module)
-        if module in sys.modules and (under_way is None or module in _importing.get()):
-            return sys.modules[module]
-        if under_way is None:
+        is_there = module in sys.modules and (under_way is None or module in _importing.get())
+        if under_way is None and not is_there:
             future = _imports[module] = Future()
             context, job = copy_context(), partial(_import, module, run, future)
+    if is_there:
+        return importlib.import_module(module)  # waits for another thread that imports it by a statement
     if under_way is None:
         if limit is None:
             context.run(job)
