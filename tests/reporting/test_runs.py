@@ -90,6 +90,17 @@ def test_a_file_of_another_program_under_the_name_of_a_record_is_named(tmp_path,
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["[red]", "x[/a]", ":smile:", "\x1b[2J"])
+def test_the_name_of_a_run_is_printed_as_it_is(tmp_path, monkeypatch, name):
+    """It is no markup, and no control character in it acts."""
+    (tmp_path / "runs" / name).parent.mkdir(parents=True)
+    written(tmp_path / "runs" / name, RUN | {"config": {"seed": name}}, 0.5)
+    monkeypatch.chdir(tmp_path / "runs")
+    shown = name.replace("\x1b", "\\x1b")
+    for command in (["list", "."], ["show", name]):
+        assert shown in CliRunner().invoke(app, ["runs", *command]).output
+
+
 def test_a_difference_has_the_error_of_both():
     """As of independent samples."""
     found = difference(SampleMean(1.0, 0.3, 9), SampleMean(2.0, 0.4, 16))
