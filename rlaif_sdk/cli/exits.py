@@ -46,5 +46,6 @@ def interruptible(what_is_left: Callable[[], str], *, resume: Callable[[], bool]
     except KeyboardInterrupt as error:
         arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
         again = shlex.join(["rlaif", *arguments, *(["--resume"] if resume() else [])])
-        typer.echo(f"\nstopped: {what_is_left()}\nto continue: {again}", err=True)
+        lines = (f"\nstopped: {what_is_left()}", *getattr(error, "__notes__", ()), f"to continue: {again}")
+        typer.echo("\n".join(lines), err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from error

@@ -126,7 +126,9 @@ def score(
     has_ledger = False
 
     def what_is_left() -> str:
-        kept = "what a ledger of the composition has is not scored again" if has_ledger else "nothing is kept"
+        kept = (
+            "what a ledger of the composition has is not scored again" if has_ledger else "no ledger keeps their scores"
+        )
         return f"{summary.rows} of {total} rows were scored, {output} is not written, {kept}"
 
     with (

@@ -22,6 +22,9 @@ def slow(completions):
     time.sleep(60)
     return [1.0] * len(completions)
 
+def slow_later(completions):
+    return slow(completions) if completions[0] == "bad" else [1.0] * len(completions)
+
 def picky(completions):
     return [float("nan") if "bad" in c else 1.0 for c in completions]
 """
@@ -30,7 +33,7 @@ def picky(completions):
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "my_rewards.py").write_text(REWARDS)
-    for name in ("slow", "picky"):
+    for name in ("slow", "slow_later", "picky"):
         (tmp_path / f"{name}.yaml").write_text(f'rewards: {{{name}: {{use: "./my_rewards.py:{name}"}}}}\n')
     rows = [{"prompt": "a", "completion": said} for said in ("good", "bad", "good", "bad")]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -90,6 +93,17 @@ def test_ctrl_c_in_score_says_what_is_kept_and_how_to_continue(folder):
     assert "to continue: rlaif score rows.jsonl --config slow.yaml" in said
     assert not (folder / "rows.scored.jsonl").exists()
     assert "Traceback" not in said
+
+
+def test_ctrl_c_in_score_names_the_file_of_the_rows_that_were_written(folder):
+    """It is beside the output, which is not there."""
+    process = begin(folder, "score", "rows.jsonl", "--config", "slow_later.yaml", "--chunk", "1")
+    said = interrupt(process, (folder / "began").exists)
+    assert "stopped: 1 of 4 rows were scored, rows.scored.jsonl is not written, no ledger keeps their scores" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("the rows written until then are in ")]
+    (kept,) = folder.glob(".*.partial*")
+    assert kept.name in line
+    assert [json.loads(row)["completion"] for row in kept.read_text().splitlines()] == ["good"]
 
 
 PAIRS = [{"prompt": f"w{row} w3", "chosen": " w5 w6", "rejected": " w7"} for row in range(12)]
