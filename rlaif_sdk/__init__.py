@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer, Composition, Gate
     from rlaif_sdk.composer.aggregators import Aggregator
-    from rlaif_sdk.composer.normalizers import Normalizer
+    from rlaif_sdk.composer.normalizers import Normalizer, Standardizer
     from rlaif_sdk.conversations import split_thinking, view
     from rlaif_sdk.exceptions import (
         BatchError,
@@ -75,6 +75,7 @@ __all__ = [
     "RewardSpec",
     "RlaifError",
     "Score",
+    "Standardizer",
     "StateError",
     "Usage",
     "ViewParams",
@@ -96,7 +97,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
     _HOMES = {
         "rlaif_sdk.composer": ("Composer", "Composition", "Gate"),
         "rlaif_sdk.composer.aggregators": ("Aggregator",),
-        "rlaif_sdk.composer.normalizers": ("Normalizer",),
+        "rlaif_sdk.composer.normalizers": ("Normalizer", "Standardizer"),
         "rlaif_sdk.conversations": ("split_thinking", "view"),
         "rlaif_sdk.exceptions": (
             "BatchError",

@@ -46,8 +46,10 @@ class Finding:
 
 def doctor() -> None:
     """Check this installation: versions, devices, plugins, and known conflicts. Exits with 1 if something is wrong."""
+    from rich.text import Text
+
     findings = list(_findings())
-    marks = {"ok": "[green]ok[/green]", "absent": "[dim]-[/dim]", "wrong": "[red]wrong[/red]"}
+    marks = {"ok": Text("ok", "green"), "absent": Text("-", "dim"), "wrong": Text("wrong", "red")}
     rows = [(marks[finding.state], finding.subject, finding.message) for finding in findings]
     print_table(("", "what", "found"), rows)
     if any(finding.state == "wrong" for finding in findings):

@@ -6,30 +6,37 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rlaif_sdk.io.text import printable
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 _SECONDS_BETWEEN = 10.0
 """Between two lines of progress where standard error is no terminal."""
 
 
 def print_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False, err: bool = False
+    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: bool = False, err: bool = False
 ) -> None:
     """Print rows.
 
     Args:
         headings: Of the columns; none prints none.
-        rows: Their cells.
+        rows: Their cells, text as it is: it is no markup, and no control character in it acts.
         numbers: Whether all columns but the first are numbers, which stand on the right.
         err: Whether they go to standard error.
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_header=bool(headings))
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if numbers and place else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
     Console(stderr=err).print(table)
 
 

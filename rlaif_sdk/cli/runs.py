@@ -70,4 +70,6 @@ def compare(first: RunArgument, second: RunArgument) -> None:
         rows.append((name, *("" if each is None else format_estimate(each) for each in both), change))
     if rows:
         print_table(("held out, mean ± standard error", str(first), str(second), "difference"), rows, numbers=True)
-        typer.echo("The error of a difference is that of independent rows.")
+        typer.echo(
+            "The error of a difference is that of independent rows: if both are of the same, it is less, as a rule."
+        )

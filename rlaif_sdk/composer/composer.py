@@ -19,7 +19,7 @@ from rlaif_sdk.composer.component import Component, warn_of_inverted_costs, warn
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.gates import Gate, GateOrder
-from rlaif_sdk.composer.layout import Layout
+from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ordered_queue import OrderedQueue, Pending
 from rlaif_sdk.composer.weights import Weight
@@ -275,7 +275,7 @@ class Composer:
                 part.reward.name,
                 str(part.weight),
                 type(part.normalizer).__name__,
-                f"low is {part.reward.ends[0]}, high is {part.reward.ends[1]}" if part.reward.ends else "",
+                ends_in_words(part.reward.ends),
             )
             for name, part in self.components.items()
         ]

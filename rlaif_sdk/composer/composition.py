@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.constraints import ConstraintColumn
 from rlaif_sdk.composer.explain import Adjustment, Explanation, WaterfallStep
 from rlaif_sdk.composer.gates import Gate, GateOrder
-from rlaif_sdk.composer.layout import Layout
+from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.metrics import composition_diagnostics
 from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
@@ -71,7 +71,7 @@ class Composition:
                 f"{_mean(column.weighted):+.4g}",
                 str(int((~np.isnan(column.raw)).sum())),
                 str(len(column.failures)),
-                f"low is {column.ends[0]}, high is {column.ends[1]}" if column.ends else "",
+                ends_in_words(column.ends),
             )
             for name, column in self.rewards.items()
         ]
@@ -85,7 +85,7 @@ class Composition:
         return list(self.records())
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a completion: ``total``, and ``NAME/raw``, ``NAME/normalized``, ``NAME/weighted`` and ``NAME/status``."""
+        """One row a completion: ``total``, and ``NAME/raw``, ``/normalized``, ``/weighted`` and ``/status`` a reward."""
         import pandas as pd
 
         columns: dict[str, Any] = {"total": self.totals}
@@ -127,8 +127,7 @@ class Composition:
             raise IndexError(f"row {row} of a composition of {len(self)} rows")
         row %= len(self)
         present = [name for name, column in self.rewards.items() if not math.isnan(column.normalized[row])]
-        weights = {name: column.weight for name, column in self.rewards.items()} | dict(self.group_weights)
-        effective = self.aggregation.effective_weights(weights, present)
+        effective = self._effective_weights(present)
         running = 0.0
         steps = []
         for name, column in self.rewards.items():
@@ -149,12 +148,12 @@ class Composition:
             total,
             note=_note(self, row) if math.isnan(total) else "",
             constraints=tuple(constraints),
-            scaling=_scaling(steps, self._nominal_weights()),
+            scaling=_scaling(steps, self._effective_weights(self.rewards)),
             aggregation=tuple(self._aggregation_notes()),
         )
 
     def _gates_of(self, row: int) -> Iterator[Adjustment]:
-        """What each gate did to the sum of a row. In lexicographic order one gate decides: the first closed, or the last."""
+        """What each gate did to the sum of a row. In lexicographic order one decides: the first closed, or the last."""
         running, total = float(self.before_gates[row]), float(self.totals[row])
         failed = [place for place, (_, closed_B) in enumerate(self.gates) if closed_B[row]]
         decides = failed[0] if failed else len(self.gates) - 1
@@ -177,10 +176,10 @@ class Composition:
                 running = min(running, gate.floor)
             yield Adjustment(f"gate {gate}", running - before, running, verdict)
 
-    def _nominal_weights(self) -> dict[str, float]:
-        """What each reward would be multiplied by if all took part."""
+    def _effective_weights(self, present: Collection[str]) -> dict[str, float]:
+        """What each of the rewards that took part is multiplied by; none where the total is no weighted sum."""
         weights = {name: column.weight for name, column in self.rewards.items()} | dict(self.group_weights)
-        return self.aggregation.effective_weights(weights, self.rewards.keys())
+        return self.aggregation.effective_weights(weights, present)
 
     def _aggregation_notes(self) -> Iterator[str]:
         if self.aggregation.kind != WeightedSum.__name__:

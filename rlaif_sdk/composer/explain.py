@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer.column import Status
-from rlaif_sdk.composer.layout import Layout
+from rlaif_sdk.composer.layout import Layout, ends_in_words
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -71,9 +71,8 @@ class WaterfallStep:
 
     def legend(self) -> str:
         """What its ends mean, and how it was normalised; empty where there is nothing to say."""
-        ends = f"low is {self.ends[0]}, high is {self.ends[1]}" if self.ends else ""
         normalized = f"normalised = {self.normalizer}" if self.normalizer and not math.isnan(self.normalized) else ""
-        said = "; ".join(filter(None, (ends, normalized)))
+        said = "; ".join(filter(None, (ends_in_words(self.ends), normalized)))
         return f"{self.reward}: {said}" if said else ""
 
 
@@ -167,6 +166,7 @@ class Explanation:
                     "running": _json(step.running),
                     "status": step.status,
                     "reason": step.reason,
+                    "on_tokens": _json(step.on_tokens),
                     "normalizer": step.normalizer,
                     "ends": step.ends,
                 }

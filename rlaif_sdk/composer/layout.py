@@ -1,4 +1,4 @@
-"""How a composer, a composition and an explanation show themselves: one table, as text, in a terminal and in a notebook."""
+"""How a composer, a composition and an explanation show themselves: one table, in text, a terminal and a notebook."""
 
 from __future__ import annotations
 
@@ -108,6 +108,11 @@ class Layout:
             table.add_section()
             table.add_row(*(Text(_line(cell)) for cell in self.total))
         return table
+
+
+def ends_in_words(ends: tuple[str, str] | None) -> str:
+    """What a reward's low and high end mean; empty where that is not said."""
+    return f"low is {ends[0]}, high is {ends[1]}" if ends else ""
 
 
 def _line(text: str) -> str:

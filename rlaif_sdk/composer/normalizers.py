@@ -113,7 +113,7 @@ def _constant(words: str, row: int) -> str:
     return words
 
 
-def limit_words(limit: float | None) -> str:
+def _limit_words(limit: float | None) -> str:
     """What `clipped` does, in words; empty without a limit."""
     return "" if limit is None else f", at most {limit:g} from 0"
 
@@ -164,6 +164,8 @@ def _between(values_B: Array, low: float, high: float, row: int) -> str:
 class Standardizer(Normalizer):
     """A score's distance from the middle of its like, in units of their spread, within limits.
 
+    `working` keeps a shallow copy of it, so `update` replaces what it has learned and changes none of it in place.
+
     Attributes:
         params: Have ``clip``, the largest absolute value that comes out, or None; and ``epsilon``, added to the spread.
     """
@@ -172,7 +174,12 @@ class Standardizer(Normalizer):
 
     @abstractmethod
     def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
-        """(B,) the distances from the middle, and (B,) the spreads."""
+        """(B,) the distances from the middle, and (B,) the spreads; both 0 where nothing was learned yet.
+
+        Args:
+            values_B: The scores, higher being better, NaN where missing.
+            group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+        """
 
     def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
         centred_B, spread_B = self.center_and_scale(values_B, group_B)
@@ -186,7 +193,7 @@ class Standardizer(Normalizer):
         return _Standardized(copy.copy(self), values_B, group_B)
 
     def among(self) -> str:
-        """Whose mean and spread these are, in words."""
+        """Whose middle and spread these are, in words."""
         return "mean and deviation of its group" if self.within_groups else "mean and deviation"
 
 
@@ -207,7 +214,7 @@ class _Standardized:
         if not spread_B[row] > 0:
             return "0, since there is no spread to measure by"
         value, params = self.values_B[row], self.normalizer.params
-        limit = limit_words(params.clip)
+        limit = _limit_words(params.clip)
         center, spread = value - centred_B[row], spread_B[row] + params.epsilon
         return f"({value:.6g} - {center:.6g}) / {spread:.6g}{limit} ({self.normalizer.among()})"
 
@@ -566,4 +573,4 @@ def _limited_words(
     inner: Callable[[int], str], bounds: tuple[float, float] | None, limit: float | None, row: int
 ) -> str:
     moved = f", scores kept within {bounds[0]:.6g} and {bounds[1]:.6g} before" if bounds else ""
-    return f"{inner(row) or 'the score'}{moved}{limit_words(limit)}"
+    return f"{inner(row) or 'the score'}{moved}{_limit_words(limit)}"

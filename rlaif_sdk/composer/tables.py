@@ -207,7 +207,7 @@ def _why_unscored(composition: Composition, row: int) -> str:
         for name, column in composition.rewards.items()
         if math.isnan(column.weighted[row])
     ]
-    return "; ".join(said) or "a gate or the aggregator leaves it unscored"
+    return "; ".join(said) or composition.explain(row).note
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.exceptions import needs_extra
+from rlaif_sdk.io.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,8 @@ Reporter = Callable[[str], None]
 
 
 def reporter(console: Console) -> Reporter:
-    """Prints lines of text as they are, so that paths can be copied."""
-    return partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    """Prints lines of text as they are, so that paths can be copied; no control character in them acts."""
+    return lambda line: console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves, plot_reliability
+from rlaif_sdk.reporting.runs import METRICS_FILE
 from rlaif_sdk.reporting.tables import before_after_table, reliability_table
 from rlaif_sdk.training.methods import get_method, train
 
@@ -62,7 +63,7 @@ def report_preferences(result: PreferenceResult, console: Console) -> None:
         "optimiser_steps": result.steps,
         "training_seconds": round(result.training_seconds, 1),
     }
-    write_json(result.output / "metrics.json", without_nan(metrics))
+    write_json(result.output / METRICS_FILE, without_nan(metrics))
     plot_reliability(result.calibration, result.output / "reliability.png")
     if result.history:
         plot_curves(result.history, PANELS, result.output / "curves.png", title="Training on preferences")

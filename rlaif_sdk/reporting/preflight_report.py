@@ -6,8 +6,10 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
+
+from rlaif_sdk.reporting.live_view import reporter
+from rlaif_sdk.reporting.tables import cell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,21 +40,22 @@ def report_preflight(found: Preflight, console: Console) -> None:
     """
     from rlaif_sdk.training.preflight import CHECK_ANSWER
 
+    say = reporter(console)
     for name, table in found.data.items():
         columns = ", ".join(table["columns"])
-        console.print(f"{name}: {table['rows']:,} rows, {table['digest']} ({columns})", markup=False, highlight=False)
+        say(f"{name}: {table['rows']:,} rows, {table['digest']} ({columns})")
     if found.models:
         console.print(_models(found))
     if found.memory and found.machine:
         console.print(_memory(found))
     for key, composition in found.scored.items():
         title = f"\nWhat each reward of {key} gives for the first row, answered by {CHECK_ANSWER!r}"
-        console.print(title, markup=False, highlight=False, soft_wrap=True)
+        say(title)
         console.print(_scores(composition))
     for warning in found.warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        say(f"warning: {warning}")
     for problem in found.problems:
-        console.print(f"wrong: {problem}", markup=False, highlight=False, soft_wrap=True)
+        say(f"wrong: {problem}")
     if not found.problems:
         console.print("Nothing keeps this run from starting.")
 
@@ -63,7 +66,7 @@ def _scores(composition: Composition) -> Table:
         table.add_column(heading, justify="right" if heading == "score" else "left", overflow="fold")
     for name, column in composition.rewards.items():
         score = "" if math.isnan(column.raw[0]) else f"{column.raw[0]:.4g}"
-        table.add_row(*map(escape, (name, score, column.status(0), column.reason(0) or "")))
+        table.add_row(*(cell(text) for text in (name, score, column.status(0), column.reason(0) or "")))
     return table
 
 

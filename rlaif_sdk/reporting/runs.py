@@ -15,6 +15,7 @@ from rlaif_sdk.statistics.estimates import SampleMean
 from rlaif_sdk.training.run_folder import MANIFEST_FILE, changes
 
 METRICS_FILE = "metrics.json"
+"""What the report of a training run writes into its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +65,28 @@ def recorded_run(folder: Path) -> RecordedFolder:
     """
     manifest, identity = folder / MANIFEST_FILE, folder / JOB_FOLDER / IDENTITY_FILE
     if manifest.is_file():
-        record = read_json(manifest)
+        record = _read(manifest, "method", "config", "data", "code", "models", "versions")
         return RecordedFolder(folder, str(record["method"]), record, trained=True)
     if identity.is_file():
-        job = read_json(identity)
+        job = _read(identity, "kind", "identity")
         return RecordedFolder(folder, str(job["kind"]), job["identity"], trained=False)
     raise DataError(
         f"has no {MANIFEST_FILE} and no {JOB_FOLDER}/{IDENTITY_FILE}: it is no folder of a run",
         file=str(folder),
         hint="rlaif runs list FOLDER lists those below a folder",
     )
+
+
+def _read(file: Path, *keys: str) -> dict[str, Any]:
+    record = read_json(file)
+    missing = [key for key in keys if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise DataError(
+            f"is no record of a run: it has no {', '.join(missing)}",
+            file=str(file),
+            hint="name a folder without it, or move it away",
+        )
+    return dict(record)
 
 
 def find_runs(below: Path) -> list[RecordedFolder]:
@@ -84,7 +97,11 @@ def find_runs(below: Path) -> list[RecordedFolder]:
     """
     manifests = {file.parent for file in below.rglob(MANIFEST_FILE)}
     jobs = {file.parent.parent for file in below.rglob(f"{JOB_FOLDER}/{IDENTITY_FILE}")}
-    return [recorded_run(folder) for folder in sorted(manifests | jobs) if folder.parent.name != "checkpoints"]
+    return [recorded_run(folder) for folder in sorted(manifests | jobs) if not _is_checkpoint(folder)]
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return folder.parent.name == "checkpoints" and (folder.parent.parent / MANIFEST_FILE).is_file()
 
 
 def what_differs(first: RecordedFolder, second: RecordedFolder) -> Iterator[str]:
@@ -101,6 +118,6 @@ def what_differs(first: RecordedFolder, second: RecordedFolder) -> Iterator[str]
 
 
 def difference(first: SampleMean, second: SampleMean) -> SampleMean:
-    """The second mean less the first, as of independent samples: too wide an error where both are of the same rows."""
+    """The second mean less the first, with the error of independent samples: of the same rows it is less, as a rule."""
     error = math.hypot(first.standard_error, second.standard_error)
     return SampleMean(second.mean - first.mean, error, min(first.n, second.n))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from rlaif_sdk.reporting.live_view import reporter
 from rlaif_sdk.reporting.plots import drawing
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def watch_sweep(sweep: Sweep, console: Console) -> SweepResult:
     """
     from rlaif_sdk.training.sweep import run_sweep
 
-    report = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    result = run_sweep(sweep, report=report)
+    result = run_sweep(sweep, report=reporter(console))
     report_sweep(result, sweep.output, console)
     return result
 
@@ -49,14 +48,15 @@ def report_sweep(result: SweepResult, folder: Path, console: Console) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
+    say = reporter(console)
     console.print(sweep_table(result))
     volume, reference = result.hypervolume()
     if not math.isnan(volume):
         place = ", ".join(f"{name} {value:.4g}" for name, value in reference.items())
-        console.print(f"Hypervolume {volume:.4g}, measured from {place}", markup=False, highlight=False)
+        say(f"Hypervolume {volume:.4g}, measured from {place}")
     if len(result.objectives) > 1:
         plot_frontier(result, folder / PLOT_FILE)
-    console.print(f"Everything is in {folder}", markup=False, highlight=False, soft_wrap=True)
+    say(f"Everything is in {folder}")
 
 
 def sweep_table(result: SweepResult) -> Table:

@@ -10,12 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from rlaif_sdk.conversations import USER, shown
+from rlaif_sdk.io.text import printable
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composition
     from rlaif_sdk.statistics.calibration import Calibration
+
+
+def cell(text: str) -> Text:
+    """Other people's text in a table of a terminal: no markup, and no control character acts."""
+    return Text(printable(text))
 
 
 def format_estimate(value: SampleMean, *, signed: bool = False) -> str:
@@ -65,7 +71,7 @@ def answers_table(prompts: Sequence[Any], completions: Sequence[Any], compositio
     table.add_column("total", justify="right", no_wrap=True)
     for prompt, completion, total in zip(prompts, completions, composition.totals.tolist(), strict=True):
         scored = "–" if math.isnan(total) else f"{total:+.3f}"
-        table.add_row(Text(shown(prompt, role=USER)), Text(shown(completion)), scored)
+        table.add_row(cell(shown(prompt, role=USER)), cell(shown(completion)), scored)
     return table
 
 
@@ -111,11 +117,11 @@ def samples_table(samples: Sequence[Mapping[str, Any]], *, count: int = 5) -> Ta
     count = min(count, len(samples))
     for index in range(count):
         sample = samples[index * len(samples) // count]
-        table.add_row(Text(shown(sample["prompt"], role=USER)), _answer(sample["before"]), _answer(sample["after"]))
+        table.add_row(cell(shown(sample["prompt"], role=USER)), _answer(sample["before"]), _answer(sample["after"]))
     return table
 
 
 def _answer(record: Mapping[str, Any]) -> Text:
     total = record["total"]
-    text = Text(shown(record["completion"]).strip() or "(empty)")
+    text = cell(shown(record["completion"]).strip() or "(empty)")
     return text.append(f"\n[{'unscored' if total is None else format(total, '.3f')}]", style="dim")

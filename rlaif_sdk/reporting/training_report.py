@@ -11,6 +11,7 @@ from rich.console import Console
 from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
+from rlaif_sdk.reporting.runs import METRICS_FILE
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
 from rlaif_sdk.statistics.estimates import SampleMean, comparison, paired_change
 from rlaif_sdk.training.methods import train
@@ -86,7 +87,7 @@ def report_training(result: PolicyResult, console: Console, *, samples: int = 5)
     }
     if all(evaluated):
         metrics["evaluation"] = comparison(*evaluated)
-    write_json(result.output / "metrics.json", without_nan(metrics))
+    write_json(result.output / METRICS_FILE, without_nan(metrics))
     if result.history:
         names = [name for name in before if name != TOTAL]
         plot_curves(

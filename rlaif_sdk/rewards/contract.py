@@ -93,8 +93,8 @@ class Reward(ABC):
         The batch is the reward's own: what it sorts, pops or rewrites changes nothing for others.
 
         Returns:
-            A list or tuple of B entries, each a number, a `Score`, or None to abstain; or a NumPy array of B numbers. Use `Score.failed` for a row that could not be
-            scored; raise for a batch that could not.
+            A list or tuple of B entries, each a number, a `Score`, or None to abstain; or a NumPy array of B numbers.
+            Use `Score.failed` for a row that could not be scored; raise for a batch that could not.
         """
 
     def close(self) -> None:

@@ -77,6 +77,7 @@ class Reading(Reward):
     """Gives what stands in a column of the batch."""
 
     range = (-10.0, 10.0)
+    ends = ("bad", "good")
 
     def __init__(self, column: str, *, cost: bool = False) -> None:
         self.columns = (column,)

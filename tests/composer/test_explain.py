@@ -106,3 +106,23 @@ def test_the_lines_of_an_explanation_add_up_to_the_total(setup: Setup, run: list
                         assert step.effective * step.normalized == pytest.approx(step.weighted, abs=1e-9)
                 for text in (str(explanation), explanation._repr_html_()):
                     assert f"{explanation.total:.4f}" in text
+
+
+@settings(max_examples=60, deadline=None)
+@given(setups(), runs())
+def test_an_explanation_that_is_asked_for_later_is_that_of_the_moment(setup: Setup, run: list[RewardBatch]) -> None:
+    """What normalizers have learned since changes no word of it."""
+    with warnings.catch_warnings(), setup.composer() as early, setup.composer() as late:
+        warnings.simplefilter("ignore")
+        at_once = [[str(each.explain(row)) for row in range(len(each))] for each in map(early.compose, run)]
+        composed = [late.compose(batch) for batch in run]
+        assert [[str(each.explain(row)) for row in range(len(each))] for each in composed] == at_once
+
+
+@pytest.mark.parametrize(("score", "added"), [(4.0, -4.0), (-3.0, 0.0)])
+def test_a_closed_gate_adds_nothing_to_what_is_below_its_floor(score: float, added: float) -> None:
+    """It gives at most its floor."""
+    rewards = {"a": Component(FixedReward(score)), "b": Component(FixedReward(9.0), weight=0.0)}
+    with Composer(rewards, gates=[Gate("b", floor=0.0, max=1.0)]) as composer:
+        explanation = composer.compose(RewardBatch(prompts=["p"], completions=["c"])).explain(0)
+    assert explanation.gates[0].adds == added

@@ -89,6 +89,24 @@ def test_a_changed_score_is_scored_again_with_a_warning(written: Path, tmp_path:
     assert compose(path) == (RIGHT, len(TEXTS))
 
 
+def test_a_changed_score_in_a_ledger_that_is_only_read_stays_there(written: Path, tmp_path: Path) -> None:
+    """It is scored anew and said, as it is of a ledger that is written; the file keeps every row."""
+    path = tmp_path / "ledger.sqlite"
+    shutil.copy(written, path)
+    connection = sqlite3.connect(path)
+    changed = connection.execute("UPDATE scores SET value = value + 1 WHERE extra IS NULL").rowcount
+    connection.commit()
+    before = connection.execute("SELECT * FROM scores").fetchall()
+    with (
+        Ledger(path, record=False, create=False) as ledger,
+        Composer({"length": lengths}, ledger=ledger) as composer,
+        pytest.warns(UserWarning, match=f"{changed} of the scores in the ledger .* are not what was written"),
+    ):
+        assert composer.compose(RewardBatch(["p"] * len(TEXTS), TEXTS)).totals.tolist() == RIGHT
+    assert connection.execute("SELECT * FROM scores").fetchall() == before
+    connection.close()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk import Composer, DataError
-from rlaif_sdk.composer.tables import Moments, TableLayout, as_batch, chunks, score_records
+from rlaif_sdk import Composer, DataError, RewardBatch
+from rlaif_sdk.composer import Component
+from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, as_batch, chunks, score_records
 from rlaif_sdk.testing import FixedReward
 
 
@@ -93,3 +94,14 @@ def test_a_reserved_column_is_refused():
     """A table with a column that rewards receive otherwise is refused, not silently overwritten."""
     with pytest.raises(DataError, match="'training' has a reserved name"):
         as_batch([{"prompt": "a", "completion": "b", "training": 1}], TableLayout())
+
+
+def test_a_row_whose_rewards_all_scored_says_why_it_is_unscored() -> None:
+    """In the words of its explanation."""
+    rewards = {"a": Component(FixedReward(1e38), weight=1e300), "b": Component(FixedReward(1e38), weight=-1e300)}
+    summary = Summary()
+    with np.errstate(all="ignore"), Composer(rewards) as composer:
+        composition = composer.compose(RewardBatch(["p"], ["q"]))
+        summary.add(composition)
+        assert composition.explain(0).note == "the sum overflows"
+    assert summary.first_unscored == "row 1: the sum overflows"

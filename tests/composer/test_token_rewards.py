@@ -250,3 +250,5 @@ def test_the_waterfall_says_how_much_falls_on_tokens() -> None:
     assert dense.on_tokens == 3.0
     assert math.isnan(plain.on_tokens)
     assert str(composition.explain(0)).count("+3.0000 of it on its tokens") == 1
+    told = composition.explain(0).record()["rewards"]
+    assert (told["dense"]["on_tokens"], told["plain"]["on_tokens"]) == (3.0, None)

@@ -11,6 +11,7 @@ pytest.importorskip("trl")
 from typer.testing import CliRunner
 
 from rlaif_sdk.cli.main import app
+from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.reporting.runs import difference, find_runs
 from rlaif_sdk.statistics.estimates import SampleMean
 
@@ -63,6 +64,41 @@ def test_runs_below_a_folder_are_found_and_their_checkpoints_are_none(tmp_path):
         ("a", "ppo", "finished"),
         ("labels", "labelling job", ""),
     ]
+
+
+def test_a_folder_that_is_called_checkpoints_may_have_runs(tmp_path):
+    """Only those of a run are none."""
+    written(tmp_path / "a", RUN, 0.5)
+    (tmp_path / "a" / "checkpoints").mkdir()
+    written(tmp_path / "a" / "checkpoints" / "checkpoint-2", RUN, 0.5)
+    (tmp_path / "checkpoints").mkdir()
+    written(tmp_path / "checkpoints" / "b", RUN, 0.5)
+    for below in (tmp_path, tmp_path / "checkpoints"):
+        assert "b" in [run.folder.name for run in find_runs(below)]
+    assert find_runs(tmp_path / "a" / "checkpoints") == []
+
+
+@pytest.mark.parametrize("said", ["[]", "{}", '{"method": "ppo"}', "null"])
+@pytest.mark.parametrize("file", ["run.json", "__job__/identity.json"])
+def test_a_file_of_another_program_under_the_name_of_a_record_is_named(tmp_path, file, said):
+    """With what it lacks, and what to do."""
+    path = tmp_path / "a" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(said)
+    with pytest.raises(DataError, match=r"is no record of a run: it has no .* \(name a folder") as error:
+        find_runs(tmp_path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["[red]", "x[/a]", ":smile:", "\x1b[2J"])
+def test_the_name_of_a_run_is_printed_as_it_is(tmp_path, monkeypatch, name):
+    """It is no markup, and no control character in it acts."""
+    (tmp_path / "runs" / name).parent.mkdir(parents=True)
+    written(tmp_path / "runs" / name, RUN | {"config": {"seed": name}}, 0.5)
+    monkeypatch.chdir(tmp_path / "runs")
+    shown = name.replace("\x1b", "\\x1b")
+    for command in (["list", "."], ["show", name]):
+        assert shown in CliRunner().invoke(app, ["runs", *command]).output
 
 
 def test_a_difference_has_the_error_of_both():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
+from rlaif_sdk import Composer, RewardBatch, Score
+from rlaif_sdk.reporting.live_view import reporter
+from rlaif_sdk.reporting.preflight_report import report_preflight
+from rlaif_sdk.reporting.tables import answers_table, comparison_table, format_estimate, samples_table
 from rlaif_sdk.statistics.estimates import SampleMean
 
 
@@ -73,3 +77,41 @@ def test_samples_are_spread_over_all_rows():
     assert "p0" in text
     assert "p5" in text
     assert text.count("p") == printed(samples_table(samples[:2])).count("p")
+
+
+HOSTILE = "\x1b]8;;http://a\x07[red]x\x9b2J\u202e"
+
+
+def quoting(completion_texts):
+    return [Score(1.0, reason=text) for text in completion_texts]
+
+
+@pytest.mark.parametrize("where", ["samples", "answers", "check", "line"])
+def test_no_control_character_of_other_peoples_text_acts_on_the_terminal(where: str):
+    """Prompts, answers, reasons and names of files are told with their control characters escaped, and no markup."""
+    with Composer({"quoting": quoting}) as composer:
+        composition = composer.compose(RewardBatch([HOSTILE], [HOSTILE]))
+    console = Console(width=200, file=io.StringIO())
+    if where == "samples":
+        answer = {"completion": HOSTILE, "total": 0.5}
+        console.print(samples_table([{"prompt": HOSTILE, "before": answer, "after": answer}]))
+    elif where == "answers":
+        console.print(answers_table([HOSTILE], [HOSTILE], composition))
+    elif where == "check":
+        pytest.importorskip("trl")
+        report_preflight(
+            SimpleNamespace(
+                data={},
+                models=[],
+                memory={},
+                scored={"composition": composition},
+                warnings=[HOSTILE],
+                problems=[HOSTILE],
+            ),
+            console,
+        )
+    else:
+        reporter(console)(HOSTILE)
+    text = console.file.getvalue()
+    assert "[red]x" in text
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(text)

@@ -5,17 +5,13 @@ B is a batch's rows, G its groups. Missing scores are NaN and stay NaN.
 
 from __future__ import annotations
 
-import copy
-from abc import abstractmethod
-from collections.abc import Callable
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from rlaif_sdk import Normalizer, NormalizerSpec, Params, StateError, hookimpl
+from rlaif_sdk import NormalizerSpec, Params, Standardizer, StateError, hookimpl
 
 __all__ = ["GroupRobust", "GroupRobustParams", "Robust", "RobustParams", "group_medians", "rlaif_normalizers"]
 
@@ -46,50 +42,7 @@ class RobustParams(GroupRobustParams):
     """How many of the latest training scores count."""
 
 
-class MedianNormalizer(Normalizer):
-    """A score's distance from a median, in units of a robust scale, within limits."""
-
-    params: GroupRobustParams
-
-    @abstractmethod
-    def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
-        """(B,) the distances from the median, and (B,) the scales."""
-
-    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
-        centred_B, scale_B = self.center_and_scale(values_B, group_B)
-        normal_B: Array = centred_B / (scale_B + self.params.epsilon)
-        return normal_B if self.params.clip is None else np.clip(normal_B, -self.params.clip, self.params.clip)
-
-    def scale(self, values_B: Array, group_B: Labels | None) -> Array:
-        _, scale_B = self.center_and_scale(values_B, group_B)
-        inverse_B: Array = np.where(scale_B > 0, 1 / (scale_B + self.params.epsilon), 0.0)
-        return inverse_B
-
-    def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
-        return _Formula(copy.copy(self), values_B, group_B)
-
-
-class _Formula:
-    """How a row's value came about."""
-
-    def __init__(self, normalizer: MedianNormalizer, values_B: Array, group_B: Labels | None) -> None:
-        self.normalizer = normalizer
-        self.values_B = values_B
-        self.group_B = group_B
-
-    @cached_property
-    def measured(self) -> tuple[Array, Array]:
-        return self.normalizer.center_and_scale(self.values_B, self.group_B)
-
-    def __call__(self, row: int) -> str:
-        centred_B, scale_B = self.measured
-        if not scale_B[row] > 0:
-            return "0, since there is no spread to measure by"
-        value, scale = self.values_B[row], scale_B[row] + self.normalizer.params.epsilon
-        return f"({value:.6g} - {value - centred_B[row]:.6g}) / {scale:.6g} (median and robust deviation)"
-
-
-class Robust(MedianNormalizer):
+class Robust(Standardizer):
     """``robust``: the distance from the median in robust standard deviations, over the latest training scores.
 
     The scale is the median absolute deviation times 1.4826. Where more than half of the scores are equal, so that it
@@ -118,6 +71,9 @@ class Robust(MedianNormalizer):
         centred_B = values_B - self._median if self._window.size else values_B - values_B
         return centred_B, np.full(len(values_B), self._scale)
 
+    def among(self) -> str:
+        return f"median and robust deviation of the latest {self._window.size} training scores"
+
     def state_dict(self) -> dict[str, Any]:
         return {"window": self._window.tolist()}
 
@@ -128,7 +84,7 @@ class Robust(MedianNormalizer):
             self._slide(np.array(state["window"], dtype=np.float64))
 
 
-class GroupRobust(MedianNormalizer):
+class GroupRobust(Standardizer):
     """``group_robust``: `Robust` within the completions to the same prompt, without memory.
 
     Without groups the whole batch is one group. A group without spread, or with one score, gives 0.
@@ -143,6 +99,9 @@ class GroupRobust(MedianNormalizer):
         labels_B = np.zeros(len(values_B), dtype=np.intp) if group_B is None else group_B
         centred_B = values_B - group_medians(values_B, labels_B)[labels_B]
         return centred_B, _group_scales(centred_B, labels_B)[labels_B]
+
+    def among(self) -> str:
+        return "median and robust deviation of its group"
 
 
 def group_medians(values_B: Array, group_B: Labels) -> Array:

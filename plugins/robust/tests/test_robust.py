@@ -130,3 +130,18 @@ def test_a_parameter_that_cannot_be_is_refused_with_its_key(scores: str) -> None
     config = {"rewards": {"a": {"use": scores, "normalize": {"kind": "robust", "window": 1}}}}
     with pytest.raises(ConfigError, match=r"rewards\.a\.normalize\.window: input should be greater than or equal to 2"):
         Composer.from_config(config, registry=Registry.discover())
+
+
+def test_an_explanation_has_the_numbers_of_its_moment_and_the_limit() -> None:
+    """Asked after more was learned, and of a group; what the formula gives is the value."""
+    robust = Robust(RobustParams(clip=1.0))
+    first = np.array([0.0, 1.0, 2.0, 10.0])
+    robust.update(first, None)
+    said = robust.working(first, None)
+    robust.update(np.array([100.0] * 9), None)
+    assert (
+        said(3) == "(10 - 1.5) / 1.4826, at most 1 from 0 (median and robust deviation of the latest 4 training scores)"
+    )
+    group = GroupRobust().working(np.array([0.0, 2.0, 7.0]), np.array([0, 0, 1], dtype=np.intp))
+    assert group(1) == "(2 - 1) / 1.4826, at most 10 from 0 (median and robust deviation of its group)"
+    assert group(2) == "0, since there is no spread to measure by"

@@ -214,9 +214,10 @@ class ScoreTable:
         return found
 
     def _forget(self, keys: Sequence[bytes]) -> None:
-        """Forget scores that are not what was written."""
+        """Forget scores that are not what was written; where none are kept, the file stays as it is."""
         rows = [(key,) for key in keys]
-        self._database.run(lambda each: each.executemany("DELETE FROM scores WHERE key = ?", rows), write=True)
+        if self._keeps:
+            self._database.run(lambda each: each.executemany("DELETE FROM scores WHERE key = ?", rows), write=True)
         warnings.warn(
             f"{len(keys)} of the scores in the ledger {self._database.path} are not what was written: the disk, or "
             "something else, changed them; they are scored again",

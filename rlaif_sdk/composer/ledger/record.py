@@ -98,6 +98,14 @@ class RecordedScores:
     workings: Sequence[str]
 
     @property
+    def entries(self) -> list[Score]:
+        """(B,) each row's score with its reason, as the reward gave it."""
+        values = [
+            None if missing else value for missing, value in zip(np.isnan(self.raw), self.raw.tolist(), strict=True)
+        ]
+        return [Score(value, reason=self.reasons.get(row)) for row, value in enumerate(values)]
+
+    @property
     def answer(self) -> CheckedScores:
         """The same as the composer's arithmetic takes it."""
         return CheckedScores(self.raw.copy(), dict(self.failures), (), fallback_reasons=self.fallback_reasons)
@@ -151,7 +159,6 @@ class RecordedBatch:
 
 
 def _column(name: str, said: RecordedScores, reward: RecordedReward, weight: float) -> RewardColumn:
-    values = [None if np.isnan(value) else float(value) for value in said.raw]
     return RewardColumn(
         name=name,
         weight=weight,
@@ -162,7 +169,7 @@ def _column(name: str, said: RecordedScores, reward: RecordedReward, weight: flo
         masked=said.masked,
         defaulted=said.defaulted,
         seconds=0.0,
-        entries=[Score(value, reason=said.reasons.get(row)) for row, value in enumerate(values)],
+        entries=said.entries,
         fallback_reasons=said.fallback_reasons,
         cached=said.cached,
         declared_range=reward.range,

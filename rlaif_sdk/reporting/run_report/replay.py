@@ -11,14 +11,11 @@ import numpy as np
 
 from rlaif_sdk.composer import Composition
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.scoring.checks import CheckedScores
-from rlaif_sdk.types import Score
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.build import ConfigSource
     from rlaif_sdk.composer.combiner import Combiner
     from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedRun
-    from rlaif_sdk.composer.ledger.record import RecordedScores
 
 _NEAR = 1e-6
 
@@ -66,11 +63,5 @@ def _combiner(run: RecordedRun, config: ConfigSource) -> Combiner:
 
 
 def _replayed(recorded: RecordedBatch, combiner: Combiner) -> Composition:
-    answers = {name: _with_reasons(answer) for name, answer in recorded.answers.items()}
+    answers = {name: replace(said.answer, entries=said.entries) for name, said in recorded.answers.items()}
     return combiner.combine(recorded.batch, answers, dict.fromkeys(answers, 0.0))
-
-
-def _with_reasons(answer: RecordedScores) -> CheckedScores:
-    values = [None if np.isnan(value) else float(value) for value in answer.raw]
-    entries = [Score(value, reason=answer.reasons.get(row)) for row, value in enumerate(values)]
-    return replace(answer.answer, entries=entries)
