@@ -280,7 +280,7 @@ def save_parquet(file: Path) -> None:
 def test_a_library_s_own_error_of_a_full_disk_is_told_in_a_line(save: Callable[[Path], None], tmp_path: Path) -> None:
     """Most of them are no `OSError`; what a library says of anything else is not taken for one."""
     save(tmp_path / "whole")
-    with little_room(500), pytest.raises(Exception, match="File too large|unexpected pos") as raised:
+    with little_room(500), pytest.raises(Exception, match=r"File too large|unexpected pos") as raised:
         save(tmp_path / "cut")
     told = refusal(raised.value)
     assert told is not None
