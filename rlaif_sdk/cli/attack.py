@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, config_argument
 
 attack_app = typer.Typer(help="Try what a policy would find out in training.", no_args_is_help=True)
@@ -69,4 +70,4 @@ def judge(
         flipped = f"; {report.flipped} flipped a winner by a smaller rise" if report.flipped else ""
         typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences{flipped}")
     if fail_on_success and report.successes:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.NOT_IN_ORDER)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from rlaif_sdk import __version__
+from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.output import print_table
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def doctor() -> None:
     rows = [(marks[finding.state], finding.subject, finding.message) for finding in findings]
     print_table(("", "what", "found"), rows)
     if any(finding.state == "wrong" for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.NOT_IN_ORDER)
 
 
 def _findings() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.options import (
     AsJson,
     CompositionOption,
@@ -391,7 +392,7 @@ def _tell_unscored(unscored: int, whole: int, what: str, reason: str | None) -> 
     if unscored:
         typer.echo(f"{unscored} of {whole} {what} are unscored and count nowhere: {reason}", err=True)
     if unscored == whole:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.NOT_IN_ORDER)
 
 
 def _report(page: Path | None, write: Callable[[Path], None]) -> None:

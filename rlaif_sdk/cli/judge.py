@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.options import ConfigCommand, JudgeOverrides, config_argument
 
 judge_app = typer.Typer(help="Look at a judge before it is put to work.", no_args_is_help=True)
@@ -46,6 +47,6 @@ def probe(
         typer.echo(f"problem: {problem}", err=True)
     if labeler.needs_logprobs and not found.logprobs:
         typer.echo("mode: likelihood needs log-probabilities; mode: verdict does without", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.NOT_IN_ORDER)
     if found.reply is None and not labeler.needs_logprobs:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.NOT_IN_ORDER)

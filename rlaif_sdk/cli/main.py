@@ -20,6 +20,7 @@ from rlaif_sdk.cli.difficulty import difficulty
 from rlaif_sdk.cli.distill import distill
 from rlaif_sdk.cli.doctor import doctor
 from rlaif_sdk.cli.evaluate import eval_app
+from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.explain import explain
 from rlaif_sdk.cli.export import export
 from rlaif_sdk.cli.init import init_app
@@ -109,15 +110,13 @@ _COMMANDS: dict[str, dict[str, typer.Typer | Callable[..., None]]] = {
     "Serve": {"export": export, "serve": serve},
 }
 """Every command by its group, in the order of use."""
-_TAKE_A_CONFIG = {label, difficulty, iterate, distill, sweep, serve}
 
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
         if isinstance(_command, typer.Typer):
             app.add_typer(_command, name=_name, rich_help_panel=_panel)
         else:
-            _class = ConfigCommand if _command in _TAKE_A_CONFIG else None
-            app.command(_name, cls=_class, rich_help_panel=_panel)(_command)
+            app.command(_name, cls=ConfigCommand, rich_help_panel=_panel)(_command)
 
 
 def _version(wanted: bool) -> None:
@@ -150,7 +149,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
+    except Exception as error:
         told = refusal(error)
         if told is None:
             raise
@@ -163,7 +162,7 @@ def _end(error: Exception, told: RlaifError) -> NoReturn:
     sys.stderr.write(printable(f"error: {told}\n"))
     for note in getattr(error, "__notes__", ()):
         sys.stderr.write(printable(f"  {note}\n"))
-    sys.exit(2)
+    sys.exit(ExitCode.REFUSED)
 
 
 def _show_warning(

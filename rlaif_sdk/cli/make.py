@@ -56,7 +56,7 @@ def candidates(config: JobArgument, overrides: SetOption = None) -> None:
     _run(make_candidates, _job(CandidatesConfig, config, overrides))
 
 
-@make_app.command()
+@make_app.command(cls=ConfigCommand)
 def pairs(
     config: Annotated[Path | None, config_argument("The job, in place of its parts")] = None,
     overrides: SetOption = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,13 +35,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class ConfigCommand(TyperCommand):
-    """A command whose only argument is its config: ``--config FILE`` and ``-c FILE`` name it too."""
+    """A command; where its only argument is its config, ``--config FILE`` and ``-c FILE`` name that too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the option's name away: its value is then the argument."""
-        kept, rest = (args[: args.index("--")], args[args.index("--") :]) if "--" in args else (args, [])
-        values = [one.removeprefix("--config=") for one in kept if one not in {"--config", "-c"}]
-        return super().parse_args(ctx, [*values, *rest])
+        if [one.name for one in self.params if one.param_type_name == "argument"] == ["config"]:
+            args = [*self._without_name(args)]
+        return super().parse_args(ctx, args)
+
+    def _without_name(self, args: list[str]) -> Iterator[str]:
+        take_a_value = {name for option in self.params if not getattr(option, "is_flag", True) for name in option.opts}
+        rest = iter(args)
+        for one in rest:
+            if one in take_a_value:
+                yield from (one, *islice(rest, 1))
+            elif one == "--":
+                yield from (one, *rest)
+            elif one not in {"--config", "-c"}:
+                yield one.removeprefix("--config=")
 
 
 def config_option(what: str) -> Any:

@@ -247,8 +247,11 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def refusal(error: OSError, file: str | Path | None = None) -> DataError | None:
+def refusal(error: Exception, file: str | Path | None = None) -> DataError | None:
     """The error in one line with the next step, where it says that a file system takes no more.
+
+    Libraries that write files themselves (safetensors, tokenizers, PyTorch) raise no `OSError`: theirs have the system's
+    number in their text, or only that the file is not as long as it was to be.
 
     Args:
         error: What was raised on writing.
@@ -257,12 +260,27 @@ def refusal(error: OSError, file: str | Path | None = None) -> DataError | None:
     Returns:
         None where the error says something else.
     """
-    found = _REFUSALS.get(error.errno or 0)
+    found = _REFUSALS.get(_system_number(error))
+    if found is None and _CUT_OFF.search(str(error)):
+        found = "a file could not be written to its end", _ROOM
     if found is None:
         return None
-    name = file if file is not None else error.filename
+    name = file if file is not None else getattr(error, "filename", None)
     message, hint = found
     return DataError(message, file=None if name is None else str(name), hint=hint)
+
+
+_IN_RUST = re.compile(r"\(os error (\d+)\)")
+_CUT_OFF = re.compile(r"inline_container\.cc.*unexpected pos \d+ vs \d+", re.DOTALL)
+"""PyTorch's writer of archives."""
+
+
+def _system_number(error: Exception) -> int:
+    """The error's number in `errno`, 0 where it has none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = _IN_RUST.search(str(error))
+    return 0 if found is None else OSError(int(found[1]), "", None, int(found[1])).errno or 0  # on Windows it is translated
 
 
 _ROOM = "make room, or name a folder on another disk"
@@ -285,8 +303,13 @@ _REFUSALS = {
 
 
 def _write(path: str | Path, text: str, *, errors: str) -> None:
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors=errors)
+    try:
+        with atomic_path(path) as partial:
+            partial.write_text(text, encoding="utf-8", errors=errors)
+    except OSError as error:
+        if error.filename is None:  # a file is named where it cannot be opened, not where it takes no more
+            error.filename = str(path)
+        raise
 
 
 def _begin(target: Path) -> Path:

@@ -4,8 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
+import typer
+from typer.testing import CliRunner
+
+from rlaif_sdk.cli.options import ConfigCommand
 
 
 def run(*arguments, cwd=None, **also):
@@ -35,6 +40,38 @@ def test_a_config_is_an_argument_or_follows_its_option(tmp_path, command, given)
     done = run(*command.split(), *given, *more, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: nope.yaml: there is no such file")
+
+
+def test_a_job_is_named_where_c_is_another_option(tmp_path):
+    """``-c`` of ``make pairs`` is the composition; ``--config`` is the job, as its help says."""
+    for given in (["--config", "nope.yaml"], ["--config=nope.yaml"], ["-c", "some.yaml", "nope.yaml"]):
+        assert run("make", "pairs", *given, cwd=tmp_path).stderr.startswith("error: nope.yaml: there is no such file")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["-o", "-c", "c.yaml"], "c.yaml -c False"),
+        (["-c", "c.yaml", "--out", "--config"], "c.yaml --config False"),
+        (["--out", "--config=x", "--config=c.yaml"], "c.yaml --config=x False"),
+        (["--loud", "-c", "c.yaml"], "c.yaml . True"),
+        (["--out=x", "--", "-c"], "-c x False"),
+    ],
+)
+def test_what_looks_like_the_option_and_is_a_value_stays(given, found):
+    """A value belongs to the option before it, and what follows ``--`` is an argument."""
+    app = typer.Typer()
+
+    @app.command(cls=ConfigCommand)
+    def command(
+        config: str,
+        out: Annotated[str, typer.Option("--out", "-o")] = ".",
+        loud: Annotated[bool, typer.Option("--loud")] = False,
+    ) -> None:
+        typer.echo(f"{config} {out} {loud}")
+
+    done = CliRunner().invoke(app, given)
+    assert done.stdout == f"{found}\n", done.output
 
 
 @pytest.fixture

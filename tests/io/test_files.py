@@ -11,8 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -253,12 +256,47 @@ def test_a_file_system_that_takes_no_more_is_told_in_a_line(number: int) -> None
     assert refusal(OSError(errno.EINVAL, "?")) is None
 
 
+def save_weights(file: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_file({"weight": pytest.importorskip("torch").zeros(1000)}, file)
+
+
+def save_tokenizer(file: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {f"w{place}": place for place in range(100)}
+    tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0")).save(str(file))
+
+
+def save_archive(file: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save({"weight": torch.zeros(1000)}, file)
+
+
+def save_parquet(file: Path) -> None:
+    pq.write_table(pa.table({"a": list(range(1000))}), file)
+
+
+@pytest.mark.parametrize("save", [save_weights, save_tokenizer, save_archive, save_parquet])
+def test_a_library_s_own_error_of_a_full_disk_is_told_in_a_line(save: Callable[[Path], None], tmp_path: Path) -> None:
+    """Most of them are no `OSError`; what a library says of anything else is not taken for one."""
+    save(tmp_path / "whole")
+    with little_room(500), pytest.raises(Exception, match=r"File too large|unexpected pos") as raised:
+        save(tmp_path / "cut")
+    told = refusal(raised.value)
+    assert told is not None
+    assert "written" in str(told)
+    assert "make room" in str(told)
+    assert refusal(RuntimeError("(os error 2)")) is None
+    assert refusal(RuntimeError("unexpected pos")) is None
+
+
 def test_a_full_disk_leaves_no_litter(tmp_path: Path) -> None:
     """Nor does it spoil what was there."""
     file = tmp_path / "rows.json"
     write_json(file, 1)
-    with little_room(500), pytest.raises(OSError, match="File too large"):
+    with little_room(500), pytest.raises(OSError, match="File too large") as raised:
         write_json(file, ["x" * 1000])
+    assert str(refusal(raised.value)).startswith(f"{file}: cannot be written")
     assert file.read_text() == "1\n"
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
 

@@ -1,6 +1,6 @@
 """Kills a command at random instants, starts it again, and checks what is promised: ``python -m tests.kills.killing``.
 
-After every kill each file that has its own name is whole: JSON, tables, weights and graphs can be read; only the last
+After every kill each file that has its own name is whole: JSON, tables in it, weights, graphs and ledgers can be read; only the last
 line of a journal may be torn. At the end the command has made what a run makes that was never killed, and nothing
 unfinished is left.
 """
@@ -12,11 +12,12 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,16 +168,41 @@ def check_whole(folder: Path) -> None:
         inside = path.relative_to(folder).parts
         if not path.is_file() or any(_HIDDEN.fullmatch(part) or part.startswith("checkpoint-") for part in inside):
             continue
-        if path.suffix == ".json":
-            json.loads(path.read_bytes())
-        elif path.suffix == ".jsonl":
-            lines = path.read_bytes().split(b"\n")
-            torn = lines.pop()
-            assert not torn or path.name in JOURNALS, f"{path} ends with {torn[-40:]!r}"
-            for line in lines:
-                json.loads(line)
-        elif path.suffix == ".safetensors":
-            safetensors_header(path)
+        try:
+            READERS.get(path.suffix, Path.stat)(path)
+        except Exception as error:
+            raise AssertionError(f"{path} is not whole: {error}") from error
+
+
+def read_lines(path: Path) -> None:
+    *lines, torn = path.read_bytes().split(b"\n")
+    assert not torn or path.name in JOURNALS, f"ends with {torn[-40:]!r}"
+    for line in lines:
+        json.loads(line)
+
+
+def read_graph(path: Path) -> None:
+    import onnx
+
+    onnx.load(path)
+
+
+def read_database(path: Path) -> None:
+    """In a copy, with what is beside it: opening one tidies it up."""
+    with tempfile.TemporaryDirectory() as copies:
+        for part in path.parent.glob(f"{path.name}*"):
+            shutil.copy(part, copies)
+        with closing(sqlite3.connect(Path(copies) / path.name)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".json": lambda path: json.loads(path.read_bytes()),
+    ".jsonl": read_lines,
+    ".safetensors": safetensors_header,
+    ".onnx": read_graph,
+    ".sqlite": read_database,
+}
 
 
 def main(names: list[str], kills: int = 20) -> None:
