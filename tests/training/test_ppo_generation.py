@@ -9,7 +9,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from torch import Tensor  # noqa: E402
 
 from rlaif_sdk.training.ppo.inputs import contiguous_head_input  # noqa: E402
 from tests.tiny_models import tiny_llama  # noqa: E402
@@ -21,13 +20,13 @@ def model() -> Any:
     return tiny_llama().eval()
 
 
-def _generate(model: Any) -> Tensor:
+def _generate(model: Any) -> Any:
     torch.manual_seed(1)
     ids_BP = torch.randint(3, 10, (4, 6))
     mask_BP = torch.ones_like(ids_BP)
     mask_BP[0, :3] = 0
-    sampled: Tensor = model.generate(input_ids=ids_BP, attention_mask=mask_BP, do_sample=True, max_new_tokens=8)
-    return sampled
+    asked = {"input_ids": ids_BP, "attention_mask": mask_BP, "do_sample": True, "max_new_tokens": 8}
+    return model.generate(**asked, return_dict_in_generate=True, output_logits=True)
 
 
 def _head_inputs(model: Any) -> list[bool]:
@@ -52,7 +51,9 @@ def test_the_sampled_tokens_are_those_of_plain_generate(model: Any):
     """The same numbers are multiplied."""
     plain = _generate(model)
     with contiguous_head_input(model):
-        assert torch.equal(_generate(model), plain)
+        found = _generate(model)
+    assert torch.equal(found.sequences, plain.sequences)
+    torch.testing.assert_close(found.logits, plain.logits)
 
 
 def test_nothing_is_left_on_the_model(model: Any):
