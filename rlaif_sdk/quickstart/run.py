@@ -32,7 +32,7 @@ MODEL_PLACEHOLDER = "MODEL_FOLDER"
 def run_quickstart(
     output: Path, config: Path | None = None, *, console: Console | None = None, cache_dir: Path | None = None
 ) -> PolicyResult:
-    """Train a small instruct model by PPO on four composed rewards, and show what it has learnt.
+    """Show first scores, then train a small instruct model by PPO on four composed rewards, and show what it has learnt.
 
     Args:
         output: A new folder for the config, the model, ``metrics.json``, ``samples.jsonl`` and ``curves.png``.
@@ -85,7 +85,7 @@ def show_first_scores(run: ComposedRun, console: Console, *, answers: int = 8) -
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     _, held_out = load_prompts(run.config.data, run.folder)
     held_out = held_out.select(range(min(answers, len(held_out))))
-    say(f"\nFirst scores: the model answers {len(held_out)} questions (some 20 seconds).")
+    say(f"\nFirst scores: the model answers {len(held_out)} questions.")
     with loaded_policy(run) as (model, tokenizer):
         said = answer_prompts(model, tokenizer, held_out, trainer_settings(run))
     with run.composer() as composer:

@@ -75,6 +75,20 @@ def test_no_completion_is_scored_twice() -> None:
     assert (found.rows, found.repeated, found.contradicted) == (5, 4, 1)
 
 
+def test_pairs_of_one_prompt_are_drawn_together() -> None:
+    """Four pairs that say the same of a prompt are worth no more than one: the interval is that of the prompts."""
+
+    def right(number: int, prompt: str) -> dict[str, Any]:
+        marked, plain = f"a{number}!", f"b{number}"
+        return pair(marked, plain, prompt) if prompt in {"q0", "q1", "q2"} else pair(plain, marked, prompt)
+
+    once = [right(0, f"q{prompt}") for prompt in range(6)]
+    often = [right(number, f"q{prompt}") for prompt in range(6) for number in range(4)]
+    with Composer({"marks": marks}) as composer:
+        one, four = (evaluate_reward(composer, rows).metrics["total"].accuracy for rows in (once, often))  # type: ignore[union-attr]
+    assert (four.value, four.low, four.high) == pytest.approx((one.value, one.low, one.high), abs=0.05)
+
+
 def test_a_second_measurement_with_a_ledger_scores_nothing(tmp_path: Path) -> None:
     """What the ledger knows is not scored again, whatever is measured."""
     (tmp_path / "r.py").write_text(

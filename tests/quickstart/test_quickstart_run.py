@@ -19,6 +19,7 @@ from rich.console import Console  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk.composer import what_if  # noqa: E402
 from rlaif_sdk.quickstart.model import MissingModelError, find_gguf  # noqa: E402
 from rlaif_sdk.quickstart.run import judges_itself, run_quickstart, show_first_scores, write_config  # noqa: E402
 from rlaif_sdk.training.data import load_prompts  # noqa: E402
@@ -140,8 +141,9 @@ def test_the_first_scores_come_before_training(small_config: Callable[..., Path]
     assert len(composition.totals) == 4
     assert all(f"{total:+.3f}" in shown for total in composition.totals)
     assert str(composition.explain(0)) in shown
-    assert "What if brevity had no weight" in shown
-    assert "of 4 advantages" in shown
+    left_out = {"rewards": {"brevity": {"weight": 0}, "variety": {"weight": 0.5}}}
+    flipped = what_if(composition, left_out).summary()["flipped"]
+    assert f"What if brevity had no weight (rlaif what-if): {flipped} of 4 advantages" in shown
 
 
 def test_a_folder_with_anything_in_it_is_left_alone(tmp_path: Path, console: Console):

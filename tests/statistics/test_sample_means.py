@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.statistics.estimates import SampleMean, comparison, paired_change, sample_mean
+from rlaif_sdk.statistics.estimates import SampleMean, comparison, paired_change, sample_mean, weighted_mean
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
 
@@ -70,3 +70,9 @@ def test_a_mean_is_read_as_it_was_written() -> None:
     """null is NaN again."""
     assert SampleMean.from_dict(SampleMean(0.5, 0.1, 3).to_dict()) == SampleMean(0.5, 0.1, 3)
     assert math.isnan(SampleMean.from_dict(SampleMean(math.nan, math.nan, 0).to_dict()).standard_error)
+
+
+def test_a_weighted_mean_of_what_never_counts_is_not_known() -> None:
+    """A category that a resample lacks has no accuracy, and not one of 0."""
+    assert weighted_mean(np.array([1.0, 0.0]), np.array([3.0, 1.0])) == 0.75
+    assert math.isnan(weighted_mean(np.array([1.0]), np.array([0.0])))

@@ -27,7 +27,10 @@ SCENARIO, FOLDER, RANK = sys.argv[1], Path(sys.argv[2]), int(os.environ["RANK"])
 KIND, VARIANT = SCENARIO.split("-")
 
 
-def letters(completions: list[str], **_: Any) -> list[float]:
+def letters(completions: list[str], log_metric: Any, log_extra: Any, **_: Any) -> list[float]:
+    log_metric("process", RANK)
+    log_extra(f"length{RANK}", [len(text) for text in completions])
+    log_extra("process", [RANK] * len(completions))
     return [len(text) / 10 + 3 * text.count("w1") for text in completions]
 
 
@@ -93,7 +96,7 @@ def main() -> None:
     composers = [composer() for _ in range(4)]
 
     # One step of both, which is then done again by one process with the rows of both.
-    stepping = trainer(composers[0], max_steps=1)
+    stepping = trainer(composers[0], max_steps=1, log_completions=True)
     if RANK == 0:
         save_file(weights(stepping), FOLDER / "start.safetensors")
     generated: list[Any] = []
@@ -109,6 +112,7 @@ def main() -> None:
     answer["prompts"] = generated[0][0]
     answer["completions"] = generated[0][3]
     answer["together"] = figures(stepping)
+    answer["extra"] = {name: list(values) for name, values in stepping._logs["extra"].items()}
     parts: list[Any] = [None, None]
     torch.distributed.all_gather_object(parts, generated[0])
 

@@ -69,6 +69,12 @@ def test_two_processes_train_as_one(tmp_path: Path, scenario: str) -> None:
         assert first[key] == second[key], key
     assert first["composer"]["rewards"]["letters"]["state"]["count"] == first["scored"] + second["scored"]
     assert first["kl_coef"] != 0.1
+    assert {entry["process"] for entry in first["logged"]} == {0.5}, "what a reward logs is of both"
+    assert first["extra"] == second["extra"]
+    texts = [text for each in (first, second) for text in each["completions"]]
+    assert first["extra"]["process"] == [0] * 4 + [1] * 4
+    assert first["extra"]["length0"] == [*map(len, texts[:4]), *[None] * 4], "though one process has not the column"
+    assert first["extra"]["length1"] == [*[None] * 4, *map(len, texts[4:])]
 
     single = load_file(tmp_path / "single.safetensors")
     together = load_file(tmp_path / "step0.safetensors")

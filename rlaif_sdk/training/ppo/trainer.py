@@ -499,7 +499,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         else:
             metrics = rollout_metrics(rollout)
             self._evaluated.append(Measured({**rewarded, **metrics}, measured | rollout_weights(rollout)))
-        for name, value in logged.metrics:
+        for name, value in self.processes.rows(logged.metrics):
             self._note(mode, {name: value})
         if composer is self.composer:
             self._note_completions(prompts[:counted], completions[:counted], composition, rollout, logged.extras)
@@ -580,8 +580,10 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         self._logs["completion"].extend(rows(completions))
         for name, column in composition.rewards.items():
             self._logs["rewards"][name].extend(rows(column.raw.tolist()))
-        for key, values in extras.items():
-            self._logs["extra"][key].extend(rows(values))
+        # one gathering, since a reward may have logged a column in one process only
+        extra = rows([{name: values[row] for name, values in extras.items()} for row in range(len(prompts))])
+        for name in dict.fromkeys(name for row in extra for name in row):
+            self._logs["extra"][name].extend(row.get(name) for row in extra)
         advantages_B = rollout.advantages_BT.sum(dim=1) / rollout.mask_BT.sum(dim=1).clamp(min=1)
         self._logs["advantages"].extend(rows(advantages_B[: len(prompts)].tolist()))
 
