@@ -280,7 +280,9 @@ def _system_number(error: Exception) -> int:
     if isinstance(error, OSError):
         return error.errno or 0
     found = _IN_RUST.search(str(error))
-    return 0 if found is None else OSError(int(found[1]), "", None, int(found[1])).errno or 0  # on Windows it is translated
+    return (
+        0 if found is None else OSError(int(found[1]), "", None, int(found[1])).errno or 0
+    )  # on Windows it is translated
 
 
 _ROOM = "make room, or name a folder on another disk"

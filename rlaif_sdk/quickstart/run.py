@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,10 +46,11 @@ def run_quickstart(
     """
     from rich.console import Console
 
+    from rlaif_sdk.reporting.live_view import reporter
     from rlaif_sdk.reporting.training_report import watch_policy
 
     console = console or Console()
-    report = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    report = reporter(console)
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty", hint="name a new folder")
     if config is None:
@@ -79,10 +79,11 @@ def show_first_scores(run: ComposedRun, console: Console, *, answers: int = 8) -
         ConfigError: The config is refused, or the model cannot be loaded.
     """
     from rlaif_sdk.composer import what_if
+    from rlaif_sdk.reporting.live_view import reporter
     from rlaif_sdk.reporting.tables import answers_table
     from rlaif_sdk.training.generation import answer_prompts, loaded_policy
 
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = reporter(console)
     _, held_out = load_prompts(run.config.data, run.folder)
     held_out = held_out.select(range(min(answers, len(held_out))))
     say(f"\nFirst scores: the model answers {len(held_out)} questions.")

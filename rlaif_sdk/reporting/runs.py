@@ -93,8 +93,10 @@ def find_runs(below: Path) -> list[RecordedFolder]:
     """The runs in a folder and below it, in the order of their names; checkpoints are none.
 
     Raises:
-        DataError: A record cannot be read.
+        DataError: There is no such folder, or a record cannot be read.
     """
+    if not below.is_dir():
+        raise DataError("there is no such folder", file=str(below), hint="name the folder in which the runs are")
     manifests = {file.parent for file in below.rglob(MANIFEST_FILE)}
     jobs = {file.parent.parent for file in below.rglob(f"{JOB_FOLDER}/{IDENTITY_FILE}")}
     return [recorded_run(folder) for folder in sorted(manifests | jobs) if not _is_checkpoint(folder)]

@@ -106,3 +106,11 @@ def test_a_difference_has_the_error_of_both():
     found = difference(SampleMean(1.0, 0.3, 9), SampleMean(2.0, 0.4, 16))
     assert (found.mean, found.n) == (1.0, 9)
     assert math.isclose(found.standard_error, 0.5)
+
+
+def test_a_folder_to_look_in_that_is_not_there_is_refused(tmp_path):
+    """It is no folder without runs; nor is a file."""
+    (tmp_path / "file").touch()
+    for below in ("nowhere", "file"):
+        with pytest.raises(DataError, match=f"{below}: there is no such folder"):
+            find_runs(tmp_path / below)
