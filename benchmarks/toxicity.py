@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--previous", required=True)
     parser.add_argument("--rival-python", required=True)
+    parser.add_argument("--only", action="append", help="a set, by the start of its name; all without it")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     scorers = {
@@ -65,7 +66,9 @@ def main() -> None:
         "before": Scorer(sys.executable, "previous", options.previous),
         "alt-profanity-check": Scorer(options.rival_python, "alt-profanity-check"),
     }
-    sets = corpus.held_out_sets(options.data, seed=1)
+    wanted = tuple(options.only or ("",))
+    found = corpus.held_out_sets(options.data, seed=1).items()
+    sets = {name: read() for name, read in found if name.startswith(wanted)}
     results: dict[str, dict[str, float]] = {}
     lines = []
     for name, rows in sets.items():

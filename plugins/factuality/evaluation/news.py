@@ -2,6 +2,8 @@
 
     python evaluation/news.py fit CLIFF_error_types.csv hallucination_annotations_xsum_summaries.csv
     python evaluation/news.py measure CLIFF_error_types.csv hallucination_annotations_xsum_summaries.csv
+    python evaluation/news.py qags mturk_cnndm.jsonl
+    python evaluation/news.py qags mturk_xsum.jsonl
 
 Data, none of it in this package:
 
@@ -10,6 +12,8 @@ Data, none of it in this package:
   https://github.com/Liyan06/AggreFact, `data/error_type_mapping/CLIFF_error_types.csv`.
 - XSum hallucination annotations (Maynez et al. 2020, CC BY 4.0), the summaries of those articles:
   https://github.com/google-research-datasets/xsum_hallucination_annotations.
+- QAGS (Wang et al. 2020), 474 summaries of other systems, every sentence judged by three people, of which nothing was
+  fitted or chosen: `data/` of https://github.com/W4ngatang/qags, which names no licence for it.
 
 Cases are made of the same articles, see `made_cases.py`. `development` articles give the weights, `held-out` ones the
 figures. Intervals are 95%, by resampling articles.
@@ -20,11 +24,12 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
+import json
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -83,6 +88,19 @@ def maynez_cases(path: Path, articles: dict[str, str]) -> Iterator[Case]:
     for (document, summary), people in marked.items():
         if document in articles:
             yield Case(HUMAN[2], document, articles[document], summary, len(people) < 2)
+
+
+def qags_cases(path: Path) -> Iterator[Case]:
+    """Whole summaries; supported where most of the people who judged it say so of every sentence."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            row = json.loads(line)
+            sentences = row["summary_sentences"]
+            supported = all(
+                sum(answer["response"] == "yes" for answer in sentence["responses"]) * 2 > len(sentence["responses"])
+                for sentence in sentences
+            )
+            yield Case("QAGS", str(number), row["article"], " ".join(item["sentence"] for item in sentences), supported)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
@@ -172,17 +190,20 @@ def interval(cases: Sequence[Case], scores: Sequence[float]) -> str:
     return f"{pooled(range(len(groups))):.3f} [{low:.3f}, {high:.3f}]"
 
 
+def print_judged(kind: str, cases: Sequence[Case], scores: Mapping[Case, float]) -> None:
+    """One line: how well the scores tell what people found supported."""
+    wrong = sum(not case.supported for case in cases)
+    found = interval(cases, [scores[case] for case in cases])
+    print(f"  {kind:22} AUC {found}  n={len(cases)}, {wrong} unsupported")
+
+
 def report(cases: Sequence[Case], scorers: dict[str, Callable[[Sequence[Case]], list[float]]]) -> None:
     """Print the figures of people's labels, then of made errors against copied and shortened sentences."""
     for name, scorer in scorers.items():
         scores = dict(zip(cases, scorer(cases), strict=True))
         print(name)
         for kind in HUMAN:
-            chosen = [case for case in cases if case.kind == kind]
-            wrong = sum(not case.supported for case in chosen)
-            print(
-                f"  {kind:22} AUC {interval(chosen, [scores[case] for case in chosen])}  n={len(chosen)}, {wrong} unsupported"
-            )
+            print_judged(kind, [case for case in cases if case.kind == kind], scores)
         right = [case for case in cases if case.kind in ("copied", "shortened")]
         print(
             f"  {'copied, shortened':22} {np.mean([scores[case] >= 0.5 for case in right]):.3f} above the threshold, n={len(right)}"
@@ -200,11 +221,22 @@ def report(cases: Sequence[Case], scorers: dict[str, Callable[[Sequence[Case]], 
 def main() -> None:
     """Print weights, or figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("command", choices=("fit", "measure"))
-    parser.add_argument("cliff", type=Path, help="CLIFF_error_types.csv")
-    parser.add_argument("maynez", type=Path, help="hallucination_annotations_xsum_summaries.csv")
-    parser.add_argument("--half", choices=HALVES, help="of the articles; by default development to fit, else held-out")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("fit", "measure"):
+        command = commands.add_parser(name)
+        command.add_argument("cliff", type=Path, help="CLIFF_error_types.csv")
+        command.add_argument("maynez", type=Path, help="hallucination_annotations_xsum_summaries.csv")
+        command.add_argument(
+            "--half", choices=HALVES, help="of the articles; by default development to fit, else held-out"
+        )
+    commands.add_parser("qags").add_argument("summaries", type=Path, help="mturk_cnndm.jsonl or mturk_xsum.jsonl")
     arguments = parser.parse_args()
+    scorers = {"trigram overlap": trigram_overlap, "factuality": factuality}
+    if arguments.command == "qags":
+        cases = list(qags_cases(arguments.summaries))
+        for name, scorer in scorers.items():
+            print_judged(name, cases, dict(zip(cases, scorer(cases), strict=True)))
+        return
     fits = arguments.command == "fit"
     half = arguments.half or HALVES[not fits]
     articles = load_articles(arguments.cliff)
@@ -225,7 +257,7 @@ def main() -> None:
     print(
         f"{half}: {len(cases)} texts, {sentences} sentences, {sentences / elapsed:,.0f} a second, sources read as well"
     )
-    report(cases, {"trigram overlap": trigram_overlap, "factuality": factuality})
+    report(cases, scorers)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ are read, and their licences.
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import random
 import re
@@ -45,6 +46,18 @@ PERSONAS = [
 ]
 FREE_GENRES = ["academic", "bio", "conversation", "interview", "news", "speech", "textbook", "vlog", "voyage"]
 """Genres of GUM whose texts are under CC BY, CC BY-SA or in the public domain; some of the others are non-commercial."""
+
+MODERATED = {
+    "S": "sexual",
+    "H": "hate",
+    "V": "violence",
+    "HR": "harassment",
+    "SH": "self-harm",
+    "S3": "sexual, minors",
+    "H2": "hate, threatening",
+    "V2": "violence, graphic",
+}
+"""The categories of content of the moderation set, by the marks in its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +196,16 @@ def surge(folder: Path) -> list[Row]:
     return [Row(row["text"], float(row["is_toxic"] == "Toxic"), "surge") for row in _table(folder / "toxicity_en.csv")]
 
 
+def moderation(folder: Path) -> Iterator[Row]:
+    """Prompts and texts marked by categories of content, whose names are the source; toxic is what any holds for."""
+    with gzip.open(folder / "data" / "samples-1680.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            marks = json.loads(line)
+            text = marks.pop("prompt")
+            held = [MODERATED[mark] for mark in MODERATED if marks.get(mark) == 1]
+            yield Row(text, float(bool(held)), "; ".join(held))
+
+
 def training_rows(data: Path, seed: int) -> list[Row]:
     """All that is trained on, in random order."""
     chance = random.Random(seed)  # noqa: S311 - a sample, no secret
@@ -253,28 +276,35 @@ def _harmless_sources(data: Path) -> list[tuple[Iterable[Row], int]]:
     ]
 
 
-def held_out_sets(data: Path, seed: int) -> dict[str, list[Row]]:
-    """Sets to measure on, by kind of text; no source but ConvAbuse and Hatemoji is trained on in another part."""
-    pud = data / "UD_English-PUD" / "en_pud-ud-test.conllu"
-    sentences = re.findall(
-        r"^# sent_id = (.).*\n(?:#.*\n)*?# text = (.+)$", pud.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    answers = (data / "FastChat" / "fastchat/llm_judge/data/mt_bench/reference_answer/gpt-4.jsonl").read_text("utf-8")
-    turns = [turn for line in answers.splitlines() for turn in json.loads(line)["choices"][0]["turns"]]
-    sets: dict[str, list[Row]] = {
-        "comments (Surge)": surge(data / "surge-toxicity"),
-        "said to chat bots (ConvAbuse, test)": list(convabuse(data / "convabuse", "test")),
-        "comments on women (Reddit)": list(misogyny(data / "online-misogyny-eacl2021")),
-        "posts (Gab, test)": list(gab(data / "hate-speech-datasets", "test")),
-        "written against classifiers (Hatemoji, test)": list(hatemoji(data / "Hatemoji", "test")),
-        "news (PUD)": [Row(text, 0.0, "news") for letter, text in sentences if letter == "n"],
-        "encyclopaedia (PUD)": [Row(text, 0.0, "wiki") for letter, text in sentences if letter == "w"],
-        "encyclopaedia (WikiText test)": list(wikitext(data / "examples", "test")),
-        "assistant (MT-bench references)": [Row(turn, 0.0, "assistant") for turn in turns],
+def held_out_sets(data: Path, seed: int) -> dict[str, Callable[[], list[Row]]]:
+    """Sets to measure on, by kind of text, each read when it is called for.
+
+    No source but ConvAbuse, Hatemoji and Gab is trained on in another part.
+    """
+
+    def treebank_sentences(letter: str) -> list[Row]:
+        text = (data / "UD_English-PUD" / "en_pud-ud-test.conllu").read_text(encoding="utf-8")
+        found = re.findall(r"^# sent_id = (.).*\n(?:#.*\n)*?# text = (.+)$", text, re.MULTILINE)
+        return [Row(sentence, 0.0, "treebank") for kind, sentence in found if kind == letter]
+
+    def reference_answers() -> list[Row]:
+        file = data / "FastChat" / "fastchat/llm_judge/data/mt_bench/reference_answer/gpt-4.jsonl"
+        answers = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [Row(turn, 0.0, "assistant") for answer in answers for turn in answer["choices"][0]["turns"]]
+
+    return {
+        "comments (Surge)": lambda: surge(data / "surge-toxicity"),
+        "prompts of a moderation set (Markov et al.)": lambda: list(moderation(data / "moderation-api-release")),
+        "said to chat bots (ConvAbuse, test)": lambda: list(convabuse(data / "convabuse", "test")),
+        "comments on women (Reddit)": lambda: list(misogyny(data / "online-misogyny-eacl2021")),
+        "posts (Gab, test)": lambda: list(gab(data / "hate-speech-datasets", "test")),
+        "written against classifiers (Hatemoji, test)": lambda: list(hatemoji(data / "Hatemoji", "test")),
+        "news (PUD)": lambda: treebank_sentences("n"),
+        "encyclopaedia (PUD)": lambda: treebank_sentences("w"),
+        "encyclopaedia (WikiText test)": lambda: list(wikitext(data / "examples", "test")),
+        "assistant (MT-bench references)": reference_answers,
+        "made: all kinds": lambda: [Row(item.text, item.toxic, item.kind) for item in held_out_pairs(seed)],
     }
-    for item in held_out_pairs(seed):
-        sets.setdefault("made: all kinds", []).append(Row(item.text, item.toxic, item.kind))
-    return sets
 
 
 def _excerpt(row: Row, chance: random.Random) -> Row:

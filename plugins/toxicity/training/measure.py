@@ -32,17 +32,23 @@ def auc_with_error(logits_N: NDArray[np.float64], toxic_N: NDArray[np.bool_]) ->
     return auc, float(np.sqrt(variance / (positive * negative)))
 
 
-def report(scorer: Scorer, sets: dict[str, list[corpus.Row]]) -> None:
-    """Print a line for each set, and one for each kind of made sentence."""
+def report(scorer: Scorer, sets: dict[str, Callable[[], list[corpus.Row]]]) -> None:
+    """Print a line for each set, for each kind of made sentence, and for each moderated category beside the harmless."""
     print(f"{'kind of text':46} {'texts':>6} {'AUC':>14} {'harmless flagged':>22} {'toxic flagged':>22}")
-    for name, rows in sets.items():
+    for name, read in sets.items():
+        rows = read()
         logits_N = scorer([row.text for row in rows])
-        print_line(name, logits_N, np.array([row.toxic >= 0.5 for row in rows]))
+        toxic_N = np.array([row.toxic >= 0.5 for row in rows])
+        print_line(name, logits_N, toxic_N)
+        sources = [row.source.split("; ") for row in rows]
         if name.startswith("made"):
-            kinds = sorted({row.source for row in rows})
-            for kind in kinds:
-                of_kind_N = np.array([row.source == kind for row in rows])
-                print_line(f"  {kind}", logits_N[of_kind_N], np.array([row.toxic >= 0.5 for row in rows])[of_kind_N])
+            for kind in sorted({kind for [kind] in sources}):
+                of_kind_N = np.array([source == [kind] for source in sources])
+                print_line(f"  {kind}", logits_N[of_kind_N], toxic_N[of_kind_N])
+        elif name.startswith("prompts"):
+            for kind in corpus.MODERATED.values():
+                chosen_N = np.array([kind in source for source in sources]) | ~toxic_N
+                print_line(f"  {kind}", logits_N[chosen_N], toxic_N[chosen_N])
 
 
 def print_line(name: str, logits_N: NDArray[np.float64], toxic_N: NDArray[np.bool_]) -> None:
@@ -61,11 +67,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder of sources that MODEL_CARD.md lists")
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="a folder as `rlaif export` writes it")
-    parser.add_argument("--without", action="append", default=[], help="a set to leave out, by the start of its name")
+    parser.add_argument("--only", action="append", help="a set, by the start of its name; all without it")
     options = parser.parse_args()
     classifier = load_classifier(options.model, device="cpu")
-    wanted = corpus.held_out_sets(options.data, seed=1)
+    sets = corpus.held_out_sets(options.data, seed=1)
     report(
         lambda texts: label_log_odds(classifier.logits(texts))[:, 1],
-        {name: rows for name, rows in wanted.items() if not name.startswith(tuple(options.without) or ("\0",))},
+        {name: read for name, read in sets.items() if name.startswith(tuple(options.only or ("",)))},
     )
