@@ -17,8 +17,8 @@ from rlaif_sdk.conversations import view
 from rlaif_sdk.io.digests import bytes_digest
 from rlaif_sdk.io.tables import read_rows, write_table
 
-HELD_OUT_SIZES = {"hh-rlhf": 32, "truthfulqa": 32}
-TRAIN_SIZES = {"hh-rlhf": 128, "truthfulqa": 128}
+HELD_OUT_SIZES = {"hh-rlhf": 48, "truthfulqa": 80}
+TRAIN_SIZES = {"hh-rlhf": 112, "truthfulqa": 144}
 LONGEST_QUESTION = 25
 """In words: short prompts make a quick run."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import repeat
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer, Composition
 
     Policy: TypeAlias = AbstractContextManager[tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+
+TOLD_EVERY = 5.0
+"""Seconds between two lines on how far the answering is."""
 
 
 class GenerationSettings(ConfigModel):
@@ -183,6 +188,7 @@ def answer_prompts(
     settings: Sampling | Any,
     *,
     completions: int = 1,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Answers:
     """Sample K answers to each of N prompts, in the way that training samples: the same prompt tokens, the same distribution.
 
@@ -194,6 +200,7 @@ def answer_prompts(
         prompts: N rows with a column ``prompt``.
         settings: A `Sampling`, or a trainer's settings.
         completions: K; the answers to one prompt stand together.
+        report: Takes a line on what is done and the time left, every five seconds or more.
 
     Raises:
         DataError: A prompt is longer than the policy takes; the message has its row.
@@ -217,6 +224,7 @@ def answer_prompts(
     if completions > 1:
         prompts = prompts.select([row for row in range(len(prompts)) for _ in range(completions)])
     completion_ids: list[list[int]] = []
+    began = told = time.monotonic()
     policy: Any = model
     plain: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
     with (
@@ -233,6 +241,11 @@ def answer_prompts(
             inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
             output = policy.generate(**inputs, **sampling)
             completion_ids += [_until_end(ids, ends) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
+            now, left = time.monotonic(), len(prompts) - len(completion_ids)
+            if left and now - told >= TOLD_EVERY:
+                told = now
+                seconds = math.ceil((now - began) / len(completion_ids) * left)
+                report(f"  {len(completion_ids)} of {len(prompts)} answered, {seconds} s left")
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
     conversational = [not isinstance(prompt, str) for prompt in prompts["prompt"]]
     sampled = {

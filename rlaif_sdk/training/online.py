@@ -108,7 +108,7 @@ def train_policy(
             trainer.add_callback(display)
         policy = trainer.accelerator.unwrap_model(trainer.model)
         report(f"answering {len(held_out)} held-out prompts before training")
-        answer = partial(answer_prompts, tokenizer=tokenizer, prompts=held_out, settings=arguments)
+        answer = partial(answer_prompts, tokenizer=tokenizer, prompts=held_out, settings=arguments, report=report)
         answers_before = shared(partial(answer, policy))
         report("training")
         fields = run_training(run, trainer, checkpoint, results, logged="reward")

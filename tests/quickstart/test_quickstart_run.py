@@ -70,7 +70,7 @@ def small_config(tmp_path: Path) -> Callable[..., Path]:
         before, _, rest = text.partition("composition:")
         text = before + BREVITY + rest[rest.index("\nppo:") :]
         text = re.sub(r"max_steps: \d+", "max_steps: 2", text)
-        config.write_text(text.replace("held_out_rows: 64", "held_out_rows: 4"))
+        config.write_text(text.replace("held_out_rows: 128", "held_out_rows: 4"))
         (config.parent / "brevity.py").write_text(
             "def brevity(prompts, completions):\n    return [-len(c[0]['content'].split()) for c in completions]\n"
         )
@@ -87,7 +87,7 @@ def test_the_written_config_is_complete(tmp_path: Path):
     settings = trainer_settings(run)
     train, held_out = load_prompts(run.config.data, run.folder)
     assert len(train) >= settings.rollout_size
-    assert len(held_out) == 64
+    assert len(held_out) == 128
 
 
 def test_the_four_rewards_are_composed_and_the_judge_weighs_least(tmp_path: Path):

@@ -12,7 +12,8 @@ pytest.importorskip("trl")
 
 from datasets import Dataset  # noqa: E402
 
-from rlaif_sdk.training.generation import answer_prompts  # noqa: E402
+from rlaif_sdk.training import generation  # noqa: E402
+from rlaif_sdk.training.generation import GenerationSettings, answer_prompts  # noqa: E402
 from rlaif_sdk.training.ppo.inputs import contiguous_head_input  # noqa: E402
 
 
@@ -74,3 +75,16 @@ def test_a_model_without_a_head_is_left_as_it_is(llama: Any):
     """A backbone has no output embeddings."""
     with contiguous_head_input(llama.model):
         assert llama.model.get_output_embeddings() is None
+
+
+def test_how_far_the_answering_is_and_the_time_left_are_told(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """After every batch but the last, where batches take as long as the least time between two lines."""
+    monkeypatch.setattr(generation, "TOLD_EVERY", 0.0)
+    prompts = Dataset.from_dict({"prompt": ["w1 w2", "w3", "w4", "w5", "w6"]})
+    settings = GenerationSettings(batch_size=2, max_completion_length=4).sampling(seed=0)
+    told: list[str] = []
+    answer_prompts(llama, tokenizer, prompts, settings, report=told.append)
+    assert [line.rpartition(", ")[0] for line in told] == ["  2 of 5 answered", "  4 of 5 answered"]
+    assert all(line.endswith(" s left") for line in told)
