@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer, Composition, Gate
     from rlaif_sdk.composer.aggregators import Aggregator
     from rlaif_sdk.composer.normalizers import Normalizer, Standardizer
-    from rlaif_sdk.conversations import split_thinking, view
+    from rlaif_sdk.conversations import ToolCall, Turn, read, split_thinking, view
     from rlaif_sdk.exceptions import (
         BatchError,
         ConfigError,
@@ -77,6 +77,8 @@ __all__ = [
     "Score",
     "Standardizer",
     "StateError",
+    "ToolCall",
+    "Turn",
     "Usage",
     "ViewParams",
     "export_classifier",
@@ -88,6 +90,7 @@ __all__ = [
     "load_judge",
     "load_labeler",
     "processor_count",
+    "read",
     "reward",
     "split_thinking",
     "view",
@@ -98,7 +101,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         "rlaif_sdk.composer": ("Composer", "Composition", "Gate"),
         "rlaif_sdk.composer.aggregators": ("Aggregator",),
         "rlaif_sdk.composer.normalizers": ("Normalizer", "Standardizer"),
-        "rlaif_sdk.conversations": ("split_thinking", "view"),
+        "rlaif_sdk.conversations": ("ToolCall", "Turn", "read", "split_thinking", "view"),
         "rlaif_sdk.exceptions": (
             "BatchError",
             "ConfigError",

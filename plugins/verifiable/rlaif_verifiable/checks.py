@@ -1,0 +1,88 @@
+"""Rewards that compare a text with the right answers of its row."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from rlaif_sdk import Reward, RewardBatch, Score, ViewParams
+
+
+class AnswerParams(ViewParams):
+    """What of a completion is checked, and where the right answer is."""
+
+    view: Literal["answer", "assistant", "transcript"] = "answer"
+    """What of a completion is checked: ``answer``, the policy's last words; ``assistant``, all that it said;
+    ``transcript``, everything, with the calls of tools and their results."""
+
+    column: str = Field(default="answer", min_length=1)
+    """The batch column with a row's right answer: a text or number, or a list of them, of which each is right. A row
+    with none abstains."""
+
+
+AnswerParamsT = TypeVar("AnswerParamsT", bound=AnswerParams)
+
+
+class AnswerReward(Reward, Generic[AnswerParamsT]):
+    """A reward that compares each row's text with the right answers of that row: `compare` says what it gets.
+
+    A row without a right answer abstains, and so does one where the policy called a tool and said nothing.
+    """
+
+    range: tuple[float, float] | None = (0.0, 1.0)
+    version = "1"
+
+    def __init__(self, params: AnswerParamsT) -> None:
+        self.params = params
+        self.columns = (params.column,)
+        self.inputs: tuple[str, ...] = (params.column,)
+
+    def score(self, batch: RewardBatch) -> list[Score]:
+        """Score a batch of B rows."""
+        column = self.params.column
+        scores = []
+        for text, value in zip(self.params.texts(batch), batch.column(column), strict=True):
+            answers = right_answers(value)
+            if answers is None:
+                scores.append(Score.failed(f"the column {column!r} must hold a text, a number, or a list of them"))
+            elif not answers:
+                scores.append(Score(None, reason=f"the column {column!r} is empty, so there is nothing to check"))
+            elif text is None:
+                scores.append(Score.no_words())
+            else:
+                scores.append(self.compare(text, answers))
+        return scores
+
+    @abstractmethod
+    def compare(self, text: str, answers: Sequence[str]) -> Score:
+        """Score one text against one or more right answers."""
+
+
+def right_answers(value: Any) -> list[str] | None:
+    """The right answers that a column holds for a row, none if it is empty; None if it holds something else."""
+    if value is None:
+        return []
+    entries = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+    if any(isinstance(entry, bool) or not isinstance(entry, (str, int, float)) for entry in entries):
+        return None
+    texts = [entry.strip() if isinstance(entry, str) else repr(entry) for entry in entries]
+    return [text for text in texts if text]
+
+
+def quoted(text: str, most: int = 80) -> str:
+    """A text as reasons quote it, on one line."""
+    line = " ".join(text.split())
+    return f"\u201c{line if len(line) <= most else line[: most - 1] + chr(0x2026)}\u201d"
+
+
+def passed(reason: str) -> Score:
+    """1, and why."""
+    return Score(1.0, reason=reason)
+
+
+def missed(reason: str) -> Score:
+    """0, and why."""
+    return Score(0.0, reason=reason)
