@@ -151,7 +151,7 @@ def score(
                 training=state is None,
                 file=named,
             ):
-                for row, reward in zip(rows, composition.records(), strict=True):
+                for row, reward in zip(rows, composition.to_records(), strict=True):
                     if without_empty and not reward["penalties"]:
                         reward["penalties"] = None
                     writer.write({**row, reward_column: reward})

@@ -81,8 +81,25 @@ class Composition:
         return Layout(f"{len(self)} rows", headings, rows, total)._repr_html_()
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One JSON-ready mapping a row: the total, and each reward's values, status and reason."""
-        return list(self.records())
+        """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it."""
+        return [
+            {
+                "total": _number(self.totals[row]),
+                "rewards": {
+                    name: {
+                        "raw": _number(column.raw[row]),
+                        "normalized": _number(column.normalized[row]),
+                        "weighted": _number(column.weighted[row]),
+                        "status": column.status(row),
+                        "reason": column.reason(row),
+                    }
+                    for name, column in self.rewards.items()
+                },
+                "penalties": {part.constraint.key: _number(part.penalty[row]) for part in self.constraints},
+                "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
+            }
+            for row in range(len(self))
+        ]
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a completion: ``total``, and ``NAME/raw``, ``/normalized``, ``/weighted`` and ``/status`` a reward."""
@@ -259,25 +276,6 @@ class Composition:
         for gate, closed in self.gates:
             numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
         return numbers | composition_diagnostics(self.batch, self.totals, self.rewards) if detail else numbers
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """One JSON-ready mapping a row: the total, and each reward's values, status and reason."""
-        for row in range(len(self)):
-            yield {
-                "total": _number(self.totals[row]),
-                "rewards": {
-                    name: {
-                        "raw": _number(column.raw[row]),
-                        "normalized": _number(column.normalized[row]),
-                        "weighted": _number(column.weighted[row]),
-                        "status": column.status(row),
-                        "reason": column.reason(row),
-                    }
-                    for name, column in self.rewards.items()
-                },
-                "penalties": {part.constraint.key: _number(part.penalty[row]) for part in self.constraints},
-                "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
-            }
 
 
 def _number(value: np.float64) -> float | None:

@@ -259,7 +259,7 @@ class ShardScorer:
             summary.add(composition)
             yield [
                 {**record, task.reward_column: {**reward, "penalties": reward["penalties"] or None}}
-                for record, reward in zip(records, composition.records(), strict=True)
+                for record, reward in zip(records, composition.to_records(), strict=True)
             ]
             row += len(records)
         record.update(summary_record(summary))
@@ -270,7 +270,7 @@ class ShardScorer:
 
 
 def reward_type(composer: Composer) -> pa.DataType:
-    """The Arrow type of what `rlaif_sdk.Composition.records` gives for a row, equal for all rows."""
+    """The Arrow type of what `rlaif_sdk.Composition.to_records` gives for a row, equal for all rows."""
     pa = arrow()
     numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
     one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])

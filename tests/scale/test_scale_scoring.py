@@ -70,7 +70,7 @@ def plain(file: Path, composition: Path, layout: TableLayout) -> list[dict[str, 
     """What one machine says of each row."""
     with Composer.from_config(composition) as composer:
         scored = score_records(composer, read_rows(file), layout, columns=survey(file).columns, chunk=8)
-        return [reward for _, composed in scored for reward in composed.records()]
+        return [reward for _, composed in scored for reward in composed.to_records()]
 
 
 @pytest.mark.parametrize("name", ["table.jsonl", "table.parquet"])
