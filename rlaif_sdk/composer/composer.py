@@ -25,6 +25,7 @@ from rlaif_sdk.composer.ordered_queue import OrderedQueue, Pending
 from rlaif_sdk.composer.weights import Weight
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import as_reward
 from rlaif_sdk.scoring.factory import errors_placed
@@ -265,7 +266,7 @@ class Composer:
             self.ledger.close()
 
     def __repr__(self) -> str:
-        return f"<Composer of {', '.join(self.components)}>"
+        return short_repr(f"Composer of {', '.join(self.components)}")
 
     def _repr_html_(self) -> str:
         """The rewards with their weights and normalizers, for a notebook."""

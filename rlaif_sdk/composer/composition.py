@@ -19,6 +19,7 @@ from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.metrics import composition_diagnostics
 from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
+from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.types import RewardBatch
 
@@ -59,7 +60,7 @@ class Composition:
 
     def __repr__(self) -> str:
         unscored = int(np.isnan(self.totals).sum())
-        return f"<Composition of {len(self)} rows, {unscored} unscored: {', '.join(self.rewards)}>"
+        return short_repr(f"Composition of {len(self)} rows, {unscored} unscored: {', '.join(self.rewards)}")
 
     def _repr_html_(self) -> str:
         """Each reward's mean and failures, and the total's, for a notebook."""

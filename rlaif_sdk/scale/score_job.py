@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, as_batch, chunks
+from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, chunks
 from rlaif_sdk.config.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import check_rowwise, load_state
@@ -41,6 +41,7 @@ from rlaif_sdk.scale.shards import (
     read_shard,
     write_part,
 )
+from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,7 +143,9 @@ def inspect_shard(file: Path, shard: Shard, layout: TableLayout) -> Findings:
     row = shard.first_row
     label: Any = None
     for chunk in _chunks(read_shard(file, shard)):
-        as_batch(chunk, layout, first_row=row, file=str(file))
+        RewardBatch.from_records(
+            chunk, **asdict(layout), columns=[layout.group] if layout.group else (), first_row=row, file=str(file)
+        )
         for record in chunk:
             found.columns.add(record)
             row_as_json(record, str(file), row)  # a column may turn out to be JSON in another shard
@@ -252,8 +255,8 @@ class ShardScorer:
         row = shard.first_row
         shard_rows = read_shard(task.file, shard)
         for records in chunks(shard_rows, task.layout, rows=task.chunk, first_row=row, file=str(task.file)):
-            batch = as_batch(
-                records, task.layout, columns=task.columns, first_row=row, training=False, file=str(task.file)
+            batch = RewardBatch.from_records(
+                records, **asdict(task.layout), columns=task.columns, first_row=row, training=False, file=str(task.file)
             )
             composition = self._composer.compose(batch)
             summary.add(composition)

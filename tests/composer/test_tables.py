@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, DataError, RewardBatch
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, as_batch, chunks, score_records
+from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, chunks, score_records
 from rlaif_sdk.testing import FixedReward
 
 
@@ -74,26 +74,12 @@ def test_moments_equal_numpys_and_leave_nan_out(values):
         assert (moments.low, moments.high) == (present.min(), present.max())
 
 
-def test_columns_missing_from_some_rows_are_none_there():
-    """A reference that only some rows have reaches the rewards as None elsewhere."""
-    batch = as_batch(
-        [{"prompt": "a", "completion": "b", "reference": "r"}, {"prompt": "a", "completion": "c"}], TableLayout()
-    )
-    assert batch.columns == {"reference": ["r", None]}
-
-
 def test_the_row_of_an_error_is_counted_over_chunks():
     """A bad row in a later chunk is named by its number in the table."""
     records = [{"prompt": "a", "completion": "b"}] * 4 + [{"prompt": "a"}]
     composer = Composer({"fixed": FixedReward(1.0)})
     with pytest.raises(DataError, match="row 5"):
         list(score_records(composer, records, TableLayout(), chunk=2))
-
-
-def test_a_reserved_column_is_refused():
-    """A table with a column that rewards receive otherwise is refused, not silently overwritten."""
-    with pytest.raises(DataError, match="'training' has a reserved name"):
-        as_batch([{"prompt": "a", "completion": "b", "training": 1}], TableLayout())
 
 
 def test_a_row_whose_rewards_all_scored_says_why_it_is_unscored() -> None:
