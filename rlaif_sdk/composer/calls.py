@@ -12,6 +12,7 @@ import numpy as np
 
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.ledger import Ledger
+from rlaif_sdk.composer.ledger.cache import CacheKey, RewardOrigin, UnidentifiedError
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError, ConversationError, RewardError
 from rlaif_sdk.rewards import Reward, ScoreLike, require_columns
@@ -108,6 +109,23 @@ class Calls:
             RlaifError: One did not become ready.
         """
         set_up_all([*self.runners.values(), *self._fallback_runners.values()])
+
+    def cache_keys(self) -> dict[str, CacheKey]:
+        """What the scores of each reward and fallback depend on beside their input, once all are set up.
+
+        Raises:
+            UnidentifiedError: Nothing tells a reward from others like it, or its scores are never to be kept.
+        """
+        keys = {}
+        runners = self.runners | self._fallback_runners
+        for name, part in (*self._components.items(), *self._fallbacks.items()):
+            if not (part.cache and part.reward.cacheable):
+                raise UnidentifiedError(f"reward {name!r} is not to be cached")
+            try:
+                keys[name] = RewardOrigin(part).cache_key(runners[name].stated)
+            except UnidentifiedError as error:
+                raise UnidentifiedError(f"nothing tells reward {name!r} from others like it: {error}") from None
+        return keys
 
     def start(self, batch: RewardBatch, *, here: bool) -> StartedCalls:
         """Begin to call the rewards.

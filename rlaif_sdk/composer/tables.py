@@ -7,12 +7,17 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.arrow import arrow
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.types import RewardBatch, group_label
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,28 @@ class Moments:
     def std(self) -> float:
         """Population standard deviation, NaN without values."""
         return math.sqrt(self.m2 / self.count) if self.count else math.nan
+
+
+def typed_records(composition: Composition) -> Iterator[Row]:
+    """`Composition.to_records` for a column of one type: an object without keys has none, so no penalties are null."""
+    for record in composition.to_records():
+        yield {**record, "penalties": record["penalties"] or None}
+
+
+def reward_type(combiner: Combiner) -> pa.DataType:
+    """The Arrow type of what `typed_records` gives for a row, equal for all rows."""
+    pa = arrow()
+    numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
+    one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
+    penalties = [(each.constraint.key, pa.float64()) for each in combiner.multipliers]
+    return pa.struct(
+        [
+            ("total", pa.float64()),
+            ("rewards", pa.struct([(name, one) for name in combiner.components])),
+            ("penalties", pa.struct(penalties) if penalties else pa.null()),
+            ("gates_closed", pa.list_(pa.string())),
+        ]
+    )
 
 
 class Composes(Protocol):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, chunks
+from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, chunks, reward_type, typed_records
 from rlaif_sdk.config.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import check_rowwise, load_state
@@ -261,8 +261,8 @@ class ShardScorer:
             composition = self._composer.compose(batch)
             summary.add(composition)
             yield [
-                {**record, task.reward_column: {**reward, "penalties": reward["penalties"] or None}}
-                for record, reward in zip(records, composition.to_records(), strict=True)
+                {**record, task.reward_column: reward}
+                for record, reward in zip(records, typed_records(composition), strict=True)
             ]
             row += len(records)
         record.update(summary_record(summary))
@@ -270,22 +270,6 @@ class ShardScorer:
     def close(self) -> None:
         """Close the composer."""
         self._composer.close()
-
-
-def reward_type(composer: Composer) -> pa.DataType:
-    """The Arrow type of what `rlaif_sdk.Composition.to_records` gives for a row, equal for all rows."""
-    pa = arrow()
-    numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
-    one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
-    penalties = [(each.constraint.key, pa.float64()) for each in composer.combiner.multipliers]
-    return pa.struct(
-        [
-            ("total", pa.float64()),
-            ("rewards", pa.struct([(name, one) for name in composer.components])),
-            ("penalties", pa.struct(penalties) if penalties else pa.null()),
-            ("gates_closed", pa.list_(pa.string())),
-        ]
-    )
 
 
 SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
@@ -364,7 +348,7 @@ def score_table(
         if saved is not None:
             composer.load_state_dict(load_state(saved))
         rewards = {name: [*stated_by(part.reward).values()] for name, part in composer.components.items()}
-        added = reward_type(composer)
+        added = reward_type(composer.combiner)
     document, beside = _read(source)
     identity = {
         "table": table_digest(file),
