@@ -129,12 +129,14 @@ class Summary:
         unscored: How many without a total.
         columns: Moments by reward name, and of the total under ``total``.
         first_unscored: The first row without a total, from 1, and why: each reward that gave none, with its reason.
+        ends: What the low and the high end of a reward mean, for those that say it.
     """
 
     rows: int = 0
     unscored: int = 0
     columns: dict[str, Moments] = field(default_factory=dict)
     first_unscored: str | None = None
+    ends: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, composition: Composition) -> None:
         """Take in a composition."""
@@ -149,6 +151,8 @@ class Summary:
             moments.failed += len(column.failures)
             moments.seconds += column.seconds
             moments.add(column.raw.tolist())
+            if column.ends:
+                self.ends[name] = column.ends
         self.columns.setdefault("total", Moments()).add([math.nan if total is None else total for total in totals])
 
 

@@ -64,6 +64,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
             }
             for name, moments in summary.columns.items()
         },
+        "ends": summary.ends,
     }
 
 
@@ -73,13 +74,15 @@ def summary_of_record(record: Mapping[str, Any]) -> Summary:
     for name, kept in record["columns"].items():
         low, high = (math.inf, -math.inf) if kept["low"] is None else (kept["low"], kept["high"])
         columns[name] = Moments(**{**kept, "low": low, "high": high})
-    return Summary(record["rows"], record["unscored"], columns)
+    ends = {name: (low, high) for name, (low, high) in record["ends"].items()}
+    return Summary(record["rows"], record["unscored"], columns, ends=ends)
 
 
 def merge_summaries(whole: Summary, part: Summary) -> None:
     """Take a part into the whole (Chan, Golub and LeVeque 1979)."""
     whole.rows += part.rows
     whole.unscored += part.unscored
+    whole.ends |= part.ends
     for name, own in part.columns.items():
         moments = whole.columns.setdefault(name, Moments())
         moments.failed += own.failed

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk import Composer, DataError, RewardBatch
+from rlaif_sdk import Composer, DataError, RewardBatch, reward
+from rlaif_sdk.cli.score import print_summary
 from rlaif_sdk.composer import Component
 from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, chunks, score_records
 from rlaif_sdk.testing import FixedReward
@@ -91,3 +92,17 @@ def test_a_row_whose_rewards_all_scored_says_why_it_is_unscored() -> None:
         summary.add(composition)
         assert composition.explain(0).note == "the sum overflows"
     assert summary.first_unscored == "row 1: the sum overflows"
+
+
+def test_the_summary_of_a_table_says_what_high_means(capsys: pytest.CaptureFixture[str]) -> None:
+    """Below its numbers, for each reward that says it: a toxicity of 0.9 reads wrongly otherwise."""
+
+    @reward(ends=("toxic", "harmless"))
+    def toxicity(completion_texts: list[str]) -> list[float]:
+        return [0.9] * len(completion_texts)
+
+    summary = Summary()
+    with Composer({"toxicity": toxicity, "fixed": FixedReward(1.0)}) as composer:
+        summary.add(composer.compose(RewardBatch(["p"], ["q"])))
+    print_summary(summary)
+    assert capsys.readouterr().out.splitlines()[-1] == "toxicity: low is toxic, high is harmless"
