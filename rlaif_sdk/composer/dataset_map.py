@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import secrets
 import warnings
 from collections.abc import Mapping
@@ -9,7 +10,6 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-import rlaif_sdk
 from rlaif_sdk.composer.calls import Calls
 from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.ledger.cache import UnidentifiedError
@@ -147,7 +147,7 @@ class DatasetMap:
         try:
             return json_digest(
                 [
-                    rlaif_sdk.__version__,
+                    importlib.metadata.version("rlaif-sdk"),
                     dataset._fingerprint,  # noqa: SLF001 - `datasets` has no other name for it
                     asdict(self._layout),
                     [self._column, self._batch_size, self._training],
