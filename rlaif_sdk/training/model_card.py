@@ -27,7 +27,7 @@ def write_model_card(run: Run, folder: Path, *, steps: int) -> None:
     from huggingface_hub import ModelCardData
 
     model = run.config.model
-    on_hub = run.model_name == model.name
+    on_hub = not Path(run.model_name).is_dir()
     metadata = ModelCardData(
         library_name="transformers",
         base_model=model.name if on_hub else None,
