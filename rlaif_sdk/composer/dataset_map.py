@@ -134,12 +134,12 @@ class DatasetMap:
 
     def _has_failures(self, dataset: Any) -> bool:
         """Whether a reward failed on a row of a result: what is kept of an outage is not taken for the answer."""
-        rewards = self._combiner.components
-        return any(
-            row[self._column]["rewards"][name]["status"] in _FAILED
-            for row in dataset.select_columns([self._column]).with_format(None)
-            for name in rewards
-        )
+        arrow()
+        from pyarrow import compute
+
+        column = dataset.select_columns([self._column]).with_format("arrow")[:][self._column]
+        statuses = (compute.struct_field(column, ["rewards", name, "status"]) for name in self._combiner.components)
+        return any(_FAILED.intersection(compute.unique(each).to_pylist()) for each in statuses)
 
     def _fingerprint(self, dataset: Any) -> str:
         """Equal for equal rows under an equal composition; one of its own where nothing tells a reward from another."""
