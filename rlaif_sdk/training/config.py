@@ -73,7 +73,7 @@ class TableSettings(ConfigModel):
     """Which of a hub data set's configurations to take, where it has several."""
     train_split: str = "train"
     """The split of a data set on the hub."""
-    held_out: str | list[str] | float | None = None
+    held_out: str | list[str] | Annotated[float, Field(gt=0, lt=1)] | None = None
     """The same for the held-out rows. A number between 0 and 1 keeps back the last rows of ``train``, that share of
     them; null keeps back the last `held_out_rows`."""
     held_out_split: str | None = None

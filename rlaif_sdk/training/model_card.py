@@ -11,6 +11,7 @@ from rlaif_sdk.io.tables import is_table_file
 from rlaif_sdk.training.config import ComposedRun, Run
 
 CARD_FILE = "README.md"
+_TAG = "rlaif-sdk"
 
 
 def write_model_card(run: Run, folder: Path, *, steps: int) -> None:
@@ -27,17 +28,16 @@ def write_model_card(run: Run, folder: Path, *, steps: int) -> None:
     from huggingface_hub import ModelCardData
 
     model = run.config.model
-    on_hub = not Path(run.model_name).is_dir()
+    base = _base_model(run)
     metadata = ModelCardData(
         library_name="transformers",
-        base_model=model.name if on_hub else None,
+        base_model=base,
         datasets=_hub_datasets(run) or None,
         pipeline_tag=_task(folder),
-        tags=["rlaif-sdk", run.method],
+        tags=[_TAG, run.method],
     )
     facts = {
-        "base model": (model.name if on_hub else Path(model.name).name)
-        + (f", {model.revision}" if model.revision else ""),
+        "base model": (base or Path(model.name).name) + (f", {model.revision}" if model.revision else ""),
         "method": run.method,
         "optimiser steps": steps,
         "seed": run.config.seed,
@@ -46,6 +46,17 @@ def write_model_card(run: Run, folder: Path, *, steps: int) -> None:
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     text = f"---\n{metadata.to_yaml()}\n---\n\n# {run.output.name}\n\nTrained with rlaif-sdk.\n\n| | |\n|---|---|\n{rows}\n"
     write_text(folder / CARD_FILE, text)
+
+
+def _base_model(run: Run) -> str | None:
+    """The name on the hub of the model that a run begins with: its own, or that in the card of one trained here."""
+    from huggingface_hub import ModelCard
+
+    card = Path(run.model_name) / CARD_FILE
+    if not card.parent.is_dir():
+        return run.model_name
+    data = ModelCard.load(card).data if card.is_file() else None
+    return str(data.base_model) if data and data.base_model and _TAG in (data.tags or ()) else None
 
 
 def _hub_datasets(run: Run) -> list[str]:

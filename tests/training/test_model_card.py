@@ -69,3 +69,14 @@ def test_names_of_this_machine_are_no_metadata(tmp_path: Path) -> None:
     }
     assert "| base model | start |" in found.text
     assert str(tmp_path) not in found.content
+
+
+@pytest.mark.parametrize("tags", [["rlaif-sdk", "sft"], ["somebody's"]])
+def test_a_model_trained_here_passes_its_base_on(tmp_path: Path, tags: list[str]) -> None:
+    """Tuned by SFT and then by DPO, it is still of the model on the hub; of other cards nobody knows what they mean."""
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "README.md").write_text(
+        f"---\nbase_model: Qwen/Qwen3-0.6B\ntags: {json.dumps(tags)}\n---\n# sft\n"
+    )
+    found = card(tmp_path, "dpo", {"model": {"name": "sft"}, "data": {"train": "pairs.jsonl"}})
+    assert found.data.base_model == ("Qwen/Qwen3-0.6B" if "rlaif-sdk" in tags else None)
