@@ -241,6 +241,7 @@ class Composer:
             num_proc: Of ``Dataset.map``; None or 1, since a composer stays in its process and calls its rewards at once.
 
         Raises:
+            BatchError: A reward misses a column.
             ConfigError: ``num_proc`` is more, or ``batch_size`` less than 1.
             DataError: It is no such data set, or has the column already; a row lacks its prompt or completion, or is of a
                 group with others between; names the row. See `compose` for more.

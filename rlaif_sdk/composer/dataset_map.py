@@ -18,6 +18,7 @@ from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.arrow import arrow, dataset_library
 from rlaif_sdk.io.digests import code_digest, json_digest
 from rlaif_sdk.io.tables import read_rows, table_name
+from rlaif_sdk.types import RewardBatch
 
 _FAILED = frozenset({"failed", "default", "masked", "fallback"})
 """The statuses of a row on which a reward failed, or on which another row's failure left it out."""
@@ -86,10 +87,14 @@ class DatasetMap:
         return scored
 
     def _check(self, dataset: Any) -> None:
-        layout, found = self._layout, dataset.column_names
-        if self._column in found:
+        """Refuse what can be refused before a model is loaded."""
+        layout = self._layout
+        if self._column in dataset.column_names:
             raise DataError(f"already has a column {self._column!r}", hint="choose another: column=")
-        if layout.group is not None and layout.group in found:
+        if not len(dataset):
+            return
+        self._calls.check(RewardBatch.from_dataset(dataset.select(range(1)), **asdict(layout)))
+        if layout.group is not None:
             labels = dataset.select_columns([layout.group])
             check_groups(read_rows(labels), layout, rows=self._batch_size, file=table_name(dataset))
 

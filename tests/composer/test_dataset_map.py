@@ -14,7 +14,7 @@ import datasets
 import pytest
 from typer.testing import CliRunner
 
-from rlaif_sdk import Composer, ConfigError, DataError, Gate, RewardBatch, Score, reward
+from rlaif_sdk import BatchError, Composer, ConfigError, DataError, Gate, Reward, RewardBatch, Score, reward
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.composer import Component, FailurePolicy
 from rlaif_sdk.composer.normalizers import GroupZScore, ZScore
@@ -261,6 +261,7 @@ REFUSED = {
     "processes": ({"num_proc": 4}, ConfigError, "num_proc: a composer is not sent to other processes.*concurrency"),
     "no batch": ({"batch_size": 0}, ConfigError, "batch_size: must be at least 1"),
     "the column": ({"column": "id"}, DataError, "already has a column 'id'.*column="),
+    "the group": ({"group": "prompt_id"}, DataError, "has no column 'prompt_id'.*columns: prompt, .*group="),
     "the prompt": ({"prompt": "question"}, DataError, "row 1: has no column 'question'.*columns: prompt, "),
 }
 
@@ -271,6 +272,22 @@ def test_what_is_refused_says_why(case: str) -> None:
     how, kind, message = REFUSED[case]
     with pytest.raises(kind, match=message):
         mapped(open_dataset(ROWS), how=how)
+
+
+def test_a_missing_column_is_told_before_anything_is_loaded() -> None:
+    """With the reward that needs it."""
+
+    class Loads(Reward):
+        columns = ("reference",)
+
+        def setup(self) -> None:
+            raise AssertionError
+
+        def score(self, batch: RewardBatch) -> list[float]:
+            raise AssertionError
+
+    with pytest.raises(BatchError, match=r"reward 'loads' needs the column 'reference'.*columns present: id, tests"):
+        mapped(open_dataset(ROWS), {"loads": Loads()})
 
 
 @pytest.mark.parametrize("source", [ROWS, open_dataset(ROWS[:1]).remove_columns("tests").to_iterable_dataset()])
