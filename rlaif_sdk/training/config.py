@@ -94,16 +94,16 @@ class TableSettings(ConfigModel):
         return value
 
     @property
-    def keeps_back(self) -> bool:
-        """Whether the held-out rows are the last ones of ``train``."""
-        return self.held_out is None or isinstance(self.held_out, float)
+    def held_out_source(self) -> str | list[str] | None:
+        """Where the held-out rows come from; None where they are the last ones of ``train``."""
+        return None if isinstance(self.held_out, float) else self.held_out
 
     @model_validator(mode="after")
     def _held_out_is_said_once(self) -> Self:
         counted = self.held_out_rows != type(self).model_fields["held_out_rows"].default
         if isinstance(self.held_out, float) and counted:
             raise refused(f"held_out, {self.held_out:g}, says already how many rows are kept back", "held_out_rows")
-        if self.held_out_split is not None and self.keeps_back:
+        if self.held_out_split is not None and self.held_out_source is None:
             raise ValueError(
                 f"held_out_split {self.held_out_split!r} is a split of held_out, which is not set: "
                 "name the data set there too"

@@ -62,8 +62,8 @@ def load_split(
         MissingExtraError: datasets, or for Parquet pyarrow, is not installed.
     """
     train = prepare(*_load(settings.train, settings.subset, settings.train_split, folder))
-    if not settings.keeps_back:
-        held_out = prepare(*_load(settings.held_out, settings.subset, settings.held_out_split or "test", folder))
+    if (source := settings.held_out_source) is not None:
+        held_out = prepare(*_load(source, settings.subset, settings.held_out_split or "test", folder))
         return train, held_out.select(range(min(settings.held_out_rows, len(held_out))))
     share = settings.held_out if isinstance(settings.held_out, float) else None
     count = settings.held_out_rows if share is None else max(1, round(share * len(train)))
