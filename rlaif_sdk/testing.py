@@ -8,7 +8,6 @@ check_reward_contract(brevity)
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import math
@@ -20,6 +19,7 @@ import numpy as np
 from rlaif_sdk.config import RewardConfig
 from rlaif_sdk.conversations import read
 from rlaif_sdk.exceptions import JudgeError
+from rlaif_sdk.io.run_async import run_async
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError
 from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, RewardSpec, Spec
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores, as_reward
@@ -341,7 +341,7 @@ def check_judge_backend_contract(spec: JudgeBackendSpec, *, params: Mapping[str,
     try:
         identity = backend.identity
         backend.setup()
-        found = asyncio.run(backend.label_logprobs(requests, labels))
+        found = run_async(backend.label_logprobs(requests, labels))
         assert len(found) == len(requests), f"{spec.name} gives {len(found)} answers to {len(requests)} requests"
         for request, answer in zip(requests, found, strict=True):
             assert isinstance(answer, LabelLogprobs), f"{spec.name}: {answer!r}"
@@ -350,14 +350,14 @@ def check_judge_backend_contract(spec: JudgeBackendSpec, *, params: Mapping[str,
             )
             total = math.fsum(math.exp(value) for value in answer.logprobs)
             assert total <= 1 + 1e-4, f"{spec.name}: the probabilities of disjoint labels sum to {total:.4f}"
-            (alone,) = asyncio.run(backend.label_logprobs([request], labels))
+            (alone,) = run_async(backend.label_logprobs([request], labels))
             assert isinstance(alone, LabelLogprobs), f"{spec.name}: {alone!r}"
             same = np.allclose(alone.logprobs, answer.logprobs, atol=1e-3)
             assert same, f"{spec.name} answers a request differently when it is alone"
-        texts = asyncio.run(backend.generate(requests, max_new_tokens=8))
+        texts = run_async(backend.generate(requests, max_new_tokens=8))
         assert all(isinstance(text, GeneratedText) for text in texts), f"{spec.name} generates {texts!r}"
         assert len(texts) == len(requests), f"{spec.name} gives {len(texts)} texts to {len(requests)} requests"
-        assert list(asyncio.run(backend.label_logprobs([], labels))) == [], f"{spec.name} answers no request"
+        assert list(run_async(backend.label_logprobs([], labels))) == [], f"{spec.name} answers no request"
         assert backend.identity == identity, f"{spec.name} changes its identity while it is used"
     finally:
         backend.close()

@@ -1,20 +1,26 @@
 """The values that pass between the rooms of the SDK: messages, batches of completions, scores.
 
-Everything here is frozen and needs nothing but the standard library and `rlaif_sdk.conversations`.
+Everything here is frozen and needs little beside the standard library and `rlaif_sdk.conversations`; the rows of tables
+come through `rlaif_sdk.io.tables`.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, TypedDict, overload
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, overload
 
 from rlaif_sdk.conversations import ASSISTANT, USER, Thinking, Turn, View, check_speaker, read, view
 from rlaif_sdk.exceptions import BatchError, ConversationError, DataError
+from rlaif_sdk.io.text import short_repr
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Message(TypedDict):
@@ -193,8 +199,146 @@ class RewardBatch:
             fields[f"columns[{name!r}]"] = values
         _check_lengths(fields, of="completions")
 
+    @classmethod
+    def from_records(
+        cls,
+        records: Any,
+        *,
+        prompt: str = "prompt",
+        completion: str = "completion",
+        group: str | None = None,
+        training: bool = True,
+        columns: Sequence[str] = (),
+        first_row: int = 1,
+        file: str | None = None,
+    ) -> Self:
+        """A batch of a table's rows, read as `rlaif score` reads them.
+
+        The columns besides prompt, completion and group become the batch's `columns` under their own names; where a
+        reward knows one by another name, ``columns:`` in its config maps it. What a row lacks is None there.
+
+        Example:
+            >>> from rlaif_sdk import RewardBatch
+            >>> rows = [{"question": "2 + 2?", "answer": "4", "reference": "4"}, {"question": "3 + 3?", "answer": "9"}]
+            >>> batch = RewardBatch.from_records(rows, prompt="question", completion="answer")
+            >>> batch.completions, batch.columns
+            (['4', '9'], {'reference': ['4', None]})
+
+        Args:
+            records: The rows, mappings; or the path of a table, or whatever else `rlaif_sdk.io.tables.read_rows` takes.
+            prompt: The column of prompts, text or messages.
+            completion: The column of completions, text or messages.
+            group: The column that is equal for completions to the same prompt; None takes no groups.
+            training: Whether the rows update running statistics.
+            columns: Columns that the table has in other rows than these.
+            first_row: The number of the first row in the table, for errors.
+            file: The table's name, for errors.
+
+        Raises:
+            DataError: A row lacks its prompt or completion, no row has the group's column, a column has a reserved name,
+                or the table cannot be read; names the row. One whose messages cannot be read is a failure of its own, see
+                `unreadable`.
+        """
+        from rlaif_sdk.io.tables import read_rows
+
+        rows = list(read_rows(records))
+        file = str(records) if file is None and isinstance(records, (str, PurePath)) else file
+        for number, row in enumerate(rows, start=first_row):
+            for role, name in (("prompt", prompt), ("completion", completion)):
+                if name not in row:
+                    raise _missing_column(name, role, row, file=file, row=number)
+        names = {**dict.fromkeys(columns), **{name: None for row in rows for name in row}}
+        if group is not None and rows and group not in names:
+            raise _missing_column(group, "group", names, file=file)
+        carried = [name for name in names if name not in {prompt, completion, group}]
+        try:
+            return cls(
+                prompts=[row[prompt] for row in rows],
+                completions=[row[completion] for row in rows],
+                columns={name: [row.get(name) for row in rows] for name in carried},
+                group=None if group is None else [group_label(row.get(group)) for row in rows],
+                training=training,
+            )
+        except BatchError as error:
+            raise DataError(error.message, file=file, hint=error.hint) from error
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        *,
+        prompt: str = "prompt",
+        completion: str = "completion",
+        group: str | None = None,
+        training: bool = True,
+    ) -> Self:
+        """A batch of the rows of a `datasets.Dataset`, or of one of its batches: a mapping of columns.
+
+        Example:
+            >>> from datasets import Dataset
+            >>> from rlaif_sdk import RewardBatch
+            >>> dataset = Dataset.from_dict({"prompt": ["2 + 2?", "3 + 3?"], "completion": ["4", "9"], "id": [7, 8]})
+            >>> RewardBatch.from_dataset(dataset, group="id")
+            <RewardBatch of 2 rows: prompts, completions, group>
+            >>> RewardBatch.from_dataset(dataset[:1])
+            <RewardBatch of 1 rows: prompts, completions, id>
+
+        Args:
+            dataset: The data set; of an ``IterableDataset``, which is read to its end, rather its batches:
+                ``for batch in dataset.iter(64)``.
+            prompt: See `from_records`, as for what follows.
+            completion: See there.
+            group: See there.
+            training: See there.
+
+        Raises:
+            DataError: See there; or it has several splits.
+        """
+        return cls.from_records(dataset, prompt=prompt, completion=completion, group=group, training=training)
+
+    @classmethod
+    def from_pandas(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        prompt: str = "prompt",
+        completion: str = "completion",
+        group: str | None = None,
+        training: bool = True,
+    ) -> Self:
+        """A batch of the rows of a pandas DataFrame; its index is left out.
+
+        Example:
+            >>> import pandas as pd
+            >>> from rlaif_sdk import RewardBatch
+            >>> frame = pd.DataFrame({"prompt": ["2 + 2?"], "completion": ["4"], "reference": [4]})
+            >>> RewardBatch.from_pandas(frame).columns
+            {'reference': [4]}
+
+        Args:
+            frame: The rows.
+            prompt: See `from_records`, as for what follows.
+            completion: See there.
+            group: See there.
+            training: See there.
+
+        Raises:
+            DataError: See there; or two columns have one name.
+        """
+        return cls.from_records(frame, prompt=prompt, completion=completion, group=group, training=training)
+
     def __len__(self) -> int:
         return len(self.completions)
+
+    def __repr__(self) -> str:
+        optional = {"completion_ids": self.completion_ids, "group": self.group}
+        names = [
+            "prompts",
+            "completions",
+            *(name for name, values in optional.items() if values is not None),
+            *self.columns,
+        ]
+        return short_repr(f"RewardBatch of {len(self)} rows: {', '.join(names)}")
 
     @overload
     def views(self, name: Literal["transcript"], *, thinking: Thinking = ...) -> tuple[str, ...]: ...
@@ -348,6 +492,20 @@ def _own_array(array: Any) -> Any:
     return shown
 
 
+def _missing_column(
+    name: str, role: str, found: Iterable[str], *, file: str | None, row: int | None = None
+) -> DataError:
+    hint = f"columns: {', '.join(found) or 'none'}; name the one of the {role}s: {role}=, or --{role}-column"
+    return DataError(f"has no column {name!r}", file=file, row=row, hint=hint)
+
+
+def group_label(value: Any) -> Any:
+    """A group's label, hashable; NaN is how pandas says null."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    return value if isinstance(value, (str, int, type(None))) else repr(value)
+
+
 def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:
     for name, values in fields.items():
         if type(values) not in _SEQUENCES and (
@@ -385,6 +543,12 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
     token_values: Sequence[float] | None = None
     error: str | None = None
+
+    def __repr__(self) -> str:
+        what = "failed" if self.error is not None else "None" if self.value is None else f"{self.value:.6g}"
+        tokens = "" if self.token_values is None else f" of {len(self.token_values)} tokens"
+        why = self.error or self.reason
+        return short_repr(f"Score {what}{tokens}" + (f": {why}" if why else ""))
 
     @classmethod
     def of_tokens(cls, token_values: Sequence[float], *, reason: str | None = None, **details: Any) -> Score:

@@ -6,7 +6,7 @@ import functools
 import pytest
 from pydantic import ValidationError
 
-from rlaif_sdk import BatchError, Params, Progress, Reward, RewardBatch, RewardSpec, reward
+from rlaif_sdk import BatchError, Composer, Params, Progress, Reward, RewardBatch, RewardError, RewardSpec, reward
 from rlaif_sdk.rewards import FunctionReward, as_reward, require_columns
 
 BATCH = RewardBatch(
@@ -29,6 +29,89 @@ def test_a_function_is_given_what_its_signature_asks_for() -> None:
     assert matches.score(BATCH) == [1.0, 0.0]
     assert seen == {"completions": ["one", "three"], "answer": ["a", "b"], "absent": None}
     assert matches.columns == ("answer",)
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+SHAPES = {
+    "text": "Yes, please.",
+    "chat": [{"role": "assistant", "content": "Yes, please."}],
+    "blocks": [{"role": "assistant", "content": [{"type": "text", "text": "Yes, please."}]}],
+    "strings": [{"role": "assistant", "content": ["Yes, please."]}],
+    "response items": [{"role": "assistant", "content": [{"type": "output_text", "text": "Yes, please."}]}],
+    "thinking": [
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Yes, please."}],
+        }
+    ],
+    "tools": [
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "1", "content": "a page"},
+        {"role": "assistant", "content": [{"type": "text", "text": "Yes, please."}]},
+    ],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_documented_style_of_function_reads_each_shape(shape: str) -> None:
+    """TRL's style for text or messages, with whatever else it is given, and text whatever the data."""
+
+    def for_messages(prompts, completions, **kwargs):
+        assert set(kwargs) == {"reference"}
+        return [float(len(messages[-1]["content"])) for messages in completions]
+
+    def for_text(prompts, completions, **kwargs):
+        return [float(len(text)) for text in completions]
+
+    def whatever(prompts, completion_texts, reference, **kwargs):
+        return [float(len(text)) for text in completion_texts]
+
+    async def later(completion_texts):
+        return [float(len(text)) for text in completion_texts]
+
+    prompt = "Tea?" if shape == "text" else [{"role": "user", "content": "Tea?"}]
+    rows = [{"prompt": prompt, "completion": SHAPES[shape], "reference": "tea"}] * 2
+    trl = for_text if shape == "text" else for_messages
+    with Composer({"trl": trl, "whatever": whatever, "later": later}) as composer:
+        composition = composer.compose(RewardBatch.from_records(rows))
+    assert {name: column.raw.tolist() for name, column in composition.rewards.items()} == {
+        "trl": [12, 12],
+        "whatever": [12, 12],
+        "later": [12, 12],
+    }
+
+
+def test_a_message_keeps_what_is_no_text() -> None:
+    """An image stays a block, and other fields of a message stay with it."""
+    image = [{"type": "image", "image": "x.png"}, {"type": "text", "text": "this"}]
+    said = [
+        {"role": "assistant", "content": image},
+        {"role": "assistant", "content": [{"type": "text", "text": "a"}], "id": 7},
+    ]
+    seen: list[list] = []
+
+    def sees(completions):
+        seen.extend(completions)
+        return [0.0]
+
+    reward(sees).score(RewardBatch(["p"], [said]))
+    assert seen == [[said[0], {"role": "assistant", "content": "a", "id": 7}]]
+    assert said[1]["content"] == [{"type": "text", "text": "a"}]
+
+
+def test_a_function_for_text_that_gets_messages_is_told_what_to_name() -> None:
+    """In the error that ends the run at its first batch."""
+
+    def words(completions):
+        return [float(len(text.split())) for text in completions]
+
+    with (
+        Composer({"words": words}) as composer,
+        pytest.raises(
+            RewardError, match="lists of messages here: a function that names completion_texts gets their text"
+        ),
+    ):
+        composer.compose(RewardBatch([[{"role": "user", "content": "Tea?"}]], [SHAPES["chat"]]))
 
 
 def test_a_function_with_keyword_arguments_receives_every_column() -> None:

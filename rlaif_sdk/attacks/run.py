@@ -12,6 +12,7 @@ from typing import Any
 from rlaif_sdk.attacks.corpus import Attack, Case, load_attacks, load_cases
 from rlaif_sdk.attacks.targets import Target, TargetScore, target_of
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.run_async import run_async
 from rlaif_sdk.judges.pairwise import PairwiseLabeler
 from rlaif_sdk.judges.pointwise import PointwiseJudge
 from rlaif_sdk.judges.probe import require_logprobs
@@ -165,7 +166,7 @@ def attack_judge(
     cases = tuple(cases or load_cases())
     if not 0 <= threshold < 1 or not chosen:
         raise ConfigError("an attack needs attacks, and a threshold from 0 to below 1")
-    return asyncio.run(_attack(judge, target, chosen, cases, threshold, undefended))
+    return run_async(_attack(judge, target, chosen, cases, threshold, undefended))
 
 
 async def _attack(

@@ -151,7 +151,7 @@ def score(
                 training=state is None,
                 file=named,
             ):
-                for row, reward in zip(rows, composition.records(), strict=True):
+                for row, reward in zip(rows, composition.to_records(), strict=True):
                     if without_empty and not reward["penalties"]:
                         reward["penalties"] = None
                     writer.write({**row, reward_column: reward})
@@ -236,7 +236,9 @@ def _written(output: Path) -> Iterator[Writer]:
 
 
 def print_summary(summary: Summary, *, err: bool = False) -> None:
-    """Print a table of every reward and the total."""
+    """Print a table of every reward and the total, and what the ends of the rewards mean."""
+    from rlaif_sdk.composer.layout import ends_notes
+
     rows = []
     for name, moments in summary.columns.items():
         numbers = [f"{value:.4g}" for value in (moments.mean, moments.std, moments.low, moments.high)]
@@ -245,6 +247,7 @@ def print_summary(summary: Summary, *, err: bool = False) -> None:
         failed = str(summary.unscored) if is_total else str(moments.failed)
         rows.append((name, str(moments.count), failed, *shown, "" if is_total else f"{moments.seconds:.2f}"))
     print_table(("reward", "scored", "failed", "mean", "std", "min", "max", "seconds"), rows, numbers=True, err=err)
+    print_table((), [(note,) for note in ends_notes(summary.ends)], err=err)
 
 
 def _end(summary: Summary, output: Path) -> None:

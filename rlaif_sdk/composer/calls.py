@@ -12,9 +12,10 @@ import numpy as np
 
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.ledger import Ledger
+from rlaif_sdk.composer.ledger.cache import CacheKey, RewardOrigin, UnidentifiedError
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError, ConversationError, RewardError
-from rlaif_sdk.rewards import Reward, ScoreLike, require_columns
+from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, require_columns
 from rlaif_sdk.scoring import (
     Budget,
     CallResult,
@@ -109,6 +110,23 @@ class Calls:
         """
         set_up_all([*self.runners.values(), *self._fallback_runners.values()])
 
+    def cache_keys(self) -> dict[str, CacheKey]:
+        """What the scores of each reward and fallback depend on beside their input, once all are set up.
+
+        Raises:
+            UnidentifiedError: Nothing tells a reward from others like it, or its scores are never to be kept.
+        """
+        keys = {}
+        runners = self.runners | self._fallback_runners
+        for name, part in (*self._components.items(), *self._fallbacks.items()):
+            if not (part.cache and part.reward.cacheable):
+                raise UnidentifiedError(f"reward {name!r} is not to be cached")
+            try:
+                keys[name] = RewardOrigin(part).cache_key(runners[name].stated)
+            except UnidentifiedError as error:
+                raise UnidentifiedError(f"nothing tells reward {name!r} from others like it: {error}") from None
+        return keys
+
     def start(self, batch: RewardBatch, *, here: bool) -> StartedCalls:
         """Begin to call the rewards.
 
@@ -182,11 +200,15 @@ class Calls:
         problem = scores.failures[row]
         if scores.error and problem == described(scores.error) and (place := raised_at(scores.error)):
             problem += f", at {place}"
+        hint = (
+            "a reward must answer once before its failure policy holds; 'fail_fast: false' under its on_failure lets the "
+            "policy hold from the start"
+        )
+        reward = self._components[name].reward
+        if isinstance(reward, FunctionReward) and reward.reads_messages and not isinstance(batch.completions[row], str):
+            hint = f"completions are lists of messages here: a function that names completion_texts gets their text; {hint}"
         raise RewardError(
-            f"failed on {failed} of {rows} rows before it ever scored one, {where}: {problem}",
-            reward=name,
-            hint="a reward must answer once before its failure policy holds; 'fail_fast: false' under its on_failure "
-            "lets the policy hold from the start",
+            f"failed on {failed} of {rows} rows before it ever scored one, {where}: {problem}", reward=name, hint=hint
         ) from scores.error
 
     def _fall_back(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> dict[str, CheckedScores]:

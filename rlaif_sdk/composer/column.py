@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask
 from rlaif_sdk.types import Score
@@ -53,6 +54,12 @@ class RewardColumn(CheckedScores):
     ends: tuple[str, str] | None = None
     working: Callable[[int], str] | None = None
     token_scale: Array | None = None
+
+    def __repr__(self) -> str:
+        scored = int((~np.isnan(self.raw)).sum())
+        return short_repr(
+            f"RewardColumn {self.name} of {len(self.raw)} rows, {scored} scored, weight {self.weight:.4g}"
+        )
 
     def status(self, row: int) -> Status:
         """What happened on a row."""

@@ -25,6 +25,7 @@ from rlaif_sdk.composer.ordered_queue import OrderedQueue, Pending
 from rlaif_sdk.composer.weights import Weight
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import as_reward
 from rlaif_sdk.scoring.factory import errors_placed
@@ -191,6 +192,75 @@ class Composer:
         """`compose` for use within a running event loop."""
         return await asyncio.wrap_future(self.submit(batch))
 
+    def map(
+        self,
+        dataset: Any,
+        *,
+        prompt: str = "prompt",
+        completion: str = "completion",
+        group: str | None = None,
+        column: str = "reward",
+        batch_size: int = 1024,
+        training: bool = True,
+        num_proc: int | None = None,
+    ) -> Any:
+        """A `datasets.Dataset` with a column of what `rlaif score` writes: the total, and each reward's values.
+
+        A row's entry is that of `Composition.to_records`; where a row is unscored its total is null, and each reward says
+        its status and reason. `datasets` keeps the result beside the data set's own files, as of any ``map``, and
+        takes it from there when the same rows are scored again by equal rewards (code, version, parameters, model),
+        weights, normalizers, gates and statistics, in whatever process; one in which a reward failed is scored again, which
+        with a ledger costs the failed rows only. A data set that is only in memory is scored each time, and so is one
+        with a reward that nothing identifies or that is not cacheable.
+
+        Running statistics learn along the rows as they do in `rlaif score`, from what the composer has learned before; it
+        is then put back, so that each call, and each split, begins alike.
+
+        Example:
+            >>> from datasets import Dataset
+            >>> from rlaif_sdk import Composer
+            >>> def short(completion_texts):
+            ...     return [1 / len(text.split()) for text in completion_texts]
+            >>> dataset = Dataset.from_dict({"prompt": ["Salt?"] * 2, "completion": ["Salt, please.", "Salt!"]})
+            >>> with Composer({"short": short}) as composer:
+            ...     scored = composer.map(dataset)
+            >>> [row["total"] for row in scored["reward"]]
+            [0.5, 1.0]
+            >>> scored.flatten().column_names[2:5]
+            ['reward.total', 'reward.rewards.short.raw', 'reward.rewards.short.normalized']
+
+        Args:
+            dataset: A `datasets.Dataset`, or a `datasets.DatasetDict`, of which each split is scored.
+            prompt: The column of prompts, text or messages.
+            completion: The column of completions, text or messages.
+            group: The column that is equal for completions to the same prompt, which stand together and are composed
+                together; None takes no groups.
+            column: The column to add.
+            batch_size: About how many rows are composed at once; more where a group would be cut.
+            training: False if running statistics stay as they are.
+            num_proc: Of ``Dataset.map``; None or 1, since a composer stays in its process and calls its rewards at once.
+
+        Raises:
+            BatchError: A reward misses a column.
+            ConfigError: ``num_proc`` is more, or ``batch_size`` less than 1.
+            DataError: It is no such data set, or has the column already; a row lacks its prompt or completion, or is of a
+                group with others between; names the row. See `compose` for more.
+            MissingExtraError: datasets is not installed.
+        """
+        from rlaif_sdk.composer.dataset_map import DatasetMap
+        from rlaif_sdk.composer.tables import TableLayout
+
+        if num_proc not in {None, 1}:
+            hint = "raise 'concurrency' or set 'isolation: process' under a reward's 'execution', or score with Ray"
+            raise ConfigError("a composer is not sent to other processes", key="num_proc", hint=hint)
+        if batch_size < 1:
+            raise ConfigError("must be at least 1", key="batch_size")
+        layout = TableLayout(prompt, completion, group)
+        mapped = DatasetMap(
+            self, self.combiner, self._calls, layout=layout, column=column, batch_size=batch_size, training=training
+        )
+        return mapped(dataset)
+
     def _begin(self, batch: RewardBatch, *, here: bool) -> Pending:
         self._calls.check(batch)
         return Pending(batch, self._queue.ticket(), self._calls.start(batch, here=here))
@@ -265,7 +335,7 @@ class Composer:
             self.ledger.close()
 
     def __repr__(self) -> str:
-        return f"<Composer of {', '.join(self.components)}>"
+        return short_repr(f"Composer of {', '.join(self.components)}")
 
     def _repr_html_(self) -> str:
         """The rewards with their weights and normalizers, for a notebook."""

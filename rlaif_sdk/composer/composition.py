@@ -19,6 +19,7 @@ from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.metrics import composition_diagnostics
 from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
+from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.types import RewardBatch
 
@@ -59,7 +60,7 @@ class Composition:
 
     def __repr__(self) -> str:
         unscored = int(np.isnan(self.totals).sum())
-        return f"<Composition of {len(self)} rows, {unscored} unscored: {', '.join(self.rewards)}>"
+        return short_repr(f"Composition of {len(self)} rows, {unscored} unscored: {', '.join(self.rewards)}")
 
     def _repr_html_(self) -> str:
         """Each reward's mean and failures, and the total's, for a notebook."""
@@ -81,8 +82,25 @@ class Composition:
         return Layout(f"{len(self)} rows", headings, rows, total)._repr_html_()
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One JSON-ready mapping a row: the total, and each reward's values, status and reason."""
-        return list(self.records())
+        """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it."""
+        return [
+            {
+                "total": _number(self.totals[row]),
+                "rewards": {
+                    name: {
+                        "raw": _number(column.raw[row]),
+                        "normalized": _number(column.normalized[row]),
+                        "weighted": _number(column.weighted[row]),
+                        "status": column.status(row),
+                        "reason": column.reason(row),
+                    }
+                    for name, column in self.rewards.items()
+                },
+                "penalties": {part.constraint.key: _number(part.penalty[row]) for part in self.constraints},
+                "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
+            }
+            for row in range(len(self))
+        ]
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a completion: ``total``, and ``NAME/raw``, ``/normalized``, ``/weighted`` and ``/status`` a reward."""
@@ -259,25 +277,6 @@ class Composition:
         for gate, closed in self.gates:
             numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
         return numbers | composition_diagnostics(self.batch, self.totals, self.rewards) if detail else numbers
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """One JSON-ready mapping a row: the total, and each reward's values, status and reason."""
-        for row in range(len(self)):
-            yield {
-                "total": _number(self.totals[row]),
-                "rewards": {
-                    name: {
-                        "raw": _number(column.raw[row]),
-                        "normalized": _number(column.normalized[row]),
-                        "weighted": _number(column.weighted[row]),
-                        "status": column.status(row),
-                        "reason": column.reason(row),
-                    }
-                    for name, column in self.rewards.items()
-                },
-                "penalties": {part.constraint.key: _number(part.penalty[row]) for part in self.constraints},
-                "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
-            }
 
 
 def _number(value: np.float64) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,6 +113,11 @@ class Layout:
 def ends_in_words(ends: tuple[str, str] | None) -> str:
     """What a reward's low and high end mean; empty where that is not said."""
     return f"low is {ends[0]}, high is {ends[1]}" if ends else ""
+
+
+def ends_notes(ends: Mapping[str, tuple[str, str] | None]) -> list[str]:
+    """A line for each reward that says what its ends mean, to stand below a table of scores."""
+    return [f"{name}: {ends_in_words(said)}" for name, said in ends.items() if said]
 
 
 def _line(text: str) -> str:

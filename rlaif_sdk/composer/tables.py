@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
-from rlaif_sdk.composer.composer import Composer
+from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.exceptions import BatchError, DataError
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.arrow import arrow
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.types import RewardBatch, group_label
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class TableLayout:
         """A hash of each group that rows are of."""
         if self.group is None:
             return set()
-        labels = {_label(row.get(self.group)) for row in rows}
+        labels = {group_label(row.get(self.group)) for row in rows}
         return {hash(label) for label in labels - {None}}
 
     def check_group(self, columns: Sequence[str], file: Path) -> None:
@@ -116,59 +120,6 @@ def sampled_rows(records: Iterable[Row], rows: int, count: int) -> Iterator[Row]
     return (record for place, record in enumerate(records) if place in drawn)
 
 
-def as_batch(
-    records: list[Row],
-    layout: TableLayout,
-    *,
-    columns: Sequence[str] = (),
-    first_row: int = 1,
-    training: bool = True,
-    file: str | None = None,
-) -> RewardBatch:
-    """A `RewardBatch` of table rows; columns other than prompt, completion and group are carried along.
-
-    Args:
-        records: The rows.
-        layout: Which columns are what.
-        columns: Columns that the table has elsewhere: they are None in rows that lack them.
-        first_row: The number of the first row in the table, for errors.
-        training: Whether running statistics are updated.
-        file: The table's name, for errors.
-
-    Raises:
-        DataError: A row lacks its prompt or completion; names the file and the row. One that cannot be read is unscored.
-    """
-    for offset, record in enumerate(records):
-        for column in (layout.prompt, layout.completion):
-            _check_text(record, column, first_row + offset, file)
-    names = {**dict.fromkeys(columns), **{name: None for record in records for name in record}}
-    carried = [name for name in names if name not in {layout.prompt, layout.completion, layout.group}]
-    try:
-        return RewardBatch(
-            prompts=[record[layout.prompt] for record in records],
-            completions=[record[layout.completion] for record in records],
-            columns={name: [record.get(name) for record in records] for name in carried},
-            group=None if layout.group is None else [_label(record.get(layout.group)) for record in records],
-            training=training,
-        )
-    except BatchError as error:
-        raise DataError(error.message, file=file, hint=error.hint) from error
-
-
-def _check_text(record: Row, column: str, row: int, file: str | None) -> None:
-    if column not in record:
-        found = ", ".join(record) or "none"
-        hint = f"columns: {found}; see --prompt-column and --completion-column"
-        raise DataError(f"has no column {column!r}", file=file, row=row, hint=hint)
-
-
-def _label(value: Any) -> Any:
-    """A group's label, hashable; NaN is how pandas says null."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    return value if isinstance(value, (str, int, type(None))) else repr(value)
-
-
 @dataclass
 class Summary:
     """Counts and moments of what was scored, row by row.
@@ -178,12 +129,14 @@ class Summary:
         unscored: How many without a total.
         columns: Moments by reward name, and of the total under ``total``.
         first_unscored: The first row without a total, from 1, and why: each reward that gave none, with its reason.
+        ends: What the low and the high end of a reward mean, for those that say it.
     """
 
     rows: int = 0
     unscored: int = 0
     columns: dict[str, Moments] = field(default_factory=dict)
     first_unscored: str | None = None
+    ends: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, composition: Composition) -> None:
         """Take in a composition."""
@@ -198,6 +151,8 @@ class Summary:
             moments.failed += len(column.failures)
             moments.seconds += column.seconds
             moments.add(column.raw.tolist())
+            if column.ends:
+                self.ends[name] = column.ends
         self.columns.setdefault("total", Moments()).add([math.nan if total is None else total for total in totals])
 
 
@@ -239,8 +194,37 @@ class Moments:
         return math.sqrt(self.m2 / self.count) if self.count else math.nan
 
 
+def typed_records(composition: Composition) -> Iterator[Row]:
+    """`Composition.to_records` for a column of one type: an object without keys has none, so no penalties are null."""
+    for record in composition.to_records():
+        yield {**record, "penalties": record["penalties"] or None}
+
+
+def reward_type(combiner: Combiner) -> pa.DataType:
+    """The Arrow type of what `typed_records` gives for a row, equal for all rows."""
+    pa = arrow()
+    numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
+    one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
+    penalties = [(each.constraint.key, pa.float64()) for each in combiner.multipliers]
+    return pa.struct(
+        [
+            ("total", pa.float64()),
+            ("rewards", pa.struct([(name, one) for name in combiner.components])),
+            ("penalties", pa.struct(penalties) if penalties else pa.null()),
+            ("gates_closed", pa.list_(pa.string())),
+        ]
+    )
+
+
+class Composes(Protocol):
+    """What scores a batch: a `rlaif_sdk.Composer`."""
+
+    def compose(self, batch: RewardBatch) -> Composition:
+        """See `rlaif_sdk.Composer.compose`."""
+
+
 def score_records(
-    composer: Composer,
+    composer: Composes,
     records: Iterable[Row],
     layout: TableLayout,
     *,
@@ -267,7 +251,10 @@ def score_records(
         DataError: A row is refused.
     """
     first_row = 1
+    known = [*columns, layout.group] if layout.group else columns
     for rows in chunks(records, layout, rows=chunk, file=file):
-        batch = as_batch(rows, layout, columns=columns, first_row=first_row, training=training, file=file)
+        batch = RewardBatch.from_records(
+            rows, **asdict(layout), columns=known, first_row=first_row, training=training, file=file
+        )
         yield rows, composer.compose(batch)
         first_row += len(rows)

@@ -168,6 +168,23 @@ def are_chat_messages(messages: Iterable[Any]) -> bool:
     return all(isinstance(message, Mapping) and _is_chat_message(message) for message in messages)
 
 
+def as_generated(completion: Any) -> Any:
+    """A completion as TRL generates it: the content of a message that is blocks of text is that text.
+
+    Text, messages that hold anything else than text, and what is no list of messages stay as they are.
+    """
+    if not isinstance(completion, (list, tuple)):
+        return completion
+    return [_with_text(message) if isinstance(message, dict) else message for message in completion]
+
+
+def _with_text(message: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(message.get("content"), list) or _is_chat_message(message):
+        return message
+    turns = read([message])
+    return message | _chat_message(turns[0]) if len(turns) == 1 else message
+
+
 def holds_json_of_messages(value: Any) -> bool:
     """Whether a value is text, and that text is messages with roles as JSON: what a cell of CSV holds of a conversation."""
     if not isinstance(value, str) or value.lstrip()[:1] not in {"[", "{"}:

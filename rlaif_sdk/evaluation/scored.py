@@ -15,13 +15,12 @@ from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.explain import Explanation
-from rlaif_sdk.composer.tables import TableLayout, as_batch
 from rlaif_sdk.composer.weights import current_weight
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.statistics.arrays import Array, Labels, encode_groups
 from rlaif_sdk.statistics.groups import parts_of_groups
-from rlaif_sdk.types import Progress, TextOrConversation
+from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
 _CHUNK = 1024
 
@@ -77,7 +76,7 @@ class ScoredCompletions:
         for chunk in chunks:
             members = [unique[place] for place in chunk]
             rows = [{**each.columns, "prompt": each.prompt, "completion": each.completion} for each in members]
-            batch = as_batch(rows, TableLayout(), training=False)
+            batch = RewardBatch.from_records(rows, training=False)
             self._batches.append(composer.compose(replace(batch, group=[each.group for each in members])))
             done += len(chunk)
             progress(done, len(unique))

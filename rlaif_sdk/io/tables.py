@@ -42,7 +42,7 @@ from rlaif_sdk.io.typed_text import of_typed_text, typed_text
 
 Source: TypeAlias = Any
 """A path, ``-`` for standard input, a folder of parts, a name on the hub, a `TableSource`, a `datasets.Dataset` or
-``IterableDataset``, a pandas DataFrame, or any iterable of mappings."""
+``IterableDataset``, a mapping of columns such as a batch of one, a pandas DataFrame, or any iterable of mappings."""
 
 STANDARD_INPUT = "-"
 LINES = frozenset({".jsonl", ".ndjson"})
@@ -116,7 +116,7 @@ def read_rows(source: Source, *, config: str | None = None, split: str | None = 
 
     Args:
         source: A path; ``-``; a name on the hub, such as ``org/name``, with a split; a `datasets.Dataset` or
-            ``IterableDataset``; a pandas DataFrame; or mappings.
+            ``IterableDataset``; a mapping of columns, as a slice or a batch of one is; a pandas DataFrame; or mappings.
         config: The configuration of a data set of the hub.
         split: Which split, of a data set of the hub or a folder that has several.
 
@@ -133,6 +133,11 @@ def read_rows(source: Source, *, config: str | None = None, split: str | None = 
     if isinstance(source, (str, Path)):
         yield from _read_path(source, config, split)
         return
+    yield from _read_object(source, split)
+
+
+def _read_object(source: Source, split: str | None) -> Iterator[Row]:
+    """The rows of what is in memory already, or of a data set that reads itself."""
     name = table_name(source)
     if _is_of(source, "datasets", "DatasetDict", "IterableDatasetDict"):
         if split is None:
@@ -140,7 +145,9 @@ def read_rows(source: Source, *, config: str | None = None, split: str | None = 
         if split not in source:
             raise DataError(f"has no split {split!r}", file=name, hint=f"it has {', '.join(source)}")
         source = source[split]
-    if _is_of(source, "datasets", "Dataset", "IterableDataset"):
+    if isinstance(source, Mapping):
+        yield from _read_columns(source, name)
+    elif _is_of(source, "datasets", "Dataset", "IterableDataset"):
         yield from arrow.read_dataset(source)
     elif _is_of(source, "pandas", "DataFrame"):
         yield from arrow.read_frame(source)
@@ -149,6 +156,20 @@ def read_rows(source: Source, *, config: str | None = None, split: str | None = 
             if not isinstance(row, Mapping):
                 raise DataError(f"a {type(row).__name__} where a row is wanted", file=name, row=number)
             yield dict(row)
+
+
+def _read_columns(columns: Mapping[Any, Any], name: str) -> Iterator[Row]:
+    """The rows of equally long columns."""
+    for column, values in columns.items():
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            hint = "several rows are a list of mappings, or a mapping of lists"
+            raise DataError(f"has a {type(values).__name__} as the column {column!r}", file=name, hint=hint)
+    lists = [values.tolist() if hasattr(values, "tolist") else [*values] for values in columns.values()]
+    if len({*map(len, lists)}) > 1:
+        lengths = ", ".join(f"{column} has {len(values)}" for column, values in zip(columns, lists, strict=True))
+        raise DataError(f"has columns of several lengths: {lengths}", file=name)
+    for row in zip(*lists, strict=True):
+        yield dict(zip(map(str, columns), row, strict=True))
 
 
 def open_dataset(source: Source, *, config: str | None = None, split: str | None = None) -> Any:

@@ -10,6 +10,7 @@ SURROGATES = "surrogates"
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ORDER = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_WIDEST_REPR = 119
 
 
 def is_safe_text(text: str) -> bool:
@@ -38,3 +39,14 @@ def printable(text: str) -> str:
     """
     text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", safe_text(text))
     return text if text.isascii() else _ORDER.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def short_repr(said: str) -> str:
+    """What a `repr` says, as ``<...>``: one line of less than 120 characters, cut where it would be longer.
+
+    Examples:
+        >>> short_repr("Composer of polite, short")
+        '<Composer of polite, short>'
+    """
+    line = f"<{' '.join(printable(said).split())}>"
+    return line if len(line) <= _WIDEST_REPR else f"{line[: _WIDEST_REPR - 2]}…>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
+from rlaif_sdk.io.run_async import run_async
 from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.judges.builtin import BACKENDS
 from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
@@ -166,7 +166,7 @@ def label_pairs(pairs: Iterable[Pair], labeler: PairwiseLabeler | None = None, *
         raise ConfigError("a labeler and settings for one were given", hint="give one of them")
     asked = labeler or load_labeler(**settings)
     try:
-        return asyncio.run(asked.label(list(pairs)))
+        return run_async(asked.label(list(pairs)))
     finally:
         if labeler is None:
             asked.backend.close()

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from rlaif_sdk.conversations import USER, Thinking, View, view
 from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.judges.backends import (
     GeneratedText,
     JudgeBackend,
@@ -421,6 +422,9 @@ class PairwiseLabeler:
         self._overlong = overlong
         self._view: View = view
         self._thinking: Thinking = thinking
+
+    def __repr__(self) -> str:
+        return short_repr(f"{type(self).__name__} by {type(self.backend).__name__}, {self.mode}, orders {self._orders}")
 
     @property
     def needs_logprobs(self) -> bool:

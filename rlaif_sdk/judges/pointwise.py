@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.judges.backends import (
     GeneratedText,
     JudgeBackend,
@@ -252,6 +253,9 @@ class PointwiseJudge(Reward):
         self._view: View = view
         self._thinking: Thinking = thinking
         self.version = self._fingerprint(max_new_tokens)
+
+    def __repr__(self) -> str:
+        return short_repr(f"PointwiseJudge {self.name!r} by {type(self.backend).__name__}")
 
     def setup(self) -> None:
         """Load the model, or check the server's settings."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rlaif_sdk.conversations.messages import Turn
 from rlaif_sdk.conversations.templates import ChatTemplate
 from rlaif_sdk.exceptions import BatchError, ConversationError, RewardError
+from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.models.classifier import ProblemType
 from rlaif_sdk.models.encoding import EncoderInput, JoinedText, TemplatedText, TextEncoder, TokenArrays
 from rlaif_sdk.models.scoring_config import ScoringConfig
@@ -132,7 +133,7 @@ class BatchedClassifier(ABC):
             raise BatchError(error.message, hint=error.hint) from error
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} labels={self.labels}>"
+        return short_repr(f"{type(self).__name__} {self.name!r} labels={self.labels}")
 
     @abstractmethod
     def forward(self, tokens: TokenArrays) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rlaif_sdk.conversations.messages import Turn
 from rlaif_sdk.exceptions import BatchError, ConfigError
+from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.models.batching import BatchedClassifier, checked_texts
 from rlaif_sdk.models.classifier import ProblemType
 from rlaif_sdk.models.encoding import EncoderInput
@@ -113,7 +114,7 @@ class OnnxScorer:
         logger.info("%s runs by %s in batches of %d tokens", path, choice.engine, self.classifier.tokens_per_batch)
 
     def __repr__(self) -> str:
-        return f"<OnnxScorer {self.classifier.name!r} {self.engine} labels={self.labels}>"
+        return short_repr(f"OnnxScorer {self.classifier.name!r} {self.engine} labels={self.labels}")
 
     def score(self, inputs: Sequence[Scorable]) -> NDArray[np.float32]:
         """The logits of N texts, pairs of texts (tuples) or conversations (lists of messages), mixed as they come.

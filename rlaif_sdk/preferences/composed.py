@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -30,6 +30,7 @@ from rlaif_sdk.preferences.pipeline import (
 )
 from rlaif_sdk.preferences.resumable_job import JobProgress
 from rlaif_sdk.preferences.tables import check_text
+from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composition
@@ -124,9 +125,8 @@ class ComposedPairsPipeline:
         """The totals of the completions; no statistics are changed by them."""
         del step
         rows = [row for task in tasks for row in task.item[_ROWS]]
-        from rlaif_sdk.composer.tables import as_batch
-
-        composition = await self._composer.acompose(as_batch(rows, self._layout, training=False))
+        batch = RewardBatch.from_records(rows, **asdict(self._layout), training=False)
+        composition = await self._composer.acompose(batch)
         scored: list[Mapping[str, Any] | RowError] = []
         start = 0
         for task in tasks:

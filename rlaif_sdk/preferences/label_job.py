@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import FAILURES_FILE, SUMMARY_FILE
 from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.run_async import run_async
 from rlaif_sdk.io.tables import TableSource, check_writable, read_rows, write_rows, write_table
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.judges.pairwise import Orders, Pair, PairMode, PairwiseLabeler
@@ -400,7 +400,7 @@ def run_labeling(
     with open_job(job.output, identity, table.rows, kind="labelling job", allow_changed=allow_changed) as journal:
         before = journal.done
         try:
-            asyncio.run(_label_all(job, asked_by, journal, lambda: progress(journal.done, table.rows)))
+            run_async(_label_all(job, asked_by, journal, lambda: progress(journal.done, table.rows)))
         finally:
             if labeler is None:
                 asked_by.backend.close()

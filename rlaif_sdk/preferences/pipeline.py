@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import FAILURES_FILE, SUMMARY_FILE
 from rlaif_sdk.io.jsonl import Row, row_as_json
+from rlaif_sdk.io.run_async import run_async
 from rlaif_sdk.io.tables import check_writable, read_rows, table_digest, write_rows
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, RowError, usage_of
 from rlaif_sdk.judges.usage import Usage
@@ -374,7 +374,7 @@ def run_pipeline(job: MakeJob[Any], pipeline: Pipeline, *, progress: JobProgress
     with open_job(job.output, identity, rows * pipeline.steps, kind="dataset") as journal:
         before = journal.done
         try:
-            asyncio.run(_run_all(job.config, pipeline, journal, lambda: progress(journal.done, rows * pipeline.steps)))
+            run_async(_run_all(job.config, pipeline, journal, lambda: progress(journal.done, rows * pipeline.steps)))
         finally:
             pipeline.close()
         counts = _write(job, pipeline, journal, tables)

@@ -3,33 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import textwrap
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 from transformers import TrainerCallback
 
-SHOWN = {"reward": "reward", "completions/mean_length": "tokens", "kl": "KL"}
-"""The logged numbers that stand beside the bar, with their labels."""
+SHOWN: Mapping[str, Mapping[str, str]] = {
+    "rewards": {
+        "reward": "total",
+        "reward_std": "spread",
+        "rewards/chosen": "chosen",
+        "rewards/rejected": "rejected",
+        "rewards/margins": "margin",
+        "rewards/accuracies": "accuracy",
+    },
+    "policy": {
+        "loss": "loss",
+        "kl": "KL",
+        "entropy": "entropy",
+        "clip_ratio/region_mean": "clipped",
+        "clip_ratio/policy": "clipped",
+        "mean_token_accuracy": "token accuracy",
+    },
+    "lengths": {
+        "completions/mean_length": "mean",
+        "completions/max_length": "longest",
+        "completions/clipped_ratio": "truncated",
+    },
+}
+"""The logged numbers that are shown, in groups of a line each, with their labels."""
+_WIDTH = max(map(len, SHOWN))
+
+
+class _BarWithLines(Progress):
+    """A bar with lines below it."""
+
+    lines: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield from map(Text, self.lines)
 
 
 class TrainingProgress(TrainerCallback):
-    """A bar over the optimiser steps, with the latest reward, answer length and divergence beside it.
+    """A bar over the optimiser steps, and below it the latest rewards, losses and lengths, a line each.
 
-    Where the output is no terminal it prints a line a logged step instead. Use it as a context manager, so that the
-    terminal is left in order when training is interrupted.
+    Where the output is no terminal these lines are printed at each logged step instead, with the speed. Use it as a context
+    manager, so that the terminal is left in order when training is interrupted.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._latest: dict[str, float] = {}
-        self._bar = Progress(
+        self._logged = (0, 0.0)
+        self._bar = _BarWithLines(
             TextColumn("training"),
             BarColumn(),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[numbers]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -49,7 +84,8 @@ class TrainingProgress(TrainerCallback):
         """Show the bar."""
         del args, control, kwargs
         self._bar.start()
-        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step, numbers="")
+        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
+        self._logged = (state.global_step, time.monotonic())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar."""
@@ -59,19 +95,42 @@ class TrainingProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Note the latest numbers."""
         del args, control, kwargs
-        logs = logs or {}  # None stands for a number that nothing is known of, such as the reward of unscored rows
-        found = {label: logs[key] for key, label in SHOWN.items() if logs.get(key) is not None}
-        if not found:
+        lines = [line for group, numbers in _groups(logs or {}) for line in _lines(group, numbers, self._console.width)]
+        if not lines:
             return
-        numbers = "  ".join([*(f"{label} {value:.3g}" for label, value in found.items()), *_rewards(logs)])
-        self._bar.update(self._task, numbers=numbers)
+        self._bar.lines = lines
         if not self._console.is_terminal:
-            self._console.print(f"step {state.global_step}/{state.max_steps}  {numbers}")
+            first = f"step {state.global_step}/{state.max_steps}{self._speed(state.global_step)}"
+            self._console.print(*(Text(line) for line in (first, *lines)), sep="\n")
+
+    def _speed(self, step: int) -> str:
+        """The seconds that a step took since the last line; nothing where none was done since."""
+        before, then = self._logged
+        self._logged = (step, time.monotonic())
+        return f"  {(self._logged[1] - then) / (step - before):.3g} s a step" if step > before else ""
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the bar as it is."""
         del args, state, control, kwargs
         self._bar.stop()
+
+
+def _lines(group: str, numbers: Sequence[str], width: int) -> list[str]:
+    """A group's numbers in lines of a width, each number whole."""
+    whole = "  ".join(number.replace(" ", "\xa0") for number in numbers)
+    indent = " " * (_WIDTH + 4)
+    lines = textwrap.wrap(f"  {group:<{_WIDTH}}  {whole}", width, subsequent_indent=indent, break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in lines]
+
+
+def _groups(logs: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The numbers of each group that has any; None stands for one that nothing is known of, such as an unscored reward."""
+    for group, labels in SHOWN.items():
+        numbers = [f"{label} {logs[key]:.3g}" for key, label in labels.items() if logs.get(key) is not None]
+        if group == "rewards":
+            numbers += _rewards(logs)
+        if numbers:
+            yield group, numbers
 
 
 def _rewards(logs: Mapping[str, Any]) -> Iterator[str]:

@@ -34,7 +34,12 @@ def format_estimate(value: SampleMean, *, signed: bool = False) -> str:
 
 
 def comparison_table(
-    before: Mapping[str, Array], after: Mapping[str, Array], *, title: str, total: str | None = None
+    before: Mapping[str, Array],
+    after: Mapping[str, Array],
+    *,
+    title: str,
+    total: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Table:
     """One row a measure: its mean before and after, the paired change, and of how many rows.
 
@@ -43,8 +48,10 @@ def comparison_table(
         after: The same measures of the same rows.
         title: Stands above the table.
         total: The measure that is set apart at the end, in bold.
+        notes: Lines below the table.
     """
-    table = Table(title=title, title_justify="left", caption="mean ± standard error", caption_justify="left")
+    caption = "\n".join(["mean ± standard error", *map(printable, notes)])
+    table = Table(title=title, title_justify="left", caption=Text(caption), caption_justify="left")
     table.add_column("")
     for heading in ("before", "after", "change", "rows"):
         table.add_column(heading, justify="right")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from rlaif_sdk.composer.layout import ends_notes
 from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
@@ -68,7 +69,9 @@ def report_training(result: PolicyResult, console: Console, *, samples: int = 5)
     health_before, health_after = result.before.health(), result.after.health()
     change = paired_change(before[TOTAL], after[TOTAL])
     rows = len(before[TOTAL])
-    console.print(comparison_table(before, after, title=f"Rewards on {rows} held-out prompts", total=TOTAL))
+    notes = ends_notes({name: column.ends for name, column in result.before.composition.rewards.items()})
+    table = comparison_table(before, after, title=f"Rewards on {rows} held-out prompts", total=TOTAL, notes=notes)
+    console.print(table)
     console.print(comparison_table(health_before, health_after, title="Signs of collapse"))
     evaluated = (result.before.evaluation_rewards(), result.after.evaluation_rewards())
     if all(evaluated):

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from pydantic import Field, create_model
 
+from rlaif_sdk.conversations import as_generated
 from rlaif_sdk.rewards.contract import Params, Reward, Scores
 from rlaif_sdk.types import RewardBatch
 
@@ -23,7 +24,7 @@ class FunctionReward(Reward):
     """A plain function ``f(prompts, completions, **columns) -> list[float | None]`` as a reward.
 
     This is TRL's own convention, so the same function serves both: ``prompts`` and ``completions`` are what TRL would
-    give, lists of messages where the data is conversational. A function that names ``completion_texts`` or
+    give, lists of messages where the data is conversational, each with its text as ``content``. A function that names ``completion_texts`` or
     ``prompt_texts`` gets text whatever the data (see `rlaif_sdk.RewardBatch.completion_texts`); TRL itself knows
     neither. Its other parameters:
 
@@ -95,6 +96,8 @@ class FunctionReward(Reward):
 
     def score(self, batch: RewardBatch) -> Scores | Awaitable[Scores]:
         offered: dict[str, Any] = {"prompts": batch.prompts, "completions": batch.completions}
+        if "completions" in self._accepts and set(map(type, batch.completions)) != {str}:
+            offered["completions"] = [as_generated(completion) for completion in batch.completions]
         if batch.completion_ids is not None:
             offered["completion_ids"] = batch.completion_ids
         offered.update((name, values) for name, values in batch.columns.items() if name not in self._params)
@@ -108,6 +111,11 @@ class FunctionReward(Reward):
             offered[name] = _trainer_argument(batch, name)
         scores: Scores | Awaitable[Scores] = self.function(**offered, **self._values)
         return scores
+
+    @property
+    def reads_messages(self) -> bool:
+        """Whether it gets messages where the data has messages, and no text of them."""
+        return bool({"prompts", "completions"} & self._accepts) and not _TEXT_ARGUMENTS & self._accepts
 
     @property
     def values(self) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, as_batch, chunks
+from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, chunks, reward_type, typed_records
 from rlaif_sdk.config.documents import Document, load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, RlaifError
 from rlaif_sdk.integrations.host import check_rowwise, load_state
@@ -41,6 +41,7 @@ from rlaif_sdk.scale.shards import (
     read_shard,
     write_part,
 )
+from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +64,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
             }
             for name, moments in summary.columns.items()
         },
+        "ends": summary.ends,
     }
 
 
@@ -72,13 +74,15 @@ def summary_of_record(record: Mapping[str, Any]) -> Summary:
     for name, kept in record["columns"].items():
         low, high = (math.inf, -math.inf) if kept["low"] is None else (kept["low"], kept["high"])
         columns[name] = Moments(**{**kept, "low": low, "high": high})
-    return Summary(record["rows"], record["unscored"], columns)
+    ends = {name: (low, high) for name, (low, high) in record["ends"].items()}
+    return Summary(record["rows"], record["unscored"], columns, ends=ends)
 
 
 def merge_summaries(whole: Summary, part: Summary) -> None:
     """Take a part into the whole (Chan, Golub and LeVeque 1979)."""
     whole.rows += part.rows
     whole.unscored += part.unscored
+    whole.ends |= part.ends
     for name, own in part.columns.items():
         moments = whole.columns.setdefault(name, Moments())
         moments.failed += own.failed
@@ -142,7 +146,9 @@ def inspect_shard(file: Path, shard: Shard, layout: TableLayout) -> Findings:
     row = shard.first_row
     label: Any = None
     for chunk in _chunks(read_shard(file, shard)):
-        as_batch(chunk, layout, first_row=row, file=str(file))
+        RewardBatch.from_records(
+            chunk, **asdict(layout), columns=[layout.group] if layout.group else (), first_row=row, file=str(file)
+        )
         for record in chunk:
             found.columns.add(record)
             row_as_json(record, str(file), row)  # a column may turn out to be JSON in another shard
@@ -252,14 +258,14 @@ class ShardScorer:
         row = shard.first_row
         shard_rows = read_shard(task.file, shard)
         for records in chunks(shard_rows, task.layout, rows=task.chunk, first_row=row, file=str(task.file)):
-            batch = as_batch(
-                records, task.layout, columns=task.columns, first_row=row, training=False, file=str(task.file)
+            batch = RewardBatch.from_records(
+                records, **asdict(task.layout), columns=task.columns, first_row=row, training=False, file=str(task.file)
             )
             composition = self._composer.compose(batch)
             summary.add(composition)
             yield [
-                {**record, task.reward_column: {**reward, "penalties": reward["penalties"] or None}}
-                for record, reward in zip(records, composition.records(), strict=True)
+                {**record, task.reward_column: reward}
+                for record, reward in zip(records, typed_records(composition), strict=True)
             ]
             row += len(records)
         record.update(summary_record(summary))
@@ -267,22 +273,6 @@ class ShardScorer:
     def close(self) -> None:
         """Close the composer."""
         self._composer.close()
-
-
-def reward_type(composer: Composer) -> pa.DataType:
-    """The Arrow type of what `rlaif_sdk.Composition.records` gives for a row, equal for all rows."""
-    pa = arrow()
-    numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
-    one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
-    penalties = [(each.constraint.key, pa.float64()) for each in composer.combiner.multipliers]
-    return pa.struct(
-        [
-            ("total", pa.float64()),
-            ("rewards", pa.struct([(name, one) for name in composer.components])),
-            ("penalties", pa.struct(penalties) if penalties else pa.null()),
-            ("gates_closed", pa.list_(pa.string())),
-        ]
-    )
 
 
 SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
@@ -361,7 +351,7 @@ def score_table(
         if saved is not None:
             composer.load_state_dict(load_state(saved))
         rewards = {name: [*stated_by(part.reward).values()] for name, part in composer.components.items()}
-        added = reward_type(composer)
+        added = reward_type(composer.combiner)
     document, beside = _read(source)
     identity = {
         "table": table_digest(file),

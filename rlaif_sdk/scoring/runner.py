@@ -210,6 +210,11 @@ class Runner:
             return raised if isinstance(raised, CallError) else CallError(cause)
         return attributed(raised, self.name)
 
+    @property
+    def stated(self) -> Mapping[str, str] | None:
+        """What the reward states of itself after its setup where it is an object of another process, else None."""
+        return self._executors[0].stated if self._executors else None
+
     async def set_up(self) -> None:
         """Make the reward ready before its first batch. To be awaited on the control loop.
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
 from rlaif_sdk.config import CompositionConfig, ConfigModel
+from rlaif_sdk.config.base import refused
 from rlaif_sdk.config.documents import Described, Document, load_document, validate
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import rows_digest
@@ -72,18 +73,37 @@ class TableSettings(ConfigModel):
     """Which of a hub data set's configurations to take, where it has several."""
     train_split: str = "train"
     """The split of a data set on the hub."""
-    held_out: str | list[str] | None = None
-    """The same for the held-out rows; null keeps back the last `held_out_rows` rows of ``train``."""
+    held_out: str | list[str] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The same for the held-out rows. A number between 0 and 1 keeps back the last rows of ``train``, that share of
+    them; null keeps back the last `held_out_rows`."""
     held_out_split: str | None = None
     """The split of `held_out`, where that is a data set on the hub; null is ``test``."""
     held_out_rows: PositiveInt = 512
-    """At most so many held-out rows are used."""
+    """At most so many held-out rows are used; with a share under `held_out` it is left out."""
     prompt: str = "prompt"
     """The column with the prompt: text, or messages with role and content."""
 
+    @field_validator("held_out", mode="before")
+    @classmethod
+    def _is_a_share(cls, value: Any) -> Any:
+        if isinstance(value, (int, float)) and not 0 < value < 1:
+            raise ValueError(
+                f"a number here is the share of the rows of 'train' to keep back, between 0 and 1, not {value!r}: "
+                "a count of rows stands under held_out_rows"
+            )
+        return value
+
+    @property
+    def held_out_source(self) -> str | list[str] | None:
+        """Where the held-out rows come from; None where they are the last ones of ``train``."""
+        return None if isinstance(self.held_out, float) else self.held_out
+
     @model_validator(mode="after")
-    def _split_belongs_to_held_out(self) -> Self:
-        if self.held_out_split is not None and self.held_out is None:
+    def _held_out_is_said_once(self) -> Self:
+        counted = self.held_out_rows != type(self).model_fields["held_out_rows"].default
+        if isinstance(self.held_out, float) and counted:
+            raise refused(f"held_out, {self.held_out:g}, says already how many rows are kept back", "held_out_rows")
+        if self.held_out_split is not None and self.held_out_source is None:
             raise ValueError(
                 f"held_out_split {self.held_out_split!r} is a split of held_out, which is not set: "
                 "name the data set there too"
@@ -95,7 +115,8 @@ class DataSettings(TableSettings):
     """The prompts to train on, and those held out to see what was learnt."""
 
     held_out_rows: PositiveInt = 64
-    """At most so many held-out prompts are used: each is answered before and after training."""
+    """At most so many held-out prompts are used: each is answered before and after training. With a share under
+    `held_out` it is left out."""
     curriculum: CurriculumSettings | None = None
     """Choose and order the prompts of ``train`` by their measured difficulty; null takes all in random order."""
 

@@ -62,14 +62,16 @@ def load_split(
         MissingExtraError: datasets, or for Parquet pyarrow, is not installed.
     """
     train = prepare(*_load(settings.train, settings.subset, settings.train_split, folder))
-    if settings.held_out is not None:
-        held_out = prepare(*_load(settings.held_out, settings.subset, settings.held_out_split or "test", folder))
+    if (source := settings.held_out_source) is not None:
+        held_out = prepare(*_load(source, settings.subset, settings.held_out_split or "test", folder))
         return train, held_out.select(range(min(settings.held_out_rows, len(held_out))))
-    kept = len(train) - settings.held_out_rows
+    share = settings.held_out if isinstance(settings.held_out, float) else None
+    count = settings.held_out_rows if share is None else max(1, round(share * len(train)))
+    kept = len(train) - count
     if kept < 1:
         raise ConfigError(
-            f"there are {len(train)} rows and {settings.held_out_rows} are to be held out",
-            key="data.held_out_rows",
+            f"there are {len(train)} rows and {count} are to be held out",
+            key="data.held_out_rows" if share is None else "data.held_out",
             hint="lower it, or name a file of held-out rows under data.held_out",
         )
     return train.select(range(kept)), train.select(range(kept, len(train)))

@@ -70,7 +70,7 @@ def measure_difficulty(
             totals_NK = composition.totals.reshape(len(part), completions)
             for row, totals_K in zip(prompts.select(rows), totals_NK.tolist(), strict=True):
                 yield {**row, **_columns(totals_K)}
-    if run.config.data.held_out is None:
+    if run.config.data.held_out_source is None:
         yield from ({**row, **_columns([])} for row in held_out)
 
 

@@ -158,10 +158,10 @@ class ScoredAnswers:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """One JSON-ready mapping a row: the completion, its length, and each reward's part in its total."""
-        evaluations = self.evaluation.records() if self.evaluation else repeat(None)
+        evaluations = self.evaluation.to_records() if self.evaluation else repeat(None)
         answers = zip(self.answers.completions, self.answers.completion_ids, strict=True)
         for (completion, ids), record, evaluation in zip(
-            answers, self.composition.records(), evaluations, strict=False
+            answers, self.composition.to_records(), evaluations, strict=False
         ):
             known = {"evaluation": evaluation} if evaluation else {}
             yield {"completion": completion, "tokens": len(ids), **record, **known}

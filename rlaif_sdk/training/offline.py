@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import needs_extra
 from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.methods import get_method, trainer_settings
+from rlaif_sdk.training.model_card import write_model_card
 from rlaif_sdk.training.models import adapter, check_trainable, save_policy
 from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run_folder import MODEL_FOLDER, RunResult, recorded, run_training, starting_point
@@ -88,6 +89,7 @@ def train_offline(
                 trainer.save_reward(model_folder)
             else:
                 save_policy(run, trainer, tokenizer, model_folder)
+            write_model_card(run, model_folder, steps=fields["steps"])
     return {**fields, "held_out_rows": len(held_out), "before": before, "after": after}, trainer
 
 

@@ -16,6 +16,7 @@ from rlaif_sdk.io.files import without_nan
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig, Composition, Run
 from rlaif_sdk.training.methods import Method, get_method, resolve, trainer_settings
+from rlaif_sdk.training.model_card import write_model_card
 from rlaif_sdk.training.models import adapter, check_trainable, is_encoder_decoder, load_policy, save_policy
 from rlaif_sdk.training.ranks import first_process, refuse_shards, shared
 from rlaif_sdk.training.run_folder import (
@@ -116,6 +117,7 @@ def train_policy(
         if first_process():
             report(f"saving {run.output / MODEL_FOLDER}")
             policy = save_policy(run, trainer, tokenizer, run.output / MODEL_FOLDER)
+            write_model_card(run, run.output / MODEL_FOLDER, steps=fields["steps"])
             if evaluations:
                 write_table(evaluations, run.output / EVALUATION_FILE)
         report(f"answering {len(held_out)} held-out prompts after training")

@@ -212,7 +212,7 @@ def test_a_saved_and_restored_composer_continues_identically(case: Case, batches
 def test_records_are_json_and_say_what_the_arrays_say(case: Case) -> None:
     """What `rlaif score` writes can be read by anything."""
     composition = case.compose()
-    records = json.loads(json.dumps(list(composition.records()), allow_nan=False))
+    records = json.loads(json.dumps(composition.to_records(), allow_nan=False))
     assert [record["total"] for record in records] == composition.to_list()
     for row, record in enumerate(records):
         for name, column in composition.rewards.items():

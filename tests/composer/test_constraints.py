@@ -167,7 +167,7 @@ def test_the_waterfall_and_the_records_show_the_penalty() -> None:
     (constraint,) = composition.explain(0).constraints
     assert str(constraint) == "constraint mean toxicity <= 0.1: multiplier 2"
     assert constraint.adds == pytest.approx(-1.0)
-    assert next(iter(composition.records()))["penalties"] == {"toxicity/max": pytest.approx(1.0)}
+    assert composition.to_records()[0]["penalties"] == {"toxicity/max": pytest.approx(1.0)}
 
 
 @pytest.mark.parametrize(

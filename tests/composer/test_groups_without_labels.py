@@ -11,7 +11,7 @@ import pytest
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.normalizers import GroupZScore
-from rlaif_sdk.composer.tables import TableLayout, as_batch, chunks, score_records
+from rlaif_sdk.composer.tables import TableLayout, chunks, score_records
 from rlaif_sdk.integrations.remote import parts_of
 from rlaif_sdk.integrations.samples import Sample, batch_of
 from rlaif_sdk.preferences.pairs import PairRule, choose_pairs
@@ -35,7 +35,7 @@ def test_strangers_are_not_compared(null: Any) -> None:
     """Normalised within its group, a row alone is 0; pandas says NaN for null."""
     rows = [{**row, "g": null if row.get("g") is None else row["g"]} for row in ROWS]
     with Composer({"length": Component(by_length, normalizer=GroupZScore())}) as composer:
-        totals = composer.compose(as_batch(rows, TableLayout(group="g"))).to_list()
+        totals = composer.compose(RewardBatch.from_records(rows, group="g")).to_list()
     assert totals[:2] == [0, 0]
     assert totals[2] == -totals[3] != 0
     assert totals[4] == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from rlaif_sdk import Composer, RewardBatch, Score
+from rlaif_sdk import Composer, PairwiseLabeler, PointwiseJudge, RewardBatch, Score
+from rlaif_sdk.testing import ScriptedJudge
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J"
 
@@ -24,6 +25,36 @@ def test_whatever_others_wrote_is_escaped_in_a_notebook() -> None:
         assert "<b>" not in page
         assert "\x1b" not in page
         assert len(repr(shown)) < 100
+
+
+def test_whatever_is_shown_by_itself_is_one_short_line() -> None:
+    """However many rewards, rows and words there are; a cell that ends with an object shows no data."""
+    names = {f"reward_{number}\n": polite for number in range(40)}
+    long = "please " * 400
+    with Composer(names) as composer:
+        batch = RewardBatch([long] * 50, [long] * 50, columns={name: [long] * 50 for name in "abcdef"})
+        composition = composer.compose(batch)
+    judge = PointwiseJudge(ScriptedJudge(lambda request: {"A": 1.0}), name=long)
+    shown = [
+        batch,
+        composer,
+        composition,
+        composition.explain(0),
+        *composition.rewards.values(),
+        Score(0.5, long, {"text": long}, [0.0] * 500),
+        Score.failed(long),
+        judge,
+        PairwiseLabeler(judge.backend),
+    ]
+    for each in shown:
+        assert len(repr(each)) < 120
+        assert "\n" not in repr(each)
+        assert repr(each).startswith("<")
+        assert repr(each).endswith(">")
+    assert repr(Score(0.5, "half of it", token_values=[0.25, 0.25])) == "<Score 0.5 of 2 tokens: half of it>"
+    assert repr(Score.failed("timed out")) == "<Score failed: timed out>"
+    assert repr(Score(None)) == "<Score None>"
+    assert repr(PairwiseLabeler(judge.backend)) == "<PairwiseLabeler by ScriptedJudge, likelihood, orders both>"
 
 
 def test_all_of_it_works_in_a_running_event_loop() -> None:

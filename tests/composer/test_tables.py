@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk import Composer, DataError, RewardBatch
+from rlaif_sdk import Composer, DataError, RewardBatch, reward
+from rlaif_sdk.cli.score import print_summary
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, as_batch, chunks, score_records
+from rlaif_sdk.composer.tables import Moments, Summary, TableLayout, chunks, score_records
 from rlaif_sdk.testing import FixedReward
 
 
@@ -74,26 +75,12 @@ def test_moments_equal_numpys_and_leave_nan_out(values):
         assert (moments.low, moments.high) == (present.min(), present.max())
 
 
-def test_columns_missing_from_some_rows_are_none_there():
-    """A reference that only some rows have reaches the rewards as None elsewhere."""
-    batch = as_batch(
-        [{"prompt": "a", "completion": "b", "reference": "r"}, {"prompt": "a", "completion": "c"}], TableLayout()
-    )
-    assert batch.columns == {"reference": ["r", None]}
-
-
 def test_the_row_of_an_error_is_counted_over_chunks():
     """A bad row in a later chunk is named by its number in the table."""
     records = [{"prompt": "a", "completion": "b"}] * 4 + [{"prompt": "a"}]
     composer = Composer({"fixed": FixedReward(1.0)})
     with pytest.raises(DataError, match="row 5"):
         list(score_records(composer, records, TableLayout(), chunk=2))
-
-
-def test_a_reserved_column_is_refused():
-    """A table with a column that rewards receive otherwise is refused, not silently overwritten."""
-    with pytest.raises(DataError, match="'training' has a reserved name"):
-        as_batch([{"prompt": "a", "completion": "b", "training": 1}], TableLayout())
 
 
 def test_a_row_whose_rewards_all_scored_says_why_it_is_unscored() -> None:
@@ -105,3 +92,17 @@ def test_a_row_whose_rewards_all_scored_says_why_it_is_unscored() -> None:
         summary.add(composition)
         assert composition.explain(0).note == "the sum overflows"
     assert summary.first_unscored == "row 1: the sum overflows"
+
+
+def test_the_summary_of_a_table_says_what_high_means(capsys: pytest.CaptureFixture[str]) -> None:
+    """Below its numbers, for each reward that says it: a toxicity of 0.9 reads wrongly otherwise."""
+
+    @reward(ends=("toxic", "harmless"))
+    def toxicity(completion_texts: list[str]) -> list[float]:
+        return [0.9] * len(completion_texts)
+
+    summary = Summary()
+    with Composer({"toxicity": toxicity, "fixed": FixedReward(1.0)}) as composer:
+        summary.add(composer.compose(RewardBatch(["p"], ["q"])))
+    print_summary(summary)
+    assert capsys.readouterr().out.splitlines()[-1] == "toxicity: low is toxic, high is harmless"

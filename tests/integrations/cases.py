@@ -89,7 +89,7 @@ def rows_of(composition: Composition) -> list[Row]:
     """What a composition says of each row."""
     return [
         (total, {name: reward["raw"] for name, reward in record["rewards"].items()})
-        for total, record in zip(composition.to_list(), composition.records(), strict=True)
+        for total, record in zip(composition.to_list(), composition.to_records(), strict=True)
     ]
 
 

@@ -158,6 +158,25 @@ def test_a_sample_shows_its_waterfall(tmp_path):
     assert "gate a >= 0.5-3.3125-3.00000.125 does not pass: at most -3" in words
 
 
+def test_a_single_step_shows_how_the_scores_are_spread(tmp_path):
+    """Three means would be three lone points; the ends of a scale are said where it is read."""
+    scores = {"a": [0.0, 0.0, 1.0, NAN], "b": [3.0, 5.0, 4.0, 4.0]}
+    harmless = Stated("a", (0.0, 1.0))
+    harmless.ends = ("toxic <b>", "harmless")
+    write_report(compose({"a": harmless, "b": Stated("b")}, [scores]), tmp_path / "r.html")
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    panels = page.figures["plot-rewards-1"]["data"]
+    assert [(panel["type"], panel["name"], sum(panel["y"])) for panel in panels] == [
+        ("bar", "total", 4), ("bar", "a", 3), ("bar", "b", 4),
+    ]  # fmt: skip
+    assert panels[1]["y"][0] == 2
+    assert panels[1]["y"][-1] == 1
+    assert len({panel["xaxis"] for panel in panels}) == 3
+    assert "low is toxic <b>, high is harmless" in page.words
+    histogram = page.figures["plot-saturation-1"]["layout"]["xaxis"]["title"]["text"]
+    assert histogram == "a, declared range, low is toxic &lt;b&gt;, high is harmless"
+
+
 @pytest.mark.parametrize(
     ("columns", "options"),
     [

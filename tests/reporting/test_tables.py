@@ -41,8 +41,10 @@ def test_the_comparison_has_every_measure_with_its_change_and_rows():
     """Each line: mean before, mean after, paired change with sign, and how many rows it is of."""
     before = {"toxicity": np.array([0.5, 0.5, np.nan]), "total": np.array([1.0, 2.0, 3.0])}
     after = {"toxicity": np.array([0.25, 0.25, 0.1]), "total": np.array([2.0, 3.0, 4.0])}
-    lines = printed(comparison_table(before, after, title="Rewards", total="total")).splitlines()
-    (toxicity,) = [line for line in lines if "toxicity" in line]
+    notes = ["toxicity: low is toxic, high is [bold]harmless"]
+    lines = printed(comparison_table(before, after, title="Rewards", total="total", notes=notes)).splitlines()
+    assert notes[0] in lines[-1]
+    (toxicity,) = [line for line in lines if "toxicity " in line]
     assert "0.500 ± 0.000" in toxicity
     assert "0.200 ± 0.050" in toxicity
     assert "-0.250 ± 0.000" in toxicity

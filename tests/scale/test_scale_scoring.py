@@ -70,7 +70,7 @@ def plain(file: Path, composition: Path, layout: TableLayout) -> list[dict[str, 
     """What one machine says of each row."""
     with Composer.from_config(composition) as composer:
         scored = score_records(composer, read_rows(file), layout, columns=survey(file).columns, chunk=8)
-        return [reward for _, composed in scored for reward in composed.records()]
+        return [reward for _, composed in scored for reward in composed.to_records()]
 
 
 @pytest.mark.parametrize("name", ["table.jsonl", "table.parquet"])
@@ -285,6 +285,7 @@ def test_merged_figures_are_those_of_the_whole(pieces):
         whole.add(piece)
         own = Summary(rows=len(piece), unscored=sum(map(math.isnan, piece)), columns={"total": Moments(seconds=0.5)})
         own.columns["total"].add(piece)
+        own.ends["toxicity"] = ("toxic", "harmless")
         merge_summaries(merged, summary_of_record(summary_record(own)))
     assert merged.rows == sum(map(len, pieces))
     found = merged.columns.get("total", Moments())
@@ -292,6 +293,7 @@ def test_merged_figures_are_those_of_the_whole(pieces):
     assert found.mean == pytest.approx(whole.mean, abs=1e-9)
     assert found.m2 == pytest.approx(whole.m2, abs=1e-6)
     assert found.seconds == 0.5 * len(pieces)
+    assert merged.ends == ({"toxicity": ("toxic", "harmless")} if pieces else {})
 
 
 @pytest.mark.parametrize("wrong", [{"actors": 0}, {"gpus": -1}, {"gpus": math.nan}])

@@ -74,6 +74,7 @@ def test_a_run_leaves_a_plain_model_and_what_was_measured(config: Path, kind: An
     assert [entry["step"] for entry in history] == [1, 2, 3]
     left = {file.name for file in result.output.iterdir()}
     assert left == {"__job__", "model", "metrics.json", "history.jsonl", "curves.png", "reliability.png", "run.json"}
+    assert "| base model | start |" in (result.model_folder / "README.md").read_text()
     if kind == "reward_model":
         classifier = load_classifier(result.model_folder)
         assert classifier.logits(["w1 w2", "w3"]).shape == (2, 1)

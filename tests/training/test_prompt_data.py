@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,42 @@ def test_a_missing_column_is_named_with_those_present(tmp_path: Path):
     write(tmp_path / "a.jsonl", [{"question": "x"}])
     with pytest.raises(DataError, match="columns present: question"):
         load_prompts(DataSettings(train="a.jsonl", held_out="a.jsonl"), tmp_path)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.05, 1), (0.25, 5), (0.51, 10), (0.001, 1)])
+def test_a_share_of_the_rows_is_held_out(tmp_path: Path, share: float, count: int):
+    """The last ones, at least one of them; a config that was written out is read again."""
+    write(tmp_path / "a.jsonl", [{"prompt": f"p{row}"} for row in range(20)])
+    settings = DataSettings(train="a.jsonl", held_out=share)
+    train, held_out = load_prompts(DataSettings.model_validate(settings.model_dump()), tmp_path)
+    assert [*train["prompt"], *held_out["prompt"]] == [f"p{row}" for row in range(20)]
+    assert len(held_out) == count
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"held_out": 64}, "between 0 and 1, not 64: a count of rows stands under held_out_rows"),
+        ({"held_out": 1.0}, "between 0 and 1, not 1.0"),
+        ({"held_out": 0}, "between 0 and 1, not 0"),
+        ({"held_out": True}, "between 0 and 1, not True"),
+        ({"held_out": -0.5}, "between 0 and 1, not -0.5"),
+        ({"held_out": math.nan}, "between 0 and 1, not nan"),
+        ({"held_out": 0.1, "held_out_rows": 5}, "held_out, 0.1, says already how many rows are kept back"),
+        ({"held_out": 0.1, "held_out_split": "test"}, "held_out, which is not set|a split of held_out"),
+    ],
+)
+def test_a_share_that_is_none_is_refused(given: dict[str, object], message: str):
+    """With where a count stands."""
+    with pytest.raises(ValueError, match=message):
+        DataSettings(train="a.jsonl", **given)
+
+
+def test_a_share_of_a_single_row_is_refused(tmp_path: Path):
+    """Nothing would be left to train on."""
+    write(tmp_path / "a.jsonl", [{"prompt": "x"}])
+    with pytest.raises(ConfigError, match=r"data\.held_out: there are 1 rows and 1 are to be held out"):
+        load_prompts(DataSettings(train="a.jsonl", held_out=0.5), tmp_path)
 
 
 def test_too_few_prompts_to_hold_any_out_are_refused(tmp_path: Path):

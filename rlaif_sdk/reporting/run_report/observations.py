@@ -99,12 +99,14 @@ class RewardFacts:
     Attributes:
         declared_range: The range that it declares, or None.
         higher_is_better: False for a cost.
+        ends: What its low and its high end mean, or None.
         weights: Its weight in force by optimiser step.
         failures: How often it failed, by why.
     """
 
     declared_range: tuple[float, float] | None
     higher_is_better: bool
+    ends: tuple[str, str] | None = None
     weights: dict[int, float] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
 
@@ -213,7 +215,9 @@ class _Gathered:
         batch, columns = composition.batch, composition.rewards
         step = batch.progress.step
         for name, column in columns.items():
-            facts = self._rewards.setdefault(name, RewardFacts(column.declared_range, column.higher_is_better))
+            facts = self._rewards.setdefault(
+                name, RewardFacts(column.declared_range, column.higher_is_better, column.ends)
+            )
             facts.weights[step] = column.weight
             facts.failures.update(column.failures.values())
         group_B = encode_groups(batch.group)

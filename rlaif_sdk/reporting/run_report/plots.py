@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rlaif_sdk.composer.layout import ends_in_words
 from rlaif_sdk.diagnostics import Drift, group_spread, variance_shares
 from rlaif_sdk.diagnostics.drift import TOTAL
 from rlaif_sdk.diagnostics.saturation import TOLERANCE, width
@@ -191,23 +192,16 @@ def score_histograms(seen: Observations) -> Plot:
     buttons: list[Plot] = []
     titles: list[str] = []
     for index, (name, facts) in enumerate(seen.rewards.items()):
-        raw_N = seen.raw_RN[index]
-        counts, edges = np.histogram(raw_N[~np.isnan(raw_N)], bins=BINS, range=facts.declared_range)
         label = html.escape(name)
-        data.append(
-            {
-                "type": "bar",
-                "x": ((edges[:-1] + edges[1:]) / 2).tolist(),
-                "y": counts.tolist(),
-                "width": (np.diff(edges) * 0.96).tolist(),
-                "name": label,
-                "visible": index == 0,
-                "marker": {"color": colour(index)},
-                "hovertemplate": "about %{x:.4g}: %{y} scores<extra></extra>",
-            }
-        )
+        bars = _histogram(seen.raw_RN[index], facts.declared_range, label, colour(index))
+        data.append({**bars, "visible": index == 0})
         visible = [other == index for other in range(len(seen.rewards))]
-        titles.append(f"{label}, {'declared range' if facts.declared_range else 'no declared range'}")
+        said = [
+            label,
+            "declared range" if facts.declared_range else "no declared range",
+            html.escape(ends_in_words(facts.ends)),
+        ]
+        titles.append(", ".join(filter(None, said)))
         buttons.append(
             {"label": label, "method": "update", "args": [{"visible": visible}, {"xaxis.title.text": titles[index]}]}
         )
@@ -230,13 +224,26 @@ def _coloured_by_step(steps: list[int]) -> Plot:
 
 def rewards_over_steps(seen: Observations) -> Plot:
     """The mean of the total and of each reward at every step, a panel each, with a band of one standard error."""
-    values = [("total", seen.totals_N, TOTAL_COLOUR)]
-    values += [(_label(seen, name), seen.raw_RN[index], colour(index)) for index, name in enumerate(seen.rewards)]
+    return _panels(seen, lambda values_N, stroke, label, _: _band(seen, values_N, stroke, label))
+
+
+def rewards_of_rows(seen: Observations) -> Plot:
+    """How the totals and the scores of each reward are spread over the rows, a panel each."""
+    return _panels(seen, lambda values_N, stroke, label, declared: [_histogram(values_N, declared, label, stroke)])
+
+
+def _panels(seen: Observations, traces: Callable[[Array, str, str, tuple[float, float] | None], list[Plot]]) -> Plot:
+    """A panel for the total and for each reward, with what is drawn of its values, colour, label and declared range."""
+    values: list[tuple[str, Array, str, tuple[float, float] | None]] = [("total", seen.totals_N, TOTAL_COLOUR, None)]
+    values += [
+        (_label(seen, name), seen.raw_RN[index], colour(index), facts.declared_range)
+        for index, (name, facts) in enumerate(seen.rewards.items())
+    ]
     columns = min(3, len(values))
     rows = math.ceil(len(values) / columns)
     data: list[Plot] = []
     layout: Plot = {"showlegend": False, "height": 60 + 230 * rows, "annotations": []}
-    for place, (label, values_N, stroke) in enumerate(values):
+    for place, (label, values_N, stroke, declared) in enumerate(values):
         row, column = divmod(place, columns)
         axis = "" if place == 0 else str(place + 1)
         left, right = column / columns + 0.025, (column + 1) / columns - 0.025
@@ -244,7 +251,8 @@ def rewards_over_steps(seen: Observations) -> Plot:
         layout[f"xaxis{axis}"] = {"domain": [left, right], "anchor": f"y{axis}"}
         layout[f"yaxis{axis}"] = {"domain": [bottom, top], "anchor": f"x{axis}", "automargin": True}
         layout["annotations"].append(heading(label, (left + right) / 2, top))
-        data += _band(seen, values_N, stroke, label, axis)
+        axes = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
+        data += [{**trace, **axes} for trace in traces(values_N, stroke, label, declared)]
     return {"data": data, "layout": layout}
 
 
@@ -381,14 +389,27 @@ def _label(seen: Observations, name: str) -> str:
     return html.escape(name) + (" (weight 0)" if seen.rewards[name].is_held_out else "")
 
 
-def _band(seen: Observations, values_N: Array, stroke: str, label: str, axis: str) -> list[Plot]:
+def _histogram(values_N: Array, declared: tuple[float, float] | None, label: str, stroke: str) -> Plot:
+    """Bars over a declared range, or over what the values span; what is missing is left out."""
+    counts, edges = np.histogram(values_N[~np.isnan(values_N)], bins=BINS, range=declared)
+    return {
+        "type": "bar",
+        "x": ((edges[:-1] + edges[1:]) / 2).tolist(),
+        "y": counts.tolist(),
+        "width": (np.diff(edges) * 0.96).tolist(),
+        "name": label,
+        "marker": {"color": stroke},
+        "hovertemplate": "about %{x:.4g}: %{y} scores<extra></extra>",
+    }
+
+
+def _band(seen: Observations, values_N: Array, stroke: str, label: str) -> list[Plot]:
     """A line through the means of the steps, within a band of one standard error."""
     mean_T, error_T = seen.by_step(values_N)
     steps = seen.steps_T.tolist()
     error_T = np.nan_to_num(error_T)
     known = np.flatnonzero(~np.isnan(mean_T))
     around = [*(mean_T + error_T)[known], *(mean_T - error_T)[known[::-1]]]
-    axes = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
     band = {
         "type": "scatter",
         "x": [steps[place] for place in (*known, *known[::-1])],
@@ -399,6 +420,5 @@ def _band(seen: Observations, values_N: Array, stroke: str, label: str, axis: st
         "line": {"width": 0},
         "mode": "lines",
         "hoverinfo": "skip",
-        **axes,
     }
-    return [band, {**line(steps, json_numbers(mean_T), label, stroke), **axes}]
+    return [band, line(steps, json_numbers(mean_T), label, stroke)]

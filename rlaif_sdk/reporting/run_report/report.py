@@ -11,6 +11,7 @@ import numpy as np
 
 from rlaif_sdk.composer import Composition
 from rlaif_sdk.composer.explain import Explanation
+from rlaif_sdk.composer.layout import ends_in_words
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.io.jobs import differences
@@ -89,18 +90,22 @@ MOST_ANSWERS = 20
 
 
 def rewards_section(seen: Observations, measured: Measures) -> Section:
-    """The rewards over steps, their weights, and a table of all."""
-    section = Section(
-        "rewards",
-        "Rewards over steps",
-        "The mean of each step in the reward's own units; the band is one standard error to either side.",
-    )
-    section.plot(plots.rewards_over_steps(seen))
+    """The rewards over steps, or over the rows of a single step, their weights, and a table of all."""
+    if len(seen.steps_T) == 1:
+        section = Section("rewards", "Rewards", "How the scores are spread over the rows, in the reward's own units.")
+        section.plot(plots.rewards_of_rows(seen))
+    else:
+        section = Section(
+            "rewards",
+            "Rewards over steps",
+            "The mean of each step in the reward's own units; the band is one standard error to either side.",
+        )
+        section.plot(plots.rewards_over_steps(seen))
     if weights := plots.weights_over_steps(seen):
         section.add("heading", "Weights in force")
         section.plot(weights)
-    headings = ("reward", "weight", "mean ± error", "deviation", "scored", "failed", "abstained", "variance share")
-    section.add("table", headings, _overview(seen, measured))
+    counts = ("scored", "failed", "abstained", "variance share")
+    section.add("table", ("reward", "weight", "mean ± error", "deviation", *counts, "ends"), _overview(seen, measured))
     return section
 
 
@@ -120,11 +125,12 @@ def _overview(seen: Observations, measured: Measures) -> list[tuple[object, ...]
                 failed,
                 missing - failed,
                 _percent(measured.shares_R[index]),
+                ends_in_words(facts.ends),
             )
         )
     total = ("total", "", format_estimate(sample_mean(seen.totals_N)), _spread(seen.totals_N))
     scored = int((~np.isnan(seen.totals_N)).sum())
-    rows.append((*total, scored, "", len(seen) - scored, ""))
+    rows.append((*total, scored, "", len(seen) - scored, "", ""))
     return rows
 
 

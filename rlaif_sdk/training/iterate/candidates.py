@@ -144,7 +144,7 @@ def _composed_candidates(
                 composition = ready.compose(answers.batch(progress, group=repeated, training=True))
                 scored[index] = {
                     "totals": composition.to_list(),
-                    "rows": [*composition.records()],
+                    "rows": composition.to_records(),
                     "state": ready.state_dict(),
                 }
             state = scored[index]["state"]

@@ -50,7 +50,7 @@ def sample_records(
     """The B rows of a rollout, one at a time.
 
     ``prompt``, ``completion``, whether it was ``truncated``, its divergence ``kl`` from the reference in nats (None
-    without a reference), and what `rlaif_sdk.Composition.records` has: ``total``, ``rewards`` and so on. Of a
+    without a reference), and what `rlaif_sdk.Composition.to_records` has: ``total``, ``rewards`` and so on. Of a
     composition without that method the total and the raw scores.
     """
     records = getattr(composition, "records", None)
