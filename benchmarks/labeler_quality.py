@@ -91,7 +91,7 @@ def write_pairs(name: str, folder: Path) -> Path:
 
 def is_labelled(output: Path, rows: int) -> bool:
     """Whether nothing is left to ask."""
-    journal = output / "journal.jsonl"
+    journal = output / "__job__" / "journal.jsonl"
     return journal.exists() and len(journal.read_text(encoding="utf-8").splitlines()) >= rows
 
 

@@ -381,7 +381,7 @@ def run_labeling(
         labeler: Who labels, in the place of the config's ``judge``, ``prompt`` and way of asking.
         progress: Called with the pairs labelled so far and all pairs.
         allow_changed: Begin anew where the output folder belongs to a job with other settings or pairs; what it holds is
-            moved to ``earlier-1/`` in it, or the next number that is free.
+            moved to ``__job__/earlier-1/``, or the next number that is free.
 
     Raises:
         ConfigError: The config is refused, or the output folder belongs to a job with other settings and that is not
