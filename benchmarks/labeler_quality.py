@@ -103,7 +103,7 @@ def label(backend: TransformersBackend, task: Task, way: Way, pairs: Path, rows:
         "pairs": {"file": str(pairs), "rows": rows},
         "judge": {"model": "the backend that is passed"},
         "output": str(output),
-        "pairs_per_call": PAIRS_IN_A_CALL,
+        "rows_per_call": PAIRS_IN_A_CALL,
     }
     if not is_labelled(output, rows):
         backend.setup()  # loading is no part of what a pair takes
