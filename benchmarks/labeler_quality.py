@@ -91,7 +91,7 @@ def write_pairs(name: str, folder: Path) -> Path:
 
 def is_labelled(output: Path, rows: int) -> bool:
     """Whether nothing is left to ask."""
-    journal = output / "journal.jsonl"
+    journal = output / "__job__" / "journal.jsonl"
     return journal.exists() and len(journal.read_text(encoding="utf-8").splitlines()) >= rows
 
 
@@ -103,7 +103,7 @@ def label(backend: TransformersBackend, task: Task, way: Way, pairs: Path, rows:
         "pairs": {"file": str(pairs), "rows": rows},
         "judge": {"model": "the backend that is passed"},
         "output": str(output),
-        "pairs_per_call": PAIRS_IN_A_CALL,
+        "rows_per_call": PAIRS_IN_A_CALL,
     }
     if not is_labelled(output, rows):
         backend.setup()  # loading is no part of what a pair takes

@@ -21,7 +21,7 @@ RlaifError
 │   └── JudgeResponseError (ValueError)   an answer came and cannot be read as a verdict
 ├── LedgerError (OSError)                 a ledger cannot be read or written
 ├── BudgetExceededError (RuntimeError)    a budget of calls, tokens or money is spent; the run can be resumed
-└── TrainingError (RuntimeError)          training cannot go on
+└── TrainingError (RuntimeError)          training cannot continue
 
 An error states what was wrong, where, and the next step. All of them survive pickling, so they cross
 process boundaries whole.
@@ -251,7 +251,7 @@ class BudgetExceededError(RlaifError, RuntimeError):
 
 
 class TrainingError(RlaifError, RuntimeError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 def exception_text(error: BaseException) -> str:

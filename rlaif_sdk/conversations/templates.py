@@ -81,7 +81,7 @@ class ChatTemplate:
             conversation: Messages of any shape that `rlaif_sdk.conversations.read` knows; text is the user's.
             add_generation_prompt: End with what goes before the assistant's answer. Without it, the text ends with the
                 last message: what a reward model scores.
-            continue_final_message: End within the last message, the assistant's, which the model is to go on with.
+            continue_final_message: End within the last message, the assistant's, which the model is to continue.
             tools: Schemas of the tools that the assistant may call.
             **arguments: Whatever else the template takes, such as ``enable_thinking``.
 

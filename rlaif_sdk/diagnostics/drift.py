@@ -170,20 +170,21 @@ def find_drift(
     return max(found, key=lambda drift: drift.statistic)
 
 
-def drift_in_history(history: Sequence[Mapping[str, Any]], *, level: float = 0.001) -> list[Drift]:
+def drift_in_history(history: Sequence[Mapping[str, Any]]) -> list[Drift]:
     """Look for drift in what a trainer has logged: of the total and each reward with a weight from those without.
+
+    A log is looked at again at every step, so the level is 0.001, see `find_drifts`.
 
     Args:
         history: Mappings with ``step`` and the numbers of `rlaif_sdk.Composition.metrics`. Entries without them are
             passed over.
-        level: As for `find_drifts`. Small, since a log is looked at again at every step.
 
     Returns:
         One finding a held-out reward that enough steps know of, significant or not.
     """
     entries = [entry for entry in history if "step" in entry and "reward/total/mean" in entry]
     proxies = {TOTAL: _logged(entries, "reward/total/mean"), **_all_logged(entries, "proxy/")}
-    return find_drifts([entry["step"] for entry in entries], proxies, _all_logged(entries, "held_out/"), level=level)
+    return find_drifts([entry["step"] for entry in entries], proxies, _all_logged(entries, "held_out/"), level=0.001)
 
 
 def _all_logged(entries: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Array]:

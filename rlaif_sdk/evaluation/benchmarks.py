@@ -19,8 +19,16 @@ from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.io.tables import Source, read_rows, table_name
-from rlaif_sdk.statistics.arrays import Array, is_finite_number
-from rlaif_sdk.statistics.estimates import Estimate, bootstrap_weights, percentiles, weighted_mean
+from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
+from rlaif_sdk.statistics.estimates import (
+    Estimate,
+    Indices,
+    at_least_wilson,
+    bootstrap_weights,
+    effective_size,
+    percentiles,
+    weighted_mean,
+)
 
 OVERALL = "overall"
 
@@ -86,7 +94,7 @@ class BenchmarkResult:
         version: Whose rules, at which commit.
         rules: The rules in words.
         values: Its numbers by name, in [0, 1]: ``overall``, its sections, and its categories. Percentile intervals of a
-            bootstrap over prompts.
+            bootstrap over prompts, no narrower than Wilson's over as many as the number rests on.
         items: How many items were measured.
         unscored: Items of which a completion has no score; they count nowhere.
         reason: Why the first completion without a score has none; None where all have one.
@@ -194,7 +202,7 @@ def _scored(
     progress: Progress,
 ) -> tuple[list[Array], str | None]:
     candidates = [
-        Candidate(item.prompt, completion, item.columns, group=json_digest(item.prompt or item.row, default=plain))
+        Candidate(item.prompt, completion, item.columns, group=_prompt_key(item))
         for item in items
         for completion in item.completions
     ]
@@ -208,18 +216,59 @@ def _estimates(
 ) -> dict[str, Estimate]:
     measure = rule(items, scores)
     values = measure(np.ones(len(items)))
-    numbers: dict[str, int] = {}
-    # ref:1 and tied:1 of RewardBench 2 belong together; other names are one item's
-    groups_N = np.array([numbers.setdefault(_tied_name(item)[1] or f"row {item.row}", len(numbers)) for item in items])
-    drawn = [measure(weights_G[groups_N]) for weights_G in bootstrap_weights(len(numbers))]
+    groups_N = _independent(items)
+    drawn = [measure(weights_G[groups_N]) for weights_G in bootstrap_weights(int(groups_N.max()) + 1)]
     sizes = _sizes(items)
+    worst, shares = _shares(rule, items)
     found = {}
     for name, value in values.items():
         drawn_B = np.array([each.get(name, math.nan) for each in drawn])  # a resample may lack a small section
         known = drawn_B[~np.isnan(drawn_B)]
         ends = percentiles(known, confidence) if known.size else (math.nan, math.nan)
-        found[name] = Estimate(value, *ends, sizes.get(name, len(items)))
+        estimate = Estimate(value, *ends, sizes.get(name, len(items)))
+        rests_on = min(effective_size(np.bincount(groups_N, shares[name]).astype(np.float64)), estimate.n)
+        within = (worst[name], worst[name] + float(shares[name].sum()))
+        found[name] = at_least_wilson(estimate, rests_on, confidence, within=within)
     return found
+
+
+def _independent(items: Sequence[BenchmarkItem]) -> Indices:
+    """What a bootstrap may not tear apart: items of one prompt, and ref:1 and tied:1 of RewardBench 2."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(_tied_name(item)[1] or _prompt_key(item), len(numbers)) for item in items])
+
+
+def _prompt_key(item: BenchmarkItem) -> str:
+    return json_digest(item.prompt or item.row, default=plain)
+
+
+def _shares(rule: Rule, items: Sequence[BenchmarkItem]) -> tuple[dict[str, float], dict[str, Array]]:
+    """Each number where every item is wrong, and by how much it is higher for each item that is right.
+
+    A number that is a mean of means, such as RewardBench 1's sections, rests on fewer prompts than it has items: on
+    those of its smallest parts above all.
+    """
+    category_N = np.array([item.category for item in items], dtype=object)
+    ones_N = np.ones(len(items))
+
+    def numbers(right_N: Mask) -> dict[str, float]:
+        scores = [
+            np.repeat([float(right), float(not right)], [item.correct, _completions(item) - item.correct])
+            for item, right in zip(items, right_N, strict=True)
+        ]
+        return rule(items, scores)(ones_N)
+
+    worst = numbers(np.zeros(len(items), dtype=np.bool_))
+    shares = {name: np.zeros(len(items)) for name in worst}
+    for category in dict.fromkeys(item.category for item in items):
+        own_N = category_N == category
+        for name, value in numbers(own_N).items():
+            shares[name][own_N] = (value - worst[name]) / own_N.sum()
+    return worst, shares
+
+
+def _completions(item: BenchmarkItem) -> int:
+    return len(item.completions if item.scores is None else item.scores)
 
 
 def _sizes(items: Sequence[BenchmarkItem]) -> dict[str, int]:

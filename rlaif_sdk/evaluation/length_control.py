@@ -115,7 +115,7 @@ def fit_logistic(design_ND: Array, targets_N: Array, *, strength: float) -> Arra
         return loss, both_NE.T @ (_logistic(odds_N) - targets_N) / len(targets_N) + penalty
 
     at_E, best = np.zeros(2 * size), math.inf
-    for _ in range(_RESTARTS):  # the line search may give up early; begun again it goes on
+    for _ in range(_RESTARTS):  # the line search may give up early; a restart continues
         found = minimize(
             loss_and_slope,
             at_E,

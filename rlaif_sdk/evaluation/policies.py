@@ -23,7 +23,7 @@ from rlaif_sdk.preferences import LabelConfig, LabelJob, LabelResult, run_labeli
 from rlaif_sdk.preferences.resumable_job import JobProgress
 from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.arrays import Array
-from rlaif_sdk.statistics.estimates import Estimate, bootstrap_mean, wilson
+from rlaif_sdk.statistics.estimates import Estimate, bootstrap_mean, share_over_groups, wilson
 from rlaif_sdk.statistics.ranking import ELO_PER_NAT, PRIOR, bradley_terry_intervals, compared_sets, mean_elo
 from rlaif_sdk.types import TextOrConversation
 
@@ -154,7 +154,8 @@ class WinRate:
         losses: Pairs that it lost.
         ties: Pairs with no winner; each counts half.
         rate: The win rate with Wilson's interval.
-        rate_over_prompts: The same with a bootstrap over prompts: for several pairs a prompt.
+        rate_over_prompts: The same with a bootstrap over prompts, no narrower than Wilson's interval over them: for
+            several pairs a prompt.
         probability: The mean probability that its response is the better one; bootstrap over prompts.
         length_controlled: The win rate at equal length, by AlpacaEval 2's regression on the difference of lengths; NaN
             where they overlap too little.
@@ -223,7 +224,7 @@ def win_rate(
         losses=int((outcomes_N == 0).sum()),
         ties=int((outcomes_N == 0.5).sum()),
         rate=wilson(float(outcomes_N.sum()), len(table), confidence),
-        rate_over_prompts=bootstrap_mean(outcomes_N, prompts_N, confidence=confidence),
+        rate_over_prompts=share_over_groups(outcomes_N, prompts_N, confidence=confidence),
         probability=bootstrap_mean(table.decided_prob_1_N, prompts_N, confidence=confidence),
         length_controlled=length_controlled(
             table.decided_prob_1_N, lengths_N2, prompts_N, difficulty_N=table.difficulty_N, confidence=confidence

@@ -28,7 +28,7 @@ from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.statistics.calibration import Calibration, calibrate, calibrate_probs
 from rlaif_sdk.statistics.classification import LabelledScores, brier
 from rlaif_sdk.statistics.correlation import spearman
-from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap, bootstrap_mean, weighted_mean, wilson
+from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap, share_over_groups, weighted_mean
 
 TOTAL = "total"
 """The composed reward, among the rewards that it is composed of."""
@@ -49,7 +49,8 @@ class CategoryErrors:
 
     Attributes:
         auc: The area under the ROC curve within the category; NaN where one class is missing.
-        false_positives: Of the negatives, the share with a score from the threshold on. Wilson's interval.
+        false_positives: Of the negatives, the share with a score from the threshold on. The interval of
+            `rlaif_sdk.statistics.estimates.share_over_groups` over prompts, as of every share here.
         false_negatives: Of the positives, the share below it.
     """
 
@@ -68,7 +69,7 @@ class LabelMetrics:
         average_precision: The area under the precision-recall curve, in steps.
         threshold: From which score on a completion is called good, by the greatest balanced accuracy over these rows; for a
             cost, its negative. On other rows it does a little worse.
-        true_positives: Of the good ones, the share from the threshold on. Wilson's interval.
+        true_positives: Of the good ones, the share from the threshold on.
         false_positives: Of the others, likewise.
         brier: Mean squared distance of scores from labels, where scores are declared to lie in [0, 1]; else NaN.
         calibration: Scores as probabilities, likewise; else None.
@@ -113,13 +114,14 @@ class PairMetrics:
     """How often one reward prefers the chosen completion of a pair.
 
     Attributes:
-        accuracy: The share of pairs in which the chosen one scores higher, equal scores half; bootstrap over prompts.
+        accuracy: The share of pairs in which the chosen one scores higher, equal scores half; bootstrap over prompts, no
+            narrower than Wilson's interval over them.
         at_equal_length: The same by `rlaif_sdk.evaluation.length_controlled`, with a weak penalty; NaN where chosen and rejected completions
             overlap too little in length.
         ties: Pairs with equal scores.
         calibration: logistic(chosen - rejected) as the probability that the chosen one is better, the model of a
             Bradley-Terry reward; None without pairs.
-        by_category: The accuracy within each category. Wilson's interval.
+        by_category: The accuracy within each category, likewise.
         unscored: Pairs of which a completion has no score; they count nowhere else.
     """
 
@@ -400,15 +402,16 @@ def _label_metrics(
     for name in sorted(set(category_K.tolist()) - {""}):
         own = category_K == name
         within = bootstrap(LabelledScores(scores_K[own], labels_K[own]).roc_auc, groups_K[own], confidence=confidence)
-        wrongly_called = _share(called_K, own & (labels_K == 0), confidence)
-        by_category[name] = CategoryErrors(within, wrongly_called, _share(~called_K, own & (labels_K == 1), confidence))
+        wrongly_called = _share(called_K, own & (labels_K == 0), groups_K, confidence)
+        missed = _share(~called_K, own & (labels_K == 1), groups_K, confidence)
+        by_category[name] = CategoryErrors(within, wrongly_called, missed)
     are_probs = value_range == (0.0, 1.0) and len(scores_K) > 0
     return LabelMetrics(
         auc=auc,
         average_precision=precision,
         threshold=threshold,
-        true_positives=_share(called_K, labels_K == 1, confidence),
-        false_positives=_share(called_K, labels_K == 0, confidence),
+        true_positives=_share(called_K, labels_K == 1, groups_K, confidence),
+        false_positives=_share(called_K, labels_K == 0, groups_K, confidence),
         brier=brier(scores_K, labels_K) if are_probs else math.nan,
         calibration=calibrate_probs(scores_K, labels_K) if are_probs else None,
         by_category=by_category,
@@ -416,8 +419,9 @@ def _label_metrics(
     )
 
 
-def _share(event_N: Mask, among_N: Mask, confidence: float) -> Estimate:
-    return wilson(int((event_N & among_N).sum()), int(among_N.sum()), confidence)
+def _share(values_N: Array | Mask, among_N: Mask, groups_N: Indices, confidence: float) -> Estimate:
+    groups = np.unique(groups_N[among_N], return_inverse=True)[1]
+    return share_over_groups(values_N[among_N].astype(np.float64), groups, confidence=confidence)
 
 
 def _votes(value: Any, good: object, file: str, row: int, column: str) -> list[float]:
@@ -571,17 +575,17 @@ def _pair_metrics(
     confidence: float,
 ) -> PairMetrics:
     known_N = ~np.isnan(difference_N)
-    difference_K, right_K = difference_N[known_N], _right(difference_N[known_N])
-    groups_K = np.unique(groups_N[known_N], return_inverse=True)[1]
+    difference_K, right_K, groups_K = difference_N[known_N], _right(difference_N[known_N]), groups_N[known_N]
+    everywhere_K = np.ones(len(right_K), dtype=np.bool_)
     return PairMetrics(
-        accuracy=bootstrap_mean(right_K, groups_K, confidence=confidence),
+        accuracy=_share(right_K, everywhere_K, groups_K, confidence),
         at_equal_length=length_controlled(
             right_K, lengths_N2[known_N], groups_K, strength=_WEAK_PENALTY, confidence=confidence
         ),
         ties=int((difference_K == 0).sum()),
         calibration=calibrate(difference_K, np.ones(len(difference_K))) if len(difference_K) else None,
         by_category={
-            name: wilson(float(right_K[own].sum()), int(own.sum()), confidence)
+            name: _share(right_K, own, groups_K, confidence)
             for name in sorted(set(category_N.tolist()) - {""})
             if (own := category_N[known_N] == name).any()
         },

@@ -652,7 +652,7 @@ class Scoring:
     def _restore(self, state: Any) -> None:
         saved = state.stateful_callbacks.get(STATE_KEY)
         if saved is None:
-            _logger.warning("the checkpoint holds no state of the composer, which goes on as it is")
+            _logger.warning("the checkpoint holds no state of the composer, which keeps the one it has")
         else:
             self._composer.load_state_dict(saved["attributes"])
 

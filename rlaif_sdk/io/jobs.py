@@ -1,6 +1,6 @@
 """The folder of a job's results: one process works in it at a time, and it belongs to one job.
 
-What says so lies in ``__job__/`` within it. Readers of tables (pyarrow, Spark, ``datasets``) pass over a folder of such
+What says so, and what else the job keeps beside its results, lies in ``__job__/`` within it. Readers of tables (pyarrow, Spark, ``datasets``) pass over a folder of such
 a name, so a folder of Parquet parts is a plain data set.
 """
 
@@ -22,17 +22,17 @@ from rlaif_sdk.io.files import read_json, write_json
 from rlaif_sdk.io.redaction import without_secrets
 
 JOB_FOLDER = "__job__"
-IDENTITY_FILE = "identity.json"
-JOURNAL_FILE = "journal.jsonl"
-SUMMARY_FILE = "summary.json"
-FAILURES_FILE = "failures.jsonl"
+IDENTITY_FILE = f"{JOB_FOLDER}/identity.json"
+JOURNAL_FILE = f"{JOB_FOLDER}/journal.jsonl"
+SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
+FAILURES_FILE = f"{JOB_FOLDER}/failures.jsonl"
 RESUME_ANOTHER = "undo that, name another output folder, or resume it all the same with --allow-changed"
 """The next step where a command with this option refuses a folder."""
 UNSET = "unset"
 """Stands for the value of a key that is not there."""
 
-_LOCK_FILE = "lock"
-_ASIDE = "earlier-"
+_LOCK_FILE = f"{JOB_FOLDER}/lock"
+_ASIDE = f"{JOB_FOLDER}/earlier-"
 _DIGEST = re.compile(r"[0-9a-f]{32,64}")
 _SHOWN = 60
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -48,9 +48,8 @@ def locked(folder: Path) -> Iterator[None]:
         DataError: Another process is at work in it, or the file system has no locks.
         OSError: The folder cannot be written.
     """
-    job = folder / JOB_FOLDER
-    job.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(job / _LOCK_FILE, timeout=0)
+    (folder / JOB_FOLDER).mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / _LOCK_FILE, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout as error:
@@ -60,7 +59,7 @@ def locked(folder: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
         hint = "name a folder on a local disk, or on a file system with locks"
-        raise DataError(f"cannot be locked: {error}", file=str(job / _LOCK_FILE), hint=hint) from error
+        raise DataError(f"cannot be locked: {error}", file=str(folder / _LOCK_FILE), hint=hint) from error
     try:
         yield
     finally:
@@ -87,7 +86,7 @@ def claim(
         kind: What the job is called, such as ``sweep``.
         resume: False to refuse a folder that the same job has begun.
         on_change: Where the folder was begun with another identity: ``refuse``; ``set_aside`` to begin anew and move
-            what is there to ``earlier-1/`` in it, or the next number that is free; ``note`` to keep what is done as it
+            what is there to ``__job__/earlier-1/``, or the next number that is free; ``note`` to keep what is done as it
             was made and note what has changed.
         results: Patterns of what must not be in a folder that says nothing of whose it is.
         may_change: Keys of the identity that are left out of it.
@@ -98,14 +97,14 @@ def claim(
         ConfigError: The folder has a job that is not to be resumed, or one with another identity; names what differs.
         DataError: It has results and does not say whose, or cannot be read.
     """
-    kept = folder / JOB_FOLDER / IDENTITY_FILE
+    kept = folder / IDENTITY_FILE
     stated = {key: value for key, value in identity.items() if key not in may_change}
     stated = json.loads(json.dumps(without_secrets(stated)))
     begun = _begun(kept)
     if begun is None:
         if found := next((path for pattern in results for path in folder.glob(pattern)), None):
             raise DataError(
-                f"has {found.name} and no {JOB_FOLDER}/{IDENTITY_FILE} to say whose it is",
+                f"has {found.name} and no {IDENTITY_FILE} to say whose it is",
                 file=str(folder),
                 hint="name another output folder",
             )
@@ -196,8 +195,9 @@ def _begun(file: Path) -> dict[str, Any] | None:
 def _set_aside(folder: Path) -> None:
     """Move a job's files into a folder of their own; what says whose they are comes last, so that a kill loses none."""
     aside = next(path for number in count(1) if not (path := folder / f"{_ASIDE}{number}").exists())
+    own = {folder / JOB_FOLDER, folder / _LOCK_FILE, folder / IDENTITY_FILE, *folder.glob(f"{_ASIDE}*")}
     (aside / JOB_FOLDER).mkdir(parents=True)
-    for path in sorted(folder.iterdir()):
-        if path.name != JOB_FOLDER and not path.name.startswith(_ASIDE):
-            path.rename(aside / path.name)
-    (folder / JOB_FOLDER / IDENTITY_FILE).rename(aside / JOB_FOLDER / IDENTITY_FILE)
+    for path in [*folder.iterdir(), *(folder / JOB_FOLDER).iterdir()]:
+        if path not in own and path != aside:
+            path.rename(aside / path.relative_to(folder))
+    (folder / IDENTITY_FILE).rename(aside / IDENTITY_FILE)

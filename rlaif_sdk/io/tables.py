@@ -26,7 +26,6 @@ from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io import arrow
 from rlaif_sdk.io.digests import file_digest, files_digest, rows_digest
 from rlaif_sdk.io.files import atomic_path, other_kind
-from rlaif_sdk.io.jobs import FAILURES_FILE, JOB_FOLDER, JOURNAL_FILE, SUMMARY_FILE
 from rlaif_sdk.io.jsonl import (
     Row,
     as_json,
@@ -252,7 +251,7 @@ def check_file(path: Path) -> None:
 
 
 def table_files(folder: Path, split: str | None = None) -> list[Path]:
-    """The parts of a folder, in the order of their names; in that of a job, its journal, summary and failures are none.
+    """The parts of a folder, in the order of their names; what a job keeps in ``__job__/`` is none.
 
     Args:
         folder: The folder.
@@ -261,8 +260,7 @@ def table_files(folder: Path, split: str | None = None) -> list[Path]:
     Raises:
         DataError: The parts are of several splits, and none is named or there is no such.
     """
-    kept_by_job = {JOURNAL_FILE, SUMMARY_FILE, FAILURES_FILE} if (folder / JOB_FOLDER).is_dir() else set()
-    files = sorted(one for one in folder.iterdir() if _is_part(one) and one.name not in kept_by_job)
+    files = sorted(filter(_is_part, folder.iterdir()))
     splits = {one: _split_of(one) for one in files}
     if not any(splits.values()):
         return files

@@ -1,4 +1,4 @@
-"""How a scoring model is read, settled from the model's own files: ``config.json`` and ``tokenizer_config.json``.
+"""How a scoring model is read, by the model's own files: ``config.json`` and ``tokenizer_config.json``.
 
 Both engines take every answer from here, so that the same files give the same numbers by either.
 """
@@ -135,7 +135,7 @@ class ScoringConfig:
 
 
 def scoring_config(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> ScoringConfig:
-    """Settle how a model is read.
+    """Decide how a model is read.
 
     Args:
         config: Its ``config.json``.

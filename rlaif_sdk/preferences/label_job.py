@@ -12,10 +12,10 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, ValidationError
 
 from rlaif_sdk.config import ConfigModel, NamedTable
-from rlaif_sdk.config.documents import Described, Document, from_validation_error, validate
+from rlaif_sdk.config.documents import Document, from_validation_error, validate
 from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.conversations import Thinking, View
-from rlaif_sdk.exceptions import ConfigError, DataError, UnknownPluginError
+from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import FAILURES_FILE, SUMMARY_FILE
@@ -30,9 +30,9 @@ from rlaif_sdk.judges.screening import Overlong
 from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.preferences.card import Card, model_facts
 from rlaif_sdk.preferences.constitution import Constitution, PrincipleLabeler
+from rlaif_sdk.preferences.pipeline import MakeConfig, MakeJob
 from rlaif_sdk.preferences.policy import PolicyConfig
 from rlaif_sdk.preferences.resumable_job import (
-    Concurrency,
     JobJournal,
     JobProgress,
     Note,
@@ -88,7 +88,7 @@ class JudgeConfig(PolicyConfig):
     """The model that labels; whatever its backend takes stands beside ``model``."""
 
 
-class LabelConfig(ConfigModel):
+class LabelConfig(MakeConfig):
     """Everything about a labelling job. Paths are relative to the file that they stand in."""
 
     pairs: PairsConfig
@@ -125,24 +125,13 @@ class LabelConfig(ConfigModel):
     """``keep`` shows the policy's thinking to the judge, ``drop`` leaves it out."""
     output: str = "labels"
     """The folder of the results."""
-    licence: tuple[str, ...] = ()
-    """Lines about the licence of pairs, judge and labels, for the dataset's card."""
-    format: Literal["jsonl", "parquet"] = "jsonl"
-    """The kind of file that the labels are written to."""
-    max_failed_share: float = Field(default=0.1, ge=0, le=1)
-    """The job stops when more than this share of the pairs fails; it can be resumed."""
-    pairs_per_call: PositiveInt | None = None
+    rows_per_call: PositiveInt | None = None
     """Pairs in one call of the judge: by default 1 for a server, and for a local model 64, or 8 where it writes."""
-    calls_at_once: PositiveInt | None = None
-    """Calls in progress: by default as many as a server's ``concurrency``, 1 for a local model."""
 
 
 @dataclass(frozen=True, slots=True)
-class LabelJob(Described):
+class LabelJob(MakeJob[LabelConfig]):
     """A labelling job's config and the document it was read from, which knows the folder and the lines."""
-
-    config: LabelConfig
-    document: Document
 
     @property
     def pairs(self) -> TableSource:
@@ -157,10 +146,8 @@ class LabelJob(Described):
         """
         config = self.config
         prompt = self._prompt()
-        try:
+        with self.errors_at("judge"):
             backend = load_backend(config.judge.backend, config.judge.options())
-        except (ConfigError, UnknownPluginError) as error:
-            raise self.document.error(error.message, ("judge",), error.hint) from error
         asking: dict[str, Any] = {name: getattr(config, name) for name in _ASKING}
         named = config.prompt.constitution
         constitution = None if named is None else Constitution.load(named, self.folder)
@@ -381,7 +368,7 @@ def run_labeling(
         labeler: Who labels, in the place of the config's ``judge``, ``prompt`` and way of asking.
         progress: Called with the pairs labelled so far and all pairs.
         allow_changed: Begin anew where the output folder belongs to a job with other settings or pairs; what it holds is
-            moved to ``earlier-1/`` in it, or the next number that is free.
+            moved to ``__job__/earlier-1/``, or the next number that is free.
 
     Raises:
         ConfigError: The config is refused, or the output folder belongs to a job with other settings and that is not
@@ -425,11 +412,6 @@ async def _label_all(
     config = job.config
     offered = getattr(labeler.backend, "concurrency", None)
     local = _LOCAL_PAIRS_WRITTEN if labeler.writes else _LOCAL_PAIRS_READ
-    concurrency = Concurrency(
-        per_call=config.pairs_per_call or (1 if offered else local),
-        at_once=config.calls_at_once or offered or 1,
-        max_failed_share=config.max_failed_share,
-    )
     missing = ((row, pair) for row, pair in enumerate(read_pairs(job.pairs, config.pairs)) if not journal.is_done(row))
     first = list(islice(missing, 1))
     if first and labeler.needs_logprobs:
@@ -440,7 +422,9 @@ async def _label_all(
         for (row, _), label in zip(rows, labels, strict=True):
             note(row, label.record())
 
-    await run_concurrently(chain(first, missing), ask, journal, concurrency, noun="pairs", progress=progress)
+    await run_concurrently(
+        chain(first, missing), ask, journal, config.concurrency(offered, local), noun="pairs", progress=progress
+    )
 
 
 def _labels_file(job: LabelJob) -> Path:

@@ -17,7 +17,7 @@ from rlaif_sdk.conversations import Turn, chat_messages, read
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
-from rlaif_sdk.io.jobs import SUMMARY_FILE
+from rlaif_sdk.io.jobs import SUMMARY_FILE, locked
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import TableSource, read_rows, table_digest, write_table
 from rlaif_sdk.preferences.card import Card
@@ -127,11 +127,11 @@ def merge_preferences(source: JobSource[MergeConfig]) -> MergeResult:
     counts["pairs"] = len(rows)
     for name in config.sources:
         counts[f"pairs/{name}"] = sum(next(iter(pair.probs)) == name for pair in chosen)
-    job.output.mkdir(parents=True, exist_ok=True)
     merged = job.output / f"pairs.{config.format}"
-    write_table(rows, merged)
-    write_json(job.output / SUMMARY_FILE, counts)
-    return MergeResult(merged, counts, _card(job, counts).write(job.output))
+    with locked(job.output):
+        write_table(rows, merged)
+        write_json(job.output / SUMMARY_FILE, counts)
+        return MergeResult(merged, counts, _card(job, counts).write(job.output))
 
 
 def conflicting(probs: Sequence[float]) -> bool:

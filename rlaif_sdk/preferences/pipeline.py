@@ -74,6 +74,19 @@ class MakeConfig(OutputConfig):
     calls_at_once: PositiveInt | None = None
     """Calls in progress: by default as many as a server's ``concurrency``, 1 for a local model."""
 
+    def concurrency(self, offered: int | None, local: int) -> Concurrency:
+        """How many calls are made at once.
+
+        Args:
+            offered: How many the models answer at once; None for a local model.
+            local: How many rows a call of a local model has.
+        """
+        return Concurrency(
+            per_call=self.rows_per_call or (1 if offered else local),
+            at_once=self.calls_at_once or offered or 1,
+            max_failed_share=self.max_failed_share,
+        )
+
 
 class SamplingConfig(MakeConfig):
     """A job whose models answer prompts."""
@@ -395,11 +408,7 @@ def run_pipeline(job: MakeJob[Any], pipeline: Pipeline, *, progress: JobProgress
 
 async def _run_all(config: MakeConfig, pipeline: Pipeline, journal: JobJournal, progress: Callable[[], None]) -> None:
     steps = pipeline.steps
-    concurrency = Concurrency(
-        per_call=config.rows_per_call or (1 if pipeline.concurrency else _LOCAL_ROWS),
-        at_once=config.calls_at_once or pipeline.concurrency or 1,
-        max_failed_share=config.max_failed_share,
-    )
+    concurrency = config.concurrency(pipeline.concurrency, _LOCAL_ROWS)
     missing = (
         Task(number, item)
         for number, item in enumerate(pipeline.items())

@@ -154,11 +154,11 @@ def open_job(
     """The journal in a job's folder, open to this process only.
 
     Args:
-        folder: RowResult if it is not there.
+        folder: Made if it is not there.
         identity: What the results depend on, a digest each; a folder belongs to one.
         rows: How many rows there are.
         kind: What the job is called.
-        allow_changed: Begin anew in a folder of another identity; what it holds is moved to ``earlier-1/`` in it, or
+        allow_changed: Begin anew in a folder of another identity; what it holds is moved to ``__job__/earlier-1/``, or
             the next number that is free.
 
     Raises:

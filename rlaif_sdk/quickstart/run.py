@@ -28,16 +28,13 @@ CONFIG_FILE = "quickstart.yaml"
 MODEL_PLACEHOLDER = "MODEL_FOLDER"
 
 
-def run_quickstart(
-    output: Path, config: Path | None = None, *, console: Console | None = None, cache_dir: Path | None = None
-) -> PolicyResult:
+def run_quickstart(output: Path, config: Path | None = None, *, console: Console | None = None) -> PolicyResult:
     """Show first scores, then train a small instruct model by PPO on four composed rewards, and show what it has learnt.
 
     Args:
         output: A new folder for the config, the model, ``metrics.json``, ``samples.jsonl`` and ``curves.png``.
         config: A config to use in place of the one that is written to the folder, for instance an edited copy of it.
         console: Where to print; the terminal if None.
-        cache_dir: Where the starting model is kept; by default in the user's cache.
 
     Raises:
         ConfigError: The folder is not empty, or the config is refused.
@@ -54,7 +51,7 @@ def run_quickstart(
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty", hint="name a new folder")
     if config is None:
-        config = write_config(output, prepare_policy(cache_dir, report))
+        config = write_config(output, prepare_policy(progress=report))
         report(f"The config is {config}: read it, change it, and pass it with --config.")
         show_first_scores(load_run("ppo", config), console)
         report("\nTraining: the model now learns from these rewards.")

@@ -13,6 +13,7 @@ from rlaif_sdk.evaluation.reward import TOTAL, LabelMetrics, PairMetrics
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.reporting.evaluation_tables import (
     INTERVALS,
+    OVER_PROMPTS,
     benchmark_rows,
     category_rows,
     contribution_rows,
@@ -69,7 +70,7 @@ def write_win_rate_page(found: WinRate, output: Path) -> None:
     section = Section("win-rate", "Win rate", f"A tie counts half; {INTERVALS}.")
     rates = {
         "win rate": found.rate,
-        "bootstrap over prompts": found.rate_over_prompts,
+        "over prompts": found.rate_over_prompts,
         "mean probability": found.probability,
         "at equal length (difference)": found.length_controlled,
         "at equal length (ratio)": found.length_controlled_by_ratio,
@@ -130,7 +131,7 @@ def write_measures_page(measures: Mapping[str, Measure], output: Path, *, files:
 
 def write_reward_page(found: RewardEvaluation, output: Path, *, source: str) -> None:
     """A composition and its rewards against labels or pairs. See `write_label_page`."""
-    metrics = Section("rewards", "Rewards", f"{counted_rows(found)}; {INTERVALS}.")
+    metrics = Section("rewards", "Rewards", f"{counted_rows(found)}; {INTERVALS}, {OVER_PROMPTS}.")
     of_pairs = isinstance(found.metrics[TOTAL], PairMetrics)
     what = "accuracy: the share of pairs in which the chosen completion scores higher" if of_pairs else "AUC"
     main = {name: _main(each) for name, each in found.metrics.items()}
@@ -171,7 +172,7 @@ def _main(metrics: LabelMetrics | PairMetrics) -> Estimate:
 
 def write_benchmark_page(found: BenchmarkResult, output: Path, *, source: str) -> None:
     """A benchmark's numbers and rules. See `write_label_page`."""
-    told = f"By the rules of {found.version}. {found.rules} {INTERVALS.capitalize()}, by a bootstrap over prompts."
+    told = f"By the rules of {found.version}. {found.rules} {INTERVALS.capitalize()}, {OVER_PROMPTS}."
     section = Section("benchmark", found.title, told)
     section.plot(_interval_plot(found.values, "score"))
     section.add("table", *benchmark_rows(found))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.statistics.estimates import Estimate
 
 INTERVALS = "95% confidence intervals in brackets"
+OVER_PROMPTS = "by a bootstrap over prompts, of shares no narrower than Wilson's over them"
 
 
 def shown(estimate: Estimate | None, *, digits: int = 3, signed: bool = False) -> str:
@@ -71,7 +72,7 @@ def win_rate_estimates(found: WinRate) -> dict[str, str]:
     return {
         "pairs": f"{found.rate.n}: {found.wins} wins of {one}, {found.losses} of {other}, {found.ties} ties",
         f"win rate of {one}": shown(found.rate),
-        "  by a bootstrap over prompts": shown(found.rate_over_prompts),
+        "  over prompts": shown(found.rate_over_prompts),
         "mean probability": shown(found.probability),
         "at equal length, by the difference": _at_equal_length(found, found.length_controlled),
         "at equal length, by the ratio": _at_equal_length(found, found.length_controlled_by_ratio),
@@ -182,7 +183,7 @@ def counted_rows(found: RewardEvaluation) -> str:
 
 def reward_tables(found: RewardEvaluation) -> list[Table]:
     """Metrics, categories and contributions."""
-    tables = [_table(*reward_rows(found), "Rewards", f"{counted_rows(found)}; {INTERVALS}")]
+    tables = [_table(*reward_rows(found), "Rewards", f"{counted_rows(found)}; {INTERVALS}, {OVER_PROMPTS}")]
     for title, (headings, rows) in (
         ("Total by category", category_rows(found)),
         ("What each reward adds to the total", contribution_rows(found)),
@@ -198,7 +199,7 @@ def benchmark_rows(found: BenchmarkResult) -> tuple[list[str], list[list[str]]]:
 
 def benchmark_table(found: BenchmarkResult) -> Table:
     """The numbers of a benchmark, and by whose rules."""
-    caption = f"{found.version}. {found.rules} {INTERVALS.capitalize()}, by a bootstrap over prompts."
+    caption = f"{found.version}. {found.rules} {INTERVALS.capitalize()}, {OVER_PROMPTS}."
     return _table(*benchmark_rows(found), f"{found.title}: {found.items} items", caption)
 
 

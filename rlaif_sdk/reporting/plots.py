@@ -156,13 +156,12 @@ def plot_what_if(result: WhatIf, file: Path, *, title: str) -> None:
         steps_axes.grid(alpha=0.3)
 
 
-def plot_reliability(calibration: Calibration, file: Path, *, title: str = "Reliability") -> None:
+def plot_reliability(calibration: Calibration, file: Path) -> None:
     """Draw accuracy over confidence, a point a bin; on the diagonal the two are equal.
 
     Args:
         calibration: What an evaluation found.
         file: The PNG to write.
-        title: Stands above the plot.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -175,7 +174,7 @@ def plot_reliability(calibration: Calibration, file: Path, *, title: str = "Reli
         confidences, accuracies = [part.confidence for part in filled], [part.accuracy for part in filled]
         axes.plot(confidences, accuracies, color="C0")
         axes.scatter(confidences, accuracies, s=[20 + 180 * part.pairs / most for part in filled], color="C0")
-        axes.set_title(f"{title} (error {calibration.error:.3f}, {calibration.pairs} pairs)", fontsize="medium")
+        axes.set_title(f"Reliability (error {calibration.error:.3f}, {calibration.pairs} pairs)", fontsize="medium")
         axes.set_xlabel("confidence of the model in the completion that it favours")
         axes.set_ylabel("probability that the label gives to it")
         axes.set_xlim(0.48, 1.02)

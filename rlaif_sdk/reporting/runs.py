@@ -10,7 +10,7 @@ from typing import Any
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import read_json
-from rlaif_sdk.io.jobs import IDENTITY_FILE, JOB_FOLDER, differences, shown
+from rlaif_sdk.io.jobs import IDENTITY_FILE, differences, shown
 from rlaif_sdk.statistics.estimates import SampleMean
 from rlaif_sdk.training.run_folder import MANIFEST_FILE, changes
 
@@ -63,7 +63,7 @@ def recorded_run(folder: Path) -> RecordedFolder:
     Raises:
         DataError: The folder has none, or what it says of it cannot be read.
     """
-    manifest, identity = folder / MANIFEST_FILE, folder / JOB_FOLDER / IDENTITY_FILE
+    manifest, identity = folder / MANIFEST_FILE, folder / IDENTITY_FILE
     if manifest.is_file():
         record = _read(manifest, "method", "config", "data", "code", "models", "versions")
         return RecordedFolder(folder, str(record["method"]), record, trained=True)
@@ -71,7 +71,7 @@ def recorded_run(folder: Path) -> RecordedFolder:
         job = _read(identity, "kind", "identity")
         return RecordedFolder(folder, str(job["kind"]), job["identity"], trained=False)
     raise DataError(
-        f"has no {MANIFEST_FILE} and no {JOB_FOLDER}/{IDENTITY_FILE}: it is no folder of a run",
+        f"has no {MANIFEST_FILE} and no {IDENTITY_FILE}: it is no folder of a run",
         file=str(folder),
         hint="rlaif runs list FOLDER lists those below a folder",
     )
@@ -98,7 +98,7 @@ def find_runs(below: Path) -> list[RecordedFolder]:
     if not below.is_dir():
         raise DataError("there is no such folder", file=str(below), hint="name the folder in which the runs are")
     manifests = {file.parent for file in below.rglob(MANIFEST_FILE)}
-    jobs = {file.parent.parent for file in below.rglob(f"{JOB_FOLDER}/{IDENTITY_FILE}")}
+    jobs = {file.parent.parent for file in below.rglob(IDENTITY_FILE)}
     return [recorded_run(folder) for folder in sorted(manifests | jobs) if not _is_checkpoint(folder)]
 
 

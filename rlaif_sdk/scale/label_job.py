@@ -53,7 +53,7 @@ def label_with_actors(
         local = _PAIRS_WRITTEN if labeler.writes else _PAIRS_READ
         calls = {
             "calls_at_once": job.config.calls_at_once or actors * (concurrency or 1),
-            "pairs_per_call": job.config.pairs_per_call or (1 if concurrency else local),
+            "rows_per_call": job.config.rows_per_call or (1 if concurrency else local),
         }
         spread = replace(job, config=job.config.model_copy(update=calls))
         try:

@@ -23,7 +23,7 @@ from rlaif_sdk.integrations.host import check_rowwise, load_state
 from rlaif_sdk.io.arrow import Columns, arrow
 from rlaif_sdk.io.digests import file_digest, json_digest
 from rlaif_sdk.io.files import write_json
-from rlaif_sdk.io.jobs import JOB_FOLDER, claim, locked
+from rlaif_sdk.io.jobs import JOB_FOLDER, SUMMARY_FILE, claim, locked
 from rlaif_sdk.io.jsonl import Row, row_as_json
 from rlaif_sdk.io.ranges import ranged_file
 from rlaif_sdk.io.redaction import without_secrets
@@ -275,7 +275,6 @@ class ShardScorer:
         self._composer.close()
 
 
-SUMMARY_FILE = f"{JOB_FOLDER}/summary.json"
 Progress = Callable[[int, int], None]
 
 

@@ -68,10 +68,10 @@ def ranks(values_B: Array) -> Array:
     return mean_ranks[codes_B]
 
 
-def correlation_interval(correlation: float, rows: int, *, deviations: float = 1.96) -> tuple[float, float]:
-    """Where the correlation of the population lies, by Fisher's z: ``tanh(atanh r ± deviations / sqrt(n - 3))``.
+def correlation_interval(correlation: float, rows: int) -> tuple[float, float]:
+    """Where the correlation of the population lies, with 95% confidence: ``tanh(atanh r ± 1.96 / sqrt(n - 3))``.
 
-    Fisher (1921). (-1, 1) for fewer than four rows, NaN for a NaN.
+    Fisher's z (1921). (-1, 1) for fewer than four rows, NaN for a NaN.
     """
     if math.isnan(correlation):
         return math.nan, math.nan
@@ -79,7 +79,7 @@ def correlation_interval(correlation: float, rows: int, *, deviations: float = 1
         return -1.0, 1.0
     if abs(correlation) >= 1.0:
         return correlation, correlation
-    centre, error = math.atanh(correlation), deviations / math.sqrt(rows - 3)
+    centre, error = math.atanh(correlation), 1.96 / math.sqrt(rows - 3)
     return math.tanh(centre - error), math.tanh(centre + error)
 
 

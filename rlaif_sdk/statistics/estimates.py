@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -63,11 +63,43 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Estimate:
     """
     if not n:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    z = normal_quantile(confidence)
     share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Estimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
+    return Estimate(share, *_wilson_ends(share, n, confidence), n)
+
+
+def _wilson_ends(share: float, trials: float, confidence: float) -> tuple[float, float]:
+    z = normal_quantile(confidence)
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def at_least_wilson(
+    found: Estimate, trials: float, confidence: float = 0.95, *, within: tuple[float, float] = (0.0, 1.0)
+) -> Estimate:
+    """An estimate whose interval is no narrower than Wilson's over so many independent trials.
+
+    A bootstrap draws what was seen and nothing else: of ten prompts that are all right, every resample is all right,
+    and its interval is [1, 1]. Wilson's is [0.72, 1] there. It holds for a mean of any values in a range: none varies
+    more than values at its two ends do.
+
+    Args:
+        found: A mean of values in the range, with another interval or none.
+        trials: Independent ones, such as prompts; where they weigh differently, `effective_size`.
+        confidence: Between 0 and 1.
+        within: The range of the values, of which the first end is the lower one.
+    """
+    low, high = within
+    if math.isnan(found.value) or not trials or low == high:
+        return replace(found, low=math.nan, high=math.nan)
+    share = min(max((found.value - low) / (high - low), 0.0), 1.0)
+    least, most = (low + (high - low) * end for end in _wilson_ends(share, trials, confidence))
+    return replace(found, low=float(np.fmin(found.low, least)), high=float(np.fmax(found.high, most)))
+
+
+def effective_size(weights_G: Array) -> float:
+    """How many values of equal weight give a mean that varies as much: Kish's (1965) squared sum over sum of squares."""
+    return float(weights_G.sum() ** 2 / (weights_G @ weights_G)) if weights_G.any() else 0.0
 
 
 def weighted_mean(values_N: Array, weights_N: Array) -> float:
@@ -114,6 +146,27 @@ def bootstrap_mean(
     drawn = bootstrap_weights(len(counts_G), resamples=resamples, seed=seed)
     resampled_R = np.array([weights_G @ sums_G / (weights_G @ counts_G) for weights_G in drawn])
     return Estimate(float(values_N.mean()), *percentiles(resampled_R, confidence), values_N.size)
+
+
+def share_over_groups(
+    values_N: Array, groups_N: Indices, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """A share, with the interval of `bootstrap_mean` and no narrower than Wilson's over the groups.
+
+    Example:
+        >>> found = share_over_groups(np.ones(10), np.arange(10))
+        >>> round(found.low, 2), found.high
+        (0.72, 1.0)
+
+    Args:
+        values_N: In [0, 1], such as 1 for right, 0 for wrong and one half for a tie.
+        groups_N: To which of the groups 0 to G - 1 each belongs, such as its prompt; each has one at least.
+        confidence: Between 0 and 1.
+        resamples: How many are drawn.
+        seed: Of the draws.
+    """
+    found = bootstrap_mean(values_N, groups_N, confidence=confidence, resamples=resamples, seed=seed)
+    return at_least_wilson(found, effective_size(np.bincount(groups_N).astype(np.float64)), confidence)
 
 
 def bootstrap(

@@ -10,6 +10,8 @@ from rlaif_sdk.statistics.arrays import Array, Mask
 from rlaif_sdk.statistics.estimates import RESAMPLES, Estimate, Indices, bootstrap_weights, percentiles
 
 PRIOR = 0.5
+ELO_K = 16.0
+"""The most points that one game moves an Elo rating."""
 _MOST_STEPS = 200
 _LONGEST_STEP = 2.0
 ELO_PER_NAT = 400 / math.log(10)
@@ -138,53 +140,27 @@ def _all_or_nothing(opponents_O: Array, games_O: Array, confidence: float, *, wo
     return float(brentq(surplus, -reach, reach))
 
 
-def elo(
-    players_N2: Indices,
-    outcomes_N: Array,
-    players: int,
-    *,
-    k: float = 16.0,
-    start: float = 1000.0,
-) -> Array:
-    """Elo's ratings (players,) after N games in this order; a rating moves by ``k`` times outcome minus expectation.
+def elo(players_ON2: Indices, outcomes_ON: Array, players: int) -> Array:
+    """Elo's ratings (O, players) after O orders of N games; one moves by `ELO_K` times outcome minus expectation.
 
     Args:
-        players_N2: Who played.
-        outcomes_N: 1 where the first won, 0 where the second, 0.5 for a tie.
-        players: How many there are.
-        k: The most points that one game moves.
-        start: Everybody's rating before the first game.
+        players_ON2: Who played.
+        outcomes_ON: 1 where the first won, 0 where the second, 0.5 for a tie.
+        players: How many there are; each begins at 1000.
     """
-    [ratings_P] = _elo_of_orders(players_N2[None], outcomes_N[None], players, k=k, start=start)
-    return np.asarray(ratings_P)
-
-
-def _elo_of_orders(players_ON2: Indices, outcomes_ON: Array, players: int, *, k: float, start: float) -> Array:
-    """(O, players) the ratings of O orders of the games, all orders game by game."""
-    ratings_OP = np.full((len(players_ON2), players), start)
+    ratings_OP = np.full((len(players_ON2), players), 1000.0)
     order_O = np.arange(len(players_ON2))
     for first_O, second_O, outcome_O in zip(players_ON2[:, :, 0].T, players_ON2[:, :, 1].T, outcomes_ON.T, strict=True):
         gap_O = ratings_OP[order_O, second_O] - ratings_OP[order_O, first_O]
-        moved_O = k * (outcome_O - 1 / (1 + 10 ** (gap_O / 400)))
+        moved_O = ELO_K * (outcome_O - 1 / (1 + 10 ** (gap_O / 400)))
         ratings_OP[order_O, first_O] += moved_O
         ratings_OP[order_O, second_O] -= moved_O
     return ratings_OP
 
 
-def mean_elo(
-    players_N2: Indices, outcomes_N: Array, players: int, *, k: float = 16.0, orders: int = 100, seed: int = 0
-) -> tuple[Array, Array]:
-    """Mean and standard deviation (players,) of Elo's ratings over random orders of the games, since the order counts.
-
-    Args:
-        players_N2: See `elo`, as for ``outcomes_N``, ``players`` and ``k``.
-        outcomes_N: Who won.
-        players: How many there are.
-        k: The most points that one game moves.
-        orders: How many orders.
-        seed: Of the orders.
-    """
+def mean_elo(players_N2: Indices, outcomes_N: Array, players: int, *, seed: int = 0) -> tuple[Array, Array]:
+    """Mean and standard deviation (players,) of `elo` over 100 random orders of N games, since the order counts."""
     draw = np.random.default_rng(seed)
-    order_ON = np.array([draw.permutation(len(outcomes_N)) for _ in range(orders)])
-    ratings_OP = _elo_of_orders(players_N2[order_ON], outcomes_N[order_ON], players, k=k, start=1000.0)
+    order_ON = np.array([draw.permutation(len(outcomes_N)) for _ in range(100)])
+    ratings_OP = elo(players_N2[order_ON], outcomes_N[order_ON], players)
     return ratings_OP.mean(axis=0), ratings_OP.std(axis=0)

@@ -175,9 +175,9 @@ def score_answers(
     return ScoredAnswers(answers, composer.compose(batch), evaluation.compose(batch) if evaluation else None)
 
 
-def repeated_ngrams(ids: Sequence[int], n: int = 3) -> float:
-    """Share of the n-grams of a text that occurred in it before, in [0, 1); 0 for a text shorter than n."""
-    grams = [tuple(ids[start : start + n]) for start in range(len(ids) - n + 1)]
+def repeated_ngrams(ids: Sequence[int]) -> float:
+    """Share of the trigrams of a text that occurred in it before, in [0, 1); 0 for a text of fewer than three tokens."""
+    grams = [*zip(ids, ids[1:], ids[2:], strict=False)]
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from rlaif_sdk import BatchError, Composer, ConfigError, DataError
 from rlaif_sdk.composer import Component
@@ -292,5 +293,46 @@ def test_intervals_draw_a_tied_prompt_with_its_reference() -> None:
     found = run_benchmark("reward-bench-2", table).values["Ties"]
     assert found.low < found.value < found.high
     assert not math.isnan(found.low)
-    found = run_benchmark("reward-bench-2", [*table[:2], *table[4:6]]).values["Ties"]
-    assert found.low == found.value == found.high
+
+
+@pytest.mark.parametrize("name", ["overall", "Chat", "alpacaeval-easy"])
+def test_a_benchmark_of_few_right_items_is_not_certain(name: str) -> None:
+    """Every resample of eight right items is right; the interval says no more than Wilson's over eight."""
+    row = {"subset": "alpacaeval-easy", "scores_chosen": 1.0, "scores_rejected": 0.0}
+    found = run_benchmark("reward-bench-1", [row] * 8).values[name]
+    expected = binomtest(8, 8).proportion_ci(method="wilson")
+    assert (found.low, found.high) == (pytest.approx(expected.low), 1)
+
+
+def test_a_mean_of_sections_is_as_uncertain_as_its_smallest_ones() -> None:
+    """100 right items of one subset and one of another, each half of the whole, tell of it as four items would."""
+    rows = [{"id": str(n), "subset": "Math", "num_correct": 1, "scores": [1.0, 0, 0, 0]} for n in range(100)]
+    rows.append({"id": "100", "subset": "Focus", "num_correct": 1, "scores": [1.0, 0, 0, 0]})
+    found = run_benchmark("reward-bench-2", rows).values
+    trials = 1 / (0.25 / 100 + 0.25)
+    z2 = 1.959963985**2
+    assert found["overall"].low == pytest.approx(trials / (trials + z2))
+    assert found["Math"].low == pytest.approx(100 / (100 + z2))
+    assert found["Focus"].low == pytest.approx(1 / (1 + z2))
+
+
+def test_items_of_one_prompt_are_one_trial() -> None:
+    """Ten right pairs of two prompts are two trials, of whatever benchmark."""
+    rows = [{"prompt": f"q{n % 2}", "chosen": f"a{n}!", "rejected": "b"} for n in range(10)]
+    with Composer({"marks": marks}) as composer:
+        found = run_benchmark("pairs", rows, composer).values["overall"]
+    assert (found.n, found.low) == (10, pytest.approx(2 / (2 + 1.959963985**2)))
+
+
+def test_every_number_of_every_benchmark_has_an_interval_that_holds_it() -> None:
+    """Also the margins of ties, which are from -1 to 1, and RM-Bench's cells."""
+    ties = [
+        {"id": f"{kind}:{n}", "subset": "Ties", "num_correct": 1, "scores": [1.0, n]}
+        for n in range(2)
+        for kind in ("ref", "tied")
+    ]
+    styles = [{"domain": "math", "score_chosen": [3, 2, 1], "score_rejected": [0, 1, 2]}] * 3
+    for name, rows in (("reward-bench-2", ties), ("rm-bench", styles)):
+        for found in run_benchmark(name, rows).values.values():
+            assert found.low < found.high
+            assert found.low <= found.value <= found.high

@@ -89,6 +89,15 @@ def test_pairs_of_one_prompt_are_drawn_together() -> None:
     assert (four.value, four.low, four.high) == pytest.approx((one.value, one.low, one.high), abs=0.05)
 
 
+def test_a_few_right_pairs_are_not_certain() -> None:
+    """Every resample of five right pairs is right; Wilson's interval over five prompts is [0.57, 1]."""
+    rows = [pair(f"a{n}!", f"b{n}", f"q{n}", kind="x") for n in range(5)]
+    with Composer({"marks": marks}) as composer:
+        found = evaluate_reward(composer, rows, category="kind").metrics["total"]
+    for accuracy in (found.accuracy, found.by_category["x"]):  # type: ignore[union-attr]
+        assert (accuracy.low, accuracy.high) == (pytest.approx(0.5655, abs=5e-5), 1)
+
+
 def test_a_second_measurement_with_a_ledger_scores_nothing(tmp_path: Path) -> None:
     """What the ledger knows is not scored again, whatever is measured."""
     (tmp_path / "r.py").write_text(

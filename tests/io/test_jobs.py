@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jobs import (
+    FAILURES_FILE,
     IDENTITY_FILE,
     JOB_FOLDER,
+    JOURNAL_FILE,
+    SUMMARY_FILE,
     UNSET,
     NumberedFiles,
     changes,
@@ -28,7 +31,7 @@ from rlaif_sdk.io.redaction import without_secrets
 
 
 def identity_in(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / JOB_FOLDER / IDENTITY_FILE).read_text())
+    found: dict[str, Any] = json.loads((folder / IDENTITY_FILE).read_text())
     return found
 
 
@@ -56,7 +59,7 @@ def test_a_folder_belongs_to_the_job_that_began_it(tmp_path: Path) -> None:
     """What differs is named, with both values; secrets are neither written nor shown."""
     claim(tmp_path, {"rows": 1, "api_key": "k1", "model": {"name": "a"}}, kind="sweep")
     claim(tmp_path, {"model": {"name": "a"}, "rows": 1, "api_key": "k2"}, kind="sweep")
-    assert "k1" not in (tmp_path / JOB_FOLDER / IDENTITY_FILE).read_text()
+    assert "k1" not in (tmp_path / IDENTITY_FILE).read_text()
     with pytest.raises(ConfigError) as refused:
         claim(tmp_path, {"rows": 2, "model": {"name": "b"}}, kind="sweep", file="sweep.yaml", hint="go back")
     assert str(refused.value) == (
@@ -83,9 +86,25 @@ def test_what_has_changed_is_noted_or_set_aside(tmp_path: Path) -> None:
     (tmp_path / "result.jsonl").write_text("3")
     for number in (1, 2):
         claim(tmp_path, {"a": 3 + number}, kind="loop", on_change="set_aside")
-        assert identity_in(tmp_path / f"earlier-{number}")["identity"] == {"a": 2 + number}
-    assert (tmp_path / "earlier-1" / "result.jsonl").read_text() == "3"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [JOB_FOLDER, "earlier-1", "earlier-2"]
+        assert identity_in(tmp_path / JOB_FOLDER / f"earlier-{number}")["identity"] == {"a": 2 + number}
+    assert (tmp_path / JOB_FOLDER / "earlier-1" / "result.jsonl").read_text() == "3"
+    assert [path.name for path in tmp_path.iterdir()] == [JOB_FOLDER]
+
+
+def test_all_that_a_job_keeps_is_set_aside_but_its_lock(tmp_path: Path) -> None:
+    """Its journal would else count as the next job's; a result may be called what the lock is called."""
+    with locked(tmp_path):
+        claim(tmp_path, {"a": 1}, kind="labels")
+        for name in (JOURNAL_FILE, SUMMARY_FILE, FAILURES_FILE, "lock"):
+            (tmp_path / name).write_text(name)
+        claim(tmp_path, {"a": 2}, kind="labels", on_change="set_aside")
+        with pytest.raises(DataError, match="another process"), locked(tmp_path):
+            pass
+    aside = tmp_path / JOB_FOLDER / "earlier-1"
+    for name in (JOURNAL_FILE, SUMMARY_FILE, FAILURES_FILE, "lock"):
+        assert (aside / name).read_text() == name
+    assert {path.name for path in (tmp_path / JOB_FOLDER).iterdir()} == {"earlier-1", "identity.json", "lock"}
+    assert not (aside / JOB_FOLDER / "lock").exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"identity": 1}', "{", "\ud83d"])
@@ -95,7 +114,7 @@ def test_a_folder_that_does_not_say_whose_it_is_is_refused(tmp_path: Path, conte
     with pytest.raises(DataError, match=r"part-000001\.parquet and no __job__"):
         claim(tmp_path, {"a": 1}, kind="scoring", results=["*.parquet"])
     (tmp_path / JOB_FOLDER).mkdir()
-    (tmp_path / JOB_FOLDER / IDENTITY_FILE).write_text(content, encoding="utf-8", errors="surrogatepass")
+    (tmp_path / IDENTITY_FILE).write_text(content, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(DataError, match=r"identity\.json"):
         claim(tmp_path, {"a": 1}, kind="scoring", results=["*.parquet"])
 

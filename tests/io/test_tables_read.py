@@ -217,10 +217,9 @@ def test_a_folder_is_read_part_by_part(tmp_path: Path) -> None:
 def test_of_the_folder_of_a_job_only_its_table_is_read(tmp_path: Path) -> None:
     """`rlaif eval labels labels` reads the labels: the journal's lines and the summary's counts are no rows of them."""
     write_table([{"prompt": "p"}], tmp_path / "labels.jsonl")
-    for name in ("journal.jsonl", "failures.jsonl", "summary.json"):
-        write_text(tmp_path / name, '{"row": 0}\n')
-    assert len(list(read_rows(tmp_path))) == 4, "files of these names elsewhere are data"
     (tmp_path / "__job__").mkdir()
+    for name in ("journal.jsonl", "failures.jsonl", "summary.json"):
+        write_text(tmp_path / "__job__" / name, '{"row": 0}\n')
     assert list(read_rows(tmp_path)) == [{"prompt": "p"}]
 
 

@@ -75,7 +75,7 @@ def prepare_label(folder: Path) -> None:
     judge = {"model": "start", "device": "cpu"}
     write_config(
         folder / "c.yaml",
-        {"pairs": {"file": "pairs.jsonl"}, "judge": judge, "pairs_per_call": 2, "max_failed_share": 1},
+        {"pairs": {"file": "pairs.jsonl"}, "judge": judge, "rows_per_call": 2, "max_failed_share": 1},
     )
 
 

@@ -128,7 +128,7 @@ def test_a_killed_job_asks_for_what_is_missing(config: Path, pair_server: Any) -
         "from rlaif_sdk.preferences.candidates import *; from rlaif_sdk.preferences.pipeline import load_make_job; "
         f"make_candidates(load_make_job(CandidatesConfig, {str(config)!r}))"
     )
-    lines = kill_when(program, config.parent / "candidates" / "journal.jsonl", 20)
+    lines = kill_when(program, config.parent / "candidates" / "__job__" / "journal.jsonl", 20)
     time.sleep(0.1)
     asked.clear()
     rows = rows_of(sample(config).tables["candidates"])
@@ -198,7 +198,7 @@ def test_candidates_go_straight_into_pairs(config: Path, pairs_config: Path) -> 
     options = ["--candidates", table, "-c", config.parent / "composition.yaml", "-o", folder, "--set", "choose=all"]
     done = CliRunner().invoke(app, ["make", "pairs", *map(str, options)])
     assert done.exit_code == 0, done.output
-    assert json.loads((folder / "summary.json").read_text())["completions"] == 24
+    assert json.loads((folder / "__job__" / "summary.json").read_text())["completions"] == 24
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_killed_job_goes_on_at_the_step_where_it_was(config: Path, pair_server
         "from rlaif_sdk.preferences.revisions import *; from rlaif_sdk.preferences.pipeline import load_make_job; "
         f"make_revisions(load_make_job(RevisionsConfig, {str(config)!r}))"
     )
-    done = {line["row"] for line in kill_when(program, config.parent / "made" / "journal.jsonl", 23)}
+    done = {line["row"] for line in kill_when(program, config.parent / "made" / "__job__" / "journal.jsonl", 23)}
     time.sleep(0.1)
     asked.clear()
     result = revise(config)

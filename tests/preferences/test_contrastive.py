@@ -81,7 +81,7 @@ def test_the_prompt_that_made_an_answer_is_its_label(config: Path, pair_server: 
     assert [row["topic"] for row in rows] == list(range(6))
     assert "margin" not in rows[0]
     assert (len(pair_server.requests), result.usage.calls, result.failures) == (12, 12, None)
-    assert json.loads((config.parent / "made" / "summary.json").read_text())["pairs"] == 6
+    assert json.loads((config.parent / "made" / "__job__" / "summary.json").read_text())["pairs"] == 6
 
 
 def test_a_conversation_stays_one(config: Path, pair_server: Any) -> None:
@@ -156,7 +156,7 @@ def test_a_killed_job_sends_only_what_is_missing(config: Path, pair_server: Any)
         "from rlaif_sdk.preferences.contrastive import *; from rlaif_sdk.preferences.pipeline import load_make_job; "
         f"make_contrastive(load_make_job(ContrastiveConfig, {str(config)!r}))"
     )
-    done = {line["row"] for line in kill_when(program, config.parent / "made" / "journal.jsonl", 15)}
+    done = {line["row"] for line in kill_when(program, config.parent / "made" / "__job__" / "journal.jsonl", 15)}
     assert 15 <= len(done) < 80
     time.sleep(0.1)
     asked.clear()

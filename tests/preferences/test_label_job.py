@@ -44,7 +44,7 @@ def test_every_pair_gets_a_soft_label_in_order(config: Path, write_pairs: Any, p
     assert len(pair_server.requests) == 9
     assert (result.summary.labelled, result.summary.flip_rate, result.failures) == (4, 0.0, None)
     assert result.summary.usage.cost == pytest.approx(4 * 2 * 52e-6)
-    written = json.loads((config.parent / "labels" / "summary.json").read_text())
+    written = json.loads((config.parent / "labels" / "__job__" / "summary.json").read_text())
     assert written["cost_per_label"] == pytest.approx(2 * 52e-6)
     assert written["position_bias"] == {"first": 0.0, "second": 0.0}
 
@@ -81,7 +81,7 @@ def test_flips_and_position_bias_are_counted(config: Path, write_pairs: Any, pai
     assert "changes with the order in 100% of 6 pairs (the first place wins in 6, the second in 0)" in warning
     folder = result.labels.parent
     assert warning in " ".join((folder / "README.md").read_text().split("## Counts")[0].split())
-    assert json.loads((folder / "summary.json").read_text())["warnings"] == [warning]
+    assert json.loads((folder / "__job__" / "summary.json").read_text())["warnings"] == [warning]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,32 @@ def test_failures_are_kept_apart_and_asked_about_again(config: Path, write_pairs
     again = label(config)
     assert (again.summary.labelled, again.failures) == (20, None)
     assert len(pair_server.requests) == 3
-    assert not (config.parent / "labels" / "failures.jsonl").exists()
+    assert not (config.parent / "labels" / "__job__" / "failures.jsonl").exists()
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_the_folder_of_a_job_is_its_table_to_other_libraries(
+    form: str, config: Path, write_pairs: Any, pair_server: Any
+) -> None:
+    """Journal, summary, failures and what an earlier job left are no rows for datasets and pyarrow."""
+    datasets = pytest.importorskip("datasets")
+    from pyarrow import dataset
+
+    write_pairs(3)
+    label(config, f"format={form}")
+    write_pairs(20)
+    pair_server.answer = lambda number, sent: (
+        (400, {}, {"error": {"message": "too long"}}) if "question 7\n" in str(sent["messages"][0]["content"]) else prefers_good(number, sent)
+    )  # fmt: skip
+    job = load_label_job(config, overrides=[f"format={form}"])
+    result = run_labeling(job, allow_changed=True)
+    assert result.failures is not None
+    assert sorted(path.name for path in result.labels.parent.iterdir()) == ["README.md", "__job__", f"labels.{form}"]
+    read = datasets.load_dataset(str(result.labels.parent), cache_dir=config.parent / "cache")
+    assert read["train"]["prompt"] == [f"question {row}" for row in range(20) if row != 7]
+    if form == "parquet":
+        table = dataset.dataset(result.labels.parent, format=form, exclude_invalid_files=True)
+        assert table.count_rows() == 19
 
 
 def test_a_job_stops_when_too_much_fails_and_goes_on_later(config: Path, write_pairs: Any, pair_server: Any) -> None:
@@ -268,7 +293,7 @@ def test_an_error_in_one_call_loses_no_answer_of_another(config: Path, write_pai
     labeler = PairwiseLabeler(Broken(lambda _: {"1": 0.6, "2": 0.4}))
     with pytest.raises(JudgeError, match="gone"):
         label(config, labeler=labeler)
-    journal = (config.parent / "labels" / "journal.jsonl").read_text().splitlines()
+    journal = (config.parent / "labels" / "__job__" / "journal.jsonl").read_text().splitlines()
     assert {json.loads(line)["row"] for line in journal} >= {0, 1, 2, 3, 4}
 
 
@@ -326,7 +351,7 @@ def test_words_that_a_model_cut_within_a_character_are_replaced_and_flagged(
     }
     labeler = PairwiseLabeler(ScriptedJudge(answer))
     result = run_labeling(config, labeler=labeler)
-    journal = (tmp_path / "labels" / "journal.jsonl").read_bytes().decode()
+    journal = (tmp_path / "labels" / "__job__" / "journal.jsonl").read_bytes().decode()
     failed = next(line for line in map(json.loads, journal.splitlines()) if "error" in line)
     assert failed["error"] == "so \ufffd"
     assert "surrogates" in failed["flags"]

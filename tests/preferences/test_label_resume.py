@@ -36,7 +36,7 @@ def test_a_torn_last_line_is_dropped_and_done_again(
     """A line without its end does not count, and the file goes on behind the last whole one."""
     write_pairs(4)
     rows = rows_of(label(config).labels)
-    journal = config.parent / "labels" / "journal.jsonl"
+    journal = config.parent / "labels" / "__job__" / "journal.jsonl"
     kept = [line for line in journal.read_bytes().splitlines(keepends=True) if json.loads(line)["row"] != 2]
     journal.write_bytes(b"".join(kept) + torn)
     pair_server.requests.clear()
@@ -49,7 +49,7 @@ def test_a_line_that_cannot_be_read_is_labelled_again(config: Path, write_pairs:
     """Damage in the middle costs only that pair, and is reported."""
     write_pairs(4)
     rows = rows_of(label(config).labels)
-    journal = config.parent / "labels" / "journal.jsonl"
+    journal = config.parent / "labels" / "__job__" / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(lines[0] + b"\x00damaged\n" + b'{"row": 99, "prob_1": 1}\n' + b"".join(lines[2:]))
     pair_server.requests.clear()
@@ -63,7 +63,7 @@ def test_a_killed_job_sends_only_what_is_missing(config: Path, write_pairs: Any,
     write_pairs(60)
     answered = slow_down(pair_server, lambda sent, _: sent["messages"][0]["content"])
     program = f"from rlaif_sdk.preferences import run_labeling; run_labeling({str(config)!r})"
-    done = {line["row"] for line in kill_when(program, config.parent / "labels" / "journal.jsonl", 10)}
+    done = {line["row"] for line in kill_when(program, config.parent / "labels" / "__job__" / "journal.jsonl", 10)}
     assert 10 <= len(done) < 60
     time.sleep(0.1)
     answered.clear()
@@ -119,8 +119,10 @@ def test_a_changed_job_that_is_allowed_begins_anew_and_loses_nothing(config: Pat
     for rows, aside in ((3, 1), (4, 2)):
         write_pairs(rows)
         assert run_labeling(config, allow_changed=True).asked == rows
-        assert (folder / f"earlier-{aside}" / "journal.jsonl").read_text().count("\n") == rows - 1
-    assert (folder / "earlier-1" / "__job__" / "identity.json").read_text() == kept
+        earlier = folder / "__job__" / f"earlier-{aside}"
+        assert (earlier / "__job__" / "journal.jsonl").read_text().count("\n") == rows - 1
+        assert (earlier / "labels.jsonl").exists()
+    assert (folder / "__job__" / "earlier-1" / "__job__" / "identity.json").read_text() == kept
     assert run_labeling(config, allow_changed=True).asked == 0
 
 

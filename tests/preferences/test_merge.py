@@ -193,6 +193,6 @@ def test_rlaif_make_merge_prints_the_conflicts_and_writes_a_card(merge: Any, tmp
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "conflicts_between_sources" in done.output
-    assert json.loads((tmp_path / "merged" / "summary.json").read_text())["conflicts_between_sources"] == 1
+    assert json.loads((tmp_path / "merged" / "__job__" / "summary.json").read_text())["conflicts_between_sources"] == 1
     assert "human: human.jsonl" in (tmp_path / "merged" / "README.md").read_text()
     assert rows_of(tmp_path / "merged" / "pairs.parquet")[0]["chosen"] == "a"

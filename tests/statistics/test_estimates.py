@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from rlaif_sdk.statistics.agreement import cohens_kappa
-from rlaif_sdk.statistics.estimates import bootstrap_mean, wilson
+from rlaif_sdk.statistics.estimates import (
+    Estimate,
+    at_least_wilson,
+    bootstrap_mean,
+    effective_size,
+    share_over_groups,
+    wilson,
+)
 
 COUNTS = st.lists(st.integers(0, 30), min_size=9, max_size=9).map(lambda flat: np.array(flat, float).reshape(3, 3))
 
@@ -63,6 +71,46 @@ def test_the_bootstrap_weighs_groups_by_their_size() -> None:
     """A mean of equal values is that value in every resample, however unequal the groups."""
     found = bootstrap_mean(np.ones(60), np.repeat([0, 1, 2], [50, 9, 1]))
     assert (found.low, found.high) == (1, 1)
+
+
+@pytest.mark.parametrize(("right", "prompts"), [(10, 10), (0, 10), (1, 1), (3, 3), (19, 20), (50, 100)])
+def test_a_share_is_no_surer_than_wilson_over_its_prompts(right: int, prompts: int) -> None:
+    """Ten of ten are right in every resample, and 95% is [0.72, 1] all the same."""
+    found = share_over_groups(np.repeat([1.0, 0.0], [right, prompts - right]), np.arange(prompts))
+    expected = binomtest(right, prompts).proportion_ci(method="wilson")
+    assert found.low <= expected.low + 1e-9
+    assert found.high >= expected.high - 1e-9
+    if right in {0, prompts}:
+        assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_copies_of_a_prompt_make_a_share_no_surer() -> None:
+    """Forty right pairs of four prompts are four trials; one prompt with most of the pairs is little more than one."""
+    expected = binomtest(4, 4).proportion_ci(method="wilson").low
+    assert share_over_groups(np.ones(40), np.repeat(np.arange(4), 10)).low == pytest.approx(expected)
+    uneven = share_over_groups(np.ones(100), np.repeat(np.arange(4), [97, 1, 1, 1]))
+    assert uneven.low < 0.25
+    assert effective_size(np.array([97.0, 1, 1, 1])) == pytest.approx(100**2 / (97**2 + 3))
+
+
+def test_a_wider_interval_stays_and_a_range_scales() -> None:
+    """Wilson's is the least; of a mean in [-1, 1] it is twice as wide as of a share."""
+    wide = Estimate(0.5, 0.0, 1.0, 100)
+    assert at_least_wilson(wide, 100) == wide
+    expected = binomtest(8, 8).proportion_ci(method="wilson").low
+    found = at_least_wilson(Estimate(1.0, 1.0, 1.0, 8), 8, within=(-1, 1))
+    assert (found.low, found.high) == (pytest.approx(2 * expected - 1), 1)
+    assert math.isnan(at_least_wilson(Estimate(0.0, 0.0, 0.0, 0), 0).low)
+
+
+@pytest.mark.parametrize(("share", "prompts"), [(0.97, 15), (0.9, 30), (0.5, 30)])
+def test_the_interval_of_a_share_covers_the_truth_at_least_as_often_as_it_says(share: float, prompts: int) -> None:
+    """Over 300 samples of prompts with three pairs each that go together; a bootstrap covers 0.97 of 15 in 37%."""
+    draw = np.random.default_rng(3)
+    groups = np.repeat(np.arange(prompts), 3)
+    samples = [np.repeat((draw.random(prompts) < share).astype(float), 3) for _ in range(300)]
+    found = [share_over_groups(sample, groups, resamples=60) for sample in samples]
+    assert sum(each.low <= share <= each.high for each in found) / len(found) >= 0.92
 
 
 @given(COUNTS)

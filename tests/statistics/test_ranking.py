@@ -116,10 +116,10 @@ def test_tables_of_games_are_fitted_together_as_each_by_itself() -> None:
 def test_elo_moves_by_k_times_the_surprise_and_keeps_the_sum() -> None:
     """The first game between equals moves half of k; a favourite gains less."""
     games = np.array([[0, 1], [0, 1]])
-    first, second = elo(games[:1], np.array([1.0]), 2, k=32)
-    assert (first, second) == (1016, 984)
-    after, _ = elo(games, np.ones(2), 2, k=32)
-    assert after - 1016 == pytest.approx(32 * (1 - 1 / (1 + 10 ** (-32 / 400))))
+    [[first, second]] = elo(games[None, :1], np.array([[1.0]]), 2)
+    assert (first, second) == (1008, 992)
+    [[after, _]] = elo(games[None], np.ones((1, 2)), 2)
+    assert after - 1008 == pytest.approx(16 * (1 - 1 / (1 + 10 ** (-16 / 400))))
 
 
 def test_elo_over_random_orders_is_the_same_for_any_given_order() -> None:

@@ -39,7 +39,7 @@ def distill_config(folder: Path, *, chat: bool = True) -> dict[str, Any]:
             "max_completion_length": 6,
             "held_out_share": 0.25,
         },
-        "label": {"judge": {"model": "$policy"}, "pairs_per_call": 4, "max_failed_share": 0},
+        "label": {"judge": {"model": "$policy"}, "rows_per_call": 4, "max_failed_share": 0},
         "reward_model": {**trainer, "per_device_eval_batch_size": 4},
         "ppo": {**trainer, "steps_per_generation": 1, "per_device_eval_batch_size": 4, "max_completion_length": 6},
         "output": str(folder / "out"),

@@ -146,7 +146,7 @@ def test_a_resumed_run_does_what_is_missing_and_comes_to_the_same_end(
 def test_labels_that_are_there_are_not_asked_for_again(copied: dict[str, Any]) -> None:
     """Of a labelling that was cut off, the judge sees only the rest."""
     labels = Path(copied["output"]) / "labels"
-    journal = labels / "journal.jsonl"
+    journal = labels / "__job__" / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:10]))
     for name in ("stage.json", "labels.jsonl"):
@@ -188,7 +188,7 @@ def test_other_evaluation_or_code_is_refused_unless_told(copied: dict[str, Any],
 def test_labels_under_way_begin_anew_with_a_changed_judge_that_is_allowed(copied: dict[str, Any]) -> None:
     """What the other judge said is kept aside, and not mixed in; refused, the run can be set back."""
     output = Path(copied["output"])
-    journal = output / "labels" / "journal.jsonl"
+    journal = output / "labels" / "__job__" / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:10]))
     (output / "labels" / "stage.json").unlink()
@@ -197,7 +197,9 @@ def test_labels_under_way_begin_anew_with_a_changed_judge_that_is_allowed(copied
         run_distill(changed, resume=True)
     told = replace(load_distill_run(changed), allow_changed=True)
     run_distill(told, resume=True)
-    assert (output / "labels" / "earlier-1" / "journal.jsonl").read_text() == "".join(lines[:10])
+    assert (output / "labels" / "__job__" / "earlier-1" / "__job__" / "journal.jsonl").read_text() == "".join(
+        lines[:10]
+    )
     again = journal.read_text().splitlines(keepends=True)
     assert len(again) == len(lines)
     assert again != lines

@@ -16,12 +16,12 @@ from tests.training.kills import run_with_kills  # noqa: E402
 
 AWAITED = (
     "candidates/completions/000001.json",
-    "labels/journal.jsonl",
+    "labels/__job__/journal.jsonl",
     "reward_model/run.json",
     "reward_model/model",
     "policy/rollouts.jsonl",
     "policy/model",
-    "comparison/labels/journal.jsonl",
+    "comparison/labels/__job__/journal.jsonl",
 )
 
 

@@ -175,7 +175,7 @@ def test_a_model_that_a_reward_names_is_looked_for_and_counted(config, tmp_path)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "is cut short"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "is truncated"),
         (lambda file: file.write_bytes(b"torn"), "is no safetensors file"),
         (lambda file: file.write_bytes(struct.pack("<Q", 4) + b"{,,}"), "no readable header"),
         (lambda file: file.unlink(), "holds no weights"),

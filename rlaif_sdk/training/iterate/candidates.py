@@ -299,9 +299,9 @@ def _says_something(completion: Any) -> bool:
     return view(completion, "transcript", thinking="keep").strip() != ""
 
 
-def split_rows(rows: Sequence[Row], share: float = 0.1) -> tuple[list[Row], list[Row]]:
-    """The rows to train on, and those held back, evenly spread: at least one of each. Needs two rows."""
-    every = min(math.ceil(1 / share), len(rows))
+def split_rows(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows to train on, and a tenth held back, evenly spread: at least one of each. Needs two rows."""
+    every = min(10, len(rows))
     held_back = [row for index, row in enumerate(rows) if index % every == every - 1]
     return [row for index, row in enumerate(rows) if index % every != every - 1], held_back
 

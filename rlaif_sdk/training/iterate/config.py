@@ -67,7 +67,7 @@ class BestSettings(ConfigModel):
     min_reward: Finite | None = None
     """Of these, only those with at least this composed reward."""
     drop_truncated: bool = True
-    """Leave out completions that were cut short: they would teach to stop in the middle."""
+    """Leave out truncated completions: they would teach to stop in the middle."""
 
 
 class StopSettings(ConfigModel):

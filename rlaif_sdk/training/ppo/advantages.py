@@ -51,7 +51,7 @@ def generalized_advantages(
     """Generalized advantage estimation (Schulman et al. 2015, arXiv:1506.02438, equation 16).
 
     ``A_t = sum_k (gamma lam)^k delta_{t+k}`` with ``delta_t = r_t + gamma V_{t+1} - V_t``, where the value after a
-    completion's last token is 0: a completion ends there, cut short or not.
+    completion's last token is 0: a completion ends there, truncated or not.
 
     Args:
         rewards_BT: Reward of each token.

@@ -139,7 +139,7 @@ class PPOConfig(RLOOConfig):
         default=None, metadata={"help": "The JSONL file for the samples; rollouts.jsonl in output_dir if not set."}
     )
     missing_eos_penalty: float = field(
-        default=0.0, metadata={"help": "Taken from the score of a completion that was cut short."}
+        default=0.0, metadata={"help": "Taken from the score of a completion that was truncated."}
     )
 
     def __post_init__(self) -> None:

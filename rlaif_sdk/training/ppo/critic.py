@@ -131,7 +131,7 @@ def backbone_of(policy: Any) -> PreTrainedModel:
     return backbone
 
 
-def load_backbone(name: str, revision: str | None = None) -> PreTrainedModel:
+def load_backbone(name: str) -> PreTrainedModel:
     """A transformer without its language-model head, in float32; of a classifier or reward model, too.
 
     Raises:
@@ -140,7 +140,7 @@ def load_backbone(name: str, revision: str | None = None) -> PreTrainedModel:
     from transformers import AutoModel
 
     try:
-        backbone: PreTrainedModel = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32)
+        backbone: PreTrainedModel = AutoModel.from_pretrained(name, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise TrainingError(f"the critic {name!r} cannot be loaded: {error}", hint="see critic_model") from error
     return backbone

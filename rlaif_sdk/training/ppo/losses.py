@@ -17,7 +17,7 @@ from rlaif_sdk.training.ppo.masked import masked_mean, masked_sum
 def clipped_policy_losses(
     logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_BT: Tensor, *, clip_low: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
-    """The clipped surrogate objective, equation 7, with its sign turned.
+    """The clipped surrogate objective, equation 7, negated.
 
     Args:
         logprobs_BT: Log-probabilities under the policy as it is.
@@ -36,7 +36,7 @@ def clipped_policy_losses(
 
 
 def reinforce_losses(logprobs_BT: Tensor, advantages_BT: Tensor) -> Tensor:
-    """The policy gradient with a baseline, its sign turned: ``-A log pi``.
+    """The policy gradient with a baseline, negated: ``-A log pi``.
 
     REINFORCE (Williams 1992) with a learned value function as the baseline, as in Lee et al. 2023 (arXiv:2309.00267).
     It holds for completions that the policy as it is has sampled.

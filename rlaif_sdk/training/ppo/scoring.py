@@ -49,7 +49,7 @@ class Composes(Protocol):
 
 
 def begin_scoring(composer: Composes, batch: RewardBatch) -> Callable[[], ScoredBatch]:
-    """Start to score a batch, and go on: calling what is returned waits for the composition.
+    """Start to score a batch without waiting: calling what is returned waits for the composition.
 
     A composer without ``submit`` scores when that is called.
     """
@@ -257,7 +257,7 @@ class ScoreNormalizer:
         return {"kind": self.kind, **self._normalizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state.
+        """Resume from a saved state.
 
         Raises:
             StateError: It was saved with another kind of normalization.

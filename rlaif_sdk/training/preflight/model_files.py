@@ -53,19 +53,18 @@ class ModelFiles:
     digest: str
 
 
-def find_model(name: str, revision: str | None = None, *, base: Path = Path()) -> ModelFiles:
+def find_model(name: str, revision: str | None = None) -> ModelFiles:
     """Look at a model's files.
 
     Args:
         name: A folder, or the name of a model on the hub; of the latter, what has been downloaded is looked at.
         revision: Branch, tag or commit on the hub.
-        base: What a relative path is relative to.
 
     Raises:
         ConfigError: There is no such folder, it holds no weights, a file is damaged or missing; or the model is on the
             hub, was not downloaded, and downloads are switched off.
     """
-    path = base / Path(name).expanduser()
+    path = Path(name).expanduser()
     if path.is_dir():
         return read_folder(name, path)
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -131,7 +130,7 @@ def safetensors_header(file: Path) -> dict[str, Any]:
     """The tensors of a safetensors file by name, each with dtype, shape and place; its data is not read.
 
     Raises:
-        ConfigError: It is no such file, or is cut short.
+        ConfigError: It is no such file, or is truncated.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -145,7 +144,7 @@ def safetensors_header(file: Path) -> dict[str, Any]:
     header.pop("__metadata__", None)
     expected = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     if size < expected:
-        raise ConfigError(f"{file} is cut short: {size:,} of {expected:,} bytes", hint="download it again")
+        raise ConfigError(f"{file} is truncated: {size:,} of {expected:,} bytes", hint="download it again")
     return header
 
 
