@@ -23,7 +23,7 @@ from rlaif_sdk.exceptions import (
     JudgeResponseError,
 )
 from rlaif_sdk.io.http import HttpError, JsonClient, Problem, Session, json_body
-from rlaif_sdk.judges.backends import ASK_OTHERWISE, GeneratedText, LabelLogprobs, RowError
+from rlaif_sdk.judges.backends import ASK_OTHERWISE, SUM_TOLERANCE, GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.prompts import TAGS
 from rlaif_sdk.judges.usage import NO_USAGE, Prices, Usage
 from rlaif_sdk.scoring.limits import RateLimits
@@ -32,8 +32,6 @@ from rlaif_sdk.types import Conversation
 NO_LOGPROB = -9999.0
 """What servers write for a log-probability that they do not know."""
 
-_SUM_TOLERANCE = 0.01
-"""By how much the probabilities that a server rounds may add up to more than 1."""
 _MOST_TOKENS = 2**53
 _SPACES = " \t\r\n\u0120\u2581"
 """Spaces, and what vocabularies write for them."""
@@ -140,7 +138,7 @@ def label_logprobs_of(choice: Mapping[str, Any], labels_K: Sequence[str], flags:
         raise JudgeResponseError(problem, hint=ASK_OTHERWISE)
     missing = tuple(label for label in labels_K if label not in probability_of)
     total = math.fsum(math.exp(logprob) for _, logprob in reported)
-    if total > 1 + _SUM_TOLERANCE:
+    if total > 1 + SUM_TOLERANCE:
         raise JudgeResponseError(f"the probabilities of the judge's first tokens add up to {total:.3f}")
     least = min(logprob for _, logprob in reported)
     bound = min(max(0.0, 1.0 - total) / len(missing), math.exp(least)) if missing else 0.0
@@ -149,24 +147,43 @@ def label_logprobs_of(choice: Mapping[str, Any], labels_K: Sequence[str], flags:
 
 def _top_logprobs(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
     logprobs = choice.get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    first = content[0] if isinstance(content, list) and content else None
-    top = first.get("top_logprobs") if isinstance(first, dict) else None
-    if not isinstance(top, list) or not top:
+    content = _inside(logprobs, dict, "content")
+    first = _inside(content, list, 0)
+    top = _inside(first, dict, "top_logprobs")
+    if not top:
         raise JudgeError(
             "the judge's server was asked for log-probabilities and gave none",
             hint="use a server and model that give top_logprobs, or ask in words: mode: verdict for pairs, mode: rating "
             "for a reward",
         )
+    if not isinstance(top, list):
+        raise _malformed(top)
     reported = []
     for entry in top:
         token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
         if not isinstance(token, str) or isinstance(logprob, bool) or not isinstance(logprob, int | float):
-            raise JudgeResponseError(f"the judge's log-probabilities are malformed: {str(entry)[:100]}")
+            raise _malformed(entry)
         if not -sys.float_info.max <= logprob <= 1e-3:
             raise JudgeResponseError(f"the judge gave the log-probability {str(logprob)[:20]} for {token[:20]!r}")
         reported.append((token, min(float(logprob), 0.0)))
     return reported
+
+
+def _inside(value: Any, kind: type, key: str | int) -> Any:
+    """What a mapping or list has at a place; None where there is nothing.
+
+    Raises:
+        JudgeResponseError: It is something else.
+    """
+    if not value:
+        return None
+    if not isinstance(value, kind):
+        raise _malformed(value)
+    return value.get(key) if isinstance(value, dict) else value[key]
+
+
+def _malformed(value: Any) -> JudgeResponseError:
+    return JudgeResponseError(f"the judge's log-probabilities are malformed: {_shown(value)}")
 
 
 def _shown(reply: Any) -> str:
@@ -327,6 +344,8 @@ class OpenAIBackend:
         attempts[-1] += usage_in(reply, self._prices)
         if taken := attempts[-1].tokens:
             self._limits.correct(entry, taken, characters)
+        if not reply.get("choices") and any(reply.get(name) for name in ("code", "detail", "message")):
+            self._client.refuse(reply)
         choice = choice_of(reply)
         if choice.get("error") or choice.get("finish_reason") == "error":
             self._client.refuse(choice.get("error") or "the answer ends with an error")
