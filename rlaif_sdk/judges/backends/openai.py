@@ -175,11 +175,9 @@ def _inside(value: Any, kind: type, key: str | int) -> Any:
     Raises:
         JudgeResponseError: It is something else.
     """
-    if not value:
-        return None
-    if not isinstance(value, kind):
+    if value and not isinstance(value, kind):
         raise _malformed(value)
-    return value.get(key) if isinstance(value, dict) else value[key]
+    return (value.get(key) if kind is dict else value[key]) if value else None
 
 
 def _malformed(value: Any) -> JudgeResponseError:
