@@ -44,9 +44,11 @@ _MARKER = re.compile(
       [<\[{{](?=[|\uff5c][^<>\[\]{{}}\n]{{1,60}}[>\]}}])  # <|im_end|>, <|turn>, [|endofturn|]
     | <(?=[^<>\[\]{{}}\n|\uff5c]{{1,60}}[|\uff5c]>)  # <turn|>
     | <(?=</?\w{{1,30}}>>)  # <<SYS>>
-    | <(?=/?(?!(?:{"|".join(TAGS)})>|h[1-6]>)\w{{0,40}}[_0-9]\w{{0,40}}>)  # <start_of_turn>, <reserved_106>; not the judge's own tags
+    | <(?=/?(?!(?:{"|".join(TAGS)})>|h[1-6]>)\w{{0,40}}[_0-9]\w{{0,40}}/?>)  # <start_of_turn>, <reserved_106>; not the judge's own tags
     | (?i:<(?=/?(?:s|[bes]o[a-z]|pad|unk|cls|sep|pre|mid|suf|g?mask|think(?:ing)?|thought|reasoning|seed:\w{{1,20}}|system|user
-        |assistant|human|bot|tool|special)>))  # </s>, <bos>, <eot>, <think>
+        |assistant|human|bot|tools?|role|special|unused\w{{1,20}}|(?:start|begin|end)(?:of\w{{1,20}})?|\w{{1,20}}:tool_call)/?>))  # </s>, <eot>
+    | \](?=~!?\w{{1,9}}[\[\]])|\](?=<\]\w{{1,20}}\[>\[)|\[(?=\w~\[)  # ]~b], [e~[
+    | \[(?=control_[0-9]{{1,4}}\])
     | \[(?=/?(?:(?i:inst)|[a-z]?[A-Z][A-Z0-9_]{{2,40}})\])  # [INST], [TOOL_RESULTS], [gMASK]
     | \u25c1(?=/?\w{{1,30}}\u25b7)  # Kimi's brackets
     """,
@@ -361,10 +363,19 @@ def _total(attempts: Sequence[Usage]) -> Usage:
 
 def _defused(request: Conversation) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
     """The messages in which no special token acts, how many characters they have, and what is to be flagged."""
-    turns = read(request)
-    defused = [replace(turn, content=_MARKER.sub(lambda match: f"{match[0]} ", turn.content)) for turn in turns]
-    characters = sum(len(turn.content) for turn in defused)
-    return chat_messages(defused), characters, () if defused == list(turns) else ("markers_defused",)
+    messages = chat_messages(read(request))
+    defused: list[dict[str, Any]] = _without_markers(messages)
+    characters = sum(len(message["content"]) for message in defused)
+    return defused, characters, () if defused == messages else ("markers_defused",)
+
+
+def _without_markers(value: Any) -> Any:
+    """A JSON value in which no text, whatever field it stands in, has a marker."""
+    if isinstance(value, str):
+        return _MARKER.sub(lambda match: f"{match[0]} ", value)
+    if isinstance(value, dict):
+        return {name: _without_markers(item) for name, item in value.items()}
+    return [_without_markers(item) for item in value] if isinstance(value, list) else value
 
 
 async def _all_or_none(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
