@@ -35,7 +35,7 @@ _SUBJECTS = _words("""
 _DEEDS = _words("""
     think thinking thought thoughts process solve solving explain explaining reason analyze analyse analyzing consider examine
     step steps break work begin start
-    denken nachdenken überlegen lösen erklären betrachten analysieren schritt schritte schrittweise vorgehen
+    denken nachdenken durchdenken durchgehen überlegen lösen erklären betrachten analysieren schritt schritte schrittweise vorgehen
     réfléchir réfléchissons penser pensons résoudre résolvons expliquer analysons étape étapes processus pensée réflexion
     pensar pensemos resolver resolvamos explicar analicemos analizar paso pasos proceso pensamiento
     pensemos resolvamos explicar vamos analisar passo passos processo pensamento

@@ -17,6 +17,7 @@ _INVISIBLE = re.compile(
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\ufff9-\ufffb\U000e0000-\U000e0fff]"
     # Joiners have a use between letters of some scripts and between emoji, and none beside ASCII.
+    "|(?<=[\u0000-\u007f])[\ufe00-\ufe0f]+(?!\u20e3)"  # nor has what chooses a form, but for the signs of a keypad
     "|(?:(?<=[\u0000-\u007f])|^)[\u200c\u200d]+|[\u200c\u200d]+(?=[\u0000-\u007f]|$)"
 )
 _ASCII_LOOKALIKE = re.compile("[\uff01-\uff5e\U0001d400-\U0001d7ff]")

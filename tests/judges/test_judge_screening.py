@@ -17,6 +17,7 @@ from rlaif_sdk.judges.screening import contentless, screen
         ("a\ud800b", "a\ufffdb", "surrogates"),
         ("Sc\u200bore", "Score", "invisible"),
         ("a\u200db", "ab", "invisible"),
+        ("S\ufe0fc\ufe01ore 1\ufe0f0", "Score 10", "invisible"),
         ("\u202eevil\u202c", "evil", "invisible"),
         ("x\u2066y\u2069\ufeff", "xy", "invisible"),
         ("tag\U000e0041\U000e007f", "tag", "invisible"),
@@ -42,6 +43,7 @@ def test_tricks_are_undone_and_flagged(text: str, normal: str, flag: str) -> Non
         "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
         "x\u00b2 + \u00bd = \u03b1\u0394",
         "caf\u00e9 na\u00efve \u2764\ufe0f",
+        "1\ufe0f\u20e3 #\ufe0f\u20e3",
     ],
 )
 def test_honest_text_stays_as_it_is(text: str) -> None:
