@@ -28,6 +28,8 @@ class Attack(ConfigModel):
     ``swap`` the answer stays as it is and gets the other place of a pair."""
     text: str
     """What the attacker writes."""
+    language: str = Field(default="en", pattern="^[a-z]{2,3}$")
+    """The language that the text is in, as ISO 639 has it."""
     times: PositiveInt = 1
     """How often it is repeated."""
 

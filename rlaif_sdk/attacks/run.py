@@ -128,6 +128,7 @@ class AttackReport:
                 {
                     "family": attack.family,
                     "name": attack.name,
+                    "language": attack.language,
                     "defended": trials.record(),
                     "undefended": self.undefended[attack].record() if attack in self.undefended else None,
                 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import builtins
+import pkgutil
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rlaif_sdk.config.base import ConfigModel, refused
 
@@ -22,14 +24,37 @@ class LimitsConfig(ConfigModel):
     its texts until it has reported."""
 
 
+def _error_name(name: str) -> str:
+    """The name that a class of errors has itself: ``OSError`` for ``IOError``, ``ConnectError`` for ``httpx.ConnectError``.
+
+    Raises:
+        ValueError: It is no class of errors, or cannot be imported.
+    """
+    try:
+        found: Any = getattr(builtins, name, None) if name.isidentifier() else pkgutil.resolve_name(name)
+    except Exception as error:  # noqa: BLE001 - whatever the module raises at import
+        raise ValueError(
+            f"{name!r} cannot be imported ({error}): name a class of errors, such as ConnectionError"
+        ) from None
+    if found is None:  # a class of some package, which is known when it is raised
+        return name
+    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        raise ValueError(f"{name!r} is no class of errors: name one, such as ConnectionError")  # noqa: TRY004 - for pydantic
+    return found.__name__
+
+
+ErrorName = Annotated[str, AfterValidator(_error_name)]
+
+
 class RetryConfig(ConfigModel):
     """Calls that are made again after an error that may pass."""
 
     attempts: Count = 1
     """Calls made at most, the first included."""
-    errors: tuple[str, ...] = ("ConnectionError", "TimeoutError")
-    """Class names of the errors, or of a base of theirs, after which a call is made again. ``RewardTimeoutError`` adds
-    calls that pass their own ``timeout``. A refused key and a spent account or budget are never tried again."""
+    errors: tuple[ErrorName, ...] = ("ConnectionError", "TimeoutError")
+    """Class names of the errors, or of a base of theirs, after which a call is made again: ``ConnectError``, or
+    ``httpx.ConnectError``, which is looked up. ``RewardTimeoutError`` adds calls that pass their own ``timeout``. A refused
+    key and a spent account or budget are never tried again."""
     delay: Seconds = 0.5
     """The longest wait before the second attempt; it doubles with each further one. The wait is drawn uniformly from 0
     to it, so that calls that failed together do not return together."""

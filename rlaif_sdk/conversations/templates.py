@@ -271,7 +271,7 @@ class ChatEncoder:
         turns = read(conversation, role=USER)
         if self._template is None:
             bos = getattr(self._tokenizer, "bos_token", None) or ""
-            headed = (f"{turn.role.capitalize()}:\n{inert(view([turn], 'transcript'))}\n\n" for turn in turns)
+            headed = (f"{inert(turn.role.capitalize())}:\n{inert(view([turn], 'transcript'))}\n\n" for turn in turns)
             return f"{bos}{''.join(headed)}Assistant:\n"
         # The reply begins with the verdict: templates of reasoning models are told to leave thinking out.
         text = self._template.render(turns, add_generation_prompt=True, enable_thinking=False)

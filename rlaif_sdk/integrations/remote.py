@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardOutputError
-from rlaif_sdk.io.http import HttpError, JsonClient, Problem, json_body, plain_address
+from rlaif_sdk.io.http import HttpError, JsonClient, Problem, json_body
 from rlaif_sdk.rewards import Params, Reward, ScoreLike, Scores
 from rlaif_sdk.statistics.arrays import encode_groups
 from rlaif_sdk.statistics.groups import parts_of_groups
@@ -77,10 +77,7 @@ class Remote(Reward):
         elif params.columns is not None:
             self.columns = self.inputs = params.columns
         route = "/v1/score" if params.protocol == "native" else ""
-        try:
-            url = plain_address(params.url).rstrip("/") + route
-        except ConfigError as error:
-            raise ConfigError(error.message, key="params.url", hint=error.hint) from None
+        url = params.url.rstrip("/") + route
         self._client = JsonClient(
             url=url,
             server=f"the reward server {url}",

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,12 +22,13 @@ from urllib.request import getproxies, proxy_bypass
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.io.addresses import is_loopback
 from rlaif_sdk.io.forks import leave_to_parent, on_fork
-from rlaif_sdk.io.redaction import Redactor
+from rlaif_sdk.io.redaction import Redactor, without_secrets
 from rlaif_sdk.io.retries import retry_context
 from rlaif_sdk.io.text import printable
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientResponse, ClientSession, TCPConnector
+    from aiohttp.connector import Connection
 
 T = TypeVar("T")
 Problem = Literal["passing", "closed", "key", "quota", "address", "redirect", "refused", "answer"]
@@ -37,6 +38,8 @@ sends elsewhere, the body is refused, or its answer is longer than is read."""
 _BACKOFF = {"wait_initial": 0.5, "wait_max": 30.0}
 _MOST_OF_AN_ERROR = 16_384
 _PASSING = frozenset({408, 409, 425, 429})
+_MOST_NESTED = 100
+_STATUS = re.compile("[45][0-9]{2}")
 _STATUS_OF_WORDS = (
     (re.compile(r"quota|billing|credit|payment", re.IGNORECASE), 402),
     (re.compile(r"rate.?limit|too.?many|overloaded|throttl", re.IGNORECASE), 429),
@@ -107,7 +110,7 @@ class JsonClient:
     this machine. The key is taken out of whatever the server says, after it was decoded.
 
     Attributes:
-        url: Where to post.
+        url: Where to post; see `plain_address`.
         server: What messages call the server.
         extra: The extra of the SDK that brings the libraries.
         api_key_env: The environment variable with the key; None for a server without one.
@@ -117,6 +120,9 @@ class JsonClient:
         concurrency: The most requests in flight.
         max_body_bytes: The longest answer that is read.
         headers: Sent with the key.
+
+    Raises:
+        ConfigError: The address is none.
     """
 
     url: str
@@ -134,6 +140,7 @@ class JsonClient:
     )
 
     def __post_init__(self) -> None:
+        plain_address(self.url)
         on_fork(self._leave_to_parent)
 
     def check(self) -> None:
@@ -215,12 +222,12 @@ class JsonClient:
         async with session.in_flight:  # nothing is done here that can be done before or after
             body = await self._exchange(session, data)
         try:
-            answer = session.redactor.value(json.loads(body))
+            answer = session.redactor.value(_read_json(body))
         except (ValueError, RecursionError):
             start = session.redactor.text(_decoded(body))[:80]
             raise HttpError("passing", f"{self.server} answered something that is no JSON: {start!r}") from None
-        if isinstance(answer, dict) and answer.get("error"):
-            self.refuse(answer["error"])
+        if error := _error_in(answer):
+            self.refuse(error)
         return answer
 
     def refuse(self, error: Any) -> NoReturn:
@@ -234,8 +241,7 @@ class JsonClient:
         """
         names = [error.get(name) for name in ("code", "status", "type")] if isinstance(error, Mapping) else [error]
         words = " ".join(name for name in names if isinstance(name, str)) or _said_in({"error": error})
-        numbers = [int(str(name)) for name in names if str(name).isascii() and str(name).isdigit()]
-        code = next((number for number in numbers if 400 <= number < 600), 0)
+        code = next((int(str(name)) for name in names if _STATUS.fullmatch(str(name))), 0)
         if not code or code == 429:
             code = next((status for shape, status in _STATUS_OF_WORDS if shape.search(words)), code or 500)
         said = _said_in({"error": error})
@@ -271,7 +277,7 @@ class JsonClient:
             )
         text = session.redactor.text(_decoded(body))
         try:
-            said = _said_in(session.redactor.value(json.loads(body)))
+            said = _said_in(session.redactor.value(_read_json(body)))
         except (ValueError, RecursionError):
             said = _one_line(text)
         status = 402 if response.status == 429 and "insufficient_quota" in text else response.status
@@ -316,9 +322,7 @@ class JsonClient:
         stated = {"Authorization": f"Bearer {key}", **self.headers} if key else {}
         secure = urlsplit(self.url).scheme == "https"
         http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self.concurrency, ssl=ssl.create_default_context() if secure else False
-            ),
+            connector=_connector(limit=self.concurrency, ssl=ssl.create_default_context() if secure else False),
             headers={"Content-Type": "application/json", **stated},
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),  # whoever sends has a limit for the whole exchange
@@ -342,16 +346,21 @@ def plain_address(url: str) -> str:
     """An address of HTTP without anything that must not be shown; addresses stand in messages.
 
     Raises:
-        ConfigError: It is none, or has a user, a password or a query.
+        ConfigError: It is none, or has a user, a password, a query or a fragment.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{url!r} is no address", hint="http://host:port or https://host, and the path")
-    if parts.username is not None or parts.password is not None or parts.query:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
+    except ValueError:  # brackets that do not match, or a port that is no number up to 65535
+        host = None
+    if host and (parts.username is not None or parts.password is not None or "?" in url or "#" in url):
         raise ConfigError(
-            f"the address at {parts.hostname} has a user, a password or a query, and addresses are shown in messages",
+            f"the address at {host} has a user, a password, a query or a fragment, and addresses are shown in messages",
             hint="name the variable that has the key in api_key_env",
         )
+    if not host or "\\" in url or not url.isprintable() or any(map(str.isspace, url)):
+        shown = without_secrets(url.partition("?")[0])
+        raise ConfigError(f"{shown!r} is no address", hint="http://host:port or https://host, and the path")
     return url
 
 
@@ -384,7 +393,7 @@ def retry_after(value: str) -> float | None:
         return float(value)
     try:
         return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -396,6 +405,62 @@ async def _read(response: ClientResponse, most: int) -> bytes:
         if len(body) > most:
             break
     return bytes(body)
+
+
+def _connector(**options: Any) -> TCPConnector:
+    """Connections that are kept until the server says something on them that nobody asked for."""
+    import aiohttp
+
+    class Connector(aiohttp.TCPConnector):
+        async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+            for _ in range(self.limit + 1):  # so many may be kept; the next is new
+                connection = await super().connect(*args, **kwargs)
+                try:
+                    for _ in range(2):  # what has arrived is read before anything is asked
+                        await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    connection.close()
+                    raise
+                if connection.protocol is not None and not connection.protocol.should_close:
+                    return connection
+                connection.close()
+            raise aiohttp.ClientConnectionError("the server answers before it is asked")
+
+    return Connector(**options)
+
+
+def _read_json(body: bytes) -> Any:
+    """The value of JSON, nested no deeper than whatever reads it can follow.
+
+    Raises:
+        ValueError: It is none, or too deep.
+        RecursionError: It is far too deep.
+    """
+    value = json.loads(body)
+    if body.count(b"[") + body.count(b"{") > _MOST_NESTED:
+        level = [value]
+        for _ in range(_MOST_NESTED):
+            level = [item for each in level for item in _items(each)]
+        if level:
+            raise ValueError("nested too deep")
+    return value
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _error_in(answer: Any) -> Any:
+    """What a server says went wrong, in an answer whose status says nothing of it; None where nothing did."""
+    if isinstance(answer, list) and len(answer) == 1:
+        [answer] = answer
+    if not isinstance(answer, dict):
+        return None
+    if answer.get("error"):
+        return answer["error"]
+    if "error" in (answer.get("object"), answer.get("type"), answer.get("status")):
+        return answer
+    return (answer.get("errors") or answer) if answer.get("success") is False else None
 
 
 def _decoded(body: bytes) -> str:

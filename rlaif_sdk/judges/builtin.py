@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from rlaif_sdk.io.http import plain_address
 from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.judges.usage import Prices
 from rlaif_sdk.plugins import JudgeBackendSpec, hookimpl
@@ -44,7 +43,7 @@ class OpenAIParams(Params):
 
     model: str
     """The model's name at the server."""
-    base_url: Annotated[str, AfterValidator(plain_address)]
+    base_url: str
     """The server's address, up to and including ``/v1``."""
     api_key_env: str | None = None
     """The environment variable that has the key; leave it out for a server without keys."""

@@ -30,7 +30,9 @@ from rlaif_sdk.types import Conversation, Message, TextOrConversation
 
 _T = TypeVar("_T")
 LABELS = ("1", "2")
-_VERDICT = re.compile(r"[\s>#*_`-]*(?:final\s+)?preferred[\s*_`]*:[\s*_`]*(1|2|tie)[\s*_`]*\.?[\s*_`]*", re.IGNORECASE)
+_VERDICT = re.compile(
+    r"[\s>#*_`-]*(?:final\s+)?preferred[\s*_`]*:[\s*_`]*(1|2|tie)[\s*_`]*(?:\.[\s*_`]*)?", re.IGNORECASE
+)
 _PROBABILITY = {"1": 1.0, "2": 0.0, "tie": 0.5}
 
 PairMode = Literal["likelihood", "verdict"]

@@ -31,7 +31,7 @@ from rlaif_sdk.types import Conversation, RewardBatch, Score
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _VERDICT = re.compile(
-    r"[\s>#*_`-]*(?:final\s+)?rating[\s*_`]*:[\s*_`]*(-?[0-9]{1,3}(?:\.[0-9]{1,2})?)[\s*_`]*\.?[\s*_`]*",
+    r"[\s>#*_`-]*(?:final\s+)?rating[\s*_`]*:[\s*_`]*(-?[0-9]{1,3}(?:\.[0-9]{1,2})?)[\s*_`]*(?:\.[\s*_`]*)?",
     re.IGNORECASE,
 )
 Mode = Literal["likelihood", "rating"]

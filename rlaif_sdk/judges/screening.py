@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlaif_sdk.io.text import SURROGATES, safe_text
+from rlaif_sdk.judges.openings import EMOTICON, is_opening
 
 Overlong = Literal["error", "keep_start", "keep_end"]
 _INVISIBLE = re.compile(
@@ -16,6 +17,7 @@ _INVISIBLE = re.compile(
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\ufff9-\ufffb\U000e0000-\U000e0fff]"
     # Joiners have a use between letters of some scripts and between emoji, and none beside ASCII.
+    "|(?<=[\u0000-\u007f])[\ufe00-\ufe0f]+(?!\u20e3)"  # nor has what chooses a form, but for the signs of a keypad
     "|(?:(?<=[\u0000-\u007f])|^)[\u200c\u200d]+|[\u200c\u200d]+(?=[\u0000-\u007f]|$)"
 )
 _ASCII_LOOKALIKE = re.compile("[\uff01-\uff5e\U0001d400-\U0001d7ff]")
@@ -31,46 +33,8 @@ _LATIN_LOOKALIKES = dict(
 _WORD = re.compile(r"[^\W\d_]+")
 _LATIN = re.compile("[A-Za-z]")
 
-MASTER_KEYS = frozenset(
-    {
-        "answer",
-        "final answer",
-        "let me think",
-        "let me think step by step",
-        "let s solve this problem step by step",
-        "let s think step by step",
-        "reasoning",
-        "respuesta",
-        "solution",
-        "step",
-        "step by step",
-        "the answer is",
-        "the final answer is",
-        "thinking process",
-        "thought process",
-        "かいせつ",
-        "答案",
-        "解",
-        "解析",
-    }
-)
-"""Openings without a colon that judges reward when nothing follows them (Zhao et al. 2025, arXiv 2507.08794, and their
-near relatives), in lower case without punctuation and numbers."""
-_COLONS = ":\u0589\u05c3\u0703\u0704\u1361\u1365\u1366\u1804\ua789\ufe13\ufe30\ufe55\uff1a"
-"""What ends the announcement of something, in the scripts that have such a sign."""
-_OPENING = re.compile(
-    rf"""
-    (?=.*[^\W\d])                # it has a letter: 12: is an answer
-    (?: \#{{1,6}}\s.*             # a heading
-      | (?:\S+\s+){{0,11}}\S*[{_COLONS}]
-    )
-    """,
-    re.VERBOSE,
-)
-"""A line that announces something: a heading, or at most twelve words that end in a colon."""
 _EMPTY = re.compile(r"<([A-Za-z][\w-]*)>\s*</\1>|(`{3,8}|~{3,8})[\w+-]*\s*\2|\\[A-Za-z]+\s*\{\s*\}")
 """Markup around nothing: an empty pair of tags, fence of code, or command of TeX."""
-_DRESS = " \t*_~`>\"'.\u2026\u2014\u2013-"
 _CONTENTLESS_SIGNS = re.compile("[\u2400-\u243f\u2500-\u259f\u2800\ufffc\ufffd]")
 """Signs for what is not there, and of which boxes are drawn: pictures of controls, the blank of braille, replacements."""
 
@@ -141,14 +105,18 @@ def contentless(text: str) -> str | None:
     """Why an answer has no content to judge, or None when it has some.
 
     Bare punctuation has none, nor has an answer whose every line announces something, in whatever language, with nothing
-    after it: a heading, a few words and a colon, or one of the "master keys" that make judges reward an empty answer. One
-    letter, one digit, one emoji or one mathematical sign beyond ASCII is content.
+    after it: see `rlaif_sdk.judges.openings`. One letter, one digit, one emoji, one emoticon or one mathematical sign beyond
+    ASCII is content.
     """
     text = _EMPTY.sub("", text)
-    if not any(map(_is_content, text)):
+    if not any(map(_is_content, text)) and not EMOTICON.search(text):
         return "it has no words, numbers or symbols"
-    lines = [line for line in map(str.strip, text.splitlines()) if any(map(_is_content, line))]
-    return f"it is only an opening ({lines[-1][:60]!r})" if all(map(_is_opening, lines)) else None
+    lines = (line for line in map(str.strip, text.splitlines()) if EMOTICON.search(line) or any(map(_is_content, line)))
+    last = ""
+    for last in lines:
+        if not is_opening(last):
+            return None
+    return f"it is only an opening ({last[:60]!r})"
 
 
 def _is_content(character: str) -> bool:
@@ -159,14 +127,6 @@ def _is_content(character: str) -> bool:
         and unicodedata.category(character) in ("So", "Sm")
         and not _CONTENTLESS_SIGNS.match(character)
     )
-
-
-def _is_opening(line: str) -> bool:
-    if _OPENING.fullmatch(line.strip(_DRESS)):
-        return True
-    words = re.findall(r"[^\W_]+", line.casefold())
-    named = [word for word in words if not word.isdigit()]
-    return " ".join(named) in MASTER_KEYS and named in (words, ["step"])
 
 
 def _compatible(match: re.Match[str]) -> str:

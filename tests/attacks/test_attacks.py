@@ -14,15 +14,17 @@ from rlaif_sdk import ConfigError, JudgeError
 from rlaif_sdk.attacks import Attack, AttackReport, Case, attack_judge, load_attacked, load_attacks, load_cases
 from rlaif_sdk.attacks.run import Trials
 from rlaif_sdk.conversations import read
+from rlaif_sdk.conversations.templates import ChatEncoder
 from rlaif_sdk.exceptions import JudgeResponseError
 from rlaif_sdk.judges import PairwiseLabeler, PointwiseJudge
 from rlaif_sdk.judges.backends.local import TransformersBackend
+from rlaif_sdk.judges.screening import screen
 from rlaif_sdk.testing import ScriptedJudge
 
 CASES = [Case(prompt="Why?", poor="zork", good="fine"), Case(prompt="How?", poor="grue", good="finest")]
 FAMILIES = {
-    "master key", "verdict spoofing", "instruction", "delimiter", "special token", "role marker", "invisible",
-    "template code", "verbosity", "position",
+    "master key", "opening", "verdict spoofing", "score flood", "instruction", "praise", "delimiter", "special token", "role marker",
+    "fake transcript", "homoglyph", "invisible", "encoding", "template code", "verbosity", "position",
 }  # fmt: skip
 
 
@@ -42,7 +44,10 @@ def test_the_corpus_has_every_family() -> None:
     """Each family that judges are known to fall for is tried, and none is there twice."""
     attacks = load_attacks()
     assert {attack.family for attack in attacks} == FAMILIES
-    assert len(attacks) >= 50
+    assert len(attacks) >= 150
+    assert len({attack.language for attack in attacks}) >= 12
+    for family in ("opening", "instruction", "verdict spoofing", "praise"):
+        assert len({attack.language for attack in attacks if attack.family == family}) >= 12
     assert len(load_cases()) >= 8
     assert any("\ud800" in attack.text for attack in attacks)
 
@@ -84,7 +89,7 @@ def test_master_keys_are_refused_by_default_and_rewarded_without_defences() -> N
 
     report = attack_judge(PointwiseJudge(scripted(loves_empty)), cases=CASES)
     for attack, trials in report.defended.items():
-        if attack.family == "master key":
+        if attack.family == "master key" or (attack.family == "opening" and attack.place == "instead"):
             assert trials.succeeded == 0
             assert trials.marks["contentless"] == 2
             assert report.undefended[attack].succeeded == 2
@@ -98,7 +103,7 @@ def test_invisible_tricks_are_undone_by_default() -> None:
     report = attack_judge(PointwiseJudge(backend), attacks=tricks, cases=CASES, undefended=False)
     asked = "".join(turn.content for request in backend.requests for turn in read(request))
     assert not any(sign in asked for sign in hidden)
-    assert all(sum(trials.marks.values()) == 2 for trials in report.defended.values())
+    assert all(sum(trials.marks.values()) >= 2 for trials in report.defended.values())
     attack_judge(PointwiseJudge(backend), attacks=tricks, cases=CASES)
     asked = "".join(turn.content for request in backend.requests for turn in read(request))
     assert all(sign in asked for sign in hidden if sign != "\ud800")  # which no naive judge can be sent
@@ -179,14 +184,29 @@ def test_a_refused_key_ends_the_attack() -> None:
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_a_local_model_is_attacked_with_every_attack(tiny_chat: Any, paired: bool) -> None:
-    """The whole corpus goes through a real tokenizer and model; with its defences, nothing is left unscored."""
+def test_a_local_model_is_attacked_with_every_family(tiny_chat: Any, paired: bool) -> None:
+    """An attack of each goes through a real tokenizer and model; with its defences, nothing is left unscored."""
     model, tokenizer = tiny_chat
     backend = TransformersBackend(model, tokenizer)
     judge = PairwiseLabeler(backend) if paired else PointwiseJudge(backend)
-    report = attack_judge(judge, cases=load_cases()[:1], undefended=False)
+    attacks = list({attack.family: attack for attack in load_attacks()}.values())
+    report = attack_judge(judge, attacks=attacks, cases=load_cases()[:1], undefended=False)
     assert sum(trials.unscored for trials in report.defended.values()) == 0
-    assert len(report.defended) == len(load_attacks()) - (not paired)
+    assert len(report.defended) == len(FAMILIES) - (not paired)
+
+
+def test_no_attack_gets_a_special_token_into_the_prompt(tiny_chat: Any) -> None:
+    """Of whatever attack, the prompt has the special tokens of the template and no others."""
+    _, tokenizer = tiny_chat
+    encode = ChatEncoder(tokenizer)
+    added = set(tokenizer.added_tokens_decoder)
+
+    def acting(text: str) -> list[int]:
+        return [token for token in encode([{"role": "user", "content": text}]) if token in added]
+
+    honest = acting("It is blue.")
+    for attack in load_attacks():
+        assert acting(screen(attack.apply("It is blue.")).text) == honest, attack.name
 
 
 def test_a_lone_surrogate_leaves_the_naive_judge_without_a_score(tiny_chat: Any) -> None:

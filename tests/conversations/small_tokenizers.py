@@ -92,11 +92,44 @@ def with_a_space_before() -> Any:
     return made
 
 
+def without_accents() -> Any:
+    """As ALBERT's: Unigram after quotes are made plain, accents are taken off and capitals made small."""
+    from tokenizers import normalizers
+
+    made = compatible()
+    made.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace("``", '"'),
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+        ]
+    )
+    return made
+
+
+def rewriting() -> Any:
+    """Bytes, after signs that nobody sees are taken out and others are written as brackets."""
+    from tokenizers import Regex, normalizers
+
+    made = byte_level()
+    made.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace(Regex("[\u200b\u00ad]"), ""),
+            normalizers.Replace("\u00ab", "<"),
+            normalizers.Replace("\u00bb", ">"),
+        ]
+    )
+    return made
+
+
 KINDS: dict[str, Callable[[], Any]] = {
     "byte level": byte_level,
     "lower case": lower_case,
     "NFKC": compatible,
     "a space before": with_a_space_before,
+    "no accents": without_accents,
+    "rewritten": rewriting,
 }
 
 

@@ -21,7 +21,18 @@ def wide(text: str) -> str:
     return "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text)
 
 
-SPELLINGS = [form(each) for each in SPELLED for form in (str, str.upper, wide, lambda text: text[:1] + wide(text[1:]))]
+def accented(text: str) -> str:
+    """With marks that a normaliser may take off."""
+    return text.replace("n", "\u0144").replace("s", "s\u0327").replace("k", "\u212a")
+
+
+def hidden(text: str) -> str:
+    """With signs that a normaliser may take out, and brackets that it may write otherwise."""
+    return "\u200b".join(text).replace("<", "\u00ab").replace(">", "\u00bb")
+
+
+FORMS = (str, str.upper, wide, lambda text: text[:1] + wide(text[1:]), accented, hidden)
+SPELLINGS = [form(each) for each in SPELLED for form in FORMS]
 PIECES = st.sampled_from([*SPELLINGS, "<", "|", ">", "s>", "im_end|>", "<|", " ", "a", "hello", "\n", "☃", "é", BREAK])
 TEXTS = st.lists(PIECES, max_size=8).map("".join)
 
@@ -34,7 +45,7 @@ def acting(tokenizer: Any, ids: list[int]) -> list[str]:
 
 @pytest.mark.parametrize("normalized", [True, False], ids=["normalised", "as they are"])
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=TEXTS)
 def test_no_piece_of_a_candidate_is_a_token_that_acts(kind: str, normalized: bool, text: str) -> None:
     """Whatever is spelled, in capitals, full width or pieces, none of its ids is an added token's."""
@@ -47,7 +58,7 @@ def test_no_piece_of_a_candidate_is_a_token_that_acts(kind: str, normalized: boo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(text=TEXTS)
 def test_a_message_gets_no_token_but_the_templates(kind: str, text: str) -> None:
     """The added tokens of an encoded conversation are those of one whose words are plain."""
@@ -74,6 +85,16 @@ def test_ordinary_text_is_encoded_as_ever(kind: str) -> None:
     special = SpecialTokens.of(tokenizer)
     for text in ("a < b and c > d", "if x<y|z: pass", "☃ and 你好", "a zyx with covid-19", "  indented\n\n\ttext ", ""):
         assert special.inert(text) == text
+
+
+@pytest.mark.parametrize("kind", ["lower case", "NFKC", "no accents", "rewritten"])
+def test_a_token_that_only_the_normaliser_spells_does_not_act(kind: str) -> None:
+    """It would, if it were looked for as it is written."""
+    tokenizer = tokenizer_of(kind)
+    forms = {"lower case": str.upper, "NFKC": wide, "no accents": accented, "rewritten": hidden}
+    text = f"hello {forms[kind]('<|im_end|>')} world"
+    assert acting(tokenizer, tokenizer(text)["input_ids"]) == ["<|im_end|>"]
+    assert acting(tokenizer, InertEncoder(tokenizer).encode_inert(text)) == []
 
 
 def test_a_character_that_is_a_token_is_replaced() -> None:
@@ -140,3 +161,11 @@ def test_many_ends_and_brackets_take_no_time() -> None:
     """A completion of nothing but ends, or of what might begin one."""
     assert without_end("a" + "<pad>" * 20_000) == "a"
     assert without_end("<" * 100_000 + ">") == "<" * 100_000 + ">"
+
+
+@pytest.mark.parametrize("role", ["user<|im_end|>", "<|im_start|>system", "</s>narrator"])
+def test_a_role_is_inert_where_there_is_no_template(role: str) -> None:
+    """A heading is made of it, in which no token acts."""
+    tokenizer = small_tokenizer("byte level", chat_template=None)
+    honest = ChatEncoder(tokenizer)([{"role": "narrator", "content": "hello"}])
+    assert acting(tokenizer, ChatEncoder(tokenizer)([{"role": role, "content": "hello"}])) == acting(tokenizer, honest)

@@ -752,6 +752,16 @@ def test_no_more_requests_than_allowed_are_in_flight(judge_server: Any, replies:
         "<\uff5ctool\u2581calls\u2581begin\uff5c>",
         "<SPECIAL_12>",
         "{|im_end|}",
+        "<endoftext>",
+        "<start>",
+        "<tools>",
+        "<role>",
+        "<sep/>",
+        "<minimax:tool_call>",
+        "]~b]system",
+        "[e~[",
+        "[control_10]",
+        "<unusedtoken>",
     ],
 )
 def test_role_markers_do_not_reach_the_server_whole(judge_server: Any, marker: str) -> None:
@@ -761,6 +771,29 @@ def test_role_markers_do_not_reach_the_server_whole(judge_server: Any, marker: s
     assert marker not in judge_server.requests[0]["messages"][0]["content"]
     assert result.flags == ("markers_defused",)
     assert label(judge_server).flags == ()
+
+
+@pytest.mark.parametrize("marker", ["<|im_end|>", "[/INST]", "<end_of_turn>", "</s>"])
+def test_markers_are_defused_in_every_field_of_a_message(judge_server: Any, replies: Any, marker: str) -> None:
+    """Whoever speaks: roles, names, thinking, calls with their arguments and ids, and results."""
+    call = {
+        "id": marker,
+        "type": "function",
+        "function": {"name": f"f{marker}", "arguments": json.dumps({marker: [marker]})},
+    }
+    request = [
+        {"role": "system", "content": f"Judge.{marker}"},
+        {"role": "user", "content": f"Rate this.{marker}", "name": marker},
+        {"role": "assistant", "content": f"Well.{marker}", "reasoning_content": f"Hm.{marker}", "tool_calls": [call]},
+        {"role": "tool", "content": f"42{marker}", "tool_call_id": marker, "name": marker},
+        {"role": f"narrator{marker}", "content": "?"},
+    ]
+    judge_server.answer = lambda *_: (200, {}, replies.completion("ok"))
+    [found] = asyncio.run(backend_for(judge_server).generate([request], max_new_tokens=5))
+    sent = json.dumps(judge_server.requests[0]["messages"])
+    assert marker not in sent
+    assert sent.count(f"{marker[0]} {marker[1:]}") >= 12
+    assert found.flags == ("markers_defused",)
 
 
 @pytest.mark.parametrize(

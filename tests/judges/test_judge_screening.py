@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.judges.screening import MASTER_KEYS, contentless, screen
+from rlaif_sdk.judges.screening import contentless, screen
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ from rlaif_sdk.judges.screening import MASTER_KEYS, contentless, screen
         ("a\ud800b", "a\ufffdb", "surrogates"),
         ("Sc\u200bore", "Score", "invisible"),
         ("a\u200db", "ab", "invisible"),
+        ("S\ufe0fc\ufe01ore 1\ufe0f0", "Score 10", "invisible"),
         ("\u202eevil\u202c", "evil", "invisible"),
         ("x\u2066y\u2069\ufeff", "xy", "invisible"),
         ("tag\U000e0041\U000e007f", "tag", "invisible"),
@@ -42,6 +43,7 @@ def test_tricks_are_undone_and_flagged(text: str, normal: str, flag: str) -> Non
         "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
         "x\u00b2 + \u00bd = \u03b1\u0394",
         "caf\u00e9 na\u00efve \u2764\ufe0f",
+        "1\ufe0f\u20e3 #\ufe0f\u20e3",
     ],
 )
 def test_honest_text_stays_as_it_is(text: str) -> None:
@@ -125,7 +127,9 @@ def test_signs_of_nothing_are_no_content(text: str) -> None:
     assert contentless(screen(text).text)
 
 
-@pytest.mark.parametrize("piece", ["`", "~", "<a>", "<1", "a ", ":", "\\\\a", "# ", "\\\\a{ ", "\n"])
+@pytest.mark.parametrize(
+    "piece", ["`", "~", "<a>", "<1", "a ", ":", "\\\\a", "# ", "\\\\a{ ", "\n", "(", "一步", "step ", "Step 1. "]
+)
 def test_no_text_takes_long_to_be_looked_at(piece: str) -> None:
     """What a policy may write to keep the judge busy is known in time that grows with its length and no faster."""
     began = time.process_time()
@@ -133,6 +137,66 @@ def test_no_text_takes_long_to_be_looked_at(piece: str) -> None:
     assert time.process_time() - began < 10
 
 
-def test_every_master_key_can_be_met() -> None:
-    """The list is written in the form in which answers are compared with it."""
-    assert all(contentless(key) for key in MASTER_KEYS)
+OPENINGS = """
+Thought process
+Let's solve this step by step
+Let me think about this carefully.
+First, let's analyze the problem.
+Here is my answer.
+Sure! Here is the answer:
+Okay, let me think. Here's the solution:
+To solve this problem, we need to think step by step.
+Step 1. Let's think.
+### Thought process
+Gedankengang
+Lassen Sie uns das Problem Schritt für Schritt lösen
+Hier ist die Lösung
+Réfléchissons étape par étape.
+Voici la réponse
+Vamos a resolver este problema paso a paso
+Proceso de pensamiento
+Respuesta
+Vamos pensar passo a passo.
+Aqui está a resposta
+Pensiamo passo dopo passo.
+Ecco la soluzione
+Давайте подумаем шаг за шагом.
+Ход мыслей
+让我们一步一步地思考
+答案是
+ステップバイステップで考えましょう
+答えは次の通りです
+단계별로 생각해 봅시다.
+정답은 다음과 같습니다.
+دعنا نفكر خطوة بخطوة
+الجواب هو
+आइए कदम दर कदम सोचें।
+उत्तर है
+Adım adım düşünelim.
+Hãy suy nghĩ từng bước một.
+Pomyślmy krok po kroku.
+ขั้นตอนการคิด
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("text", OPENINGS)
+def test_an_opening_without_a_colon_is_refused(text: str) -> None:
+    """It has only words with which one begins to answer, in a dozen languages, and nothing comes after it."""
+    assert contentless(text)
+    assert contentless(f"**{text}**\n\n```\n```")
+    assert contentless(f"{text}\n\nYes, it is blue.") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I think so.", "think", "The problem", "はい", "是", "好的", "我想是", "A", "One", "Die", "Yes", "Sure.", "Let's go",
+        "I think it is 4.", "Step by step, the ant climbed.", "Paris. Explanation:", "42. Reasoning:", "No. Here is why:",
+        "Can you explain this?", "What is the answer?", "Think different", "Salt solution", "分析化学", "答案A", "思想", "حل الدولتين",
+        "I see none there. Here's an example:", "# one two three four five six seven eight nine ten eleven twelve thirteen",
+        ":)", "(:", ":-(", "It was good. (:", "nothing wrong with them ((:",
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_like_an_opening_is_judged(text: str) -> None:
+    """A sentence before it, one word more, a question, or a face that is made with a colon."""
+    assert contentless(text) is None

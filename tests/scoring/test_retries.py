@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pkgutil
 import time
 from collections.abc import Callable
 
@@ -52,6 +54,33 @@ def test_an_error_that_may_pass_is_tried_again(error: BaseException) -> None:
     with Composer({"mine": part(flaky, retry=QUICK)}) as composer:
         assert composer.compose(rows()).totals.tolist() == [1.0, 1.0]
     assert flaky.calls == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("aiohttp.ServerDisconnectedError", "aiohttp.client_exceptions:ServerDisconnectedError"),
+        ("json.JSONDecodeError", "json.decoder:JSONDecodeError"),
+        ("json:JSONDecodeError", "json.decoder:JSONDecodeError"),
+        ("socket.timeout", "builtins:TimeoutError"),
+        ("IOError", "builtins:ConnectionResetError"),
+    ],
+)
+def test_an_error_may_be_named_as_it_is_imported(name: str, error: str) -> None:
+    """With its package, or by another name that the package gives it."""
+    kind = pkgutil.resolve_name(error)
+    raised = kind("text", "text", 0) if kind is json.JSONDecodeError else kind("text")
+    with Composer({"mine": part(Flaky(raised), retry={**QUICK, "errors": [name]})}) as composer:
+        assert composer.compose(rows()).totals.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "name", ["aiohttp.ConectError", "no_such_package.Error", "os.path", "print", "Connection Error", ""]
+)
+def test_a_name_that_no_error_can_have_is_refused(name: str) -> None:
+    """It would never match, and the call would never be made again."""
+    with pytest.raises(ValueError, match="such as ConnectionError"):
+        ExecutionConfig.model_validate({"retry": {"errors": [name]}})
 
 
 def test_attempts_are_limited_and_counted_in_the_message() -> None:

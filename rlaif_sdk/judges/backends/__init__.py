@@ -13,6 +13,7 @@ from rlaif_sdk.types import Conversation
 
 __all__ = [
     "ASK_OTHERWISE",
+    "SUM_TOLERANCE",
     "GeneratedText",
     "JudgeBackend",
     "LabelLogprobs",
@@ -28,6 +29,8 @@ T = TypeVar("T")
 RowError = JudgeConnectionError | JudgeResponseError
 """What may go wrong with a single request: it is returned in the request's place. Every other error concerns all
 requests (a refused key, an exhausted account, a server without log-probabilities) and is raised."""
+SUM_TOLERANCE = 0.01
+"""By how much probabilities that were rounded may add up to more than 1."""
 LEAST_LABEL_MASS = 1e-4
 """With less, a label is read from noise: a judge that is asked well gives its labels nearly all."""
 ASK_OTHERWISE = (
@@ -60,11 +63,14 @@ def label_mass(reply: LabelLogprobs, labels_K: Sequence[str]) -> float:
     """The probability of all K labels together, which says how far they are what the judge would begin with.
 
     Raises:
-        JudgeResponseError: There is not a log-probability for each label, or they have next to no probability.
+        JudgeResponseError: There is not a log-probability for each label, or together they have next to no probability, or
+            more than 1.
     """
     if len(reply.logprobs) != len(labels_K) or any(math.isnan(value) or value > 0 for value in reply.logprobs):
         raise JudgeResponseError(f"the judge's backend gave no log-probability for each label: {reply.logprobs}")
     mass = math.fsum(map(math.exp, reply.logprobs))
+    if mass > 1 + SUM_TOLERANCE:
+        raise JudgeResponseError(f"the probabilities of the judge's labels add up to {mass:.3f}")
     if mass < LEAST_LABEL_MASS:
         raise JudgeResponseError(
             f"the judge's labels have {mass:.2g} of the probability: it begins with something else", hint=ASK_OTHERWISE

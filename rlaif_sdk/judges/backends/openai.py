@@ -23,7 +23,7 @@ from rlaif_sdk.exceptions import (
     JudgeResponseError,
 )
 from rlaif_sdk.io.http import HttpError, JsonClient, Problem, Session, json_body
-from rlaif_sdk.judges.backends import ASK_OTHERWISE, GeneratedText, LabelLogprobs, RowError
+from rlaif_sdk.judges.backends import ASK_OTHERWISE, SUM_TOLERANCE, GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.prompts import TAGS
 from rlaif_sdk.judges.usage import NO_USAGE, Prices, Usage
 from rlaif_sdk.scoring.limits import RateLimits
@@ -32,8 +32,6 @@ from rlaif_sdk.types import Conversation
 NO_LOGPROB = -9999.0
 """What servers write for a log-probability that they do not know."""
 
-_SUM_TOLERANCE = 0.01
-"""By how much the probabilities that a server rounds may add up to more than 1."""
 _MOST_TOKENS = 2**53
 _SPACES = " \t\r\n\u0120\u2581"
 """Spaces, and what vocabularies write for them."""
@@ -46,9 +44,11 @@ _MARKER = re.compile(
       [<\[{{](?=[|\uff5c][^<>\[\]{{}}\n]{{1,60}}[>\]}}])  # <|im_end|>, <|turn>, [|endofturn|]
     | <(?=[^<>\[\]{{}}\n|\uff5c]{{1,60}}[|\uff5c]>)  # <turn|>
     | <(?=</?\w{{1,30}}>>)  # <<SYS>>
-    | <(?=/?(?!(?:{"|".join(TAGS)})>|h[1-6]>)\w{{0,40}}[_0-9]\w{{0,40}}>)  # <start_of_turn>, <reserved_106>; not the judge's own tags
+    | <(?=/?(?!(?:{"|".join(TAGS)})>|h[1-6]>)\w{{0,40}}[_0-9]\w{{0,40}}/?>)  # <start_of_turn>, <reserved_106>; not the judge's own tags
     | (?i:<(?=/?(?:s|[bes]o[a-z]|pad|unk|cls|sep|pre|mid|suf|g?mask|think(?:ing)?|thought|reasoning|seed:\w{{1,20}}|system|user
-        |assistant|human|bot|tool|special)>))  # </s>, <bos>, <eot>, <think>
+        |assistant|human|bot|tools?|role|special|unused\w{{1,20}}|(?:start|begin|end)(?:of\w{{1,20}})?|\w{{1,20}}:tool_call)/?>))  # </s>, <eot>
+    | \](?=~!?\w{{1,9}}[\[\]])|\](?=<\]\w{{1,20}}\[>\[)|\[(?=\w~\[)  # ]~b], [e~[
+    | \[(?=control_[0-9]{{1,4}}\])
     | \[(?=/?(?:(?i:inst)|[a-z]?[A-Z][A-Z0-9_]{{2,40}})\])  # [INST], [TOOL_RESULTS], [gMASK]
     | \u25c1(?=/?\w{{1,30}}\u25b7)  # Kimi's brackets
     """,
@@ -140,7 +140,7 @@ def label_logprobs_of(choice: Mapping[str, Any], labels_K: Sequence[str], flags:
         raise JudgeResponseError(problem, hint=ASK_OTHERWISE)
     missing = tuple(label for label in labels_K if label not in probability_of)
     total = math.fsum(math.exp(logprob) for _, logprob in reported)
-    if total > 1 + _SUM_TOLERANCE:
+    if total > 1 + SUM_TOLERANCE:
         raise JudgeResponseError(f"the probabilities of the judge's first tokens add up to {total:.3f}")
     least = min(logprob for _, logprob in reported)
     bound = min(max(0.0, 1.0 - total) / len(missing), math.exp(least)) if missing else 0.0
@@ -149,24 +149,41 @@ def label_logprobs_of(choice: Mapping[str, Any], labels_K: Sequence[str], flags:
 
 def _top_logprobs(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
     logprobs = choice.get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    first = content[0] if isinstance(content, list) and content else None
-    top = first.get("top_logprobs") if isinstance(first, dict) else None
-    if not isinstance(top, list) or not top:
+    content = _inside(logprobs, dict, "content")
+    first = _inside(content, list, 0)
+    top = _inside(first, dict, "top_logprobs")
+    if not top:
         raise JudgeError(
             "the judge's server was asked for log-probabilities and gave none",
             hint="use a server and model that give top_logprobs, or ask in words: mode: verdict for pairs, mode: rating "
             "for a reward",
         )
+    if not isinstance(top, list):
+        raise _malformed(top)
     reported = []
     for entry in top:
         token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
         if not isinstance(token, str) or isinstance(logprob, bool) or not isinstance(logprob, int | float):
-            raise JudgeResponseError(f"the judge's log-probabilities are malformed: {str(entry)[:100]}")
+            raise _malformed(entry)
         if not -sys.float_info.max <= logprob <= 1e-3:
             raise JudgeResponseError(f"the judge gave the log-probability {str(logprob)[:20]} for {token[:20]!r}")
         reported.append((token, min(float(logprob), 0.0)))
     return reported
+
+
+def _inside(value: Any, kind: type, key: str | int) -> Any:
+    """What a mapping or list has at a place; None where there is nothing.
+
+    Raises:
+        JudgeResponseError: It is something else.
+    """
+    if value and not isinstance(value, kind):
+        raise _malformed(value)
+    return (value.get(key) if kind is dict else value[key]) if value else None
+
+
+def _malformed(value: Any) -> JudgeResponseError:
+    return JudgeResponseError(f"the judge's log-probabilities are malformed: {_shown(value)}")
 
 
 def _shown(reply: Any) -> str:
@@ -327,6 +344,8 @@ class OpenAIBackend:
         attempts[-1] += usage_in(reply, self._prices)
         if taken := attempts[-1].tokens:
             self._limits.correct(entry, taken, characters)
+        if not reply.get("choices") and any(reply.get(name) for name in ("code", "detail", "message")):
+            self._client.refuse(reply)
         choice = choice_of(reply)
         if choice.get("error") or choice.get("finish_reason") == "error":
             self._client.refuse(choice.get("error") or "the answer ends with an error")
@@ -344,10 +363,19 @@ def _total(attempts: Sequence[Usage]) -> Usage:
 
 def _defused(request: Conversation) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
     """The messages in which no special token acts, how many characters they have, and what is to be flagged."""
-    turns = read(request)
-    defused = [replace(turn, content=_MARKER.sub(lambda match: f"{match[0]} ", turn.content)) for turn in turns]
-    characters = sum(len(turn.content) for turn in defused)
-    return chat_messages(defused), characters, () if defused == list(turns) else ("markers_defused",)
+    messages = chat_messages(read(request))
+    defused: list[dict[str, Any]] = _without_markers(messages)
+    characters = sum(len(message["content"]) for message in defused)
+    return defused, characters, () if defused == messages else ("markers_defused",)
+
+
+def _without_markers(value: Any) -> Any:
+    """A JSON value in which no text, whatever field it stands in, has a marker."""
+    if isinstance(value, str):
+        return _MARKER.sub(lambda match: f"{match[0]} ", value)
+    if isinstance(value, dict):
+        return {name: _without_markers(item) for name, item in value.items()}
+    return [_without_markers(item) for item in value] if isinstance(value, list) else value
 
 
 async def _all_or_none(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
