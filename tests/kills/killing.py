@@ -266,10 +266,8 @@ def main(names: list[str], kills: int = 20) -> None:
             work = Path(tempfile.mkdtemp(prefix="rlaif-kills-"))
             try:
                 tally = kill_often(start, name, kills, sum(map(ord, name)), work)
-                print(
-                    f"| `{name}` | {tally.kills} | {tally.starts} | {tally.finished} | {tally.checkpoints} |",
-                    flush=True,
-                )  # noqa: T201
+                counts = (tally.kills, tally.starts, tally.finished, tally.checkpoints)
+                print(f"| `{name}` | {' | '.join(map(str, counts))} |", flush=True)  # noqa: T201
             except AssertionError as error:
                 print(f"| `{name}` | FAILED: {str(error)[-1500:]}", flush=True)  # noqa: T201
             finally:
