@@ -24,6 +24,7 @@ class TrainingProgress(TrainerCallback):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        console.file = console.file  # rich's own while it is live: see PrintableStream
         self._latest: dict[str, float] = {}
         self._bar = Progress(
             TextColumn("training"),
