@@ -64,6 +64,25 @@ def install(session: nox.Session, extras: str, *groups: str, plugins: bool = Tru
     session.install("-c", "constraints.txt", *editable, *requirements)
 
 
+def build(session: nox.Session, folder: Path, *sources: Path) -> None:
+    """Build a wheel and a source archive of each package into a folder that then holds nothing else."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for source in sources:
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(folder), str(source), silent=True)
+
+
+def compile_requirements(session: nox.Session, to: Path, *groups: str) -> None:
+    """Write the versions and hashes of what the SDK with its extras, its plugins and dependency groups need."""
+    projects = [nox.project.load_toml(plugin / "pyproject.toml")["project"] for plugin in PLUGINS]
+    needed = {need for project in projects for need in project["dependencies"] if not need.startswith("rlaif-sdk")}
+    of_plugins = Path(session.create_tmp()) / "plugins.in"
+    of_plugins.write_text("\n".join(sorted(needed)), encoding="utf-8")
+    wanted = ["--extra", "all", "--extra", "quickstart", *(part for group in groups for part in ("--group", group))]
+    how = ["--universal", "--python-version", "3.11.5", "--generate-hashes", "--no-annotate", "-c", "constraints.txt"]
+    written = ["--custom-compile-command", "nox -s lock", "--output-file", str(to)]
+    session.run("uv", "pip", "compile", *how, *wanted, *written, "pyproject.toml", str(of_plugins), silent=True)
+
+
 def offline() -> dict[str, str]:
     """No test or demonstration asks a model hub."""
     return {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -82,6 +101,7 @@ def quickstart(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, without the slow ones."""
     install(session, "all,quickstart", "test")
+    session.run("python", "-m", "pip", "check")
     arguments = session.posargs or ["-n", "2", "--dist", "loadfile"]
     session.run("pytest", "-m", "not slow and not gpu", *arguments, env=offline() | {"OMP_NUM_THREADS": "1"})
 
@@ -189,18 +209,44 @@ def plugins(session: nox.Session) -> None:
     """Build wheels, install them into a clean environment beside a broken plugin, and use them."""
     session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "build"))
     wheels = Path(session.create_tmp()) / "wheels"
-    shutil.rmtree(wheels, ignore_errors=True)
-    for source in (ROOT, *PLUGINS, ROOT / "tests" / "broken_plugin"):
-        session.run(
-            "python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(source), silent=True
-        )
+    build(session, wheels, ROOT, *PLUGINS, ROOT / "tests" / "broken_plugin")
     clean = Path(session.create_tmp()) / "clean"
     shutil.rmtree(clean, ignore_errors=True)
     session.run("python", "-m", "venv", str(clean))
     found = [str(path) for path in sorted(wheels.glob("*.whl"))]
     python = str(clean / "bin" / "python")
     session.run(python, "-m", "pip", "install", "-q", "-c", "constraints.txt", *found, external=True)
+    session.run(python, "-m", "pip", "check", external=True)
     session.run(python, "tests/installed/check_installed.py", external=True, env=offline())
+
+
+@nox.session
+def dist(session: nox.Session) -> None:
+    """Build what is released into dist/: a wheel and a source archive of each package, and check what they hold."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "build"))
+    build(session, ROOT / "dist", ROOT, *PLUGINS)
+    made = [str(path) for path in sorted((ROOT / "dist").iterdir())]
+    session.run("twine", "check", "--strict", *made)
+    session.run("check-wheel-contents", *(path for path in made if path.endswith(".whl")))
+    session.run("python", "tests/installed/check_dist.py", *made)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write requirements.lock: the tested versions, with the hashes of their files on PyPI, for every system."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lock"))
+    compile_requirements(session, ROOT / "requirements.lock", *PYPROJECT["dependency-groups"])
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """Write sbom/rlaif-sdk.cdx.json: a CycloneDX list of what the SDK, its extras and its plugins bring, with hashes."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PYPROJECT, "lock", "sbom"))
+    brought, made = Path(session.create_tmp()) / "requirements.txt", ROOT / "sbom" / "rlaif-sdk.cdx.json"
+    made.parent.mkdir(exist_ok=True)
+    compile_requirements(session, brought)
+    project = ["--pyproject", "pyproject.toml", "--output-reproducible", "--output-file", str(made)]
+    session.run("cyclonedx-py", "requirements", *project, str(brought))
 
 
 @nox.session

@@ -120,21 +120,43 @@ def test_a_plugin_declares_what_it_imports(plugin: Path) -> None:
     assert all(requirement.specifier.contains(rlaif_sdk.__version__) for requirement in sdk)
 
 
-def test_every_direct_dependency_has_a_tested_version_that_fits() -> None:
-    """``constraints.txt`` pins what the project asks for, within the bounds that it states."""
+def pins() -> dict[str, Requirement]:
+    """The tested versions."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+    return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+
+
+def asked_for() -> list[Requirement]:
+    """What the SDK with all extras, its plugins and its groups ask for, the SDK itself left out."""
     asked = requirements(PROJECT, *PROJECT["project"]["optional-dependencies"])
     for group in PROJECT["dependency-groups"].values():
         asked += [Requirement(text) for text in group]
     for plugin in PLUGINS:
         project = tomllib.loads((plugin / "pyproject.toml").read_text(encoding="utf-8"))
         asked += requirements(project, *project["project"].get("optional-dependencies", {}))
-    outside = [requirement for requirement in asked if requirement.name != "rlaif-sdk"]
-    assert sorted(names(outside) - set(pins)) == []
-    for requirement in outside:
-        (pin,) = pins[canonicalize_name(requirement.name)].specifier
+    return [requirement for requirement in asked if requirement.name != "rlaif-sdk"]
+
+
+def test_every_direct_dependency_has_a_tested_version_that_fits() -> None:
+    """``constraints.txt`` pins what the project asks for, within the bounds that it states."""
+    tested = pins()
+    assert sorted(names(asked_for()) - set(tested)) == []
+    for requirement in asked_for():
+        (pin,) = tested[canonicalize_name(requirement.name)].specifier
         assert requirement.specifier.contains(pin.version), f"{requirement} and the tested {pin.version}"
+
+
+def test_the_lock_has_the_tested_versions_with_hashes() -> None:
+    """``requirements.lock`` has all that the project asks for, each file by its hash, and names no place to take it from."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    _comment, *entries = re.split(r"\n(?=\w)", text)
+    assert "://" not in text
+    assert [entry for entry in entries if not re.search(r"--hash=sha256:[0-9a-f]{64}", entry)] == []
+    found = [Requirement(entry.partition(" --hash")[0]) for entry in entries]
+    assert sorted(names(asked_for()) - names(found)) == []
+    tested = pins()
+    differ = [one for one in found if tested.get(canonicalize_name(one.name), one).specifier != one.specifier]
+    assert differ == [], "run nox -s lock"
 
 
 def test_an_error_about_a_missing_extra_names_one_that_there_is() -> None:

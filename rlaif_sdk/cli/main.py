@@ -43,7 +43,7 @@ from rlaif_sdk.cli.what_if import what_if
 from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.io import retries
 from rlaif_sdk.io.files import refusal
-from rlaif_sdk.io.text import printable
+from rlaif_sdk.io.text import PrintableStream, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,9 +137,7 @@ def _root(
 def main() -> None:
     """Run ``rlaif``; an `RlaifError`, or a file system that takes no more, is told in a line and exits with 2."""
     warnings.showwarning = _show_warning
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # whatever a terminal's encoding or a model's words lack
+    sys.stdout, sys.stderr = map(_printing, (sys.stdout, sys.stderr))
     retries.listeners.append(RetryNotes())
     logging.getLogger("stamina").addHandler(logging.NullHandler())  # else logging itself would print what stamina logs
     try:
@@ -156,12 +154,18 @@ def main() -> None:
         _end(error, told)
 
 
+def _printing(stream: TextIO) -> Any:
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # whatever a terminal's encoding or a model's words lack
+    return PrintableStream(stream)
+
+
 def _end(error: Exception, told: RlaifError) -> NoReturn:
     if os.environ.get("RLAIF_TRACEBACK"):
         raise error
-    sys.stderr.write(printable(f"error: {told}\n"))
+    sys.stderr.write(f"error: {told}\n")
     for note in getattr(error, "__notes__", ()):
-        sys.stderr.write(printable(f"  {note}\n"))
+        sys.stderr.write(f"  {note}\n")
     sys.exit(ExitCode.REFUSED)
 
 

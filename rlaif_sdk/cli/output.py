@@ -73,8 +73,10 @@ def progress_bar(doing: str, *, quiet: bool = False) -> Iterator[Callable[[int, 
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
+    console = Console(stderr=True)
+    console.file = console.file  # rich's own while it is live: see PrintableStream
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as shown:
+    with Progress(*columns, transient=True, console=console) as shown:
         task = shown.add_task(doing, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
 

@@ -329,4 +329,9 @@ def json_cell(value: Any, column: str, name: str, row: int) -> str:
         text = as_json(value)
     except (ValueError, TypeError, RecursionError):
         text = row_as_json({column: value}, name, row)  # which says what is wrong
+    return utf_8_json(text)
+
+
+def utf_8_json(text: str) -> str:
+    """JSON text in which a lone surrogate is its escape, and reads back as it was."""
     return text if is_safe_text(text) else text.encode("utf-8", "backslashreplace").decode()

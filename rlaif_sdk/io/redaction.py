@@ -42,7 +42,7 @@ class Redactor:
     """Takes a key out of what a server says.
 
     The key is found as it is, and with any of its characters escaped as in JSON, a URL or HTML, or followed by zero bytes
-    as in UTF-16; unless it is short, also in hexadecimal digits and within base64, whatever stands around it there.
+    as in UTF-16; unless it is short, also in hexadecimal digits, with colons or blanks between them or without, and within base64, whatever stands around it there.
 
     Args:
         key: The key in ASCII; empty where there is none, and nothing is changed.
@@ -73,8 +73,8 @@ class Redactor:
 
 def _forms(key: str) -> list[str]:
     forms = ["".join(map(_spellings, key))]
-    if len(digits := key.encode().hex()) >= _LEAST_ENCODED:
-        forms.append(digits)
+    if len(digits := key.encode().hex(" ")) >= _LEAST_ENCODED:
+        forms.append(digits.replace(" ", "[ :-]?"))
     for before in range(3):  # three bytes are four characters, so the key has three forms
         encoded = base64.b64encode(b"\0" * before + key.encode()).decode().rstrip("=")
         first, shared = (0, 2, 3)[before], (before + len(key.encode())) % 3 != 0

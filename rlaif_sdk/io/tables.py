@@ -34,6 +34,7 @@ from rlaif_sdk.io.jsonl import (
     read_array,
     read_lines,
     row_as_json,
+    utf_8_json,
     write_array,
 )
 from rlaif_sdk.io.text import safe_text
@@ -505,7 +506,7 @@ class _StandardOutput:
 
     def write(self, row: Mapping[str, Any]) -> None:
         self._rows += 1
-        sys.stdout.write(row_as_json(row, "standard output", self._rows) + "\n")
+        sys.stdout.write(utf_8_json(row_as_json(row, "standard output", self._rows)) + "\n")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import MissingExtraError
 from rlaif_sdk.io.digests import bytes_digest
+from rlaif_sdk.io.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -44,7 +45,7 @@ class Section:
 
 
 def part(name: str, *arguments: object) -> Markup:
-    """A part of a page, by a macro of ``templates/parts.html``: whatever is not markup already is escaped.
+    """A part of a page, by a macro of ``templates/parts.html``: whatever is not markup already is escaped, control characters too.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
@@ -103,12 +104,18 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("rlaif_sdk.reporting"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "ensure_ascii": True, "separators": (",", ":")}
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """What an expression of a template gives: in text of others no control character acts, and no mark turns a line round."""
+    return printable(value) if type(value) is str else value
 
 
 @cache

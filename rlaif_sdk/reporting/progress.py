@@ -60,6 +60,7 @@ class TrainingProgress(TrainerCallback):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        console.file = console.file  # rich's own while it is live: see PrintableStream
         self._logged = (0, 0.0)
         self._bar = _BarWithLines(
             TextColumn("training"),

@@ -73,6 +73,57 @@ def test_a_key_is_found_in_every_spelling(key: str, before: str, after: str) -> 
     assert redactor.value({key: [key, 1, None]}) == {"[key]": ["[key]", 1, None]}
 
 
+SPELLINGS_OF_A_CHARACTER = [
+    lambda sign: sign,
+    lambda sign: f"\\{sign}",
+    lambda sign: f"\\u{ord(sign):04x}",
+    lambda sign: f"\\\\u{ord(sign):04X}",
+    lambda sign: f"\\u{{{ord(sign):x}}}",
+    lambda sign: f"\\x{ord(sign):02x}",
+    lambda sign: f"%{ord(sign):02x}",
+    lambda sign: f"%25{ord(sign):02X}",
+    lambda sign: f"&#{ord(sign)};",
+    lambda sign: f"&#x{ord(sign):X};",
+    lambda sign: f"{sign}\0",
+]
+ENCODINGS_OF_A_KEY = [
+    lambda data: data.hex(),
+    lambda data: data.hex().upper(),
+    lambda data: data.hex(":"),
+    lambda data: data.hex(" "),
+    lambda data: base64.b64encode(data).decode(),
+    lambda data: base64.urlsafe_b64encode(data).decode(),
+    lambda data: base64.b64encode(data).decode().rstrip("="),
+    lambda data: json.dumps(base64.b64encode(data).decode()).replace("/", "\\/"),
+]
+
+
+@given(key=KEYS, data=st.data(), before=st.text(max_size=3), after=st.text(max_size=3))
+def test_a_key_is_found_however_its_characters_are_spelled(
+    key: str, data: st.DataObject, before: str, after: str
+) -> None:
+    """Each in a way of its own: proxies escape what a server has escaped, and some characters only."""
+    spells = data.draw(st.lists(st.sampled_from(SPELLINGS_OF_A_CHARACTER), min_size=len(key), max_size=len(key)))
+    spelling = "".join(spell(sign) for spell, sign in zip(spells, key, strict=True))
+    assert "[key]" in Redactor(key).text(f"{before}{spelling}{after}")
+
+
+@given(
+    key=KEYS.filter(lambda key: len(key) >= 12),
+    before=st.binary(max_size=7),
+    after=st.binary(max_size=7),
+    encode=st.sampled_from(ENCODINGS_OF_A_KEY),
+)
+def test_a_key_is_found_in_every_encoding_of_bytes_that_hold_it(
+    key: str, before: bytes, after: bytes, encode: Callable[[bytes], str]
+) -> None:
+    """Headers, dumps and tokens carry it between other bytes."""
+    said = encode(before + key.encode() + after)
+    kept = Redactor(key).text(said)
+    assert "[key]" in kept
+    assert key not in kept
+
+
 @pytest.mark.parametrize("piece", ["\\\\", "%25", "s", "&#0", "s\0"])
 def test_no_answer_takes_long_to_be_looked_through(piece: str) -> None:
     """A server that repeats the beginning of an escape does not keep the client busy."""

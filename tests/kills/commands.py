@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
-from collections.abc import Callable, Sequence
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +19,11 @@ import yaml
 
 from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.tables import read_rows
+from rlaif_sdk.preferences.review import ReviewStore
+from rlaif_sdk.preferences.review.app import side
+from rlaif_sdk.preferences.review.pairs import left_response
 from tests.models.tiny_classifiers import build as build_classifier
+from tests.preferences.review.conftest import Page, labelled
 from tests.training.conftest import build_llama, build_tokenizer
 from tests.training.distill_runs import distill_config
 from tests.training.iterate_runs import loop_config
@@ -39,12 +50,17 @@ class Command:
         arguments: What follows ``rlaif``.
         resume: What is added when it is started again and there is something to resume.
         result: What it made, for the comparison with a run that was not killed.
+        client: Of a command that serves: uses it from beside until there is nothing left to do. The command is then
+            told to end.
+        check: Finds what was promised to that client and is not there.
     """
 
     prepare: Callable[[Path], None]
     arguments: Sequence[str]
     result: Callable[[Path], Any]
     resume: Sequence[str] = ()
+    client: Callable[[Path, threading.Event], None] | None = None
+    check: Callable[[Path], None] = lambda _: None
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -138,7 +154,9 @@ def prepare_training(method: str) -> Callable[[Path], None]:
 
 
 def prepare_iterate(folder: Path) -> None:
-    write_config(folder / "c.yaml", loop_config(folder, build_llama(), build_tokenizer()))
+    config = loop_config(folder, build_llama(), build_tokenizer())
+    config["dpo"] |= {"save_strategy": "steps", "save_steps": 1}
+    write_config(folder / "c.yaml", config)
 
 
 def prepare_distill(folder: Path) -> None:
@@ -150,10 +168,59 @@ def prepare_sweep(folder: Path) -> None:
     run = yaml.safe_load((folder / "c.yaml").read_text())
     del run["output"]
     run["composition"]["rewards"] = {name: {"use": f"./r.py:{name}"} for name in ("wanted", "length")}
-    run["ppo"] |= {"max_steps": 1, "save_strategy": "no"}
+    run["ppo"] |= {"max_steps": 3}
     write_config(
         folder / "c.yaml", {"run": run, "weights": {"wanted": [0, 1], "length": [1.0]}, "seeds": [0], "output": "out"}
     )
+
+
+REVIEWERS = ("ann", "ben")
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    PORT: int = _free.getsockname()[1]
+
+
+def prepare_review(folder: Path) -> None:
+    write_jsonl(folder / "labels.jsonl", [labelled(row, 0.5 + row / 60) for row in range(24)])
+
+
+@contextmanager
+def reviewed(folder: Path) -> Iterator[ReviewStore]:
+    """The review in a copy: opening it would tidy up what a kill left."""
+    with tempfile.TemporaryDirectory() as copies:
+        for part in folder.glob("review.sqlite*"):
+            shutil.copy(part, copies)
+        with closing(ReviewStore(Path(copies, "review.sqlite"))) as store:
+            yield store
+
+
+def review(folder: Path, ended: threading.Event) -> None:
+    """Judge pair after pair as the page does, and note each verdict that the server says it has."""
+    while not ended.wait(0.02):
+        with contextlib.suppress(OSError, http.client.HTTPException):  # it does not listen yet
+            socket.create_connection(("127.0.0.1", PORT), 1).close()
+            with reviewed(folder) as store:
+                page = Page(f"http://127.0.0.1:{PORT}", store.token(), store)
+            for reviewer in REVIEWERS:
+                while (pair := page.next(reviewer)) is not None:
+                    better = 1 + int(pair["id"][0], 16) % 2
+                    page.judge(reviewer, pair["id"], side(better, left_response(pair["id"], reviewer)))
+                    with (folder / "journal.jsonl").open("a") as journal:
+                        journal.write(json.dumps([pair["id"], reviewer, str(better)]) + "\n")
+            return
+
+
+def verdicts(folder: Path) -> list[list[str]]:
+    with reviewed(folder) as store:
+        found = [each for _, annotations in store.results() for each in annotations]
+    return sorted([each.pair, each.reviewer, each.choice] for each in found)
+
+
+def check_noted_verdicts(folder: Path) -> None:
+    """Whether the review has every verdict that its server said it has."""
+    journal = folder / "journal.jsonl"
+    noted = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    kept = verdicts(folder) if noted else []
+    assert all(each in kept for each in noted)
 
 
 def prepare_export(folder: Path) -> None:
@@ -202,5 +269,12 @@ COMMANDS: dict[str, Command] = {
     "iterate": Command(prepare_iterate, ("iterate", *CONFIG, "--resume"), weights),
     "sweep": Command(prepare_sweep, ("sweep", "c.yaml"), weights),
     "distill": Command(prepare_distill, ("distill", "c.yaml", "--resume"), weights),
+    "review": Command(
+        prepare_review,
+        ("review", "labels.jsonl", "--store", "review.sqlite", "--overlap", "2", "--port", str(PORT)),
+        verdicts,
+        client=review,
+        check=check_noted_verdicts,
+    ),
     "export": Command(prepare_export, ("export", "classifier", "out"), exported),
 }

@@ -16,12 +16,15 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.training.preflight.model_files import safetensors_header
 from tests.kills.commands import COMMANDS
 
@@ -38,11 +41,13 @@ class Tally:
         kills: How often it was killed.
         starts: How often it was started, the first run that nobody killed left out.
         finished: How often it came to its end.
+        checkpoints: How many checkpoints were read after the kills.
     """
 
     kills: int = 0
     starts: int = 0
     finished: int = 0
+    checkpoints: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,37 @@ class Starter:
         assert self._answer() == {"ready": True}
 
     def run(
-        self, arguments: list[str], folder: Path, *, kill_after: float | None = None, file_limit: int | None = None
+        self,
+        arguments: list[str],
+        folder: Path,
+        *,
+        kill_after: float | None = None,
+        file_limit: int | None = None,
+        client: Callable[[Path, threading.Event], None] | None = None,
     ) -> Ran:
-        """Start a command and wait for its end."""
+        """Start a command and wait for its end; one that serves is told to end when its client has nothing left to do."""
         asked = {"arguments": arguments, "folder": str(folder), "kill_after": kill_after, "file_limit": file_limit}
+        done = folder.with_name("done") if client is not None else None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.write(json.dumps({**asked, "done": done and str(done)}) + "\n")
         self._process.stdin.flush()
-        return Ran(**self._answer())
+        if client is None:
+            return Ran(**self._answer())
+        ended = threading.Event()
+
+        def serve_client() -> None:
+            client(folder, ended)
+            if not ended.is_set():
+                done.touch()
+
+        using = threading.Thread(target=serve_client)
+        using.start()
+        try:
+            return Ran(**self._answer())
+        finally:
+            ended.set()
+            using.join()
+            done.unlink(missing_ok=True)
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
@@ -107,8 +135,9 @@ def kill_often(start: Starter, name: str, kills: int, seed: int, work: Path) -> 
     folder.mkdir()
     command.prepare(folder)  # at its last place, since configs may name it
     shutil.copytree(folder, inputs)
-    whole = start.run(list(command.arguments), folder)
-    assert whole.code == 0, whole.said
+    whole = start.run(list(command.arguments), folder, client=command.client)
+    done = 0 if command.client is None else ExitCode.INTERRUPTED
+    assert whole.code == done, whole.said
     expected = command.result(folder)
     names = left(folder)
     renew(inputs, folder)
@@ -116,14 +145,16 @@ def kill_often(start: Starter, name: str, kills: int, seed: int, work: Path) -> 
         last = tally.kills == kills
         kill_after = None if last else draw.uniform(0.02, 0.95) * whole.seconds
         arguments = [*command.arguments, *(command.resume if can_resume(folder) else ())]
-        ran = start.run(arguments, folder, kill_after=kill_after)
+        ran = start.run(arguments, folder, kill_after=kill_after, client=command.client)
         tally.starts += 1
         check_whole(folder)
+        command.check(folder)
         if ran.code == -9:
             tally.kills += 1
+            tally.checkpoints += check_checkpoints(folder)
             continue
         has_finished = ran.code == 2 and re.search("already holds a trained model|exists already", ran.said)
-        assert ran.code == 0 or has_finished, f"{arguments}: {ran.said}"  # or killed when its work was done
+        assert ran.code == done or has_finished, f"{arguments}: {ran.said}"  # or killed when its work was done
         tally.finished += 1
         assert command.result(folder) == expected
         missing = {name for name in names - left(folder) if not (has_finished and is_report(name))}
@@ -174,6 +205,28 @@ def check_whole(folder: Path) -> None:
             raise AssertionError(f"{path} is not whole: {error}") from error
 
 
+def check_checkpoints(folder: Path) -> int:
+    """Read every file of each checkpoint that a run would resume from, and say how many checkpoints there are."""
+    from rlaif_sdk.training.run_folder import last_checkpoint
+
+    runs = {path.parent for path in folder.rglob("checkpoint-*")}
+    found = [checkpoint for run in runs if (checkpoint := last_checkpoint(run)) is not None]
+    for checkpoint in found:
+        for path in checkpoint.rglob("*"):
+            if path.is_file():
+                try:
+                    READERS.get(path.suffix, Path.stat)(path)
+                except Exception as error:
+                    raise AssertionError(f"{path} is not whole: {error}") from error
+    return len(found)
+
+
+def read_archive(path: Path) -> None:
+    """What torch saves is an archive, whose parts have check sums."""
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+
+
 def read_lines(path: Path) -> None:
     *lines, torn = path.read_bytes().split(b"\n")
     assert not torn or path.name in JOURNALS, f"ends with {torn[-40:]!r}"
@@ -202,6 +255,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".safetensors": safetensors_header,
     ".onnx": read_graph,
     ".sqlite": read_database,
+    **dict.fromkeys((".pt", ".pth", ".bin"), read_archive),
 }
 
 
@@ -212,7 +266,8 @@ def main(names: list[str], kills: int = 20) -> None:
             work = Path(tempfile.mkdtemp(prefix="rlaif-kills-"))
             try:
                 tally = kill_often(start, name, kills, sum(map(ord, name)), work)
-                print(f"| `{name}` | {tally.kills} | {tally.starts} | {tally.finished} |", flush=True)  # noqa: T201
+                counts = (tally.kills, tally.starts, tally.finished, tally.checkpoints)
+                print(f"| `{name}` | {' | '.join(map(str, counts))} |", flush=True)  # noqa: T201
             except AssertionError as error:
                 print(f"| `{name}` | FAILED: {str(error)[-1500:]}", flush=True)  # noqa: T201
             finally:

@@ -1,7 +1,8 @@
 """Starts commands again and again without importing everything each time, and kills them: a script with JSON lines.
 
-A request is ``{"arguments": [...], "folder": ..., "kill_after": seconds or null, "file_limit": bytes or null}``; the
-answer has the exit ``code`` (-9 of a killed one), the ``seconds`` that it ran and what it ``said``. A command is a fork
+A request is ``{"arguments": [...], "folder": ..., "kill_after": seconds or null, "file_limit": bytes or null, "done": a
+path or null}``; the answer has the exit ``code`` (-9 of a killed one), the ``seconds`` that it ran and what it ``said``.
+Once there is a file at ``done`` the command gets SIGINT, as one that serves must. A command is a fork
 that leads a process group of its own, and the whole group is killed. Of root's rights it does without those that ignore
 the permissions of files.
 """
@@ -39,7 +40,7 @@ def main() -> None:
             run(asked["arguments"], Path(asked["folder"]), theirs, asked["file_limit"])
             return
         os.close(theirs)
-        answer(watch(child, asked["kill_after"], ours))
+        answer(watch(child, asked["kill_after"], asked["done"], ours))
         os.close(ours)
 
 
@@ -76,17 +77,20 @@ def obey_permissions() -> None:
         libc.capset(header, sets)
 
 
-def watch(child: int, kill_after: float | None, output: int) -> dict[str, Any]:
+def watch(child: int, kill_after: float | None, done: str | None, output: int) -> dict[str, Any]:
     """Wait for the end of the child, or kill its group."""
     os.set_blocking(output, False)
-    since, said, done, status = time.monotonic(), b"", 0, 0
-    while not done:
+    since, said, ended, status = time.monotonic(), b"", 0, 0
+    while not ended:
+        if done is not None and os.path.exists(done):  # noqa: PTH110 - a thousand times a second
+            os.remove(done)  # noqa: PTH107
+            os.kill(child, signal.SIGINT)
         if kill_after is not None and time.monotonic() - since > kill_after:
             os.killpg(child, signal.SIGKILL)
-            done, status = os.waitpid(child, 0)
+            ended, status = os.waitpid(child, 0)
         else:
             time.sleep(0.001)
-            done, status = os.waitpid(child, os.WNOHANG)
+            ended, status = os.waitpid(child, os.WNOHANG)
         with contextlib.suppress(BlockingIOError):
             while part := os.read(output, 2**16):
                 said += part

@@ -29,3 +29,5 @@ def test_a_command_that_is_killed_again_and_again_loses_nothing(start: Starter, 
     tally = kill_often(start, name, KILLS, sum(map(ord, name)), tmp_path)
     assert tally.kills == KILLS
     assert tally.finished >= 1
+    if name.startswith(("train", "iterate", "sweep", "distill")):
+        assert tally.checkpoints >= 1

@@ -8,12 +8,11 @@ import selectors
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Self
 
-from rlaif_execution.endings import Ended, SandboxFailedError, ending
+from rlaif_execution.endings import Ended, SandboxFailedError
 from rlaif_execution.inside import wire
-from rlaif_execution.policy import Policy
+from rlaif_execution.policy import Policy, find_sandbox
 
 _START_SECONDS = 30.0
 _REAP_SECONDS = 10.0
@@ -47,8 +46,6 @@ class Confined:
     """
 
     def __init__(self, policy: Policy, part: str, stop: threading.Event) -> None:
-        from sandlock.sandbox import StdioMode
-
         self._policy = policy
         self._stop = stop
         self._stdout = bytearray()
@@ -56,17 +53,14 @@ class Confined:
         self._written = 0
         self._open = True
         self._end = -1
-        sandbox = policy.sandbox()
+        start = find_sandbox()
         try:
             with _STARTING:
-                self._process = sandbox.popen(
-                    policy.command(part), stdin=StdioMode.PIPED, stdout=StdioMode.PIPED, stderr=StdioMode.PIPED
-                )
-        except (RuntimeError, OSError, ValueError) as error:
+                self._process = start(policy, part)
+        except SandboxFailedError as error:
             raise SandboxFailedError(f"the sandbox did not start: {error}") from error
-        self._pid = self._process.pid
         try:
-            self._end = os.pidfd_open(self._pid)
+            self._end = os.pidfd_open(self._process.pid)
             for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
                 os.set_blocking(stream.fileno(), False)
             self.exchange(None, _START_SECONDS)
@@ -126,7 +120,7 @@ class Confined:
         """End it, whatever it does."""
         if self._open:
             self._open = False
-            self._process.__exit__(None, None, None)
+            self._process.close()
             if self._end >= 0:
                 os.close(self._end)
 
@@ -174,7 +168,7 @@ class Confined:
 
     def _threads(self) -> int:
         with contextlib.suppress(OSError):
-            return sum(1 for _ in Path(f"/proc/{self._pid}/task").iterdir())
+            return self._process.threads()
         return 0
 
     def _write(self) -> bool:
@@ -218,4 +212,4 @@ class Confined:
 
     def _how_it_ended(self) -> Ended | None:
         """How a process that is no more ended: None if it did so by itself with exit code 0."""
-        return ending(self._process.wait(_REAP_SECONDS), self._policy.memory)
+        return self._process.ended(_REAP_SECONDS)

@@ -1,4 +1,4 @@
-"""What a program in the sandbox may do and take, and whether this machine can hold it to that."""
+"""What a program in the sandbox may do and take, and which sandbox of this machine can hold it to that."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import sysconfig
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from rlaif_execution import bubblewrap
+from rlaif_execution.landlock import LandlockProcess
 from rlaif_sdk import ConfigError
 
 if TYPE_CHECKING:
-    from sandlock import Sandbox
+    from collections.abc import Callable
+
+    from rlaif_execution.endings import Ended
 
 _INSIDE = Path(__file__).parent / "inside"
 _BOOT = """
@@ -50,61 +54,83 @@ class Policy:
         return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
     @cached_property
-    def _readable(self) -> list[str]:
+    def readable(self) -> list[str]:
+        """What a program may read: Python, its own modules, and the system's libraries."""
         base = Path(sys.base_prefix) / sys.platlibdir
         places = {self._python, sysconfig.get_path("stdlib"), str(base), str(_INSIDE), *_LIBRARIES}
         places |= {os.path.realpath(place) for place in places}
         return sorted(place for place in places if Path(place).exists())
 
     @cached_property
-    def _unreadable(self) -> list[str]:
+    def unreadable(self) -> list[str]:
         """Packages that somebody installed among the libraries of Python and of the system."""
         places = {Path(sysconfig.get_path("stdlib"), "site-packages")}
         places |= {place.with_name("dist-packages") for place in places} | {Path("/usr/lib/python3/dist-packages")}
         return sorted({os.path.realpath(place) for place in places if place.exists()})
 
-    def command(self, part: str) -> list[str]:
-        """The command line that runs a part of `rlaif_execution.inside`: ``solution`` or ``examiner``."""
+    def command(self, part: str, *, address_space: int) -> list[str]:
+        """The command line that runs a part of `rlaif_execution.inside`: ``solution`` or ``examiner``.
+
+        Args:
+            part: Which.
+            address_space: The bytes of it that the kernel gives the program.
+        """
         cpu_seconds = math.ceil(self.row_seconds) + 5
-        limits = [str(2 * self.memory), str(cpu_seconds)]
+        limits = [str(address_space), str(cpu_seconds)]
         return [self._python, "-P", "-s", "-S", "-B", "-c", _BOOT, str(_INSIDE), part, *limits]
 
-    def sandbox(self) -> Sandbox:
-        """One sandbox: reads Python and its libraries, writes nothing, has no network, and is one process."""
-        from sandlock import Sandbox
-
-        return Sandbox(
-            fs_readable=self._readable,
-            fs_denied=self._unreadable,
-            fs_writable=["/dev/null"],
-            clean_env=True,
-            env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
-            cwd="/",
-            max_memory=self.memory,
-            max_processes=1,
-            max_open_files=64,
-        )
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that a program has."""
+        return {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
 
-def check_kernel() -> None:
-    """Refuse a machine that cannot confine programs.
+class Process(Protocol):
+    """A program in a sandbox."""
+
+    pid: int
+    """A process that ends when the program has."""
+    stdin: Any
+    stdout: Any
+    stderr: Any
+
+    def threads(self) -> int:
+        """How many threads it has; an OSError where it is no more."""
+
+    def ended(self, seconds: float) -> Ended | None:
+        """How it ended within so many seconds: None if by itself with exit code 0."""
+
+    def close(self) -> None:
+        """End it, whatever it does, and wait until it is no more."""
+
+
+def find_sandbox() -> Callable[[Policy, str], Process]:
+    """What starts a part of `rlaif_execution.inside` in a sandbox here: Landlock where there is one, else bubblewrap.
 
     Raises:
-        ConfigError: sandlock is not installed, or the kernel is too old or has no Landlock.
+        ConfigError: There is neither; it says what lacks of each.
     """
     if sys.platform != "linux":
         raise ConfigError(f"untrusted code cannot be confined on {sys.platform}", hint=f"run it on Linux: {NEEDS}")
+    lacks, hint = _what_landlock_lacks()
+    if not lacks:
+        return LandlockProcess
+    if bubblewrap.is_installed():
+        return bubblewrap.BubblewrapProcess
+    raise ConfigError(
+        f"untrusted code cannot be confined here: {lacks}, and bubblewrap is not installed",
+        hint=f"{hint}, or install bubblewrap (apt-get install bubblewrap)",
+    )
+
+
+def _what_landlock_lacks() -> tuple[str, str]:
+    """In words, and what to do; empty where nothing does."""
     try:
         from sandlock import landlock_abi_version, min_landlock_abi
     except (ImportError, OSError, RuntimeError) as error:  # its library does not load
-        raise ConfigError(
-            f"untrusted code cannot be confined here: sandlock cannot be imported: {error}",
-            hint='pip install "sandlock>=0.9,<0.10"',
-        ) from error
+        return f"sandlock cannot be imported: {error}", 'pip install "sandlock>=0.9,<0.10"'
     found, needed = landlock_abi_version(), min_landlock_abi()
-    if found < needed:
-        has = f"Landlock {found}" if found > 0 else "no Landlock"
-        raise ConfigError(
-            f"untrusted code cannot be confined here: this kernel has {has}, and the sandbox needs {needed}",
-            hint=f"run the reward on another machine; {NEEDS}",
-        )
+    if found >= needed:
+        return "", ""
+    has = f"Landlock {found}" if found > 0 else "no Landlock"
+    return f"this kernel has {has}, and the sandbox needs {needed}", f"run the reward on another machine: {NEEDS}"

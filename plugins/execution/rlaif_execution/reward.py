@@ -14,7 +14,7 @@ from rlaif_execution.endings import SandboxFailedError
 from rlaif_execution.inside.program import code_blocks
 from rlaif_execution.judging import BrokenTestsError, Judge
 from rlaif_execution.params import ExecutionParams
-from rlaif_execution.policy import Policy, check_kernel
+from rlaif_execution.policy import Policy, find_sandbox
 from rlaif_execution.trial import check_sandbox
 from rlaif_execution.verdict import Failure, Verdict
 from rlaif_sdk import Reward, RewardBatch, Score, processor_count
@@ -54,7 +54,7 @@ class ExecutionReward(Reward):
         Raises:
             ConfigError: This machine cannot confine programs; the message says what lacks.
         """
-        check_kernel()
+        find_sandbox()
         check_sandbox()
         at_once = self.params.concurrency or processor_count()
         self._pool_of = os.getpid()

@@ -42,7 +42,7 @@ def tries(path, name, parent):
         if os.fork() == 0:
             os._exit(0)
     def environment():
-        assert os.environ.keys() - {"PYTHONHASHSEED", "PYTHONUTF8", "LC_CTYPE"}
+        assert os.environ.keys() - {"PYTHONHASHSEED", "PYTHONUTF8", "LC_CTYPE", "PWD"}
     tries = {
         "read a file of its user": lambda: open(path).close(),
         "change a file of its user": lambda: os.chmod(path, 0o777),
@@ -95,7 +95,7 @@ def check_sandbox() -> None:
     if got_out:
         raise ConfigError(
             f"untrusted code cannot be confined here: in the sandbox, a program could {', '.join(got_out)}",
-            hint="run the reward on another machine, or report it with the versions of the kernel and of sandlock",
+            hint="run the reward on another machine, or report it with the versions of the kernel, of sandlock and of bubblewrap",
         )
 
 
@@ -111,5 +111,5 @@ def _attempt(path: str, name: str) -> list[str]:
     except (SandboxFailedError, Ended, OSError, wire.WireError) as error:
         raise ConfigError(
             f"untrusted code cannot be confined here: {error}",
-            hint=f"{NEEDS}, and a container must allow Landlock and seccomp",
+            hint=f"{NEEDS}, and a container must allow Landlock and seccomp, or namespaces of users",
         ) from error

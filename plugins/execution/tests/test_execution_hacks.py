@@ -34,7 +34,7 @@ def check(candidate):
 
 
 @pytest.fixture(scope="module")
-def problems(sandbox: None) -> list[dict[str, str]]:
+def problems() -> list[dict[str, str]]:
     """HumanEval's rows."""
     data = Path(os.environ.get("RLAIF_DATA", PACKAGE.parents[2] / "shared" / "data")) / "humaneval"
     if not data.exists():

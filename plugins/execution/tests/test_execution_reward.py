@@ -495,11 +495,11 @@ def test_cases_may_hold_named_tuples(score: Any) -> None:
 
 
 def test_a_process_without_descriptors_leaves_the_row_unscored(
-    score: Any, built: Any, monkeypatch: pytest.MonkeyPatch
+    score: Any, built: Any, sandbox: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other rows of the batch go on."""
     assert score("def f(n): return 2 * n", DOUBLE).value == 1.0
-    (reward,) = (reward for params, reward in built.items() if not params)
+    (reward,) = (reward for params, reward in built.items() if params == (sandbox,))
     pidfd_open = os.pidfd_open
     failing = threading.Semaphore(1)
 

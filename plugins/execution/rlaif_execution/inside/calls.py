@@ -6,8 +6,9 @@ import ctypes
 import os
 
 _SET_MODE_FILTER = 1
-_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_REFUSE, _ALLOW = 0x00050000 | 1, 0x7FFF0000
+_LOAD, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _JUMP_IF_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_REFUSE, _UNKNOWN, _END, _ALLOW = 0x00050000 | 1, 0x00050000 | 38, 0x80000000, 0x7FFF0000
+"""EPERM; ENOSYS; the end of the process; nothing."""
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """The column of `_CALLS` and the architecture that the kernel tells a filter."""
 _SECCOMP = (317, 277)
@@ -89,9 +90,8 @@ _CALLS = {  # numbers on x86_64 and aarch64; None where the machine has no such 
     "timer_gettime": (224, 108),
     "timer_getoverrun": (225, 109),
     "timer_delete": (226, 111),
-    # threads, which the sandbox tells from processes, and locks between them
+    # threads, and locks between them
     "clone": (56, 220),
-    "clone3": (435, 435),
     "set_robust_list": (273, 99),
     "set_tid_address": (218, 96),
     "rseq": (334, 293),
@@ -144,6 +144,10 @@ _CALLS = {  # numbers on x86_64 and aarch64; None where the machine has no such 
     "getsockname": (51, 204),
     "getpeername": (52, 205),
 }
+_CLONE_3 = 435
+"""Its flags lie in memory, where a filter cannot look; the C library takes `clone` where there is none."""
+_CLONE_THREAD = 0x00010000
+_X32 = 0x40000000
 _DESCRIPTORS = (0, 1, 2, 3, 4, 1030, 1032)  # fcntl: copies and flags of descriptors; no locks, leases, owners, notices
 _TERMINALS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # ioctl: isatty, and flags of descriptors
 
@@ -157,9 +161,9 @@ class _Filter(ctypes.Structure):
 
 
 def refuse_other_calls() -> None:
-    """Add a filter that refuses (EPERM) every system call that is not listed, and those of other architectures.
+    """Add a filter that refuses (EPERM) every system call that is not listed, and ends a program at the kernel's other entries.
 
-    Where a call names a process, it can only name its own.
+    Where a call names a process, it can only name its own, and what it starts can only be a thread of its own.
 
     Raises:
         OSError: The kernel refuses the filter, or the numbers of this machine are not known.
@@ -190,12 +194,18 @@ def _program(column: int, architecture: int, own: int) -> list[tuple[int, int, i
     program = [
         (_LOAD, 0, 0, 4),
         (_JUMP_IF_EQUAL, 1, 0, architecture),
-        (_RETURN, 0, 0, _REFUSE),
+        (_RETURN, 0, 0, _END),
         (_LOAD, 0, 0, 0),
+        (_JUMP_IF_AT_LEAST, 0, 1, _X32),
+        (_RETURN, 0, 0, _END),
+        (_JUMP_IF_EQUAL, 0, 1, _CLONE_3),
+        (_RETURN, 0, 0, _UNKNOWN),
     ]
     for name, numbers in _CALLS.items():
         if (number := numbers[column]) is not None:
             rules = [rule for word, values in limits.get(name, {}).items() for rule in _one_of(word, values)]
+            if name == "clone":
+                rules = [(_LOAD, 0, 0, 16), (_JUMP_IF_SET, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _REFUSE)]
             program += [(_JUMP_IF_EQUAL, 0, len(rules) + 1, number), *rules, (_RETURN, 0, 0, _ALLOW)]
     return [*program, (_RETURN, 0, 0, _REFUSE)]
 
