@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 COMMIT = "0" * 40
 _CAUSAL, _CLASSIFIER = "ForCausalLM", "ForSequenceClassification"
-_SCORE = {"num_labels": 1}
+_SCORE = {"num_labels": 1, "max_position_embeddings": 512}
 _HATE = {"id2label": {0: "nothate", 1: "hate"}, "label2id": {"nothate": 0, "hate": 1}}
 
 MODELS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "Qwen/Qwen3-0.6B": ("Qwen3", _CAUSAL, {}),
-    "Qwen/Qwen3-4B-Instruct-2507": ("Qwen3", _CAUSAL, {}),
-    "HuggingFaceTB/SmolLM2-135M": ("Llama", _CAUSAL, {}),
+    "Qwen/Qwen3-0.6B-Base": ("Qwen3", _CAUSAL, {}),
+    "Qwen/Qwen2.5-0.5B-Instruct": ("Qwen2", _CAUSAL, {}),
+    "Qwen/Qwen2.5-7B-Instruct": ("Qwen2", _CAUSAL, {}),
     "HuggingFaceTB/SmolLM2-135M-Instruct": ("Llama", _CAUSAL, {}),
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": ("Llama", _CAUSAL, {}),
     "google/flan-t5-small": ("T5", "ForConditionalGeneration", {}),
     "Skywork/Skywork-Reward-V2-Qwen3-0.6B": ("Qwen3", _CLASSIFIER, _SCORE),
     "facebook/roberta-hate-speech-dynabench-r4-target": ("Roberta", _CLASSIFIER, _HATE),
@@ -31,6 +32,7 @@ MODELS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
 _BLOCK = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 _DECODER = {**_BLOCK, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 4096}
 _SHAPES: Mapping[str, dict[str, Any]] = {
+    "Qwen2": {key: value for key, value in _DECODER.items() if key != "head_dim"},
     "Qwen3": _DECODER,
     "Llama": _DECODER,
     "T5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0},
@@ -71,13 +73,13 @@ _COMPARED = [
         "score_chosen": 8.0,
         "score_rejected": 3.5,
     }
-    for question in _QUESTIONS * 2
+    for question in _QUESTIONS * 8
 ]
-_PROMPTS = [{"prompt": _asked(question)} for question in _QUESTIONS * 2]
+_PROMPTS = [{"prompt": _asked(question)} for question in _QUESTIONS * 16]
 _SUMS = [{"question": f"What is {n} + {n}?", "answer": f"{n} + {n} = {2 * n}\n#### {2 * n}"} for n in range(8)]
 
 TABLES: Mapping[tuple[str, str], Mapping[str, Sequence[Mapping[str, Any]]]] = {
-    ("trl-lib/tldr", "default"): {"train": _SUMMARIES, "validation": _SUMMARIES[:4], "test": _SUMMARIES[4:]},
+    ("trl-lib/tldr", "default"): {"train": _SUMMARIES * 20, "validation": _SUMMARIES[:4], "test": _SUMMARIES[4:]},
     ("trl-lib/ultrafeedback_binarized", "default"): {"train": _COMPARED, "test": _COMPARED[:4]},
     ("trl-lib/ultrafeedback-prompt", "default"): {"train": _PROMPTS, "test": _PROMPTS[:4]},
     ("openai/gsm8k", "main"): {"train": _SUMS, "test": _SUMS[:4]},
@@ -85,13 +87,26 @@ TABLES: Mapping[tuple[str, str], Mapping[str, Sequence[Mapping[str, Any]]]] = {
 """The splits of each data set's configuration, with rows in the shape of the real ones."""
 
 
-def fill(home: Path) -> dict[str, str]:
-    """Write the cache, and return the environment in which the libraries read it, and ask no hub."""
+def fill(home: Path, real: Mapping[str, Path] = MappingProxyType({})) -> dict[str, str]:
+    """Write the cache.
+
+    Args:
+        home: A new folder for it.
+        real: Folders of real models, by the names whose stand-ins they replace.
+
+    Returns:
+        The environment in which the libraries read the cache, and ask no hub.
+    """
     for name, (family, task, settings) in MODELS.items():
         repository = home / "hub" / f"models--{name.replace('/', '--')}"
         (repository / "refs").mkdir(parents=True)
         (repository / "refs" / "main").write_text(COMMIT)
-        _save_model(repository / "snapshots" / COMMIT, family, task, settings)
+        snapshot = repository / "snapshots" / COMMIT
+        if name in real:
+            snapshot.parent.mkdir()
+            snapshot.symlink_to(real[name].resolve(), target_is_directory=True)
+        else:
+            _save_model(snapshot, family, task, settings)
     for (name, configuration), splits in TABLES.items():
         _save_table(home / "datasets", name, configuration, splits)
     return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -104,7 +119,7 @@ def _save_model(folder: Path, family: str, task: str, settings: Mapping[str, Any
     tokenizer = _tokenizer(family)
     tokenizer.save_pretrained(folder)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "vocab_size": len(tokenizer)}
-    config = getattr(transformers, f"{family}Config")(**ids, **_SHAPES[family], **settings)
+    config = getattr(transformers, f"{family}Config")(**{**ids, **_SHAPES[family], **settings})
     torch.manual_seed(0)
     getattr(transformers, family + task)(config).save_pretrained(folder)
 
