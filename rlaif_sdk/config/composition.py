@@ -46,7 +46,7 @@ class FallbackConfig(ConfigModel):
     """A reward that is asked on the rows where another has failed."""
 
     use: str | None = None
-    """As in `RewardConfig`."""
+    """As in a reward."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Its parameters."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -59,7 +59,7 @@ class FallbackConfig(ConfigModel):
     execution: ExecutionConfig = ExecutionConfig()
     """How it is called."""
     cache: bool = True
-    """As in `RewardConfig`."""
+    """As in a reward."""
 
 
 class RewardConfig(ConfigModel):

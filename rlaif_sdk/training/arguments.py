@@ -33,7 +33,7 @@ def typed_arguments(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]
     Raises:
         ConfigError: A value is of another type or out of its range, or names what is not there; ``key`` is its name.
     """
-    typed = {name: _typed(value, name, _annotation(kind, name)) for name, value in given.items()}
+    typed = {name: _typed(value, name, setting_type(kind, name)) for name, value in given.items()}
     check_ranges(typed)
     refuse_sharded_settings(typed)
     _check_loggers(typed.get("report_to"))
@@ -160,7 +160,7 @@ def _typed(value: Any, name: str, annotation: Any) -> Any:
     return value if typed == value else typed  # transformers tells a step of 500 from a share of 500.0
 
 
-def _annotation(kind: type[Any], name: str) -> Any:
+def setting_type(kind: type[Any], name: str) -> Any:
     """The type of a field, as the class states it that declares it last; `Any` where it cannot be resolved."""
     for base in kind.__mro__:
         if name not in getattr(base, "__annotations__", {}):
@@ -174,16 +174,18 @@ def _annotation(kind: type[Any], name: str) -> Any:
 
 
 _ABOVE_0 = frozenset({
-    "eval_steps", "generation_batch_size", "gradient_accumulation_steps", "logging_steps", "max_completion_length",
-    "max_length", "num_generations", "num_generations_eval", "num_iterations", "num_train_epochs",
-    "per_device_eval_batch_size", "per_device_train_batch_size", "repetition_penalty", "save_steps",
-    "steps_per_generation", "temperature", "top_p",
+    "critic_learning_rate", "eval_steps", "generation_batch_size", "gradient_accumulation_steps", "kl_horizon", "kl_target",
+    "logging_steps", "max_approx_kl", "max_completion_length", "max_kl", "max_length", "num_generations",
+    "num_generations_eval", "num_iterations", "num_train_epochs", "per_device_eval_batch_size",
+    "per_device_train_batch_size", "repetition_penalty", "save_steps", "steps_per_generation", "temperature", "top_p",
+    "value_clip", "value_learning_rate",
 })  # fmt: skip
 _AT_LEAST_0 = frozenset({
-    "adam_beta1", "adam_beta2", "adam_epsilon", "beta", "epsilon", "epsilon_high", "learning_rate", "max_grad_norm",
-    "min_p", "warmup_steps", "weight_decay",
+    "adam_beta1", "adam_beta2", "adam_epsilon", "beta", "entropy_coef", "epsilon", "epsilon_high", "gae_lambda", "gamma",
+    "kl_coef", "learning_rate", "log_samples", "max_grad_norm", "min_p", "missing_eos_penalty", "value_loss_coef",
+    "warmup_steps", "weight_decay",
 })  # fmt: skip
-_AT_MOST_1 = frozenset({"min_p", "top_p"})
+_AT_MOST_1 = frozenset({"gae_lambda", "gamma", "min_p", "top_p"})
 _BELOW_1 = frozenset({"adam_beta1", "adam_beta2"})
 _MAY_BE_INFINITE = frozenset({"max_grad_norm"})
 _STEPS_OF = {
@@ -218,6 +220,12 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
             key="reward_clip_range",
             hint="the lower one first",
         )
+
+
+def setting_range(name: str) -> str:
+    """The range of a setting in words, such as ``above 0, at most 1``; empty where it has none."""
+    bounds = {"above 0": _ABOVE_0, "at least 0": _AT_LEAST_0, "at most 1": _AT_MOST_1, "below 1": _BELOW_1}
+    return ", ".join(words for words, names in bounds.items() if name in names)
 
 
 def _holds(name: str, settings: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Every how-to's Python, run in order in a folder with the page's files.
 
-Training stacks that are not installed here are stood for by ``shapes``, behind the packages that are.
+Training stacks that are not installed here are stood for by ``shapes``, behind the packages that are; models and data sets
+of the hub by tiny ones in a local cache.
 """
 
 import subprocess
@@ -12,10 +13,16 @@ import pytest
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.config.documents import parse_document, validate
 from tests.docs.markdown_blocks import blocks
+from tests.local_hub import MODELS, TABLES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 README = ROOT / "README.md"
+ALLOWED = [
+    part
+    for warning in ("ignore::FutureWarning", "ignore:'pin_memory' argument is set:UserWarning")
+    for part in ("-W", warning)
+]
 SHAPES = Path(__file__).parent / "shapes"
 
 
@@ -27,10 +34,11 @@ def needs_a_sandbox():
 
 
 @pytest.mark.parametrize("page", [*PAGES, README], ids=lambda page: page.stem)
-def test_the_python_of_a_page_runs(page, tmp_path):
+def test_the_python_of_a_page_runs(page, tmp_path, request):
     """The page's files are written and its Python blocks run as one script, without an error or a warning.
 
-    FutureWarnings are let through: transformers gives itself some while it generates.
+    FutureWarnings are let through, since transformers gives itself some while it generates; so is what says that a
+    machine has no GPU.
     """
     if page.stem == "reward-code":
         needs_a_sandbox()
@@ -42,8 +50,10 @@ def test_the_python_of_a_page_runs(page, tmp_path):
             script.append(block.code)
     if len(script) == 1:
         pytest.skip("the page shows no Python")
+    named = any(name in block.code for block in blocks(page) for name in (*MODELS, *(name for name, _ in TABLES)))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::FutureWarning", "-c", "\n".join(script)],
+        [sys.executable, "-W", "error", *ALLOWED, "-c", "\n".join(script)],
+        env=request.getfixturevalue("hub") if named else None,
         cwd=tmp_path,
         capture_output=True,
         text=True,

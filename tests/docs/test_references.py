@@ -14,7 +14,9 @@ from tests.docs.names import PACKAGE, ROOT, docstrings, dotted_names, exists, mo
 CAMEL = re.compile(r"(?<!`)`@?([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+)(?:\(.*?\))?`(?!`)")
 """An identifier in CamelCase, alone in its backticks: the way that this project writes a class."""
 
-OTHERS = {"DataFrame", "InferenceSession", "IterableDataset", "DatasetDict", "MatMulNBits", "OnlineDPOTrainer"}
+OTHERS = {
+    "DataFrame", "DatasetDict", "DistributedDataParallel", "InferenceSession", "IterableDataset", "MatMulNBits", "OnlineDPOTrainer", "SamplingParams",
+}  # fmt: skip
 """Classes of the libraries that this project builds on."""
 
 
@@ -95,3 +97,14 @@ def test_only_other_projects_are_exempt_from_the_check_of_references():
     names = {"rlaif_sdk.Composer", "rlaif_sdk.composer.composer.Composer", "RewardBatch", "rlaif_sdk.types.Message"}
     for _, pattern in namespace["nitpick_ignore_regex"]:
         assert not [name for name in names if re.fullmatch(pattern, name)], pattern
+
+
+def test_every_picture_is_there_small_and_described():
+    """What a page shows is a file of the repository below 150 kB, and says in words what it shows."""
+    shown = [
+        (page, words, page.parent / file)
+        for page in pages()
+        for words, file in re.findall(r"!\[(.*?)\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert {path.resolve() for _, _, path in shown} == {*(ROOT / "docs" / "pictures").iterdir()}
+    assert [str(path) for _, words, path in shown if not words or path.stat().st_size > 150_000] == []
