@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rlaif_sdk.scale import Workers
 
 
+COMPOSITION = "COMPOSITION"
+"""What help calls a config that is a composition."""
+
+
 def overriding(example: str, what: str = "a key") -> Any:
     """The option ``--set``, whose help shows one of a command's own keys with a value."""
     return typer.Option("--set", help=f"Override {what}: --set {example}. Repeatable.")
@@ -80,12 +84,14 @@ def config_option(what: str, *, short: bool = True) -> Any:
 
 def composition_option(what: str) -> Any:
     """The option ``--config`` of a composition that is there."""
-    return _config(what, _composition)
+    return _config(what, _composition, metavar=COMPOSITION)
 
 
-def _config(what: str, check: Callable[[Path | None], Path | None], *, short: bool = True) -> Any:
+def _config(
+    what: str, check: Callable[[Path | None], Path | None], *, short: bool = True, metavar: str | None = None
+) -> Any:
     shown = f"{what}: a YAML or JSON file; or the last argument."
-    return typer.Option("--config", *(["-c"] if short else []), help=shown, callback=check)
+    return typer.Option("--config", *(["-c"] if short else []), help=shown, callback=check, metavar=metavar)
 
 
 def table_argument(what: str) -> Any:
