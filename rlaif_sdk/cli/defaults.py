@@ -89,17 +89,26 @@ class Defaults:
         self._check(tables)
         found: dict[str, Any] = {}
         for words, command in self.commands.items():
-            own, place = tables, found
-            for word in words:
-                own, place = own.get(word, {}), place.setdefault(word, {})
-            for_all = dict(tables.get(FOR_ALL, {}))
-            if not command.needs_composition:
-                for_all.pop("config", None)
-            for name, option in command.options.items():
-                table, above = (own, words) if name in own else (for_all, (FOR_ALL,))
-                if name in table:
-                    place[option.name] = self._value((*above, name), table[name], option, command)
+            if given := self._given(tables, words, command):
+                place = found
+                for word in words[:-1]:
+                    place = place.setdefault(word, {})
+                place[words[-1]] = given
         return found
+
+    def _given(self, tables: Any, words: Words, command: Command) -> dict[str, Any]:
+        """The values for one command, by the parameters of its function."""
+        own, for_all = tables, dict(tables.get(FOR_ALL, {}))
+        for word in words:
+            own = own.get(word, {})
+        if not command.needs_composition:
+            for_all.pop("config", None)
+        given = {}
+        for name, option in command.options.items():
+            table, above = (own, words) if name in own else (for_all, (FOR_ALL,))
+            if name in table:
+                given[option.name] = self._value((*above, name), table[name], option, command)
+        return given
 
     def _check(self, tables: Any, above: Words = ()) -> None:
         """Refuse a key that is neither a command nor one of its options."""

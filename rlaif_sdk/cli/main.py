@@ -82,7 +82,7 @@ class _Program(TyperGroup):
             told = ctx.obj and ctx.obj.blame(error)
             raise told or error from None
         except RlaifError as error:
-            if ctx.obj and ctx.obj.file:
+            if ctx.default_map and ctx.default_map.get(ctx.invoked_subcommand):
                 error.add_note(f"defaults of options are read from {ctx.obj.file}")
             raise
 

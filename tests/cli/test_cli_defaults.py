@@ -85,7 +85,9 @@ def test_options_that_repeat_are_lists(folder: Path, monkeypatch: pytest.MonkeyP
 def test_a_composition_for_all_is_one_only_for_commands_that_need_it(folder: Path) -> None:
     """It is no run to train, no labelling job, and not in the way where a command may do without."""
     (folder / "rlaif.toml").write_text('[defaults]\nconfig = "none.yaml"\n')
-    assert refusal("score ../t.jsonl").startswith("../none.yaml: there is no such file")
+    done = rlaif("score ../t.jsonl")
+    assert str(done.exception).startswith("../none.yaml: there is no such file")
+    assert done.exception.__notes__ == ["defaults of options are read from ../rlaif.toml"]
     assert refusal("eval answers ../t.jsonl ../t.jsonl").startswith("../none.yaml: there is no such file")
     for command in ("train ppo", "label", "explain"):
         assert "Usage: " in rlaif(command).output
