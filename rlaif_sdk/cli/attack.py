@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rlaif_sdk.cli.exits import ExitCode
-from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, config_argument
+from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, config_option
 
 attack_app = typer.Typer(help="Try what a policy would find out in training.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ def _attack() -> None:
 
 @attack_app.command(cls=ConfigCommand)
 def judge(
-    config: Annotated[Path, config_argument("A labelling job, or a composition with a judge")],
+    config: Annotated[Path, config_option("A labelling job, or a composition with a judge")],
     reward: Annotated[str | None, typer.Option(help="Which reward of a composition, if several are judges.")] = None,
     attacks: Annotated[Path | None, typer.Option(help="Your own attacks: a YAML or JSON file.")] = None,
     cases: Annotated[Path | None, typer.Option(help="Your own prompts with poor and good answers, likewise.")] = None,

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import config_argument, overriding
+from rlaif_sdk.cli.options import config_option, overriding
 
 
 def difficulty(
-    config: Annotated[Path, config_argument("A run of PPO, GRPO or RLOO")],
+    config: Annotated[Path, config_option("A run of PPO, GRPO or RLOO")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The table to write, .jsonl or .parquet.")],
     completions: Annotated[int, typer.Option(min=2, help="How many answers to each prompt.")] = 4,
     overrides: Annotated[list[str] | None, overriding("ppo.temperature=0.7")] = None,

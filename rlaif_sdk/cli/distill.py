@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from rlaif_sdk.cli.exits import interruptible
-from rlaif_sdk.cli.options import AllowChanged, config_argument, overriding
+from rlaif_sdk.cli.options import AllowChanged, config_option, overriding
 
 
 def distill(
-    config: Annotated[Path, config_argument("The run")],
+    config: Annotated[Path, config_option("The run")],
     overrides: Annotated[list[str] | None, overriding("label.judge.model=NAME")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in the output; none need be there.")] = False,
     allow_changed: AllowChanged = False,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from rlaif_sdk import __version__
+from rlaif_sdk.cli.defaults import find_file
 from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.output import print_table
 
@@ -64,6 +65,8 @@ def _findings() -> Iterator[Finding]:
     supported = sys.version_info >= _OLDEST_PYTHON
     yield Finding("ok" if supported else "wrong", "Python", f"{platform.python_version()} on {platform.platform()}")
     yield Finding("ok", "rlaif_sdk", __version__)
+    if (file := find_file()) is not None:
+        yield Finding("ok", file.name, f"{file} has defaults of options")
     for package, extra in _OPTIONAL.items():
         version = _version(package)
         message = version or f'not installed; pip install "rlaif-sdk[{extra}]"'

@@ -13,6 +13,7 @@ from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.options import (
     AsJson,
     CompositionOption,
+    ConfigCommand,
     SplitOption,
     SubsetOption,
     config_option,
@@ -172,7 +173,7 @@ def rank(
     _report(report, lambda page: write_ranking_page(found, page))
 
 
-@eval_app.command()
+@eval_app.command(cls=ConfigCommand)
 def answers(
     files: Annotated[list[Path], table_argument("A table of completions; or two of the same prompts.")],
     config: CompositionOption,
@@ -209,7 +210,7 @@ def answers(
     _report(report, lambda page: write_measures_page(found, page, files=[path.name for path in files]))
 
 
-@eval_app.command()
+@eval_app.command(cls=ConfigCommand)
 def reward(
     file: Annotated[
         Path, table_argument("A table of chosen and rejected completions; or, with --label, of labelled ones.")
@@ -272,7 +273,7 @@ def reward(
     _tell_unscored(found.metrics["total"].unscored, found.rows, "rows", found.reason)
 
 
-@eval_app.command()
+@eval_app.command(cls=ConfigCommand)
 def benchmark(
     name: Annotated[
         str,

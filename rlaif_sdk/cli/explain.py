@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def explain(
     file: Annotated[
         Path | None,
-        table_argument("A ledger, or the folder of a run with one; or with --config a table, as rlaif score takes it."),
+        table_argument(
+            "A ledger, or the folder of a run with one; or with a composition a table, as rlaif score takes it."
+        ),
     ] = None,
     config: Annotated[
         Path | None, composition_option("The composition, for a table or a text that is scored now")
@@ -51,7 +53,7 @@ def explain(
     if file is not None and config is None:
         found = _recorded(file, number, row)
     elif config is None:
-        raise typer.BadParameter("give a ledger, or --config with a FILE or with --prompt and --completion")
+        raise typer.BadParameter("give a ledger, or a composition with a FILE or with --prompt and --completion")
     elif file is not None:
         layout = TableLayout(prompt_column, completion_column, group_column)
         found = _scored(config, TableSource(file, subset, split), layout, row)

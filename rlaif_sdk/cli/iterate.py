@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from rlaif_sdk.cli.exits import interruptible
-from rlaif_sdk.cli.options import AllowChanged, config_argument, overriding
+from rlaif_sdk.cli.options import AllowChanged, config_option, overriding
 
 
 def iterate(
-    config: Annotated[Path, config_argument("The loop")],
+    config: Annotated[Path, config_option("The loop")],
     overrides: Annotated[list[str] | None, overriding("stop.rounds=5")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the loop in the output; none need be there.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rlaif_sdk.cli.exits import ExitCode
-from rlaif_sdk.cli.options import ConfigCommand, JudgeOverrides, config_argument
+from rlaif_sdk.cli.options import ConfigCommand, JudgeOverrides, config_option
 
 judge_app = typer.Typer(help="Look at a judge before it is put to work.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def _judge() -> None:
 
 @judge_app.command(cls=ConfigCommand)
 def probe(
-    config: Annotated[Path, config_argument("A labelling job")],
+    config: Annotated[Path, config_option("A labelling job")],
     overrides: JudgeOverrides = None,
 ) -> None:
     """Ask a judge small questions: does it answer, does it give log-probabilities, and does it favour a label?

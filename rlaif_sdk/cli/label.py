@@ -12,7 +12,7 @@ from rlaif_sdk.cli.options import (
     ActorsOption,
     Engine,
     EngineOption,
-    JobArgument,
+    JobOption,
     JudgeOverrides,
     QuietOption,
     RayAddressOption,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def label(
-    config: JobArgument,
+    config: JobOption,
     overrides: JudgeOverrides = None,
     quiet: QuietOption = False,
     engine: EngineOption = Engine.local,

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from rlaif_sdk import __version__
 from rlaif_sdk.cli.attack import attack_app
 from rlaif_sdk.cli.cache import cache_app
+from rlaif_sdk.cli.defaults import Defaults
 from rlaif_sdk.cli.difficulty import difficulty
 from rlaif_sdk.cli.distill import distill
 from rlaif_sdk.cli.doctor import doctor
@@ -70,8 +71,20 @@ class RetryNotes:
         sys.stderr.write(f"trying again in {details.wait_for:g} s: {str(error) or type(error).__name__}\n")
 
 
-class _InOrder(TyperGroup):
-    """Lists commands in the order of `_COMMANDS`, which is that of their groups too."""
+class _Program(TyperGroup):
+    """Lists commands in the order of `_COMMANDS`, which is that of their groups too, and knows their options' defaults."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a value that is refused and was not typed is told with its place."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            told = ctx.obj and ctx.obj.blame(error)
+            raise told or error from None
+        except RlaifError as error:
+            if ctx.default_map and ctx.default_map.get(ctx.invoked_subcommand):
+                error.add_note(f"defaults of options are read from {ctx.obj.file}")
+            raise
 
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx
@@ -80,8 +93,9 @@ class _InOrder(TyperGroup):
 
 app = typer.Typer(
     name="rlaif",
-    cls=_InOrder,
+    cls=_Program,
     help="Compose reward plugins for RL from AI feedback, see why each reward is what it is, and train on them.",
+    epilog="Defaults of options: rlaif.toml here or in a parent folder, or RLAIF_SCORE_CHUNK=… and the like.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -127,11 +141,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    del version
+    ctx.obj = Defaults.find(ctx.command)
+    ctx.obj.apply(ctx)
 
 
 def main() -> None:

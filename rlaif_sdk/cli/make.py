@@ -11,10 +11,10 @@ import typer
 
 from rlaif_sdk.cli.options import (
     ConfigCommand,
-    JobArgument,
+    JobOption,
     SplitOption,
     SubsetOption,
-    config_argument,
+    config_option,
     overriding,
     table_config,
 )
@@ -33,7 +33,7 @@ SetOption = Annotated[list[str] | None, overriding("policy.model=NAME")]
 
 @make_app.command(cls=ConfigCommand)
 def contrastive(
-    config: JobArgument,
+    config: JobOption,
     overrides: SetOption = None,
     margin: Annotated[
         bool, typer.Option("--margin", help="Add DLMA's self-rewarding score and margin; needs a local model.")
@@ -49,7 +49,7 @@ def contrastive(
 
 
 @make_app.command(cls=ConfigCommand)
-def candidates(config: JobArgument, overrides: SetOption = None) -> None:
+def candidates(config: JobOption, overrides: SetOption = None) -> None:
     """Let one or several models answer each prompt several times."""
     from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
 
@@ -58,7 +58,7 @@ def candidates(config: JobArgument, overrides: SetOption = None) -> None:
 
 @make_app.command(cls=ConfigCommand)
 def pairs(
-    config: Annotated[Path | None, config_argument("The job, in place of its parts")] = None,
+    config: Annotated[Path | None, config_option("The job, in place of its parts", short=False)] = None,
     overrides: SetOption = None,
     file: Annotated[Path | None, typer.Option("--candidates", help="A table of candidates.")] = None,
     composition: Annotated[Path | None, typer.Option("--composition", "-c", help="What scores them.")] = None,
@@ -80,7 +80,7 @@ def pairs(
 
 
 @make_app.command(cls=ConfigCommand)
-def revisions(config: JobArgument, overrides: SetOption = None) -> None:
+def revisions(config: JobOption, overrides: SetOption = None) -> None:
     """Let a model criticise and revise its answers by a constitution: rows to imitate, and pairs."""
     from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
 
@@ -88,7 +88,7 @@ def revisions(config: JobArgument, overrides: SetOption = None) -> None:
 
 
 @make_app.command(cls=ConfigCommand)
-def merge(config: JobArgument, overrides: SetOption = None) -> None:
+def merge(config: JobOption, overrides: SetOption = None) -> None:
     """Merge labels of people and models, by precedence or by weight, and mix sources in proportions."""
     from rlaif_sdk.preferences.merge import MergeConfig, merge_preferences
 

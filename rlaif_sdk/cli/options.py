@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,10 @@ from rlaif_sdk.io.files import config_text
 
 if TYPE_CHECKING:
     from rlaif_sdk.scale import Workers
+
+
+COMPOSITION = "COMPOSITION"
+"""What help calls a config that is a composition."""
 
 
 def overriding(example: str, what: str = "a key") -> Any:
@@ -35,34 +38,60 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class ConfigCommand(TyperCommand):
-    """A command; where its only argument is its config, ``--config FILE`` and ``-c FILE`` name that too."""
+    """A command whose config, if it has one, follows ``--config`` or is the last argument.
+
+    The last argument is the config where the command's other arguments leave it over, or where it ends in .yaml or .yml.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the option's name away: its value is then the argument."""
-        if [one.name for one in self.params if one.param_type_name == "argument"] == ["config"]:
-            args = [*self._without_name(args)]
+        """Write the option's name before a config that is an argument."""
+        if self._config() is None:
+            return super().parse_args(ctx, args)
+        words = [_Word(word) for word in args]
+        options = [one for one in self.params if one.param_type_name == "option"]
+        given, arguments, _ = TyperCommand(None, params=options).make_parser(ctx).parse_args([*words])
+        if arguments and self._is_config(arguments):
+            *_, config = arguments
+            if "config" in given:
+                problem = f"is given twice: --config {given['config']}, and {config} as the last argument"
+                raise typer.BadParameter(problem, ctx=ctx, param=self._config())
+            args = [f"--config={config}", *(word for word in words if word is not config)]
         return super().parse_args(ctx, args)
 
-    def _without_name(self, args: list[str]) -> Iterator[str]:
-        take_a_value = {name for option in self.params if not getattr(option, "is_flag", True) for name in option.opts}
-        rest = iter(args)
-        for one in rest:
-            if one in take_a_value:
-                yield from (one, *islice(rest, 1))
-            elif one == "--":
-                yield from (one, *rest)
-            elif one not in {"--config", "-c"}:
-                yield one.removeprefix("--config=")
+    def _config(self) -> Any:
+        return next((one for one in self.params if one.name == "config"), None)
+
+    def _is_config(self, arguments: Sequence[str]) -> bool:
+        own = [one.nargs for one in self.params if one.param_type_name == "argument"]
+        return (len(arguments) > len(own) and -1 not in own) or Path(arguments[-1]).suffix in {".yaml", ".yml"}
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Show the config as the last argument too."""
+        pieces, config = super().collect_usage_pieces(ctx), self._config()
+        return pieces if config is None else [*pieces, "{config}" if config.required else "[config]"]
 
 
-def config_option(what: str) -> Any:
-    """The option ``--config`` of a file that is there."""
-    return typer.Option("--config", "-c", help=f"{what}: a YAML or JSON file.", callback=_readable)
+class _Word(str):
+    """A word of the command line, of an identity of its own: the parser hands on the words that it is given."""
+
+    __slots__ = ()
 
 
-def config_argument(what: str) -> Any:
-    """An argument that is a config file that is there."""
-    return typer.Argument(help=f"{what}: a YAML or JSON file; also after --config.", callback=_readable)
+def config_option(what: str, *, short: bool = True) -> Any:
+    """The option ``--config`` of a file that is there; ``-c`` too, unless a command has another use for it."""
+    return _config(what, _readable, short=short)
+
+
+def composition_option(what: str) -> Any:
+    """The option ``--config`` of a composition that is there."""
+    return _config(what, _composition, metavar=COMPOSITION)
+
+
+def _config(
+    what: str, check: Callable[[Path | None], Path | None], *, short: bool = True, metavar: str | None = None
+) -> Any:
+    shown = f"{what}: a YAML or JSON file; or the last argument."
+    return typer.Option("--config", *(["-c"] if short else []), help=shown, callback=check, metavar=metavar)
 
 
 def table_argument(what: str) -> Any:
@@ -75,11 +104,6 @@ def _readable(path: Path | None) -> Path | None:
     if path is not None:
         config_text(path)
     return path
-
-
-def composition_option(what: str) -> Any:
-    """The option ``--config`` of a composition that is there."""
-    return typer.Option("--config", "-c", help=f"{what}: a YAML or JSON file.", callback=_composition)
 
 
 def _composition(path: Path | None) -> Path | None:
@@ -110,10 +134,7 @@ def _ledger(path: Path) -> Path:
 
 
 CompositionOption = Annotated[Path, composition_option("The composition")]
-CompositionArgument = Annotated[
-    Path, typer.Argument(help="The composition: a YAML or JSON file; also after --config.", callback=_composition)
-]
-JobArgument = Annotated[Path, config_argument("The job")]
+JobOption = Annotated[Path, config_option("The job")]
 LedgerArgument = Annotated[Path, typer.Argument(help="A ledger, or the folder of a run with one.", callback=_ledger)]
 JudgeOverrides = Annotated[list[str] | None, overriding("judge.model=NAME")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import typer
 
 from rlaif_sdk.io.text import printable
 
@@ -38,6 +41,22 @@ def print_table(
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
     Console(stderr=err).print(table)
+
+
+def print_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a line a row, the cells under each other; a terminal gets as much of the last one as it has room for.
+
+    Args:
+        headings: Of the columns, one or more.
+        rows: Their cells; no control character in them acts.
+    """
+    lines = [headings, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for *cells, last in lines:
+        start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
+        left = len(last) if room is None else max(room - len(start), 1)
+        typer.echo(start + (last if len(last) <= left else f"{last[: left - 1]}…"))
 
 
 @contextmanager

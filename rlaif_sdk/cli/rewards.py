@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.output import print_table
+from rlaif_sdk.cli.output import print_lines, print_table
 
 if TYPE_CHECKING:
     from rlaif_sdk.plugins import RewardSpec
@@ -19,7 +19,10 @@ rewards_app = typer.Typer(help="List the installed rewards and show how each is 
 def list_rewards(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the installed rewards. Plugins that are installed but broken are named, with the cause."""
+    """List the installed rewards, a line each. Plugins that are installed but broken are named, with the cause.
+
+    The columns are those that a table must have, by the reward's default parameters.
+    """
     from rlaif_sdk.plugins import Registry
 
     registry = Registry.default()
@@ -31,6 +34,7 @@ def list_rewards(
                 "description": spec.description,
                 "range": spec.range,
                 "ends": spec.ends,
+                "columns": spec.columns,
                 "plugin": source.distribution,
             }
             for spec, source in rows
@@ -39,11 +43,16 @@ def list_rewards(
         typer.echo(json.dumps({"rewards": listed, "broken": broken}, indent=2))
         return
     if rows:
-        print_table(
-            ("reward", "range", "low … high", "description", "plugin"),
+        print_lines(
+            ("reward", "range", "columns", "description"),
             [
-                (spec.name, _range(spec), _ends(spec), spec.description, source.distribution or source.plugin)
-                for spec, source in rows
+                (
+                    spec.name,
+                    "-" if spec.range is None else _interval(spec.range),
+                    _columns(spec),
+                    spec.description,
+                )
+                for spec, _ in rows
             ],
         )
     else:
@@ -88,8 +97,19 @@ def show_reward(
     console.print(yaml.safe_dump({"rewards": {name: entry}}, sort_keys=False).rstrip(), highlight=False, markup=False)
 
 
+def _columns(spec: RewardSpec) -> str:
+    """The columns that a table must have; where a parameter ``column`` names one, its default."""
+    named = spec.params.model_fields.get("column")
+    found = spec.columns or ((named.default,) if named is not None and isinstance(named.default, str) else ())
+    return ", ".join(found) or "-"
+
+
 def _range(spec: RewardSpec) -> str:
-    return "unbounded or set by parameters" if spec.range is None else f"[{spec.range[0]:g}, {spec.range[1]:g}]"
+    return "unbounded or set by parameters" if spec.range is None else _interval(spec.range)
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"[{ends[0]:g}, {ends[1]:g}]"
 
 
 def _ends(spec: RewardSpec) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.training.arguments import declared_fields
 from rlaif_sdk.training.methods import METHODS, get_method, resolve
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def config_schema(kind: str) -> dict[str, Any]:
 
 def _close_settings(schema: dict[str, Any], name: str) -> None:
     """Name every setting of a method's trainer, so that an editor refuses all others; none where they are not known."""
+    from rlaif_sdk.training.arguments import declared_fields
+
     if names := declared_fields(get_method(name).settings):
         settings = schema["properties"][name]
         settings["properties"] = {setting: {} for setting in sorted(names) if not setting.startswith("_")}

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.options import CompositionArgument, Engine, RayAddressOption
+from rlaif_sdk.cli.options import CompositionOption, Engine, RayAddressOption
 
 
 def serve(
-    config: CompositionArgument,
+    config: CompositionOption,
     host: Annotated[str, typer.Option(help="The address to bind to; beyond this machine needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     api_key_env: Annotated[

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from rlaif_sdk.cli.exits import interruptible
-from rlaif_sdk.cli.options import AllowChanged, SplitOption, SubsetOption, config_argument, overriding, table_config
+from rlaif_sdk.cli.options import AllowChanged, SplitOption, SubsetOption, config_option, overriding, table_config
 
 
 def sweep(
-    config: Annotated[Path, config_argument("The sweep")],
+    config: Annotated[Path, config_option("The sweep")],
     overrides: Annotated[list[str] | None, overriding("seeds=[0,1,2]")] = None,
     best_of: Annotated[
         int | None,

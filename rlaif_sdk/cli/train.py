@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from rlaif_sdk.cli.exits import ExitCode, interruptible
-from rlaif_sdk.cli.options import AllowChanged, ConfigCommand, config_argument, overriding
+from rlaif_sdk.cli.options import AllowChanged, ConfigCommand, config_option, overriding
 from rlaif_sdk.training.methods import METHODS, MethodEntry, check_setting_names, get_method, load_run, resolve
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 train_app = typer.Typer(help="Train a language model on answers, rewards or preferences.", no_args_is_help=True)
 
-Config = Annotated[Path, config_argument("The run")]
+Config = Annotated[Path, config_option("The run")]
 Overrides = Annotated[list[str] | None, overriding("ppo.learning_rate=1e-6")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in the output.")]
 Check = Annotated[

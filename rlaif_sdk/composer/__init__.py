@@ -1,16 +1,23 @@
 """Several rewards in, one explained number a row out."""
 
-from rlaif_sdk.composer.aggregators import RewardGroup
-from rlaif_sdk.composer.column import RewardColumn
-from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.composer import Composer
-from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.composer.constraints import Constraint
-from rlaif_sdk.composer.failures import FailurePolicy
-from rlaif_sdk.composer.gates import Gate
-from rlaif_sdk.composer.ledger import Ledger
-from rlaif_sdk.composer.weights import Schedule
-from rlaif_sdk.composer.whatif import WhatIf, what_if
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlaif_sdk.io.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from rlaif_sdk.composer.aggregators import RewardGroup
+    from rlaif_sdk.composer.column import RewardColumn
+    from rlaif_sdk.composer.component import Component
+    from rlaif_sdk.composer.composer import Composer
+    from rlaif_sdk.composer.composition import Composition
+    from rlaif_sdk.composer.constraints import Constraint
+    from rlaif_sdk.composer.failures import FailurePolicy
+    from rlaif_sdk.composer.gates import Gate
+    from rlaif_sdk.composer.ledger import Ledger
+    from rlaif_sdk.composer.weights import Schedule
+    from rlaif_sdk.composer.whatif import WhatIf, what_if
 
 __all__ = [
     "Component",
@@ -26,3 +33,21 @@ __all__ = [
     "WhatIf",
     "what_if",
 ]
+
+if not TYPE_CHECKING:  # or a type checker would believe any name to be here
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "aggregators": ("RewardGroup",),
+            "column": ("RewardColumn",),
+            "component": ("Component",),
+            "composer": ("Composer",),
+            "composition": ("Composition",),
+            "constraints": ("Constraint",),
+            "failures": ("FailurePolicy",),
+            "gates": ("Gate",),
+            "ledger": ("Ledger",),
+            "weights": ("Schedule",),
+            "whatif": ("WhatIf", "what_if"),
+        },
+    )

@@ -4,7 +4,23 @@ The modules import nothing of their stacks; each names what it relies on, and it
 the package can be installed.
 """
 
-from rlaif_sdk.integrations.host import Host, load_state, save_state
-from rlaif_sdk.integrations.samples import Sample, Scored
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlaif_sdk.io.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from rlaif_sdk.integrations.host import Host, load_state, save_state
+    from rlaif_sdk.integrations.samples import Sample, Scored
 
 __all__ = ["Host", "Sample", "Scored", "load_state", "save_state"]
+
+if not TYPE_CHECKING:  # or a type checker would believe any name to be here
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "host": ("Host", "load_state", "save_state"),
+            "samples": ("Sample", "Scored"),
+        },
+    )

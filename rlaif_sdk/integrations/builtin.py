@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from rlaif_sdk.integrations.remote import Remote, RemoteParams
-from rlaif_sdk.integrations.verifiers import VerifiersFunction, VerifiersParams
+from rlaif_sdk.integrations.reward_params import RemoteParams, VerifiersParams
 from rlaif_sdk.plugins import RewardSpec, hookimpl
+from rlaif_sdk.rewards import Reward
 
 rlaif_api_version = 1
+
+
+def _verifiers(params: VerifiersParams) -> Reward:
+    from rlaif_sdk.integrations.verifiers import VerifiersFunction
+
+    return VerifiersFunction(params)
+
+
+def _remote(params: RemoteParams) -> Reward:
+    from rlaif_sdk.integrations.remote import Remote
+
+    return Remote(params)
 
 
 @hookimpl
@@ -15,7 +27,7 @@ def rlaif_rewards() -> list[RewardSpec]:
     return [
         RewardSpec(
             name="verifiers",
-            factory=VerifiersFunction,
+            factory=_verifiers,
             params=VerifiersParams,
             description="A reward function written for the verifiers library.",
             ends=("worse", "better"),
@@ -23,7 +35,7 @@ def rlaif_rewards() -> list[RewardSpec]:
         ),
         RewardSpec(
             name="remote",
-            factory=Remote,
+            factory=_remote,
             params=RemoteParams,
             description="What a reward server says: one of `rlaif serve`, or one for OpenRLHF.",
             ends=("worse", "better"),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardOutputError
+from rlaif_sdk.integrations.reward_params import RemoteParams
 from rlaif_sdk.io.http import HttpError, JsonClient, Problem, json_body
-from rlaif_sdk.rewards import Params, Reward, ScoreLike, Scores
+from rlaif_sdk.rewards import Reward, ScoreLike, Scores
 from rlaif_sdk.statistics.arrays import encode_groups
 from rlaif_sdk.statistics.groups import parts_of_groups
 from rlaif_sdk.types import RewardBatch, Score
@@ -23,35 +22,6 @@ _CONFIG_KEY: Mapping[Problem, str] = {
     "redirect": "params.url",
 }
 """Where the config has what concerns every row; any other problem is one of its rows."""
-
-
-class RemoteParams(Params):
-    """A reward server: one of ``rlaif serve``, or one that speaks OpenRLHF's protocol."""
-
-    url: str
-    """``http://host:port`` of ``rlaif serve``; with ``openrlhf`` the whole address, as ``--reward.remote_url`` has it."""
-    protocol: Literal["native", "openrlhf"] = "native"
-    """``native`` sends prompts, completions and columns; ``openrlhf`` sends them as one text, with a label."""
-    api_key_env: str | None = None
-    """The environment variable with the server's key; null for a server without one."""
-    columns: tuple[str, ...] | None = None
-    """The columns to send; null sends all."""
-    label_column: str | None = None
-    """With ``openrlhf``: the column that is sent as the labels; null sends none."""
-    batch_size: int = Field(default=64, ge=1)
-    """Rows in a request at most; the completions of one group stay together and may be more."""
-    concurrency: int = Field(default=8, ge=1)
-    """Requests in flight at most."""
-    timeout: float = Field(default=120.0, gt=0)
-    """Seconds for one attempt, from connecting to the last byte."""
-    attempts: int = Field(default=4, ge=1)
-    """Attempts for one request at most: a full queue, a broken connection or an unreadable answer is tried again."""
-    max_retry_after: float = Field(default=60.0, ge=0)
-    """The most seconds to wait where the server says how long."""
-    higher_is_better: bool = True
-    """False where the server's number is a cost."""
-    revision: str | None = None
-    """What the server serves now. A ledger keeps its scores only where this is said: it cannot see them change."""
 
 
 class Remote(Reward):

@@ -24,14 +24,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from rlaif_sdk.exceptions import ConfigError, RewardError
 from rlaif_sdk.integrations.host import Rewards, host
+from rlaif_sdk.integrations.reward_params import VerifiersParams
 from rlaif_sdk.integrations.samples import Sample, Scored, completion_of, prompt_of
 from rlaif_sdk.io.digests import code_digest
 from rlaif_sdk.plugins.references import load_reference
-from rlaif_sdk.rewards import Params, Reward, ScoreLike, Scores
+from rlaif_sdk.rewards import Reward, ScoreLike, Scores
 from rlaif_sdk.types import RewardBatch, Score
 
 
@@ -113,16 +112,6 @@ def task_reward(rewards: Rewards, *, state: str | None = None) -> Callable[[Any,
         return scored.number()
 
     return composed
-
-
-class VerifiersParams(Params):
-    """A reward function of the verifiers library."""
-
-    function: str
-    """``package.module:function`` or ``path/to/file.py:function``, which takes any of prompt, completion, answer, state,
-    info and the columns."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments, such as a parser's settings."""
 
 
 class VerifiersFunction(Reward):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from rlaif_sdk.judges.loading import label_pairs, load_judge, load_labeler
-from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
-from rlaif_sdk.judges.pointwise import PointwiseJudge
+from typing import TYPE_CHECKING
+
+from rlaif_sdk.io.lazy_names import lazy_names
 from rlaif_sdk.judges.probe import ProbeResult, probe
-from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, PairwisePrompt, Scale
 from rlaif_sdk.judges.usage import Prices, Usage
+
+if TYPE_CHECKING:
+    from rlaif_sdk.judges.loading import label_pairs, load_judge, load_labeler
+    from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
+    from rlaif_sdk.judges.pointwise import PointwiseJudge
+    from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, PairwisePrompt, Scale
 
 __all__ = [
     "Exemplar",
@@ -26,3 +31,14 @@ __all__ = [
     "load_labeler",
     "probe",
 ]
+
+if not TYPE_CHECKING:  # or a type checker would believe any name to be here
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "loading": ("label_pairs", "load_judge", "load_labeler"),
+            "pairwise": ("Pair", "PairLabel", "PairwiseLabeler"),
+            "pointwise": ("PointwiseJudge",),
+            "prompts": ("Exemplar", "JudgePrompt", "PairwisePrompt", "Scale"),
+        },
+    )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Annotated
@@ -10,13 +11,20 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from rlaif_sdk.cli.main import app
 from rlaif_sdk.cli.options import ConfigCommand
+from rlaif_sdk.exceptions import ConfigError
 
 
 def run(*arguments, cwd=None, **also):
     environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "rlaif_sdk", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment, **also)
+
+
+def unboxed(output):
+    """A message as one line, without the frame around it."""
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", output).split())
 
 
 def test_help_groups_the_commands_in_the_order_of_use():
@@ -29,17 +37,57 @@ def test_help_groups_the_commands_in_the_order_of_use():
 
 @pytest.mark.parametrize(
     "command",
-    ["label", "train ppo", "serve", "judge probe", "attack judge", "make merge", "iterate", "sweep", "difficulty"],
+    [
+        *(
+            "train ppo CONFIG",
+            "label -c CONFIG",
+            "serve --config=CONFIG",
+            "judge probe --config CONFIG",
+            "iterate CONFIG",
+        ),
+        *("attack judge CONFIG", "make merge -c CONFIG", "sweep CONFIG", "difficulty CONFIG -o out.jsonl"),
+        *("quickstart CONFIG", "score t.jsonl CONFIG", "explain t.jsonl CONFIG", "eval answers t.jsonl CONFIG"),
+        *(
+            "eval answers t.jsonl -c CONFIG t.jsonl",
+            "eval answers t.jsonl t.jsonl CONFIG",
+            "eval reward t.jsonl CONFIG",
+        ),
+        *("eval benchmark pairs t.jsonl CONFIG", "what-if . CONFIG", "report . CONFIG", "report --config=CONFIG ."),
+    ],
 )
-@pytest.mark.parametrize(
-    "given", [["nope.yaml"], ["--config", "nope.yaml"], ["-c", "nope.yaml"], ["--config=nope.yaml"]]
-)
-def test_a_config_is_an_argument_or_follows_its_option(tmp_path, command, given):
-    """All four spellings reach the same check of the file."""
-    more = ["-o", "out.jsonl"] if command == "difficulty" else []
-    done = run(*command.split(), *given, *more, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: nope.yaml: there is no such file")
+def test_a_config_is_the_last_argument_or_follows_its_option(tmp_path, monkeypatch, command):
+    """All spellings reach the same check of the file, of every command that has a config."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.jsonl").write_text("{}\n")
+    done = CliRunner().invoke(app, command.replace("CONFIG", "nope.yaml").split())
+    assert isinstance(done.exception, ConfigError), done.output
+    assert str(done.exception).startswith("nope.yaml: there is no such file")
+
+
+@pytest.mark.parametrize("command", ["label", "score t.jsonl", "eval answers t.jsonl t.jsonl", "report ."])
+def test_a_config_that_is_given_twice_is_refused(tmp_path, monkeypatch, command):
+    """Neither wins: both are named, and nothing is read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.jsonl").write_text("{}\n")
+    done = CliRunner().invoke(app, [*command.split(), "one.yaml", "-c", "other.yaml"])
+    assert done.exit_code == 2
+    assert "is given twice: --config other.yaml, and one.yaml as the last argument" in unboxed(done.output)
+
+
+def test_help_shows_the_config_among_the_arguments():
+    """In the usage line; in brackets where the command does without."""
+    assert "score [OPTIONS] {file} {config}" in CliRunner().invoke(app, ["score", "--help"]).output
+    assert "report [OPTIONS] {run} [config]" in CliRunner().invoke(app, ["report", "--help"]).output
+    assert "config" not in CliRunner().invoke(app, ["doctor", "--help"]).output
+
+
+def test_a_composition_in_yaml_is_no_table(tmp_path, monkeypatch):
+    """A command that may have a table, two, or none: what ends in .yaml is the composition."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def length(completions):\n    return [len(c) for c in completions]\n")
+    (tmp_path / "c.yaml").write_text("rewards: {length: {use: './mine.py:length'}}\n")
+    done = CliRunner().invoke(app, ["explain", "c.yaml", "--prompt", "p", "--completion", "four", "--json"])
+    assert json.loads(done.stdout)["total"] == 4.0
 
 
 def test_a_job_is_named_where_c_is_another_option(tmp_path):
@@ -51,26 +99,29 @@ def test_a_job_is_named_where_c_is_another_option(tmp_path):
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        (["-o", "-c", "c.yaml"], "c.yaml -c False"),
-        (["-c", "c.yaml", "--out", "--config"], "c.yaml --config False"),
-        (["--out", "--config=x", "--config=c.yaml"], "c.yaml --config=x False"),
-        (["--loud", "-c", "c.yaml"], "c.yaml . True"),
-        (["--out=x", "--", "-c"], "-c x False"),
+        (["t", "-o", "-c", "c.yaml"], "t c.yaml -c False"),
+        (["t", "-c", "c.yaml", "--out", "--config"], "t c.yaml --config False"),
+        (["t", "--out", "--config=x", "--config=c.yaml"], "t c.yaml --config=x False"),
+        (["--loud", "t", "c.yaml"], "t c.yaml . True"),
+        (["t", "-lo", "c.yaml", "c.yaml"], "t c.yaml c.yaml True"),
+        (["--out=x", "--", "t", "-c"], "t -c x False"),
+        (["--out=x", "t", "--", "--config"], "t --config x False"),
     ],
 )
 def test_what_looks_like_the_option_and_is_a_value_stays(given, found):
     """A value belongs to the option before it, and what follows ``--`` is an argument."""
-    app = typer.Typer()
+    program = typer.Typer()
 
-    @app.command(cls=ConfigCommand)
+    @program.command(cls=ConfigCommand)
     def command(
-        config: str,
+        file: str,
+        config: Annotated[str, typer.Option("--config", "-c")],
         out: Annotated[str, typer.Option("--out", "-o")] = ".",
-        loud: Annotated[bool, typer.Option("--loud")] = False,
+        loud: Annotated[bool, typer.Option("--loud", "-l")] = False,
     ) -> None:
-        typer.echo(f"{config} {out} {loud}")
+        typer.echo(f"{file} {config} {out} {loud}")
 
-    done = CliRunner().invoke(app, given)
+    done = CliRunner().invoke(program, given)
     assert done.stdout == f"{found}\n", done.output
 
 
