@@ -67,7 +67,7 @@ class RetryNotes:
             return
         self._last = now
         error = details.caused_by
-        sys.stderr.write(f"trying again in {details.wait_for:g} s: {str(error) or type(error).__name__}\n")
+        sys.stderr.write(f"trying again in {details.wait_for:.3g} s: {str(error) or type(error).__name__}\n")
 
 
 class _InOrder(TyperGroup):
@@ -143,7 +143,7 @@ def main() -> None:
     retries.listeners.append(RetryNotes())
     logging.getLogger("stamina").addHandler(logging.NullHandler())  # else logging itself would print what stamina logs
     try:
-        app()
+        app(prog_name="rlaif")
     except RlaifError as error:
         _end(error, error)
     except BrokenPipeError:

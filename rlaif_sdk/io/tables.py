@@ -25,7 +25,7 @@ from typing import IO, Any, Protocol, Self, TypeAlias
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io import arrow
 from rlaif_sdk.io.digests import file_digest, files_digest, rows_digest
-from rlaif_sdk.io.files import atomic_path, other_kind
+from rlaif_sdk.io.files import atomic_path, nearest_file, other_kind
 from rlaif_sdk.io.jobs import FAILURES_FILE, JOB_FOLDER, JOURNAL_FILE, SUMMARY_FILE
 from rlaif_sdk.io.jsonl import (
     Row,
@@ -220,7 +220,10 @@ def check_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        hint = None if _form_of(path) else "a name on the hub needs its split"
+        if _form_of(path):
+            hint = nearest_file(path, {suffix.removesuffix(".gz") for suffix in _FORMS} | {".gz"})
+        else:
+            hint = "a data set on the hub needs its split: --split train, or in a config split: train"
         raise DataError("there is no such file", file=str(path), hint=hint) from error
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {getattr(error, 'strerror', error)}", file=str(path)) from error
@@ -342,7 +345,7 @@ def _read_csv(path: Path, name: str) -> Iterator[Row]:
             if header is None:
                 return
             if repeated := [column for column in header if header.count(column) > 1]:
-                raise DataError(f"names the column {repeated[0]!r} twice", file=name, row=1)
+                raise DataError(f"names the column {repeated[0]!r} twice", file=name, row=1, hint="rename one")
             for cells in reader:
                 if not cells:
                     continue
@@ -675,6 +678,16 @@ def _form(path: Path) -> _Form:
 def is_table_file(path: str | Path) -> bool:
     """Whether a name is that of a file of a table, by its suffix."""
     return _form_of(Path(path)) is not None
+
+
+def check_form(path: Path) -> None:
+    """Check that a file is one of a table by its suffix; a folder, and what is not there, may be something else.
+
+    Raises:
+        DataError: It is another file.
+    """
+    if path.is_file():
+        _form(path)
 
 
 def has_types(source: TableName) -> bool:

@@ -158,8 +158,8 @@ class LabelJob(Described):
         config = self.config
         prompt = self._prompt()
         try:
-            backend = load_backend(config.judge.backend, config.judge.options())
-        except (ConfigError, UnknownPluginError) as error:
+            backend = load_backend(config.judge.backend, config.judge.options(), document=self.document, at=("judge",))
+        except UnknownPluginError as error:
             raise self.document.error(error.message, ("judge",), error.hint) from error
         asking: dict[str, Any] = {name: getattr(config, name) for name in _ASKING}
         named = config.prompt.constitution

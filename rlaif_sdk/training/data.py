@@ -205,7 +205,7 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
     for side in ("chosen", "rejected"):
         if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
             found = ", ".join(dataset.column_names)
-            raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}")
+            raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}; rename yours")
     read = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
     checked = [_checked_row(row, index, **known) for index, row in enumerate(read)]
     if all(row == found for row, found in zip(read, checked, strict=True)):
