@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Protocol, Self, TypeAlias
+from typing import IO, Any, Literal, Protocol, Self, TypeAlias
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io import arrow
@@ -45,6 +45,9 @@ Source: TypeAlias = Any
 ``IterableDataset``, a pandas DataFrame, or any iterable of mappings."""
 
 STANDARD_INPUT = "-"
+"""The name of standard input, and where rows are written of standard output."""
+TableForm: TypeAlias = Literal["jsonl", "json", "csv", "parquet", "arrow"]
+"""The forms of file that a config names."""
 LINES = frozenset({".jsonl", ".ndjson"})
 _SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 
@@ -69,7 +72,9 @@ class TableSource:
 
     @classmethod
     def within(cls, folder: Path, name: str, subset: str | None = None, split: str | None = None) -> Self:
-        """The table that a config in a folder names: a path relative to the folder, or else a name on the hub."""
+        """The table that a config in a folder names: ``-``, a path relative to the folder, or else a name on the hub."""
+        if name == STANDARD_INPUT:
+            return cls(Path(name), subset, split)
         local = folder / name
         on_hub = (subset or split) and not is_table_file(local) and not local.exists()
         return cls(Path(name) if on_hub else local, subset, split)

@@ -21,7 +21,7 @@ from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import FAILURES_FILE, SUMMARY_FILE
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.io.tables import TableSource, check_writable, read_rows, write_rows, write_table
+from rlaif_sdk.io.tables import TableForm, TableSource, check_writable, read_rows, write_rows, write_table
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.judges.pairwise import Orders, Pair, PairMode, PairwiseLabeler
 from rlaif_sdk.judges.probe import mass_warning, require_logprobs
@@ -127,7 +127,7 @@ class LabelConfig(ConfigModel):
     """The folder of the results."""
     licence: tuple[str, ...] = ()
     """Lines about the licence of pairs, judge and labels, for the dataset's card."""
-    format: Literal["jsonl", "parquet"] = "jsonl"
+    format: TableForm = "jsonl"
     """The kind of file that the labels are written to."""
     max_failed_share: float = Field(default=0.1, ge=0, le=1)
     """The job stops when more than this share of the pairs fails; it can be resumed."""
@@ -320,7 +320,7 @@ class LabelSummary:
         return cost / self.labelled if cost is not None and self.labelled else None
 
 
-def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summary: LabelSummary) -> Card:
+def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summary: LabelSummary, labels: Path) -> Card:
     """Who labelled what, how it was asked, and how far to trust it."""
     config = job.config
     prompt = config.prompt.model_dump(exclude_none=True)
@@ -331,7 +331,7 @@ def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summar
         title="Preferences labelled by a language model",
         method="A judge says which of two responses is better (Lee et al. 2023, arXiv 2309.00267). The flip rate is the "
         "share of pairs whose winner changes with the order in which the responses are shown.",
-        files={f"labels.{config.format}": "prompt, chosen, rejected, chosen_prob, and how each label came about"},
+        files={labels.name: "prompt, chosen, rejected, chosen_prob, and how each label came about"},
         warnings=summary.warnings,
         counts={**counts, **usage},
         models={"judge": model_facts(labeler.backend, config.judge.options())},
@@ -351,7 +351,7 @@ class LabelResult:
 
     Attributes:
         summary: Counts, flip rate, position bias, usage.
-        labels: The file of labelled pairs, which `rlaif train reward-model` and `rlaif train dpo` take as it is.
+        labels: The table of labelled pairs, which `rlaif train reward-model` and `rlaif train dpo` take as it is.
         failures: The file of the pairs that failed, or None.
         asked: Pairs that this run asked about; the others were labelled before.
         seconds: What this run took.
@@ -368,6 +368,7 @@ def run_labeling(
     source: str | Path | Mapping[str, Any] | LabelJob,
     *,
     labeler: PairwiseLabeler | None = None,
+    output: Path | None = None,
     progress: JobProgress = lambda *_: None,
     allow_changed: bool = False,
 ) -> LabelResult:
@@ -379,6 +380,8 @@ def run_labeling(
     Args:
         source: A YAML or JSON file, a mapping, or a loaded job; see `LabelConfig`.
         labeler: Who labels, in the place of the config's ``judge``, ``prompt`` and way of asking.
+        output: Where the labels go, a table of any form by its suffix, or ``-`` for standard output; by default
+            ``labels.jsonl`` in the job's folder, or what its ``format`` says. All else stays in that folder.
         progress: Called with the pairs labelled so far and all pairs.
         allow_changed: Begin anew where the output folder belongs to a job with other settings or pairs; what it holds is
             moved to ``earlier-1/`` in it, or the next number that is free.
@@ -393,7 +396,8 @@ def run_labeling(
     """
     job = source if isinstance(source, LabelJob) else load_label_job(source)
     started = time.monotonic()
-    check_writable(_labels_file(job))
+    labels = output or job.output / f"labels.{job.config.format}"
+    check_writable(labels)
     table = check_pairs(job.pairs, job.config.pairs)
     asked_by = labeler or job.labeler()
     identity = _identity(job, asked_by, table)
@@ -405,10 +409,10 @@ def run_labeling(
             if labeler is None:
                 asked_by.backend.close()
         summary = LabelSummary(usage=journal.usage)
-        labels = _write_results(job, journal, summary, asked_by.fingerprint)
+        _write_results(job, journal, summary, asked_by.fingerprint, labels)
         failures = job.output / FAILURES_FILE
         write_json(job.output / SUMMARY_FILE, {"judge": asked_by.fingerprint, **summary.record()})
-        label_card(job, asked_by, table, summary).write(job.output)
+        label_card(job, asked_by, table, summary, labels).write(job.output)
         return LabelResult(
             summary,
             labels,
@@ -443,14 +447,9 @@ async def _label_all(
     await run_concurrently(chain(first, missing), ask, journal, concurrency, noun="pairs", progress=progress)
 
 
-def _labels_file(job: LabelJob) -> Path:
-    return job.output / f"labels.{job.config.format}"
-
-
-def _write_results(job: LabelJob, journal: JobJournal, summary: LabelSummary, judge: str) -> Path:
+def _write_results(job: LabelJob, journal: JobJournal, summary: LabelSummary, judge: str, labels: Path) -> None:
     columns = job.config.pairs
     names = (columns.prompt, columns.response_1, columns.response_2)
-    labels = _labels_file(job)
     failures = job.output / FAILURES_FILE
 
     def rows(failed: Callable[[Row], None]) -> Iterator[Row]:
@@ -469,7 +468,6 @@ def _write_results(job: LabelJob, journal: JobJournal, summary: LabelSummary, ju
         write_table(rows(writer.write), labels)
     if not summary.failed:
         failures.unlink()
-    return labels
 
 
 def _identity(job: LabelJob, labeler: PairwiseLabeler, table: PairTable) -> dict[str, str]:
@@ -479,5 +477,6 @@ def _identity(job: LabelJob, labeler: PairwiseLabeler, table: PairTable) -> dict
         "pairs file": table.digest,
         "columns": [columns.prompt, columns.response_1, columns.response_2],
         **labeler.settings,
+        **({} if columns.sample is None else {"sample": [columns.rows, columns.sample]}),
     }
     return {name: json_digest(value) for name, value in parts.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
+from rlaif_sdk.composer.tables import sampled_rows
 from rlaif_sdk.config import TableConfig
 from rlaif_sdk.conversations import read
 from rlaif_sdk.exceptions import ConversationError, DataError
@@ -71,6 +72,8 @@ class PairsConfig(TableConfig):
     """The column of the second responses."""
     rows: PositiveInt | None = None
     """Label only so many rows, from the first on; null labels all."""
+    sample: PositiveInt | None = None
+    """Label so many rows, drawn at random, the same ones each time; null labels all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,10 @@ class PairTable:
 
 def pair_rows(path: TableSource, columns: PairsConfig) -> Iterator[Row]:
     """The rows that are to be labelled, with all their columns."""
-    return islice(read_rows(path), columns.rows)
+    rows = islice(read_rows(path), columns.rows)
+    if columns.sample is None:
+        return rows
+    return sampled_rows(rows, sum(1 for _ in islice(read_rows(path), columns.rows)), columns.sample)
 
 
 def read_pairs(path: TableSource, columns: PairsConfig) -> Iterator[Pair]:
@@ -107,13 +113,14 @@ def check_pairs(path: TableSource, columns: PairsConfig) -> PairTable:
     names = (columns.prompt, columns.response_1, columns.response_2)
     if len(set(names)) < len(names):
         raise DataError(f"the columns {', '.join(names)} are not three different ones", file=str(path))
+    name = str(path) if columns.sample is None else f"{path} (the sample of {columns.sample})"
     rows = 0
     found: dict[str, None] = {}
     for rows, record in enumerate(pair_rows(path, columns), start=1):
         found |= dict.fromkeys(record)
-        for name in names:
-            check_text(record, name, path, rows, named="under pairs:")
-        row_as_json(record, str(path), rows)
+        for column in names:
+            check_text(record, column, name, rows, named="under pairs:")
+        row_as_json(record, name, rows)
     if not rows:
         raise DataError("has no rows", file=str(path))
     taken = set(found) - set(names)
