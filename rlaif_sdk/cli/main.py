@@ -30,6 +30,7 @@ from rlaif_sdk.cli.label import label
 from rlaif_sdk.cli.make import make_app
 from rlaif_sdk.cli.options import ConfigCommand
 from rlaif_sdk.cli.quickstart import quickstart
+from rlaif_sdk.cli.quiet import quiet_libraries
 from rlaif_sdk.cli.report import report
 from rlaif_sdk.cli.review import review
 from rlaif_sdk.cli.rewards import rewards_app
@@ -143,7 +144,8 @@ def main() -> None:
     retries.listeners.append(RetryNotes())
     logging.getLogger("stamina").addHandler(logging.NullHandler())  # else logging itself would print what stamina logs
     try:
-        app(prog_name="rlaif")
+        with quiet_libraries():
+            app(prog_name="rlaif")
     except RlaifError as error:
         _end(error, error)
     except BrokenPipeError:

@@ -13,6 +13,7 @@ from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.exceptions import BatchError, DataError
 from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.types import RewardBatch
 
 
@@ -52,7 +53,7 @@ class TableLayout:
             DataError: No row has it.
         """
         if self.group is not None and self.group not in columns:
-            raise DataError(f"has no column {self.group!r}", file=str(file), hint=f"columns: {', '.join(columns)}")
+            raise DataError(f"has no column {self.group!r}", file=str(file), hint=f"columns: {listed(columns)}")
 
 
 def chunks(
@@ -157,8 +158,7 @@ def as_batch(
 
 def _check_text(record: Row, column: str, row: int, file: str | None) -> None:
     if column not in record:
-        found = ", ".join(record) or "none"
-        hint = f"columns: {found}; see --prompt-column and --completion-column"
+        hint = f"columns: {listed(record)}; see --prompt-column and --completion-column"
         raise DataError(f"has no column {column!r}", file=file, row=row, hint=hint)
 
 

@@ -256,7 +256,8 @@ def table_files(folder: Path, split: str | None = None) -> list[Path]:
     wanted = [one for one in files if splits[one] == split] if split else files
     if not wanted or (split is None and len(set(splits.values())) > 1):
         found = ", ".join(sorted({name or "no split" for name in splits.values()}))
-        raise DataError(f"has parts of {found}", file=str(folder), hint="name one split, or one file")
+        problem = f"has parts of {found}" if wanted else f"has no part of the split {split!r}, only of {found}"
+        raise DataError(problem, file=str(folder), hint="name one split, or one file")
     return wanted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 REPLACEMENT = "\ufffd"
 SURROGATES = "surrogates"
@@ -38,3 +39,15 @@ def printable(text: str) -> str:
     """
     text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", safe_text(text))
     return text if text.isascii() else _ORDER.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names for an error: the first of them, and how many more there are.
+
+    Examples:
+        >>> listed(["prompt", "answer", "id"], most=2)
+        'prompt, answer and 1 more'
+    """
+    shown = list(names)
+    left = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {left} more" if left > 0 else "") or "none"

@@ -15,6 +15,7 @@ from rlaif_sdk.conversations import read
 from rlaif_sdk.exceptions import ConversationError, DataError
 from rlaif_sdk.io.jsonl import Row, row_as_json
 from rlaif_sdk.io.tables import TableName, TableSource, read_rows, table_digest
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.judges.pairwise import Pair
 from rlaif_sdk.types import TextOrConversation
 
@@ -51,7 +52,7 @@ def check_text(record: Row, name: str, path: TableName, row: int, *, named: str 
         DataError: It is not; names file and row.
     """
     if name not in record:
-        hint = f"columns: {', '.join(record) or 'none'}; name yours {named}"
+        hint = f"columns: {listed(record)}; name yours {named}"
         raise DataError(f"has no column {name!r}", file=str(path), row=row, hint=hint)
     try:
         turns = read(record[name])

@@ -53,6 +53,9 @@ FILES = {
         def shout(completions):
             return [float(c.isupper()) for c in completions]
 
+        def solved(completions, ground_truth, extra_info):
+            return [1.0 for _ in completions]
+
         def picky(completions):
             return [float("nan") if c == "three" else 1.0 for c in completions]
     """,
@@ -62,6 +65,12 @@ FILES = {
         data: {train: rows.jsonl, held_out_rows: 1}
         composition: c.yaml
         ppo: {max_steps: 1}
+    """,
+    "grpo.yaml": """
+        model: {name: ./no-such-model}
+        data: {train: rows.jsonl, held_out_rows: 1}
+        composition: c.yaml
+        grpo: {max_steps: 1, bf16: false}
     """,
 }
 
@@ -147,7 +156,8 @@ def told(entry: Entry) -> str:
         contextlib.redirect_stderr(printed),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("default")
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)  # as Python itself does
         try:
             main()
         except SystemExit as end:
