@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +18,10 @@ from rlaif_sdk.cli.options import (
     JudgeOverrides,
     QuietOption,
     RayAddressOption,
+    SplitOption,
+    SubsetOption,
+    table_argument,
+    table_config,
     workers,
 )
 from rlaif_sdk.cli.output import print_table, progress_bar
@@ -27,6 +33,28 @@ if TYPE_CHECKING:
 def label(
     config: JobOption,
     overrides: JudgeOverrides = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="The pairs, in place of the config's: a table as rlaif score takes it; - for standard input.",
+            callback=table_argument("").callback,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where the labels go: .jsonl, .json, .csv, .parquet or .arrow; - for standard output (JSONL); by default "
+            "into the job's folder, which keeps all else.",
+        ),
+    ] = None,
+    split: SplitOption = None,
+    subset: SubsetOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Label the first N pairs.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Label N pairs drawn at random, the same ones each time.")
+    ] = None,
     quiet: QuietOption = False,
     engine: EngineOption = Engine.local,
     actors: ActorsOption = None,
@@ -38,22 +66,30 @@ def label(
     A job that was stopped is resumed when it is started again. The labels are what `rlaif train
     reward-model` and `rlaif train dpo` take.
     """
+    from rlaif_sdk.io.tables import STANDARD_INPUT
     from rlaif_sdk.preferences import load_label_job, run_labeling
 
     asked = workers(engine, actors, actor_gpus, ray_address)
-    job = load_label_job(config, overrides=overrides or ())
+    if pairs is None and (split or subset):
+        raise typer.BadParameter("say which table of --pairs: give that too", param_hint="--split, --subset")
+    given = {} if pairs is None else table_config(pairs, subset, split)
+    given |= {name: number for name, number in (("rows", limit), ("sample", sample)) if number is not None}
+    changes = [f"pairs.{name}={json.dumps(value)}" for name, value in given.items()]
+    job = load_label_job(config, overrides=[*(overrides or ()), *changes])
+    if output is not None and output.resolve() == job.pairs.path.resolve() and str(output) != STANDARD_INPUT:
+        raise typer.BadParameter("the output would overwrite the pairs", param_hint="--output")
     kept = interruptible(lambda: f"each label so far is kept in {job.output}")
     with kept, progress_bar("labelling", quiet=quiet) as progress:
         if asked is None:
-            result = run_labeling(job, progress=progress)
+            result = run_labeling(job, output=output, progress=progress)
         else:
             from rlaif_sdk.scale import label_with_actors
 
-            result = label_with_actors(job, workers=asked, progress=progress)
-    _print(result)
+            result = label_with_actors(job, workers=asked, output=output, progress=progress)
+    _print(result, err=str(output) == STANDARD_INPUT)
 
 
-def _print(result: LabelResult) -> None:
+def _print(result: LabelResult, *, err: bool) -> None:
     summary = result.summary
     usage = summary.usage
     twice = summary.asked_twice
@@ -72,11 +108,11 @@ def _print(result: LabelResult) -> None:
     )
     if usage.cost is not None:
         rows["cost"] = f"{usage.cost:.4f}"
-    print_table((), rows.items())
+    print_table((), rows.items(), err=err)
     for warning in summary.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if result.failures is not None:
         typer.echo(f"{summary.failed} pairs failed, see {result.failures}; start again to ask about them", err=True)
-    typer.echo(f"wrote {result.labels}")
+    typer.echo(f"wrote {'standard output' if err else result.labels}", err=err)
     if summary.failed:
         raise typer.Exit(ExitCode.ROWS_LEFT_OUT)

@@ -31,6 +31,7 @@ from rlaif_sdk.cli.label import label
 from rlaif_sdk.cli.make import make_app
 from rlaif_sdk.cli.options import ConfigCommand
 from rlaif_sdk.cli.quickstart import quickstart
+from rlaif_sdk.cli.quiet import quiet_libraries
 from rlaif_sdk.cli.report import report
 from rlaif_sdk.cli.review import review
 from rlaif_sdk.cli.rewards import rewards_app
@@ -68,7 +69,7 @@ class RetryNotes:
             return
         self._last = now
         error = details.caused_by
-        sys.stderr.write(f"trying again in {details.wait_for:g} s: {str(error) or type(error).__name__}\n")
+        sys.stderr.write(f"trying again in {details.wait_for:.3g} s: {str(error) or type(error).__name__}\n")
 
 
 class _Program(TyperGroup):
@@ -158,7 +159,8 @@ def main() -> None:
     retries.listeners.append(RetryNotes())
     logging.getLogger("stamina").addHandler(logging.NullHandler())  # else logging itself would print what stamina logs
     try:
-        app()
+        with quiet_libraries():
+            app(prog_name="rlaif")
     except RlaifError as error:
         _end(error, error)
     except BrokenPipeError:

@@ -92,7 +92,7 @@ def score(
     from rlaif_sdk.config.overrides import overridden
     from rlaif_sdk.exceptions import DataError
     from rlaif_sdk.integrations.host import load_state
-    from rlaif_sdk.io.tables import STANDARD_INPUT, TableSource, has_types, is_table_file, read_rows, survey
+    from rlaif_sdk.io.tables import STANDARD_INPUT, TableSource, check_form, has_types, is_table_file, read_rows, survey
 
     layout = TableLayout(prompt_column, completion_column, group_column)
     source = TableSource(file, subset, split)
@@ -100,7 +100,8 @@ def score(
     to_stdout = str(output or file) == STANDARD_INPUT
     _check_options(limit, sample, overrides, group_column, with_ray=asked is not None)
     if output is None and not is_table_file(file) and not to_stdout:
-        raise typer.BadParameter("name where to write: --output", param_hint="--output")
+        check_form(file)
+        raise typer.BadParameter("is wanted for a folder and for a data set on the hub", param_hint="--output")
     if asked is not None:
         how: dict[str, Any] = {
             "quiet": quiet,

@@ -300,7 +300,7 @@ class NestedAggregation:
                 raise ConfigError("a group needs at least one member", key=key)
             for name in spec.members:
                 if name not in known:
-                    raise ConfigError(f"the group names {name!r}; there are {', '.join(known)}", key=key)
+                    raise ConfigError(f"there is no member {name!r}", key=key, hint=f"there are {', '.join(known)}")
                 if name in parents:
                     raise ConfigError(f"{name!r} is in this group and in {parents[name]!r}", key=key)
                 parents[name] = group

@@ -190,6 +190,7 @@ def _called(
         "execution": config.execution,
         "recipe": Recipe(use, config.params, str(folder)),
         "cache": config.cache,
+        "place": document.place(location),
     }
 
 

@@ -100,7 +100,7 @@ class Calls:
             BatchError: A reward misses a column.
         """
         for name, part in (*self._components.items(), *self._fallbacks.items()):
-            require_columns(part.reward, batch, name, part.columns)
+            require_columns(part.reward, batch, name, part.columns, place=part.place)
 
     def set_up(self) -> None:
         """Make every reward and fallback ready.
@@ -200,15 +200,11 @@ class Calls:
         problem = scores.failures[row]
         if scores.error and problem == described(scores.error) and (place := raised_at(scores.error)):
             problem += f", at {place}"
-        hint = (
-            "a reward must answer once before its failure policy holds; 'fail_fast: false' under its on_failure lets the "
-            "policy hold from the start"
-        )
-        reward = self._components[name].reward
-        if isinstance(reward, FunctionReward) and reward.reads_messages and not isinstance(batch.completions[row], str):
-            hint = f"completions are lists of messages here: a function that names completion_texts gets their text; {hint}"
         raise RewardError(
-            f"failed on {failed} of {rows} rows before it ever scored one, {where}: {problem}", reward=name, hint=hint
+            f"failed on {failed} of {rows} rows before it ever scored one, {where}: {problem}",
+            reward=name,
+            hint=_advice(self._components[name].reward, batch, scores.error)
+            or "mend it, or let its failure policy hold from the start: 'on_failure: {fail_fast: false}'",
         ) from scores.error
 
     def _fall_back(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> dict[str, CheckedScores]:
@@ -254,6 +250,15 @@ class Calls:
         """Close the rewards and end their threads and processes; what is under way is given up."""
         for runner in (*self.runners.values(), *self._fallback_runners.values()):
             runner.close()
+
+
+def _advice(reward: Any, batch: RewardBatch, error: RewardError | None) -> str | None:
+    """What to do where a function for text was handed messages."""
+    is_of_type = error is not None and isinstance(error.__cause__, (AttributeError, TypeError))
+    if not is_of_type or not isinstance(reward, FunctionReward) or not (given := reward.given_messages(batch)):
+        return None
+    text = given.removesuffix("s") + "_texts"
+    return f"{given!r} are messages here: name the parameter {text!r}, which is text whatever the data"
 
 
 def _with_unreadable(result: CallResult, batch: RewardBatch) -> CallResult:

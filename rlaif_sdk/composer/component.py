@@ -33,6 +33,7 @@ class Component:
         fallback: The name of the fallback that is asked where it fails, or None.
         recipe: How a worker process makes it; needed with ``isolation: process``.
         cache: False if a ledger is neither asked for its scores nor keeps them.
+        place: Where it stands in its config, as ``FILE:LINE``, for errors; empty where it has none.
     """
 
     reward: Any
@@ -47,6 +48,7 @@ class Component:
     fallback: str | None = None
     recipe: Recipe | None = None
     cache: bool = True
+    place: str = ""
 
     @property
     def sign(self) -> float:

@@ -14,6 +14,7 @@ from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.arrow import arrow
 from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.types import RewardBatch, group_label
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class TableLayout:
             DataError: No row has it.
         """
         if self.group is not None and self.group not in columns:
-            raise DataError(f"has no column {self.group!r}", file=str(file), hint=f"columns: {', '.join(columns)}")
+            raise DataError(f"has no column {self.group!r}", file=str(file), hint=f"columns: {listed(columns)}")
 
 
 def chunks(

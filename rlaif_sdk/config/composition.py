@@ -213,7 +213,8 @@ class CompositionConfig(ConfigModel):
     def _consistent(self) -> CompositionConfig:
         for index, gate in enumerate(self.gates):
             if gate.reward not in self.rewards:
-                raise refused("this names no reward; there are " + ", ".join(self.rewards), "gates", index, "reward")
+                problem = f"there is no reward {gate.reward!r}; there are {', '.join(self.rewards)}"
+                raise refused(problem, "gates", index, "reward")
         if all(reward.weight == 0 for reward in self.rewards.values()):
-            raise refused("every weight is 0: nothing would be rewarded", "rewards")
+            raise refused("every weight is 0, so nothing would be rewarded: give one of them a weight", "rewards")
         return self

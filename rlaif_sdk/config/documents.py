@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -107,6 +108,11 @@ class Document:
                 return self.lines[location[:end]]
         return None
 
+    def place(self, location: Location) -> str:
+        """``FILE:LINE`` of a location, or empty where it stands in no file."""
+        line = self.line(location)
+        return f"{self.file}:{line}" if self.file and line else ""
+
     def error(self, message: str, location: Location = (), hint: str | None = None) -> ConfigError:
         """A `ConfigError` that points at a location of this document, or at the command line that set it."""
         key = ".".join(map(str, location)) or None
@@ -178,7 +184,7 @@ def named_document(name: str, shipped: Traversable, folder: Path, *, what: str) 
     Raises:
         ConfigError: There is none of that name, or the file is refused; names the line.
     """
-    if Path(name).suffix in {".yaml", ".yml", ".json"}:
+    if Path(name).suffix in _SUFFIXES:
         return load_document(folder / name)
     known = sorted(file.name.removesuffix(".yaml") for file in shipped.iterdir() if file.name.endswith(".yaml"))
     if name not in known:
@@ -208,16 +214,27 @@ def from_validation_error(
     error: ValidationError, model: type[BaseModel], document: Document, *, at: Location = ()
 ) -> ConfigError:
     """A `ConfigError` with the place of the first problem, listing all of them."""
-    problems = []
+    told: dict[Location, dict[str, str | None]] = {}
     for item in error.errors(include_url=False):
         location = _real_location(at, item["loc"], document)
         message, hint = _wording(dict(item), model)
-        problems.append(document.error(message, location, hint))
-    first, *others = problems
+        told.setdefault(location, {})[message] = hint
+    problems = [
+        document.error(_alternatives(list(messages)), location, next(filter(None, messages.values()), None))
+        for location, messages in told.items()
+    ]
+    first, *others = sorted(problems, key=lambda problem: problem.line or 0)
     if not others:
         return first
     message = "".join((first.message, f" ({first.hint})" if first.hint else "", *(f"\n  {other}" for other in others)))
     return ConfigError(message, file=first.file, line=first.line, key=first.key)
+
+
+def _alternatives(messages: list[str]) -> str:
+    """One message of those about one value, which is none of the kinds that it may be."""
+    starts = [message.partition(", found ")[0] for message in messages]
+    found = messages[-1][len(starts[-1]) :]
+    return starts[0] + "".join(f" or {start.removeprefix('input should be ')}" for start in starts[1:]) + found
 
 
 def _real_location(at: Location, loc: Location, document: Document) -> Location:
@@ -257,35 +274,81 @@ def _wording(item: dict[str, Any], model: type[BaseModel]) -> tuple[str, str | N
     message = item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     hint = None
+    if kind == "too_short" and isinstance(found, Sized):
+        least = item["ctx"]["min_length"]
+        message = f"needs at least {least} {'entry' if least == 1 else 'entries'}"
+        hint = _described_at(model, item["loc"])
     if isinstance(found, bool) and kind in {"string_type", "float_type", "int_type"}:
         hint = "YAML reads true and false as truth values: quote it" if kind == "string_type" else None
     if isinstance(found, str) and kind in {"int_type", "float_type", "int_parsing", "float_parsing"}:
-        plain = found.replace("_", "")
-        hint = (
-            f"write {plain}: YAML 1.2 has no underscores in numbers" if plain.isdecimal() and plain != found else None
-        )
-    if kind in {"model_type", "model_attributes_type", "dict_type"}:
-        fields = _fields_at(model, item["loc"]) if kind != "dict_type" else []
+        hint = _as_number(found)
+    if kind in {"model_type", "model_attributes_type"}:
+        fields = _fields_at(model, item["loc"])
         message = "must be a mapping"
-        hint = "write {} for the defaults" if found is None else f"its keys: {', '.join(fields)}" if fields else None
+        hint = "write {} for the defaults" if found is None and item["loc"] else f"its keys: {', '.join(fields)}"
+    if kind == "dict_type":
+        message = "must be a mapping"
+        hint = _described_at(model, item["loc"])
     if kind != "value_error" and not any(is_secret(str(part).removesuffix("_env")) for part in item["loc"][-1:]):
-        message += f", found {found!r}" if len(repr(found)) <= 80 else ""
+        shown = _WORDS.get(repr(found), repr(found))
+        message += f", found {shown}" if len(shown) <= 80 else ""
     return message, hint
 
 
+_WORDS = {"None": "nothing", "True": "true", "False": "false"}
+"""What a config calls the values that Python writes otherwise."""
+
+
+def _as_number(text: str) -> str | None:
+    """How a number is written that YAML reads as text."""
+    plain = text.replace("_", "")
+    if plain != text and plain.isdecimal():
+        return f"write {plain}: YAML 1.2 has no underscores in numbers"
+    try:
+        return f"write {text} without quotes" if math.isfinite(float(text)) else None
+    except ValueError:
+        return None
+
+
+def _described_at(model: type[BaseModel], location: Location) -> str | None:
+    """What the docstring of a field says that it is, without its full stop."""
+    *outer, name = location
+    found = [each.model_fields[name] for each in _models_at(model, outer) if name in each.model_fields]
+    text = " ".join((found[0].description or "").split()).removesuffix(".") if found else ""
+    return (text[:1].lower() + text[1:]).replace("``", "'") or None
+
+
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+    return sorted({name for each in _models_at(model, location) for name in each.model_fields})
+
+
+def _models_at(model: type[BaseModel], location: Iterable[str | int]) -> list[type[BaseModel]]:
     annotation: Any = model
     for part in location:
         models = _models_in(annotation)
         fields = [m.model_fields[part] for m in models if isinstance(part, str) and part in m.model_fields]
         annotation = fields[0].annotation if fields else annotation
-    return sorted({name for m in _models_in(annotation) for name in m.model_fields})
+    return _models_in(annotation)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+
+
+_SUFFIXES = {".yaml", ".yml", ".json"}
+
+
+def _where_to_look(file: str | None, *, is_json: bool = False, tab: bool = False) -> str:
+    """What may be wrong with text that is no YAML or JSON."""
+    if file and Path(file).suffix not in _SUFFIXES:
+        return f"a config ends in {', '.join(sorted(_SUFFIXES))}: is this one?"
+    if tab:
+        return "indent with spaces, not tabs"
+    if is_json:
+        return "look for a bracket, quote or comma there or above"
+    return "look there or above for an open bracket or quote, or for ': ' in text without quotes"
 
 
 def _parse(text: str, file: str | None, *, is_json: bool) -> tuple[Any, dict[Location, int]]:
@@ -303,27 +366,23 @@ def _parse(text: str, file: str | None, *, is_json: bool) -> tuple[Any, dict[Loc
         ConfigError: It is no valid YAML or JSON, or has a duplicate key.
     """
     if is_json:
-        try:
-            json_data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"no valid JSON: {error.msg}", file=file, line=error.lineno) from error
-        except (RecursionError, ValueError) as error:
-            problem = "is nested too deeply" if isinstance(error, RecursionError) else f"no valid JSON: {error}"
-            raise ConfigError(problem, file=file, line=1) from error
+        json_data = _parse_json(text, file)
         text = _JSON_ONLY.sub("?", _Loader.NON_PRINTABLE.sub("?", text.replace("\t", " ")))
     lines: dict[Location, int] = {}
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise ConfigError("is empty", file=file, line=1)
+            raise ConfigError("is empty", file=file, line=1, hint="write the keys of a config, or name another file")
         _record(root, (), lines, file, loader)
         data = json_data if is_json else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
-        problem = _TOO_MANY if error.problem == _TOO_MANY else f"no valid YAML: {error.problem}"
-        raise ConfigError(problem, file=file, line=line) from error
+        if error.problem == _TOO_MANY:
+            raise ConfigError(_TOO_MANY, file=file, line=line) from error
+        hint = _where_to_look(file, tab="'\\t'" in str(error.problem))
+        raise ConfigError(f"no valid YAML: {error.problem}", file=file, line=line, hint=hint) from error
     except RecursionError as error:
         raise ConfigError("is nested too deeply", file=file, line=1) from error
     except ConfigError:
@@ -334,6 +393,17 @@ def _parse(text: str, file: str | None, *, is_json: bool) -> tuple[Any, dict[Loc
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"no valid YAML: {error}", file=file, line=1) from error
     return data, lines
+
+
+def _parse_json(text: str, file: str | None) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        problem = f"no valid JSON: {error.msg}, at column {error.colno}"
+        raise ConfigError(problem, file=file, line=error.lineno, hint=_where_to_look(file, is_json=True)) from error
+    except (RecursionError, ValueError) as error:
+        problem = "is nested too deeply" if isinstance(error, RecursionError) else f"no valid JSON: {error}"
+        raise ConfigError(problem, file=file, line=1) from error
 
 
 def _record(

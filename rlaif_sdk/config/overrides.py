@@ -32,7 +32,9 @@ def with_overrides(document: Document, assignments: Iterable[str]) -> Document:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set {assignment} has no key and value", hint="write --set ppo.learning_rate=1e-6")
+            raise ConfigError(
+                f"--set {assignment} has no key and value", hint=f"write --set {key.strip() or 'KEY'}=VALUE"
+            )
         assigned.add(_set(data, key.strip().split("."), _value(key, value), assignment))
     return replace(document, data=data, assigned=frozenset(assigned))
 

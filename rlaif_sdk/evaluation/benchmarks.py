@@ -19,6 +19,7 @@ from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.io.tables import Source, read_rows, table_name
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
 from rlaif_sdk.statistics.estimates import (
     Estimate,
@@ -625,7 +626,7 @@ def _texts(row: Row, columns: Sequence[str], file: str, number: int) -> list[Any
         value = row.get(column)
         if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
             kind = "missing" if column not in row else f"no list of texts but {type(value).__name__}"
-            raise DataError(f"{column!r} is {kind}", file=file, row=number, hint=f"columns: {', '.join(row) or 'none'}")
+            raise DataError(f"{column!r} is {kind}", file=file, row=number, hint=f"columns: {listed(row)}")
         found += value
     return found
 
@@ -634,7 +635,7 @@ def _text(row: Row, column: str, file: str, number: int) -> str:
     value = row.get(column)
     if not value or (column != "prompt" and not isinstance(value, str)):
         problem = f"has no {column!r}" if column not in row else f"{column!r} must be text, not {value!r}"
-        raise DataError(problem, file=file, row=number, hint=f"columns: {', '.join(row) or 'none'}")
+        raise DataError(problem, file=file, row=number, hint=f"columns: {listed(row)}")
     return str(value)
 
 

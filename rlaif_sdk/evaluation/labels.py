@@ -15,6 +15,7 @@ from rlaif_sdk.conversations import view
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import TableName, read_rows
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.preferences.review.export import EDITED
 from rlaif_sdk.preferences.tables import check_text
@@ -165,7 +166,7 @@ def _check_row(record: Row, columns: Sequence[str], path: TableName, row: int) -
         hint = "give the labels.jsonl or labels.parquet that rlaif label writes, or an export of rlaif review"
         raise DataError(f"is no label: there is no {missing[0]!r}", file=str(path), row=row, hint=hint)
     if missing := [name for name in columns if name not in record]:
-        hint = f"columns: {', '.join(record)}"
+        hint = f"columns: {listed(record)}"
         raise DataError(f"has no column {missing[0]!r}", file=str(path), row=row, hint=hint)
     for name in ("prompt", "chosen", "rejected"):
         check_text(record, name, path, row)

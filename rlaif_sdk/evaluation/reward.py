@@ -22,6 +22,7 @@ from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.io.tables import Source, read_rows, table_name
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.agreement import fleiss_kappa
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
@@ -562,7 +563,7 @@ def read_pair(row: Row, file: str, number: int, *, prompt: str = "prompt") -> tu
             f"has no {prompt!r}, and 'chosen' and 'rejected' share no message that would be it",
             file=file,
             row=number,
-            hint=f"columns: {', '.join(row)}",
+            hint=f"columns: {listed(row)}",
         )
     return asked, answers
 
@@ -693,7 +694,7 @@ def check_column(row: Row, column: str, file: str, number: int) -> None:
         DataError: It has not; names file and row.
     """
     if column not in row:
-        hint = f"columns: {', '.join(row) or 'none'}"
+        hint = f"columns: {listed(row)}"
         raise DataError(f"has no column {column!r}", file=file, row=number, hint=hint)
 
 

@@ -207,6 +207,9 @@ def save_state(composer: Composer, file: str | Path) -> None:
     write_json(file, composer.state_dict(), indent=None)
 
 
+_STATE = "give the file that save_state of a composer's host wrote"
+
+
 def load_state(file: str | Path) -> dict[str, Any]:
     """What `save_state` wrote.
 
@@ -220,7 +223,7 @@ def load_state(file: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"there is no file {str(path)!r}", key="state") from None
     except ValueError as error:
-        raise StateError(f"{str(path)!r} is no JSON: {error}") from error
+        raise StateError(f"{str(path)!r} is no JSON: {error}", hint=_STATE) from error
     if not isinstance(state, dict):
-        raise StateError(f"{str(path)!r} holds no state of a composer")
+        raise StateError(f"{str(path)!r} holds no state of a composer", hint=_STATE)
     return state

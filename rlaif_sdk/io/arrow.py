@@ -491,8 +491,12 @@ def load_dataset(name: str, config: str | None, split: str | None) -> Any:
     try:
         found = datasets.load_dataset(name, config, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        hint = f"check its name, configuration and split {split!r}; a file's name ends in its form, such as .jsonl"
-        raise DataError(f"cannot be loaded from the hub: {error}", file=name, hint=hint) from error
+        asked = f"subset: {config}, split: {split}" if config else f"split: {split}"
+        hint = (
+            f"asked for {asked}; a configuration is named by subset, and a file's name ends in its form, such as .jsonl"
+        )
+        said = " ".join(str(error).partition("\nExample of usage")[0].split())
+        raise DataError(f"cannot be loaded from the hub: {said}", file=name, hint=hint) from error
     refuse_splits(found, name)
     return found
 

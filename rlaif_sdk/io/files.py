@@ -19,7 +19,7 @@ import platform
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -207,28 +207,41 @@ def config_text(path: str | Path) -> str:
             raise ConfigError(f"is {kind}, where a config is wanted", file=file, hint="name a file")
         if status.st_size > MAX_CONFIG:
             raise ConfigError(f"has {status.st_size} bytes, and a config at most {MAX_CONFIG}", file=file)
-        return Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except ConfigError:
+        raise
     except FileNotFoundError:
-        raise ConfigError("there is no such file", file=file, hint=_nearest(Path(path))) from None
+        hint = nearest_file(Path(path), {".yaml", ".yml", ".json"})
+        raise ConfigError("there is no such file", file=file, hint=hint) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot be read: {error}", file=file) from error
+        hint = "a config is a YAML or JSON file in UTF-8"
+        raise ConfigError(f"is no text: {error}", file=file, hint=hint) from error
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=file) from error
     except ValueError as error:  # a path with a zero byte
         raise ConfigError(f"cannot be read: {error}", file=file) from error
+    if "\0" in text:
+        raise ConfigError("is no text", file=file, hint="a config is a YAML or JSON file in UTF-8")
+    return text
 
 
-def _nearest(missing: Path) -> str | None:
-    """Where a path that does not exist may have been meant to lead."""
+def nearest_file(missing: Path, suffixes: Collection[str]) -> str:
+    """Where a path that does not exist may have been meant to lead, as the hint of an error.
+
+    Args:
+        missing: The path.
+        suffixes: Those of the files that may have been meant.
+    """
     folder = missing.parent
     if not folder.is_dir():
         return f"there is no folder {folder} either"
-    files = sorted(path.name for path in folder.iterdir() if path.suffix in {".yaml", ".yml", ".json"})
-    close = difflib.get_close_matches(missing.name, files, n=1)
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in suffixes)
+    stems = {Path(name).stem: name for name in files}
+    close = difflib.get_close_matches(missing.stem, stems, n=1)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {stems[close[0]]!r}?"
     shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
-    return f"config files in {folder.resolve()}: {shown or 'none'}"
+    return f"in {folder.resolve()} there is {shown}" if files else f"in {folder.resolve()} there is none of its kind"
 
 
 def default_cache_dir() -> Path:

@@ -208,7 +208,7 @@ class JsonClient:
                 raise
             raise HttpError(
                 "passing",
-                f"no usable answer from {self.url} in {self.attempts} attempts; the last time: {error}",
+                f"no usable answer from {self.url} in {self.attempts} attempt{'s' * (self.attempts > 1)}; the last time: {error}",
                 hint="check that the server is up and allows this many requests",
             ) from None
         raise AssertionError("the attempts end with an answer or an error")
@@ -261,7 +261,7 @@ class JsonClient:
         except TimeoutError:
             raise HttpError("passing", f"no whole answer within {self.timeout:g} s") from None
         except (aiohttp.ClientError, ConnectionError) as error:
-            text = session.redactor.text(str(error) or type(error).__name__)
+            text = session.redactor.text(_why_unconnected(error) or str(error) or type(error).__name__)
             raise HttpError("passing", f"the connection failed: {text}") from None
         if len(body) > self.max_body_bytes:
             raise HttpError("answer", f"the answer of {self.server} is longer than {self.max_body_bytes} bytes")
@@ -395,6 +395,14 @@ def retry_after(value: str) -> float | None:
         return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _why_unconnected(error: Exception) -> str | None:
+    """Why there is no connection, without what aiohttp and asyncio say around it; None of other errors."""
+    cause = getattr(error, "os_error", None)
+    if cause is None:
+        return None
+    return os.strerror(cause.errno) if (cause.errno or 0) > 0 else str(cause.strerror or cause)
 
 
 async def _read(response: ClientResponse, most: int) -> bytes:

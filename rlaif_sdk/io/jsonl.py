@@ -94,7 +94,9 @@ def _refused(error: Exception, name: str, number: int | None) -> DataError:
         problem, hint = f"the key {error.args[0]!r} stands twice in one object", "leave one of them"
         return DataError(problem, file=name, row=number, hint=hint)
     if isinstance(error, json.JSONDecodeError):
-        problem = f"{error.msg} at column {error.colno}"
+        is_cut = error.doc[error.pos : error.pos + 1] in ("\n", "\r")
+        message = "the line ends within a text" if is_cut else error.msg.removesuffix(" at").removesuffix(" starting")
+        problem = f"{message} at column {error.colno}"
     elif isinstance(error, StopIteration):
         problem = f"Expecting value at column {int(error.value) + 1}"
     elif isinstance(error, RecursionError):

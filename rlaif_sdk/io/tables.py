@@ -20,12 +20,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Protocol, Self, TypeAlias
+from typing import IO, Any, Literal, Protocol, Self, TypeAlias
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io import arrow
 from rlaif_sdk.io.digests import file_digest, files_digest, rows_digest
-from rlaif_sdk.io.files import atomic_path, other_kind
+from rlaif_sdk.io.files import atomic_path, nearest_file, other_kind
 from rlaif_sdk.io.jsonl import (
     Row,
     as_json,
@@ -45,6 +45,9 @@ Source: TypeAlias = Any
 ``IterableDataset``, a mapping of columns such as a batch of one, a pandas DataFrame, or any iterable of mappings."""
 
 STANDARD_INPUT = "-"
+"""The name of standard input, and where rows are written of standard output."""
+TableForm: TypeAlias = Literal["jsonl", "json", "csv", "parquet", "arrow"]
+"""The forms of file that a config names."""
 LINES = frozenset({".jsonl", ".ndjson"})
 _SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 
@@ -69,7 +72,9 @@ class TableSource:
 
     @classmethod
     def within(cls, folder: Path, name: str, subset: str | None = None, split: str | None = None) -> Self:
-        """The table that a config in a folder names: a path relative to the folder, or else a name on the hub."""
+        """The table that a config in a folder names: ``-``, a path relative to the folder, or else a name on the hub."""
+        if name == STANDARD_INPUT:
+            return cls(Path(name), subset, split)
         local = folder / name
         on_hub = (subset or split) and not is_table_file(local) and not local.exists()
         return cls(Path(name) if on_hub else local, subset, split)
@@ -241,7 +246,10 @@ def check_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        hint = None if _form_of(path) else "a name on the hub needs its split"
+        if _form_of(path):
+            hint = nearest_file(path, {suffix.removesuffix(".gz") for suffix in _FORMS} | {".gz"})
+        else:
+            hint = "a data set on the hub needs its split: --split train, or in a config split: train"
         raise DataError("there is no such file", file=str(path), hint=hint) from error
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {getattr(error, 'strerror', error)}", file=str(path)) from error
@@ -268,7 +276,8 @@ def table_files(folder: Path, split: str | None = None) -> list[Path]:
     wanted = [one for one in files if splits[one] == split] if split else files
     if not wanted or (split is None and len(set(splits.values())) > 1):
         found = ", ".join(sorted({name or "no split" for name in splits.values()}))
-        raise DataError(f"has parts of {found}", file=str(folder), hint="name one split, or one file")
+        problem = f"has parts of {found}" if wanted else f"has no part of the split {split!r}, only of {found}"
+        raise DataError(problem, file=str(folder), hint="name one split, or one file")
     return wanted
 
 
@@ -362,7 +371,7 @@ def _read_csv(path: Path, name: str) -> Iterator[Row]:
             if header is None:
                 return
             if repeated := [column for column in header if header.count(column) > 1]:
-                raise DataError(f"names the column {repeated[0]!r} twice", file=name, row=1)
+                raise DataError(f"names the column {repeated[0]!r} twice", file=name, row=1, hint="rename one")
             for cells in reader:
                 if not cells:
                     continue
@@ -695,6 +704,16 @@ def _form(path: Path) -> _Form:
 def is_table_file(path: str | Path) -> bool:
     """Whether a name is that of a file of a table, by its suffix."""
     return _form_of(Path(path)) is not None
+
+
+def check_form(path: Path) -> None:
+    """Check that a file is one of a table by its suffix; a folder, and what is not there, may be something else.
+
+    Raises:
+        DataError: It is another file.
+    """
+    if path.is_file():
+        _form(path)
 
 
 def has_types(source: TableName) -> bool:

@@ -82,3 +82,15 @@ class PrintableStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names for an error: the first of them, and how many more there are.
+
+    Examples:
+        >>> listed(["prompt", "answer", "id"], most=2)
+        'prompt, answer and 1 more'
+    """
+    shown = list(names)
+    left = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {left} more" if left > 0 else "") or "none"

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rlaif_sdk.config.documents import Document, Location, from_validation_error
 from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
 from rlaif_sdk.io.run_async import run_async
@@ -84,9 +85,21 @@ def load_judge(
 
 
 def load_backend(
-    name: str | None, options: Mapping[str, Any], backends: Mapping[str, JudgeBackendSpec] | None = None
+    name: str | None,
+    options: Mapping[str, Any],
+    backends: Mapping[str, JudgeBackendSpec] | None = None,
+    *,
+    document: Document | None = None,
+    at: Location = (),
 ) -> JudgeBackend:
     """A judge backend by name, from its parameters.
+
+    Args:
+        name: The backend's; None takes the one that the parameters are of.
+        options: Its parameters.
+        backends: The backends by name; by default those of the installed plugins.
+        document: The config that they are from, for errors.
+        at: Where they stand in it.
 
     Raises:
         ConfigError: A parameter is refused.
@@ -102,11 +115,10 @@ def load_backend(
     try:
         backend: JudgeBackend = offered[name].build(options)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        known = ", ".join(offered[name].params.model_fields)
-        raise ConfigError(
-            f"the judge backend {name!r} refuses its parameters: {problems}", hint=f"it takes {known}"
-        ) from None
+        refused = from_validation_error(error, offered[name].params, document or Document(dict(options)), at=at)
+        if document is None:
+            refused.add_note(f"of the judge backend {name!r}")
+        raise refused from None
     return backend
 
 

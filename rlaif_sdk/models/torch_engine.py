@@ -171,6 +171,8 @@ def load_network(model: str | Path, *, dtype: str = "float32", revision: str | N
         return _read(network, tokenizer, str(model), f"{model}@{commit}")
     if not _is_model(folder) and _is_model(folder / _RUN_MODEL):
         folder /= _RUN_MODEL
+    if not _is_model(folder):
+        raise ConfigError("has no config.json: it is no model's folder", file=str(folder), hint="name another folder")
     digest = folder_revision(folder)
     if (folder / _ADAPTER_FILE).is_file():
         network, tokenizer, base = _merged(folder, dtype)

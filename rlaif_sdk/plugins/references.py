@@ -16,6 +16,7 @@ from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError, exception_text
 from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.files import nearest_file
 
 
 def is_reference(name: str) -> bool:
@@ -48,7 +49,9 @@ def load_reference(reference: str, folder: Path, *, limit: float | None = None) 
     except ConfigError:
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
-        raise ConfigError(f"{module_name!r} cannot be imported: {exception_text(error)}") from error
+        missing = isinstance(error, ModuleNotFoundError)
+        hint = "install it where rlaif is installed, or write ./file.py:function for a file" if missing else None
+        raise ConfigError(f"{module_name!r} cannot be imported: {exception_text(error)}", hint=hint) from error
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
@@ -95,7 +98,7 @@ def _imported(name: str, folder: Path, limit: float | None) -> ModuleType:
     if name.endswith(".py"):
         path = (folder / name).resolve()
         if not path.is_file():
-            raise ConfigError(f"there is no file {str(path)!r}")
+            raise ConfigError(f"there is no file {str(path)!r}", hint=nearest_file(path, {".py"}))
         module = f"rlaif_file_{path.stem}_{json_digest(str(path))[:8]}"
         run = partial(_run_file, module, path)
     else:

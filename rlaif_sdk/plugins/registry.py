@@ -118,7 +118,8 @@ class Registry:
                 try:
                     plugin = entry_point.load()
                 except (Exception, SystemExit) as cause:
-                    raise _load_error(source, f"could not be imported: {_describe(cause)}") from cause
+                    problem = f"could not be imported: {_describe(cause)}"
+                    raise _load_error(source, problem, hint="mend, upgrade or uninstall it") from cause
                 registry._admit(plugin, source)
             except PluginError as error:
                 registry.broken.append(BrokenPlugin(source, error))

@@ -147,7 +147,7 @@ class LabelJob(MakeJob[LabelConfig]):
         config = self.config
         prompt = self._prompt()
         with self.errors_at("judge"):
-            backend = load_backend(config.judge.backend, config.judge.options())
+            backend = load_backend(config.judge.backend, config.judge.options(), document=self.document, at=("judge",))
         asking: dict[str, Any] = {name: getattr(config, name) for name in _ASKING}
         named = config.prompt.constitution
         constitution = None if named is None else Constitution.load(named, self.folder)
@@ -307,7 +307,7 @@ class LabelSummary:
         return cost / self.labelled if cost is not None and self.labelled else None
 
 
-def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summary: LabelSummary) -> Card:
+def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summary: LabelSummary, labels: Path) -> Card:
     """Who labelled what, how it was asked, and how far to trust it."""
     config = job.config
     prompt = config.prompt.model_dump(exclude_none=True)
@@ -318,7 +318,7 @@ def label_card(job: LabelJob, labeler: PairwiseLabeler, table: PairTable, summar
         title="Preferences labelled by a language model",
         method="A judge says which of two responses is better (Lee et al. 2023, arXiv 2309.00267). The flip rate is the "
         "share of pairs whose winner changes with the order in which the responses are shown.",
-        files={f"labels.{config.format}": "prompt, chosen, rejected, chosen_prob, and how each label came about"},
+        files={labels.name: "prompt, chosen, rejected, chosen_prob, and how each label came about"},
         warnings=summary.warnings,
         counts={**counts, **usage},
         models={"judge": model_facts(labeler.backend, config.judge.options())},
@@ -338,7 +338,7 @@ class LabelResult:
 
     Attributes:
         summary: Counts, flip rate, position bias, usage.
-        labels: The file of labelled pairs, which `rlaif train reward-model` and `rlaif train dpo` take as it is.
+        labels: The table of labelled pairs, which `rlaif train reward-model` and `rlaif train dpo` take as it is.
         failures: The file of the pairs that failed, or None.
         asked: Pairs that this run asked about; the others were labelled before.
         seconds: What this run took.
@@ -355,6 +355,7 @@ def run_labeling(
     source: str | Path | Mapping[str, Any] | LabelJob,
     *,
     labeler: PairwiseLabeler | None = None,
+    output: Path | None = None,
     progress: JobProgress = lambda *_: None,
     allow_changed: bool = False,
 ) -> LabelResult:
@@ -366,6 +367,8 @@ def run_labeling(
     Args:
         source: A YAML or JSON file, a mapping, or a loaded job; see `LabelConfig`.
         labeler: Who labels, in the place of the config's ``judge``, ``prompt`` and way of asking.
+        output: Where the labels go, a table of any form by its suffix, or ``-`` for standard output; by default
+            ``labels.jsonl`` in the job's folder, or what its ``format`` says. All else stays in that folder.
         progress: Called with the pairs labelled so far and all pairs.
         allow_changed: Begin anew where the output folder belongs to a job with other settings or pairs; what it holds is
             moved to ``__job__/earlier-1/``, or the next number that is free.
@@ -380,7 +383,8 @@ def run_labeling(
     """
     job = source if isinstance(source, LabelJob) else load_label_job(source)
     started = time.monotonic()
-    check_writable(_labels_file(job))
+    labels = output or job.output / f"labels.{job.config.format}"
+    check_writable(labels)
     table = check_pairs(job.pairs, job.config.pairs)
     asked_by = labeler or job.labeler()
     identity = _identity(job, asked_by, table)
@@ -392,10 +396,10 @@ def run_labeling(
             if labeler is None:
                 asked_by.backend.close()
         summary = LabelSummary(usage=journal.usage)
-        labels = _write_results(job, journal, summary, asked_by.fingerprint)
+        _write_results(job, journal, summary, asked_by.fingerprint, labels)
         failures = job.output / FAILURES_FILE
         write_json(job.output / SUMMARY_FILE, {"judge": asked_by.fingerprint, **summary.record()})
-        label_card(job, asked_by, table, summary).write(job.output)
+        label_card(job, asked_by, table, summary, labels).write(job.output)
         return LabelResult(
             summary,
             labels,
@@ -427,14 +431,9 @@ async def _label_all(
     )
 
 
-def _labels_file(job: LabelJob) -> Path:
-    return job.output / f"labels.{job.config.format}"
-
-
-def _write_results(job: LabelJob, journal: JobJournal, summary: LabelSummary, judge: str) -> Path:
+def _write_results(job: LabelJob, journal: JobJournal, summary: LabelSummary, judge: str, labels: Path) -> None:
     columns = job.config.pairs
     names = (columns.prompt, columns.response_1, columns.response_2)
-    labels = _labels_file(job)
     failures = job.output / FAILURES_FILE
 
     def rows(failed: Callable[[Row], None]) -> Iterator[Row]:
@@ -453,7 +452,6 @@ def _write_results(job: LabelJob, journal: JobJournal, summary: LabelSummary, ju
         write_table(rows(writer.write), labels)
     if not summary.failed:
         failures.unlink()
-    return labels
 
 
 def _identity(job: LabelJob, labeler: PairwiseLabeler, table: PairTable) -> dict[str, str]:
@@ -463,5 +461,6 @@ def _identity(job: LabelJob, labeler: PairwiseLabeler, table: PairTable) -> dict
         "pairs file": table.digest,
         "columns": [columns.prompt, columns.response_1, columns.response_2],
         **labeler.settings,
+        **({} if columns.sample is None else {"sample": [columns.rows, columns.sample]}),
     }
     return {name: json_digest(value) for name, value in parts.items()}

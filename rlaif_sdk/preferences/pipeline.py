@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from pydantic import Field, PositiveInt
 
@@ -22,7 +22,7 @@ from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import FAILURES_FILE, SUMMARY_FILE
 from rlaif_sdk.io.jsonl import Row, row_as_json
 from rlaif_sdk.io.run_async import run_async
-from rlaif_sdk.io.tables import check_writable, read_rows, table_digest, write_rows
+from rlaif_sdk.io.tables import TableForm, check_writable, read_rows, table_digest, write_rows
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, RowError, usage_of
 from rlaif_sdk.judges.usage import Usage
 from rlaif_sdk.preferences.card import Card, model_facts
@@ -58,7 +58,7 @@ class OutputConfig(ConfigModel):
 
     output: str = "made"
     """The folder of the results."""
-    format: Literal["jsonl", "parquet"] = "jsonl"
+    format: TableForm = "jsonl"
     """The kind of file that tables are written to."""
     licence: tuple[str, ...] = ()
     """Lines about the licence of what went in and of the results, for the dataset's card."""

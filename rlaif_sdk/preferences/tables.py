@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import PositiveInt
 
+from rlaif_sdk.composer.tables import sampled_rows
 from rlaif_sdk.config import TableConfig
 from rlaif_sdk.conversations import read
 from rlaif_sdk.exceptions import ConversationError, DataError
 from rlaif_sdk.io.jsonl import Row, row_as_json
 from rlaif_sdk.io.tables import TableName, TableSource, read_rows, table_digest
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.judges.pairwise import Pair
 from rlaif_sdk.types import TextOrConversation
 
@@ -50,7 +52,7 @@ def check_text(record: Row, name: str, path: TableName, row: int, *, named: str 
         DataError: It is not; names file and row.
     """
     if name not in record:
-        hint = f"columns: {', '.join(record) or 'none'}; name yours {named}"
+        hint = f"columns: {listed(record)}; name yours {named}"
         raise DataError(f"has no column {name!r}", file=str(path), row=row, hint=hint)
     try:
         turns = read(record[name])
@@ -71,6 +73,8 @@ class PairsConfig(TableConfig):
     """The column of the second responses."""
     rows: PositiveInt | None = None
     """Label only so many rows, from the first on; null labels all."""
+    sample: PositiveInt | None = None
+    """Label so many rows, drawn at random, the same ones each time; null labels all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,10 @@ class PairTable:
 
 def pair_rows(path: TableSource, columns: PairsConfig) -> Iterator[Row]:
     """The rows that are to be labelled, with all their columns."""
-    return islice(read_rows(path), columns.rows)
+    rows = islice(read_rows(path), columns.rows)
+    if columns.sample is None:
+        return rows
+    return sampled_rows(rows, sum(1 for _ in islice(read_rows(path), columns.rows)), columns.sample)
 
 
 def read_pairs(path: TableSource, columns: PairsConfig) -> Iterator[Pair]:
@@ -107,13 +114,14 @@ def check_pairs(path: TableSource, columns: PairsConfig) -> PairTable:
     names = (columns.prompt, columns.response_1, columns.response_2)
     if len(set(names)) < len(names):
         raise DataError(f"the columns {', '.join(names)} are not three different ones", file=str(path))
+    name = str(path) if columns.sample is None else f"{path} (the sample of {columns.sample})"
     rows = 0
     found: dict[str, None] = {}
     for rows, record in enumerate(pair_rows(path, columns), start=1):
         found |= dict.fromkeys(record)
-        for name in names:
-            check_text(record, name, path, rows, named="under pairs:")
-        row_as_json(record, str(path), rows)
+        for column in names:
+            check_text(record, column, name, rows, named="under pairs:")
+        row_as_json(record, name, rows)
     if not rows:
         raise DataError("has no rows", file=str(path))
     taken = set(found) - set(names)

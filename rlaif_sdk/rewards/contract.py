@@ -107,7 +107,12 @@ class Reward(ABC):
 
 
 def require_columns(
-    reward: Reward, batch: RewardBatch, name: str, renamed: Mapping[str, str] = MappingProxyType({})
+    reward: Reward,
+    batch: RewardBatch,
+    name: str,
+    renamed: Mapping[str, str] = MappingProxyType({}),
+    *,
+    place: str = "",
 ) -> None:
     """Check that the batch has what a reward needs.
 
@@ -116,18 +121,20 @@ def require_columns(
         batch: The rows, with their columns as the data set names them.
         name: What the reward is called in messages.
         renamed: The columns of the batch under the names that the reward knows, as ``columns:`` of its config has them.
+        place: Where the reward stands in its config, as ``FILE:LINE``; empty where it has none.
 
     Raises:
         BatchError: A column is missing; the message names the reward and the columns present.
     """
-    present = f"columns present: {', '.join(sorted(batch.columns)) or 'none'}"
+    who = f"{place}: reward {name!r}" if place else f"reward {name!r}"
+    present = f"columns present: {', '.join(sorted(batch.columns)) or 'only the prompt and the completion'}"
     for new, old in renamed.items():
         if old not in batch.columns:
             problem = f"the column {old!r} is missing, which 'columns.{new}' names"
-            raise BatchError(f"reward {name!r}: {problem}", hint=present)
+            raise BatchError(f"{who}: {problem}", hint=present)
     missing = [column for column in reward.columns if column not in renamed and column not in batch.columns]
     if missing:
         raise BatchError(
-            f"reward {name!r} needs the column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}",
+            f"{who} needs the column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}",
             hint=f"{present}; map one under 'columns:' of the reward",
         )

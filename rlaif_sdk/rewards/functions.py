@@ -112,10 +112,11 @@ class FunctionReward(Reward):
         scores: Scores | Awaitable[Scores] = self.function(**offered, **self._values)
         return scores
 
-    @property
-    def reads_messages(self) -> bool:
-        """Whether it gets messages where the data has messages, and no text of them."""
-        return bool({"prompts", "completions"} & self._accepts) and not _TEXT_ARGUMENTS & self._accepts
+    def given_messages(self, batch: RewardBatch) -> str | None:
+        """Which of ``completions`` and ``prompts`` it is handed as messages; None where it is handed text, or neither."""
+        sides = {"completions": batch.completions, "prompts": batch.prompts}
+        named = (side for side in sides if side in self._accepts)
+        return next((side for side in named if any(not isinstance(each, str) for each in sides[side])), None)
 
     @property
     def values(self) -> Mapping[str, Any]:

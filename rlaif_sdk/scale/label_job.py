@@ -24,6 +24,7 @@ def label_with_actors(
     source: str | Path | Mapping[str, Any] | LabelJob,
     *,
     workers: Workers | None = None,
+    output: Path | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> LabelResult:
     """`rlaif_sdk.preferences.run_labeling` with the judge in Ray's actors, each of which loads it once.
@@ -35,6 +36,7 @@ def label_with_actors(
     Args:
         source: See `rlaif_sdk.preferences.run_labeling`.
         workers: The processes that the judge is in.
+        output: Where the labels go; see there.
         progress: Called with the pairs labelled so far and all pairs.
 
     Raises:
@@ -57,7 +59,7 @@ def label_with_actors(
         }
         spread = replace(job, config=job.config.model_copy(update=calls))
         try:
-            return run_labeling(spread, labeler=labeler, progress=progress)
+            return run_labeling(spread, labeler=labeler, output=output, progress=progress)
         finally:
             pool.close()
 

@@ -166,6 +166,5 @@ def _placed(error: ConfigError | PluginError, document: Document, location: Loca
     """The same error, with the place in the config that asked."""
     if isinstance(error, ConfigError):
         return document.error(error.message, location, error.hint)
-    line = document.line(location)
-    place = f"{document.file}:{line}: " if document.file and line else ""
-    return type(error)(f"{place}{'.'.join(map(str, location))}: {error.message}", hint=error.hint)
+    key = ".".join(map(str, location))
+    return type(error)(": ".join(filter(None, (document.place(location), key, error.message))), hint=error.hint)

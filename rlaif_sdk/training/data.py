@@ -15,6 +15,7 @@ from rlaif_sdk.conversations.templates import ChatTemplate
 from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError
 from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.io.tables import TableSource, open_dataset, read_rows
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.training.config import DataSettings, TableSettings
 from rlaif_sdk.training.curriculum import MEAN_COLUMN, SPREAD_COLUMN, CurriculumSettings, arrange
 
@@ -115,10 +116,8 @@ def check_prompt_column(dataset: Dataset, column: str, place: str) -> None:
         DataError: It has not.
     """
     if column not in dataset.column_names:
-        found = ", ".join(dataset.column_names)
-        raise DataError(
-            f"has no column {column!r}", file=place, hint=f"columns present: {found}; name one under data.prompt"
-        )
+        hint = f"columns present: {listed(dataset.column_names)}; name one under data.prompt"
+        raise DataError(f"has no column {column!r}", file=place, hint=hint)
 
 
 def _with_prompts(dataset: Dataset, place: str, column: str) -> Dataset:
@@ -206,8 +205,8 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
         return dataset.map(_checked_row, with_indices=True, fn_kwargs=known)
     for side in ("chosen", "rejected"):
         if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
-            found = ", ".join(dataset.column_names)
-            raise DataError(f"has no column {side!r}", file=name, hint=f"columns present: {found}")
+            hint = f"columns present: {listed(dataset.column_names)}; rename yours"
+            raise DataError(f"has no column {side!r}", file=name, hint=hint)
     read = dataset.select_columns([column for column in _CHECKED if column in dataset.column_names])
     checked = [_checked_row(row, index, **known) for index, row in enumerate(read)]
     if all(row == found for row, found in zip(read, checked, strict=True)):

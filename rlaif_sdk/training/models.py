@@ -217,8 +217,9 @@ def check_rollout(settings: Any, prompts: int) -> None:
     """
     completions = getattr(settings, "generation_batch_size", None)
     if completions and (wanted := completions // settings.num_generations) > prompts:
+        counted = "is 1 prompt" if prompts == 1 else f"are {prompts} prompts"
         raise ConfigError(
-            f"there are {prompts} prompts to train on, and a rollout takes {wanted}: no step would be made",
+            f"there {counted} to train on, and a rollout takes {wanted}: no step would be made",
             hint="give more, or lower steps_per_generation or per_device_train_batch_size",
         )
 

@@ -87,10 +87,10 @@ def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dat
 
     if column != "prompt":
         check_prompt_column(rows, column, place)
-        rows = rows.select_columns([name for name in (column, *COLUMNS[1:]) if name in rows.column_names])
+        rows = rows.select_columns([name for name in rows.column_names if name != "prompt"])
         rows = rows.rename_column(column, "prompt")
-    rows = rows.select_columns([name for name in COLUMNS if name in rows.column_names])
     checked: Dataset = checked_preferences(rows, place, needs_prompt=needs_prompt)
+    checked = checked.select_columns([name for name in COLUMNS if name in checked.column_names])
     same_answers(checked, place)  # which the trainer warns of
     for number, prompt in enumerate(checked["prompt"] if "prompt" in checked.column_names else (), start=1):
         if problem := prompt_problem(prompt):

@@ -12,6 +12,7 @@ from pydantic import Field
 from rlaif_sdk.conversations import ASSISTANT, aligned, prompt_problem, read
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.arrow import to_dataset
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
 from rlaif_sdk.training.data import check_prompt_column
 from rlaif_sdk.training.methods import Method
@@ -62,7 +63,7 @@ def sft_rows(dataset: Dataset, place: str, settings: SFTDataSettings) -> Dataset
         raise DataError(
             f"has no column {settings.completion!r}, 'messages' or 'text'",
             file=place,
-            hint=f"columns present: {', '.join(dataset.column_names)}; name them under data.prompt and data.completion",
+            hint=f"columns present: {listed(dataset.column_names)}; name them under data.prompt and data.completion",
         )
     for number, row in enumerate(rows, start=1):
         problem = problem_of(row)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.exceptions import ConfigError, JudgeError
+from rlaif_sdk.io.tables import read_rows, write_table
 from tests.judges.conftest import JudgeServer, completion, letters
 
 
@@ -53,6 +54,67 @@ def test_labelling_prints_flip_rate_position_bias_and_usage(config: Path) -> Non
     assert "4 calls (0 retries), 4000 tokens in" in done.output
     assert "0.0120" in done.output
     assert (config.parent / "out" / "labels.jsonl").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [("jsonl", "csv"), ("json", "parquet"), ("csv", "arrow"), ("parquet", "json"), ("arrow", "jsonl")],
+)
+def test_pairs_of_every_form_become_labels_of_every_form(config: Path, given: str, written: str) -> None:
+    """``--pairs`` and ``--output`` go by their suffixes; all but the labels stays in the job's folder."""
+    folder = config.parent
+    write_table([{"prompt": "q", "response_1": "yes", "response_2": "no", "id": "7"}], folder / f"mine.{given}")
+    done = rlaif("label", config, "--pairs", folder / f"mine.{given}", "-o", folder / f"labels.{written}", "-q")
+    assert done.exit_code == 0, done.output
+    (row,) = read_rows(folder / f"labels.{written}")
+    assert (row["chosen"], row["rejected"], row["id"]) == ("yes", "no", "7")
+    assert float(row["chosen_prob"]) == pytest.approx(0.5)
+    assert not [*(folder / "labels").glob("labels.*")]
+    assert "labels." + written in (folder / "labels" / "README.md").read_text()
+
+
+def test_labels_stand_in_a_pipe(config: Path) -> None:
+    """Pairs come by standard input, standard output has nothing but labels, and the summary is on standard error."""
+    program = [sys.executable, "-m", "rlaif_sdk", "label", config, "--pairs", "-", "-o", "-", "--limit", "1"]
+    pairs = (config.parent / "pairs.jsonl").read_text()
+    done = subprocess.run(program, input=pairs, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == ["q0"]
+    assert "wrote standard output" in done.stderr
+
+
+def test_a_config_takes_its_pairs_from_standard_input_too(config: Path) -> None:
+    """Whichever folder the config is in."""
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "pairs": {"file": "-"}}))
+    program = [sys.executable, "-m", "rlaif_sdk", "label", config]
+    pairs = (config.parent / "pairs.jsonl").read_text()
+    done = subprocess.run(program, input=pairs, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    assert (config.parent / "labels" / "labels.jsonl").read_text().count("\n") == 2
+
+
+def test_a_sample_is_the_same_each_time_and_resumes(config: Path, server: Any) -> None:
+    """In the order of the table; another sample is another job."""
+    pairs = config.parent / "pairs.jsonl"
+    write_table([{"prompt": f"q{row}", "response_1": "yes", "response_2": "no"} for row in range(20)], pairs)
+    first = rlaif("label", config, "--sample", 4)
+    asked = len(server.requests)
+    assert first.exit_code == 0, first.output
+    drawn = [row["prompt"] for row in read_rows(config.parent / "labels" / "labels.jsonl")]
+    assert len(drawn) == 4
+    assert drawn == sorted(drawn, key=lambda prompt: int(prompt[1:]))
+    assert rlaif("label", config, "--sample", 4, "-o", config.parent / "again.csv").exit_code == 0
+    assert len(server.requests) == asked
+    assert [row["prompt"] for row in read_rows(config.parent / "again.csv")] == drawn
+    assert "sample: " in str(rlaif("label", config, "--sample", 5).exception)
+
+
+def test_labels_never_overwrite_their_pairs(config: Path) -> None:
+    """The table of the pairs stays as it is."""
+    before = (config.parent / "pairs.jsonl").read_text()
+    done = rlaif("label", config, "-o", config.parent / "pairs.jsonl")
+    assert done.exit_code == 2
+    assert (config.parent / "pairs.jsonl").read_text() == before
 
 
 def test_a_changed_config_is_refused_with_the_next_step(config: Path) -> None:

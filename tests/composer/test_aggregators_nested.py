@@ -110,7 +110,7 @@ CONFIG = """
         (
             "{members: [a, x]}",
             "{members: [b]}",
-            r"c\.yaml:6: groups\.style: the group names 'x'; there are a, b, style",
+            r"c\.yaml:6: groups\.style: there is no member 'x' \(there are a, b, style",
         ),
         ("{members: [a]}", "{members: [a]}", r"c\.yaml:7: groups\.other: 'a' is in this group and in 'style'"),
         ("{members: [other]}", "{members: [style]}", r"groups\.style: the group contains itself"),

@@ -51,7 +51,7 @@ def test_a_weight_that_is_no_finite_number_is_refused_with_its_line(weight: str)
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
-        ("rewards: {}", 1, "at least 1 item"),
+        ("rewards: {}", 1, "needs at least 1 entry"),
         ("rewards:\n  a:\n    weigth: 1", 3, r"unknown key \(did you mean 'weight'\?\)"),
         ("rewards:\n  a:\n    weight: 0\n", 1, "every weight is 0"),
         ("rewards:\n  a: {}\n  1: {}", 3, "valid string, found 1"),
@@ -63,7 +63,11 @@ def test_a_weight_that_is_no_finite_number_is_refused_with_its_line(weight: str)
         ("rewards:\n  a:\n    on_failure: {policy: abstain, value: 0}", 3, "'value' goes with policy 'default'"),
         ("rewards:\n  a:\n    on_failure:\n      policy: default\n      value: .inf", 5, "finite"),
         ("rewards:\n  a:\n    columns:\n      prompts: x", 4, "reserved name"),
-        ("rewards:\n  a: {}\ngates:\n  - reward: b\n    min: 0\n    floor: 0", 4, "names no reward; there are a"),
+        (
+            "rewards:\n  a: {}\ngates:\n  - reward: b\n    min: 0\n    floor: 0",
+            4,
+            "there is no reward .b.; there are a",
+        ),
         ("rewards:\n  a: {}\ngates:\n  - reward: a\n    floor: 0", 4, "needs 'min', 'max' or both"),
         ("rewards:\n  a: {}\ngates:\n  - {reward: a, floor: 0, min: 2, max: 1}", 4, "nothing would pass"),
         ("rewards:\n  a: {}\ngates:\n  - {reward: a, min: 0}", 4, "floor: is missing"),
@@ -77,7 +81,7 @@ def test_a_weight_that_is_no_finite_number_is_refused_with_its_line(weight: str)
         (
             "rewards:\n  a:\n    execution:",
             3,
-            r"execution: must be a mapping, found None \(write \{\} for the defaults",
+            r"execution: must be a mapping, found nothing \(write \{\} for the defaults",
         ),
         ("rewards: [a]", 1, r"rewards: must be a mapping, found \['a'\]"),
         ("rewards:\n  a: {params: 3}", 2, "params: must be a mapping, found 3"),

@@ -207,7 +207,7 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"gone.yaml: there is no such file"):
         load_document(tmp_path / "gone.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"binary.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"binary.yaml: is no text"):
         load_document(tmp_path / "binary.yaml")
 
 
@@ -294,7 +294,7 @@ def test_a_missing_file_is_told_with_its_neighbours(tmp_path) -> None:
     (tmp_path / "run.yaml").write_text("a: 1\n")
     with pytest.raises(ConfigError, match=r"rum\.yaml: there is no such file \(did you mean 'run\.yaml'\?\)"):
         load_document(tmp_path / "rum.yaml")
-    with pytest.raises(ConfigError, match=r"no such file \(config files in .*: run\.yaml\)"):
+    with pytest.raises(ConfigError, match=r"no such file \(in .* there is run\.yaml\)"):
         load_document(tmp_path / "something-else")
     with pytest.raises(ConfigError, match=r"there is no folder .*gone either"):
         load_document(tmp_path / "gone" / "run.yaml")

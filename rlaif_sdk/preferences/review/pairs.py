@@ -13,6 +13,7 @@ from rlaif_sdk.exceptions import ConversationError, DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain, row_as_json
 from rlaif_sdk.io.tables import TableName, read_rows
+from rlaif_sdk.io.text import listed
 from rlaif_sdk.types import TextOrConversation
 
 Number = Literal[1, 2]
@@ -150,7 +151,7 @@ def _digest(prompt: Any, response_1: Any, response_2: Any) -> str:
 
 def _text(record: Row, name: str) -> TextOrConversation:
     if name not in record:
-        hint = f"a pair has chosen and rejected, or response_1 and response_2; columns: {', '.join(record) or 'none'}"
+        hint = f"a pair has chosen and rejected, or response_1 and response_2; columns: {listed(record)}"
         raise DataError(f"has no column {name!r}", hint=hint)
     try:
         turns = read(record[name])

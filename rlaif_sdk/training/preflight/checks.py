@@ -156,7 +156,7 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
         raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
     for reward, component in (*composer.components.items(), *composer.fallbacks.items()):
         try:
-            require_columns(component.reward, batch, reward, component.columns)
+            require_columns(component.reward, batch, reward, component.columns, place=component.place)
         except BatchError as error:
             raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
 
