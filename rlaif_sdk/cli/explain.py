@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def explain(
     file: Annotated[
         Path | None,
-        table_argument("A ledger, or the folder of a run with one; or with --config a table, as rlaif score takes it."),
+        table_argument(
+            "The folder of a run, a table that rlaif score wrote, or a ledger; or with --config a table to score now."
+        ),
     ] = None,
     config: Annotated[
         Path | None, composition_option("The composition, for a table or a text that is scored now")

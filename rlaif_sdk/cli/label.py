@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rlaif_sdk.cli.exits import ExitCode, interruptible
+from rlaif_sdk.cli.exits import CheckOption, end_check, interruptible, tell_left_out
 from rlaif_sdk.cli.options import (
     ActorGpusOption,
     ActorsOption,
@@ -32,6 +32,7 @@ def label(
     actors: ActorsOption = None,
     actor_gpus: ActorGpusOption = 0.0,
     ray_address: RayAddressOption = None,
+    check: CheckOption = False,
 ) -> None:
     """Label pairs of responses with a judge.
 
@@ -39,17 +40,29 @@ def label(
     reward-model` and `rlaif train dpo` take.
     """
     from rlaif_sdk.preferences import load_label_job, run_labeling
+    from rlaif_sdk.preferences.label_job import check_labeling
 
     asked = workers(engine, actors, actor_gpus, ray_address)
     job = load_label_job(config, overrides=overrides or ())
-    kept = interruptible(lambda: f"each label so far is kept in {job.output}")
-    with kept, progress_bar("labelling", quiet=quiet) as progress:
+    if check:
+        end_check(check_labeling(job))
+    counts = (0, 0)
+
+    def what_is_left() -> str:
+        return f"{counts[0]} of {counts[1]} pairs are labelled, and their labels are kept in {job.output}"
+
+    def tell(done: int, pairs: int) -> None:
+        nonlocal counts
+        counts = done, pairs
+        progress(done, pairs)
+
+    with interruptible(what_is_left), progress_bar("labelling", quiet=quiet) as progress:
         if asked is None:
-            result = run_labeling(job, progress=progress)
+            result = run_labeling(job, progress=tell)
         else:
             from rlaif_sdk.scale import label_with_actors
 
-            result = label_with_actors(job, workers=asked, progress=progress)
+            result = label_with_actors(job, workers=asked, progress=tell)
     _print(result)
 
 
@@ -75,8 +88,6 @@ def _print(result: LabelResult) -> None:
     print_table((), rows.items())
     for warning in summary.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    if result.failures is not None:
-        typer.echo(f"{summary.failed} pairs failed, see {result.failures}; start again to ask about them", err=True)
     typer.echo(f"wrote {result.labels}")
-    if summary.failed:
-        raise typer.Exit(ExitCode.ROWS_LEFT_OUT)
+    rest = f"each pair's reason is in {result.failures}; start again to ask about them"
+    tell_left_out(summary.failed, summary.pairs, "pairs are unlabelled", summary.first_unlabelled, rest)

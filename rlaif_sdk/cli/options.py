@@ -114,7 +114,10 @@ CompositionArgument = Annotated[
     Path, typer.Argument(help="The composition: a YAML or JSON file; also after --config.", callback=_composition)
 ]
 JobArgument = Annotated[Path, config_argument("The job")]
-LedgerArgument = Annotated[Path, typer.Argument(help="A ledger, or the folder of a run with one.", callback=_ledger)]
+LedgerArgument = Annotated[
+    Path,
+    typer.Argument(help="The folder of a run or a job, a table that rlaif score wrote, or a ledger.", callback=_ledger),
+]
 JudgeOverrides = Annotated[list[str] | None, overriding("judge.model=NAME")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 SplitOption = Annotated[

@@ -6,11 +6,15 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlaif_sdk.composer.build import without_ledger
+from rlaif_sdk.composer.check import Check
 from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.config.documents import Document
 from rlaif_sdk.exceptions import BatchError, DataError
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.types import RewardBatch
@@ -183,14 +187,14 @@ class Summary:
     rows: int = 0
     unscored: int = 0
     columns: dict[str, Moments] = field(default_factory=dict)
-    first_unscored: str | None = None
+    first_unscored: tuple[int, str] | None = None
 
     def add(self, composition: Composition) -> None:
         """Take in a composition."""
         totals = composition.to_list()
         if self.first_unscored is None and None in totals:
             row = totals.index(None)
-            self.first_unscored = f"row {self.rows + row + 1}: {_why_unscored(composition, row)}"
+            self.first_unscored = (self.rows + row + 1, _why_unscored(composition, row))
         self.rows += len(composition)
         self.unscored += totals.count(None)
         for name, column in composition.rewards.items():
@@ -237,6 +241,28 @@ class Moments:
     def std(self) -> float:
         """Population standard deviation, NaN without values."""
         return math.sqrt(self.m2 / self.count) if self.count else math.nan
+
+
+def check_table(
+    composition: Document, records: Iterable[Row], layout: TableLayout, *, columns: Sequence[str], file: str
+) -> Check:
+    """Have every reward of a composition score the first row of a table; nothing is written.
+
+    Args:
+        composition: The composition.
+        records: The table's rows; the first is read.
+        layout: Which columns are what.
+        columns: Columns that the table has somewhere.
+        file: The table's name, for errors.
+
+    Returns:
+        What was found; what is wrong is among its problems.
+    """
+    found = Check()
+    with found.noting(), Composer.from_config(without_ledger(composition)) as composer:
+        batch = as_batch([*islice(records, 1)], layout, columns=columns, training=False, file=file)
+        found.score("the composition", composer, batch, f"row 1 of {file}")
+    return found
 
 
 def score_records(

@@ -51,6 +51,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
     return {
         "rows": summary.rows,
         "unscored": summary.unscored,
+        "first_unscored": summary.first_unscored,
         "columns": {
             name: {
                 "count": moments.count,
@@ -72,11 +73,15 @@ def summary_of_record(record: Mapping[str, Any]) -> Summary:
     for name, kept in record["columns"].items():
         low, high = (math.inf, -math.inf) if kept["low"] is None else (kept["low"], kept["high"])
         columns[name] = Moments(**{**kept, "low": low, "high": high})
-    return Summary(record["rows"], record["unscored"], columns)
+    first = record["first_unscored"]
+    return Summary(record["rows"], record["unscored"], columns, None if first is None else (first[0], first[1]))
 
 
 def merge_summaries(whole: Summary, part: Summary) -> None:
-    """Take a part into the whole (Chan, Golub and LeVeque 1979)."""
+    """Take the next part into the whole (Chan, Golub and LeVeque 1979)."""
+    if whole.first_unscored is None and part.first_unscored is not None:
+        row, why = part.first_unscored
+        whole.first_unscored = (whole.rows + row, why)
     whole.rows += part.rows
     whole.unscored += part.unscored
     for name, own in part.columns.items():
@@ -94,10 +99,11 @@ def merge_summaries(whole: Summary, part: Summary) -> None:
 
 
 def summary_report(summary: Summary) -> dict[str, Any]:
-    """What ``__job__/summary.json`` says: rows, unscored rows, and each reward's failures and moments."""
+    """What ``__job__/summary.json`` says: rows, unscored rows, the first of them, each reward's failures and moments."""
     return {
         "rows": summary.rows,
         "unscored": summary.unscored,
+        "first_unscored": summary.first_unscored,
         "rewards": {
             name: {
                 "scored": moments.count,

@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from rlaif_sdk.composer import Composition, what_if
+from rlaif_sdk.composer.check import Check
 from rlaif_sdk.config import ConfigModel, Finite, NamedTable
 from rlaif_sdk.config.documents import Described, Document, validate
 from rlaif_sdk.config.overrides import overridden
@@ -29,9 +31,10 @@ from rlaif_sdk.statistics.arrays import Array, encode_groups
 from rlaif_sdk.statistics.estimates import mean_interval, sample_mean
 from rlaif_sdk.statistics.pareto import hypervolume, nondominated
 from rlaif_sdk.training.config import ComposedRun
-from rlaif_sdk.training.methods import run_of, train, trainer_settings
+from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
 from rlaif_sdk.training.online import PolicyResult
-from rlaif_sdk.training.run_folder import can_resume, resolved_config
+from rlaif_sdk.training.preflight import Preflight
+from rlaif_sdk.training.run_folder import can_resume, check_parts, composers_of, resolved_config
 from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
@@ -337,7 +340,19 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> CandidatePool:
         RlaifError: As a run's: the model, the prompts, the answers or a reward is refused.
     """
     ready = sweep.config.completions
-    file = ready.source(sweep.folder) if ready else _sampled(sweep, seed, report)
+    _, batch = _ready_answers(ready.source(sweep.folder) if ready else _sampled(sweep, seed, report))
+    group = batch.group.tolist()
+    report(f"scoring {len(batch)} answers to {len(set(group))} prompts")
+    with sweep.base.composer() as composer:
+        return CandidatePool(composer.compose(batch), group)
+
+
+def _ready_answers(file: Any) -> tuple[Any, RewardBatch]:
+    """Answers of a table, several a prompt.
+
+    Raises:
+        DataError: A row lacks its prompt or completion.
+    """
     rows = list(read_rows(file))
     for number, row in enumerate(rows, start=1):
         if row.get("prompt") is None or row.get("completion") is None:
@@ -346,15 +361,12 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> CandidatePool:
     labels = (row.get(_GROUP, row["prompt"]) for row in rows)
     group = encode_groups([None if label is None else repr(label) for label in labels]).tolist()
     names = dict.fromkeys(name for row in rows for name in row if name not in {"prompt", "completion", _GROUP})
-    batch = RewardBatch(
+    return file, RewardBatch(
         prompts=[row["prompt"] for row in rows],
         completions=[row["completion"] for row in rows],
         columns={name: [row.get(name) for row in rows] for name in names},
         group=group,
     )
-    report(f"scoring {len(rows)} answers to {len(set(group))} prompts")
-    with sweep.base.composer() as composer:
-        return CandidatePool(composer.compose(batch), group)
 
 
 def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
@@ -426,6 +438,34 @@ def run_sweep(
             hint=RESUME_ANOTHER,
         )
         return _measure_points(sweep, report)
+
+
+def check_sweep(sweep: Sweep) -> Check:
+    """Check the run that a sweep varies, as `rlaif_sdk.training.run_folder.check` does; nothing is written.
+
+    Of ready answers the first is scored, and no model is looked at.
+
+    Returns:
+        What was found; what is wrong is among its problems.
+
+    Raises:
+        MissingExtraError: Answers are to be sampled or a policy trained, and the extra ``train`` is not installed.
+    """
+    run = _read_run(sweep)
+    if sweep.config.completions is not None:
+        found = Check()
+        with found.noting(), run.composer(ledger=False) as composer:
+            file, batch = _ready_answers(sweep.config.completions.source(sweep.folder))
+            found.data["completions"] = {"rows": len(batch)}
+            found.score("composition", composer, batch.select([0]), f"row 1 of {file}")
+        return found
+    return check_parts(
+        Preflight(),
+        run,
+        partial(trainer_settings, run),
+        partial(get_method(run.method).load_rows, run),
+        composers_of(run),
+    )
 
 
 def _measure_points(sweep: Sweep, report: Callable[[str], None]) -> SweepResult:

@@ -40,6 +40,19 @@ def folder(tmp_path, scored_twice):
     return Path(shutil.copytree(scored_twice, tmp_path / "run"))
 
 
+@pytest.fixture
+def write_rows(tmp_path):
+    """Writes the rewards, a composition and the rows."""
+
+    def write(composition):
+        (tmp_path / "my_rewards.py").write_text(REWARDS)
+        (tmp_path / "rewards.yaml").write_text(composition)
+        rows = [{"prompt": "a", "completion": text} for text in TEXTS]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    return write
+
+
 @pytest.fixture(scope="module")
 def scored_twice(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("scored")
@@ -141,3 +154,37 @@ def test_what_if_names_what_is_missing(folder):
     assert done.returncode == 2
     assert "there is no such ledger" in done.stderr
     assert not (folder / "nowhere.sqlite").exists()
+
+
+def test_score_keeps_a_ledger_beside_its_output(tmp_path, write_rows):
+    """The output's name finds it, for explain and report; a model's scores are kept, a function's are only recorded."""
+    write_rows("rewards:\n  words: {use: './my_rewards.py:words', normalize: zscore}\n  toxicity: {}\n")
+    for name in ("one", "two"):
+        done = rlaif("score", "rows.jsonl", "-c", "rewards.yaml", "-o", f"out/{name}.jsonl", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    scored = [json.loads(line)["reward"] for line in (tmp_path / "out/one.jsonl").read_text().splitlines()]
+    explained = json.loads(rlaif("explain", "out/one.jsonl", "--row", 3, "--json", cwd=tmp_path).stdout)
+    assert explained["total"] == scored[2]["total"]
+    listed = json.loads(rlaif("cache", "list", "out/two.jsonl", "--json", cwd=tmp_path).stdout)
+    assert [(entry["name"], entry["scores"]) for entry in listed["rewards"]] == [("toxicity", 5)]
+    assert [run["rows"] for run in listed["runs"]] == [6]
+    done = rlaif("report", "out/one.jsonl", cwd=tmp_path)
+    assert "wrote out/one.report.html" in done.stdout, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "__job__",
+        "one.jsonl",
+        "one.report.html",
+        "two.jsonl",
+    ]
+
+
+def test_ledger_false_keeps_none_and_the_table_says_what_to_do(tmp_path, write_rows):
+    """Nor is one kept of rows that go to standard output."""
+    write_rows("rewards:\n  words: {use: './my_rewards.py:words'}\n")
+    assert rlaif("score", "rows.jsonl", "-c", "rewards.yaml", "-o", "-", cwd=tmp_path).returncode == 0
+    done = rlaif("score", "rows.jsonl", "-c", "rewards.yaml", "--set", "ledger=false", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "__job__").exists()
+    done = rlaif("explain", "rows.scored.jsonl", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "there is no ledger of this table (rlaif score keeps one" in done.stderr

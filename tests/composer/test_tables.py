@@ -104,4 +104,4 @@ def test_a_row_whose_rewards_all_scored_says_why_it_is_unscored() -> None:
         composition = composer.compose(RewardBatch(["p"], ["q"]))
         summary.add(composition)
         assert composition.explain(0).note == "the sum overflows"
-    assert summary.first_unscored == "row 1: the sum overflows"
+    assert summary.first_unscored == (1, "the sum overflows")
