@@ -1,5 +1,4 @@
-"""What the ledger costs: look-ups that all hit, hashing included; writing; a composition from the cache alone; and the one
-that `rlaif score` and `rlaif train` keep by themselves, beside none, in processor time and bytes."""
+"""What the ledger costs: look-ups that all hit, hashing included; writing; a composition from the cache alone."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from _report import save
 
@@ -16,11 +14,6 @@ from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.composer import Component, Ledger
 from rlaif_sdk.rewards import Reward
 from rlaif_sdk.scoring import CallResult, Recipe
-
-
-def nothing(completions: list[Any]) -> list[float]:
-    """Scores at once."""
-    return [0.5] * len(completions)
 
 
 class Known(Reward):
@@ -46,32 +39,10 @@ def texts(start: int, rows: int) -> RewardBatch:
     )
 
 
-OWN_ROWS = 4096
-
-
-def own_ledger(rewards: dict[str, Any], rounds: int) -> tuple[float, float, float]:
-    """Processor seconds with a new ledger of the kind that a run keeps and with none, by turns, and its bytes a row."""
-    batch, seconds, size = texts(0, OWN_ROWS), {True: [], False: []}, 0
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(rounds * 2):
-            path = Path(folder) / f"{number}.sqlite"
-            ledger = Ledger(path, cache="costly") if number % 2 else None
-            with Composer.from_config({"rewards": rewards}) as bare:
-                composer = Composer(bare.components, ledger=ledger)
-                composer.compose(texts(OWN_ROWS, 8))
-                since = time.process_time()
-                composer.compose(batch)
-                seconds[ledger is not None].append(time.process_time() - since)
-                composer.close()
-            size = max(size, path.stat().st_size if ledger else 0)
-    return statistics.median(seconds[True]), statistics.median(seconds[False]), size / OWN_ROWS
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=8192)
-    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     component = Component(Known(), recipe=Recipe("known"))
     with tempfile.TemporaryDirectory() as folder:
@@ -116,10 +87,6 @@ def main() -> None:
             recorded.append(time.perf_counter() - since)
         recorder.close()
         seconds["recorded, not cached"] = 1e3 * statistics.median(recorded)
-    own = {
-        "a function that costs nothing": own_ledger({"length": {"use": f"{__file__}:nothing"}}, options.rounds),
-        "`toxicity`, the embedded model": own_ledger({"toxicity": {}}, options.rounds),
-    }
     rate = options.rows / looked_up
     table = "\n".join(
         [
@@ -137,15 +104,6 @@ def main() -> None:
             "| | ms |",
             "|---|---|",
             *(f"| {name} | {value:.1f} |" for name, value in seconds.items()),
-            "",
-            f"The ledger that a run keeps by itself, on {OWN_ROWS:,} new rows, in processor time:",
-            "",
-            "| one reward | with, s | without, s | ratio | bytes a row |",
-            "|---|---|---|---|---|",
-            *(
-                f"| {name} | {kept:.3f} | {none:.3f} | {kept / none:.2f} | {size:.0f} |"
-                for name, (kept, none, size) in own.items()
-            ),
         ]
     )
     results = {
@@ -153,9 +111,7 @@ def main() -> None:
         "writes a second": options.rows / written,
         "bytes a score": size / options.rows,
     }
-    save(
-        "ledger", {"ledger": results, "composition (ms)": seconds, "a run's own (with s, without s, bytes)": own}, table
-    )
+    save("ledger", {"ledger": results, "composition (ms)": seconds}, table)
 
 
 if __name__ == "__main__":

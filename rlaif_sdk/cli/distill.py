@@ -30,7 +30,7 @@ def distill(
     if check:
         from rlaif_sdk.training.distill import check_distill
 
-        end_check(check_distill(run))
+        end_check(lambda: check_distill(run))
     from rich.console import Console
 
     from rlaif_sdk.reporting.distill_report import watch_distill

@@ -17,6 +17,7 @@ import shlex
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -54,8 +55,8 @@ _SIGNALS_HEARD = 2
 """One more ends the process at once, which costs what a kill costs."""
 
 
-def end_check(found: Check) -> NoReturn:
-    """Say what a check has found; the program ends.
+def end_check(check: Callable[[], Check]) -> NoReturn:
+    """Check, and say what was found; the program ends.
 
     Raises:
         typer.Exit: With `ExitCode.NOT_IN_ORDER` if something is wrong.
@@ -64,6 +65,9 @@ def end_check(found: Check) -> NoReturn:
 
     from rlaif_sdk.reporting.preflight_report import report_check
 
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries' own making
+        found = check()
     report_check(found, Console())
     raise typer.Exit(ExitCode.NOT_IN_ORDER if found.problems else ExitCode.DONE)
 

@@ -32,7 +32,7 @@ def iterate(
     if check:
         from rlaif_sdk.training.iterate.loop import check_iterate
 
-        end_check(check_iterate(run))
+        end_check(lambda: check_iterate(run))
     from rich.console import Console
 
     from rlaif_sdk.reporting.iterate_report import watch_iterate

@@ -45,7 +45,7 @@ def label(
     asked = workers(engine, actors, actor_gpus, ray_address)
     job = load_label_job(config, overrides=overrides or ())
     if check:
-        end_check(check_labeling(job))
+        end_check(lambda: check_labeling(job))
     counts = (0, 0)
 
     def what_is_left() -> str:

@@ -119,9 +119,7 @@ def score(
     composition = overridden(config, overrides or ())
     if check:
         records, total, named = rows
-        found = check_table(composition, records, layout, columns=table.columns, file=named)
-        found.data["rows"] = {"rows": total, "columns": table.columns}
-        end_check(found)
+        end_check(lambda: check_table(composition, records, layout, columns=table.columns, rows=total, file=named))
     _score_here(rows, composition, output, columns=table.columns, to_stdout=to_stdout, **how)
 
 

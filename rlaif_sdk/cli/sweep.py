@@ -46,7 +46,7 @@ def sweep(
     if check:
         from rlaif_sdk.training.sweep import check_sweep
 
-        end_check(check_sweep(run))
+        end_check(lambda: check_sweep(run))
     from rich.console import Console
 
     from rlaif_sdk.reporting.sweep_report import watch_sweep

@@ -43,7 +43,7 @@ def _add_command(name: str, entry: MethodEntry) -> None:
         if check:
             from rlaif_sdk.training.run_folder import check as check_run
 
-            end_check(check_run(run))
+            end_check(lambda: check_run(run))
         watch = resolve(get_method(name).report)
         with interruptible(lambda: _what_is_left(run), resume=lambda: _has_begun(run)):
             watch(dataclasses.replace(run, allow_changed=allow_changed), Console(), resume=resume)

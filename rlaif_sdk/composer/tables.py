@@ -244,7 +244,7 @@ class Moments:
 
 
 def check_table(
-    composition: Document, records: Iterable[Row], layout: TableLayout, *, columns: Sequence[str], file: str
+    composition: Document, records: Iterable[Row], layout: TableLayout, *, columns: Sequence[str], rows: int, file: str
 ) -> Check:
     """Have every reward of a composition score the first row of a table; nothing is written.
 
@@ -253,12 +253,13 @@ def check_table(
         records: The table's rows; the first is read.
         layout: Which columns are what.
         columns: Columns that the table has somewhere.
+        rows: How many there are, to say it.
         file: The table's name, for errors.
 
     Returns:
         What was found; what is wrong is among its problems.
     """
-    found = Check()
+    found = Check({"rows": {"rows": rows, "columns": columns}})
     with found.noting(), Composer.from_config(without_ledger(composition)) as composer:
         batch = as_batch([*islice(records, 1)], layout, columns=columns, training=False, file=file)
         found.score("the composition", composer, batch, f"row 1 of {file}")

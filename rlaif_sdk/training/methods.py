@@ -190,7 +190,7 @@ def train(
     *,
     display: TrainerCallback | None = None,
     report: Callable[[str], None] = lambda _: None,
-    on_result: Callable[[Any], None] = lambda _: None,
+    on_result: Callable[[Any], object] = lambda _: None,
     resume: bool = False,
 ) -> Any:
     """Train a language model, as a config says.

@@ -46,7 +46,7 @@ def train_offline(
     *,
     display: TrainerCallback | None,
     report: Callable[[str], None],
-    on_result: Callable[[ResultT], None],
+    on_result: Callable[[ResultT], object],
     resume: bool,
 ) -> ResultT:
     """Train on given rows; see `rlaif_sdk.training.methods.train`.

@@ -64,7 +64,7 @@ def train_policy(
     *,
     display: TrainerCallback | None,
     report: Callable[[str], None],
-    on_result: Callable[[PolicyResult], None],
+    on_result: Callable[[PolicyResult], object],
     resume: bool,
 ) -> PolicyResult:
     """Train a policy on composed rewards; see `rlaif_sdk.training.methods.train`.

@@ -502,8 +502,7 @@ def check_parts(
     """
     given: Any = None
     tables: dict[str, Dataset] = {}
-    with contextlib.ExitStack() as opened, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries' own making
+    with contextlib.ExitStack() as opened:
         with needs_extra("train"):
             with found.noting():
                 given = settings()

@@ -105,7 +105,7 @@ class TestWithModels:
         from tests.training.distill_runs import distill_config
 
         config = distill_config(tmp_path, chat=False)
-        return {"model": config["model"], "data": config["data"], "composition": composition("words")}
+        return {key: config[key] for key in ("model", "data", "ppo")} | {"composition": composition("words")}
 
     def test_label_labels_the_first_pair(self, check, start, tmp_path):
         """And says what the judge made of it; a judge that is not there is a problem."""
@@ -121,7 +121,7 @@ class TestWithModels:
 
     def test_sweep_looks_at_its_run(self, check, start):
         """Model, rows and rewards, as for train."""
-        sweep = {"run": start, "weights": {"words": [0, 1]}}
+        sweep = {"run": start, "weights": {"words": [1, 2]}}
         code, said = check("sweep", "s.yaml", s=sweep)
         assert code == 0, said
         assert "policy" in said
@@ -133,7 +133,11 @@ class TestWithModels:
     def test_iterate_and_distill_score_a_row_and_ask_their_judge(self, check, start, tmp_path):
         """The rewards, and the judge on two stated answers; what needs the reward model that is not there is left out."""
         judge = {"judge": {"model": str(tmp_path / "start"), "device": "cpu"}, "max_failed_share": 1}
-        code, said = check("iterate", "i.yaml", i={**start, "method": "dpo", "label": judge})
+        code, said = check(
+            "iterate",
+            "i.yaml",
+            i={key: start[key] for key in ("model", "data", "composition")} | {"method": "dpo", "label": judge},
+        )
         assert code == 0, said
         assert "What label says of one pair: prob_1 " in said
         assert "What each reward of composition gives" in said

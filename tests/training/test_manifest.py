@@ -21,6 +21,7 @@ from rlaif_sdk.training.methods import (  # noqa: E402
     load_run,
     train,
 )
+from rlaif_sdk.training.run_folder import can_resume  # noqa: E402
 
 REWARDS = "def wanted(completions):\n    return [{score}] * len(completions)\n"
 
@@ -246,6 +247,16 @@ def test_a_run_that_failed_before_its_first_checkpoint_says_that_it_begins_anew(
     with pytest.warns(UserWarning, match="holds a run that failed before its first checkpoint: it begins anew"):
         train("ppo", config)
     assert manifest_of(config)["status"] == "finished"
+
+
+def test_a_part_of_a_loop_that_begins_anew_keeps_its_ledger(tmp_path):
+    """What was paid for is not paid for again; all else of it is removed."""
+    for name in ("ledger.sqlite", "ledger.sqlite-wal", "run.json", "model/config.json", "checkpoints/checkpoint-1/a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert not can_resume(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.sqlite", "ledger.sqlite-wal"]
+    assert not can_resume(tmp_path / "nowhere")
 
 
 def test_a_run_is_finished_when_its_report_is_written(config):

@@ -33,7 +33,7 @@ from rlaif_sdk.training.preflight.memory import (
 )
 from rlaif_sdk.training.preflight.model_files import LoadedModel, find_model, reward_models
 from rlaif_sdk.training.preflight.rows import check_chat_rows, check_lengths
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.types import Message, RewardBatch, TextOrConversation
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -113,11 +113,11 @@ def first_row(rows: Dataset) -> RewardBatch:
 def two_answers(rows: Dataset, _held_out: Dataset) -> Pair:
     """The first prompt with two answers to compare, of which `CHECK_ANSWER` is one."""
     prompt = rows[0]["prompt"]
-    first, second = (
-        said if isinstance(prompt, str) else [{"role": "assistant", "content": said}]
-        for said in (CHECK_ANSWER, "This is another one.")
-    )
-    return Pair(prompt, first, second)
+    said = (CHECK_ANSWER, "This is another one.")
+    answers: list[TextOrConversation] = [*said]
+    if not isinstance(prompt, str):
+        answers = [[Message(role="assistant", content=text)] for text in said]
+    return Pair(prompt, *answers)
 
 
 def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
