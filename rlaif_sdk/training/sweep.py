@@ -26,7 +26,7 @@ from rlaif_sdk.exceptions import DataError, needs_extra
 from rlaif_sdk.io.digests import json_digest, rows_digest
 from rlaif_sdk.io.files import read_json, without_nan, write_json
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
-from rlaif_sdk.io.tables import read_rows, write_rows, write_table
+from rlaif_sdk.io.tables import TableSource, read_rows, write_rows, write_table
 from rlaif_sdk.statistics.arrays import Array, encode_groups
 from rlaif_sdk.statistics.estimates import mean_interval, sample_mean
 from rlaif_sdk.statistics.pareto import hypervolume, nondominated
@@ -340,15 +340,14 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> CandidatePool:
         RlaifError: As a run's: the model, the prompts, the answers or a reward is refused.
     """
     ready = sweep.config.completions
-    _, batch = _ready_answers(ready.source(sweep.folder) if ready else _sampled(sweep, seed, report))
-    group = batch.group.tolist()
+    batch, group = _answers_of(ready.source(sweep.folder) if ready else _sampled(sweep, seed, report))
     report(f"scoring {len(batch)} answers to {len(set(group))} prompts")
     with sweep.base.composer() as composer:
         return CandidatePool(composer.compose(batch), group)
 
 
-def _ready_answers(file: Any) -> tuple[Any, RewardBatch]:
-    """Answers of a table, several a prompt.
+def _answers_of(file: TableSource | Path) -> tuple[RewardBatch, list[int]]:
+    """The answers of a table, several a prompt, and the number of each one's prompt.
 
     Raises:
         DataError: A row lacks its prompt or completion.
@@ -361,12 +360,13 @@ def _ready_answers(file: Any) -> tuple[Any, RewardBatch]:
     labels = (row.get(_GROUP, row["prompt"]) for row in rows)
     group = encode_groups([None if label is None else repr(label) for label in labels]).tolist()
     names = dict.fromkeys(name for row in rows for name in row if name not in {"prompt", "completion", _GROUP})
-    return file, RewardBatch(
+    batch = RewardBatch(
         prompts=[row["prompt"] for row in rows],
         completions=[row["completion"] for row in rows],
         columns={name: [row.get(name) for row in rows] for name in names},
         group=group,
     )
+    return batch, group
 
 
 def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
@@ -455,7 +455,8 @@ def check_sweep(sweep: Sweep) -> Check:
     if sweep.config.completions is not None:
         found = Check()
         with found.noting(), run.composer(ledger=False) as composer:
-            file, batch = _ready_answers(sweep.config.completions.source(sweep.folder))
+            file = sweep.config.completions.source(sweep.folder)
+            batch, _ = _answers_of(file)
             found.data["completions"] = {"rows": len(batch)}
             found.score("composition", composer, batch.select([0]), f"row 1 of {file}")
         return found
