@@ -21,7 +21,7 @@ def explain(
     file: Annotated[
         Path | None,
         table_argument(
-            "A ledger, or the folder of a run with one; or with a composition a table, as rlaif score takes it."
+            "The folder of a run, a table that rlaif score wrote, or a ledger; or with a composition a table to score now."
         ),
     ] = None,
     config: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.exits import interruptible
+from rlaif_sdk.cli.exits import CheckOption, end_check, interruptible
 from rlaif_sdk.cli.options import AllowChanged, config_option, overriding
 
 
@@ -19,6 +19,7 @@ def iterate(
         bool, typer.Option("--resume", help="Resume the loop in the output; none need be there.")
     ] = False,
     allow_changed: AllowChanged = False,
+    check: CheckOption = False,
 ) -> None:
     """Train in a closed loop: generate, compose, train, evaluate, and again with the new policy.
 
@@ -28,9 +29,23 @@ def iterate(
     from rlaif_sdk.training.iterate import load_iterate_run
 
     run = dataclasses.replace(load_iterate_run(config, overrides=overrides or ()), allow_changed=allow_changed)
+    if check:
+        from rlaif_sdk.training.iterate.loop import check_iterate
+
+        end_check(lambda: check_iterate(run))
     from rich.console import Console
 
     from rlaif_sdk.reporting.iterate_report import watch_iterate
 
-    with interruptible(lambda: f"each finished part of a round is kept in {run.output}", resume=lambda: True):
+    with interruptible(
+        lambda: f"{_finished(run.output)}, and each finished part of a round is kept in {run.output}",
+        resume=lambda: True,
+    ):
         watch_iterate(run, Console(), resume=resume)
+
+
+def _finished(output: Path) -> str:
+    from rlaif_sdk.training.iterate.loop import EVALUATION_FILE
+
+    rounds = sorted(output.glob(f"round-*/{EVALUATION_FILE}"))
+    return f"{rounds[-1].parent.name} is finished" if rounds else "no round is finished"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif_sdk.cli.exits import ExitCode, interruptible
+from rlaif_sdk.cli.exits import CheckOption, end_check, interruptible, tell_left_out
 from rlaif_sdk.cli.options import (
     ActorGpusOption,
     ActorsOption,
@@ -60,6 +60,7 @@ def label(
     actors: ActorsOption = None,
     actor_gpus: ActorGpusOption = 0.0,
     ray_address: RayAddressOption = None,
+    check: CheckOption = False,
 ) -> None:
     """Label pairs of responses with a judge.
 
@@ -68,6 +69,7 @@ def label(
     """
     from rlaif_sdk.io.tables import STANDARD_INPUT
     from rlaif_sdk.preferences import load_label_job, run_labeling
+    from rlaif_sdk.preferences.label_job import check_labeling
 
     asked = workers(engine, actors, actor_gpus, ray_address)
     if pairs is None and (split or subset):
@@ -78,14 +80,25 @@ def label(
     job = load_label_job(config, overrides=[*(overrides or ()), *changes])
     if output is not None and output.resolve() == job.pairs.path.resolve() and str(output) != STANDARD_INPUT:
         raise typer.BadParameter("the output would overwrite the pairs", param_hint="--output")
-    kept = interruptible(lambda: f"each label so far is kept in {job.output}")
-    with kept, progress_bar("labelling", quiet=quiet) as progress:
+    if check:
+        end_check(lambda: check_labeling(job, output))
+    counts = (0, 0)
+
+    def what_is_left() -> str:
+        return f"{counts[0]} of {counts[1]} pairs are labelled, and their labels are kept in {job.output}"
+
+    def tell(done: int, count: int) -> None:
+        nonlocal counts
+        counts = done, count
+        progress(done, count)
+
+    with interruptible(what_is_left), progress_bar("labelling", quiet=quiet) as progress:
         if asked is None:
-            result = run_labeling(job, output=output, progress=progress)
+            result = run_labeling(job, output=output, progress=tell)
         else:
             from rlaif_sdk.scale import label_with_actors
 
-            result = label_with_actors(job, workers=asked, output=output, progress=progress)
+            result = label_with_actors(job, workers=asked, output=output, progress=tell)
     _print(result, err=str(output) == STANDARD_INPUT)
 
 
@@ -111,8 +124,6 @@ def _print(result: LabelResult, *, err: bool) -> None:
     print_table((), rows.items(), err=err)
     for warning in summary.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    if result.failures is not None:
-        typer.echo(f"{summary.failed} pairs failed, see {result.failures}; start again to ask about them", err=True)
     typer.echo(f"wrote {'standard output' if err else result.labels}", err=err)
-    if summary.failed:
-        raise typer.Exit(ExitCode.ROWS_LEFT_OUT)
+    rest = f"each pair's reason is in {result.failures}; start again to ask about them"
+    tell_left_out(summary.failed, summary.pairs, "pairs are unlabelled", summary.first_unlabelled, rest)

@@ -135,7 +135,10 @@ def _ledger(path: Path) -> Path:
 
 CompositionOption = Annotated[Path, composition_option("The composition")]
 JobOption = Annotated[Path, config_option("The job")]
-LedgerArgument = Annotated[Path, typer.Argument(help="A ledger, or the folder of a run with one.", callback=_ledger)]
+LedgerArgument = Annotated[
+    Path,
+    typer.Argument(help="The folder of a run or a job, a table that rlaif score wrote, or a ledger.", callback=_ledger),
+]
 JudgeOverrides = Annotated[list[str] | None, overriding("judge.model=NAME")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 SplitOption = Annotated[

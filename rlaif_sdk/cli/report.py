@@ -19,7 +19,8 @@ SAMPLES_FILE = "samples.jsonl"
 def report(
     run: LedgerArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The HTML file; default: report.html beside the ledger.")
+        Path | None,
+        typer.Option("--output", "-o", help="The HTML file; default: report.html in the folder, or beside the table."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -37,29 +38,24 @@ def report(
 
     Correlations, shares of the variance, length, saturation, groups without differences, drift from held-out rewards,
     failures, and sample rows with the waterfall of their total. What looks wrong is printed too. Of a training run without
-    a ledger the report has its log, its answers to the held-out prompts and what it was made of.
+    a ledger the report has its log, its answers to the held-out prompts and what it was made of; of a labelling job,
+    a scoring job, a loop, a sweep or a distillation what came of it.
     """
     from rlaif_sdk.composer.ledger import Ledger
-    from rlaif_sdk.reporting.run_report import recorded_compositions, write_log_report, write_report
+    from rlaif_sdk.reporting.run_report import recorded_compositions, write_report
 
-    manifest = run / "run.json"
-    if manifest.is_file() and not [*run.glob("*.sqlite")]:
-        from rlaif_sdk.io.files import read_json
-
-        output = output or run / "report.html"
-        title = f"Run {run.resolve().name}"
-        history, answers = _records(run / HISTORY_FILE), _records(run / SAMPLES_FILE)
-        write_log_report(output, read_json(manifest), title=title, history=history, answers=answers)
-        typer.echo(f"wrote {output}; the run has no ledger in its folder, so rewards row by row are not in it")
+    if run.is_dir() and not [*run.glob("*.sqlite")] and _is_recorded(run):
+        _of_folder(run, output or run / "report.html")
         return
     with Ledger.find(run) as ledger:
         recorded = ledger.run(number)
-        folder = ledger.path.parent
-        output = output or folder / "report.html"
+        of_table = run.is_file() and run != ledger.path
+        folder = run.parent if of_table else ledger.path.parent
+        output = output or (run.with_suffix(".report.html") if of_table else folder / "report.html")
         warnings = write_report(
             recorded_compositions(ledger, recorded, None if config is None else _composition(config)),
             output,
-            title=f"Rewards of {folder.resolve().name}",
+            title=f"Rewards of {run.name if of_table else folder.resolve().name}",
             held_out=held_out or (),
             history=_records(folder / HISTORY_FILE),
             answers=_records(folder / SAMPLES_FILE),
@@ -68,6 +64,26 @@ def report(
     for warning in warnings:
         typer.echo(f"- {warning}")
     typer.echo(f"wrote {output}" if warnings else f"Nothing looks wrong with the rewards. Wrote {output}")
+
+
+def _is_recorded(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("run.json", "__job__/identity.json"))
+
+
+def _of_folder(run: Path, output: Path) -> None:
+    """Write the report of a job, or of a training run without a ledger."""
+    from rlaif_sdk.reporting.job_report import write_job_report
+    from rlaif_sdk.reporting.run_report import write_log_report
+    from rlaif_sdk.reporting.runs import recorded_run
+
+    found = recorded_run(run)
+    if not found.trained:
+        write_job_report(output, found)
+        typer.echo(f"wrote {output}")
+        return
+    history, answers = _records(run / HISTORY_FILE), _records(run / SAMPLES_FILE)
+    write_log_report(output, found.record, title=f"Run {run.resolve().name}", history=history, answers=answers)
+    typer.echo(f"wrote {output}; the run has no ledger in its folder, so rewards row by row are not in it")
 
 
 def _composition(config: Path) -> ConfigSource:

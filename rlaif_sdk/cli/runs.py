@@ -38,8 +38,7 @@ def list_runs(below: Annotated[Path, typer.Argument(help="The folder to look in.
 @runs_app.command("show")
 def show(run: RunArgument, as_json: AsJson = False) -> None:
     """Show what a run was made of and what came of it: config, rows, code, models, versions, results."""
-    from rlaif_sdk.io.jobs import UNSET, differences
-    from rlaif_sdk.io.jobs import shown as short
+    from rlaif_sdk.io.jobs import flattened
     from rlaif_sdk.reporting.runs import recorded_run
     from rlaif_sdk.reporting.tables import format_estimate
 
@@ -47,8 +46,9 @@ def show(run: RunArgument, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found.record, indent=1))
         return
-    leaves = [(key, value) for key, before, value in differences({}, found.record) if before == UNSET]
-    print_table((), [(key, value if isinstance(value, str) else short(value)) for key, value in leaves])
+    print_table((), flattened(found.record))
+    if not found.trained and (results := found.results()) is not None:
+        print_table(("results", ""), flattened(results))
     if measured := found.held_out():
         print_table(("held out", "after"), [(name, format_estimate(each)) for name, each in measured.items()])
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.exits import ExitCode, interruptible
+from rlaif_sdk.cli.exits import CheckOption, end_check, interruptible, tell_left_out
 from rlaif_sdk.cli.options import (
     ActorGpusOption,
     ActorsOption,
@@ -27,9 +27,11 @@ from rlaif_sdk.cli.options import (
 from rlaif_sdk.cli.output import print_table, progress_bar
 
 if TYPE_CHECKING:
+    from rlaif_sdk.composer import Composition
     from rlaif_sdk.composer.tables import Summary, TableLayout
+    from rlaif_sdk.config.documents import Document
     from rlaif_sdk.io.jsonl import Row
-    from rlaif_sdk.io.tables import TableSource, Writer
+    from rlaif_sdk.io.tables import Survey, TableSource, Writer
 
 FileArgument = Annotated[
     Path,
@@ -80,6 +82,7 @@ def score(
     actors: ActorsOption = None,
     actor_gpus: ActorGpusOption = 0.0,
     ray_address: RayAddressOption = None,
+    check: CheckOption = False,
 ) -> None:
     """Score a table of completions.
 
@@ -87,12 +90,9 @@ def score(
     reason. A row without a total has null there, and is counted as unscored. With Ray the output is a folder
     of Parquet parts in the order of the rows, and a run that was stopped is resumed where it stopped.
     """
-    from rlaif_sdk.composer import Composer
-    from rlaif_sdk.composer.tables import Summary, TableLayout, check_groups, score_records
+    from rlaif_sdk.composer.tables import TableLayout, check_table
     from rlaif_sdk.config.overrides import overridden
-    from rlaif_sdk.exceptions import DataError
-    from rlaif_sdk.integrations.host import load_state
-    from rlaif_sdk.io.tables import STANDARD_INPUT, TableSource, check_form, has_types, is_table_file, read_rows, survey
+    from rlaif_sdk.io.tables import STANDARD_INPUT, TableSource, check_form, is_table_file
 
     layout = TableLayout(prompt_column, completion_column, group_column)
     source = TableSource(file, subset, split)
@@ -102,66 +102,114 @@ def score(
     if output is None and not is_table_file(file) and not to_stdout:
         check_form(file)
         raise typer.BadParameter("is wanted for a folder and for a data set on the hub", param_hint="--output")
-    if asked is not None:
-        how: dict[str, Any] = {
-            "quiet": quiet,
-            "layout": layout,
-            "reward_column": reward_column,
-            "batch_rows": batch_rows,
-            "chunk": chunk,
-        }
-        _score_with_ray(source, config, output, workers=asked, state=state, **how)
+    how: dict[str, Any] = {
+        "quiet": quiet,
+        "layout": layout,
+        "reward_column": reward_column,
+        "chunk": chunk,
+        "state": state,
+    }
+    if asked is not None and not check:
+        _score_with_ray(source, config, output, workers=asked, batch_rows=batch_rows, **how)
         return
     output = output or _default_output(source)
     if output.resolve() == file.resolve() and not to_stdout:
         raise typer.BadParameter("the output would overwrite the input", param_hint="--output")
-    table = survey(source, output=output)
-    layout.check_group(table.columns, file)
-    check_groups(read_rows(source), layout, rows=chunk, file=str(source))
-    chosen, total, named = _chosen(source, table.rows, layout, limit=limit, sample=sample)
-    without_empty = has_types(output)  # an object without keys has no type: the whole column would be JSON text
-    if reward_column in table.columns:
-        problem = f"already has a column {reward_column!r}"
-        raise DataError(problem, file=str(source), hint="choose another --reward-column")
+    table = _checked(source, None if asked else output, layout, reward_column, chunk=chunk)
+    rows = _chosen(source, table.rows, layout, limit=limit, sample=sample)
+    composition = overridden(config, overrides or ())
+    if check:
+        records, total, named = rows
+        end_check(lambda: check_table(composition, records, layout, columns=table.columns, rows=total, file=named))
+    _score_here(rows, composition, output, columns=table.columns, to_stdout=to_stdout, **how)
+
+
+def _score_here(
+    chosen: tuple[Iterator[Row], int, str],
+    composition: Document,
+    output: Path,
+    *,
+    columns: Sequence[str],
+    to_stdout: bool,
+    quiet: bool,
+    layout: TableLayout,
+    reward_column: str,
+    chunk: int,
+    state: Path | None,
+) -> None:
+    """Score the chosen rows in this process, and write them."""
+    from rlaif_sdk.composer import Composer
+    from rlaif_sdk.composer.build import keeping_ledger
+    from rlaif_sdk.composer.ledger import ledger_of
+    from rlaif_sdk.composer.tables import Summary, score_records
+    from rlaif_sdk.integrations.host import load_state
+
+    records, total, named = chosen
+    if not to_stdout:
+        composition = keeping_ledger(composition, ledger_of(output))
     summary = Summary()
-    has_ledger = False
+    kept: list[str] = []
 
     def what_is_left() -> str:
-        kept = (
-            "what a ledger of the composition has is not scored again" if has_ledger else "no ledger keeps their scores"
-        )
-        return f"{summary.rows} of {total} rows were scored, {output} is not written, {kept}"
+        ledger = ", ".join(kept) or "no ledger keeps their scores"
+        return f"{summary.rows} of {total} rows were scored, {output} is not written, {ledger}"
 
     with (
         interruptible(what_is_left),
-        Composer.from_config(overridden(config, overrides or ())) as composer,
+        _written(output) as writer,
+        Composer.from_config(composition) as composer,
         progress_bar("scoring", quiet=quiet) as progress,
     ):
-        has_ledger = composer.ledger is not None
+        if composer.ledger is not None and composer.kept:
+            kept.append(f"{composer.ledger.path} keeps the scores of {' and '.join(composer.kept)}")
         if state is not None:
             composer.load_state_dict(load_state(state))
-        done = 0
-        progress(done, total)
-        with _written(output) as writer:
-            for rows, composition in score_records(
-                composer,
-                chosen,
-                layout,
-                columns=table.columns,
-                chunk=chunk,
-                training=state is None,
-                file=named,
-            ):
-                for row, reward in zip(rows, composition.to_records(), strict=True):
-                    if without_empty and not reward["penalties"]:
-                        reward["penalties"] = None
-                    writer.write({**row, reward_column: reward})
-                summary.add(composition)
-                done += len(rows)
-                progress(done, max(done, total))
+        progress(0, total)
+        scored = score_records(
+            composer, records, layout, columns=columns, chunk=chunk, training=state is None, file=named
+        )
+        for rows, composed in scored:
+            for row, reward in zip(rows, _records(composed, output), strict=True):
+                writer.write({**row, reward_column: reward})
+            summary.add(composed)
+            progress(summary.rows, max(summary.rows, total))
     print_summary(summary, err=to_stdout)
     typer.echo(f"wrote {'standard output' if to_stdout else output}", err=to_stdout)
     _end(summary, output)
+
+
+def _checked(
+    source: TableSource, output: Path | None, layout: TableLayout, reward_column: str, *, chunk: int
+) -> Survey:
+    """What is known of the table, which can be scored and written as far as its columns and groups go.
+
+    Args:
+        source: The table.
+        output: What its rows are written to with their rewards; None with Ray.
+        layout: Which columns are what.
+        reward_column: The column that is added.
+        chunk: About how many rows are scored at once.
+    """
+    from rlaif_sdk.composer.tables import check_groups
+    from rlaif_sdk.exceptions import DataError
+    from rlaif_sdk.io.tables import read_rows, survey
+
+    table = survey(source, output=output)
+    layout.check_group(table.columns, source.path)
+    check_groups(read_rows(source), layout, rows=chunk, file=str(source))
+    if reward_column in table.columns:
+        problem = f"already has a column {reward_column!r}"
+        raise DataError(problem, file=str(source), hint="choose another --reward-column")
+    return table
+
+
+def _records(composed: Composition, output: Path) -> Iterator[dict[str, Any]]:
+    """What is written of each row; an object without keys has no type, and the whole column would be JSON text."""
+    from rlaif_sdk.io.tables import has_types
+
+    for reward in composed.to_records():
+        empty = not reward["penalties"] and has_types(output)
+        yield {**reward, "penalties": None} if empty else reward
 
 
 def _check_options(
@@ -252,13 +300,5 @@ def print_summary(summary: Summary, *, err: bool = False) -> None:
 
 
 def _end(summary: Summary, output: Path) -> None:
-    """Say how many rows are unscored, and why the first is.
-
-    Raises:
-        typer.Exit: Some are; with `ExitCode.ROWS_LEFT_OUT`.
-    """
-    if summary.unscored:
-        why = f"; first: {summary.first_unscored}" if summary.first_unscored else ""
-        rest = f"each row's status and reason are in {output}"
-        typer.echo(f"{summary.unscored} of {summary.rows} rows are unscored{why}; {rest}", err=True)
-        raise typer.Exit(ExitCode.ROWS_LEFT_OUT)
+    rest = f"each row's status and reason are in {output}"
+    tell_left_out(summary.unscored, summary.rows, "rows are unscored", summary.first_unscored, rest)

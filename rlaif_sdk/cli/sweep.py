@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.exits import interruptible
+from rlaif_sdk.cli.exits import CheckOption, end_check, interruptible
 from rlaif_sdk.cli.options import AllowChanged, SplitOption, SubsetOption, config_option, overriding, table_config
 
 
@@ -26,6 +26,7 @@ def sweep(
     split: SplitOption = None,
     subset: SubsetOption = None,
     allow_changed: AllowChanged = False,
+    check: CheckOption = False,
 ) -> None:
     """Measure what each combination of weights reaches on held-out prompts, and find the Pareto frontier.
 
@@ -42,9 +43,20 @@ def sweep(
     if score_only is not None:
         chosen.append(f"completions={json.dumps(table_config(score_only, subset, split))}")
     run = dataclasses.replace(load_sweep(config, overrides=chosen), allow_changed=allow_changed)
+    if check:
+        from rlaif_sdk.training.sweep import check_sweep
+
+        end_check(lambda: check_sweep(run))
     from rich.console import Console
 
     from rlaif_sdk.reporting.sweep_report import watch_sweep
 
-    with interruptible(lambda: f"each finished point is kept in {run.output}"):
+    with interruptible(lambda: f"{_finished(run.output)} measured and kept in {run.output}"):
         watch_sweep(run, Console())
+
+
+def _finished(output: Path) -> str:
+    from rlaif_sdk.training.sweep import MEASURED_FILE
+
+    count = len([*output.glob(f"points/*/*/{MEASURED_FILE}")])
+    return "1 point is" if count == 1 else f"{count} points are"

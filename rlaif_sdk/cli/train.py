@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif_sdk.cli.exits import ExitCode, interruptible
+from rlaif_sdk.cli.exits import CheckOption, end_check, interruptible
 from rlaif_sdk.cli.options import AllowChanged, ConfigCommand, config_option, overriding
 from rlaif_sdk.training.methods import METHODS, MethodEntry, check_setting_names, get_method, load_run, resolve
 
@@ -20,12 +19,9 @@ train_app = typer.Typer(help="Train a language model on answers, rewards or pref
 
 Config = Annotated[Path, config_option("The run")]
 Overrides = Annotated[list[str] | None, overriding("ppo.learning_rate=1e-6")]
-Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in the output.")]
-Check = Annotated[
+Resume = Annotated[
     bool,
-    typer.Option(
-        "--check", help="Check files, sizes, columns and memory, and have each reward score one row; train nothing."
-    ),
+    typer.Option("--resume", help="Resume from the last checkpoint in the output, or begin anew a run without one."),
 ]
 
 
@@ -38,17 +34,25 @@ def _add_command(name: str, entry: MethodEntry) -> None:
         overrides: Overrides = None,
         resume: Resume = False,
         allow_changed: AllowChanged = False,
-        check: Check = False,
+        check: CheckOption = False,
     ) -> None:
         from rich.console import Console
 
         run = load_run(name, config, overrides=overrides or ())
         check_setting_names(run)
         if check:
-            _check(run)
+            from rlaif_sdk.training.run_folder import check as check_run
+
+            end_check(lambda: check_run(run))
         watch = resolve(get_method(name).report)
-        with interruptible(lambda: _what_is_left(run), resume=lambda: _last_checkpoint(run) is not None):
+        with interruptible(lambda: _what_is_left(run), resume=lambda: _has_begun(run)):
             watch(dataclasses.replace(run, allow_changed=allow_changed), Console(), resume=resume)
+
+
+def _has_begun(run: Run) -> bool:
+    from rlaif_sdk.training.run_folder import status_of
+
+    return status_of(run.output) is not None
 
 
 def _last_checkpoint(run: Run) -> Path | None:
@@ -64,20 +68,6 @@ def _what_is_left(run: Run) -> str:
     method = get_method(run.method).name
     ways = f"--set {method}.save_strategy=steps --set {method}.save_steps=N"
     return f"no checkpoint was saved, so training begins anew ({ways} saves them)"
-
-
-def _check(run: Run) -> NoReturn:
-    """Report on a run without starting it; the program ends."""
-    from rich.console import Console
-
-    from rlaif_sdk.reporting.preflight_report import report_preflight
-    from rlaif_sdk.training.run_folder import check
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries' own making
-        found = check(run)
-    report_preflight(found, Console())
-    raise typer.Exit(ExitCode.NOT_IN_ORDER if found.problems else ExitCode.DONE)
 
 
 for _name, _entry in METHODS.items():

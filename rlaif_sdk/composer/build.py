@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -75,6 +76,20 @@ def composer_arguments(
     }
 
 
+def keeping_ledger(document: Document, file: Path) -> Document:
+    """The document of a composition with a ledger of its run, unless it names one or says that there is none."""
+    if not isinstance(document.data, Mapping) or document.data.get("ledger") is not None:
+        return document
+    return replace(document, data={**document.data, "ledger": {"path": str(file.absolute()), "cache": "costly"}})
+
+
+def without_ledger(document: Document) -> Document:
+    """The document of a composition that keeps no ledger."""
+    return (
+        replace(document, data={**document.data, "ledger": False}) if isinstance(document.data, Mapping) else document
+    )
+
+
 def build_combiner(
     source: ConfigSource, rewards: Mapping[str, Reward], *, registry: Registry | None = None
 ) -> tuple[Combiner, CompositionConfig]:
@@ -138,14 +153,15 @@ def _part(config: RewardConfig, registry: Registry, document: Document, location
 
 
 def _ledger(config: CompositionConfig, document: Document, folder: Path, *, read_only: bool) -> Ledger | None:
-    if config.ledger is None or (read_only and not (folder / config.ledger.path).exists()):
+    if not config.ledger or (read_only and not (folder / config.ledger.path).exists()):
         return None
     try:
         if read_only:
             return Ledger(folder / config.ledger.path, cache=config.ledger.cache, record=False, create=False)
         return Ledger(folder / config.ledger.path, cache=config.ledger.cache, record=config.ledger.record)
     except LedgerError as error:
-        raise document.error(error.message, ("ledger",), error.hint) from error
+        hint = "; ".join(filter(None, [error.hint, "'ledger: false' keeps none"]))
+        raise document.error(error.message, ("ledger",), hint) from error
 
 
 def _document(source: ConfigSource) -> Document:

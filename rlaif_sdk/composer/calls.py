@@ -93,6 +93,12 @@ class Calls:
             cache=self._ledger.reward_cache(name, part) if self._ledger else None,
         )
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The rewards and fallbacks whose scores the ledger keeps."""
+        runners = {**self.runners, **self._fallback_runners}
+        return tuple(name for name, runner in runners.items() if runner.keeps_scores)
+
     def check(self, batch: RewardBatch) -> None:
         """Check that a batch has what every reward reads.
 

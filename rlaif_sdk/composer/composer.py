@@ -152,6 +152,11 @@ class Composer:
         """The weights by name, as configured."""
         return {name: component.weight for name, component in self.components.items()}
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The rewards and fallbacks whose scores the ledger keeps, so that they are not asked for again."""
+        return self._calls.kept
+
     def set_up(self) -> None:
         """Load what the rewards and fallbacks need now, rather than at the first batch.
 

@@ -136,7 +136,7 @@ class Summary:
     rows: int = 0
     unscored: int = 0
     columns: dict[str, Moments] = field(default_factory=dict)
-    first_unscored: str | None = None
+    first_unscored: tuple[int, str] | None = None
     ends: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, composition: Composition) -> None:
@@ -144,7 +144,7 @@ class Summary:
         totals = composition.to_list()
         if self.first_unscored is None and None in totals:
             row = totals.index(None)
-            self.first_unscored = f"row {self.rows + row + 1}: {_why_unscored(composition, row)}"
+            self.first_unscored = (self.rows + row + 1, _why_unscored(composition, row))
         self.rows += len(composition)
         self.unscored += totals.count(None)
         for name, column in composition.rewards.items():

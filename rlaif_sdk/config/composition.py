@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite, named, refused
@@ -175,10 +175,17 @@ class LedgerConfig(ConfigModel):
 
     path: str
     """The file, relative to this one; several runs may share it."""
-    cache: bool = True
-    """Look scores up before a reward is asked, and keep those that it gives."""
+    cache: bool | Literal["costly"] = True
+    """Look scores up before a reward is asked, and keep those that it gives. ``costly`` keeps only those of installed
+    plugins that load something or are async, such as models and judges."""
     record: bool = True
     """Record every composed batch, with its texts, for `rlaif what-if` and `rlaif cache export`."""
+
+
+_Ledger = Annotated[
+    Annotated[LedgerConfig, named("path", LedgerConfig), Tag("kept")] | Annotated[Literal[False], Tag("none")],
+    Discriminator(lambda value: "none" if value is False else "kept"),
+]
 
 
 class CompositionConfig(ConfigModel):
@@ -192,8 +199,9 @@ class CompositionConfig(ConfigModel):
     """Rewards that are called only on the rows where one that names them as its ``fallback`` has failed."""
     budget: BudgetConfig = BudgetConfig()
     """What all rewards may spend together."""
-    ledger: Annotated[LedgerConfig, named("path", LedgerConfig)] | None = None
-    """Keeps scores, so that none is paid for twice, and records every batch; null keeps nothing."""
+    ledger: _Ledger | None = None
+    """Keeps scores, so that none is paid for twice, and records every batch. By default `rlaif score` and `rlaif train`
+    keep one with what they write, with ``cache: costly``, and a composer in Python keeps none; false keeps none at all."""
     gates: tuple[GateConfig, ...] = ()
     """Conditions over the whole sum."""
     gate_order: Literal["independent", "lexicographic"] = "independent"

@@ -143,6 +143,11 @@ def differences(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
             yield ".".join(keys), before.get(keys, UNSET), after.get(keys, UNSET)
 
 
+def flattened(value: Any) -> list[tuple[str, str]]:
+    """Each leaf of a JSON value: its dotted key, and itself in words."""
+    return [(key, leaf if isinstance(leaf, str) else shown(leaf)) for key, _, leaf in differences({}, value)]
+
+
 def shown(value: Any) -> str:
     """A value in at most 60 characters; of a digest the first eight."""
     if isinstance(value, str) and _DIGEST.fullmatch(value):

@@ -226,6 +226,7 @@ class PointwiseJudge(Reward):
 
     range = (-1.0, 1.0)
     ends = ("bad", "good")
+    inputs = ()
 
     def __init__(
         self,

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
+from rlaif_sdk.composer.check import Check
 from rlaif_sdk.config import ConfigModel, NamedTable
 from rlaif_sdk.config.documents import Document, from_validation_error, validate
 from rlaif_sdk.config.overrides import overridden
 from rlaif_sdk.conversations import Thinking, View
-from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.exceptions import ConfigError, DataError, JudgeError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import FAILURES_FILE, SUMMARY_FILE
@@ -215,6 +216,7 @@ class LabelSummary:
         mass: Of these, the sum of the probabilities that both labels had together.
         least_mass: The least of them.
         usage: What all requests took, those of failed pairs included.
+        first_unlabelled: The first pair without a label, from 1, and why.
     """
 
     pairs: int = 0
@@ -229,11 +231,13 @@ class LabelSummary:
     mass: float = 0.0
     least_mass: float = 1.0
     usage: Usage = NO_USAGE
+    first_unlabelled: tuple[int, str] | None = None
 
-    def add(self, label: Mapping[str, Any] | None) -> None:
-        """Take in the record of a label (`PairLabel.record`), or None for a pair without one."""
+    def add(self, label: Mapping[str, Any] | None, error: str | None = None) -> None:
+        """Take in the record of a label (`PairLabel.record`), or None for a pair without one, and why it has none."""
         self.pairs += 1
         if label is None:
+            self.first_unlabelled = self.first_unlabelled or (self.pairs, error or "the judge was not asked")
             return
         self.labelled += 1
         self.asked_twice += label["flipped"] is not None
@@ -383,7 +387,7 @@ def run_labeling(
     """
     job = source if isinstance(source, LabelJob) else load_label_job(source)
     started = time.monotonic()
-    labels = output or job.output / f"labels.{job.config.format}"
+    labels = _labels_file(job, output)
     check_writable(labels)
     table = check_pairs(job.pairs, job.config.pairs)
     asked_by = labeler or job.labeler()
@@ -407,6 +411,56 @@ def run_labeling(
             journal.done - before + summary.failed,
             time.monotonic() - started,
         )
+
+
+def _labels_file(job: LabelJob, output: Path | None) -> Path:
+    return output or job.output / f"labels.{job.config.format}"
+
+
+def check_labeling(job: LabelJob, output: Path | None = None) -> Check:
+    """Check what a labelling job reads, and have the judge label its first pair; nothing is written.
+
+    Args:
+        job: The job.
+        output: See `run_labeling`.
+
+    Returns:
+        What was found; what is wrong is among its problems.
+    """
+    found = Check()
+    with found.noting():
+        check_writable(_labels_file(job, output))
+    with found.noting():
+        table = check_pairs(job.pairs, job.config.pairs)
+        found.data["pairs"] = {"rows": table.rows, "digest": table.digest}
+        judge_pair(found, "judge", job.labeler(), next(read_pairs(job.pairs, job.config.pairs)))
+    return found
+
+
+def judge_pair(found: Check, key: str, labeler: PairwiseLabeler, pair: Pair) -> None:
+    """Have a judge label one pair, for a check; that it cannot is a problem.
+
+    Args:
+        found: Gets the label's record, or the problem.
+        key: Of the judge in the config.
+        labeler: The judge; its backend is closed.
+        pair: The pair.
+    """
+
+    async def ask() -> Mapping[str, Any]:
+        if labeler.needs_logprobs:
+            await require_logprobs(labeler.backend)
+        (label,) = await labeler.label([pair])
+        return label.record()
+
+    with found.noting():
+        try:
+            label = run_async(ask())
+        finally:
+            labeler.backend.close()
+        if "error" in label:
+            raise JudgeError(f"the judge fails on the first pair: {label['error']}")
+        found.judged[key] = label
 
 
 async def _label_all(
@@ -441,7 +495,7 @@ def _write_results(job: LabelJob, journal: JobJournal, summary: LabelSummary, ju
             zip(pair_rows(job.pairs, columns), journal.records(), strict=True), start=1
         ):
             known = label if label is not None and "prob_1" in label else None
-            summary.add(known)
+            summary.add(known, (label or {}).get("error"))
             if known is None:
                 failed({"row": row, **{name: (label or {}).get(name) for name in ("error", "kind")}, **record})
             elif job.config.ties == "keep" or not known["tie"]:

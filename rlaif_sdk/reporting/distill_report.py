@@ -10,6 +10,7 @@ from rich.markdown import Markdown
 from rlaif_sdk.io.files import without_nan, write_json, write_text
 from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.preference_report import report_preferences
+from rlaif_sdk.reporting.runs import STAGES_FILE
 from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.reporting.training_report import report_training
 from rlaif_sdk.statistics.estimates import SampleMean
@@ -61,7 +62,7 @@ def report_distill(result: DistillResult, console: Console) -> None:
     """Print what each stage came to, and write ``report.md`` and ``report.json`` to the run's folder."""
     text = "\n".join(_lines(result.stages)) + "\n"
     write_text(result.output / "report.md", text)
-    write_json(result.output / "report.json", without_nan(result.stages))
+    write_json(result.output / STAGES_FILE, without_nan(result.stages))
     console.print(Markdown(text))
 
 

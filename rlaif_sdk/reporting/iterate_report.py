@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.table import Table
 from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, reporter
 from rlaif_sdk.reporting.plots import plot_curves
+from rlaif_sdk.reporting.runs import ROUNDS_FILE
 from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.statistics.estimates import SampleMean
 
@@ -65,8 +66,8 @@ def report_iterate(result: IterateResult, console: Console) -> None:
         {name: value for name, value in evaluation.items() if name != "totals"} for evaluation in result.evaluations
     ]
     summary = {"end": result.end, "best": result.best, "model": result.model, "rounds": rounds}
-    write_json(result.output / "rounds.json", without_nan(summary))
-    history = [_curve_points(number, evaluation) for number, evaluation in enumerate(result.evaluations)]
+    write_json(result.output / ROUNDS_FILE, without_nan(summary))
+    history = [curve_points(number, evaluation) for number, evaluation in enumerate(result.evaluations)]
     rewards = list(result.evaluations[0]["rewards"])
     panels = {
         TOTAL: {TOTAL: TOTAL},
@@ -82,23 +83,31 @@ def rounds_table(evaluations: Sequence[Mapping[str, Any]], best: int) -> Table:
     """One row a round: the composed reward and its change since the start, each reward, divergence and length."""
     table = Table(title="Rounds, on the held-out prompts", title_justify="left", caption_justify="left")
     table.caption = "mean ± standard error; the best round is in bold, round 0 is the starting model"
-    rewards = list(evaluations[0]["rewards"])
-    for heading in ("round", TOTAL, "change", *rewards, "KL (nats)", "tokens"):
+    headings, *rows = round_rows(evaluations)
+    for heading in headings:
         table.add_column(heading, justify="right")
+    for number, row in enumerate(rows):
+        table.add_row(*row, style="bold" if number == best else None)
+    return table
+
+
+def round_rows(evaluations: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """The headings, and a row a round."""
+    rewards = list(evaluations[0]["rewards"])
+    yield ("round", TOTAL, "change", *rewards, "KL (nats)", "tokens")
     for number, evaluation in enumerate(evaluations):
-        table.add_row(
+        yield (
             str(number),
             format_estimate(SampleMean.from_dict(evaluation[TOTAL])),
             format_estimate(SampleMean.from_dict(evaluation["change"]), signed=True) if number else "",
             *(_number(evaluation["rewards"][name]["mean"]) for name in rewards),
             _number(evaluation["kl"]["mean"]) if number else "",
             _number(evaluation["health"][LENGTH]["mean"], digits=1),
-            style="bold" if number == best else None,
         )
-    return table
 
 
-def _curve_points(number: int, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def curve_points(number: int, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What is drawn of a round's evaluation."""
     return {
         "step": number,
         TOTAL: evaluation[TOTAL]["mean"],

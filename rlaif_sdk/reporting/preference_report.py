@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.io.files import without_nan, write_json
@@ -37,8 +38,14 @@ def watch_preferences(run: Run, console: Console, *, resume: bool = False) -> Pr
         RlaifError: As `rlaif_sdk.training.methods.train`.
     """
     with live_view(console) as (display, report):
-        result: PreferenceResult = train(run.method, run, display=display, report=report, resume=resume)
-    report_preferences(result, console)
+        result: PreferenceResult = train(
+            run.method,
+            run,
+            display=display,
+            report=report,
+            on_result=partial(report_preferences, console=console),
+            resume=resume,
+        )
     print_location(console, result.output, result.model_folder, get_method(run.method).model_class)
     return result
 

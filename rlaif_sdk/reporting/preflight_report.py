@@ -1,13 +1,15 @@
-"""What was found of a run before it started, as tables on the terminal."""
+"""What a check has found, as tables on the terminal."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from rlaif_sdk.conversations import shown
 from rlaif_sdk.reporting.live_view import reporter
 from rlaif_sdk.reporting.tables import cell
 
@@ -15,8 +17,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif_sdk.composer import Composition
-    from rlaif_sdk.training.preflight import Preflight
+    from rlaif_sdk.composer.check import Check
+    from rlaif_sdk.training.preflight.memory import Machine, MemoryEstimate
+    from rlaif_sdk.training.preflight.model_files import LoadedModel
 
+_EXCERPT = 80
+_OF_A_LABEL = ("prob_1", "flipped", "tie", "label_kind", "label_mass")
 _PURPOSES = {
     "process": "Python and libraries",
     "rewards": "models of the rewards",
@@ -31,33 +37,35 @@ _PURPOSES = {
 }
 
 
-def report_preflight(found: Preflight, console: Console) -> None:
-    """Print what a run would load, the memory that it may take, and what is wrong.
+def report_check(found: Check, console: Console) -> None:
+    """Print what was read, what a run would load and the memory that it may take, what one row gave, and what is wrong.
 
     Args:
-        found: What was found.
+        found: What was found; of training a `rlaif_sdk.training.preflight.Preflight`.
         console: Where to print.
     """
-    from rlaif_sdk.training.preflight import CHECK_ANSWER
-
     say = reporter(console)
     for name, table in found.data.items():
-        columns = ", ".join(table["columns"])
-        say(f"{name}: {table['rows']:,} rows, {table['digest']} ({columns})")
-    if found.models:
-        console.print(_models(found))
-    if found.memory and found.machine:
-        console.print(_memory(found))
+        columns = f" ({', '.join(table['columns'])})" if "columns" in table else ""
+        digest = f", {table['digest']}" if "digest" in table else ""
+        say(f"{name}: {table['rows']:,} rows{digest}{columns}")
+    if models := getattr(found, "models", None):
+        console.print(_models(models))
+    if (memory := getattr(found, "memory", None)) and (machine := getattr(found, "machine", None)):
+        console.print(_memory(memory, machine))
     for key, composition in found.scored.items():
-        title = f"\nWhat each reward of {key} gives for the first row, answered by {CHECK_ANSWER!r}"
-        say(title)
+        answer = " ".join(shown(composition.batch.completions[0]).split())[:_EXCERPT]
+        say(f"\nWhat each reward of {key} gives for the first row, answered by {answer!r}")
         console.print(_scores(composition))
+    for key, label in found.judged.items():
+        said = {name: value for name, value in label.items() if name in _OF_A_LABEL and value is not None}
+        say(f"\nWhat {key} says of one pair: {', '.join(f'{name} {value}' for name, value in said.items())}")
     for warning in found.warnings:
         say(f"warning: {warning}")
     for problem in found.problems:
         say(f"wrong: {problem}")
     if not found.problems:
-        console.print("Nothing keeps this run from starting.")
+        console.print("Nothing keeps this from starting.")
 
 
 def _scores(composition: Composition) -> Table:
@@ -70,13 +78,13 @@ def _scores(composition: Composition) -> Table:
     return table
 
 
-def _models(found: Preflight) -> Table:
+def _models(models: Sequence[LoadedModel]) -> Table:
     from rlaif_sdk.training.preflight import gib
 
     table = Table(title="What it loads", title_justify="left", box=None, pad_edge=False)
     for heading in ("for", "model", "numbers", "type", "on disk"):
         table.add_column(heading, justify="right" if heading in {"numbers", "on disk"} else "left", overflow="fold")
-    for model in found.models:
+    for model in models:
         files = model.files
         numbers = f"{files.parameters:,}" if files.parameters else ""
         size = gib(files.bytes) if files.folder else "not downloaded yet"
@@ -84,20 +92,18 @@ def _models(found: Preflight) -> Table:
     return table
 
 
-def _memory(found: Preflight) -> Table:
+def _memory(memory: MemoryEstimate, machine: Machine) -> Table:
     from rlaif_sdk.training.preflight import gib
 
-    assert found.memory is not None
-    assert found.machine is not None
     table = Table(title="Memory, by estimate", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     table.add_column("", justify="right")
-    for part, size in asdict(found.memory).items():
+    for part, size in asdict(memory).items():
         if size:
             table.add_row(_PURPOSES[part], gib(size))
-    table.add_row("at its peak", gib(found.memory.peak), style="bold")
-    table.add_row("memory of this machine", gib(found.machine.ram))
-    table.add_row("free now", gib(found.machine.ram_free))
-    if found.machine.cuda is not None:
-        table.add_row("memory of the CUDA device", gib(found.machine.cuda))
+    table.add_row("at its peak", gib(memory.peak), style="bold")
+    table.add_row("memory of this machine", gib(machine.ram))
+    table.add_row("free now", gib(machine.ram_free))
+    if machine.cuda is not None:
+        table.add_row("memory of the CUDA device", gib(machine.cuda))
     return table

@@ -10,12 +10,22 @@ from typing import Any
 
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import read_json
-from rlaif_sdk.io.jobs import IDENTITY_FILE, differences, shown
+from rlaif_sdk.io.jobs import IDENTITY_FILE, SUMMARY_FILE, differences, shown
 from rlaif_sdk.statistics.estimates import SampleMean
+from rlaif_sdk.training.config import CHECKPOINTS
 from rlaif_sdk.training.run_folder import MANIFEST_FILE, changes
+from rlaif_sdk.training.sweep import RESULT_FILE
 
-METRICS_FILE = "metrics.json"
-"""What the report of a training run writes into its folder."""
+METRICS_FILE, ROUNDS_FILE, STAGES_FILE = "metrics.json", "rounds.json", "report.json"
+"""What the report of a training run, of a closed loop and of a distillation writes into its folder."""
+_RESULTS = {
+    "labelling job": SUMMARY_FILE,
+    "scoring job": SUMMARY_FILE,
+    "loop": ROUNDS_FILE,
+    "sweep": RESULT_FILE,
+    "distillation": STAGES_FILE,
+}
+"""What each kind of job writes last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +46,41 @@ class RecordedFolder:
 
     @property
     def status(self) -> str:
-        """As in ``run.json``; empty of a job, which keeps none."""
-        return str(self.record.get("status", "")) if self.trained else ""
+        """As in ``run.json``; of a job whether its results are there, and empty where it is not known."""
+        if self.trained:
+            return str(self.record.get("status", ""))
+        return ("finished" if self._results_file.is_file() else "unfinished") if self.kind in _RESULTS else ""
+
+    @property
+    def _results_file(self) -> Path:
+        return self.folder / _RESULTS[self.kind]
+
+    def results(self) -> Mapping[str, Any] | None:
+        """What came of a job; None if it has not finished, or is of a kind of which that is not known.
+
+        Raises:
+            DataError: The file of it cannot be read.
+        """
+        if self.kind not in _RESULTS or not self._results_file.is_file():
+            return None
+        found: Mapping[str, Any] = read_json(self._results_file)
+        return found
 
     def held_out(self) -> dict[str, SampleMean]:
         """What was measured on held-out rows after training, by name; without standard errors where none are known.
 
+        Of a closed loop it is what was measured of its best round, and of a distillation of its policy.
+
         Raises:
             DataError: ``metrics.json`` cannot be read.
         """
+        results = None if self.trained else self.results()
+        if results is not None and self.kind == "loop":
+            best = results["rounds"][results["best"]]
+            named = {"composed_reward": best["composed_reward"], **best["rewards"]}
+            return {name: SampleMean.from_dict(each) for name, each in named.items()}
+        if results is not None and self.kind == "distillation":
+            return {name: SampleMean.from_dict(each["after"]) for name, each in results["policy"]["rewards"].items()}
         file = self.folder / METRICS_FILE
         measured = read_json(file).get("held_out", {}) if file.is_file() else {}
         after = measured.get("after")
@@ -103,7 +139,7 @@ def find_runs(below: Path) -> list[RecordedFolder]:
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    return folder.parent.name == "checkpoints" and (folder.parent.parent / MANIFEST_FILE).is_file()
+    return folder.parent.name == CHECKPOINTS and (folder.parent.parent / MANIFEST_FILE).is_file()
 
 
 def what_differs(first: RecordedFolder, second: RecordedFolder) -> Iterator[str]:
@@ -117,6 +153,8 @@ def what_differs(first: RecordedFolder, second: RecordedFolder) -> Iterator[str]
         yield f"kind: {first.kind} → {second.kind}"
     for key, before, after in differences(first.record, second.record):
         yield f"{key}: {shown(before)} → {shown(after)}"
+    for key, before, after in differences(first.results() or {}, second.results() or {}):
+        yield f"results.{key}: {shown(before)} → {shown(after)}"
 
 
 def difference(first: SampleMean, second: SampleMean) -> SampleMean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.io.files import without_nan, write_json
@@ -36,8 +37,14 @@ def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
         RlaifError: As `rlaif_sdk.training.methods.train`.
     """
     with live_view(console) as (display, report):
-        result: SFTResult = train(run.method, run, display=display, report=report, resume=resume)
-    report_sft(result, console)
+        result: SFTResult = train(
+            run.method,
+            run,
+            display=display,
+            report=report,
+            on_result=partial(report_sft, console=console),
+            resume=resume,
+        )
     print_location(console, result.output, result.model_folder)
     return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,16 @@ def watch_policy(run: ComposedRun, console: Console, *, resume: bool = False) ->
     """
     first = first_process()
     with live_view(console if first else Console(quiet=True), quiet=r"transformers\.") as (display, report):
-        result: PolicyResult = train(run.method, run, display=display, report=report, resume=resume)
-    if not first:
-        return result
-    report_training(result, console)
-    print_location(console, result.output, result.model_folder, _loader(result.model_folder))
+        result: PolicyResult = train(
+            run.method,
+            run,
+            display=display,
+            report=report,
+            on_result=partial(report_training, console=console),
+            resume=resume,
+        )
+    if first:
+        print_location(console, result.output, result.model_folder, _loader(result.model_folder))
     return result
 
 

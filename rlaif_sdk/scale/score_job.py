@@ -52,6 +52,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
     return {
         "rows": summary.rows,
         "unscored": summary.unscored,
+        "first_unscored": summary.first_unscored,
         "columns": {
             name: {
                 "count": moments.count,
@@ -74,12 +75,18 @@ def summary_of_record(record: Mapping[str, Any]) -> Summary:
     for name, kept in record["columns"].items():
         low, high = (math.inf, -math.inf) if kept["low"] is None else (kept["low"], kept["high"])
         columns[name] = Moments(**{**kept, "low": low, "high": high})
+    first = record["first_unscored"]
     ends = {name: (low, high) for name, (low, high) in record["ends"].items()}
-    return Summary(record["rows"], record["unscored"], columns, ends=ends)
+    return Summary(
+        record["rows"], record["unscored"], columns, None if first is None else (first[0], first[1]), ends=ends
+    )
 
 
 def merge_summaries(whole: Summary, part: Summary) -> None:
-    """Take a part into the whole (Chan, Golub and LeVeque 1979)."""
+    """Take the next part into the whole (Chan, Golub and LeVeque 1979)."""
+    if whole.first_unscored is None and part.first_unscored is not None:
+        row, why = part.first_unscored
+        whole.first_unscored = (whole.rows + row, why)
     whole.rows += part.rows
     whole.unscored += part.unscored
     whole.ends |= part.ends
@@ -98,10 +105,11 @@ def merge_summaries(whole: Summary, part: Summary) -> None:
 
 
 def summary_report(summary: Summary) -> dict[str, Any]:
-    """What ``__job__/summary.json`` says: rows, unscored rows, and each reward's failures and moments."""
+    """What ``__job__/summary.json`` says: rows, unscored rows, the first of them, each reward's failures and moments."""
     return {
         "rows": summary.rows,
         "unscored": summary.unscored,
+        "first_unscored": summary.first_unscored,
         "rewards": {
             name: {
                 "scored": moments.count,

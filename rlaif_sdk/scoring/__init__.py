@@ -7,6 +7,7 @@ neither, so its reward is failed at once until the old call returns.
 """
 
 from rlaif_sdk.scoring.checks import CheckedScores, check_entries
+from rlaif_sdk.scoring.executors import is_plain
 from rlaif_sdk.scoring.factory import Recipe
 from rlaif_sdk.scoring.limits import Budget
 from rlaif_sdk.scoring.results import FATAL, CallResult, described
@@ -22,6 +23,7 @@ __all__ = [
     "Runner",
     "check_entries",
     "described",
+    "is_plain",
     "run_all",
     "set_up_all",
     "start_all",

@@ -95,9 +95,8 @@ class RewardHandle:
         self.reward = reward
         self.timeout = timeout
         self.setup_timeout = setup_timeout
-        inner = reward.function if isinstance(reward, FunctionReward) else reward.score
-        self.is_async = inspect.iscoroutinefunction(inner)
-        self.is_plain = not self.is_async and not _has_setup(reward)
+        self.is_async = _is_async(reward)
+        self.is_plain = is_plain(reward)
         self.is_called_here = False
         self.begun = False
         self.ready = self.is_plain
@@ -128,6 +127,15 @@ class RewardHandle:
 
 async def _read(answer: Awaitable[Any], rows: int) -> list[ScoreLike]:
     return plain_scores(await answer, rows)
+
+
+def is_plain(reward: Reward) -> bool:
+    """Whether a reward is synchronous and has neither a setup nor a close of its own."""
+    return not _is_async(reward) and not _has_setup(reward)
+
+
+def _is_async(reward: Reward) -> bool:
+    return inspect.iscoroutinefunction(reward.function if isinstance(reward, FunctionReward) else reward.score)
 
 
 def _has_setup(reward: Reward) -> bool:

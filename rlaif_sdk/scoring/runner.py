@@ -132,6 +132,11 @@ class Runner:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
+    def keeps_scores(self) -> bool:
+        """Whether it has a cache."""
+        return self._cache is not None
+
+    @property
     def is_short(self) -> bool:
         """Whether `score_here` may be called: a plain synchronous reward of which no limit, retry or cache is asked.
 

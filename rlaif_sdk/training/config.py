@@ -148,6 +148,8 @@ class ComposedRunConfig(RunConfig):
     """The rewards: a composition, or the path of a file with one. ``$policy`` in it stands for the model of the run."""
 
 
+CHECKPOINTS = "checkpoints"
+"""The folder of the trainer's checkpoints, in that of the run."""
 Settings = TypeVar("Settings", bound="TrainingArguments")
 
 SET_ELSEWHERE = {
@@ -183,7 +185,7 @@ class Run(Described):
     @property
     def checkpoints(self) -> Path:
         """The folder of the trainer's checkpoints."""
-        return self.output / "checkpoints"
+        return self.output / CHECKPOINTS
 
     @property
     def model_name(self) -> str:
@@ -270,20 +272,23 @@ class ComposedRun(Run):
 
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict, kw_only=True)
 
-    def composer(self, key: str = "composition", *, ledger: bool = True) -> Composer:
+    def composer(self, key: str = "composition", *, ledger: Path | bool = True) -> Composer:
         """The composer of the run, or another that its config describes.
 
         Args:
             key: The key of the config that has it.
-            ledger: False to leave out its ledger, and so to make no file.
+            ledger: The file of the ledger that it keeps where the composition says nothing of one; False to leave out
+                any ledger, and so to make no file.
 
         Raises:
             ConfigError: The composition is refused.
             PluginError: A plugin is unknown or broken.
         """
         from rlaif_sdk.composer import Composer
+        from rlaif_sdk.composer.build import keeping_ledger
 
-        return Composer.from_config(self.composition_document(key, ledger=ledger))
+        document = self.composition_document(key, ledger=ledger is not False)
+        return Composer.from_config(keeping_ledger(document, ledger) if isinstance(ledger, Path) else document)
 
     def composition_config(self, key: str = "composition") -> CompositionConfig:
         """A composition of the run, read from its file if it has one of its own; see `composer`."""
@@ -352,6 +357,8 @@ class ComposedRun(Run):
         Raises:
             ConfigError: Its file cannot be read, or there is no reward of a weight's name.
         """
+        from rlaif_sdk.composer.build import without_ledger
+
         named = getattr(self.config, key)
         document = load_document(self.folder / named) if isinstance(named, str) else self.document.at(key)
         data = with_policy(document.data, self.model_name)
@@ -360,9 +367,8 @@ class ComposedRun(Run):
                 known = ", ".join(data["rewards"])
                 raise document.error(f"there is no reward {name!r} to weigh", ("rewards",), f"there are {known}")
             data["rewards"][name] = {**(data["rewards"][name] or {}), "weight": weight}
-        if not ledger:
-            data.pop("ledger", None)
-        return dataclasses.replace(document, data=data)
+        document = dataclasses.replace(document, data=data)
+        return document if ledger else without_ledger(document)
 
 
 def with_policy(data: Any, policy: str) -> Any:

@@ -24,7 +24,7 @@ from rlaif_sdk.io.jobs import NumberedFiles, locked
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
-from rlaif_sdk.preferences.label_job import LabelConfig
+from rlaif_sdk.preferences.label_job import LabelConfig, judge_pair
 from rlaif_sdk.statistics.estimates import comparison, sample_mean
 from rlaif_sdk.training.config import (
     ComposedRun,
@@ -41,7 +41,8 @@ from rlaif_sdk.training.iterate.candidates import round_prompts, sample_parts
 from rlaif_sdk.training.iterate.config import CandidateSettings
 from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
 from rlaif_sdk.training.online import check_chat_template
-from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE, can_resume
+from rlaif_sdk.training.preflight import Preflight, two_answers
+from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE, can_resume, check_parts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -358,6 +359,47 @@ def run_distill(
         return _Pipeline(run, train, display, report, on_result).run()
 
 
+def check_distill(run: DistillRun) -> Preflight:
+    """Check what every stage is made of, as `rlaif_sdk.training.run_folder.check` does a run; nothing is written.
+
+    The judge compares two stated answers to the first prompt. What is scored by the reward model, which is not there yet,
+    is left out.
+
+    Returns:
+        What was found; what is wrong is among its problems.
+
+    Raises:
+        MissingExtraError: The extra ``train`` is not installed.
+    """
+    from rlaif_sdk.composer import Composer
+
+    found = Preflight()
+    with found.noting():
+        _check_stages(run)
+    ppo = run.ppo_run(run.model_name)
+
+    def rows() -> tuple[Dataset, Dataset]:
+        from rlaif_sdk.training.data import load_prompts
+
+        return load_prompts(run.config.data, run.folder, arranged=False)
+
+    def composers() -> Iterator[tuple[str, Callable[[], Composer]]]:
+        for key in ppo.composition_keys:
+            document = ComposedRun.composition_document(run, key, ledger=False)
+            rewards = {
+                name: each for name, each in document.data["rewards"].items() if not has_placeholder(each, REWARD_MODEL)
+            }
+            if rewards:  # without gates and groups, which may name what is left out
+                parts = {name: document.data[name] for name in ("fallbacks", "block_plugins") if name in document.data}
+                left = {name: {**(each or {}), "weight": 1} for name, each in rewards.items()}
+                yield key, partial(Composer.from_config, replace(document, data={**parts, "rewards": left}))
+
+    found = check_parts(found, ppo, partial(trainer_settings, ppo), rows, composers())
+    if not found.problems:
+        judge_pair(found, "label", run.label_job(run.output, run.output).labeler(), two_answers(*rows()))
+    return found
+
+
 def _check_stages(run: DistillRun) -> None:
     """Refuse the settings of any stage before the first one begins; no model is loaded.
 
@@ -429,8 +471,14 @@ class _Pipeline:
         }
 
     def _trained(self, run: Run) -> tuple[Any, dict[str, Any]]:
-        result = train(run.method, run, display=self.display, report=self.report, resume=can_resume(run.output))
-        self.on_result(result)
+        result = train(
+            run.method,
+            run,
+            display=self.display,
+            report=self.report,
+            on_result=self.on_result,
+            resume=can_resume(run.output),
+        )
         return result, {"steps": result.steps, "training_seconds": round(result.training_seconds, 1)}
 
     def _comparison(self, folder: Path, _: Mapping[str, Any]) -> dict[str, Any]:

@@ -190,6 +190,7 @@ def train(
     *,
     display: TrainerCallback | None = None,
     report: Callable[[str], None] = lambda _: None,
+    on_result: Callable[[Any], object] = lambda _: None,
     resume: bool = False,
 ) -> Any:
     """Train a language model, as a config says.
@@ -199,7 +200,9 @@ def train(
         source: A YAML or JSON file, a mapping, or a loaded run.
         display: Shows training's progress in place of the trainer's own printing.
         report: Called with a line of text at the start of each stage.
-        resume: Resume from the last checkpoint in the output folder (``save_strategy`` of the settings makes them).
+        on_result: Called with what came of it before the run counts as finished; under a launcher in the first process.
+        resume: Resume from the last checkpoint in the output folder (``save_strategy`` of the settings makes them), or
+            begin anew a run that was stopped before its first.
 
     Returns:
         What came of it, a `rlaif_sdk.training.online.PolicyResult`, or an `rlaif_sdk.training.offline.OfflineResult` of a
@@ -218,7 +221,7 @@ def train(
     from rlaif_sdk.training.config import Run
 
     run = source if isinstance(source, Run) else load_run(name, source)
-    return get_method(name).train(run, display=display, report=report, resume=resume)
+    return get_method(name).train(run, display=display, report=report, on_result=on_result, resume=resume)
 
 
 def check_setting_names(run: Run) -> None:

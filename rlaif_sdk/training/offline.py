@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif_sdk.exceptions import needs_extra
 from rlaif_sdk.training.config import Run
@@ -16,6 +16,9 @@ from rlaif_sdk.training.run_folder import MODEL_FOLDER, RunResult, recorded, run
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+
+
+ResultT = TypeVar("ResultT", bound="OfflineResult")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +42,18 @@ def offline_defaults(run: Run) -> dict[str, Any]:
 
 
 def train_offline(
-    run: Run, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool
-) -> tuple[dict[str, Any], Any]:
+    run: Run,
+    result: Callable[[Any, dict[str, Any]], ResultT],
+    *,
+    display: TrainerCallback | None,
+    report: Callable[[str], None],
+    on_result: Callable[[ResultT], object],
+    resume: bool,
+) -> ResultT:
     """Train on given rows; see `rlaif_sdk.training.methods.train`.
 
-    The ``trainer`` of the method gives the class of the trainer, the model and its tokenizer, of the run and its rows.
-
-    Returns:
-        The fields of an `OfflineResult`, and the trainer.
+    The ``trainer`` of the method gives the class of the trainer, the model and its tokenizer, of the run and its rows;
+    ``result`` makes what came of it, of the trainer and the fields of an `OfflineResult`.
     """
     method = get_method(run.method)
     rows = "pairs" if method.learns_from == "pairs" else "rows"
@@ -60,7 +67,7 @@ def train_offline(
         train, held_out = method.load_rows(run)
 
     with recorded(
-        run, settings, {"train": train, "held_out": held_out}, checkpoint=checkpoint, report=report
+        run, settings, {"train": train, "held_out": held_out}, checkpoint=checkpoint, resume=resume, report=report
     ) as results:
         report(f"loading {run.model_name}")
         kind, model, tokenizer = method.trainer(run, train)
@@ -90,7 +97,9 @@ def train_offline(
             else:
                 save_policy(run, trainer, tokenizer, model_folder)
             write_model_card(run, model_folder, steps=fields["steps"])
-    return {**fields, "held_out_rows": len(held_out), "before": before, "after": after}, trainer
+        made = result(trainer, {**fields, "held_out_rows": len(held_out), "before": before, "after": after})
+        on_result(made)
+    return made
 
 
 def _measured(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from rlaif_sdk.composer.ledger import FILE_NAME
 from rlaif_sdk.exceptions import ConfigError, RlaifError, needs_extra
 from rlaif_sdk.io.files import without_nan
 from rlaif_sdk.io.tables import write_table
@@ -18,7 +19,7 @@ from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig, Compositio
 from rlaif_sdk.training.methods import Method, get_method, resolve, trainer_settings
 from rlaif_sdk.training.model_card import write_model_card
 from rlaif_sdk.training.models import adapter, check_trainable, is_encoder_decoder, load_policy, save_policy
-from rlaif_sdk.training.ranks import first_process, refuse_shards, shared
+from rlaif_sdk.training.ranks import first_process, on_one_machine, refuse_shards, shared
 from rlaif_sdk.training.run_folder import (
     EVALUATION_FILE,
     MODEL_FOLDER,
@@ -60,7 +61,12 @@ class PolicyResult(RunResult):
 
 
 def train_policy(
-    run: ComposedRun, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool
+    run: ComposedRun,
+    *,
+    display: TrainerCallback | None,
+    report: Callable[[str], None],
+    on_result: Callable[[PolicyResult], object],
+    resume: bool,
 ) -> PolicyResult:
     """Train a policy on composed rewards; see `rlaif_sdk.training.methods.train`.
 
@@ -84,9 +90,9 @@ def train_policy(
 
     tables = {"train": train, "held_out": held_out}
     with (
-        run.composer() as composer,
+        recorded(run, arguments, tables, checkpoint=checkpoint, resume=resume, report=report) as results,
+        run.composer(ledger=not on_one_machine() or run.output / FILE_NAME) as composer,
         run.composer("evaluation") if "evaluation" in run.composition_keys else contextlib.nullcontext() as evaluation,
-        recorded(run, arguments, tables, composer, checkpoint=checkpoint, report=report) as results,
     ):
         report(f"loading {run.model_name}")
         model, tokenizer = load_policy(run, encoder_decoder=method.encoder_decoder)
@@ -96,7 +102,7 @@ def train_policy(
             composer,
             evaluation,
             arguments,
-            resume=resume,
+            resume=checkpoint is not None,
             model=model,
             train_dataset=train,
             eval_dataset=None if arguments.eval_strategy == "no" else held_out,
@@ -131,6 +137,7 @@ def train_policy(
         result = PolicyResult(**fields, before=before, after=after)
         if first_process():
             write_table(result.samples(), run.output / SAMPLES_FILE)
+            on_result(result)
     return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from rlaif_sdk.training.offline import OfflineResult, offline_defaults, train_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from rlaif_sdk.statistics.calibration import Calibration
 
@@ -66,11 +65,7 @@ class PreferenceResult(OfflineResult):
     calibration: Calibration
 
 
-def train_on_preferences(
-    run: Run, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool
-) -> PreferenceResult:
-    """Train a reward model, or a policy by DPO, on preference pairs; see `rlaif_sdk.training.methods.train`."""
-    fields, trainer = train_offline(run, display=display, report=report, resume=resume)
+def _result(trainer: Any, fields: dict[str, Any]) -> PreferenceResult:
     return PreferenceResult(calibration=trainer.calibration, **fields)
 
 
@@ -149,7 +144,7 @@ _PreferenceMethod = partial(
     run=Run,
     learns_from="pairs",
     defaults=offline_defaults,
-    train=train_on_preferences,
+    train=partial(train_offline, result=_result),
     report="rlaif_sdk.reporting.preference_report:watch_preferences",
 )
 REWARD_MODEL = _PreferenceMethod(

@@ -20,6 +20,12 @@ def first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def on_one_machine() -> bool:
+    """Whether all processes of the run are on this machine, so that they can share a file that is locked."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    return os.environ.get("LOCAL_WORLD_SIZE", processes) == processes
+
+
 def refuse_shards() -> None:
     """Refuse weights in parts over the processes: the first could not answer, or save, by itself.
 

@@ -16,14 +16,16 @@ import time
 import uuid
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk import __version__
+from rlaif_sdk.composer.ledger import FILE_NAME
 from rlaif_sdk.exceptions import ConfigError, StateError, needs_extra
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import without_nan, write_json
@@ -31,9 +33,9 @@ from rlaif_sdk.io.jobs import differences, locked, shown
 from rlaif_sdk.io.redaction import without_secrets
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.plugins import Registry
-from rlaif_sdk.training.config import ComposedRun, Run
+from rlaif_sdk.training.config import CHECKPOINTS, ComposedRun, Run
 from rlaif_sdk.training.methods import get_method, trainer_settings
-from rlaif_sdk.training.preflight import Preflight, check_run, score_first_row
+from rlaif_sdk.training.preflight import Preflight, check_run, first_row
 from rlaif_sdk.training.preflight.memory import GIB, Machine, peak_memory
 from rlaif_sdk.training.preflight.model_files import safetensors_header
 from rlaif_sdk.training.ranks import first_process
@@ -67,19 +69,19 @@ def recorded(
     run: Run,
     settings: Any,
     tables: Mapping[str, Dataset],
-    composer: Composer | None = None,
     *,
     checkpoint: Path | None = None,
+    resume: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict[str, Any]]:
     """Check a run before it loads anything, and keep ``run.json`` in its folder while it runs.
 
     Args:
         run: The loaded config; with ``run.allow_changed`` it may differ from the one that is resumed.
-        settings: See `rlaif_sdk.training.preflight.check_run`; so for the tables and composer.
+        settings: See `rlaif_sdk.training.preflight.check_run`; so for the tables.
         tables: See there.
-        composer: See there.
         checkpoint: That of the run which is resumed; None begins anew.
+        resume: Whether the run in the folder is resumed, from its beginning where it has no checkpoint.
         report: Called with each warning.
 
     Yields:
@@ -87,17 +89,21 @@ def recorded(
 
     Raises:
         RlaifError: Something would keep the run from working.
-        ConfigError: The checkpoint is of a run with another config, other rows or other code.
+        ConfigError: The run that is resumed had another config, other rows or other code.
         StateError: The manifest of the run that is resumed cannot be read.
         DataError: Another process works in the run's folder.
     """
-    checked = check_run(run, settings, tables, composer)
+    with contextlib.ExitStack() as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are given when the run's own composers are made
+            composers = {key: opened.enter_context(make()) for key, make in composers_of(run)}
+        checked = check_run(run, settings, tables, composers.get("composition"))
     checked.raise_problems()
     for warning in checked.warnings:
         report(f"warning: {warning}")
     file = run.output / MANIFEST_FILE
     manifest = describe_run(run, checked)
-    if checkpoint is not None:
+    if resume:
         manifest |= _resumed(run, checkpoint, manifest)
     writes = settings.process_index == 0
     results: dict[str, Any] = {}
@@ -118,6 +124,13 @@ def recorded(
                 with contextlib.suppress(OSError):  # the trainer makes the folder even if nothing is to be saved
                     run.checkpoints.rmdir()
                 write_json(file, manifest)
+
+
+def composers_of(run: Run) -> Iterator[tuple[str, Callable[[], Composer]]]:
+    """What makes each composer of a run, without a ledger, by its key in the config."""
+    if isinstance(run, ComposedRun):
+        for key in run.composition_keys:
+            yield key, partial(run.composer, key, ledger=False)
 
 
 def describe_run(run: Run, checked: Preflight) -> dict[str, Any]:
@@ -220,7 +233,7 @@ def _read(file: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _resumed(run: Run, checkpoint: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _resumed(run: Run, checkpoint: Path | None, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The id of the run that is resumed, and its earlier starts.
 
     A checkpoint has the manifest of the run that made it. Where that is the folder's own run, the folder's manifest is
@@ -231,7 +244,7 @@ def _resumed(run: Run, checkpoint: Path, manifest: Mapping[str, Any]) -> dict[st
         StateError: Its manifest cannot be read.
     """
     file = run.output / MANIFEST_FILE
-    latest, made_by = _read(file), _read(checkpoint / MANIFEST_FILE)
+    latest, made_by = _read(file), _read(checkpoint / MANIFEST_FILE) if checkpoint else None
     old = latest if made_by is None or (latest and latest.get("id") == made_by["id"]) else made_by
     if old is None:
         warnings.warn(
@@ -296,20 +309,30 @@ def starting_point(run: Run, *, resume: bool) -> Path | None:
         resume: Whether to resume.
 
     Raises:
-        ConfigError: The output folder already holds a trained model or an unfinished run and is not to be resumed, or
-            its run was finished; or there is nothing to resume.
+        ConfigError: The output folder already holds a trained model, or a run that was stopped, and is not to be
+            resumed; or its run was finished; or there is nothing to resume.
         StateError: The manifest of the run that is resumed cannot be read.
     """
     model_folder = run.output / MODEL_FOLDER
-    trained = model_folder.exists()
-    if trained and (not resume or status_of(run.output) in {None, "finished"}):
+    trained, status = model_folder.exists(), status_of(run.output)
+    if trained and (not resume or status in {None, "finished"}):
         hint = "to train on, name it as model.name of a new run" if resume else "name another folder"
         raise run.document.error(f"{run.output} already holds a trained model", ("output",), hint)
     checkpoint = last_checkpoint(run.checkpoints)
     if not resume:
-        if checkpoint is not None:
-            hint = "--resume resumes it, or name another folder"
-            raise run.document.error(f"{run.output} holds an unfinished run", ("output",), hint)
+        stopped = status in {"running", "interrupted"} and first_process()  # the others may come when it has begun
+        if checkpoint is not None or stopped:
+            where = "" if checkpoint else " without a checkpoint"
+            how = "resumes it" if checkpoint else "begins it anew"
+            hint = f"--resume {how}, or name another folder"
+            raise run.document.error(f"{run.output} holds an unfinished run{where}", ("output",), hint)
+        if status == "failed":
+            warnings.warn(
+                f"{run.output} holds a run that failed before its first checkpoint: it begins anew", stacklevel=3
+            )
+        return None
+    if checkpoint is None and status is not None and not trained:
+        warnings.warn(f"{run.output} holds no complete checkpoint: the run begins anew", stacklevel=3)
         return None
     if checkpoint is None:
         makes = "save_strategy and save_steps make them"
@@ -348,11 +371,18 @@ def can_resume(training: Path) -> bool:
     """Make a run's folder ready for a start, and say whether it resumes from a checkpoint.
 
     A model without the mark that training was finished may have been cut off while it was saved: it is removed, and
-    without a checkpoint everything else of the run as well.
+    without a checkpoint everything else of the run as well, but the ledger: what was paid for is not paid for again.
     """
-    resume = last_checkpoint(training / "checkpoints") is not None
-    shutil.rmtree(training / MODEL_FOLDER if resume else training, ignore_errors=True)
-    return resume
+    resume = last_checkpoint(training / CHECKPOINTS) is not None
+    if resume:
+        shutil.rmtree(training / MODEL_FOLDER, ignore_errors=True)
+        return True
+    for path in training.iterdir() if training.is_dir() else ():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif not path.name.startswith(FILE_NAME):
+            path.unlink()
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,35 +468,55 @@ def run_training(
 def check(run: Run) -> Preflight:
     """Check everything about a run that can be checked without loading the policy; nothing is written.
 
-    Each reward scores the first row, answered by `rlaif_sdk.training.preflight.CHECK_ANSWER`, so a reward that cannot
-    score is found here. One that loads a model loads it.
-
     Returns:
-        What was found; what is wrong is among its problems.
+        What was found; what is wrong is among its problems. See `check_parts`.
 
     Raises:
         MissingExtraError: The extra ``train`` is not installed.
     """
     found = Preflight()
-    settings: Any = None
-    tables: dict[str, Dataset] = {}
     with found.noting():
         starting_point(run, resume=False)
-    with needs_extra("train"):
-        with found.noting():
-            settings = trainer_settings(run)
-        with found.noting():
-            tables = dict(zip(("train", "held_out"), get_method(run.method).load_rows(run), strict=True))
+    rows = partial(get_method(run.method).load_rows, run)
+    return check_parts(found, run, partial(trainer_settings, run), rows, composers_of(run))
+
+
+def check_parts(
+    found: Preflight,
+    run: Run,
+    settings: Callable[[], Any],
+    rows: Callable[[], tuple[Dataset, Dataset]],
+    composers: Iterable[tuple[str, Callable[[], Composer]]],
+) -> Preflight:
+    """Check what a run, or a loop over runs, is made of; nothing is written.
+
+    Each reward scores the first row, answered by `rlaif_sdk.training.preflight.CHECK_ANSWER`, so a reward that cannot
+    score is found here. One that loads a model loads it.
+
+    Args:
+        found: What is known already.
+        run: The config.
+        settings: Gives the trainer's settings; None where the policy is not to be looked at.
+        rows: Loads the rows to train on, and the held-out ones.
+        composers: What makes each composer, by its key in the config.
+    """
+    given: Any = None
+    tables: dict[str, Dataset] = {}
     with contextlib.ExitStack() as opened:
-        composers: dict[str, Composer] = {}
-        for composed, key in [(run, key) for key in run.composition_keys] if isinstance(run, ComposedRun) else []:
+        with needs_extra("train"):
+            with found.noting():
+                given = settings()
+            with found.noting():
+                tables = dict(zip(("train", "held_out"), rows(), strict=True))
+        made: dict[str, Composer] = {}
+        for key, make in composers:
             with warnings.catch_warnings(record=True) as caught, found.noting():
                 warnings.simplefilter("always")
-                composers[key] = opened.enter_context(composed.composer(key, ledger=False))
+                made[key] = opened.enter_context(make())
             found.warnings += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-        checked = check_run(run, settings, tables, composers.get("composition"))
+        checked = check_run(run, given, tables, made.get("composition"))
         checked.problems[:0], checked.warnings[:0] = found.problems, found.warnings
-        for key, composer in composers.items() if tables and not checked.problems else ():
-            with checked.noting():
-                checked.scored[key] = score_first_row(composer, tables["train"])
+        checked.judged = found.judged
+        for key, composer in made.items() if tables and not checked.problems else ():
+            checked.score(key, composer, first_row(tables["train"]), "the first row of data.train")
     return checked

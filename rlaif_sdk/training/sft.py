@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from rlaif_sdk.training.online import check_chat_template
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import TrainerCallback
 
 
 class SFTDataSettings(TableSettings):
@@ -132,9 +131,7 @@ class SFTResult(OfflineResult):
     """
 
 
-def train_sft(run: Run, *, display: TrainerCallback | None, report: Callable[[str], None], resume: bool) -> SFTResult:
-    """Fine-tune a language model on given answers; see `rlaif_sdk.training.methods.train`."""
-    fields, _ = train_offline(run, display=display, report=report, resume=resume)
+def _result(_: Any, fields: dict[str, Any]) -> SFTResult:
     return SFTResult(**fields)
 
 
@@ -163,6 +160,6 @@ SFT = Method(
     defaults=offline_defaults,
     load_rows=_load_rows,
     trainer=_trainer,
-    train=train_sft,
+    train=partial(train_offline, result=_result),
     report="rlaif_sdk.reporting.sft_report:watch_sft",
 )

@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from rlaif_sdk.composer import Composition, what_if
+from rlaif_sdk.composer.check import Check
 from rlaif_sdk.config import ConfigModel, Finite, NamedTable
 from rlaif_sdk.config.documents import Described, Document, validate
 from rlaif_sdk.config.overrides import overridden
@@ -24,14 +26,15 @@ from rlaif_sdk.exceptions import DataError, needs_extra
 from rlaif_sdk.io.digests import json_digest, rows_digest
 from rlaif_sdk.io.files import read_json, without_nan, write_json
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
-from rlaif_sdk.io.tables import read_rows, write_rows, write_table
+from rlaif_sdk.io.tables import TableSource, read_rows, write_rows, write_table
 from rlaif_sdk.statistics.arrays import Array, encode_groups
 from rlaif_sdk.statistics.estimates import mean_interval, sample_mean
 from rlaif_sdk.statistics.pareto import hypervolume, nondominated
 from rlaif_sdk.training.config import ComposedRun
-from rlaif_sdk.training.methods import run_of, train, trainer_settings
+from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
 from rlaif_sdk.training.online import PolicyResult
-from rlaif_sdk.training.run_folder import can_resume, resolved_config
+from rlaif_sdk.training.preflight import Preflight
+from rlaif_sdk.training.run_folder import can_resume, check_parts, composers_of, resolved_config
 from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
@@ -337,7 +340,18 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> CandidatePool:
         RlaifError: As a run's: the model, the prompts, the answers or a reward is refused.
     """
     ready = sweep.config.completions
-    file = ready.source(sweep.folder) if ready else _sampled(sweep, seed, report)
+    batch, group = _answers_of(ready.source(sweep.folder) if ready else _sampled(sweep, seed, report))
+    report(f"scoring {len(batch)} answers to {len(set(group))} prompts")
+    with sweep.base.composer() as composer:
+        return CandidatePool(composer.compose(batch), group)
+
+
+def _answers_of(file: TableSource | Path) -> tuple[RewardBatch, list[int]]:
+    """The answers of a table, several a prompt, and the number of each one's prompt.
+
+    Raises:
+        DataError: A row lacks its prompt or completion.
+    """
     rows = list(read_rows(file))
     for number, row in enumerate(rows, start=1):
         if row.get("prompt") is None or row.get("completion") is None:
@@ -352,9 +366,7 @@ def candidates(sweep: Sweep, seed: int, report: Any) -> CandidatePool:
         columns={name: [row.get(name) for row in rows] for name in names},
         group=group,
     )
-    report(f"scoring {len(rows)} answers to {len(set(group))} prompts")
-    with sweep.base.composer() as composer:
-        return CandidatePool(composer.compose(batch), group)
+    return batch, group
 
 
 def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
@@ -426,6 +438,35 @@ def run_sweep(
             hint=RESUME_ANOTHER,
         )
         return _measure_points(sweep, report)
+
+
+def check_sweep(sweep: Sweep) -> Check:
+    """Check the run that a sweep varies, as `rlaif_sdk.training.run_folder.check` does; nothing is written.
+
+    Of ready answers the first is scored, and no model is looked at.
+
+    Returns:
+        What was found; what is wrong is among its problems.
+
+    Raises:
+        MissingExtraError: Answers are to be sampled or a policy trained, and the extra ``train`` is not installed.
+    """
+    run = _read_run(sweep)
+    if sweep.config.completions is not None:
+        found = Check()
+        with found.noting(), run.composer(ledger=False) as composer:
+            file = sweep.config.completions.source(sweep.folder)
+            batch, _ = _answers_of(file)
+            found.data["completions"] = {"rows": len(batch)}
+            found.score("composition", composer, batch.select([0]), f"row 1 of {file}")
+        return found
+    return check_parts(
+        Preflight(),
+        run,
+        partial(trainer_settings, run),
+        partial(get_method(run.method).load_rows, run),
+        composers_of(run),
+    )
 
 
 def _measure_points(sweep: Sweep, report: Callable[[str], None]) -> SweepResult:

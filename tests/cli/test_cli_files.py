@@ -112,5 +112,5 @@ def test_two_commands_that_write_one_file_at_once_do_not_mix(tmp_path: Path, suf
     assert len(rows) == 4_000
     assert len({row["prompt"] for row in rows}) == 1
     assert {path.name for path in tmp_path.iterdir()} - {"__pycache__", "a.begun", "b.begun"} == {
-        "a.jsonl", "b.jsonl", "composition.yaml", "rewards.py", output.name
+        "__job__", "a.jsonl", "b.jsonl", "composition.yaml", "rewards.py", output.name
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,7 +133,9 @@ def test_failed_pairs_are_told(config: Path, server: Any) -> None:
     server.answer = lambda number, sent: (400, {}, {}) if "q1" in str(sent) else good(number, sent)
     done = rlaif("label", config, "--set", "max_failed_share=0.5")
     assert done.exit_code == 3
-    assert "1 pairs failed" in done.output
+    assert re.search(
+        r"1 of 2 pairs are unlabelled; first: row \d: .*400.*; each pair's reason is in .*failures.jsonl", done.output
+    )
     assert isinstance(rlaif("label", config, "--set", "max_failed_share=0.4").exception, JudgeError)
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+from typer.testing import CliRunner
+
+from rlaif_sdk.cli.main import app
 
 REWARDS = """
 def words(completions):
@@ -38,6 +41,26 @@ def rlaif(*arguments, cwd):
 @pytest.fixture
 def folder(tmp_path, scored_twice):
     return Path(shutil.copytree(scored_twice, tmp_path / "run"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Runs the program in this process, which starts sooner."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """Writes the rewards, a composition and the rows."""
+
+    def write(composition):
+        (tmp_path / "my_rewards.py").write_text(REWARDS)
+        (tmp_path / "rewards.yaml").write_text(composition)
+        rows = [{"prompt": "a", "completion": text} for text in TEXTS]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    return write
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +164,36 @@ def test_what_if_names_what_is_missing(folder):
     assert done.returncode == 2
     assert "there is no such ledger" in done.stderr
     assert not (folder / "nowhere.sqlite").exists()
+
+
+def test_score_keeps_a_ledger_beside_its_output(tmp_path, write_rows, here):
+    """The output's name finds it, for explain and report; a model's scores are kept, a function's are only recorded."""
+    write_rows("rewards:\n  words: {use: './my_rewards.py:words', normalize: zscore}\n  toxicity: {}\n")
+    for name in ("one", "two"):
+        done = here("score", "rows.jsonl", "-c", "rewards.yaml", "-o", f"out/{name}.jsonl")
+        assert done.exit_code == 0, done.output
+    scored = [json.loads(line)["reward"] for line in (tmp_path / "out/one.jsonl").read_text().splitlines()]
+    explained = json.loads(here("explain", "out/one.jsonl", "--row", 3, "--json").output)
+    assert explained["total"] == scored[2]["total"]
+    listed = json.loads(here("cache", "list", "out/two.jsonl", "--json").output)
+    assert [(entry["name"], entry["scores"]) for entry in listed["rewards"]] == [("toxicity", 5)]
+    assert [run["rows"] for run in listed["runs"]] == [6]
+    done = here("report", "out/one.jsonl")
+    assert "wrote out/one.report.html" in done.output, done.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "__job__",
+        "one.jsonl",
+        "one.report.html",
+        "two.jsonl",
+    ]
+
+
+def test_ledger_false_keeps_none_and_the_table_says_what_to_do(tmp_path, write_rows, here):
+    """Nor is one kept of rows that go to standard output."""
+    write_rows("rewards:\n  words: {use: './my_rewards.py:words'}\n")
+    assert here("score", "rows.jsonl", "-c", "rewards.yaml", "-o", "-").exit_code == 0
+    done = here("score", "rows.jsonl", "-c", "rewards.yaml", "--set", "ledger=false")
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "__job__").exists()
+    done = here("explain", "rows.scored.jsonl")
+    assert "there is no ledger of this table (rlaif score keeps one" in str(done.exception)

@@ -136,7 +136,18 @@ def test_a_run_without_a_ledger_has_a_report_of_its_log(tmp_path, method):
     """Its log, what it was made of, and that rewards are missing from it; text is no markup."""
     run = tmp_path / "run"
     run.mkdir()
-    (run / "run.json").write_text(json.dumps({"method": method, "config": {"seed": 3, "model": "<b>m</b>"}}))
+    (run / "run.json").write_text(
+        json.dumps(
+            {
+                "method": method,
+                "config": {"seed": 3, "model": "<b>m</b>"},
+                "data": {},
+                "code": {},
+                "models": [],
+                "versions": {},
+            }
+        )
+    )
     (run / "history.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
     done = rlaif("report", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -132,6 +132,33 @@ def test_each_part_of_the_input_that_a_function_reads_tells_rows_apart(ledger):
     assert ask("p", "d", answer="x", note=1) == 1
 
 
+BUNDLED = {
+    "conciseness": {"target": 5},
+    "execution": {},
+    "factuality": {},
+    "judge": {"model": "x", "backend": "openai", "base_url": "http://127.0.0.1:1/v1"},
+    "onnx": {"model": "x"},
+    "reward_model": {"model": "x"},
+    "text_classification": {"model": "x"},
+    "toxicity": {},
+}
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_reward_says_what_it_reads(name):
+    """So that another column, with a group or without, does not make the ledger miss."""
+    with Composer.from_config({"rewards": {name: {"params": BUNDLED[name]}}}) as composer:
+        reward = composer.components[name].reward
+    assert reward.inputs is not None
+    columns = {column: ["x"] for column in reward.inputs}
+    batches = [
+        RewardBatch(["p"], ["c"], columns=columns | others, group=group)
+        for others in ({}, {"note": [1]}, {"note": [{"a": [2]}]})
+        for group in (None, ["g"])
+    ]
+    assert len({row_keys("f", batch, reward.inputs)[0] for batch in batches}) == 1
+
+
 def test_a_reward_that_does_not_say_what_it_reads_is_asked_again_when_any_column_differs(ledger):
     """All columns and the token ids count."""
     for fields in (

@@ -91,7 +91,7 @@ def test_a_row_whose_rewards_all_scored_says_why_it_is_unscored() -> None:
         composition = composer.compose(RewardBatch(["p"], ["q"]))
         summary.add(composition)
         assert composition.explain(0).note == "the sum overflows"
-    assert summary.first_unscored == "row 1: the sum overflows"
+    assert summary.first_unscored == (1, "the sum overflows")
 
 
 def test_the_summary_of_a_table_says_what_high_means(capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,17 +157,11 @@ def kill_often(start: Starter, name: str, kills: int, seed: int, work: Path) -> 
         assert ran.code == done or has_finished, f"{arguments}: {ran.said}"  # or killed when its work was done
         tally.finished += 1
         assert command.result(folder) == expected
-        missing = {name for name in names - left(folder) if not (has_finished and is_report(name))}
-        assert not missing, sorted(missing)
+        assert not names - left(folder), sorted(names - left(folder))
         assert left(folder) <= names, sorted(left(folder) - names)
         if last:
             return tally
         renew(inputs, folder)
-
-
-def is_report(name: str) -> bool:
-    """Whether a file is drawn from others after the run has finished, as `rlaif report` does again."""
-    return name.endswith((".png", "metrics.json"))
 
 
 def renew(inputs: Path, folder: Path) -> None:
@@ -176,12 +170,8 @@ def renew(inputs: Path, folder: Path) -> None:
 
 
 def can_resume(folder: Path) -> bool:
-    """Whether a training run has a checkpoint to resume from."""
-    from rlaif_sdk.training.run_folder import last_checkpoint
-
-    return (folder / "out").is_dir() and any(
-        last_checkpoint(each) is not None for each in (folder / "out", folder / "out" / "checkpoints")
-    )
+    """Whether a training run has begun."""
+    return (folder / "out" / "run.json").exists()
 
 
 _HIDDEN = re.compile(r"\..*\.partial")

@@ -62,7 +62,7 @@ def test_runs_below_a_folder_are_found_and_their_checkpoints_are_none(tmp_path):
     (tmp_path / "labels" / "__job__" / "identity.json").write_text(json.dumps(job))
     assert [(run.folder.name, run.kind, run.status) for run in find_runs(tmp_path)] == [
         ("a", "ppo", "finished"),
-        ("labels", "labelling job", ""),
+        ("labels", "labelling job", "unfinished"),
     ]
 
 

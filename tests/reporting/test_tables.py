@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rlaif_sdk import Composer, RewardBatch, Score
 from rlaif_sdk.reporting.live_view import reporter
-from rlaif_sdk.reporting.preflight_report import report_preflight
+from rlaif_sdk.reporting.preflight_report import report_check
 from rlaif_sdk.reporting.tables import answers_table, comparison_table, format_estimate, samples_table
 from rlaif_sdk.statistics.estimates import SampleMean
 
@@ -101,12 +101,13 @@ def test_no_control_character_of_other_peoples_text_acts_on_the_terminal(where: 
         console.print(answers_table([HOSTILE], [HOSTILE], composition))
     elif where == "check":
         pytest.importorskip("trl")
-        report_preflight(
+        report_check(
             SimpleNamespace(
                 data={},
                 models=[],
                 memory={},
                 scored={"composition": composition},
+                judged={},
                 warnings=[HOSTILE],
                 problems=[HOSTILE],
             ),

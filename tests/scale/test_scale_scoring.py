@@ -30,6 +30,7 @@ from rlaif_sdk.scale.score_job import (
 )
 from rlaif_sdk.scale.shards import Plan, Shard
 from tests.little_room import little_room
+from tests.scale.conftest import REWARDS
 
 
 class InThisProcess:
@@ -224,6 +225,7 @@ def test_a_full_disk_ends_the_run_cleanly_and_it_can_go_on(here, table, composit
 def test_a_full_disk_ends_the_local_engine_in_a_line(table, composition, tmp_path, suffix):
     """As for any other error: what is wrong, where, and what to do; no table of that name is left."""
     command = ["score", str(table(300)), "--config", str(composition), "--output", str(tmp_path / f"out.{suffix}")]
+    command += ["--set", "ledger=false"]  # which is as long
     with little_room(2000):
         ended = CliRunner().invoke(app, command)
     assert isinstance(ended.exception, DataError)
@@ -277,17 +279,34 @@ def test_a_table_with_the_reward_column_is_refused(here, table, composition, tmp
         score_job.score_table(table(9), composition, tmp_path / "out", reward_column="n")
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_first_unscored_row_of_the_whole_table_is_told_with_its_reason(here, table, write, tmp_path, resumed):
+    """As on one machine, whichever shard was scored first, and when all parts were there before."""
+    config = write("one.yaml", "rewards: {picky: {use: 'rewards.py:picky'}}")
+    write("rewards.py", REWARDS)
+    command = ["score", str(table(10)), "--config", str(config), "--engine", "ray", "--batch-rows", "2"]
+    for _ in range(1 + resumed):
+        ended = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "out")])
+    assert ended.exit_code == 3, ended.output
+    assert "2 of 10 rows are unscored; first: row 4: picky abstained; each row's status" in ended.output
+
+
 @given(st.lists(st.lists(st.one_of(st.just(math.nan), st.floats(-1e3, 1e3)), max_size=20), max_size=6))
 def test_merged_figures_are_those_of_the_whole(pieces):
     """However the rows are cut, and through JSON."""
     whole, merged = Moments(), Summary()
     for piece in pieces:
         whole.add(piece)
-        own = Summary(rows=len(piece), unscored=sum(map(math.isnan, piece)), columns={"total": Moments(seconds=0.5)})
+        first = next(((row, "why") for row, value in enumerate(piece, start=1) if math.isnan(value)), None)
+        own = Summary(len(piece), sum(map(math.isnan, piece)), {"total": Moments(seconds=0.5)}, first)
         own.columns["total"].add(piece)
         own.ends["toxicity"] = ("toxic", "harmless")
         merge_summaries(merged, summary_of_record(summary_record(own)))
     assert merged.rows == sum(map(len, pieces))
+    flat = [value for piece in pieces for value in piece]
+    assert merged.first_unscored == next(
+        ((row, "why") for row, value in enumerate(flat, start=1) if math.isnan(value)), None
+    )
     found = merged.columns.get("total", Moments())
     assert (found.count, found.low, found.high) == (whole.count, whole.low, whole.high)
     assert found.mean == pytest.approx(whole.mean, abs=1e-9)

@@ -1,8 +1,10 @@
-"""How commands end: their exit codes, and Ctrl-C."""
+"""How commands end: their exit codes, Ctrl-C and SIGTERM."""
 
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
-from rlaif_sdk.cli.exits import ExitCode
+from rlaif_sdk.cli.exits import ExitCode, interruptible
 
 REWARDS = """
 import pathlib, time
@@ -55,15 +58,18 @@ def sigint_is_heard():
     signal.signal(signal.SIGINT, before)
 
 
-def interrupt(process, sign):
-    """Send SIGINT once a file says that the work has begun."""
-    until = time.monotonic() + 120
-    while not sign():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+def interrupt(process, sign, number=signal.SIGINT):
+    """Send a signal once a file says that the work has begun."""
+    until = time.monotonic() + 300
+    try:
+        while not sign():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
     return said
 
 
@@ -84,11 +90,14 @@ def test_unscored_rows_are_counted_explained_and_told_by_the_exit_code(folder):
     assert line.endswith("each row's status and reason are in rows.scored.jsonl")
 
 
-def test_ctrl_c_in_score_says_what_is_kept_and_how_to_continue(folder):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+)
+def test_ctrl_c_and_sigterm_in_score_say_what_is_kept_and_how_to_continue(folder, number, code):
     """Nothing half written is left."""
     process = begin(folder, "score", "rows.jsonl", "--config", "slow.yaml")
-    said = interrupt(process, (folder / "began").exists)
-    assert process.returncode == ExitCode.INTERRUPTED, said
+    said = interrupt(process, (folder / "began").exists, number)
+    assert process.returncode == code, said
     assert "stopped: 0 of 4 rows were scored, rows.scored.jsonl is not written" in said
     assert "to continue: rlaif score rows.jsonl --config slow.yaml" in said
     assert not (folder / "rows.scored.jsonl").exists()
@@ -104,6 +113,94 @@ def test_ctrl_c_in_score_names_the_file_of_the_rows_that_were_written(folder):
     (kept,) = folder.glob(".*.partial*")
     assert kept.name in line
     assert [json.loads(row)["completion"] for row in kept.read_text().splitlines()] == ["good"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_waits_until_what_is_done_is_kept(number, capfd):
+    """And says that a third does not; the handlers are put back."""
+    before = signal.getsignal(number)
+    kept = []
+
+    def work():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            kept.append("all")
+
+    with pytest.raises(typer.Exit) as ended, interruptible(lambda: "all is kept"):
+        work()
+    assert kept
+    assert ended.value.exit_code == 128 + number
+    said = capfd.readouterr().err
+    assert said.index("once more ends it at once") < said.index("stopped: all is kept")
+    assert signal.getsignal(number) == before
+
+
+def test_a_third_signal_ends_the_command_at_once():
+    """Whatever its cleaning up waits for."""
+    code = """if True:
+        import os, signal, time
+        from rlaif_sdk.cli.exits import interruptible
+        with interruptible(str):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(60)
+    """
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 130
+
+
+def test_a_signal_to_a_fork_is_its_makers_affair(capfd):
+    """A worker that is told to end ends, and says nothing of the command's work."""
+    with interruptible(lambda: "nothing"):
+        if not (child := os.fork()):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+    assert not capfd.readouterr().err
+
+
+STOPPED = {
+    "label": ("labels/journal.jsonl", r"stopped: \d+ of 64 pairs are labelled, and their labels are kept in .*labels"),
+    "sweep": ("out/points/*/*/run.json", r"stopped: \d points? (is|are) measured and kept in .*out"),
+    "iterate": ("out/round-000/evaluation.json", r"stopped: round-00\d is finished, and each finished part of a round"),
+    "distill": ("out/candidates/stage.json", r"stopped: finished: candidates.*, and each finished part of a stage is"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STOPPED)
+def test_what_ctrl_c_stops_is_continued_by_the_command_that_it_names(tmp_path, name):
+    """It says where it stopped and what is kept, and ends with the results of one that was never stopped."""
+    from tests.kills.commands import COMMANDS
+
+    command, (sign, told) = COMMANDS[name], STOPPED[name]
+    folder, inputs = tmp_path / "run", tmp_path / "inputs"
+    folder.mkdir()
+    command.prepare(folder)
+    shutil.copytree(folder, inputs)
+    whole = begin(folder, *command.arguments)
+    _, said = whole.communicate()
+    assert whole.returncode == 0, said
+    expected = command.result(folder)
+    shutil.rmtree(folder)
+    shutil.copytree(inputs, folder)
+    process = begin(folder, *command.arguments)
+    said = interrupt(process, lambda: [*folder.glob(sign)])
+    assert process.returncode == ExitCode.INTERRUPTED, said
+    assert re.search(told, said), said
+    assert "Traceback" not in said
+    (resume,) = re.findall("^to continue: rlaif (.*)$", said, re.MULTILINE)
+    again = begin(folder, *shlex.split(resume))
+    _, said = again.communicate()
+    assert again.returncode == 0, said
+    assert command.result(folder) == expected
 
 
 PAIRS = [{"prompt": f"w{row} w3", "chosen": " w5 w6", "rejected": " w7"} for row in range(12)]

@@ -13,13 +13,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from rlaif_sdk import ConfigError  # noqa: E402
+from rlaif_sdk import ConfigError, RewardError  # noqa: E402
+from rlaif_sdk.composer import Ledger  # noqa: E402
 from rlaif_sdk.exceptions import DataError  # noqa: E402
 from rlaif_sdk.io.jobs import locked  # noqa: E402
 from rlaif_sdk.training.methods import (  # noqa: E402
     load_run,
     train,
 )
+from rlaif_sdk.training.run_folder import can_resume  # noqa: E402
 
 REWARDS = "def wanted(completions):\n    return [{score}] * len(completions)\n"
 
@@ -130,15 +132,12 @@ def test_a_checkpoint_without_manifest_is_resumed_under_a_warning(config, tmp_pa
 
 
 def test_an_unfinished_run_is_not_begun_over_unasked(config, tmp_path):
-    """Nor a failed or an interrupted one with a checkpoint; without a checkpoint there is nothing to lose."""
+    """Nor a failed or an interrupted one with a checkpoint."""
     train("ppo", config).model_folder.rename(tmp_path / "early")
     for status in ("running", "failed", "interrupted"):
         (tmp_path / "out" / "run.json").write_text(json.dumps(manifest_of(config) | {"status": status}))
         with pytest.raises(ConfigError, match=r"holds an unfinished run .*--resume"):
             train("ppo", config)
-    for checkpoint in (tmp_path / "out").rglob("trainer_state.json"):
-        checkpoint.unlink()
-    assert train("ppo", config).model_folder.exists()
 
 
 def test_checkpoints_without_a_manifest_are_not_begun_over_either(config, tmp_path):
@@ -188,3 +187,90 @@ def test_two_processes_do_not_train_into_one_folder(config, tmp_path):
     """The second is refused before it loads a model."""
     with locked(tmp_path / "out"), pytest.raises(DataError, match="another process"):
         train("ppo", config)
+
+
+def test_a_run_keeps_a_ledger_of_every_batch(config, tmp_path):
+    """What was composed in training and of the held-out answers; `ledger: false` keeps none, nor does a refused run."""
+    refused = {**config, "output": str(tmp_path / "refused"), "model": {"name": str(tmp_path)}}
+    with pytest.raises(ConfigError):
+        train("ppo", refused)
+    assert not (tmp_path / "refused").exists()
+    result = train("ppo", config)
+    with Ledger.find(result.output) as ledger:
+        (run,) = ledger.runs()
+        last = list(ledger.batches())[-1]
+        assert (run.rows, run.batches) == (4 + 2 * 4, 3)
+        assert last.composition(run.rewards).explain(0).total == result.after.composition.totals[0] == 1.0
+        assert not ledger.cached_rewards(), "a plain function is asked again"
+    with (tmp_path / "composition.yaml").open("a") as file:
+        file.write("ledger: false\n")
+    with load_run("ppo", config).composer(ledger=tmp_path / "none.sqlite") as composer:
+        assert composer.ledger is None
+
+
+INTERRUPTED = """
+import pathlib
+def wanted(completions):
+    if not pathlib.Path({flag!r}).exists():
+        raise {error}
+    return [1.0] * len(completions)
+"""
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew_only_when_told(config, tmp_path):
+    """Refused, with what is there and what to do; another config is refused as from a checkpoint."""
+    flag = tmp_path / "go"
+    (tmp_path / "rewards.py").write_text(INTERRUPTED.format(flag=str(flag), error="KeyboardInterrupt"))
+    with pytest.raises(KeyboardInterrupt):
+        train("ppo", config)
+    flag.touch()
+    with pytest.raises(ConfigError, match="holds an unfinished run without a checkpoint") as caught:
+        train("ppo", config)
+    assert caught.value.hint == "--resume begins it anew, or name another folder"
+    with pytest.raises(ConfigError, match="seed: 7 → 8"), pytest.warns(UserWarning, match="begins anew"):
+        train("ppo", {**config, "seed": 8}, resume=True)
+    begun = manifest_of(config)["id"]
+    with pytest.warns(UserWarning, match="holds no complete checkpoint: the run begins anew"):
+        train("ppo", config, resume=True)
+    manifest = manifest_of(config)
+    assert (manifest["id"], manifest["status"], manifest["results"]["steps"]) == (begun, "finished", 1)
+    assert [start["status"] for start in manifest["resumed"]] == ["interrupted"]
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_says_that_it_begins_anew(config, tmp_path):
+    """The cause may be mended at once, and what was there is told."""
+    flag = tmp_path / "go"
+    (tmp_path / "rewards.py").write_text(INTERRUPTED.format(flag=str(flag), error="NameError('oops')"))
+    with pytest.raises(RewardError):
+        train("ppo", config)
+    flag.touch()
+    with pytest.warns(UserWarning, match="holds a run that failed before its first checkpoint: it begins anew"):
+        train("ppo", config)
+    assert manifest_of(config)["status"] == "finished"
+
+
+def test_a_part_of_a_loop_that_begins_anew_keeps_its_ledger(tmp_path):
+    """What was paid for is not paid for again; all else of it is removed."""
+    for name in ("ledger.sqlite", "ledger.sqlite-wal", "run.json", "model/config.json", "checkpoints/checkpoint-1/a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert not can_resume(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.sqlite", "ledger.sqlite-wal"]
+    assert not can_resume(tmp_path / "nowhere")
+
+
+def test_a_run_is_finished_when_its_report_is_written(config):
+    """Ended before that, it is resumed and reported."""
+
+    def ended(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("ppo", config, on_result=ended)
+    assert manifest_of(config)["status"] == "interrupted"
+    reported = []
+    result = train("ppo", config, on_result=reported.append, resume=True)
+    assert reported == [result]
+    assert manifest_of(config)["status"] == "finished"
+    with pytest.raises(ConfigError, match="already holds a trained model"):
+        train("ppo", config, resume=True)

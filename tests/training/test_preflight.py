@@ -18,7 +18,7 @@ from rich.console import Console  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
-from rlaif_sdk.reporting.preflight_report import report_preflight  # noqa: E402
+from rlaif_sdk.reporting.preflight_report import report_check  # noqa: E402
 from rlaif_sdk.training.methods import load_run  # noqa: E402
 from rlaif_sdk.training.preflight import checks, estimate_memory, find_model  # noqa: E402
 from rlaif_sdk.training.preflight.memory import (  # noqa: E402
@@ -322,5 +322,5 @@ def test_the_check_says_what_each_reward_gives(config):
         "evaluation": [1.0],
     }
     console = Console(record=True, width=120)
-    report_preflight(found, console)
+    report_check(found, console)
     assert "answered by 'This is a short answer.'" in console.export_text()

@@ -32,6 +32,7 @@ class ToxicityReward(Reward):
 
     name = "toxicity"
     ends = ("toxic", "harmless")
+    inputs = ()
 
     def __init__(self, params: ToxicityParams) -> None:
         self.params = params

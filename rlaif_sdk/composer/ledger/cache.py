@@ -23,7 +23,7 @@ from rlaif_sdk.io.digests import Digest, code_digest, json_digest
 from rlaif_sdk.io.sqlite import Database, checksum
 from rlaif_sdk.plugins.references import is_reference
 from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, stated_by, unwrapped
-from rlaif_sdk.scoring import CallResult, described
+from rlaif_sdk.scoring import CallResult, described, is_plain
 from rlaif_sdk.scoring.checks import check_entries
 from rlaif_sdk.statistics.arrays import Mask
 from rlaif_sdk.types import RewardBatch, Score
@@ -109,6 +109,11 @@ class RewardOrigin:
         self._target = target
         if not self._is_plugin and not self._code:
             raise UnidentifiedError("its code has no digest")
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether it is an installed plugin's and loads something or is async; a plain function is quickly asked again."""
+        return self._is_plugin and not is_plain(self.reward)
 
     def cache_key(self, stated: Mapping[str, str] | None = None) -> CacheKey:
         """The key of the reward's scores after its setup.
@@ -345,6 +350,9 @@ class LedgerCache:
         component: The reward, and how it was made.
         scores: The ledger's cache.
 
+    Attributes:
+        is_costly: See `RewardOrigin.is_costly`.
+
     Raises:
         UnidentifiedError: Nothing tells the reward from another of its class.
     """
@@ -352,6 +360,7 @@ class LedgerCache:
     def __init__(self, name: str, component: Component, scores: ScoreTable) -> None:
         self.name = name
         self._origin = RewardOrigin(component)
+        self.is_costly = self._origin.is_costly
         self._reward = component.reward
         self._scores = scores
         self._key: CacheKey | None = None
@@ -413,16 +422,18 @@ class LedgerCache:
         return replace(result, answer=known.entries(scored), cached=known.cached)
 
 
-def open_cache(name: str, component: Component, scores: ScoreTable | None) -> LedgerCache | None:
-    """A reward's cache; None where its scores cannot be kept."""
-    if scores is None or not component.cache or not component.reward.cacheable:
+def open_cache(name: str, component: Component, scores: ScoreTable, *, costly: bool) -> LedgerCache | None:
+    """A reward's cache; None where its scores cannot be kept, or are not to be: of costly rewards only, if asked."""
+    if not component.cache or not component.reward.cacheable:
         return None
     try:
-        return LedgerCache(name, component, scores)
+        cache = LedgerCache(name, component, scores)
     except UnidentifiedError as error:
-        warnings.warn(
-            f"reward {name!r} is not cached, since nothing tells its scores from those of another like it: {error}; "
-            "build the composer from a config, or set cache=False",
-            stacklevel=2,
-        )
+        if not costly:
+            warnings.warn(
+                f"reward {name!r} is not cached, since nothing tells its scores from those of another like it: {error}; "
+                "build the composer from a config, or set cache=False",
+                stacklevel=2,
+            )
         return None
+    return None if costly and not cache.is_costly else cache

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.ledger.cache import CachedReward, LedgerCache, ScoreTable, open_cache
@@ -14,7 +14,9 @@ from rlaif_sdk.composer.ledger.record import Record, RecordedBatch, RecordedRewa
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.jobs import JOB_FOLDER
 from rlaif_sdk.io.sqlite import Database, Schema
+from rlaif_sdk.io.tables import is_table_file
 from rlaif_sdk.rewards import stated_by
 
 _TABLES = (
@@ -64,6 +66,11 @@ FILE_NAME = "ledger.sqlite"
 """What a ledger is called in a run's folder."""
 
 
+def ledger_of(table: Path) -> Path:
+    """Where `rlaif score` keeps the ledger of a table that it writes: in the job's folder beside it."""
+    return table.parent / JOB_FOLDER / f"{table.name}.{FILE_NAME}"
+
+
 class Ledger:
     """A file that keeps scores, so that none is paid for twice, and records what was composed of them.
 
@@ -72,7 +79,8 @@ class Ledger:
 
     Args:
         path: The file. It is made if need be; one that is corrupt is renamed, with a warning.
-        cache: Look scores up before a reward is asked, and keep those that it gives.
+        cache: Look scores up before a reward is asked, and keep those that it gives; ``costly`` only of installed
+            plugins that load something or are async.
         record: Record every composed batch.
         create: False to read what is there, keeping no new scores: a missing or corrupt file is then an error.
 
@@ -80,7 +88,14 @@ class Ledger:
         LedgerError: The file cannot be opened, or is no ledger.
     """
 
-    def __init__(self, path: str | Path, *, cache: bool = True, record: bool = True, create: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        cache: bool | Literal["costly"] = True,
+        record: bool = True,
+        create: bool = True,
+    ) -> None:
         self.path = Path(path)
         self.cache = cache
         self.record = record
@@ -90,27 +105,34 @@ class Ledger:
 
     @classmethod
     def find(cls, run: str | Path) -> Ledger:
-        """The ledger of a run, to read: the file itself, or a folder with one.
+        """The ledger of a run, to read: the file itself, a folder with one, or a table that `rlaif score` wrote.
 
         Raises:
             LedgerError: There is none, or there are several.
         """
         path = Path(run)
-        if path.is_dir():
+        if (own := ledger_of(path)).is_file():
+            path = own
+        elif path.is_dir():
             named = path / FILE_NAME
             files = [named] if named.is_file() else sorted(path.glob("*.sqlite"))
             if len(files) != 1:
                 found = ", ".join(file.name for file in files) or "none"
                 raise LedgerError(
                     f"{path}: one ledger is wanted in this folder, found: {found}",
-                    hint="name the file" if len(files) > 1 else "a run keeps one with 'ledger:' in its composition",
+                    hint="name the file"
+                    if len(files) > 1
+                    else "a run keeps one unless its composition has 'ledger: false'",
                 )
             path = files[0]
+        elif is_table_file(path):
+            hint = "rlaif score keeps one of each table that it writes, unless the composition names a file or has 'ledger: false'"
+            raise LedgerError(f"{path}: there is no ledger of this table", hint=hint)
         return cls(path, create=False)
 
     def reward_cache(self, name: str, component: Component) -> LedgerCache | None:
         """A reward's scores in this ledger; None where they are not kept."""
-        return open_cache(name, component, self._scores if self.cache else None)
+        return open_cache(name, component, self._scores, costly=self.cache == "costly") if self.cache else None
 
     def recorder(self, components: Mapping[str, Component]) -> Recorder | None:
         """What records a composer's batches as a run; None if nothing is recorded."""

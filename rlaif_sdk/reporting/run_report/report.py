@@ -14,7 +14,7 @@ from rlaif_sdk.composer.explain import Explanation
 from rlaif_sdk.composer.layout import ends_in_words
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.io.files import write_text
-from rlaif_sdk.io.jobs import differences
+from rlaif_sdk.io.jobs import flattened
 from rlaif_sdk.reporting.page import Section, joined, page, part
 from rlaif_sdk.reporting.run_report import plots
 from rlaif_sdk.reporting.run_report.findings import Measures, measure, notes_of, warnings_of
@@ -375,8 +375,8 @@ def write_log_report(
         MissingExtraError: jinja2 or plotly is not installed.
     """
     made_of = Section("run", "The run", "What it was made of, and what came of it.")
-    made_of.add("table", ("", ""), [(key, str(value)) for key, _, value in differences({}, manifest)])
-    note = "The run has no ledger, so what each reward gave a row is not known; 'ledger:' in its composition keeps one."
+    made_of.add("table", ("", ""), flattened(manifest))
+    note = "The run has no ledger, so what each reward gave a row is not known."
     parts = [answers_section(answers), log_section(history), made_of]
     write_text(output, page(title, [each for each in parts if each], opening=part("paragraph", note, "soft")))
 

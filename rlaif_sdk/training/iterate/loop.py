@@ -19,6 +19,7 @@ from rlaif_sdk.exceptions import needs_extra
 from rlaif_sdk.io.files import atomic_symlink, read_json, write_json
 from rlaif_sdk.io.jobs import locked
 from rlaif_sdk.io.tables import write_table
+from rlaif_sdk.preferences.label_job import judge_pair
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import paired_change, sample_mean
 from rlaif_sdk.training.config import Run
@@ -26,7 +27,8 @@ from rlaif_sdk.training.generation import Answers, ScoredAnswers, answer_logprob
 from rlaif_sdk.training.iterate.candidates import NothingToLearnError, label_job, round_rows
 from rlaif_sdk.training.iterate.config import TRAINING_FOLDER, IterateRun, StopSettings, load_iterate_run
 from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
-from rlaif_sdk.training.run_folder import SAMPLES_FILE, can_resume
+from rlaif_sdk.training.preflight import Preflight, two_answers
+from rlaif_sdk.training.run_folder import SAMPLES_FILE, can_resume, check_parts, composers_of
 from rlaif_sdk.types import Progress
 
 if TYPE_CHECKING:
@@ -109,6 +111,34 @@ def run_iterate(
     with locked(run.output):
         run.claim_loop("loop", train, held_out, results="round-*", resume=resume, may_change=("stop",))
         return _Loop(run, train, held_out, display, report).run_rounds(on_round)
+
+
+def check_iterate(run: IterateRun) -> Preflight:
+    """Check what a loop is made of, as `rlaif_sdk.training.run_folder.check` does a run; nothing is written.
+
+    Returns:
+        What was found; what is wrong is among its problems.
+
+    Raises:
+        MissingExtraError: The extra ``train`` is not installed.
+    """
+    online = get_method(run.config.method).learns_from == "prompts"
+
+    def settings() -> Any:
+        given = trainer_settings(round_run(run, run.model_name, run.output, 0))
+        return given if online else None  # what the others train on is not there yet
+
+    def rows() -> tuple[Dataset, Dataset]:
+        from rlaif_sdk.training.data import load_prompts
+
+        return load_prompts(run.config.data, run.folder, arranged=False)
+
+    found = check_parts(Preflight(), replace(run, method=run.config.method), settings, rows, composers_of(run))
+    if run.config.label is not None and not found.problems:
+        with found.noting():
+            judge = label_job(run, run.model_name, run.output).labeler()
+            judge_pair(found, "label", judge, two_answers(*rows()))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import BatchError, ConfigError, RewardError, RlaifError
+from rlaif_sdk.composer.check import Check
+from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.integrations.trl import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
+from rlaif_sdk.judges.pairwise import Pair
 from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.training.data import same_answers
 from rlaif_sdk.training.methods import Task, get_method
@@ -31,53 +33,29 @@ from rlaif_sdk.training.preflight.memory import (
 )
 from rlaif_sdk.training.preflight.model_files import LoadedModel, find_model, reward_models
 from rlaif_sdk.training.preflight.rows import check_chat_rows, check_lengths
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.types import Message, RewardBatch, TextOrConversation
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from rlaif_sdk.composer import Composer, Composition
+    from rlaif_sdk.composer import Composer
     from rlaif_sdk.training.config import Run
 
 
 @dataclass
-class Preflight:
-    """What is known of a run before anything is loaded.
+class Preflight(Check):
+    """What is known of a run before anything is loaded; of each table also its digest.
 
     Attributes:
         models: What it will load.
-        data: For each table its rows, columns and digest, JSON-ready.
         memory: What it will take; None where the model's config is not to be had.
         machine: What there is; None likewise.
-        problems: What keeps it from running.
-        warnings: What may.
-        scored: What each reward gave for the first row, by the key of its composition.
     """
 
     models: list[LoadedModel] = field(default_factory=list)
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
     memory: MemoryEstimate | None = None
     machine: Machine | None = None
-    problems: list[RlaifError] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    scored: dict[str, Composition] = field(default_factory=dict)
-
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Keep what is wrong among the problems, and continue."""
-        try:
-            yield
-        except RlaifError as error:
-            self.problems.append(error)
-
-    def raise_problems(self) -> None:
-        """Raise the first problem, with the others as its notes."""
-        if self.problems:
-            first, *others = self.problems
-            for other in others:
-                first.add_note(f"and: {other}")
-            raise first
 
 
 def check_run(
@@ -120,26 +98,26 @@ CHECK_ANSWER = "This is a short answer."
 """What the check has rewards score, since no policy has answered yet."""
 
 
-def score_first_row(composer: Composer, rows: Dataset) -> Composition:
-    """Have every reward score the first prompt with its columns, answered by `CHECK_ANSWER`.
-
-    Raises:
-        RewardError: A reward fails on it; names the reward and the cause.
-        BatchError: The row is refused.
-    """
+def first_row(rows: Dataset) -> RewardBatch:
+    """The first prompt with its columns, answered by `CHECK_ANSWER`."""
     row = rows[0]
     text = isinstance(row["prompt"], str)
-    batch = RewardBatch(
+    return RewardBatch(
         prompts=[row["prompt"]],
         completions=[CHECK_ANSWER if text else [{"role": "assistant", "content": CHECK_ANSWER}]],
         columns={name: [value] for name, value in row.items() if name != "prompt"},
         training=False,
     )
-    composition = composer.compose(batch)
-    for name, column in composition.rewards.items():
-        if (reason := column.failures.get(0)) is not None:
-            raise RewardError(f"reward {name!r} fails on the first row of data.train: {reason}")
-    return composition
+
+
+def two_answers(rows: Dataset, _held_out: Dataset) -> Pair:
+    """The first prompt with two answers to compare, of which `CHECK_ANSWER` is one."""
+    prompt = rows[0]["prompt"]
+    said = (CHECK_ANSWER, "This is another one.")
+    answers: list[TextOrConversation] = [*said]
+    if not isinstance(prompt, str):
+        answers = [[Message(role="assistant", content=text)] for text in said]
+    return Pair(prompt, *answers)
 
 
 def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
