@@ -90,7 +90,8 @@ def score(
     reason. A row without a total has null there, and is counted as unscored. With Ray the output is a folder
     of Parquet parts in the order of the rows, and a run that was stopped is resumed where it stopped.
     """
-    from rlaif_sdk.composer.tables import TableLayout, check_table
+    from rlaif_sdk.composer.check import check_table
+    from rlaif_sdk.composer.tables import TableLayout
     from rlaif_sdk.config.overrides import overridden
     from rlaif_sdk.io.tables import STANDARD_INPUT, TableSource, check_form, is_table_file
 
