@@ -128,19 +128,12 @@ class ConversationError(RlaifError, ValueError):
         part: ``prompt`` or ``completion``, or None.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        index: int | None = None,
-        row: int | None = None,
-        part: str | None = None,
-        hint: str | None = None,
-    ) -> None:
+    row: int | None = None
+    part: str | None = None
+
+    def __init__(self, message: str, *, index: int | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.index = index
-        self.row = row
-        self.part = part
 
     def _where(self) -> str:
         row = None if self.row is None else f"row {self.row}"

@@ -22,9 +22,12 @@ def local_folder(model: str | Path) -> Path | None:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if isinstance(model, Path) or folder.exists() or str(model).startswith((".", "/", "~")):
+    if isinstance(model, Path) or folder.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
         problem = "is a file" if folder.exists() else "does not exist"
-        raise ConfigError(f"the model folder {str(model)!r} {problem}", hint="give the folder that holds config.json")
+        raise ConfigError(
+            f"the model folder {str(model)!r} {problem}",
+            hint="name the folder that holds config.json, or a model on the hub as owner/name",
+        )
     return None
 
 
@@ -38,8 +41,8 @@ def read_json(file: Path) -> dict[str, Any]:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"the classifier folder has no {file.name}", file=str(file.parent)) from None
-    except ValueError as error:
-        raise ConfigError(f"no valid JSON: {error}", file=str(file)) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read as JSON: {error}", file=str(file)) from error
     if not isinstance(value, dict):
         raise ConfigError(f"must hold a JSON object, not {type(value).__name__}", file=str(file))
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import warnings
 from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
@@ -27,7 +28,6 @@ from rlaif_sdk.scoring.executors import (
 from rlaif_sdk.scoring.factory import Recipe
 from rlaif_sdk.scoring.limits import Budget, CallLimits
 from rlaif_sdk.scoring.results import CallError, CallResult, attributed, described, is_fatal, is_retryable
-from rlaif_sdk.scoring.retry import backoff
 from rlaif_sdk.types import RewardBatch, Score
 
 _MISSING = object()
@@ -467,3 +467,14 @@ async def _score_all(runners: Mapping[str, Runner], batches: Mapping[str, Reward
     finally:
         for call in calls.values():
             call.cancel()
+
+
+def backoff(attempt: int, delay: float, max_delay: float) -> float:
+    """Seconds to wait after the failed attempt ``attempt`` (1 is the first).
+
+    Uniform between 0 and ``min(max_delay, delay * 2 ** (attempt - 1))``: exponential back-off with full jitter, so that
+    calls that failed together do not return together (Brooker, "Exponential Backoff and Jitter", AWS Architecture
+    Blog, 2015).
+    """
+    ceiling = min(max_delay, delay * 2.0 ** min(attempt - 1, 60))
+    return random.uniform(0.0, ceiling)  # noqa: S311 - jitter, not cryptography

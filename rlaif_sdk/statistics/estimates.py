@@ -35,8 +35,7 @@ class Estimate:
 
     def record(self) -> dict[str, float | int | None]:
         """The estimate as a JSON-ready mapping, None for NaN."""
-        ends = {"value": self.value, "low": self.low, "high": self.high}
-        return {**{name: value if math.isfinite(value) else None for name, value in ends.items()}, "n": self.n}
+        return {"value": _finite(self.value), "low": _finite(self.low), "high": _finite(self.high), "n": self.n}
 
 
 def normal_quantile(confidence: float) -> float:

@@ -18,7 +18,7 @@ from rlaif_sdk.composer import Component, FailurePolicy
 from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.exceptions import JudgeAuthError, JudgeConnectionError, RewardTimeoutError
 from rlaif_sdk.scoring.limits import Breaker
-from rlaif_sdk.scoring.retry import backoff
+from rlaif_sdk.scoring.runner import backoff
 from rlaif_sdk.testing import FailingReward, FixedReward
 from tests.patient import PATIENT, patient
 

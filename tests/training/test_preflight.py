@@ -84,7 +84,7 @@ def test_every_problem_is_found_at_once_each_with_its_place(config):
     assert "ppo.max_step: unknown key (did you mean 'max_steps'?)" in problems[0]
     assert "'toxisity'" in problems[1]
     assert "did you mean 'toxicity'" in problems[1] or "installed:" in problems[1]
-    assert problems[2].startswith("model.name: 'nowhere' does not exist")
+    assert problems[2].startswith("model.name: the model folder './nowhere' does not exist")
 
 
 def test_a_column_that_a_reward_needs_is_missed_before_anything_loads(config, tmp_path):

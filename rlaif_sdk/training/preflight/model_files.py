@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.models.model_folder import local_folder, read_json
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer
@@ -64,14 +65,9 @@ def find_model(name: str, revision: str | None = None) -> ModelFiles:
         ConfigError: There is no such folder, it holds no weights, a file is damaged or missing; or the model is on the
             hub, was not downloaded, and downloads are switched off.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return read_folder(name, path)
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ConfigError(
-            f"{str(path)!r} {'is a file' if path.exists() else 'does not exist'}",
-            hint="name a folder with config.json and safetensors files, or a model on the hub as owner/name",
-        )
+    folder = local_folder(name)
+    if folder is not None:
+        return read_folder(name, folder)
     snapshot = _snapshot(name, revision)
     if snapshot is not None:
         return read_folder(name, snapshot)
@@ -98,9 +94,11 @@ def _snapshot(name: str, revision: str | None) -> Path | None:
 
 def read_folder(name: str, folder: Path) -> ModelFiles:
     """Look at the files of a model in a folder; see `find_model`."""
-    config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     files: list[Path] = next((found for kind in _WEIGHTS if (found := sorted(folder.glob(kind)))), [])
-    missing = {file for index in folder.glob("*.index.json") for file in _json(index).get("weight_map", {}).values()}
+    missing = {
+        file for index in folder.glob("*.index.json") for file in read_json(index).get("weight_map", {}).values()
+    }
     missing -= {path.name for path in folder.iterdir()}
     if missing:
         raise ConfigError(f"{folder} lacks {', '.join(sorted(missing))}", hint="its download is not complete")
@@ -146,16 +144,6 @@ def safetensors_header(file: Path) -> dict[str, Any]:
     if size < expected:
         raise ConfigError(f"{file} is truncated: {size:,} of {expected:,} bytes", hint="download it again")
     return header
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read: {error}", file=str(file)) from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"must hold a JSON object, not {type(value).__name__}", file=str(file))
-    return value
 
 
 @dataclass(frozen=True, slots=True)
