@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, config_option
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.text import printable
 
 attack_app = typer.Typer(help="Try what a policy would find out in training.", no_args_is_help=True)
 
@@ -34,6 +37,13 @@ def judge(
     fail_on_success: Annotated[
         bool, typer.Option("--fail-on-success", help="Exit with 1 if an attack succeeds against the defended judge.")
     ] = False,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(help="A table of real answers: say how many of them the judge's defences refuse. Repeatable."),
+    ] = None,
+    answers_column: Annotated[
+        list[str] | None, typer.Option(help="A column with them; completion by default. Repeatable.")
+    ] = None,
     as_json: AsJson = False,
     overrides: JudgeOverrides = None,
 ) -> None:
@@ -44,7 +54,7 @@ def judge(
     """
     from rich.console import Console
 
-    from rlaif_sdk.attacks import attack_judge, load_attacked, load_attacks, load_cases
+    from rlaif_sdk.attacks import attack_judge, load_attacked, load_attacks, load_cases, measure_refusals
     from rlaif_sdk.reporting.attack_table import attack_table
 
     tried = load_attacks(attacks)
@@ -52,6 +62,8 @@ def judge(
         known = ", ".join(dict.fromkeys(attack.family for attack in tried))
         raise typer.BadParameter(f"{min(unknown)!r}; there are {known}", param_hint="--family")
     attacked = load_attacked(config, reward=reward, overrides=overrides or ())
+    columns = answers_column or ["completion"]
+    refusals = {str(file): measure_refusals(attacked, _answers(file, columns)) for file in answers or ()}
     try:
         report = attack_judge(
             attacked,
@@ -63,11 +75,26 @@ def judge(
     finally:
         attacked.backend.close()
     if as_json:
-        typer.echo(json.dumps(report.record(), indent=2, allow_nan=False))
+        costs = {file: found.record() for file, found in refusals.items()}
+        typer.echo(json.dumps({**report.record(), "refusals": costs}, indent=2, allow_nan=False))
     else:
         Console().print(attack_table(report))
         tries = len(report.defended) * len(report.cases)
         flipped = f"; {report.flipped} flipped a winner by a smaller rise" if report.flipped else ""
         typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences{flipped}")
+        for file, found in refusals.items():
+            typer.echo(f"{printable(file)}: {found}")
     if fail_on_success and report.successes:
         raise typer.Exit(ExitCode.NOT_IN_ORDER)
+
+
+def _answers(file: Path, columns: Sequence[str]) -> Iterator[Any]:
+    from rlaif_sdk.io.tables import read_rows
+
+    for number, row in enumerate(read_rows(file), start=1):
+        for column in columns:
+            if row.get(column) is None:
+                raise DataError(
+                    f"has no {column!r}", file=str(file), row=number, hint=f"--answers-column: {', '.join(row)}"
+                )
+            yield row[column]

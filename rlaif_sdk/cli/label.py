@@ -74,7 +74,7 @@ def label(
     asked = workers(engine, actors, actor_gpus, ray_address)
     if pairs is None and (split or subset):
         raise typer.BadParameter("say which table of --pairs: give that too", param_hint="--split, --subset")
-    given = {} if pairs is None else table_config(pairs, subset, split)
+    given: dict[str, str | int | None] = {} if pairs is None else {**table_config(pairs, subset, split)}
     given |= {name: number for name, number in (("rows", limit), ("sample", sample)) if number is not None}
     changes = [f"pairs.{name}={json.dumps(value)}" for name, value in given.items()]
     job = load_label_job(config, overrides=[*(overrides or ()), *changes])

@@ -24,7 +24,7 @@ from rlaif_sdk.judges.backends import (
     with_usage_of,
 )
 from rlaif_sdk.judges.prompts import TIE, VERDICT, PairwisePrompt
-from rlaif_sdk.judges.screening import Overlong, PreparedText, prepared
+from rlaif_sdk.judges.screening import Overlong, PreparedText, Screening
 from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.types import Conversation, Message, TextOrConversation
 
@@ -420,10 +420,7 @@ class PairwiseLabeler:
         self._samples = samples
         self._orders = orders
         self._tie_margin = tie_margin
-        self._max_chars = max_chars
-        self._overlong = overlong
-        self._view: View = view
-        self._thinking: Thinking = thinking
+        self.screening = Screening(max_chars, overlong, view, thinking)
 
     def __repr__(self) -> str:
         return short_repr(f"{type(self).__name__} by {type(self.backend).__name__}, {self.mode}, orders {self._orders}")
@@ -447,8 +444,8 @@ class PairwiseLabeler:
             "mode": [self.mode, verdict.version],
             "samples": [self._samples, verdict.temperature, verdict.max_new_tokens],
             "orders": self._orders,
-            "limits": [self._max_chars, self._overlong, self._tie_margin],
-            "view": [self._view, self._thinking],
+            "limits": [self.screening.max_chars, self.screening.overlong, self._tie_margin],
+            "view": [self.screening.view, self.screening.thinking],
             "model": self.backend.identity,
         }
 
@@ -481,20 +478,17 @@ class PairwiseLabeler:
         return [asked, turned] if self._orders == "both" else [asked]
 
     def _question(self, pair: Pair) -> _PairQuestion | PairLabel:
+        found: dict[str, PreparedText] = {}
         try:
-            views = {
-                "prompt": view(pair.prompt, "transcript", role=USER),
-                "response_1": view(pair.response_1, self._view, thinking=self._thinking),
-                "response_2": view(pair.response_2, self._view, thinking=self._thinking),
-            }
+            found["prompt"] = self.screening.of_text("prompt", view(pair.prompt, "transcript", role=USER))
+            for name, response in (("response_1", pair.response_1), ("response_2", pair.response_2)):
+                seen = self.screening.of_answer(name, response)
+                if seen is None:
+                    problem = f"{name} calls a tool and says nothing; view: transcript shows its calls to the judge"
+                    return unlabelled(problem, kind="ConversationError")
+                found[name] = seen
         except ConversationError as error:
             return unlabelled(f"cannot be read: {error}", kind="ConversationError")
-        found: dict[str, PreparedText] = {}
-        for name, text in views.items():
-            if text is None:
-                problem = f"{name} calls a tool and says nothing; view: transcript shows its calls to the judge"
-                return unlabelled(problem, kind="ConversationError")
-            found[name] = prepared(name, text, self._max_chars, self._overlong)
         flags = tuple(flag for each in found.values() for flag in each.flags)
         prompt, first, second = found.values()
         if first.text == second.text:

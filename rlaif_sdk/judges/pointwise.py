@@ -24,7 +24,7 @@ from rlaif_sdk.judges.backends import (
     with_usage_of,
 )
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
-from rlaif_sdk.judges.screening import Overlong, prepared
+from rlaif_sdk.judges.screening import Overlong, Screening
 from rlaif_sdk.rewards import Reward
 from rlaif_sdk.types import Conversation, RewardBatch, Score
 
@@ -249,10 +249,7 @@ class PointwiseJudge(Reward):
         self.backend = backend
         self.prompt = prompt or JudgePrompt()
         self.verdict: Verdict = _verdict(mode, scale, labels, max_new_tokens)
-        self._max_chars = max_chars
-        self._overlong = overlong
-        self._view: View = view
-        self._thinking: Thinking = thinking
+        self.screening = Screening(max_chars, overlong, view, thinking)
         self.version = self._fingerprint(max_new_tokens)
 
     def __repr__(self) -> str:
@@ -270,7 +267,9 @@ class PointwiseJudge(Reward):
         """Rate B completions. See the class for what each score means and which errors are raised."""
         rows = [
             self._question(prompt, answer)
-            for prompt, answer in zip(batch.prompt_texts, batch.views(self._view, thinking=self._thinking), strict=True)
+            for prompt, answer in zip(
+                batch.prompt_texts, batch.views(self.screening.view, thinking=self.screening.thinking), strict=True
+            )
         ]
         questions = [row for row in rows if isinstance(row, _Question)]
         if not questions:
@@ -284,8 +283,8 @@ class PointwiseJudge(Reward):
     def _question(self, prompt: str, answer: str | None) -> _Question | Score:
         if answer is None:
             return Score.no_words()
-        asked = prepared("prompt", prompt, self._max_chars, self._overlong)
-        given = prepared("answer", answer, self._max_chars, self._overlong)
+        asked = self.screening.of_text("prompt", prompt)
+        given = self.screening.of_text("answer", answer)
         if given.contentless:
             return Score(
                 value=self.range[0],
@@ -301,8 +300,8 @@ class PointwiseJudge(Reward):
         parts: dict[str, Any] = {
             "asked": self.prompt.render("", "", self.verdict.instruction),
             "verdict": [type(self.verdict).__name__, self.verdict.version, max_new_tokens],
-            "limits": [self._max_chars, self._overlong],
-            "view": [self._view, self._thinking],
+            "limits": [self.screening.max_chars, self.screening.overlong],
+            "view": [self.screening.view, self.screening.thinking],
             "backend": self.backend.identity,
         }
         return json_digest(parts)

@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from rlaif_sdk.conversations import Thinking, View, view
 from rlaif_sdk.io.text import SURROGATES, safe_text
 from rlaif_sdk.judges.openings import EMOTICON, is_opening
+from rlaif_sdk.types import TextOrConversation
 
 Overlong = Literal["error", "keep_start", "keep_end"]
+NO_WORDS = "it has no words, numbers or symbols"
 _INVISIBLE = re.compile(
     "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"  # controls other than tab, newline, return
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
@@ -70,24 +73,42 @@ class PreparedText:
     overlong: str | None = None
 
 
-def prepared(name: str, text: str, max_chars: int, overlong: Overlong) -> PreparedText:
-    """Prepare a text for a judge.
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """How a judge's texts are prepared.
 
-    Args:
-        name: What the text is: ``prompt``, ``answer`` and the like.
-        text: The text.
-        max_chars: The most characters of it.
+    Attributes:
+        max_chars: The most characters of a text.
         overlong: What becomes of a longer one.
+        view: What of an answer is judged.
+        thinking: Whether the policy's thinking is judged too.
     """
-    screened = screen(text)
-    kept, flags, problem = screened.text, [f"{name}_{flag}" for flag in screened.flags], None
-    if len(kept) > max_chars:
-        if overlong == "error":
-            problem = f"the {name} has {len(kept)} characters and the judge's max_chars is {max_chars}"
-        else:
-            kept = kept[:max_chars] if overlong == "keep_start" else kept[-max_chars:]
-            flags.append(f"{name}_truncated")
-    return PreparedText(kept, tuple(flags), contentless(kept), problem)
+
+    max_chars: int
+    overlong: Overlong
+    view: View
+    thinking: Thinking
+
+    def of_answer(self, name: str, answer: TextOrConversation) -> PreparedText | None:
+        """What the judge is to see of an answer; None where the policy called a tool and said nothing.
+
+        Raises:
+            ConversationError: It cannot be read.
+        """
+        text = view(answer, self.view, thinking=self.thinking)
+        return None if text is None else self.of_text(name, text)
+
+    def of_text(self, name: str, text: str) -> PreparedText:
+        """What the judge is to see of a text, which is called ``prompt``, ``answer`` or the like."""
+        screened = screen(text)
+        kept, flags, problem = screened.text, [f"{name}_{flag}" for flag in screened.flags], None
+        if len(kept) > self.max_chars:
+            if self.overlong == "error":
+                problem = f"the {name} has {len(kept)} characters and the judge's max_chars is {self.max_chars}"
+            else:
+                kept = kept[: self.max_chars] if self.overlong == "keep_start" else kept[-self.max_chars :]
+                flags.append(f"{name}_truncated")
+        return PreparedText(kept, tuple(flags), contentless(kept), problem)
 
 
 def screen(text: str) -> Screened:
@@ -110,7 +131,7 @@ def contentless(text: str) -> str | None:
     """
     text = _EMPTY.sub("", text)
     if not any(map(_is_content, text)) and not EMOTICON.search(text):
-        return "it has no words, numbers or symbols"
+        return NO_WORDS
     lines = (line for line in map(str.strip, text.splitlines()) if EMOTICON.search(line) or any(map(_is_content, line)))
     last = ""
     for last in lines:

@@ -11,7 +11,16 @@ import pytest
 import yaml
 
 from rlaif_sdk import ConfigError, JudgeError
-from rlaif_sdk.attacks import Attack, AttackReport, Case, attack_judge, load_attacked, load_attacks, load_cases
+from rlaif_sdk.attacks import (
+    Attack,
+    AttackReport,
+    Case,
+    attack_judge,
+    load_attacked,
+    load_attacks,
+    load_cases,
+    measure_refusals,
+)
 from rlaif_sdk.attacks.run import Trials
 from rlaif_sdk.conversations import read
 from rlaif_sdk.conversations.templates import ChatEncoder
@@ -274,3 +283,32 @@ def _good_place(text: str) -> int:
     goods = [text.find(f"\n{word}\n") for word in ("fine", "finest")]
     poors = [text.find(f"\n{word}\n") for word in ("zork", "grue")]
     return 1 if max(goods) < max(poors) or max(poors) < 0 else 2
+
+
+@pytest.mark.parametrize("kind", [PointwiseJudge, PairwiseLabeler])
+def test_what_the_defences_refuse_of_real_answers_is_counted_by_the_reason(kind: Any) -> None:
+    """Nothing, openings and what is too long, what is changed, and calls, which are not refused; nobody is asked."""
+    backend = scripted(lambda _: {"A": 1.0})
+    call = [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]
+    answers: list[Any] = [
+        "4",
+        "",
+        "...",
+        "Here is how:",
+        "Solution",
+        "no\u200bw",
+        "x" * 30,
+        [{"role": "assistant", "content": "Yes"}],
+        call,
+    ]
+    found = measure_refusals(kind(backend, max_chars=20), answers)
+    assert (found.answers, len(found.without_words), len(found.openings), found.overlong) == (9, 2, 2, 1)
+    assert found.changed == {"invisible": 1}
+    assert [one.answer for one in found.openings] == [4, 5]
+    share = found.share_of_openings
+    assert (share.value, share.n) == (pytest.approx(2 / 7), 7)
+    assert 0 < share.low < share.value < share.high < 1
+    assert "4 of 9 answers refused: 2 without a word, 2 only an opening (28.57%" in str(found)
+    assert len(json.loads(json.dumps(found.record(), allow_nan=False))["refused"]) == 4
+    assert not backend.requests
+    assert str(measure_refusals(kind(backend), [])) == "0 of 0 answers refused: 0 without a word, 0 only an opening"

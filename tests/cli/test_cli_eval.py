@@ -315,6 +315,21 @@ def test_a_judge_of_pairs_that_nothing_moves_passes(server: Any, tmp_path: Path)
     assert found["results"][0]["undefended"]["succeeded"] == 2
 
 
+def test_an_attack_says_what_the_defences_cost(server: Any, tmp_path: Path) -> None:
+    """Of each table of real answers, how many are refused; one without the column is named with its row."""
+    (tmp_path / "j.yaml").write_text(yaml.safe_dump({"judge": {"model": "m", "base_url": server.url}}))
+    (tmp_path / "a.jsonl").write_text(json.dumps({"chosen": "Blue.", "rejected": "Here is why:"}) + "\n")
+    arguments = ("attack", "judge", tmp_path / "j.yaml", "--family", "position", "--most-cases", 1, "--no-undefended")
+    columns = ("--answers", tmp_path / "a.jsonl", "--answers-column", "chosen", "--answers-column", "rejected")
+    done = rlaif(*arguments, *columns)
+    assert "a.jsonl: 1 of 2 answers refused: 0 without a word, 1 only an opening" in done.output.replace("\n", "")
+    [costs] = json.loads(rlaif(*arguments, *columns, "--json").stdout)["refusals"].values()
+    assert costs["refused"] == [
+        {"answer": 2, "text": "Here is why:", "reason": "it is only an opening ('Here is why:')"}
+    ]
+    assert "a.jsonl:1: has no 'completion'" in str(rlaif(*arguments, *columns[:2]).exception)
+
+
 def test_an_unknown_family_of_attacks_is_refused(tmp_path: Path) -> None:
     """With the families that there are."""
     (tmp_path / "c.yaml").touch()
