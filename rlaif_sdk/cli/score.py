@@ -297,7 +297,8 @@ def print_summary(summary: Summary, *, err: bool = False) -> None:
         failed = str(summary.unscored) if is_total else str(moments.failed)
         rows.append((name, str(moments.count), failed, *shown, "" if is_total else f"{moments.seconds:.2f}"))
     print_table(("reward", "scored", "failed", "mean", "std", "min", "max", "seconds"), rows, numbers=True, err=err)
-    print_table((), [(note,) for note in ends_notes(summary.ends)], err=err)
+    if notes := ends_notes(summary.ends):
+        print_table((), [(note,) for note in notes], err=err)
 
 
 def _end(summary: Summary, output: Path) -> None:

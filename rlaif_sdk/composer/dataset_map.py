@@ -15,7 +15,7 @@ from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.ledger.cache import UnidentifiedError
 from rlaif_sdk.composer.tables import Composes, TableLayout, check_groups, reward_type, score_records, typed_records
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.arrow import arrow, dataset_library
+from rlaif_sdk.io.arrow import arrow, dataset_library, distinct, empty_dataset
 from rlaif_sdk.io.digests import code_digest, json_digest
 from rlaif_sdk.io.tables import read_rows, table_name
 from rlaif_sdk.types import RewardBatch
@@ -75,7 +75,7 @@ class DatasetMap:
         self._check(source)
         features = datasets.Features({**source.features, **self._feature()})
         if not len(source):
-            return datasets.Dataset.from_dict({name: [] for name in features}, features=features)
+            return empty_dataset(features)
         before = self._combiner.state_dict()
         try:
             fingerprint = self._fingerprint(source)
@@ -139,12 +139,8 @@ class DatasetMap:
 
     def _has_failures(self, dataset: Any) -> bool:
         """Whether a reward failed on a row of a result: what is kept of an outage is not taken for the answer."""
-        arrow()
-        from pyarrow import compute
-
-        column = dataset.select_columns([self._column]).with_format("arrow")[:][self._column]
-        statuses = (compute.struct_field(column, ["rewards", name, "status"]) for name in self._combiner.components)
-        return any(_FAILED.intersection(compute.unique(each).to_pylist()) for each in statuses)
+        paths = (["rewards", name, "status"] for name in self._combiner.components)
+        return any(_FAILED & distinct(dataset, self._column, path) for path in paths)
 
     def _fingerprint(self, dataset: Any) -> str:
         """Equal for equal rows under an equal composition; one of its own where nothing tells a reward from another."""

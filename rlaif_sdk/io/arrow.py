@@ -467,6 +467,20 @@ def to_dataset(rows: Iterable[Mapping[str, Any]]) -> Any:
     return datasets.Dataset(table.replace_schema_metadata(features.arrow_schema.metadata))
 
 
+def empty_dataset(features: Any) -> Any:
+    """A `datasets.Dataset` with columns and no rows."""
+    return dataset_library().Dataset.from_dict({name: [] for name in features}, features=features)
+
+
+def distinct(dataset: Any, column: str, path: Sequence[str]) -> set[Any]:
+    """The values that a column of objects has in one place, such as ``["rewards", "toxicity", "status"]``."""
+    arrow()
+    from pyarrow import compute
+
+    values = dataset.select_columns([column]).with_format("arrow")[:][column]
+    return {*compute.unique(compute.struct_field(values, [*path])).to_pylist()}
+
+
 def dataset_library() -> Any:
     """The package datasets.
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.online import PolicyResult
 
 TOTAL = "composed_reward"
+_KL_OF_TOKENS = frozenset({"GRPO", "RLOO"})
+"""The methods whose trainers, which are TRL's, log the mean divergence of a token, and not of a whole answer."""
 
 
 def watch_policy(run: ComposedRun, console: Console, *, resume: bool = False) -> PolicyResult:
@@ -82,15 +84,16 @@ def report_training(result: PolicyResult, console: Console, *, samples: int = 5)
     evaluated = (result.before.evaluation_rewards(), result.after.evaluation_rewards())
     if all(evaluated):
         console.print(comparison_table(*evaluated, title="Rewards of the evaluation, not trained on", total=TOTAL))
+    unit = "a token" if result.method in _KL_OF_TOKENS else "an answer"
     divergence = [entry["kl"] for entry in result.history if entry.get("kl") is not None]
     if divergence:
-        console.print(f"Divergence from the starting model: {divergence[-1]:.2f} nats an answer in the last rollout")
+        console.print(f"Divergence from the starting model: {divergence[-1]:.2g} nats {unit} in the last rollout")
     console.print(samples_table([*result.samples()], count=samples))
     console.print(verdict(change))
 
     metrics: dict[str, Any] = {
         "held_out": comparison({**before, **health_before}, {**after, **health_after}),
-        "kl_per_answer": divergence,
+        f"kl_per_{unit.split()[1]}": divergence,
         "optimiser_steps": result.steps,
         "training_seconds": round(result.training_seconds, 1),
     }
@@ -100,7 +103,10 @@ def report_training(result: PolicyResult, console: Console, *, samples: int = 5)
     if result.history:
         names = [name for name in before if name != TOTAL]
         plot_curves(
-            result.history, panels(names), result.output / "curves.png", title=f"{result.method} on composed rewards"
+            result.history,
+            panels(names, unit),
+            result.output / "curves.png",
+            title=f"{result.method} on composed rewards",
         )
     return change
 
@@ -115,11 +121,11 @@ def verdict(change: SampleMean) -> str:
     return f"The composed reward did not rise by more than its standard error: {rise} over {change.n} prompts."
 
 
-def panels(rewards: list[str]) -> dict[str, dict[str, str]]:
-    """The panels of the plot, for `plot_curves`: what `PPOTrainer` logs of the named rewards and of itself."""
+def panels(rewards: list[str], unit: str) -> dict[str, dict[str, str]]:
+    """The panels of the plot, for `plot_curves`: what trainers log of the named rewards and of themselves."""
     return {
         "composed reward": {"reward": "composed reward"},
         "each reward, in its own units": {f"reward/{name}/raw_mean": name for name in rewards},
-        "divergence from the starting model (nats an answer)": {"kl": "KL"},
+        f"divergence from the starting model (nats {unit})": {"kl": "KL"},
         "length (tokens)": {"completions/mean_length": "mean", "completions/max_length": "longest"},
     }

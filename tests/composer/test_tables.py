@@ -106,3 +106,6 @@ def test_the_summary_of_a_table_says_what_high_means(capsys: pytest.CaptureFixtu
         summary.add(composer.compose(RewardBatch(["p"], ["q"])))
     print_summary(summary)
     assert capsys.readouterr().out.splitlines()[-1] == "toxicity: low is toxic, high is harmless"
+    summary.ends = {}
+    print_summary(summary)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("total")

@@ -79,7 +79,10 @@ def test_a_run_trains_and_reports_as_ppo_s_does(config: dict[str, Any], kind: An
     assert {"metrics.json", "curves.png", "samples.jsonl", "history.jsonl", "model"} <= {
         path.name for path in result.output.iterdir()
     }
-    assert "Rewards on 8 held-out prompts" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Rewards on 8 held-out prompts" in printed
+    assert "nats a token in the last rollout" in printed
+    assert "kl_per_token" in json.loads((result.output / "metrics.json").read_text())
 
 
 def test_what_the_trainer_itself_refuses_is_said_without_a_traceback(config: dict[str, Any], kind: Any) -> None:
