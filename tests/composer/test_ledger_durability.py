@@ -334,7 +334,19 @@ def test_a_reward_that_ends_the_process_loses_no_score_that_was_given_before(tmp
     (tmp_path / "c.yaml").write_text("ledger: l.sqlite\nrewards:\n  leaving: {use: './leaving.py:leaving'}\n")
     rows = [{"prompt": "p", "completion": "leave" if row == 20 else f"x{row}"} for row in range(24)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "rlaif_sdk", "score", "rows.jsonl", "-c", "c.yaml", "-o", "o.jsonl", "--chunk", "8"]
+    command = [
+        sys.executable,
+        "-m",
+        "rlaif_sdk",
+        "score",
+        "rows.jsonl",
+        "-c",
+        "c.yaml",
+        "-o",
+        "o.jsonl",
+        "--chunk",
+        "8",
+    ]
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
     assert not (tmp_path / "o.jsonl").exists()
     (tmp_path / "mended").touch()
