@@ -1,5 +1,6 @@
 """The ledger under what happens to files: kills, several writers, corruption, full disks, forks."""
 
+import json
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -317,3 +319,39 @@ def test_another_process_that_holds_the_file_is_named_as_the_cause(tmp_path, mon
             compose(path, "b")
     finally:
         holder.close()
+
+
+def test_a_reward_that_ends_the_process_loses_no_score_that_was_given_before(tmp_path: Path) -> None:
+    """`os._exit` in a plain reward cannot be caught: what was scored stays, and is not asked for again."""
+    (tmp_path / "leaving.py").write_text(
+        "import os\n"
+        "def leaving(completions):\n"
+        "    open('asked', 'a').write(f'{len(completions)} ')\n"
+        "    if 'leave' in completions and not os.path.exists('mended'):\n"
+        "        os._exit(0)\n"
+        "    return [float(len(text)) for text in completions]\n"
+    )
+    (tmp_path / "c.yaml").write_text("ledger: l.sqlite\nrewards:\n  leaving: {use: './leaving.py:leaving'}\n")
+    rows = [{"prompt": "p", "completion": "leave" if row == 20 else f"x{row}"} for row in range(24)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [
+        sys.executable,
+        "-m",
+        "rlaif_sdk",
+        "score",
+        "rows.jsonl",
+        "-c",
+        "c.yaml",
+        "-o",
+        "o.jsonl",
+        "--chunk",
+        "8",
+    ]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+    assert not (tmp_path / "o.jsonl").exists()
+    (tmp_path / "mended").touch()
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert (tmp_path / "asked").read_text() == "8 8 8 8 "
+    scored = [json.loads(line)["reward"]["total"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert scored == [float(len(row["completion"])) for row in rows]
+    assert not list(tmp_path.glob(".o.jsonl.*"))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from rlaif_sdk import BatchError, Composer, ConfigError, DataError
+from rlaif_sdk import BatchError, Composer, ConfigError, DataError, Reward, RewardBatch
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.normalizers import ZScore
+from rlaif_sdk.composer.normalizers import GroupZScore, ZScore
 from rlaif_sdk.evaluation import BENCHMARKS, run_benchmark
 from rlaif_sdk.evaluation.benchmarks import section_scores, ties_scores
 
@@ -259,6 +259,25 @@ def test_rows_of_another_format_are_named(name: str, row: dict[str, Any], proble
     with Composer({"marks": marks}) as composer, pytest.raises(DataError, match=problem) as caught:
         run_benchmark(name, [row], composer)
     assert caught.value.row == 1
+
+
+def test_the_completions_of_one_prompt_are_one_group() -> None:
+    """A reward that compares within groups sees the two of a pair together, and items without a prompt apart."""
+    seen: list[list[Any]] = []
+
+    class Grouped(Reward):
+        name = "grouped"
+
+        def score(self, batch: RewardBatch) -> list[float]:
+            seen.append(list(batch.group or ()))
+            return [float(len(text)) for text in batch.completion_texts]
+
+    rows = [{"prompt": prompt, "chosen": "longer", "rejected": "no"} for prompt in ("a", "b")]
+    with Composer({"grouped": Component(Grouped(), normalizer=GroupZScore())}) as composer:
+        found = run_benchmark("pairs", rows, composer=composer).values
+    assert found["overall"].value == 1.0
+    (groups,) = seen
+    assert groups[0] == groups[1] != groups[2] == groups[3]
 
 
 def test_rows_without_scores_need_a_reward() -> None:

@@ -128,14 +128,18 @@ def test_a_run_leaves_everything_that_it_promises(small_config: Callable[..., Pa
     assert AutoModelForCausalLM.from_pretrained(result.model_folder).config.model_type == "llama"
 
 
-def test_the_first_scores_come_before_training(small_config: Callable[..., Path], console: Console):
-    """Real answers are scored, one total is explained, and the heaviest reward is left out of the sum."""
-    config = small_config()
-    text = config.read_text()
+def with_variety(config: Path) -> Path:
+    """The config with a second, lighter reward."""
     added = BREVITY + '    variety: {use: "./brevity.py:variety", weight: 0.5}\n'
-    config.write_text(text.replace(BREVITY, added))
+    config.write_text(config.read_text().replace(BREVITY, added))
     with (config.parent / "brevity.py").open("a") as file:
         file.write("def variety(completion_texts):\n    return [len(set(text.split())) for text in completion_texts]\n")
+    return config
+
+
+def test_the_first_scores_come_before_training(small_config: Callable[..., Path], console: Console):
+    """Real answers are scored, one total is explained, and the heaviest reward is left out of the sum."""
+    config = with_variety(small_config())
     composition = show_first_scores(load_run("ppo", config), console, answers=4)
     shown = console.file.getvalue()
     assert len(composition.totals) == 4
@@ -144,6 +148,24 @@ def test_the_first_scores_come_before_training(small_config: Callable[..., Path]
     left_out = {"rewards": {"brevity": {"weight": 0}, "variety": {"weight": 0.5}}}
     flipped = what_if(composition, left_out).summary()["flipped"]
     assert f"What if brevity had no weight (rlaif what-if): {flipped} of 4 advantages" in shown
+
+
+def test_without_a_config_first_scores_are_shown_before_anything_trains(
+    small_config: Callable[..., Path], tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+):
+    """The quickstart's first act: answers of the model and why one has its total, and then the training."""
+    monkeypatch.setattr("rlaif_sdk.quickstart.run.prepare_policy", lambda *_: tmp_path)
+    monkeypatch.setattr("rlaif_sdk.quickstart.run.write_config", lambda *_: with_variety(small_config()))
+    run_quickstart(tmp_path / "out", console=console)
+    shown = console.file.getvalue()
+    acts = [
+        "First scores: the model answers",
+        "Why the first answer has its total",
+        "Training: the model now learns",
+        "step 1/2",
+    ]
+    assert [shown.find(act) for act in acts] == sorted(shown.find(act) for act in acts)
+    assert min(shown.find(act) for act in acts) >= 0
 
 
 def test_a_folder_with_anything_in_it_is_left_alone(tmp_path: Path, console: Console):

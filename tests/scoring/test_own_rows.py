@@ -303,6 +303,18 @@ FORKS = """
         with multiprocessing.get_context("fork").Pool(2) as workers:
             return workers.map(float, [len(text) for text in completions])
 
+    POOL = []
+
+    def outlived_by_its_pool(prompts, completions):
+        import multiprocessing
+        if not POOL:
+            POOL.append(multiprocessing.get_context("fork").Pool(2))
+            lengths = POOL[0].map(float, [len(text) for text in completions])
+            for child in POOL[0]._pool:
+                note(child.pid)
+            return lengths
+        os._exit(3)
+
     def leaves(prompts, completions):
         note(subprocess.Popen(["sleep", "600"]).pid)
         note(subprocess.Popen(["sleep", "600"], start_new_session=True).pid)
@@ -354,6 +366,18 @@ def test_a_pool_of_processes_works_within_a_worker(write) -> None:
             assert composer.compose(RewardBatch(["p"] * 2, ["a", "bc"])).totals.tolist() == [1.0, 2.0]
 
 
+def test_a_pool_that_outlives_its_worker_keeps_nobody_waiting(write, tmp_path: Path) -> None:
+    """Its processes hold no connection: that the worker is gone is told at once, though they are still there."""
+    two = RewardBatch(["p"] * 2, ["a", "bc"])
+    with isolated(write, "outlived_by_its_pool") as composer:
+        assert composer.compose(two).totals.tolist() == [1.0, 2.0]
+        began = time.monotonic()
+        assert "exit status 3" in composer.compose(two).rewards["mine"].failures[0]
+        assert time.monotonic() - began < 30
+        pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    assert end_soon(pids)
+
+
 def test_closing_ends_all_that_a_worker_has_started(write, tmp_path: Path) -> None:
     """Children, a session of its own, a daemon, a fork."""
     with isolated(write, "leaves") as composer:
@@ -361,10 +385,14 @@ def test_closing_ends_all_that_a_worker_has_started(write, tmp_path: Path) -> No
         pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
         assert len(pids) == 4
         assert all(is_running(pid) for pid in pids)
+    assert end_soon(pids)
+
+
+def end_soon(pids: Sequence[int]) -> bool:
     until = time.monotonic() + 5
     while any(map(is_running, pids)) and time.monotonic() < until:
         time.sleep(0.02)
-    assert not any(map(is_running, pids))
+    return not any(map(is_running, pids))
 
 
 def is_running(pid: int) -> bool:

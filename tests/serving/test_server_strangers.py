@@ -166,6 +166,25 @@ def test_the_bodies_of_all_requests_together_have_a_limit() -> None:
         assert server.score("abc").json()["rows"][0]["total"] == 3.0
 
 
+def test_a_body_beyond_the_room_of_all_is_refused_while_the_others_are_still_there() -> None:
+    """Sixteen of the longest fill it; then a short one gets 503 and is told when to come again, until one leaves."""
+    size = 100_000
+    with Composer({"length": length}) as composer, serving(composer, max_body=size, timeout=60.0) as server:
+        queue = server.app.state.service.queue
+        connections = [unfinished(server, size - 1) for _ in range(16)]
+        try:
+            until(lambda: queue._bytes == 16 * (size - 1), 30)
+            refused = server.score("x" * 100)
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) >= 1
+            connections.pop().close()
+            until(lambda: queue._bytes == 15 * (size - 1), 30)
+            assert server.score("x" * 100).status_code == 200
+        finally:
+            for connection in connections:
+                connection.close()
+
+
 @pytest.mark.parametrize("size", [0, 1, 100_000])
 def test_room_is_given_back_whatever_comes_of_a_request(size: int) -> None:
     """Answered, refused, or left in the middle."""

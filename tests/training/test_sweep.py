@@ -25,6 +25,7 @@ from rlaif_sdk.training.sweep import (  # noqa: E402
     SweepConfig,
     SweepResult,
     best_rows,
+    candidates,
     load_sweep,
     run_sweep,
 )
@@ -344,6 +345,23 @@ def test_the_command_ranks_ready_answers_without_a_model(config, tmp_path):
     means = {tuple(point["weights"].values()): point["rewards"] for point in points}
     assert means[1, 0.1]["low"]["mean"] == pytest.approx((3 / 8 + 4 / 8) / 2)
     assert means[0.1, 1]["high"]["mean"] == pytest.approx((3 / 8 + 1 / 8) / 2)
+
+
+def test_answers_whose_group_is_null_share_it_with_no_other(config, tmp_path):
+    """Named groups and prompts without the column stay together, an explicit null stands alone."""
+    named = [
+        {"prompt": "w1", "completion": f"w{row}", "rlaif_prompt": group} for row, group in enumerate([None, None, 1, 1])
+    ]
+    plain = [{"prompt": "w2", "completion": f"w{row}"} for row in range(2)]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*named, *plain]))
+    config |= {"method": "best_of", "completions": str(file), "seeds": [0]}
+    del config["run"]["data"]["held_out_rows"]
+    pool = candidates(load_sweep(config), 0, lambda _: None)
+    assert len(set(pool.group)) == 4
+    assert pool.group[0] != pool.group[1]
+    assert pool.group[2] == pool.group[3]
+    assert pool.group[4] == pool.group[5]
 
 
 def test_a_composition_in_its_own_file_is_varied_too(config, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import sys
 
 from rlaif_execution.inside.channel import Channel
@@ -17,6 +18,7 @@ def main(part: str, memory: str, cpu_seconds: str) -> None:
         from rlaif_execution.inside.solution import main as run
     # `site` defines both, and no sandbox imports that
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
+    os.environ.pop("PWD", None)  # bubblewrap sets it
     channel = Channel()
     lock_down(int(memory), int(cpu_seconds))
     channel.send({"ready": True})
