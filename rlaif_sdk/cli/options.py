@@ -129,13 +129,16 @@ def _tables(paths: Path | list[Path] | None) -> Path | list[Path] | None:
 
 def _ledger(path: Path) -> Path:
     if not path.exists():
-        raise DataError("there is no such ledger", file=str(path), hint="give the file of a ledger")
+        raise DataError("there is no such ledger or run", file=str(path), hint="rlaif runs list shows those below here")
     return path
 
 
 CompositionOption = Annotated[Path, composition_option("The composition")]
 JobOption = Annotated[Path, config_option("The job")]
 LedgerArgument = Annotated[Path, typer.Argument(help="A ledger, or the folder of a run with one.", callback=_ledger)]
+RunArgument = Annotated[
+    Path, typer.Argument(help="The folder of a run, with a ledger or without, or a ledger.", callback=_ledger)
+]
 JudgeOverrides = Annotated[list[str] | None, overriding("judge.model=NAME")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 SplitOption = Annotated[

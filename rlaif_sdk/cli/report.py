@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.options import LedgerArgument, config_option
+from rlaif_sdk.cli.options import RunArgument, config_option
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.build import ConfigSource
@@ -17,7 +17,7 @@ SAMPLES_FILE = "samples.jsonl"
 
 
 def report(
-    run: LedgerArgument,
+    run: RunArgument,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The HTML file; default: report.html beside the ledger.")
     ] = None,
