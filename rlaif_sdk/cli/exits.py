@@ -7,6 +7,7 @@
 | 2 | an input is refused, or a fault ended the run |
 | 3 | results are written, and rows are unscored or pairs unlabelled |
 | 130 | interrupted by Ctrl-C |
+| 141 | nobody reads the output any more, as of ``rlaif … | head``: 128 and the number of SIGPIPE |
 | 143 | interrupted by SIGTERM |
 """
 
@@ -48,6 +49,7 @@ class ExitCode(IntEnum):
     REFUSED = 2
     ROWS_LEFT_OUT = 3
     INTERRUPTED = 130
+    OUTPUT_CLOSED = 141
     TERMINATED = 143
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, cast
 
 import typer
 
+from rlaif_sdk.cli.rewards import complete_reward
+
 init_app = typer.Typer(
     help="Write the beginnings of a composition, a reward or a plugin. Nothing is ever overwritten.",
     no_args_is_help=True,
@@ -21,7 +23,8 @@ def config(
     rewards: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Rewards: names as `rlaif rewards list` prints them, or functions of yours: ./brevity.py:brevity."
+            help="Rewards: names as `rlaif rewards list` prints them, or functions of yours: ./brevity.py:brevity.",
+            autocompletion=complete_reward,
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file.")] = Path("rewards.yaml"),

@@ -7,6 +7,8 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
@@ -155,7 +157,7 @@ def _root(
 def main() -> None:
     """Run ``rlaif``; an `RlaifError`, or a file system that takes no more, is told in a line and exits with 2."""
     warnings.showwarning = _show_warning
-    sys.stdout, sys.stderr = map(_printing, (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (PrintableStream(_Output.of(stream)) for stream in (sys.stdout, sys.stderr))
     retries.listeners.append(RetryNotes())
     logging.getLogger("stamina").addHandler(logging.NullHandler())  # else logging itself would print what stamina logs
     try:
@@ -163,20 +165,45 @@ def main() -> None:
             app(prog_name="rlaif")
     except RlaifError as error:
         _end(error, error)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:
         told = refusal(error)
         if told is None:
             raise
         _end(error, told)
+    finally:
+        sys.stdout.flush()
 
 
-def _printing(stream: TextIO) -> Any:
-    if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # whatever a terminal's encoding or a model's words lack
-    return PrintableStream(stream)
+class _Output(TextIOWrapper):
+    """Standard output or error: with nobody to read it any more, the program ends like one that SIGPIPE ends.
+
+    Left to itself, such a write is an error like that of any other connection, and typer says nothing of either.
+    """
+
+    @classmethod
+    def of(cls, stream: TextIO) -> TextIO:
+        """A stream that is one of the process, in this way; whatever its encoding lacks is written as an escape."""
+        if not isinstance(stream, TextIOWrapper):
+            return stream
+        kept: dict[str, Any] = {"encoding": stream.encoding, "line_buffering": stream.line_buffering}
+        stream.flush()
+        return cls(stream.buffer, errors="backslashreplace", write_through=stream.write_through, **kept)
+
+    def write(self, text: str, /) -> int:
+        with self._ends_without_reader():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with self._ends_without_reader():
+            super().flush()
+
+    @contextmanager
+    def _ends_without_reader(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            sys.exit(ExitCode.OUTPUT_CLOSED)
 
 
 def _end(error: Exception, told: RlaifError) -> NoReturn:

@@ -32,6 +32,14 @@ SetOption = Annotated[list[str] | None, overriding("policy.model=NAME")]
 
 
 @make_app.command(cls=ConfigCommand)
+def candidates(config: JobOption, overrides: SetOption = None) -> None:
+    """Let one or several models answer each prompt several times."""
+    from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
+
+    _run(make_candidates, _job(CandidatesConfig, config, overrides))
+
+
+@make_app.command(cls=ConfigCommand)
 def contrastive(
     config: JobOption,
     overrides: SetOption = None,
@@ -49,11 +57,11 @@ def contrastive(
 
 
 @make_app.command(cls=ConfigCommand)
-def candidates(config: JobOption, overrides: SetOption = None) -> None:
-    """Let one or several models answer each prompt several times."""
-    from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
+def revisions(config: JobOption, overrides: SetOption = None) -> None:
+    """Let a model criticise and revise its answers by a constitution: rows to imitate, and pairs."""
+    from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
 
-    _run(make_candidates, _job(CandidatesConfig, config, overrides))
+    _run(make_revisions, _job(RevisionsConfig, config, overrides))
 
 
 @make_app.command(cls=ConfigCommand)
@@ -70,6 +78,8 @@ def pairs(
     from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
     from rlaif_sdk.preferences.pipeline import load_make_job
 
+    if config is None and (file is None or composition is None):
+        raise typer.BadParameter("give the config of a job, or --candidates and --composition")
     parts = {"composition": composition, "output": output}
     given: dict[str, Any] = {name: str(path.resolve()) for name, path in parts.items() if path is not None}
     if file is not None:
@@ -77,14 +87,6 @@ def pairs(
     source = given if config is None else config
     changes = () if config is None else [f"{name}={json.dumps(value)}" for name, value in given.items()]
     _run(make_composed_pairs, load_make_job(ComposedPairsConfig, source, overrides=[*(overrides or ()), *changes]))
-
-
-@make_app.command(cls=ConfigCommand)
-def revisions(config: JobOption, overrides: SetOption = None) -> None:
-    """Let a model criticise and revise its answers by a constitution: rows to imitate, and pairs."""
-    from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
-
-    _run(make_revisions, _job(RevisionsConfig, config, overrides))
 
 
 @make_app.command(cls=ConfigCommand)

@@ -129,7 +129,7 @@ def _tables(paths: Path | list[Path] | None) -> Path | list[Path] | None:
 
 def _ledger(path: Path) -> Path:
     if not path.exists():
-        raise DataError("there is no such ledger", file=str(path), hint="give the file of a ledger")
+        raise DataError("there is no such ledger or run", file=str(path), hint="rlaif runs list shows those below here")
     return path
 
 

@@ -53,10 +53,12 @@ def print_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     lines = [headings, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    shown = []
     for *cells, last in lines:
         start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
         left = len(last) if room is None else max(room - len(start), 1)
-        typer.echo(start + (last if len(last) <= left else f"{last[: left - 1]}…"))
+        shown.append(start + (last if len(last) <= left else f"{last[: left - 1]}…"))
+    typer.echo("\n".join(shown))
 
 
 @contextmanager

@@ -61,9 +61,19 @@ def list_rewards(
         typer.echo(f"warning: {name!r} is offered by {' and '.join(map(str, sources))}; neither is used", err=True)
 
 
+def complete_reward(incomplete: str) -> list[str]:
+    """The installed rewards that begin so, for the shell."""
+    from rlaif_sdk.plugins import Registry
+
+    return [name for name in Registry.default().rewards if name.startswith(incomplete)]
+
+
 @rewards_app.command("show")
 def show_reward(
-    name: Annotated[str, typer.Argument(help="The reward's name, as `rlaif rewards list` prints it.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="The reward's name, as `rlaif rewards list` prints it.", autocompletion=complete_reward),
+    ],
 ) -> None:
     """Show a reward's parameters, range, columns and an example config."""
     import yaml

@@ -221,7 +221,9 @@ def load_state(file: str | Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"there is no file {str(path)!r}", key="state") from None
+        raise ConfigError(
+            "there is no such file", file=str(path), hint="give what save_state wrote, or begin without a state"
+        ) from None
     except ValueError as error:
         raise StateError(f"{str(path)!r} is no JSON: {error}", hint=_STATE) from error
     if not isinstance(state, dict):

@@ -1,5 +1,6 @@
 """The command line, run as a program."""
 
+import contextlib
 import json
 import os
 import re
@@ -170,6 +171,29 @@ def test_rewards_list_and_show_describe_an_installed_plugin():
     shown = rlaif("rewards", "show", "conciseness").stdout
     assert "target" in shown
     assert "rewards:" in shown
+
+
+def test_rewards_list_has_a_line_a_reward():
+    """Whole where it is piped; a terminal gets what it has room for."""
+    piped = rlaif("rewards", "list").stdout.splitlines()
+    assert piped[0].split() == ["reward", "range", "columns", "description"]
+    (execution,) = (line for line in piped if line.startswith("execution "))
+    assert execution.split()[1:4] == ["[0,", "1]", "tests"]
+    assert execution.endswith("run in a sandbox.")
+    ours, theirs = os.openpty()
+    program = Path(sys.executable).with_name("rlaif")
+    with subprocess.Popen([program, "rewards", "list"], stdout=theirs, env={**os.environ, "COLUMNS": "80"}) as running:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says that the other end is closed
+            while block := os.read(ours, 4096):
+                shown += block
+    os.close(ours)
+    assert running.returncode == 0
+    lines = shown.decode().splitlines()
+    assert len(lines) == len(piped)
+    assert max(map(len, lines)) == 80
+    assert lines[1].endswith("…")
 
 
 def test_rewards_show_of_an_unknown_name_suggests_the_near_one():

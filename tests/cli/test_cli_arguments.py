@@ -81,6 +81,28 @@ def test_help_shows_the_config_among_the_arguments():
     assert "config" not in CliRunner().invoke(app, ["doctor", "--help"]).output
 
 
+def test_pairs_without_a_job_or_its_parts_say_what_to_give():
+    """The missing keys of a config that nobody wrote helped nobody."""
+    for given in ([], ["--candidates", "t.jsonl"], ["--composition", "c.yaml"]):
+        done = CliRunner().invoke(app, ["make", "pairs", *given])
+        assert "give the config of a job, or --candidates and --composition" in unboxed(done.output)
+
+
+def test_the_shell_completes_rewards():
+    """Wherever a reward's name is wanted."""
+    for words in ("rlaif rewards show conc", "rlaif init config toxicity conc"):
+        variables = {"_RLAIF_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        program = "import sys; from rlaif_sdk.cli import app; sys.argv = ['rlaif']; app(prog_name='rlaif')"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.split() == ["conciseness"], done
+
+
 def test_a_composition_in_yaml_is_no_table(tmp_path, monkeypatch):
     """A command that may have a table, two, or none: what ends in .yaml is the composition."""
     monkeypatch.chdir(tmp_path)

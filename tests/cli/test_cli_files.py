@@ -114,3 +114,20 @@ def test_two_commands_that_write_one_file_at_once_do_not_mix(tmp_path: Path, suf
     assert {path.name for path in tmp_path.iterdir()} - {"__pycache__", "a.begun", "b.begun"} == {
         "__job__", "a.jsonl", "b.jsonl", "composition.yaml", "rewards.py", output.name
     }  # fmt: skip
+
+
+def test_a_reader_that_leaves_ends_the_program_as_sigpipe_would(table: Path) -> None:
+    """``rlaif … | head -1``: no trace, and the code that a shell knows; with a sound reader all is done."""
+    table.write_text(500 * (json.dumps({"prompt": "p", "completion": "c", "filler": "x" * 1000}) + "\n"))
+    rlaif = f"{sys.executable} -c 'from rlaif_sdk.cli import main; main()'"
+    score = f"{rlaif} score {table} {table.parent / 'composition.yaml'} -o - --quiet"
+    for line, expected in (
+        (f"{score} | head -1", 141),
+        (f"{rlaif} rewards show nothing 2>&1 | true", 141),
+        (f"{score} | tail -1", 0),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"{line} >&2; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=True
+        )
+        assert (line, int(done.stdout)) == (line, expected)
+        assert "Traceback" not in done.stderr

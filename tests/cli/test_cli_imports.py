@@ -91,6 +91,39 @@ def test_a_wrong_key_of_a_composition_is_told_before_the_composer_is_imported(fo
     assert HEAVY & set(modules) == set()
 
 
+def test_rewards_are_listed_without_what_they_need(folder: Path) -> None:
+    """Registering a reward imports its parameters, not the composer, a judge, a client or a model's library."""
+    ((told, modules),) = answers(["rewards list"], folder).values()
+    assert "execution" in told
+    libraries = {
+        "torch",
+        "transformers",
+        "trl",
+        "datasets",
+        "pandas",
+        "scipy",
+        "onnxruntime",
+        "aiohttp",
+        "yaml",
+        "rich",
+    }
+    own = {"scoring", "config", "composer.composer", "judges.loading", "integrations.host", "integrations.remote"}
+    assert (libraries | {f"rlaif_sdk.{name}" for name in own}) & set(modules) == set()
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo", "dpo", "sft", "reward_model"])
+def test_a_sound_run_is_read_before_its_libraries_are_imported(folder: Path, method: str) -> None:
+    """So that a wrong file or setting of a run is told in the time that it takes to read it."""
+    composition = "composition: c.yaml\n" if method in {"ppo", "grpo"} else ""
+    (folder / "run.yaml").write_text(f"model: {{name: none}}\ndata: {{train: in.jsonl}}\n{composition}")
+    code = (
+        "import sys; from rlaif_sdk.training.methods import check_setting_names, load_run\n"
+        "check_setting_names(load_run(sys.argv[1], 'run.yaml')); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, method], cwd=folder, capture_output=True, text=True, check=True)
+    assert {"torch", "transformers", "trl", "datasets", "pandas"} & {*done.stdout.split()} == set()
+
+
 @pytest.mark.parametrize("method", ["ppo", "reinforce", "grpo", "rloo"])
 def test_a_misspelt_setting_is_told_before_the_trainer_s_libraries_are_imported(folder: Path, method: str) -> None:
     """They take seconds: in the check and in the run."""

@@ -80,7 +80,7 @@ def test_a_deployment_that_cannot_work_is_refused_before_ray_starts(composition,
         (["--ssl-certfile", tmp_path / "missing.pem"], "there is no file"),
         (["--ssl-keyfile", composition], "a key without a certificate"),
         (["--min-replicas", 3, "--max-replicas", 2], "autoscaling"),
-        (["--state", tmp_path / "missing.json"], "there is no file"),
+        (["--state", tmp_path / "missing.json"], "there is no such file"),
     ):
         refused = rlaif("serve", "--config", composition, "--engine", "ray", *arguments)
         assert isinstance(refused.exception, ConfigError)

@@ -129,7 +129,7 @@ def test_a_key_of_another_certificate_is_refused(folder, monkeypatch):
         (["--timeout", "inf"], "not infinite"),
         (["--unscored", "nan"], "JSON has no nan"),
         (["--max-rows", "5000"], "never fit the queue"),
-        (["--state", "missing.json"], "there is no file 'missing.json'"),
+        (["--state", "missing.json"], "missing.json: there is no such file"),
     ],
 )
 def test_what_cannot_work_is_said_at_the_start(folder, monkeypatch, arguments, problem):

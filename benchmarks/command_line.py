@@ -1,0 +1,75 @@
+"""What a command costs until its first message: processor time, whatever else the machine does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from _report import interleaved, save
+
+LINES = (
+    "--help",
+    "score --help",
+    "rewards list",
+    "score none.jsonl c.yaml",
+    "score in.jsonl none.yaml",
+    "score in.jsonl misspelt.yaml",
+    "explain in.jsonl misspelt.yaml",
+    "label none.yaml",
+    "make pairs",
+    "train ppo none.yaml",
+    "train ppo run.yaml --check --set ppo.learning_rat=1",
+)
+FILES = {
+    "in.jsonl": '{"prompt": "p", "completion": "a"}\n',
+    "c.yaml": "rewards: {words: {use: 'rewards.py:words'}}\n",
+    "misspelt.yaml": "rewards: {words: {us: 'rewards.py:words'}}\n",
+    "rewards.py": "def words(completion_texts):\n    return [1.0 for _ in completion_texts]\n",
+    "run.yaml": "model: {name: none}\ndata: {train: in.jsonl}\ncomposition: c.yaml\n",
+}
+
+
+def children() -> float:
+    """Seconds that the processors spent in this process's children."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in FILES.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+
+        def run(*arguments: str) -> None:
+            subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, check=False)
+
+        variants = {line: lambda line=line: run("-m", "rlaif_sdk", *line.split()) for line in LINES}
+        seconds = interleaved(
+            {"Python alone": lambda: run("-c", "pass"), **variants}, repeats=options.repeats, clock=children
+        )
+    medians = {name: statistics.median(own) for name, own in seconds.items()}
+    lines = [
+        f"| {name if name == 'Python alone' else f'`rlaif {name}`'} | {value:.2f} |" for name, value in medians.items()
+    ]
+    table = "\n".join(
+        [
+            f"Processor time until the first message, median of {options.repeats} interleaved rounds:",
+            "",
+            "| | seconds |",
+            "|---|---|",
+            *lines,
+        ]
+    )
+    save("command_line", {f"{name} (s)": value for name, value in medians.items()}, table)
+
+
+if __name__ == "__main__":
+    main()
