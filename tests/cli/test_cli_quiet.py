@@ -45,6 +45,7 @@ def said(folder: Path, *arguments: str, **environment: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_shows_no_bars_and_each_warning_once(folder: Path) -> None:
     """TRL warns of each row whose prompt is no prefix: that matters, and is told once."""
     told = said(folder, "train", "sft", "sft.yaml")
