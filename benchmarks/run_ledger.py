@@ -69,7 +69,11 @@ def main() -> None:
         for name, found in results.items()
     ]
     head = ["| one reward | with, s | without, s | ratio | more, µs a row | bytes a row |", "|---|---|---|---|---|---|"]
-    save("run_ledger", results, "\n".join([f"{ROWS:,} new rows, in processor time:", "", *head, *rows]))
+    save(
+        "run_ledger",
+        results,
+        "\n".join([f"{ROWS:,} new rows, in processor time, medians of {options.rounds} rounds:", "", *head, *rows]),
+    )
 
 
 if __name__ == "__main__":
