@@ -85,7 +85,8 @@ def label(
     counts = (0, 0)
 
     def what_is_left() -> str:
-        return f"{counts[0]} of {counts[1]} pairs are labelled, and their labels are kept in {job.output}"
+        done = f"{counts[0]} of {counts[1]} pairs are labelled" if counts[1] else "no pair was asked about"
+        return f"{done}, and each label so far is kept in {job.output}"
 
     def tell(done: int, count: int) -> None:
         nonlocal counts

@@ -516,7 +516,6 @@ def check_parts(
             found.warnings += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
         checked = check_run(run, given, tables, made.get("composition"))
         checked.problems[:0], checked.warnings[:0] = found.problems, found.warnings
-        checked.judged = found.judged
         for key, composer in made.items() if tables and not checked.problems else ():
             checked.score(key, composer, first_row(tables["train"]), "the first row of data.train")
     return checked
