@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 OF_FEATURES = {
     "cli": ("models", "onnx", "openai"),
-    "composer": ("models",),
+    "composer": ("models", "parquet"),
     "conversations": ("models", "onnx"),
     "integrations": ("models",),
     "io": ("openai", "parquet", "serve", "train"),
@@ -127,14 +127,15 @@ def pins() -> dict[str, Requirement]:
 
 
 def asked_for() -> list[Requirement]:
-    """What the SDK with all extras, its plugins and its groups ask for, the SDK itself left out."""
+    """What the SDK with all extras, its plugins and its groups ask for, the SDK and the plugins themselves left out."""
     asked = requirements(PROJECT, *PROJECT["project"]["optional-dependencies"])
     for group in PROJECT["dependency-groups"].values():
         asked += [Requirement(text) for text in group]
     for plugin in PLUGINS:
         project = tomllib.loads((plugin / "pyproject.toml").read_text(encoding="utf-8"))
         asked += requirements(project, *project["project"].get("optional-dependencies", {}))
-    return [requirement for requirement in asked if requirement.name != "rlaif-sdk"]
+    own = {"rlaif-sdk", *(f"rlaif-{plugin.name}" for plugin in PLUGINS)}
+    return [requirement for requirement in asked if requirement.name not in own]
 
 
 def test_every_direct_dependency_has_a_tested_version_that_fits() -> None:
