@@ -207,9 +207,9 @@ def test_a_reward_is_measured_against_pairs(pairs: Path, tmp_path: Path) -> None
     page = tmp_path / "r.html"
     done = rlaif(*asked, "--category", "kind", "--report", page)
     assert done.exit_code == 0, done.output
-    assert "1.000 [1.000, 1.000]" in done.stdout
+    assert "1.000 [0.610, 1.000]" in done.stdout
     assert "Total by category" in done.stdout
-    assert "1.000 [1.000, 1.000]" in page.read_text()
+    assert "1.000 [0.610, 1.000]" in page.read_text()
     found = json.loads(rlaif(*asked, "--json").stdout)
     assert found["metrics"]["total"]["accuracy"]["value"] == 1
     config = tmp_path / "c.yaml"
