@@ -15,10 +15,14 @@ from rlaif_sdk.types import TextOrConversation
 
 Overlong = Literal["error", "keep_start", "keep_end"]
 NO_WORDS = "it has no words, numbers or symbols"
-_INVISIBLE = re.compile(
-    "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"  # controls other than tab, newline, return
+_UNSEEN = (
+    "\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"  # controls other than tab, newline, return
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
-    "\ufff9-\ufffb\U000e0000-\U000e0fff]"
+    "\ufff9-\ufffb\U000e0000-\U000e0fff"
+)
+_SUSPECT = re.compile(f"[{_UNSEEN}\u200c\u200d\ufe00-\ufe0f]")
+_INVISIBLE = re.compile(
+    f"[{_UNSEEN}]"
     # Joiners have a use between letters of some scripts and between emoji, and none beside ASCII.
     "|(?<=[\u0000-\u007f])[\ufe00-\ufe0f]+(?!\u20e3)"  # nor has what chooses a form, but for the signs of a keypad
     "|(?:(?<=[\u0000-\u007f])|^)[\u200c\u200d]+|[\u200c\u200d]+(?=[\u0000-\u007f]|$)"
@@ -162,7 +166,7 @@ def _unmixed(match: re.Match[str]) -> str:
 
 
 def _remove_invisible(text: str) -> str:
-    return _INVISIBLE.sub("", text)
+    return _INVISIBLE.sub("", text) if _SUSPECT.search(text) else text  # most have nothing of it, which is seen at once
 
 
 def _replace_lookalikes(text: str) -> str:
