@@ -24,6 +24,8 @@ LEFT_OUT = {
 }
 """Functions that are shown for how they fail or how long they take, or that need what their page has made before."""
 ANSWER = "Yes, please: 4 Paris."
+WANTED = "4 #### Paris"
+"""In every column: a reference, a label, or a solution that ends as those of GSM8K do."""
 SHAPES = {
     "text": ("Tea?", ANSWER),
     "chat": ([{"role": "user", "content": "Tea?"}], [{"role": "assistant", "content": ANSWER}]),
@@ -78,7 +80,7 @@ def test_a_documented_reward_scores_text_and_messages_alike(title: str) -> None:
     ]
     scores = {}
     for shape, (prompt, completion) in SHAPES.items():
-        row = {"prompt": prompt, "completion": completion, **dict.fromkeys(wanted, "Paris")}
+        row = {"prompt": prompt, "completion": completion, **dict.fromkeys(wanted, WANTED)}
         with Composer({"shown": function}) as composer:
             scores[shape] = composer.compose(RewardBatch.from_records([row, row])).rewards["shown"].raw.tolist()
     assert scores["text"] == scores["chat"] == scores["blocks"]
