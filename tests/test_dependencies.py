@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 OF_FEATURES = {
     "cli": ("models", "onnx", "openai"),
-    "composer": ("models",),
+    "composer": ("models", "parquet"),
     "conversations": ("models", "onnx"),
     "integrations": ("models",),
     "io": ("openai", "parquet", "serve", "train"),
