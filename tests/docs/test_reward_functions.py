@@ -24,6 +24,8 @@ LEFT_OUT = {
 }
 """Functions that are shown for how they fail or how long they take, or that need what their page has made before."""
 ANSWER = "Yes, please: 4 Paris."
+WANTED = "4 #### Paris"
+"""In every column: a reference, a label, or a solution that ends as those of GSM8K do."""
 SHAPES = {
     "text": ("Tea?", ANSWER),
     "chat": ([{"role": "user", "content": "Tea?"}], [{"role": "assistant", "content": ANSWER}]),
@@ -35,18 +37,25 @@ SHAPES = {
 
 
 def shown() -> Iterator[tuple[str, ast.Module, str]]:
-    """Each function of a page whose first parameters are data, with the imports and functions of its block."""
+    """Each function of a page whose first parameters are data, with the functions of its block and what they import."""
     for page in PAGES:
         for block in blocks(page):
             if block.language != "python":
                 continue
             body = ast.parse(block.code).body
             functions = [node for node in body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-            needed = [node for node in body if isinstance(node, (ast.Import, ast.ImportFrom)) or node in functions]
+            used = {node.id for function in functions for node in ast.walk(function) if isinstance(node, ast.Name)}
+            needed = [node for node in body if node in functions or _binds(node, used)]
             for function in functions:
                 names = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
                 if names & DATA:
                     yield f"{function.name} of {page.stem}", ast.Module(needed, []), function.name
+
+
+def _binds(node: ast.stmt, names: set[str]) -> bool:
+    """Whether it imports one of the names; what a page imports for its trainer takes seconds."""
+    imports = node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+    return any((alias.asname or alias.name).split(".")[0] in names for alias in imports)
 
 
 FUNCTIONS = {title: (module, name) for title, module, name in shown()}
@@ -71,7 +80,7 @@ def test_a_documented_reward_scores_text_and_messages_alike(title: str) -> None:
     ]
     scores = {}
     for shape, (prompt, completion) in SHAPES.items():
-        row = {"prompt": prompt, "completion": completion, **dict.fromkeys(wanted, "Paris")}
+        row = {"prompt": prompt, "completion": completion, **dict.fromkeys(wanted, WANTED)}
         with Composer({"shown": function}) as composer:
             scores[shape] = composer.compose(RewardBatch.from_records([row, row])).rewards["shown"].raw.tolist()
     assert scores["text"] == scores["chat"] == scores["blocks"]
