@@ -75,11 +75,11 @@ def pairs(
     subset: SubsetOption = None,
 ) -> None:
     """Pair candidates by the totals of a composition: best against worst, by a threshold, or all."""
+    if config is None and not overrides and (file is None or composition is None):
+        raise typer.BadParameter("give the config of a job, or --candidates and --composition")
     from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
     from rlaif_sdk.preferences.pipeline import load_make_job
 
-    if config is None and (file is None or composition is None):
-        raise typer.BadParameter("give the config of a job, or --candidates and --composition")
     parts = {"composition": composition, "output": output}
     given: dict[str, Any] = {name: str(path.resolve()) for name, path in parts.items() if path is not None}
     if file is not None:

@@ -91,6 +91,13 @@ def test_a_wrong_key_of_a_composition_is_told_before_the_composer_is_imported(fo
     assert HEAVY & set(modules) == set()
 
 
+def test_pairs_of_nothing_are_refused_at_once(folder: Path) -> None:
+    """Before what makes them is imported."""
+    ((told, modules),) = answers(["make pairs"], folder).values()
+    assert "give the config of a job" in told
+    assert HEAVY & set(modules) == set()
+
+
 def test_rewards_are_listed_without_what_they_need(folder: Path) -> None:
     """Registering a reward imports its parameters, not the composer, a judge, a client or a model's library."""
     ((told, modules),) = answers(["rewards list"], folder).values()
