@@ -15,7 +15,7 @@ from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ledger.cache import CacheKey, RewardOrigin, UnidentifiedError
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError, ConversationError, RewardError
-from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, require_columns
+from rlaif_sdk.rewards import Reward, ScoreLike, require_columns
 from rlaif_sdk.scoring import (
     Budget,
     CallResult,
@@ -209,8 +209,8 @@ class Calls:
         raise RewardError(
             f"failed on {failed} of {rows} rows before it ever scored one, {where}: {problem}",
             reward=name,
-            hint=_advice(self._components[name].reward, batch, scores.error)
-            or "mend it, or let its failure policy hold from the start: 'on_failure: {fail_fast: false}'",
+            hint="a reward must answer once before its failure policy holds; 'fail_fast: false' under its on_failure "
+            "lets the policy hold from the start",
         ) from scores.error
 
     def _fall_back(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> dict[str, CheckedScores]:
@@ -256,15 +256,6 @@ class Calls:
         """Close the rewards and end their threads and processes; what is under way is given up."""
         for runner in (*self.runners.values(), *self._fallback_runners.values()):
             runner.close()
-
-
-def _advice(reward: Any, batch: RewardBatch, error: RewardError | None) -> str | None:
-    """What to do where a function for text was handed messages."""
-    is_of_type = error is not None and isinstance(error.__cause__, (AttributeError, TypeError))
-    if not is_of_type or not isinstance(reward, FunctionReward) or not (given := reward.given_messages(batch)):
-        return None
-    text = given.removesuffix("s") + "_texts"
-    return f"{given!r} are messages here: name the parameter {text!r}, which is text whatever the data"
 
 
 def _with_unreadable(result: CallResult, batch: RewardBatch) -> CallResult:

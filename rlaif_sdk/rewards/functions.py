@@ -112,12 +112,6 @@ class FunctionReward(Reward):
         scores: Scores | Awaitable[Scores] = self.function(**offered, **self._values)
         return scores
 
-    def given_messages(self, batch: RewardBatch) -> str | None:
-        """Which of ``completions`` and ``prompts`` it is handed as messages; None where it is handed text, or neither."""
-        sides = {"completions": batch.completions, "prompts": batch.prompts}
-        named = (side for side in sides if side in self._accepts)
-        return next((side for side in named if any(not isinstance(each, str) for each in sides[side])), None)
-
     @property
     def values(self) -> Mapping[str, Any]:
         """Its parameters with their values."""

@@ -181,14 +181,14 @@ def test_the_message_names_the_line_of_a_broken_reward(timeout: float | None) ->
 
     for broken in (typo, long):
         line = broken.__code__.co_firstlineno + 1
-        with pytest.raises(RewardError, match=rf"at .*test_failure_policies\.py:{line} \(mend it"):
+        with pytest.raises(RewardError, match=rf"at .*test_failure_policies\.py:{line} \(a reward must"):
             compose({"a": Component(broken, timeout=timeout)}, 2)
 
 
 def test_no_line_is_named_where_nothing_was_raised() -> None:
     """A reward that returns the wrong number of rows has none."""
     with pytest.raises(
-        RewardError, match=r"returned 1 scores for 2 rows \(return one entry a row, None to abstain\) \(mend it"
+        RewardError, match=r"returned 1 scores for 2 rows \(return one entry a row, None to abstain\) \(a reward"
     ):
         compose({"a": lambda completions: [1.0]}, 2)
 
@@ -203,7 +203,7 @@ def test_no_line_is_named_of_another_row_than_the_first_that_failed() -> None:
     batch = RewardBatch(prompts=["a"] * 2, completions=["one", "two"])
     with (
         Composer({"a": part, "b": FixedReward(2.0)}) as composer,
-        pytest.raises(RewardError, match=r"first on row 0 of the batch: outage \(mend it"),
+        pytest.raises(RewardError, match=r"first on row 0 of the batch: outage \(a reward must"),
     ):
         composer.compose(batch)
 
