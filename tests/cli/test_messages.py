@@ -156,6 +156,7 @@ def told(entry: Entry) -> str:
         contextlib.redirect_stderr(printed),
         warnings.catch_warnings(),
     ):
+        warnings.resetwarnings()
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)  # as Python itself does
         try:
