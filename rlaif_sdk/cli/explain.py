@@ -105,7 +105,7 @@ def _scored(config: Path, source: TableSource, layout: TableLayout, row: int) ->
     check_groups(table, layout, rows=1024, file=str(source))
     place = row - 1
     with Composer.from_config(config, read_only=True) as composer:
-        for rows, composition in score_records(composer, table, layout, columns=columns, file=str(source)):
+        for rows, composition in score_records(composer.compose, table, layout, columns=columns, file=str(source)):
             if place < len(rows):
                 return replace(composition.explain(place), row=row, source=str(source))
             place -= len(rows)

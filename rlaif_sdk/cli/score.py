@@ -167,7 +167,7 @@ def _score_here(
             composer.load_state_dict(load_state(state))
         progress(0, total)
         scored = score_records(
-            composer, records, layout, columns=columns, chunk=chunk, training=state is None, file=named
+            composer.compose, records, layout, columns=columns, chunk=chunk, training=state is None, file=named
         )
         for rows, composed in scored:
             for row, reward in zip(rows, _records(composed, output), strict=True):

@@ -262,7 +262,13 @@ class Composer:
             raise ConfigError("must be at least 1", key="batch_size")
         layout = TableLayout(prompt, completion, group)
         mapped = DatasetMap(
-            self, self.combiner, self._calls, layout=layout, column=column, batch_size=batch_size, training=training
+            self.compose,
+            self.combiner,
+            self._calls,
+            layout=layout,
+            column=column,
+            batch_size=batch_size,
+            training=training,
         )
         return mapped(dataset)
 

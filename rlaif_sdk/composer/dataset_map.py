@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 from rlaif_sdk.composer.calls import Calls
 from rlaif_sdk.composer.combiner import Combiner
+from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.ledger.cache import UnidentifiedError
-from rlaif_sdk.composer.tables import Composes, TableLayout, check_groups, reward_type, score_records, typed_records
+from rlaif_sdk.composer.tables import TableLayout, check_groups, reward_type, score_records, typed_records
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.arrow import arrow, dataset_library, distinct, empty_dataset
 from rlaif_sdk.io.digests import code_digest, json_digest
@@ -39,7 +40,7 @@ class DatasetMap:
 
     def __init__(
         self,
-        composer: Composes,
+        compose: Callable[[RewardBatch], Composition],
         combiner: Combiner,
         calls: Calls,
         *,
@@ -48,7 +49,7 @@ class DatasetMap:
         batch_size: int,
         training: bool,
     ) -> None:
-        self._composer = composer
+        self._compose = compose
         self._combiner = combiner
         self._calls = calls
         self._layout = layout
@@ -109,7 +110,7 @@ class DatasetMap:
         """The mapped data set, and whether anything was scored for it; groups are cut by `score_records`, not by ``map``."""
         columns, asked = tuple(dataset.column_names), False
         composed = score_records(
-            self._composer,
+            self._compose,
             read_rows(dataset),
             self._layout,
             columns=columns,

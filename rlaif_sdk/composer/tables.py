@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.composition import Composition
@@ -217,15 +217,8 @@ def reward_type(combiner: Combiner) -> pa.DataType:
     )
 
 
-class Composes(Protocol):
-    """What scores a batch: a `rlaif_sdk.Composer`."""
-
-    def compose(self, batch: RewardBatch) -> Composition:
-        """See `rlaif_sdk.Composer.compose`."""
-
-
 def score_records(
-    composer: Composes,
+    compose: Callable[[RewardBatch], Composition],
     records: Iterable[Row],
     layout: TableLayout,
     *,
@@ -237,7 +230,7 @@ def score_records(
     """Score table rows in chunks.
 
     Args:
-        composer: What scores.
+        compose: What scores a batch: `rlaif_sdk.Composer.compose`.
         records: Rows.
         layout: Which columns are what.
         columns: Columns that the table has somewhere; a chunk without one of them has None there.
@@ -257,5 +250,5 @@ def score_records(
         batch = RewardBatch.from_records(
             rows, **asdict(layout), columns=known, first_row=first_row, training=training, file=file
         )
-        yield rows, composer.compose(batch)
+        yield rows, compose(batch)
         first_row += len(rows)

@@ -94,7 +94,7 @@ def evaluate_answers(
 
 def _scores(path: TableName, composer: Composer, layout: TableLayout) -> dict[str, Array]:
     raw: dict[str, list[Array]] = {name: [] for name in composer.components}
-    for _, composition in score_records(composer, read_rows(path), layout, training=False, file=str(path)):
+    for _, composition in score_records(composer.compose, read_rows(path), layout, training=False, file=str(path)):
         for name, column in composition.rewards.items():
             raw[name].append(column.raw)
     return {name: np.concatenate(parts) for name, parts in raw.items()}

@@ -53,7 +53,7 @@ def test_chunks_score_them_alike() -> None:
     found = []
     for size in (1, 2, 100):
         with Composer({"length": Component(by_length, normalizer=GroupZScore())}) as composer:
-            parts = score_records(composer, ROWS, layout, chunk=size, training=False)
+            parts = score_records(composer.compose, ROWS, layout, chunk=size, training=False)
             found.append([total for _, composition in parts for total in composition.to_list()])
     assert found[0] == found[1] == found[2]
 

@@ -54,7 +54,7 @@ def test_alternating_groups_are_refused_by_the_row_that_comes_back(labels, row):
     """Rows of a group that would be normalised apart are never groups of their own in silence; null is no label."""
     records = [{"prompt": "p", "completion": "c", "g": label} for label in labels]
     composer = Composer({"fixed": FixedReward(1.0)})
-    scored = score_records(composer, records, TableLayout(group="g"), chunk=1, file="rows.jsonl")
+    scored = score_records(composer.compose, records, TableLayout(group="g"), chunk=1, file="rows.jsonl")
     if row is None:
         assert sum(len(rows) for rows, _ in scored) == len(records)
     else:
@@ -80,7 +80,7 @@ def test_the_row_of_an_error_is_counted_over_chunks():
     records = [{"prompt": "a", "completion": "b"}] * 4 + [{"prompt": "a"}]
     composer = Composer({"fixed": FixedReward(1.0)})
     with pytest.raises(DataError, match="row 5"):
-        list(score_records(composer, records, TableLayout(), chunk=2))
+        list(score_records(composer.compose, records, TableLayout(), chunk=2))
 
 
 def test_a_row_whose_rewards_all_scored_says_why_it_is_unscored() -> None:

@@ -85,7 +85,7 @@ def test_a_killed_worker_loses_no_row_and_doubles_none(cluster, slow, table, tmp
     assert killed
     rows = [row for part in sorted(result.output.glob("part-*.parquet")) for row in read_rows(part)]
     with Composer.from_config(slow) as composer:
-        scored = score_records(composer, read_rows(file), TableLayout(), columns=survey(file).columns)
+        scored = score_records(composer.compose, read_rows(file), TableLayout(), columns=survey(file).columns)
         expected = [total for _, composed in scored for total in composed.to_list()]
     assert [row["reward"]["total"] for row in rows] == expected
     assert [row["completion"] for row in rows] == [row["completion"] for row in read_rows(file)]

@@ -70,7 +70,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def plain(file: Path, composition: Path, layout: TableLayout) -> list[dict[str, Any]]:
     """What one machine says of each row."""
     with Composer.from_config(composition) as composer:
-        scored = score_records(composer, read_rows(file), layout, columns=survey(file).columns, chunk=8)
+        scored = score_records(composer.compose, read_rows(file), layout, columns=survey(file).columns, chunk=8)
         return [reward for _, composed in scored for reward in composed.to_records()]
 
 
@@ -130,10 +130,10 @@ def test_statistics_that_are_learned_are_frozen_or_refused(here, table, write, t
     with pytest.raises(ConfigError, match=r"learns only from training batches.*state=FILE"):
         score_job.score_table(file, config, tmp_path / "out")
     with Composer.from_config(config) as composer:
-        for _ in score_records(composer, read_rows(file), layout, columns=survey(file).columns):
+        for _ in score_records(composer.compose, read_rows(file), layout, columns=survey(file).columns):
             pass
         save_state(composer, tmp_path / "state.json")
-        frozen = score_records(composer, read_rows(file), layout, columns=survey(file).columns, training=False)
+        frozen = score_records(composer.compose, read_rows(file), layout, columns=survey(file).columns, training=False)
         expected = [total for _, composed in frozen for total in composed.to_list()]
     result = score_job.score_table(file, config, tmp_path / "out", batch_rows=9, state=tmp_path / "state.json")
     assert [row["reward"]["total"] for row in rows_of(result.output)] == expected
