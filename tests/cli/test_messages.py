@@ -120,12 +120,16 @@ def prepared(setting: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without(module: str) -> Iterator[None]:
-    """An environment where a module cannot be imported."""
-    there = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == module}
+    """An environment where a module cannot be imported, and none of ours has imported it."""
+    loaded = list(sys.modules.items())
+    ours = {name for name, found in loaded if name.startswith("rlaif_sdk.") and module in vars(found)}
+    there = {name: sys.modules.pop(name) for name, _ in loaded if name in ours or name.partition(".")[0] == module}
     sys.modules[module] = None  # type: ignore[assignment]
-    yield
-    del sys.modules[module]
-    sys.modules.update(there)
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        sys.modules.update(there)
 
 
 @contextlib.contextmanager
