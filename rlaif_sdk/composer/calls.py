@@ -15,7 +15,7 @@ from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ledger.cache import CacheKey, RewardOrigin, UnidentifiedError
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError, ConversationError, RewardError
-from rlaif_sdk.rewards import Reward, ScoreLike, require_columns
+from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, require_columns
 from rlaif_sdk.scoring import (
     Budget,
     CallResult,
@@ -206,11 +206,15 @@ class Calls:
         problem = scores.failures[row]
         if scores.error and problem == described(scores.error) and (place := raised_at(scores.error)):
             problem += f", at {place}"
+        hint = (
+            "a reward must answer once before its failure policy holds; 'fail_fast: false' under its on_failure lets the "
+            "policy hold from the start"
+        )
+        reward = self._components[name].reward
+        if isinstance(reward, FunctionReward) and reward.reads_messages and not isinstance(batch.completions[row], str):
+            hint = f"completions are lists of messages here: a function that names completion_texts gets their text; {hint}"
         raise RewardError(
-            f"failed on {failed} of {rows} rows before it ever scored one, {where}: {problem}",
-            reward=name,
-            hint="a reward must answer once before its failure policy holds; 'fail_fast: false' under its on_failure "
-            "lets the policy hold from the start",
+            f"failed on {failed} of {rows} rows before it ever scored one, {where}: {problem}", reward=name, hint=hint
         ) from scores.error
 
     def _fall_back(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> dict[str, CheckedScores]:

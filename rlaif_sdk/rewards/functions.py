@@ -113,6 +113,11 @@ class FunctionReward(Reward):
         return scores
 
     @property
+    def reads_messages(self) -> bool:
+        """Whether it gets messages where the data has messages, and no text of them."""
+        return bool({"prompts", "completions"} & self._accepts) and not _TEXT_ARGUMENTS & self._accepts
+
+    @property
     def values(self) -> Mapping[str, Any]:
         """Its parameters with their values."""
         return dict(self._values)
