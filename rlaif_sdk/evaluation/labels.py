@@ -22,8 +22,8 @@ from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.agreement import cohens_kappa, fleiss_kappa, symmetric_kappa
 from rlaif_sdk.statistics.arrays import Array, is_finite_number
 from rlaif_sdk.statistics.calibration import Calibration, calibrate_probs
-from rlaif_sdk.statistics.classification import LabelledScores, brier
-from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap, bootstrap_mean, wilson
+from rlaif_sdk.statistics.classification import auc_over_groups, brier
+from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap_mean, wilson
 
 _PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
 _LABEL_COLUMNS = ("prob_1", "tie", "label_kind")
@@ -394,7 +394,7 @@ def _alignment(table: LabelTable, human_N: Array, votes_N3: Array | None, confid
         when_second=_accuracy_of(table.when_second_N, human_N, confidence),
         kappa=cohens_kappa(counts_33, confidence),
         symmetric_kappa=symmetric_kappa(counts_33, confidence),
-        auc=bootstrap(LabelledScores(probs_N, people_N).roc_auc, table.prompts_N[decided_N], confidence=confidence),
+        auc=auc_over_groups(probs_N, people_N, table.prompts_N[decided_N], confidence=confidence),
         brier=brier(probs_N, people_N),
         annotators=None if votes_N3 is None else fleiss_kappa(votes_N3, confidence),
         counts=counts,

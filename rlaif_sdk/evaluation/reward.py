@@ -27,7 +27,7 @@ from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.agreement import fleiss_kappa
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.statistics.calibration import Calibration, calibrate, calibrate_probs
-from rlaif_sdk.statistics.classification import LabelledScores, brier
+from rlaif_sdk.statistics.classification import LabelledScores, auc_over_groups, brier
 from rlaif_sdk.statistics.correlation import spearman
 from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap, share_over_groups, weighted_mean
 
@@ -66,7 +66,7 @@ class LabelMetrics:
 
     Attributes:
         auc: The area under the ROC curve; bootstrap over prompts, as for the next two, or over rows where all answer one
-            prompt.
+            prompt; of the area no narrower than Newcombe's interval over them.
         average_precision: The area under the precision-recall curve, in steps.
         threshold: From which score on a completion is called good, by the greatest balanced accuracy over these rows; for a
             cost, its negative. On other rows it does a little worse.
@@ -394,21 +394,21 @@ def _label_metrics(
     scores_K, labels_K, groups_K = scores_N[known_N], labels_N[known_N], groups_N[known_N]
     category_K = np.array(categories, dtype=object)[known_N]
     labelled = LabelledScores(scores_K, labels_K)
-    auc, precision, threshold = (
+    precision, threshold = (
         bootstrap(metric, groups_K, confidence=confidence)
-        for metric in (labelled.roc_auc, labelled.average_precision, labelled.best_threshold)
+        for metric in (labelled.average_precision, labelled.best_threshold)
     )
     called_K = scores_K >= threshold.value
     by_category = {}
     for name in sorted(set(category_K.tolist()) - {""}):
         own = category_K == name
-        within = bootstrap(LabelledScores(scores_K[own], labels_K[own]).roc_auc, groups_K[own], confidence=confidence)
+        within = auc_over_groups(scores_K[own], labels_K[own], groups_K[own], confidence=confidence)
         wrongly_called = _share(called_K, own & (labels_K == 0), groups_K, confidence)
         missed = _share(~called_K, own & (labels_K == 1), groups_K, confidence)
         by_category[name] = CategoryErrors(within, wrongly_called, missed)
     are_probs = value_range == (0.0, 1.0) and len(scores_K) > 0
     return LabelMetrics(
-        auc=auc,
+        auc=auc_over_groups(scores_K, labels_K, groups_K, confidence=confidence),
         average_precision=precision,
         threshold=threshold,
         true_positives=_share(called_K, labels_K == 1, groups_K, confidence),

@@ -6,10 +6,14 @@ N rows; a label is 1 (positive) or 0.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap, effective_size, normal_quantile
+
+_HALVINGS = 50
 
 
 class LabelledScores:
@@ -77,6 +81,56 @@ class LabelledScores:
         all_T = np.bincount(self._at_N, weights_N, minlength=size).astype(np.float64)
         positive_T = np.bincount(self._at_N, weights_N * self._labels_N, minlength=size).astype(np.float64)
         return positive_T, all_T - positive_T
+
+
+def auc_over_groups(scores_N: Array, labels_N: Array, groups_N: Indices, *, confidence: float = 0.95) -> Estimate:
+    """The area under the ROC curve, with a bootstrap over groups that is no narrower than Newcombe's interval over them.
+
+    Where few rows are told apart, those of every resample are too, and a bootstrap alone would be sure.
+
+    Example:
+        >>> found = auc_over_groups(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.0, 0.0, 1.0, 1.0]), np.arange(4))
+        >>> found.value, round(found.low, 2), found.high
+        (1.0, 0.39, 1.0)
+
+    Args:
+        scores_N: The scores, higher for what is likelier positive; no NaN.
+        labels_N: 1 for positives, 0 for negatives.
+        groups_N: What may not be torn apart, such as rows of one prompt; any numbers.
+        confidence: Between 0 and 1.
+    """
+    found = bootstrap(LabelledScores(scores_N, labels_N).roc_auc, groups_N, confidence=confidence)
+    if math.isnan(found.value):
+        return found
+    positives, negatives = (
+        effective_size(np.unique(groups_N[labels_N == label], return_counts=True)[1].astype(np.float64))
+        for label in (1, 0)
+    )
+    low, high = _newcombe(found.value, positives, negatives, confidence)
+    return replace(found, low=float(np.fmin(found.low, low)), high=float(np.fmax(found.high, high)))
+
+
+def _newcombe(auc: float, positives: float, negatives: float, confidence: float) -> tuple[float, float]:
+    """The areas from which this one is no further off than chance allows (Newcombe 2006, Statistics in Medicine 25, method 5).
+
+    The variance is Hanley and McNeil's (1982) at the area itself, so that none is 0 but at the ends, with the mean number of
+    rows of a class in place of either.
+    """
+    others = (positives + negatives) / 2 - 1
+    z = normal_quantile(confidence)
+
+    def is_within(area: float) -> bool:
+        spread = 1 + others * ((1 - area) / (2 - area) + area / (1 + area))
+        return (area - auc) ** 2 <= z * z * area * (1 - area) * spread / (positives * negatives)
+
+    def end(outside: float) -> float:
+        inside = auc
+        for _ in range(_HALVINGS):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if is_within(middle) else (inside, middle)
+        return inside
+
+    return end(0.0), end(1.0)
 
 
 def brier(probs_N: Array, labels_N: Array) -> float:

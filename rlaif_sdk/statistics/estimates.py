@@ -15,6 +15,7 @@ from rlaif_sdk.statistics.arrays import Array
 Indices = npt.NDArray[np.int64]
 
 RESAMPLES = 1000
+_NO_WIDTH = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,9 @@ def bootstrap(
         confidence: Between 0 and 1.
         resamples: How many are drawn.
         seed: Of the draws.
+
+    Returns:
+        Without an interval where all resamples are alike: they do not show how far off the statistic may be.
     """
     if not len(groups_N):
         return Estimate(math.nan, math.nan, math.nan, 0)
@@ -193,7 +197,8 @@ def bootstrap(
     drawn = bootstrap_weights(len(names), resamples=resamples, seed=seed)
     resampled_R = np.array([statistic(weights_G[groups_N]) for weights_G in drawn])
     known = resampled_R[~np.isnan(resampled_R)]
-    low, high = percentiles(known, confidence) if known.size else (math.nan, math.nan)
+    varies = known.size and np.ptp(known) > _NO_WIDTH
+    low, high = percentiles(known, confidence) if varies else (math.nan, math.nan)
     return Estimate(statistic(np.ones(len(groups_N))), low, high, len(groups_N))
 
 

@@ -413,6 +413,18 @@ def test_rows_without_the_columns_are_named() -> None:
             evaluate_reward(composer, [{"chosen": [{"role": "assistant", "content": "a"}], "rejected": "b"}])
 
 
+def test_a_few_rows_told_apart_are_not_certain_to_be() -> None:
+    """Of the whole and of a category: every resample is told apart too, so a bootstrap alone would say [1, 1]."""
+    rows = [{**row, "kind": "all"} for row in labelled(("a!", 1), ("b", 0), ("c!", 1), ("d", 0))]
+    with Composer({"marks": marks}) as composer:
+        total = evaluate_reward(composer, rows, label="good", category="kind").metrics["total"]
+    assert isinstance(total, LabelMetrics)
+    for auc in (total.auc, total.by_category["all"].auc):
+        assert (auc.value, auc.high) == (1, pytest.approx(1))
+        assert 0.2 < auc.low < 0.6
+    assert math.isnan(total.average_precision.low)
+
+
 def test_equal_scores_for_everything_are_chance() -> None:
     """A reward that says one number is right half the time, and has no mistakes to explain."""
     rows = labelled(("a", 1), ("b", 0), ("c", 1))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif_sdk.statistics.agreement import cohens_kappa, fleiss_kappa, symmetric_kappa
-from rlaif_sdk.statistics.classification import LabelledScores, brier
+from rlaif_sdk.statistics.classification import LabelledScores, auc_over_groups, brier
 from rlaif_sdk.statistics.estimates import bootstrap
 
 ROWS = st.lists(st.tuples(st.integers(-3, 3), st.sampled_from([0, 1])), min_size=1, max_size=30)
@@ -122,3 +122,43 @@ def test_kappa_of_several_annotators_is_fleiss() -> None:
     assert found.low < found.value < found.high
     assert math.isnan(fleiss_kappa(np.array([[1.0, 0], [0, 1]])).value)
     assert math.isnan(fleiss_kappa(np.array([[2.0, 0], [3, 0]])).value)
+
+
+@pytest.mark.parametrize("each", [1, 2, 5, 40])
+def test_classes_told_apart_are_not_certain_to_be(each: int) -> None:
+    """Every resample is told apart too; the interval ends where so much luck has the chance that is asked for."""
+    scores, labels = np.arange(2.0 * each), np.repeat([0.0, 1.0], each)
+    found, turned = (auc_over_groups(scores, own, np.arange(2 * each)) for own in (labels, labels[::-1]))
+    z2, others = 1.959964**2, each - 1
+    spread = 1 + others * ((1 - found.low) / (2 - found.low) + found.low / (1 + found.low))
+    assert (found.value, found.high) == (1, pytest.approx(1))
+    assert 1 - found.low == pytest.approx(z2 * found.low * spread / each**2)
+    assert (turned.low, turned.high) == pytest.approx((0, 1 - found.low))
+
+
+def test_copies_of_a_prompt_make_an_area_no_surer() -> None:
+    """Two prompts with ten rows of either class each are two trials of either."""
+    scores, labels, prompts = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.0, 0.0, 1.0, 1.0]), np.array([0, 1, 0, 1])
+    once = auc_over_groups(scores, labels, prompts)
+    often = auc_over_groups(*(np.tile(values, 10) for values in (scores, labels, prompts)))
+    assert (often.low, often.high, often.n) == (pytest.approx(once.low), pytest.approx(once.high), 40)
+
+
+@pytest.mark.slow
+def test_the_interval_of_an_area_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Of few rows with normal scores, for which the area is known."""
+    shift, draw = 2.5, np.random.default_rng(3)
+    truth = 0.5 * (1 + math.erf(shift / 2))
+    labels = np.repeat([0.0, 1.0], 12)
+    found = [auc_over_groups(draw.normal(size=24) + shift * labels, labels, np.arange(24)) for _ in range(40)]
+    assert sum(each.low <= truth <= each.high for each in found) >= 36
+
+
+def test_resamples_that_are_all_alike_give_no_interval() -> None:
+    """Neither of the average precision and the threshold of classes told apart nor of a kappa of 1."""
+    scores = LabelledScores(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.0, 0.0, 1.0, 1.0]))
+    one_class = bootstrap(lambda weights: scores.average_precision() * float(weights.sum() > 0), np.arange(4))
+    agreed = fleiss_kappa(np.array([[3.0, 0.0], [0.0, 3.0]] * 4))
+    assert (one_class.value, agreed.value) == (1, pytest.approx(1))
+    assert math.isnan(one_class.low + one_class.high)
+    assert math.isnan(agreed.low + agreed.high)
