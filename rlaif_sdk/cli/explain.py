@@ -48,11 +48,9 @@ def explain(
     from rich.console import Console
 
     from rlaif_sdk.composer.tables import TableLayout
-    from rlaif_sdk.io.tables import TableSource, is_table_file
+    from rlaif_sdk.io.tables import TableSource
 
     if file is not None and config is None:
-        if is_table_file(file) and not file.is_dir():
-            raise typer.BadParameter("a table is explained under a composition: give it", param_hint="--config")
         found = _recorded(file, number, row)
     elif config is None:
         raise typer.BadParameter("give a ledger, or a composition with a FILE or with --prompt and --completion")

@@ -25,6 +25,7 @@ from rlaif_sdk.cli.options import (
     workers,
 )
 from rlaif_sdk.cli.output import print_table, progress_bar
+from rlaif_sdk.io.text import printable
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composition
@@ -302,5 +303,12 @@ def print_summary(summary: Summary, *, err: bool = False) -> None:
 
 
 def _end(summary: Summary, output: Path) -> None:
+    """Say why each reward failed first, where the others can hide it, and whether rows are unscored."""
     rest = f"each row's status and reason are in {output}"
+    told = summary.first_unscored and summary.first_unscored[0]
+    for name, moments in summary.columns.items():
+        if moments.first_failed and moments.first_failed[0] != told:
+            row, why = moments.first_failed
+            failed = f"{name} failed on {moments.failed} of {summary.rows} rows"
+            typer.echo(printable(f"{failed}; first: row {row}: {why}; {rest}"), err=True)
     tell_left_out(summary.unscored, summary.rows, "rows are unscored", summary.first_unscored, rest)

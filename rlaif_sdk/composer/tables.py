@@ -141,14 +141,17 @@ class Summary:
 
     def add(self, composition: Composition) -> None:
         """Take in a composition."""
-        totals = composition.to_list()
+        totals, before = composition.to_list(), self.rows
         if self.first_unscored is None and None in totals:
             row = totals.index(None)
-            self.first_unscored = (self.rows + row + 1, _why_unscored(composition, row))
+            self.first_unscored = (before + row + 1, _why_unscored(composition, row))
         self.rows += len(composition)
         self.unscored += totals.count(None)
         for name, column in composition.rewards.items():
             moments = self.columns.setdefault(name, Moments())
+            if column.failures and moments.first_failed is None:
+                row = min(column.failures)
+                moments.first_failed = (before + row + 1, column.failures[row])
             moments.failed += len(column.failures)
             moments.seconds += column.seconds
             moments.add(column.raw.tolist())
@@ -168,7 +171,13 @@ def _why_unscored(composition: Composition, row: int) -> str:
 
 @dataclass
 class Moments:
-    """Running count, mean, spread, minimum and maximum; NaN is left out."""
+    """Running count, mean, spread, minimum and maximum; NaN is left out.
+
+    Attributes:
+        failed: How often the reward failed.
+        first_failed: The first row on which it did, from 1, and why.
+        seconds: How long it took.
+    """
 
     count: int = 0
     mean: float = 0.0
@@ -176,6 +185,7 @@ class Moments:
     low: float = math.inf
     high: float = -math.inf
     failed: int = 0
+    first_failed: tuple[int, str] | None = None
     seconds: float = 0.0
 
     def add(self, values: Iterable[float]) -> None:

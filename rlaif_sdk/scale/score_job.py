@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -61,6 +61,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
                 "low": moments.low if moments.count else None,
                 "high": moments.high if moments.count else None,
                 "failed": moments.failed,
+                "first_failed": moments.first_failed,
                 "seconds": moments.seconds,
             }
             for name, moments in summary.columns.items()
@@ -74,24 +75,31 @@ def summary_of_record(record: Mapping[str, Any]) -> Summary:
     columns = {}
     for name, kept in record["columns"].items():
         low, high = (math.inf, -math.inf) if kept["low"] is None else (kept["low"], kept["high"])
-        columns[name] = Moments(**{**kept, "low": low, "high": high})
-    first = record["first_unscored"]
+        columns[name] = Moments(
+            **{**kept, "low": low, "high": high, "first_failed": _row_and_why(kept["first_failed"])}
+        )
     ends = {name: (low, high) for name, (low, high) in record["ends"].items()}
-    return Summary(
-        record["rows"], record["unscored"], columns, None if first is None else (first[0], first[1]), ends=ends
-    )
+    return Summary(record["rows"], record["unscored"], columns, _row_and_why(record["first_unscored"]), ends=ends)
+
+
+def _row_and_why(kept: Sequence[Any] | None) -> tuple[int, str] | None:
+    return None if kept is None else (kept[0], kept[1])
 
 
 def merge_summaries(whole: Summary, part: Summary) -> None:
     """Take the next part into the whole (Chan, Golub and LeVeque 1979)."""
+    before = whole.rows
     if whole.first_unscored is None and part.first_unscored is not None:
         row, why = part.first_unscored
-        whole.first_unscored = (whole.rows + row, why)
+        whole.first_unscored = (before + row, why)
     whole.rows += part.rows
     whole.unscored += part.unscored
     whole.ends |= part.ends
     for name, own in part.columns.items():
         moments = whole.columns.setdefault(name, Moments())
+        if moments.first_failed is None and own.first_failed is not None:
+            row, why = own.first_failed
+            moments.first_failed = (before + row, why)
         moments.failed += own.failed
         moments.seconds += own.seconds
         if not own.count:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import ctypes
 import inspect
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +31,8 @@ DEFAULT_TIMEOUT = 300.0
 CLOSE_LIMIT = 5.0
 """Seconds that a reward's ``close`` may take."""
 KILL_GRACE = 1.0
+_LAST_WAIT = 2.0
+"""Seconds that the end of the process waits for the calls that are under way, all together."""
 
 
 _Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any, CallError | None], object]]
@@ -36,7 +41,7 @@ _Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any, CallError | None], obj
 class DaemonThread:
     """One daemon thread that runs one job after another; it starts with the first and ends with this object.
 
-    Whatever hangs in it neither holds up its caller nor the end of the process.
+    Whatever hangs in it does not hold up its caller, nor the end of the process by more than two seconds.
     """
 
     def __init__(self, name: str) -> None:
@@ -69,16 +74,46 @@ class DaemonThread:
             self._queue = None
 
 
+_working: set[int] = set()
+"""The identifiers of the threads that run a job now."""
+
+
 def _work(queue: SimpleQueue[_Job | None]) -> None:
+    me = threading.get_ident()
     while (item := queue.get()) is not None:
         function, done = item
         value, error = None, None
+        _working.add(me)
         try:
             value = function()
         except BaseException as raised:  # noqa: BLE001 - whatever a plugin raises is handed to its caller
             error = CallError(raised)
+        _working.discard(me)
         done(value, error)
         del item, function, done, value, error
+
+
+@atexit.register
+def _end_calls() -> None:
+    """Have the calls that are under way end before the interpreter does.
+
+    Until 3.14 CPython ends a daemon thread that comes back from a library of C++ after the interpreter's end with
+    ``pthread_exit``, which such a library takes for a fault: it aborts the process. So each thread is asked to leave
+    at its next line of Python; one that hangs is left to its fate.
+    """
+    for thread in list(_working):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
+    until = time.monotonic() + _LAST_WAIT
+    while _working and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _forget_calls() -> None:
+    """They are the parent's."""
+    _working.clear()
+
+
+on_fork(_forget_calls)
 
 
 class RewardHandle:

@@ -298,7 +298,9 @@ def test_merged_figures_are_those_of_the_whole(pieces):
     for piece in pieces:
         whole.add(piece)
         first = next(((row, "why") for row, value in enumerate(piece, start=1) if math.isnan(value)), None)
-        own = Summary(len(piece), sum(map(math.isnan, piece)), {"total": Moments(seconds=0.5)}, first)
+        own = Summary(
+            len(piece), sum(map(math.isnan, piece)), {"total": Moments(seconds=0.5, first_failed=first)}, first
+        )
         own.columns["total"].add(piece)
         own.ends["toxicity"] = ("toxic", "harmless")
         merge_summaries(merged, summary_of_record(summary_record(own)))
@@ -308,6 +310,7 @@ def test_merged_figures_are_those_of_the_whole(pieces):
         ((row, "why") for row, value in enumerate(flat, start=1) if math.isnan(value)), None
     )
     found = merged.columns.get("total", Moments())
+    assert found.first_failed == merged.first_unscored
     assert (found.count, found.low, found.high) == (whole.count, whole.low, whole.high)
     assert found.mean == pytest.approx(whole.mean, abs=1e-9)
     assert found.m2 == pytest.approx(whole.m2, abs=1e-6)

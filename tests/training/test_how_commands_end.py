@@ -90,6 +90,21 @@ def test_unscored_rows_are_counted_explained_and_told_by_the_exit_code(folder):
     assert line.endswith("each row's status and reason are in rows.scored.jsonl")
 
 
+def test_a_failure_that_the_other_rewards_hide_is_told(folder):
+    """Each such reward's first, with its row in the table; every row has a total, so that the code is 0."""
+    (folder / "late.py").write_text(
+        "def late(completions):\n    if 'bad' in completions:\n        raise ValueError('no bad ones')\n"
+        "    return [1.0] * len(completions)\n\ndef same(completions):\n    return [1.0] * len(completions)\n"
+    )
+    (folder / "late.yaml").write_text("rewards: {late: {use: './late.py:late'}, same: {use: './late.py:same'}}")
+    process = begin(folder, "score", "rows.jsonl", "--config", "late.yaml", "--chunk", "1")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == ExitCode.DONE, said
+    assert re.search(
+        r"^late failed on \d of 4 rows; first: row 2: raised ValueError: no bad ones; ", said, re.MULTILINE
+    )
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
 )

@@ -126,7 +126,10 @@ class Ledger:
                 )
             path = files[0]
         elif is_table_file(path):
-            hint = "rlaif score keeps one of each table that it writes, unless the composition names a file or has 'ledger: false'"
+            hint = (
+                "rlaif score keeps one of each table that it writes, unless the composition names a file or has "
+                "'ledger: false'; rlaif explain scores a table now if it is given the composition too"
+            )
             raise LedgerError(f"{path}: there is no ledger of this table", hint=hint)
         return cls(path, create=False)
 
