@@ -197,7 +197,9 @@ def test_explaining_a_table_gives_the_number_of_score_and_writes_nothing(tmp_pat
     scored = [json.loads(line)["reward"] for line in (tmp_path / "rows.scored.jsonl").read_text().splitlines()]
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for row, given in enumerate(scored, 1):
-        explained = here("explain", "rows.jsonl", "-c", "rewards.yaml", "--group-column", "prompt", "--row", row, "--json")
+        explained = here(
+            "explain", "rows.jsonl", "-c", "rewards.yaml", "--group-column", "prompt", "--row", row, "--json"
+        )
         assert json.loads(explained.output)["total"] == given["total"]
     done = here("explain", "-c", "rewards.yaml", "--prompt", "p", "--completion", "one two")
     assert done.exit_code == 0, done.output
