@@ -188,6 +188,24 @@ def test_score_keeps_a_ledger_beside_its_output(tmp_path, write_rows, here):
     ]
 
 
+@pytest.mark.parametrize("normalize", ["zscore", "group_zscore", "rank", "{kind: zscore, winsorize: 0.2}"])
+def test_explaining_a_table_gives_the_number_of_score_and_writes_nothing(tmp_path, write_rows, here, normalize):
+    """The row is normalised among the others, and no later report takes it for the run."""
+    reward = f"{{use: './my_rewards.py:words', normalize: {normalize}}}"
+    write_rows(f"rewards:\n  words: {reward}\nledger: ledger.sqlite\n")
+    assert here("score", "rows.jsonl", "-c", "rewards.yaml", "--group-column", "prompt").exit_code == 0
+    scored = [json.loads(line)["reward"] for line in (tmp_path / "rows.scored.jsonl").read_text().splitlines()]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for row, given in enumerate(scored, 1):
+        explained = here(
+            "explain", "rows.jsonl", "-c", "rewards.yaml", "--group-column", "prompt", "--row", row, "--json"
+        )
+        assert json.loads(explained.output)["total"] == given["total"]
+    done = here("explain", "-c", "rewards.yaml", "--prompt", "p", "--completion", "one two")
+    assert done.exit_code == 0, done.output
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_ledger_false_keeps_none_and_the_table_says_what_to_do(tmp_path, write_rows, here):
     """Nor is one kept of rows that go to standard output."""
     write_rows("rewards:\n  words: {use: './my_rewards.py:words'}\n")

@@ -131,7 +131,7 @@ def test_a_folder_without_a_ledger_is_refused_in_one_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("method", ["dpo", "grpo"])
+@pytest.mark.parametrize("method", ["dpo", "grpo", "sft", "reward_model"])
 def test_a_run_without_a_ledger_has_a_report_of_its_log(tmp_path, method):
     """Its log, what it was made of, and that rewards are missing from it; text is no markup."""
     run = tmp_path / "run"

@@ -108,6 +108,10 @@ def test_labels_to_doubt_are_warned_of_in_words(
     assert len(summary.warnings) == len(warnings)
     assert all(told in warning for told, warning in zip(warnings, summary.warnings, strict=True))
     assert summary.mean_mass == pytest.approx(sum(first.values()))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert all(f"- {warning}" in card for warning in summary.warnings)
+    assert ("## Warnings" in card) == bool(warnings)
+    assert f'"mean": {summary.mean_mass}' in (tmp_path / "out" / "__job__" / "summary.json").read_text()
 
 
 def test_failures_are_kept_apart_and_asked_about_again(config: Path, write_pairs: Any, pair_server: Any) -> None:

@@ -61,6 +61,7 @@ def tries(path, name, parent):
         "lock a file": lock,
         "reach the flags of a file": inode_flags,
         "watch files": lambda: library(libc.inotify_init1, 0),
+        "be told of access to files": lambda: library(libc.fanotify_init, 0x200, 0),
         "make a queue of messages": lambda: library(libc.msgget, 0, 0o1600),
         "make shared memory": lambda: library(libc.shmget, 0, 4096, 0o1600),
         "send to a socket of another process": datagram,

@@ -42,6 +42,8 @@ def outcome(act: str) -> str:
         "raw(234, parent, parent, 0)",
         "resource.prlimit(parent, resource.RLIMIT_CORE)",
         "os.sched_getaffinity(parent)",
+        "raw(294, 0)",
+        "raw(300, 0x200, 0)",
         "fcntl.flock(file, fcntl.LOCK_SH)",
         "fcntl.lockf(file, fcntl.LOCK_SH)",
         "fcntl.fcntl(pair[0], fcntl.F_SETOWN, parent)",

@@ -658,7 +658,7 @@ def f(pid, folder, path):
         a.bind(chr(0) + "rlaif-execution-reach")
     return done(
         lambda: raw(302, pid, 7, 0, limits), lambda: raw(302, pid, 7, limits, 0),
-        watch, lambda: raw(300, 0, 0), lambda: lock(fcntl.LOCK_EX), lambda: lock(fcntl.LOCK_SH),
+        watch, lambda: raw(300, 0x200, 0), lambda: lock(fcntl.LOCK_EX), lambda: lock(fcntl.LOCK_SH),
         lease, record_lock, notices, inode_flags, own_signals, datagram, connected, abstract,
         lambda: os.kill(pid, 0), lambda: raw(234, pid, pid, 0), lambda: raw(200, pid, 0), lambda: raw(434, pid, 0),
         lambda: raw(129, pid, 0, buffer), lambda: raw(203, pid, 128, buffer), lambda: raw(204, pid, 128, buffer),
