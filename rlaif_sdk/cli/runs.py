@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rlaif_sdk.cli.options import AsJson
-from rlaif_sdk.cli.output import print_table
+from rlaif_sdk.cli.output import print_lines, print_table
 
 runs_app = typer.Typer(help="List, show and compare runs.", no_args_is_help=True)
 
@@ -46,9 +46,9 @@ def show(run: RunArgument, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found.record, indent=1))
         return
-    print_table((), flattened(found.record))
+    print_lines(("key", "value"), flattened(found.record))
     if not found.trained and (results := found.results()) is not None:
-        print_table(("results", ""), flattened(results))
+        print_lines(("results", ""), flattened(results))
     if measured := found.held_out():
         print_table(("held out", "after"), [(name, format_estimate(each)) for name, each in measured.items()])
 

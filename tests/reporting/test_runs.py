@@ -101,6 +101,17 @@ def test_the_name_of_a_run_is_printed_as_it_is(tmp_path, monkeypatch, name):
         assert shown in CliRunner().invoke(app, ["runs", *command]).output
 
 
+def test_the_keys_of_a_run_are_whole_however_narrow_the_output(tmp_path, monkeypatch):
+    """Several of a reward begin with the same letters, and a pipe has 80 columns."""
+    keys = [f"on_failure_and_the_like_of_it_{part}" for part in ("policy", "value")]
+    written(
+        tmp_path / "run", RUN | {"config": {"composition": {"rewards": {"politeness": dict.fromkeys(keys, 1)}}}}, 0.5
+    )
+    monkeypatch.setenv("COLUMNS", "80")
+    said = CliRunner().invoke(app, ["runs", "show", str(tmp_path / "run")]).output
+    assert all(f"config.composition.rewards.politeness.{key} " in said for key in keys), said
+
+
 def test_a_difference_has_the_error_of_both():
     """As of independent samples."""
     found = difference(SampleMean(1.0, 0.3, 9), SampleMean(2.0, 0.4, 16))

@@ -55,4 +55,4 @@ class RepetitionReward(Reward):
         total = max(0, len(units) - size + 1)
         different = len({tuple(units[start : start + size]) for start in range(total)})
         share = 1 - different / total if total else 0.0
-        return Score(-share, reason=f"{share:.0%} of {total} runs of {size} {self.params.unit} come again")
+        return Score(0.0 - share, reason=f"{share:.0%} of {total} runs of {size} {self.params.unit} come again")

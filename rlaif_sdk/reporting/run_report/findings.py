@@ -166,7 +166,7 @@ def _shares(seen: Observations, measured: Measures) -> list[str]:
         elif share < -SILENT:
             found.append(f"{name!r} moves against the total: its share in the total's variance is {share:.0%}.")
         elif share < SILENT:
-            found.append(f"{name!r} makes {share:.1%} of the variance of the total: it has little say.")
+            found.append(f"{name!r} makes {share:z.1%} of the variance of the total: it has little say.")
     return found
 
 
