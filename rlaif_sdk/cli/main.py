@@ -197,6 +197,10 @@ class _Output(TextIOWrapper):
         with self._ends_without_reader():
             super().flush()
 
+    def close(self) -> None:
+        """Leave open what it writes to: that belongs to the process, which may go on."""
+        self.flush()
+
     @contextmanager
     def _ends_without_reader(self) -> Iterator[None]:
         try:

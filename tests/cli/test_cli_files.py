@@ -131,3 +131,24 @@ def test_a_reader_that_leaves_ends_the_program_as_sigpipe_would(table: Path) -> 
         )
         assert (line, int(done.stdout)) == (line, expected)
         assert "Traceback" not in done.stderr
+
+
+def test_streams_of_a_caller_stay_open() -> None:
+    """Who runs commands within a process of its own goes on with its standard output and error, however they ended."""
+    program = """
+import io, sys
+from rlaif_sdk.cli.main import main
+own = sys.stdout
+for arguments in (["--version"], ["rewards", "list"], ["score", "nowhere.jsonl"], ["nonsense"]):
+    streams = [io.TextIOWrapper(io.BytesIO()) for _ in range(2)]
+    sys.stdout, sys.stderr = streams
+    sys.argv = ["rlaif", *arguments]
+    try:
+        main()
+    except SystemExit:
+        pass
+    sys.stdout = sys.stderr = own
+    print(any(stream.buffer.getvalue() for stream in streams))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True"] * 4, done.stderr

@@ -209,7 +209,7 @@ def test_no_file_and_no_stream_has_the_key(told: tuple[Path, list[Any]]) -> None
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     streams = {" ".join(arguments): "".join(streams).encode("latin-1") for arguments, _, *streams in ran}
     assert {name: found for name, content in {**files, **streams}.items() if (found := leaks(content))} == {}
-    assert b"[key]" in files["labels/journal.jsonl"] + files["made/candidates.jsonl"]
+    assert b"[key]" in files["labels/__job__/journal.jsonl"] + files["made/candidates.jsonl"]
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
