@@ -232,7 +232,7 @@ def test_of_a_folder_with_splits_one_is_named(tmp_path: Path) -> None:
     write_table([{"n": 2}], tmp_path / "test.jsonl")
     assert "parts of test, train" in str(refusal(tmp_path))
     assert list(read_rows(tmp_path, split="train")) == [{"n": 1}]
-    assert "parts of test, train" in str(refusal(tmp_path, split="validation"))
+    assert "no part of the split 'validation', only of test, train" in str(refusal(tmp_path, split="validation"))
 
 
 def test_objects_of_other_libraries_are_read(tmp_path: Path) -> None:
