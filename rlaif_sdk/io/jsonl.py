@@ -96,7 +96,7 @@ def _refused(error: Exception, name: str, number: int | None) -> DataError:
     if isinstance(error, json.JSONDecodeError):
         is_cut = error.doc[error.pos : error.pos + 1] in ("\n", "\r")
         message = "the line ends within a text" if is_cut else error.msg.removesuffix(" at").removesuffix(" starting")
-        problem = f"{message} at column {error.colno}"
+        problem = f"{message} at column {min(error.pos, len(error.doc.rstrip())) + 1}"
     elif isinstance(error, StopIteration):
         problem = f"Expecting value at column {int(error.value) + 1}"
     elif isinstance(error, RecursionError):

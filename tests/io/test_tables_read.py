@@ -95,6 +95,9 @@ def test_a_byte_order_mark_and_ends_of_lines_are_no_content(tmp_path: Path, suff
     ("text", "problem", "row"),
     [
         ('{"a": 1}\n{"a": 1,}\n', "no valid JSON", 2),
+        ('{"a": 1\n', "Expecting ',' delimiter at column 8", 1),
+        ('{"a": [1\r\n{"a": 2}\n', "Expecting ',' delimiter at column 9", 1),
+        ('{"a": {}  \n', "Expecting ',' delimiter at column 9", 1),
         ('{"a": 1}\n{"a": 1} {"a": 2}\n', "stands after the value", 2),
         ('{"a": 1}\n{"a": {"b": 1, "b": 2}}\n', "'b' stands twice", 2),
         ('{"a": 1}\n[1]\n', "a list where", 2),
