@@ -143,7 +143,7 @@ def test_a_folder_is_a_data_set_and_one_of_its_subsets_is_chosen(tmp_path: Path,
 def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch):
     """Anything but the known kinds of file is taken for a name on the hub: the message says which these are."""
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"split 'train'.*ends in its form, such as \.jsonl") as refused:
+    with pytest.raises(DataError, match=r"split: train.*ends in its form, such as \.jsonl") as refused:
         load_prompts(DataSettings(train=source), tmp_path)
     assert refused.value.file == source
 
