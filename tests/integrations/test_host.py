@@ -125,7 +125,7 @@ def test_saved_statistics_stay_as_they_are(tmp_path):
     hosted = Host(config, "a test", state=tmp_path / "state.json")
     for samples in ([sample("abcd")], [sample("abcd"), sample("a" * 99)], [sample("abcd")]):
         assert hosted.score(samples)[0].total == expected
-    with pytest.raises(ConfigError, match="no file"):
+    with pytest.raises(ConfigError, match="no such file"):
         Host(config, "a test", state=tmp_path / "gone.json").score([sample("a")])
     (tmp_path / "torn.json").write_text('{"rewards": ')
     with pytest.raises(StateError, match="no JSON"):
