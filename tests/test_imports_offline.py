@@ -53,6 +53,7 @@ def imported(folders: list[Path]) -> tuple[list[list[str]], dict[str, str]]:
     return asked, missing
 
 
+@pytest.mark.slow
 def test_no_module_asks_a_network_when_it_is_imported() -> None:
     """With every library that it imports, and without the switches that keep those offline."""
     asked, missing = imported(FOLDERS)
