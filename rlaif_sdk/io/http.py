@@ -399,9 +399,13 @@ def retry_after(value: str) -> float | None:
 
 def _why_unconnected(error: Exception) -> str | None:
     """Why there is no connection, without what aiohttp and asyncio say around it; None of other errors."""
+    import ssl
+
     cause = getattr(error, "os_error", None)
     if cause is None:
         return None
+    if isinstance(cause, ssl.SSLError):  # its number is OpenSSL's, not the system's
+        return str(cause)
     return os.strerror(cause.errno) if (cause.errno or 0) > 0 else str(cause.strerror or cause)
 
 
