@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.io.text import printable
 
 if TYPE_CHECKING:
@@ -116,35 +117,45 @@ def interruptible(what_is_left: Callable[[], str], *, resume: Callable[[], bool]
             raise typer.Exit(ExitCode.TERMINATED if by_signal else ExitCode.INTERRUPTED) from error
 
 
+class _Signals:
+    """The signals that have come: the first interrupts, the second waits until what is done is kept, the third does not."""
+
+    def __init__(self) -> None:
+        self.caught: list[int] = []
+        self._inherited = False
+        on_fork(self._leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        self._inherited = True
+
+    def hear(self, number: int, _: FrameType | None) -> None:
+        if self._inherited:  # a fork is its maker's affair
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
+        self.caught.append(number)
+        if len(self.caught) == 1:
+            raise KeyboardInterrupt
+        if len(self.caught) > _SIGNALS_HEARD:
+            os._exit(128 + number)
+        os.write(2, b"\nstopping: what is done is being kept; once more ends it at once\n")
+
+
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Let SIGTERM interrupt as Ctrl-C does; the second of them waits until what is done is kept, the third does not.
+    """Let SIGTERM interrupt as Ctrl-C does.
 
     Yields:
         The signals that have come.
     """
-    caught: list[int] = []
-    process = os.getpid()
-
-    def hear(number: int, _: FrameType | None) -> None:
-        if os.getpid() != process:  # a fork, which is its maker's affair
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        caught.append(number)
-        if len(caught) == 1:
-            raise KeyboardInterrupt
-        if len(caught) > _SIGNALS_HEARD:
-            os._exit(128 + number)
-        os.write(2, b"\nstopping: what is done is being kept; once more ends it at once\n")
-
+    signals = _Signals()
     if threading.current_thread() is not threading.main_thread():
-        yield caught
+        yield signals.caught
         return
     heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, hear) for number in heard}
+    before = {number: signal.signal(number, signals.hear) for number in heard}
     try:
-        yield caught
+        yield signals.caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
