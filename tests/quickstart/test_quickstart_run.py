@@ -154,7 +154,7 @@ def test_without_a_config_first_scores_are_shown_before_anything_trains(
     small_config: Callable[..., Path], tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ):
     """The quickstart's first act: answers of the model and why one has its total, and then the training."""
-    monkeypatch.setattr("rlaif_sdk.quickstart.run.prepare_policy", lambda *_: tmp_path)
+    monkeypatch.setattr("rlaif_sdk.quickstart.run.prepare_policy", lambda *_, **__: tmp_path)
     monkeypatch.setattr("rlaif_sdk.quickstart.run.write_config", lambda *_: with_variety(small_config()))
     run_quickstart(tmp_path / "out", console=console)
     shown = console.file.getvalue()
