@@ -232,6 +232,7 @@ STEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ppo", "dpo"])
 def test_ctrl_c_in_training_names_the_checkpoint_and_the_command_that_resumes(folder, llama, tokenizer, method):
     """Interrupted a second time, the resumed run says so again; the command that it printed is accepted."""
