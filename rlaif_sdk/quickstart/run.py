@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.files import write_text
-from rlaif_sdk.quickstart.model import prepare_policy
+from rlaif_sdk.quickstart.model import fast_dtype, prepare_policy
 from rlaif_sdk.training.data import load_prompts
 from rlaif_sdk.training.methods import load_run, trainer_settings
 from rlaif_sdk.training.online import PPORunConfig
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.online import PolicyResult
 
 CONFIG_FILE = "quickstart.yaml"
-MODEL_PLACEHOLDER = "MODEL_FOLDER"
+MODEL_PLACEHOLDER, DTYPE_PLACEHOLDER = "MODEL_FOLDER", "MODEL_DTYPE"
 
 
 def run_quickstart(output: Path, config: Path | None = None, *, console: Console | None = None) -> PolicyResult:
@@ -124,5 +124,6 @@ def write_config(output: Path, model_folder: Path) -> Path:
         shutil.copytree(data, output / "prompts")
     template = (package / CONFIG_FILE).read_text(encoding="utf-8")
     config = output / CONFIG_FILE
-    write_text(config, template.replace(MODEL_PLACEHOLDER, json.dumps(str(model_folder.resolve()))))
+    settings = template.replace(MODEL_PLACEHOLDER, json.dumps(str(model_folder.resolve())))
+    write_text(config, settings.replace(DTYPE_PLACEHOLDER, fast_dtype()))
     return config
