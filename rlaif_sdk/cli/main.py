@@ -49,7 +49,7 @@ from rlaif_sdk.cli.what_if import what_if
 from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.io import retries
 from rlaif_sdk.io.files import refusal
-from rlaif_sdk.io.text import PrintableStream, printable
+from rlaif_sdk.io.text import PrintableStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,4 +241,4 @@ def _show_warning(
 ) -> None:
     del filename, lineno, line
     prefix = "warning" if issubclass(category, UserWarning) else category.__name__
-    (file or sys.stderr).write(printable(f"{prefix}: {message}\n"))
+    (file or sys.stderr).write(f"{prefix}: {message}\n")
