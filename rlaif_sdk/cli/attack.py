@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from rlaif_sdk.cli.exits import ExitCode
-from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, config_option
+from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, config_option, table_option
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.text import printable
 
 attack_app = typer.Typer(help="Try what a policy would find out in training.", no_args_is_help=True)
 
@@ -39,7 +38,7 @@ def judge(
     ] = False,
     answers: Annotated[
         list[Path] | None,
-        typer.Option(help="A table of real answers: say how many of them the judge's defences refuse. Repeatable."),
+        table_option("A table of real answers: say how many of them the judge's defences refuse. Repeatable."),
     ] = None,
     answers_column: Annotated[
         list[str] | None, typer.Option(help="A column with them; completion by default. Repeatable.")
@@ -83,7 +82,7 @@ def judge(
         flipped = f"; {report.flipped} flipped a winner by a smaller rise" if report.flipped else ""
         typer.echo(f"{report.successes} of {tries} tries succeeded against the judge with its defences{flipped}")
         for file, found in refusals.items():
-            typer.echo(f"{printable(file)}: {found}")
+            typer.echo(f"{file}: {found}")
     if fail_on_success and report.successes:
         raise typer.Exit(ExitCode.NOT_IN_ORDER)
 

@@ -18,7 +18,6 @@ import shlex
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -27,7 +26,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from rlaif_sdk.io.forks import on_fork
-from rlaif_sdk.io.text import printable
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -68,9 +66,7 @@ def end_check(check: Callable[[], Check]) -> NoReturn:
 
     from rlaif_sdk.reporting.preflight_report import report_check
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries' own making
-        found = check()
+    found = check()
     report_check(found, Console())
     raise typer.Exit(ExitCode.NOT_IN_ORDER if found.problems else ExitCode.DONE)
 
@@ -90,7 +86,7 @@ def tell_left_out(count: int, total: int, what: str, first: tuple[int, str] | No
     """
     if count:
         why = f"; first: row {first[0]}: {first[1]}" if first else ""
-        typer.echo(printable(f"{count} of {total} {what}{why}; {rest}"), err=True)
+        typer.echo(f"{count} of {total} {what}{why}; {rest}", err=True)
         raise typer.Exit(ExitCode.ROWS_LEFT_OUT)
 
 

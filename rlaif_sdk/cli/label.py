@@ -20,8 +20,8 @@ from rlaif_sdk.cli.options import (
     RayAddressOption,
     SplitOption,
     SubsetOption,
-    table_argument,
     table_config,
+    table_option,
     workers,
 )
 from rlaif_sdk.cli.output import print_table, progress_bar
@@ -35,10 +35,7 @@ def label(
     overrides: JudgeOverrides = None,
     pairs: Annotated[
         Path | None,
-        typer.Option(
-            help="The pairs, in place of the config's: a table as rlaif score takes it; - for standard input.",
-            callback=table_argument("").callback,
-        ),
+        table_option("The pairs, in place of the config's: a table as rlaif score takes it; - for standard input."),
     ] = None,
     output: Annotated[
         Path | None,

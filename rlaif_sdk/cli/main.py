@@ -7,9 +7,11 @@ import os
 import sys
 import time
 import warnings
+from codecs import lookup
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
@@ -47,7 +49,7 @@ from rlaif_sdk.cli.what_if import what_if
 from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.io import retries
 from rlaif_sdk.io.files import refusal
-from rlaif_sdk.io.text import PrintableStream, printable
+from rlaif_sdk.io.text import PrintableStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,13 +183,23 @@ class _Output(TextIOWrapper):
     """
 
     @classmethod
-    def of(cls, stream: TextIO) -> TextIO:
-        """A stream that is one of the process, in this way; whatever its encoding lacks is written as an escape."""
+    def of(cls, stream: TextIO | None) -> TextIO:
+        """A stream that is one of the process, in this way; whatever its encoding lacks is written as an escape.
+
+        ASCII becomes UTF-8, since typer would else write past this stream. What is written to a closed one is nowhere.
+        """
+        if stream is None:
+            return Path(os.devnull).open("w", encoding="utf-8")
         if not isinstance(stream, TextIOWrapper):
             return stream
-        kept: dict[str, Any] = {"encoding": stream.encoding, "line_buffering": stream.line_buffering}
         stream.flush()
-        return cls(stream.buffer, errors="backslashreplace", write_through=stream.write_through, **kept)
+        return cls(
+            stream.buffer,
+            encoding="utf-8" if lookup(stream.encoding).name == "ascii" else stream.encoding,
+            errors="backslashreplace",
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
 
     def write(self, text: str, /) -> int:
         with self._ends_without_reader():
@@ -229,4 +241,4 @@ def _show_warning(
 ) -> None:
     del filename, lineno, line
     prefix = "warning" if issubclass(category, UserWarning) else category.__name__
-    (file or sys.stderr).write(printable(f"{prefix}: {message}\n"))
+    (file or sys.stderr).write(f"{prefix}: {message}\n")

@@ -99,6 +99,11 @@ def table_argument(what: str) -> Any:
     return typer.Argument(help=what, callback=_tables)
 
 
+def table_option(what: str) -> Any:
+    """An option that is a table, or several; likewise."""
+    return typer.Option(help=what, callback=_tables)
+
+
 def _readable(path: Path | None) -> Path | None:
     """Refuse a config that is not there, before anything is imported to make sense of it."""
     if path is not None:

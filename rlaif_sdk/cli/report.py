@@ -67,7 +67,10 @@ def report(
 
 
 def _is_recorded(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("run.json", "__job__/identity.json"))
+    from rlaif_sdk.io.jobs import IDENTITY_FILE
+    from rlaif_sdk.training.run_folder import MANIFEST_FILE
+
+    return any((folder / name).is_file() for name in (MANIFEST_FILE, IDENTITY_FILE))
 
 
 def _of_folder(run: Path, output: Path) -> None:

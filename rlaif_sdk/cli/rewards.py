@@ -34,7 +34,7 @@ def list_rewards(
                 "description": spec.description,
                 "range": spec.range,
                 "ends": spec.ends,
-                "columns": spec.columns,
+                "columns": spec.default_columns,
                 "plugin": source.distribution,
             }
             for spec, source in rows
@@ -49,7 +49,7 @@ def list_rewards(
                 (
                     spec.name,
                     "-" if spec.range is None else _interval(spec.range),
-                    _columns(spec),
+                    ", ".join(spec.default_columns) or "-",
                     spec.description,
                 )
                 for spec, _ in rows
@@ -90,7 +90,7 @@ def show_reward(
     console.print(f"range    {_range(spec)}", highlight=False, markup=False)
     console.print(f"ends     {_ends(spec) or 'not said'}", highlight=False, markup=False)
     console.print(f"better   {'higher' if spec.higher_is_better else 'lower'}")
-    console.print(f"columns  {', '.join(spec.columns) or 'none required'}")
+    console.print(f"columns  {', '.join(spec.default_columns) or 'none required'}")
     rows = []
     schema = spec.params.model_json_schema()
     for field_name, info in spec.params.model_fields.items():
@@ -105,13 +105,6 @@ def show_reward(
     entry: dict[str, Any] = dict(spec.example) or {"weight": 1.0}
     console.print("\nexample")
     console.print(yaml.safe_dump({"rewards": {name: entry}}, sort_keys=False).rstrip(), highlight=False, markup=False)
-
-
-def _columns(spec: RewardSpec) -> str:
-    """The columns that a table must have; where a parameter ``column`` names one, its default."""
-    named = spec.params.model_fields.get("column")
-    found = spec.columns or ((named.default,) if named is not None and isinstance(named.default, str) else ())
-    return ", ".join(found) or "-"
 
 
 def _range(spec: RewardSpec) -> str:

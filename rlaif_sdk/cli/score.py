@@ -25,7 +25,6 @@ from rlaif_sdk.cli.options import (
     workers,
 )
 from rlaif_sdk.cli.output import print_table, progress_bar
-from rlaif_sdk.io.text import printable
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composition
@@ -310,5 +309,5 @@ def _end(summary: Summary, output: Path) -> None:
         if moments.first_failed and moments.first_failed[0] != told:
             row, why = moments.first_failed
             failed = f"{name} failed on {moments.failed} of {summary.rows} rows"
-            typer.echo(printable(f"{failed}; first: row {row}: {why}; {rest}"), err=True)
+            typer.echo(f"{failed}; first: row {row}: {why}; {rest}", err=True)
     tell_left_out(summary.unscored, summary.rows, "rows are unscored", summary.first_unscored, rest)

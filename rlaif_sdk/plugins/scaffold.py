@@ -167,8 +167,8 @@ def _entry(name: str, described: RewardSpec | Reward, about: str, lines: Sequenc
     if described.range is not None:
         low, high = described.ends or ("", "")
         about += f" Scores: {described.range[0]:g} {low}".rstrip() + f" … {described.range[1]:g} {high}".rstrip() + "."
-    if described.columns:
-        about += f" Reads the table's {', '.join(described.columns)}."
+    if columns := described.default_columns if isinstance(described, RewardSpec) else described.columns:
+        about += f" Reads the table's {', '.join(columns)}."
     body = "".join(f"    {line}\n" for line in ("weight: 1.0", *lines))
     comment = f"  # {about.strip()}\n" if about else ""
     return f"{comment}  {_inline(name)}:\n{body}"

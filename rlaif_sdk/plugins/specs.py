@@ -73,6 +73,12 @@ class RewardSpec(Spec):
     ends: tuple[str, str] | None = None
     example: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def default_columns(self) -> tuple[str, ...]:
+        """The columns that a table must have by the default parameters: where one is called ``column``, what it names."""
+        named = self.params.model_fields.get("column")
+        return self.columns or ((named.default,) if named is not None and isinstance(named.default, str) else ())
+
     @classmethod
     def from_function(cls, function: Callable[..., Any]) -> RewardSpec:
         """Describes a plain function, or one made with `reward`, so that a plugin can offer it.

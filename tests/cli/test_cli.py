@@ -173,6 +173,16 @@ def test_rewards_list_and_show_describe_an_installed_plugin():
     assert "rewards:" in shown
 
 
+def test_a_reward_s_columns_are_the_same_wherever_they_are_told(tmp_path):
+    """Those that a table must have by the default parameters."""
+    listed = json.loads(rlaif("rewards", "list", "--json").stdout)
+    (entry,) = [entry for entry in listed["rewards"] if entry["name"] == "execution"]
+    assert entry["columns"] == ["tests"]
+    assert "columns  tests\n" in rlaif("rewards", "show", "execution").stdout
+    rlaif("init", "config", "execution", "-o", tmp_path / "c.yaml")
+    assert "Reads the table's tests." in (tmp_path / "c.yaml").read_text()
+
+
 def test_rewards_list_has_a_line_a_reward():
     """Whole where it is piped; a terminal gets what it has room for."""
     piped = rlaif("rewards", "list").stdout.splitlines()

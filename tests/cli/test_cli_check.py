@@ -96,6 +96,7 @@ def test_sweep_over_ready_answers_scores_the_first(check):
     assert "wrong: reward 'ill' fails on row 1 of" in said
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 class TestWithModels:
     """Commands that load a tiny judge or look at a tiny policy."""
 

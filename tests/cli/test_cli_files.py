@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -123,8 +124,8 @@ def test_a_reader_that_leaves_ends_the_program_as_sigpipe_would(table: Path) -> 
     score = f"{rlaif} score {table} {table.parent / 'composition.yaml'} -o - --quiet"
     for line, expected in (
         (f"{score} | head -1", 141),
-        (f"{rlaif} rewards show nothing 2>&1 | true", 141),
-        (f"{score} | tail -1", 0),
+        (f"{rlaif} cache list nothing 2>&1 | true", 141),
+        (f"{rlaif} --version | tail -1", 0),
     ):
         done = subprocess.run(
             ["bash", "-c", f"{line} >&2; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=True
@@ -152,3 +153,23 @@ for arguments in (["--version"], ["rewards", "list"], ["score", "nowhere.jsonl"]
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["True"] * 4, done.stderr
+
+
+def test_a_stream_in_ascii_or_closed_is_one_too(table: Path) -> None:
+    """As of a daemon: the exit codes are the same, nothing acts on a terminal, and all characters are written."""
+    rlaif = f"{sys.executable} -c 'from rlaif_sdk.cli import main; main()'"
+    bad = shlex.quote(str(table.parent / "bad\x1b[2J é.jsonl"))
+    for line, expected, told in (
+        (f"{rlaif} --version | true", 141, ""),
+        (f"{rlaif} --version >&-", 0, ""),
+        (f"{rlaif} cache list {bad} 2>&1 | cat", 2, "bad\\x1b[2J é.jsonl"),
+        (f"{rlaif} cache list {bad} 2>&-", 2, ""),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"{line}\necho ${{PIPESTATUS[0]}}"],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        *said, code = done.stdout.splitlines()
+        assert (line, int(code)) == (line, expected)
+        assert told in "".join(said)
+        assert "Traceback" not in done.stderr
