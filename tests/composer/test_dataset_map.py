@@ -27,7 +27,6 @@ ROWS: list[dict[str, Any]] = [
         "prompt": f"p{row // 2}",
         "completion": "word " * (1 + row % 5),
         "id": row // 2,
-        "other": row,
         "tests": {f"t{row}": row},
     }
     for row in range(10)
