@@ -25,6 +25,7 @@ from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, 
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores, as_reward
 from rlaif_sdk.scoring import Runner, run_all
 from rlaif_sdk.scoring.checks import CheckedScores, check_entries
+from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import Conversation, Message, RewardBatch
 
 _TEXTS = (
@@ -131,7 +132,7 @@ def _score(runner: Runner, batch: RewardBatch) -> list[float | None]:
     answer: CheckedScores = check_entries(outcome.answer, runner.reward.range)
     problems = "; ".join(f"row {row}: {problem}" for row, problem in answer.failures.items())
     assert not problems, f"{name} fails on {problems}"
-    return [None if math.isnan(value) else float(value) for value in answer.raw]
+    return [*map(json_number, answer.raw)]
 
 
 def _same(left: Sequence[float | None], right: Sequence[float | None], problem: str, tolerance: float) -> None:

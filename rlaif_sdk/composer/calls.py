@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.ledger import Ledger
-from rlaif_sdk.composer.ledger.cache import CacheKey, RewardOrigin, UnidentifiedError
+from rlaif_sdk.composer.ledger.cache import RewardOrigin, UnidentifiedError
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError, ConversationError, RewardError
 from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, require_columns
@@ -116,22 +116,23 @@ class Calls:
         """
         set_up_all([*self.runners.values(), *self._fallback_runners.values()])
 
-    def cache_keys(self) -> dict[str, CacheKey]:
-        """What the scores of each reward and fallback depend on beside their input, once all are set up.
+    def identities(self) -> dict[str, Any]:
+        """What the scores of each reward and fallback depend on beside the row, once all are set up; JSON-ready.
 
         Raises:
             UnidentifiedError: Nothing tells a reward from others like it, or its scores are never to be kept.
         """
-        keys = {}
+        found = {}
         runners = self.runners | self._fallback_runners
         for name, part in (*self._components.items(), *self._fallbacks.items()):
             if not (part.cache and part.reward.cacheable):
                 raise UnidentifiedError(f"reward {name!r} is not to be cached")
             try:
-                keys[name] = RewardOrigin(part).cache_key(runners[name].stated)
+                key = RewardOrigin(part).cache_key(runners[name].stated)
             except UnidentifiedError as error:
                 raise UnidentifiedError(f"nothing tells reward {name!r} from others like it: {error}") from None
-        return keys
+            found[name] = [asdict(key), dict(part.columns)]
+        return found
 
     def start(self, batch: RewardBatch, *, here: bool) -> StartedCalls:
         """Begin to call the rewards.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.scoring.checks import CheckedScores
-from rlaif_sdk.statistics.arrays import Array, Mask
+from rlaif_sdk.statistics.arrays import Array, Mask, json_number
 from rlaif_sdk.types import Score
 
 Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached"]
@@ -72,6 +72,16 @@ class RewardColumn(CheckedScores):
         if np.isnan(self.raw[row]):
             return "abstained"
         return "cached" if self.cached is not None and self.cached[row] else "scored"
+
+    def record(self, row: int) -> dict[str, Any]:
+        """What is said of a row, JSON-ready: its numbers, None where there is none, with its status and reason."""
+        return {
+            "raw": json_number(self.raw[row]),
+            "normalized": json_number(self.normalized[row]),
+            "weighted": json_number(self.weighted[row]),
+            "status": self.status(row),
+            "reason": self.reason(row),
+        }
 
     def score(self, row: int) -> Score | None:
         """The `Score` object that the reward gave for a row, if it gave one."""

@@ -20,7 +20,7 @@ from rlaif_sdk.composer.metrics import composition_diagnostics
 from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.io.text import short_repr
-from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
+from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups, json_number
 from rlaif_sdk.types import RewardBatch
 
 if TYPE_CHECKING:
@@ -85,18 +85,9 @@ class Composition:
         """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it."""
         return [
             {
-                "total": _number(self.totals[row]),
-                "rewards": {
-                    name: {
-                        "raw": _number(column.raw[row]),
-                        "normalized": _number(column.normalized[row]),
-                        "weighted": _number(column.weighted[row]),
-                        "status": column.status(row),
-                        "reason": column.reason(row),
-                    }
-                    for name, column in self.rewards.items()
-                },
-                "penalties": {part.constraint.key: _number(part.penalty[row]) for part in self.constraints},
+                "total": json_number(self.totals[row]),
+                "rewards": {name: column.record(row) for name, column in self.rewards.items()},
+                "penalties": {part.constraint.key: json_number(part.penalty[row]) for part in self.constraints},
                 "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
             }
             for row in range(len(self))
@@ -118,7 +109,7 @@ class Composition:
 
     def to_list(self) -> list[float | None]:
         """The totals as TRL takes them: None where a row is unscored."""
-        return [None if np.isnan(total) else float(total) for total in self.totals]
+        return [*map(json_number, self.totals)]
 
     def token_rewards(self) -> list[Array | None]:
         """For each row the (T,) rewards that fall on its tokens, summed over the rewards; None where there are none.
@@ -222,7 +213,7 @@ class Composition:
                 raise ConfigError(f"GDPO standardises each reward by itself, so {what} would not hold", key=what)
         unscored_B = np.isnan(self.totals)
         return {
-            name: [_number(value) for value in np.where(unscored_B, np.nan, column.normalized)]
+            name: [json_number(value) for value in np.where(unscored_B, np.nan, column.normalized)]
             for name, column in self.rewards.items()
             if column.weight != 0
         }
@@ -277,10 +268,6 @@ class Composition:
         for gate, closed in self.gates:
             numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
         return numbers | composition_diagnostics(self.batch, self.totals, self.rewards) if detail else numbers
-
-
-def _number(value: np.float64) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _mean(values: Array) -> float:

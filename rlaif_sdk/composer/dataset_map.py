@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import secrets
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from rlaif_sdk.composer.ledger.cache import UnidentifiedError
 from rlaif_sdk.composer.tables import TableLayout, check_groups, reward_type, score_records, typed_records
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.arrow import arrow, dataset_library, distinct, empty_dataset
-from rlaif_sdk.io.digests import code_digest, json_digest
+from rlaif_sdk.io.digests import json_digest, object_digest
 from rlaif_sdk.io.tables import read_rows, table_name
 from rlaif_sdk.types import RewardBatch
 
@@ -25,11 +25,12 @@ _FAILED = frozenset({"failed", "default", "masked", "fallback"})
 """The statuses of a row on which a reward failed, or on which another row's failure left it out."""
 
 
+@dataclass(frozen=True)
 class DatasetMap:
     """What `rlaif_sdk.Composer.map` does to a data set.
 
-    Args:
-        composer: What scores.
+    Attributes:
+        compose: What scores a batch: `rlaif_sdk.Composer.compose`.
         combiner: Its arithmetic, whose state is put back.
         calls: Its calls, which are set up.
         layout: Which columns are what.
@@ -38,24 +39,13 @@ class DatasetMap:
         training: Whether running statistics learn along the rows.
     """
 
-    def __init__(
-        self,
-        compose: Callable[[RewardBatch], Composition],
-        combiner: Combiner,
-        calls: Calls,
-        *,
-        layout: TableLayout,
-        column: str,
-        batch_size: int,
-        training: bool,
-    ) -> None:
-        self._compose = compose
-        self._combiner = combiner
-        self._calls = calls
-        self._layout = layout
-        self._column = column
-        self._batch_size = batch_size
-        self._training = training
+    compose: Callable[[RewardBatch], Composition]
+    combiner: Combiner
+    calls: Calls
+    layout: TableLayout
+    column: str
+    batch_size: int
+    training: bool
 
     def __call__(self, source: Any) -> Any:
         """The data set, or each of a mapping's, with the column.
@@ -77,31 +67,31 @@ class DatasetMap:
         features = datasets.Features({**source.features, **self._feature()})
         if not len(source):
             return empty_dataset(features)
-        before = self._combiner.state_dict()
+        before = self.combiner.state_dict()
         try:
             fingerprint = self._fingerprint(source)
             scored, is_new = self._map(source, features, fingerprint, load_from_cache_file=None)
             if not is_new and self._has_failures(scored):
                 scored, _ = self._map(source, features, fingerprint, load_from_cache_file=False)
         finally:
-            self._combiner.load_state_dict(before)
+            self.combiner.load_state_dict(before)
         return scored
 
     def _check(self, dataset: Any) -> None:
         """Refuse what can be refused before a model is loaded."""
-        layout = self._layout
-        if self._column in dataset.column_names:
-            raise DataError(f"already has a column {self._column!r}", hint="choose another: column=")
+        layout = self.layout
+        if self.column in dataset.column_names:
+            raise DataError(f"already has a column {self.column!r}", hint="choose another: column=")
         if not len(dataset):
             return
-        self._calls.check(RewardBatch.from_dataset(dataset.select(range(1)), **asdict(layout)))
+        self.calls.check(RewardBatch.from_dataset(dataset.select(range(1)), **asdict(layout)))
         if layout.group is not None:
             labels = dataset.select_columns([layout.group])
-            check_groups(read_rows(labels), layout, rows=self._batch_size, file=table_name(dataset))
+            check_groups(read_rows(labels), layout, rows=self.batch_size, file=table_name(dataset))
 
     def _feature(self) -> Any:
         pa = arrow()
-        schema = pa.schema([pa.field(self._column, reward_type(self._combiner))])
+        schema = pa.schema([pa.field(self.column, reward_type(self.combiner))])
         return dataset_library().Features.from_arrow_schema(schema)
 
     def _map(
@@ -110,49 +100,49 @@ class DatasetMap:
         """The mapped data set, and whether anything was scored for it; groups are cut by `score_records`, not by ``map``."""
         columns, asked = tuple(dataset.column_names), False
         composed = score_records(
-            self._compose,
+            self.compose,
             read_rows(dataset),
-            self._layout,
+            self.layout,
             columns=columns,
-            chunk=self._batch_size,
-            training=self._training,
+            chunk=self.batch_size,
+            training=self.training,
         )
         records = (record for _, composition in composed for record in typed_records(composition))
 
         def rewards(_: Any, rows: list[int]) -> dict[str, list[Any]]:
             nonlocal asked
             asked = True
-            return {self._column: [*islice(records, len(rows))]}
+            return {self.column: [*islice(records, len(rows))]}
 
         mapped = dataset.with_format(None).map(
             rewards,
             with_indices=True,
             batched=True,
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             features=features,
             new_fingerprint=fingerprint,
             load_from_cache_file=load_from_cache_file,
             desc="scoring",
         )
         shown = dataset.format
-        kept = {"columns": [*shown["columns"], self._column], "output_all_columns": shown["output_all_columns"]}
+        kept = {"columns": [*shown["columns"], self.column], "output_all_columns": shown["output_all_columns"]}
         return mapped.with_format(shown["type"], **kept, **shown["format_kwargs"]), asked
 
     def _has_failures(self, dataset: Any) -> bool:
         """Whether a reward failed on a row of a result: what is kept of an outage is not taken for the answer."""
-        paths = (["rewards", name, "status"] for name in self._combiner.components)
-        return any(_FAILED & distinct(dataset, self._column, path) for path in paths)
+        paths = (["rewards", name, "status"] for name in self.combiner.components)
+        return any(_FAILED & distinct(dataset, self.column, path) for path in paths)
 
     def _fingerprint(self, dataset: Any) -> str:
         """Equal for equal rows under an equal composition; one of its own where nothing tells a reward from another."""
-        self._calls.set_up()
+        self.calls.set_up()
         try:
             return json_digest(
                 [
                     importlib.metadata.version("rlaif-sdk"),
                     dataset._fingerprint,  # noqa: SLF001 - `datasets` has no other name for it
-                    asdict(self._layout),
-                    [self._column, self._batch_size, self._training],
+                    asdict(self.layout),
+                    [self.column, self.batch_size, self.training],
                     self._composition(),
                 ]
             )
@@ -163,31 +153,23 @@ class DatasetMap:
 
     def _composition(self) -> Any:
         """What a row's reward depends on beside the row: rewards, how they are combined, what has been learned."""
-        combiner = self._combiner
+        combiner = self.combiner
         return [
-            {name: asdict(key) for name, key in self._calls.cache_keys().items()},
+            self.calls.identities(),
             [
                 [
                     name,
                     part.reward.range,
                     part.reward.higher_is_better,
-                    dict(part.columns),
                     asdict(part.failure),
                     part.fallback,
-                    code_digest(type(part.normalizer)),
+                    object_digest(part.normalizer),
                 ]
                 for name, part in combiner.components.items()
             ],
             [asdict(gate) for gate in combiner.gates],
             combiner.gate_order,
-            _identity(combiner.aggregator),
-            {name: [[*group.members], _identity(group.aggregator)] for name, group in combiner.groups.items()},
+            object_digest(combiner.aggregator),
+            {name: [[*group.members], object_digest(group.aggregator)] for name, group in combiner.groups.items()},
             combiner.state_dict(),
         ]
-
-
-def _identity(made: Any) -> list[Any]:
-    """What tells an object from others: its class, the code of that, and its attributes."""
-    kind = type(made)
-    attributes: Mapping[str, Any] = vars(made) if hasattr(made, "__dict__") else {"": repr(made)}
-    return [kind.__module__, kind.__qualname__, code_digest(kind), dict(attributes)]

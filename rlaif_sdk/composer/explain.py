@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer.column import Status
 from rlaif_sdk.composer.layout import Layout, ends_in_words
+from rlaif_sdk.statistics.arrays import json_number
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -154,19 +155,19 @@ class Explanation:
         """The same as JSON values, every digit of them; None for NaN."""
         return {
             "row": self.row,
-            "total": _json(self.total),
+            "total": json_number(self.total),
             "note": self.note,
             "rewards": {
                 step.reward: {
-                    "raw": _json(step.raw),
-                    "normalized": _json(step.normalized),
+                    "raw": json_number(step.raw),
+                    "normalized": json_number(step.normalized),
                     "weight": step.weight,
-                    "effective": _json(step.effective),
-                    "weighted": _json(step.weighted),
-                    "running": _json(step.running),
+                    "effective": json_number(step.effective),
+                    "weighted": json_number(step.weighted),
+                    "running": json_number(step.running),
                     "status": step.status,
                     "reason": step.reason,
-                    "on_tokens": _json(step.on_tokens),
+                    "on_tokens": json_number(step.on_tokens),
                     "normalizer": step.normalizer,
                     "ends": step.ends,
                 }
@@ -193,7 +194,7 @@ class Explanation:
 
 
 def _adjustment(part: Adjustment) -> dict[str, Any]:
-    return {"name": part.name, "adds": _json(part.adds), "running": _json(part.running), "why": part.why}
+    return {"name": part.name, "adds": json_number(part.adds), "running": json_number(part.running), "why": part.why}
 
 
 def _number(value: float) -> str:
@@ -202,7 +203,3 @@ def _number(value: float) -> str:
 
 def _signed(value: float) -> str:
     return "" if math.isnan(value) else f"{value:+.4f}"
-
-
-def _json(value: float) -> float | None:
-    return None if math.isnan(value) else value

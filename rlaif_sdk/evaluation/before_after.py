@@ -15,7 +15,7 @@ from rlaif_sdk.composer.tables import TableLayout, score_records
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.jsonl import plain
 from rlaif_sdk.io.tables import TableName, read_rows
-from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.arrays import Array, json_number
 from rlaif_sdk.statistics.estimates import Estimate, mean_interval, wilson
 
 
@@ -48,7 +48,7 @@ class Measure:
         estimates = {"before": self.before, "after": self.after, "change": self.change}
         return {
             **{name: estimate.record() if estimate else None for name, estimate in estimates.items()},
-            "standard_deviations": [value if math.isfinite(value) else None for value in self.spreads],
+            "standard_deviations": [*map(json_number, self.spreads)],
             "threshold": self.threshold,
             "passed": [share.record() for share in self.passed],
             "passed_change": self.passed_change.record() if self.passed_change else None,

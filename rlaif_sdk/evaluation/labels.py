@@ -20,7 +20,7 @@ from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.preferences.review.export import EDITED
 from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.agreement import cohens_kappa, fleiss_kappa, symmetric_kappa
-from rlaif_sdk.statistics.arrays import Array, is_finite_number
+from rlaif_sdk.statistics.arrays import Array, is_finite_number, json_number
 from rlaif_sdk.statistics.calibration import Calibration, calibrate_probs
 from rlaif_sdk.statistics.classification import auc_over_groups, brier
 from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap_mean, wilson
@@ -238,7 +238,7 @@ class Alignment:
             "kappa": self.kappa.record(),
             "symmetric_kappa": self.symmetric_kappa.record(),
             "auc": self.auc.record(),
-            "brier": self.brier if math.isfinite(self.brier) else None,
+            "brier": json_number(self.brier),
             "annotators_kappa": self.annotators.record() if self.annotators else None,
             "counts": {"categories": ["1", "2", "tie"], "ai_by_human": [list(row) for row in self.counts]},
             "human_ties": self.human_ties,

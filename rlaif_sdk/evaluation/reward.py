@@ -25,7 +25,7 @@ from rlaif_sdk.io.tables import Source, read_rows, table_name
 from rlaif_sdk.io.text import listed
 from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.statistics.agreement import fleiss_kappa
-from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
+from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups, json_number
 from rlaif_sdk.statistics.calibration import Calibration, calibrate, calibrate_probs
 from rlaif_sdk.statistics.classification import LabelledScores, auc_over_groups, brier
 from rlaif_sdk.statistics.correlation import spearman
@@ -96,7 +96,7 @@ class LabelMetrics:
             "threshold": self.threshold.record(),
             "true_positive_rate": self.true_positives.record(),
             "false_positive_rate": self.false_positives.record(),
-            "brier": self.brier if math.isfinite(self.brier) else None,
+            "brier": json_number(self.brier),
             "ece": self.calibration.error if self.calibration else None,
             "by_category": {
                 name: {
@@ -226,7 +226,7 @@ class RewardEvaluation:
 
     def record(self) -> dict[str, Any]:
         """The evaluation as a JSON-ready mapping."""
-        agreement = [[value if math.isfinite(value) else None for value in row] for row in self.agreement_RR.tolist()]
+        agreement = [[*map(json_number, row)] for row in self.agreement_RR.tolist()]
         return {
             "rows": self.rows,
             "repeated": self.repeated,

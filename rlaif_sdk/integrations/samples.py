@@ -10,6 +10,7 @@ from typing import Any
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, read
 from rlaif_sdk.exceptions import ConversationError, RewardError
+from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
 _UNKNOWN = Progress()
@@ -96,14 +97,12 @@ class Scored:
     @property
     def total(self) -> float | None:
         """The composed reward, or None where the sample is unscored."""
-        total = float(self.composition.totals[self.row])
-        return None if math.isnan(total) else total
+        return json_number(self.composition.totals[self.row])
 
     @property
     def rewards(self) -> dict[str, float | None]:
         """Each reward's score in its own units, None where it abstained or failed."""
-        values = {name: float(column.raw[self.row]) for name, column in self.composition.rewards.items()}
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
+        return {name: json_number(column.raw[self.row]) for name, column in self.composition.rewards.items()}
 
     @property
     def reason(self) -> str:

@@ -23,6 +23,7 @@ from rlaif_sdk.composer.weights import Schedule
 from rlaif_sdk.conversations import USER, read
 from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError, RewardError, TrainingError
 from rlaif_sdk.integrations.samples import Scored
+from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch, TextOrConversation, TrainerArguments
 
 if TYPE_CHECKING:
@@ -701,5 +702,5 @@ def _report(composition: Composition, call: Call, *, completions: bool) -> None:
     if completions and call.log_extra:
         rows = range(len(composition))
         for name, column in composition.rewards.items():
-            call.log_extra(f"{name}/raw", [None if math.isnan(raw) else float(raw) for raw in column.raw])
+            call.log_extra(f"{name}/raw", [*map(json_number, column.raw)])
             call.log_extra(f"{name}/reason", [column.reason(row) or "" for row in rows])

@@ -6,6 +6,7 @@ All are SHA-256. Of files they have 64 hexadecimal digits, as ``sha256sum`` prin
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import decimal
 import functools
@@ -142,6 +143,20 @@ def code_digest(named: Any) -> str:
     return bytes_digest(code)[: 2 * DIGEST_BYTES] if code else ""
 
 
+def object_digest(made: Any) -> str:
+    """A digest of an object by its class, the code of that, and its attributes, of which each is told likewise.
+
+    Returns:
+        32 hexadecimal digits.
+
+    Raises:
+        TypeError: Something in it has neither a JSON form nor attributes, or is a function, which closes over others.
+        ValueError: It contains itself.
+        RecursionError: It is nested too deeply.
+    """
+    return json_digest(_parts(made), default=_plain_or_parts)
+
+
 def _encoded(value: Any, default: Callable[[Any], Any] | None) -> bytes:
     """Bytes that begin with their kind and length, so that several in a row can be read in one way only."""
     if isinstance(value, str):
@@ -189,6 +204,22 @@ def _plain_or_code(value: Any) -> Any:
     if callable(value) and not hasattr(value, "model_dump") and (code := code_digest(value)):
         return [getattr(value, "__qualname__", type(value).__qualname__), code]
     return _plain(value)
+
+
+def _plain_or_parts(value: Any) -> Any:
+    """What an object has in an attribute: where JSON does not know it either, its own parts."""
+    try:
+        return _plain(value)
+    except TypeError:
+        if callable(value):
+            raise
+        return _parts(value)
+
+
+def _parts(made: Any) -> list[Any]:
+    kind = type(made)
+    names = [one.name for one in dataclasses.fields(made)] if dataclasses.is_dataclass(made) else [*vars(made)]
+    return [kind.__module__, kind.__qualname__, code_digest(kind), {name: getattr(made, name) for name in names}]
 
 
 def _compiled(named: Any) -> bytes:

@@ -26,7 +26,8 @@ from rlaif_sdk.reporting.evaluation_tables import (
     win_rate_estimates,
 )
 from rlaif_sdk.reporting.page import Section, page
-from rlaif_sdk.reporting.run_report.plots import Plot, colour, json_number
+from rlaif_sdk.reporting.run_report.plots import Plot, colour
+from rlaif_sdk.statistics.arrays import json_number
 
 if TYPE_CHECKING:
     from rlaif_sdk.evaluation import BenchmarkResult, LabelEvaluation, Measure, Ranking, RewardEvaluation, WinRate

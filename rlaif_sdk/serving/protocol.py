@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, mo
 
 from rlaif_sdk.integrations.samples import Scored
 from rlaif_sdk.io.text import safe_text
+from rlaif_sdk.statistics.arrays import json_number
 
 
 def _finite(value: JsonValue) -> JsonValue:
@@ -174,16 +175,7 @@ def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:
         "reason": scored.reason if unscored else None,
     }
     if detail:
-        answer["rewards"] = {
-            name: {
-                "raw": number(column.raw[row]),
-                "normalized": number(column.normalized[row]),
-                "weighted": number(column.weighted[row]),
-                "status": column.status(row),
-                "reason": column.reason(row),
-            }
-            for name, column in columns.items()
-        }
+        answer["rewards"] = {name: column.record(row) for name, column in columns.items()}
     return answer
 
 
@@ -202,11 +194,6 @@ def openrlhf_answer(scored: Sequence[Scored], unscored: float | None) -> dict[st
 
 def verl_answer(scored: Scored, unscored: float | None) -> dict[str, Any]:
     """``score``, each reward's own score, ``unscored`` and ``reason``, flat, as verl's ``reward_extra_info``."""
-    scores = {name: number(value) for name, value in scored.scores().items()}
+    scores = {name: json_number(value) for name, value in scored.scores().items()}
     total = unscored if scored.total is None else scored.total
     return {**scores, "score": total, "reason": scored.reason if scored.total is None else None}
-
-
-def number(value: float) -> float | None:
-    """A number that JSON has."""
-    return float(value) if math.isfinite(value) else None

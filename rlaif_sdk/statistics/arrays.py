@@ -29,6 +29,11 @@ def is_finite_number(value: Any) -> bool:
         return False
 
 
+def json_number(value: Any) -> float | None:
+    """A number as JSON has it: None for NaN and infinities."""
+    return float(value) if math.isfinite(value) else None
+
+
 @overload
 def encode_groups(group: None) -> None: ...
 @overload

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.arrays import Array, json_number
 
 Indices = npt.NDArray[np.int64]
 
@@ -36,7 +36,12 @@ class Estimate:
 
     def record(self) -> dict[str, float | int | None]:
         """The estimate as a JSON-ready mapping, None for NaN."""
-        return {"value": _finite(self.value), "low": _finite(self.low), "high": _finite(self.high), "n": self.n}
+        return {
+            "value": json_number(self.value),
+            "low": json_number(self.low),
+            "high": json_number(self.high),
+            "n": self.n,
+        }
 
 
 def normal_quantile(confidence: float) -> float:
@@ -244,7 +249,7 @@ class SampleMean:
 
     def to_dict(self) -> dict[str, float | int | None]:
         """JSON values: None for NaN."""
-        return {"mean": _finite(self.mean), "standard_error": _finite(self.standard_error), "n": self.n}
+        return {"mean": json_number(self.mean), "standard_error": json_number(self.standard_error), "n": self.n}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
@@ -285,7 +290,3 @@ def comparison(before: Mapping[str, Array], after: Mapping[str, Array]) -> dict[
         }
         for name, values_B in before.items()
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

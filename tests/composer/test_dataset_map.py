@@ -14,14 +14,21 @@ import datasets
 import pytest
 from typer.testing import CliRunner
 
-from rlaif_sdk import BatchError, Composer, ConfigError, DataError, Gate, Reward, RewardBatch, Score, reward
+from rlaif_sdk import BatchError, Composer, ConfigError, DataError, Gate, Normalizer, Reward, RewardBatch, Score, reward
 from rlaif_sdk.cli.main import app
-from rlaif_sdk.composer import Component, FailurePolicy
-from rlaif_sdk.composer.normalizers import GroupZScore, ZScore
+from rlaif_sdk.composer import Component, Constraint, FailurePolicy, Schedule
+from rlaif_sdk.composer.normalizers import GroupZScore, Limited, LimitParams, Quantile, QuantileParams, ZScore
+from rlaif_sdk.composer.weights import Linear
 from rlaif_sdk.io.tables import open_dataset, write_table
+from rlaif_sdk.statistics.arrays import Array, Labels
 
 ROWS: list[dict[str, Any]] = [
-    {"prompt": f"p{row // 2}", "completion": "word " * (1 + row % 5), "id": row // 2, "tests": {f"t{row}": row}}
+    {
+        "prompt": f"p{row // 2}",
+        "completion": "word " * (1 + row % 5),
+        "id": row // 2,
+        "tests": {f"t{row}": row},
+    }
     for row in range(10)
 ]
 asked: list[int] = []
@@ -106,15 +113,29 @@ def test_equal_rows_and_an_equal_composition_are_scored_once(on_disk: datasets.D
     assert asked == [10, 5]
 
 
-CHANGES: dict[str, Callable[[], dict[str, Any]]] = {
-    "the weight": lambda: {"rewards": {"words": Component(words, weight=2.0)}},
-    "the normalizer": lambda: {"rewards": {"words": Component(words, normalizer=ZScore())}},
-    "a parameter": lambda: {"rewards": {"words": Component(twice_each())}},
-    "the code": lambda: {"rewards": {"words": Component(by_other_code())}},
-    "the failure policy": lambda: {"rewards": {"words": Component(words, failure=FailurePolicy("drop"))}},
-    "a gate": lambda: {"rewards": {"words": words}, "gates": [Gate("words", floor=0, max=2)]},
-    "how rows are cut": lambda: {"rewards": {"words": words}, "how": {"batch_size": 4}},
+CHANGES: dict[str, list[Callable[[], dict[str, Any]]]] = {
+    "the weight": [lambda: of(words), lambda: of(words, weight=2.0)],
+    "its schedule": [
+        lambda: of(words, weight=Schedule(Linear(0.0, 1.0, 9.0))),
+        lambda: of(words, weight=Schedule(Linear(0.0, 1.0, 8.0))),
+    ],
+    "the normalizer": [lambda: of(words), lambda: of(words, normalizer=ZScore())],
+    "what it is made of": [lambda: of(words, normalizer=Times(2.0)), lambda: of(words, normalizer=Times(3.0))],
+    "its code, within limits": [lambda: of(words, normalizer=limited(1)), lambda: of(words, normalizer=limited(2))],
+    "a parameter": [lambda: of(words), lambda: of(twice_each())],
+    "the code": [lambda: of(words), lambda: of(by_other_code())],
+    "the failure policy": [lambda: of(words), lambda: of(words, failure=FailurePolicy("drop"))],
+    "a gate": [lambda: of(words), lambda: {**of(words), "gates": [Gate("words", floor=0, max=2)]}],
+    "a constraint": [
+        lambda: {**of(words), "constraints": [Constraint("words", max=1, step_size=1)]},
+        lambda: {**of(words), "constraints": [Constraint("words", max=1, step_size=2)]},
+    ],
+    "how rows are cut": [lambda: of(words), lambda: {**of(words), "how": {"batch_size": 4}}],
 }
+
+
+def of(function: Any, **options: Any) -> dict[str, Any]:
+    return {"rewards": {"words": Component(function, **options)}}
 
 
 def twice_each() -> Any:
@@ -127,13 +148,32 @@ def by_other_code() -> Any:
     return written["words"]
 
 
+class Times(Normalizer):
+    """Multiplies scores."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def normalize(self, values_B: Array, group_B: Labels | None) -> Array:
+        return self.factor * values_B
+
+
+def limited(factor: int) -> Limited:
+    """A normalizer of somebody's, which the composition limits."""
+    written = {"Normalizer": Normalizer}
+    exec(
+        f"class Own(Normalizer):\n    def normalize(self, scores, group):\n        return {factor} * scores\n", written
+    )
+    return Limited(written["Own"](), LimitParams(clip=9.0))
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_composition_is_another_result(on_disk: datasets.Dataset, change: str) -> None:
     """Whatever of it the numbers depend on."""
-    mapped(on_disk)
-    before = len(asked)
-    mapped(on_disk, **CHANGES[change]())
-    assert len(asked) > before
+    for made in CHANGES[change]:
+        before = len(asked)
+        mapped(on_disk, **made())
+        assert len(asked) > before
 
 
 def test_what_was_learned_is_told_apart_and_put_back(on_disk: datasets.Dataset) -> None:
@@ -151,6 +191,22 @@ def test_what_was_learned_is_told_apart_and_put_back(on_disk: datasets.Dataset) 
         learned = composer.map(on_disk)
     assert asked == [10, 10, 3, 10]
     assert learned["reward"] != fresh["reward"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        ZScore,
+        lambda: Quantile(QuantileParams()),
+        lambda: Limited(ZScore(), LimitParams(winsorize=(0.1, 0.9))),
+    ],
+)
+def test_a_composer_that_has_learned_finds_its_own_result_again(on_disk: datasets.Dataset, made: Any) -> None:
+    """Since it is put back, whatever its normalizer notes while it learns."""
+    with Composer({"words": Component(words, normalizer=made())}) as composer:
+        first, again = composer.map(on_disk), composer.map(on_disk)
+    assert asked == [10]
+    assert first["reward"][:] == again["reward"][:]
 
 
 def test_an_outage_is_not_kept(on_disk: datasets.Dataset, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from rlaif_sdk.io.digests import (
     file_digest,
     files_digest,
     json_digest,
+    object_digest,
     rows_digest,
 )
 
@@ -119,6 +120,29 @@ def test_code_has_one_digest_in_every_process_and_what_is_bound_counts() -> None
     assert code_digest(functools.partial(max, 1)) != code_digest(functools.partial(max, 2))
     assert code_digest(Digest) == code_digest(json_digest) != code_digest(json.dumps) != ""
     assert code_digest(functools.partial(max, object())) == ""
+
+
+class Made:
+    """An object with attributes."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+
+class Other(Made):
+    """Of the same file."""
+
+
+def test_an_object_counts_by_its_class_and_attributes_at_any_depth() -> None:
+    """Equal where it was made alike, and without a digest where something in it cannot be told."""
+    kinds = [Made, Other]
+    inside = [0, 0.0, "0", b"0", np.arange(3), [Made(a=1)], Made(a=2), Other(a=2), dt.date(2026, 1, 1)]
+    digests = [object_digest(kind(inside=each)) for kind in kinds for each in inside]
+    assert digests == [object_digest(kind(inside=each)) for kind in kinds for each in inside]
+    assert len(set(digests)) == len(digests)
+    for untold in (lambda: 0, object(), Made(deep=[max])):
+        with pytest.raises(TypeError, match=r"JSON form|__dict__"):
+            object_digest(Made(inside=untold))
 
 
 def test_nothing_else_in_the_package_hashes_or_locks_or_compares_processes() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from rlaif_sdk.io.jobs import JOB_FOLDER
 from rlaif_sdk.io.sqlite import Database, Schema
 from rlaif_sdk.io.tables import is_table_file
 from rlaif_sdk.rewards import stated_by
+from rlaif_sdk.statistics.arrays import json_number
 
 _TABLES = (
     # The cache: which rewards there are scores of, and the scores by content key.
@@ -236,10 +236,10 @@ def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any
             "group": None if batch.group is None else batch.group[row],
             "prompt": shown(batch.prompts[row], role=USER),
             "completion": shown(batch.completions[row]),
-            "total": _number(total),
+            "total": json_number(total),
             "rewards": {
                 name: {
-                    "raw": _number(answer.raw[row]),
+                    "raw": json_number(answer.raw[row]),
                     "weight": weights[name],
                     "failure": answer.failures.get(row),
                     "reason": answer.reasons.get(row),
@@ -248,7 +248,3 @@ def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any
                 for name, answer in entry.answers.items()
             },
         }
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

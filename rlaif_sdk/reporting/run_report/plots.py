@@ -15,7 +15,7 @@ from rlaif_sdk.diagnostics.drift import TOTAL
 from rlaif_sdk.diagnostics.saturation import TOLERANCE, width
 from rlaif_sdk.reporting.run_report.findings import Measures
 from rlaif_sdk.reporting.run_report.observations import Observations
-from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.arrays import Array, json_number
 
 Plot = dict[str, Any]
 
@@ -75,11 +75,6 @@ def colour(index: int) -> str:
 def json_numbers(values: Any) -> list[float | None]:
     """Numbers as JSON has them: None for NaN and infinities."""
     return [json_number(value) for value in values]
-
-
-def json_number(value: Any) -> float | None:
-    """A number as JSON has it: None for NaN and infinities."""
-    return float(value) if math.isfinite(value) else None
 
 
 def is_number(value: Any) -> bool:
