@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.jobs import FAILURES_FILE, SUMMARY_FILE
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.run_async import run_async
-from rlaif_sdk.io.tables import TableSource, check_writable, read_rows, write_rows, write_table
+from rlaif_sdk.io.tables import STANDARD_INPUT, TableSource, check_writable, read_rows, write_rows, write_table
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.judges.pairwise import Orders, Pair, PairMode, PairwiseLabeler
 from rlaif_sdk.judges.probe import mass_warning, require_logprobs
@@ -402,7 +403,8 @@ def run_labeling(
         summary = LabelSummary(usage=journal.usage)
         _write_results(job, journal, summary, asked_by.fingerprint, labels)
         failures = job.output / FAILURES_FILE
-        write_json(job.output / SUMMARY_FILE, {"judge": asked_by.fingerprint, **summary.record()})
+        place = None if str(labels) == STANDARD_INPUT else os.path.relpath(labels, job.output)
+        write_json(job.output / SUMMARY_FILE, {"labels": place, "judge": asked_by.fingerprint, **summary.record()})
         label_card(job, asked_by, table, summary, labels).write(job.output)
         return LabelResult(
             summary,

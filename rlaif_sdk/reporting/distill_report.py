@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markdown import Markdown
@@ -76,22 +76,34 @@ def _lines(stages: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield f"- flip rate {_number(labels['flip_rate'])}, mean confidence {_number(labels['mean_confidence'])}"
     yield f"\n## Reward model, on {model['held_out_pairs']} held-out pairs\n"
     yield "| | before | after |\n|---|---:|---:|"
-    for key, name in RELIABILITY.items():
-        if key in model["after"]:
-            yield f"| {name} | {_number(model['before'][key])} | {_number(model['after'][key])} |"
+    yield from map(_line, reliability_rows(model))
     yield "\n## Policy, on held-out prompts\n"
     yield "| | before | after | change |\n|---|---:|---:|---:|"
-    sources = (("", "rewards"), ("not trained on: ", "evaluation"), ("", "health"))
-    for prefix, key in sources:
-        for name, entry in policy[key].items():
-            estimates = (SampleMean.from_dict(entry[part]) for part in ("before", "after"))
-            change = format_estimate(SampleMean.from_dict(entry["change"]), signed=True)
-            yield f"| {prefix}{name} | {' | '.join(map(format_estimate, estimates))} | {change} |"
+    yield from map(_line, policy_rows(policy))
     yield f"\nDivergence from the starting model: {_number(policy['kl_per_answer'])} nats an answer in the last rollout."
     yield "\n## The labelling judge on the answers after against those before\n"
     yield f"- the answer after wins: {format_estimate(SampleMean.from_dict(compared['win_rate']))} of {compared['win_rate']['n']}"
     yield f"- mean probability that it is better: {format_estimate(SampleMean.from_dict(compared['mean_probability']))}"
     yield f"- flip rate {_number(compared['flip_rate'])}, {compared['ties']} ties, {compared['failed']} failed"
+
+
+def reliability_rows(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What the reward model's stage says of its probabilities, before and after training."""
+    for key, name in RELIABILITY.items():
+        if key in model["after"]:
+            yield name, _number(model["before"][key]), _number(model["after"][key])
+
+
+def policy_rows(policy: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """What the policy's stage has measured on held-out prompts: before, after, and the change."""
+    for prefix, key in (("", "rewards"), ("not trained on: ", "evaluation"), ("", "health")):
+        for name, entry in policy[key].items():
+            before, after = (format_estimate(SampleMean.from_dict(entry[part])) for part in ("before", "after"))
+            yield f"{prefix}{name}", before, after, format_estimate(SampleMean.from_dict(entry["change"]), signed=True)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _number(value: float | None) -> str:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.io.jobs import FAILURES_FILE, flattened
 from rlaif_sdk.io.tables import read_rows
-from rlaif_sdk.reporting.distill_report import RELIABILITY
+from rlaif_sdk.reporting.distill_report import policy_rows, reliability_rows
 from rlaif_sdk.reporting.iterate_report import curve_points, round_rows
 from rlaif_sdk.reporting.page import Section, page, part
-from rlaif_sdk.reporting.run_report.plots import COLOURS, Plot, logged_numbers
+from rlaif_sdk.reporting.run_report.plots import COLOURS, Plot, histogram, logged_numbers
 from rlaif_sdk.reporting.run_report.report import MOST_FAILURES, text
-from rlaif_sdk.reporting.tables import format_estimate
-from rlaif_sdk.statistics.estimates import SampleMean
+from rlaif_sdk.reporting.sweep_report import sweep_rows
+from rlaif_sdk.training.sweep import SweepResult
 
 if TYPE_CHECKING:
     from rlaif_sdk.reporting.runs import RecordedFolder
 
 _MOST_PAIRS = 20
 _EXCERPT = 110
+_READ = ("prob_1", "flipped", "label_mass")
 _SUMMARY = ("pairs", "labelled", "failed", "flip_rate", "position_bias", "ties", "hard", "flagged", "label_mass")
 
 
@@ -60,23 +64,32 @@ def _labels(job: RecordedFolder, results: Mapping[str, Any]) -> Iterator[Section
     section.add("table", ("", ""), flattened({name: results[name] for name in _SUMMARY}))
     section.add("heading", "What it took")
     section.add("table", ("", ""), flattened({name: results[name] for name in ("judge", "usage", "cost_per_label")}))
+    file = job.folder / (results["labels"] or "")
+    rows = [*map(_typed, read_rows(file))] if file.is_file() else []
+    if not file.is_file():
+        where = results["labels"] or "standard output"
+        section.add("paragraph", f"The labels went to {where} and are not there: no pair is shown.", "soft")
     yield section
-    (file,) = job.folder.glob("labels.*")
-    rows = [*read_rows(file)]
     if rows:
         spread = Section(
             "spread", "How sure it is", "The probability that response 1 is better, by how many pairs; and, of labels read "
             "from probabilities, the mass that both labels had together."
         )  # fmt: skip
-        spread.plot(_histogram([row["prob_1"] for row in rows], "probability that response 1 is better"))
+        spread.plot(_spread([row["prob_1"] for row in rows], "probability that response 1 is better"))
         if masses := [row["label_mass"] for row in rows if row["label_mass"] is not None]:
-            spread.plot(_histogram(masses, "mass of the labels"))
+            spread.plot(_spread(masses, "mass of the labels"))
         yield spread
     failures = job.folder / FAILURES_FILE
     if failures.is_file():
         yield _failed_pairs([*read_rows(failures)])
     if rows:
         yield _doubtful_pairs(rows)
+
+
+def _typed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A label whose numbers are numbers in whatever form its table is: in CSV all values are text."""
+    read = {name: json.loads(row[name] or "null") if isinstance(row[name], str) else row[name] for name in _READ}
+    return {**row, **read}
 
 
 def _failed_pairs(rows: Sequence[Mapping[str, Any]]) -> Section:
@@ -99,19 +112,13 @@ def _doubtful_pairs(rows: Sequence[Mapping[str, Any]]) -> Section:
     return section
 
 
-def _histogram(values: Sequence[float], title: str) -> Plot:
-    bars = {
-        "type": "histogram",
-        "x": list(values),
-        "xbins": {"start": 0, "end": 1, "size": 0.05},
-        "marker": {"color": COLOURS[0]},
-    }
+def _spread(values: Sequence[float], title: str) -> Plot:
     layout = {
         "xaxis": {"title": {"text": title}, "range": [0, 1]},
         "yaxis": {"title": {"text": "pairs"}},
         "height": 300,
     }
-    return {"data": [bars], "layout": layout}
+    return {"data": [histogram(np.array(values), (0, 1), title, COLOURS[0])], "layout": layout}
 
 
 def _scores(_: RecordedFolder, results: Mapping[str, Any]) -> Iterator[Section]:
@@ -148,25 +155,9 @@ def _points(_: RecordedFolder, results: Mapping[str, Any]) -> Iterator[Section]:
         f"Means over the held-out prompts, with the half-width of the 95% interval over {len(results['seeds'])} seeds; * is "
         f"on the Pareto frontier.{known}",
     )
-    rewards = [*results["points"][0]["rewards"]]
-    headings = [name if results["objectives"].get(name, True) else f"{name} (lower is better)" for name in rewards]
-    rows = [
-        (
-            "*" if point["frontier"] else "",
-            ", ".join(f"{name}={weight:.4g}" for name, weight in point["weights"].items()),
-            *(_with_half_width(point["rewards"][name]) for name in rewards),
-        )
-        for point in results["points"]
-    ]
-    section.add("table", ("", "weights", *headings), rows)
+    headings, *rows = sweep_rows(SweepResult.from_dict(results))
+    section.add("table", headings, rows)
     yield section
-
-
-def _with_half_width(estimate: Mapping[str, float | None]) -> str:
-    mean, half = estimate["mean"], estimate["ci95"]
-    if mean is None:
-        return "unscored"
-    return f"{mean:.3f}" if half is None else f"{mean:.3f} ± {half:.3f}"
 
 
 def _stages(_: RecordedFolder, results: Mapping[str, Any]) -> Iterator[Section]:
@@ -176,24 +167,10 @@ def _stages(_: RecordedFolder, results: Mapping[str, Any]) -> Iterator[Section]:
         yield section
     model, policy = results["reward_model"], results["policy"]
     section = Section("reward-model", "Reward model", f"On {model['held_out_pairs']} held-out pairs.")
-    rows = [
-        (name, *("–" if model[when][key] is None else f"{model[when][key]:.3f}" for when in ("before", "after")))
-        for key, name in RELIABILITY.items()
-        if key in model["after"]
-    ]
-    section.add("table", ("", "before", "after"), rows)
+    section.add("table", ("", "before", "after"), [*reliability_rows(model)])
     yield section
     section = Section("policy", "Policy", "On held-out prompts, before and after training.")
-    compared = [
-        (
-            name,
-            *(format_estimate(SampleMean.from_dict(entry[when])) for when in ("before", "after")),
-            format_estimate(SampleMean.from_dict(entry["change"]), signed=True),
-        )
-        for key in ("rewards", "evaluation", "health")
-        for name, entry in policy[key].items()
-    ]
-    section.add("table", ("", "before", "after", "change"), compared)
+    section.add("table", ("", "before", "after", "change"), [*policy_rows(policy)])
     yield section
     section = Section("comparison", "The judge on the answers after against those before")
     section.add("table", ("", ""), flattened(results["comparison"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,17 +65,28 @@ def sweep_table(result: SweepResult) -> Table:
     seeds = len(result.seeds)
     spread = f"mean ± 95% interval over {seeds} seeds" if seeds > 1 else "of one seed"
     table = Table(title=f"Held-out rewards, {spread}; * is on the frontier", title_justify="left")
-    table.add_column("")
-    table.add_column("weights", overflow="fold")
-    others = [name for name in result.points[0].by_seed if name not in result.objectives]
-    for name, higher in result.objectives.items():
-        table.add_column(name if higher else f"{name} (lower is better)", justify="right")
-    for name in others:
-        table.add_column(name, justify="right", style="dim")
-    for point, on in zip(result.points, result.frontier, strict=True):
-        intervals = [_interval(*point.interval(name)) for name in (*result.objectives, *others)]
-        table.add_row("*" if on else "", point.label, *intervals)
+    headings, *rows = sweep_rows(result)
+    for place, heading in enumerate(headings):
+        measured = place > 1
+        table.add_column(
+            heading,
+            justify="right" if measured else "left",
+            overflow="ellipsis" if measured else "fold",
+            style="dim" if place > 1 + len(result.objectives) else None,
+        )
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def sweep_rows(result: SweepResult) -> Iterator[tuple[str, ...]]:
+    """The headings, and a row a point: whether it is on the frontier, its weights, the objectives and other rewards."""
+    others = [name for name in result.points[0].by_seed if name not in result.objectives]
+    objectives = (name if higher else f"{name} (lower is better)" for name, higher in result.objectives.items())
+    yield ("", "weights", *objectives, *others)
+    for point, on in zip(result.points, result.frontier, strict=True):
+        intervals = (_interval(*point.interval(name)) for name in (*result.objectives, *others))
+        yield ("*" if on else "", point.label, *intervals)
 
 
 def plot_frontier(result: SweepResult, file: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -271,6 +271,21 @@ class SweepResult:
                 mean, half = point.interval(name)
                 rewards[name] = {"mean": mean, "ci95": half, "by_seed": list(values)}
             yield {"weights": dict(point.weights), "frontier": on, "rewards": without_nan(rewards)}
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> Self:
+        """Of what is in ``sweep.json``."""
+        points = [
+            PointResult(
+                point["weights"],
+                {
+                    name: [math.nan if mean is None else mean for mean in found["by_seed"]]
+                    for name, found in point["rewards"].items()
+                },
+            )
+            for point in written["points"]
+        ]
+        return cls(written["objectives"], points, written["seeds"], written["hypervolume_reference"] or None)
 
     def write(self, folder: Path) -> None:
         """Write ``sweep.json`` and ``points.csv``."""

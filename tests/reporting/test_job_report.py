@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.training.sweep import PointResult, SweepResult
-from tests.judges.conftest import JudgeServer, letters
+from tests.judges.conftest import JudgeServer, judge_server, letters  # noqa: F401 - a fixture
 
 ESTIMATE = {"mean": 0.5, "standard_error": 0.03, "n": 16}
 HEALTH = {"length_tokens": {"mean": 12.0, "standard_error": 1.0, "n": 16}}
@@ -67,10 +68,8 @@ def report_of(folder: Path) -> str:
     return (folder / "report.html").read_text()
 
 
-def test_a_labelling_job_is_reported_with_its_agreement_failures_and_spread(tmp_path, monkeypatch):
-    """A real job over HTTP: flip rate, mass, a failure by kind with its first row, and the doubtful pairs."""
-    monkeypatch.chdir(tmp_path)
-    server = JudgeServer()
+def label(server: JudgeServer, *arguments: str) -> Any:
+    """Label three pairs in the current folder, of which the second is refused."""
     good = (200, {}, letters({"1": -0.1, "2": -3.0}, "1"))
     server.answer = lambda _, sent: (400, {}, {"error": "no <b>such</b> pair"}) if "q1" in str(sent) else good
     rows = [{"prompt": f"q{row}", "response_1": "yes", "response_2": "no"} for row in range(3)]
@@ -79,18 +78,33 @@ def test_a_labelling_job_is_reported_with_its_agreement_failures_and_spread(tmp_
     Path("label.yaml").write_text(
         yaml.safe_dump({"pairs": {"file": "pairs.jsonl"}, "judge": judge, "max_failed_share": 1})
     )
-    assert rlaif("label", "label.yaml").exit_code == 3
-    server.close()
+    assert rlaif("label", "label.yaml", *arguments).exit_code == 3
+
+
+def test_a_labelling_job_is_reported_with_its_agreement_failures_and_spread(tmp_path, monkeypatch, judge_server):
+    """A real job over HTTP: flip rate, mass, a failure by kind with its first row, and the doubtful pairs."""
+    monkeypatch.chdir(tmp_path)
+    label(judge_server)
     page = report_of(Path("labels"))
     assert "<td>flip_rate</td><td>1.0</td>" in page
     assert "Pairs without a label" in page
-    assert "no &lt;b&gt;such" in page
+    assert re.search(r"no &lt;b&gt;such[^\n]*</td><td>1</td><td>2</td>", page)
     assert "mass of the labels" in page
-    assert "1 row" not in page
     listed = rlaif("runs", "list", ".").output
     assert "labelling job" in listed
     assert "finished" in listed
     assert "flip_rate" in rlaif("runs", "show", "labels").output
+
+
+@pytest.mark.parametrize("where", ["--set=format=csv", "--set=format=parquet", "--output=elsewhere.csv", "--output=-"])
+def test_labels_are_reported_in_whatever_form_and_place_they_are(tmp_path, monkeypatch, judge_server, where):
+    """Though an earlier start of the same job wrote another table; of standard output nothing is left to show."""
+    monkeypatch.chdir(tmp_path)
+    label(judge_server)
+    label(judge_server, where)
+    page = report_of(Path("labels"))
+    assert ("The most doubtful pairs" in page) == ("0.500 · flipped" in page) == (where != "--output=-")
+    assert ("The labels went to standard output and are not there" in page) == (where == "--output=-")
 
 
 def test_a_loop_is_reported_a_row_a_round_and_compared_by_its_best(tmp_path):

@@ -16,6 +16,7 @@ import typer
 import yaml
 
 from rlaif_sdk.cli.exits import ExitCode, interruptible
+from rlaif_sdk.io.jobs import JOURNAL_FILE
 
 REWARDS = """
 import pathlib, time
@@ -183,7 +184,7 @@ def test_a_signal_to_a_fork_is_its_makers_affair(capfd):
 
 STOPPED = {
     "label": (
-        "labels/journal.jsonl",
+        f"labels/{JOURNAL_FILE}",
         r"stopped: \d+ of 64 pairs are labelled, and each label so far is kept in .*labels",
     ),
     "sweep": ("out/points/*/*/run.json", r"stopped: \d points? (is|are) measured and kept in .*out"),

@@ -121,7 +121,9 @@ def test_samples_of_every_rollout_are_kept_in_a_file(make_trainer: Make, llama: 
     first, batch = samples[0], recorder.batches[0]
     ids = batch.completion_ids[0]
     assert (first["prompt"], first["completion"]) == (batch.prompts[0], batch.completions[0])
-    assert first["total"] == first["rewards"]["length"]["raw"] == len(ids) / 8
+    assert first["total"] == len(ids) / 8
+    values = dict.fromkeys(("raw", "normalized", "weighted"), len(ids) / 8)
+    assert first["rewards"] == {"length": {**values, "status": "scored", "reason": None}}
     assert first["truncated"] == (ids[-1] != 1)
     assert first["kl"] == pytest.approx(0.0, abs=1e-4)
 

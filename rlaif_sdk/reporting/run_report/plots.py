@@ -37,6 +37,20 @@ def line(x: Sequence[Any], y: Sequence[Any], name: str, stroke: str) -> Plot:
     }
 
 
+def histogram(values_N: Array, declared: tuple[float, float] | None, label: str, stroke: str) -> Plot:
+    """Bars over a declared range, or over what the values span; what is missing is left out."""
+    counts, edges = np.histogram(values_N[~np.isnan(values_N)], bins=BINS, range=declared)
+    return {
+        "type": "bar",
+        "x": ((edges[:-1] + edges[1:]) / 2).tolist(),
+        "y": counts.tolist(),
+        "width": (np.diff(edges) * 0.96).tolist(),
+        "name": label,
+        "marker": {"color": stroke},
+        "hovertemplate": "about %{x:.4g}: %{y}<extra></extra>",
+    }
+
+
 def heading(text: str, x: float, y: float) -> Plot:
     """The title of a panel, above it; coordinates are shares of the whole plot."""
     return {
@@ -188,7 +202,7 @@ def score_histograms(seen: Observations) -> Plot:
     titles: list[str] = []
     for index, (name, facts) in enumerate(seen.rewards.items()):
         label = html.escape(name)
-        bars = _histogram(seen.raw_RN[index], facts.declared_range, label, colour(index))
+        bars = histogram(seen.raw_RN[index], facts.declared_range, label, colour(index))
         data.append({**bars, "visible": index == 0})
         visible = [other == index for other in range(len(seen.rewards))]
         said = [
@@ -224,7 +238,7 @@ def rewards_over_steps(seen: Observations) -> Plot:
 
 def rewards_of_rows(seen: Observations) -> Plot:
     """How the totals and the scores of each reward are spread over the rows, a panel each."""
-    return _panels(seen, lambda values_N, stroke, label, declared: [_histogram(values_N, declared, label, stroke)])
+    return _panels(seen, lambda values_N, stroke, label, declared: [histogram(values_N, declared, label, stroke)])
 
 
 def _panels(seen: Observations, traces: Callable[[Array, str, str, tuple[float, float] | None], list[Plot]]) -> Plot:
@@ -382,20 +396,6 @@ def _oriented_label(seen: Observations, name: str) -> str:
 
 def _label(seen: Observations, name: str) -> str:
     return html.escape(name) + (" (weight 0)" if seen.rewards[name].is_held_out else "")
-
-
-def _histogram(values_N: Array, declared: tuple[float, float] | None, label: str, stroke: str) -> Plot:
-    """Bars over a declared range, or over what the values span; what is missing is left out."""
-    counts, edges = np.histogram(values_N[~np.isnan(values_N)], bins=BINS, range=declared)
-    return {
-        "type": "bar",
-        "x": ((edges[:-1] + edges[1:]) / 2).tolist(),
-        "y": counts.tolist(),
-        "width": (np.diff(edges) * 0.96).tolist(),
-        "name": label,
-        "marker": {"color": stroke},
-        "hovertemplate": "about %{x:.4g}: %{y} scores<extra></extra>",
-    }
 
 
 def _band(seen: Observations, values_N: Array, stroke: str, label: str) -> list[Plot]:

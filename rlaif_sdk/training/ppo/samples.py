@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,7 @@ from transformers.integrations.integration_utils import (
 )
 from transformers.trainer_callback import CallbackHandler
 
+from rlaif_sdk.composer import Composition
 from rlaif_sdk.io.files import atomic_path
 from rlaif_sdk.training.ppo.scoring import ScoredBatch
 
@@ -50,11 +51,12 @@ def sample_records(
     """The B rows of a rollout, one at a time.
 
     ``prompt``, ``completion``, whether it was ``truncated``, its divergence ``kl`` from the reference in nats (None
-    without a reference), and what `rlaif_sdk.Composition.to_records` has: ``total``, ``rewards`` and so on. Of a
-    composition without that method the total and the raw scores.
+    without a reference), and what `rlaif_sdk.Composition.to_records` has: ``total``, ``rewards`` and so on. Of an object of
+    a composition's shape the total and the raw scores.
     """
-    records = getattr(composition, "records", None)
-    scored: Iterator[Mapping[str, Any]] = records() if callable(records) else _raw_records(composition)
+    scored: Iterable[Mapping[str, Any]] = (
+        composition.to_records() if isinstance(composition, Composition) else _raw_records(composition)
+    )
     divergences = [None] * len(prompts) if kl_B is None else kl_B.tolist()
     rows = zip(prompts, completions, truncated_B.tolist(), divergences, scored, strict=True)
     for prompt, completion, truncated, kl, record in rows:
