@@ -26,9 +26,10 @@ Schema = Mapping[str, Any]
 
 REFERENCE = Path(__file__).parent / "reference"
 STATED = "<!-- Written by `nox -s reference`; what it says is changed where it is defined. -->\n\n"
-BUNDLED = ("toxicity", "judge", "conciseness", "factuality", "execution", "replay", "robust", "chebyshev")
+BUNDLED = sorted(f"rlaif_{path.parent.name}" for path in Path(__file__).parents[1].glob("plugins/*/pyproject.toml"))
 LIBRARIES = ("trl", "transformers")
 COMMON = "settings-of-all-trainers"
+COMMON_CLASSES = ("_BaseConfig", "TrainingArguments")
 COMPOSITION = """# Keys of a composition
 
 Every key of a composition's config, with its type, default and range. `rlaif schema composition` prints the same for
@@ -77,18 +78,26 @@ JOB = """# Keys of `{command}`
 
 Every key of its config, with its type, default and range. `rlaif schema {kind}` prints the same for editors.
 """
-METHOD_SETTINGS = """## `{name}`
+METHOD_SETTINGS = """
+## `{name}`
 
-The trainer's settings: those of {versions} that are of this method, then, on
-[a page of their own]({common}.md), those that every trainer has. Their lines are the help texts of the classes.
+The trainer's settings. Those that every trainer has are on [a page of their own]({common}.md).
+"""
+INHERITED = """
+Of [`{name}`]({address}) in {version}, whose page says what each means:
+
 """
 ALL_TRAINERS = """# Settings of all trainers
 
-The settings that every method of `rlaif train` takes under its own key (`ppo`, `sft`, …) beside those on its page: the
-fields of `transformers.TrainingArguments` and what TRL adds for all its trainers ({versions}). Their lines are the help
-texts of the classes. A run has other defaults for four: `report_to: none`, `save_strategy: "no"`, `logging_steps: 1` (10
-for `sft`, `dpo` and `reward_model`), and `bf16` where the machine has it. Set elsewhere in a run: {elsewhere}.
+The settings that every method of `rlaif train` takes under its own key (`ppo`, `sft`, …) beside those on its page. A run
+has other defaults for four: `report_to: none`, `save_strategy: "no"`, `logging_steps: 1` (10 for `sft`, `dpo` and
+`reward_model`), and `bf16` where the machine has it. Set elsewhere in a run: {elsewhere}.
 """
+ADDRESSES = {
+    "trl": "https://huggingface.co/docs/trl/v{version}/en/{page}#trl.{name}",
+    "transformers": "https://huggingface.co/docs/transformers/v{version}/en/main_classes/trainer#transformers.{name}",
+}
+"""Where the libraries say what their settings mean: their words are theirs, and are not repeated here."""
 
 
 def pages() -> dict[str, str]:
@@ -102,12 +111,11 @@ def pages() -> dict[str, str]:
         "composition.md": "".join([COMPOSITION, composition, *extensions]),
         "rewards.md": "".join([REWARDS, *_params(registry, "rewards", level=2), *backends]),
     }
-    versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
-    written[f"{COMMON}.md"] = _of_all_trainers(versions)
+    written[f"{COMMON}.md"] = _of_all_trainers()
     for name, entry in METHODS.items():
         if not entry.overrides:
             command = name.replace("_", "-")
-            written[f"settings-{command}.md"] = _method(name, command, versions)
+            written[f"settings-{command}.md"] = _method(name, command)
     for kind, command in JOBS.items():
         written[f"settings-{kind}.md"] = JOB.format(command=command, kind=kind) + _parts(
             _without_composition(config_schema(kind))
@@ -129,7 +137,7 @@ def _without_composition(schema: dict[str, Any]) -> Schema:
 
 def _params(registry: Registry, kind: str, *, level: int) -> Iterator[str]:
     """The parameters of each extension that comes with the SDK and is of a kind, under its name."""
-    ours = {"rlaif_sdk", *(f"rlaif_{bundled}" for bundled in BUNDLED)}
+    ours = {"rlaif_sdk", *BUNDLED}
     for name in sorted({name for source in registry for name in registry.offered_by(source).get(kind, ())}):
         spec = registry.find(f"rlaif_{kind}".replace(" ", "_"), name, Spec)
         if spec.factory.__module__.split(".")[0] in ours:
@@ -139,45 +147,54 @@ def _params(registry: Registry, kind: str, *, level: int) -> Iterator[str]:
             yield f"\n{'#' * level} `{name}`\n\n{meaning}\n{text}"
 
 
-def _method(name: str, command: str, versions: str) -> str:
+def _method(name: str, command: str) -> str:
     schema = config_schema(command)
     run = schema | {"properties": {key: value for key, value in schema["properties"].items() if key != name}}
-    settings = _settings(resolve(get_method(name).settings))
-    own = [row for row, common in settings if not common]
-    heading = METHOD_SETTINGS.format(name=name, versions=versions, common=COMMON)
-    return "".join(
-        [
-            METHOD.format(command=command),
-            _parts(_without_composition(run)),
-            f"\n{heading}\n{_table(own)}",
-        ]
-    )
+    tables = _settings(resolve(get_method(name).settings), common=False)
+    heading = METHOD_SETTINGS.format(name=name, common=COMMON)
+    return "".join([METHOD.format(command=command), _parts(_without_composition(run)), heading, *tables])
 
 
-def _of_all_trainers(versions: str) -> str:
-    settings = _settings(resolve(get_method("sft").settings))
+def _of_all_trainers() -> str:
     elsewhere = ", ".join(f"`{name}` ({hint})" for name, hint in SET_ELSEWHERE.items())
-    rows = [row for row, common in settings if common]
-    return f"{ALL_TRAINERS.format(versions=versions, elsewhere=elsewhere)}\n{_table(rows)}"
+    tables = _settings(resolve(get_method("sft").settings), common=True)
+    return "".join([ALL_TRAINERS.format(elsewhere=elsewhere), *tables])
 
 
-def _settings(kind: type[Any]) -> Iterator[tuple[list[str], bool]]:
-    """A row of the table for each setting, and whether it is one that every trainer has as it is."""
+def _settings(kind: type[Any], *, common: bool) -> Iterator[str]:
+    """A table of the settings of each class that states some: of those that every trainer has, or of the others."""
+    rows: dict[type[Any], list[list[str]]] = {}
     for field in sorted(dataclasses.fields(kind), key=lambda field: field.name):
         if not field.init or field.name in SET_ELSEWHERE or field.name.startswith("_"):
             continue
         default = None if field.default is dataclasses.MISSING else field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        declared = next(base for base in kind.__mro__ if field.name in vars(base).get("__annotations__", {}))
+        owner = next(base for base in kind.__mro__ if field.name in vars(base).get("__annotations__", {}))
+        ours = owner.__module__.startswith("rlaif_sdk.")
         row = [
             f"`{field.name}`",
             _python_type(setting_type(kind, field.name)),
             setting_range(field.name),
             _value(default),
+            _prose(field.metadata["help"]) if ours else "",
         ]
-        meaning = _first_sentence(field.metadata.get("help", ""))
-        yield [*row, meaning], declared.__name__ in {"TrainingArguments", "_BaseConfig"}
+        rows.setdefault(owner, []).append(row)
+    for owner in kind.__mro__:
+        if owner in rows and (owner.__name__ in COMMON_CLASSES) == common:
+            yield _origin(owner, kind) + _table(rows[owner])
+
+
+def _origin(owner: type[Any], kind: type[Any]) -> str:
+    """What stands above the settings that a class states: where it explains them, if it is another project's."""
+    library = owner.__module__.split(".")[0]
+    if library not in LIBRARIES:
+        return "\n"
+    shown = kind if owner.__name__.startswith("_") else owner  # a private class has no page: one that inherits has
+    version = importlib.metadata.version(library)
+    page = shown.__module__.rpartition(".")[2].replace("_config", "_trainer")
+    address = ADDRESSES[library].format(version=version, page=page, name=shown.__name__)
+    return INHERITED.format(name=f"{library}.{shown.__name__}", address=address, version=f"{library} {version}")
 
 
 def _python_type(annotation: Any) -> str:
@@ -293,15 +310,10 @@ def _prose(text: str) -> str:
     return " ".join(re.sub(r"``(.+?)``", r"`\1`", text).split())
 
 
-def _first_sentence(text: str) -> str:
-    plain = _prose(text.replace("%%", "%")).replace("<", "&lt;")
-    return re.split(r"(?<=[a-z)`'\"\d])\. (?=[A-Z])", plain)[0].rstrip(".") + "." if plain else ""
-
-
 def _table(rows: Any) -> str:
-    """Rows of key, type, range, default and meaning; without the column of ranges where there are none."""
+    """Rows of key, type, range, default and meaning; without a column of ranges or meanings that has none."""
     cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]
-    kept = [0, 1, *([2] if any(row[2] for row in cells) else []), 3, 4]
+    kept = [place for place in range(5) if place in {0, 1, 3} or any(row[place] for row in cells)]
     headings = ("key", "type", "range", "default", "meaning")
     lines = [
         [headings[place] for place in kept],

@@ -1,6 +1,8 @@
 """The reference pages of configs say what the schemas say."""
 
+import dataclasses
 import importlib.util
+import re
 from importlib.metadata import version
 
 import pytest
@@ -23,7 +25,7 @@ def make_reference():
 
 def test_the_pages_are_up_to_date(make_reference):
     """A key, default, range or line that has changed since the pages were written; `nox -s reference` writes them anew."""
-    for package in ("trl", *(f"rlaif_{name}" for name in make_reference.BUNDLED)):
+    for package in ("trl", *make_reference.BUNDLED):
         pytest.importorskip(package)
     committed = (REFERENCE / f"{make_reference.COMMON}.md").read_text(encoding="utf-8")
     for library in make_reference.LIBRARIES:
@@ -78,9 +80,22 @@ One of several.
 
 def test_every_link_within_a_page_leads_to_a_heading(make_reference):
     """A mapping's link is the anchor that GitHub makes of the heading below."""
-    import re
-
     for page in REFERENCE.glob("*.md"):
         text = page.read_text(encoding="utf-8")
         anchors = {make_reference._anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
         assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors, page.name
+
+
+def test_settings_of_other_projects_are_linked_and_not_explained(make_reference):
+    """What TRL's and transformers' settings mean is in their words, which stay on their pages; ours have a meaning here."""
+    pytest.importorskip("trl")
+    from rlaif_sdk.training.ppo.config import PPOConfig
+
+    shown = "".join(text for common in (False, True) for text in make_reference._settings(PPOConfig, common=common))
+    assert "(https://huggingface.co/docs/trl/v" in shown
+    assert "(https://huggingface.co/docs/transformers/v" in shown
+    ours = vars(PPOConfig)["__annotations__"]
+    meanings = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|`]*) \|$", shown, re.MULTILINE))
+    assert meanings.keys() == set(ours)
+    helps = {field.name: field.metadata["help"] for field in dataclasses.fields(PPOConfig) if field.name in ours}
+    assert meanings["gae_lambda"] == helps["gae_lambda"]

@@ -1,12 +1,14 @@
 """The rewards ``exact_match`` and ``token_f1``: answers in words, compared as SQuAD's evaluation compares them.
 
 Source: Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text", section 6.1; its
-evaluation lower-cases, takes out punctuation and the articles a, an and the, and joins white space.
+evaluation lower-cases, takes out punctuation and the articles a, an and the, and joins white space. Here the sign and the
+point of a number stay, since -5 is not 5, nor 3.5 35.
 """
 
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
@@ -17,26 +19,28 @@ from rlaif_sdk import Score
 from rlaif_verifiable.checks import AnswerParams, AnswerReward, missed, quoted
 from rlaif_verifiable.extraction import Place, extract
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PUNCTUATION = regex.compile(rf"(?!(?<!\w)-(?=\.?\d)|(?<!\p{{L}})\.(?=\d))[{regex.escape(string.punctuation)}]")
+"""Punctuation but the sign and the point of a number."""
 
 
-class ExactMatchParams(AnswerParams):
-    """Where the answer stands, and what counts as the same."""
+class PlacedAnswerParams(AnswerParams):
+    """Where the answer stands."""
 
     place: Place = "whole"
     """Where the answer of a completion stands: ``whole``, all of it; ``last_line``; ``boxed``, the last ``\\boxed{}``;
     ``tag``, the last ``<answer>...</answer>``; ``hashes``, after the last ``####``."""
 
+
+class ExactMatchParams(PlacedAnswerParams):
+    """Where the answer stands, and what counts as the same."""
+
     normalise: Literal["squad", "case", "none"] = "squad"
-    """What is made equal first: ``squad``, case, punctuation, the articles a, an, the, and white space; ``case``, case
-    and white space; ``none``, nothing but the white space around."""
+    """What is made equal first: ``squad``, case, punctuation but the sign and point of a number, the articles a, an, the,
+    and white space; ``case``, case and white space, so that C++ is not C; ``none``, nothing but the white space around."""
 
 
-class TokenF1Params(AnswerParams):
+class TokenF1Params(PlacedAnswerParams):
     """Where the answer stands."""
-
-    place: Place = "whole"
-    """Where the answer of a completion stands; see `ExactMatchParams.place`."""
 
 
 class ExactMatchReward(AnswerReward[ExactMatchParams]):
@@ -85,7 +89,7 @@ def normalised(text: str, how: Literal["squad", "case", "none"]) -> str:
     """A text as it is compared."""
     if how == "none":
         return text.strip()
-    text = text.lower()
+    text = unicodedata.normalize("NFC", text).lower()
     if how == "squad":
-        text = regex.sub(r"\b(a|an|the)\b", " ", text.translate(_PUNCTUATION))
+        text = regex.sub(r"\b(a|an|the)\b", " ", _PUNCTUATION.sub("", text))
     return " ".join(text.split())

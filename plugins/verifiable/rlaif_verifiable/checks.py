@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar
@@ -49,7 +50,7 @@ class AnswerReward(Reward, Generic[AnswerParamsT]):
             if answers is None:
                 scores.append(Score.failed(f"the column {column!r} must hold a text, a number, or a list of them"))
             elif not answers:
-                scores.append(Score(None, reason=f"the column {column!r} is empty, so there is nothing to check"))
+                scores.append(nothing_to_check(column))
             elif text is None:
                 scores.append(Score.no_words())
             else:
@@ -61,15 +62,36 @@ class AnswerReward(Reward, Generic[AnswerParamsT]):
         """Score one text against one or more right answers."""
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a column holds nothing for a row: null, which pandas writes as NaN, or an empty text."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def nothing_to_check(column: str) -> Score:
+    """No score, for a row whose column is empty."""
+    return Score(None, reason=f"the column {column!r} is empty, so there is nothing to check")
+
+
 def right_answers(value: Any) -> list[str] | None:
     """The right answers that a column holds for a row, none if it is empty; None if it holds something else."""
-    if value is None:
+    if hasattr(value, "tolist"):  # a number or an array of numpy's
+        value = value.tolist()
+    if is_missing(value):
         return []
     entries = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
     if any(isinstance(entry, bool) or not isinstance(entry, (str, int, float)) for entry in entries):
         return None
-    texts = [entry.strip() if isinstance(entry, str) else repr(entry) for entry in entries]
+    if any(isinstance(entry, float) and not math.isfinite(entry) for entry in entries):
+        return None
+    texts = map(_written, entries)
     return [text for text in texts if text]
+
+
+def _written(entry: str | float) -> str:
+    """An answer as text; 5.0 is 5, since pandas makes floats of whole numbers where one is missing."""
+    if isinstance(entry, str):
+        return entry.strip()
+    return repr(int(entry) if isinstance(entry, float) and entry.is_integer() else entry)
 
 
 def quoted(text: str, most: int = 80) -> str:

@@ -8,71 +8,75 @@ from typing import Any
 import regex
 from pydantic import Field
 
-from rlaif_sdk import RewardBatch, Score
+from rlaif_sdk import Reward, RewardBatch, Score
 from rlaif_verifiable.answers import normalised
-from rlaif_verifiable.checks import AnswerParams, AnswerReward, missed, right_answers
+from rlaif_verifiable.checks import AnswerParams, is_missing, missed, nothing_to_check, right_answers
 from rlaif_verifiable.extraction import extract, last_boxed
 
-_LETTER = r"[(\[*\s]*([A-Z])[)\]*.:\s]*"
+_DECORATION = regex.compile(r"[*_`$]|\\(?:boxed|text\w*|math\w+)(?=\{)")
+"""Emphasis and LaTeX around a letter."""
+
+_LETTER = r"[(\[{\"'\s]*(?!I\s+\p{Ll})([A-Z])(?![\p{L}\p{N}'’])[)\]}\"']*"
+"""A letter, in brackets or not; the pronoun is none."""
+
 _STATED = regex.compile(
     r"(?i:\b(?:answer|choice|option)\b(?:\s+(?:is|would\s+be))?\s*[:=]?\s*(?:(?:option|choice)\s+)?)"
-    r"(?:\$?\\boxed\{)?[(\[*\"'`]*([A-Z])(?![\p{L}\p{N}'’])"
+    rf"{_LETTER}(?:(?:\s*[,;/&+]\s*|\s+)(?:(?:and|or)\s+)?{_LETTER})*+"
 )
 _MARKED = regex.compile(r"(?<![\p{L}\p{N}])\(([A-Z])\)")
+_OF_A_LINE = regex.compile(rf"^(?:{_LETTER}[.:]?\s*$|\W*([A-Z])[.):]\s)", regex.MULTILINE)
 
 
 class MultipleChoiceParams(AnswerParams):
     """Where the right letter is, and where the choices are."""
+
+    column: str = Field(default="answer", min_length=1)
+    """The batch column with a row's right letter; see `choices_column` for what else it may hold. A row with none
+    abstains."""
 
     choices_column: str | None = Field(default=None, min_length=1)
     """A column with the list of a row's choices. The right answer may then be the place of a choice, counted from 0, or
     its text, and an answer that is the text of a choice picks it."""
 
 
-class MultipleChoiceReward(AnswerReward[MultipleChoiceParams]):
+class MultipleChoiceReward(Reward):
     r"""1 where the answer picks the right letter, else 0; one that picks several, or none, gets 0.
 
     The pick is, in this order: what stands in the last ``<answer>`` or ``\boxed{}``; all of the answer, a letter alone;
-    what "the answer is", "answer:" or "option" is followed by, the last of them; the letters in parentheses; the text of
-    a choice, alone. Letters are A to Z in capitals; a lower-case letter counts only where it is all that is said.
+    what "the answer is", "answer:" or "option" is followed by, the last of them, with the letters that "or", "and" or a
+    comma join to it; the letters in parentheses; the letters that are a line or begin one, as ``B)`` does; the text of a
+    choice, alone. Letters are A to Z in capitals; a lower-case letter counts only where it is all that is said.
     """
 
     name = "multiple_choice"
+    version = "1"
+    range = (0.0, 1.0)
     ends = ("another choice", "the right choice")
 
     def __init__(self, params: MultipleChoiceParams) -> None:
-        super().__init__(params)
-        if params.choices_column is not None:
-            self.columns = (*self.columns, params.choices_column)
-            self.inputs = self.columns
+        self.params = params
+        self.columns = (params.column, *filter(None, [params.choices_column]))
+        self.inputs = self.columns
 
     def score(self, batch: RewardBatch) -> list[Score]:
         """Score a batch of B rows."""
         name = self.params.choices_column
         choices_B = [None] * len(batch) if name is None else batch.column(name)
-        scores = []
         rows = zip(self.params.texts(batch), batch.column(self.params.column), choices_B, strict=True)
-        for text, value, listed in rows:
-            choices = None if listed is None else right_answers(listed)
-            if name is not None and not choices:
-                scores.append(Score.failed(f"the column {name!r} must hold a list of texts"))
-            elif value is None or value == "":
-                scores.append(Score(None, reason=f"the column {self.params.column!r} is empty"))
-            elif (right := _right_letter(value, choices or [])) is None:
-                scores.append(
-                    Score.failed(f"the column {self.params.column!r} holds no letter and no choice: {value!r}")
-                )
-            elif text is None:
-                scores.append(Score.no_words())
-            else:
-                scores.append(self._judge(text, right, choices or []))
-        return scores
+        return [self._row(text, value, listed) for text, value, listed in rows]
 
-    def compare(self, text: str, answers: Sequence[str]) -> Score:
-        return self._judge(text, answers[0].upper(), [])
-
-    def _judge(self, text: str, right: str, choices: Sequence[str]) -> Score:
-        picked = picked_letters(text, choices)
+    def _row(self, text: str | None, value: Any, listed: Any) -> Score:
+        column, choices = self.params.column, right_answers(listed)
+        if self.params.choices_column is not None and not choices:
+            return Score.failed(f"the column {self.params.choices_column!r} must hold a list of texts")
+        if is_missing(value):
+            return nothing_to_check(column)
+        right = _right_letter(value, choices or [])
+        if right is None:
+            return Score.failed(f"the column {column!r} holds no letter and no choice: {value!r}")
+        if text is None:
+            return Score.no_words()
+        picked = picked_letters(text, choices or [])
         if not picked:
             return missed("no choice is picked")
         if len(picked) > 1:
@@ -87,16 +91,16 @@ def picked_letters(text: str, choices: Sequence[str] = ()) -> set[str]:
         if marked is not None:
             text = marked
             break
-    alone = text.strip().strip("()[]*.:`\"' ")
+    plain = _DECORATION.sub("", text).strip()
+    alone = plain.strip("()[]{}.:\"' ")
     if len(alone) == 1 and alone.isascii() and alone.isalpha():
         return {alone.upper()}
-    if stated := _STATED.findall(text):
-        return {stated[-1].upper()}
-    if letters := set(_MARKED.findall(text)):
+    if stated := list(_STATED.finditer(plain)):
+        return {letter for letters in stated[-1].captures(1, 2) for letter in letters}
+    if letters := set(_MARKED.findall(plain)):
         return letters
-    line = regex.match(_LETTER + r"(?=$|\n)|^\W*([A-Z])[.):]\s", text.strip())
-    if line:
-        return {next(group for group in line.groups() if group)}
+    if letters := {letter for line in _OF_A_LINE.findall(plain) for letter in line if letter}:
+        return letters
     said = normalised(text, "squad")
     return {letter_of(place) for place, choice in enumerate(choices) if said and normalised(choice, "squad") == said}
 

@@ -10,7 +10,7 @@ import regex
 from pydantic import Field
 
 from rlaif_sdk import MissingExtraError, Reward, RewardBatch, RewardError, Score, ViewParams
-from rlaif_verifiable.checks import missed, passed
+from rlaif_verifiable.checks import is_missing, missed, nothing_to_check, passed
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -69,8 +69,8 @@ class JsonSchemaReward(Reward):
         return [self._row(text, schema) for text, schema in zip(params.texts(batch), schemas, strict=True)]
 
     def _row(self, text: str | None, schema: Any) -> Score:
-        if schema is None or schema == "":
-            return Score(None, reason=f"the column {self.params.column!r} is empty, so there is nothing to check")
+        if is_missing(schema):
+            return nothing_to_check(self.params.column)
         try:
             validator = self._validator(json.loads(schema) if isinstance(schema, str) else schema)
         except (RewardError, ValueError, RecursionError) as error:

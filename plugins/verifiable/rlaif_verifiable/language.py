@@ -8,7 +8,7 @@ import regex
 from pydantic import Field
 
 from rlaif_sdk import MissingExtraError, Reward, RewardBatch, Score, ViewParams
-from rlaif_verifiable.checks import missed
+from rlaif_verifiable.checks import is_missing, missed, nothing_to_check
 
 _CODE = regex.compile(r"```.*?(?:```|$)|`[^`\n]*`|https?://\S+", regex.DOTALL)
 _LETTER = regex.compile(r"\p{L}")
@@ -63,8 +63,8 @@ class LanguageReward(Reward):
         return [self._row(text, language) for text, language in zip(params.texts(batch), wanted, strict=True)]
 
     def _row(self, text: str | None, wanted: Any) -> Score:
-        if wanted is None or wanted == "":
-            return Score(None, reason=f"the column {self.params.column!r} is empty, so there is nothing to check")
+        if is_missing(wanted):
+            return nothing_to_check(self.params.column)
         if wanted not in self._identifier.labels:
             return Score.failed(f"{wanted!r} is no language that py3langid knows, such as 'de'")
         if text is None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import regex
 from pydantic import Field
 
 from rlaif_sdk import MissingExtraError, Score
-from rlaif_verifiable.checks import AnswerParams, AnswerReward
+from rlaif_verifiable.checks import AnswerParams, AnswerReward, quoted
 
 Metric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf"]
+
+_READ_BY_ROUGE = regex.compile(r"[A-Za-z0-9]")
 
 
 class OverlapParams(AnswerParams):
@@ -28,7 +31,10 @@ class OverlapParams(AnswerParams):
 
 
 class OverlapReward(AnswerReward[OverlapParams]):
-    """How much an answer and its references share, in [0, 1], by the library of each measure."""
+    """How much an answer and its references share, in [0, 1], by the library of each measure.
+
+    rouge-score reads the letters a to z and digits only: a row whose references have none of them fails.
+    """
 
     name = "overlap"
     ends = ("nothing shared", "the same")
@@ -51,6 +57,10 @@ class OverlapReward(AnswerReward[OverlapParams]):
             raise MissingExtraError(str(error.name), extra="overlap", package="rlaif-verifiable") from None
 
     def compare(self, text: str, answers: Sequence[str]) -> Score:
+        if self.params.metric.startswith("rouge") and not any(map(_READ_BY_ROUGE.search, answers)):
+            return Score.failed(
+                f"rouge-score reads no script but Latin, nothing of {quoted(answers[0])}; chrf reads all"
+            )
         if self._measure is None:
             self.setup()
         assert self._measure is not None

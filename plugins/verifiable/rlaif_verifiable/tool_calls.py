@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlaif_sdk import Params, Reward, RewardBatch, Score, read
+from rlaif_verifiable.checks import is_missing, nothing_to_check
 
 
 class ToolCallsParams(Params):
@@ -66,8 +67,8 @@ class ToolCallsReward(Reward):
 
     def _row(self, completion: Any, value: Any) -> Score:
         column = self.params.column
-        if value is None or value == "":
-            return Score(None, reason=f"the column {column!r} is empty, so there is nothing to check")
+        if is_missing(value):
+            return nothing_to_check(column)
         try:
             expected = expected_calls(value)
         except (TypeError, ValueError, RecursionError) as error:
@@ -125,10 +126,10 @@ def expected_calls(value: Any) -> list[Call]:
     for entry in value:
         if not isinstance(entry, Mapping):
             raise TypeError(f"a call is an object with 'name' and 'arguments', not {type(entry).__name__}")
-        call = entry.get("function", entry)
+        call = entry.get("function") or entry
         if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
             raise TypeError("a call has no 'name'")
-        calls.append(Call(call["name"], _object(call.get("arguments") or {})))
+        calls.append(Call(call["name"], _object(call.get("arguments"))))
         if calls[-1].arguments is None:
             raise ValueError(f"the arguments of {call['name']!r} are no JSON object")
     return calls
@@ -146,11 +147,14 @@ def same_value(left: Any, right: Any) -> bool:
 
 
 def _object(arguments: Any) -> Mapping[str, Any] | None:
-    if isinstance(arguments, str):
+    """Arguments as an object, an empty one for an empty text or null, as some servers say that there are none."""
+    if isinstance(arguments, str) and arguments:
         try:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError):
             return None
+    if arguments is None or arguments == "":
+        return {}
     return arguments if isinstance(arguments, Mapping) else None
 
 
