@@ -81,7 +81,7 @@ def label(server: JudgeServer, *arguments: str) -> Any:
     assert rlaif("label", "label.yaml", *arguments).exit_code == 3
 
 
-def test_a_labelling_job_is_reported_with_its_agreement_failures_and_spread(tmp_path, monkeypatch, judge_server):
+def test_a_labelling_job_is_reported_with_its_agreement_failures_and_spread(tmp_path, monkeypatch, judge_server):  # noqa: F811
     """A real job over HTTP: flip rate, mass, a failure by kind with its first row, and the doubtful pairs."""
     monkeypatch.chdir(tmp_path)
     label(judge_server)
@@ -97,7 +97,7 @@ def test_a_labelling_job_is_reported_with_its_agreement_failures_and_spread(tmp_
 
 
 @pytest.mark.parametrize("where", ["--set=format=csv", "--set=format=parquet", "--output=elsewhere.csv", "--output=-"])
-def test_labels_are_reported_in_whatever_form_and_place_they_are(tmp_path, monkeypatch, judge_server, where):
+def test_labels_are_reported_in_whatever_form_and_place_they_are(tmp_path, monkeypatch, judge_server, where):  # noqa: F811
     """Though an earlier start of the same job wrote another table; of standard output nothing is left to show."""
     monkeypatch.chdir(tmp_path)
     label(judge_server)

@@ -76,7 +76,9 @@ class MultipleChoiceReward(Reward):
             return Score.failed(f"the column {column!r} holds no letter and no choice: {value!r}")
         if text is None:
             return Score.no_words()
-        picked = picked_letters(text, choices or [])
+        return self._judge(picked_letters(text, choices or []), right)
+
+    def _judge(self, picked: set[str], right: str) -> Score:
         if not picked:
             return missed("no choice is picked")
         if len(picked) > 1:
