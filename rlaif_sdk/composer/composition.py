@@ -17,6 +17,7 @@ from rlaif_sdk.composer.explain import Adjustment, Explanation, WaterfallStep
 from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.metrics import composition_diagnostics
+from rlaif_sdk.composer.panels import spread
 from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.io.text import short_repr
@@ -83,11 +84,13 @@ class Composition:
 
     def to_records(self) -> list[dict[str, Any]]:
         """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it."""
+        spreads = self.spreads()
         return [
             {
                 "total": json_number(self.totals[row]),
                 "rewards": {name: column.record(row) for name, column in self.rewards.items()},
                 "penalties": {part.constraint.key: json_number(part.penalty[row]) for part in self.constraints},
+                "spreads": {name: json_number(spread_B[row]) for name, spread_B in spreads.items()},
                 "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
             }
             for row in range(len(self))
@@ -105,7 +108,22 @@ class Composition:
                 f"{name}/weighted": column.weighted,
                 f"{name}/status": [column.status(row) for row in range(len(self))],
             }
+        columns |= {f"{name}/spread": spread_B for name, spread_B in self.spreads().items()}
         return pd.DataFrame(columns)
+
+    def spreads(self) -> dict[str, Array]:
+        """For each group of rewards the (B,) weighted standard deviations of its rewards' normalised values in each row.
+
+        How far several judges of one thing disagree about a row; NaN where fewer than two have a value. The rewards of
+        groups within a group count as its own.
+        """
+        found = {}
+        for name in self.aggregation.groups:
+            columns = [self.rewards[leaf] for leaf in self.aggregation.leaves(name)]
+            found[name] = spread(
+                np.stack([part.normalized for part in columns]), np.array([part.weight for part in columns])
+            )
+        return found
 
     def to_list(self) -> list[float | None]:
         """The totals as TRL takes them: None where a row is unscored."""
@@ -158,7 +176,7 @@ class Composition:
             note=_note(self, row) if math.isnan(total) else "",
             constraints=tuple(constraints),
             scaling=_scaling(steps, self._effective_weights(self.rewards)),
-            aggregation=tuple(self._aggregation_notes()),
+            aggregation=tuple(self._aggregation_notes(row)),
         )
 
     def _gates_of(self, row: int) -> Iterator[Adjustment]:
@@ -190,13 +208,15 @@ class Composition:
         weights = {name: column.weight for name, column in self.rewards.items()} | dict(self.group_weights)
         return self.aggregation.effective_weights(weights, present)
 
-    def _aggregation_notes(self) -> Iterator[str]:
+    def _aggregation_notes(self, row: int) -> Iterator[str]:
         if self.aggregation.kind != WeightedSum.__name__:
             yield f"the total is made by {self.aggregation.kind}, of which these are the shares"
+        spreads = self.spreads()
         for name, members in self.aggregation.groups.items():
             kind = self.aggregation.kinds[name]
             how = "" if kind == WeightedSum.__name__ else f", made by {kind}"
-            yield f"group {name}: weight {self.group_weights[name]:.4g}, of {', '.join(members)}{how}"
+            apart = "" if math.isnan(spreads[name][row]) else f"; spread {spreads[name][row]:.4g}"
+            yield f"group {name}: weight {self.group_weights[name]:.4g}, of {', '.join(members)}{how}{apart}"
 
     def columns_for_gdpo(self) -> dict[str, list[float | None]]:
         """The rewards that have a weight, one by one, for TRL's ``multi_objective_aggregation="normalize_then_sum"``.
@@ -261,6 +281,7 @@ class Composition:
             if column.cached is not None:
                 numbers[f"reward/{name}/cached"] = float(column.cached.sum())
         numbers |= {f"group/{name}/weight": weight for name, weight in self.group_weights.items()}
+        numbers |= {f"group/{name}/spread": _mean(spread_B) for name, spread_B in self.spreads().items()}
         for part in self.constraints:
             violation_B = part.constraint.violation(self.rewards[part.constraint.reward].raw)
             numbers[f"constraint/{part.constraint.key}/multiplier"] = part.multiplier
