@@ -407,6 +407,24 @@ class RewardBatch:
             found = ", ".join(sorted(self.columns)) or "none"
             raise BatchError(f"the column {name!r} is missing", hint=f"columns present: {found}") from None
 
+    def groups(self) -> list[list[int]]:
+        """The rows of each group, in order; a row without a label is a group of its own, and so is each without groups.
+
+        Example:
+            >>> from rlaif_sdk import RewardBatch
+            >>> RewardBatch(["Hi."] * 4, ["Hello.", "Yes?", "Hey.", "What?"], group=["a", None, "a", None]).groups()
+            [[0, 2], [1], [3]]
+
+        Raises:
+            BatchError: A label is not hashable.
+        """
+        from rlaif_sdk.statistics.arrays import encode_groups
+        from rlaif_sdk.statistics.groups import rows_of_groups
+
+        if self.group is None:
+            return [[row] for row in range(len(self))]
+        return rows_of_groups(encode_groups(self.group))
+
     def with_columns(self, renamed: Mapping[str, str]) -> RewardBatch:
         """The same rows, where each column ``renamed[name]`` is also found under ``name``."""
         if not renamed:

@@ -117,4 +117,4 @@ def _text(config: Path, prompt: str, completion: str) -> Explanation:
     from rlaif_sdk.types import RewardBatch
 
     with Composer.from_config(config, read_only=True) as composer:
-        return replace(composer.compose(RewardBatch([prompt], [completion])).explain(0), row=1)
+        return replace(composer.compose(RewardBatch([prompt], [completion], group=[None])).explain(0), row=1)

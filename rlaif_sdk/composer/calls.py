@@ -29,7 +29,7 @@ from rlaif_sdk.scoring import (
     start_all,
     wait_all,
 )
-from rlaif_sdk.scoring.results import is_program_error, raised_at
+from rlaif_sdk.scoring.results import is_program_error, raised_at, spread
 from rlaif_sdk.types import RewardBatch, Score
 
 _SINGLE_ROWS = 4
@@ -265,19 +265,10 @@ class Calls:
 
 def _with_unreadable(result: CallResult, batch: RewardBatch) -> CallResult:
     """The result for all rows of a batch, given that for those that can be read."""
-    if result.answer is None:
-        return result
-    asked = [row for row in range(len(batch)) if row not in batch.unreadable]
-    entries: list[ScoreLike] = [None] * len(batch)
+    others: list[ScoreLike] = [None] * len(batch)
     for row, refusal in batch.unreadable.items():
-        entries[row] = Score.failed(_why_unreadable(refusal))
-    for row, entry in zip(asked, result.answer, strict=True):
-        entries[row] = entry
-    cached = None
-    if result.cached is not None:
-        cached = np.zeros(len(batch), dtype=bool)
-        cached[asked] = result.cached
-    return replace(result, answer=entries, cached=cached)
+        others[row] = Score.failed(_why_unreadable(refusal))
+    return spread(result, [row for row in range(len(batch)) if row not in batch.unreadable], others)
 
 
 def _why_unreadable(error: ConversationError) -> str:
@@ -319,6 +310,12 @@ def check_fallbacks(components: Mapping[str, Component], fallbacks: Mapping[str,
     for name in fallbacks:
         if name in components:
             raise ConfigError("a reward has the same name", key=f"fallbacks.{name}")
+        if fallbacks[name].reward.scope == "group":
+            raise ConfigError(
+                "compares the completions to one prompt, and a fallback is asked only about those that failed",
+                key=f"fallbacks.{name}",
+                hint="use a reward that scores each completion by itself",
+            )
         if all(component.fallback != name for component in components.values()):
             raise ConfigError("no reward names this fallback", key=f"fallbacks.{name}")
 

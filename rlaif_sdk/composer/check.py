@@ -11,7 +11,7 @@ from typing import Any
 from rlaif_sdk.composer.build import without_ledger
 from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.composer.tables import TableLayout
+from rlaif_sdk.composer.tables import TableLayout, first_rows
 from rlaif_sdk.config.documents import Document
 from rlaif_sdk.exceptions import RewardError, RlaifError
 from rlaif_sdk.io.jsonl import Row
@@ -53,16 +53,17 @@ class Check:
             raise first
 
     def score(self, key: str, composer: Composer, batch: RewardBatch, place: str) -> None:
-        """Have every reward score one row; each that fails on it is a problem, whatever its failure policy.
+        """Have every reward score the first row; each that fails on it is a problem, whatever its failure policy.
 
         Args:
             key: Of the composition in the config.
             composer: The rewards.
-            batch: The row.
-            place: What it is called in errors.
+            batch: The row, and where it has others of its group, one to compare it with.
+            place: What the row is called in errors.
         """
         with self.noting():
-            composition = composer.compose(batch)
+            compares = any(part.reward.scope == "group" for part in composer.components.values())
+            composition = composer.compose(batch.select(batch.groups()[0][:2] if compares else [0]))
             self.scored[key] = composition
             for name, column in composition.rewards.items():
                 if (reason := column.failures.get(0)) is not None:
@@ -76,7 +77,7 @@ def check_table(
 
     Args:
         composition: The composition.
-        records: The table's rows; the first is read.
+        records: The table's rows; the first is read, and another of its group.
         layout: Which columns are what.
         columns: Columns that the table has somewhere.
         rows: How many there are, to say it.
@@ -87,7 +88,7 @@ def check_table(
     """
     found = Check({"rows": {"rows": rows, "columns": columns}})
     with found.noting(), Composer.from_config(without_ledger(composition)) as composer:
-        first = [*islice(records, 1)]
-        batch = RewardBatch.from_records(first, **asdict(layout), columns=columns, training=False, file=file)
+        first = [*islice(first_rows(records, layout, 1), 2)]
+        batch = RewardBatch.from_records(first, **asdict(layout), columns=columns, file=file)
         found.score("the composition", composer, batch, f"row 1 of {file}")
     return found
