@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, Registry, RewardSpec, hookimpl
     from rlaif_sdk.rewards import Params, Reward, ViewParams, reward
     from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer
-    from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score
+    from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score, SubScore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -77,6 +77,7 @@ __all__ = [
     "Score",
     "Standardizer",
     "StateError",
+    "SubScore",
     "ToolCall",
     "Turn",
     "Usage",
@@ -140,7 +141,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         ),
         "rlaif_sdk.rewards": ("Params", "Reward", "ViewParams", "reward"),
         "rlaif_sdk.training.ppo": ("PPOConfig", "PPOTrainer"),
-        "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score"),
+        "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score", "SubScore"),
     }
     _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
