@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.io.processors import processor_count
     from rlaif_sdk.judges import JudgePrompt, PairwiseLabeler, PointwiseJudge, Usage, load_judge, load_labeler
     from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
+    from rlaif_sdk.judges.params import JudgeModelParams
     from rlaif_sdk.models.classifier import Classifier, label_index, label_log_odds, label_probabilities
     from rlaif_sdk.models.export import export_classifier
     from rlaif_sdk.models.loader import load_classifier
@@ -53,6 +54,7 @@ __all__ = [
     "JudgeBackendSpec",
     "JudgeConnectionError",
     "JudgeError",
+    "JudgeModelParams",
     "JudgePrompt",
     "JudgeResponseError",
     "LabelLogprobs",
@@ -127,6 +129,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "load_labeler",
         ),
         "rlaif_sdk.judges.backends": ("GeneratedText", "JudgeBackend", "LabelLogprobs"),
+        "rlaif_sdk.judges.params": ("JudgeModelParams",),
         "rlaif_sdk.models.classifier": ("Classifier", "label_index", "label_log_odds", "label_probabilities"),
         "rlaif_sdk.models.export": ("export_classifier",),
         "rlaif_sdk.models.loader": ("load_classifier",),
