@@ -24,7 +24,19 @@ if TYPE_CHECKING:
         StateError,
     )
     from rlaif_sdk.io.processors import processor_count
-    from rlaif_sdk.judges import JudgePrompt, PairwiseLabeler, PointwiseJudge, Usage, load_judge, load_labeler
+    from rlaif_sdk.judges import (
+        Criterion,
+        CriterionVerdict,
+        JudgePrompt,
+        PairwiseLabeler,
+        PointwiseJudge,
+        RubricJudge,
+        RubricVerdicts,
+        Usage,
+        load_judge,
+        load_labeler,
+        load_rubric_judge,
+    )
     from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
     from rlaif_sdk.judges.params import JudgeModelParams
     from rlaif_sdk.models.classifier import Classifier, label_index, label_log_odds, label_probabilities
@@ -47,6 +59,8 @@ __all__ = [
     "ConfigError",
     "Conversation",
     "ConversationError",
+    "Criterion",
+    "CriterionVerdict",
     "DataError",
     "Gate",
     "GeneratedText",
@@ -76,6 +90,8 @@ __all__ = [
     "RewardError",
     "RewardSpec",
     "RlaifError",
+    "RubricJudge",
+    "RubricVerdicts",
     "Score",
     "Standardizer",
     "StateError",
@@ -92,6 +108,7 @@ __all__ = [
     "load_classifier",
     "load_judge",
     "load_labeler",
+    "load_rubric_judge",
     "processor_count",
     "read",
     "reward",
@@ -121,12 +138,17 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         ),
         "rlaif_sdk.io.processors": ("processor_count",),
         "rlaif_sdk.judges": (
+            "Criterion",
+            "CriterionVerdict",
             "JudgePrompt",
             "PairwiseLabeler",
             "PointwiseJudge",
+            "RubricJudge",
+            "RubricVerdicts",
             "Usage",
             "load_judge",
             "load_labeler",
+            "load_rubric_judge",
         ),
         "rlaif_sdk.judges.backends": ("GeneratedText", "JudgeBackend", "LabelLogprobs"),
         "rlaif_sdk.judges.params": ("JudgeModelParams",),
