@@ -276,6 +276,8 @@ class Composition:
                 f"reward/{name}/abstained": float(np.isnan(column.raw).sum() - len(column.failures)),
                 f"reward/{name}/seconds": column.seconds,
             }
+            for subscore, values in column.subscore_values().items():
+                numbers[f"reward/{name}/subscore/{subscore}"] = math.fsum(values) / len(values)
             if column.fallback_reasons is not None:
                 numbers[f"reward/{name}/fallback"] = float(len(column.fallback_reasons))
             if column.cached is not None:
@@ -334,6 +336,7 @@ def _step(column: RewardColumn, row: int, weighted: float, running: float, effec
         effective=math.nan if math.isnan(weighted) else effective,
         normalizer=_working(column, row),
         ends=column.ends,
+        subscores=column.subscores(row),
     )
 
 

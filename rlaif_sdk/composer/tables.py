@@ -206,9 +206,13 @@ class Moments:
 
 
 def typed_records(composition: Composition) -> Iterator[Row]:
-    """`Composition.to_records` for a column of one type: an object without keys has none, so no penalties are null."""
+    """`Composition.to_records` for a column of one type: no penalties are null, and sub-scores, which differ, left out."""
     for record in composition.to_records():
-        yield {**record, "penalties": record["penalties"] or None}
+        rewards = {
+            name: {key: value for key, value in said.items() if key != "subscores"}
+            for name, said in record["rewards"].items()
+        }
+        yield {**record, "rewards": rewards, "penalties": record["penalties"] or None}
 
 
 def reward_type(combiner: Combiner) -> pa.DataType:

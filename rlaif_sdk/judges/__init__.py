@@ -1,4 +1,4 @@
-"""Language models as judges: one protocol for local models and servers, and the judges of single answers and pairs."""
+"""Language models as judges: one protocol for local models and servers, and the judges of single answers, pairs and rubrics."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from rlaif_sdk.judges.probe import ProbeResult, probe
 from rlaif_sdk.judges.usage import Prices, Usage
 
 if TYPE_CHECKING:
-    from rlaif_sdk.judges.loading import label_pairs, load_judge, load_labeler
+    from rlaif_sdk.judges.loading import label_pairs, load_judge, load_labeler, load_rubric_judge
     from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
     from rlaif_sdk.judges.pointwise import PointwiseJudge
     from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, PairwisePrompt, Scale
+    from rlaif_sdk.judges.rubric import Criterion, CriterionVerdict, RubricJudge, RubricVerdicts
 
 __all__ = [
+    "Criterion",
+    "CriterionVerdict",
     "Exemplar",
     "JudgePrompt",
     "Pair",
@@ -24,11 +27,14 @@ __all__ = [
     "PointwiseJudge",
     "Prices",
     "ProbeResult",
+    "RubricJudge",
+    "RubricVerdicts",
     "Scale",
     "Usage",
     "label_pairs",
     "load_judge",
     "load_labeler",
+    "load_rubric_judge",
     "probe",
 ]
 
@@ -36,9 +42,10 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
     __getattr__ = lazy_names(
         __name__,
         {
-            "loading": ("label_pairs", "load_judge", "load_labeler"),
+            "loading": ("label_pairs", "load_judge", "load_labeler", "load_rubric_judge"),
             "pairwise": ("Pair", "PairLabel", "PairwiseLabeler"),
             "pointwise": ("PointwiseJudge",),
             "prompts": ("Exemplar", "JudgePrompt", "PairwisePrompt", "Scale"),
+            "rubric": ("Criterion", "CriterionVerdict", "RubricJudge", "RubricVerdicts"),
         },
     )

@@ -8,7 +8,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.io.sqlite import Database, checksum
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
-from rlaif_sdk.types import Progress, RewardBatch, Score
+from rlaif_sdk.types import Progress, RewardBatch, Score, SubScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ class RecordedScores:
         masked: (B,) True where its score was left out because it failed on another row of the group.
         defaulted: (B,) True where its stated default was taken.
         workings: How each row's value came of its score, in words.
+        subscores: What its score of a row is made of, for each row with sub-scores.
     """
 
     raw: Array
@@ -96,14 +97,18 @@ class RecordedScores:
     masked: Mask
     defaulted: Mask
     workings: Sequence[str]
+    subscores: Mapping[int, Mapping[str, SubScore]] = field(default_factory=dict)
 
     @property
     def entries(self) -> list[Score]:
-        """(B,) each row's score with its reason, as the reward gave it."""
+        """(B,) each row's score with its reason and sub-scores, as the reward gave it."""
         values = [
             None if missing else value for missing, value in zip(np.isnan(self.raw), self.raw.tolist(), strict=True)
         ]
-        return [Score(value, reason=self.reasons.get(row)) for row, value in enumerate(values)]
+        return [
+            Score(value, reason=self.reasons.get(row), subscores=self.subscores.get(row, {}))
+            for row, value in enumerate(values)
+        ]
 
     @property
     def answer(self) -> CheckedScores:
@@ -196,6 +201,7 @@ def recorded(composition: Composition) -> RecordedBatch:
                 column.masked,
                 column.defaulted,
                 _workings(column),
+                {row: said for row in range(len(composition)) if (said := column.subscores(row))},
             )
             for name, column in composition.rewards.items()
         },
@@ -408,6 +414,9 @@ def _notes(answer: RecordedScores) -> str:
         "cached": _rows(answer.cached),
         "masked": _rows(answer.masked),
         "defaulted": _rows(answer.defaulted),
+        "subscores": {
+            row: {name: part.record() for name, part in parts.items()} for row, parts in answer.subscores.items()
+        },
     }
     return json.dumps(
         {key: value for key, value in notes.items() if value or (key == "fallback_reasons" and value is not None)}
@@ -432,6 +441,10 @@ def _answer(raw: bytes, notes: str, normalized: bytes, weighted: bytes, workings
         masked_B,
         defaulted_B,
         _unpacked(workings) or [""] * rows,
+        {
+            int(row): {name: SubScore.of_record(part) for name, part in parts.items()}
+            for row, parts in said.get("subscores", {}).items()
+        },
     )
 
 
