@@ -1,0 +1,300 @@
+"""The reward ``instruction``: every type with answers that follow and that do not, and rows that cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from rlaif_sdk import Score
+from rlaif_verifiable.instruction.reward import INSTRUCTIONS, MOST_CHARACTERS, variants
+
+Scores = Callable[..., list[Score]]
+
+ENGLISH = "we went down to the river at noon and sat there until the evening came over the hills"
+
+FOLLOWED: dict[str, tuple[Mapping[str, Any], str, tuple[str, ...]]] = {
+    "keywords:existence": (
+        {"keywords": ["river", "hill"]},
+        "Over the Hills, a river.",
+        ("Over the hills.", "A river."),
+    ),
+    "keywords:frequency": (
+        {"keyword": "go", "frequency": 2, "relation": "at least"},
+        "Go on. They are going.",
+        ("Go on. They run.", "They walk."),
+    ),
+    "keywords:forbidden_words": ({"forbidden_words": ["rock"]}, "A rocket.", ("A ROCK.", "On the rock.")),
+    "keywords:letter_frequency": (
+        {"letter": "e", "let_frequency": 2, "let_relation": "less than"},
+        "One man.",
+        ("Everyone.", "Even one."),
+    ),
+    "language:response_language": (
+        {"language": "de"},
+        "Der Zug nach Hamburg fährt heute leider erst am späten Abend ab.",
+        ("The train to Hamburg leaves late in the evening today.", ""),
+    ),
+    "length_constraints:number_sentences": (
+        {"num_sentences": 3, "relation": "at least"},
+        "Dr. Rao left. She was late. Why?",
+        ("Dr. Rao left. She was late.", "Dr. Rao left"),
+    ),
+    "length_constraints:number_paragraphs": (
+        {"num_paragraphs": 2},
+        "One.\n***\nTwo.\n***\n",
+        ("One.\n\nTwo.", "One.\n***\nTwo.\n***\nThree.", "One.\n***\n***\nTwo."),
+    ),
+    "length_constraints:number_words": (
+        {"num_words": 3, "relation": "less than"},
+        "Two words.",
+        ("Now three words.", "It's three."),
+    ),
+    "length_constraints:nth_paragraph_first_word": (
+        {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "However"},
+        "One.\n\n'however, two.",
+        ("However.\n\nTwo.", "One. However.", "One.\n\nHowever.\n\nThree."),
+    ),
+    "detectable_content:number_placeholders": (
+        {"num_placeholders": 2},
+        "[name] of [town]",
+        ("[name] of town", "[name of\ntown]"),
+    ),
+    "detectable_content:postscript": (
+        {"postscript_marker": "P.P.S"},
+        "Bye.\np.p. s see you",
+        ("Bye.\nP.S. see you", "Bye. PPS"),
+    ),
+    "detectable_format:number_bullet_lists": (
+        {"num_bullets": 2},
+        "Here:\n* one\n  - two",
+        ("Here:\n* one", "* one\n* two\n- three", "** one **\n* two"),
+    ),
+    "detectable_format:constrained_response": (
+        {},
+        "Well: My answer is maybe.",
+        ("My answer is perhaps.", "My answer is maybe"),
+    ),
+    "detectable_format:number_highlighted_sections": (
+        {"num_highlights": 2},
+        "*one* and **two**",
+        ("*one* and ** **", "*one*", "*one\ntwo*"),
+    ),
+    "detectable_format:multiple_sections": (
+        {"section_spliter": "Part", "num_sections": 2},
+        "Part 1 is this. Part2 is that.",
+        ("Part 1 is this. Part two is that.", "part 1, part 2"),
+    ),
+    "detectable_format:json_format": (
+        {},
+        '```json\n{"a": [1, 2]}\n```',
+        ('{"a": [1, 2}', 'Here: {"a": 1}', "[" * 100_000),
+    ),
+    "detectable_format:title": ({}, "<<a poem>>\nIt is.", ("<< >>", "<<a\npoem>>", "<a poem>")),
+    "combination:two_responses": (
+        {},
+        "One.\n******\nTwo.",
+        ("One.\n******\nOne.", "One.\n***\nTwo.", "a******b******c"),
+    ),
+    "combination:repeat_prompt": (
+        {"prompt_to_repeat": "Say something nice. "},
+        "\nSay Something nice.\n\nYou sing well.",
+        ("You sing well.", "Sure! Say something nice.", "Say something nice"),
+    ),
+    "startend:end_checker": (
+        {"end_phrase": "Is that all?"},
+        'Hello. "Is That all?"\n',
+        ("Is that all? Yes.", "Is that it?", "Is that all"),
+    ),
+    "startend:quotation": ({}, ' "Hello."\n', ('"Hello.', "“Hello.”", '"')),
+    "change_case:capital_word_frequency": (
+        {"capital_frequency": 2, "capital_relation": "at least"},
+        "NATO met the WELL-KNOWN man.",
+        ("Nato met the WELL-KNOWN man.", "nato"),
+    ),
+    "change_case:english_capital": ({}, ENGLISH.upper(), (ENGLISH.upper() + " x", "DER ZUG NACH HAMBURG FÄHRT HEUTE")),
+    "change_case:english_lowercase": ({}, ENGLISH, (ENGLISH + " X", "der zug nach hamburg fährt heute erst abends ab")),
+    "punctuation:no_comma": ({}, "One; two.", ("One, two.", ",")),
+}
+"""For each type: arguments, a response that follows, and ones that break it in a word, a mark, a place."""
+
+
+def judged(
+    scores: Scores, kind: str, arguments: Mapping[str, Any], responses: list[Any], **params: Any
+) -> list[float | None]:
+    """The values of some responses to one instruction."""
+    columns = {"instruction_id_list": [[kind]] * len(responses), "kwargs": [[arguments]] * len(responses)}
+    return [score.value for score in scores("instruction", responses, params, columns=columns)]
+
+
+def test_every_type_has_answers() -> None:
+    """No type of the data sets goes untested."""
+    assert set(FOLLOWED) == set(INSTRUCTIONS)
+
+
+@pytest.mark.parametrize("kind", FOLLOWED)
+def test_what_follows_passes_and_what_is_broken_does_not(kind: str, scores: Scores) -> None:
+    """No type passes whatever the answer, or fails whatever it is, nor when some lines may be left out."""
+    arguments, right, wrong = FOLLOWED[kind]
+    assert judged(scores, kind, arguments, [right, *wrong]) == [1.0, *[0.0] * len(wrong)]
+    loosely = judged(scores, kind, arguments, [right, *wrong], mode="loose")
+    assert loosely[0] == 1.0
+    assert 0.0 in loosely
+
+
+@pytest.mark.parametrize("kind", FOLLOWED)
+def test_an_empty_response_follows_nothing(kind: str, scores: Scores) -> None:
+    """White space alone too, whichever verdicts are asked for."""
+    for verdicts in ("published", "corrected"):
+        assert judged(scores, kind, FOLLOWED[kind][0], ["", " \n "], verdicts=verdicts) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FOLLOWED if FOLLOWED[kind][0]])
+def test_each_argument_is_asked_for(kind: str, scores: Scores) -> None:
+    """A missing or null argument, one of another type, and an unknown one fail the row, naming the id and the argument."""
+    arguments, right, _ = FOLLOWED[kind]
+    for name, value in arguments.items():
+        others = {other: kept for other, kept in arguments.items() if other != name}
+        changed = [others, {**others, name: None}, {**others, name: {"a": 1}}, {**others, name: "" if value else "x"}]
+        for given in [*changed, {**others, name: True}]:
+            (score,) = scores("instruction", [right], columns={"instruction_id_list": [[kind]], "kwargs": [[given]]})
+            assert score.value is None, given
+            assert kind in str(score.error)
+            assert name in str(score.error)
+    given = {**arguments, "surplus": 1}
+    (score,) = scores("instruction", [right], columns={"instruction_id_list": [[kind]], "kwargs": [[given]]})
+    assert "surplus" in str(score.error)
+
+
+@pytest.mark.parametrize(
+    ("ids", "arguments", "named"),
+    [
+        (["punctuation:no_commas"], [{}], "punctuation:no_commas"),
+        (["punctuation:no_comma", 3], [{}, {}], "3"),
+        (["punctuation:no_comma"], [{}, {}], "arguments of 2"),
+        (["punctuation:no_comma"], ["{}"], "punctuation:no_comma"),
+        (["length_constraints:number_words"], None, "num_words"),
+        (["length_constraints:number_words"], [{"num_words": 5, "relation": "at most"}], "relation"),
+        (["length_constraints:number_words"], [{"num_words": -5, "relation": "at least"}], "num_words"),
+        (["length_constraints:number_words"], [{"num_words": 5.5, "relation": "at least"}], "num_words"),
+        (["language:response_language"], [{"language": "tlh"}], "language"),
+        (["keywords:existence"], [{"keywords": "river"}], "keywords"),
+        (
+            ["length_constraints:nth_paragraph_first_word"],
+            [{"num_paragraphs": 2, "nth_paragraph": 3, "first_word": "a"}],
+            "no paragraph 3 of 2",
+        ),
+        ("punctuation:no_comma", [{}], "no list"),
+        ({"id": "punctuation:no_comma"}, [{}], "no list"),
+    ],
+)
+def test_a_row_that_cannot_be_read_fails_alone(ids: Any, arguments: Any, named: str, scores: Scores) -> None:
+    """It is unscored, never passed, and says what is wrong; the row beside it is judged."""
+    columns = {"instruction_id_list": [ids, ["punctuation:no_comma"]], "kwargs": [arguments, [{}]]}
+    failed, other = scores("instruction", ["One.", "One."], columns=columns)
+    assert failed.value is None
+    assert named in str(failed.error)
+    assert other.value == 1.0
+
+
+@pytest.mark.parametrize("ids", [None, "", [], "[]", float("nan")])
+def test_a_row_without_an_instruction_abstains(ids: Any, scores: Scores) -> None:
+    """There is nothing to follow, so it is not followed."""
+    (score,) = scores("instruction", ["One."], columns={"instruction_id_list": [ids], "kwargs": [[]]})
+    assert (score.value, score.error) == (None, None)
+    assert "instruction_id_list" in str(score.reason)
+
+
+def test_the_score_counts_all_instructions_or_their_share(scores: Scores) -> None:
+    """The reason names the one that is not followed and why; the details have the verdict on each."""
+    ids = ["punctuation:no_comma", "length_constraints:number_words", "startend:quotation"]
+    arguments = [{}, {"num_words": 2.0, "relation": "at least"}, {}]
+    columns = {"instruction_id_list": [ids], "kwargs": [arguments]}
+    response = '"Three, or four words"'
+    (every,) = scores("instruction", [response], columns=columns)
+    (share,) = scores("instruction", [response], {"score": "share"}, columns=columns)
+    assert every.value == 0.0
+    assert share.value == pytest.approx(2 / 3)
+    assert every.reason == "follows 2 of 3, not punctuation:no_comma (1 commas)"
+    assert [verdict["followed"] for verdict in every.details["instructions"]] == [False, True, True]
+
+
+def test_columns_may_hold_json_and_null_arguments(scores: Scores) -> None:
+    """As tables of the data sets do: JSON in a cell, and every key of every type, null where it is another's."""
+    ids, arguments = ["keywords:existence"], [{"keywords": ["river"], "num_words": None, "relation": None}]
+    for given in ((ids, arguments), (json.dumps(ids), json.dumps(arguments))):
+        columns = {"instruction_id_list": [given[0]], "kwargs": [given[1]]}
+        assert scores("instruction", ["A river."], columns=columns)[0].value == 1.0
+
+
+def test_loose_verdicts_look_past_an_opening_an_ending_and_asterisks(scores: Scores) -> None:
+    """Each of the eight variants can follow where the response does not."""
+    arguments = {"prompt_to_repeat": "Say it."}
+    responses = ["Sure:\n\n**Say it.**\nYes.", "Sure: Say it."]
+    assert judged(scores, "combination:repeat_prompt", arguments, responses) == [0.0, 0.0]
+    assert judged(scores, "combination:repeat_prompt", arguments, responses, mode="loose") == [1.0, 0.0]
+    assert judged(scores, "startend:quotation", {}, ['"One."\nBye.', 'A:\n*"One."*\nBye.'], mode="loose") == [1.0, 1.0]
+    assert variants("a\n*b*\nc") == ["a\n*b*\nc", "*b*\nc", "a\n*b*", "*b*", "a\nb\nc", "b\nc", "a\nb", "b"]
+    assert judged(scores, "punctuation:no_comma", {}, ["Well, so:\n\n"], mode="loose") == [0.0]
+
+
+CORRECTED = [
+    ("language:response_language", {"language": "de"}, "12 + 30 = 42", 1.0, 0.0),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "b"},
+        "A.\n\n\n\nB.",
+        0.0,
+        1.0,
+    ),
+]
+"""Known faults of the published checks: type, arguments, response, published verdict, corrected one."""
+
+
+@pytest.mark.parametrize(("kind", "arguments", "response", "published", "corrected"), CORRECTED)
+def test_known_faults_are_kept_and_can_be_corrected(
+    kind: str, arguments: Mapping[str, Any], response: str, published: float, corrected: float, scores: Scores
+) -> None:
+    """Verdicts are the published ones unless corrected ones are asked for."""
+    assert judged(scores, kind, arguments, [response]) == [published]
+    assert judged(scores, kind, arguments, [response], verdicts="corrected") == [corrected]
+
+
+def test_corrections_judge_ordinary_answers_alike(scores: Scores) -> None:
+    """What follows an instruction plainly, or breaks it plainly, gets the same verdict from both."""
+    for kind, (arguments, right, wrong) in FOLLOWED.items():
+        if INSTRUCTIONS[kind].corrected is not None:
+            values = judged(scores, kind, arguments, [right, *wrong], verdicts="corrected")
+            assert values == [1.0, *[0.0] * len(wrong)], kind
+
+
+BOMBS = ["[", "<<", "\n", " ", "*", "* \n", "***", "******", ". ", "a. ", "' ", '"(', "Part 1", "p.", "-\n", "猫", "1,"]
+
+
+def read_bomb(bomb: str, characters: int, scores: Scores) -> None:
+    """Judge a response of so many characters by every type."""
+    kinds = list(FOLLOWED)
+    columns = {"instruction_id_list": [kinds], "kwargs": [[FOLLOWED[kind][0] for kind in kinds]]}
+    response = f"x{bomb * (characters // len(bomb) - 2)}x"
+    (score,) = scores("instruction", [response], {"mode": "loose", "score": "share"}, columns=columns)
+    assert 0 <= (-1 if score.value is None else score.value) < 1
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_hostile_answer_gets_its_verdict(bomb: str, scores: Scores) -> None:
+    """No repetition of a mark that a type looks for breaks it."""
+    read_bomb(bomb, 1_000, scores)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_hostile_answer_of_the_greatest_length_ends(bomb: str, scores: Scores) -> None:
+    """Time grows as the response does: were it by the square, this would run for hours into the tests' limit."""
+    read_bomb(bomb, MOST_CHARACTERS, scores)
+
+
+def test_a_response_of_a_million_characters_follows_nothing(scores: Scores) -> None:
+    """It is not read, so that none buys time by its length."""
+    assert judged(scores, "punctuation:no_comma", {}, ["a" * 1_000_000], mode="loose") == [0.0]
