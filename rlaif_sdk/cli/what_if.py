@@ -22,7 +22,10 @@ def what_if(
     run: LedgerArgument,
     config: Annotated[Path, config_option("The other composition")],
     runs: Annotated[
-        list[int] | None, typer.Option("--run", help="The number of a recorded run; default: the last. Repeatable.")
+        list[int] | None,
+        typer.Option(
+            "--run", help="One run of the ledger, from 1; default: the last, with those that it resumed. Repeatable."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the rows that change most are shown.")] = 5,
     plot: Annotated[Path | None, typer.Option(help="Draw a plot to this PNG file.")] = None,
@@ -38,7 +41,7 @@ def what_if(
 
     with Ledger.find(run) as ledger:
         read = [ledger.run(number) for number in runs] if runs else [ledger.run()]
-        result = replay(ledger, config, runs=[found.number for found in read])
+        result = replay(ledger, config, runs=runs or None)
     if plot is not None:
         from rlaif_sdk.reporting.plots import plot_what_if
 

@@ -135,7 +135,7 @@ def what_if(
     Args:
         source: A ledger, its file, or the folder of a run; or one composition.
         config: The other composition.
-        runs: Numbers of the runs to replay; the last one if None.
+        runs: Numbers of the runs to replay, each alone; the last one with those that it resumed if None.
         registry: The normalizers and aggregators to choose from; the installed ones if None.
 
     Raises:
@@ -149,7 +149,7 @@ def what_if(
         else:
             ledger = source if isinstance(source, Ledger) else stack.enter_context(Ledger.find(source))
             chosen = [ledger.run(number) for number in (runs if runs is not None else [None])]
-            replays = [_replay(ledger.batches(run.number), run.rewards, config, registry) for run in chosen]
+            replays = [_replay(ledger.batches(run), run.rewards, config, registry) for run in chosen]
         return _compared(chain.from_iterable(replays))
 
 

@@ -147,23 +147,25 @@ class Ledger:
         """The recorded runs, in the order in which they began."""
         return self._record.runs()
 
-    def batches(self, run: int | None = None) -> Iterator[RecordedBatch]:
-        """The batches of a run in the order in which they were composed; of the last run if None.
+    def batches(self, run: RecordedRun | None = None) -> Iterator[RecordedBatch]:
+        """The batches of a run of `runs` or `run`, in the order in which they were composed; of ``run()`` if None.
 
         Raises:
-            LedgerError: There is no such run.
+            LedgerError: No run is recorded.
         """
-        return self._record.batches(self.run(run).number)
+        return self._record.batches(run or self.run())
 
     def run(self, number: int | None = None) -> RecordedRun:
-        """A recorded run, or the last one.
+        """A recorded run alone; without a number the last one, with the runs of the same training that it resumed.
 
         Raises:
             LedgerError: There is no such run.
         """
         runs = self.runs()
-        for run in reversed(runs):
-            if number in {None, run.number}:
+        if number is None and runs:
+            return self._record.with_resumed(runs[-1], runs[:-1])
+        for run in runs:
+            if number == run.number:
                 return run
         known = ", ".join(str(run.number) for run in runs) or "none"
         which = "no run is recorded" if number is None else f"no run {number} is recorded"
@@ -176,7 +178,7 @@ class Ledger:
             LedgerError: There is no such run.
         """
         for found in self.runs() if run is None else [self.run(run)]:
-            for number, entry in enumerate(self._record.batches(found.number)):
+            for number, entry in enumerate(self._record.batches(found)):
                 yield from _rows(found.number, number, entry)
 
     def cached_rewards(self) -> list[CachedReward]:
