@@ -83,15 +83,22 @@ class Composition:
         return Layout(f"{len(self)} rows", headings, rows, total)._repr_html_()
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it."""
+        """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it.
+
+        With groups of rewards it has their ``spreads`` too.
+        """
         spreads = self.spreads()
         return [
             {
                 "total": json_number(self.totals[row]),
                 "rewards": {name: column.record(row) for name, column in self.rewards.items()},
                 "penalties": {part.constraint.key: json_number(part.penalty[row]) for part in self.constraints},
-                "spreads": {name: json_number(spread_B[row]) for name, spread_B in spreads.items()},
                 "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
+                **(
+                    {"spreads": {name: json_number(values_B[row]) for name, values_B in spreads.items()}}
+                    if spreads
+                    else {}
+                ),
             }
             for row in range(len(self))
         ]

@@ -123,7 +123,8 @@ def _share(weights_RB: Array) -> Array:
 
 
 def _weighted(values_RB: Array, weights_RB: Array) -> Array:
-    return values_RB * _share(weights_RB)
+    shares_RB: Array = values_RB * _share(weights_RB)
+    return shares_RB
 
 
 def _kept(values_RB: Array, weights_RB: Array, trim: float) -> Array:

@@ -221,12 +221,14 @@ def reward_type(combiner: Combiner) -> pa.DataType:
     numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
     one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
     penalties = [(each.constraint.key, pa.float64()) for each in combiner.multipliers]
+    spreads = [(name, pa.float64()) for name in combiner.groups]
     return pa.struct(
         [
             ("total", pa.float64()),
             ("rewards", pa.struct([(name, one) for name in combiner.components])),
             ("penalties", pa.struct(penalties) if penalties else pa.null()),
             ("gates_closed", pa.list_(pa.string())),
+            *([("spreads", pa.struct(spreads))] if spreads else []),
         ]
     )
 
