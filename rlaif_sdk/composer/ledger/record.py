@@ -84,6 +84,7 @@ class RecordedScores:
         masked: (B,) True where its score was left out because it failed on another row of the group.
         defaulted: (B,) True where its stated default was taken.
         workings: How each row's value came of its score, in words.
+        not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions.
     """
 
     raw: Array
@@ -96,6 +97,7 @@ class RecordedScores:
     masked: Mask
     defaulted: Mask
     workings: Sequence[str]
+    not_asked: Mapping[int, str] | None = None
 
     @property
     def entries(self) -> list[Score]:
@@ -108,7 +110,13 @@ class RecordedScores:
     @property
     def answer(self) -> CheckedScores:
         """The same as the composer's arithmetic takes it."""
-        return CheckedScores(self.raw.copy(), dict(self.failures), (), fallback_reasons=self.fallback_reasons)
+        return CheckedScores(
+            self.raw.copy(),
+            dict(self.failures),
+            (),
+            fallback_reasons=self.fallback_reasons,
+            not_asked=self.not_asked,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +124,8 @@ class RecordedBatch:
     """A batch of B rows that was composed.
 
     Attributes:
-        batch: Prompts, completions, groups and progress; columns and token ids are not recorded.
+        batch: Prompts, completions, groups and progress, and the columns that conditions look at; other columns and token
+            ids are not recorded.
         totals: (B,) the totals that were given out.
         answers: What each reward said.
         in_force: The weights, and the constraints' multipliers, by name.
@@ -176,6 +185,7 @@ def _column(name: str, said: RecordedScores, reward: RecordedReward, weight: flo
         higher_is_better=reward.higher_is_better,
         ends=reward.ends,
         working=said.workings.__getitem__,
+        not_asked=said.not_asked,
     )
 
 
@@ -196,6 +206,7 @@ def recorded(composition: Composition) -> RecordedBatch:
                 column.masked,
                 column.defaulted,
                 _workings(column),
+                column.not_asked,
             )
             for name, column in composition.rewards.items()
         },
@@ -248,10 +259,12 @@ class Recorder:
     Args:
         database: The ledger's file.
         rewards: The composer's rewards by name.
+        columns: The columns that its conditions look at.
     """
 
-    def __init__(self, database: Database, rewards: Mapping[str, RecordedReward]) -> None:
+    def __init__(self, database: Database, rewards: Mapping[str, RecordedReward], columns: Sequence[str] = ()) -> None:
         self._database = database
+        self._columns = columns
         self._rewards = json.dumps({name: asdict(reward) for name, reward in rewards.items()})
         self._token = uuid.uuid4().hex
         self._started = time.time()
@@ -269,6 +282,7 @@ class Recorder:
             "prompts": list(batch.prompts),
             "completions": list(batch.completions),
             "group": None if group is None else group.tolist(),
+            "columns": {name: [_plain(value) for value in batch.column(name)] for name in self._columns},
         }
         fields = (
             batch.progress.step,
@@ -384,6 +398,11 @@ def _next_batch(connection: sqlite3.Connection, run: int, after: int) -> tuple[i
     return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force), _unpacked(arithmetic))
 
 
+def _plain(value: Any) -> Any:
+    """A scalar of numpy as Python has it."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _packed(value: Any) -> bytes:
     return zlib.compress(json.dumps(value, default=repr).encode(), _TEXT_LEVEL)
 
@@ -408,17 +427,19 @@ def _notes(answer: RecordedScores) -> str:
         "cached": _rows(answer.cached),
         "masked": _rows(answer.masked),
         "defaulted": _rows(answer.defaulted),
+        "not_asked": None if answer.not_asked is None else dict(answer.not_asked),
     }
+    kept_empty = {"fallback_reasons", "not_asked"}
     return json.dumps(
-        {key: value for key, value in notes.items() if value or (key == "fallback_reasons" and value is not None)}
+        {key: value for key, value in notes.items() if value or (key in kept_empty and value is not None)}
     )
 
 
 def _answer(raw: bytes, notes: str, normalized: bytes, weighted: bytes, workings: bytes, rows: int) -> RecordedScores:
     said: dict[str, Any] = json.loads(notes)
-    failures, reasons, fallback_reasons = (
+    failures, reasons, fallback_reasons, not_asked = (
         {int(row): text for row, text in said.get(key, {}).items()}
-        for key in ("failures", "reasons", "fallback_reasons")
+        for key in ("failures", "reasons", "fallback_reasons", "not_asked")
     )
     cached_B, masked_B, defaulted_B = (_mask(said.get(key, []), rows) for key in ("cached", "masked", "defaulted"))
     return RecordedScores(
@@ -432,6 +453,7 @@ def _answer(raw: bytes, notes: str, normalized: bytes, weighted: bytes, workings
         masked_B,
         defaulted_B,
         _unpacked(workings) or [""] * rows,
+        not_asked if "not_asked" in said else None,
     )
 
 
