@@ -265,7 +265,7 @@ class Calls:
             started.cancel()
             raise
         if started.elsewhere is not None:
-            answers.update(wait(started.elsewhere))
+            answers = {**answers, **wait(started.elsewhere)}
         place = _readable(batch) if batch.unreadable else range(len(batch))
         for name in list(self._unproven):
             self._prove(name, answers[name], batch, place)

@@ -245,6 +245,7 @@ def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any
                     "weight": weights[name],
                     "failure": answer.failures.get(row),
                     "reason": answer.reasons.get(row),
+                    "not_asked": (answer.not_asked or {}).get(row),
                     "cached": bool(answer.cached[row]),
                 }
                 for name, answer in entry.answers.items()
