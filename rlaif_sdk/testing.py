@@ -24,7 +24,7 @@ from rlaif_sdk.io.run_async import run_async
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError
 from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, RewardSpec, Spec
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores, as_reward
-from rlaif_sdk.scoring import Runner, run_all
+from rlaif_sdk.scoring import Runner, start, wait
 from rlaif_sdk.scoring.checks import CheckedScores, check_entries
 from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import Conversation, Message, RewardBatch
@@ -134,7 +134,7 @@ def _check_description(spec: RewardSpec, subject: Reward) -> None:
 
 def _score(runner: Runner, batch: RewardBatch) -> list[float | None]:
     name = runner.name
-    outcome = run_all({name: runner}, {name: batch})[name]
+    outcome = wait(start(runner.score(batch)))
     if outcome.error is not None:
         raise AssertionError(str(outcome.error)) from (outcome.error.__cause__ or outcome.error)
     assert outcome.answer is not None

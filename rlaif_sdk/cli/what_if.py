@@ -66,7 +66,18 @@ def _print(result: WhatIf, top: int) -> None:
     steps = result.steps()
     table = Table(box=None, pad_edge=False)
     table.add_column("step")
-    for heading in ("rows", "compared", "flipped", "share", "to 0", "from 0", "lost", "gained", "rank corr."):
+    for heading in (
+        "rows",
+        "compared",
+        "flipped",
+        "share",
+        "to 0",
+        "from 0",
+        "lost",
+        "gained",
+        "unknown",
+        "rank corr.",
+    ):
         table.add_column(heading, justify="right")
     shown = steps if len(steps) <= _MOST_STEPS else [*steps[: _MOST_STEPS // 2], *steps[-_MOST_STEPS // 2 :]]
     for index, entry in enumerate(shown if len(steps) > 1 else []):
@@ -92,7 +103,7 @@ def _print(result: WhatIf, top: int) -> None:
 
 def _cells(numbers: dict[str, float | int]) -> list[str]:
     counts = [str(numbers[key]) for key in ("rows", "compared", "flipped")]
-    others = [str(numbers[key]) for key in ("silenced", "awakened", "lost", "gained")]
+    others = [str(numbers[key]) for key in ("silenced", "awakened", "lost", "gained", "unknown")]
     correlation = numbers["rank_correlation"]
     shown = "-" if math.isnan(correlation) else f"{correlation:.3f}"
     return [*counts, f"{numbers['flipped_share']:.1%}", *others, shown]

@@ -13,7 +13,7 @@ from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, json_number
 from rlaif_sdk.types import Score, SubScore
 
-Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached"]
+Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached", "not asked"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -23,7 +23,7 @@ class RewardColumn(CheckedScores):
     Attributes:
         name: Its name in the composition.
         weight: Its weight in force, among its neighbours.
-        raw: (B,) what it said, in its own units; NaN where it abstained or failed.
+        raw: (B,) what it said, in its own units; NaN where it abstained, failed, or was not asked.
         normalized: (B,) the value that was weighed, higher being better; NaN where it took no part.
         weighted: (B,) its share of the total; NaN where it took no part.
         failures: Why, for each row that failed.
@@ -40,6 +40,8 @@ class RewardColumn(CheckedScores):
         tokens: (T,) what it said of each token of a row, for each row that it gave token values for.
         token_scale: (B,) what a unit of those adds to the total; None without them.
         error: Why a call failed, the only one or the first that did; None where none did.
+        not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions. It has
+            failed there too where a reward failed that a condition looks at.
     """
 
     name: str
@@ -67,11 +69,18 @@ class RewardColumn(CheckedScores):
             return "default" if self.defaulted[row] else "failed"
         if self.masked[row]:
             return "masked"
+        if self.not_asked and row in self.not_asked:
+            return "not asked"
         if self.fallback_reasons and row in self.fallback_reasons:
             return "fallback"
         if np.isnan(self.raw[row]):
             return "abstained"
         return "cached" if self.cached is not None and self.cached[row] else "scored"
+
+    @property
+    def abstained(self) -> int:
+        """On how many rows it abstained: it was asked, and neither scored nor failed."""
+        return int(np.isnan(self.raw).sum()) - len(self.failures) - len(self.skipped)
 
     def record(self, row: int) -> dict[str, Any]:
         """What is said of a row, JSON-ready: its numbers, None where there is none, its status and reason, its sub-scores."""
@@ -116,9 +125,11 @@ class RewardColumn(CheckedScores):
         return on_tokens_T
 
     def reason(self, row: int) -> str | None:
-        """Why, in the reward's words; the failure, where it failed, also where its fallback's score is taken."""
+        """Why, in the reward's words; or why it failed, also where its fallback's score is taken, or was not asked."""
         if row in self.failures:
             return self.failures[row]
+        if self.not_asked and row in self.not_asked:
+            return self.not_asked[row]
         if self.fallback_reasons and row in self.fallback_reasons:
             return self.fallback_reasons[row]
         score = self.score(row)

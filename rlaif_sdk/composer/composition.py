@@ -280,11 +280,13 @@ class Composition:
                 f"reward/{name}/weighted_mean": _mean(column.weighted),
                 f"reward/{name}/weight": column.weight,
                 f"reward/{name}/failed": float(len(column.failures)),
-                f"reward/{name}/abstained": float(np.isnan(column.raw).sum() - len(column.failures)),
+                f"reward/{name}/abstained": float(column.abstained),
                 f"reward/{name}/seconds": column.seconds,
             }
             for subscore, values in column.subscore_values().items():
                 numbers[f"reward/{name}/subscore/{subscore}"] = math.fsum(values) / len(values)
+            if column.not_asked is not None:
+                numbers[f"reward/{name}/not_asked"] = float(len(column.skipped))
             if column.fallback_reasons is not None:
                 numbers[f"reward/{name}/fallback"] = float(len(column.fallback_reasons))
             if column.cached is not None:

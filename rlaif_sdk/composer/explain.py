@@ -29,7 +29,7 @@ class WaterfallStep:
             others took no part. NaN where the total is no weighted sum.
         weighted: What it adds to the total.
         running: The sum so far.
-        status: Scored, abstained, failed, default or masked.
+        status: Scored, abstained, failed, default, masked, or not asked.
         reason: Why, in words.
         normalizer: How ``raw`` became ``normalized``, in words, with the state of that moment; empty for no change.
         ends: What its low and its high end mean, or None.
@@ -61,7 +61,11 @@ class WaterfallStep:
 
     def cells(self) -> tuple[str, ...]:
         """Its row of the table."""
-        raw = "default" if self.status == "default" else _number(self.raw)
+        raw = _number(self.raw)
+        if self.status == "default":
+            raw = "default"
+        elif self.status == "not asked" and not math.isnan(self.normalized):
+            raw = "otherwise"
         return (
             self.reward,
             raw,

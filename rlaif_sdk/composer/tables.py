@@ -153,6 +153,7 @@ class Summary:
                 row = min(column.failures)
                 moments.first_failed = (before + row + 1, column.failures[row])
             moments.failed += len(column.failures)
+            moments.not_asked += len(column.skipped)
             moments.seconds += column.seconds
             moments.add(column.raw.tolist())
             if column.ends:
@@ -175,6 +176,7 @@ class Moments:
 
     Attributes:
         failed: How often the reward failed.
+        not_asked: How often its conditions kept a row from it.
         first_failed: The first row on which it did, from 1, and why.
         seconds: How long it took.
     """
@@ -185,6 +187,7 @@ class Moments:
     low: float = math.inf
     high: float = -math.inf
     failed: int = 0
+    not_asked: int = 0
     first_failed: tuple[int, str] | None = None
     seconds: float = 0.0
 

@@ -32,7 +32,7 @@ class CheckedScores:
     """What a reward said of B rows, checked.
 
     Attributes:
-        raw: (B,) scores in the reward's units; NaN where it abstained or failed.
+        raw: (B,) scores in the reward's units; NaN where it abstained, failed, or was not asked.
         failures: Why, for each row that failed.
         entries: The B entries as the reward gave them, for reasons and details.
         error: Why a call failed, the only one or the first that did; None if none did.
@@ -40,6 +40,8 @@ class CheckedScores:
             fallback.
         cached: (B,) True where the score came from a ledger, or from an equal row; None without a ledger.
         tokens: (T,) the values of a row's completion tokens, for each scored row that has them.
+        not_asked: Why the reward was not asked, for each row that its conditions kept from it; None without conditions.
+            Such a row is among the failures too where a reward failed that a condition looks at.
     """
 
     raw: Array
@@ -49,6 +51,12 @@ class CheckedScores:
     fallback_reasons: Mapping[int, str] | None = None
     cached: Mask | None = None
     tokens: Mapping[int, Array] = field(default_factory=dict)
+    not_asked: Mapping[int, str] | None = None
+
+    @property
+    def skipped(self) -> Sequence[int]:
+        """The rows that the reward was not asked about, nor failed on."""
+        return [row for row in self.not_asked or () if row not in self.failures]
 
 
 def check_entries(

@@ -16,7 +16,7 @@ from rlaif_verifiable.format import FormatParams
 from rlaif_verifiable.instruction.reward import InstructionParams
 from rlaif_verifiable.json_schema import JsonSchemaParams
 from rlaif_verifiable.language import LanguageParams
-from rlaif_verifiable.length import OverlongParams
+from rlaif_verifiable.length import LengthParams, OverlongParams
 from rlaif_verifiable.mathematics import MathParams
 from rlaif_verifiable.overlap import OverlapParams
 from rlaif_verifiable.repetition import RepetitionParams
@@ -28,6 +28,7 @@ __all__ = [
     "InstructionParams",
     "JsonSchemaParams",
     "LanguageParams",
+    "LengthParams",
     "MathParams",
     "MultipleChoiceParams",
     "OverlapParams",
@@ -154,6 +155,14 @@ def rlaif_rewards() -> list[RewardSpec]:
             description="0 for a completion that fits, falling to -1 as its tokens near the greatest length (DAPO).",
             ends=("too long", "fits"),
             example={"weight": 1.0, "params": {"max_tokens": 1024, "buffer": 256}},
+        ),
+        RewardSpec(
+            name="length",
+            factory=_build("length", "LengthReward"),
+            params=LengthParams,
+            description="What the length of a completion is worth: along a cosine, or by its distance from a target.",
+            ends=("unwanted length", "wanted length"),
+            example={"weight": 0.5, "params": {"shape": "cosine", "max_length": 1024}},
         ),
         RewardSpec(
             name="repetition",

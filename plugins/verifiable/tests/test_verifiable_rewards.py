@@ -27,6 +27,7 @@ SAMPLE = sample_batch()
 CONTRACT = {
     "math": RewardBatch(SAMPLE.prompts, SAMPLE.completions, columns={"answer": ["1", "2", "3", "10", "x"]}),
     "multiple_choice": RewardBatch(SAMPLE.prompts, SAMPLE.completions, columns={"answer": ["A"] * len(SAMPLE)}),
+    "length": RewardBatch(["p", "q"], ["a b", ""], completion_ids=[[1, 2], []]),
     "overlong": RewardBatch(["p", "q"], ["a b", ""], completion_ids=[[1, 2], []]),
     "exact_match": sample_batch(["answer"]),
     "token_f1": sample_batch(["answer"]),
@@ -383,12 +384,53 @@ def test_a_pattern_that_a_text_makes_slow_fails_the_row_and_no_other(scores: Sco
         ("format", {"pattern": ".*"}, "matches an empty text"),
         ("format", {"form": "think_code"}, "needs 'language'"),
         ("overlong", {"max_tokens": 10, "buffer": 20}, "must not exceed"),
+        ("length", {"shape": "cosine"}, "needs 'max_length'"),
+        ("length", {"shape": "cosine", "max_length": 9, "target": 3}, "target: of another shape"),
+        ("length", {"shape": "target", "target": 3, "width": 2, "longest": 1}, "longest: of another shape"),
+        ("length", {"shape": "target", "target": 3}, "needs 'width', and 'target' or 'column'"),
+        ("length", {"shape": "target", "target": 3, "column": "c", "width": 2}, "'target' or 'column'"),
+        ("length", {"shape": "cosine", "max_length": 9, "shortest": float("nan")}, "finite"),
     ],
 )
 def test_parameters_that_check_nothing_are_refused(name: str, params: Mapping[str, Any], message: str) -> None:
     """Before anything is scored."""
     with pytest.raises(ValidationError, match=message):
         SPECS[name].build(params)
+
+
+@pytest.mark.parametrize("wanted", ["long", True, -1, float("nan"), [3]])
+def test_a_length_that_is_none_fails_its_row(wanted: Any, scores: Scores) -> None:
+    """The column is named; the other rows are scored."""
+    params = {"shape": "target", "column": "wanted", "width": 10}
+    broken, right = scores("length", ["x", "x"], params, columns={"wanted": [wanted, 1]}, completion_ids=[[1], [1]])
+    assert "the column 'wanted' has" in str(broken.error)
+    assert right.value == 0.0
+
+
+def test_right_and_wrong_answers_have_a_length_rule_each() -> None:
+    """open-r1's cosine reward, composed: two conditions that shut each other out, over one check."""
+    cosine = {"use": "length", "otherwise": 0}
+    rewards = {
+        "exact_match": {"weight": 0},
+        "right": {
+            **cosine,
+            "params": {"shape": "cosine", "max_length": 100},
+            "when": {"reward": "exact_match", "min": 1},
+        },
+        "wrong": {
+            **cosine,
+            "params": {"shape": "cosine", "max_length": 100, "shortest": -1, "longest": -0.5},
+            "when": {"reward": "exact_match", "max": 0},
+        },
+    }
+    ids = [[1] * 25, [1] * 75, [1] * 25, [1] * 75, [1]]
+    batch = RewardBatch(
+        ["?"] * 5, ["yes", "yes", "no", "no", "yes"], completion_ids=ids, columns={"answer": [*["yes"] * 4, None]}
+    )
+    with Composer.from_config({"rewards": rewards}) as composer:
+        composition = composer.compose(batch)
+    assert composition.to_list() == pytest.approx([0.92678, 0.57322, -0.92678, -0.57322, 0.0], abs=1e-5)
+    assert composition.rewards["right"].reason(4) == "needs exact_match >= 1, and exact_match abstained"
 
 
 def test_a_composition_of_checks_explains_itself() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.ledger.cache import CachedReward, LedgerCache, ScoreTable, open_cache
 from rlaif_sdk.composer.ledger.record import Record, RecordedBatch, RecordedReward, RecordedRun, Recorder
+from rlaif_sdk.composer.stages import columns_looked_at
 from rlaif_sdk.conversations import USER, shown
 from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.io.digests import json_digest
@@ -141,7 +142,8 @@ class Ledger:
         """What records a composer's batches as a run; None if nothing is recorded."""
         if not self.record:
             return None
-        return Recorder(self._database, {name: recorded_reward(part) for name, part in components.items()})
+        rewards = {name: recorded_reward(part) for name, part in components.items()}
+        return Recorder(self._database, rewards, columns_looked_at(components))
 
     def runs(self) -> list[RecordedRun]:
         """The recorded runs, in the order in which they began."""
@@ -245,6 +247,7 @@ def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any
                     "weight": weights[name],
                     "failure": answer.failures.get(row),
                     "reason": answer.reasons.get(row),
+                    "not_asked": (answer.not_asked or {}).get(row),
                     "cached": bool(answer.cached[row]),
                 }
                 for name, answer in entry.answers.items()

@@ -98,6 +98,7 @@ class RecordedScores:
         defaulted: (B,) True where its stated default was taken.
         workings: How each row's value came of its score, in words.
         subscores: What its score of a row is made of, for each row with sub-scores.
+        not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions.
     """
 
     raw: Array
@@ -111,6 +112,7 @@ class RecordedScores:
     defaulted: Mask
     workings: Sequence[str]
     subscores: Mapping[int, Mapping[str, SubScore]] = field(default_factory=dict)
+    not_asked: Mapping[int, str] | None = None
 
     @property
     def entries(self) -> list[Score]:
@@ -126,7 +128,13 @@ class RecordedScores:
     @property
     def answer(self) -> CheckedScores:
         """The same as the composer's arithmetic takes it."""
-        return CheckedScores(self.raw.copy(), dict(self.failures), (), fallback_reasons=self.fallback_reasons)
+        return CheckedScores(
+            self.raw.copy(),
+            dict(self.failures),
+            (),
+            fallback_reasons=self.fallback_reasons,
+            not_asked=self.not_asked,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +142,8 @@ class RecordedBatch:
     """A batch of B rows that was composed.
 
     Attributes:
-        batch: Prompts, completions, groups and progress; columns and token ids are not recorded.
+        batch: Prompts, completions, groups and progress, and the columns that conditions look at; other columns and token
+            ids are not recorded.
         totals: (B,) the totals that were given out.
         answers: What each reward said.
         in_force: The weights, and the constraints' multipliers, by name.
@@ -194,6 +203,7 @@ def _column(name: str, said: RecordedScores, reward: RecordedReward, weight: flo
         higher_is_better=reward.higher_is_better,
         ends=reward.ends,
         working=said.workings.__getitem__,
+        not_asked=said.not_asked,
     )
 
 
@@ -215,6 +225,7 @@ def recorded(composition: Composition) -> RecordedBatch:
                 column.defaulted,
                 _workings(column),
                 {row: said for row in range(len(composition)) if (said := column.subscores(row))},
+                column.not_asked,
             )
             for name, column in composition.rewards.items()
         },
@@ -267,10 +278,12 @@ class Recorder:
     Args:
         database: The ledger's file.
         rewards: The composer's rewards by name.
+        columns: The columns that its conditions look at.
     """
 
-    def __init__(self, database: Database, rewards: Mapping[str, RecordedReward]) -> None:
+    def __init__(self, database: Database, rewards: Mapping[str, RecordedReward], columns: Sequence[str] = ()) -> None:
         self._database = database
+        self._columns = columns
         self._rewards = json.dumps({name: asdict(reward) for name, reward in rewards.items()})
         self._token = uuid.uuid4().hex
         self._started = time.time()
@@ -288,6 +301,7 @@ class Recorder:
             "prompts": list(batch.prompts),
             "completions": list(batch.completions),
             "group": None if group is None else group.tolist(),
+            "columns": {name: [_plain(value) for value in batch.column(name)] for name in self._columns},
         }
         fields = (
             batch.progress.step,
@@ -432,6 +446,11 @@ def _next_batch(connection: sqlite3.Connection, run: int, after: int) -> tuple[i
     return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force), _unpacked(arithmetic))
 
 
+def _plain(value: Any) -> Any:
+    """A scalar of numpy as Python has it."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _packed(value: Any) -> bytes:
     return zlib.compress(json.dumps(value, default=repr).encode(), _TEXT_LEVEL)
 
@@ -459,17 +478,19 @@ def _notes(answer: RecordedScores) -> str:
         "subscores": {
             row: {name: part.record() for name, part in parts.items()} for row, parts in answer.subscores.items()
         },
+        "not_asked": None if answer.not_asked is None else dict(answer.not_asked),
     }
+    kept_empty = {"fallback_reasons", "not_asked"}
     return json.dumps(
-        {key: value for key, value in notes.items() if value or (key == "fallback_reasons" and value is not None)}
+        {key: value for key, value in notes.items() if value or (key in kept_empty and value is not None)}
     )
 
 
 def _answer(raw: bytes, notes: str, normalized: bytes, weighted: bytes, workings: bytes, rows: int) -> RecordedScores:
     said: dict[str, Any] = json.loads(notes)
-    failures, reasons, fallback_reasons = (
+    failures, reasons, fallback_reasons, not_asked = (
         {int(row): text for row, text in said.get(key, {}).items()}
-        for key in ("failures", "reasons", "fallback_reasons")
+        for key in ("failures", "reasons", "fallback_reasons", "not_asked")
     )
     cached_B, masked_B, defaulted_B = (_mask(said.get(key, []), rows) for key in ("cached", "masked", "defaulted"))
     return RecordedScores(
@@ -487,6 +508,7 @@ def _answer(raw: bytes, notes: str, normalized: bytes, weighted: bytes, workings
             int(row): {name: SubScore.of_record(part) for name, part in parts.items()}
             for row, parts in said.get("subscores", {}).items()
         },
+        not_asked if "not_asked" in said else None,
     )
 
 

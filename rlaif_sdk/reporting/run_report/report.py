@@ -106,17 +106,20 @@ def rewards_section(seen: Observations, measured: Measures) -> Section:
     if weights := plots.weights_over_steps(seen):
         section.add("heading", "Weights in force")
         section.plot(weights)
-    counts = ("scored", "failed", "abstained", "variance share")
+    skips = ("not asked",) if seen.skipped_RN.any() else ()
+    counts = ("scored", "failed", "abstained", *skips, "variance share")
     section.add("table", ("reward", "weight", "mean ± error", "deviation", *counts, "ends"), _overview(seen, measured))
     return section
 
 
 def _overview(seen: Observations, measured: Measures) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
+    skips = seen.skipped_RN.any()
     for index, (name, facts) in enumerate(seen.rewards.items()):
         raw_N, weights = seen.raw_RN[index], [*facts.weights.values()]
         failed = int(seen.failed_RN[index].sum())
         missing = int(np.isnan(raw_N).sum())
+        not_asked = int(seen.skipped_RN[index].sum())
         rows.append(
             (
                 name,
@@ -125,14 +128,15 @@ def _overview(seen: Observations, measured: Measures) -> list[tuple[object, ...]
                 _spread(raw_N),
                 len(seen) - missing,
                 failed,
-                missing - failed,
+                missing - failed - not_asked,
+                *([not_asked] if skips else []),
                 _percent(measured.shares_R[index]),
                 ends_in_words(facts.ends),
             )
         )
     total = ("total", "", format_estimate(sample_mean(seen.totals_N)), _spread(seen.totals_N))
     scored = int((~np.isnan(seen.totals_N)).sum())
-    rows.append((*total, scored, "", len(seen) - scored, "", ""))
+    rows.append((*total, scored, "", len(seen) - scored, *([""] if skips else []), "", ""))
     return rows
 
 
