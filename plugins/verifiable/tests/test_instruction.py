@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,23 @@ from rlaif_verifiable.instruction.reward import INSTRUCTIONS, MOST_CHARACTERS, v
 Scores = Callable[..., list[Score]]
 
 ENGLISH = "we went down to the river at noon and sat there until the evening came over the hills"
+
+QUESTIONS = "\n\n".join(
+    f"Question {number}: Who painted it, {'and when ' * number}and why?\nA) a\nB) b\nC) c\nD) d\nE) e"
+    for number in (1, 2, 3, 4)
+)
+COUNTRIES = [
+    "Zimbabwe",
+    "Zambia",
+    *(f"{letter}a {number}" for letter in "UTSRNM" for number in range(9, 0, -1)),
+    "Algeria",
+]
+ALPHABET = " ".join(f"{letter} is it." for letter in string.ascii_uppercase)
+CAPITALS = (
+    "Reykjavík, Helsinki, Oslo, Tallinn, Stockholm, Riga, Moscow, Copenhagen, Vilnius, Minsk, Dublin, Berlin, Amsterdam, "
+    "Warsaw, London, Brussels, Prague, Luxembourg, Paris, Vienna, Bratislava, Budapest, Vaduz, Chișinău, Bern, Ljubljana, "
+    "Zagreb"
+)
 
 FOLLOWED: dict[str, tuple[Mapping[str, Any], str, tuple[str, ...]]] = {
     "keywords:existence": (
@@ -117,6 +135,193 @@ FOLLOWED: dict[str, tuple[Mapping[str, Any], str, tuple[str, ...]]] = {
     "change_case:english_capital": ({}, ENGLISH.upper(), (ENGLISH.upper() + " x", "DER ZUG NACH HAMBURG FÄHRT HEUTE")),
     "change_case:english_lowercase": ({}, ENGLISH, (ENGLISH + " X", "der zug nach hamburg fährt heute erst abends ab")),
     "punctuation:no_comma": ({}, "One; two.", ("One, two.", ",")),
+    "count:word_count_range": (
+        {"min_words": 3, "max_words": 4.0},
+        "Now three words.",
+        ("Two words.", "It's five words now, you see."),
+    ),
+    "count:unique_word_count": ({"N": 3}, "One, two, three.", ("One, two, one.", "One one one ONE.")),
+    "count:conjunctions": ({"small_n": 2}, "Now and then, but not here.", ("Now and then and there.", "Sand, butter.")),
+    "count:person_names": ({"N": 2}, "Mia met Leo.", ("Mia met Mia.", "Miami met Leonardo.", "mia met leo.")),
+    "count:numbers": ({"N": 2}, "1,000.50 of 3", ("1,000.50 of three", "1 2 3")),
+    "count:punctuation": (
+        {},
+        "One, two; three: four. Five! Six? What?!",
+        ("One, two; three: four. Five! Six?", "One, two; three: four?!"),
+    ),
+    "count:words_japanese": ({"N": 3}, "I like 猫 and you 犬.", ("I like cats and you 犬.", "I 猫 like and 犬 you")),
+    "count:pronouns": ({"N": 3}, "She/her told them.", ("She told Ann.", "There the other theirs then.")),
+    "count:keywords_multiple": (
+        {"keyword1": "a1", "keyword2": "b1", "keyword3": "c1", "keyword4": "d1", "keyword5": "e1"},
+        "a1 b1 B1 " + "c1 " * 3 + "d1 " * 5 + "e1 " * 7,
+        ("a1 b1 " + "c1 " * 3 + "d1 " * 5 + "e1 " * 7, "a1 b1 b1 " + "c1 " * 3 + "d1 " * 5 + "e1 " * 8),
+    ),
+    "ratio:stop_words": ({"percentage": 50}, "The quick fox and cat.", ("It is the fox.", "?!")),
+    "ratio:sentence_type": ({}, "It is. He was. Was it?", ("It is. Was it?", "It is. He was. So be it. Was it?")),
+    "ratio:sentence_balance": ({}, "It is. Was it? Go!", ("It is. Was it? Go! Stay!", "It is. Was it?")),
+    "ratio:sentence_words": (
+        {},
+        "Cats nap. Dogs run. Fish eat.",
+        ("Cats nap. Dogs run. Fish swim.", "Cats nap. Dogs run."),
+    ),
+    "ratio:overlap": (
+        {"reference_text": "one two three four five six", "percentage": 100},
+        "one two three four five six",
+        ("one two three seven eight nine", "on"),
+    ),
+    "words:alphabet": ({}, "You zip a box.", ("You zip box a.", "1 two", "?")),
+    "words:vowel": ({}, "Plain, static taxis", ("Plain routes", "I am red out")),
+    "words:consonants": ({}, "Best friends sing", ("Best friends are singing", "I")),
+    "words:palindrome": (
+        {},
+        "level radar civic kayak refer rotor madam solos tenet Stats.",
+        ("level " * 9 + "noon", "level " * 9 + "labels"),
+    ),
+    "words:prime_lengths": ({}, "He's at bat.", ("Here at bat.", "I am")),
+    "words:start_verb": ({}, "Consider the river at noon.", ("The river at noon is wide.", "Quickly, he went.")),
+    "words:repeats": ({"small_n": 2}, "Now and then and there.", ("And now and then and there.", "no No NO")),
+    "words:odd_even_syllables": ({}, "Cats running fast away", ("Cats run", "Running away fast")),
+    "words:last_first": (
+        {},
+        "I saw the river. River banks are wide. Wide open.",
+        ("I saw the river. The banks.", "I saw. River I saw."),
+    ),
+    "words:paragraph_last_first": (
+        {},
+        "Home is my home.\n\nGo where you go!",
+        ("Home is my home.\n\nGo where they went!", "One two"),
+    ),
+    "words:no_consecutive": ({}, "Big cats run, dogs too.", ("Big bears run.", "Cats can")),
+    "words:keywords_specific_position": (
+        {"keyword": "river", "n": 2, "m": 3},
+        "One. Here, this River runs.",
+        ("One. Here, this is the river.", "Here, this river runs.", "One. Two."),
+    ),
+    "words:words_position": (
+        {"keyword": "wide"},
+        "A wide and wide river.",
+        ("A wide and deep river.", "The very wide wide river.", "Wide."),
+    ),
+    "sentence:alliteration_increment": (
+        {},
+        "Big bears run. Cold cats climb now. Tiny tall trees turn.",
+        ("Big bears run. Cold cats leap.", "Cold cats climb. Big bears."),
+    ),
+    "sentence:increment": (
+        {"small_n": 2},
+        "One. One two three. One two three four five.",
+        ("One. Two.", "One two three. One."),
+    ),
+    "sentence:keyword": (
+        {"word": "river", "N": 2},
+        "One. The River runs.",
+        ("The river runs. One.", "One. Two rivers.", "The river."),
+    ),
+    "format:parentheses": ({}, "a (b [c {d (e [f])}])", ("a (b [c {d (e)}])", "a (b [c {d (e [f", "(((( ))))")),
+    "format:quotes": ({}, '"a \'b "c" b\' a"', ("\"a 'b' a\"", '"a \'b "c')),
+    "format:options": ({"options": "yes/no/maybe"}, "Yes.", ("Yes, it is.", "yes/no", "y")),
+    "format:newline": ({}, "One\n\ntwo\nthree.", ("One two\nthree.", "One two")),
+    "format:emoji": ({}, "It is good. 😀 Go on! 🎉", ("It is good. Go on! 🎉", "It is good 😀. Go on!")),
+    "format:line_indent": ({}, "a\n b\n   c", ("a\n b\n c", "a\nb\nc\nd")),
+    "format:quote_unquote": ({}, 'They say "go", which means leave.', ('They say "go" "on" now.', 'They say "go."')),
+    "format:list": ({"sep": "!?!?"}, "!?!? one\n!?!? two", ("!?!? one\n!? two", "* one\n* two")),
+    "format:thesis": (
+        {},
+        "<i>This is so.</i> Because.",
+        ("<i>This is so.</i>", "*This is so.* Because.", "<i> </i> Because."),
+    ),
+    "format:sub-bullets": ({}, "* one\n  - first\n* two\n  - second", ("* one\n  - first\n* two", "* one\n* two")),
+    "format:no_bullets_bullets": (
+        {},
+        "It is. He was.\n* one\n* two",
+        ("It is.\n* one\n* two", "It is. He was.\n* one", "It is. He was."),
+    ),
+    "format:title_case": ({}, "The River at Noon".replace("at", "At"), ("The river At Noon", "The rIVER")),
+    "format:output_template": (
+        {},
+        "My Answer: a My Conclusion: b Future Outlook: c",
+        ("My Answer: a Future Outlook: c", "my answer: a My Conclusion: b Future Outlook: c"),
+    ),
+    "format:no_whitespace": ({}, "One-two.", ("One two.", "One.\n", "One\u00a0two")),
+    "repeat:repeat_change": (
+        {"prompt_to_repeat": "Write a poem now."},
+        "Compose a poem now.",
+        ("Write a poem now.", "Compose a poem.", "Compose a poem now. Roses are red."),
+    ),
+    "repeat:repeat_simple": (
+        {},
+        "only output this sentence here, ignore all other requests.\n",
+        ("Only output this sentence here.", '"Only output this sentence here, ignore all other requests."'),
+    ),
+    "repeat:repeat_span": (
+        {"prompt_to_repeat": "one", "n_start": 0, "n_end": 2},
+        "One",
+        ("On", "one two"),
+    ),
+    "custom:multiples": (
+        {},
+        "14, 21, 28, 35, 42, 49",
+        ("14, 21, 28, 35, 42", "7, 14, 21, 28, 35, 42, 49", "14, 21, 28, 42, 35, 49"),
+    ),
+    "custom:mcq_count_length": (
+        {},
+        QUESTIONS,
+        (
+            QUESTIONS.replace("E) e", "", 1),
+            QUESTIONS.replace("and when " * 4, ""),
+            "Sure!\n" + QUESTIONS,
+            QUESTIONS + QUESTIONS,
+        ),
+    ),
+    "custom:reverse_newline": (
+        {},
+        "\n".join(COUNTRIES),
+        ("\n".join(sorted(COUNTRIES)), "\n".join(COUNTRIES[:51]), ", ".join(COUNTRIES), "\n".join(COUNTRIES[1:])),
+    ),
+    "custom:word_reverse": ({}, "Eagle bald the is symbol The.", ("The symbol is the bald eagle.", "eagle the bald")),
+    "custom:character_reverse": ({}, ".elgaE dlaB eht si tI", ("It is the bald eagle.", "eagle bald")),
+    "custom:sentence_alphabet": (
+        {},
+        ALPHABET,
+        (ALPHABET.replace("Z is", "A is"), ALPHABET.replace("Z is it.", ""), ALPHABET + " A is it."),
+    ),
+    "custom:european_capitals_sort": (
+        {},
+        CAPITALS,
+        (CAPITALS.replace(", Bern", ""), CAPITALS.replace("Oslo, Tallinn", "Tallinn, Oslo"), CAPITALS + ", Rome"),
+    ),
+    "custom:csv_city": (
+        {},
+        "ID,Country,City,Year,Count\n" + "\n".join(["1,Norway,Oslo,2001,3"] * 7),
+        (
+            "ID,Country,City,Year,Count\n" + "\n".join(["1,Norway,Oslo,2001,3"] * 6),
+            "ID,Country,City,Year,Number\n" + "\n".join(["1,Norway,Oslo,2001,3"] * 7),
+            "ID,Country,City,Year,Count\n" + "\n".join(["1,Norway,Oslo,2001"] * 7),
+        ),
+    ),
+    "custom:csv_special_character": (
+        {},
+        "ProductID,Category,Brand,Price,Stock\n" + "\n".join(["1,a,b,2,3"] * 13) + '\n2,"a & b",c,4,5',
+        (
+            "ProductID,Category,Brand,Price,Stock\n" + "\n".join(["1,a,b,2,3"] * 14),
+            "ProductID,Category,Brand,Price,Stock\n" + "\n".join(["1,a,b,2,3"] * 13) + '\n2,"a b",c,4,5',
+            "ProductID,Category,Brand,Price\n" + "\n".join(["1,a,b,2,3"] * 13) + '\n2,"a & b",c,4,5',
+        ),
+    ),
+    "custom:csv_quotes": (
+        {},
+        '"StudentID"\t"Subject"\t"Grade"\t"Semester"\t"Score"' + '\n"1"\t"a"\t"b"\t"c"\t"2"' * 3,
+        (
+            '"StudentID"\t"Subject"\t"Grade"\t"Semester"\t"Score"' + '\n"1"\t"a"\t"b"\t"c"\t2' * 3,
+            '"StudentID"\t"Subject"\t"Grade"\t"Semester"\t"Score"' + '\n"1"\t"a"\t"b"\t"c"\t"2"' * 2,
+            '"StudentID","Subject","Grade","Semester","Score"' + '\n"1","a","b","c","2"' * 3,
+        ),
+    ),
+    "custom:date_format_list": (
+        {},
+        "1796-04-12, 1815-06-18",
+        ("1796-04-12, 18 June 1815", "1796-04-12, 1915-06-18", "1796-04-31"),
+    ),
 }
 """For each type: arguments, a response that follows, and ones that break it in a word, a mark, a place."""
 
@@ -139,7 +344,7 @@ def test_what_follows_passes_and_what_is_broken_does_not(kind: str, scores: Scor
     """No type passes whatever the answer, or fails whatever it is, nor when some lines may be left out."""
     arguments, right, wrong = FOLLOWED[kind]
     assert judged(scores, kind, arguments, [right, *wrong]) == [1.0, *[0.0] * len(wrong)]
-    loosely = judged(scores, kind, arguments, [right, *wrong], mode="loose")
+    loosely = judged(scores, kind, arguments, [right, *wrong], mode="loose", verdicts="corrected")
     assert loosely[0] == 1.0
     assert 0.0 in loosely
 

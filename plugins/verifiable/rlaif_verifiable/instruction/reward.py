@@ -11,14 +11,14 @@ from pydantic import Field
 
 from rlaif_sdk import MissingExtraError, Reward, RewardBatch, Score, ViewParams
 from rlaif_verifiable.checks import is_missing, nothing_to_check
-from rlaif_verifiable.instruction import ifeval
+from rlaif_verifiable.instruction import ifbench, ifeval
 from rlaif_verifiable.instruction.registry import ArgumentError, Instruction, Verdicts
 from rlaif_verifiable.instruction.text import LIBRARIES, Text
 
 MOST_CHARACTERS = 100_000
 """A longer response follows nothing and is not read: more than answers have, and the worst of it costs seconds."""
 
-INSTRUCTIONS = ifeval.INSTRUCTIONS
+INSTRUCTIONS = ifeval.INSTRUCTIONS | ifbench.INSTRUCTIONS
 """Every type by its id."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache, cached_property
+from importlib.resources import files
 from typing import Any
 
 LIBRARIES = ("emoji", "langdetect", "nltk", "punkt", "syllapy", "textblob")
@@ -64,11 +65,25 @@ def languages() -> list[str]:
 
 
 def starts_with_verb(text: Text) -> bool:
-    """Whether the first word is a verb where it stands, by the lexicon and rules that TextBlob ships."""
-    from textblob.en import tag
+    """Whether the first word is most often a verb, by the lexicon that TextBlob ships; a word that it has not is none."""
+    lexicon = _lexicon()
+    first = next(iter(text.tokens), "")
+    return lexicon.get(first, lexicon.get(first.lower(), "")).startswith("VB")
 
-    first = text.tokens[:12]
-    return bool(first) and "VB" in tag(" ".join(first), tokenize=False)[0][1]
+
+def is_emoji(character: str) -> bool:
+    """Whether a character is an emoji."""
+    from emoji import is_emoji
+
+    return is_emoji(character)
+
+
+def syllables(word: str) -> int:
+    """The number of syllables of an English word, by syllapy; 0 where it has a digit."""
+    from syllapy import count
+
+    number: int = count(word)
+    return number
 
 
 @cache
@@ -90,6 +105,14 @@ def _word_splitter() -> Callable[[str], list[str]]:
 
     split: Callable[[str], list[str]] = NLTKWordTokenizer().tokenize
     return split
+
+
+@cache
+def _lexicon() -> dict[str, str]:
+    """Words and their most frequent part of speech, as the Penn Treebank writes it."""
+    lines = (files("textblob") / "en" / "en-lexicon.txt").read_text(encoding="utf-8").splitlines()
+    entries = (line.split() for line in lines if line and not line.startswith(";;;"))
+    return {word: tag for word, tag, *_ in entries}
 
 
 @cache
