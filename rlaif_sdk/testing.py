@@ -139,13 +139,13 @@ def _score(runner: Runner, batch: RewardBatch) -> list[float | None]:
         raise AssertionError(str(outcome.error)) from (outcome.error.__cause__ or outcome.error)
     assert outcome.answer is not None
     answer: CheckedScores = check_entries(outcome.answer, runner.reward.range)
-    problems = "; ".join(f"row {row}: {problem}" for row, problem in answer.failures.items())
+    problems = "; ".join(f"row {row + 1}: {problem}" for row, problem in answer.failures.items())
     assert not problems, f"{name} fails on {problems}"
     return [*map(json_number, answer.raw)]
 
 
 def _same(left: Sequence[float | None], right: Sequence[float | None], problem: str, tolerance: float) -> None:
-    for row, (a, b) in enumerate(zip(left, right, strict=True)):
+    for row, (a, b) in enumerate(zip(left, right, strict=True), 1):
         equal = a == b if a is None or b is None else abs(a - b) <= tolerance * max(1.0, abs(a))
         assert equal, f"{problem}: row {row}, {a} against {b}"
 
@@ -331,7 +331,7 @@ def check_aggregator_contract(spec: AggregatorSpec, *, params: Mapping[str, Any]
     for row in range(8):
         alone_B, _ = aggregator.aggregate(normalized_RB[:, row : row + 1], weights_R)
         same = np.allclose(alone_B, totals_B[row : row + 1], equal_nan=True)
-        assert same, f"{spec.name} gives row {row} another total when it is alone"
+        assert same, f"{spec.name} gives row {row + 1} another total when it is alone"
 
 
 def check_judge_backend_contract(spec: JudgeBackendSpec, *, params: Mapping[str, Any] | None = None) -> None:

@@ -297,8 +297,7 @@ class Calls:
         if failed < rows and not is_wrong:
             self._unproven.pop(name, None)
             return
-        row = place[failures[0]]
-        where = f"first on row {row} of the batch"
+        where = f"first on row {place[failures[0]] + 1} of the batch"
         if rows == 1:
             failed = rows = self._unproven[name] = self._unproven.get(name, 0) + 1
             if rows < _SINGLE_ROWS and not is_wrong:
@@ -370,7 +369,7 @@ def _readable(batch: RewardBatch) -> list[int]:
 
 def _why_unreadable(error: ConversationError) -> str:
     """Which side and message, and why; the row is the one that the failure is of."""
-    message = "" if error.index is None else f"message {error.index}: "
+    message = "" if error.index is None else f"message {error.index + 1}: "
     return f"the {error.part} cannot be read: {message}{error.message}"
 
 

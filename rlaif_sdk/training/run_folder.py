@@ -450,11 +450,13 @@ def run_training(
         if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
             trainer._load_best_model()  # noqa: SLF001 - transformers has no public name for it
         trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    finally:
+        results["steps"] = int(trainer.state.global_step)
     seconds = time.monotonic() - started
     history = [without_nan(entry) for entry in trainer.state.log_history if logged in entry]
     if first_process():
         write_table(history, run.output / HISTORY_FILE)
-    results |= {"steps": int(trainer.state.global_step), "training_seconds": round(seconds, 1)}
+    results["training_seconds"] = round(seconds, 1)
     return {
         "method": run.method,
         "history": history,

@@ -85,6 +85,21 @@ def test_warnings_of_what_will_change_are_left_out_of_the_libraries_alone(monkey
     ]
 
 
+def test_where_a_data_set_was_read_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two lines of `datasets` for each name of the hub without a network; that one is missing stays."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with quiet_libraries():
+        load = logging.getLogger("datasets.of_this_test.load")
+        load.warning(
+            "Using the latest cached version of the dataset since a/b couldn't be found on the Hugging Face Hub"
+        )
+        load.warning("Found the latest cached dataset configuration 'default' at /home/one")
+        load.warning("a file is missing")
+    assert [record.getMessage() for record in caplog.records] == ["a file is missing"]
+
+
 def test_what_a_library_logs_is_told_once_and_another_s_each_time(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

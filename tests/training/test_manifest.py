@@ -256,6 +256,8 @@ def test_explain_and_report_read_the_whole_of_a_resumed_run(config, tmp_path):
     config["ppo"] |= {"max_steps": 5, "save_steps": 2}
     with pytest.raises(KeyboardInterrupt):
         train("ppo", config)
+    manifest = manifest_of(config)
+    assert (manifest["status"], manifest["results"]) == ("interrupted", {"steps": 3})
     train("ppo", config, resume=True)
 
     def rlaif(*arguments: object) -> str:

@@ -176,12 +176,16 @@ class Ledger:
     def rows(self, run: int | None = None) -> Iterator[dict[str, Any]]:
         """One JSON-ready mapping for each recorded row, for a table; of one run, or of all.
 
+        Batches and rows of a run count from 1, as ``rlaif explain --run --row`` does.
+
         Raises:
             LedgerError: There is no such run.
         """
         for found in self.runs() if run is None else [self.run(run)]:
-            for number, entry in enumerate(self._record.batches(found)):
-                yield from _rows(found.number, number, entry)
+            row = 1
+            for number, entry in enumerate(self._record.batches(found), 1):
+                yield from _rows(found.number, number, row, entry)
+                row += len(entry.totals)
 
     def cached_rewards(self) -> list[CachedReward]:
         """The rewards that there are cached scores of."""
@@ -227,7 +231,7 @@ def recorded_reward(component: Component) -> RecordedReward:
     )
 
 
-def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any]]:
+def _rows(run: int, number: int, first_row: int, entry: RecordedBatch) -> Iterator[dict[str, Any]]:
     batch = entry.batch
     weights = entry.in_force["weights"]
     for row, total in enumerate(entry.totals):
@@ -236,7 +240,7 @@ def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any
             "batch": number,
             "step": batch.progress.step,
             "training": batch.training,
-            "row": row,
+            "row": first_row + row,
             "group": None if batch.group is None else batch.group[row],
             "prompt": shown(batch.prompts[row], role=USER),
             "completion": shown(batch.completions[row]),
