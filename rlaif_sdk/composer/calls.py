@@ -297,7 +297,8 @@ class Calls:
         if failed < rows and not is_wrong:
             self._unproven.pop(name, None)
             return
-        where = f"first on row {place[failures[0]] + 1} of the batch"
+        row = place[failures[0]]
+        where = f"first on row {row + 1} of the batch"
         if rows == 1:
             failed = rows = self._unproven[name] = self._unproven.get(name, 0) + 1
             if rows < _SINGLE_ROWS and not is_wrong:
