@@ -64,7 +64,8 @@ def test_a_finished_run_says_what_it_was_made_of(config):
     assert [model["role"] for model in manifest["models"]] == ["policy"]
     assert manifest["versions"].keys() >= {"python", "rlaif_sdk", "torch", "transformers", "trl"}
     assert manifest["hardware"]["ram_gib"] > 0
-    assert manifest["peak_memory_bytes"] >= manifest["memory_estimate_bytes"]["process"] > 0
+    # Linux counts pages by the batch in each thread, so a peak may lag behind by some.
+    assert manifest["peak_memory_bytes"] > 0.99 * manifest["memory_estimate_bytes"]["process"] > 0
     assert manifest["results"]["steps"] == 1
     assert manifest["started"] <= manifest["ended"]
 
