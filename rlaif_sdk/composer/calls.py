@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,8 +39,7 @@ _SINGLE_ROWS = 4
 _NOT_CALLED = CallResult(0.0, answer=[])
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came of one reward, or of its fallback in its place.
 
     Attributes:
@@ -187,6 +186,8 @@ class Calls:
 
     def _short(self) -> list[str]:
         """The plain rewards whose conditions look at such ones only, in order."""
+        if not self._looked_at:
+            return [name for name, runner in self.runners.items() if runner.is_short]
         found: list[str] = []
         for name in self._order:
             waits = name in self._looked_at and self._components[name].fallback is not None
@@ -219,10 +220,10 @@ class Calls:
 
     def _seen(self, name: str, batch: RewardBatch, answers: Mapping[str, Answer]) -> tuple[RewardBatch, Asked | None]:
         """The rows that a reward is asked about."""
-        part = self._components[name]
-        if not part.when:
+        conditions = self._components[name].when
+        if not conditions:
             return batch, None
-        asked = ask(part.when, batch, {other: answer.scores for other, answer in answers.items()})
+        asked = ask(conditions, batch, {other: answer.scores for other, answer in answers.items()})
         return (batch if len(asked.rows) == len(batch) else batch.select(asked.rows)), asked
 
     def _score_here(self, names: Sequence[str], started: StartedCalls) -> dict[str, Answer]:
@@ -231,8 +232,8 @@ class Calls:
         answers: dict[str, Answer] = {}
         failed = {}
         for name in names:
-            seen, asked = self._seen(name, batch, answers)
             part = self._components[name]
+            seen, asked = self._seen(name, batch, answers)
             is_called = asked is None or asked.rows
             result = self.runners[name].score_here(seen.with_columns(part.columns)) if is_called else _NOT_CALLED
             scores = _checked(result, seen, part.reward)
@@ -378,6 +379,8 @@ def _checked(result: CallResult, batch: RewardBatch, reward: Reward) -> CheckedS
     rows, error = len(batch), result.error
     if result.answer is not None:
         scores = check_entries(result.answer, reward.range, batch.completion_ids)
+        if result.cached is None and error is None:
+            return scores
         cached = None if result.cached is None else result.cached & ~np.isnan(scores.raw)
         return replace(scores, cached=cached, error=error)
     assert error is not None
