@@ -24,7 +24,21 @@ if TYPE_CHECKING:
         StateError,
     )
     from rlaif_sdk.io.processors import processor_count
-    from rlaif_sdk.judges import JudgePrompt, PairwiseLabeler, PointwiseJudge, Usage, load_judge, load_labeler
+    from rlaif_sdk.judges import (
+        JudgePrompt,
+        ListwiseJudge,
+        Pair,
+        PairLabel,
+        PairwiseLabeler,
+        PairwisePrompt,
+        PointwiseJudge,
+        Ranking,
+        ResponseList,
+        Usage,
+        load_judge,
+        load_labeler,
+        load_listwise_judge,
+    )
     from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
     from rlaif_sdk.models.classifier import Classifier, label_index, label_log_odds, label_probabilities
     from rlaif_sdk.models.export import export_classifier
@@ -32,6 +46,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.models.scorer import OnnxScorer
     from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, Registry, RewardSpec, hookimpl
     from rlaif_sdk.rewards import Params, Reward, ViewParams, reward
+    from rlaif_sdk.statistics.ranking import bradley_terry, compared_sets
     from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer
     from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score
 
@@ -56,6 +71,7 @@ __all__ = [
     "JudgePrompt",
     "JudgeResponseError",
     "LabelLogprobs",
+    "ListwiseJudge",
     "Message",
     "MissingExtraError",
     "Normalizer",
@@ -63,12 +79,17 @@ __all__ = [
     "OnnxScorer",
     "PPOConfig",
     "PPOTrainer",
+    "Pair",
+    "PairLabel",
     "PairwiseLabeler",
+    "PairwisePrompt",
     "Params",
     "PluginError",
     "PointwiseJudge",
     "Progress",
+    "Ranking",
     "Registry",
+    "ResponseList",
     "Reward",
     "RewardBatch",
     "RewardError",
@@ -81,6 +102,8 @@ __all__ = [
     "Turn",
     "Usage",
     "ViewParams",
+    "bradley_terry",
+    "compared_sets",
     "export_classifier",
     "hookimpl",
     "label_index",
@@ -89,6 +112,7 @@ __all__ = [
     "load_classifier",
     "load_judge",
     "load_labeler",
+    "load_listwise_judge",
     "processor_count",
     "read",
     "reward",
@@ -119,11 +143,18 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         "rlaif_sdk.io.processors": ("processor_count",),
         "rlaif_sdk.judges": (
             "JudgePrompt",
+            "ListwiseJudge",
+            "Pair",
+            "PairLabel",
             "PairwiseLabeler",
+            "PairwisePrompt",
             "PointwiseJudge",
+            "Ranking",
+            "ResponseList",
             "Usage",
             "load_judge",
             "load_labeler",
+            "load_listwise_judge",
         ),
         "rlaif_sdk.judges.backends": ("GeneratedText", "JudgeBackend", "LabelLogprobs"),
         "rlaif_sdk.models.classifier": ("Classifier", "label_index", "label_log_odds", "label_probabilities"),
@@ -139,6 +170,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "hookimpl",
         ),
         "rlaif_sdk.rewards": ("Params", "Reward", "ViewParams", "reward"),
+        "rlaif_sdk.statistics.ranking": ("bradley_terry", "compared_sets"),
         "rlaif_sdk.training.ppo": ("PPOConfig", "PPOTrainer"),
         "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score"),
     }

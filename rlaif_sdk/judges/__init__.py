@@ -9,14 +9,23 @@ from rlaif_sdk.judges.probe import ProbeResult, probe
 from rlaif_sdk.judges.usage import Prices, Usage
 
 if TYPE_CHECKING:
-    from rlaif_sdk.judges.loading import label_pairs, load_judge, load_labeler
+    from rlaif_sdk.judges.listwise import ListwiseJudge, Ranking, ResponseList
+    from rlaif_sdk.judges.loading import (
+        label_pairs,
+        load_judge,
+        load_labeler,
+        load_listwise_judge,
+        rank_responses,
+    )
     from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
     from rlaif_sdk.judges.pointwise import PointwiseJudge
-    from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, PairwisePrompt, Scale
+    from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, ListwisePrompt, PairwisePrompt, Scale
 
 __all__ = [
     "Exemplar",
     "JudgePrompt",
+    "ListwiseJudge",
+    "ListwisePrompt",
     "Pair",
     "PairLabel",
     "PairwiseLabeler",
@@ -24,21 +33,26 @@ __all__ = [
     "PointwiseJudge",
     "Prices",
     "ProbeResult",
+    "Ranking",
+    "ResponseList",
     "Scale",
     "Usage",
     "label_pairs",
     "load_judge",
     "load_labeler",
+    "load_listwise_judge",
     "probe",
+    "rank_responses",
 ]
 
 if not TYPE_CHECKING:  # or a type checker would believe any name to be here
     __getattr__ = lazy_names(
         __name__,
         {
-            "loading": ("label_pairs", "load_judge", "load_labeler"),
+            "listwise": ("ListwiseJudge", "Ranking", "ResponseList"),
+            "loading": ("label_pairs", "load_judge", "load_labeler", "load_listwise_judge", "rank_responses"),
             "pairwise": ("Pair", "PairLabel", "PairwiseLabeler"),
             "pointwise": ("PointwiseJudge",),
-            "prompts": ("Exemplar", "JudgePrompt", "PairwisePrompt", "Scale"),
+            "prompts": ("Exemplar", "JudgePrompt", "ListwisePrompt", "PairwisePrompt", "Scale"),
         },
     )
