@@ -9,10 +9,18 @@ from rlaif_sdk.judges.probe import ProbeResult, probe
 from rlaif_sdk.judges.usage import Prices, Usage
 
 if TYPE_CHECKING:
-    from rlaif_sdk.judges.loading import label_pairs, load_judge, load_labeler, load_rubric_judge
+    from rlaif_sdk.judges.listwise import ListwiseJudge, Ranking, ResponseList
+    from rlaif_sdk.judges.loading import (
+        label_pairs,
+        load_judge,
+        load_labeler,
+        load_listwise_judge,
+        load_rubric_judge,
+        rank_responses,
+    )
     from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
     from rlaif_sdk.judges.pointwise import PointwiseJudge
-    from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, PairwisePrompt, Scale
+    from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, ListwisePrompt, PairwisePrompt, Scale
     from rlaif_sdk.judges.rubric import Criterion, CriterionVerdict, RubricJudge, RubricVerdicts
 
 __all__ = [
@@ -20,6 +28,8 @@ __all__ = [
     "CriterionVerdict",
     "Exemplar",
     "JudgePrompt",
+    "ListwiseJudge",
+    "ListwisePrompt",
     "Pair",
     "PairLabel",
     "PairwiseLabeler",
@@ -27,6 +37,8 @@ __all__ = [
     "PointwiseJudge",
     "Prices",
     "ProbeResult",
+    "Ranking",
+    "ResponseList",
     "RubricJudge",
     "RubricVerdicts",
     "Scale",
@@ -34,18 +46,28 @@ __all__ = [
     "label_pairs",
     "load_judge",
     "load_labeler",
+    "load_listwise_judge",
     "load_rubric_judge",
     "probe",
+    "rank_responses",
 ]
 
 if not TYPE_CHECKING:  # or a type checker would believe any name to be here
     __getattr__ = lazy_names(
         __name__,
         {
-            "loading": ("label_pairs", "load_judge", "load_labeler", "load_rubric_judge"),
+            "listwise": ("ListwiseJudge", "Ranking", "ResponseList"),
+            "loading": (
+                "label_pairs",
+                "load_judge",
+                "load_labeler",
+                "load_listwise_judge",
+                "load_rubric_judge",
+                "rank_responses",
+            ),
             "pairwise": ("Pair", "PairLabel", "PairwiseLabeler"),
             "pointwise": ("PointwiseJudge",),
-            "prompts": ("Exemplar", "JudgePrompt", "PairwisePrompt", "Scale"),
+            "prompts": ("Exemplar", "JudgePrompt", "ListwisePrompt", "PairwisePrompt", "Scale"),
             "rubric": ("Criterion", "CriterionVerdict", "RubricJudge", "RubricVerdicts"),
         },
     )

@@ -263,6 +263,10 @@ class PointwiseJudge(Reward):
         """Release the model or the connections."""
         self.backend.close()
 
+    def model_calls(self, rows: int) -> int:
+        """One for each completion."""
+        return rows
+
     async def score(self, batch: RewardBatch) -> list[Score]:
         """Rate B completions. See the class for what each score means and which errors are raised."""
         rows = [

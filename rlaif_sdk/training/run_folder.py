@@ -519,5 +519,8 @@ def check_parts(
         checked = check_run(run, given, tables, made.get("composition"))
         checked.problems[:0], checked.warnings[:0] = found.problems, found.warnings
         for key, composer in made.items() if tables and not checked.problems else ():
-            checked.score(key, composer, first_row(tables["train"]), "the first row of data.train")
+            generations = getattr(given, "num_generations", 1)
+            checked.score(
+                key, composer, first_row(tables["train"]), "the first row of data.train", completions=generations
+            )
     return checked
