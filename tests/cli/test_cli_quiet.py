@@ -22,10 +22,10 @@ BARS = ("%|", "it/s]", "examples/s]")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny policy, rows whose prompts are no prefix of what follows, and configs."""
     folder = tmp_path_factory.mktemp("quiet")
-    tokenizer = word_tokenizer()
+    tokenizer = word_tokenizer("1", "2")  # the labels of a pair
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder / "policy")
-    tiny_llama().save_pretrained(folder / "policy")
+    tiny_llama(vocab_size=len(tokenizer)).save_pretrained(folder / "policy")
     row = '{"prompt": "w1 w2", "completion": "w3", "response_1": "w1", "response_2": "w2"}\n'
     (folder / "rows.jsonl").write_text(row * 24)
     (folder / "sft.yaml").write_text(
