@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import string
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -136,9 +137,9 @@ FOLLOWED: dict[str, tuple[Mapping[str, Any], str, tuple[str, ...]]] = {
     "change_case:english_lowercase": ({}, ENGLISH, (ENGLISH + " X", "der zug nach hamburg fährt heute erst abends ab")),
     "punctuation:no_comma": ({}, "One; two.", ("One, two.", ",")),
     "count:word_count_range": (
-        {"min_words": 3, "max_words": 4.0},
-        "Now three words.",
-        ("Two words.", "It's five words now, you see."),
+        {"min_words": 3, "max_words": 5.0},
+        "Now four words here.",
+        ("Two words.", "It's now six words long."),
     ),
     "count:unique_word_count": ({"N": 3}, "One, two, three.", ("One, two, one.", "One one one ONE.")),
     "count:conjunctions": ({"small_n": 2}, "Now and then, but not here.", ("Now and then and there.", "Sand, butter.")),
@@ -350,6 +351,35 @@ def test_what_follows_passes_and_what_is_broken_does_not(kind: str, scores: Scor
 
 
 @pytest.mark.parametrize("kind", FOLLOWED)
+def test_a_followed_response_broken_at_random_is_noticed(kind: str, scores: Scores) -> None:
+    """Of changes to a response that follows, some do not: parts are cut, doubled, swapped, or put into other case."""
+    arguments, right, _ = FOLLOWED[kind]
+    chance = random.Random(0)
+    broken = []
+    for _ in range(32):
+        start, end = sorted(chance.sample(range(len(right) + 1), 2))
+        part = right[start:end]
+        changed = ["", part + part, part[::-1], part.swapcase(), f'{part}, so 7 "and it is" "the" one.']
+        broken.append(right[:start] + chance.choice(changed) + right[end:])
+    assert 0.0 in judged(scores, kind, arguments, broken)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in FOLLOWED for name in FOLLOWED[kind][0]])
+def test_each_argument_counts(kind: str, name: str, scores: Scores) -> None:
+    """Some other value of it makes a response that follows one that does not."""
+    arguments, right, _ = FOLLOWED[kind]
+    others: dict[type, list[Any]] = {
+        int: [*range(6), 99],
+        float: [*range(6), 99],
+        list: [["zzz"], ["rocket"]],
+        str: ["less than", "at least", "zzz", "n", "fr"],
+    }
+    given = [{**arguments, name: other} for other in others[type(arguments[name])]]
+    columns = {"instruction_id_list": [[kind]] * len(given), "kwargs": [[each] for each in given]}
+    assert 0.0 in [score.value for score in scores("instruction", [right] * len(given), columns=columns)]
+
+
+@pytest.mark.parametrize("kind", FOLLOWED)
 def test_an_empty_response_follows_nothing(kind: str, scores: Scores) -> None:
     """White space alone too, whichever verdicts are asked for."""
     for verdicts in ("published", "corrected"):
@@ -445,7 +475,7 @@ def test_loose_verdicts_look_past_an_opening_an_ending_and_asterisks(scores: Sco
     assert judged(scores, "punctuation:no_comma", {}, ["Well, so:\n\n"], mode="loose") == [0.0]
 
 
-CORRECTED = [
+CORRECTED: list[tuple[str, Mapping[str, Any], str, float, float]] = [
     ("language:response_language", {"language": "de"}, "12 + 30 = 42", 1.0, 0.0),
     (
         "length_constraints:nth_paragraph_first_word",
@@ -454,6 +484,30 @@ CORRECTED = [
         0.0,
         1.0,
     ),
+    ("ratio:sentence_type", {}, "It is", 1.0, 0.0),
+    ("ratio:sentence_type", {}, 'It is. "He was." Was it?', 0.0, 1.0),
+    ("ratio:sentence_balance", {}, "It is", 1.0, 0.0),
+    ("ratio:sentence_words", {}, "Go on. Go on. Go on.", 1.0, 0.0),
+    ("ratio:overlap", {"reference_text": "one two three", "percentage": 100}, "one two", 1.0, 0.0),
+    ("count:conjunctions", {"small_n": 3}, "And so, and, and.", 1.0, 0.0),
+    ("count:words_japanese", {"N": 5}, "I like cats.", 1.0, 0.0),
+    (
+        "count:keywords_multiple",
+        {"keyword1": "art", "keyword2": "b", "keyword3": "c", "keyword4": "d", "keyword5": "e"},
+        "start b b c c c d d d d d e e e e e e e",
+        1.0,
+        0.0,
+    ),
+    ("words:words_position", {"keyword": "wide"}, '"A wide and wide river."', 0.0, 1.0),
+    ("format:line_indent", {}, "a\n\n\n b\n  c", 0.0, 1.0),
+    ("format:line_indent", {}, "a", 1.0, 0.0),
+    ("format:quote_unquote", {}, "They say go.", 1.0, 0.0),
+    ("format:list", {"sep": "-"}, "A well-known, self-made man.", 1.0, 0.0),
+    ("format:sub-bullets", {}, "No bullet points.", 1.0, 0.0),
+    ("format:sub-bullets", {}, "* **one**\n  - first", 0.0, 1.0),
+    ("repeat:repeat_change", {"prompt_to_repeat": "Write a poem."}, "Write a poem. ", 1.0, 0.0),
+    ("repeat:repeat_span", {"prompt_to_repeat": "a b c d", "n_start": 1, "n_end": 2}, "b c", 0.0, 1.0),
+    ("custom:sentence_alphabet", {}, ALPHABET.replace("B is", '"B" is'), 0.0, 1.0),
 ]
 """Known faults of the published checks: type, arguments, response, published verdict, corrected one."""
 

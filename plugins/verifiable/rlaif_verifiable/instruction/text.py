@@ -39,7 +39,8 @@ class Text:
     def tokens(self) -> list[str]:
         """Words and marks, as NLTK's ``word_tokenize`` splits them: ``don't.`` is ``do``, ``n't``, ``.``."""
         split = _word_splitter()
-        return [token for sentence in self.sentences for token in split(sentence)]
+        tokens = {sentence: split(sentence) for sentence in dict.fromkeys(self.sentences)}
+        return [token for sentence in self.sentences for token in tokens[sentence]]
 
     @cached_property
     def language(self) -> str | None:
