@@ -266,7 +266,8 @@ class Calls:
             started.cancel()
             raise
         if started.elsewhere is not None:
-            answers = {**answers, **wait(started.elsewhere)}
+            elsewhere: dict[str, Answer] = wait(started.elsewhere)
+            answers |= elsewhere
         place = _readable(batch) if batch.unreadable else range(len(batch))
         for name in list(self._unproven):
             self._prove(name, answers[name], batch, place)

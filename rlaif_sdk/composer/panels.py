@@ -138,6 +138,6 @@ def _kept(values_RB: Array, weights_RB: Array, trim: float) -> Array:
     else:
         tiny = 1e-12
         kept_RB = ((lower_RB <= 0.5 + tiny) & (upper_RB >= 0.5 - tiny) & (sorted_RB > 0)).astype(float)
-    result_RB = np.empty_like(kept_RB)
+    result_RB: Array = np.empty_like(kept_RB)
     np.put_along_axis(result_RB, order_RB, kept_RB, axis=0)
     return result_RB

@@ -131,7 +131,7 @@ def _scores(ledger: Ledger, cheap: str, strong: str, runs: Iterable[int] | None)
         for name in (cheap, strong):
             if name not in run.rewards:
                 raise DataError(f"there is no reward {name!r} in {run}; there are {', '.join(run.rewards)}")
-        for entry in ledger.batches(run.number):
+        for entry in ledger.batches(run):
             cheap_B, strong_B = entry.answers[cheap].raw, entry.answers[strong].raw
             both_B = ~np.isnan(cheap_B) & ~np.isnan(strong_B)
             unasked += int((~np.isnan(cheap_B) & np.isnan(strong_B)).sum())
