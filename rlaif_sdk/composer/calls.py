@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.conditions import Asked, ColumnCondition, ask, scattered
+from rlaif_sdk.composer.conditions import Asked, ask, scattered
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ledger.cache import RewardOrigin, UnidentifiedError
-from rlaif_sdk.composer.stages import in_order, rewards_looked_at
+from rlaif_sdk.composer.stages import check_columns, in_order, rewards_looked_at
 from rlaif_sdk.config import BudgetConfig
-from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError, RewardError
-from rlaif_sdk.rewards import FunctionReward, Reward, require_columns
+from rlaif_sdk.exceptions import ConfigError, ConversationError, RewardError
+from rlaif_sdk.rewards import FunctionReward, Reward
 from rlaif_sdk.scoring import (
     Budget,
     CallResult,
@@ -127,16 +127,7 @@ class Calls:
         Raises:
             BatchError: One misses a column.
         """
-        for name, part in (*self._components.items(), *self._fallbacks.items()):
-            require_columns(part.reward, batch, name, part.columns, place=part.place)
-            for condition in part.when:
-                if isinstance(condition, ColumnCondition) and condition.column not in batch.columns:
-                    who = f"{part.place}: reward {name!r}" if part.place else f"reward {name!r}"
-                    present = ", ".join(sorted(batch.columns)) or "only the prompt and the completion"
-                    raise BatchError(
-                        f"{who}: the column {condition.column!r} is missing, which 'when' looks at",
-                        hint=f"columns present: {present}",
-                    )
+        check_columns({**self._components, **self._fallbacks}, batch)
 
     def set_up(self) -> None:
         """Make every reward and fallback ready.

@@ -65,6 +65,7 @@ class Composition:
 
     def _repr_html_(self) -> str:
         """Each reward's mean and failures, and the total's, for a notebook."""
+        skips = any(column.not_asked for column in self.rewards.values())
         rows = [
             (
                 name,
@@ -73,13 +74,15 @@ class Composition:
                 f"{_mean(column.weighted):+.4g}",
                 str(int((~np.isnan(column.raw)).sum())),
                 str(len(column.failures)),
+                *([str(len(column.skipped))] if skips else []),
                 ends_in_words(column.ends),
             )
             for name, column in self.rewards.items()
         ]
         scored = int((~np.isnan(self.totals)).sum())
-        total = ("total", "", "", f"{_mean(self.totals):+.4g}", str(scored), "", "")
-        headings = ("reward", "weight", "mean raw", "mean added", "scored", "failed", "ends")
+        total = ("total", "", "", f"{_mean(self.totals):+.4g}", str(scored), "", *([""] if skips else []), "")
+        counts = ("scored", "failed", *(["not asked"] if skips else []))
+        headings = ("reward", "weight", "mean raw", "mean added", *counts, "ends")
         return Layout(f"{len(self)} rows", headings, rows, total)._repr_html_()
 
     def to_records(self) -> list[dict[str, Any]]:

@@ -9,8 +9,10 @@ from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.conditions import ColumnCondition, RewardCondition
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.gates import Gate
-from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.exceptions import BatchError, ConfigError
+from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.statistics.arrays import is_finite_number
+from rlaif_sdk.types import RewardBatch
 
 
 def rewards_looked_at(component: Component) -> list[str]:
@@ -47,6 +49,24 @@ def in_order(components: Mapping[str, Component]) -> list[str]:
         raise ConfigError(
             f"the conditions go in a circle: {' waits for '.join(reversed(circle))}", key=f"rewards.{circle[0]}.when"
         ) from None
+
+
+def check_columns(parts: Mapping[str, Component], batch: RewardBatch) -> None:
+    """Check that a batch has the columns that rewards and their conditions read.
+
+    Raises:
+        BatchError: One is missing; the message names the reward.
+    """
+    for name, part in parts.items():
+        require_columns(part.reward, batch, name, part.columns, place=part.place)
+        for column in columns_looked_at({name: part}):
+            if column not in batch.columns:
+                who = f"{part.place}: reward {name!r}" if part.place else f"reward {name!r}"
+                present = ", ".join(sorted(batch.columns)) or "only the prompt and the completion"
+                raise BatchError(
+                    f"{who}: the column {column!r} is missing, which 'when' looks at",
+                    hint=f"columns present: {present}",
+                )
 
 
 def check_conditions(

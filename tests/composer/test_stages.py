@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from rlaif_sdk import Composer, Composition, Gate, Reward, RewardBatch, Score
 from rlaif_sdk.composer import ColumnCondition, Component, Constraint, FailurePolicy, RewardCondition
 from rlaif_sdk.composer.normalizers import GroupZScore, MinMax, Passthrough, Rank, ZScore
 from rlaif_sdk.exceptions import BatchError, ConfigError, RewardError, StateError
+from rlaif_sdk.training.preflight.checks import check_columns
 from tests.composer.random_compositions import POLICIES, Reading
 
 LASTING = FailurePolicy(fail_fast=False)
@@ -138,6 +140,7 @@ def test_explain_shows_who_was_not_asked_and_adds_up(config) -> None:
         "reason": "needs math >= 1, and math was not asked",
     }
     assert [*composition.to_pandas()["judge/status"]] == ["scored", "not asked"]
+    assert "<th>failed</th><th>not asked</th>" in composition._repr_html_()
 
 
 def test_not_asked_is_counted_apart_from_abstentions_and_failures() -> None:
@@ -371,6 +374,16 @@ def test_a_column_that_is_missing_ends_the_run_with_the_line(config) -> None:
         pytest.raises(BatchError, match=r"composition.yaml:\d+: reward 'judge': the column 'domain' is missing"),
     ):
         composer.compose(RewardBatch(["q"], ["<4"]))
+
+
+def test_the_check_of_a_run_misses_the_column_too(config) -> None:
+    """Before a model is loaded."""
+    rows = Dataset.from_list([{"prompt": "q", "answer": "4"}])
+    with (
+        Composer.from_config(config(THREE_STAGES)) as composer,
+        pytest.raises(BatchError, match=r"data.train: .*'judge': the column 'domain' is missing"),
+    ):
+        check_columns(composer, rows, "train")
 
 
 def test_statistics_of_other_rows_are_refused() -> None:
