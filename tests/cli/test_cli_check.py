@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from rlaif_sdk.cli.main import app
 
 REWARDS = """
-from rlaif_sdk import reward
+from rlaif_sdk import Reward, reward
 def words(completion_texts):
     return [float(len(text.split())) for text in completion_texts]
 
@@ -22,6 +22,13 @@ def broken(completion_texts):
 
 def ill(completion_texts, reference):
     return [float("nan")] * len(completion_texts)
+
+class Judged(Reward):
+    def model_calls(self, rows):
+        return rows * (rows - 1)
+
+    def score(self, batch):
+        return [0.5] * len(batch)
 
 @reward(scope="group")
 def longest(completion_texts):
@@ -84,6 +91,8 @@ def test_a_reward_of_groups_scores_two_answers_to_the_first_prompt(check):
     code, said = check("score", "rows.jsonl", "-c", "c.yaml", "--group-column", "prompt", c=config)
     assert code == 0, said
     assert "longest      1  scored" in said
+    code, said = check("score", "rows.jsonl", "-c", "c.yaml", "--group-column", "prompt", c=composition("Judged"))
+    assert "Calls of a model that the composition makes at most for the completions to a prompt (3): Judged 6" in said
     code, said = check("score", "rows.jsonl", "-c", "c.yaml", c=config)
     assert code == 1, said
     assert "reward 'longest' compares the completions to one prompt" in said
