@@ -108,7 +108,6 @@ class Product(Aggregator):
         if params.mapping is None:
             raise ConfigError(
                 "product needs a 'mapping' that makes values positive: exp, softplus, sigmoid or clamp",
-                key="aggregate",
                 hint="clamp suits values within [0, 1], exp and softplus those without bounds",
             )
         self.mapping = params.mapping
