@@ -95,7 +95,7 @@ def test_a_ledger_keeps_parts_and_its_record_explains_with_them(tmp_path: Path) 
             assert column.subscores(0) == {"cites": CITES}
             assert column.status(0) == ("cached" if known else "scored")
             (*_, run) = ledger.runs()
-            (entry,) = ledger.batches(run.number)
+            (entry,) = ledger.batches(run)
         assert entry.composition(run.rewards).explain(0).steps[0].subscores == {"cites": CITES}
 
 
