@@ -257,7 +257,8 @@ class Calls:
             started.cancel()
             raise
         if started.elsewhere is not None:
-            answers = {**answers, **wait(started.elsewhere)}
+            later: dict[str, Answer] = wait(started.elsewhere)
+            answers |= later
         place = _readable(batch) if batch.unreadable else range(len(batch))
         for name in list(self._unproven):
             self._prove(name, answers[name], batch, place)

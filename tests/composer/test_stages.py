@@ -277,7 +277,9 @@ def test_gates_and_constraints_look_at_the_stated_value() -> None:
     parts, _ = staged(otherwise=0.0)
     gate = Gate("judge", min=0.5, floor=-1.0)
     batch = batch_of(math=[1, 0], judge=[1.0, 1.0])
-    assert compose(parts, batch, gates=[gate]).totals.tolist() == [2.0, -1.0]
+    gated = compose(parts, batch, gates=[gate])
+    assert gated.totals.tolist() == [2.0, -1.0]
+    assert "not asked, does not pass: at most -1" in str(gated.explain(1))
     held = compose(parts, batch, constraints=[Constraint("judge", min=0.5, initial=2.0)])
     assert held.totals.tolist() == [2.0 + 1.0, 0.0 - 1.0]
 
