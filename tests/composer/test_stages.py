@@ -298,6 +298,26 @@ def test_a_row_that_cannot_be_read_fails_for_every_reward() -> None:
     assert judge.rows == [0]
 
 
+@pytest.mark.parametrize("kind", [Asked, AskedLater])
+def test_an_error_that_ends_the_run_leaves_nobody_waiting(kind: type[Asked]) -> None:
+    """Whether the reward that breaks is called here or on the event loop, the stages behind it are given up."""
+
+    class Refused(kind):  # type: ignore[misc,valid-type]
+        def score(self, batch: RewardBatch) -> Any:
+            raise ConfigError("no such key")
+
+    parts, judge = staged(judge=AskedLater("judge"))
+    parts["math"] = Component(Refused("math"))
+    batch = batch_of(math=[1, 1], judge=[1.0, 1.0])
+    with Composer(parts) as composer:
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="no such key"):
+                composer.compose(batch)
+            with pytest.raises(ConfigError, match="no such key"):
+                composer.submit(batch).result(timeout=60)
+    assert judge.rows == []
+
+
 def test_a_reward_is_not_taken_for_broken_before_it_was_asked() -> None:
     """``fail_fast`` counts the rows that it was asked about, and names them by their place in the batch."""
 
