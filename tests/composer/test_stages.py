@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, Composition, Gate, Reward, RewardBatch, Score
@@ -483,6 +483,7 @@ def _verdict(own: list[Any], verdicts: dict[str, list[str]], batch: RewardBatch,
 
 
 @given(cases(), st.booleans())
+@settings(max_examples=60)
 def test_asked_sets_are_those_of_a_slow_reference(case, later: bool) -> None:
     """Over random conditions, scores, abstentions and failures, here and on the event loop."""
     conditions, policies, batch = case
