@@ -49,7 +49,12 @@ def what_if(
 
         plot_what_if(result, plot, title=f"{run.resolve().name} under {config.name}")
     if as_json:
-        changes = {"summary": result.summary(), "steps": result.steps(), "most_changed": result.most_changed(top)}
+        changes = {
+            "summary": result.summary(),
+            "steps": result.steps(),
+            "most_changed": result.most_changed(top),
+            "unrecorded": result.unrecorded,
+        }
         typer.echo(json.dumps(without_nan(changes), indent=2))
         return
     for found in read:
@@ -68,25 +73,17 @@ def _print(result: WhatIf, top: int) -> None:
     steps = result.steps()
     table = Table(box=None, pad_edge=False)
     table.add_column("step")
-    for heading in (
-        "rows",
-        "compared",
-        "flipped",
-        "share",
-        "to 0",
-        "from 0",
-        "lost",
-        "gained",
-        "unknown",
-        "rank corr.",
-    ):
+    headings = ["rows", "compared", "flipped", "share", "to 0", "from 0", "lost", "gained"]
+    if result.unrecorded:
+        headings.append("unknown")
+    for heading in (*headings, "rank corr."):
         table.add_column(heading, justify="right")
     shown = steps if len(steps) <= _MOST_STEPS else [*steps[: _MOST_STEPS // 2], *steps[-_MOST_STEPS // 2 :]]
     for index, entry in enumerate(shown if len(steps) > 1 else []):
         if len(shown) < len(steps) and index == _MOST_STEPS // 2:
             table.add_row("…")
-        table.add_row(str(entry["step"]), *_cells(entry))
-    table.add_row("all", *_cells(result.summary()), style="bold")
+        table.add_row(str(entry["step"]), *_cells(entry, result))
+    table.add_row("all", *_cells(result.summary(), result), style="bold")
     console.print(table)
     most = result.most_changed(top)
     if most:
@@ -103,9 +100,10 @@ def _print(result: WhatIf, top: int) -> None:
         )
 
 
-def _cells(numbers: dict[str, float | int]) -> list[str]:
+def _cells(numbers: dict[str, float | int], result: WhatIf) -> list[str]:
     counts = [str(numbers[key]) for key in ("rows", "compared", "flipped")]
-    others = [str(numbers[key]) for key in ("silenced", "awakened", "lost", "gained", "unknown")]
+    kinds = ("silenced", "awakened", "lost", "gained", *(["unknown"] if result.unrecorded else []))
+    others = [str(numbers[key]) for key in kinds]
     correlation = numbers["rank_correlation"]
     shown = "-" if math.isnan(correlation) else f"{correlation:.3f}"
     return [*counts, f"{numbers['flipped_share']:.1%}", *others, shown]

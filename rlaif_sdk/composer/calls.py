@@ -217,33 +217,8 @@ class Calls:
         asked = ask(conditions, batch, {other: answer.scores for other, answer in answers.items()})
         return (batch if len(asked.rows) == len(batch) else batch.select(asked.rows)), asked
 
-    def _score_here(self, names: Sequence[str], started: StartedCalls) -> dict[str, Answer]:
-        """Ask plain rewards in this thread, and then the fallbacks of those that failed."""
-        batch = started.batch
-        answers: dict[str, Answer] = {}
-        failed = {}
-        for name in names:
-            part = self._components[name]
-            seen, asked = self._seen(name, batch, answers)
-            is_called = asked is None or asked.rows
-            result = self.runners[name].score_here(seen.with_columns(part.columns)) if is_called else _NOT_CALLED
-            scores = _checked(result, seen, part.reward)
-            if part.fallback is not None:
-                if scores.failures:
-                    failed[name] = scores, seen, result, asked
-                    continue
-                scores = with_fallback(scores, [], None, part.fallback)
-            answers[name] = _answer(scores, result, asked, batch)
-            if name in started.promised:
-                started.promised[name].set_result(answers[name])
-        if failed:
-            calls = {name: self._fall_back(name, scores, seen) for name, (scores, seen, *_) in failed.items()}
-            for name, mended in wait(start(together(calls))).items():
-                answers[name] = _answer(mended, *failed[name][2:], batch)
-        return answers
-
     def finish(self, batch: RewardBatch, started: StartedCalls) -> tuple[dict[str, CheckedScores], dict[str, float]]:
-        """Call the plain rewards, and wait for those that were started.
+        """Call the plain rewards in this thread, then the fallbacks of those that failed; and wait for the others.
 
         Returns:
             What each reward said, or its fallback in its place, checked; and the seconds that its call took.
@@ -251,22 +226,50 @@ class Calls:
         Raises:
             RlaifError: A reward failed in a way that no policy covers; the others are given up.
         """
+        readable = started.batch
+        answers: dict[str, Answer] = {}
+        failed = {}
         try:
-            answers = self._score_here(started.here, started)
+            for name in started.here:
+                part = self._components[name]
+                seen, asked = self._seen(name, readable, answers)
+                is_called = asked is None or asked.rows
+                result = self.runners[name].score_here(seen.with_columns(part.columns)) if is_called else _NOT_CALLED
+                scores = _checked(result, seen, part.reward)
+                if part.fallback is not None:
+                    if scores.failures:
+                        failed[name] = scores, seen, result, asked
+                        continue
+                    scores = with_fallback(scores, [], None, part.fallback)
+                answers[name] = _answer(scores, result, asked, readable)
+                if name in started.promised:
+                    started.promised[name].set_result(answers[name])
+            if failed:
+                calls = {name: self._fall_back(name, scores, seen) for name, (scores, seen, *_) in failed.items()}
+                for name, mended in wait(start(together(calls))).items():
+                    answers[name] = _answer(mended, *failed[name][2:], readable)
         except BaseException:
             started.cancel()
             raise
         if started.elsewhere is not None:
-            elsewhere: dict[str, Answer] = wait(started.elsewhere)
-            answers |= elsewhere
+            later: dict[str, Answer] = wait(started.elsewhere)
+            answers |= later
+        return self._all_rows(batch, answers), {name: answer.seconds for name, answer in answers.items()}
+
+    def _all_rows(self, batch: RewardBatch, answers: Mapping[str, Answer]) -> dict[str, CheckedScores]:
+        """What each reward said of all rows, given that of the rows that can be read.
+
+        Raises:
+            RewardError: One is broken, see `_prove`.
+        """
         place = _readable(batch) if batch.unreadable else range(len(batch))
         for name in list(self._unproven):
             self._prove(name, answers[name], batch, place)
         scores = {name: answers[name].scores for name in self._components}
-        if batch.unreadable:
-            unreadable = {row: _why_unreadable(error) for row, error in batch.unreadable.items()}
-            scores = {name: scattered(said, place, len(batch), failures=unreadable) for name, said in scores.items()}
-        return scores, {name: answer.seconds for name, answer in answers.items()}
+        if not batch.unreadable:
+            return scores
+        unreadable = {row: _why_unreadable(error) for row, error in batch.unreadable.items()}
+        return {name: scattered(said, place, len(batch), failures=unreadable) for name, said in scores.items()}
 
     def _prove(self, name: str, answer: Answer, batch: RewardBatch, place: Sequence[int]) -> None:
         """Take a reward that has not answered yet for broken if it fails altogether, or as a wrong program does.

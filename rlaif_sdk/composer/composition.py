@@ -200,7 +200,9 @@ class Composition:
             unscored = False
             if math.isnan(raw):
                 status = self.rewards[gate.reward].status(row)
-                unscored = status != "default" and gate.on_missing == "unscored"
+                unscored = (
+                    status in {"abstained", "failed"} and gate.on_missing == "unscored"
+                )  # others have a stated score
                 verdict = f"{status}, {'so the row is unscored' if unscored else verdict}"
             else:
                 verdict = f"{raw:.4g} {verdict}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rlaif_chebyshev import Chebyshev, ChebyshevParams
 from rlaif_robust import GroupRobust, Robust, RobustParams
 from rlaif_sdk import Composer, Progress, Reward, RewardBatch, Score
-from rlaif_sdk.composer import Component, FailurePolicy, Gate
+from rlaif_sdk.composer import Component, FailurePolicy, Gate, RewardCondition
 from rlaif_sdk.composer.aggregators import (
     Aggregator,
     Minimum,
@@ -64,6 +64,11 @@ SCHEDULES: tuple[Callable[[], Schedule], ...] = (
     lambda: Schedule(Piecewise([(0, 0.5), (3, 2.0)]), trigger=Crossing("a", above=0.0)),
     lambda: Schedule(Step(0.0, [(0, 1.0), (9, 0.5)]), by="episode", trigger=Crossing("b", below=1.0, patience=2)),
 )
+CONDITIONS = {
+    "b": (RewardCondition("a", min=-3.0),),
+    "c": (RewardCondition("a", max=2.0), RewardCondition("b", min=0.0)),
+    "d": (RewardCondition("c", max=5.0), RewardCondition("b", min=-8.0, max=8.0)),
+}
 POLICIES = (
     FailurePolicy(fail_fast=False),
     FailurePolicy(mask_group="never", fail_fast=False),
@@ -100,6 +105,8 @@ class Setup:
     constraints: list[Constraint]
     gates: list[Gate]
     gate_order: str
+    conditions: dict[str, list[RewardCondition]]
+    otherwise: float
 
     def composer(self, *, all_gather: AllGather | None = None, names: list[str] | None = None) -> Composer:
         """The composition, with its rewards in the given order."""
@@ -111,6 +118,8 @@ class Setup:
                     weight=self.weights[name](),
                     normalizer=self.normalizers[name](),
                     failure=self.policies[name],
+                    when=self.conditions[name],
+                    otherwise=self.otherwise if self.conditions[name] else None,
                 )
                 for name in names
             },
@@ -149,6 +158,8 @@ def setups(draw: st.DrawFn) -> Setup:
         constraints=draw(st.lists(st.sampled_from(constraints), unique=True, max_size=2)),
         gates=draw(st.sampled_from([[], gates, gates[:1]])),
         gate_order=draw(st.sampled_from(["independent", "lexicographic"])),
+        conditions={"a": [], **{name: draw(st.lists(st.sampled_from(CONDITIONS[name]), max_size=1)) for name in "bcd"}},
+        otherwise=draw(st.sampled_from([0.0, -3.0])),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, Composition, Gate, Reward, RewardBatch, Score
@@ -277,7 +277,9 @@ def test_gates_and_constraints_look_at_the_stated_value() -> None:
     parts, _ = staged(otherwise=0.0)
     gate = Gate("judge", min=0.5, floor=-1.0)
     batch = batch_of(math=[1, 0], judge=[1.0, 1.0])
-    assert compose(parts, batch, gates=[gate]).totals.tolist() == [2.0, -1.0]
+    gated = compose(parts, batch, gates=[gate])
+    assert gated.totals.tolist() == [2.0, -1.0]
+    assert "not asked, does not pass: at most -1" in str(gated.explain(1))
     held = compose(parts, batch, constraints=[Constraint("judge", min=0.5, initial=2.0)])
     assert held.totals.tolist() == [2.0 + 1.0, 0.0 - 1.0]
 
@@ -294,6 +296,26 @@ def test_a_row_that_cannot_be_read_fails_for_every_reward() -> None:
     assert [column.status(row) for row in range(3)] == ["scored", "failed", "not asked"]
     assert "cannot be read" in (column.reason(1) or "")
     assert judge.rows == [0]
+
+
+@pytest.mark.parametrize("kind", [Asked, AskedLater])
+def test_an_error_that_ends_the_run_leaves_nobody_waiting(kind: type[Asked]) -> None:
+    """Whether the reward that breaks is called here or on the event loop, the stages behind it are given up."""
+
+    class Refused(kind):  # type: ignore[misc,valid-type]
+        def score(self, batch: RewardBatch) -> Any:
+            raise ConfigError("no such key")
+
+    parts, judge = staged(judge=AskedLater("judge"))
+    parts["math"] = Component(Refused("math"))
+    batch = batch_of(math=[1, 1], judge=[1.0, 1.0])
+    with Composer(parts) as composer:
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="no such key"):
+                composer.compose(batch)
+            with pytest.raises(ConfigError, match="no such key"):
+                composer.submit(batch).result(timeout=60)
+    assert judge.rows == []
 
 
 def test_a_reward_is_not_taken_for_broken_before_it_was_asked() -> None:
@@ -461,6 +483,7 @@ def _verdict(own: list[Any], verdicts: dict[str, list[str]], batch: RewardBatch,
 
 
 @given(cases(), st.booleans())
+@settings(max_examples=60)
 def test_asked_sets_are_those_of_a_slow_reference(case, later: bool) -> None:
     """Over random conditions, scores, abstentions and failures, here and on the event loop."""
     conditions, policies, batch = case

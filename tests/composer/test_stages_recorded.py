@@ -168,9 +168,25 @@ def test_commands_show_who_was_not_asked(tmp_path: Path) -> None:
     first = json.loads((tmp_path / "scored.jsonl").read_text().splitlines()[0])
     assert first["reward"]["rewards"]["judge"]["status"] == "not asked"
     assert "not asked" in said("explain", tmp_path / "ledger.sqlite", "--row", 1)
-    assert "unknown" in said("what-if", tmp_path / "ledger.sqlite", "--config", config)
+    assert "unknown" not in said("what-if", tmp_path / "ledger.sqlite", "--config", config)
+    looser = write(tmp_path, composition(least=0.2), "looser.json")
+    with pytest.warns(UserWarning, match="was not asked about"):
+        assert "unknown" in said("what-if", tmp_path / "ledger.sqlite", "--config", looser)
+    with pytest.warns(UserWarning, match="was not asked about"):
+        replayed = json.loads(said("what-if", tmp_path / "ledger.sqlite", "--config", looser, "--json"))
+    assert replayed["unrecorded"] == {"judge": 1}
     said("report", tmp_path / "ledger.sqlite", "--output", tmp_path / "report.html")
     assert "not asked" in (tmp_path / "report.html").read_text()
+
+
+def test_a_trainers_function_asks_in_stages(tmp_path: Path) -> None:
+    """TRL hands columns over as keywords; a row that nobody scores is None."""
+    config = composition(otherwise="abstain") | {"ledger": False}
+    config["rewards"]["quality"]["weight"] = 0
+    with Composer.from_config(write(tmp_path, config)) as composer:
+        totals = composer.for_trl()(prompts=["p"] * 6, completions=TEXTS, completion_ids=[[1]] * 6, domain=DOMAINS)
+    assert totals == [None, None, 4.0, 0.0, None, None]
+    assert asked(tmp_path) == ["aaaa", "bbbbbb", "aa?bbb"]
 
 
 def test_the_server_says_who_was_not_asked(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def rlaif_rewards() -> list[RewardSpec]:
             name="length",
             factory=_build("length", "LengthReward"),
             params=LengthParams,
-            description="What the length of a completion is worth: along a cosine, or by its distance from a target.",
+            description="What the length of a completion is worth: along a cosine, by its distance from a target, or beside its group.",
             ends=("unwanted length", "wanted length"),
             example={"weight": 0.5, "params": {"shape": "cosine", "max_length": 1024}},
         ),

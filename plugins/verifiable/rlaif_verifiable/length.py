@@ -64,9 +64,10 @@ class OverlongReward(Reward):
 class LengthParams(ViewParams):
     """What is measured, and what it is worth."""
 
-    shape: Literal["cosine", "target"]
+    shape: Literal["cosine", "target", "group"]
     """``cosine``: from `shortest` at no length to `longest` at `max_length`, along half a cosine; ``target``: 0 at a
-    length, -1 at `width` from it to either side, in straight lines."""
+    length, -1 at `width` from it to either side, in straight lines; ``group``: 0.5 for the shortest completion to a prompt,
+    -0.5 for the longest, in a straight line between."""
 
     unit: Literal["tokens", "characters"] = "tokens"
     """``tokens``: the batch's ``completion_ids``, thinking and calls included, as in TRL and ms-swift; ``characters`` of
@@ -98,7 +99,8 @@ class LengthParams(ViewParams):
     def _fits(self) -> Self:
         of_cosine = {"max_length", "shortest", "longest"} & self.model_fields_set
         of_target = {"target", "column", "width"} & self.model_fields_set
-        if others := of_target if self.shape == "cosine" else of_cosine:
+        others = {"cosine": of_target, "target": of_cosine, "group": of_cosine | of_target}[self.shape]
+        if others:
             raise ValueError(f"{', '.join(sorted(others))}: of another shape than {self.shape!r}")
         if self.shape == "cosine" and self.max_length is None:
             raise ValueError("a cosine needs 'max_length'")
@@ -116,6 +118,10 @@ class LengthReward(Reward):
       Long Chain-of-Thought Reasoning in LLMs", the cosine reward; open-r1's and TRL's ``get_cosine_scaled_reward``.
     - ``target``: ``-|L - target| / width``. Source: Aggarwal and Welleck 2025, "L1", whose alpha is
       ``1 / width``.
+    - ``group``: ``0.5 - (L - shortest) / (longest - shortest)`` among the completions to the prompt that the reward is asked
+      about, 0 where all are equally long; it abstains on one that has no other. Asked ``when`` an answer is right, it
+      compares right answers with each other. Source: Kimi Team 2025, "Kimi k1.5", section 2.3.3, whose span has the wrong
+      answers in it too.
     """
 
     name = "length"
@@ -127,7 +133,11 @@ class LengthReward(Reward):
         columns = () if params.column is None else (params.column,)
         self.columns = columns
         self.inputs = (*columns, "completion_ids") if params.unit == "tokens" else columns
-        if params.shape == "cosine":
+        if params.shape == "group":
+            self.scope = "group"
+            self.cacheable = False
+            self.range = (-0.5, 0.5)
+        elif params.shape == "cosine":
             self.range = min(params.shortest, params.longest), max(params.shortest, params.longest)
         else:
             self.range = (-1.0, 0.0) if params.clamp else None
@@ -136,7 +146,7 @@ class LengthReward(Reward):
         """Score a batch of B rows.
 
         Raises:
-            RewardError: Tokens are to be counted, and the batch has none.
+            RewardError: Tokens are to be counted, and the batch has none; or groups are to be compared.
         """
         params = self.params
         lengths: list[int | None]
@@ -144,6 +154,8 @@ class LengthReward(Reward):
             lengths = [*_token_counts(batch, "a trainer brings them; count characters: 'unit: characters'")]
         else:
             lengths = [None if text is None else len(text) for text in params.texts(batch)]
+        if params.shape == "group":
+            return self._among(lengths, batch)
         if params.shape == "cosine":
             return [Score.no_words() if length is None else self._on_cosine(length) for length in lengths]
         wanted = [params.target] * len(batch) if params.column is None else batch.column(params.column)
@@ -159,6 +171,30 @@ class LengthReward(Reward):
         swing = (1 + math.cos(math.pi * (min(share, 1.0) if params.clamp else share))) / 2
         value = params.longest + (params.shortest - params.longest) * swing
         return Score(value, reason=f"{length} {params.unit} of {params.max_length}")
+
+    def _among(self, lengths: list[int | None], batch: RewardBatch) -> list[Score]:
+        if batch.group is None:
+            raise RewardError(
+                "the batch does not tell which completions answer the same prompt",
+                hint="name the column that groups them, group= or --group-column",
+            )
+        groups: dict[Any, list[int]] = {}
+        for label, length in zip(batch.group, lengths, strict=True):
+            if label is not None and length is not None:
+                groups.setdefault(label, []).append(length)
+        scores = []
+        for label, length in zip(batch.group, lengths, strict=True):
+            others = groups.get(label, [])
+            if length is None:
+                scores.append(Score.no_words())
+            elif len(others) < 2:
+                scores.append(Score(None, reason="there is no other completion to the prompt to compare it with"))
+            else:
+                least, most = min(others), max(others)
+                value = 0.5 - (length - least) / (most - least) if most > least else 0.0
+                reason = f"{length} {self.params.unit}, and the group has {least} to {most}"
+                scores.append(Score(value, reason=reason))
+        return scores
 
     def _near(self, length: int, target: Any) -> Score:
         params = self.params

@@ -20,6 +20,7 @@ def _scores(
     *,
     columns: Mapping[str, Sequence[Any]] | None = None,
     completion_ids: Sequence[Sequence[int]] | None = None,
+    group: Sequence[Any] | None = None,
 ) -> list[Score]:
     reward = SPECS[name].build(params or {})
     batch = RewardBatch(
@@ -27,6 +28,7 @@ def _scores(
         completions=list(completions),
         columns=dict(columns or {}),
         completion_ids=None if completion_ids is None else list(completion_ids),
+        group=group,
     )
     try:
         reward.setup()

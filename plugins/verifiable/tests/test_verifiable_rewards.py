@@ -389,6 +389,7 @@ def test_a_pattern_that_a_text_makes_slow_fails_the_row_and_no_other(scores: Sco
         ("length", {"shape": "target", "target": 3, "width": 2, "longest": 1}, "longest: of another shape"),
         ("length", {"shape": "target", "target": 3}, "needs 'width', and 'target' or 'column'"),
         ("length", {"shape": "target", "target": 3, "column": "c", "width": 2}, "'target' or 'column'"),
+        ("length", {"shape": "group", "max_length": 9}, "max_length: of another shape"),
         ("length", {"shape": "cosine", "max_length": 9, "shortest": float("nan")}, "finite"),
     ],
 )
@@ -405,6 +406,35 @@ def test_a_length_that_is_none_fails_its_row(wanted: Any, scores: Scores) -> Non
     broken, right = scores("length", ["x", "x"], params, columns={"wanted": [wanted, 1]}, completion_ids=[[1], [1]])
     assert "the column 'wanted' has" in str(broken.error)
     assert right.value == 0.0
+
+
+def test_right_answers_are_compared_with_each_other_only(scores: Scores) -> None:
+    """Under a condition the group is of those that meet it; one that has no other is not compared."""
+    shorter = {
+        "use": "length",
+        "params": {"shape": "group"},
+        "when": {"reward": "exact_match", "min": 1},
+        "otherwise": 0,
+    }
+    ids = [[1] * length for length in (10, 1, 30, 20, 5, 7)]
+    answers = ["yes", "no", "yes", "yes", "yes", "no"]
+    batch = RewardBatch(
+        ["?"] * 6, answers, completion_ids=ids, columns={"answer": ["yes"] * 6}, group=[0, 0, 0, 0, 1, 1]
+    )
+    config = {"rewards": {"exact_match": {"weight": 1}, "shorter": shorter}}
+    with Composer.from_config(config) as composer:
+        column = composer.compose(batch).rewards["shorter"]
+    assert column.normalized[:4].tolist() == [0.5, 0.0, -0.5, 0.0]
+    assert [column.status(row) for row in range(6)] == [
+        "scored",
+        "not asked",
+        "scored",
+        "scored",
+        "abstained",
+        "not asked",
+    ]
+    (lone,) = scores("length", ["x"], {"shape": "group"}, group=[None], completion_ids=[[1]])
+    assert lone.value is None
 
 
 def test_right_and_wrong_answers_have_a_length_rule_each() -> None:

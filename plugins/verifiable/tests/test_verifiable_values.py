@@ -123,6 +123,15 @@ def test_the_cosine_of_characters_is_open_r1s(values: Values) -> None:
     assert values("length", texts, {**WRONG, **by_characters}) == pytest.approx([-0.942, -0.547], abs=0.005)
 
 
+def test_lengths_within_a_group_are_compared_as_in_open_r1(values: Values) -> None:
+    """len_reward of right answers: test_different_lengths_correct_answers, test_same_length_responses."""
+    short = "\\boxed{\\frac{63}{400}}"
+    texts = [short, short + "  xxxxxxxxxx", short, short, short, short + "x" * 10, short + "x" * 5]
+    group = [0, 0, 1, 1, 2, 2, 2]
+    found = values("length", texts, {"shape": "group", "unit": "characters"}, group=group)
+    assert found == pytest.approx([0.5, -0.5, 0.0, 0.0, 0.5, -0.5, 0.0])
+
+
 def test_a_target_is_met_or_missed_to_either_side(values: Values) -> None:
     """Of the config or of each row; a row that wants no length abstains."""
     ids = [[1] * length for length in (100, 90, 120, 0, 500)]
