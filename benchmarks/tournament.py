@@ -6,11 +6,12 @@ import argparse
 import math
 import os
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 from _judge import judge_server
 from _report import interleaved, median_ratio, save
@@ -54,10 +55,8 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.1, help="seconds that the server takes for a request")
     parser.add_argument("--at-once", type=int, default=64, help="requests that are allowed at once")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--model", help="a local model's folder; by default the quickstart's, if it is installed")
-    parser.add_argument(
-        "--local-size", type=int, default=4, help="completions of the one group that a local model judges"
-    )
+    parser.add_argument("--model", help="a local model's folder; by default a small one with random weights")
+    parser.add_argument("--local-groups", type=int, default=2)
     options = parser.parse_args()
     batch = groups_of(options.groups, options.size)
     results: dict[str, float] = {}
@@ -102,26 +101,32 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
         *lines,
     ]
-    if (model := options.model or quickstart_model()) is not None:
-        local, table = with_a_local_model(model, options.local_size, options.repeats)
-        results |= local
-        parts += ["", *table]
+    with tempfile.TemporaryDirectory() as folder:
+        model = options.model or small_model(Path(folder) / "a-small-llama")
+        local, table = with_a_local_model(model, options.local_groups, options.size, options.repeats)
+    results |= local
+    parts += ["", *table]
     save("tournament", results, "\n".join(parts))
 
 
-def quickstart_model() -> str | None:
-    """The folder of the quickstart's model, where it is installed."""
-    from rlaif_sdk.quickstart.model import MissingModelError, prepare_policy
+def small_model(folder: Path) -> str:
+    """A Llama of four small layers with random weights and made-up words, which costs what its tokens cost."""
+    import torch
+    from _words import word_tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    try:
-        return str(prepare_policy())
-    except MissingModelError:
-        return None
+    torch.manual_seed(0)
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
+    tokenizer = word_tokenizer(1000, roles=["user", "assistant", "1", "2", *"ABCDEFGH"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}assistant "
+    tokenizer.save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=1000, max_position_embeddings=4096, **shape)).save_pretrained(folder)
+    return str(folder)
 
 
-def with_a_local_model(model: str, size: int, repeats: int) -> tuple[dict[str, float], list[str]]:
+def with_a_local_model(model: str, groups: int, size: int, repeats: int) -> tuple[dict[str, float], list[str]]:
     """Processor seconds of a list, of pairs that share their beginning, and of pairs each by itself."""
-    batch = groups_of(1, size)
+    batch = groups_of(groups, size)
     common = {"model": model, "device": "cpu", "dtype": "float32"}
     variants = {
         "one call about all, in two orders": composed("listwise", **common),
@@ -142,7 +147,7 @@ def with_a_local_model(model: str, size: int, repeats: int) -> tuple[dict[str, f
         median, share = statistics.median(own), median_ratio(own, alone)
         results |= {f"local, {name}: processor time (s)": median, f"local, {name}: of single pairs": share}
         lines.append(f"| {name} | {median:.1f} | {share:.3f} |")
-    head = f"A group of {size} completions, {Path(model).name} in this process; processor time, medians of {repeats} rounds:"
+    head = f"{groups} groups of {size} completions, {Path(model).name} in this process; processor time, medians of {repeats} rounds:"
     return results, [head, "", "| | s | of single pairs |", "|---|---|---|", *lines]
 
 
