@@ -56,9 +56,10 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=64, help="requests that are allowed at once")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", help="a local model's folder; by default a small one with random weights")
-    parser.add_argument("--local-groups", type=int, default=2)
+    parser.add_argument("--local-groups", type=int, default=8)
     options = parser.parse_args()
     batch = groups_of(options.groups, options.size)
+    load = os.getloadavg()[0]
     results: dict[str, float] = {}
     lines = []
     with judge_server(options.latency, chat=True) as port:
@@ -94,7 +95,8 @@ def main() -> None:
     parts = [
         (
             f"{options.groups} groups of {options.size} completions, a judge of {1e3 * options.latency:.0f} ms behind HTTP, "
-            f"{options.at_once} requests at once; medians and least of {options.repeats} rounds:"
+            f"{options.at_once} requests at once; medians and least of {options.repeats} rounds. {load:.1f} other processes wanted the "
+            f"{os.cpu_count()} cores at the start; where that is more than a few, only the processor time tells:"
         ),
         "",
         "| scheme | calls | ideal (s) | s | over ideal | least | processor time of a call (ms) |",
@@ -146,7 +148,7 @@ def with_a_local_model(model: str, groups: int, size: int, repeats: int) -> tupl
         variants[name].close()
         median, share = statistics.median(own), median_ratio(own, alone)
         results |= {f"local, {name}: processor time (s)": median, f"local, {name}: of single pairs": share}
-        lines.append(f"| {name} | {median:.1f} | {share:.3f} |")
+        lines.append(f"| {name} | {median:.2f} | {share:.3f} |")
     head = f"{groups} groups of {size} completions, {Path(model).name} in this process; processor time, medians of {repeats} rounds:"
     return results, [head, "", "| | s | of single pairs |", "|---|---|---|", *lines]
 
