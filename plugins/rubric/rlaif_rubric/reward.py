@@ -117,7 +117,7 @@ class RubricReward(Reward):
             found: Sequence[Score] = await self.judge.rate(chosen, asked, references)
         else:
             judged, checked = await asyncio.gather(
-                self._judged(chosen, asked, references), asyncio.to_thread(self._checks.verdicts, chosen)
+                self._judged(chosen, asked, references), self._checks.verdicts(chosen)
             )
             found = [
                 said if isinstance(said, Score) else self._scored(rubrics[row], said, checks)

@@ -16,7 +16,18 @@ from pydantic import ValidationError
 
 from rlaif_rubric import RubricParams, rlaif_rewards
 from rlaif_rubric.reward import RubricReward
-from rlaif_sdk import Composer, ConfigError, GeneratedText, RewardBatch, RlaifError, RubricJudge, Score, Usage
+from rlaif_sdk import (
+    Composer,
+    ConfigError,
+    GeneratedText,
+    Registry,
+    RewardBatch,
+    RlaifError,
+    RubricJudge,
+    Score,
+    Usage,
+    hookimpl,
+)
 from rlaif_sdk.testing import ScriptedJudge, check_reward_contract
 
 (SPEC,) = rlaif_rewards()
@@ -94,6 +105,15 @@ def test_healthbench_scores_recompute_from_points_and_verdicts(
         (score,) = scored(by_text(verdicts), column="rubrics", columns={"rubrics": column})
         assert score.value == pytest.approx(expected, abs=0)
         assert score.subscores["tag/axis:accuracy"].value == score.value
+
+
+def test_a_tag_is_scored_by_its_own_criteria_alone() -> None:
+    """As HealthBench scores its axes and themes."""
+    verdicts = {"Cites a section.": True, "Has one sentence.": False, "Cites what is not there.": True}
+    (score,) = scored(by_text(verdicts), criteria=[CITES, BRIEF, INVENTS])
+    assert score.value == pytest.approx((2 - 4) / 3)
+    tags = {name: part.value for name, part in score.subscores.items() if name.startswith("tag/")}
+    assert tags == {"tag/accuracy": -1.0, "tag/style": 0.0}
 
 
 def test_a_rubric_of_faults_alone_has_no_score() -> None:
@@ -234,6 +254,37 @@ def test_the_parameters_of_a_check_are_refused_as_in_a_composition() -> None:
     """The message has the criterion and the parameter."""
     with pytest.raises(ConfigError, match=r"is_json.*schemas"):
         RubricReward(RubricParams.model_validate({"criteria": [{**JSON, "params": {"schemas": {}}}]}))
+
+
+def test_plugins_observe_the_composition_and_not_the_checks_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of compositions has one a batch."""
+    seen: list[list[str]] = []
+
+    class Observer:
+        @hookimpl
+        def rlaif_composed(self, composition: Any) -> None:
+            seen.append([*composition.rewards])
+
+    registry = Registry.discover()
+    registry.register(Observer(), "observer")
+    monkeypatch.setattr(Registry, "default", lambda: registry)
+    config = {"rewards": {"rubric": {"params": {"criteria": [JSON]}}}}
+    with Composer.from_config(config) as composer:
+        composer.compose(RewardBatch(["?"], ["{}"]))
+    assert seen == [["rubric"]]
+
+
+def test_a_check_that_never_answers_ends_the_run(tmp_path: Path) -> None:
+    """A wrong program is no criterion that is not met, whatever the rule for those without a verdict."""
+    (tmp_path / "broken.py").write_text(
+        "def broken(completion_texts):\n    return [nothing for _ in completion_texts]\n"
+    )
+    check = {"name": "broken", "check": f"{tmp_path / 'broken.py'}:broken", "threshold": 1}
+    params = {"criteria": [JSON, check], "on_failed_criterion": "left_out"}
+    problem = r"the check of a criterion failed: reward 'broken': .*name 'nothing' is not defined"
+    config = {"rewards": {"rubric": {"params": params}}}
+    with Composer.from_config(config) as composer, pytest.raises(RlaifError, match=problem):
+        composer.compose(RewardBatch(["?"] * 2, ["{}"] * 2))
 
 
 def test_implicit_aggregation_is_one_call_for_the_whole_rubric() -> None:
