@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,50 @@ def test_the_reward_keeps_the_contract() -> None:
     check_reward_contract(
         SPEC, params={"criteria": [{"name": "short", "check": "conciseness", "params": {"target": 60}}]}
     )
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """A server's address, and the texts that it was asked; its judge goes by their length."""
+    texts: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            text = asked["messages"][0]["content"]
+            texts.append(text)
+            top = [{"token": "A", "logprob": -1.5}, {"token": "B", "logprob": -0.3 - len(text) / 3000}]
+            count = len(re.findall(r"^\d+\. .* \(verdict: ", text, re.MULTILINE))
+            said = [{"criterion": n + 1, "reason": "r", "evidence": "", "verdict": "yes"} for n in range(count)]
+            message = {"role": "assistant", "content": json.dumps(said)}
+            logprobs = {"content": [{"token": "A", "logprob": -0.5, "top_logprobs": top}]}
+            choice = {"index": 0, "finish_reason": "stop", "message": message}
+            body = json.dumps({"choices": [choice | ({"logprobs": logprobs} if "logprobs" in asked else {})]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}/v1", texts
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.mark.parametrize(("mode", "calls"), [("likelihood", 3), ("verdict", 1)])
+def test_a_judge_behind_a_server_keeps_the_contract(server: Any, mode: str, calls: int) -> None:
+    """By its name in a config, in both modes; one call a criterion, or one for all."""
+    url, texts = server
+    params = {"model": "tiny", "base_url": url, "mode": mode, "criteria": [CITES, BRIEF, INVENTS]}
+    check_reward_contract(SPEC, params=params)
+    texts.clear()
+    with Composer.from_config({"rewards": {"rubric": {"params": params}}}) as composer:
+        composer.compose(RewardBatch(["May I?"], [ANSWER]))
+    assert len(texts) == calls
 
 
 @pytest.mark.parametrize(
@@ -160,7 +206,8 @@ def test_criteria_of_the_config_and_of_the_row_are_judged_together() -> None:
     assert composition.totals.tolist() == [0.5, 1.0]
     parts = {name: value for name, value in composition.metrics().items() if "/subscore/" in name}
     assert parts == {"reward/rubric/subscore/brief": 1.0, "reward/rubric/subscore/tag/style": 0.75}
-    assert "rubric/#2" in str(composition.explain(0))
+    (line,) = (line for line in str(composition.explain(0)).splitlines() if "rubric/#2" in line)
+    assert "\u201cNames the sea.\u201d no: so" in line  # a number says nothing to a reader
 
 
 def test_an_explanation_quotes_the_evidence_of_each_criterion() -> None:
