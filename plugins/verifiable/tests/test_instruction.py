@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import string
@@ -10,8 +11,14 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk import Score
-from rlaif_verifiable.instruction.reward import INSTRUCTIONS, MOST_CHARACTERS, variants
+from rlaif_sdk import MissingExtraError, Score
+from rlaif_verifiable.instruction.reward import (
+    INSTRUCTIONS,
+    MOST_CHARACTERS,
+    InstructionParams,
+    InstructionReward,
+    variants,
+)
 
 Scores = Callable[..., list[Score]]
 
@@ -701,6 +708,17 @@ def test_a_hostile_answer_gets_its_verdict(bomb: str, scores: Scores) -> None:
 def test_a_hostile_answer_of_the_greatest_length_ends(bomb: str, scores: Scores) -> None:
     """Time grows as the response does: were it by the square, this would run for hours into the tests' limit."""
     read_bomb(bomb, MOST_CHARACTERS, scores)
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a row is judged, whatever types the rows have."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "langdetect" else find_spec(name, *rest)
+    )
+    reward = InstructionReward(InstructionParams())
+    with pytest.raises(MissingExtraError, match=r"rlaif-verifiable\[instruction\]"):
+        reward.setup()
 
 
 def test_a_response_of_a_million_characters_follows_nothing(scores: Scores) -> None:

@@ -355,7 +355,7 @@ def words_position(text: Text, keyword: Phrase) -> Verdict:
     """The second word and the second to last are the keyword; one mark at the end is left out, others count as words."""
     tokens = text.tokens
     if tokens and tokens[-1] in string.punctuation:
-        tokens = [*tokens[:-2], tokens[-2]] if len(tokens) > 2 else []
+        tokens = tokens[:-1]
     return _second(tokens, keyword)
 
 
@@ -685,10 +685,12 @@ def european_capitals_sort(text: Text) -> Verdict:
 @INSTRUCTIONS.type("custom:csv_city")
 def csv_city(text: Text) -> Verdict:
     """CSV of a heading with five given names and seven rows."""
-    table = _table(text.value, 8)
-    if isinstance(table, str):
-        return table
-    return unless(table[0] == ["ID", "Country", "City", "Year", "Count"], f"the heading is {table[0]!r:.80}")
+    rows = _rows(text.value, ",")
+    if len(rows) != 8:
+        return f"{len(rows)} rows, not 8"
+    if any(len(row) != 5 for row in rows):
+        return "a row has not 5 fields"
+    return unless(rows[0] == ["ID", "Country", "City", "Year", "Count"], f"the heading is {rows[0]!r:.80}")
 
 
 @INSTRUCTIONS.type("custom:csv_special_character")
@@ -700,8 +702,8 @@ def csv_special_character(text: Text) -> Verdict:
     if not _has_heading(text.value, ("ProductID", "Category", "Brand", "Price", "Stock"), r",[ \t]*"):
         return "another heading"
     rows = _quoted_rows(text.value, ",")
-    if rows is None or len(rows) != 15:
-        return f"{len(rows or [])} rows, not 15"
+    if len(rows) != 15:
+        return f"{len(rows)} rows, not 15"
     for row in rows[1:]:
         if len(row) != 5:
             return f"a row of {len(row)} fields, not 5"
@@ -716,8 +718,8 @@ def csv_quotes(text: Text) -> Verdict:
     if not _has_heading(text.value, ("StudentID", "Subject", "Grade", "Semester", "Score"), "\t *"):
         return "another heading"
     rows = _quoted_rows(text.value, "\t")
-    if rows is None or len(rows) != 4:
-        return f"{len(rows or [])} rows, not 4"
+    if len(rows) != 4:
+        return f"{len(rows)} rows, not 4"
     if any(len(row) != 5 for row in rows):
         return "a row has not 5 fields"
     quoted = all(field.strip().startswith('"') and field.strip().endswith('"') for row in rows for field in row)
@@ -817,25 +819,17 @@ def _from_a_to_z(sentences: list[str]) -> Verdict:
     return None
 
 
-def _rows(value: str, delimiter: str) -> list[list[str]] | None:
-    """None where it is no table."""
+def _rows(value: str, delimiter: str) -> list[list[str]]:
+    """The rows of a table; none where it cannot be read as one."""
     try:
         return list(csv.reader(io.StringIO(value), delimiter=delimiter))
     except csv.Error:
-        return None
+        return []
 
 
-def _quoted_rows(value: str, delimiter: str) -> list[list[str]] | None:
+def _quoted_rows(value: str, delimiter: str) -> list[list[str]]:
     """The rows with the quotation marks that stand around fields."""
     return _rows(value.replace('"', '"""'), delimiter)
-
-
-def _table(value: str, number: int) -> list[list[str]] | str:
-    """A table of so many rows of five fields, or why it is none."""
-    rows = _rows(value, ",")
-    if rows is None or len(rows) != number:
-        return f"{len(rows or [])} rows, not {number}"
-    return rows if all(len(row) == 5 for row in rows) else "a row has not 5 fields"
 
 
 def _has_heading(value: str, names: Iterable[str], separator: str) -> bool:
@@ -846,5 +840,4 @@ def _has_heading(value: str, names: Iterable[str], separator: str) -> bool:
 def _is_special(field: str) -> bool:
     """Whether it stands in quotation marks and has a special character within."""
     line = field.partition("\n")[0]
-    closing = line.rfind('"')
-    return line.startswith('"') and re.search(r"[^\w\s]", line[1:closing]) is not None if closing > 0 else False
+    return line.startswith('"') and re.search(r"[^\w\s]", line[1 : max(1, line.rfind('"'))]) is not None
