@@ -9,6 +9,7 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlaif_sdk import MissingExtraError, Score
@@ -469,6 +470,14 @@ def test_columns_may_hold_json_and_null_arguments(scores: Scores) -> None:
     for given in ((ids, arguments), (json.dumps(ids), json.dumps(arguments))):
         columns = {"instruction_id_list": [given[0]], "kwargs": [given[1]]}
         assert scores("instruction", ["A river."], columns=columns)[0].value == 1.0
+
+
+def test_columns_may_come_from_pandas(scores: Scores) -> None:
+    """Which reads lists as arrays, and numbers as numpy's."""
+    arguments = {"keywords": np.array(["river"])}, {"num_words": np.int64(2), "relation": "at least"}
+    ids = np.array(["keywords:existence", "length_constraints:number_words"])
+    columns = {"instruction_id_list": [ids], "kwargs": [np.array(arguments)]}
+    assert scores("instruction", ["A river."], columns=columns)[0].value == 1.0
 
 
 def test_loose_verdicts_look_past_an_opening_an_ending_and_asterisks(scores: Scores) -> None:
