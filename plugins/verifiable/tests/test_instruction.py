@@ -7,6 +7,7 @@ import json
 import random
 import string
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -663,6 +664,10 @@ CORRECTED: list[tuple[str, Mapping[str, Any], str, float, float]] = [
         1.0,
         0.0,
     ),
+    ("words:odd_even_syllables", {}, "Cats!", 1.0, 0.0),
+    ("words:last_first", {}, "It is.", 1.0, 0.0),
+    ("sentence:alliteration_increment", {}, "It is.", 1.0, 0.0),
+    ("sentence:increment", {"small_n": 2}, "It is.", 1.0, 0.0),
     ("words:words_position", {"keyword": "wide"}, '"A wide and wide river."', 0.0, 1.0),
     ("format:line_indent", {}, "a\n\n\n b\n  c", 0.0, 1.0),
     ("format:line_indent", {}, "a", 1.0, 0.0),
@@ -684,6 +689,14 @@ def test_known_faults_are_kept_and_can_be_corrected(
     """Verdicts are the published ones unless corrected ones are asked for."""
     assert judged(scores, kind, arguments, [response]) == [published]
     assert judged(scores, kind, arguments, [response], verdicts="corrected") == [corrected]
+
+
+def test_every_correction_is_tested_and_listed() -> None:
+    """The README's table names each type whose corrected verdict may differ."""
+    corrected = {kind for kind, instruction in INSTRUCTIONS.items() if instruction.corrected is not None}
+    assert {case[0] for case in CORRECTED} == corrected
+    table = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("`verdicts: corrected`")[2]
+    assert [kind for kind in sorted(corrected) if f"`{kind}`" not in table] == []
 
 
 def test_corrections_judge_ordinary_answers_alike(scores: Scores) -> None:

@@ -310,6 +310,12 @@ def odd_even_syllables(text: Text) -> Verdict:
     return None
 
 
+@INSTRUCTIONS.correction("words:odd_even_syllables")
+def odd_even_syllables_of_some(text: Text) -> Verdict:
+    """A single word does not alternate."""
+    return odd_even_syllables(text) or unless(len(_bare(text.value).split()) > 1, "a single word")
+
+
 @INSTRUCTIONS.type("words:last_first")
 def last_first(text: Text) -> Verdict:
     """The last word of each sentence is the first of the next."""
@@ -318,6 +324,12 @@ def last_first(text: Text) -> Verdict:
         if not last or not first or last[0].lower() != first[0].lower():
             return f"{following!r:.40} does not begin with the last word before it"
     return None
+
+
+@INSTRUCTIONS.correction("words:last_first")
+def last_first_of_some(text: Text) -> Verdict:
+    """A single sentence has none to follow."""
+    return last_first(text) or _several(text)
 
 
 @INSTRUCTIONS.type("words:paragraph_last_first")
@@ -380,6 +392,12 @@ def alliteration_increment(text: Text) -> Verdict:
     return None
 
 
+@INSTRUCTIONS.correction("sentence:alliteration_increment")
+def alliteration_increment_of_some(text: Text) -> Verdict:
+    """A single sentence has none to exceed."""
+    return alliteration_increment(text) or _several(text)
+
+
 @INSTRUCTIONS.type("sentence:increment")
 def increment(text: Text, small_n: Count) -> Verdict:
     """Each sentence has just so many words more than the one before."""
@@ -388,6 +406,12 @@ def increment(text: Text, small_n: Count) -> Verdict:
         if second != first + small_n:
             return f"a sentence of {second} words follows one of {first}"
     return None
+
+
+@INSTRUCTIONS.correction("sentence:increment")
+def increment_of_some(text: Text, small_n: Count) -> Verdict:
+    """A single sentence has none to exceed."""
+    return increment(text, small_n) or _several(text)
 
 
 @INSTRUCTIONS.type("sentence:keyword")
@@ -765,6 +789,10 @@ def _endings(sentences: Iterable[str]) -> tuple[int, int, int]:
 
 def _lowered(text: Text) -> tuple[str, ...]:
     return tuple(word.lower() for word in text.words)
+
+
+def _several(text: Text) -> Verdict:
+    return unless(len(text.sentences) > 1, "a single sentence")
 
 
 def _trigrams(value: Sequence[str]) -> set[Sequence[str]]:
