@@ -15,7 +15,7 @@ from _report import save
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.composer import Component
 from rlaif_sdk.config import ExecutionConfig
-from rlaif_sdk.scoring import Recipe, run_all
+from rlaif_sdk.scoring import Recipe, start, together, wait
 
 REPEATS = 5
 HANGS = """
@@ -43,8 +43,11 @@ def conducting(rows: int) -> float:
     with Composer({name: lambda completions: scores for name in ("a", "b", "c", "d")}) as composer:
         composer.compose(batch)
         runners = composer._calls.runners  # noqa: SLF001 - what compose does first
-        calls = dict.fromkeys(runners, batch)
-        return statistics.median(seconds(lambda: run_all(runners, calls)) for _ in range(50 * REPEATS))
+
+        def call() -> None:
+            wait(start(together({name: runner.score(batch) for name, runner in runners.items()})))
+
+        return statistics.median(seconds(call) for _ in range(50 * REPEATS))
 
 
 def judged(rows: int, at_once: int, latency: float) -> float:

@@ -238,12 +238,18 @@ def _rows(
         ]
         for name, place in named:
             if name not in headings:
-                kinds = schema["$defs"][name]["properties"].get("schedule") if len(named) > 1 else None
-                headings[name] = f"`{place}`" + (f" with `schedule`: {_type(kinds, {})}" if kinds else "")
+                headings[name] = f"`{place}`" + (_which(schema["$defs"][name]) if len(dict(named)) > 1 else "")
                 waiting.append((name, place))
         optional = value.get("default", {} if value.get("type") == "object" else None)
         default = "**required**" if key in part.get("required", ()) else _value(optional)
         yield [f"`{key}`", _type(value, headings), _range(value), default, _prose(value.get("description", ""))]
+
+
+def _which(choice: Schema) -> str:
+    """What tells one of several mappings at a place from the others."""
+    if kinds := choice["properties"].get("schedule"):
+        return f" with `schedule`: {_type(kinds, {})}"
+    return "".join(f" with `{key}`" for key in choice.get("required", ())[:1])
 
 
 def _named(value: Schema, suffix: str = "") -> Iterator[tuple[str, str]]:

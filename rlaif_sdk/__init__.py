@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from rlaif_sdk.io.processors import processor_count
     from rlaif_sdk.judges import (
+        Criterion,
+        CriterionVerdict,
         JudgePrompt,
         ListwiseJudge,
         Pair,
@@ -34,12 +36,16 @@ if TYPE_CHECKING:
         PointwiseJudge,
         Ranking,
         ResponseList,
+        RubricJudge,
+        RubricVerdicts,
         Usage,
         load_judge,
         load_labeler,
         load_listwise_judge,
+        load_rubric_judge,
     )
     from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
+    from rlaif_sdk.judges.params import JudgeModelParams
     from rlaif_sdk.models.classifier import Classifier, label_index, label_log_odds, label_probabilities
     from rlaif_sdk.models.export import export_classifier
     from rlaif_sdk.models.loader import load_classifier
@@ -48,7 +54,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.rewards import Params, Reward, ViewParams, reward
     from rlaif_sdk.statistics.ranking import bradley_terry, compared_sets
     from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer
-    from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score
+    from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score, SubScore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -61,6 +67,8 @@ __all__ = [
     "ConfigError",
     "Conversation",
     "ConversationError",
+    "Criterion",
+    "CriterionVerdict",
     "DataError",
     "Gate",
     "GeneratedText",
@@ -68,6 +76,7 @@ __all__ = [
     "JudgeBackendSpec",
     "JudgeConnectionError",
     "JudgeError",
+    "JudgeModelParams",
     "JudgePrompt",
     "JudgeResponseError",
     "LabelLogprobs",
@@ -95,9 +104,12 @@ __all__ = [
     "RewardError",
     "RewardSpec",
     "RlaifError",
+    "RubricJudge",
+    "RubricVerdicts",
     "Score",
     "Standardizer",
     "StateError",
+    "SubScore",
     "ToolCall",
     "Turn",
     "Usage",
@@ -113,6 +125,7 @@ __all__ = [
     "load_judge",
     "load_labeler",
     "load_listwise_judge",
+    "load_rubric_judge",
     "processor_count",
     "read",
     "reward",
@@ -142,6 +155,8 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         ),
         "rlaif_sdk.io.processors": ("processor_count",),
         "rlaif_sdk.judges": (
+            "Criterion",
+            "CriterionVerdict",
             "JudgePrompt",
             "ListwiseJudge",
             "Pair",
@@ -151,12 +166,16 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "PointwiseJudge",
             "Ranking",
             "ResponseList",
+            "RubricJudge",
+            "RubricVerdicts",
             "Usage",
             "load_judge",
             "load_labeler",
             "load_listwise_judge",
+            "load_rubric_judge",
         ),
         "rlaif_sdk.judges.backends": ("GeneratedText", "JudgeBackend", "LabelLogprobs"),
+        "rlaif_sdk.judges.params": ("JudgeModelParams",),
         "rlaif_sdk.models.classifier": ("Classifier", "label_index", "label_log_odds", "label_probabilities"),
         "rlaif_sdk.models.export": ("export_classifier",),
         "rlaif_sdk.models.loader": ("load_classifier",),
@@ -172,7 +191,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         "rlaif_sdk.rewards": ("Params", "Reward", "ViewParams", "reward"),
         "rlaif_sdk.statistics.ranking": ("bradley_terry", "compared_sets"),
         "rlaif_sdk.training.ppo": ("PPOConfig", "PPOTrainer"),
-        "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score"),
+        "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score", "SubScore"),
     }
     _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

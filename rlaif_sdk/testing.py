@@ -24,7 +24,7 @@ from rlaif_sdk.io.run_async import run_async
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs, RowError
 from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, RewardSpec, Spec
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores, as_reward
-from rlaif_sdk.scoring import Runner, run_all
+from rlaif_sdk.scoring import Runner, start, wait
 from rlaif_sdk.scoring.checks import CheckedScores, check_entries
 from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import Conversation, Message, RewardBatch
@@ -134,18 +134,18 @@ def _check_description(spec: RewardSpec, subject: Reward) -> None:
 
 def _score(runner: Runner, batch: RewardBatch) -> list[float | None]:
     name = runner.name
-    outcome = run_all({name: runner}, {name: batch})[name]
+    outcome = wait(start(runner.score(batch)))
     if outcome.error is not None:
         raise AssertionError(str(outcome.error)) from (outcome.error.__cause__ or outcome.error)
     assert outcome.answer is not None
     answer: CheckedScores = check_entries(outcome.answer, runner.reward.range)
-    problems = "; ".join(f"row {row}: {problem}" for row, problem in answer.failures.items())
+    problems = "; ".join(f"row {row + 1}: {problem}" for row, problem in answer.failures.items())
     assert not problems, f"{name} fails on {problems}"
     return [*map(json_number, answer.raw)]
 
 
 def _same(left: Sequence[float | None], right: Sequence[float | None], problem: str, tolerance: float) -> None:
-    for row, (a, b) in enumerate(zip(left, right, strict=True)):
+    for row, (a, b) in enumerate(zip(left, right, strict=True), 1):
         equal = a == b if a is None or b is None else abs(a - b) <= tolerance * max(1.0, abs(a))
         assert equal, f"{problem}: row {row}, {a} against {b}"
 
@@ -331,7 +331,7 @@ def check_aggregator_contract(spec: AggregatorSpec, *, params: Mapping[str, Any]
     for row in range(8):
         alone_B, _ = aggregator.aggregate(normalized_RB[:, row : row + 1], weights_R)
         same = np.allclose(alone_B, totals_B[row : row + 1], equal_nan=True)
-        assert same, f"{spec.name} gives row {row} another total when it is alone"
+        assert same, f"{spec.name} gives row {row + 1} another total when it is alone"
 
 
 def check_judge_backend_contract(spec: JudgeBackendSpec, *, params: Mapping[str, Any] | None = None) -> None:

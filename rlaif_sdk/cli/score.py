@@ -290,13 +290,16 @@ def print_summary(summary: Summary, *, err: bool = False) -> None:
     from rlaif_sdk.composer.layout import ends_notes
 
     rows = []
+    skips = any(moments.not_asked for moments in summary.columns.values())
     for name, moments in summary.columns.items():
         numbers = [f"{value:.4g}" for value in (moments.mean, moments.std, moments.low, moments.high)]
         shown = numbers if moments.count else ["-"] * 4
         is_total = name == "total"
         failed = str(summary.unscored) if is_total else str(moments.failed)
-        rows.append((name, str(moments.count), failed, *shown, "" if is_total else f"{moments.seconds:.2f}"))
-    print_table(("reward", "scored", "failed", "mean", "std", "min", "max", "seconds"), rows, numbers=True, err=err)
+        skipped = ["" if is_total else str(moments.not_asked)] if skips else []
+        rows.append((name, str(moments.count), failed, *skipped, *shown, "" if is_total else f"{moments.seconds:.2f}"))
+    counts = ("scored", "failed", *(["not asked"] if skips else []))
+    print_table(("reward", *counts, "mean", "std", "min", "max", "seconds"), rows, numbers=True, err=err)
     if notes := ends_notes(summary.ends):
         print_table((), [(note,) for note in notes], err=err)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.composer.component import Component
     from rlaif_sdk.composer.composer import Composer
     from rlaif_sdk.composer.composition import Composition
+    from rlaif_sdk.composer.conditions import ColumnCondition, RewardCondition
     from rlaif_sdk.composer.constraints import Constraint
     from rlaif_sdk.composer.failures import FailurePolicy
     from rlaif_sdk.composer.gates import Gate
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.composer.whatif import WhatIf, what_if
 
 __all__ = [
+    "ColumnCondition",
     "Component",
     "Composer",
     "Composition",
@@ -28,6 +30,7 @@ __all__ = [
     "Gate",
     "Ledger",
     "RewardColumn",
+    "RewardCondition",
     "RewardGroup",
     "Schedule",
     "WhatIf",
@@ -43,6 +46,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "component": ("Component",),
             "composer": ("Composer",),
             "composition": ("Composition",),
+            "conditions": ("ColumnCondition", "RewardCondition"),
             "constraints": ("Constraint",),
             "failures": ("FailurePolicy",),
             "gates": ("Gate",),

@@ -12,18 +12,22 @@ from pydantic import ValidationError
 from rlaif_sdk.composer.aggregators import RewardGroup
 from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
+from rlaif_sdk.composer.conditions import ColumnCondition, Condition, RewardCondition
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.normalizers import Limited, LimitParams, Normalizer
+from rlaif_sdk.composer.stages import check_conditions
 from rlaif_sdk.composer.weights import Cosine, Crossing, Curve, Linear, Piecewise, Schedule, Step, Weight
 from rlaif_sdk.config import (
+    ColumnConditionConfig,
     CompositionConfig,
     ExtensionConfig,
     FallbackConfig,
     PiecewiseConfig,
     RampConfig,
+    RewardConditionConfig,
     RewardConfig,
     StepConfig,
 )
@@ -113,8 +117,10 @@ def build_combiner(
         name: Component(rewards[name], **_part(reward, registry, document, ("rewards", name)))
         for name, reward in config.rewards.items()
     }
+    combination = _combination(config, registry, document)
     with errors_placed(document):
-        return Combiner(components, **_combination(config, registry, document)), config
+        check_conditions(components, combination["gates"], combination["constraints"])
+        return Combiner(components, **combination), config
 
 
 def _plugins(registry: Registry | None, config: CompositionConfig, document: Document) -> Registry:
@@ -149,7 +155,14 @@ def _part(config: RewardConfig, registry: Registry, document: Document, location
         "weight": _weight(config.weight),
         "normalizer": _normalizer(config.normalize, registry, document, (*location, "normalize")),
         "failure": FailurePolicy(**config.on_failure.model_dump()),
+        "when": [_condition(condition) for condition in config.when],
+        "otherwise": config.otherwise,
     }
+
+
+def _condition(config: RewardConditionConfig | ColumnConditionConfig) -> Condition:
+    kind = RewardCondition if isinstance(config, RewardConditionConfig) else ColumnCondition
+    return kind(**config.model_dump())
 
 
 def _ledger(config: CompositionConfig, document: Document, folder: Path, *, read_only: bool) -> Ledger | None:

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlaif_sdk.composer.component import Component
+from rlaif_sdk.composer.conditions import Asked, ask, scattered
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ledger.cache import RewardOrigin, UnidentifiedError
+from rlaif_sdk.composer.stages import check_columns, in_order, rewards_looked_at
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError, ConversationError, RewardError
-from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, require_columns
+from rlaif_sdk.rewards import FunctionReward, Reward
 from rlaif_sdk.scoring import (
     Budget,
     CallResult,
-    CallResults,
     CheckedScores,
     Runner,
     check_entries,
     described,
-    run_all,
     set_up_all,
-    start_all,
-    wait_all,
+    start,
+    together,
+    wait,
 )
-from rlaif_sdk.scoring.results import is_program_error, raised_at, spread
-from rlaif_sdk.types import RewardBatch, Score
+from rlaif_sdk.scoring.results import is_program_error, raised_at
+from rlaif_sdk.types import RewardBatch
 
 _SINGLE_ROWS = 4
 """Rows that come one by one, as some trainers send them, and all fail, before that counts like a whole batch."""
+_NOT_CALLED = CallResult(0.0, answer=[])
+
+
+class Answer(NamedTuple):
+    """What came of one reward, or of its fallback in its place.
+
+    Attributes:
+        scores: What it said of each row, checked.
+        seconds: How long its call took.
+        asked: The rows that it was asked about; None where it has no condition.
+    """
+
+    scores: CheckedScores
+    seconds: float
+    asked: Asked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +59,15 @@ class StartedCalls:
 
     Attributes:
         batch: The rows that can be read.
-        here: The rewards that are called where the batch is finished.
-        elsewhere: The results of the others, which have begun; None if there are none.
+        here: The rewards that are called where the batch is finished, in that order.
+        promised: The answers that these will have given, where conditions of the others look at them.
+        elsewhere: The answers of the others, which have begun; None if there are none.
     """
 
     batch: RewardBatch
     here: Sequence[str]
-    elsewhere: Future[CallResults] | None
+    promised: Mapping[str, Future[Answer]]
+    elsewhere: Future[dict[str, Answer]] | None
 
     def cancel(self) -> None:
         """Give up the calls that have begun."""
@@ -80,6 +99,9 @@ class Calls:
         self.runners = {name: self._runner(name, part) for name, part in components.items()}
         self._unproven = {name: 0 for name, part in components.items() if part.failure.fail_fast}
         self._fallback_runners = {name: self._runner(name, part) for name, part in fallbacks.items()}
+        self._order = in_order(components)
+        self._looks_at = {name: rewards_looked_at(part) for name, part in components.items()}
+        self._looked_at = {other for others in self._looks_at.values() for other in others}
 
     def _runner(self, name: str, part: Component) -> Runner:
         return Runner(
@@ -100,13 +122,12 @@ class Calls:
         return tuple(name for name, runner in runners.items() if runner.keeps_scores)
 
     def check(self, batch: RewardBatch) -> None:
-        """Check that a batch has what every reward reads.
+        """Check that a batch has what every reward and condition reads.
 
         Raises:
-            BatchError: A reward misses a column.
+            BatchError: One misses a column.
         """
-        for name, part in (*self._components.items(), *self._fallbacks.items()):
-            require_columns(part.reward, batch, name, part.columns, place=part.place)
+        check_columns({**self._components, **self._fallbacks}, batch)
 
     def set_up(self) -> None:
         """Make every reward and fallback ready.
@@ -141,17 +162,85 @@ class Calls:
             batch: What is to be scored.
             here: Whether `finish` follows in this thread, so that it may call the plain rewards itself.
         """
-        readable = [row for row in range(len(batch)) if row not in batch.unreadable] if batch.unreadable else None
-        if readable is not None:
-            batch = batch.select(readable)
-            if not readable:
-                return StartedCalls(batch, (), None)
-        short = [name for name, runner in self.runners.items() if runner.is_short] if here else []
-        others = {name: runner for name, runner in self.runners.items() if name not in short}
+        if batch.unreadable:
+            batch = batch.select(_readable(batch))
+        short = self._short() if here else []
+        others = [name for name in self._order if name not in short]
         if not others:
-            return StartedCalls(batch, short, None)
-        batches = {name: batch.with_columns(self._components[name].columns) for name in others}
-        return StartedCalls(batch, short, start_all(others, batches))
+            return StartedCalls(batch, short, {}, None)
+        promised: dict[str, Future[Answer]] = {}
+        for name in short:
+            if name in self._looked_at:
+                promised[name] = Future()
+                promised[name].set_running_or_notify_cancel()  # nobody who waits for it can cancel it
+        return StartedCalls(batch, short, promised, start(self._score_all(others, batch, promised)))
+
+    def _short(self) -> list[str]:
+        """The plain rewards whose conditions look at such ones only, in order."""
+        if not self._looked_at:
+            return [name for name, runner in self.runners.items() if runner.is_short]
+        found: list[str] = []
+        for name in self._order:
+            waits = name in self._looked_at and self._components[name].fallback is not None
+            if self.runners[name].is_short and not waits and all(other in found for other in self._looks_at[name]):
+                found.append(name)
+        return found
+
+    async def _score_all(
+        self, names: Sequence[str], batch: RewardBatch, promised: Mapping[str, Future[Answer]]
+    ) -> dict[str, Answer]:
+        """Ask rewards, each as soon as those have answered that its conditions look at."""
+        answers: dict[str, asyncio.Future[Answer]] = {
+            name: asyncio.wrap_future(answer) for name, answer in promised.items()
+        }
+        for name in names:
+            looked_at = {other: answers[other] for other in self._looks_at[name]}
+            answers[name] = asyncio.ensure_future(self._score(name, batch, looked_at))
+        return await together({name: answers[name] for name in names})
+
+    async def _score(self, name: str, batch: RewardBatch, looked_at: Mapping[str, asyncio.Future[Answer]]) -> Answer:
+        """Ask one reward, and its fallback where it fails."""
+        seen, asked = self._seen(name, batch, {other: await answer for other, answer in looked_at.items()})
+        part = self._components[name]
+        is_called = asked is None or asked.rows
+        result = await self.runners[name].score(seen.with_columns(part.columns)) if is_called else _NOT_CALLED
+        scores = _checked(result, seen, part.reward)
+        if part.fallback is not None:
+            scores = await self._fall_back(name, scores, seen)
+        return _answer(scores, result, asked, batch)
+
+    def _seen(self, name: str, batch: RewardBatch, answers: Mapping[str, Answer]) -> tuple[RewardBatch, Asked | None]:
+        """The rows that a reward is asked about."""
+        conditions = self._components[name].when
+        if not conditions:
+            return batch, None
+        asked = ask(conditions, batch, {other: answer.scores for other, answer in answers.items()})
+        return (batch if len(asked.rows) == len(batch) else batch.select(asked.rows)), asked
+
+    def _score_here(self, names: Sequence[str], started: StartedCalls) -> dict[str, Answer]:
+        """Ask plain rewards in this thread, and then the fallbacks of those that failed."""
+        batch = started.batch
+        answers: dict[str, Answer] = {}
+        failed = {}
+        for name in names:
+            part = self._components[name]
+            seen, asked = self._seen(name, batch, answers)
+            is_called = asked is None or asked.rows
+            result = self.runners[name].score_here(seen.with_columns(part.columns)) if is_called else _NOT_CALLED
+            scores = _checked(result, seen, part.reward)
+            if part.fallback is not None:
+                if scores.failures:
+                    failed[name] = scores, seen, result, asked
+                    continue
+                scores = with_fallback(scores, [], None, part.fallback)
+            answers[name] = _answer(scores, result, asked, batch)
+            if name in started.promised:
+                started.promised[name].set_result(answers[name])
+        if failed:
+            calls = {name: self._fall_back(name, scores, seen) for name, (scores, seen, *_) in failed.items()}
+            for name, mended in wait(start(together(calls))).items():
+                answers[name] = _answer(mended, *failed[name][2:], batch)
+        return answers
 
     def finish(self, batch: RewardBatch, started: StartedCalls) -> tuple[dict[str, CheckedScores], dict[str, float]]:
         """Call the plain rewards, and wait for those that were started.
@@ -162,51 +251,56 @@ class Calls:
         Raises:
             RlaifError: A reward failed in a way that no policy covers; the others are given up.
         """
-        results: CallResults = {}
         try:
-            for name in started.here:
-                part = self._components[name]
-                results[name] = self.runners[name].score_here(started.batch.with_columns(part.columns))
+            answers = self._score_here(started.here, started)
         except BaseException:
             started.cancel()
             raise
         if started.elsewhere is not None:
-            results |= wait_all(started.elsewhere)
-        if batch.unreadable:
-            nothing = CallResult(0.0, answer=[])
-            results = {name: _with_unreadable(results.get(name, nothing), batch) for name in self.runners}
-        scores = {name: _checked(results[name], batch, part.reward) for name, part in self._components.items()}
-        if self._fallbacks:
-            scores |= self._fall_back(batch, scores)
+            elsewhere: dict[str, Answer] = wait(started.elsewhere)
+            answers |= elsewhere
+        place = _readable(batch) if batch.unreadable else range(len(batch))
         for name in list(self._unproven):
-            self._prove(name, scores[name], batch)
-        return scores, {name: result.seconds for name, result in results.items()}
+            self._prove(name, answers[name], batch, place)
+        scores = {name: answers[name].scores for name in self._components}
+        if batch.unreadable:
+            unreadable = {row: _why_unreadable(error) for row, error in batch.unreadable.items()}
+            scores = {name: scattered(said, place, len(batch), failures=unreadable) for name, said in scores.items()}
+        return scores, {name: answer.seconds for name, answer in answers.items()}
 
-    def _prove(self, name: str, scores: CheckedScores, batch: RewardBatch) -> None:
+    def _prove(self, name: str, answer: Answer, batch: RewardBatch, place: Sequence[int]) -> None:
         """Take a reward that has not answered yet for broken if it fails altogether, or as a wrong program does.
+
+        Args:
+            name: The reward's name.
+            answer: What came of it.
+            batch: The batch.
+            place: The rows of the batch that can be read, which the answer is of.
 
         Raises:
             RewardError: It is; whatever its policy, since that would go on for the whole run.
         """
-        unread = batch.unreadable.keys()
-        rows, failed = len(scores.raw) - len(unread), len(scores.failures.keys() - unread)
+        scores = answer.scores
+        asked = range(len(scores.raw)) if answer.asked is None else answer.asked.rows
+        failures = [row for row in asked if row in scores.failures]
+        rows, failed = len(asked), len(failures)
         if not rows:
             return
         is_wrong = scores.error is not None and is_program_error(scores.error)
         if failed < rows and not is_wrong:
             self._unproven.pop(name, None)
             return
-        row = min(scores.failures.keys() - unread)
-        where = f"first on row {row} of the batch"
+        row = place[failures[0]]
+        where = f"first on row {row + 1} of the batch"
         if rows == 1:
             failed = rows = self._unproven[name] = self._unproven.get(name, 0) + 1
             if rows < _SINGLE_ROWS and not is_wrong:
                 return
             if rows > 1:
                 where = "each a batch of its own, the last time"
-        problem = scores.failures[row]
-        if scores.error and problem == described(scores.error) and (place := raised_at(scores.error)):
-            problem += f", at {place}"
+        problem = scores.failures[failures[0]]
+        if scores.error and problem == described(scores.error) and (raised := raised_at(scores.error)):
+            problem += f", at {raised}"
         hint = (
             "a reward must answer once before its failure policy holds; 'fail_fast: false' under its on_failure lets the "
             "policy hold from the start"
@@ -218,24 +312,16 @@ class Calls:
             f"failed on {failed} of {rows} rows before it ever scored one, {where}: {problem}", reward=name, hint=hint
         ) from scores.error
 
-    def _fall_back(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> dict[str, CheckedScores]:
-        """The scores of the rewards that have a fallback, with its scores where they failed."""
-        named = {name: part.fallback for name, part in self._components.items() if part.fallback is not None}
-        rows = {name: sorted(scores[name].failures.keys() - batch.unreadable.keys()) for name in named}
-        asked = {name: batch.select(failed) for name, failed in rows.items() if failed}
-        if not asked:
-            return {name: with_fallback(scores[name], [], None, fallback) for name, fallback in named.items()}
-        results = run_all(
-            {name: self._fallback_runners[named[name]] for name in asked},
-            {name: seen.with_columns(self._fallbacks[named[name]].columns) for name, seen in asked.items()},
-        )
-        others = {
-            name: _checked(result, asked[name], self._fallbacks[named[name]].reward) for name, result in results.items()
-        }
-        return {
-            name: with_fallback(scores[name], rows[name], others.get(name), fallback)
-            for name, fallback in named.items()
-        }
+    async def _fall_back(self, name: str, scores: CheckedScores, batch: RewardBatch) -> CheckedScores:
+        """The scores of a reward that has a fallback, with its scores where it failed."""
+        fallback = self._components[name].fallback
+        assert fallback is not None
+        rows = sorted(scores.failures)
+        if not rows:
+            return with_fallback(scores, [], None, fallback)
+        part, failed = self._fallbacks[fallback], batch.select(rows)
+        result = await self._fallback_runners[fallback].score(failed.with_columns(part.columns))
+        return with_fallback(scores, rows, _checked(result, failed, part.reward), fallback)
 
     def state_dict(self) -> dict[str, Any]:
         """What has been spent of each budget that has a limit, as JSON values."""
@@ -263,17 +349,21 @@ class Calls:
             runner.close()
 
 
-def _with_unreadable(result: CallResult, batch: RewardBatch) -> CallResult:
-    """The result for all rows of a batch, given that for those that can be read."""
-    others: list[ScoreLike] = [None] * len(batch)
-    for row, refusal in batch.unreadable.items():
-        others[row] = Score.failed(_why_unreadable(refusal))
-    return spread(result, [row for row in range(len(batch)) if row not in batch.unreadable], others)
+def _answer(scores: CheckedScores, result: CallResult, asked: Asked | None, batch: RewardBatch) -> Answer:
+    """What came of a reward, given its scores for the rows that it was asked about."""
+    if asked is not None:
+        scores = scattered(scores, asked.rows, len(batch), failures=asked.failures, not_asked=asked.not_asked)
+    return Answer(scores, result.seconds, asked)
+
+
+def _readable(batch: RewardBatch) -> list[int]:
+    """The rows that can be read."""
+    return [row for row in range(len(batch)) if row not in batch.unreadable]
 
 
 def _why_unreadable(error: ConversationError) -> str:
     """Which side and message, and why; the row is the one that the failure is of."""
-    message = "" if error.index is None else f"message {error.index}: "
+    message = "" if error.index is None else f"message {error.index + 1}: "
     return f"the {error.part} cannot be read: {message}{error.message}"
 
 
@@ -281,6 +371,8 @@ def _checked(result: CallResult, batch: RewardBatch, reward: Reward) -> CheckedS
     rows, error = len(batch), result.error
     if result.answer is not None:
         scores = check_entries(result.answer, reward.range, batch.completion_ids)
+        if result.cached is None and error is None:
+            return scores
         cached = None if result.cached is None else result.cached & ~np.isnan(scores.raw)
         return replace(scores, cached=cached, error=error)
     assert error is not None

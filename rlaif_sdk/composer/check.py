@@ -59,6 +59,8 @@ class Check:
     ) -> None:
         """Have every reward score the first row; each that fails on it is a problem, whatever its failure policy.
 
+        One that is not asked, because the row does not meet its conditions, is only made ready, and a warning says so.
+
         Args:
             key: Of the composition in the config.
             composer: The rewards.
@@ -75,9 +77,17 @@ class Check:
             compares = any(part.reward.scope == "group" for part in composer.components.values())
             composition = composer.compose(batch.select(group[:2] if compares else [0]))
             self.scored[key] = composition
+            not_asked = []
             for name, column in composition.rewards.items():
                 if (reason := column.failures.get(0)) is not None:
                     self.problems.append(RewardError(f"reward {name!r} fails on {place}: {reason}"))
+                if column.not_asked:
+                    not_asked.append(name)
+                    self.warnings.append(
+                        f"reward {name!r} was only made ready, and not asked about {place}: {column.not_asked[0]}"
+                    )
+            if not_asked:
+                composer.set_up()
 
 
 def check_table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +11,9 @@ import numpy as np
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, json_number
-from rlaif_sdk.types import Score
+from rlaif_sdk.types import Score, SubScore
 
-Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached"]
+Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached", "not asked"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -23,7 +23,7 @@ class RewardColumn(CheckedScores):
     Attributes:
         name: Its name in the composition.
         weight: Its weight in force, among its neighbours.
-        raw: (B,) what it said, in its own units; NaN where it abstained or failed.
+        raw: (B,) what it said, in its own units; NaN where it abstained, failed, or was not asked.
         normalized: (B,) the value that was weighed, higher being better; NaN where it took no part.
         weighted: (B,) its share of the total; NaN where it took no part.
         failures: Why, for each row that failed.
@@ -40,6 +40,8 @@ class RewardColumn(CheckedScores):
         tokens: (T,) what it said of each token of a row, for each row that it gave token values for.
         token_scale: (B,) what a unit of those adds to the total; None without them.
         error: Why a call failed, the only one or the first that did; None where none did.
+        not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions. It has
+            failed there too where a reward failed that a condition looks at.
     """
 
     name: str
@@ -67,26 +69,49 @@ class RewardColumn(CheckedScores):
             return "default" if self.defaulted[row] else "failed"
         if self.masked[row]:
             return "masked"
+        if self.not_asked and row in self.not_asked:
+            return "not asked"
         if self.fallback_reasons and row in self.fallback_reasons:
             return "fallback"
         if np.isnan(self.raw[row]):
             return "abstained"
         return "cached" if self.cached is not None and self.cached[row] else "scored"
 
+    @property
+    def abstained(self) -> int:
+        """On how many rows it abstained: it was asked, and neither scored nor failed."""
+        return int(np.isnan(self.raw).sum()) - len(self.failures) - len(self.skipped)
+
     def record(self, row: int) -> dict[str, Any]:
-        """What is said of a row, JSON-ready: its numbers, None where there is none, with its status and reason."""
-        return {
+        """What is said of a row, JSON-ready: its numbers, None where there is none, its status and reason, its sub-scores."""
+        said = {
             "raw": json_number(self.raw[row]),
             "normalized": json_number(self.normalized[row]),
             "weighted": json_number(self.weighted[row]),
             "status": self.status(row),
             "reason": self.reason(row),
         }
+        subscores = {name: part.record() for name, part in self.subscores(row).items()}
+        return {**said, "subscores": subscores} if subscores else said
 
     def score(self, row: int) -> Score | None:
         """The `Score` object that the reward gave for a row, if it gave one."""
         entry = self.entries[row] if self.entries else None
         return entry if isinstance(entry, Score) else None
+
+    def subscores(self, row: int) -> Mapping[str, SubScore]:
+        """What its score of a row is made of, by name; empty where it does not say."""
+        score = self.score(row)
+        return score.subscores if score else {}
+
+    def subscore_values(self) -> dict[str, list[float]]:
+        """The values of each sub-score on the scored rows that have it, without those that mean something in one row only."""
+        values: dict[str, list[float]] = {}
+        for row in np.flatnonzero(~np.isnan(self.raw)).tolist():
+            for name, part in self.subscores(row).items():
+                if part.value is not None and not part.per_row:
+                    values.setdefault(name, []).append(part.value)
+        return values
 
     def on_tokens(self, row: int) -> Array | None:
         """(T,) the part of its share in the total that falls on each token, None where it gave no token values.
@@ -100,9 +125,11 @@ class RewardColumn(CheckedScores):
         return on_tokens_T
 
     def reason(self, row: int) -> str | None:
-        """Why, in the reward's words; the failure, where it failed, also where its fallback's score is taken."""
+        """Why, in the reward's words; or why it failed, also where its fallback's score is taken, or was not asked."""
         if row in self.failures:
             return self.failures[row]
+        if self.not_asked and row in self.not_asked:
+            return self.not_asked[row]
         if self.fallback_reasons and row in self.fallback_reasons:
             return self.fallback_reasons[row]
         score = self.score(row)

@@ -103,12 +103,13 @@ class Combiner:
         rows = len(batch)
         group_B = encode_groups(batch.group)
         nowhere_B = np.zeros(rows, dtype=bool)
+        stated: dict[str, Array] = {}
         values: dict[str, Array] = {}
-        masked: dict[str, Mask] = {}
         dropped_B = nowhere_B
         for name, part in self.components.items():
-            values[name], masked_B, without_total_B = apply_failure_policy(name, scores[name], part.failure, group_B)
-            masked[name] = nowhere_B if masked_B is None else masked_B
+            stated[name], values[name], without_total_B = apply_failure_policy(
+                name, scores[name], part.failure, group_B, otherwise=part.otherwise_value
+            )
             dropped_B = dropped_B if without_total_B is None else dropped_B | without_total_B
         observed = None
         if batch.training:
@@ -124,16 +125,14 @@ class Combiner:
             workings[name] = part.normalizer.working(oriented_B, group_B)
         totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights)
         scales = _token_scales(self.components, scores, values, self._nested, weights, group_B)
-        conditions = {name: np.where(masked[name], scores[name].raw, values[name]) for name in self._conditions()}
         constraints = [
-            ConstraintColumn(m.constraint, m.value, m.penalty(conditions[m.constraint.reward]))
-            for m in self.multipliers
+            ConstraintColumn(m.constraint, m.value, m.penalty(stated[m.constraint.reward])) for m in self.multipliers
         ]
         for penalised in constraints:
             totals_B = totals_B - penalised.penalty
         has_total_B = np.isfinite(totals_B) if dropped_B is nowhere_B else np.isfinite(totals_B) & ~dropped_B
         before_B = totals_B if has_total_B.all() else np.where(has_total_B, totals_B, np.nan)
-        after_B, gates = apply_gates(before_B, self.gates, self.gate_order, conditions)
+        after_B, gates = apply_gates(before_B, self.gates, self.gate_order, stated)
         if observed is not None:
             self._learn(observed, batch.progress)
         columns = {}
@@ -146,8 +145,8 @@ class Combiner:
                 normalized=normalized_RB[index],
                 weighted=weighted_RB[index],
                 failures=said.failures,
-                masked=masked[name],
-                defaulted=np.isnan(said.raw) & ~np.isnan(values[name]) if said.failures else nowhere_B,
+                masked=nowhere_B if values[name] is stated[name] else ~np.isnan(stated[name]) & np.isnan(values[name]),
+                defaulted=_failed(said, rows) if said.failures and part.failure.policy == "default" else nowhere_B,
                 seconds=seconds[name],
                 entries=said.entries,
                 fallback_reasons=said.fallback_reasons,
@@ -159,6 +158,7 @@ class Combiner:
                 tokens=said.tokens,
                 token_scale=scales.get(name),
                 error=said.error,
+                not_asked=said.not_asked,
             )
         return Composition(
             batch,
@@ -172,10 +172,6 @@ class Combiner:
             aggregation=self._tree,
             gate_order=self.gate_order,
         )
-
-    def _conditions(self) -> set[str]:
-        """The rewards that gates and constraints look at."""
-        return {*(gate.reward for gate in self.gates), *(part.constraint.reward for part in self.multipliers)}
 
     def _warn_without_groups(self, group_B: Labels | None, rows: int) -> None:
         """Say once that a normalizer for the completions to one prompt has nothing to go by."""
@@ -234,6 +230,12 @@ class Combiner:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Resume from a saved state. See `rlaif_sdk.composer.Composer.load_state_dict`."""
         state.load(self._parts(), saved)
+
+
+def _failed(scores: CheckedScores, rows: int) -> Mask:
+    failed_B = np.zeros(rows, dtype=bool)
+    failed_B[list(scores.failures)] = True
+    return failed_B
 
 
 def _token_scales(

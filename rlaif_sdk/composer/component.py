@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlaif_sdk.composer.conditions import Condition
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.normalizers import Normalizer, Passthrough
 from rlaif_sdk.composer.weights import Weight, weight_bounds
@@ -33,6 +34,10 @@ class Component:
         fallback: The name of the fallback that is asked where it fails, or None.
         recipe: How a worker process makes it; needed with ``isolation: process``.
         cache: False if a ledger is neither asked for its scores nor keeps them.
+        when: What must hold of a row for the reward to be asked about it: every one of these. See
+            `rlaif_sdk.composer.conditions`.
+        otherwise: The score of a row that it is not asked about, in its own units, or ``abstain``; to be stated where a
+            condition looks at a reward. None abstains.
         place: Where it stands in its config, as ``FILE:LINE``, for errors; empty where it has none.
     """
 
@@ -48,12 +53,24 @@ class Component:
     fallback: str | None = None
     recipe: Recipe | None = None
     cache: bool = True
+    when: Sequence[Condition] = ()
+    otherwise: float | Literal["abstain"] | None = None
     place: str = ""
 
     @property
     def sign(self) -> float:
         """-1 for a cost, so that higher is better for whatever is normalised and weighed."""
         return 1.0 if self.reward.higher_is_better else -1.0
+
+    @property
+    def otherwise_value(self) -> float | None:
+        """The score of a row that it is not asked about; None where it abstains."""
+        return None if isinstance(self.otherwise, str) else self.otherwise
+
+    @property
+    def condition(self) -> str:
+        """What must hold of a row for it to be asked, in words; empty where nothing must."""
+        return " and ".join(map(str, self.when))
 
     @property
     def oriented_range(self) -> tuple[float, float] | None:

@@ -22,6 +22,7 @@ from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ordered_queue import OrderedQueue, Pending
+from rlaif_sdk.composer.stages import check_conditions
 from rlaif_sdk.composer.weights import Weight
 from rlaif_sdk.config import BudgetConfig
 from rlaif_sdk.exceptions import ConfigError
@@ -70,7 +71,7 @@ class Composer:
 
     Raises:
         ConfigError: A weight is not finite, names no reward, or all are 0; a gate, group, constraint or schedule names
-            nobody; a normalizer does not fit its reward; an aggregator does not fit the weights; lexicographic gates
+            nobody; conditions of rewards go in a circle; a normalizer does not fit its reward; an aggregator does not fit the weights; lexicographic gates
             have floors out of order.
         TypeError: A value is no reward.
     """
@@ -111,6 +112,7 @@ class Composer:
             constraints=constraints,
             all_gather=all_gather,
         )
+        check_conditions(self.components, gates, constraints)
         warn_of_inverted_costs(self.components)
         self.observers = tuple(observers)
         self.fallbacks = {name: _component(value) for name, value in (fallbacks or {}).items()}
@@ -169,11 +171,12 @@ class Composer:
     def compose(self, batch: RewardBatch) -> Composition:
         """Score a batch of B rows.
 
-        Rewards run at once, each within its time limit; what they return is checked, normalised, weighed by name,
+        Rewards run at once, each within its time limit, and one with conditions about the rows that meet them, as soon as
+        the rewards have answered that these look at; what they return is checked, normalised, weighed by name,
         aggregated and gated. Running statistics are updated if ``batch.training``.
 
         Raises:
-            BatchError: A reward misses a column.
+            BatchError: A reward or a condition misses a column.
             BudgetExceededError: A budget is spent.
             LedgerError: The ledger cannot be read or written.
             RewardError: A reward failed whose policy is ``raise``.
@@ -361,7 +364,13 @@ class Composer:
             for name, part in self.components.items()
         ]
         headings = ("reward", "is", "weight", "normalizer", "ends")
-        notes = [f"gate {gate}" for gate in self.combiner.gates]
+        notes = [
+            f"{name} is asked when {part.condition}; otherwise it "
+            + ("abstains" if part.otherwise_value is None else f"counts as {part.otherwise_value:g}")
+            for name, part in self.components.items()
+            if part.when
+        ]
+        notes += [f"gate {gate}" for gate in self.combiner.gates]
         return Layout("Composer", headings, rows, notes=notes)._repr_html_()
 
     def __enter__(self) -> Self:

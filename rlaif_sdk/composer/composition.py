@@ -17,6 +17,7 @@ from rlaif_sdk.composer.explain import Adjustment, Explanation, WaterfallStep
 from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.metrics import composition_diagnostics
+from rlaif_sdk.composer.panels import spread
 from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.io.text import short_repr
@@ -64,6 +65,7 @@ class Composition:
 
     def _repr_html_(self) -> str:
         """Each reward's mean and failures, and the total's, for a notebook."""
+        skips = any(column.not_asked for column in self.rewards.values())
         rows = [
             (
                 name,
@@ -72,23 +74,34 @@ class Composition:
                 f"{_mean(column.weighted):+.4g}",
                 str(int((~np.isnan(column.raw)).sum())),
                 str(len(column.failures)),
+                *([str(len(column.skipped))] if skips else []),
                 ends_in_words(column.ends),
             )
             for name, column in self.rewards.items()
         ]
         scored = int((~np.isnan(self.totals)).sum())
-        total = ("total", "", "", f"{_mean(self.totals):+.4g}", str(scored), "", "")
-        headings = ("reward", "weight", "mean raw", "mean added", "scored", "failed", "ends")
+        total = ("total", "", "", f"{_mean(self.totals):+.4g}", str(scored), "", *([""] if skips else []), "")
+        counts = ("scored", "failed", *(["not asked"] if skips else []))
+        headings = ("reward", "weight", "mean raw", "mean added", *counts, "ends")
         return Layout(f"{len(self)} rows", headings, rows, total)._repr_html_()
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it."""
+        """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it.
+
+        With groups of rewards it has their ``spreads`` too.
+        """
+        spreads = self.spreads()
         return [
             {
                 "total": json_number(self.totals[row]),
                 "rewards": {name: column.record(row) for name, column in self.rewards.items()},
                 "penalties": {part.constraint.key: json_number(part.penalty[row]) for part in self.constraints},
                 "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
+                **(
+                    {"spreads": {name: json_number(values_B[row]) for name, values_B in spreads.items()}}
+                    if spreads
+                    else {}
+                ),
             }
             for row in range(len(self))
         ]
@@ -105,7 +118,22 @@ class Composition:
                 f"{name}/weighted": column.weighted,
                 f"{name}/status": [column.status(row) for row in range(len(self))],
             }
+        columns |= {f"{name}/spread": spread_B for name, spread_B in self.spreads().items()}
         return pd.DataFrame(columns)
+
+    def spreads(self) -> dict[str, Array]:
+        """For each group of rewards the (B,) weighted standard deviations of its rewards' normalised values in each row.
+
+        How far several judges of one thing disagree about a row; NaN where fewer than two have a value. The rewards of
+        groups within a group count as its own.
+        """
+        found = {}
+        for name in self.aggregation.groups:
+            columns = [self.rewards[leaf] for leaf in self.aggregation.leaves(name)]
+            found[name] = spread(
+                np.stack([part.normalized for part in columns]), np.array([part.weight for part in columns])
+            )
+        return found
 
     def to_list(self) -> list[float | None]:
         """The totals as TRL takes them: None where a row is unscored."""
@@ -158,7 +186,7 @@ class Composition:
             note=_note(self, row) if math.isnan(total) else "",
             constraints=tuple(constraints),
             scaling=_scaling(steps, self._effective_weights(self.rewards)),
-            aggregation=tuple(self._aggregation_notes()),
+            aggregation=tuple(self._aggregation_notes(row)),
         )
 
     def _gates_of(self, row: int) -> Iterator[Adjustment]:
@@ -190,13 +218,15 @@ class Composition:
         weights = {name: column.weight for name, column in self.rewards.items()} | dict(self.group_weights)
         return self.aggregation.effective_weights(weights, present)
 
-    def _aggregation_notes(self) -> Iterator[str]:
+    def _aggregation_notes(self, row: int) -> Iterator[str]:
         if self.aggregation.kind != WeightedSum.__name__:
             yield f"the total is made by {self.aggregation.kind}, of which these are the shares"
+        spreads = self.spreads()
         for name, members in self.aggregation.groups.items():
             kind = self.aggregation.kinds[name]
             how = "" if kind == WeightedSum.__name__ else f", made by {kind}"
-            yield f"group {name}: weight {self.group_weights[name]:.4g}, of {', '.join(members)}{how}"
+            apart = "" if math.isnan(spreads[name][row]) else f"; spread {spreads[name][row]:.4g}"
+            yield f"group {name}: weight {self.group_weights[name]:.4g}, of {', '.join(members)}{how}{apart}"
 
     def columns_for_gdpo(self) -> dict[str, list[float | None]]:
         """The rewards that have a weight, one by one, for TRL's ``multi_objective_aggregation="normalize_then_sum"``.
@@ -253,14 +283,19 @@ class Composition:
                 f"reward/{name}/weighted_mean": _mean(column.weighted),
                 f"reward/{name}/weight": column.weight,
                 f"reward/{name}/failed": float(len(column.failures)),
-                f"reward/{name}/abstained": float(np.isnan(column.raw).sum() - len(column.failures)),
+                f"reward/{name}/abstained": float(column.abstained),
                 f"reward/{name}/seconds": column.seconds,
             }
+            for subscore, values in column.subscore_values().items():
+                numbers[f"reward/{name}/subscore/{subscore}"] = math.fsum(values) / len(values)
+            if column.not_asked is not None:
+                numbers[f"reward/{name}/not_asked"] = float(len(column.skipped))
             if column.fallback_reasons is not None:
                 numbers[f"reward/{name}/fallback"] = float(len(column.fallback_reasons))
             if column.cached is not None:
                 numbers[f"reward/{name}/cached"] = float(column.cached.sum())
         numbers |= {f"group/{name}/weight": weight for name, weight in self.group_weights.items()}
+        numbers |= {f"group/{name}/spread": _mean(spread_B) for name, spread_B in self.spreads().items()}
         for part in self.constraints:
             violation_B = part.constraint.violation(self.rewards[part.constraint.reward].raw)
             numbers[f"constraint/{part.constraint.key}/multiplier"] = part.multiplier
@@ -313,6 +348,7 @@ def _step(column: RewardColumn, row: int, weighted: float, running: float, effec
         effective=math.nan if math.isnan(weighted) else effective,
         normalizer=_working(column, row),
         ends=column.ends,
+        subscores=column.subscores(row),
     )
 
 

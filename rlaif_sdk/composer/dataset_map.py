@@ -163,6 +163,7 @@ class DatasetMap:
                     part.reward.higher_is_better,
                     asdict(part.failure),
                     part.fallback,
+                    [part.condition, part.otherwise],
                     object_digest(part.normalizer),
                 ]
                 for name, part in combiner.components.items()

@@ -37,8 +37,8 @@ class FailurePolicy:
 
 
 def apply_failure_policy(
-    name: str, scores: CheckedScores, policy: FailurePolicy, group_B: Labels | None
-) -> tuple[Array, Mask | None, Mask | None]:
+    name: str, scores: CheckedScores, policy: FailurePolicy, group_B: Labels | None, *, otherwise: float | None = None
+) -> tuple[Array, Array, Mask | None]:
     """What of a reward's scores takes part in the total.
 
     Statistics learn from the raw scores all the same: a score that is masked is one, and an outage must not move the
@@ -49,35 +49,40 @@ def apply_failure_policy(
         scores: What it said of B rows.
         policy: Its failure policy.
         group_B: (B,) integers, equal for rows that answer the same prompt; None when there are no groups.
+        otherwise: The score of a row that it is not asked about; None if it abstains there.
 
     Returns:
-        (B,) raw scores with defaults filled in, NaN where the reward takes no part; (B,) True where a score was left out
-        because of a neighbour in its group, or None if nowhere; and (B,) True where the row gets no total, or None.
+        (B,) raw scores with what is stated for rows without one; the same, NaN where the reward is left out because of a
+        neighbour in its group; and (B,) True where the row gets no total, or None if nowhere.
 
     Raises:
         RewardError: A row failed and the policy is ``raise``.
     """
+    raw_B = scores.raw
+    if otherwise is not None and scores.not_asked:
+        raw_B = raw_B.copy()
+        raw_B[scores.skipped] = otherwise
     if not scores.failures and policy.mask_group != "missing":
-        return scores.raw, None, None
-    failed_B = np.zeros(len(scores.raw), dtype=bool)
+        return raw_B, raw_B, None
+    failed_B = np.zeros(len(raw_B), dtype=bool)
     failed_B[list(scores.failures)] = True
     if scores.failures and policy.policy == "raise":
         row, problem = next(iter(scores.failures.items()))
         raise RewardError(
-            f"failed on {len(scores.failures)} of {len(scores.raw)} rows, first on row {row} of the batch: {problem}",
+            f"failed on {len(scores.failures)} of {len(raw_B)} rows, first on row {row + 1} of the batch: {problem}",
             reward=name,
             hint="on_failure: abstain would go on without it",
         ) from scores.error
     if policy.policy == "default":
         assert policy.value is not None
-        return np.where(failed_B, policy.value, scores.raw), None, None
+        stated_B = np.where(failed_B, policy.value, raw_B)
+        return stated_B, stated_B, None
     if policy.policy == "drop":
-        return scores.raw, None, failed_B
+        return raw_B, raw_B, failed_B
     if group_B is None or policy.mask_group == "never":
-        return scores.raw, None, None
-    reason_B = failed_B if policy.mask_group == "failed" else np.isnan(scores.raw)
+        return raw_B, raw_B, None
+    reason_B = failed_B if policy.mask_group == "failed" else np.isnan(raw_B)
     if not reason_B.any():
-        return scores.raw, None, None
+        return raw_B, raw_B, None
     struck_B = (np.bincount(group_B, weights=reason_B) > 0)[group_B]
-    masked_B = struck_B & ~np.isnan(scores.raw)
-    return np.where(masked_B, np.nan, scores.raw), masked_B, None
+    return raw_B, np.where(struck_B, np.nan, raw_B), None

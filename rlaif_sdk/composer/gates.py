@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
+from rlaif_sdk.composer.conditions import bounds_in_words, check_bounds, outside
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
 
@@ -38,23 +39,15 @@ class Gate:
     on_missing: _OnMissing = "unscored"
 
     def __post_init__(self) -> None:
-        for name in ("floor", "min", "max"):
-            value = getattr(self, name)
-            if value is not None and not is_finite_number(value):
-                raise ConfigError(f"a gate's {name} must be a finite number, not {value!r}", key="gates")
-        if self.min is None and self.max is None:
-            raise ConfigError("a gate needs min, max or both", key="gates")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ConfigError("a gate's min is greater than its max: nothing would pass", key="gates")
+        if not is_finite_number(self.floor):
+            raise ConfigError(f"a gate's floor must be a finite number, not {self.floor!r}", key="gates")
+        check_bounds("a gate", self.min, self.max, "gates")
         if self.on_missing not in get_args(_OnMissing):
             raise ConfigError(f"a gate's on_missing is one of {', '.join(get_args(_OnMissing))}", key="gates")
 
     def closed(self, raw_B: Array) -> Mask:
         """Which rows do not pass; a missing score counts as ``on_missing`` says."""
-        low = -np.inf if self.min is None else self.min
-        high = np.inf if self.max is None else self.max
-        with np.errstate(invalid="ignore"):
-            outside_B: Mask = (raw_B < low) | (raw_B > high)
+        outside_B = outside(raw_B, self.min, self.max)
         return outside_B | np.isnan(raw_B) if self.on_missing == "floor" else outside_B
 
     def apply(self, totals_B: Array, raw_B: Array) -> Array:
@@ -63,8 +56,7 @@ class Gate:
         return np.where(np.isnan(raw_B), np.nan, gated_B) if self.on_missing == "unscored" else gated_B
 
     def __str__(self) -> str:
-        bounds = ((">=", self.min), ("<=", self.max))
-        return f"{self.reward} {' and '.join(f'{sign} {bound:g}' for sign, bound in bounds if bound is not None)}"
+        return bounds_in_words(self.reward, self.min, self.max)
 
 
 def check_gates(gates: Sequence[Gate], order: GateOrder, rewards: Sequence[str]) -> None:

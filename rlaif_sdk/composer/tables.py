@@ -153,6 +153,7 @@ class Summary:
                 row = min(column.failures)
                 moments.first_failed = (before + row + 1, column.failures[row])
             moments.failed += len(column.failures)
+            moments.not_asked += len(column.skipped)
             moments.seconds += column.seconds
             moments.add(column.raw.tolist())
             if column.ends:
@@ -175,6 +176,7 @@ class Moments:
 
     Attributes:
         failed: How often the reward failed.
+        not_asked: How often its conditions kept a row from it.
         first_failed: The first row on which it did, from 1, and why.
         seconds: How long it took.
     """
@@ -185,6 +187,7 @@ class Moments:
     low: float = math.inf
     high: float = -math.inf
     failed: int = 0
+    not_asked: int = 0
     first_failed: tuple[int, str] | None = None
     seconds: float = 0.0
 
@@ -206,9 +209,13 @@ class Moments:
 
 
 def typed_records(composition: Composition) -> Iterator[Row]:
-    """`Composition.to_records` for a column of one type: an object without keys has none, so no penalties are null."""
+    """`Composition.to_records` for a column of one type: no penalties are null, and sub-scores, which differ, left out."""
     for record in composition.to_records():
-        yield {**record, "penalties": record["penalties"] or None}
+        rewards = {
+            name: {key: value for key, value in said.items() if key != "subscores"}
+            for name, said in record["rewards"].items()
+        }
+        yield {**record, "rewards": rewards, "penalties": record["penalties"] or None}
 
 
 def reward_type(combiner: Combiner) -> pa.DataType:
@@ -217,12 +224,14 @@ def reward_type(combiner: Combiner) -> pa.DataType:
     numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
     one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
     penalties = [(each.constraint.key, pa.float64()) for each in combiner.multipliers]
+    spreads = [(name, pa.float64()) for name in combiner.groups]
     return pa.struct(
         [
             ("total", pa.float64()),
             ("rewards", pa.struct([(name, one) for name in combiner.components])),
             ("penalties", pa.struct(penalties) if penalties else pa.null()),
             ("gates_closed", pa.list_(pa.string())),
+            *([("spreads", pa.struct(spreads))] if spreads else []),
         ]
     )
 

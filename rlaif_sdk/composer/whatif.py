@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,20 @@ import numpy as np
 
 from rlaif_sdk.composer.advantages import group_advantages
 from rlaif_sdk.composer.build import ConfigSource, build_combiner
+from rlaif_sdk.composer.combiner import Combiner
+from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.composer.conditions import ask
 from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedReward
 from rlaif_sdk.composer.ledger.record import recorded
+from rlaif_sdk.composer.stages import columns_looked_at, in_order
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.conversations import USER, shown
+from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import Reward, Scores
+from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
 from rlaif_sdk.statistics.correlation import rank_correlation
 from rlaif_sdk.types import RewardBatch
@@ -38,23 +45,24 @@ class WhatIf:
 
     Attributes:
         step: (N,) the optimiser step of each row.
-        batch: (N,) the number of its batch, from 0.
-        row: (N,) its place in that batch.
         totals: (N,) the totals that were given out; NaN where the row was unscored.
-        new_totals: (N,) the totals under the other config.
+        new_totals: (N,) the totals under the other config; NaN where the row would be unscored, or a score is missing.
         advantages: (N,) GRPO's advantages of ``totals``; NaN where the row was unscored.
         new_advantages: (N,) those of ``new_totals``.
+        unknown: (N,) True where no advantage can be given: the other config asks a reward about the row, or about another
+            of its group, that it was not asked about when the row was recorded.
+        unrecorded: On how many rows each reward's score is missing for that, by name.
         prompts: N prompts.
         completions: N completions.
     """
 
     step: Labels
-    batch: Labels
-    row: Labels
     totals: Array
     new_totals: Array
     advantages: Array
     new_advantages: Array
+    unknown: Mask
+    unrecorded: Mapping[str, int]
     prompts: tuple[str, ...]
     completions: tuple[str, ...]
 
@@ -72,7 +80,7 @@ class WhatIf:
 
         ``rows``; ``compared``, those with an advantage before and after; ``flipped`` and ``flipped_share`` of these;
         ``silenced`` and ``awakened``, whose advantage becomes 0 or was; ``lost`` and ``gained``, which become unscored
-        or were; ``rank_correlation`` of the totals (Spearman).
+        or were; ``unknown``, of which nothing can be said; ``rank_correlation`` of the totals (Spearman).
         """
         return self._numbers(np.ones(len(self), dtype=bool))
 
@@ -82,7 +90,8 @@ class WhatIf:
 
     def _numbers(self, of_N: Mask) -> dict[str, float | int]:
         before, after = _sign(self.advantages[of_N]), _sign(self.new_advantages[of_N])
-        was, will = ~np.isnan(self.totals[of_N]), ~np.isnan(self.new_totals[of_N])
+        was, will = ~np.isnan(self.advantages[of_N]), ~np.isnan(self.new_advantages[of_N])
+        unknown = self.unknown[of_N]
         compared = int((was & will).sum())
         flipped = int((before * after < 0).sum())
         return {
@@ -92,20 +101,23 @@ class WhatIf:
             "flipped_share": flipped / compared if compared else 0.0,
             "silenced": int(((before != 0) & (after == 0) & was & will).sum()),
             "awakened": int(((before == 0) & (after != 0) & was & will).sum()),
-            "lost": int((was & ~will).sum()),
+            "lost": int((was & ~will & ~unknown).sum()),
             "gained": int((will & ~was).sum()),
+            "unknown": int(unknown.sum()),
             "rank_correlation": rank_correlation(self.totals[of_N], self.new_totals[of_N]),
         }
 
     def most_changed(self, count: int = 10) -> list[dict[str, Any]]:
-        """The rows whose advantage changes most, JSON-ready, the greatest change first."""
+        """The rows whose advantage changes most, JSON-ready, the greatest change first.
+
+        ``row`` counts the rows from 1, as ``rlaif explain RUN --row`` does where one run was replayed.
+        """
         change_N = np.nan_to_num(np.abs(self.new_advantages - self.advantages), nan=-1.0)
         rows = np.argsort(-change_N, kind="stable")[:count]
         return [
             {
                 "step": int(self.step[row]),
-                "batch": int(self.batch[row]),
-                "row": int(self.row[row]),
+                "row": int(row) + 1,
                 "advantage": float(self.advantages[row]),
                 "new_advantage": float(self.new_advantages[row]),
                 "total": float(self.totals[row]),
@@ -130,17 +142,18 @@ def what_if(
 
     Batches are replayed in the order in which they were composed, each run from the start, so that statistics,
     multipliers and schedules learn as they would have. No reward is made or asked. A reward that the config leaves out
-    has no weight; parameters of rewards play no part.
+    has no weight; parameters of rewards play no part. Conditions decide anew, from the recorded scores and columns, which
+    rows a reward is asked about; where it has no recorded score for one, the new total is unknown, and a warning says so.
 
     Args:
         source: A ledger, its file, or the folder of a run; or one composition.
         config: The other composition.
-        runs: Numbers of the runs to replay; the last one if None.
+        runs: Numbers of the runs to replay, each alone; the last one with those that it resumed if None.
         registry: The normalizers and aggregators to choose from; the installed ones if None.
 
     Raises:
         LedgerError: There is no ledger or no such run, or it cannot be read.
-        ConfigError: The config is refused, or names a reward that is not in the record.
+        ConfigError: The config is refused, or names a reward, or in a condition a column, that is not in the record.
         RewardError: A recorded failure meets the policy ``raise``.
     """
     with ExitStack() as stack:
@@ -149,7 +162,7 @@ def what_if(
         else:
             ledger = source if isinstance(source, Ledger) else stack.enter_context(Ledger.find(source))
             chosen = [ledger.run(number) for number in (runs if runs is not None else [None])]
-            replays = [_replay(ledger.batches(run.number), run.rewards, config, registry) for run in chosen]
+            replays = [_replay(ledger.batches(run), run.rewards, config, registry) for run in chosen]
         return _compared(chain.from_iterable(replays))
 
 
@@ -165,14 +178,69 @@ def _replay(
     rewards: Mapping[str, RecordedReward],
     config: ConfigSource,
     registry: Registry | None,
-) -> Iterator[tuple[RecordedBatch, Array]]:
-    """Each batch with its (B,) totals under the other config."""
+) -> Iterator[tuple[RecordedBatch, Array, Mapping[str, Sequence[int]]]]:
+    """Each batch with its (B,) totals under the other config, and the rows on which a reward's score is missing."""
     replayed = {name: ReplayedReward(reward) for name, reward in rewards.items()}
     combiner, other = build_combiner(config, replayed, registry=registry)
     _warn_of_differences(rewards, other)
     for entry in batches:
-        answers = {name: entry.answers[name].answer for name in combiner.components}
-        yield entry, combiner.combine(entry.batch, answers, dict.fromkeys(answers, 0.0)).totals
+        composition, unrecorded = recombined(entry, combiner)
+        yield entry, composition.totals, unrecorded
+
+
+def recombined(entry: RecordedBatch, combiner: Combiner) -> tuple[Composition, dict[str, list[int]]]:
+    """A recorded batch, composed anew from its recorded scores.
+
+    Args:
+        entry: The batch.
+        combiner: The arithmetic; the conditions of its rewards decide which rows each is asked about.
+
+    Returns:
+        The composition, in which a row is unscored that a reward is asked about without a recorded score; and these rows
+        by reward.
+
+    Raises:
+        ConfigError: A condition looks at a column that is not recorded.
+        RewardError: A recorded failure meets the policy ``raise``.
+    """
+    said: dict[str, CheckedScores] = {}
+    unrecorded: dict[str, list[int]] = {}
+    for name in in_order(combiner.components):
+        said[name], unrecorded[name] = _asked_anew(name, combiner.components[name], entry, said)
+    unknown = {row for rows in unrecorded.values() for row in rows}
+    if unknown:  # the policies for failures are not meant for scores that a record lacks
+        for name, one in said.items():
+            said[name] = replace(one, failures={row: why for row, why in one.failures.items() if row not in unknown})
+    composition = combiner.combine(entry.batch, said, dict.fromkeys(said, 0.0))
+    composition.totals[list(unknown)] = np.nan
+    return composition, unrecorded
+
+
+def _asked_anew(
+    name: str, part: Component, entry: RecordedBatch, said: Mapping[str, CheckedScores]
+) -> tuple[CheckedScores, list[int]]:
+    """What a reward said of the rows that it is asked about now, and those of them that it was not asked about then."""
+    then = replace(entry.answers[name].answer, entries=entry.answers[name].entries)
+    rows: Sequence[int] = range(len(then.raw))
+    not_asked = None
+    failures = dict(then.failures)
+    if part.when:
+        for column in columns_looked_at({name: part}):
+            if column not in entry.batch.columns:
+                known = ", ".join(sorted(entry.batch.columns)) or "none"
+                raise ConfigError(
+                    f"a condition looks at the column {column!r}, which is not recorded",
+                    key=f"rewards.{name}.when",
+                    hint=f"only columns are recorded that a condition looked at: {known}",
+                )
+        asked = ask(part.when, entry.batch, said)
+        rows, not_asked = asked.rows, asked.not_asked
+        failures = {row: why for row, why in failures.items() if row not in not_asked} | dict(asked.failures)
+    missing = [row for row in rows if row in then.not_asked] if then.not_asked else []
+    failures |= dict.fromkeys(missing, "it was not asked about the row when this was recorded")
+    raw_B = np.full(len(then.raw), np.nan)
+    raw_B[rows] = then.raw[rows]
+    return replace(then, raw=raw_B, failures=failures, not_asked=not_asked), missing
 
 
 class ReplayedReward(Reward):
@@ -198,29 +266,52 @@ def _warn_of_differences(rewards: Mapping[str, RecordedReward], config: Composit
             warnings.warn(f"reward {name!r} was recorded with {what}; its recorded scores are used", stacklevel=4)
 
 
-def _compared(replayed: Iterable[tuple[RecordedBatch, Array]]) -> WhatIf:
-    numbers: list[tuple[Array | Labels, ...]] = []
+def _compared(replayed: Iterable[tuple[RecordedBatch, Array, Mapping[str, Sequence[int]]]]) -> WhatIf:
+    numbers: list[tuple[Array | Labels | Mask, ...]] = []
     prompts: list[str] = []
     completions: list[str] = []
-    for number, (entry, new_B) in enumerate(replayed):
+    missing: Counter[str] = Counter()
+    for entry, new_B, unrecorded in replayed:
         batch, group_B = entry.batch, encode_groups(entry.batch.group)
         rows = len(batch)
+        missing.update({name: len(without) for name, without in unrecorded.items() if without})
+        unknown_B = _with_groups({row for without in unrecorded.values() for row in without}, rows, group_B)
         numbers.append(
             (
-                np.full(rows, batch.progress.step),
-                np.full(rows, number),
-                np.arange(rows),
+                np.full(len(batch), batch.progress.step),
                 entry.totals,
                 new_B,
                 group_advantages(entry.totals, group_B),
-                group_advantages(new_B, group_B),
+                np.where(unknown_B, np.nan, group_advantages(new_B, group_B)),
+                unknown_B,
             )
         )
         prompts += [shown(prompt, role=USER) for prompt in batch.prompts]
         completions += map(shown, batch.completions)
-    names = ("step", "batch", "row", "totals", "new_totals", "advantages", "new_advantages")
+    names = ("step", "totals", "new_totals", "advantages", "new_advantages", "unknown")
     columns: list[Any] = [np.concatenate(parts) for parts in zip(*numbers, strict=True)] or [np.zeros(0)] * len(names)
-    return WhatIf(**dict(zip(names, columns, strict=True)), prompts=tuple(prompts), completions=tuple(completions))
+    for name, count in missing.items():
+        warnings.warn(
+            f"reward {name!r} would be asked about {count} rows that it was not asked about when they were recorded: their "
+            "new totals are unknown, and so are the advantages of their groups",
+            stacklevel=3,
+        )
+    return WhatIf(
+        **dict(zip(names, columns, strict=True)),
+        unrecorded=dict(missing),
+        prompts=tuple(prompts),
+        completions=tuple(completions),
+    )
+
+
+def _with_groups(rows: Collection[int], size: int, group_B: Labels | None) -> Mask:
+    """(B,) True for rows and the others of their groups; without groups all rows are one."""
+    among_B = np.zeros(size, dtype=bool)
+    among_B[list(rows)] = True
+    if group_B is None:
+        return np.full(size, among_B.any())
+    of_group_B: Mask = (np.bincount(group_B, weights=among_B) > 0)[group_B]
+    return of_group_B
 
 
 def _sign(advantages_N: Array) -> Array:

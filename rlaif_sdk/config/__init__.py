@@ -2,6 +2,7 @@
 
 from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite, NamedTable, TableConfig
 from rlaif_sdk.config.composition import (
+    ColumnConditionConfig,
     CompositionConfig,
     ConstraintConfig,
     FailureConfig,
@@ -9,6 +10,7 @@ from rlaif_sdk.config.composition import (
     GateConfig,
     GroupConfig,
     LedgerConfig,
+    RewardConditionConfig,
     RewardConfig,
 )
 from rlaif_sdk.config.execution import BreakerConfig, BudgetConfig, ExecutionConfig, LimitsConfig, RetryConfig
@@ -24,6 +26,7 @@ from rlaif_sdk.config.schedules import (
 __all__ = [
     "BreakerConfig",
     "BudgetConfig",
+    "ColumnConditionConfig",
     "CompositionConfig",
     "ConfigModel",
     "ConstraintConfig",
@@ -41,6 +44,7 @@ __all__ = [
     "PiecewiseConfig",
     "RampConfig",
     "RetryConfig",
+    "RewardConditionConfig",
     "RewardConfig",
     "ScheduleConfig",
     "StepConfig",

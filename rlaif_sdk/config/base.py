@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rlaif_sdk.io.tables import TableSource
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """A number that is no text, no truth value, not NaN and not infinite."""
+
+
+Scalar: TypeAlias = StrictStr | StrictBool | StrictInt | Finite | None
+"""A value that a cell of a table may have."""
 
 
 class ConfigModel(BaseModel):
@@ -24,6 +29,14 @@ def named(key: str, model: type[BaseModel]) -> BeforeValidator:
     """Let ``normalize: zscore`` stand for ``normalize: {kind: zscore}``, in the JSON schema too."""
     return BeforeValidator(
         lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=str | model
+    )
+
+
+def one_or_more(item: Any) -> BeforeValidator:
+    """Let one mapping stand for a list of it, in the JSON schema too."""
+    return BeforeValidator(
+        lambda value: [value] if isinstance(value, Mapping) else value,
+        json_schema_input_type=item | tuple[item, ...],
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite, named, refused
+from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite, Scalar, named, one_or_more, refused
 from rlaif_sdk.config.execution import BudgetConfig, ExecutionConfig, Seconds
 from rlaif_sdk.config.schedules import WeightConfig
 from rlaif_sdk.types import RESERVED_COLUMNS
@@ -16,6 +16,13 @@ from rlaif_sdk.types import RESERVED_COLUMNS
 def _defaults_for_null(value: Any) -> Any:
     """``toxicity:`` with nothing after it is null in YAML."""
     return {} if value is None else value
+
+
+def _check_bounds(what: str, low: float | None, high: float | None) -> None:
+    if low is None and high is None:
+        raise ValueError(f"{what} needs 'min', 'max' or both")
+    if low is not None and high is not None and low > high:
+        raise ValueError("'min' is greater than 'max': nothing would pass")
 
 
 class FailureConfig(ConfigModel):
@@ -62,6 +69,57 @@ class FallbackConfig(ConfigModel):
     """As in a reward."""
 
 
+class RewardConditionConfig(ConfigModel):
+    """What another reward said of the row lies within bounds.
+
+    Only a score that it gave meets the condition: not a row on which it abstained or was not asked. Where it failed, the
+    reward with the condition is not asked, and fails too.
+    """
+
+    reward: str
+    """The name of another reward of this composition; it may have weight 0."""
+    min: Finite | None = None
+    """The least raw score that meets the condition."""
+    max: Finite | None = None
+    """The greatest raw score that meets it."""
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> RewardConditionConfig:
+        _check_bounds("a condition", self.min, self.max)
+        return self
+
+
+class ColumnConditionConfig(ConfigModel):
+    """A column of the row has one of some values, or none of some."""
+
+    column: str
+    """The column, as the data names it."""
+    in_: tuple[Scalar, ...] = Field(default=(), alias="in")
+    """The values that meet the condition."""
+    not_in: tuple[Scalar, ...] = ()
+    """The values that do not; any other does."""
+
+    @model_validator(mode="after")
+    def _has_values(self) -> ColumnConditionConfig:
+        if bool(self.in_) == bool(self.not_in):
+            raise ValueError("a condition on a column needs values in 'in' or in 'not_in', and not both")
+        return self
+
+
+ConditionConfig: TypeAlias = Annotated[
+    Annotated[RewardConditionConfig, Tag("reward[]")] | Annotated[ColumnConditionConfig, Tag("column[]")],
+    Discriminator(
+        lambda value: (
+            "column[]"
+            if isinstance(value, ColumnConditionConfig)
+            or (isinstance(value, dict) and "column" in value and "reward" not in value)
+            else "reward[]"
+        )
+    ),
+]
+"""A condition on another reward, or on a column."""
+
+
 class RewardConfig(ConfigModel):
     """One reward of a composition."""
 
@@ -90,6 +148,12 @@ class RewardConfig(ConfigModel):
     units."""
     cache: bool = True
     """False if the ledger is neither asked for its scores nor keeps them."""
+    when: Annotated[tuple[ConditionConfig, ...], one_or_more(ConditionConfig)] = ()
+    """It is asked only about rows of which this holds: ``{reward: format, min: 1}``, ``{column: domain, in: [math]}``, or a
+    list of such conditions, all of which must hold. A reward of whose scores it depends is asked before."""
+    otherwise: Finite | Literal["abstain"] | None = None
+    """The score of a row that it is not asked about, in its own units, or ``abstain``: the weights of the others are scaled
+    up there. To be stated where a condition looks at a reward; without it a row abstains."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Dataset columns under other names. ``{reference: answer}`` shows it the column ``answer`` as ``reference``."""
 
@@ -100,6 +164,12 @@ class RewardConfig(ConfigModel):
             if name in RESERVED_COLUMNS:
                 raise refused("a reward receives something else under this reserved name", name)
         return columns
+
+    @model_validator(mode="after")
+    def _otherwise_goes_with_when(self) -> RewardConfig:
+        if self.otherwise is not None and not self.when:
+            raise refused("goes with 'when': without it every row is asked about", "otherwise")
+        return self
 
 
 class GateConfig(ConfigModel):
@@ -118,10 +188,7 @@ class GateConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> GateConfig:
-        if self.min is None and self.max is None:
-            raise ValueError("a gate needs 'min', 'max' or both")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("'min' is greater than 'max': nothing would pass")
+        _check_bounds("a gate", self.min, self.max)
         return self
 
 

@@ -15,6 +15,7 @@ from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.explain import Explanation
+from rlaif_sdk.composer.stages import columns_looked_at
 from rlaif_sdk.composer.weights import current_weight
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
@@ -172,12 +173,13 @@ class ScoredCompletions:
 
 
 def columns_read(composer: Composer, columns: Row) -> Row:
-    """Of a row's columns those that the rewards read; all of them where a reward does not say what it reads."""
+    """Of a row's columns those that the rewards and their conditions read; all of them where a reward does not say what it reads."""
     names: set[str] = set()
     for part in (*composer.components.values(), *composer.fallbacks.values()):
         if part.reward.inputs is None:
             return columns
         names |= {part.columns.get(name, name) for name in (*part.reward.inputs, *part.reward.columns)}
+    names.update(columns_looked_at(composer.components))
     return {name: value for name, value in columns.items() if name in names}
 
 

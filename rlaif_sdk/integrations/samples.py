@@ -101,7 +101,7 @@ class Scored:
 
     @property
     def rewards(self) -> dict[str, float | None]:
-        """Each reward's score in its own units, None where it abstained or failed."""
+        """Each reward's score in its own units, None where it abstained, failed, or was not asked."""
         return {name: json_number(column.raw[self.row]) for name, column in self.composition.rewards.items()}
 
     @property

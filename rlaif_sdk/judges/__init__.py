@@ -1,4 +1,4 @@
-"""Language models as judges: one protocol for local models and servers, and the judges of single answers and pairs."""
+"""Language models as judges: one protocol for local models and servers, and the judges of single answers, pairs and rubrics."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
         load_judge,
         load_labeler,
         load_listwise_judge,
+        load_rubric_judge,
         rank_responses,
     )
     from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
     from rlaif_sdk.judges.pointwise import PointwiseJudge
     from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, ListwisePrompt, PairwisePrompt, Scale
+    from rlaif_sdk.judges.rubric import Criterion, CriterionVerdict, RubricJudge, RubricVerdicts
 
 __all__ = [
+    "Criterion",
+    "CriterionVerdict",
     "Exemplar",
     "JudgePrompt",
     "ListwiseJudge",
@@ -35,12 +39,15 @@ __all__ = [
     "ProbeResult",
     "Ranking",
     "ResponseList",
+    "RubricJudge",
+    "RubricVerdicts",
     "Scale",
     "Usage",
     "label_pairs",
     "load_judge",
     "load_labeler",
     "load_listwise_judge",
+    "load_rubric_judge",
     "probe",
     "rank_responses",
 ]
@@ -50,9 +57,17 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         __name__,
         {
             "listwise": ("ListwiseJudge", "Ranking", "ResponseList"),
-            "loading": ("label_pairs", "load_judge", "load_labeler", "load_listwise_judge", "rank_responses"),
+            "loading": (
+                "label_pairs",
+                "load_judge",
+                "load_labeler",
+                "load_listwise_judge",
+                "load_rubric_judge",
+                "rank_responses",
+            ),
             "pairwise": ("Pair", "PairLabel", "PairwiseLabeler"),
             "pointwise": ("PointwiseJudge",),
             "prompts": ("Exemplar", "JudgePrompt", "ListwisePrompt", "PairwisePrompt", "Scale"),
+            "rubric": ("Criterion", "CriterionVerdict", "RubricJudge", "RubricVerdicts"),
         },
     )

@@ -26,6 +26,7 @@ from rlaif_sdk.judges.prompts import (
     Scale,
     Task,
 )
+from rlaif_sdk.judges.rubric import RubricJudge
 from rlaif_sdk.judges.screening import Overlong
 from rlaif_sdk.plugins import JudgeBackendSpec, Registry
 
@@ -92,6 +93,35 @@ def load_judge(
         thinking=thinking,
         name=name,
     )
+
+
+def load_rubric_judge(
+    *,
+    backend: str | None = None,
+    backends: Mapping[str, JudgeBackendSpec] | None = None,
+    judging: Mapping[str, Any] | None = None,
+    **backend_options: Any,
+) -> RubricJudge:
+    """A judge that holds answers against rubrics: ``load_rubric_judge(model="Qwen/Qwen2.5-7B-Instruct")``.
+
+    Nothing is loaded and no request is sent before the first use.
+
+    Example:
+        >>> from rlaif_sdk import load_rubric_judge
+        >>> load_rubric_judge(model="Qwen/Qwen3-4B", judging={"mode": "verdict", "criteria_per_call": 5}).mode
+        'verdict'
+
+    Args:
+        backend: See `rlaif_sdk.load_judge`, as for ``backends``.
+        backends: The backends by name.
+        judging: Keyword arguments of `RubricJudge`.
+        **backend_options: The backend's parameters: ``model`` and more.
+
+    Raises:
+        ConfigError: A setting is refused.
+        UnknownPluginError: There is no backend of that name.
+    """
+    return RubricJudge(load_backend(backend, backend_options, backends), **(judging or {}))
 
 
 def load_backend(

@@ -61,6 +61,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
                 "low": moments.low if moments.count else None,
                 "high": moments.high if moments.count else None,
                 "failed": moments.failed,
+                "not_asked": moments.not_asked,
                 "first_failed": moments.first_failed,
                 "seconds": moments.seconds,
             }
@@ -101,6 +102,7 @@ def merge_summaries(whole: Summary, part: Summary) -> None:
             row, why = own.first_failed
             moments.first_failed = (before + row, why)
         moments.failed += own.failed
+        moments.not_asked += own.not_asked
         moments.seconds += own.seconds
         if not own.count:
             continue
@@ -122,6 +124,7 @@ def summary_report(summary: Summary) -> dict[str, Any]:
             name: {
                 "scored": moments.count,
                 "failed": moments.failed,
+                **({"not_asked": moments.not_asked} if moments.not_asked else {}),
                 **{key: value for key, value in _moments(moments).items() if moments.count},
             }
             for name, moments in summary.columns.items()

@@ -11,21 +11,20 @@ from rlaif_sdk.scoring.executors import is_plain
 from rlaif_sdk.scoring.factory import Recipe
 from rlaif_sdk.scoring.limits import Budget
 from rlaif_sdk.scoring.results import FATAL, CallResult, described
-from rlaif_sdk.scoring.runner import CallResults, Runner, run_all, set_up_all, start_all, wait_all
+from rlaif_sdk.scoring.runner import Runner, set_up_all, start, together, wait
 
 __all__ = [
     "FATAL",
     "Budget",
     "CallResult",
-    "CallResults",
     "CheckedScores",
     "Recipe",
     "Runner",
     "check_entries",
     "described",
     "is_plain",
-    "run_all",
     "set_up_all",
-    "start_all",
-    "wait_all",
+    "start",
+    "together",
+    "wait",
 ]

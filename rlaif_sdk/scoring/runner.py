@@ -6,10 +6,10 @@ import asyncio
 import random
 import time
 import warnings
-from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from itertools import count
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError, exception_text
@@ -38,8 +38,6 @@ CLOSE_WAIT = 10.0
 """Seconds after which `Runner.close` no longer waits."""
 SLOW_CALL = 1.0
 """Seconds after which a call in the caller's thread is warned of."""
-CallResults: TypeAlias = dict[str, CallResult]
-"""What came of each reward, by name."""
 T = TypeVar("T")
 
 
@@ -172,7 +170,7 @@ class Runner:
             seconds = time.perf_counter() - began
         if not isinstance(answer, list):
             self._handle.is_called_here = False
-            return _result(asyncio.run_coroutine_threadsafe(self._awaited(answer), control_loop()))
+            return wait(start(self._awaited(answer)))
         if seconds > SLOW_CALL and not self._is_expected_slow:
             self._is_expected_slow = True
             warnings.warn(
@@ -446,23 +444,33 @@ def _merged(results: Sequence[Any], parts: Sequence[Sequence[int]], seconds: flo
     return CallResult(seconds, None if failed == len(results) else entries, first_error)
 
 
-def start_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> Future[CallResults]:
-    """Begin to score each reward's batch; cancelling the future gives the calls up."""
-    return asyncio.run_coroutine_threadsafe(_score_all(runners, batches), control_loop())
+def start(calls: Coroutine[Any, Any, T]) -> Future[T]:
+    """Begin calls of rewards on the control loop; cancelling the future gives them up."""
+    return asyncio.run_coroutine_threadsafe(calls, control_loop())
 
 
-def wait_all(calls: Future[CallResults]) -> CallResults:
-    """Wait until each reward has answered or passed its limit.
+def wait(calls: Future[T]) -> T:
+    """Wait until calls have been answered or have passed their limits.
 
     Raises:
         RlaifError: A reward failed in a way that no policy covers (`FATAL`); the others are given up.
     """
-    return _result(calls)
+    try:
+        return calls.result()
+    except CallError as raised:
+        raise raised.cause from raised.cause.__cause__
+    finally:
+        calls.cancel()
 
 
-def run_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> CallResults:
-    """`start_all` and `wait_all`."""
-    return wait_all(start_all(runners, batches))
+async def together(calls: Mapping[str, Awaitable[T]]) -> dict[str, T]:
+    """What came of calls that are made at once; where one raises, the others are given up."""
+    tasks = [asyncio.ensure_future(call) for call in calls.values()]
+    try:
+        return dict(zip(calls, await asyncio.gather(*tasks), strict=True))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def set_up_all(runners: Collection[Runner]) -> None:
@@ -472,31 +480,13 @@ def set_up_all(runners: Collection[Runner]) -> None:
         RlaifError: One did not become ready; the error names it. The others are ready or have failed by then, so that
             they can be closed.
     """
-    _result(asyncio.run_coroutine_threadsafe(_set_up_all(runners), control_loop()))
+    wait(start(_set_up_all(runners)))
 
 
 async def _set_up_all(runners: Collection[Runner]) -> None:
     for failure in await asyncio.gather(*(runner.set_up() for runner in runners), return_exceptions=True):
         if failure is not None:
             raise failure
-
-
-def _result(call: Future[T]) -> T:
-    try:
-        return call.result()
-    except CallError as raised:
-        raise raised.cause from raised.cause.__cause__
-    finally:
-        call.cancel()
-
-
-async def _score_all(runners: Mapping[str, Runner], batches: Mapping[str, RewardBatch]) -> CallResults:
-    calls = {name: asyncio.ensure_future(runner.score(batches[name])) for name, runner in runners.items()}
-    try:
-        return dict(zip(calls, await asyncio.gather(*calls.values()), strict=True))
-    finally:
-        for call in calls.values():
-            call.cancel()
 
 
 def backoff(attempt: int, delay: float, max_delay: float) -> float:

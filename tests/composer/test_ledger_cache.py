@@ -429,5 +429,5 @@ def test_the_policy_raise_still_raises_with_a_ledger(ledger):
 
     part = Component(Counting({"bad": "nan"}), failure=FailurePolicy("raise"))
     compose(ledger, batch_of("a"), {"length": part})
-    with pytest.raises(RewardError, match="first on row 1 of the batch: returned nan"):
+    with pytest.raises(RewardError, match="first on row 2 of the batch: returned nan"):
         compose(ledger, batch_of("a", "bad"), {"length": part})

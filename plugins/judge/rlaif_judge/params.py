@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlaif_sdk import ViewParams
+from rlaif_sdk import JudgeModelParams, ViewParams
 
 
-class BackendParams(ViewParams):
-    """Settings of the model that judges, and of how it is asked.
+class JudgeParams(JudgeModelParams):
+    """Settings of the judge.
 
     Those that are None keep the default of the SDK or of the backend. A setting that the backend in use does not know
     is refused.
@@ -18,43 +18,6 @@ class BackendParams(ViewParams):
 
     model: str
     """Hub name or local folder of a causal language model, or the model's name at the server."""
-    backend: str | None = None
-    """``transformers``, ``openai``, or one that a plugin offers; by default ``openai`` if there is a ``base_url``."""
-    base_url: str | None = None
-    """An OpenAI-compatible server's address, up to and including ``/v1``."""
-    api_key_env: str | None = None
-    """Server: the environment variable that has the key. The key itself never stands in a config."""
-    concurrency: int | None = None
-    """Server: the most requests in flight, 64 by default."""
-    timeout: float | None = None
-    """Server: seconds for one attempt, to the last byte; 120 by default."""
-    attempts: int | None = None
-    """Server: the most attempts for one request, 5 by default."""
-    revision: str | None = None
-    """Local: branch, tag or commit on the hub."""
-    dtype: str | None = None
-    """Local: number type such as ``bfloat16``; as saved by default."""
-    device: str | None = None
-    """Local: a torch device; CUDA where there is one by default."""
-    batch_size: int | None = None
-    """Local: the most sequences in one forward pass, 16 by default."""
-    max_batch_tokens: int | None = None
-    """Local: the most tokens in one forward pass, 16,384 by default."""
-    max_length: int | None = None
-    """Local: the most tokens of a prompt with its reply; what the model allows by default. A longer one is unscored."""
-    backend_options: dict[str, Any] = Field(default_factory=dict)
-    """Further parameters of the backend."""
-
-    def backend_settings(self) -> dict[str, Any]:
-        """The settings of the backend that are set."""
-        names = set(BackendParams.model_fields) - set(ViewParams.model_fields) - {"backend_options"}
-        given = {name: value for name, value in self if name in names and value is not None}
-        return {**given, **self.backend_options}
-
-
-class JudgeParams(BackendParams):
-    """Settings of the judge of answers."""
-
     criteria: str = "helpfulness"
     """What makes an answer good: ``helpfulness``, ``harmlessness``, ``summarisation``, or a text of your own."""
     mode: Literal["likelihood", "rating"] = "likelihood"
@@ -75,18 +38,15 @@ class JudgeParams(BackendParams):
     max_new_tokens: int | None = Field(default=None, ge=1)
     """The longest reply in rating mode: 256 tokens by default."""
 
-    def judge_settings(self) -> dict[str, Any]:
-        """The settings of the judge, apart from its backend's."""
-        names = set(JudgeParams.model_fields) - set(BackendParams.model_fields) | set(ViewParams.model_fields)
-        return {name: value for name, value in self if name in names and value is not None}
 
-
-class TournamentParams(BackendParams):
+class TournamentParams(JudgeModelParams):
     """Settings of the tournament: who is compared with whom, and by what judge.
 
     The score of a completion is its place among the completions to its prompt, from -1 to 1.
     """
 
+    model: str
+    """Hub name or local folder of a causal language model, or the model's name at the server."""
     scheme: Literal["listwise", "round_robin", "swiss", "anchor"] = "round_robin"
     """``round_robin``: each with each, n(n-1) calls for a group of n. ``swiss``: rounds in which those meet who have won
     alike, about n calls a round. ``anchor``: each with one, 2(n-1) calls. ``listwise``: all at once, ``orders`` calls. Pairs

@@ -122,12 +122,13 @@ class Tournament(Reward):
         self.params = params
         self.inputs = self.columns = () if params.reference_column is None else (params.reference_column,)
         self._judge: ListwiseJudge | PairwiseLabeler
+        backend = {"backend": params.backend} | params.backend_settings()
         if params.scheme == "listwise":
             judging = params.judge_settings() | {"orders": params.orders, "seed": params.seed}
-            self._judge = load_listwise_judge(criteria=params.criteria, judging=judging, **params.backend_settings())
+            self._judge = load_listwise_judge(criteria=params.criteria, judging=judging, **backend)
         else:
             prompt = PairwisePrompt.of_criteria(params.criteria)
-            self._judge = load_labeler(prompt=prompt, labeling=params.judge_settings(), **params.backend_settings())
+            self._judge = load_labeler(prompt=prompt, labeling=params.judge_settings(), **backend)
         how = (params.scheme, params.strength, params.rounds, params.reference_column)
         self.version = f"1 {self._judge.fingerprint} {' '.join(map(str, how))}"
 

@@ -1,4 +1,4 @@
-"""Rewards that code can check: answers, forms, schemas, tool calls, languages, lengths.
+"""Rewards that code can check: answers, forms, schemas, instructions, tool calls, languages, lengths.
 
 Each abstains on a row that has nothing to check, and gives 0, never an abstention, to an answer that does not pass.
 """
@@ -13,9 +13,10 @@ from rlaif_sdk import Reward, RewardSpec, hookimpl
 from rlaif_verifiable.answers import ExactMatchParams, TokenF1Params
 from rlaif_verifiable.choices import MultipleChoiceParams
 from rlaif_verifiable.format import FormatParams
+from rlaif_verifiable.instruction.reward import InstructionParams
 from rlaif_verifiable.json_schema import JsonSchemaParams
 from rlaif_verifiable.language import LanguageParams
-from rlaif_verifiable.length import OverlongParams
+from rlaif_verifiable.length import LengthParams, OverlongParams
 from rlaif_verifiable.mathematics import MathParams
 from rlaif_verifiable.overlap import OverlapParams
 from rlaif_verifiable.repetition import RepetitionParams
@@ -24,8 +25,10 @@ from rlaif_verifiable.tool_calls import ToolCallsParams
 __all__ = [
     "ExactMatchParams",
     "FormatParams",
+    "InstructionParams",
     "JsonSchemaParams",
     "LanguageParams",
+    "LengthParams",
     "MathParams",
     "MultipleChoiceParams",
     "OverlapParams",
@@ -110,6 +113,15 @@ def rlaif_rewards() -> list[RewardSpec]:
             },
         ),
         RewardSpec(
+            name="instruction",
+            factory=_build("instruction.reward", "InstructionReward"),
+            params=InstructionParams,
+            description="Whether an answer follows its row's instructions, as IFEval and IFBench check them.",
+            range=unit,
+            ends=("not followed", "followed"),
+            example={"weight": 1.0, "params": {"mode": "loose"}},
+        ),
+        RewardSpec(
             name="tool_calls",
             factory=_build("tool_calls", "ToolCallsReward"),
             params=ToolCallsParams,
@@ -143,6 +155,14 @@ def rlaif_rewards() -> list[RewardSpec]:
             description="0 for a completion that fits, falling to -1 as its tokens near the greatest length (DAPO).",
             ends=("too long", "fits"),
             example={"weight": 1.0, "params": {"max_tokens": 1024, "buffer": 256}},
+        ),
+        RewardSpec(
+            name="length",
+            factory=_build("length", "LengthReward"),
+            params=LengthParams,
+            description="What the length of a completion is worth: along a cosine, or by its distance from a target.",
+            ends=("unwanted length", "wanted length"),
+            example={"weight": 0.5, "params": {"shape": "cosine", "max_length": 1024}},
         ),
         RewardSpec(
             name="repetition",

@@ -27,6 +27,7 @@ SAMPLE = sample_batch()
 CONTRACT = {
     "math": RewardBatch(SAMPLE.prompts, SAMPLE.completions, columns={"answer": ["1", "2", "3", "10", "x"]}),
     "multiple_choice": RewardBatch(SAMPLE.prompts, SAMPLE.completions, columns={"answer": ["A"] * len(SAMPLE)}),
+    "length": RewardBatch(["p", "q"], ["a b", ""], completion_ids=[[1, 2], []]),
     "overlong": RewardBatch(["p", "q"], ["a b", ""], completion_ids=[[1, 2], []]),
     "exact_match": sample_batch(["answer"]),
     "token_f1": sample_batch(["answer"]),
@@ -35,6 +36,11 @@ CONTRACT = {
 CALL: dict[str, Any] = {"name": "weather", "arguments": {"city": "Oslo", "days": 2}}
 
 
+CONTRACT["instruction"] = RewardBatch(
+    SAMPLE.prompts,
+    SAMPLE.completions,
+    columns={"instruction_id_list": [["punctuation:no_comma"]] * len(SAMPLE), "kwargs": [[{}]] * len(SAMPLE)},
+)
 CONTRACT["tool_calls"] = RewardBatch(SAMPLE.prompts, SAMPLE.completions, columns={"tool_calls": [[CALL]] * len(SAMPLE)})
 
 
@@ -61,7 +67,8 @@ def test_each_reward_keeps_the_contract(name: str) -> None:
 def test_registration_loads_nothing_heavy() -> None:
     """Listing imports none of the libraries that check."""
     heavy = "{'math_verify', 'sympy', 'jsonschema', 'rouge_score', 'sacrebleu', 'py3langid', 'numpy', 'nltk'}"
-    code = f"import sys, rlaif_verifiable; rlaif_verifiable.rlaif_rewards(); print({heavy} & set(sys.modules))"
+    heavy += " | {'emoji', 'langdetect', 'punkt', 'syllapy', 'textblob'}"
+    code = f"import sys, rlaif_verifiable; rlaif_verifiable.rlaif_rewards(); print(({heavy}) & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "set()"
 
@@ -76,6 +83,11 @@ RIGHT: dict[str, tuple[Mapping[str, Any], Any, Mapping[str, Any]]] = {
         {"json_schema": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}},
         '{"n": 3}',
         {},
+    ),
+    "instruction": (
+        {},
+        "Ulaanbaatar",
+        {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["Ulaanbaatar"]}]},
     ),
     "tool_calls": ({}, calls(("weather", {"city": "Oslo", "days": 2})), {"tool_calls": [CALL]}),
     "overlap": ({"metric": "rouge1"}, "all of these words", {"reference": "all of these words"}),
@@ -110,7 +122,13 @@ def test_the_right_answer_passes_and_nothing_else_does(name: str, values: Values
 @pytest.mark.parametrize("name", [name for name in RIGHT if name not in {"overlap", "tool_calls", "token_f1"}])
 def test_a_right_answer_with_a_character_changed_is_mostly_wrong(name: str, values: Values) -> None:
     """Every character that carries the answer is looked at: of random changes to it, most do not pass."""
-    core = {"math": "63", "exact_match": "Ulaanbaatar", "multiple_choice": "C", "format": "</think>"}
+    core = {
+        "math": "63",
+        "exact_match": "Ulaanbaatar",
+        "instruction": "Ulaanbaatar",
+        "multiple_choice": "C",
+        "format": "</think>",
+    }
     core |= {"json_schema": '"n": 3', "language": "Der Zug nach Hamburg fährt heute leider erst am späten Abend ab"}
     params, completion, columns = RIGHT[name]
     part, chance = core[name], random.Random(0)
@@ -366,12 +384,53 @@ def test_a_pattern_that_a_text_makes_slow_fails_the_row_and_no_other(scores: Sco
         ("format", {"pattern": ".*"}, "matches an empty text"),
         ("format", {"form": "think_code"}, "needs 'language'"),
         ("overlong", {"max_tokens": 10, "buffer": 20}, "must not exceed"),
+        ("length", {"shape": "cosine"}, "needs 'max_length'"),
+        ("length", {"shape": "cosine", "max_length": 9, "target": 3}, "target: of another shape"),
+        ("length", {"shape": "target", "target": 3, "width": 2, "longest": 1}, "longest: of another shape"),
+        ("length", {"shape": "target", "target": 3}, "needs 'width', and 'target' or 'column'"),
+        ("length", {"shape": "target", "target": 3, "column": "c", "width": 2}, "'target' or 'column'"),
+        ("length", {"shape": "cosine", "max_length": 9, "shortest": float("nan")}, "finite"),
     ],
 )
 def test_parameters_that_check_nothing_are_refused(name: str, params: Mapping[str, Any], message: str) -> None:
     """Before anything is scored."""
     with pytest.raises(ValidationError, match=message):
         SPECS[name].build(params)
+
+
+@pytest.mark.parametrize("wanted", ["long", True, -1, float("nan"), [3]])
+def test_a_length_that_is_none_fails_its_row(wanted: Any, scores: Scores) -> None:
+    """The column is named; the other rows are scored."""
+    params = {"shape": "target", "column": "wanted", "width": 10}
+    broken, right = scores("length", ["x", "x"], params, columns={"wanted": [wanted, 1]}, completion_ids=[[1], [1]])
+    assert "the column 'wanted' has" in str(broken.error)
+    assert right.value == 0.0
+
+
+def test_right_and_wrong_answers_have_a_length_rule_each() -> None:
+    """open-r1's cosine reward, composed: two conditions that shut each other out, over one check."""
+    cosine = {"use": "length", "otherwise": 0}
+    rewards = {
+        "exact_match": {"weight": 0},
+        "right": {
+            **cosine,
+            "params": {"shape": "cosine", "max_length": 100},
+            "when": {"reward": "exact_match", "min": 1},
+        },
+        "wrong": {
+            **cosine,
+            "params": {"shape": "cosine", "max_length": 100, "shortest": -1, "longest": -0.5},
+            "when": {"reward": "exact_match", "max": 0},
+        },
+    }
+    ids = [[1] * 25, [1] * 75, [1] * 25, [1] * 75, [1]]
+    batch = RewardBatch(
+        ["?"] * 5, ["yes", "yes", "no", "no", "yes"], completion_ids=ids, columns={"answer": [*["yes"] * 4, None]}
+    )
+    with Composer.from_config({"rewards": rewards}) as composer:
+        composition = composer.compose(batch)
+    assert composition.to_list() == pytest.approx([0.92678, 0.57322, -0.92678, -0.57322, 0.0], abs=1e-5)
+    assert composition.rewards["right"].reason(4) == "needs exact_match >= 1, and exact_match abstained"
 
 
 def test_a_composition_of_checks_explains_itself() -> None:

@@ -95,6 +95,43 @@ def test_overlong_is_verls_where_it_is_not_clamped(values: Values) -> None:
     assert values("overlong", ["x", "x"], params, completion_ids=[[1] * 4, [1] * 7]) == [-1.0, -2.5]
 
 
+RIGHT = {"shape": "cosine", "max_length": 100}
+WRONG = {**RIGHT, "shortest": -1.0, "longest": -0.5}
+
+
+@pytest.mark.parametrize(
+    ("params", "lengths", "expected"),
+    [
+        (RIGHT, [0, 25, 50, 75, 100, 200], [1.0, 0.92678, 0.75, 0.57322, 0.5, 0.5]),
+        (WRONG, [0, 25, 50, 75, 100, 200], [-1.0, -0.92678, -0.75, -0.57322, -0.5, -0.5]),
+        ({**RIGHT, "shortest": 2.0, "longest": 0.0}, [50], [1.0]),
+        ({**RIGHT, "clamp": False}, [0, 25, 50, 75, 100, 150], [1.0, 0.926777, 0.75, 0.573223, 0.5, 0.75]),
+    ],
+)
+def test_the_cosine_is_trls_and_ms_swifts(params, lengths: list[int], expected: list[float], values: Values) -> None:
+    """TRL's TestCosineScaledReward; unclamped it is ms-swift's."""
+    ids = [[1] * length for length in lengths]
+    assert values("length", ["x"] * len(ids), params, completion_ids=ids) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_cosine_of_characters_is_open_r1s(values: Values) -> None:
+    """open-r1's test_cosine_scaled_reward: an answer of 22 characters, and the same with 58 spaces behind it."""
+    short = "\\boxed{\\frac{63}{400}}"
+    texts = [short, short + " " * 58]
+    by_characters = {"unit": "characters", "clamp": False}
+    assert values("length", texts, {**RIGHT, **by_characters}) == pytest.approx([0.943, 0.547], abs=0.005)
+    assert values("length", texts, {**WRONG, **by_characters}) == pytest.approx([-0.942, -0.547], abs=0.005)
+
+
+def test_a_target_is_met_or_missed_to_either_side(values: Values) -> None:
+    """Of the config or of each row; a row that wants no length abstains."""
+    ids = [[1] * length for length in (100, 90, 120, 0, 500)]
+    params = {"shape": "target", "target": 100, "width": 100}
+    assert values("length", ["x"] * 5, params, completion_ids=ids) == pytest.approx([0.0, -0.1, -0.2, -1.0, -1.0])
+    by_row = {"shape": "target", "column": "wanted", "width": 10, "clamp": False, "unit": "characters"}
+    assert values("length", ["four"] * 3, by_row, columns={"wanted": [4, 29, None]}) == [0.0, -2.5, None]
+
+
 @pytest.mark.parametrize(
     ("ids", "ngram", "expected"),
     [

@@ -102,6 +102,7 @@ class RewardFacts:
         ends: What its low and its high end mean, or None.
         weights: Its weight in force by optimiser step.
         failures: How often it failed, by why.
+        subscores: The values of each sub-score by optimiser step.
     """
 
     declared_range: tuple[float, float] | None
@@ -109,6 +110,7 @@ class RewardFacts:
     ends: tuple[str, str] | None = None
     weights: dict[int, float] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
+    subscores: dict[str, dict[int, list[float]]] = field(default_factory=dict)
 
     @property
     def weight(self) -> float:
@@ -132,9 +134,10 @@ class Observations:
         group_N: Equal for rows of one batch that answer the same prompt; -1 without groups.
         length_N: Each completion's length in ``length_unit``.
         totals_N: The totals, NaN where a row is unscored.
-        raw_RN: What each reward said, NaN where it abstained or failed.
+        raw_RN: What each reward said, NaN where it abstained, failed, or was not asked.
         parts_RN: What each adds to the total; NaN where it took no part, or where that is not known.
         failed_RN: Where it failed.
+        skipped_RN: Where its conditions kept it from a row.
         length_unit: ``tokens`` or ``characters``.
         samples: Rows to show.
     """
@@ -148,6 +151,7 @@ class Observations:
     raw_RN: Array
     parts_RN: Array
     failed_RN: npt.NDArray[np.bool_]
+    skipped_RN: npt.NDArray[np.bool_]
     length_unit: str
     samples: Sequence[SampleRow]
 
@@ -220,6 +224,8 @@ class _Gathered:
             )
             facts.weights[step] = column.weight
             facts.failures.update(column.failures.values())
+            for part, values in column.subscore_values().items():
+                facts.subscores.setdefault(part, {}).setdefault(step, []).extend(values)
         group_B = encode_groups(batch.group)
         self._in_tokens &= batch.completion_ids is not None
         self.batches.append(
@@ -231,6 +237,7 @@ class _Gathered:
                 "raw": {name: column.raw for name, column in columns.items()},
                 "parts": {name: column.weighted for name, column in columns.items()},
                 "failed": {name: _rows(column.failures, len(composition)) for name, column in columns.items()},
+                "skipped": {name: _rows(column.skipped, len(composition)) for name, column in columns.items()},
             }
         )
         self._groups += 0 if group_B is None else int(group_B.max()) + 1
@@ -260,12 +267,13 @@ class _Gathered:
             raw_RN=table("raw", np.nan),
             parts_RN=table("parts", np.nan),
             failed_RN=table("failed", 0.0).astype(bool),
+            skipped_RN=table("skipped", 0.0).astype(bool),
             length_unit="tokens" if self._in_tokens else "characters",
             samples=self._sampler.rows(),
         )
 
 
-def _rows(failures: Iterable[int], rows: int) -> Array:
-    failed_B = np.zeros(rows)
-    failed_B[list(failures)] = 1.0
-    return failed_B
+def _rows(chosen: Iterable[int], rows: int) -> Array:
+    chosen_B = np.zeros(rows)
+    chosen_B[list(chosen)] = 1.0
+    return chosen_B

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlaif_sdk.composer import Composition
+from rlaif_sdk.composer.whatif import ReplayedReward, recombined
 from rlaif_sdk.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.build import ConfigSource
     from rlaif_sdk.composer.combiner import Combiner
-    from rlaif_sdk.composer.ledger import Ledger, RecordedBatch, RecordedRun
+    from rlaif_sdk.composer.ledger import Ledger, RecordedRun
 
 _NEAR = 1e-6
 
@@ -38,8 +38,8 @@ def recorded_compositions(
     """
     combiner = None if config is None else _combiner(run, config)
     differing = 0
-    for recorded in ledger.batches(run.number):
-        composition = recorded.composition(run.rewards) if combiner is None else _replayed(recorded, combiner)
+    for recorded in ledger.batches(run):
+        composition = recorded.composition(run.rewards) if combiner is None else recombined(recorded, combiner)[0]
         differing += not np.allclose(composition.totals, recorded.totals, rtol=_NEAR, atol=_NEAR, equal_nan=True)
         yield composition
     if differing:
@@ -52,7 +52,6 @@ def recorded_compositions(
 
 def _combiner(run: RecordedRun, config: ConfigSource) -> Combiner:
     from rlaif_sdk.composer.build import build_combiner
-    from rlaif_sdk.composer.whatif import ReplayedReward
 
     combiner, _ = build_combiner(config, {name: ReplayedReward(reward) for name, reward in run.rewards.items()})
     if left_out := run.rewards.keys() - combiner.components.keys():
@@ -60,8 +59,3 @@ def _combiner(run: RecordedRun, config: ConfigSource) -> Combiner:
             f"the config has no reward {', '.join(sorted(left_out))}, and the run has", hint="give the run's config"
         )
     return combiner
-
-
-def _replayed(recorded: RecordedBatch, combiner: Combiner) -> Composition:
-    answers = {name: replace(said.answer, entries=said.entries) for name, said in recorded.answers.items()}
-    return combiner.combine(recorded.batch, answers, dict.fromkeys(answers, 0.0))

@@ -55,7 +55,9 @@ def text(value: str) -> Markup:
 def steps(explanation: Explanation) -> Markup:
     """The waterfall as `Explanation.layout` has it, with bars."""
     layout = explanation.layout()
-    moves = [(step.weighted, step.running) for step in explanation.steps]
+    moves = []
+    for step in explanation.steps:
+        moves += [(step.weighted, step.running), *[(math.nan, step.running)] * len(step.subscores)]
     moves += [(part.adds, part.running) for part in (*explanation.constraints, *explanation.gates)]
     ends = [0.0, explanation.total, *(running for _, running in moves)]
     known = [end for end in ends if math.isfinite(end)]
@@ -104,17 +106,20 @@ def rewards_section(seen: Observations, measured: Measures) -> Section:
     if weights := plots.weights_over_steps(seen):
         section.add("heading", "Weights in force")
         section.plot(weights)
-    counts = ("scored", "failed", "abstained", "variance share")
+    skips = ("not asked",) if seen.skipped_RN.any() else ()
+    counts = ("scored", "failed", "abstained", *skips, "variance share")
     section.add("table", ("reward", "weight", "mean ± error", "deviation", *counts, "ends"), _overview(seen, measured))
     return section
 
 
 def _overview(seen: Observations, measured: Measures) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
+    skips = seen.skipped_RN.any()
     for index, (name, facts) in enumerate(seen.rewards.items()):
         raw_N, weights = seen.raw_RN[index], [*facts.weights.values()]
         failed = int(seen.failed_RN[index].sum())
         missing = int(np.isnan(raw_N).sum())
+        not_asked = int(seen.skipped_RN[index].sum())
         rows.append(
             (
                 name,
@@ -123,15 +128,33 @@ def _overview(seen: Observations, measured: Measures) -> list[tuple[object, ...]
                 _spread(raw_N),
                 len(seen) - missing,
                 failed,
-                missing - failed,
+                missing - failed - not_asked,
+                *([not_asked] if skips else []),
                 _percent(measured.shares_R[index]),
                 ends_in_words(facts.ends),
             )
         )
     total = ("total", "", format_estimate(sample_mean(seen.totals_N)), _spread(seen.totals_N))
     scored = int((~np.isnan(seen.totals_N)).sum())
-    rows.append((*total, scored, "", len(seen) - scored, "", ""))
+    rows.append((*total, scored, "", len(seen) - scored, *([""] if skips else []), "", ""))
     return rows
+
+
+def subscores_section(seen: Observations) -> Section | None:
+    """What each reward's scores are made of; None where no reward says."""
+    rows = []
+    for name, facts in seen.rewards.items():
+        for part_name, by_step in facts.subscores.items():
+            first, last = by_step[min(by_step)], by_step[max(by_step)]
+            values = np.concatenate([*by_step.values()])
+            means = (format_estimate(sample_mean(values)), number(float(np.mean(first))), number(float(np.mean(last))))
+            rows.append((name, part_name, len(values), *means))
+    if not rows:
+        return None
+    introduction = "What the scores are made of, such as the criteria of a rubric, over the rows that have each."
+    section = Section("subscores", "Sub-scores", introduction)
+    section.add("table", ("reward", "sub-score", "rows", "mean ± error", "first step", "last step"), rows)
+    return section
 
 
 def _plot_section(plot: plots.Plot | None, name: str, title: str, introduction: str) -> Section | None:
@@ -337,6 +360,7 @@ def write_report(
     warnings = warnings_of(seen, measured)
     parts = [
         rewards_section(seen, measured),
+        subscores_section(seen),
         variance_section(seen, measured),
         correlation_section(seen, measured),
         length_section(seen, measured),

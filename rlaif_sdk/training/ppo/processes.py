@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.training.ppo.scoring import ScoredBatch
 
-_COUNTS = ("failed", "abstained", "fallback", "cached")
+_COUNTS = ("failed", "abstained", "not_asked", "fallback", "cached")
 """Last parts of the names of metrics that are counts."""
 _SHARES = ("unscored", "closed")
 """Of metrics that are shares of all rows."""

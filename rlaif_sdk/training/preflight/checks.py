@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from rlaif_sdk.composer import stages
 from rlaif_sdk.composer.check import Check
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.integrations.trl import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.judges.pairwise import Pair
-from rlaif_sdk.rewards import require_columns
 from rlaif_sdk.training.data import same_answers
 from rlaif_sdk.training.methods import Task, get_method
 from rlaif_sdk.training.models import (
@@ -135,11 +135,10 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
         batch = RewardBatch(prompts=[row["prompt"]], completions=[""], columns=columns, group=[None])
     except BatchError as error:
         raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
-    for reward, component in (*composer.components.items(), *composer.fallbacks.items()):
-        try:
-            require_columns(component.reward, batch, reward, component.columns, place=component.place)
-        except BatchError as error:
-            raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
+    try:
+        stages.check_columns({**composer.components, **composer.fallbacks}, batch)
+    except BatchError as error:
+        raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
 
 
 def _check_separate(run: Run, settings: Any, composer: Composer) -> None:
