@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 _LABELS = [{"token": "1", "logprob": -0.4}, {"token": "2", "logprob": -1.2}]
+_LABELS += [{"token": letter, "logprob": -6.0 - place / 10} for place, letter in enumerate("ABCDEFGH")]
 _CHOICE = {
     "index": 0,
     "finish_reason": "length",
@@ -26,7 +27,7 @@ CHAT = json.dumps(
         "usage": {"prompt_tokens": 200, "completion_tokens": 1, "total_tokens": 201},
     }
 ).encode()
-"""A chat completion that prefers 1, with the log-probabilities of both labels."""
+"""A chat completion that prefers 1 of two and A of a list, with the log-probabilities of all labels."""
 
 
 async def serve(latency: float, body: bytes | None = None) -> None:

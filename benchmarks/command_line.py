@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from _report import interleaved, save
@@ -24,7 +25,10 @@ LINES = (
     "make pairs",
     "train ppo none.yaml",
     "train ppo run.yaml --check --set ppo.learning_rat=1",
+    "train ppo run.yaml --check",
 )
+BESIDE = {"Python alone": "pass", "Python with pydantic, typer and rich": "import pydantic, rich, typer"}
+"""What no command does without."""
 FILES = {
     "in.jsonl": '{"prompt": "p", "completion": "a"}\n',
     "c.yaml": "rewards: {words: {use: 'rewards.py:words'}}\n",
@@ -51,14 +55,14 @@ def main() -> None:
         def run(*arguments: str) -> None:
             subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, check=False)
 
-        variants = {line: lambda line=line: run("-m", "rlaif_sdk", *line.split()) for line in LINES}
+        variants = {line: partial(run, "-m", "rlaif_sdk", *line.split()) for line in LINES}
         seconds = interleaved(
-            {"Python alone": lambda: run("-c", "pass"), **variants}, repeats=options.repeats, clock=children
+            {**{name: partial(run, "-c", code) for name, code in BESIDE.items()}, **variants},
+            repeats=options.repeats,
+            clock=children,
         )
     medians = {name: statistics.median(own) for name, own in seconds.items()}
-    lines = [
-        f"| {name if name == 'Python alone' else f'`rlaif {name}`'} | {value:.2f} |" for name, value in medians.items()
-    ]
+    lines = [f"| {name if name in BESIDE else f'`rlaif {name}`'} | {value:.2f} |" for name, value in medians.items()]
     table = "\n".join(
         [
             f"Processor time until the first message, median of {options.repeats} interleaved rounds:",

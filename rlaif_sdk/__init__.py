@@ -24,16 +24,37 @@ if TYPE_CHECKING:
         StateError,
     )
     from rlaif_sdk.io.processors import processor_count
-    from rlaif_sdk.judges import JudgePrompt, PairwiseLabeler, PointwiseJudge, Usage, load_judge, load_labeler
+    from rlaif_sdk.judges import (
+        Criterion,
+        CriterionVerdict,
+        JudgePrompt,
+        ListwiseJudge,
+        Pair,
+        PairLabel,
+        PairwiseLabeler,
+        PairwisePrompt,
+        PointwiseJudge,
+        Ranking,
+        ResponseList,
+        RubricJudge,
+        RubricVerdicts,
+        Usage,
+        load_judge,
+        load_labeler,
+        load_listwise_judge,
+        load_rubric_judge,
+    )
     from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, LabelLogprobs
+    from rlaif_sdk.judges.params import JudgeModelParams
     from rlaif_sdk.models.classifier import Classifier, label_index, label_log_odds, label_probabilities
     from rlaif_sdk.models.export import export_classifier
     from rlaif_sdk.models.loader import load_classifier
     from rlaif_sdk.models.scorer import OnnxScorer
     from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, Registry, RewardSpec, hookimpl
     from rlaif_sdk.rewards import Params, Reward, ViewParams, reward
+    from rlaif_sdk.statistics.ranking import bradley_terry, compared_sets
     from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer
-    from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score
+    from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score, SubScore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,6 +67,8 @@ __all__ = [
     "ConfigError",
     "Conversation",
     "ConversationError",
+    "Criterion",
+    "CriterionVerdict",
     "DataError",
     "Gate",
     "GeneratedText",
@@ -53,9 +76,11 @@ __all__ = [
     "JudgeBackendSpec",
     "JudgeConnectionError",
     "JudgeError",
+    "JudgeModelParams",
     "JudgePrompt",
     "JudgeResponseError",
     "LabelLogprobs",
+    "ListwiseJudge",
     "Message",
     "MissingExtraError",
     "Normalizer",
@@ -63,24 +88,34 @@ __all__ = [
     "OnnxScorer",
     "PPOConfig",
     "PPOTrainer",
+    "Pair",
+    "PairLabel",
     "PairwiseLabeler",
+    "PairwisePrompt",
     "Params",
     "PluginError",
     "PointwiseJudge",
     "Progress",
+    "Ranking",
     "Registry",
+    "ResponseList",
     "Reward",
     "RewardBatch",
     "RewardError",
     "RewardSpec",
     "RlaifError",
+    "RubricJudge",
+    "RubricVerdicts",
     "Score",
     "Standardizer",
     "StateError",
+    "SubScore",
     "ToolCall",
     "Turn",
     "Usage",
     "ViewParams",
+    "bradley_terry",
+    "compared_sets",
     "export_classifier",
     "hookimpl",
     "label_index",
@@ -89,6 +124,8 @@ __all__ = [
     "load_classifier",
     "load_judge",
     "load_labeler",
+    "load_listwise_judge",
+    "load_rubric_judge",
     "processor_count",
     "read",
     "reward",
@@ -118,14 +155,27 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         ),
         "rlaif_sdk.io.processors": ("processor_count",),
         "rlaif_sdk.judges": (
+            "Criterion",
+            "CriterionVerdict",
             "JudgePrompt",
+            "ListwiseJudge",
+            "Pair",
+            "PairLabel",
             "PairwiseLabeler",
+            "PairwisePrompt",
             "PointwiseJudge",
+            "Ranking",
+            "ResponseList",
+            "RubricJudge",
+            "RubricVerdicts",
             "Usage",
             "load_judge",
             "load_labeler",
+            "load_listwise_judge",
+            "load_rubric_judge",
         ),
         "rlaif_sdk.judges.backends": ("GeneratedText", "JudgeBackend", "LabelLogprobs"),
+        "rlaif_sdk.judges.params": ("JudgeModelParams",),
         "rlaif_sdk.models.classifier": ("Classifier", "label_index", "label_log_odds", "label_probabilities"),
         "rlaif_sdk.models.export": ("export_classifier",),
         "rlaif_sdk.models.loader": ("load_classifier",),
@@ -139,8 +189,9 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "hookimpl",
         ),
         "rlaif_sdk.rewards": ("Params", "Reward", "ViewParams", "reward"),
+        "rlaif_sdk.statistics.ranking": ("bradley_terry", "compared_sets"),
         "rlaif_sdk.training.ppo": ("PPOConfig", "PPOTrainer"),
-        "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score"),
+        "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score", "SubScore"),
     }
     _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -120,7 +120,7 @@ class DataError(RlaifError, ValueError):
 
 
 class ConversationError(RlaifError, ValueError):
-    """A prompt or completion cannot be read as text or messages.
+    """A prompt or completion cannot be read as text or messages; its message counts rows and messages from 1.
 
     Attributes:
         index: 0-based message within the conversation, or None.
@@ -136,8 +136,8 @@ class ConversationError(RlaifError, ValueError):
         self.index = index
 
     def _where(self) -> str:
-        row = None if self.row is None else f"row {self.row}"
-        index = None if self.index is None else f"message {self.index}"
+        row = None if self.row is None else f"row {self.row + 1}"
+        index = None if self.index is None else f"message {self.index + 1}"
         return ", ".join(place for place in (row, self.part, index) if place)
 
 

@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,12 +63,13 @@ def check_reward_contract(
 
     It answers every row of a batch with a finite number in its declared range, a Score or None; gives a row the same
     score whatever its neighbours and their order; takes conversations as well as text, and an empty batch; leaves the
-    batch as it was; and, for a `RewardSpec`, describes itself.
+    batch as it was; and, for a `RewardSpec`, describes itself. One that scores groups (``scope = "group"``) gives a row the
+    same score whatever the order of the rows and whatever other groups there are.
 
     Args:
         reward: A reward, its spec, a plain function, or a reward class.
         params: Parameters for a spec.
-        batch: Rows to score; `sample_batch` with the reward's columns if None.
+        batch: Rows to score; `sample_batch` with the reward's columns if None, in groups where the reward scores those.
         tolerance: Largest difference, relative to the larger of 1 and its magnitude, between scores that should be equal.
         timeout: Seconds that one call may take.
 
@@ -88,7 +90,8 @@ def check_reward_contract(
     else:
         subject = as_reward(reward)
         name = subject.name or type(subject).__name__
-    batch = batch or sample_batch(subject.columns)
+    grouped = subject.scope == "group"
+    batch = batch or (_in_groups if grouped else lambda rows: rows)(sample_batch(subject.columns))
     assert len(batch) > 1, "the contract needs a batch of at least two rows"
     runner = Runner(name, subject, timeout=timeout, setup_timeout=None)
     try:
@@ -96,8 +99,13 @@ def check_reward_contract(
         order = list(range(len(batch)))[::-1]
         turned = _score(runner, batch.select(order))[::-1]
         _same(whole, turned, f"{name} scores a row differently when the rows are in another order", tolerance)
-        alone = [_score(runner, batch.select([row]))[0] for row in order[::-1]]
-        _same(whole, alone, f"{name} scores a row differently when it is alone", tolerance)
+        parts = batch.groups() if grouped else [[row] for row in range(len(batch))]
+        alone: list[float | None] = [None] * len(batch)
+        for rows in parts:
+            for row, score in zip(rows, _score(runner, batch.select(rows)), strict=True):
+                alone[row] = score
+        part = "group" if grouped else "row"
+        _same(whole, alone, f"{name} scores a {part} differently when it is alone", tolerance)
         if batch.completion_ids is None:
             _same(
                 whole, _score(runner, _as_conversations(batch)), f"{name} scores conversations differently", tolerance
@@ -120,6 +128,7 @@ def _check_description(spec: RewardSpec, subject: Reward) -> None:
     assert spec.range in {None, subject.range}, f"{spec.name} declares {spec.range}, its reward {subject.range}"
     assert set(spec.columns) <= set(subject.columns), f"{spec.name} lists columns that its reward does not need"
     assert spec.ends in {None, subject.ends}, f"{spec.name} says the ends {spec.ends}, its reward {subject.ends}"
+    assert spec.scope == subject.scope, f"{spec.name} declares the scope {spec.scope}, its reward {subject.scope}"
     assert spec.higher_is_better == subject.higher_is_better, f"{spec.name} and its reward differ in higher_is_better"
 
 
@@ -130,15 +139,21 @@ def _score(runner: Runner, batch: RewardBatch) -> list[float | None]:
         raise AssertionError(str(outcome.error)) from (outcome.error.__cause__ or outcome.error)
     assert outcome.answer is not None
     answer: CheckedScores = check_entries(outcome.answer, runner.reward.range)
-    problems = "; ".join(f"row {row}: {problem}" for row, problem in answer.failures.items())
+    problems = "; ".join(f"row {row + 1}: {problem}" for row, problem in answer.failures.items())
     assert not problems, f"{name} fails on {problems}"
     return [*map(json_number, answer.raw)]
 
 
 def _same(left: Sequence[float | None], right: Sequence[float | None], problem: str, tolerance: float) -> None:
-    for row, (a, b) in enumerate(zip(left, right, strict=True)):
+    for row, (a, b) in enumerate(zip(left, right, strict=True), 1):
         equal = a == b if a is None or b is None else abs(a - b) <= tolerance * max(1.0, abs(a))
         assert equal, f"{problem}: row {row}, {a} against {b}"
+
+
+def _in_groups(batch: RewardBatch) -> RewardBatch:
+    """The rows as answers to two prompts."""
+    group = [0 if row < 2 else 1 for row in range(len(batch))]
+    return replace(batch, prompts=[batch.prompts[2 * label] for label in group], group=group)
 
 
 def _as_conversations(batch: RewardBatch) -> RewardBatch:
@@ -316,7 +331,7 @@ def check_aggregator_contract(spec: AggregatorSpec, *, params: Mapping[str, Any]
     for row in range(8):
         alone_B, _ = aggregator.aggregate(normalized_RB[:, row : row + 1], weights_R)
         same = np.allclose(alone_B, totals_B[row : row + 1], equal_nan=True)
-        assert same, f"{spec.name} gives row {row} another total when it is alone"
+        assert same, f"{spec.name} gives row {row + 1} another total when it is alone"
 
 
 def check_judge_backend_contract(spec: JudgeBackendSpec, *, params: Mapping[str, Any] | None = None) -> None:

@@ -407,6 +407,24 @@ class RewardBatch:
             found = ", ".join(sorted(self.columns)) or "none"
             raise BatchError(f"the column {name!r} is missing", hint=f"columns present: {found}") from None
 
+    def groups(self) -> list[list[int]]:
+        """The rows of each group, in order; a row without a label is a group of its own, and so is each without groups.
+
+        Example:
+            >>> from rlaif_sdk import RewardBatch
+            >>> RewardBatch(["Hi."] * 4, ["Hello.", "Yes?", "Hey.", "What?"], group=["a", None, "a", None]).groups()
+            [[0, 2], [1], [3]]
+
+        Raises:
+            BatchError: A label is not hashable.
+        """
+        from rlaif_sdk.statistics.arrays import encode_groups
+        from rlaif_sdk.statistics.groups import rows_of_groups
+
+        if self.group is None:
+            return [[row] for row in range(len(self))]
+        return rows_of_groups(encode_groups(self.group))
+
     def with_columns(self, renamed: Mapping[str, str]) -> RewardBatch:
         """The same rows, where each column ``renamed[name]`` is also found under ``name``."""
         if not renamed:
@@ -519,6 +537,46 @@ def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class SubScore:
+    """A part of what a score is made of, such as one criterion of a rubric; `explain`, metrics and reports show it.
+
+    Example:
+        >>> from rlaif_sdk import Score, SubScore
+        >>> cites = SubScore(1.0, weight=2.0, reason="met", evidence=("see section 12",))
+        >>> Score(2 / 3, subscores={"cites": cites, "brief": SubScore(0.0, weight=1.0)}).subscores["cites"].value
+        1.0
+
+    Attributes:
+        value: In units of its own; None where there is none.
+        weight: What it weighs in the score, or None: it weighs nothing by itself.
+        reason: Why, in words, for people.
+        evidence: What is quoted for it, word for word.
+        per_row: True where the same name means something else in another row: metrics and reports then do not average it.
+    """
+
+    value: float | None
+    weight: float | None = None
+    reason: str | None = None
+    evidence: tuple[str, ...] = ()
+    per_row: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """What is said of it, JSON-ready; what is not said is left out."""
+        said: dict[str, Any] = {
+            "weight": self.weight,
+            "reason": self.reason,
+            "evidence": list(self.evidence) or None,
+            "per_row": self.per_row or None,
+        }
+        return {"value": self.value, **{name: value for name, value in said.items() if value is not None}}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> SubScore:
+        """The sub-score that `record` made a mapping of."""
+        return cls(**{**record, "evidence": tuple(record.get("evidence", ()))})
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """What a reward says of one completion.
 
@@ -536,6 +594,7 @@ class Score:
         token_values: What each completion token adds to ``value``, aligned to ``completion_ids`` and mostly 0 where
             rewards are sparse, or None. They sum to ``value``; `of_tokens` sees to it.
         error: Set when the row failed rather than abstained; ``value`` is then None.
+        subscores: What the score is made of, by name; of a row that failed, what is known of it.
     """
 
     value: float | None
@@ -543,6 +602,7 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
     token_values: Sequence[float] | None = None
     error: str | None = None
+    subscores: Mapping[str, SubScore] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         what = "failed" if self.error is not None else "None" if self.value is None else f"{self.value:.6g}"

@@ -29,7 +29,8 @@ def explain(
     ] = None,
     row: Annotated[int, typer.Option(min=1, help="The row of the run or of the table, from 1.")] = 1,
     number: Annotated[
-        int | None, typer.Option("--run", help="Which run of the ledger, from 1; default: the last.")
+        int | None,
+        typer.Option("--run", help="One run of the ledger, from 1; default: the last, with those that it resumed."),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="A prompt, instead of FILE.")] = None,
     completion: Annotated[str | None, typer.Option(help="Its completion.")] = None,
@@ -77,13 +78,12 @@ def _recorded(path: Path, number: int | None, row: int) -> Explanation:
     with Ledger.find(path) as ledger:
         run = ledger.run(number)
         place = row - 1
-        for entry in ledger.batches(run.number):
+        for entry in ledger.batches(run):
             if place < len(entry.totals):
                 explanation = entry.composition(run.rewards).explain(place)
                 return replace(explanation, row=row, source=f"{run} ({ledger.path})")
             place -= len(entry.totals)
-        problem = f"run {run.number} has {run.rows} rows; row {row} is wanted"
-        raise DataError(problem, file=str(ledger.path), hint="--row counts from 1")
+        raise DataError(f"{run}; row {row} is wanted", file=str(ledger.path), hint="--row counts from 1")
 
 
 def _scored(config: Path, source: TableSource, layout: TableLayout, row: int) -> Explanation:
@@ -117,4 +117,4 @@ def _text(config: Path, prompt: str, completion: str) -> Explanation:
     from rlaif_sdk.types import RewardBatch
 
     with Composer.from_config(config, read_only=True) as composer:
-        return replace(composer.compose(RewardBatch([prompt], [completion])).explain(0), row=1)
+        return replace(composer.compose(RewardBatch([prompt], [completion], group=[None])).explain(0), row=1)

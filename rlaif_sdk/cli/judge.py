@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlaif_sdk.cli.exits import ExitCode
-from rlaif_sdk.cli.options import ConfigCommand, JudgeOverrides, config_option
+from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, LedgerArgument, config_option
+from rlaif_sdk.cli.output import print_table
+
+if TYPE_CHECKING:
+    from rlaif_sdk.evaluation import CascadePoint
 
 judge_app = typer.Typer(help="Look at a judge before it is put to work.", no_args_is_help=True)
 
@@ -50,3 +54,61 @@ def probe(
         raise typer.Exit(ExitCode.NOT_IN_ORDER)
     if found.reply is None and not labeler.needs_logprobs:
         raise typer.Exit(ExitCode.NOT_IN_ORDER)
+
+
+@judge_app.command()
+def calibrate(
+    run: LedgerArgument,
+    cheap: Annotated[str, typer.Option(help="The reward that is asked about every row.")],
+    strong: Annotated[str, typer.Option(help="The one that should be asked where the cheap one is unsure.")],
+    runs: Annotated[
+        list[int] | None, typer.Option("--run", help="The number of a recorded run; default: the last. Repeatable.")
+    ] = None,
+    agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of the strong reward's preferences that must be kept.")
+    ] = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Say within which scores of a cheap judge a strong one must be asked, from rows that both have scored.
+
+    Shows calls saved against agreement lost, each measured on rows that did not choose the band, and the 'when' to write.
+    Exits with 1 if no band keeps the agreement.
+    """
+    import json
+
+    from rlaif_sdk.composer.ledger import Ledger
+    from rlaif_sdk.evaluation import calibrate_cascade
+
+    with Ledger.find(run) as ledger:
+        curve = calibrate_cascade(ledger, cheap, strong, runs=runs)
+    chosen = curve.cheapest(agreement)
+    if as_json:
+        points = [point.record() for point in curve.points]
+        found = {"rows": curve.rows, "unasked": curve.unasked, "shift": curve.shift, "points": points}
+        typer.echo(json.dumps(found | {"chosen": chosen.record() if chosen else None}, indent=2))
+    else:
+        left_out = f"; {curve.unasked} rows without a score of {strong} are left out" if curve.unasked else ""
+        typer.echo(
+            f"{curve.rows} rows with both scores; {cheap} is {curve.shift:+.3g} over {strong} on the mean{left_out}"
+        )
+        headings = ("asked", "band", "same order", "95% interval", "mean difference")
+        print_table(headings, map(_cells, curve.points), numbers=True)
+        if chosen:
+            asked = f"{chosen.asked:.0%} of the rows asked, {chosen.agreement.value:.1%} of the order kept"
+            condition = ", ".join(f"{key}: {value}" for key, value in chosen.condition(cheap).items())
+            typer.echo(f"rewards.{strong}.when: {{{condition}}}  # {asked}")
+    if chosen is None:
+        typer.echo(f"no band keeps {agreement:.1%} of the order", err=True)
+        raise typer.Exit(ExitCode.NOT_IN_ORDER)
+
+
+def _cells(point: CascadePoint) -> tuple[str, ...]:
+    band = f"{point.least:.4g} to {point.greatest:.4g}" if point.asked else "none"
+    found = point.agreement
+    return (
+        f"{point.asked:.0%}",
+        band,
+        f"{found.value:.1%}",
+        f"{found.low:.1%} to {found.high:.1%}",
+        f"{point.difference:.4g}",
+    )

@@ -25,6 +25,8 @@ _LIBRARIES = frozenset(
         "trl",
     ]
 )
+_FROM_THE_CACHE = ("Using the latest cached version of the dataset", "Found the latest cached dataset configuration")
+"""What `datasets` says where it reads a data set without asking the hub."""
 _BARS_OF_ROWS = "HF_DATASETS_DISABLE_PROGRESS_BARS"
 _BARS_OF_FILES = "HF_HUB_DISABLE_PROGRESS_BARS"
 """Of downloads, and of weights that are read and written; whoever waits at a terminal sees them."""
@@ -35,7 +37,8 @@ def quiet_libraries() -> Iterator[None]:
     """Leave out, until it ends, what the libraries beneath say that tells a user nothing.
 
     That is: progress bars of steps over rows, and in a file or a pipe all of them; warnings of what will change for
-    developers; the second and every further time that one line of code logs its message, as for each of a million rows.
+    developers; that a data set comes from the cache; the second and every further time that one line of code logs its
+    message, as for each of a million rows.
     Whatever of this the user's own environment settles stays so. Begins before the libraries are imported.
     """
     if os.environ.get("RLAIF_DEBUG"):
@@ -59,7 +62,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 class _Once(logging.Filter):
-    """Lets each message through once, whatever is filled into it."""
+    """Lets each message through once, whatever is filled into it; what tells a user nothing never."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,6 +71,8 @@ class _Once(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is told."""
+        if self.is_on and str(record.msg).startswith(_FROM_THE_CACHE):
+            return False
         what = (record.pathname, record.lineno, record.name)
         if not self.is_on or what not in self.told:
             self.told.add(what)

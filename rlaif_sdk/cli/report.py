@@ -31,7 +31,8 @@ def report(
         typer.Option(help="A reward to look for reward hacking with, beside those of weight 0. Repeatable."),
     ] = None,
     number: Annotated[
-        int | None, typer.Option("--run", help="Which run of the ledger, from 1; default: the last.")
+        int | None,
+        typer.Option("--run", help="One run of the ledger, from 1; default: the last, with those that it resumed."),
     ] = None,
 ) -> None:
     """Write a report of a run: one HTML file with interactive plots, which needs no network.

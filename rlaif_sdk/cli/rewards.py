@@ -35,6 +35,7 @@ def list_rewards(
                 "range": spec.range,
                 "ends": spec.ends,
                 "columns": spec.default_columns,
+                "scope": spec.scope,
                 "plugin": source.distribution,
             }
             for spec, source in rows
@@ -44,12 +45,13 @@ def list_rewards(
         return
     if rows:
         print_lines(
-            ("reward", "range", "columns", "description"),
+            ("reward", "range", "columns", "scope", "description"),
             [
                 (
                     spec.name,
                     "-" if spec.range is None else _interval(spec.range),
                     ", ".join(spec.default_columns) or "-",
+                    spec.scope,
                     spec.description,
                 )
                 for spec, _ in rows
@@ -91,6 +93,7 @@ def show_reward(
     console.print(f"ends     {_ends(spec) or 'not said'}", highlight=False, markup=False)
     console.print(f"better   {'higher' if spec.higher_is_better else 'lower'}")
     console.print(f"columns  {', '.join(spec.default_columns) or 'none required'}")
+    console.print(f"scope    {_SCOPES[spec.scope]}")
     rows = []
     schema = spec.params.model_json_schema()
     for field_name, info in spec.params.model_fields.items():
@@ -105,6 +108,9 @@ def show_reward(
     entry: dict[str, Any] = dict(spec.example) or {"weight": 1.0}
     console.print("\nexample")
     console.print(yaml.safe_dump({"rewards": {name: entry}}, sort_keys=False).rstrip(), highlight=False, markup=False)
+
+
+_SCOPES = {"row": "each completion by itself", "group": "the completions to one prompt together"}
 
 
 def _range(spec: RewardSpec) -> str:

@@ -24,7 +24,7 @@ def list_runs(below: Annotated[Path, typer.Argument(help="The folder to look in.
 
     rows = []
     for run in find_runs(below):
-        steps = str(run.record.get("results", {}).get("steps", "")) if run.trained else ""
+        steps = "" if run.steps is None else str(run.steps)
         total = run.held_out().get("composed_reward")
         started = str(run.record.get("started", "")) if run.trained else ""
         measured = "" if total is None else format_estimate(total)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AsJson, LedgerArgument, config_option
+from rlaif_sdk.cli.options import AsJson, LedgerArgument, config_option, overriding
 from rlaif_sdk.io.files import without_nan
 
 if TYPE_CHECKING:
@@ -22,10 +22,14 @@ def what_if(
     run: LedgerArgument,
     config: Annotated[Path, config_option("The other composition")],
     runs: Annotated[
-        list[int] | None, typer.Option("--run", help="The number of a recorded run; default: the last. Repeatable.")
+        list[int] | None,
+        typer.Option(
+            "--run", help="One run of the ledger, from 1; default: the last, with those that it resumed. Repeatable."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the rows that change most are shown.")] = 5,
     plot: Annotated[Path | None, typer.Option(help="Draw a plot to this PNG file.")] = None,
+    overrides: Annotated[list[str] | None, overriding("rewards.toxicity.weight=2")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Combine the recorded scores of a run under another config, without scoring again.
@@ -35,10 +39,11 @@ def what_if(
     """
     from rlaif_sdk.composer import what_if as replay
     from rlaif_sdk.composer.ledger import Ledger
+    from rlaif_sdk.config.overrides import overridden
 
     with Ledger.find(run) as ledger:
         read = [ledger.run(number) for number in runs] if runs else [ledger.run()]
-        result = replay(ledger, config, runs=[found.number for found in read])
+        result = replay(ledger, overridden(config, overrides or ()), runs=runs or None)
     if plot is not None:
         from rlaif_sdk.reporting.plots import plot_what_if
 
@@ -87,7 +92,7 @@ def _print(result: WhatIf, top: int) -> None:
         flip = "  sign flips" if entry["flipped"] else ""
         console.print(
             Text(
-                f"\nstep {entry['step']}, batch {entry['batch']}, row {entry['row']}: "
+                f"\nrow {entry['row']}, step {entry['step']}: "
                 f"advantage {entry['advantage']:+.2f} -> {entry['new_advantage']:+.2f}, "
                 f"total {entry['total']:.4g} -> {entry['new_total']:.4g}{flip}\n"
                 f"  prompt:     {entry['prompt']}\n  completion: {entry['completion']}"

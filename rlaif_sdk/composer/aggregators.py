@@ -73,13 +73,13 @@ class Minimum(Aggregator):
     """
 
     def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
-        _refuse_negative(weights, "minimum")
+        refuse_negative(weights, "minimum")
 
     def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
-        present_RB, active_RB = _presence(normalized_RB, weights_R)
+        present_RB, active_RB = presence(normalized_RB, weights_R)
         weighted_RB = np.where(active_RB, normalized_RB * weights_R[:, None], np.inf)
         least_B = weighted_RB.min(axis=0)
-        shares_RB = _shared_evenly(least_B, active_RB & (weighted_RB == least_B))
+        shares_RB = shared_evenly(least_B, active_RB & (weighted_RB == least_B))
         return np.where(active_RB.any(axis=0), least_B, np.nan), np.where(present_RB, shares_RB, np.nan)
 
 
@@ -108,17 +108,16 @@ class Product(Aggregator):
         if params.mapping is None:
             raise ConfigError(
                 "product needs a 'mapping' that makes values positive: exp, softplus, sigmoid or clamp",
-                key="aggregate",
                 hint="clamp suits values within [0, 1], exp and softplus those without bounds",
             )
         self.mapping = params.mapping
         self.floor = params.floor
 
     def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
-        _refuse_negative(weights, "product")
+        refuse_negative(weights, "product")
 
     def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
-        present_RB, active_RB = _presence(normalized_RB, weights_R)
+        present_RB, active_RB = presence(normalized_RB, weights_R)
         exponent_B = weights_R @ present_RB
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             scale_B = weights_R.sum() / exponent_B
@@ -142,13 +141,14 @@ class Product(Aggregator):
                 return np.log(np.maximum(values_RB, self.floor))
 
 
-def _presence(normalized_RB: Array, weights_R: Array) -> tuple[Mask, Mask]:
+def presence(normalized_RB: Array, weights_R: Array) -> tuple[Mask, Mask]:
     """Which rewards have a value for a row, and which of those have a weight too."""
     present_RB = ~np.isnan(normalized_RB)
     return present_RB, present_RB & (weights_R != 0)[:, None]
 
 
-def _shared_evenly(values_B: Array, among_RB: Mask) -> Array:
+def shared_evenly(values_B: Array, among_RB: Mask) -> Array:
+    """Each row's value, shared evenly among some of its rewards."""
     shares_RB: Array = np.where(among_RB, values_B, 0.0) / np.maximum(among_RB.sum(axis=0), 1)
     return shares_RB
 
@@ -158,7 +158,8 @@ def _log_softplus(values: Array) -> Array:
     return np.where(values < -30.0, values, np.log(np.logaddexp(0.0, values)))
 
 
-def _refuse_negative(weights: Mapping[str, tuple[float, float]], kind: str) -> None:
+def refuse_negative(weights: Mapping[str, tuple[float, float]], kind: str) -> None:
+    """Refuse weights below 0 for an aggregator to which a sign would mean nothing."""
     for name, (least, _) in weights.items():
         if least < 0:
             raise ConfigError(
@@ -203,6 +204,11 @@ class AggregationTree:
     def is_linear(self) -> bool:
         """Whether the total is a weighted sum, of weighted sums where there are groups."""
         return {self.kind, *self.kinds.values()} == {WeightedSum.__name__}
+
+    def leaves(self, group: str) -> list[str]:
+        """The rewards in a group and in the groups within it."""
+        members = self.groups[group]
+        return [leaf for name in members for leaf in (self.leaves(name) if name in self.groups else [name])]
 
     def effective_weights(self, weights: Mapping[str, float], present: Collection[str]) -> dict[str, float]:
         """What each reward that took part in a row is multiplied by; none where the total is no weighted sum.
@@ -261,6 +267,10 @@ class NestedAggregation:
         self._index = {name: index for index, name in enumerate(weights)}
         parents = self._parents()
         self._top = [name for name in (*weights, *groups) if name not in parents]
+        kinds = {name: type(group.aggregator).__name__ for name, group in groups.items()}
+        members = {name: list(group.members) for name, group in groups.items()}
+        self.tree = AggregationTree(type(aggregator).__name__, self._top, kinds, members)
+        """What it does, for people."""
         bounds = {}
         for name, weight in (*weights.items(), *((name, group.weight) for name, group in groups.items())):
             kind = "rewards" if name in self._index else "groups"
@@ -277,16 +287,6 @@ class NestedAggregation:
         """Whether the total is a weighted sum, of weighted sums where there are groups."""
         inner = (group.aggregator for group in self.groups.values())
         return all(isinstance(aggregator, WeightedSum) for aggregator in (self.aggregator, *inner))
-
-    @property
-    def tree(self) -> AggregationTree:
-        """What it does, for people."""
-        return AggregationTree(
-            type(self.aggregator).__name__,
-            self._top,
-            {name: type(group.aggregator).__name__ for name, group in self.groups.items()},
-            {name: list(group.members) for name, group in self.groups.items()},
-        )
 
     def _parents(self) -> dict[str, str]:
         """The group that each name is in."""
@@ -356,13 +356,8 @@ class NestedAggregation:
             if name in self._index:
                 shares_RB[self._index[name]] = share_B
                 continue
-            rows = [self._index[leaf] for leaf in self._leaves(name)]
+            rows = [self._index[leaf] for leaf in self.tree.leaves(name)]
             present_LB = ~np.isnan(shares_RB[rows])
             rest_B = (share_B - factor_B * value_B) / np.maximum(present_LB.sum(axis=0), 1)
             shares_RB[rows] = shares_RB[rows] * factor_B + rest_B
         return totals_B
-
-    def _leaves(self, group: str) -> list[str]:
-        """The rewards in a group and in the groups within it."""
-        members = self.groups[group].members
-        return [leaf for name in members for leaf in ([name] if name in self._index else self._leaves(name))]

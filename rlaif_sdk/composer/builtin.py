@@ -14,6 +14,7 @@ from rlaif_sdk.composer.normalizers import (
     ZScore,
     ZScoreParams,
 )
+from rlaif_sdk.composer.panels import Cascade, Panel, PanelParams
 from rlaif_sdk.plugins import AggregatorSpec, NormalizerSpec, hookimpl
 
 rlaif_api_version = 1
@@ -44,4 +45,8 @@ def rlaif_aggregators() -> list[AggregatorSpec]:
         AggregatorSpec(
             name="product", factory=Product, params=ProductParams, description="product of positively mapped values"
         ),
+        AggregatorSpec(
+            name="panel", factory=Panel, params=PanelParams, description="several judges of one thing, less their doubt"
+        ),
+        AggregatorSpec(name="cascade", factory=lambda _: Cascade(), description="the last member that was asked"),
     ]

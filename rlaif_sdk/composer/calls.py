@@ -294,7 +294,7 @@ class Calls:
             self._unproven.pop(name, None)
             return
         row = place[failures[0]]
-        where = f"first on row {row} of the batch"
+        where = f"first on row {row + 1} of the batch"
         if rows == 1:
             failed = rows = self._unproven[name] = self._unproven.get(name, 0) + 1
             if rows < _SINGLE_ROWS and not is_wrong:
@@ -366,7 +366,7 @@ def _readable(batch: RewardBatch) -> list[int]:
 
 def _why_unreadable(error: ConversationError) -> str:
     """Which side and message, and why; the row is the one that the failure is of."""
-    message = "" if error.index is None else f"message {error.index}: "
+    message = "" if error.index is None else f"message {error.index + 1}: "
     return f"the {error.part} cannot be read: {message}{error.message}"
 
 
@@ -405,6 +405,12 @@ def check_fallbacks(components: Mapping[str, Component], fallbacks: Mapping[str,
     for name in fallbacks:
         if name in components:
             raise ConfigError("a reward has the same name", key=f"fallbacks.{name}")
+        if fallbacks[name].reward.scope == "group":
+            raise ConfigError(
+                "compares the completions to one prompt, and a fallback is asked only about those that failed",
+                key=f"fallbacks.{name}",
+                hint="use a reward that scores each completion by itself",
+            )
         if all(component.fallback != name for component in components.values()):
             raise ConfigError("no reward names this fallback", key=f"fallbacks.{name}")
 

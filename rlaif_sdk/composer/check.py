@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any
 
 from rlaif_sdk.composer.build import without_ledger
 from rlaif_sdk.composer.composer import Composer
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.composer.tables import TableLayout
+from rlaif_sdk.composer.tables import TableLayout, first_rows
 from rlaif_sdk.config.documents import Document
 from rlaif_sdk.exceptions import RewardError, RlaifError
 from rlaif_sdk.io.jsonl import Row
@@ -28,6 +27,8 @@ class Check:
         warnings: What may.
         scored: What each reward gave for one row, by the key of its composition.
         judged: What a judge said of one pair, by the key of the judge; JSON-ready.
+        model_calls: By the key of a composition how many completions the first prompt has, and the most calls of a model
+            that each reward which says so makes for them.
     """
 
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Check:
     warnings: list[str] = field(default_factory=list)
     scored: dict[str, Composition] = field(default_factory=dict)
     judged: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    model_calls: dict[str, tuple[int, dict[str, int]]] = field(default_factory=dict)
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -52,19 +54,28 @@ class Check:
                 first.add_note(f"and: {other}")
             raise first
 
-    def score(self, key: str, composer: Composer, batch: RewardBatch, place: str) -> None:
-        """Have every reward score one row; each that fails on it is a problem, whatever its failure policy.
+    def score(
+        self, key: str, composer: Composer, batch: RewardBatch, place: str, *, completions: int | None = None
+    ) -> None:
+        """Have every reward score the first row; each that fails on it is a problem, whatever its failure policy.
 
         One that is not asked, because the row does not meet its conditions, is only made ready, and a warning says so.
 
         Args:
             key: Of the composition in the config.
             composer: The rewards.
-            batch: The row.
-            place: What it is called in errors.
+            batch: The row, and the others of its group.
+            place: What the row is called in errors.
+            completions: How many completions a prompt has; by default as many as the first group of the batch.
         """
+        group = batch.groups()[0]
+        size = len(group) if completions is None else completions
+        calls = {name: part.reward.model_calls(size) for name, part in composer.components.items()}
+        if told := {name: count for name, count in calls.items() if count is not None}:
+            self.model_calls[key] = (size, told)
         with self.noting():
-            composition = composer.compose(batch)
+            compares = any(part.reward.scope == "group" for part in composer.components.values())
+            composition = composer.compose(batch.select(group[:2] if compares else [0]))
             self.scored[key] = composition
             not_asked = []
             for name, column in composition.rewards.items():
@@ -86,7 +97,7 @@ def check_table(
 
     Args:
         composition: The composition.
-        records: The table's rows; the first is read.
+        records: The table's rows; the first is read, and the others of its group.
         layout: Which columns are what.
         columns: Columns that the table has somewhere.
         rows: How many there are, to say it.
@@ -97,7 +108,7 @@ def check_table(
     """
     found = Check({"rows": {"rows": rows, "columns": columns}})
     with found.noting(), Composer.from_config(without_ledger(composition)) as composer:
-        first = [*islice(records, 1)]
-        batch = RewardBatch.from_records(first, **asdict(layout), columns=columns, training=False, file=file)
+        first = [*first_rows(records, layout, 1)]
+        batch = RewardBatch.from_records(first, **asdict(layout), columns=columns, file=file)
         found.score("the composition", composer, batch, f"row 1 of {file}")
     return found

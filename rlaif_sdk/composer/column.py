@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, json_number
-from rlaif_sdk.types import Score
+from rlaif_sdk.types import Score, SubScore
 
 Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached", "not asked"]
 
@@ -83,19 +83,35 @@ class RewardColumn(CheckedScores):
         return int(np.isnan(self.raw).sum()) - len(self.failures) - len(self.skipped)
 
     def record(self, row: int) -> dict[str, Any]:
-        """What is said of a row, JSON-ready: its numbers, None where there is none, with its status and reason."""
-        return {
+        """What is said of a row, JSON-ready: its numbers, None where there is none, its status and reason, its sub-scores."""
+        said = {
             "raw": json_number(self.raw[row]),
             "normalized": json_number(self.normalized[row]),
             "weighted": json_number(self.weighted[row]),
             "status": self.status(row),
             "reason": self.reason(row),
         }
+        subscores = {name: part.record() for name, part in self.subscores(row).items()}
+        return {**said, "subscores": subscores} if subscores else said
 
     def score(self, row: int) -> Score | None:
         """The `Score` object that the reward gave for a row, if it gave one."""
         entry = self.entries[row] if self.entries else None
         return entry if isinstance(entry, Score) else None
+
+    def subscores(self, row: int) -> Mapping[str, SubScore]:
+        """What its score of a row is made of, by name; empty where it does not say."""
+        score = self.score(row)
+        return score.subscores if score else {}
+
+    def subscore_values(self) -> dict[str, list[float]]:
+        """The values of each sub-score on the scored rows that have it, without those that mean something in one row only."""
+        values: dict[str, list[float]] = {}
+        for row in np.flatnonzero(~np.isnan(self.raw)).tolist():
+            for name, part in self.subscores(row).items():
+                if part.value is not None and not part.per_row:
+                    values.setdefault(name, []).append(part.value)
+        return values
 
     def on_tokens(self, row: int) -> Array | None:
         """(T,) the part of its share in the total that falls on each token, None where it gave no token values.

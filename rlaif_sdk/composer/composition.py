@@ -17,6 +17,7 @@ from rlaif_sdk.composer.explain import Adjustment, Explanation, WaterfallStep
 from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.metrics import composition_diagnostics
+from rlaif_sdk.composer.panels import spread
 from rlaif_sdk.composer.tokens import token_rewards
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.io.text import short_repr
@@ -85,13 +86,22 @@ class Composition:
         return Layout(f"{len(self)} rows", headings, rows, total)._repr_html_()
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it."""
+        """One JSON-ready mapping a row: the total, and each reward's values, status and reason; `rlaif score` writes it.
+
+        With groups of rewards it has their ``spreads`` too.
+        """
+        spreads = self.spreads()
         return [
             {
                 "total": json_number(self.totals[row]),
                 "rewards": {name: column.record(row) for name, column in self.rewards.items()},
                 "penalties": {part.constraint.key: json_number(part.penalty[row]) for part in self.constraints},
                 "gates_closed": [gate.reward for gate, closed in self.gates if closed[row]],
+                **(
+                    {"spreads": {name: json_number(values_B[row]) for name, values_B in spreads.items()}}
+                    if spreads
+                    else {}
+                ),
             }
             for row in range(len(self))
         ]
@@ -108,7 +118,22 @@ class Composition:
                 f"{name}/weighted": column.weighted,
                 f"{name}/status": [column.status(row) for row in range(len(self))],
             }
+        columns |= {f"{name}/spread": spread_B for name, spread_B in self.spreads().items()}
         return pd.DataFrame(columns)
+
+    def spreads(self) -> dict[str, Array]:
+        """For each group of rewards the (B,) weighted standard deviations of its rewards' normalised values in each row.
+
+        How far several judges of one thing disagree about a row; NaN where fewer than two have a value. The rewards of
+        groups within a group count as its own.
+        """
+        found = {}
+        for name in self.aggregation.groups:
+            columns = [self.rewards[leaf] for leaf in self.aggregation.leaves(name)]
+            found[name] = spread(
+                np.stack([part.normalized for part in columns]), np.array([part.weight for part in columns])
+            )
+        return found
 
     def to_list(self) -> list[float | None]:
         """The totals as TRL takes them: None where a row is unscored."""
@@ -161,7 +186,7 @@ class Composition:
             note=_note(self, row) if math.isnan(total) else "",
             constraints=tuple(constraints),
             scaling=_scaling(steps, self._effective_weights(self.rewards)),
-            aggregation=tuple(self._aggregation_notes()),
+            aggregation=tuple(self._aggregation_notes(row)),
         )
 
     def _gates_of(self, row: int) -> Iterator[Adjustment]:
@@ -175,9 +200,8 @@ class Composition:
             unscored = False
             if math.isnan(raw):
                 status = self.rewards[gate.reward].status(row)
-                unscored = (
-                    status in {"abstained", "failed"} and gate.on_missing == "unscored"
-                )  # others have a stated score
+                has_stated_score = status not in {"abstained", "failed"}
+                unscored = gate.on_missing == "unscored" and not has_stated_score
                 verdict = f"{status}, {'so the row is unscored' if unscored else verdict}"
             else:
                 verdict = f"{raw:.4g} {verdict}"
@@ -195,13 +219,15 @@ class Composition:
         weights = {name: column.weight for name, column in self.rewards.items()} | dict(self.group_weights)
         return self.aggregation.effective_weights(weights, present)
 
-    def _aggregation_notes(self) -> Iterator[str]:
+    def _aggregation_notes(self, row: int) -> Iterator[str]:
         if self.aggregation.kind != WeightedSum.__name__:
             yield f"the total is made by {self.aggregation.kind}, of which these are the shares"
+        spreads = self.spreads()
         for name, members in self.aggregation.groups.items():
             kind = self.aggregation.kinds[name]
             how = "" if kind == WeightedSum.__name__ else f", made by {kind}"
-            yield f"group {name}: weight {self.group_weights[name]:.4g}, of {', '.join(members)}{how}"
+            apart = "" if math.isnan(spreads[name][row]) else f"; spread {spreads[name][row]:.4g}"
+            yield f"group {name}: weight {self.group_weights[name]:.4g}, of {', '.join(members)}{how}{apart}"
 
     def columns_for_gdpo(self) -> dict[str, list[float | None]]:
         """The rewards that have a weight, one by one, for TRL's ``multi_objective_aggregation="normalize_then_sum"``.
@@ -261,6 +287,8 @@ class Composition:
                 f"reward/{name}/abstained": float(column.abstained),
                 f"reward/{name}/seconds": column.seconds,
             }
+            for subscore, values in column.subscore_values().items():
+                numbers[f"reward/{name}/subscore/{subscore}"] = math.fsum(values) / len(values)
             if column.not_asked is not None:
                 numbers[f"reward/{name}/not_asked"] = float(len(column.skipped))
             if column.fallback_reasons is not None:
@@ -268,6 +296,7 @@ class Composition:
             if column.cached is not None:
                 numbers[f"reward/{name}/cached"] = float(column.cached.sum())
         numbers |= {f"group/{name}/weight": weight for name, weight in self.group_weights.items()}
+        numbers |= {f"group/{name}/spread": _mean(spread_B) for name, spread_B in self.spreads().items()}
         for part in self.constraints:
             violation_B = part.constraint.violation(self.rewards[part.constraint.reward].raw)
             numbers[f"constraint/{part.constraint.key}/multiplier"] = part.multiplier
@@ -320,6 +349,7 @@ def _step(column: RewardColumn, row: int, weighted: float, running: float, effec
         effective=math.nan if math.isnan(weighted) else effective,
         normalizer=_working(column, row),
         ends=column.ends,
+        subscores=column.subscores(row),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer.column import Status
 from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.statistics.arrays import json_number
+from rlaif_sdk.types import SubScore
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -32,6 +33,7 @@ class WaterfallStep:
         reason: Why, in words.
         normalizer: How ``raw`` became ``normalized``, in words, with the state of that moment; empty for no change.
         ends: What its low and its high end mean, or None.
+        subscores: What ``raw`` is made of, by name.
         on_tokens: How much of ``weighted`` falls on single tokens, NaN without token values; the rest falls on the
             last one.
     """
@@ -48,6 +50,7 @@ class WaterfallStep:
     effective: float = math.nan
     normalizer: str = ""
     ends: tuple[str, str] | None = None
+    subscores: Mapping[str, SubScore] = field(default_factory=dict)
 
     @property
     def note(self) -> str:
@@ -73,6 +76,23 @@ class WaterfallStep:
             "" if math.isnan(self.weighted) else _number(self.running),
             self.note,
         )
+
+    def subscore_cells(self) -> Iterator[tuple[str, ...]]:
+        """A row of the table for each sub-score: its value, its weight in the score, and why."""
+        for name, part in self.subscores.items():
+            value = "" if part.value is None else _number(part.value)
+            weight = "" if part.weight is None else f"{part.weight:.4g}"
+            quoted = " ".join(f"\u201c{text}\u201d" for text in part.evidence)
+            yield (
+                f"{self.reward}/{name}",
+                value,
+                "",
+                weight,
+                "",
+                "",
+                "",
+                ": ".join(filter(None, (part.reason, quoted))),
+            )
 
     def legend(self) -> str:
         """What its ends mean, and how it was normalised; empty where there is nothing to say."""
@@ -150,7 +170,7 @@ class Explanation:
         return Layout(
             title=f"row {self.row}" + (f" of {self.source}" if self.source else ""),
             headings=("reward", "raw", "normalised", "weight", "effective", "adds", "running", "why"),
-            rows=[*(step.cells() for step in self.steps), *adjusted],
+            rows=[*(cells for step in self.steps for cells in (step.cells(), *step.subscore_cells())), *adjusted],
             total=("total", "", "", "", "", "", total, self.note),
             notes=[note for note in (self.scaling, *self.aggregation, *legends) if note],
         )
@@ -174,6 +194,7 @@ class Explanation:
                     "on_tokens": json_number(step.on_tokens),
                     "normalizer": step.normalizer,
                     "ends": step.ends,
+                    "subscores": {name: part.record() for name, part in step.subscores.items()},
                 }
                 for step in self.steps
             },

@@ -69,7 +69,7 @@ def apply_failure_policy(
     if scores.failures and policy.policy == "raise":
         row, problem = next(iter(scores.failures.items()))
         raise RewardError(
-            f"failed on {len(scores.failures)} of {len(raw_B)} rows, first on row {row} of the batch: {problem}",
+            f"failed on {len(scores.failures)} of {len(raw_B)} rows, first on row {row + 1} of the batch: {problem}",
             reward=name,
             hint="on_failure: abstain would go on without it",
         ) from scores.error

@@ -209,9 +209,13 @@ class Moments:
 
 
 def typed_records(composition: Composition) -> Iterator[Row]:
-    """`Composition.to_records` for a column of one type: an object without keys has none, so no penalties are null."""
+    """`Composition.to_records` for a column of one type: no penalties are null, and sub-scores, which differ, left out."""
     for record in composition.to_records():
-        yield {**record, "penalties": record["penalties"] or None}
+        rewards = {
+            name: {key: value for key, value in said.items() if key != "subscores"}
+            for name, said in record["rewards"].items()
+        }
+        yield {**record, "rewards": rewards, "penalties": record["penalties"] or None}
 
 
 def reward_type(combiner: Combiner) -> pa.DataType:
@@ -220,12 +224,14 @@ def reward_type(combiner: Combiner) -> pa.DataType:
     numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
     one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
     penalties = [(each.constraint.key, pa.float64()) for each in combiner.multipliers]
+    spreads = [(name, pa.float64()) for name in combiner.groups]
     return pa.struct(
         [
             ("total", pa.float64()),
             ("rewards", pa.struct([(name, one) for name in combiner.components])),
             ("penalties", pa.struct(penalties) if penalties else pa.null()),
             ("gates_closed", pa.list_(pa.string())),
+            *([("spreads", pa.struct(spreads))] if spreads else []),
         ]
     )
 

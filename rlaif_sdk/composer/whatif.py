@@ -45,8 +45,6 @@ class WhatIf:
 
     Attributes:
         step: (N,) the optimiser step of each row.
-        batch: (N,) the number of its batch, from 0.
-        row: (N,) its place in that batch.
         totals: (N,) the totals that were given out; NaN where the row was unscored.
         new_totals: (N,) the totals under the other config; NaN where the row would be unscored, or a score is missing.
         advantages: (N,) GRPO's advantages of ``totals``; NaN where the row was unscored.
@@ -59,8 +57,6 @@ class WhatIf:
     """
 
     step: Labels
-    batch: Labels
-    row: Labels
     totals: Array
     new_totals: Array
     advantages: Array
@@ -112,14 +108,16 @@ class WhatIf:
         }
 
     def most_changed(self, count: int = 10) -> list[dict[str, Any]]:
-        """The rows whose advantage changes most, JSON-ready, the greatest change first."""
+        """The rows whose advantage changes most, JSON-ready, the greatest change first.
+
+        ``row`` counts the rows from 1, as ``rlaif explain RUN --row`` does where one run was replayed.
+        """
         change_N = np.nan_to_num(np.abs(self.new_advantages - self.advantages), nan=-1.0)
         rows = np.argsort(-change_N, kind="stable")[:count]
         return [
             {
                 "step": int(self.step[row]),
-                "batch": int(self.batch[row]),
-                "row": int(self.row[row]),
+                "row": int(row) + 1,
                 "advantage": float(self.advantages[row]),
                 "new_advantage": float(self.new_advantages[row]),
                 "total": float(self.totals[row]),
@@ -150,7 +148,7 @@ def what_if(
     Args:
         source: A ledger, its file, or the folder of a run; or one composition.
         config: The other composition.
-        runs: Numbers of the runs to replay; the last one if None.
+        runs: Numbers of the runs to replay, each alone; the last one with those that it resumed if None.
         registry: The normalizers and aggregators to choose from; the installed ones if None.
 
     Raises:
@@ -164,7 +162,7 @@ def what_if(
         else:
             ledger = source if isinstance(source, Ledger) else stack.enter_context(Ledger.find(source))
             chosen = [ledger.run(number) for number in (runs if runs is not None else [None])]
-            replays = [_replay(ledger.batches(run.number), run.rewards, config, registry) for run in chosen]
+            replays = [_replay(ledger.batches(run), run.rewards, config, registry) for run in chosen]
         return _compared(chain.from_iterable(replays))
 
 
@@ -273,16 +271,14 @@ def _compared(replayed: Iterable[tuple[RecordedBatch, Array, Mapping[str, Sequen
     prompts: list[str] = []
     completions: list[str] = []
     missing: Counter[str] = Counter()
-    for number, (entry, new_B, unrecorded) in enumerate(replayed):
+    for entry, new_B, unrecorded in replayed:
         batch, group_B = entry.batch, encode_groups(entry.batch.group)
         rows = len(batch)
         missing.update({name: len(without) for name, without in unrecorded.items() if without})
         unknown_B = _with_groups({row for without in unrecorded.values() for row in without}, rows, group_B)
         numbers.append(
             (
-                np.full(rows, batch.progress.step),
-                np.full(rows, number),
-                np.arange(rows),
+                np.full(len(batch), batch.progress.step),
                 entry.totals,
                 new_B,
                 group_advantages(entry.totals, group_B),
@@ -292,7 +288,7 @@ def _compared(replayed: Iterable[tuple[RecordedBatch, Array, Mapping[str, Sequen
         )
         prompts += [shown(prompt, role=USER) for prompt in batch.prompts]
         completions += map(shown, batch.completions)
-    names = ("step", "batch", "row", "totals", "new_totals", "advantages", "new_advantages", "unknown")
+    names = ("step", "totals", "new_totals", "advantages", "new_advantages", "unknown")
     columns: list[Any] = [np.concatenate(parts) for parts in zip(*numbers, strict=True)] or [np.zeros(0)] * len(names)
     for name, count in missing.items():
         warnings.warn(

@@ -89,7 +89,8 @@ class ExecutionConfig(ConfigModel):
     """``process`` calls it in a worker process of its own, which is killed at the time limit with all that it started:
     for rewards that may hang or crash."""
     chunk: Count | None = None
-    """Rows of one call; null passes the whole batch. Only for a reward that scores each row by itself."""
+    """Rows of one call; null passes the whole batch. A reward that compares the completions to one prompt gets whole
+    groups, and more rows where one is larger."""
     concurrency: Count = 1
     """Chunks scored at once. A reward that blocks gets as many threads or processes, and must be safe to call from
     several threads."""

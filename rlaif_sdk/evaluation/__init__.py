@@ -2,6 +2,7 @@
 
 from rlaif_sdk.evaluation.before_after import Measure, evaluate_answers
 from rlaif_sdk.evaluation.benchmarks import BENCHMARKS, BenchmarkResult, find_benchmark, run_benchmark
+from rlaif_sdk.evaluation.cascade import CascadeCurve, CascadePoint, calibrate_cascade
 from rlaif_sdk.evaluation.labels import Alignment, LabelEvaluation, LabelTable, evaluate_labels, read_labels
 from rlaif_sdk.evaluation.length_control import length_controlled
 from rlaif_sdk.evaluation.policies import RankedPolicy, Ranking, WinRate, judge_policies, rank_policies, win_rate
@@ -19,6 +20,8 @@ __all__ = [
     "BENCHMARKS",
     "Alignment",
     "BenchmarkResult",
+    "CascadeCurve",
+    "CascadePoint",
     "CategoryErrors",
     "Contribution",
     "LabelEvaluation",
@@ -31,6 +34,7 @@ __all__ = [
     "Ranking",
     "RewardEvaluation",
     "WinRate",
+    "calibrate_cascade",
     "evaluate_answers",
     "evaluate_labels",
     "evaluate_reward",

@@ -319,6 +319,7 @@ def _against_labels(
 ) -> RewardEvaluation:
     candidates, labels, categories, numbers, votes = [], [], [], [], []
     seen: set[str] = set()
+    words: dict[str, None] = {}
     count = unlabelled = 0
     for count, row in enumerate(rows, start=1):
         needed = (texts[1], label, *filter(None, [category]), *([] if texts[0] == "prompt" else [texts[0]]))
@@ -326,6 +327,7 @@ def _against_labels(
             check_column(row, column, file, count)
         asked = row.get(texts[0]) or ""  # a table of comments has none
         said = _votes(row[label], good, file, count, label)
+        words[repr(row[label])] = None
         votes.append([said.count(1.0), said.count(0.0)])
         share = float(np.mean(said)) if said else math.nan
         if math.isnan(share) or share == 0.5:
@@ -346,7 +348,7 @@ def _against_labels(
         raise DataError(
             f"{problem} in {label!r}: there is nothing to tell apart",
             file=file,
-            hint="name the label of good completions (--good), or take a table with both",
+            hint=f"the label of good completions is {good!r} (--good), and the table has {listed(words, 5)}; or take a table with both",
         )
     scored = ScoredCompletions(composer, candidates, learn=learn, progress=progress)
     groups_N = _groups([json_digest(each.prompt or place, default=plain) for place, each in enumerate(candidates)])

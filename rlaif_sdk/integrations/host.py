@@ -52,6 +52,9 @@ def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: boo
             yield key, f"{kind} compares the completions to one prompt", "let the trainer normalise, or use minmax"
         if type(normalizer).update is not Normalizer.update and not restored:
             yield key, f"{kind} learns only from training batches", _SAVED
+        if component.reward.scope == "group" and not grouped:
+            compares = f"{name!r} compares the completions to one prompt"
+            yield f"rewards.{name}", compares, "use a reward that scores each completion by itself"
     schedules = {
         **{f"rewards.{name}.weight": weight for name, weight in composer.weights.items()},
         **{f"groups.{name}.weight": group.weight for name, group in composer.combiner.groups.items()},

@@ -37,6 +37,7 @@ class Remote(Reward):
 
     def __init__(self, params: RemoteParams) -> None:
         self.params = params
+        self.scope = params.scope
         self.higher_is_better = params.higher_is_better
         self.ends = ("worse", "better") if params.higher_is_better else ("better", "worse")
         self.cacheable = params.revision is not None

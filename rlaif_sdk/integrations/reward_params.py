@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rlaif_sdk.rewards import Params
+from rlaif_sdk.rewards import Params, Scope
 
 
 class RemoteParams(Params):
@@ -34,8 +34,17 @@ class RemoteParams(Params):
     """The most seconds to wait where the server says how long."""
     higher_is_better: bool = True
     """False where the server's number is a cost."""
+    scope: Scope = "row"
+    """``group`` where the server's composition compares the completions to one prompt: a group is then never cut, and a
+    ledger knows its scores by the whole group."""
     revision: str | None = None
     """What the server serves now. A ledger keeps its scores only where this is said: it cannot see them change."""
+
+    @model_validator(mode="after")
+    def _groups_are_told(self) -> Self:
+        if self.scope == "group" and self.protocol == "openrlhf":
+            raise ValueError("scope 'group' is for protocol 'native': OpenRLHF's tells no groups")
+        return self
 
 
 class VerifiersParams(Params):

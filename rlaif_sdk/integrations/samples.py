@@ -9,7 +9,7 @@ from typing import Any
 
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, read
-from rlaif_sdk.exceptions import ConversationError, RewardError
+from rlaif_sdk.exceptions import BatchError, ConversationError, RewardError
 from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
@@ -156,10 +156,18 @@ def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> Reward
 
 
 def alike(samples: Sequence[Sample]) -> list[list[int]]:
-    """The places of the samples, those with the same columns together, so that none is given another's columns."""
+    """The places of the samples, those with the same columns together, so that none is given another's columns.
+
+    Raises:
+        BatchError: That would tear a group apart.
+    """
     places: dict[frozenset[str], list[int]] = {}
+    columns_of: dict[Hashable, frozenset[str]] = {}
     for place, sample in enumerate(samples):
-        places.setdefault(frozenset(sample.columns), []).append(place)
+        columns = frozenset(sample.columns)
+        if sample.group is not None and columns_of.setdefault(sample.group, columns) != columns:
+            raise BatchError("rows of one group must have the same columns", hint="send null where there is none")
+        places.setdefault(columns, []).append(place)
     return list(places.values())
 
 

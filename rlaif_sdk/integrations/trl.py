@@ -400,7 +400,7 @@ class PromptColumns:
             for name in self._names if first != row else ():
                 if plain[first][name] != plain[row][name]:
                     raise ConfigError(
-                        f"rows {first} and {row} have one prompt and differ in {name!r}, and TRL tells a rollout the "
+                        f"rows {first + 1} and {row + 1} have one prompt and differ in {name!r}, and TRL tells a rollout the "
                         "prompt alone",
                         key="rollout_func",
                         hint="remove the column or one of the rows, or train without 'rollout_func'",

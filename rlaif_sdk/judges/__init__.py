@@ -1,4 +1,4 @@
-"""Language models as judges: one protocol for local models and servers, and the judges of single answers and pairs."""
+"""Language models as judges: one protocol for local models and servers, and the judges of single answers, pairs and rubrics."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ from rlaif_sdk.judges.probe import ProbeResult, probe
 from rlaif_sdk.judges.usage import Prices, Usage
 
 if TYPE_CHECKING:
-    from rlaif_sdk.judges.loading import label_pairs, load_judge, load_labeler
+    from rlaif_sdk.judges.listwise import ListwiseJudge, Ranking, ResponseList
+    from rlaif_sdk.judges.loading import (
+        label_pairs,
+        load_judge,
+        load_labeler,
+        load_listwise_judge,
+        load_rubric_judge,
+        rank_responses,
+    )
     from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
     from rlaif_sdk.judges.pointwise import PointwiseJudge
-    from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, PairwisePrompt, Scale
+    from rlaif_sdk.judges.prompts import Exemplar, JudgePrompt, ListwisePrompt, PairwisePrompt, Scale
+    from rlaif_sdk.judges.rubric import Criterion, CriterionVerdict, RubricJudge, RubricVerdicts
 
 __all__ = [
+    "Criterion",
+    "CriterionVerdict",
     "Exemplar",
     "JudgePrompt",
+    "ListwiseJudge",
+    "ListwisePrompt",
     "Pair",
     "PairLabel",
     "PairwiseLabeler",
@@ -24,21 +37,37 @@ __all__ = [
     "PointwiseJudge",
     "Prices",
     "ProbeResult",
+    "Ranking",
+    "ResponseList",
+    "RubricJudge",
+    "RubricVerdicts",
     "Scale",
     "Usage",
     "label_pairs",
     "load_judge",
     "load_labeler",
+    "load_listwise_judge",
+    "load_rubric_judge",
     "probe",
+    "rank_responses",
 ]
 
 if not TYPE_CHECKING:  # or a type checker would believe any name to be here
     __getattr__ = lazy_names(
         __name__,
         {
-            "loading": ("label_pairs", "load_judge", "load_labeler"),
+            "listwise": ("ListwiseJudge", "Ranking", "ResponseList"),
+            "loading": (
+                "label_pairs",
+                "load_judge",
+                "load_labeler",
+                "load_listwise_judge",
+                "load_rubric_judge",
+                "rank_responses",
+            ),
             "pairwise": ("Pair", "PairLabel", "PairwiseLabeler"),
             "pointwise": ("PointwiseJudge",),
-            "prompts": ("Exemplar", "JudgePrompt", "PairwisePrompt", "Scale"),
+            "prompts": ("Exemplar", "JudgePrompt", "ListwisePrompt", "PairwisePrompt", "Scale"),
+            "rubric": ("Criterion", "CriterionVerdict", "RubricJudge", "RubricVerdicts"),
         },
     )

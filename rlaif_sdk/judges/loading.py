@@ -13,9 +13,20 @@ from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
 from rlaif_sdk.io.run_async import run_async
 from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.judges.builtin import BACKENDS
+from rlaif_sdk.judges.listwise import ListwiseJudge, Ranking, ResponseList
 from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
 from rlaif_sdk.judges.pointwise import Labels, Mode, PointwiseJudge
-from rlaif_sdk.judges.prompts import PREAMBLE, TEMPLATE, Detail, JudgePrompt, PairwisePrompt, Scale, Task
+from rlaif_sdk.judges.prompts import (
+    PREAMBLE,
+    TEMPLATE,
+    Detail,
+    JudgePrompt,
+    ListwisePrompt,
+    PairwisePrompt,
+    Scale,
+    Task,
+)
+from rlaif_sdk.judges.rubric import RubricJudge
 from rlaif_sdk.judges.screening import Overlong
 from rlaif_sdk.plugins import JudgeBackendSpec, Registry
 
@@ -82,6 +93,35 @@ def load_judge(
         thinking=thinking,
         name=name,
     )
+
+
+def load_rubric_judge(
+    *,
+    backend: str | None = None,
+    backends: Mapping[str, JudgeBackendSpec] | None = None,
+    judging: Mapping[str, Any] | None = None,
+    **backend_options: Any,
+) -> RubricJudge:
+    """A judge that holds answers against rubrics: ``load_rubric_judge(model="Qwen/Qwen2.5-7B-Instruct")``.
+
+    Nothing is loaded and no request is sent before the first use.
+
+    Example:
+        >>> from rlaif_sdk import load_rubric_judge
+        >>> load_rubric_judge(model="Qwen/Qwen3-4B", judging={"mode": "verdict", "criteria_per_call": 5}).mode
+        'verdict'
+
+    Args:
+        backend: See `rlaif_sdk.load_judge`, as for ``backends``.
+        backends: The backends by name.
+        judging: Keyword arguments of `RubricJudge`.
+        **backend_options: The backend's parameters: ``model`` and more.
+
+    Raises:
+        ConfigError: A setting is refused.
+        UnknownPluginError: There is no backend of that name.
+    """
+    return RubricJudge(load_backend(backend, backend_options, backends), **(judging or {}))
 
 
 def load_backend(
@@ -182,3 +222,44 @@ def label_pairs(pairs: Iterable[Pair], labeler: PairwiseLabeler | None = None, *
     finally:
         if labeler is None:
             asked.backend.close()
+
+
+def load_listwise_judge(
+    *,
+    criteria: str = "helpfulness",
+    backend: str | None = None,
+    backends: Mapping[str, JudgeBackendSpec] | None = None,
+    judging: Mapping[str, Any] | None = None,
+    **backend_options: Any,
+) -> ListwiseJudge:
+    """A judge of all responses to a prompt: ``load_listwise_judge(model="Qwen/Qwen2.5-7B-Instruct")``.
+
+    Nothing is loaded and no request is sent before the first use.
+
+    Example:
+        >>> from rlaif_sdk import load_listwise_judge
+        >>> load_listwise_judge(model="Qwen/Qwen3-4B", criteria="harmlessness", judging={"orders": 4}).orders
+        4
+
+    Args:
+        criteria: See `ListwisePrompt`.
+        backend: See `rlaif_sdk.load_judge`, as for ``backends``.
+        backends: The backends by name.
+        judging: Keyword arguments of `ListwiseJudge`.
+        **backend_options: The backend's parameters: ``model`` and more.
+
+    Raises:
+        ConfigError: A setting is refused.
+        UnknownPluginError: There is no backend of that name.
+    """
+    loaded = load_backend(backend, backend_options, backends)
+    return ListwiseJudge(loaded, ListwisePrompt(criteria), **(judging or {}))
+
+
+def rank_responses(lists: Iterable[ResponseList], judge: ListwiseJudge) -> list[Ranking]:
+    """Rank responses from plain code, all lists at once.
+
+    Raises:
+        JudgeError: See `ListwiseJudge.rank`.
+    """
+    return run_async(judge.rank(list(lists)))

@@ -263,6 +263,10 @@ class PointwiseJudge(Reward):
         """Release the model or the connections."""
         self.backend.close()
 
+    def model_calls(self, rows: int) -> int:
+        """One for each completion."""
+        return rows
+
     async def score(self, batch: RewardBatch) -> list[Score]:
         """Rate B completions. See the class for what each score means and which errors are raised."""
         rows = [
@@ -278,23 +282,20 @@ class PointwiseJudge(Reward):
         if len(verdicts) != len(questions):
             raise JudgeResponseError(f"the judge's backend gave {len(verdicts)} answers to {len(questions)} requests")
         answers = iter(verdicts)
-        return [_scored(next(answers), row.flags) if isinstance(row, _Question) else row for row in rows]
+        return [scored(next(answers), row.flags) if isinstance(row, _Question) else row for row in rows]
 
     def _question(self, prompt: str, answer: str | None) -> _Question | Score:
-        if answer is None:
-            return Score.no_words()
-        asked = self.screening.of_text("prompt", prompt)
-        given = self.screening.of_text("answer", answer)
-        if given.contentless:
+        row = self.screening.of_row(prompt, answer)
+        if isinstance(row, Score):
+            return row
+        if row.contentless:
+            flags = [flag.removeprefix("answer_") for flag in row.flags if flag.startswith("answer_")]
             return Score(
                 value=self.range[0],
-                reason=f"refused before judging: {given.contentless}",
-                details={"refused": "contentless", "flags": [flag.removeprefix("answer_") for flag in given.flags]},
+                reason=f"refused before judging: {row.contentless}",
+                details={"refused": "contentless", "flags": flags},
             )
-        if problem := asked.overlong or given.overlong:
-            return Score.failed(problem)
-        request = self.prompt.render(asked.text, given.text, self.verdict.instruction)
-        return _Question(request, (*asked.flags, *given.flags))
+        return _Question(self.prompt.render(row.prompt, row.answer, self.verdict.instruction), row.flags)
 
     def _fingerprint(self, max_new_tokens: int) -> str:
         parts: dict[str, Any] = {
@@ -317,7 +318,8 @@ def _verdict(mode: str, scale: Scale | None, labels: Labels, max_new_tokens: int
     raise ConfigError(f"unknown mode {mode!r} for a judge", hint="use likelihood or rating")
 
 
-def _scored(verdict: Score | RowError, flags: tuple[str, ...]) -> Score:
+def scored(verdict: Score | RowError, flags: tuple[str, ...]) -> Score:
+    """The score of a verdict, or the failure, with what was done to the texts before."""
     if not isinstance(verdict, Score):
         usage = usage_of(verdict).record()
         return Score.failed(str(verdict), kind=type(verdict).__name__, flags=list(flags), usage=usage)

@@ -11,7 +11,7 @@ from typing import Literal
 from rlaif_sdk.conversations import Thinking, View, view
 from rlaif_sdk.io.text import SURROGATES, safe_text
 from rlaif_sdk.judges.openings import EMOTICON, is_opening
-from rlaif_sdk.types import TextOrConversation
+from rlaif_sdk.types import Score, TextOrConversation
 
 Overlong = Literal["error", "keep_start", "keep_end"]
 NO_WORDS = "it has no words, numbers or symbols"
@@ -78,6 +78,23 @@ class PreparedText:
 
 
 @dataclass(frozen=True, slots=True)
+class PreparedRow:
+    """What a judge is to see of a prompt and its answer.
+
+    Attributes:
+        prompt: The prompt.
+        answer: The answer.
+        flags: What was done to them.
+        contentless: Why there is nothing in the answer to judge, or None.
+    """
+
+    prompt: str
+    answer: str
+    flags: tuple[str, ...] = ()
+    contentless: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Screening:
     """How a judge's texts are prepared.
 
@@ -101,6 +118,20 @@ class Screening:
         """
         text = view(answer, self.view, thinking=self.thinking)
         return None if text is None else self.of_text(name, text)
+
+    def of_row(self, prompt: str, answer: str | None) -> PreparedRow | Score:
+        """What the judge is to see of a row; a score where there is nothing to ask it: no words, or too many.
+
+        Args:
+            prompt: The prompt, as text.
+            answer: The answer, as text; None where the policy called a tool and said nothing.
+        """
+        if answer is None:
+            return Score.no_words()
+        asked, given = self.of_text("prompt", prompt), self.of_text("answer", answer)
+        row = PreparedRow(asked.text, given.text, (*asked.flags, *given.flags), given.contentless)
+        problem = None if row.contentless else asked.overlong or given.overlong
+        return Score.failed(problem) if problem else row
 
     def of_text(self, name: str, text: str) -> PreparedText:
         """What the judge is to see of a text, which is called ``prompt``, ``answer`` or the like."""

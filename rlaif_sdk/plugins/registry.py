@@ -271,7 +271,7 @@ class Registry:
             if broken.source.plugin == name:
                 raise broken.error
         known = sorted(self._offers[hook])
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         problems = "".join(f"; {broken.error}" for broken in self.broken)
         raise UnknownPluginError(
             f"no installed plugin offers the {what} {name!r}{problems}",

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from rlaif_sdk.exceptions import ConfigError, PluginConflictError
+from rlaif_sdk.exceptions import ConfigError, PluginConflictError, UnknownPluginError
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.plugins.references import is_reference, load_reference
 from rlaif_sdk.plugins.registry import Registry
@@ -125,7 +125,7 @@ def write_composition(rewards: Sequence[str], file: str | Path, *, registry: Reg
         name = reward.rpartition(":")[2].replace(".", "_") if is_reference(reward) else reward
         if name in entries:
             raise ConfigError(f"{name!r} is named twice", hint="a composition has a name once; `use:` gives it another")
-        entries[name] = _referred(name, reward, file) if is_reference(reward) else _installed(registry.reward(name))
+        entries[name] = _referred(name, reward, file) if is_reference(reward) else _installed(_spec(name, registry))
     others = ", ".join(name for name in registry.rewards if name not in entries)
     words = {
         "rewards": "\n".join(entries.values()),
@@ -134,6 +134,14 @@ def write_composition(rewards: Sequence[str], file: str | Path, *, registry: Reg
     }
     write_text(file, _filled("composition.yaml", words))
     return file
+
+
+def _spec(name: str, registry: Registry) -> RewardSpec:
+    try:
+        return registry.reward(name)
+    except UnknownPluginError as error:
+        own = f"to write one: rlaif init reward {name}, then name it as ./{name}.py:{name}"
+        raise UnknownPluginError(error.message, hint=f"{own}; {error.hint}") from None
 
 
 def _installed(spec: RewardSpec) -> str:

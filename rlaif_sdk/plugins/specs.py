@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rlaif_sdk.rewards import FunctionReward, Params
+from rlaif_sdk.rewards import FunctionReward, Params, Scope
 
 PLUGIN_API_VERSION = 1
 """The version of the plugin API that this SDK speaks; a plugin module states its own as ``rlaif_api_version``."""
@@ -64,6 +64,7 @@ class RewardSpec(Spec):
         columns: As `Reward.columns`, where they do not depend on the parameters.
         higher_is_better: As `Reward.higher_is_better`.
         ends: As `Reward.ends`, where they do not depend on the parameters.
+        scope: As `Reward.scope`.
         example: An entry under ``rewards:`` in a config, as `rlaif rewards show` prints it.
     """
 
@@ -71,6 +72,7 @@ class RewardSpec(Spec):
     columns: tuple[str, ...] = ()
     higher_is_better: bool = True
     ends: tuple[str, str] | None = None
+    scope: Scope = "row"
     example: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -103,6 +105,7 @@ class RewardSpec(Spec):
             columns=reward.columns,
             higher_is_better=reward.higher_is_better,
             ends=reward.ends,
+            scope=reward.scope,
         )
 
 

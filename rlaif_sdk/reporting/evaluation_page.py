@@ -18,6 +18,7 @@ from rlaif_sdk.reporting.evaluation_tables import (
     category_rows,
     contribution_rows,
     counted_rows,
+    intervals_of,
     label_estimates,
     ranking_warnings,
     reward_rows,
@@ -132,7 +133,7 @@ def write_measures_page(measures: Mapping[str, Measure], output: Path, *, files:
 
 def write_reward_page(found: RewardEvaluation, output: Path, *, source: str) -> None:
     """A composition and its rewards against labels or pairs. See `write_label_page`."""
-    metrics = Section("rewards", "Rewards", f"{counted_rows(found)}; {INTERVALS}, {OVER_PROMPTS}.")
+    metrics = Section("rewards", "Rewards", f"{counted_rows(found)}; {intervals_of(found)}.")
     of_pairs = isinstance(found.metrics[TOTAL], PairMetrics)
     what = "accuracy: the share of pairs in which the chosen completion scores higher" if of_pairs else "AUC"
     main = {name: _main(each) for name, each in found.metrics.items()}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 INTERVALS = "95% confidence intervals in brackets"
 OVER_PROMPTS = "by a bootstrap over prompts, of shares no narrower than Wilson's over them"
+OF_AREAS = "of areas than Newcombe's"
 
 
 def shown(estimate: Estimate | None, *, digits: int = 3, signed: bool = False) -> str:
@@ -181,9 +182,15 @@ def counted_rows(found: RewardEvaluation) -> str:
     return "; ".join(parts)
 
 
+def intervals_of(found: RewardEvaluation) -> str:
+    """What the brackets of its metrics are, in words."""
+    against_labels = isinstance(found.metrics[TOTAL], LabelMetrics)
+    return f"{INTERVALS}, {OVER_PROMPTS}" + (f", {OF_AREAS}" if against_labels else "")
+
+
 def reward_tables(found: RewardEvaluation) -> list[Table]:
     """Metrics, categories and contributions."""
-    tables = [_table(*reward_rows(found), "Rewards", f"{counted_rows(found)}; {INTERVALS}, {OVER_PROMPTS}")]
+    tables = [_table(*reward_rows(found), "Rewards", f"{counted_rows(found)}; {intervals_of(found)}")]
     for title, (headings, rows) in (
         ("Total by category", category_rows(found)),
         ("What each reward adds to the total", contribution_rows(found)),

@@ -57,6 +57,9 @@ def report_check(found: Check, console: Console) -> None:
         answer = " ".join(shown(composition.batch.completions[0]).split())[:_EXCERPT]
         say(f"\nWhat each reward of {key} gives for the first row, answered by {answer!r}")
         console.print(_scores(composition))
+    for key, (completions, calls) in found.model_calls.items():
+        told = ", ".join(f"{name} {count:,}" for name, count in calls.items())
+        say(f"\nCalls of a model that {key} makes at most for the completions to a prompt ({completions}): {told}")
     for key, label in found.judged.items():
         said = {name: value for name, value in label.items() if name in _OF_A_LABEL and value is not None}
         say(f"\nWhat {key} says of one pair: {', '.join(f'{name} {value}' for name, value in said.items())}")

@@ -13,7 +13,7 @@ from rlaif_sdk.io.files import read_json
 from rlaif_sdk.io.jobs import IDENTITY_FILE, SUMMARY_FILE, differences, shown
 from rlaif_sdk.statistics.estimates import SampleMean
 from rlaif_sdk.training.config import CHECKPOINTS
-from rlaif_sdk.training.run_folder import MANIFEST_FILE, changes
+from rlaif_sdk.training.run_folder import MANIFEST_FILE, changes, last_checkpoint
 from rlaif_sdk.training.sweep import RESULT_FILE
 
 METRICS_FILE, ROUNDS_FILE, STAGES_FILE = "metrics.json", "rounds.json", "report.json"
@@ -50,6 +50,16 @@ class RecordedFolder:
         if self.trained:
             return str(self.record.get("status", ""))
         return ("finished" if self._results_file.is_file() else "unfinished") if self.kind in _RESULTS else ""
+
+    @property
+    def steps(self) -> int | None:
+        """The optimiser steps that training has done; of a run that goes on or was killed, those of its last checkpoint."""
+        if not self.trained:
+            return None
+        if (done := self.record.get("results", {}).get("steps")) is not None:
+            return int(done)
+        checkpoint = last_checkpoint(self.folder / CHECKPOINTS)
+        return None if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
     @property
     def _results_file(self) -> Path:

@@ -13,7 +13,7 @@ from rlaif_sdk.types import RewardBatch
 class _DuckReward(Reward):
     """Anything with a ``score(batch)`` method, with defaults for what it does not say."""
 
-    _optional: ClassVar = ("version", "range", "columns", "higher_is_better", "ends", "inputs", "cacheable")
+    _optional: ClassVar = ("version", "range", "columns", "higher_is_better", "ends", "inputs", "scope", "cacheable")
 
     def __init__(self, scorer: Any) -> None:
         self._scorer = scorer

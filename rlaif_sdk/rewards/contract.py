@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,7 @@ from rlaif_sdk.types import RewardBatch, Score
 
 ScoreLike: TypeAlias = Score | float | None
 Scores: TypeAlias = Sequence[ScoreLike]
+Scope: TypeAlias = Literal["row", "group"]
 
 
 class Params(BaseModel):
@@ -51,6 +52,27 @@ class ViewParams(Params):
         return batch.views(self.view, thinking=self.thinking)
 
 
+class Memory(Protocol):
+    """What a reward found on the way to its scores, such as a judge's verdict on a pair, by keys of its own.
+
+    A key is a JSON value that tells all that the finding depends on beside the reward and its parameters.
+    """
+
+    def get(self, keys: Sequence[Any]) -> list[Score | None]:
+        """What is known under each key, None where nothing is."""
+
+    def put(self, findings: Iterable[tuple[Any, Score]]) -> None:
+        """Keep findings, each a key and a score with a value; what a finding cost is not kept."""
+
+
+class _NoMemory:
+    def get(self, keys: Sequence[Any]) -> list[Score | None]:
+        return [None] * len(keys)
+
+    def put(self, findings: Iterable[tuple[Any, Score]]) -> None:
+        pass
+
+
 class Reward(ABC):
     """Scores completions. Subclass it and write `score`; everything else has a default.
 
@@ -74,8 +96,14 @@ class Reward(ABC):
         ends: What its low and its high end mean, in two words: ``("toxic", "harmless")``. None where that is not said.
         inputs: What `score` reads of a row beside its prompt and completion: names of columns, and ``completion_ids``.
             None when that is not said: a ledger then takes all of it for part of the input.
-        cacheable: False where a row's score depends on more than that row: on its neighbours, on chance, on progress.
-            A ledger then never keeps it.
+        scope: ``group`` where a row's score depends on the other completions to its prompt: `score` then gets whole
+            groups (see `rlaif_sdk.RewardBatch.groups`) and never a part of one, however a batch is cut. It is not asked
+            about a row that is alone in its group, on which it abstains.
+        cacheable: False where a row's score depends on more than that row, or with ``scope = "group"`` on more than its
+            group: on chance, on progress. A ledger then never keeps it.
+        memory: Where `score` may keep what a score is made of and is asked for again in other groups. It lasts where the
+            composer has a ledger that keeps the reward's scores; otherwise, as in a process of the reward's own, nothing
+            is known.
     """
 
     name: str = ""
@@ -85,7 +113,9 @@ class Reward(ABC):
     higher_is_better: bool = True
     ends: tuple[str, str] | None = None
     inputs: tuple[str, ...] | None = None
+    scope: Scope = "row"
     cacheable: bool = True
+    memory: Memory = _NoMemory()
 
     def setup(self) -> None:
         """Load models and open connections. Called once, before the first `score`, in the thread that scores."""
@@ -101,6 +131,14 @@ class Reward(ABC):
             A list or tuple of B entries, each a number, a `Score`, or None to abstain; or a NumPy array of B numbers.
             Use `Score.failed` for a row that could not be scored; raise for a batch that could not.
         """
+
+    def model_calls(self, rows: int) -> int | None:
+        """The most calls of a model that a group of so many rows takes; None where that is not said.
+
+        ``--check`` tells it before anything is paid for.
+        """
+        del rows
+        return None
 
     def close(self) -> None:
         """Release what `setup` took. Called at most once; may be called without `setup`."""
@@ -124,9 +162,15 @@ def require_columns(
         place: Where the reward stands in its config, as ``FILE:LINE``; empty where it has none.
 
     Raises:
-        BatchError: A column is missing; the message names the reward and the columns present.
+        BatchError: A column is missing, and the message names the columns present; or the reward compares the
+            completions to one prompt, and a training batch does not tell which those are. It names the reward.
     """
     who = f"{place}: reward {name!r}" if place else f"reward {name!r}"
+    if reward.scope == "group" and batch.group is None and batch.training:
+        raise BatchError(
+            f"{who} compares the completions to one prompt, and nothing tells which those are",
+            hint="name the column that groups them, group= or --group-column; in training have several generations a prompt",
+        )
     present = f"columns present: {', '.join(sorted(batch.columns)) or 'only the prompt and the completion'}"
     for new, old in renamed.items():
         if old not in batch.columns:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, overload
 
 from pydantic import Field, create_model
 
 from rlaif_sdk.conversations import as_generated
-from rlaif_sdk.rewards.contract import Params, Reward, Scores
+from rlaif_sdk.exceptions import RewardOutputError
+from rlaif_sdk.rewards.contract import Params, Reward, Scope, ScoreLike, Scores
 from rlaif_sdk.types import RewardBatch
 
 _TRAINER_ARGUMENTS = frozenset({"trainer_state", "log_metric", "log_extra"})
@@ -37,6 +38,8 @@ class FunctionReward(Reward):
       ``max_steps`` (0 where it is unknown), and functions that do nothing. A function that names ``trainer_state`` is not
       cached, since its scores change as training goes on.
 
+    With ``scope="group"`` it is called once for each group, with the completions to one prompt.
+
     The object can still be called like the function.
     """
 
@@ -49,6 +52,7 @@ class FunctionReward(Reward):
         range: tuple[float, float] | None = None,  # noqa: A002 - the field's name for it
         higher_is_better: bool = True,
         ends: tuple[str, str] | None = None,
+        scope: Scope = "row",
         cacheable: bool = True,
         params: Mapping[str, Any] | None = None,
     ) -> None:
@@ -60,6 +64,7 @@ class FunctionReward(Reward):
         self.range = range
         self.higher_is_better = higher_is_better
         self.ends = ends
+        self.scope = scope
         signature = _signature(function).parameters.values()
         given = _DATA_ARGUMENTS | _TRAINER_ARGUMENTS
         self._params = {
@@ -95,6 +100,13 @@ class FunctionReward(Reward):
         return self.function(*args, **kwargs)
 
     def score(self, batch: RewardBatch) -> Scores | Awaitable[Scores]:
+        if self.scope == "row":
+            return self.function(**self._arguments(batch))  # type: ignore[no-any-return]
+        groups = batch.groups()
+        answers = [self.function(**self._arguments(batch.select(rows))) for rows in groups]
+        return _awaited(answers, groups) if any(map(inspect.isawaitable, answers)) else _in_order(answers, groups)
+
+    def _arguments(self, batch: RewardBatch) -> dict[str, Any]:
         offered: dict[str, Any] = {"prompts": batch.prompts, "completions": batch.completions}
         if "completions" in self._accepts and set(map(type, batch.completions)) != {str}:
             offered["completions"] = [as_generated(completion) for completion in batch.completions]
@@ -109,8 +121,7 @@ class FunctionReward(Reward):
             offered[name] = list(getattr(batch, name))
         for name in _TRAINER_ARGUMENTS & self._accepts:
             offered[name] = _trainer_argument(batch, name)
-        scores: Scores | Awaitable[Scores] = self.function(**offered, **self._values)
-        return scores
+        return {**offered, **self._values}
 
     @property
     def reads_messages(self) -> bool:
@@ -131,9 +142,33 @@ class FunctionReward(Reward):
             range=self.range,
             higher_is_better=self.higher_is_better,
             ends=self.ends,
+            scope=self.scope,
             cacheable=self.cacheable,
             params=params,
         )
+
+
+async def _awaited(answers: Sequence[Any], groups: Sequence[Sequence[int]]) -> Scores:
+    import asyncio
+
+    return _in_order(await asyncio.gather(*answers), groups)
+
+
+def _in_order(answers: Sequence[Any], groups: Sequence[Sequence[int]]) -> Scores:
+    """The entries of all rows, of those of each group.
+
+    Raises:
+        RewardOutputError: There are more or fewer than rows.
+    """
+    entries: list[ScoreLike] = [None] * sum(map(len, groups))
+    for answer, rows in zip(answers, groups, strict=True):
+        if len(answer) != len(rows):
+            raise RewardOutputError(
+                f"returned {len(answer)} scores for a group of {len(rows)} rows", hint="return one entry a row"
+            )
+        for row, entry in zip(rows, answer, strict=True):
+            entries[row] = entry
+    return entries
 
 
 def _trainer_argument(batch: RewardBatch, name: str) -> Any:
@@ -158,6 +193,7 @@ def reward(
     range: tuple[float, float] | None = None,
     higher_is_better: bool = True,
     ends: tuple[str, str] | None = None,
+    scope: Scope = "row",
     cacheable: bool = True,
 ) -> Callable[[Callable[..., Any]], FunctionReward]: ...
 def reward(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from rlaif_sdk.exceptions import RewardError, RewardOutputError, exception_text
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
-from rlaif_sdk.types import Score
+from rlaif_sdk.types import Score, SubScore
 
 RANGE_TOLERANCE = 1e-6
 """How far a score may lie outside its declared range, relative to max(1, |bound|), for rounding in 32-bit arithmetic."""
@@ -128,7 +128,20 @@ def _plain_entry(entry: Any) -> ScoreLike:
         tokens = [math.nan if number is None else number for number in numbers]
     reason = None if entry.reason is None else str(entry.reason)
     details = _plain_details(entry.details)
-    return Score(None if error else value, reason, details, None if error else tokens, error)
+    subscores = {str(name): _plain_subscore(part) for name, part in entry.subscores.items()}
+    return Score(None if error else value, reason, details, None if error else tokens, error, subscores)
+
+
+def _plain_subscore(part: Any) -> SubScore:
+    """A sub-score of plain values; what is none becomes NaN, which fails the row when it is checked."""
+    if not isinstance(part, SubScore):
+        return SubScore(math.nan)
+    value, weight = (
+        math.nan if given is not None and number is None else number
+        for given, (number, _) in ((given, _plain_number(given)) for given in (part.value, part.weight))
+    )
+    reason = None if part.reason is None else str(part.reason)
+    return SubScore(value, weight, reason, tuple(map(str, part.evidence)), bool(part.per_row))
 
 
 def _plain_number(value: Any) -> tuple[float | None, str | None]:
@@ -204,6 +217,8 @@ def _read_entry(entry: ScoreLike) -> tuple[float, str | None]:
             return math.nan, entry.error
         if entry.token_values is not None and (problem := _token_problem(entry.token_values, entry.value)):
             return math.nan, problem
+        if entry.subscores and (problem := _subscore_problem(entry.subscores)):
+            return math.nan, problem
         entry = entry.value
     if entry is None:
         return math.nan, None
@@ -226,6 +241,13 @@ def _token_problem(token_values: Sequence[Any], value: Any) -> str | None:
         total, size = math.fsum(token_values), math.fsum(map(abs, token_values))
         if abs(total - value) > TOKEN_SUM_TOLERANCE * max(1.0, size):
             return f"gave token values that sum to {total:g}, and the score {value:g}"
+    return None
+
+
+def _subscore_problem(subscores: Mapping[str, SubScore]) -> str | None:
+    for name, part in subscores.items():
+        if not all(given is None or is_finite_number(given) for given in (part.value, part.weight)):
+            return f"gave the sub-score {name!r}, which is no SubScore of finite numbers"
     return None
 
 

@@ -127,7 +127,8 @@ def instantiate(spec: Spec, params: Mapping[str, Any], document: Document, locat
     try:
         return spec.build(checked)
     except ConfigError as error:
-        raise document.error(error.message, location, error.hint) from error
+        key = error.key.removeprefix("params.").split(".") if error.key else ()
+        raise document.error(error.message, (*location, *key), error.hint) from error
     except RlaifError:
         raise
     except Exception as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from traceback import walk_tb
 from types import FrameType
+
+import numpy as np
 
 from rlaif_sdk.exceptions import (
     BatchError,
@@ -23,7 +25,7 @@ from rlaif_sdk.exceptions import (
     StateError,
     exception_text,
 )
-from rlaif_sdk.rewards import Scores
+from rlaif_sdk.rewards import ScoreLike, Scores
 from rlaif_sdk.statistics.arrays import Mask
 
 FATAL = (
@@ -56,6 +58,25 @@ class CallResult:
     answer: Scores | None = None
     error: RewardError | None = None
     cached: Mask | None = None
+
+
+def spread(result: CallResult, asked: Sequence[int], others: Sequence[ScoreLike]) -> CallResult:
+    """The result for B rows, given that for those that the reward was asked about.
+
+    Args:
+        result: Of the rows that were asked about.
+        asked: Which those are.
+        others: (B,) what is said of each row that was not.
+    """
+    if result.answer is None:
+        return result
+    entries, cached = list(others), None
+    for row, entry in zip(asked, result.answer, strict=True):
+        entries[row] = entry
+    if result.cached is not None:
+        cached = np.zeros(len(others), dtype=bool)
+        cached[asked] = result.cached
+    return replace(result, answer=entries, cached=cached)
 
 
 class CallError(Exception):

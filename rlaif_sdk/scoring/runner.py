@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardTimeoutError, exception_text
 from rlaif_sdk.io.forks import leave_to_parent, on_fork
-from rlaif_sdk.rewards import Reward, ScoreLike
+from rlaif_sdk.rewards import Reward, Scope, ScoreLike
 from rlaif_sdk.scoring.event_loops import control_loop
 from rlaif_sdk.scoring.executors import (
     DEFAULT_TIMEOUT,
@@ -27,7 +27,9 @@ from rlaif_sdk.scoring.executors import (
 )
 from rlaif_sdk.scoring.factory import Recipe
 from rlaif_sdk.scoring.limits import Budget, CallLimits
-from rlaif_sdk.scoring.results import CallError, CallResult, attributed, described, is_fatal, is_retryable
+from rlaif_sdk.scoring.results import CallError, CallResult, attributed, described, is_fatal, is_retryable, spread
+from rlaif_sdk.statistics.arrays import encode_groups
+from rlaif_sdk.statistics.groups import parts_of_groups
 from rlaif_sdk.types import RewardBatch, Score
 
 _MISSING = object()
@@ -152,6 +154,10 @@ class Runner:
         Raises:
             BaseException: The reward raised what no policy covers (`FATAL`), or the user interrupted it.
         """
+        asked = self._rows_in_company(batch)
+        if asked is not None:
+            result = self.score_here(batch.select(asked)) if asked else CallResult(0.0, answer=[])
+            return _with_lone_rows(result, asked, batch)
         with self._handle.lock:
             began = time.perf_counter()
             try:
@@ -175,6 +181,13 @@ class Runner:
             )
         return CallResult(seconds, answer)
 
+    def _rows_in_company(self, batch: RewardBatch) -> list[int] | None:
+        """The rows that a reward of groups is asked about: those that are not alone in theirs; None where that is all."""
+        if self.reward.scope == "row":
+            return None
+        asked = [row for rows in batch.groups() if len(rows) > 1 for row in rows]
+        return None if len(asked) == len(batch) else sorted(asked)
+
     async def _awaited(self, answer: Awaitable[Any]) -> CallResult:
         """The result of a plain function that turns out to return a coroutine."""
         began = time.perf_counter()
@@ -197,13 +210,20 @@ class Runner:
         raised: Exception
         async with self._batch_lock:
             try:
-                return await (self._score(batch) if self._cache is None else self._score_unknown(batch, self._cache))
+                asked = self._rows_in_company(batch)
+                if asked is None:
+                    return await self._score_batch(batch)
+                result = await self._score_batch(batch.select(asked)) if asked else CallResult(0.0, answer=[])
+                return _with_lone_rows(result, asked, batch)
             except Exception as error:  # noqa: BLE001 - the caller gets it
                 raised = error
         failure = self._attributed(raised)
         if isinstance(failure, CallError):
             raise failure
         return CallResult(0.0, error=failure)
+
+    async def _score_batch(self, batch: RewardBatch) -> CallResult:
+        return await (self._score(batch) if self._cache is None else self._score_unknown(batch, self._cache))
 
     def _attributed(self, raised: BaseException) -> CallError | RewardError:
         """The error with the reward's name; `CallError` where no policy covers it."""
@@ -279,7 +299,8 @@ class Runner:
         executors = self._free_executors()
         await self._set_up(executors[0])
         began = time.monotonic()
-        chunks = _cut(batch, self.execution.chunk)
+        parts = _parts(batch, self.execution.chunk, self.reward.scope)
+        chunks = [batch] if len(parts) == 1 else [batch.select(rows) for rows in parts]
         results: list[Any] = [_MISSING] * len(chunks)
         waiting = iter(enumerate(chunks))
         problem = "an earlier call passed its limit and has not returned"
@@ -289,7 +310,7 @@ class Runner:
             problem = f"the batch took longer than its deadline of {self.execution.deadline:g} s"
         missing = RewardTimeoutError(problem, reward=self.name)
         results = [missing if result is _MISSING else result for result in results]
-        return _merged(results, [len(chunk) for chunk in chunks], time.monotonic() - began)
+        return _merged(results, parts, time.monotonic() - began)
 
     async def _work_together(
         self, executors: Sequence[Executor], waiting: Iterator[tuple[int, RewardBatch]], results: list[Any]
@@ -385,32 +406,41 @@ class Runner:
                 await executor.close()
 
 
-def _cut(batch: RewardBatch, size: int | None) -> list[RewardBatch]:
-    """The batch in parts of so many rows at most."""
+def _with_lone_rows(result: CallResult, asked: Sequence[int], batch: RewardBatch) -> CallResult:
+    """The result for all rows, given that for those that a reward of groups was asked about."""
+    unknown = "nothing tells which other completions answer its prompt"
+    why = unknown if batch.group is None else "alone in its group: there is nothing to compare it with"
+    return spread(result, asked, [Score(None, why)] * len(batch))
+
+
+def _parts(batch: RewardBatch, size: int | None, scope: Scope) -> list[Sequence[int]]:
+    """The rows of a batch in parts of so many at most; more where a reward of groups would get a part of one."""
+    rows = range(len(batch))
     if size is None or len(batch) <= size:
-        return [batch]
-    return [batch.select(range(first, min(first + size, len(batch)))) for first in range(0, len(batch), size)]
+        return [rows]
+    if scope == "group" and batch.group is not None:
+        return [*parts_of_groups(encode_groups(batch.group), size)]
+    return [rows[first : first + size] for first in rows[::size]]
 
 
-def _merged(results: Sequence[Any], sizes: Sequence[int], seconds: float) -> CallResult:
+def _merged(results: Sequence[Any], parts: Sequence[Sequence[int]], seconds: float) -> CallResult:
     """One result of the answers to all chunks; the rows of a chunk that failed have failed."""
     if len(results) == 1:
         result = results[0]
         return (
             CallResult(seconds, error=result) if isinstance(result, RewardError) else CallResult(seconds, answer=result)
         )
-    entries: list[ScoreLike] = []
+    entries: list[ScoreLike] = [None] * sum(map(len, parts))
     first_error: RewardError | None = None
     failed = 0
-    for result, size in zip(results, sizes, strict=True):
-        try:
-            if isinstance(result, RewardError):
-                raise result
-            entries.extend(result)
-        except RewardError as error:
-            first_error = first_error or error
+    for result, rows in zip(results, parts, strict=True):
+        answer = result
+        if isinstance(result, RewardError):
+            first_error = first_error or result
             failed += 1
-            entries.extend([Score.failed(described(error))] * size)
+            answer = [Score.failed(described(result))] * len(rows)
+        for row, entry in zip(rows, answer, strict=True):
+            entries[row] = entry
     return CallResult(seconds, None if failed == len(results) else entries, first_error)
 
 

@@ -20,7 +20,7 @@ from rlaif_sdk.exceptions import BatchError, RewardOutputError, RlaifError, exce
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.scoring.results import RemoteError
 from rlaif_sdk.statistics.arrays import encode_groups
-from rlaif_sdk.types import Progress, RewardBatch, Score
+from rlaif_sdk.types import Progress, RewardBatch, Score, SubScore
 
 MAX_REPLY = 64 * 2**20
 """Bytes that a worker may answer with."""
@@ -187,6 +187,7 @@ def _score_message(score: Score) -> dict[str, Any]:
         "details": dict(score.details),
         "token_values": None if score.token_values is None else list(map(_as_float, score.token_values)),
         "error": score.error,
+        "subscores": {name: part.record() for name, part in score.subscores.items()},
     }
 
 
@@ -231,7 +232,8 @@ def _entry(entry: Any) -> ScoreLike:
         raise TypeError("a score's fields have the wrong types")
     tokens = entry["token_values"]
     token_values = None if tokens is None else list(map(float, tokens))
-    return Score(_number(entry["value"]), entry["reason"], entry["details"], token_values, entry["error"])
+    subscores = {name: SubScore.of_record(part) for name, part in entry["subscores"].items()}
+    return Score(_number(entry["value"]), entry["reason"], entry["details"], token_values, entry["error"], subscores)
 
 
 def _number(value: Any) -> float | None:

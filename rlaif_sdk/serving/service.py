@@ -238,9 +238,6 @@ class Service:
         reserved = RESERVED_COLUMNS & {name for sample in samples for name in sample.columns}
         if reserved:
             raise BatchError(f"the column {min(reserved)!r} has a reserved name", hint="rename it")
-        grouped = any(sample.group is not None for sample in samples)
-        if grouped and len({frozenset(sample.columns) for sample in samples}) > 1:
-            raise BatchError("rows that have a group must have the same columns", hint="send null where there is none")
         if self._needs_groups and any(sample.group is None for sample in samples):
             raise BatchError(
                 "the composition compares the completions to one prompt", hint="give each row a 'group' at /v1/score"

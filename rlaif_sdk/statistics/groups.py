@@ -43,13 +43,18 @@ def sorted_within_groups(values_B: Array, group_B: Labels) -> Labels:
     return np.argsort(group_B * len(values_B) + place_B)
 
 
-def parts_of_groups(group_B: Labels, size: int) -> Iterator[list[int]]:
-    """The rows in parts of at most ``size``; those of a group are in one part, whatever its size."""
+def rows_of_groups(group_B: Labels) -> list[list[int]]:
+    """The rows of each group, in the order of their first ones."""
     groups: dict[int, list[int]] = {}
     for row, label in enumerate(group_B.tolist()):
         groups.setdefault(label, []).append(row)
+    return list(groups.values())
+
+
+def parts_of_groups(group_B: Labels, size: int) -> Iterator[list[int]]:
+    """The rows in parts of at most ``size``; those of a group are in one part, whatever its size."""
     part: list[int] = []
-    for rows in groups.values():
+    for rows in rows_of_groups(group_B):
         if part and len(part) + len(rows) > size:
             yield part
             part = []

@@ -396,7 +396,7 @@ def check_distill(run: DistillRun) -> Preflight:
 
     found = check_parts(found, ppo, partial(trainer_settings, ppo), rows, composers())
     if not found.problems:
-        judge_pair(found, "label", run.label_job(run.output, run.output).labeler(), two_answers(*rows()))
+        judge_pair(found, "label", run.label_job(run.output, run.output).labeler(), two_answers(rows()[0]))
     return found
 
 

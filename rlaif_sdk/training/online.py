@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from rlaif_sdk.composer.ledger import FILE_NAME
 from rlaif_sdk.exceptions import ConfigError, RlaifError, needs_extra
 from rlaif_sdk.io.files import without_nan
 from rlaif_sdk.io.tables import write_table
@@ -77,6 +76,8 @@ def train_policy(
     The trainer of the method is made of the run, its composer, that of its evaluation or None, and the settings; and of
     keywords: ``resume``, and those of `trl.GRPOTrainer`.
     """
+    from rlaif_sdk.composer.ledger import FILE_NAME
+
     method = get_method(run.method)
     refuse_shards()
     checkpoint = starting_point(run, resume=resume)

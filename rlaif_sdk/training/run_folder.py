@@ -25,25 +25,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk import __version__
-from rlaif_sdk.composer.ledger import FILE_NAME
 from rlaif_sdk.exceptions import ConfigError, StateError, needs_extra
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.io.jobs import differences, locked, shown
 from rlaif_sdk.io.redaction import without_secrets
 from rlaif_sdk.io.tables import write_table
-from rlaif_sdk.plugins import Registry
 from rlaif_sdk.training.config import CHECKPOINTS, ComposedRun, Run
 from rlaif_sdk.training.methods import get_method, trainer_settings
-from rlaif_sdk.training.preflight import Preflight, check_run, first_row
-from rlaif_sdk.training.preflight.memory import GIB, Machine, peak_memory
-from rlaif_sdk.training.preflight.model_files import safetensors_header
 from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from rlaif_sdk.composer import Composer
+    from rlaif_sdk.training.preflight import Preflight
 
 
 MANIFEST_FILE = "run.json"
@@ -93,6 +89,9 @@ def recorded(
         StateError: The manifest of the run that is resumed cannot be read.
         DataError: Another process works in the run's folder.
     """
+    from rlaif_sdk.training.preflight import check_run
+    from rlaif_sdk.training.preflight.memory import peak_memory
+
     with contextlib.ExitStack() as opened:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are given when the run's own composers are made
@@ -135,6 +134,8 @@ def composers_of(run: Run) -> Iterator[tuple[str, Callable[[], Composer]]]:
 
 def describe_run(run: Run, checked: Preflight) -> dict[str, Any]:
     """The manifest of a run that begins."""
+    from rlaif_sdk.plugins import Registry
+
     config = resolved_config(run)
     return {
         "format": _FORMAT,
@@ -180,6 +181,8 @@ def versions() -> dict[str, str]:
 def hardware() -> dict[str, Any]:
     """What the machine is, as JSON values, for the record of a run."""
     import torch
+
+    from rlaif_sdk.training.preflight.memory import GIB, Machine
 
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
@@ -358,6 +361,8 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint has the trainer's state, which is written last, and no file of weights that ends early."""
+    from rlaif_sdk.training.preflight.model_files import safetensors_header
+
     try:
         json.loads((checkpoint / "trainer_state.json").read_bytes())
         for file in checkpoint.rglob("*.safetensors"):
@@ -373,6 +378,8 @@ def can_resume(training: Path) -> bool:
     A model without the mark that training was finished may have been cut off while it was saved: it is removed, and
     without a checkpoint everything else of the run as well, but the ledger: what was paid for is not paid for again.
     """
+    from rlaif_sdk.composer.ledger import FILE_NAME
+
     resume = last_checkpoint(training / CHECKPOINTS) is not None
     if resume:
         shutil.rmtree(training / MODEL_FOLDER, ignore_errors=True)
@@ -450,11 +457,13 @@ def run_training(
         if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
             trainer._load_best_model()  # noqa: SLF001 - transformers has no public name for it
         trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    finally:
+        results["steps"] = int(trainer.state.global_step)
     seconds = time.monotonic() - started
     history = [without_nan(entry) for entry in trainer.state.log_history if logged in entry]
     if first_process():
         write_table(history, run.output / HISTORY_FILE)
-    results |= {"steps": int(trainer.state.global_step), "training_seconds": round(seconds, 1)}
+    results["training_seconds"] = round(seconds, 1)
     return {
         "method": run.method,
         "history": history,
@@ -474,6 +483,8 @@ def check(run: Run) -> Preflight:
     Raises:
         MissingExtraError: The extra ``train`` is not installed.
     """
+    from rlaif_sdk.training.preflight import Preflight
+
     found = Preflight()
     with found.noting():
         starting_point(run, resume=False)
@@ -500,6 +511,8 @@ def check_parts(
         rows: Loads the rows to train on, and the held-out ones.
         composers: What makes each composer, by its key in the config.
     """
+    from rlaif_sdk.training.preflight import check_run, first_row
+
     given: Any = None
     tables: dict[str, Dataset] = {}
     with contextlib.ExitStack() as opened:
@@ -517,5 +530,8 @@ def check_parts(
         checked = check_run(run, given, tables, made.get("composition"))
         checked.problems[:0], checked.warnings[:0] = found.problems, found.warnings
         for key, composer in made.items() if tables and not checked.problems else ():
-            checked.score(key, composer, first_row(tables["train"]), "the first row of data.train")
+            generations = getattr(given, "num_generations", 1)
+            checked.score(
+                key, composer, first_row(tables["train"]), "the first row of data.train", completions=generations
+            )
     return checked

@@ -473,7 +473,7 @@ def check_sweep(sweep: Sweep) -> Check:
             file = sweep.config.completions.source(sweep.folder)
             batch, _ = _answers_of(file)
             found.data["completions"] = {"rows": len(batch)}
-            found.score("composition", composer, batch.select([0]), f"row 1 of {file}")
+            found.score("composition", composer, batch, f"row 1 of {file}")
         return found
     return check_parts(
         Preflight(),

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from rlaif_sdk.cli.main import app
 
 REWARDS = """
+from rlaif_sdk import Reward, reward
 def words(completion_texts):
     return [float(len(text.split())) for text in completion_texts]
 
@@ -21,6 +22,17 @@ def broken(completion_texts):
 
 def ill(completion_texts, reference):
     return [float("nan")] * len(completion_texts)
+
+class Judged(Reward):
+    def model_calls(self, rows):
+        return rows * (rows - 1)
+
+    def score(self, batch):
+        return [0.5] * len(batch)
+
+@reward(scope="group")
+def longest(completion_texts):
+    return [float(len(text) == max(map(len, completion_texts))) for text in completion_texts]
 """
 
 
@@ -71,6 +83,20 @@ def test_score_names_every_reward_that_fails_on_it(check, extra):
     assert "wrong: reward 'broken' fails on row 1 of rows.jsonl: raised RuntimeError: the server is out" in said
     assert "wrong: reward 'ill' fails on row 1 of rows.jsonl: returned nan" in said
     assert "'words' fails" not in said
+
+
+def test_a_reward_of_groups_scores_two_answers_to_the_first_prompt(check):
+    """Those of its group; without a column of groups nothing is compared, which is told before anything is paid for."""
+    config = composition("longest")
+    code, said = check("score", "rows.jsonl", "-c", "c.yaml", "--group-column", "prompt", c=config)
+    assert code == 0, said
+    assert "longest      1  scored" in said
+    code, said = check("score", "rows.jsonl", "-c", "c.yaml", "--group-column", "prompt", c=composition("Judged"))
+    assert "Calls of a model that the composition makes at most for the completions to a prompt (3): Judged 6" in said
+    code, said = check("score", "rows.jsonl", "-c", "c.yaml", c=config)
+    assert code == 1, said
+    assert "reward 'longest' compares the completions to one prompt" in said
+    assert "--group-column" in said
 
 
 def test_score_tells_a_reward_that_cannot_be_made(check):

@@ -233,10 +233,12 @@ def test_a_reward_is_measured_against_labels(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["metrics"]["toxicity"]["auc"]["value"] == 1
     shown = rlaif("eval", "reward", path, "--reward", "toxicity", "--label", "toxic", "--good", "false")
     assert "average precision" in shown.stdout
+    assert "no narrower than Wilson's over them, of areas than Newcombe's" in " ".join(shown.stdout.split())
     path.write_text(json.dumps(rows[0]) + "\n")
     one = rlaif("eval", "reward", path, "--reward", "toxicity", "--label", "toxic")
     assert one.exit_code != 0
     assert isinstance(one.exception, DataError)
+    assert "is 'true' (--good), and the table has True; or" in str(one.exception)
 
 
 def test_a_benchmark_names_its_rules(pairs: Path, tmp_path: Path) -> None:

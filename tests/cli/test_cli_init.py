@@ -111,7 +111,11 @@ def test_what_the_comments_offer_is_accepted(folder: Path) -> None:
         (["reward", "json"], "'json' is the name of a module, which json.py would hide"),
         (["reward", "My-Reward"], "'My-Reward' is no name for a function"),
         (["config", "-o", "new.yaml"], "no reward is named (installed: "),
-        (["config", "concisenes", "-o", "new.yaml"], "did you mean 'conciseness'?"),
+        (["config", "concisenes", "-o", "new.yaml"], "; did you mean 'conciseness'?"),
+        (
+            ["config", "politeness", "-o", "new.yaml"],
+            "rlaif init reward politeness, then name it as ./politeness.py:politeness; installed: ",
+        ),
         (["config", "conciseness", "conciseness", "-o", "new.yaml"], "'conciseness' is named twice"),
         (["config", "./none.py:none", "-o", "new.yaml"], "there is no file"),
         (["config", "conciseness", "-o", "new.json"], "new.json: the composition is YAML"),

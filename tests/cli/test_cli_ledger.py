@@ -122,6 +122,7 @@ def test_export_writes_every_recorded_row(folder):
     rows = pyarrow.parquet.read_table(folder / "out.parquet").to_pylist()
     assert [row["completion"] for row in rows] == TEXTS * 2
     assert [row["run"] for row in rows] == [1] * 6 + [2] * 6
+    assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6] * 2
     assert rows[2]["rewards"]["words"]["raw"] == 3
     assert rows[4]["rewards"]["picky"]["failure"] == "returned nan"
     assert [row["rewards"]["words"]["cached"] for row in rows] == [False] * 5 + [True] * 7
@@ -150,8 +151,23 @@ def test_what_if_answers_in_json(folder):
     assert found["summary"]["flipped"] == 2
     assert len(found["steps"]) == 1
     assert found["most_changed"][0]["flipped"] is True
+    for entry in found["most_changed"]:
+        explained = rlaif("explain", "ledger.sqlite", "--run", 1, "--row", entry["row"], "--json", cwd=folder)
+        assert json.loads(explained.stdout)["total"] == entry["total"]
     cached = json.loads(rlaif("what-if", ".", "-c", "other.yaml", "--json", cwd=folder).stdout)
     assert cached == found
+
+
+def test_what_if_takes_keys_of_the_command_line(folder):
+    """`--set`, as `rlaif score` does: the recorded composition with one weight changed."""
+    arguments = ("what-if", ".", "-c", "rewards.yaml", "--json")
+    same, other = (
+        json.loads(rlaif(*arguments, *more, cwd=folder).stdout)["summary"]
+        for more in ([], ["--set", "rewards.words.weight=-1"])
+    )
+    assert (same["flipped"], same["rank_correlation"]) == (0, pytest.approx(1.0))
+    assert other["rank_correlation"] < 0.5
+    assert other["flipped"] > 0
 
 
 def test_what_if_names_what_is_missing(folder):

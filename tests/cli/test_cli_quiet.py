@@ -22,10 +22,10 @@ BARS = ("%|", "it/s]", "examples/s]")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny policy, rows whose prompts are no prefix of what follows, and configs."""
     folder = tmp_path_factory.mktemp("quiet")
-    tokenizer = word_tokenizer()
+    tokenizer = word_tokenizer("1", "2")  # the labels of a pair
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder / "policy")
-    tiny_llama().save_pretrained(folder / "policy")
+    tiny_llama(vocab_size=len(tokenizer)).save_pretrained(folder / "policy")
     row = '{"prompt": "w1 w2", "completion": "w3", "response_1": "w1", "response_2": "w2"}\n'
     (folder / "rows.jsonl").write_text(row * 24)
     (folder / "sft.yaml").write_text(
@@ -83,6 +83,21 @@ def test_warnings_of_what_will_change_are_left_out_of_the_libraries_alone(monkey
         (UserWarning, "of transformers.trainer"),
         (FutureWarning, "of my_rewards"),
     ]
+
+
+def test_where_a_data_set_was_read_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two lines of `datasets` for each name of the hub without a network; that one is missing stays."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with quiet_libraries():
+        load = logging.getLogger("datasets.of_this_test.load")
+        load.warning(
+            "Using the latest cached version of the dataset since a/b couldn't be found on the Hugging Face Hub"
+        )
+        load.warning("Found the latest cached dataset configuration 'default' at /home/one")
+        load.warning("a file is missing")
+    assert [record.getMessage() for record in caplog.records] == ["a file is missing"]
 
 
 def test_what_a_library_logs_is_told_once_and_another_s_each_time(

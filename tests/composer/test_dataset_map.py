@@ -73,6 +73,7 @@ def test_the_column_is_what_score_writes(tmp_path: Path) -> None:
             "words": {"use": f"{__file__}:words", "normalize": "zscore"},
             "long": {"use": f"{__file__}:never_long"},
         },
+        "groups": {"both": {"members": ["words", "long"], "aggregate": "panel"}},
         "gates": [{"reward": "words", "max": 4, "floor": -1}],
     }
     (tmp_path / "rewards.json").write_text(json.dumps(config))

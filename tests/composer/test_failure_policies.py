@@ -49,7 +49,7 @@ def test_a_reward_without_weight_is_recorded_and_cannot_score_a_row() -> None:
 
 def test_policy_raise_ends_the_run_and_names_reward_and_row() -> None:
     """For rewards that training makes no sense without."""
-    with pytest.raises(RewardError, match=r"reward 'a': failed on 1 of 3 rows, first on row 1 of the batch: outage"):
+    with pytest.raises(RewardError, match=r"reward 'a': failed on 1 of 3 rows, first on row 2 of the batch: outage"):
         compose({"a": Component(FixedReward([1.0, FAILED, None]), failure=FailurePolicy("raise"))}, 3)
 
 
@@ -144,7 +144,7 @@ def lost(completions):
     [
         (
             typo,
-            "failed on 2 of 2 rows before it ever scored one, first on row 0 of the batch: raised NameError: name 'lenght'",
+            "failed on 2 of 2 rows before it ever scored one, first on row 1 of the batch: raised NameError: name 'lenght'",
         ),
         (lost, "raised KeyError: 'score'"),
         (lambda completions: len(2.0), "raised TypeError"),
@@ -203,7 +203,7 @@ def test_no_line_is_named_of_another_row_than_the_first_that_failed() -> None:
     batch = RewardBatch(prompts=["a"] * 2, completions=["one", "two"])
     with (
         Composer({"a": part, "b": FixedReward(2.0)}) as composer,
-        pytest.raises(RewardError, match=r"first on row 0 of the batch: outage \(a reward must"),
+        pytest.raises(RewardError, match=r"first on row 1 of the batch: outage \(a reward must"),
     ):
         composer.compose(batch)
 
@@ -244,7 +244,7 @@ def test_of_a_first_batch_that_failed_in_part_only_a_wrong_program_ends_the_run(
     batch = RewardBatch(prompts=["a"] * 2, completions=["one", "two"])
     with Composer({"a": part, "b": FixedReward(2.0)}) as composer:
         if ends:
-            with pytest.raises(RewardError, match=r"failed on 1 of 2 rows before it ever scored one, first on row 1"):
+            with pytest.raises(RewardError, match=r"failed on 1 of 2 rows before it ever scored one, first on row 2"):
                 composer.compose(batch)
         else:
             assert composer.compose(batch).to_list() == [3.0, 4.0]
@@ -269,7 +269,7 @@ def test_rows_that_cannot_be_read_are_no_fault_of_the_reward() -> None:
     batch = RewardBatch(prompts=["a"] * 3, completions=[42, "b", "c"])
     with (
         Composer({"a": FailingReward(RuntimeError("no GPU"))}) as composer,
-        pytest.raises(RewardError, match="failed on 2 of 2 rows before it ever scored one, first on row 1"),
+        pytest.raises(RewardError, match="failed on 2 of 2 rows before it ever scored one, first on row 2"),
     ):
         composer.compose(batch)
 

@@ -50,6 +50,44 @@ def compose(ledger, batch, rewards=None, **options):
         return composer.compose(batch)
 
 
+class Remembering(Reward):
+    """Scores the letters of a text, each of which it looks up once."""
+
+    version = "1"
+
+    def __init__(self, step=1.0):
+        self.step = step
+
+    def setup(self):
+        asked.clear()
+
+    def score(self, batch):
+        scores = []
+        for text in batch.completion_texts:
+            known = self.memory.get([["letter", letter] for letter in text])
+            unknown = [letter for letter, finding in zip(text, known, strict=True) if finding is None]
+            asked.append(unknown)
+            self.memory.put((["letter", letter], Score(self.step, details={"of": letter})) for letter in unknown)
+            scores.append(sum(self.step if finding is None else finding.value for finding in known))
+        return scores
+
+
+def test_what_a_score_is_made_of_is_asked_for_once(tmp_path):
+    """In other rows, after a restart, and not for other parameters; without a ledger nothing is known."""
+    file = tmp_path / "ledger.sqlite"
+    with Ledger(file) as ledger:
+        assert compose(ledger, batch_of("ab", "bc"), {"r": Remembering()}).to_list() == [2, 2]
+        assert asked == [["a", "b"], ["c"]]
+    with Ledger(file) as ledger:
+        assert compose(ledger, batch_of("cab", "d"), {"r": Remembering()}).to_list() == [3, 1]
+        assert asked == [[], ["d"]]
+        assert compose(ledger, batch_of("ab"), {"r": Remembering(step=2.0)}).to_list() == [4]
+        assert asked == [["a", "b"]]
+    with Ledger(file, cache=False) as ledger:
+        compose(ledger, batch_of("ab"), {"r": Remembering()})
+        assert asked == [["a", "b"]]
+
+
 def test_equal_rows_of_a_batch_are_scored_once_and_known_rows_never_again(ledger):
     """The reward sees each new text once; answers go back to every row that asked."""
     first = compose(ledger, batch_of("a", "bb", "a", "bb", "ccc"))
@@ -391,5 +429,5 @@ def test_the_policy_raise_still_raises_with_a_ledger(ledger):
 
     part = Component(Counting({"bad": "nan"}), failure=FailurePolicy("raise"))
     compose(ledger, batch_of("a"), {"length": part})
-    with pytest.raises(RewardError, match="first on row 1 of the batch: returned nan"):
+    with pytest.raises(RewardError, match="first on row 2 of the batch: returned nan"):
         compose(ledger, batch_of("a", "bad"), {"length": part})

@@ -57,7 +57,7 @@ def check_whole(path):
     connection.close()
     with Ledger(path, create=False) as ledger:
         for run in ledger.runs():
-            for entry in ledger.batches(run.number):
+            for entry in ledger.batches(run):
                 assert entry.totals.tolist() == [len(text) for text in entry.batch.completions]
                 assert entry.answers["length"].raw.tolist() == entry.totals.tolist()
 

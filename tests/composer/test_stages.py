@@ -328,7 +328,7 @@ def test_a_reward_is_not_taken_for_broken_before_it_was_asked() -> None:
     parts["judge"] = Component(broken, when=[RewardCondition("math", min=1)], otherwise=0)
     with Composer(parts) as composer:
         assert composer.compose(batch_of(math=[0, 0])).totals.tolist() == [0.0, 0.0]
-        with pytest.raises(RewardError, match=r"failed on 2 of 2 rows.*first on row 1 of the batch.*no route"):
+        with pytest.raises(RewardError, match=r"failed on 2 of 2 rows.*first on row 2 of the batch.*no route"):
             composer.compose(batch_of(math=[0, 1, 1]))
 
 

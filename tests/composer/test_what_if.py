@@ -135,7 +135,7 @@ def test_the_opposite_weights_flip_every_advantage_that_is_not_zero(tmp_path):
     assert result.summary()["flipped_share"] == 0.25
     assert result.summary()["rank_correlation"] == pytest.approx(-1)
     first, second = result.most_changed(10)
-    assert {first["completion"], second["completion"]} == {"a", "bb"}
+    assert {(each["row"], each["completion"]) for each in (first, second)} == {(1, "a"), (2, "bb")}
     assert first["advantage"] == pytest.approx(-first["new_advantage"])
     assert what_if(composition, {"rewards": {"length": {"weight": -1}}}).new_totals.tolist() == [-1, -1, -1, -1]
 

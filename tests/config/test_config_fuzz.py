@@ -18,7 +18,7 @@ from rlaif_sdk import Composer, ConfigError, PluginError
 from rlaif_sdk.config import CompositionConfig
 
 QUIET = settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 WHOLE = """\
 rewards:

@@ -37,8 +37,8 @@ def test_a_prompt_that_says_something_is_accepted(prompt: Any) -> None:
         ([], "the prompt is empty"),
         ([{"role": "system", "content": ""}], "the prompt is empty"),
         ([{"role": "user", "content": None}], "the prompt is empty"),
-        ([{"role": "user", "content": 42}], "the prompt cannot be read: message 0: content is 42"),
-        ([ASKED, {"content": "x"}], "the prompt cannot be read: message 1: a message without a role"),
+        ([{"role": "user", "content": 42}], "the prompt cannot be read: message 1: content is 42"),
+        ([ASKED, {"content": "x"}], "the prompt cannot be read: message 2: a message without a role"),
         (7, "the prompt cannot be read: 7 is neither text nor a list of messages"),
     ],
 )

@@ -307,7 +307,7 @@ def test_what_cannot_be_read_is_an_error_of_its_own(value: object) -> None:
     with pytest.raises(ConversationError) as caught:
         read(value)
     if isinstance(value, list):
-        assert str(caught.value).startswith("message 0: ")
+        assert str(caught.value).startswith("message 1: ")
 
 
 def test_content_nested_without_end_is_refused() -> None:

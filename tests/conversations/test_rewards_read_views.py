@@ -111,7 +111,7 @@ def test_a_row_that_cannot_be_read_fails_alone(content: object) -> None:
     for column in composition.rewards.values():
         assert list(column.failures) == [50]
         assert "completion" in column.failures[50]
-        assert "message 0" in column.failures[50]
+        assert "message 1" in column.failures[50]
         assert "row" not in column.failures[50], "a table counts its rows from elsewhere"
 
 
@@ -259,7 +259,7 @@ def test_a_reward_of_ones_own_takes_its_view_from_its_params() -> None:
 def test_a_reward_asked_directly_says_which_row_cannot_be_read() -> None:
     """Without a composer nobody takes the row out: the error names row, side and message."""
     batch = RewardBatch(prompts=["p", "p"], completions=["fine", [{"role": "assistant", "content": 42}]])
-    with pytest.raises(ConversationError, match="row 1, completion, message 0: content is 42"):
+    with pytest.raises(ConversationError, match="row 2, completion, message 1: content is 42"):
         Words(ViewParams()).score(batch)
     assert list(batch.unreadable) == [1]
     assert list(batch.select([1, 0]).unreadable) == [0]

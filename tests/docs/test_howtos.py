@@ -18,6 +18,8 @@ from tests.local_hub import MODELS, TABLES
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 README = ROOT / "README.md"
+TRAINING = {"choose-ppo-models", "steer-ppo", "train-with-dpo"}
+"""Pages that train for half a minute each; two others of their kind are always run."""
 ALLOWED = [
     part
     for warning in ("ignore::FutureWarning", "ignore:'pin_memory' argument is set:UserWarning")
@@ -33,7 +35,13 @@ def needs_a_sandbox():
         pytest.skip("this kernel's Landlock is too old for the sandbox, or there is none")
 
 
-@pytest.mark.parametrize("page", [*PAGES, README], ids=lambda page: page.stem)
+RUNS = [
+    pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in TRAINING else [])
+    for page in (*PAGES, README)
+]
+
+
+@pytest.mark.parametrize("page", RUNS)
 def test_the_python_of_a_page_runs(page, tmp_path, request):
     """The page's files are written and its Python blocks run as one script, without an error or a warning.
 

@@ -286,7 +286,7 @@ def test_a_prompt_with_two_answers_is_refused(make_trainer: Callable[..., Any]) 
         same = Dataset.from_dict({"prompt": ["w1"] * 8, "wanted": ["w2"] * 8})
         make_trainer("grpo", reward, rollout_func=reward.overlapped(), train_dataset=same, max_steps=1).train()
         torn = Dataset.from_dict({"prompt": ["w1"] * 8, "wanted": ["w2"] * 7 + ["w3"]})
-        with pytest.raises(ConfigError, match="rows 0 and 7 have one prompt and differ in 'wanted'"):
+        with pytest.raises(ConfigError, match="rows 1 and 8 have one prompt and differ in 'wanted'"):
             make_trainer("grpo", reward, rollout_func=reward.overlapped(), train_dataset=torn).train()
 
 

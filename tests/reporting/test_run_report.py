@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("plotly", reason="the report needs plotly")
 
-from rlaif_sdk import Score
+from rlaif_sdk import Score, SubScore
 from rlaif_sdk.composer import Component, FailurePolicy, Gate
 from rlaif_sdk.composer.weights import Linear, Schedule
 from rlaif_sdk.exceptions import DataError, MissingExtraError
@@ -156,6 +156,24 @@ def test_a_sample_shows_its_waterfall(tmp_path):
     assert "a0.12500.125022.5+0.31250.3125it is short" in words
     assert "b0.5failed; timed out" in words
     assert "gate a >= 0.5-3.3125-3.00000.125 does not pass: at most -3" in words
+
+
+def test_what_a_score_is_made_of_is_shown_over_the_run_and_in_each_sample(tmp_path):
+    """A criterion has its mean over the rows, at the first and at the last step; one that means something else elsewhere none."""
+    parts = [
+        [
+            Score(
+                value,
+                subscores={"cites": SubScore(value, 2.0, "said so", ("p. 4",)), "#1": SubScore(1.0, per_row=True)},
+            )
+        ]
+        for value in (0.0, 0.25)
+    ]
+    write_report(compose({"a": Component(Stated("a"))}, [{"a": part} for part in parts]), tmp_path / "r.html")
+    words = Page((tmp_path / "r.html").read_text(encoding="utf-8")).words
+    assert re.search(r"acites2[^a]*00.25", words)
+    assert "a/cites0.25002said so: \u201cp. 4\u201d" in words
+    assert "a#1" not in words
 
 
 def test_a_single_step_shows_how_the_scores_are_spread(tmp_path):

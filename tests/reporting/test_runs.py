@@ -52,6 +52,23 @@ def test_two_runs_are_compared_by_what_they_were_made_of_and_by_their_rewards(tm
     assert all(shown in said for shown in ("0.500 ± 0.030", "0.750 ± 0.030", "+0.250 ± 0.042"))
 
 
+@pytest.mark.parametrize(
+    ("results", "checkpoint", "steps"),
+    [({"steps": 5}, 4, 5), ({}, 4, 4), ({}, None, None)],
+    ids=["interrupted", "killed", "killed before its first checkpoint"],
+)
+def test_a_run_that_did_not_finish_has_the_steps_that_are_known(tmp_path, results, checkpoint, steps):
+    """Of a killed one those of its last checkpoint that is whole."""
+    written(tmp_path / "a", {**RUN, "status": "running", "results": results}, 0.5)
+    for number, state in (checkpoint, "{}"), (6, "torn"):
+        if checkpoint is not None:
+            folder = tmp_path / "a" / "checkpoints" / f"checkpoint-{number}"
+            folder.mkdir(parents=True)
+            (folder / "trainer_state.json").write_text(state)
+    (run,) = find_runs(tmp_path)
+    assert run.steps == steps
+
+
 def test_runs_below_a_folder_are_found_and_their_checkpoints_are_none(tmp_path):
     """A checkpoint has the run.json of its run; a job that is no training has an identity."""
     written(tmp_path / "a", RUN, 0.5)

@@ -108,15 +108,30 @@ def test_a_table_of_any_form_is_cut_too(here, table, composition, tmp_path, form
     assert len([*read_rows(tmp_path / "out")]) == 20
 
 
-def test_group_statistics_are_those_of_whole_groups(here, table, write, tmp_path):
-    """A normalizer within groups gives what it gives on one machine; without groups it is refused."""
-    write("rewards.py", "def length(prompts, completions, **columns):\n    return [len(c) for c in completions]\n")
-    config = write("c.yaml", 'rewards: {length: {use: "rewards.py:length", normalize: group_zscore}}')
+COMPARING = """
+from rlaif_sdk import reward
+
+def length(prompts, completions, **columns):
+    return [len(c) for c in completions]
+
+@reward(scope="group")
+def share(completions):
+    return [len(c) / max(map(len, completions)) for c in completions]
+"""
+
+
+@pytest.mark.parametrize(
+    ("used", "said"), [("rewards.py:length, normalize: group_zscore", "GroupZScore"), ("rewards.py:share", "'length'")]
+)
+def test_group_statistics_are_those_of_whole_groups(here, table, write, tmp_path, used, said):
+    """What compares the completions of a group gives what it gives on one machine; without groups it is refused."""
+    write("rewards.py", COMPARING)
+    config = write("c.yaml", f"rewards: {{length: {{use: {used}}}}}")
     file, layout = table(40), TableLayout(group="g")
     result = score_job.score_table(file, config, tmp_path / "out", layout=layout, batch_rows=4, chunk=2)
     rewards = [row["reward"]["total"] for row in rows_of(result.output)]
     assert rewards == [reward["total"] for reward in plain(file, config, layout)]
-    with pytest.raises(ConfigError, match=r"GroupZScore.*--group-column"):
+    with pytest.raises(ConfigError, match=rf"{said}.*--group-column"):
         score_job.score_table(file, config, tmp_path / "other")
 
 

@@ -339,7 +339,7 @@ scores = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(scores, min_size=3, max_size=3), st.lists(scores, max_size=4))
 def test_where_a_reward_is_called_changes_nothing(first: list[Any], second: list[Any]) -> None:
     """Values, failures and totals are those of a call in a thread of its own."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from rlaif_sdk import Composer, RewardBatch, Score
 from rlaif_sdk.exceptions import ConfigError
@@ -95,6 +96,18 @@ def test_a_group_is_compared_on_the_server():
     batch = batch_of_texts("x", "xx", "xxxx", "x", group=["a", ("b", 1), "a", ("b", 1)], training=False)
     with serving(config) as server, Composer.from_config(config) as composer:
         assert [score.value for score in asked(server.url, batch, batch_size=1)] == composer.compose(batch).to_list()
+
+
+def test_a_server_that_compares_completions_makes_a_reward_of_groups():
+    """Where that is said, no chunk cuts a group, and a ledger knows a score by its group."""
+    config = {"rewards": {"share": {"use": "tests/serving/lengths.py:share_of_the_longest"}}}
+    with serving(config) as server:
+        remote = {"params": {"url": server.url, "scope": "group"}, "execution": {"chunk": 1}}
+        with Composer.from_config({"rewards": {"remote": remote}}) as composer:
+            batch = batch_of_texts("x", "xx", "xxxx", "x", "x", group=["a", "b", "a", "b", None])
+            assert composer.compose(batch).to_list() == [0.25, 1.0, 1.0, 0.5, None]
+    with pytest.raises(ValidationError, match="tells no groups"):
+        RemoteParams(url="http://h:1", protocol="openrlhf", scope="group")
 
 
 @given(groups=st.lists(st.integers(0, 5), min_size=0, max_size=30), size=st.integers(1, 8), grouped=st.booleans())

@@ -128,9 +128,10 @@ def test_a_stated_number_stands_in_for_trainers_that_need_one():
     assert row == {"total": None, "status": "abstained", "reason": "every reward abstained"}
 
 
-def test_completions_are_compared_within_their_group_and_request_alone():
+@pytest.mark.parametrize("reward", [{"use": ":length", "normalize": "group_zscore"}, {"use": ":share_of_the_longest"}])
+def test_completions_are_compared_within_their_group_and_request_alone(reward: dict[str, Any]):
     """Labels of groups hold within a request: the same label in two requests at once is two groups."""
-    config = {"rewards": {"length": {"use": "tests/serving/lengths.py:length", "normalize": "group_zscore"}}}
+    config = {"rewards": {"length": {**reward, "use": f"tests/serving/lengths.py{reward['use']}"}}}
 
     def rows(*lengths: int) -> dict[str, Any]:
         return {"rows": [{"completion": "x" * length, "group": "same"} for length in lengths]}

@@ -75,7 +75,7 @@ def test_a_row_whose_messages_cannot_be_read_fails_alone(server):
     answers = server.raw("/v1/score", json.dumps({"rows": rows}).encode()).json()["rows"]
     assert [answer["total"] for answer in answers] == [4.0, None, None, 0.0]
     assert [answer["status"] for answer in answers] == ["scored", "failed", "failed", "scored"]
-    assert "message 0" in answers[1]["reason"]
+    assert "message 1" in answers[1]["reason"]
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,18 @@ def test_too_few_prompts_for_one_rollout_are_missed(config):
     assert found_in(config) == []
 
 
+def test_a_single_completion_is_missed_where_a_reward_compares_them(config, tmp_path):
+    """Each would be alone in its group, and the reward would score nothing."""
+    (tmp_path / "shares.py").write_text(
+        "from rlaif_sdk import reward\n@reward(scope='group')\ndef share(completion_texts):\n    return [0.5] * 2\n"
+    )
+    config["composition"]["rewards"]["share"] = {"use": f"{tmp_path}/shares.py:share"}
+    (problem,) = found_in(config)
+    assert "ppo.num_generations: 'share' compares the completions to one prompt, and there is one" in problem
+    config["ppo"] |= {"num_generations": 2}
+    assert found_in(config) == []
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [

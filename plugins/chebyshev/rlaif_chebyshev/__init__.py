@@ -43,7 +43,7 @@ class Chebyshev(Aggregator):
 
     def __init__(self, params: ChebyshevParams) -> None:
         if params.ideal is None:
-            raise ConfigError("chebyshev needs 'ideal': the normalised value of a reward at its best", key="aggregate")
+            raise ConfigError("chebyshev needs 'ideal': the normalised value of a reward at its best")
         self.ideal: float | dict[str, float] = params.ideal
         self.augmentation = params.augmentation
         self._ideal_R: Array = np.zeros(0)

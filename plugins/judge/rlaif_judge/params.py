@@ -1,15 +1,15 @@
-"""What can be set about the judge in a config."""
+"""What can be set about the judges of answers and of groups in a config."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rlaif_sdk import ViewParams
+from rlaif_sdk import JudgeModelParams, ViewParams
 
 
-class JudgeParams(ViewParams):
+class JudgeParams(JudgeModelParams):
     """Settings of the judge.
 
     Those that are None keep the default of the SDK or of the backend. A setting that the backend in use does not know
@@ -38,55 +38,59 @@ class JudgeParams(ViewParams):
     max_new_tokens: int | None = Field(default=None, ge=1)
     """The longest reply in rating mode: 256 tokens by default."""
 
-    backend: str | None = None
-    """``transformers``, ``openai``, or one that a plugin offers; by default ``openai`` if there is a ``base_url``."""
-    base_url: str | None = None
-    """An OpenAI-compatible server's address, up to and including ``/v1``."""
-    api_key_env: str | None = None
-    """Server: the environment variable that has the key. The key itself never stands in a config."""
-    concurrency: int | None = None
-    """Server: the most requests in flight, 64 by default."""
-    timeout: float | None = None
-    """Server: seconds for one attempt, to the last byte; 120 by default."""
-    attempts: int | None = None
-    """Server: the most attempts for one request, 5 by default."""
-    revision: str | None = None
-    """Local: branch, tag or commit on the hub."""
-    dtype: str | None = None
-    """Local: number type such as ``bfloat16``; as saved by default."""
-    device: str | None = None
-    """Local: a torch device; CUDA where there is one by default."""
-    batch_size: int | None = None
-    """Local: the most sequences in one forward pass, 16 by default."""
-    max_batch_tokens: int | None = None
-    """Local: the most tokens in one forward pass, 16,384 by default."""
-    max_length: int | None = None
-    """Local: the most tokens of a prompt with its reply; what the model allows by default. A longer one is unscored."""
-    backend_options: dict[str, Any] = Field(default_factory=dict)
-    """Further parameters of the backend."""
+
+class TournamentParams(JudgeModelParams):
+    """Settings of the tournament: who is compared with whom, and by what judge.
+
+    The score of a completion is its place among the completions to its prompt, from -1 to 1.
+    """
+
+    model: str
+    """Hub name or local folder of a causal language model, or the model's name at the server."""
+    scheme: Literal["listwise", "round_robin", "swiss", "anchor"] = "round_robin"
+    """``round_robin``: each with each, n(n-1) calls for a group of n. ``swiss``: rounds in which those meet who have won
+    alike, about n calls a round. ``anchor``: each with one, 2(n-1) calls. ``listwise``: all at once, ``orders`` calls. Pairs
+    are asked about in both orders; equal completions tie without a call."""
+    criteria: str = "helpfulness"
+    """What makes an answer good: ``helpfulness``, ``harmlessness``, ``summarisation``, or a text of your own."""
+    mode: Literal["likelihood", "verdict"] = "likelihood"
+    """``likelihood``: the judge's own probabilities, of which is better or, of a list, the best. ``verdict``: the judge
+    explains itself and writes its verdict, a ranking as JSON of a list; for servers without log-probabilities."""
+    strength: Literal["bradley_terry", "win_share"] = "bradley_terry"
+    """What becomes of the games: ``bradley_terry``, the chance to beat one of average strength, which knows how strong the
+    opponents were; ``win_share``, the share of the games won. Both are mapped from [0, 1] to [-1, 1]."""
+    rounds: int | None = Field(default=None, ge=1)
+    """Scheme ``swiss``: how many rounds; log2 of the group's size by default, rounded up."""
+    reference_column: str | None = None
+    """Scheme ``anchor``: the column with a row's reference. The score is then the chance to beat it, mapped to [-1, 1]. By
+    default the anchor is the group's completion of median length, in characters."""
+    orders: int = Field(default=2, ge=1)
+    """Scheme ``listwise``: how often a group is asked about, each second time in the reverse order."""
+    seed: int = 0
+    """Scheme ``listwise``: of the orders."""
+    max_chars: int | None = Field(default=None, ge=1)
+    """The most characters of a prompt, and of an answer: 24,000 by default."""
+    overlong: Literal["error", "keep_start", "keep_end"] = "error"
+    """What becomes of a longer one: unscored, or cut and flagged."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """The longest reply in verdict mode: 256 tokens by default, 512 of a list."""
+
+    _SCHEME_OF: ClassVar = {"rounds": "swiss", "reference_column": "anchor", "orders": "listwise", "seed": "listwise"}
+
+    @model_validator(mode="after")
+    def _each_setting_has_its_scheme(self) -> Self:
+        for name, scheme in self._SCHEME_OF.items():
+            if name in self.model_fields_set and self.scheme != scheme:
+                raise ValueError(f"{name!r} is of scheme {scheme!r}, and this is {self.scheme!r}: leave it out")
+        if self.reference_column is not None and "strength" in self.model_fields_set:
+            raise ValueError(
+                "'strength' has no use with 'reference_column': the score is the chance to beat the reference"
+            )
+        if not self.criteria.strip():
+            raise ValueError("'criteria' is empty: write a text, or one of helpfulness, harmlessness, summarisation")
+        return self
 
     def judge_settings(self) -> dict[str, Any]:
-        """The settings of the judge, apart from its backend's."""
-        names = set(type(self).model_fields) - _BACKEND_SETTINGS - {"backend_options"}
+        """The settings of the judge of pairs or lists that are set."""
+        names = {"mode", "max_chars", "overlong", "max_new_tokens", *ViewParams.model_fields}
         return {name: value for name, value in self if name in names and value is not None}
-
-    def backend_settings(self) -> dict[str, Any]:
-        """The settings of the backend that are set."""
-        given = {name: value for name, value in self if name in _BACKEND_SETTINGS and value is not None}
-        return {**given, **self.backend_options}
-
-
-_BACKEND_SETTINGS = {
-    "model",
-    "base_url",
-    "api_key_env",
-    "concurrency",
-    "timeout",
-    "attempts",
-    "revision",
-    "dtype",
-    "device",
-    "batch_size",
-    "max_batch_tokens",
-    "max_length",
-}

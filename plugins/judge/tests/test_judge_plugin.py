@@ -18,7 +18,7 @@ from rlaif_judge import rlaif_rewards
 from rlaif_sdk import Composer, ConfigError, RewardBatch
 from rlaif_sdk.testing import check_reward_contract
 
-(SPEC,) = rlaif_rewards()
+SPEC = next(spec for spec in rlaif_rewards() if spec.name == "judge")
 
 
 @pytest.fixture

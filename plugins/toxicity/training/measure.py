@@ -36,7 +36,11 @@ def report(scorer: Scorer, sets: dict[str, Callable[[], list[corpus.Row]]]) -> N
     """Print a line for each set, for each kind of made sentence, and for each moderated category beside the harmless."""
     print(f"{'kind of text':46} {'texts':>6} {'AUC':>14} {'harmless flagged':>22} {'toxic flagged':>22}")
     for name, read in sets.items():
-        rows = read()
+        try:
+            rows = read()
+        except FileNotFoundError as error:
+            print(f"{name:46} not measured: there is no {error.filename}")
+            continue
         logits_N = scorer([row.text for row in rows])
         toxic_N = np.array([row.toxic >= 0.5 for row in rows])
         print_line(name, logits_N, toxic_N)
@@ -69,6 +73,8 @@ if __name__ == "__main__":
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="a folder as `rlaif export` writes it")
     parser.add_argument("--only", action="append", help="a set, by the start of its name; all without it")
     options = parser.parse_args()
+    if not options.data.is_dir():
+        parser.error(f"--data: there is no folder {options.data}")
     classifier = load_classifier(options.model, device="cpu")
     sets = corpus.held_out_sets(options.data, seed=1)
     report(

@@ -141,6 +141,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="keeps the model in PyTorch after each round")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if not options.data.is_dir():
+        parser.error(f"--data: there is no folder {options.data}")
     rows = corpus.training_rows(options.data, options.seed)
     trained = encoder_folder()
     for number in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Rewards that code can check: answers, forms, schemas, tool calls, languages, lengths.
+"""Rewards that code can check: answers, forms, schemas, instructions, tool calls, languages, lengths.
 
 Each abstains on a row that has nothing to check, and gives 0, never an abstention, to an answer that does not pass.
 """
@@ -13,6 +13,7 @@ from rlaif_sdk import Reward, RewardSpec, hookimpl
 from rlaif_verifiable.answers import ExactMatchParams, TokenF1Params
 from rlaif_verifiable.choices import MultipleChoiceParams
 from rlaif_verifiable.format import FormatParams
+from rlaif_verifiable.instruction.reward import InstructionParams
 from rlaif_verifiable.json_schema import JsonSchemaParams
 from rlaif_verifiable.language import LanguageParams
 from rlaif_verifiable.length import LengthParams, OverlongParams
@@ -24,6 +25,7 @@ from rlaif_verifiable.tool_calls import ToolCallsParams
 __all__ = [
     "ExactMatchParams",
     "FormatParams",
+    "InstructionParams",
     "JsonSchemaParams",
     "LanguageParams",
     "LengthParams",
@@ -109,6 +111,15 @@ def rlaif_rewards() -> list[RewardSpec]:
                 "weight": 1.0,
                 "params": {"json_schema": {"type": "object", "required": ["name"]}},
             },
+        ),
+        RewardSpec(
+            name="instruction",
+            factory=_build("instruction.reward", "InstructionReward"),
+            params=InstructionParams,
+            description="Whether an answer follows its row's instructions, as IFEval and IFBench check them.",
+            range=unit,
+            ends=("not followed", "followed"),
+            example={"weight": 1.0, "params": {"mode": "loose"}},
         ),
         RewardSpec(
             name="tool_calls",

@@ -36,6 +36,11 @@ CONTRACT = {
 CALL: dict[str, Any] = {"name": "weather", "arguments": {"city": "Oslo", "days": 2}}
 
 
+CONTRACT["instruction"] = RewardBatch(
+    SAMPLE.prompts,
+    SAMPLE.completions,
+    columns={"instruction_id_list": [["punctuation:no_comma"]] * len(SAMPLE), "kwargs": [[{}]] * len(SAMPLE)},
+)
 CONTRACT["tool_calls"] = RewardBatch(SAMPLE.prompts, SAMPLE.completions, columns={"tool_calls": [[CALL]] * len(SAMPLE)})
 
 
@@ -62,7 +67,8 @@ def test_each_reward_keeps_the_contract(name: str) -> None:
 def test_registration_loads_nothing_heavy() -> None:
     """Listing imports none of the libraries that check."""
     heavy = "{'math_verify', 'sympy', 'jsonschema', 'rouge_score', 'sacrebleu', 'py3langid', 'numpy', 'nltk'}"
-    code = f"import sys, rlaif_verifiable; rlaif_verifiable.rlaif_rewards(); print({heavy} & set(sys.modules))"
+    heavy += " | {'emoji', 'langdetect', 'punkt', 'syllapy', 'textblob'}"
+    code = f"import sys, rlaif_verifiable; rlaif_verifiable.rlaif_rewards(); print(({heavy}) & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "set()"
 
@@ -77,6 +83,11 @@ RIGHT: dict[str, tuple[Mapping[str, Any], Any, Mapping[str, Any]]] = {
         {"json_schema": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}},
         '{"n": 3}',
         {},
+    ),
+    "instruction": (
+        {},
+        "Ulaanbaatar",
+        {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["Ulaanbaatar"]}]},
     ),
     "tool_calls": ({}, calls(("weather", {"city": "Oslo", "days": 2})), {"tool_calls": [CALL]}),
     "overlap": ({"metric": "rouge1"}, "all of these words", {"reference": "all of these words"}),
@@ -111,7 +122,13 @@ def test_the_right_answer_passes_and_nothing_else_does(name: str, values: Values
 @pytest.mark.parametrize("name", [name for name in RIGHT if name not in {"overlap", "tool_calls", "token_f1"}])
 def test_a_right_answer_with_a_character_changed_is_mostly_wrong(name: str, values: Values) -> None:
     """Every character that carries the answer is looked at: of random changes to it, most do not pass."""
-    core = {"math": "63", "exact_match": "Ulaanbaatar", "multiple_choice": "C", "format": "</think>"}
+    core = {
+        "math": "63",
+        "exact_match": "Ulaanbaatar",
+        "instruction": "Ulaanbaatar",
+        "multiple_choice": "C",
+        "format": "</think>",
+    }
     core |= {"json_schema": '"n": 3', "language": "Der Zug nach Hamburg fährt heute leider erst am späten Abend ab"}
     params, completion, columns = RIGHT[name]
     part, chance = core[name], random.Random(0)

@@ -1,6 +1,7 @@
 """The cache of a ledger: a reward's finite scores by content key, so that what is known is not scored again.
 
-A row's key tells its prompt, its completion and what else the reward reads; a `CacheKey` tells the reward.
+A row's key tells its prompt, its completion and what else the reward reads; a `CacheKey` tells the reward. A row that is
+scored among its group has a key that tells the whole group.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, stated_by, unwr
 from rlaif_sdk.scoring import CallResult, described, is_plain
 from rlaif_sdk.scoring.checks import check_entries
 from rlaif_sdk.statistics.arrays import Mask
-from rlaif_sdk.types import RewardBatch, Score
+from rlaif_sdk.types import RewardBatch, Score, SubScore
 
 IDS = "completion_ids"
 
@@ -59,6 +60,24 @@ def row_keys(fingerprint: str, batch: RewardBatch, inputs: Collection[str] | Non
     except (TypeError, ValueError, RecursionError):
         return None
     return keys
+
+
+def member_keys(keys: Sequence[bytes], groups: Sequence[Sequence[int]]) -> list[bytes]:
+    """B keys, each of the row and of all rows of its group, whatever their order.
+
+    Args:
+        keys: The B rows' own; see `row_keys`.
+        groups: The rows of each group.
+    """
+    found = list(keys)
+    for rows in groups:
+        whole = Digest()
+        whole.add(sorted(keys[row] for row in rows))
+        for row in rows:
+            member = whole.copy()
+            member.add(keys[row])
+            found[row] = member.bytes()
+    return found
 
 
 UNVERSIONED = Reward.version
@@ -146,7 +165,8 @@ def _home(target: Any) -> str:
 def _made_of(target: Any) -> Any:
     """What tells an object that was made in Python from others of its class: its attributes, or a function's closure."""
     if not isinstance(target, FunctionReward):
-        return vars(target) if hasattr(target, "__dict__") else repr(target)
+        made = vars(target) if hasattr(target, "__dict__") else None
+        return repr(target) if made is None else {name: value for name, value in made.items() if name != "memory"}
     function = target.function
     owner = getattr(function, "__self__", function)
     closure = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
@@ -291,13 +311,15 @@ def _extra(entry: ScoreLike) -> str | None:
     said: dict[str, Any] = {"details": {key: value for key, value in entry.details.items() if key != "usage"}}
     if entry.token_values is not None:
         said["token_values"] = [float(value) for value in entry.token_values]
-    said |= {"reason": entry.reason}
+    said |= {"reason": entry.reason, "subscores": {name: part.record() for name, part in entry.subscores.items()}}
     return json.dumps({key: value for key, value in said.items() if value}, default=_plain_or_repr)
 
 
 def _score(value: float, extra: str) -> Score:
     said: Mapping[str, Any] = json.loads(extra)
-    return Score(value, said.get("reason"), said.get("details", {}), said.get("token_values"))
+    subscores = {name: SubScore.of_record(part) for name, part in said.get("subscores", {}).items()}
+    details, token_values = said.get("details", {}), said.get("token_values")
+    return Score(value, said.get("reason"), details, token_values, subscores=subscores)
 
 
 def without_usage(entry: ScoreLike) -> ScoreLike:
@@ -305,7 +327,7 @@ def without_usage(entry: ScoreLike) -> ScoreLike:
     if not isinstance(entry, Score) or "usage" not in entry.details:
         return entry
     details = {key: value for key, value in entry.details.items() if key != "usage"}
-    return Score(entry.value, entry.reason, details, entry.token_values, entry.error)
+    return replace(entry, details=details)
 
 
 def _plain_or_repr(value: Any) -> Any:
@@ -319,12 +341,14 @@ class CachedRows:
     Attributes:
         keys: The B content keys.
         found: The scores that there are, by key.
-        missing: The rows to score: the first with each key that is not found.
+        missing: The rows to score: the first with each key that is not found, or all rows of the first of equal groups.
+        groups: The rows of each group, where scores are kept of whole groups only; else None.
     """
 
     keys: Sequence[bytes]
     found: Mapping[bytes, ScoreLike]
     missing: Sequence[int]
+    groups: Sequence[Sequence[int]] | None = None
 
     @property
     def cached(self) -> Mask:
@@ -370,6 +394,12 @@ class LedgerCache:
         """Whether it is known which reward this is; before the first setup it is not."""
         return self._key is not None
 
+    @property
+    def key(self) -> CacheKey:
+        """What tells this reward from others, once it is identified."""
+        assert self._key is not None
+        return self._key
+
     def identify(self, stated: Mapping[str, str] | None) -> None:
         """Note what the reward states of itself, now that it is set up; None asks the object in this process."""
         self._key = self._origin.cache_key(stated)
@@ -380,29 +410,37 @@ class LedgerCache:
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        assert self._key is not None
-        keys = row_keys(self._key.fingerprint, batch, self._reward.inputs)
+        keys = row_keys(self.key.fingerprint, batch, self._reward.inputs)
         if keys is None:
             warnings.warn(f"reward {self.name!r} is not cached: a column has no JSON form", stacklevel=2)
             return None
+        groups = batch.groups() if self._reward.scope == "group" else None
+        if groups is not None:
+            keys = member_keys(keys, groups)
         found = self._scores.get(list(set(keys)))
-        first: dict[bytes, int] = {}
-        for row, key in enumerate(keys):
-            if key not in found:
-                first.setdefault(key, row)
-        return CachedRows(keys, found, list(first.values()))
+        first: dict[tuple[bytes, ...], Sequence[int]] = {}
+        for rows in groups or [[row] for row in range(len(keys))]:
+            asked = tuple(sorted(keys[row] for row in rows))
+            if any(key not in found for key in asked):
+                first.setdefault(asked, rows)
+        return CachedRows(keys, found, sorted(row for rows in first.values() for row in rows), groups)
 
     def _keep(self, known: CachedRows, scored: Sequence[ScoreLike]) -> None:
         """Keep the scores of the missing rows that are scores: failures and abstentions are asked for again.
 
+        A group of which a row has no score is asked for again as a whole.
+
         Raises:
             LedgerError: The ledger cannot be written.
         """
-        assert self._key is not None
-        values = check_entries(scored, self._reward.range).raw.tolist()
-        rows = zip(known.missing, values, scored, strict=True)
+        values = dict(zip(known.missing, check_entries(scored, self._reward.range).raw.tolist(), strict=True))
+        entries = dict(zip(known.missing, scored, strict=True))
+        unscored = {row for row, value in values.items() if math.isnan(value)}
+        for rows in known.groups or ():
+            if not unscored.isdisjoint(rows):
+                unscored.update(rows)
         self._scores.put(
-            self._key, [(known.keys[row], value, entry) for row, value, entry in rows if not math.isnan(value)]
+            self.key, [(known.keys[row], values[row], entry) for row, entry in entries.items() if row not in unscored]
         )
 
     def put(self, known: CachedRows, result: CallResult) -> CallResult:
@@ -422,6 +460,42 @@ class LedgerCache:
         return replace(result, answer=known.entries(scored), cached=known.cached)
 
 
+class LedgerMemory:
+    """What a reward keeps of its own in a ledger, see `rlaif_sdk.rewards.Memory`: among its scores, under other keys."""
+
+    def __init__(self, cache: LedgerCache, scores: ScoreTable) -> None:
+        self._cache = cache
+        self._scores = scores
+
+    def get(self, keys: Sequence[Any]) -> list[Score | None]:
+        """What is known under each key.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        digests = [self._digest(key) for key in keys]
+        found = self._scores.get(list(set(digests)))
+        known = (found.get(digest) for digest in digests)
+        return [entry if entry is None or isinstance(entry, Score) else Score(float(entry)) for entry in known]
+
+    def put(self, findings: Iterable[tuple[Any, Score]]) -> None:
+        """Keep findings.
+
+        Raises:
+            LedgerError: The ledger cannot be written.
+        """
+        self._scores.put(
+            self._cache.key,
+            [(self._digest(key), score.value, score) for key, score in findings if score.value is not None],
+        )
+
+    def _digest(self, key: Any) -> bytes:
+        digest = Digest()
+        for part in (self._cache.key.fingerprint, "memory", key):
+            digest.add(part)
+        return digest.bytes()
+
+
 def open_cache(name: str, component: Component, scores: ScoreTable, *, costly: bool) -> LedgerCache | None:
     """A reward's cache; None where its scores cannot be kept, or are not to be: of costly rewards only, if asked."""
     if not component.cache or not component.reward.cacheable:
@@ -436,4 +510,7 @@ def open_cache(name: str, component: Component, scores: ScoreTable, *, costly: b
                 stacklevel=2,
             )
         return None
-    return None if costly and not cache.is_costly else cache
+    if costly and not cache.is_costly:
+        return None
+    component.reward.memory = LedgerMemory(cache, scores)
+    return cache

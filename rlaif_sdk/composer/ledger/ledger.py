@@ -149,23 +149,25 @@ class Ledger:
         """The recorded runs, in the order in which they began."""
         return self._record.runs()
 
-    def batches(self, run: int | None = None) -> Iterator[RecordedBatch]:
-        """The batches of a run in the order in which they were composed; of the last run if None.
+    def batches(self, run: RecordedRun | None = None) -> Iterator[RecordedBatch]:
+        """The batches of a run of `runs` or `run`, in the order in which they were composed; of ``run()`` if None.
 
         Raises:
-            LedgerError: There is no such run.
+            LedgerError: No run is recorded.
         """
-        return self._record.batches(self.run(run).number)
+        return self._record.batches(run or self.run())
 
     def run(self, number: int | None = None) -> RecordedRun:
-        """A recorded run, or the last one.
+        """A recorded run alone; without a number the last one, with the runs of the same training that it resumed.
 
         Raises:
             LedgerError: There is no such run.
         """
         runs = self.runs()
-        for run in reversed(runs):
-            if number in {None, run.number}:
+        if number is None and runs:
+            return self._record.with_resumed(runs[-1], runs[:-1])
+        for run in runs:
+            if number == run.number:
                 return run
         known = ", ".join(str(run.number) for run in runs) or "none"
         which = "no run is recorded" if number is None else f"no run {number} is recorded"
@@ -174,12 +176,16 @@ class Ledger:
     def rows(self, run: int | None = None) -> Iterator[dict[str, Any]]:
         """One JSON-ready mapping for each recorded row, for a table; of one run, or of all.
 
+        Batches and rows of a run count from 1, as ``rlaif explain --run --row`` does.
+
         Raises:
             LedgerError: There is no such run.
         """
         for found in self.runs() if run is None else [self.run(run)]:
-            for number, entry in enumerate(self._record.batches(found.number)):
-                yield from _rows(found.number, number, entry)
+            row = 1
+            for number, entry in enumerate(self._record.batches(found), 1):
+                yield from _rows(found.number, number, row, entry)
+                row += len(entry.totals)
 
     def cached_rewards(self) -> list[CachedReward]:
         """The rewards that there are cached scores of."""
@@ -225,7 +231,7 @@ def recorded_reward(component: Component) -> RecordedReward:
     )
 
 
-def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any]]:
+def _rows(run: int, number: int, first_row: int, entry: RecordedBatch) -> Iterator[dict[str, Any]]:
     batch = entry.batch
     weights = entry.in_force["weights"]
     for row, total in enumerate(entry.totals):
@@ -234,7 +240,7 @@ def _rows(run: int, number: int, entry: RecordedBatch) -> Iterator[dict[str, Any
             "batch": number,
             "step": batch.progress.step,
             "training": batch.training,
-            "row": row,
+            "row": first_row + row,
             "group": None if batch.group is None else batch.group[row],
             "prompt": shown(batch.prompts[row], role=USER),
             "completion": shown(batch.completions[row]),

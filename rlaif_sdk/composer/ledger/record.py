@@ -8,7 +8,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.io.sqlite import Database, checksum
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
-from rlaif_sdk.types import Progress, RewardBatch, Score
+from rlaif_sdk.types import Progress, RewardBatch, Score, SubScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class RecordedReward:
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """What one composer recorded.
+    """What one composer recorded, alone or after the runs that it resumed.
 
     Attributes:
         number: Its number in the ledger, from 1.
@@ -56,6 +56,8 @@ class RecordedRun:
         rewards: Its rewards by name.
         batches: How many batches it has.
         rows: How many rows these have.
+        first_step: The least optimiser step of its batches: later than 0 where it resumed from a checkpoint.
+        resumed: The run that it resumed, up to the step at which it did; None where it is looked at alone.
     """
 
     number: int
@@ -63,10 +65,21 @@ class RecordedRun:
     rewards: Mapping[str, RecordedReward]
     batches: int
     rows: int
+    first_step: int
+    resumed: RecordedRun | None = None
+
+    @property
+    def parts(self) -> tuple[RecordedRun, ...]:
+        """The runs that it is made of, the first one first."""
+        return (*(self.resumed.parts if self.resumed else ()), replace(self, resumed=None))
 
     def __str__(self) -> str:
-        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started))
-        return f"run {self.number}, begun {began}, {self.batches} batches of {self.rows} rows in all"
+        parts = self.parts
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(parts[0].started))
+        batches, rows = sum(part.batches for part in parts), sum(part.rows for part in parts)
+        numbers = " and ".join(str(part.number) for part in parts)
+        which = f"run {numbers}" if len(parts) == 1 else f"runs {numbers}, each resumed by the next"
+        return f"{which}, begun {began}, {batches} batches of {rows} rows in all"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +97,7 @@ class RecordedScores:
         masked: (B,) True where its score was left out because it failed on another row of the group.
         defaulted: (B,) True where its stated default was taken.
         workings: How each row's value came of its score, in words.
+        subscores: What its score of a row is made of, for each row with sub-scores.
         not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions.
     """
 
@@ -97,15 +111,19 @@ class RecordedScores:
     masked: Mask
     defaulted: Mask
     workings: Sequence[str]
+    subscores: Mapping[int, Mapping[str, SubScore]] = field(default_factory=dict)
     not_asked: Mapping[int, str] | None = None
 
     @property
     def entries(self) -> list[Score]:
-        """(B,) each row's score with its reason, as the reward gave it."""
+        """(B,) each row's score with its reason and sub-scores, as the reward gave it."""
         values = [
             None if missing else value for missing, value in zip(np.isnan(self.raw), self.raw.tolist(), strict=True)
         ]
-        return [Score(value, reason=self.reasons.get(row)) for row, value in enumerate(values)]
+        return [
+            Score(value, reason=self.reasons.get(row), subscores=self.subscores.get(row, {}))
+            for row, value in enumerate(values)
+        ]
 
     @property
     def answer(self) -> CheckedScores:
@@ -206,6 +224,7 @@ def recorded(composition: Composition) -> RecordedBatch:
                 column.masked,
                 column.defaulted,
                 _workings(column),
+                {row: said for row in range(len(composition)) if (said := column.subscores(row))},
                 column.not_asked,
             )
             for name, column in composition.rewards.items()
@@ -341,21 +360,50 @@ class Record:
     def runs(self) -> list[RecordedRun]:
         """The runs, in the order in which they began."""
         query = (
-            "SELECT runs.id, started, rewards, COUNT(batches.id), COALESCE(SUM(rows), 0) FROM runs "
+            "SELECT runs.id, started, rewards, COUNT(batches.id), COALESCE(SUM(rows), 0), "
+            "COALESCE(MIN(step), 0) FROM runs "
             "LEFT JOIN batches ON batches.run = runs.id GROUP BY runs.id ORDER BY runs.id"
         )
         found = self._database.run(lambda connection: connection.execute(query).fetchall())
         return [RecordedRun(number, started, _rewards(text), *counts) for number, started, text, *counts in found]
 
-    def batches(self, run: int) -> Iterator[RecordedBatch]:
-        """The batches of a run in the order in which they were composed, read one at a time."""
-        after = 0
-        while True:
-            found = self._database.run(lambda connection, after=after: _next_batch(connection, run, after))  # type: ignore[misc]
-            if found is None:
-                return
-            after, entry = found
-            yield entry
+    def with_resumed(self, run: RecordedRun, earlier: Sequence[RecordedRun]) -> RecordedRun:
+        """A run after those that it resumed: one whose first step is not 0 was resumed from a checkpoint of an earlier one.
+
+        Of each only what came before the step at which it was resumed: the rest was trained anew from the checkpoint.
+
+        Args:
+            run: The run.
+            earlier: The runs that began before it, in their order.
+        """
+        for index in reversed(range(len(earlier))):
+            before = earlier[index]
+            if before.first_step < run.first_step and before.rewards.keys() == run.rewards.keys():
+                kept = self._until(before, run.first_step)
+                return replace(run, resumed=self.with_resumed(kept, earlier[:index]))
+        return run
+
+    def _until(self, run: RecordedRun, step: int) -> RecordedRun:
+        """The run as it was when it began to train at a step."""
+        query = (
+            "SELECT COUNT(*), COALESCE(SUM(rows), 0) FROM batches WHERE run = ?1 AND id < COALESCE("
+            "(SELECT MIN(id) FROM batches WHERE run = ?1 AND training AND step >= ?2), id + 1)"
+        )
+        batches, rows = self._database.run(lambda connection: connection.execute(query, (run.number, step)).fetchone())
+        return replace(run, batches=batches, rows=rows)
+
+    def batches(self, run: RecordedRun) -> Iterator[RecordedBatch]:
+        """The batches of a run, after those that it resumed, in the order in which they were composed, one at a time."""
+        for part in run.parts:
+            after = 0
+            for _ in range(part.batches):
+                found = self._database.run(
+                    lambda connection, part=part, after=after: _next_batch(connection, part.number, after)  # type: ignore[misc]
+                )
+                if found is None:
+                    break
+                after, entry = found
+                yield entry
 
     def delete(self, *, before: float | None = None) -> int:
         """Forget the runs that began before a time, in seconds since 1970, or all.
@@ -427,6 +475,9 @@ def _notes(answer: RecordedScores) -> str:
         "cached": _rows(answer.cached),
         "masked": _rows(answer.masked),
         "defaulted": _rows(answer.defaulted),
+        "subscores": {
+            row: {name: part.record() for name, part in parts.items()} for row, parts in answer.subscores.items()
+        },
         "not_asked": None if answer.not_asked is None else dict(answer.not_asked),
     }
     kept_empty = {"fallback_reasons", "not_asked"}
@@ -453,6 +504,10 @@ def _answer(raw: bytes, notes: str, normalized: bytes, weighted: bytes, workings
         masked_B,
         defaulted_B,
         _unpacked(workings) or [""] * rows,
+        {
+            int(row): {name: SubScore.of_record(part) for name, part in parts.items()}
+            for row, parts in said.get("subscores", {}).items()
+        },
         not_asked if "not_asked" in said else None,
     )
 

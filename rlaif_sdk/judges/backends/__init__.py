@@ -35,7 +35,7 @@ LEAST_LABEL_MASS = 1e-4
 """With less, a label is read from noise: a judge that is asked well gives its labels nearly all."""
 ASK_OTHERWISE = (
     "turn the judge's thinking off (extra_body: {chat_template_kwargs: {enable_thinking: false}}), or ask in words: mode: "
-    "verdict for pairs, mode: rating for a reward"
+    "verdict for pairs and rubrics, mode: rating for the judge"
 )
 """The next step where a judge begins with something else than a label."""
 

@@ -155,8 +155,8 @@ def _top_logprobs(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
     if not top:
         raise JudgeError(
             "the judge's server was asked for log-probabilities and gave none",
-            hint="use a server and model that give top_logprobs, or ask in words: mode: verdict for pairs, mode: rating "
-            "for a reward",
+            hint="use a server and model that give top_logprobs, or ask in words: mode: verdict for pairs and "
+            "rubrics, mode: rating for the judge",
         )
     if not isinstance(top, list):
         raise _malformed(top)

@@ -102,6 +102,7 @@ class RewardFacts:
         ends: What its low and its high end mean, or None.
         weights: Its weight in force by optimiser step.
         failures: How often it failed, by why.
+        subscores: The values of each sub-score by optimiser step.
     """
 
     declared_range: tuple[float, float] | None
@@ -109,6 +110,7 @@ class RewardFacts:
     ends: tuple[str, str] | None = None
     weights: dict[int, float] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
+    subscores: dict[str, dict[int, list[float]]] = field(default_factory=dict)
 
     @property
     def weight(self) -> float:
@@ -222,6 +224,8 @@ class _Gathered:
             )
             facts.weights[step] = column.weight
             facts.failures.update(column.failures.values())
+            for part, values in column.subscore_values().items():
+                facts.subscores.setdefault(part, {}).setdefault(step, []).extend(values)
         group_B = encode_groups(batch.group)
         self._in_tokens &= batch.completion_ids is not None
         self.batches.append(

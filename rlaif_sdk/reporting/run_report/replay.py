@@ -38,7 +38,7 @@ def recorded_compositions(
     """
     combiner = None if config is None else _combiner(run, config)
     differing = 0
-    for recorded in ledger.batches(run.number):
+    for recorded in ledger.batches(run):
         composition = recorded.composition(run.rewards) if combiner is None else recombined(recorded, combiner)[0]
         differing += not np.allclose(composition.totals, recorded.totals, rtol=_NEAR, atol=_NEAR, equal_nan=True)
         yield composition

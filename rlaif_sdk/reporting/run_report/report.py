@@ -55,7 +55,9 @@ def text(value: str) -> Markup:
 def steps(explanation: Explanation) -> Markup:
     """The waterfall as `Explanation.layout` has it, with bars."""
     layout = explanation.layout()
-    moves = [(step.weighted, step.running) for step in explanation.steps]
+    moves = []
+    for step in explanation.steps:
+        moves += [(step.weighted, step.running), *[(math.nan, step.running)] * len(step.subscores)]
     moves += [(part.adds, part.running) for part in (*explanation.constraints, *explanation.gates)]
     ends = [0.0, explanation.total, *(running for _, running in moves)]
     known = [end for end in ends if math.isfinite(end)]
@@ -136,6 +138,23 @@ def _overview(seen: Observations, measured: Measures) -> list[tuple[object, ...]
     scored = int((~np.isnan(seen.totals_N)).sum())
     rows.append((*total, scored, "", len(seen) - scored, *([""] if skips else []), "", ""))
     return rows
+
+
+def subscores_section(seen: Observations) -> Section | None:
+    """What each reward's scores are made of; None where no reward says."""
+    rows = []
+    for name, facts in seen.rewards.items():
+        for part_name, by_step in facts.subscores.items():
+            first, last = by_step[min(by_step)], by_step[max(by_step)]
+            values = np.concatenate([*by_step.values()])
+            means = (format_estimate(sample_mean(values)), number(float(np.mean(first))), number(float(np.mean(last))))
+            rows.append((name, part_name, len(values), *means))
+    if not rows:
+        return None
+    introduction = "What the scores are made of, such as the criteria of a rubric, over the rows that have each."
+    section = Section("subscores", "Sub-scores", introduction)
+    section.add("table", ("reward", "sub-score", "rows", "mean ± error", "first step", "last step"), rows)
+    return section
 
 
 def _plot_section(plot: plots.Plot | None, name: str, title: str, introduction: str) -> Section | None:
@@ -341,6 +360,7 @@ def write_report(
     warnings = warnings_of(seen, measured)
     parts = [
         rewards_section(seen, measured),
+        subscores_section(seen),
         variance_section(seen, measured),
         correlation_section(seen, measured),
         length_section(seen, measured),

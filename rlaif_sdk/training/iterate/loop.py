@@ -137,7 +137,7 @@ def check_iterate(run: IterateRun) -> Preflight:
     if run.config.label is not None and not found.problems:
         with found.noting():
             judge = label_job(run, run.model_name, run.output).labeler()
-            judge_pair(found, "label", judge, two_answers(*rows()))
+            judge_pair(found, "label", judge, two_answers(rows()[0]))
     return found
 
 
@@ -285,7 +285,8 @@ def round_run(run: IterateRun, policy: str, folder: Path, number: int) -> Run:
 
 def _scored(answers: Answers, composer: Composer, state_file: Path) -> ScoredAnswers:
     if not state_file.exists():
-        composer.compose(answers.batch(Progress(), training=True))
+        # what answers each prompt once has nothing to compare, and says so
+        composer.compose(answers.batch(Progress(), group=range(len(answers.prompts)), training=True))
         write_json(state_file, composer.state_dict())
     composer.load_state_dict(read_json(state_file))
     return ScoredAnswers(answers, composer.compose(answers.batch(Progress())))

@@ -87,6 +87,8 @@ def check_run(
             found.models += reward_models(composer)
         with found.noting():
             _check_separate(run, settings, composer)
+        with found.noting():
+            _check_groups(run, settings, composer)
     with found.noting(), _placed(run, "model.name"):
         found.models.insert(0, LoadedModel("policy", find_model(run.model_name, run.config.model.revision)))
         if settings is not None and tables:
@@ -99,18 +101,19 @@ CHECK_ANSWER = "This is a short answer."
 
 
 def first_row(rows: Dataset) -> RewardBatch:
-    """The first prompt with its columns, answered by `CHECK_ANSWER`."""
+    """The first prompt with its columns, answered by `CHECK_ANSWER`, and by another to compare it with."""
     row = rows[0]
-    text = isinstance(row["prompt"], str)
+    pair = two_answers(rows)
     return RewardBatch(
-        prompts=[row["prompt"]],
-        completions=[CHECK_ANSWER if text else [{"role": "assistant", "content": CHECK_ANSWER}]],
-        columns={name: [value] for name, value in row.items() if name != "prompt"},
+        prompts=[pair.prompt] * 2,
+        completions=[pair.response_1, pair.response_2],
+        columns={name: [value] * 2 for name, value in row.items() if name != "prompt"},
+        group=[0, 0],
         training=False,
     )
 
 
-def two_answers(rows: Dataset, _held_out: Dataset) -> Pair:
+def two_answers(rows: Dataset) -> Pair:
     """The first prompt with two answers to compare, of which `CHECK_ANSWER` is one."""
     prompt = rows[0]["prompt"]
     said = (CHECK_ANSWER, "This is another one.")
@@ -129,7 +132,7 @@ def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
     row = rows[0]
     columns = {column: [value] for column, value in row.items() if column != "prompt"}
     try:
-        batch = RewardBatch(prompts=[row["prompt"]], completions=[""], columns=columns)
+        batch = RewardBatch(prompts=[row["prompt"]], completions=[""], columns=columns, group=[None])
     except BatchError as error:
         raise BatchError(f"data.{name}: {error.message}", hint=error.hint) from None
     try:
@@ -151,6 +154,21 @@ def _check_separate(run: Run, settings: Any, composer: Composer) -> None:
     except ConfigError as error:
         hint = "leave multi_objective_aggregation: normalize_then_sum out"
         raise run.document.error(error.message, ("composition",), hint) from error
+
+
+def _check_groups(run: Run, settings: Any, composer: Composer) -> None:
+    """Whether a prompt has several completions, where a reward compares them.
+
+    Raises:
+        ConfigError: It has one.
+    """
+    compares = [name for name, part in composer.components.items() if part.reward.scope == "group"]
+    if compares and getattr(settings, "num_generations", None) == 1:
+        raise run.document.error(
+            f"{compares[0]!r} compares the completions to one prompt, and there is one",
+            (run.method, "num_generations"),
+            "raise it, or use a reward that scores each completion by itself",
+        )
 
 
 def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str, Dataset]) -> None:

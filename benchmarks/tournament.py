@@ -1,0 +1,150 @@
+"""The reward ``tournament`` behind a loopback server, scheme by scheme; with a local model, a list beside single pairs."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from _judge import judge_server
+from _report import interleaved, median_ratio, save
+
+from rlaif_sdk import Composer, RewardBatch
+
+SCHEMES = ("listwise", "anchor", "swiss", "round_robin")
+WORDS = ["salt", "water", "rivers", "rocks", "rain", "sea", "stone", "sand", "wave", "tide"]
+
+
+def groups_of(groups: int, size: int) -> RewardBatch:
+    """Groups of different answers of some 40 words each."""
+    rows = [(group, member) for group in range(groups) for member in range(size)]
+    return RewardBatch(
+        prompts=[f"Question {group}: why is the sea salt?" for group, _ in rows],
+        completions=[
+            " ".join(WORDS[(group + member * word) % len(WORDS)] for word in range(40)) + f" {group}.{member}"
+            for group, member in rows
+        ],
+        group=[group for group, _ in rows],
+    )
+
+
+def composed(scheme: str, **params: Any) -> Composer:
+    """The tournament by itself."""
+    return Composer.from_config({"rewards": {"tournament": {"params": {"scheme": scheme, **params}}}})
+
+
+def rounds_of(scheme: str, size: int, groups: int) -> list[int]:
+    """How many calls each round makes for all groups."""
+    if scheme == "swiss":
+        return [2 * (size // 2) * groups] * math.ceil(math.log2(size))
+    calls = {"listwise": 2, "anchor": 2 * (size - 1), "round_robin": size * (size - 1)}
+    return [calls[scheme] * groups]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--groups", type=int, default=64)
+    parser.add_argument("--size", type=int, default=8, help="completions of a group")
+    parser.add_argument("--latency", type=float, default=0.1, help="seconds that the server takes for a request")
+    parser.add_argument("--at-once", type=int, default=64, help="requests that are allowed at once")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", help="a local model's folder; by default the quickstart's, if it is installed")
+    parser.add_argument("--local-groups", type=int, default=4)
+    options = parser.parse_args()
+    batch = groups_of(options.groups, options.size)
+    results: dict[str, float] = {}
+    lines = []
+    with judge_server(options.latency, chat=True) as port:
+        server = {"model": "judge", "base_url": f"http://127.0.0.1:{port}/v1", "concurrency": options.at_once}
+        composers = {scheme: composed(scheme, **server) for scheme in SCHEMES}
+        seconds = interleaved(
+            {scheme: lambda composer=composer: composer.compose(batch) for scheme, composer in composers.items()},
+            repeats=options.repeats,
+        )
+        for scheme, composer in composers.items():
+            since = time.process_time()
+            composition = composer.compose(batch)
+            processor = time.process_time() - since
+            assert None not in composition.to_list(), composition.rewards["tournament"].reason(0)
+            entries = composition.rewards["tournament"].entries
+            calls = sum(entry.details.get("usage", {}).get("calls", 0) for entry in entries)
+            rounds = rounds_of(scheme, options.size, options.groups)
+            assert calls == sum(rounds), (scheme, calls, rounds)
+            ideal = sum(options.latency * math.ceil(count / options.at_once) for count in rounds)
+            median = statistics.median(seconds[scheme])
+            results |= {
+                f"{scheme}: calls": calls,
+                f"{scheme}: ideal (s)": ideal,
+                f"{scheme} (s)": median,
+                f"{scheme}: over ideal": median / ideal,
+                f"{scheme}: processor time of a call (ms)": 1e3 * processor / calls,
+            }
+            composer.close()
+            lines.append(
+                f"| {scheme} | {calls} | {ideal:.2f} | {median:.2f} | {median / ideal:.3f} | {1e3 * processor / calls:.2f} |"
+            )
+    parts = [
+        (
+            f"{options.groups} groups of {options.size} completions, a judge of {1e3 * options.latency:.0f} ms behind HTTP, "
+            f"{options.at_once} requests at once; medians of {options.repeats} rounds:"
+        ),
+        "",
+        "| scheme | calls | ideal (s) | s | over ideal | processor time of a call (ms) |",
+        "|---|---|---|---|---|---|",
+        *lines,
+    ]
+    if (model := options.model or quickstart_model()) is not None:
+        local, table = with_a_local_model(model, options.local_groups, options.size, options.repeats)
+        results |= local
+        parts += ["", *table]
+    save("tournament", results, "\n".join(parts))
+
+
+def quickstart_model() -> str | None:
+    """The folder of the quickstart's model, where it is installed."""
+    from rlaif_sdk.quickstart.model import MissingModelError, prepare_policy
+
+    try:
+        return str(prepare_policy())
+    except MissingModelError:
+        return None
+
+
+def with_a_local_model(model: str, groups: int, size: int, repeats: int) -> tuple[dict[str, float], list[str]]:
+    """Processor seconds of a list, of pairs that share their beginning, and of pairs each by itself."""
+    batch = groups_of(groups, size)
+    common = {"model": model, "device": "cpu", "dtype": "float32"}
+    variants = {
+        "one call about all, in two orders": composed("listwise", **common),
+        "pairs in batches": composed("round_robin", **common),
+        "pairs, each a call of its own": composed(
+            "round_robin", **common, batch_size=1, backend_options={"share_prefix": False}
+        ),
+    }
+    seconds = interleaved(
+        {name: lambda composer=composer: composer.compose(batch) for name, composer in variants.items()},
+        repeats=repeats,
+        clock=time.process_time,
+    )
+    results, lines = {}, []
+    alone = seconds["pairs, each a call of its own"]
+    for name, own in seconds.items():
+        variants[name].close()
+        median, share = statistics.median(own), median_ratio(own, alone)
+        results |= {f"local, {name}: processor time (s)": median, f"local, {name}: of single pairs": share}
+        lines.append(f"| {name} | {median:.1f} | {share:.3f} |")
+    head = (
+        f"{groups} groups of {size} completions, {Path(model).name} in this process; processor time, medians of {repeats} "
+        "rounds:"
+    )
+    return results, [head, "", "| | s | of single pairs |", "|---|---|---|", *lines]
+
+
+if __name__ == "__main__":
+    main()
