@@ -200,9 +200,8 @@ class Composition:
             unscored = False
             if math.isnan(raw):
                 status = self.rewards[gate.reward].status(row)
-                unscored = (
-                    status in {"abstained", "failed"} and gate.on_missing == "unscored"
-                )  # others have a stated score
+                has_stated_score = status not in {"abstained", "failed"}
+                unscored = gate.on_missing == "unscored" and not has_stated_score
                 verdict = f"{status}, {'so the row is unscored' if unscored else verdict}"
             else:
                 verdict = f"{raw:.4g} {verdict}"
