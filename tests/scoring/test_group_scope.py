@@ -10,6 +10,7 @@ import pytest
 
 from rlaif_sdk import BatchError, Composer, ConfigError, Reward, RewardBatch, RewardError, RewardSpec, Score, reward
 from rlaif_sdk.composer import Component, Ledger
+from rlaif_sdk.composer.conditions import RewardCondition
 from rlaif_sdk.composer.tables import TableLayout, score_records
 from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.integrations import Host, Sample
@@ -88,6 +89,20 @@ def test_a_row_that_cannot_be_read_leaves_its_group() -> None:
         column = composer.compose(batch).rewards["longer"]
     assert column.raw.tolist()[:2] == [0.0, 1.0]
     assert "alone" in str(column.reason(4))
+
+
+def test_rows_that_do_not_meet_its_conditions_leave_the_group() -> None:
+    """The others are compared among themselves; where one is left it is alone."""
+    conditions = (RewardCondition("short", min=1.0),)
+    rewards = {
+        "short": lambda completion_texts: [float(len(text) < 4) for text in completion_texts],
+        "longer": Component(LongerThan(), when=conditions, otherwise="abstain"),
+    }
+    with Composer(rewards) as composer:
+        column = composer.compose(grouped(["a", "bbbb", "cc", "d", "eeee"], [0, 0, 0, 1, 1])).rewards["longer"]
+    assert column.raw.tolist()[::2][:2] == [0.0, 1.0]
+    assert sorted(column.not_asked) == [1, 4]
+    assert "alone in its group" in str(column.reason(3))
 
 
 def test_groups_that_nobody_told_are_refused_while_training() -> None:
