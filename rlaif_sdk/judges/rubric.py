@@ -107,7 +107,7 @@ class Criterion:
 
     @property
     def worst(self) -> float:
-        """The value that loses most: 1 for a fault, else 0."""
+        """The value that loses most, 1 for a fault and 0 for a merit."""
         return 1.0 if self.weight < 0 else 0.0
 
 
