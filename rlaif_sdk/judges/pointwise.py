@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from rlaif_sdk.conversations import Thinking, View
-from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
+from rlaif_sdk.conversations import view as view_of
+from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.judges.backends import (
@@ -218,15 +219,16 @@ class PointwiseJudge(Reward):
         view: What of a completion is judged: ``answer``, its last words; ``assistant``, all that the policy said;
             ``transcript``, everything, calls and results too. Of the prompt it is the transcript.
         thinking: ``keep`` shows the policy's thinking to the judge.
+        reference_column: The column with a row's reference answer, which the judge sees; a row without one is judged
+            without it.
         name: The reward's name.
 
     Raises:
-        ConfigError: An argument is out of range.
+        ConfigError: An argument is out of range, or the template has no place for the reference.
     """
 
     range = (-1.0, 1.0)
     ends = ("bad", "good")
-    inputs = ()
 
     def __init__(
         self,
@@ -241,6 +243,7 @@ class PointwiseJudge(Reward):
         max_new_tokens: int = 256,
         view: View = "assistant",
         thinking: Thinking = "drop",
+        reference_column: str | None = None,
         name: str = "judge",
     ) -> None:
         if max_chars < 1 or max_new_tokens < 1:
@@ -248,6 +251,10 @@ class PointwiseJudge(Reward):
         self.name = name
         self.backend = backend
         self.prompt = prompt or JudgePrompt()
+        if reference_column is not None and not self.prompt.shows_reference:
+            raise ConfigError("the judge's template lacks {reference}", hint="reference_column has it shown there")
+        self._reference_column = reference_column
+        self.inputs = self.columns = () if reference_column is None else (reference_column,)
         self.verdict: Verdict = _verdict(mode, scale, labels, max_new_tokens)
         self.screening = Screening(max_chars, overlong, view, thinking)
         self.version = self._fingerprint(max_new_tokens)
@@ -269,25 +276,26 @@ class PointwiseJudge(Reward):
 
     async def score(self, batch: RewardBatch) -> list[Score]:
         """Rate B completions. See the class for what each score means and which errors are raised."""
-        rows = [
-            self._question(prompt, answer)
-            for prompt, answer in zip(
-                batch.prompt_texts, batch.views(self.screening.view, thinking=self.screening.thinking), strict=True
-            )
-        ]
+        answers = batch.views(self.screening.view, thinking=self.screening.thinking)
+        references = [None] * len(batch) if self._reference_column is None else batch.column(self._reference_column)
+        asked = zip(batch.prompt_texts, answers, references, strict=True)
+        rows = [self._question(prompt, answer, reference) for prompt, answer, reference in asked]
         questions = [row for row in rows if isinstance(row, _Question)]
         if not questions:
             return [row for row in rows if isinstance(row, Score)]
         verdicts = await self.verdict.ask(self.backend, [question.request for question in questions])
         if len(verdicts) != len(questions):
             raise JudgeResponseError(f"the judge's backend gave {len(verdicts)} answers to {len(questions)} requests")
-        answers = iter(verdicts)
-        return [scored(next(answers), row.flags) if isinstance(row, _Question) else row for row in rows]
+        said = iter(verdicts)
+        return [scored(next(said), row.flags) if isinstance(row, _Question) else row for row in rows]
 
-    def _question(self, prompt: str, answer: str | None) -> _Question | Score:
+    def _question(self, prompt: str, answer: str | None, reference: Any) -> _Question | Score:
         row = self.screening.of_row(prompt, answer)
         if isinstance(row, Score):
             return row
+        shown = self._reference(reference)
+        if isinstance(shown, Score):
+            return shown
         if row.contentless:
             flags = [flag.removeprefix("answer_") for flag in row.flags if flag.startswith("answer_")]
             return Score(
@@ -295,11 +303,28 @@ class PointwiseJudge(Reward):
                 reason=f"refused before judging: {row.contentless}",
                 details={"refused": "contentless", "flags": flags},
             )
-        return _Question(self.prompt.render(row.prompt, row.answer, self.verdict.instruction), row.flags)
+        request = self.prompt.render(row.prompt, row.answer, self.verdict.instruction, shown)
+        return _Question(request, row.flags)
+
+    def _reference(self, value: Any) -> str | Score | None:
+        """What the judge is to see of a reference answer: text, a number, or the last words of messages; None for none."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            text = None if math.isnan(value) else str(value)  # pandas writes NaN for null
+        else:
+            try:
+                text = None if value is None else view_of(value, "answer")
+            except ConversationError as error:
+                return Score.failed(f"the column {self._reference_column!r} holds no text: {error.message}")
+        if not text:
+            return None
+        prepared = self.screening.of_text("reference", text)
+        return Score.failed(prepared.overlong) if prepared.overlong else prepared.text
 
     def _fingerprint(self, max_new_tokens: int) -> str:
         parts: dict[str, Any] = {
-            "asked": self.prompt.render("", "", self.verdict.instruction),
+            "asked": self.prompt.render(
+                "", "", self.verdict.instruction, None if self._reference_column is None else ""
+            ),
             "verdict": [type(self.verdict).__name__, self.verdict.version, max_new_tokens],
             "limits": [self.screening.max_chars, self.screening.overlong],
             "view": [self.screening.view, self.screening.thinking],

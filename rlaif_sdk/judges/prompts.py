@@ -48,13 +48,15 @@ Criteria: {criteria}
 The prompt:
 {prompt}
 
-The answer to rate:
+{reference}The answer to rate:
 {answer}
 
 {verdict}"""
 
+REFERENCE = "A reference answer, known to be right; a good answer may use other words:\n"
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_PLACEHOLDERS = frozenset({"preamble", "criteria", "prompt", "answer", "verdict"})
+_PLACEHOLDERS = frozenset({"preamble", "criteria", "prompt", "reference", "answer", "verdict"})
 
 Task = Literal["summarisation", "helpfulness", "harmlessness"]
 Detail = Literal["base", "detailed"]
@@ -76,7 +78,7 @@ VERDICT = (
 TIE = ", or 'Preferred: tie' if neither is"
 _PAIR_PLACEHOLDER = re.compile(r"\{(prompt|response_1|response_2)\}")
 _PAIR_NAMES = ("prompt", "response_1", "response_2")
-TAGS = (*_PAIR_NAMES, "answer", "response_[A-Z]")
+TAGS = (*_PAIR_NAMES, "answer", "reference", "response_[A-Z]")
 """The tags between which prompts and answers stand, as patterns."""
 
 
@@ -123,8 +125,9 @@ class JudgePrompt:
     Attributes:
         criteria: What makes an answer good: ``helpfulness``, ``harmlessness``, ``summarisation``, or a text.
         preamble: What the judge is told first.
-        template: The whole, with ``{preamble}``, ``{criteria}``, ``{prompt}``, ``{answer}`` and ``{verdict}`` (the
-            scale, and the form of the judge's reply). ``{answer}`` and ``{verdict}`` must be there.
+        template: The whole, with ``{preamble}``, ``{criteria}``, ``{prompt}``, ``{reference}`` (what introduces the row's
+            reference answer, that answer and an empty line; nothing where there is none), ``{answer}`` and ``{verdict}``
+            (the scale, and the form of the judge's reply). ``{answer}`` and ``{verdict}`` must be there.
 
     Raises:
         ConfigError: A placeholder is unknown or missing, or the criteria are empty.
@@ -145,17 +148,24 @@ class JudgePrompt:
         if missing := {"answer", "verdict"} - found:
             raise ConfigError(f"a judge's template lacks {{{min(missing)}}}")
 
-    def render(self, prompt: str, answer: str, verdict: str) -> list[Message]:
+    @property
+    def shows_reference(self) -> bool:
+        """Whether the template has a place for a reference answer."""
+        return "reference" in _PLACEHOLDER.findall(self.template)
+
+    def render(self, prompt: str, answer: str, verdict: str, reference: str | None = None) -> list[Message]:
         """The conversation that asks for a verdict on an answer.
 
-        The prompt and the answer stand between tags that do not occur in either, and placeholders inside any value
-        are left as they are.
+        The texts stand between tags that occur in none of them, and placeholders inside any value are left as they are.
         """
-        tag = free_tag(("prompt", "answer"), (prompt, answer))
+        tag = free_tag(("prompt", "reference", "answer"), (prompt, reference or "", answer))
         values = {
             "preamble": self.preamble,
             "criteria": criteria_text(self.criteria),
             "prompt": f"<prompt{tag}>\n{prompt}\n</prompt{tag}>",
+            "reference": ""
+            if reference is None
+            else f"{REFERENCE}<reference{tag}>\n{reference}\n</reference{tag}>\n\n",
             "answer": f"<answer{tag}>\n{answer}\n</answer{tag}>",
             "verdict": verdict,
         }

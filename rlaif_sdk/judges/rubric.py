@@ -458,7 +458,7 @@ def _weighed(reply: LabelLogprobs | RowError, criterion: Criterion) -> Criterion
 
 def _read(reply: GeneratedText | RowError, call: _Call, limit: int) -> list[CriterionVerdict]:
     """A verdict for each criterion of a call in words."""
-    entries = reply if isinstance(reply, RowError) else cut_off(limit) if reply.truncated else _entries(reply.text)
+    entries = reply if isinstance(reply, RowError) else cut_off(limit) if reply.truncated else json_objects(reply.text)
     if isinstance(entries, RowError):
         return [CriterionVerdict(None, error=str(entries))] * len(call.places)
     by_number: dict[int, list[dict[str, Any]]] = {}
@@ -472,8 +472,8 @@ def _read(reply: GeneratedText | RowError, call: _Call, limit: int) -> list[Crit
     ]
 
 
-def _entries(text: str) -> list[dict[str, Any]] | JudgeResponseError:
-    """The objects of a judge's JSON list, after its thinking; in a fence or between words of its own."""
+def json_objects(text: str) -> list[dict[str, Any]] | JudgeResponseError:
+    """The objects of a reply's JSON list, after its thinking; in a fence or between words of its own. An error if there are none."""
     said = text.rpartition("</think>")[2].strip()
     fenced = _FENCED.findall(said)
     inner = fenced[-1] if fenced else said
@@ -486,7 +486,7 @@ def _entries(text: str) -> list[dict[str, Any]] | JudgeResponseError:
             raise ValueError("there is no list")
         found = json.loads(inner[begin : end + 1], object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
-        return JudgeResponseError(f"the judge's reply is no JSON list of verdicts: {error}: {said[:80]!r}")
+        return JudgeResponseError(f"the judge's reply is no JSON list: {error}: {said[:80]!r}")
     entries = found if isinstance(found, list) else [found]
     if not all(isinstance(entry, dict) for entry in entries):
         return JudgeResponseError(f"the judge's reply is no list of objects: {said[:80]!r}")

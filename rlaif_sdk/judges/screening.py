@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from rlaif_sdk.types import Score, TextOrConversation
 
 Overlong = Literal["error", "keep_start", "keep_end"]
 NO_WORDS = "it has no words, numbers or symbols"
+_REMEMBERED = 128
+"""Of so many texts it is remembered what came of them: an answer stands in several pairs of its group."""
 _UNSEEN = (
     "\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"  # controls other than tab, newline, return
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
@@ -146,6 +149,7 @@ class Screening:
         return PreparedText(kept, tuple(flags), contentless(kept), problem)
 
 
+@functools.lru_cache(_REMEMBERED)
 def screen(text: str) -> Screened:
     """Normalise what people cannot see or tell apart; everything else stays as it is."""
     flags = []
@@ -157,6 +161,7 @@ def screen(text: str) -> Screened:
     return Screened(text, tuple(flags))
 
 
+@functools.lru_cache(_REMEMBERED)
 def contentless(text: str) -> str | None:
     """Why an answer has no content to judge, or None when it has some.
 

@@ -23,6 +23,7 @@ from rlaif_sdk.preferences.merge import MergeConfig, MergeResult, merge_preferen
 from rlaif_sdk.preferences.pairs import make_pairs, preference_probability
 from rlaif_sdk.preferences.pipeline import MakeJob, MakeResult, load_make_job
 from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
+from rlaif_sdk.preferences.rubrics import RubricsConfig, make_rubrics
 
 __all__ = [
     "CandidatesConfig",
@@ -43,6 +44,7 @@ __all__ = [
     "Principle",
     "PrincipleLabeler",
     "RevisionsConfig",
+    "RubricsConfig",
     "load_label_job",
     "load_make_job",
     "make_candidates",
@@ -50,6 +52,7 @@ __all__ = [
     "make_contrastive",
     "make_pairs",
     "make_revisions",
+    "make_rubrics",
     "merge_preferences",
     "preference_probability",
     "run_labeling",

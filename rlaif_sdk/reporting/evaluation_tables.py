@@ -107,7 +107,8 @@ def label_tables(found: LabelEvaluation) -> list[Table]:
 def ranking_table(found: Ranking) -> Table:
     """A row a policy, from the strongest to the weakest."""
     caption = f"{INTERVALS}; strength in nats of Bradley and Terry, mean 0"
-    table = Table(title=f"Policies on {found.prompts} prompts", title_justify="left", caption=caption)
+    title = f"Policies on {found.prompts} prompts"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("policy")
     for heading in ("pairs", "win rate", "strength", "Elo"):
         table.add_column(heading, justify="right")

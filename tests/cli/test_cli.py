@@ -183,10 +183,18 @@ def test_a_reward_s_columns_are_the_same_wherever_they_are_told(tmp_path):
     assert "Reads the table's tests." in (tmp_path / "c.yaml").read_text()
 
 
+def test_rewards_that_compare_the_completions_to_a_prompt_say_so():
+    """In the list, and where one is shown."""
+    listed = json.loads(rlaif("rewards", "list", "--json").stdout)
+    scopes = {reward["name"]: reward["scope"] for reward in listed["rewards"]}
+    assert (scopes["tournament"], scopes["judge"]) == ("group", "row")
+    assert "scope    the completions to one prompt together\n" in rlaif("rewards", "show", "tournament").stdout
+
+
 def test_rewards_list_has_a_line_a_reward():
     """Whole where it is piped; a terminal gets what it has room for."""
     piped = rlaif("rewards", "list").stdout.splitlines()
-    assert piped[0].split() == ["reward", "range", "columns", "description"]
+    assert piped[0].split() == ["reward", "range", "columns", "scope", "description"]
     (execution,) = (line for line in piped if line.startswith("execution "))
     assert execution.split()[1:4] == ["[0,", "1]", "tests"]
     assert execution.endswith("run in a sandbox.")

@@ -155,6 +155,19 @@ for arguments in (["--version"], ["rewards", "list"], ["score", "nowhere.jsonl"]
     assert done.stdout.split() == ["True"] * 4, done.stderr
 
 
+def test_streams_that_nobody_else_holds_are_written_to() -> None:
+    """A caller may put new ones in the place of its own and keep no reference."""
+    program = """
+import sys
+from rlaif_sdk.cli.main import main
+sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+main()
+"""
+    for arguments, code, told in (["--version"], 0, "rlaif_sdk "), (["score", "nowhere.jsonl"], 2, "nowhere.jsonl"):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, told in done.stdout + done.stderr) == (code, True), done.stderr
+
+
 def test_a_stream_in_ascii_or_closed_is_one_too(table: Path) -> None:
     """As of a daemon: the exit codes are the same, nothing acts on a terminal, and all characters are written."""
     rlaif = f"{sys.executable} -c 'from rlaif_sdk.cli import main; main()'"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlaif_sdk import Composer, ConfigError, PluginError, Registry, RewardBatch
 
-WANTED = {"conciseness", "execution", "factuality", "judge", "toxicity"}
+WANTED = {"conciseness", "execution", "factuality", "judge", "rubric", "toxicity"}
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

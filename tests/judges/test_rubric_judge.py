@@ -134,7 +134,7 @@ def test_a_criterion_that_there_is_not_is_flagged(number: Any) -> None:
 @pytest.mark.parametrize(
     ("reply", "problem"),
     [
-        ("I cannot say.", "no JSON list of verdicts: there is no list"),
+        ("I cannot say.", "no JSON list: there is no list"),
         ("[" * 100_000, "no JSON list"),
         ("[1, 2]", "no list of objects"),
         ('[{"criterion": 1, "verdict": "no", "verdict": "yes"}]', "a name stands twice"),

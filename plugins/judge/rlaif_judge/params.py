@@ -30,7 +30,10 @@ class JudgeParams(JudgeModelParams):
     preamble: str | None = None
     """What the judge is told first."""
     template: str | None = None
-    """The whole prompt: a text with {preamble}, {criteria}, {prompt}, {answer} and {verdict}."""
+    """The whole prompt: a text with {preamble}, {criteria}, {prompt}, {reference}, {answer} and {verdict}."""
+    reference_column: str | None = Field(default=None, min_length=1)
+    """The column with a row's reference answer, which the judge sees beside the answer; a row without one is judged without
+    it."""
     max_chars: int | None = Field(default=None, ge=1)
     """The most characters of a prompt, and of an answer: 24,000 by default."""
     overlong: Literal["error", "keep_start", "keep_end"] = "error"

@@ -260,7 +260,7 @@ class Tournament(Reward):
         """The scores of a group's rows; what all its games took is in the details of the first."""
         with_reference = self.params.reference_column is not None
         strengths_P = bradley_terry(group.wins_PP)
-        compared = group.compared()
+        compared = set() if with_reference else group.compared()
         games_P, won_P = group.games_PP.sum(axis=1), group.wins_PP.sum(axis=1)
         scores = []
         for row in group.rows:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from rlaif_rubric.criteria import CriterionParams
-from rlaif_sdk import Composer, ConfigError, CriterionVerdict, Registry, RewardBatch
+from rlaif_sdk import Composer, ConfigError, CriterionVerdict, Registry, RewardBatch, RewardError
 
 
 class Checks:
@@ -29,6 +29,8 @@ class Checks:
             }
         }
         self._composer = Composer.from_config(config) if self._criteria else None
+        if self._composer:
+            self._composer.observers = ()  # what plugins observe is the composition that the rubric is part of
         self.rewards = {
             name: component.reward for name, component in (self._composer.components if self._composer else {}).items()
         }
@@ -51,11 +53,18 @@ class Checks:
         if self._composer:
             self._composer.close()
 
-    def verdicts(self, batch: RewardBatch) -> list[dict[str, CriterionVerdict | None]]:
-        """For each of B rows a verdict by the name of each criterion; None where there is nothing to check."""
+    async def verdicts(self, batch: RewardBatch) -> list[dict[str, CriterionVerdict | None]]:
+        """For each of B rows a verdict by the name of each criterion; None where there is nothing to check.
+
+        Raises:
+            RewardError: A check never answered; names its criterion.
+        """
         if not self._composer:
             return [{} for _ in range(len(batch))]
-        columns = self._composer.compose(batch).rewards
+        try:
+            columns = (await self._composer.acompose(batch)).rewards
+        except RewardError as error:
+            raise RewardError(f"the check of a criterion failed: {error}") from error
         return [
             {
                 name: CriterionVerdict(None, error=column.failures[row])

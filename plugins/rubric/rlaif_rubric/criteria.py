@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from rlaif_sdk import ConfigError, Criterion, Params
+from rlaif_sdk import ConfigError, Params
+
+if TYPE_CHECKING:
+    from rlaif_sdk import Criterion
 
 CATEGORIES: Mapping[str, float] = {"essential": 1.0, "important": 0.7, "optional": 0.3, "pitfall": 0.9}
 """What the categories of Rubrics as Rewards weigh (Gunjal et al. 2025, arXiv 2507.17746). A pitfall says what a good answer
@@ -76,12 +77,14 @@ class CriterionParams(Params):
         if self.check is None:
             if self.params or self.threshold is not None:
                 raise ValueError("params and threshold go with a check")
-            Criterion(self.name or "#1", self.text or "", self.weight, self.choices)
+            self.criterion()  # refuses what is none
         return self
 
     def criterion(self) -> Criterion:
         """It as the judge takes it; one that code checks has its text, or its name, for people."""
-        name = self.name or ""
+        from rlaif_sdk import Criterion
+
+        name = self.name or "#1"
         return Criterion(name, self.text or name, self.weight, self.choices, self.tags)
 
 
@@ -118,6 +121,10 @@ def read_file(path: str) -> list[CriterionParams]:
     Raises:
         ConfigError: The file cannot be read, or a criterion is refused; says which.
     """
+    import tomllib
+
+    import yaml
+
     suffix = Path(path).suffix.lower()
     try:
         text = Path(path).read_text(encoding="utf-8")

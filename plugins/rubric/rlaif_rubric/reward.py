@@ -44,13 +44,19 @@ class _Item:
     def is_as_wanted(self) -> bool:
         return self.value is not None and abs(self.value - self.criterion.worst) >= 0.5
 
+    @property
+    def text(self) -> str:
+        """What it asks for, where its name is only a number."""
+        return f"\u201c{_shortened(self.criterion.text)}\u201d" if self.criterion.name.startswith("#") else ""
+
     def subscore(self) -> SubScore:
-        weight = self.criterion.weight
-        if self.verdict is None:
-            return SubScore(None, weight, "nothing to check", per_row=self.per_row)
-        if self.verdict.error is not None:
-            return SubScore(None, weight, f"failed: {self.verdict.error}", per_row=self.per_row)
-        return SubScore(self.verdict.value, weight, self.verdict.reason, self.verdict.evidence, self.per_row)
+        verdict = self.verdict
+        said = (
+            "nothing to check" if verdict is None else f"failed: {verdict.error}" if verdict.error else verdict.reason
+        )
+        evidence = verdict.evidence if verdict else ()
+        reason = " ".join(filter(None, (self.text, said))) or None
+        return SubScore(self.value, self.criterion.weight, reason, evidence, self.per_row)
 
 
 class RubricReward(Reward):
@@ -117,7 +123,7 @@ class RubricReward(Reward):
             found: Sequence[Score] = await self.judge.rate(chosen, asked, references)
         else:
             judged, checked = await asyncio.gather(
-                self._judged(chosen, asked, references), asyncio.to_thread(self._checks.verdicts, chosen)
+                self._judged(chosen, asked, references), self._checks.verdicts(chosen)
             )
             found = [
                 said if isinstance(said, Score) else self._scored(rubrics[row], said, checks)
@@ -245,8 +251,13 @@ def _reason(items: Sequence[_Item], failed: Sequence[_Item], said: RubricVerdict
 
 
 def _names(items: Sequence[_Item], most: int = 5) -> str:
-    names = [item.criterion.name for item in items]
+    names = [" ".join(filter(None, (item.criterion.name, item.text))) for item in items]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _shortened(text: str, most: int = 100) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}\u2026"
 
 
 def _is_empty(value: Any) -> bool:

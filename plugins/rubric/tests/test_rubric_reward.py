@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,18 @@ from pydantic import ValidationError
 
 from rlaif_rubric import RubricParams, rlaif_rewards
 from rlaif_rubric.reward import RubricReward
-from rlaif_sdk import Composer, ConfigError, GeneratedText, RewardBatch, RlaifError, RubricJudge, Score, Usage
+from rlaif_sdk import (
+    Composer,
+    ConfigError,
+    GeneratedText,
+    Registry,
+    RewardBatch,
+    RlaifError,
+    RubricJudge,
+    Score,
+    Usage,
+    hookimpl,
+)
 from rlaif_sdk.testing import ScriptedJudge, check_reward_contract
 
 (SPEC,) = rlaif_rewards()
@@ -71,6 +84,50 @@ def test_the_reward_keeps_the_contract() -> None:
     )
 
 
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """A server's address, and the texts that it was asked; its judge goes by their length."""
+    texts: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            text = asked["messages"][0]["content"]
+            texts.append(text)
+            top = [{"token": "A", "logprob": -1.5}, {"token": "B", "logprob": -0.3 - len(text) / 3000}]
+            count = len(re.findall(r"^\d+\. .* \(verdict: ", text, re.MULTILINE))
+            said = [{"criterion": n + 1, "reason": "r", "evidence": "", "verdict": "yes"} for n in range(count)]
+            message = {"role": "assistant", "content": json.dumps(said)}
+            logprobs = {"content": [{"token": "A", "logprob": -0.5, "top_logprobs": top}]}
+            choice = {"index": 0, "finish_reason": "stop", "message": message}
+            body = json.dumps({"choices": [choice | ({"logprobs": logprobs} if "logprobs" in asked else {})]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}/v1", texts
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.mark.parametrize(("mode", "calls"), [("likelihood", 3), ("verdict", 1)])
+def test_a_judge_behind_a_server_keeps_the_contract(server: Any, mode: str, calls: int) -> None:
+    """By its name in a config, in both modes; one call a criterion, or one for all."""
+    url, texts = server
+    params = {"model": "tiny", "base_url": url, "mode": mode, "criteria": [CITES, BRIEF, INVENTS]}
+    check_reward_contract(SPEC, params=params)
+    texts.clear()
+    with Composer.from_config({"rewards": {"rubric": {"params": params}}}) as composer:
+        composer.compose(RewardBatch(["May I?"], [ANSWER]))
+    assert len(texts) == calls
+
+
 @pytest.mark.parametrize(
     ("points", "met", "expected"),
     [
@@ -94,6 +151,15 @@ def test_healthbench_scores_recompute_from_points_and_verdicts(
         (score,) = scored(by_text(verdicts), column="rubrics", columns={"rubrics": column})
         assert score.value == pytest.approx(expected, abs=0)
         assert score.subscores["tag/axis:accuracy"].value == score.value
+
+
+def test_a_tag_is_scored_by_its_own_criteria_alone() -> None:
+    """As HealthBench scores its axes and themes."""
+    verdicts = {"Cites a section.": True, "Has one sentence.": False, "Cites what is not there.": True}
+    (score,) = scored(by_text(verdicts), criteria=[CITES, BRIEF, INVENTS])
+    assert score.value == pytest.approx((2 - 4) / 3)
+    tags = {name: part.value for name, part in score.subscores.items() if name.startswith("tag/")}
+    assert tags == {"tag/accuracy": -1.0, "tag/style": 0.0}
 
 
 def test_a_rubric_of_faults_alone_has_no_score() -> None:
@@ -140,7 +206,8 @@ def test_criteria_of_the_config_and_of_the_row_are_judged_together() -> None:
     assert composition.totals.tolist() == [0.5, 1.0]
     parts = {name: value for name, value in composition.metrics().items() if "/subscore/" in name}
     assert parts == {"reward/rubric/subscore/brief": 1.0, "reward/rubric/subscore/tag/style": 0.75}
-    assert "rubric/#2" in str(composition.explain(0))
+    (line,) = (line for line in str(composition.explain(0)).splitlines() if "rubric/#2" in line)
+    assert "\u201cNames the sea.\u201d no: so" in line  # a number says nothing to a reader
 
 
 def test_an_explanation_quotes_the_evidence_of_each_criterion() -> None:
@@ -234,6 +301,37 @@ def test_the_parameters_of_a_check_are_refused_as_in_a_composition() -> None:
     """The message has the criterion and the parameter."""
     with pytest.raises(ConfigError, match=r"is_json.*schemas"):
         RubricReward(RubricParams.model_validate({"criteria": [{**JSON, "params": {"schemas": {}}}]}))
+
+
+def test_plugins_observe_the_composition_and_not_the_checks_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of compositions has one a batch."""
+    seen: list[list[str]] = []
+
+    class Observer:
+        @hookimpl
+        def rlaif_composed(self, composition: Any) -> None:
+            seen.append([*composition.rewards])
+
+    registry = Registry.discover()
+    registry.register(Observer(), "observer")
+    monkeypatch.setattr(Registry, "default", lambda: registry)
+    config = {"rewards": {"rubric": {"params": {"criteria": [JSON]}}}}
+    with Composer.from_config(config) as composer:
+        composer.compose(RewardBatch(["?"], ["{}"]))
+    assert seen == [["rubric"]]
+
+
+def test_a_check_that_never_answers_ends_the_run(tmp_path: Path) -> None:
+    """A wrong program is no criterion that is not met, whatever the rule for those without a verdict."""
+    (tmp_path / "broken.py").write_text(
+        "def broken(completion_texts):\n    return [nothing for _ in completion_texts]\n"
+    )
+    check = {"name": "broken", "check": f"{tmp_path / 'broken.py'}:broken", "threshold": 1}
+    params = {"criteria": [JSON, check], "on_failed_criterion": "left_out"}
+    problem = r"the check of a criterion failed: reward 'broken': .*name 'nothing' is not defined"
+    config = {"rewards": {"rubric": {"params": params}}}
+    with Composer.from_config(config) as composer, pytest.raises(RlaifError, match=problem):
+        composer.compose(RewardBatch(["?"] * 2, ["{}"] * 2))
 
 
 def test_implicit_aggregation_is_one_call_for_the_whole_rubric() -> None:

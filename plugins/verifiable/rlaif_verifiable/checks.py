@@ -67,6 +67,11 @@ def is_missing(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
+def plain(value: Any) -> Any:
+    """A number or an array of numpy's as Python's, and everything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def nothing_to_check(column: str) -> Score:
     """No score, for a row whose column is empty."""
     return Score(None, reason=f"the column {column!r} is empty, so there is nothing to check")
@@ -74,8 +79,7 @@ def nothing_to_check(column: str) -> Score:
 
 def right_answers(value: Any) -> list[str] | None:
     """The right answers that a column holds for a row, none if it is empty; None if it holds something else."""
-    if hasattr(value, "tolist"):  # a number or an array of numpy's
-        value = value.tolist()
+    value = plain(value)
     if is_missing(value):
         return []
     entries = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)

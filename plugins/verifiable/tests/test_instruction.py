@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import string
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from rlaif_sdk import Score
-from rlaif_verifiable.instruction.reward import INSTRUCTIONS, MOST_CHARACTERS, variants
+from rlaif_sdk import MissingExtraError, Score
+from rlaif_verifiable.instruction.reward import (
+    INSTRUCTIONS,
+    MOST_CHARACTERS,
+    InstructionParams,
+    InstructionReward,
+    variants,
+)
 
 Scores = Callable[..., list[Score]]
 
@@ -464,6 +473,14 @@ def test_columns_may_hold_json_and_null_arguments(scores: Scores) -> None:
         assert scores("instruction", ["A river."], columns=columns)[0].value == 1.0
 
 
+def test_columns_may_come_from_pandas(scores: Scores) -> None:
+    """Which reads lists as arrays, and numbers as numpy's."""
+    arguments = {"keywords": np.array(["river"])}, {"num_words": np.int64(2), "relation": "at least"}
+    ids = np.array(["keywords:existence", "length_constraints:number_words"])
+    columns = {"instruction_id_list": [ids], "kwargs": [np.array(arguments)]}
+    assert scores("instruction", ["A river."], columns=columns)[0].value == 1.0
+
+
 def test_loose_verdicts_look_past_an_opening_an_ending_and_asterisks(scores: Scores) -> None:
     """Each of the eight variants can follow where the response does not."""
     arguments = {"prompt_to_repeat": "Say it."}
@@ -647,6 +664,10 @@ CORRECTED: list[tuple[str, Mapping[str, Any], str, float, float]] = [
         1.0,
         0.0,
     ),
+    ("words:odd_even_syllables", {}, "Cats!", 1.0, 0.0),
+    ("words:last_first", {}, "It is.", 1.0, 0.0),
+    ("sentence:alliteration_increment", {}, "It is.", 1.0, 0.0),
+    ("sentence:increment", {"small_n": 2}, "It is.", 1.0, 0.0),
     ("words:words_position", {"keyword": "wide"}, '"A wide and wide river."', 0.0, 1.0),
     ("format:line_indent", {}, "a\n\n\n b\n  c", 0.0, 1.0),
     ("format:line_indent", {}, "a", 1.0, 0.0),
@@ -668,6 +689,14 @@ def test_known_faults_are_kept_and_can_be_corrected(
     """Verdicts are the published ones unless corrected ones are asked for."""
     assert judged(scores, kind, arguments, [response]) == [published]
     assert judged(scores, kind, arguments, [response], verdicts="corrected") == [corrected]
+
+
+def test_every_correction_is_tested_and_listed() -> None:
+    """The README's table names each type whose corrected verdict may differ."""
+    corrected = {kind for kind, instruction in INSTRUCTIONS.items() if instruction.corrected is not None}
+    assert {case[0] for case in CORRECTED} == corrected
+    table = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("`verdicts: corrected`")[2]
+    assert [kind for kind in sorted(corrected) if f"`{kind}`" not in table] == []
 
 
 def test_corrections_judge_ordinary_answers_alike(scores: Scores) -> None:
@@ -701,6 +730,17 @@ def test_a_hostile_answer_gets_its_verdict(bomb: str, scores: Scores) -> None:
 def test_a_hostile_answer_of_the_greatest_length_ends(bomb: str, scores: Scores) -> None:
     """Time grows as the response does: were it by the square, this would run for hours into the tests' limit."""
     read_bomb(bomb, MOST_CHARACTERS, scores)
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a row is judged, whatever types the rows have."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "langdetect" else find_spec(name, *rest)
+    )
+    reward = InstructionReward(InstructionParams())
+    with pytest.raises(MissingExtraError, match=r"rlaif-verifiable\[instruction\]"):
+        reward.setup()
 
 
 def test_a_response_of_a_million_characters_follows_nothing(scores: Scores) -> None:

@@ -310,6 +310,12 @@ def odd_even_syllables(text: Text) -> Verdict:
     return None
 
 
+@INSTRUCTIONS.correction("words:odd_even_syllables")
+def odd_even_syllables_of_some(text: Text) -> Verdict:
+    """A single word does not alternate."""
+    return odd_even_syllables(text) or unless(len(_bare(text.value).split()) > 1, "a single word")
+
+
 @INSTRUCTIONS.type("words:last_first")
 def last_first(text: Text) -> Verdict:
     """The last word of each sentence is the first of the next."""
@@ -318,6 +324,12 @@ def last_first(text: Text) -> Verdict:
         if not last or not first or last[0].lower() != first[0].lower():
             return f"{following!r:.40} does not begin with the last word before it"
     return None
+
+
+@INSTRUCTIONS.correction("words:last_first")
+def last_first_of_some(text: Text) -> Verdict:
+    """A single sentence has none to follow."""
+    return last_first(text) or _several(text)
 
 
 @INSTRUCTIONS.type("words:paragraph_last_first")
@@ -355,7 +367,7 @@ def words_position(text: Text, keyword: Phrase) -> Verdict:
     """The second word and the second to last are the keyword; one mark at the end is left out, others count as words."""
     tokens = text.tokens
     if tokens and tokens[-1] in string.punctuation:
-        tokens = [*tokens[:-2], tokens[-2]] if len(tokens) > 2 else []
+        tokens = tokens[:-1]
     return _second(tokens, keyword)
 
 
@@ -380,6 +392,12 @@ def alliteration_increment(text: Text) -> Verdict:
     return None
 
 
+@INSTRUCTIONS.correction("sentence:alliteration_increment")
+def alliteration_increment_of_some(text: Text) -> Verdict:
+    """A single sentence has none to exceed."""
+    return alliteration_increment(text) or _several(text)
+
+
 @INSTRUCTIONS.type("sentence:increment")
 def increment(text: Text, small_n: Count) -> Verdict:
     """Each sentence has just so many words more than the one before."""
@@ -388,6 +406,12 @@ def increment(text: Text, small_n: Count) -> Verdict:
         if second != first + small_n:
             return f"a sentence of {second} words follows one of {first}"
     return None
+
+
+@INSTRUCTIONS.correction("sentence:increment")
+def increment_of_some(text: Text, small_n: Count) -> Verdict:
+    """A single sentence has none to exceed."""
+    return increment(text, small_n) or _several(text)
 
 
 @INSTRUCTIONS.type("sentence:keyword")
@@ -685,10 +709,12 @@ def european_capitals_sort(text: Text) -> Verdict:
 @INSTRUCTIONS.type("custom:csv_city")
 def csv_city(text: Text) -> Verdict:
     """CSV of a heading with five given names and seven rows."""
-    table = _table(text.value, 8)
-    if isinstance(table, str):
-        return table
-    return unless(table[0] == ["ID", "Country", "City", "Year", "Count"], f"the heading is {table[0]!r:.80}")
+    rows = _rows(text.value, ",")
+    if len(rows) != 8:
+        return f"{len(rows)} rows, not 8"
+    if any(len(row) != 5 for row in rows):
+        return "a row has not 5 fields"
+    return unless(rows[0] == ["ID", "Country", "City", "Year", "Count"], f"the heading is {rows[0]!r:.80}")
 
 
 @INSTRUCTIONS.type("custom:csv_special_character")
@@ -700,8 +726,8 @@ def csv_special_character(text: Text) -> Verdict:
     if not _has_heading(text.value, ("ProductID", "Category", "Brand", "Price", "Stock"), r",[ \t]*"):
         return "another heading"
     rows = _quoted_rows(text.value, ",")
-    if rows is None or len(rows) != 15:
-        return f"{len(rows or [])} rows, not 15"
+    if len(rows) != 15:
+        return f"{len(rows)} rows, not 15"
     for row in rows[1:]:
         if len(row) != 5:
             return f"a row of {len(row)} fields, not 5"
@@ -716,8 +742,8 @@ def csv_quotes(text: Text) -> Verdict:
     if not _has_heading(text.value, ("StudentID", "Subject", "Grade", "Semester", "Score"), "\t *"):
         return "another heading"
     rows = _quoted_rows(text.value, "\t")
-    if rows is None or len(rows) != 4:
-        return f"{len(rows or [])} rows, not 4"
+    if len(rows) != 4:
+        return f"{len(rows)} rows, not 4"
     if any(len(row) != 5 for row in rows):
         return "a row has not 5 fields"
     quoted = all(field.strip().startswith('"') and field.strip().endswith('"') for row in rows for field in row)
@@ -763,6 +789,10 @@ def _endings(sentences: Iterable[str]) -> tuple[int, int, int]:
 
 def _lowered(text: Text) -> tuple[str, ...]:
     return tuple(word.lower() for word in text.words)
+
+
+def _several(text: Text) -> Verdict:
+    return unless(len(text.sentences) > 1, "a single sentence")
 
 
 def _trigrams(value: Sequence[str]) -> set[Sequence[str]]:
@@ -817,25 +847,17 @@ def _from_a_to_z(sentences: list[str]) -> Verdict:
     return None
 
 
-def _rows(value: str, delimiter: str) -> list[list[str]] | None:
-    """None where it is no table."""
+def _rows(value: str, delimiter: str) -> list[list[str]]:
+    """The rows of a table; none where it cannot be read as one."""
     try:
         return list(csv.reader(io.StringIO(value), delimiter=delimiter))
     except csv.Error:
-        return None
+        return []
 
 
-def _quoted_rows(value: str, delimiter: str) -> list[list[str]] | None:
+def _quoted_rows(value: str, delimiter: str) -> list[list[str]]:
     """The rows with the quotation marks that stand around fields."""
     return _rows(value.replace('"', '"""'), delimiter)
-
-
-def _table(value: str, number: int) -> list[list[str]] | str:
-    """A table of so many rows of five fields, or why it is none."""
-    rows = _rows(value, ",")
-    if rows is None or len(rows) != number:
-        return f"{len(rows or [])} rows, not {number}"
-    return rows if all(len(row) == 5 for row in rows) else "a row has not 5 fields"
 
 
 def _has_heading(value: str, names: Iterable[str], separator: str) -> bool:
@@ -846,5 +868,4 @@ def _has_heading(value: str, names: Iterable[str], separator: str) -> bool:
 def _is_special(field: str) -> bool:
     """Whether it stands in quotation marks and has a special character within."""
     line = field.partition("\n")[0]
-    closing = line.rfind('"')
-    return line.startswith('"') and re.search(r"[^\w\s]", line[1:closing]) is not None if closing > 0 else False
+    return line.startswith('"') and re.search(r"[^\w\s]", line[1 : max(1, line.rfind('"'))]) is not None

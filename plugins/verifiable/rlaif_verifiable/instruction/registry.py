@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, create_model
 
+from rlaif_verifiable.checks import plain
 from rlaif_verifiable.instruction.text import Text
 
 Verdicts = Literal["published", "corrected"]
@@ -73,7 +74,9 @@ class Instruction:
             ArgumentError: One is missing, of the wrong type, or unknown. The message names it.
         """
         try:
-            read = self._arguments.model_validate({name: value for name, value in given.items() if value is not None})
+            read = self._arguments.model_validate(
+                {name: plain(value) for name, value in given.items() if value is not None}
+            )
         except ValidationError as error:
             raise ArgumentError("; ".join(map(_problem, error.errors(include_url=False)))) from None
         return {name: getattr(read, name) for name in type(read).model_fields}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlaif_sdk import MissingExtraError, Reward, RewardBatch, Score, ViewParams
-from rlaif_verifiable.checks import is_missing, nothing_to_check
+from rlaif_verifiable.checks import is_missing, nothing_to_check, plain
 from rlaif_verifiable.instruction import ifbench, ifeval
 from rlaif_verifiable.instruction.registry import ArgumentError, Instruction, Verdicts
 from rlaif_verifiable.instruction.text import LIBRARIES, Text
@@ -76,8 +76,8 @@ class InstructionReward(Reward):
     def score(self, batch: RewardBatch) -> list[Score]:
         """Score a batch of B rows."""
         params = self.params
-        columns = batch.column(params.column), batch.column(params.arguments_column)
-        return [self._row(*row) for row in zip(params.texts(batch), *columns, strict=True)]
+        ids, arguments = (map(plain, batch.column(column)) for column in self.columns)
+        return [self._row(*row) for row in zip(params.texts(batch), ids, arguments, strict=True)]
 
     def _row(self, text: str | None, ids: Any, arguments: Any) -> Score:
         if is_missing(ids):
@@ -90,17 +90,17 @@ class InstructionReward(Reward):
         except ArgumentError as error:
             return Score.failed(str(error))
 
-    def _judge(self, value: str, instructions: Sequence[tuple[Instruction, Mapping[str, Any]]]) -> Score:
-        texts = [Text(value) for value in (variants(value) if self.params.mode == "loose" else [value])]
-        judged = []
+    def _judge(self, response: str, instructions: Sequence[tuple[Instruction, Mapping[str, Any]]]) -> Score:
+        texts = [Text(value) for value in (variants(response) if self.params.mode == "loose" else [response])]
+        verdicts = []
         for instruction, arguments in instructions:
             problem = self._problem(texts, instruction, arguments)
-            judged.append({"id": instruction.id, "followed": problem is None, "reason": problem})
-        missed = [f"{verdict['id']} ({verdict['reason']})" for verdict in judged if not verdict["followed"]]
-        followed = len(judged) - len(missed)
-        share = followed / len(judged) if self.params.score == "share" else float(not missed)
-        reason = f"follows {followed} of {len(judged)}" + (f", not {'; '.join(missed)}" if missed else "")
-        return Score(share, reason=reason, details={"instructions": judged})
+            verdicts.append({"id": instruction.id, "followed": problem is None, "reason": problem})
+        missed = [f"{verdict['id']} ({verdict['reason']})" for verdict in verdicts if not verdict["followed"]]
+        followed = len(verdicts) - len(missed)
+        value = followed / len(verdicts) if self.params.score == "share" else float(not missed)
+        reason = f"follows {followed} of {len(verdicts)}" + (f", not {'; '.join(missed)}" if missed else "")
+        return Score(value, reason=reason, details={"instructions": verdicts})
 
     def _problem(self, texts: Sequence[Text], instruction: Instruction, arguments: Mapping[str, Any]) -> str | None:
         """What the response as it is misses, None if it or a variant misses nothing."""
@@ -146,9 +146,7 @@ def _read(ids: Any, arguments: Any) -> list[tuple[Instruction, Mapping[str, Any]
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list as a column holds it: as it is, as numpy's array, or as JSON."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
+    """A list as a column holds it: as it is, or as JSON."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
