@@ -215,6 +215,9 @@ def test_a_failure_is_not_taken_for_an_unmet_condition() -> None:
     }
     assert judge.rows == [0, 2]
     np.testing.assert_array_equal(column.normalized, [np.nan, np.nan, 0.5, 0.0])
+    alone = compose(parts, batch_of(math=[1, outage, 1, 0], judge=[0.5] * 4, last=[1.0] * 4))
+    np.testing.assert_array_equal(alone.rewards["judge"].normalized, [0.5, np.nan, 0.5, 0.0])
+    np.testing.assert_array_equal(alone.rewards["last"].normalized, [1.0, np.nan, 1.0, -5.0])
 
 
 def test_a_failing_neighbour_takes_the_stated_value_with_it() -> None:
