@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=64, help="requests that are allowed at once")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", help="a local model's folder; by default a small one with random weights")
-    parser.add_argument("--local-groups", type=int, default=8)
+    parser.add_argument("--local-groups", type=int, default=2)
     options = parser.parse_args()
     batch = groups_of(options.groups, options.size)
     load = os.getloadavg()[0]
@@ -95,8 +95,8 @@ def main() -> None:
     parts = [
         (
             f"{options.groups} groups of {options.size} completions, a judge of {1e3 * options.latency:.0f} ms behind HTTP, "
-            f"{options.at_once} requests at once; medians and least of {options.repeats} rounds. {load:.1f} other processes wanted the "
-            f"{os.cpu_count()} cores at the start; where that is more than a few, only the processor time tells:"
+            f"{options.at_once} requests at once; medians and least of {options.repeats} rounds, on "
+            f"{os.cpu_count()} cores under a load of {load:.1f}: where that is far above 1, only the processor time tells:"
         ),
         "",
         "| scheme | calls | ideal (s) | s | over ideal | least | processor time of a call (ms) |",

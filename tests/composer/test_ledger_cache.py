@@ -88,6 +88,16 @@ def test_what_a_score_is_made_of_is_asked_for_once(tmp_path):
         assert asked == [["a", "b"]]
 
 
+def test_a_reward_is_known_by_what_it_is_made_of_whatever_it_remembers(ledger):
+    """In a second composer too; and something of its own by that name is left to it."""
+    reward, own = Remembering(), Remembering()
+    own.memory = {"seen": 3}
+    assert compose(ledger, batch_of("ab"), {"r": reward}).rewards["r"].cached.tolist() == [False]
+    assert compose(ledger, batch_of("ab"), {"r": reward}).rewards["r"].cached.tolist() == [True]
+    with Composer({"r": own}, ledger=ledger):
+        assert own.memory == {"seen": 3}
+
+
 def test_equal_rows_of_a_batch_are_scored_once_and_known_rows_never_again(ledger):
     """The reward sees each new text once; answers go back to every row that asked."""
     first = compose(ledger, batch_of("a", "bb", "a", "bb", "ccc"))

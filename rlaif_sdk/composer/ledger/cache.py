@@ -166,7 +166,11 @@ def _made_of(target: Any) -> Any:
     """What tells an object that was made in Python from others of its class: its attributes, or a function's closure."""
     if not isinstance(target, FunctionReward):
         made = vars(target) if hasattr(target, "__dict__") else None
-        return repr(target) if made is None else {name: value for name, value in made.items() if name != "memory"}
+        return (
+            repr(target)
+            if made is None
+            else {name: value for name, value in made.items() if not isinstance(value, LedgerMemory)}
+        )
     function = target.function
     owner = getattr(function, "__self__", function)
     closure = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
@@ -512,5 +516,7 @@ def open_cache(name: str, component: Component, scores: ScoreTable, *, costly: b
         return None
     if costly and not cache.is_costly:
         return None
-    component.reward.memory = LedgerMemory(cache, scores)
+    own = component.reward.memory
+    if own is Reward.memory or isinstance(own, LedgerMemory):  # a reward may have something else of that name
+        component.reward.memory = LedgerMemory(cache, scores)
     return cache
