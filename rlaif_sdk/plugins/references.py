@@ -24,6 +24,8 @@ def is_reference(name: str) -> bool:
     return ":" in name or name.endswith(".py")
 
 
+IMPORT_LATE = "load models in the reward's setup(), or raise its 'setup_timeout'"
+"""The next step where importing a reward's code takes too long."""
 _importing: ContextVar[frozenset[str]] = ContextVar("_importing", default=frozenset())
 """The modules that are being imported where this runs."""
 _imports: dict[str, Future[ModuleType]] = {}
@@ -94,12 +96,28 @@ def code_digests(composition: Mapping[str, Any], folder: Path) -> dict[str, str]
     return {name: file_digest(file) for name, file in files.items() if file is not None}
 
 
+def is_imported(reference: str, folder: Path) -> bool:
+    """Whether this process has imported the file or module of a reference.
+
+    Args:
+        reference: As of `load_reference`.
+        folder: See there.
+    """
+    name = reference.rpartition(":")[0]
+    return (_module_of((folder / name).resolve()) if name.endswith(".py") else name) in sys.modules
+
+
+def _module_of(path: Path) -> str:
+    """The name that a file's module has in `sys.modules`."""
+    return f"rlaif_file_{path.stem}_{json_digest(str(path))[:8]}"
+
+
 def _imported(name: str, folder: Path, limit: float | None) -> ModuleType:
     if name.endswith(".py"):
         path = (folder / name).resolve()
         if not path.is_file():
             raise ConfigError(f"there is no file {str(path)!r}", hint=nearest_file(path, {".py"}))
-        module = f"rlaif_file_{path.stem}_{json_digest(str(path))[:8]}"
+        module = _module_of(path)
         run = partial(_run_file, module, path)
     else:
         module, run = name, partial(importlib.import_module, name)
@@ -121,7 +139,7 @@ def _imported(name: str, folder: Path, limit: float | None) -> ModuleType:
     if not under_way.done():
         raise ConfigError(
             f"{name!r} was not imported within its limit of {limit:g} s",
-            hint="load models in the reward's setup(), or raise its 'setup_timeout'",
+            hint=IMPORT_LATE,
         )
     return under_way.result()
 

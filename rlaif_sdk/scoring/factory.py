@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -13,9 +14,9 @@ from pydantic import ValidationError
 
 from rlaif_sdk.config import ExtensionConfig, FallbackConfig, RewardConfig
 from rlaif_sdk.config.documents import Document, Location, from_validation_error
-from rlaif_sdk.exceptions import ConfigError, PluginError, RlaifError
+from rlaif_sdk.exceptions import ConfigError, PluginError, RewardError, RlaifError
 from rlaif_sdk.plugins import Registry, RewardSpec, Spec
-from rlaif_sdk.plugins.references import is_reference, load_reference
+from rlaif_sdk.plugins.references import IMPORT_LATE, is_imported, is_reference, load_reference
 from rlaif_sdk.rewards import FunctionReward, Reward, as_reward, is_reward_class
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -76,6 +77,8 @@ def build_reward(
     """
     use_at, params_at = (*at, "use") if config.use else at, (*at, "params")
     try:
+        if is_reference(use) and config.execution.isolation == "process" and not is_imported(use, folder):
+            _try_import(use, folder, config.setup_timeout)
         target = load_reference(use, folder, limit=config.setup_timeout) if is_reference(use) else registry.reward(use)
     except (ConfigError, PluginError) as error:
         raise _placed(error, document, use_at) from error
@@ -95,6 +98,43 @@ def build_reward(
     if config.params:
         raise document.error(f"{use} is an object and takes no params", params_at, "name its class instead")
     return reward
+
+
+def _try_import(reference: str, folder: Path, limit: float | None) -> None:
+    """Import the code of an isolated reward in a worker process first, which may end there as it would end this one.
+
+    What it raises is left to the import that follows.
+
+    Raises:
+        ConfigError: The process ended, or took longer than the limit.
+    """
+    from rlaif_sdk.scoring.processes import Worker
+
+    worker, late = Worker(), threading.Event()
+
+    def end() -> None:
+        late.set()
+        worker.kill()
+
+    timer = threading.Timer(threading.TIMEOUT_MAX if limit is None else limit, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        worker.ask(json.dumps({"import": {"reference": reference, "folder": str(folder.resolve())}}).encode())
+    except RewardError as error:
+        name = reference.rpartition(":")[0]
+        if late.is_set():
+            told = ConfigError(f"{name!r} was not imported within its limit of {limit:g} s", hint=IMPORT_LATE)
+        else:
+            told = ConfigError(
+                f"{name!r} cannot be imported: {error.message}", hint="it must not end its process: raise an exception"
+            )
+        raise told from error
+    except RlaifError:
+        pass
+    finally:
+        timer.cancel()
+        worker.end()
 
 
 def build_extension(find: Any, config: ExtensionConfig, document: Document, location: Location) -> Any:

@@ -40,7 +40,9 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
         while (frame := channel.receive()) is not None:
             message = json.loads(frame.message)
             try:
-                if "make" in message:
+                if "import" in message:
+                    reply = _import(**message["import"])
+                elif "make" in message:
                     reward = _make(**message["make"])
                     reply = _stated(reward)
                 else:
@@ -54,6 +56,13 @@ def main(connection_fd: int, lifeline_fd: int) -> None:
     if reward is not None:
         reward.close()
     kill_descendants("self")
+
+
+def _import(reference: str, folder: str) -> bytes:
+    from rlaif_sdk.plugins.references import load_reference
+
+    load_reference(reference, Path(folder))
+    return wire.encode_scores([])
 
 
 def _make(use: str, params: Mapping[str, Any], folder: str) -> Reward:

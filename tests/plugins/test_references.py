@@ -196,6 +196,32 @@ def test_a_file_that_ends_at_its_import_is_an_error(write, ending: str) -> None:
         Composer.from_config(config)
 
 
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        (
+            "os._exit(0)",
+            "cannot be imported: its worker process ended by itself with exit status 0 .*must not end its process",
+        ),
+        ("os._exit(3)", "ended by itself with exit status 3"),
+        ("os.kill(os.getpid(), 9)", "was ended by SIGKILL"),
+        ("os.abort()", "was ended by SIGABRT"),
+        ("import time; time.sleep(600)", r"was not imported within its limit of 1 s .*setup_timeout"),
+        ("raise ValueError('no')", "ValueError: no"),
+    ],
+)
+def test_an_isolated_file_that_ends_its_process_ends_a_worker_s(write, ending: str, told: str) -> None:
+    """Whatever it does at its import: the error has the line of the config, and this process goes on."""
+    write("ends.py", f"import os\n{ending}\ndef r(completions): return [0.0 for _ in completions]\n")
+    limit = 1 if "sleep" in ending else 60
+    text = (
+        f"rewards:\n  a:\n    use: './ends.py:r'\n    setup_timeout: {limit}\n    execution: {{isolation: process}}\n"
+    )
+    with pytest.raises(ConfigError, match=rf"ends.py' .*{told}") as caught:
+        Composer.from_config(write("c.yaml", text))
+    assert caught.value.line == 3
+
+
 @pytest.mark.parametrize("threads", [2, 4, 16])
 @pytest.mark.parametrize("limit", [None, 60.0])
 def test_threads_that_ask_for_one_file_import_it_once(write, tmp_path, threads: int, limit) -> None:

@@ -303,6 +303,15 @@ FORKS = """
         with multiprocessing.get_context("fork").Pool(2) as workers:
             return workers.map(float, [len(text) for text in completions])
 
+    def sockets(_):
+        held = [number for number in os.listdir("/proc/self/fd") if int(number) > 2]
+        return float(sum("socket:" in os.path.realpath("/proc/self/fd/" + number) for number in held))
+
+    def sockets_of_its_pool(prompts, completions):
+        import multiprocessing
+        with multiprocessing.get_context("fork").Pool(2) as workers:
+            return [sockets(None) - held for held in workers.map(sockets, completions)]
+
     POOL = []
 
     def outlived_by_its_pool(prompts, completions):
@@ -360,14 +369,20 @@ def test_only_the_worker_closes_its_reward(write, tmp_path: Path) -> None:
 
 
 def test_a_pool_of_processes_works_within_a_worker(write) -> None:
-    """Whose children have no connection to the caller."""
+    """For one batch after another."""
     with isolated(write, "pool") as composer:
         for _ in range(2):
             assert composer.compose(RewardBatch(["p"] * 2, ["a", "bc"])).totals.tolist() == [1.0, 2.0]
 
 
+def test_the_processes_of_a_pool_hold_no_connection_to_the_caller(write) -> None:
+    """They have one socket less than the worker."""
+    with isolated(write, "sockets_of_its_pool") as composer:
+        assert composer.compose(RewardBatch(["p"] * 2, ["a", "b"])).totals.tolist() == [1.0, 1.0]
+
+
 def test_a_pool_that_outlives_its_worker_keeps_nobody_waiting(write, tmp_path: Path) -> None:
-    """Its processes hold no connection: that the worker is gone is told at once, though they are still there."""
+    """That the worker is gone is told at once, though they are still there."""
     two = RewardBatch(["p"] * 2, ["a", "bc"])
     with isolated(write, "outlived_by_its_pool") as composer:
         assert composer.compose(two).totals.tolist() == [1.0, 2.0]
