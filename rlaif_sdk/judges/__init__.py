@@ -9,7 +9,7 @@ from rlaif_sdk.judges.probe import ProbeResult, probe
 from rlaif_sdk.judges.usage import Prices, Usage
 
 if TYPE_CHECKING:
-    from rlaif_sdk.judges.listwise import ListwiseJudge, Ranking, ResponseList
+    from rlaif_sdk.judges.listwise import ListwiseJudge, ResponseList, ResponseRanking
     from rlaif_sdk.judges.loading import (
         label_pairs,
         load_judge,
@@ -37,8 +37,8 @@ __all__ = [
     "PointwiseJudge",
     "Prices",
     "ProbeResult",
-    "Ranking",
     "ResponseList",
+    "ResponseRanking",
     "RubricJudge",
     "RubricVerdicts",
     "Scale",
@@ -56,7 +56,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
     __getattr__ = lazy_names(
         __name__,
         {
-            "listwise": ("ListwiseJudge", "Ranking", "ResponseList"),
+            "listwise": ("ListwiseJudge", "ResponseRanking", "ResponseList"),
             "loading": (
                 "label_pairs",
                 "load_judge",

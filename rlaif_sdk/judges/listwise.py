@@ -46,7 +46,7 @@ class ResponseList:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class ResponseRanking:
     """A judge's verdict on A responses to one prompt.
 
     Attributes:
@@ -313,7 +313,7 @@ class ListwiseJudge:
         """A digest of `settings`; equal where the same lists would get rankings of the same meaning."""
         return json_digest(self.settings)
 
-    async def rank(self, lists: Sequence[ResponseList]) -> list[Ranking]:
+    async def rank(self, lists: Sequence[ResponseList]) -> list[ResponseRanking]:
         """Compare the responses of B lists.
 
         Raises:
@@ -388,7 +388,7 @@ class ListwiseJudge:
         return _Prepared(prompt.text, tuple(numbers), tuple(text_A), frozenset(contentless), errors, found, problem)
 
 
-def _combined(prepared: _Prepared, replies: Sequence[tuple[list[int], _Reply | RowError]]) -> Ranking:
+def _combined(prepared: _Prepared, replies: Sequence[tuple[list[int], _Reply | RowError]]) -> ResponseRanking:
     """The ranking of all A responses, of what the calls say of the T different texts."""
     answered = [(order, reply) for order, reply in replies if isinstance(reply, _Reply)]
     refused = [reply for _, reply in replies if not isinstance(reply, _Reply)]
@@ -416,7 +416,7 @@ def _combined(prepared: _Prepared, replies: Sequence[tuple[list[int], _Reply | R
             errors.setdefault(place, str(refused[0]))
     masses = [reply.label_mass for _, reply in answered if reply.label_mass is not None]
     failed = ("orders_failed",) if refused and answered else ()
-    return Ranking(
+    return ResponseRanking(
         wins_AA,
         errors,
         frozenset(place for place, text in zip(places, texts, strict=True) if text in prepared.contentless),

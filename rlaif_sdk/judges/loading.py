@@ -13,7 +13,7 @@ from rlaif_sdk.exceptions import ConfigError, UnknownPluginError
 from rlaif_sdk.io.run_async import run_async
 from rlaif_sdk.judges.backends import JudgeBackend
 from rlaif_sdk.judges.builtin import BACKENDS
-from rlaif_sdk.judges.listwise import ListwiseJudge, Ranking, ResponseList
+from rlaif_sdk.judges.listwise import ListwiseJudge, ResponseList, ResponseRanking
 from rlaif_sdk.judges.pairwise import Pair, PairLabel, PairwiseLabeler
 from rlaif_sdk.judges.pointwise import Labels, Mode, PointwiseJudge
 from rlaif_sdk.judges.prompts import (
@@ -259,7 +259,7 @@ def load_listwise_judge(
     return ListwiseJudge(loaded, ListwisePrompt(criteria), **(judging or {}))
 
 
-def rank_responses(lists: Iterable[ResponseList], judge: ListwiseJudge) -> list[Ranking]:
+def rank_responses(lists: Iterable[ResponseList], judge: ListwiseJudge) -> list[ResponseRanking]:
     """Rank responses from plain code, all lists at once.
 
     Raises:

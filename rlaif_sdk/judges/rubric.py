@@ -163,7 +163,7 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _CriteriaCall:
     """One request, about some criteria of a row by their places."""
 
     asked: _Asked
@@ -357,11 +357,11 @@ class RubricJudge:
                 found.append(_Asked(replace(row, flags=flags), criteria, shown.text if shown else None))
         return found
 
-    def _calls(self, asked: _Asked) -> list[_Call]:
+    def _calls(self, asked: _Asked) -> list[_CriteriaCall]:
         """The requests about one answer; they differ at their ends only."""
         if self.mode == "likelihood":
             return [
-                _Call(asked, [place], self._request(asked, f"Criterion: {criterion.text}", _choose(criterion)))
+                _CriteriaCall(asked, [place], self._request(asked, f"Criterion: {criterion.text}", _choose(criterion)))
                 for place, criterion in enumerate(asked.criteria)
             ]
         size = self.criteria_per_call or max(len(asked.criteria), 1)
@@ -371,7 +371,9 @@ class RubricJudge:
             lines = [
                 _numbered(number, asked.criteria[place]) for number, place in enumerate(places, start=1)
             ]  # each call numbers its own from 1
-            calls.append(_Call(asked, places, self._request(asked, "\n".join(["Criteria:", *lines]), _IN_WORDS)))
+            calls.append(
+                _CriteriaCall(asked, places, self._request(asked, "\n".join(["Criteria:", *lines]), _IN_WORDS))
+            )
         return calls
 
     def _request(self, asked: _Asked, criteria: str, verdict: str) -> Conversation:
@@ -391,14 +393,16 @@ class RubricJudge:
         text = "\n\n".join([*_reference_block(asked.reference), "\n".join([heading, *lines])])
         return JudgePrompt(text).render(asked.row.prompt, asked.row.answer, self._rating().instruction)
 
-    async def _by_likelihood(self, calls: Sequence[_Call]) -> None:
-        by_size: dict[int, list[_Call]] = {}  # one call an answer, whose criterion with the most choices says how many
+    async def _by_likelihood(self, calls: Sequence[_CriteriaCall]) -> None:
+        by_size: dict[
+            int, list[_CriteriaCall]
+        ] = {}  # one call an answer, whose criterion with the most choices says how many
         for call in calls:
             size = max(len(criterion.choices) for criterion in call.asked.criteria)
             by_size.setdefault(size, []).append(call)
         await asyncio.gather(*(self._weigh(some, _LETTERS[:size]) for size, some in by_size.items()))
 
-    async def _weigh(self, calls: Sequence[_Call], letters: str) -> None:
+    async def _weigh(self, calls: Sequence[_CriteriaCall], letters: str) -> None:
         """Ask about criteria with at most as many choices as there are letters."""
         replies = await self.backend.label_logprobs([call.request for call in calls], tuple(letters))
         for call, reply in zip(calls, replies, strict=True):
@@ -406,7 +410,7 @@ class RubricJudge:
             call.asked.note(reply)
             call.asked.said[call.places[0]] = _weighed(reply, criterion)
 
-    async def _in_words(self, calls: Sequence[_Call]) -> None:
+    async def _in_words(self, calls: Sequence[_CriteriaCall]) -> None:
         if not calls:
             return
         limit = self.max_new_tokens or _TOKENS_EACH * max(len(call.places) for call in calls)
@@ -456,7 +460,7 @@ def _weighed(reply: LabelLogprobs | RowError, criterion: Criterion) -> Criterion
     return CriterionVerdict(mean, reason=f"{likeliest[1]} ({likeliest[0]:.0%})")
 
 
-def _read(reply: GeneratedText | RowError, call: _Call, limit: int) -> list[CriterionVerdict]:
+def _read(reply: GeneratedText | RowError, call: _CriteriaCall, limit: int) -> list[CriterionVerdict]:
     """A verdict for each criterion of a call in words."""
     entries = reply if isinstance(reply, RowError) else cut_off(limit) if reply.truncated else json_objects(reply.text)
     if isinstance(entries, RowError):

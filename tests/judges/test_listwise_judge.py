@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlaif_sdk import ConfigError, JudgeConnectionError, JudgeError, JudgeResponseError, ListwiseJudge, Ranking
+from rlaif_sdk import ConfigError, JudgeConnectionError, JudgeError, JudgeResponseError, ListwiseJudge, ResponseRanking
 from rlaif_sdk.judges import ResponseList, load_listwise_judge, rank_responses
 from rlaif_sdk.judges.backends import GeneratedText
 from rlaif_sdk.judges.backends.local import TransformersBackend
@@ -36,7 +36,7 @@ def writes_ranking(question: str) -> str:
     return f"Some are better.\n{json.dumps({'ranking': best})}"
 
 
-def rank(script: Any, *responses: Any, prompt: Any = "Why?", **options: Any) -> Ranking:
+def rank(script: Any, *responses: Any, prompt: Any = "Why?", **options: Any) -> ResponseRanking:
     backend = script if isinstance(script, ScriptedJudge) else ScriptedJudge(script)
     (ranking,) = rank_responses([ResponseList(prompt, responses)], ListwiseJudge(backend, **options))
     return ranking

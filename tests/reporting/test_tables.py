@@ -105,6 +105,7 @@ def test_no_control_character_of_other_peoples_text_acts_on_the_terminal(where: 
             SimpleNamespace(
                 data={},
                 models=[],
+                model_calls={},
                 memory={},
                 scored={"composition": composition},
                 judged={},
