@@ -87,7 +87,7 @@ class TextEncoder:
         if any(isinstance(single, TemplatedText) for single in inputs) or any(map(_is_broken, texts)):
             encodings = [self._encode_whole(*given) for given in zip(inputs, texts, strict=True)]
         else:
-            encodings = self._whole.encode_batch([parts if len(parts) > 1 else parts[0] for parts in texts])
+            encodings = self._whole.encode_batch_fast([parts if len(parts) > 1 else parts[0] for parts in texts])
         was_cut = [len(encoding) > self.max_length for encoding in encodings]
         for row, cut in enumerate(was_cut):
             if cut:

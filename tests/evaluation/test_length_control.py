@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif_sdk.evaluation import length_controlled
@@ -200,6 +200,7 @@ def test_length_control_takes_out_what_length_alone_wins(feature: str) -> None:
     assert 0.02 < found.high - found.low < 0.1
 
 
+@settings(max_examples=10)  # each has two bootstraps
 @given(st.floats(-2, 2), st.integers(0, 99))
 def test_length_control_turns_with_the_policies(theta: float, seed: int) -> None:
     """Exchanging the policies turns the win rate and its interval around one half."""
