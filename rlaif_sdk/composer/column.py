@@ -79,7 +79,7 @@ class RewardColumn(CheckedScores):
 
     @property
     def abstained(self) -> int:
-        """On how many rows it abstained: it was asked, and neither scored nor failed."""
+        """The number of rows on which it abstained, which are those where it was asked and neither scored nor failed."""
         return int(np.isnan(self.raw).sum()) - len(self.failures) - len(self.skipped)
 
     def record(self, row: int) -> dict[str, Any]:

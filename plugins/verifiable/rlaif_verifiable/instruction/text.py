@@ -76,7 +76,8 @@ def is_emoji(character: str) -> bool:
     """Whether a character is an emoji."""
     from emoji import is_emoji
 
-    return is_emoji(character)
+    found: bool = is_emoji(character)
+    return found
 
 
 def syllables(word: str) -> int:
