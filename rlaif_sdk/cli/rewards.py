@@ -19,7 +19,7 @@ rewards_app = typer.Typer(help="List the installed rewards and show how each is 
 def list_rewards(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the installed rewards, a line each. Plugins that are installed but broken are named, with the cause.
+    """List the installed rewards by the package that offers them, a line each. Broken plugins are named, with the cause.
 
     The columns are those that a table must have, by the reward's default parameters.
     """
@@ -27,6 +27,7 @@ def list_rewards(
 
     registry = Registry.default()
     rows = [(spec, registry.source("rlaif_rewards", name)) for name, spec in registry.rewards.items()]
+    rows.sort(key=lambda row: (row[1].distribution, row[0].name))
     if as_json:
         listed = [
             {
@@ -45,16 +46,16 @@ def list_rewards(
         return
     if rows:
         print_lines(
-            ("reward", "range", "columns", "scope", "description"),
+            ("reward", "package", "range", "columns", "description"),
             [
                 (
                     spec.name,
+                    source.distribution.partition(" ")[0].removeprefix("rlaif-") or "-",
                     "-" if spec.range is None else _interval(spec.range),
                     ", ".join(spec.default_columns) or "-",
-                    spec.scope,
                     spec.description,
                 )
-                for spec, _ in rows
+                for spec, source in rows
             ],
         )
     else:

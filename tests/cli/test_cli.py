@@ -194,9 +194,12 @@ def test_rewards_that_compare_the_completions_to_a_prompt_say_so():
 def test_rewards_list_has_a_line_a_reward():
     """Whole where it is piped; a terminal gets what it has room for."""
     piped = rlaif("rewards", "list").stdout.splitlines()
-    assert piped[0].split() == ["reward", "range", "columns", "scope", "description"]
+    assert piped[0].split() == ["reward", "package", "range", "columns", "description"]
+    packages = [line.split()[1] for line in piped[1:]]
+    assert packages == sorted(packages)
+    assert packages.count("verifiable") > 10
     (execution,) = (line for line in piped if line.startswith("execution "))
-    assert execution.split()[1:4] == ["[0,", "1]", "tests"]
+    assert execution.split()[1:5] == ["execution", "[0,", "1]", "tests"]
     assert execution.endswith("run in a sandbox.")
     ours, theirs = os.openpty()
     program = Path(sys.executable).with_name("rlaif")
