@@ -69,6 +69,9 @@ class OpenAIParams(Params):
     """Price of a million tokens of prompts; with ``output_price`` it puts the cost into every usage."""
     output_price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Price of a million tokens of answers."""
+    structured_output: bool = False
+    """Send the JSON schema of replies that are read as JSON (a rubric's verdicts, a ranking in words), for servers that hold
+    a model to one: OpenAI's, vLLM, SGLang, llama.cpp. Elsewhere the form is asked for in words."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields of every request, such as ``{chat_template_kwargs: {enable_thinking: false}}`` for a reasoning
     model at vLLM: in likelihood mode the verdict must be the first token. A field that is null is left out of requests, for

@@ -21,7 +21,10 @@ from rlaif_sdk.judges.backends import (
     JudgeBackend,
     LabelLogprobs,
     RowError,
+    asks_for_schema,
+    closed_object,
     cut_off,
+    generate_json,
     label_mass,
     usage_of,
 )
@@ -35,6 +38,8 @@ from rlaif_sdk.types import TextOrConversation
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FENCE = "```"
 _RANKING = re.compile(r'\{\s*"ranking"')
+_LEVELS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
+_SCHEMA = closed_object({"reason": {"type": "string"}, "ranking": _LEVELS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +129,20 @@ class _WrittenRanking:
 
     version = "1"
 
-    def __init__(self, max_new_tokens: int, temperature: float) -> None:
+    def __init__(self, max_new_tokens: int, temperature: float, *, by_schema: bool) -> None:
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
+        self.by_schema = by_schema
 
     def ending(self, labels: Sequence[str]) -> str:
+        if self.by_schema:
+            example = json.dumps(
+                {"reason": "a few sentences", "ranking": [list(labels[:2]), *([one] for one in labels[2:])]}
+            )
+            return (
+                "Reply with JSON: how the responses compare, and then the letters from the best response to the worst, each "
+                f"once and equals in one list, such as {example}."
+            )
         example = json.dumps({"ranking": list(labels[::-1])})
         tied = json.dumps({"ranking": [list(labels[:2]), *labels[2:]]})
         return (
@@ -140,8 +154,10 @@ class _WrittenRanking:
     async def ask(
         self, backend: JudgeBackend, questions: Sequence[str], labels: Sequence[str]
     ) -> list[_Reply | RowError]:
-        replies = await backend.generate(
+        replies = await generate_json(
+            backend,
             [[{"role": "user", "content": question}] for question in questions],
+            _SCHEMA,
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
         )
@@ -179,17 +195,20 @@ def parse_ranking(reply: str, labels: Sequence[str]) -> tuple[list[int], str]:
     """The level of each of K labels, 0 for the best, and the reason, in a judge's reply.
 
     The ranking is the judge's last word: ``{"ranking": ["B", ["A", "C"]]}`` at the end of the reply, where equals stand in a
-    list. One that the judge quotes before is part of the reason.
+    list; or the reply is one object with the ``reason`` in it. One that the judge quotes before is part of the reason.
 
     Raises:
         JudgeResponseError: There is none at the end, or it has not each label once.
     """
     said = reply.rpartition("</think>")[2].strip()
     body = said.removesuffix(_FENCE).rstrip()
-    start = max((found.start() for found in _RANKING.finditer(body)), default=len(body))
+    start = max((found.start() for found in _RANKING.finditer(body)), default=0)
+    reason = body[:start].rstrip().removesuffix(f"{_FENCE}json").rstrip()
     try:
-        ranking = json.loads(body[start:])["ranking"]
-    except (ValueError, RecursionError):
+        reply_object = json.loads(body[start:])
+        ranking = reply_object["ranking"]
+        reason = reason or str(reply_object.get("reason", ""))
+    except (ValueError, LookupError, TypeError, RecursionError):
         ranking = None
     if not isinstance(ranking, list):
         raise JudgeResponseError(f"the judge's reply does not end with a ranking as JSON: {said[-80:]!r}")
@@ -203,7 +222,7 @@ def parse_ranking(reply: str, labels: Sequence[str]) -> tuple[list[int], str]:
             levels[label] = level
     if missing := [label for label in labels if label not in levels]:
         raise JudgeResponseError(f"the judge's ranking leaves out {', '.join(missing)}")
-    return [levels[label] for label in labels], body[:start].rstrip().removesuffix(f"{_FENCE}json").rstrip()
+    return [levels[label] for label in labels], reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +307,9 @@ class ListwiseJudge:
         self.orders = orders
         self._seed = seed
         self._verdict: _Verdict = (
-            _BestLikelihood() if mode == "likelihood" else _WrittenRanking(max_new_tokens, temperature)
+            _BestLikelihood()
+            if mode == "likelihood"
+            else _WrittenRanking(max_new_tokens, temperature, by_schema=asks_for_schema(backend))
         )
         self._limits = [max_new_tokens, temperature]
         self.screening = Screening(max_chars, overlong, view, thinking)

@@ -19,7 +19,10 @@ from rlaif_sdk.judges.backends import (
     JudgeBackend,
     LabelLogprobs,
     RowError,
+    asks_for_schema,
+    closed_object,
     cut_off,
+    generate_json,
     label_mass,
     usage_of,
 )
@@ -54,6 +57,14 @@ _IN_WORDS = """For each criterion say what is true of the answer, be that good o
 else, one object for each criterion, in their order and with these keys in theirs:
 [{"criterion": 1, "reason": "one sentence", "evidence": ["words of the answer, copied exactly"], "verdict": "yes"}]
 Evidence is empty where no words of the answer show it."""
+_BY_SCHEMA = _IN_WORDS.replace("Reply with a JSON list", 'Reply with JSON, a list under "verdicts",')
+_ENTRY = {
+    "criterion": {"type": "integer"},
+    "reason": {"type": "string"},
+    "evidence": {"type": "array", "items": {"type": "string"}},
+    "verdict": {"type": "string"},
+}
+_SCHEMA = closed_object({"verdicts": {"type": "array", "items": closed_object(_ENTRY)}})
 _TOKENS_EACH = 160
 _SCALE = Scale(1, 10)
 
@@ -240,6 +251,7 @@ class RubricJudge:
                 hint="leave it out, or set mode: verdict",
             )
         self.backend = backend
+        self._form = _BY_SCHEMA if asks_for_schema(backend) else _IN_WORDS
         self.mode = mode
         self.criteria_per_call = criteria_per_call
         self.max_new_tokens = max_new_tokens
@@ -372,7 +384,7 @@ class RubricJudge:
                 _numbered(number, asked.criteria[place]) for number, place in enumerate(places, start=1)
             ]  # each call numbers its own from 1
             calls.append(
-                _CriteriaCall(asked, places, self._request(asked, "\n".join(["Criteria:", *lines]), _IN_WORDS))
+                _CriteriaCall(asked, places, self._request(asked, "\n".join(["Criteria:", *lines]), self._form))
             )
         return calls
 
@@ -414,7 +426,8 @@ class RubricJudge:
         if not calls:
             return
         limit = self.max_new_tokens or _TOKENS_EACH * max(len(call.places) for call in calls)
-        replies = await self.backend.generate([call.request for call in calls], max_new_tokens=limit)
+        requests = [call.request for call in calls]
+        replies = await generate_json(self.backend, requests, _SCHEMA, max_new_tokens=limit)
         for call, reply in zip(calls, replies, strict=True):
             call.asked.note(reply)
             call.asked.said |= zip(call.places, _read(reply, call, limit), strict=True)
@@ -491,7 +504,8 @@ def json_objects(text: str) -> list[dict[str, Any]] | JudgeResponseError:
         found = json.loads(inner[begin : end + 1], object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
         return JudgeResponseError(f"the judge's reply is no JSON list: {error}: {said[:80]!r}")
-    entries = found if isinstance(found, list) else [found]
+    listed = found.get("verdicts", [found]) if isinstance(found, dict) else found
+    entries = listed if isinstance(listed, list) else [found]
     if not all(isinstance(entry, dict) for entry in entries):
         return JudgeResponseError(f"the judge's reply is no list of objects: {said[:80]!r}")
     return entries

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rlaif_sdk.exceptions import JudgeConnectionError, JudgeResponseError
 from rlaif_sdk.judges.usage import NO_USAGE, Usage
@@ -18,8 +18,11 @@ __all__ = [
     "JudgeBackend",
     "LabelLogprobs",
     "RowError",
+    "asks_for_schema",
+    "closed_object",
     "closing_line",
     "cut_off",
+    "generate_json",
     "label_mass",
     "usage_of",
     "with_usage_of",
@@ -128,6 +131,9 @@ class JudgeBackend(Protocol):
 
     A backend that answers many calls at once (a server) may have an attribute ``concurrency``, the most requests that
     it has in flight: jobs then make many small calls instead of one large call after another.
+
+    One that can hold its model to a JSON schema has an attribute ``structured_output`` that is true, and its `generate`
+    takes a ``schema``; see `generate_json`.
     """
 
     @property
@@ -163,3 +169,22 @@ class JudgeBackend(Protocol):
 
     def close(self) -> None:
         """Release the model or the connections."""
+
+
+async def generate_json(
+    backend: JudgeBackend, requests: Sequence[Conversation], schema: Mapping[str, Any], **options: Any
+) -> Sequence[GeneratedText | RowError]:
+    """`JudgeBackend.generate` for replies in JSON: held to a schema where the backend can, and read with equal care."""
+    if asks_for_schema(backend):
+        options["schema"] = schema
+    return await backend.generate(requests, **options)
+
+
+def closed_object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object that has these properties and no others."""
+    return {"type": "object", "properties": dict(properties), "required": [*properties], "additionalProperties": False}
+
+
+def asks_for_schema(backend: JudgeBackend) -> bool:
+    """Whether a backend holds its model to a JSON schema."""
+    return bool(getattr(backend, "structured_output", False))

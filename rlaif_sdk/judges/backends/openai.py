@@ -224,6 +224,7 @@ class OpenAIBackend:
         tokens_per_minute: The most tokens in any 60 seconds, as the server counts them; a request is estimated by its
             length until it is answered.
         prices: What the server charges, for the cost in each answer's usage.
+        structured_output: Send the JSON schema of replies that are read as JSON, as ``response_format``.
         extra_body: Further fields of every request; one that is None is left out, defaults of ours too.
     """
 
@@ -243,9 +244,11 @@ class OpenAIBackend:
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
         prices: Prices | None = None,
+        structured_output: bool = False,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         self.concurrency = concurrency
+        self.structured_output = structured_output
         self._model = model
         self._base_url = base_url
         self._top_logprobs = top_logprobs
@@ -271,7 +274,8 @@ class OpenAIBackend:
     @property
     def identity(self) -> str:
         """Address, model and extra fields. What a server calls by one name may change behind it."""
-        return f"openai:{self._base_url}:{self._model}:{sorted(self._extra_body.items())}"
+        schemas = ":schema" if self.structured_output else ""
+        return f"openai:{self._base_url}:{self._model}:{sorted(self._extra_body.items())}{schemas}"
 
     def setup(self) -> None:
         """Check the key and the libraries; no request is sent."""
@@ -302,10 +306,19 @@ class OpenAIBackend:
         return await self._ask(requests, options, lambda choice, flags: label_logprobs_of(choice, labels, flags))
 
     async def generate(
-        self, requests: Sequence[Conversation], *, max_new_tokens: int, temperature: float = 0.0
+        self,
+        requests: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        schema: Mapping[str, Any] | None = None,
     ) -> Sequence[GeneratedText | RowError]:
-        """See `JudgeBackend.generate`."""
-        return await self._ask(requests, {self._limit_field: max_new_tokens, "temperature": temperature}, text_of)
+        """See `JudgeBackend.generate`; a JSON schema holds the replies to its form."""
+        options: dict[str, Any] = {self._limit_field: max_new_tokens, "temperature": temperature}
+        if schema is not None:
+            named = {"name": "verdict", "schema": schema, "strict": True}
+            options["response_format"] = {"type": "json_schema", "json_schema": named}
+        return await self._ask(requests, options, text_of)
 
     async def _ask(
         self, requests: Sequence[Conversation], options: dict[str, Any], read: Reader[ReplyT]
