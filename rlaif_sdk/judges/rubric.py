@@ -202,12 +202,12 @@ class RubricJudge:
     nobody is asked.
 
     Example:
-        >>> import asyncio
+        >>> from asyncio import run
         >>> from rlaif_sdk import Criterion, RewardBatch, RubricJudge
         >>> from rlaif_sdk.testing import ScriptedJudge
         >>> judge = RubricJudge(ScriptedJudge(lambda request: {"A": 0.25, "B": 0.75}))  # no, yes
         >>> rubric = [Criterion("cites", "Cites a law."), Criterion("brief", "Has one sentence.")]
-        >>> (judged,) = asyncio.run(judge.judge(RewardBatch(["May I?"], ["Yes, by section 12."]), [rubric]))
+        >>> (judged,) = run(judge.judge(RewardBatch(["May I?"], ["Yes, by section 12."]), [rubric]))
         >>> [verdict.value for verdict in judged.verdicts]
         [0.75, 0.75]
 

@@ -80,9 +80,11 @@ def test_a_documented_reward_scores_text_and_messages_alike(title: str) -> None:
     ]
     scores = {}
     for shape, (prompt, completion) in SHAPES.items():
-        row = {"prompt": prompt, "completion": completion, **dict.fromkeys(wanted, WANTED)}
+        row = {"prompt": prompt, "completion": completion, "same": 1, **dict.fromkeys(wanted, WANTED)}
         with Composer({"shown": function}) as composer:
-            scores[shape] = composer.compose(RewardBatch.from_records([row, row])).rewards["shown"].raw.tolist()
+            scores[shape] = (
+                composer.compose(RewardBatch.from_records([row, row], group="same")).rewards["shown"].raw.tolist()
+            )
     assert scores["text"] == scores["chat"] == scores["blocks"]
 
 
