@@ -407,6 +407,24 @@ class RewardBatch:
             found = ", ".join(sorted(self.columns)) or "none"
             raise BatchError(f"the column {name!r} is missing", hint=f"columns present: {found}") from None
 
+    def references(self, name: str | None) -> list[str | Score | None]:
+        """The reference answers in the column of that name, for a judge to be shown: text, a number, or messages' last words.
+
+        Returns:
+            B entries; None where there is none (null, which pandas writes as NaN, or an empty text, or no name was given), and
+            a failed score where the column holds something else.
+
+        Example:
+            >>> from rlaif_sdk import RewardBatch
+            >>> batch = RewardBatch(["2 + 2?"] * 3, ["4"] * 3, columns={"gold": [4, "four", None]})
+            >>> batch.references("gold")
+            ['4', 'four', None]
+
+        Raises:
+            BatchError: There is no such column.
+        """
+        return [None] * len(self) if name is None else [_reference(name, value) for value in self.column(name)]
+
     def groups(self) -> list[list[int]]:
         """The rows of each group, in order; a row without a label is a group of its own, and so is each without groups.
 
@@ -660,3 +678,12 @@ class PreferencePair:
             "chosen_prob": self.chosen_prob,
             "source": self.source,
         }
+
+
+def _reference(column: str, value: Any) -> str | Score | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return None if math.isnan(value) else str(value)
+    try:
+        return None if value is None else view(value, "answer") or None
+    except ConversationError as error:
+        return Score.failed(f"the column {column!r} holds no text: {error.message}")

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from rlaif_sdk.conversations import Thinking, View
-from rlaif_sdk.conversations import view as view_of
-from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError
+from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.judges.backends import (
@@ -277,8 +276,7 @@ class PointwiseJudge(Reward):
     async def score(self, batch: RewardBatch) -> list[Score]:
         """Rate B completions. See the class for what each score means and which errors are raised."""
         answers = batch.views(self.screening.view, thinking=self.screening.thinking)
-        references = [None] * len(batch) if self._reference_column is None else batch.column(self._reference_column)
-        asked = zip(batch.prompt_texts, answers, references, strict=True)
+        asked = zip(batch.prompt_texts, answers, batch.references(self._reference_column), strict=True)
         rows = [self._question(prompt, answer, reference) for prompt, answer, reference in asked]
         questions = [row for row in rows if isinstance(row, _Question)]
         if not questions:
@@ -289,13 +287,10 @@ class PointwiseJudge(Reward):
         said = iter(verdicts)
         return [scored(next(said), row.flags) if isinstance(row, _Question) else row for row in rows]
 
-    def _question(self, prompt: str, answer: str | None, reference: Any) -> _Question | Score:
-        row = self.screening.of_row(prompt, answer)
+    def _question(self, prompt: str, answer: str | None, reference: str | Score | None) -> _Question | Score:
+        row = self.screening.of_row(prompt, answer, reference)
         if isinstance(row, Score):
             return row
-        shown = self._reference(reference)
-        if isinstance(shown, Score):
-            return shown
         if row.contentless:
             flags = [flag.removeprefix("answer_") for flag in row.flags if flag.startswith("answer_")]
             return Score(
@@ -303,22 +298,8 @@ class PointwiseJudge(Reward):
                 reason=f"refused before judging: {row.contentless}",
                 details={"refused": "contentless", "flags": flags},
             )
-        request = self.prompt.render(row.prompt, row.answer, self.verdict.instruction, shown)
+        request = self.prompt.render(row.prompt, row.answer, self.verdict.instruction, row.reference)
         return _Question(request, row.flags)
-
-    def _reference(self, value: Any) -> str | Score | None:
-        """What the judge is to see of a reference answer: text, a number, or the last words of messages; None for none."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            text = None if math.isnan(value) else str(value)  # pandas writes NaN for null
-        else:
-            try:
-                text = None if value is None else view_of(value, "answer")
-            except ConversationError as error:
-                return Score.failed(f"the column {self._reference_column!r} holds no text: {error.message}")
-        if not text:
-            return None
-        prepared = self.screening.of_text("reference", text)
-        return Score.failed(prepared.overlong) if prepared.overlong else prepared.text
 
     def _fingerprint(self, max_new_tokens: int) -> str:
         parts: dict[str, Any] = {

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from rlaif_sdk.judges.backends import (
     usage_of,
 )
 from rlaif_sdk.judges.pointwise import LikelihoodVerdict, RatingVerdict, expected_score, scored
-from rlaif_sdk.judges.prompts import JudgePrompt, Scale, free_tag
+from rlaif_sdk.judges.prompts import JudgePrompt, Scale
 from rlaif_sdk.judges.screening import Overlong, PreparedRow, Screening
 from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.types import Conversation, RewardBatch, Score
@@ -46,7 +46,7 @@ _TEMPLATE = """{preamble}
 The prompt:
 {prompt}
 
-The answer to check:
+{reference}The answer to check:
 {answer}
 
 {criteria}
@@ -162,7 +162,6 @@ class _Asked:
 
     row: PreparedRow
     criteria: Sequence[Criterion]
-    reference: str | None
     said: dict[int, CriterionVerdict] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
     usage: Usage = NO_USAGE
@@ -265,7 +264,7 @@ class RubricJudge:
     def fingerprint(self) -> str:
         """Changes whenever the same answer and rubric may get other verdicts."""
         criteria = [Criterion("1", "x"), Criterion("2", "y", choices=("a", "b", "c"))]
-        asked = _Asked(PreparedRow("", ""), criteria, "")
+        asked = _Asked(PreparedRow("", "", reference=""), criteria)
         parts: dict[str, Any] = {
             "version": 1,
             "asked": [call.request for call in self._calls(asked)],
@@ -289,14 +288,14 @@ class RubricJudge:
         self,
         batch: RewardBatch,
         rubrics: Sequence[Sequence[Criterion]],
-        references: Sequence[str | None] | None = None,
+        references: Sequence[str | Score | None] | None = None,
     ) -> list[RubricVerdicts | Score]:
         """The verdicts on B completions, each by the rubric of its row.
 
         Args:
             batch: B rows.
             rubrics: The criteria of each.
-            references: An answer to each prompt that is known to be good, which the judge is shown, or None.
+            references: See `RewardBatch.references`; None for none.
 
         Returns:
             B entries; a `Score` stands for a row that the judge cannot be asked about: it has no words, or too many.
@@ -320,7 +319,7 @@ class RubricJudge:
         self,
         batch: RewardBatch,
         rubrics: Sequence[Sequence[Criterion]],
-        references: Sequence[str | None] | None = None,
+        references: Sequence[str | Score | None] | None = None,
     ) -> list[Score]:
         """One rating from 0 to 1 of B completions by a judge who reads the whole rubric (``RaR-Implicit``).
 
@@ -351,23 +350,13 @@ class RubricJudge:
         self,
         batch: RewardBatch,
         rubrics: Sequence[Sequence[Criterion]],
-        references: Sequence[str | None] | None,
+        references: Sequence[str | Score | None] | None,
     ) -> list[_Asked | Score]:
         views = batch.views(self.screening.view, thinking=self.screening.thinking)
-        found: list[_Asked | Score] = []
-        for prompt, answer, criteria, reference in zip(
-            batch.prompt_texts, views, rubrics, references or [None] * len(batch), strict=True
-        ):
-            row = self.screening.of_row(prompt, answer)
-            shown = None if reference is None else self.screening.of_text("reference", reference)
-            if isinstance(row, Score):
-                found.append(row)
-            elif shown and shown.overlong and not row.contentless:
-                found.append(Score.failed(shown.overlong))
-            else:
-                flags = (*row.flags, *(shown.flags if shown else ()))
-                found.append(_Asked(replace(row, flags=flags), criteria, shown.text if shown else None))
-        return found
+        shown = references or [None] * len(batch)
+        rows = map(self.screening.of_row, batch.prompt_texts, views, shown)
+        found = zip(rows, rubrics, strict=True)
+        return [row if isinstance(row, Score) else _Asked(row, criteria) for row, criteria in found]
 
     def _calls(self, asked: _Asked) -> list[_CriteriaCall]:
         """The requests about one answer; they differ at their ends only."""
@@ -389,8 +378,7 @@ class RubricJudge:
         return calls
 
     def _request(self, asked: _Asked, criteria: str, verdict: str) -> Conversation:
-        text = "\n\n".join([*_reference_block(asked.reference), criteria])
-        return replace(self._prompt, criteria=text).render(asked.row.prompt, asked.row.answer, verdict)
+        return _rendered(replace(self._prompt, criteria=criteria), asked.row, verdict)
 
     def _rating(self) -> LikelihoodVerdict | RatingVerdict:
         if self.mode == "likelihood":
@@ -402,13 +390,11 @@ class RubricJudge:
         heading = (
             "A good answer meets these, each with what it weighs; below 0 it is a fault that a good answer is without:"
         )
-        text = "\n\n".join([*_reference_block(asked.reference), "\n".join([heading, *lines])])
-        return JudgePrompt(text).render(asked.row.prompt, asked.row.answer, self._rating().instruction)
+        return _rendered(JudgePrompt("\n".join([heading, *lines])), asked.row, self._rating().instruction)
 
     async def _by_likelihood(self, calls: Sequence[_CriteriaCall]) -> None:
-        by_size: dict[
-            int, list[_CriteriaCall]
-        ] = {}  # one call an answer, whose criterion with the most choices says how many
+        """Ask about one criterion a call, those with as many choices together."""
+        by_size: dict[int, list[_CriteriaCall]] = {}
         for call in calls:
             size = max(len(criterion.choices) for criterion in call.asked.criteria)
             by_size.setdefault(size, []).append(call)
@@ -442,10 +428,8 @@ def _verdicts(asked: _Asked) -> RubricVerdicts:
     return RubricVerdicts(verdicts, (*asked.row.flags, *asked.flags), asked.usage)
 
 
-def _reference_block(reference: str | None) -> Iterable[str]:
-    if reference is not None:
-        tag = f"reference{free_tag(('reference',), (reference,))}"
-        yield f"An answer that is known to be good:\n<{tag}>\n{reference}\n</{tag}>"
+def _rendered(prompt: JudgePrompt, row: PreparedRow, verdict: str) -> Conversation:
+    return prompt.render(row.prompt, row.answer, verdict, row.reference)
 
 
 def _choose(criterion: Criterion) -> str:

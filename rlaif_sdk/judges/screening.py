@@ -89,12 +89,14 @@ class PreparedRow:
         answer: The answer.
         flags: What was done to them.
         contentless: Why there is nothing in the answer to judge, or None.
+        reference: The reference answer, or None.
     """
 
     prompt: str
     answer: str
     flags: tuple[str, ...] = ()
     contentless: str | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +124,23 @@ class Screening:
         text = view(answer, self.view, thinking=self.thinking)
         return None if text is None else self.of_text(name, text)
 
-    def of_row(self, prompt: str, answer: str | None) -> PreparedRow | Score:
+    def of_row(self, prompt: str, answer: str | None, reference: str | Score | None = None) -> PreparedRow | Score:
         """What the judge is to see of a row; a score where there is nothing to ask it: no words, or too many.
 
         Args:
             prompt: The prompt, as text.
             answer: The answer, as text; None where the policy called a tool and said nothing.
+            reference: An entry of `RewardBatch.references`.
         """
         if answer is None:
             return Score.no_words()
         asked, given = self.of_text("prompt", prompt), self.of_text("answer", answer)
-        row = PreparedRow(asked.text, given.text, (*asked.flags, *given.flags), given.contentless)
-        problem = None if row.contentless else asked.overlong or given.overlong
+        if isinstance(reference, Score) and not given.contentless:
+            return reference
+        gold = self.of_text("reference", reference) if isinstance(reference, str) else None
+        flags = (*asked.flags, *given.flags, *(gold.flags if gold else ()))
+        row = PreparedRow(asked.text, given.text, flags, given.contentless, gold.text if gold else None)
+        problem = None if row.contentless else asked.overlong or given.overlong or (gold.overlong if gold else None)
         return Score.failed(problem) if problem else row
 
     def of_text(self, name: str, text: str) -> PreparedText:

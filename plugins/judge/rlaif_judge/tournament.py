@@ -152,16 +152,21 @@ class Tournament(Reward):
     async def score(self, batch: RewardBatch) -> list[Score]:
         scores = [Score.no_words()] * len(batch)
         texts = batch.views(self.params.view, thinking=self.params.thinking)
+        references = batch.references(self.params.reference_column)
         groups = []
         for rows in batch.groups():
             said = {row: text for row in rows if (text := texts[row]) is not None}
+            for row in [*said]:
+                if isinstance(unread := references[row], Score):
+                    scores[row] = unread
+                    del said[row]
             if len({batch.prompt_texts[row] for row in said}) > 1:
                 scores_of = dict.fromkeys(said, Score.failed("the completions of its group answer different prompts"))
             elif len(said) == 1:
                 scores_of = dict.fromkeys(said, Score(None, "no other completion of its group has words"))
             else:
                 scores_of = {}
-                groups += [self._group(batch, said)] if said else []
+                groups += [self._group(batch, said, references)] if said else []
             for row, score in scores_of.items():
                 scores[row] = score
         if self.params.scheme == "listwise":
@@ -173,17 +178,15 @@ class Tournament(Reward):
                 scores[row] = score
         return scores
 
-    def _group(self, batch: RewardBatch, said: dict[int, str]) -> _Group:
-        references: dict[int, str] = {}
-        if (column := self.params.reference_column) is not None:
-            references = {row: text for row in said if isinstance(text := batch.column(column)[row], str)}
+    def _group(self, batch: RewardBatch, said: dict[int, str], gold: Sequence[str | Score | None]) -> _Group:
+        references = {row: text for row in said if isinstance(text := gold[row], str)}
         shown = {text: text for text in references.values()} | {
             text: batch.completions[row] for row, text in said.items()
         }
         players = sorted(shown)
         player_of = {row: players.index(text) for row, text in said.items()}
         anchor_of = {row: players.index(text) for row, text in references.items()}
-        if self.params.scheme == "anchor" and column is None:
+        if self.params.scheme == "anchor" and self.params.reference_column is None:
             by_length = sorted(player_of.values(), key=lambda player: (len(players[player]), player))
             anchor_of = dict.fromkeys(said, by_length[(len(said) - 1) // 2])
         first = next(iter(said))

@@ -24,7 +24,7 @@ class RubricParams(JudgeModelParams):
     column: str | None = None
     """The batch column with a row's own criteria, as a list or its JSON text. They are for the judge: a check stands in the
     config. A row without any criterion abstains."""
-    reference: str | None = None
+    reference_column: str | None = None
     """The batch column with an answer that is known to be good, which the judge is shown; an empty one is not."""
     mode: Literal["likelihood", "verdict"] = "likelihood"
     """``likelihood``: each criterion is asked by itself, and its value is the mean of its choices under the judge's own

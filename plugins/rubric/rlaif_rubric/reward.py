@@ -87,7 +87,7 @@ class RubricReward(Reward):
         self._checks = Checks(checked)
         self.judge = self._make_judge(needed=len(checked) < len(self._fixed) or params.column is not None)
         rewards = self._checks.rewards.values()
-        own = tuple(name for name in (params.column, params.reference) if name is not None)
+        own = tuple(name for name in (params.column, params.reference_column) if name is not None)
         self.columns = tuple(dict.fromkeys([*own, *(name for reward in rewards for name in reward.columns)]))
         read = [reward.inputs for reward in rewards]
         self.inputs = None if None in read else (*own, *(name for names in read for name in names or ()))
@@ -117,7 +117,7 @@ class RubricReward(Reward):
             [c.criterion() for c in rubric if c.check is None] for rubric in rubrics if not isinstance(rubric, Score)
         ]
         chosen = batch.select(rows)
-        references = [None if _is_empty(value) else str(value) for value in self._column(chosen, self.params.reference)]
+        references = chosen.references(self.params.reference_column)
         if self.params.aggregate == "implicit":
             assert self.judge is not None
             found: Sequence[Score] = await self.judge.rate(chosen, asked, references)
@@ -134,7 +134,7 @@ class RubricReward(Reward):
         return [score for score in scores if score is not None]
 
     async def _judged(
-        self, batch: RewardBatch, asked: Sequence[Sequence[Criterion]], references: Sequence[str | None]
+        self, batch: RewardBatch, asked: Sequence[Sequence[Criterion]], references: Sequence[str | Score | None]
     ) -> Sequence[RubricVerdicts | Score]:
         if self.judge is None:
             return [RubricVerdicts(())] * len(batch)
@@ -219,7 +219,7 @@ class RubricReward(Reward):
         parts = [
             "1",
             [criterion.model_dump(mode="json") for criterion in self._fixed],
-            [self.params.column, self.params.reference, self.params.aggregate, self.params.on_failed_criterion],
+            [self.params.column, self.params.reference_column, self.params.aggregate, self.params.on_failed_criterion],
             self.judge.fingerprint if self.judge else None,
             {name: reward.version for name, reward in self._checks.rewards.items()},
         ]
