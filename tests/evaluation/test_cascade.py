@@ -63,6 +63,37 @@ def test_the_curve_is_what_the_cascade_then_gives(tmp_path):
         assert sum(errors) / len(errors) == pytest.approx(point.difference, abs=0.01)
 
 
+def test_a_band_is_measured_on_rows_that_did_not_choose_it(tmp_path):
+    """A single slip in the middle is asked about by the band that it chose itself, and by no other."""
+    cheap = [row / 40 for row in range(40)]
+    with Ledger.find(recorded(tmp_path, cheap, [*cheap[:20], 10.0, *cheap[21:]], group_size=1)) as ledger:
+        curve = calibrate_cascade(ledger, "quick", "thorough")
+    assert curve.points[1].difference == pytest.approx(9.5 / 40)
+    assert (curve.points[1].least, curve.points[1].greatest) == (19 / 40, 20 / 40)
+
+
+def test_only_answers_to_one_prompt_are_compared(tmp_path):
+    """Two batches whose labels are equal are not of one group, and what the strong judge ties is no pair."""
+    file = tmp_path / "ledger.sqlite"
+    with Composer({"quick": rising, "thorough": shifted}, ledger=Ledger(file, cache=False)) as composer:
+        for shift in (0, 1):
+            answers = [f"{shift} {place // 2}" for place in range(40)]
+            composer.compose(RewardBatch(["p"] * 40, answers, group=["one"] * 40))
+    with Ledger.find(file) as ledger:
+        curve = calibrate_cascade(ledger, "quick", "thorough")
+    assert {point.agreement.value for point in curve.points[::20]} == {1.0}
+    assert curve.points[0].agreement.n == 2 * (40 * 39 // 2 - 20)
+
+
+def rising(completion_texts):
+    return [float(text.split()[1]) for text in completion_texts]
+
+
+def shifted(completion_texts):
+    """The same order within a batch, and another scale in each."""
+    return [float(place) - 100 * float(batch) for batch, place in map(str.split, completion_texts)]
+
+
 def test_a_cheap_judge_that_only_guesses_saves_nothing(tmp_path):
     draw = np.random.default_rng(5)
     with Ledger.find(recorded(tmp_path, draw.random(400).tolist(), draw.random(400).tolist())) as ledger:
@@ -93,6 +124,8 @@ def test_what_cannot_be_calibrated_is_named(tmp_path, cheap, rows, said):
 def test_equal_verdicts_leave_nothing_to_agree_about(tmp_path):
     """A constant strong judge orders nothing; that is no agreement of 1."""
     file = recorded(tmp_path, unsure_in_the_middle()[0], [1.0] * 400)
+    with Ledger.find(file) as ledger:
+        assert {point.agreement.n for point in calibrate_cascade(ledger, "quick", "thorough").points} == {0}
     result = CliRunner().invoke(app, ["judge", "calibrate", str(file), "--cheap", "quick", "--strong", "thorough"])
     assert result.exit_code == 1
     assert "no band keeps 95.0% of the order" in result.stderr
