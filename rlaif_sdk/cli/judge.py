@@ -62,7 +62,10 @@ def calibrate(
     cheap: Annotated[str, typer.Option(help="The reward that is asked about every row.")],
     strong: Annotated[str, typer.Option(help="The one that should be asked where the cheap one is unsure.")],
     runs: Annotated[
-        list[int] | None, typer.Option("--run", help="The number of a recorded run; default: the last. Repeatable.")
+        list[int] | None,
+        typer.Option(
+            "--run", help="One run of the ledger, from 1; default: the last, with those that it resumed. Repeatable."
+        ),
     ] = None,
     agreement: Annotated[
         float, typer.Option(min=0, max=1, help="The share of the strong reward's preferences that must be kept.")
@@ -94,21 +97,27 @@ def calibrate(
         headings = ("asked", "band", "same order", "95% interval", "mean difference")
         print_table(headings, map(_cells, curve.points), numbers=True)
         if chosen:
-            asked = f"{chosen.asked:.0%} of the rows asked, {chosen.agreement.value:.1%} of the order kept"
-            condition = ", ".join(f"{key}: {value}" for key, value in chosen.condition(cheap).items())
-            typer.echo(f"rewards.{strong}.when: {{{condition}}}  # {asked}")
+            typer.echo(_advice(chosen, cheap, strong))
     if chosen is None:
         typer.echo(f"no band keeps {agreement:.1%} of the order", err=True)
         raise typer.Exit(ExitCode.NOT_IN_ORDER)
 
 
-def _cells(point: CascadePoint) -> tuple[str, ...]:
-    band = f"{point.least:.4g} to {point.greatest:.4g}" if point.asked else "none"
-    found = point.agreement
-    return (
-        f"{point.asked:.0%}",
-        band,
-        f"{found.value:.1%}",
-        f"{found.low:.1%} to {found.high:.1%}",
-        f"{point.difference:.4g}",
+def _advice(chosen: CascadePoint, cheap: str, strong: str) -> str:
+    kept = f"{chosen.agreement.value:.1%} of the order kept"
+    if not chosen.asks:
+        return f"{cheap} alone: {strong} need not be asked  # {kept}"
+    condition = ", ".join(f"{key}: {value}" for key, value in chosen.condition(cheap).items())
+    when = (
+        f"rewards.{strong}.when: {{{condition}}}"
+        if condition
+        else f"rewards.{strong}: no 'when', it must be asked always"
     )
+    return f"{when}  # {chosen.asked:.0%} of the rows asked, {kept}"
+
+
+def _cells(point: CascadePoint) -> tuple[str, ...]:
+    band = f"{point.least:.4g} to {point.greatest:.4g}" if point.asks else "none"
+    found = point.agreement
+    order = (f"{found.value:.1%}", f"{found.low:.1%} to {found.high:.1%}") if found.n else ("-", "no pairs")
+    return (f"{point.asked:.0%}", band, *order, f"{point.difference:.4g}")

@@ -38,8 +38,13 @@ class CascadePoint:
     agreement: Estimate
     difference: float
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is any score at which the strong reward is asked."""
+        return self.least <= self.greatest
+
     def condition(self, cheap: str) -> dict[str, Any]:
-        """The ``when`` of the strong reward, to six digits; empty where it is asked about every row."""
+        """The ``when`` of the strong reward, to six digits; empty where it is asked about every row, or about none."""
         ends = {"min": self.least, "max": self.greatest}
         bounds = {name: float(f"{end:.6g}") for name, end in ends.items() if math.isfinite(end)}
         return {"reward": cheap, **bounds} if bounds else {}

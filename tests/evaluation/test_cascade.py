@@ -129,6 +129,25 @@ def test_equal_verdicts_leave_nothing_to_agree_about(tmp_path):
     result = CliRunner().invoke(app, ["judge", "calibrate", str(file), "--cheap", "quick", "--strong", "thorough"])
     assert result.exit_code == 1
     assert "no band keeps 95.0% of the order" in result.stderr
+    assert "no pairs" in result.stdout
+    assert "nan" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("errors", "agreement", "said"),
+    [
+        (0.0, "0.95", "quick alone: thorough need not be asked  # 100.0% of the order kept"),
+        (1.0, "1", "rewards.thorough: no 'when', it must be asked always  # 100% of the rows asked"),
+    ],
+)
+def test_the_command_says_where_no_condition_helps(tmp_path, errors, agreement, said):
+    """A cheap judge that never errs, and one that always may."""
+    draw = np.random.default_rng(7)
+    strong = draw.random(400)
+    file = recorded(tmp_path, (strong + errors * draw.standard_normal(400)).tolist(), strong.tolist())
+    arguments = ["judge", "calibrate", str(file), "--cheap", "quick", "--strong", "thorough", "--agreement", agreement]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stdout.splitlines()[-1][: len(said)]) == (0, said)
 
 
 def test_the_command_prints_the_condition_to_write(tmp_path):
