@@ -99,7 +99,7 @@ def calibrate_cascade(
         seed: Of the split, and of the pairs where there are no groups.
 
     Raises:
-        DataError: A reward is not in the record, or fewer than 40 rows have a score of both.
+        DataError: A reward is not in the record, fewer than 40 rows have a score of both, or all are of one group.
         LedgerError: There is no such run, or the ledger cannot be read.
     """
     cheap_N, strong_N, group_N, unasked = _scores(ledger, cheap, strong, runs)
@@ -109,8 +109,15 @@ def calibrate_cascade(
             file=str(ledger.path),
             hint="score some answers with both, and without 'when', first",
         )
+    groups = int(group_N.max()) + 1
+    if groups == 1:
+        raise DataError(
+            "all rows answer one prompt, and a band that they choose would be measured on themselves",
+            file=str(ledger.path),
+            hint="score the answers to several prompts with both",
+        )
     draw = np.random.default_rng(seed)
-    half_N = (draw.permutation(int(group_N.max()) + 1) % 2)[group_N]
+    half_N = (draw.permutation(groups) % 2)[group_N]
     first_P, second_P = _pairs(strong_N, group_N, draw)
     points = []
     for share in SHARES:

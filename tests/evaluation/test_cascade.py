@@ -110,12 +110,16 @@ def test_rows_that_the_strong_judge_was_not_asked_about_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cheap", "rows", "said"),
-    [("fast", 400, "no reward 'fast' in run 1.*quick, thorough"), ("quick", 20, "20 rows have a score of both")],
+    ("cheap", "rows", "group_size", "said"),
+    [
+        ("fast", 400, 4, "no reward 'fast' in run 1.*quick, thorough"),
+        ("quick", 20, 4, "20 rows have a score of both"),
+        ("quick", 100, 100, "all rows answer one prompt"),
+    ],
 )
-def test_what_cannot_be_calibrated_is_named(tmp_path, cheap, rows, said):
+def test_what_cannot_be_calibrated_is_named(tmp_path, cheap, rows, group_size, said):
     with (
-        Ledger.find(recorded(tmp_path, *unsure_in_the_middle(rows))) as ledger,
+        Ledger.find(recorded(tmp_path, *unsure_in_the_middle(rows), group_size)) as ledger,
         pytest.raises(DataError, match=said),
     ):
         calibrate_cascade(ledger, cheap, "thorough")
