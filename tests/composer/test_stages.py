@@ -340,15 +340,23 @@ def test_a_reward_is_not_taken_for_broken_before_it_was_asked() -> None:
     [
         ([1, 1.0, True, "1", None, [1], np.int64(1)], ColumnCondition("c", in_=(1,)), [0, 1, 6]),
         ([1, True, False, None], ColumnCondition("c", in_=(True, None)), [1, 3]),
-        ([1, "a", None, {"a": 1}, math.nan], ColumnCondition("c", not_in=("a", None)), [0, 3, 4]),
+        ([1, "a", None, {"a": 1}, math.nan], ColumnCondition("c", not_in=("a", None)), [0, 3]),
+        ([math.nan, np.float64("nan"), None, 0.0, ""], ColumnCondition("c", in_=(None,)), [0, 1, 2]),
     ],
 )
 def test_values_of_columns_are_equal_as_in_json(values, condition, asked) -> None:
-    """A number is not the text of it, nor is true 1; a missing value is null."""
+    """A number is not the text of it, nor is true 1; a missing value is null, which pandas writes as NaN."""
     seen = Asked("judge")
     parts = {"judge": Component(seen, when=[condition], failure=LASTING), "math": Reading("math")}
     compose(parts, batch_of(c=values, judge=[1.0] * len(values), math=[1.0] * len(values)))
     assert seen.rows == asked
+
+
+@pytest.mark.parametrize("values", ["math", [["math"]], ["math", {}], [np.array([1])]])
+def test_values_that_no_column_has_are_refused(values: Any) -> None:
+    """They would keep every row away, and a text is no list of its letters."""
+    with pytest.raises(ConfigError, match=r"compares it with texts, numbers, true, false or null, not with"):
+        ColumnCondition("domain", in_=values)
 
 
 @pytest.mark.parametrize(
