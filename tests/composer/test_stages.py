@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -423,8 +424,26 @@ def test_statistics_of_other_rows_are_refused() -> None:
     """What was learned from the rows of one condition is not what another's rows teach."""
     saved = Composer(staged(normalizer=ZScore())[0]).state_dict()
     parts = {**staged()[0], "judge": Component(Reading("judge"), normalizer=ZScore(), failure=LASTING)}
-    with pytest.raises(StateError, match=r"saved with when 'math >= 1', now None"):
+    with pytest.raises(
+        StateError, match=r"saved with when .*RewardCondition\(reward='math', min=1, max=None\).*, now None"
+    ):
         Composer(parts).load_state_dict(saved)
+
+
+@pytest.mark.parametrize(
+    ("condition", "other"),
+    [
+        (RewardCondition("math", min=0.1234567), RewardCondition("math", min=0.1234568)),
+        (ColumnCondition("c", in_=tuple(range(30))), ColumnCondition("c", in_=(*range(29), 30))),
+        (ColumnCondition("c", in_=("a" * 100,)), ColumnCondition("c", in_=("a" * 101,))),
+    ],
+)
+def test_conditions_that_read_alike_are_told_apart(condition, other) -> None:
+    """Words for people leave out digits and values."""
+    parts = staged(normalizer=ZScore())[0]
+    of = [{**parts, "judge": replace(parts["judge"], when=[when])} for when in (condition, other)]
+    with pytest.raises(StateError, match="saved with when"):
+        Composer(of[1]).load_state_dict(Composer(of[0]).state_dict())
 
 
 def test_a_conditioned_reward_runs_in_a_process_of_its_own(config) -> None:
