@@ -94,12 +94,18 @@ def calibrate(
         headings = ("asked", "band", "same order", "95% interval", "mean difference")
         print_table(headings, map(_cells, curve.points), numbers=True)
         if chosen:
-            asked = f"{chosen.asked:.0%} of the rows asked, {chosen.agreement.value:.1%} of the order kept"
-            condition = ", ".join(f"{key}: {value}" for key, value in chosen.condition(cheap).items())
-            typer.echo(f"rewards.{strong}.when: {{{condition}}}  # {asked}")
+            typer.echo(_advice(chosen, cheap, strong))
     if chosen is None:
         typer.echo(f"no band keeps {agreement:.1%} of the order", err=True)
         raise typer.Exit(ExitCode.NOT_IN_ORDER)
+
+
+def _advice(point: CascadePoint, cheap: str, strong: str) -> str:
+    """What to write in the composition."""
+    kept = f"{point.asked:.0%} of the rows asked, {point.agreement.value:.1%} of the order kept"
+    if bounds := point.condition(cheap):
+        return f"rewards.{strong}.when: {{{', '.join(f'{key}: {value}' for key, value in bounds.items())}}}  # {kept}"
+    return f"{f'ask {strong} about every row' if point.asked else f'{cheap} needs no {strong}'}: {kept}"
 
 
 def _cells(point: CascadePoint) -> tuple[str, ...]:

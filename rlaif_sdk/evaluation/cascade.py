@@ -39,9 +39,12 @@ class CascadePoint:
     difference: float
 
     def condition(self, cheap: str) -> dict[str, Any]:
-        """The ``when`` of the strong reward, to six digits; empty where it is asked about every row."""
+        """The ``when`` of the strong reward; empty where it is asked about every row, or about none.
+
+        Its bounds have all their digits, since they are scores that rows have: a rounded 2/3 would keep out each 2/3.
+        """
         ends = {"min": self.least, "max": self.greatest}
-        bounds = {name: float(f"{end:.6g}") for name, end in ends.items() if math.isfinite(end)}
+        bounds = {name: end for name, end in ends.items() if math.isfinite(end)}
         return {"reward": cheap, **bounds} if bounds else {}
 
     def record(self) -> dict[str, Any]:
