@@ -93,7 +93,7 @@ def calibrate_cascade(
         ledger: Holds rows that both were asked about.
         cheap: The name of the cheap reward.
         strong: The name of the strong one, whose scores are in the same units.
-        runs: Numbers of the runs to read; the last one if None.
+        runs: Numbers of the runs to read, each alone; the last one with those that it resumed if None.
         seed: Of the split, and of the pairs where there are no groups.
 
     Raises:
@@ -130,7 +130,7 @@ def _scores(ledger: Ledger, cheap: str, strong: str, runs: Iterable[int] | None)
     """
     cheap_parts, strong_parts, groups = [], [], []
     unasked = rows = 0
-    for run in [ledger.run()] if runs is None else [*map(ledger.run, runs)]:
+    for run in map(ledger.run, [None] if runs is None else runs):
         for name in (cheap, strong):
             if name not in run.rewards:
                 raise DataError(f"there is no reward {name!r} in {run}; there are {', '.join(run.rewards)}")
