@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AsJson, SplitOption, SubsetOption, composition_option, table_argument
+from rlaif_sdk.cli.options import AsJson, RunOption, SplitOption, SubsetOption, composition_option, table_argument
 from rlaif_sdk.cli.score import CompletionOption, GroupOption, PromptOption
 
 if TYPE_CHECKING:
@@ -28,10 +28,7 @@ def explain(
         Path | None, composition_option("The composition, for a table or a text that is scored now")
     ] = None,
     row: Annotated[int, typer.Option(min=1, help="The row of the run or of the table, from 1.")] = 1,
-    number: Annotated[
-        int | None,
-        typer.Option("--run", help="One run of the ledger, from 1; default: the last, with those that it resumed."),
-    ] = None,
+    number: RunOption = None,
     prompt: Annotated[str | None, typer.Option(help="A prompt, instead of FILE.")] = None,
     completion: Annotated[str | None, typer.Option(help="Its completion.")] = None,
     prompt_column: PromptOption = "prompt",

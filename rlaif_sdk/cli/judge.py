@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlaif_sdk.cli.exits import ExitCode
-from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, LedgerArgument, config_option
+from rlaif_sdk.cli.options import AsJson, ConfigCommand, JudgeOverrides, LedgerArgument, RunsOption, config_option
 from rlaif_sdk.cli.output import print_table
 
 if TYPE_CHECKING:
@@ -61,12 +61,7 @@ def calibrate(
     run: LedgerArgument,
     cheap: Annotated[str, typer.Option(help="The reward that is asked about every row.")],
     strong: Annotated[str, typer.Option(help="The one that should be asked where the cheap one is unsure.")],
-    runs: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--run", help="One run of the ledger, from 1; default: the last, with those that it resumed. Repeatable."
-        ),
-    ] = None,
+    runs: RunsOption = None,
     agreement: Annotated[
         float, typer.Option(min=0, max=1, help="The share of the strong reward's preferences that must be kept.")
     ] = 0.95,

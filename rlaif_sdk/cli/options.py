@@ -144,6 +144,9 @@ LedgerArgument = Annotated[
     Path,
     typer.Argument(help="The folder of a run or a job, a table that rlaif score wrote, or a ledger.", callback=_ledger),
 ]
+_RUN = "One run of the ledger, from 1; default: the last, with those that it resumed."
+RunOption = Annotated[int | None, typer.Option("--run", help=_RUN)]
+RunsOption = Annotated[list[int] | None, typer.Option("--run", help=f"{_RUN} Repeatable.")]
 JudgeOverrides = Annotated[list[str] | None, overriding("judge.model=NAME")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 SplitOption = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.options import LedgerArgument, config_option
+from rlaif_sdk.cli.options import LedgerArgument, RunOption, config_option
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.build import ConfigSource
@@ -30,10 +30,7 @@ def report(
         list[str] | None,
         typer.Option(help="A reward to look for reward hacking with, beside those of weight 0. Repeatable."),
     ] = None,
-    number: Annotated[
-        int | None,
-        typer.Option("--run", help="One run of the ledger, from 1; default: the last, with those that it resumed."),
-    ] = None,
+    number: RunOption = None,
 ) -> None:
     """Write a report of a run: one HTML file with interactive plots, which needs no network.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AsJson, LedgerArgument, config_option, overriding
+from rlaif_sdk.cli.options import AsJson, LedgerArgument, RunsOption, config_option, overriding
 from rlaif_sdk.io.files import without_nan
 
 if TYPE_CHECKING:
@@ -21,12 +21,7 @@ _MOST_STEPS = 12
 def what_if(
     run: LedgerArgument,
     config: Annotated[Path, config_option("The other composition")],
-    runs: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--run", help="One run of the ledger, from 1; default: the last, with those that it resumed. Repeatable."
-        ),
-    ] = None,
+    runs: RunsOption = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the rows that change most are shown.")] = 5,
     plot: Annotated[Path | None, typer.Option(help="Draw a plot to this PNG file.")] = None,
     overrides: Annotated[list[str] | None, overriding("rewards.toxicity.weight=2")] = None,

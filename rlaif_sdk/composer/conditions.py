@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from rlaif_sdk.types import RewardBatch
 
 Scalar: TypeAlias = str | int | float | bool | None
 """What a value of a column is compared with."""
+_SCALARS = (str, int, float, type(None))
 
 
 def outside(raw_B: Array, low: float | None, high: float | None) -> Mask:
@@ -96,7 +98,8 @@ class RewardCondition:
 class ColumnCondition:
     """A column of the row has one of some values, or none of some.
 
-    Values are equal as they are in JSON: ``1`` is ``1.0``, and neither is ``true`` or ``"1"``; a list equals nothing.
+    Values are equal as they are in JSON: ``1`` is ``1.0``, and neither is ``true`` or ``"1"``; a list equals nothing. None
+    is a missing value, which pandas writes as NaN.
 
     Attributes:
         column: The column, as the data names it.
@@ -104,7 +107,7 @@ class ColumnCondition:
         not_in: The values that do not; any other does.
 
     Raises:
-        ConfigError: It has no values, or both kinds.
+        ConfigError: It has no values, both kinds, or one that is no scalar.
     """
 
     column: str
@@ -114,6 +117,13 @@ class ColumnCondition:
     def __post_init__(self) -> None:
         if bool(self.in_) == bool(self.not_in):
             raise ConfigError("a condition on a column needs values in 'in' or in 'not_in', and not both", key="when")
+        values: Any = self.in_ or self.not_in
+        if isinstance(values, str) or not all(isinstance(value, _SCALARS) for value in values):
+            raise ConfigError(
+                f"a condition on a column compares it with texts, numbers, true, false or null, not with {values!r}",
+                key="when",
+                hint=f"write {[values]!r}" if isinstance(values, str) else None,
+            )
 
     def met(self, batch: RewardBatch, _: Mapping[str, CheckedScores]) -> Mask:
         """(B,) True where it is met."""
@@ -142,7 +152,8 @@ def _shown(value: Any) -> str:
 def _comparable(value: Any) -> Any:
     """A value that equals what JSON takes for equal; a new object, which equals nothing, for what is no scalar."""
     value = value.item() if isinstance(value, np.generic) else value
-    return (isinstance(value, bool), value) if isinstance(value, (str, int, float, type(None))) else object()
+    value = None if isinstance(value, float) and math.isnan(value) else value
+    return (isinstance(value, bool), value) if isinstance(value, _SCALARS) else object()
 
 
 @dataclass(frozen=True, slots=True)

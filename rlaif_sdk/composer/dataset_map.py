@@ -163,7 +163,7 @@ class DatasetMap:
                     part.reward.higher_is_better,
                     asdict(part.failure),
                     part.fallback,
-                    [part.condition, part.otherwise],
+                    [[asdict(condition) for condition in part.when], part.otherwise],
                     object_digest(part.normalizer),
                 ]
                 for name, part in combiner.components.items()

@@ -121,7 +121,7 @@ def of_reward(component: Component, version: str) -> dict[str, Any]:
         **{f"params.{key}": json_digest(value, default=repr) for key, value in component.params.items()},
         "normalizer": described.pop("kind"),
         **{f"normalizer.{key}": value for key, value in described.items()},
-        **({"when": component.condition} if component.when else {}),
+        **({"when": " and ".join(map(repr, component.when))} if component.when else {}),
     }
 
 

@@ -161,7 +161,7 @@ def what_if(
             replays = [_replay([recorded(source)], _rewards_of(source), config, registry)]
         else:
             ledger = source if isinstance(source, Ledger) else stack.enter_context(Ledger.find(source))
-            chosen = [ledger.run(number) for number in (runs if runs is not None else [None])]
+            chosen = [*map(ledger.run, [None] if runs is None else runs)]
             replays = [_replay(ledger.batches(run), run.rewards, config, registry) for run in chosen]
         return _compared(chain.from_iterable(replays))
 

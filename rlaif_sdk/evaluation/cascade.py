@@ -44,9 +44,12 @@ class CascadePoint:
         return self.least <= self.greatest
 
     def condition(self, cheap: str) -> dict[str, Any]:
-        """The ``when`` of the strong reward, to six digits; empty where it is asked about every row, or about none."""
+        """The ``when`` of the strong reward; empty where it is asked about every row, or about none.
+
+        Its bounds have all their digits, since they are scores that rows have: a rounded 2/3 would keep out each 2/3.
+        """
         ends = {"min": self.least, "max": self.greatest}
-        bounds = {name: float(f"{end:.6g}") for name, end in ends.items() if math.isfinite(end)}
+        bounds = {name: end for name, end in ends.items() if math.isfinite(end)}
         return {"reward": cheap, **bounds} if bounds else {}
 
     def record(self) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def calibrate_cascade(
         ledger: Holds rows that both were asked about.
         cheap: The name of the cheap reward.
         strong: The name of the strong one, whose scores are in the same units.
-        runs: Numbers of the runs to read; the last one if None.
+        runs: Numbers of the runs to read, each alone; the last one with those that it resumed if None.
         seed: Of the split, and of the pairs where there are no groups.
 
     Raises:
@@ -139,7 +142,7 @@ def _scores(ledger: Ledger, cheap: str, strong: str, runs: Iterable[int] | None)
     """
     cheap_parts, strong_parts, groups = [], [], []
     unasked = rows = 0
-    for run in [ledger.run()] if runs is None else [*map(ledger.run, runs)]:
+    for run in map(ledger.run, [None] if runs is None else runs):
         for name in (cheap, strong):
             if name not in run.rewards:
                 raise DataError(f"there is no reward {name!r} in {run}; there are {', '.join(run.rewards)}")

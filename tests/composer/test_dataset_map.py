@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from rlaif_sdk import BatchError, Composer, ConfigError, DataError, Gate, Normalizer, Reward, RewardBatch, Score, reward
 from rlaif_sdk.cli.main import app
-from rlaif_sdk.composer import Component, Constraint, FailurePolicy, Schedule
+from rlaif_sdk.composer import ColumnCondition, Component, Constraint, FailurePolicy, Schedule
 from rlaif_sdk.composer.normalizers import GroupZScore, Limited, LimitParams, Quantile, QuantileParams, ZScore
 from rlaif_sdk.composer.weights import Linear
 from rlaif_sdk.io.tables import open_dataset, write_table
@@ -126,6 +126,8 @@ CHANGES: dict[str, list[Callable[[], dict[str, Any]]]] = {
     "a parameter": [lambda: of(words), lambda: of(twice_each())],
     "the code": [lambda: of(words), lambda: of(by_other_code())],
     "the failure policy": [lambda: of(words), lambda: of(words, failure=FailurePolicy("drop"))],
+    "a condition": [lambda: asked_where("x" * 100), lambda: asked_where("x" * 101)],
+    "what it gets that is not asked": [lambda: asked_where("x", 1.0), lambda: asked_where("x", 2.0)],
     "a gate": [lambda: of(words), lambda: {**of(words), "gates": [Gate("words", floor=0, max=2)]}],
     "a constraint": [
         lambda: {**of(words), "constraints": [Constraint("words", max=1, step_size=1)]},
@@ -137,6 +139,10 @@ CHANGES: dict[str, list[Callable[[], dict[str, Any]]]] = {
 
 def of(function: Any, **options: Any) -> dict[str, Any]:
     return {"rewards": {"words": Component(function, **options)}}
+
+
+def asked_where(value: str, otherwise: float | None = None) -> dict[str, Any]:
+    return of(words, when=[ColumnCondition("id", not_in=(value,))], otherwise=otherwise)
 
 
 def twice_each() -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -340,15 +341,23 @@ def test_a_reward_is_not_taken_for_broken_before_it_was_asked() -> None:
     [
         ([1, 1.0, True, "1", None, [1], np.int64(1)], ColumnCondition("c", in_=(1,)), [0, 1, 6]),
         ([1, True, False, None], ColumnCondition("c", in_=(True, None)), [1, 3]),
-        ([1, "a", None, {"a": 1}, math.nan], ColumnCondition("c", not_in=("a", None)), [0, 3, 4]),
+        ([1, "a", None, {"a": 1}, math.nan], ColumnCondition("c", not_in=("a", None)), [0, 3]),
+        ([math.nan, np.float64("nan"), None, 0.0, ""], ColumnCondition("c", in_=(None,)), [0, 1, 2]),
     ],
 )
 def test_values_of_columns_are_equal_as_in_json(values, condition, asked) -> None:
-    """A number is not the text of it, nor is true 1; a missing value is null."""
+    """A number is not the text of it, nor is true 1; a missing value is null, which pandas writes as NaN."""
     seen = Asked("judge")
     parts = {"judge": Component(seen, when=[condition], failure=LASTING), "math": Reading("math")}
     compose(parts, batch_of(c=values, judge=[1.0] * len(values), math=[1.0] * len(values)))
     assert seen.rows == asked
+
+
+@pytest.mark.parametrize("values", ["math", [["math"]], ["math", {}], [np.array([1])]])
+def test_values_that_no_column_has_are_refused(values: Any) -> None:
+    """They would keep every row away, and a text is no list of its letters."""
+    with pytest.raises(ConfigError, match=r"compares it with texts, numbers, true, false or null, not with"):
+        ColumnCondition("domain", in_=values)
 
 
 @pytest.mark.parametrize(
@@ -415,8 +424,26 @@ def test_statistics_of_other_rows_are_refused() -> None:
     """What was learned from the rows of one condition is not what another's rows teach."""
     saved = Composer(staged(normalizer=ZScore())[0]).state_dict()
     parts = {**staged()[0], "judge": Component(Reading("judge"), normalizer=ZScore(), failure=LASTING)}
-    with pytest.raises(StateError, match=r"saved with when 'math >= 1', now None"):
+    with pytest.raises(
+        StateError, match=r"saved with when .*RewardCondition\(reward='math', min=1, max=None\).*, now None"
+    ):
         Composer(parts).load_state_dict(saved)
+
+
+@pytest.mark.parametrize(
+    ("condition", "other"),
+    [
+        (RewardCondition("math", min=0.1234567), RewardCondition("math", min=0.1234568)),
+        (ColumnCondition("c", in_=tuple(range(30))), ColumnCondition("c", in_=(*range(29), 30))),
+        (ColumnCondition("c", in_=("a" * 100,)), ColumnCondition("c", in_=("a" * 101,))),
+    ],
+)
+def test_conditions_that_read_alike_are_told_apart(condition, other) -> None:
+    """Words for people leave out digits and values."""
+    parts = staged(normalizer=ZScore())[0]
+    of = [{**parts, "judge": replace(parts["judge"], when=[when])} for when in (condition, other)]
+    with pytest.raises(StateError, match="saved with when"):
+        Composer(of[1]).load_state_dict(Composer(of[0]).state_dict())
 
 
 def test_a_conditioned_reward_runs_in_a_process_of_its_own(config) -> None:

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.cli.main import app
+from rlaif_sdk.composer import RewardCondition
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.evaluation import calibrate_cascade
 from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.scoring import CheckedScores
 from rlaif_sdk.testing import FixedReward
 
 
@@ -70,6 +72,17 @@ def test_a_band_is_measured_on_rows_that_did_not_choose_it(tmp_path):
         curve = calibrate_cascade(ledger, "quick", "thorough")
     assert curve.points[1].difference == pytest.approx(9.5 / 40)
     assert (curve.points[1].least, curve.points[1].greatest) == (19 / 40, 20 / 40)
+
+
+def test_the_condition_asks_about_the_rows_of_the_band(tmp_path):
+    """Also where many rows have the score at its end, and that has more digits than people read."""
+    cheap = [place % 4 / 3 for place in range(200)]
+    strong = [value if value < 0.5 else 1 - place / 400 for place, value in enumerate(cheap)]
+    with Ledger.find(recorded(tmp_path, cheap, strong)) as ledger:
+        (point, *_) = [point for point in calibrate_cascade(ledger, "quick", "thorough").points if point.least == 2 / 3]
+    asked = RewardCondition(**point.condition("quick")).met(None, {"quick": CheckedScores(np.array(cheap), {}, cheap)})
+    assert asked.tolist() == [point.least <= value <= point.greatest for value in cheap]
+    assert asked.sum() >= 50
 
 
 def test_only_answers_to_one_prompt_are_compared(tmp_path):
