@@ -126,16 +126,9 @@ def read_file(path: str) -> list[CriterionParams]:
     Raises:
         ConfigError: The file cannot be read, or a criterion is refused; says which.
     """
-    import tomllib
+    from rlaif_sdk import load_document
 
-    import yaml
-
-    suffix = Path(path).suffix.lower()
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        data = tomllib.loads(text) if suffix == ".toml" else _json(text) if suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"cannot be read: {error}", file=path, key="file") from None
+    data = _toml(path) if Path(path).suffix == ".toml" else load_document(path).data
     try:
         criteria = read_rubric(data)
     except ConfigError as error:
@@ -143,6 +136,15 @@ def read_file(path: str) -> list[CriterionParams]:
     if not criteria:
         raise ConfigError("has no criteria", file=path, hint="list them under 'criteria'")
     return criteria
+
+
+def _toml(path: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot be read: {error}", file=path) from None
 
 
 def read_rubric(value: Any) -> list[CriterionParams]:
