@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer, Composition, Gate
     from rlaif_sdk.composer.aggregators import Aggregator
     from rlaif_sdk.composer.normalizers import Normalizer, Standardizer
+    from rlaif_sdk.config.documents import load_document
     from rlaif_sdk.conversations import ToolCall, Turn, read, split_thinking, view
     from rlaif_sdk.exceptions import (
         BatchError,
@@ -122,6 +123,7 @@ __all__ = [
     "label_log_odds",
     "label_probabilities",
     "load_classifier",
+    "load_document",
     "load_judge",
     "load_labeler",
     "load_listwise_judge",
@@ -138,6 +140,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         "rlaif_sdk.composer": ("Composer", "Composition", "Gate"),
         "rlaif_sdk.composer.aggregators": ("Aggregator",),
         "rlaif_sdk.composer.normalizers": ("Normalizer", "Standardizer"),
+        "rlaif_sdk.config.documents": ("load_document",),
         "rlaif_sdk.conversations": ("ToolCall", "Turn", "read", "split_thinking", "view"),
         "rlaif_sdk.exceptions": (
             "BatchError",

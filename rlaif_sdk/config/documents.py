@@ -158,7 +158,9 @@ class Described:
 
 
 def load_document(path: str | Path) -> Document:
-    """Read a YAML or JSON file (by its suffix: ``.json`` is JSON, anything else YAML).
+    """Read a YAML or JSON file (by its suffix: ``.json`` is JSON, anything else YAML 1.2, in which ``no`` is a text).
+
+    Its ``data`` are plain mappings, lists and scalars, and its ``error`` points at a line.
 
     Raises:
         ConfigError: The file is missing, no valid YAML or JSON, or has a duplicate key.

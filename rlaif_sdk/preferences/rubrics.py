@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import PositiveInt
 
@@ -11,7 +11,7 @@ from rlaif_sdk.exceptions import JudgeResponseError
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.judges.backends import GeneratedText, RowError, cut_off, usage_of, with_usage_of
 from rlaif_sdk.judges.prompts import free_tag
-from rlaif_sdk.judges.rubric import Criterion, RubricJudge, json_objects
+from rlaif_sdk.judges.rubric import Criterion, RubricJudge, RubricVerdicts, json_objects
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.pipeline import (
     JobSource,
@@ -28,8 +28,7 @@ from rlaif_sdk.preferences.resumable_job import JobProgress
 from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.types import Conversation, Message, RewardBatch, Score
 
-Category = Literal["Essential", "Important", "Optional", "Pitfall"]
-CATEGORIES: tuple[str, ...] = get_args(Category)
+CATEGORIES = ("Essential", "Important", "Optional", "Pitfall")
 
 _WRITE = """Write a rubric by which answers to the question below are judged. An answer that is known to be good is given.
 
@@ -147,23 +146,8 @@ class RubricsPipeline(SamplingPipeline[RubricsConfig]):
     async def _hold(self, batch: RewardBatch, rubrics: Sequence[Sequence[Row]]) -> list[Mapping[str, Any] | RowError]:
         """Whether each criterion is true of the answer that it was written from."""
         criteria = [[Criterion(one["title"], one["description"]) for one in rubric] for rubric in rubrics]
-        found: list[Mapping[str, Any] | RowError] = []
-        for judged in await self._judge.judge(batch, criteria):
-            if isinstance(judged, Score):
-                why = judged.error or judged.reason
-                found.append(JudgeResponseError(f"the reference cannot be judged: {why}"))
-                continue
-            if all(verdict.error for verdict in judged.verdicts):
-                failed = JudgeResponseError(f"no criterion has a verdict on the reference: {judged.verdicts[0].error}")
-                failed.usage = judged.usage
-                found.append(failed)
-                continue
-            verdicts = [
-                {"met": None if verdict.error else bool(verdict.value), "reason": verdict.error or verdict.reason}
-                for verdict in judged.verdicts
-            ]
-            found.append({"verdicts": verdicts, "usage": judged.usage.record()})
-        return found
+        judged = await self._judge.judge(batch, criteria)
+        return [_held(said) for said in judged]
 
     def _record(self, reply: GeneratedText | RowError, read: Any) -> Mapping[str, Any] | RowError:
         """What a reply comes to, with its usage; an error where it cannot be read."""
@@ -221,6 +205,22 @@ class RubricsPipeline(SamplingPipeline[RubricsConfig]):
 def make_rubrics(source: JobSource[RubricsConfig], *, progress: JobProgress = lambda *_: None) -> MakeResult:
     """Make rubrics; see `RubricsConfig` and `run_pipeline`."""
     return make(RubricsConfig, RubricsPipeline, source, progress)
+
+
+def _held(judged: RubricVerdicts | Score) -> Mapping[str, Any] | RowError:
+    """What is said of the good answer; an error where it could not be judged, or by no criterion."""
+    problem = judged.error or judged.reason if isinstance(judged, Score) else judged.refused
+    if isinstance(judged, Score) or problem:
+        return JudgeResponseError(f"the reference cannot be judged: {problem}")
+    if all(verdict.error for verdict in judged.verdicts):
+        failed = JudgeResponseError(f"no criterion has a verdict on the reference: {judged.verdicts[0].error}")
+        failed.usage = judged.usage
+        return failed
+    verdicts = [
+        {"met": None if verdict.error else bool(verdict.value), "reason": verdict.error or verdict.reason}
+        for verdict in judged.verdicts
+    ]
+    return {"verdicts": verdicts, "usage": judged.usage.record()}
 
 
 def _user(content: str) -> Conversation:

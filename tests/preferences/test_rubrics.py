@@ -128,6 +128,15 @@ def test_a_reply_that_cannot_be_read_fails_its_row(config: Path, pair_server: An
     assert not rows_of(result.tables["rubrics"])
 
 
+def test_a_good_answer_that_says_nothing_fails_its_row(config: Path) -> None:
+    """It contradicts no criterion: there is nothing in it to hold one against."""
+    write_rows(config.parent / "questions.jsonl", [{"prompt": "How much?", "reference": "\u2026"}])
+    result = write(config)
+    (failed,) = rows_of(result.failures)
+    assert "the reference cannot be judged: refused before judging" in failed["error"]
+    assert not rows_of(result.tables["dropped"])
+
+
 def test_a_job_that_failed_on_the_way_resumes_where_it_stopped(config: Path, pair_server: Any) -> None:
     """What was written is not written again."""
     pair_server.answer = script(reviewed="down")

@@ -64,7 +64,7 @@ class TournamentParams(JudgeModelParams):
     opponents were; ``win_share``, the share of the games won. Both are mapped from [0, 1] to [-1, 1]."""
     rounds: int | None = Field(default=None, ge=1)
     """Scheme ``swiss``: how many rounds; log2 of the group's size by default, rounded up."""
-    reference_column: str | None = None
+    reference_column: str | None = Field(default=None, min_length=1)
     """Scheme ``anchor``: the column with a row's reference. The score is then the chance to beat it, mapped to [-1, 1]. By
     default the anchor is the group's completion of median length, in characters."""
     orders: int = Field(default=2, ge=1)

@@ -313,6 +313,7 @@ class TestAnchor:
         ({"orders": 2}, "'orders' is of scheme 'listwise'"),
         ({"scheme": "swiss", "reference_column": "gold"}, "'reference_column' is of scheme 'anchor'"),
         ({"scheme": "anchor", "reference_column": "gold", "strength": "win_share"}, "'strength' has no use"),
+        ({"scheme": "anchor", "reference_column": ""}, "reference_column"),
         ({"criteria": " "}, "'criteria' is empty"),
         ({"mode": "rating"}, "mode"),
         ({"backend_options": {"tempo": 1}}, "tempo"),

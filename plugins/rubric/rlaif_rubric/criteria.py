@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rlaif_sdk import ConfigError, Params
 
@@ -21,6 +21,8 @@ avoids, so that it is met where it is avoided."""
 
 _ALSO = {"name": ("title",), "text": ("criterion", "description"), "weight": ("points",)}
 """A field's names in the rubrics of HealthBench and of Rubrics as Rewards."""
+TAG = "tag/"
+"""How the subscore of a tag is called, before the tag."""
 _LISTS = ("criteria", "rubrics", "rubric")
 """Under what a file, or a column, may have its list."""
 
@@ -41,9 +43,9 @@ class CriterionParams(Params):
     ``Important`` (0.7), ``Optional`` (0.3) or ``Pitfall`` (0.9, met where it is avoided)."""
     choices: tuple[str, ...] = ("no", "yes")
     """What the judge chooses from, from the worst, which counts 0, to the best, which counts 1."""
-    tags: tuple[str, ...] = ()
+    tags: tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...] = ()
     """What it belongs to; each tag gets a score of its own, of its criteria."""
-    check: str | None = None
+    check: str | None = Field(default=None, min_length=1)
     """A reward that checks it in the judge's place: a plugin's name for it (``json_schema``, or ``verifiable/json_schema``
     to say whose), or a reference."""
     params: dict[str, Any] = Field(default_factory=dict)
@@ -74,10 +76,13 @@ class CriterionParams(Params):
     def _judged_or_checked(self) -> Self:
         if self.text is None and self.check is None:
             raise ValueError("give a text for the judge, or a check")
-        if self.check is None:
-            if self.params or self.threshold is not None:
-                raise ValueError("params and threshold go with a check")
-            self.criterion()  # refuses what is none
+        if self.check is None and (self.params or self.threshold is not None):
+            raise ValueError("params and threshold go with a check")
+        if self.check is not None and "choices" in self.model_fields_set:
+            raise ValueError("a check makes its own verdict: drop choices, or the check")
+        if (self.name or "").startswith(TAG):
+            raise ValueError(f"a name must not begin with {TAG!r}: so begin the scores of tags")
+        self.criterion()  # refuses what is none
         return self
 
     def criterion(self) -> Criterion:
@@ -121,16 +126,9 @@ def read_file(path: str) -> list[CriterionParams]:
     Raises:
         ConfigError: The file cannot be read, or a criterion is refused; says which.
     """
-    import tomllib
+    from rlaif_sdk import load_document
 
-    import yaml
-
-    suffix = Path(path).suffix.lower()
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        data = tomllib.loads(text) if suffix == ".toml" else _json(text) if suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"cannot be read: {error}", file=path, key="file") from None
+    data = _toml(path) if Path(path).suffix == ".toml" else load_document(path).data
     try:
         criteria = read_rubric(data)
     except ConfigError as error:
@@ -138,6 +136,15 @@ def read_file(path: str) -> list[CriterionParams]:
     if not criteria:
         raise ConfigError("has no criteria", file=path, hint="list them under 'criteria'")
     return criteria
+
+
+def _toml(path: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot be read: {error}", file=path) from None
 
 
 def read_rubric(value: Any) -> list[CriterionParams]:

@@ -19,12 +19,12 @@ class RubricParams(JudgeModelParams):
 
     criteria: tuple[CriterionParams, ...] = ()
     """The criteria of every row."""
-    file: str | None = None
+    file: str | None = Field(default=None, min_length=1)
     """A YAML, TOML or JSON file with criteria of every row; relative to the working directory."""
-    column: str | None = None
+    column: str | None = Field(default=None, min_length=1)
     """The batch column with a row's own criteria, as a list or its JSON text. They are for the judge: a check stands in the
     config. A row without any criterion abstains."""
-    reference_column: str | None = None
+    reference_column: str | None = Field(default=None, min_length=1)
     """The batch column with an answer that is known to be good, which the judge is shown; an empty one is not."""
     mode: Literal["likelihood", "verdict"] = "likelihood"
     """``likelihood``: each criterion is asked by itself, and its value is the mean of its choices under the judge's own

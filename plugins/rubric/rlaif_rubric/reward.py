@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_rubric.checks import Checks
-from rlaif_rubric.criteria import CriterionParams, check_names, numbered, read_file, read_rubric
+from rlaif_rubric.criteria import TAG, CriterionParams, check_names, numbered, read_file, read_rubric
 from rlaif_rubric.params import RubricParams
 from rlaif_sdk import (
     ConfigError,
@@ -177,7 +177,7 @@ class RubricReward(Reward):
         for tag in dict.fromkeys(tag for item in items for tag in item.criterion.tags):
             share = weighted_share(item for item in items if tag in item.criterion.tags)
             if share is not None:
-                subscores[f"tag/{tag}"] = SubScore(share)
+                subscores[TAG + tag] = SubScore(share)
         details: dict[str, Any] = {"flags": list(said.flags)}
         if said.refused:
             details["refused"] = "contentless"
@@ -258,7 +258,3 @@ def _names(items: Sequence[_Item], most: int = 5) -> str:
 def _shortened(text: str, most: int = 100) -> str:
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}\u2026"
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))

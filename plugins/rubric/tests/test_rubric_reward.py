@@ -17,6 +17,7 @@ import pytest
 from pydantic import ValidationError
 
 from rlaif_rubric import RubricParams, rlaif_rewards
+from rlaif_rubric.criteria import read_file
 from rlaif_rubric.reward import RubricReward
 from rlaif_sdk import (
     Composer,
@@ -435,6 +436,14 @@ def test_a_row_without_criteria_abstains(value: Any) -> None:
         ({"criteria": [{**CITES, "choices": ["yes"]}]}, "has the choices"),
         ({"criteria": [{"name": "x"}]}, "give a text for the judge, or a check"),
         ({"criteria": [{**CITES, "threshold": 1}]}, "params and threshold go with a check"),
+        ({"criteria": [{**JSON, "choices": ["no", "yes"]}]}, "drop choices, or the check"),
+        ({"criteria": [{**JSON, "name": " "}]}, "no name or no text"),
+        ({"criteria": [{**CITES, "check": ""}]}, "at least 1 character"),
+        ({"criteria": [{**CITES, "name": "tag/accuracy"}]}, "must not begin with 'tag/'"),
+        ({"criteria": [{**CITES, "tags": [" "]}]}, "at least 1 character"),
+        ({"criteria": [CITES], "column": ""}, "at least 1 character"),
+        ({"criteria": [CITES], "reference_column": ""}, "at least 1 character"),
+        ({"file": ""}, "at least 1 character"),
         ({"criteria": [CITES], "criteria_per_call": 3}, "each criterion is asked by itself"),
         ({"criteria": [CITES], "criteria_per_call": 0, "mode": "verdict"}, "greater than 0"),
     ],
@@ -448,9 +457,9 @@ def test_a_config_that_says_nothing_usable_is_refused(params: dict[str, Any], pr
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (None, "cannot be read"),
-        ("criteria: [", "cannot be read"),
-        ("", "has no criteria"),
+        (None, "there is no such file"),
+        ("criteria: [", "no valid YAML"),
+        ("", "is empty"),
         ("criteria: []", "has no criteria"),
         ("- {name: a, text: b}\n- {name: a, text: c}", "two criteria are called 'a'"),
         ("- {text: b, points: .nan}", "criterion 1 is refused: weight"),
@@ -463,6 +472,30 @@ def test_a_file_that_is_no_rubric_is_refused_by_its_name(tmp_path: Path, text: s
         file.write_text(text)
     with pytest.raises(ConfigError, match=problem):
         RubricReward(RubricParams.model_validate({"model": "scripted", "file": str(file)}))
+
+
+@pytest.mark.parametrize("text", [None, "criteria = [", 'criteria = "Is kind."', "criteria = []"])
+def test_a_toml_file_that_is_no_rubric_is_refused_by_its_name(tmp_path: Path, text: str | None) -> None:
+    """As one in YAML is."""
+    file = tmp_path / "rubric.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=r"rubric\.toml: (cannot be read|a rubric is a list|has no criteria)"):
+        RubricReward(RubricParams.model_validate({"model": "scripted", "file": str(file)}))
+
+
+def test_a_file_and_a_config_read_yaml_alike(tmp_path: Path) -> None:
+    """Choices without quotes are the words that they look like."""
+    criterion = "{name: done, text: Is done., choices: [no, partly, yes]}"
+    file, config = tmp_path / "rubric.yaml", tmp_path / "rewards.yaml"
+    file.write_text(f"- {criterion}\n")
+    server = "{model: m, base_url: http://127.0.0.1:9/v1, criteria"
+    config.write_text(f"rewards: {{rubric: {{params: {server}: [{criterion}]}}}}}}\n")
+    with Composer.from_config(str(config)) as composer:
+        reward = composer.components["rubric"].reward
+    assert isinstance(reward, RubricReward)
+    assert list(reward.params.criteria) == read_file(str(file))
+    assert reward.params.criteria[0].choices == ("no", "partly", "yes")
 
 
 def test_criteria_for_a_judge_need_a_model() -> None:
