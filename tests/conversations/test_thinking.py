@@ -51,7 +51,7 @@ def test_what_follows_thinking_is_found_in_every_form(text: str) -> None:
         ("<think>a</think>It says <think>so</think>.\nPreferred: 2", "It says <think>so</think>.\nPreferred: 2"),
         ("analysis of both\nPreferred: 2", "analysis of both\nPreferred: 2"),
         ("<think>Preferred: 2", ""),
-        ("<think>a [/THINK] b</think>\nPreferred: 2", "Preferred: 2"),
+        ("<think>a </thinking> b</think>\nPreferred: 2", "Preferred: 2"),
     ],
 )
 def test_what_a_judge_quotes_of_thinking_is_no_thinking(text: str, said: str) -> None:
