@@ -27,7 +27,7 @@ from rlaif_sdk.judges.backends import (
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
 from rlaif_sdk.judges.screening import Overlong, Screening
 from rlaif_sdk.rewards import Reward
-from rlaif_sdk.types import Conversation, RewardBatch, Score
+from rlaif_sdk.types import STD, Conversation, RewardBatch, Score, SubScore
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -64,7 +64,7 @@ class LikelihoodVerdict:
         )
 
     async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
-        """The scores of B requests, each in [-1, 1] with the distribution in its details."""
+        """The scores of B requests, each in [-1, 1] with the distribution in its details, and its spread as `STD`."""
         replies = await backend.label_logprobs(requests, self._labels_K)
         return [
             with_usage_of(self._score(reply), reply) if isinstance(reply, LabelLogprobs) else reply
@@ -78,6 +78,11 @@ class LikelihoodVerdict:
             return error
         distribution_K, expected = expected_score(reply.logprobs, self._scale.points)
         points = dict(zip(self._labels_K, self._scale.points, strict=True))
+        variance = math.fsum(
+            probability * (point - expected) ** 2
+            for point, probability in zip(self._scale.points, distribution_K, strict=True)
+        )
+        std = math.sqrt(variance) * 2 / (self._scale.high - self._scale.low)
         return Score(
             value=self._scale.to_unit(expected),
             details={
@@ -91,6 +96,7 @@ class LikelihoodVerdict:
                 "flags": [*reply.flags, *(["bounded"] if reply.bounded else [])],
                 "usage": reply.usage.record(),
             },
+            subscores={STD: SubScore(std)},
         )
 
 

@@ -344,7 +344,11 @@ class RubricJudge:
                 scores.append(Score(0.0, reason, {"refused": "contentless", "flags": list(row.row.flags)}))
             else:
                 score = scored(next(ratings), row.row.flags)
-                scores.append(score if score.value is None else replace(score, value=(score.value + 1) / 2))
+                parts = {
+                    name: replace(part, value=part.value and part.value / 2) for name, part in score.subscores.items()
+                }
+                value = None if score.value is None else (score.value + 1) / 2
+                scores.append(replace(score, value=value, subscores=parts))
         return scores
 
     def _rows(
