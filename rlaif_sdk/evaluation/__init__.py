@@ -2,6 +2,7 @@
 
 from rlaif_sdk.evaluation.before_after import Measure, evaluate_answers
 from rlaif_sdk.evaluation.benchmarks import BENCHMARKS, BenchmarkResult, find_benchmark, run_benchmark
+from rlaif_sdk.evaluation.best_of import BestOfCurve, BestOfPoint, evaluate_best_of
 from rlaif_sdk.evaluation.cascade import CascadeCurve, CascadePoint, calibrate_cascade
 from rlaif_sdk.evaluation.labels import Alignment, LabelEvaluation, LabelTable, evaluate_labels, read_labels
 from rlaif_sdk.evaluation.length_control import length_controlled
@@ -20,6 +21,8 @@ __all__ = [
     "BENCHMARKS",
     "Alignment",
     "BenchmarkResult",
+    "BestOfCurve",
+    "BestOfPoint",
     "CascadeCurve",
     "CascadePoint",
     "CategoryErrors",
@@ -36,6 +39,7 @@ __all__ = [
     "WinRate",
     "calibrate_cascade",
     "evaluate_answers",
+    "evaluate_best_of",
     "evaluate_labels",
     "evaluate_reward",
     "find_benchmark",

@@ -12,7 +12,15 @@ from rlaif_sdk.evaluation.reward import TOTAL, LabelMetrics, PairMetrics
 from rlaif_sdk.reporting.tables import reliability_table
 
 if TYPE_CHECKING:
-    from rlaif_sdk.evaluation import BenchmarkResult, LabelEvaluation, Measure, Ranking, RewardEvaluation, WinRate
+    from rlaif_sdk.evaluation import (
+        BenchmarkResult,
+        BestOfCurve,
+        LabelEvaluation,
+        Measure,
+        Ranking,
+        RewardEvaluation,
+        WinRate,
+    )
     from rlaif_sdk.statistics.estimates import Estimate
 
 INTERVALS = "95% confidence intervals in brackets"
@@ -209,6 +217,33 @@ def benchmark_table(found: BenchmarkResult) -> Table:
     """The numbers of a benchmark, and by whose rules."""
     caption = f"{found.version}. {found.rules} {INTERVALS.capitalize()}, {OVER_PROMPTS}."
     return _table(*benchmark_rows(found), f"{found.title}: {found.items} items", caption)
+
+
+def best_of_rows(found: BestOfCurve) -> tuple[list[str], list[list[str]]]:
+    """A row a number of completions, under headings."""
+    headings = ["best of", "KL in nats", "total", *(["witness"] if found.loss else [])]
+    rows = [
+        [str(point.n), f"{point.kl:.2f}", shown(point.total), *([shown(point.witness)] if point.witness else [])]
+        for point in found.points
+    ]
+    return headings, rows
+
+
+def best_of_words(found: BestOfCurve) -> str:
+    """What the curve rests on, and whether it turns."""
+    told = [f"over {found.prompts} prompts"]
+    if found.left_out:
+        told.append(f"{found.left_out} have too few scored completions")
+    if found.loss is not None:
+        turns = found.loss.low > 0
+        lost = f"the witness loses {shown(found.loss)} from its best to the greatest n"
+        told.append(f"{lost}: the total is over-optimised" if turns else lost)
+    return "; ".join(told)
+
+
+def best_of_table(found: BestOfCurve) -> Table:
+    """The curve of best of n."""
+    return _table(*best_of_rows(found), "Best of n", f"{best_of_words(found)}; {INTERVALS}.")
 
 
 def _table(headings: list[str], rows: list[list[str]], title: str, caption: str | None = None) -> Table:
