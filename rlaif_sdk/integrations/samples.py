@@ -148,8 +148,18 @@ class Scored:
         return {**rewards, "unscored": float(self.total is None)}
 
     def known_scores(self) -> dict[str, float]:
-        """`scores` without those that are NaN, for a log that averages what it gets."""
-        return {name: value for name, value in self.scores().items() if not math.isnan(value)}
+        """For a log that averages what it gets: `scores` without those that are NaN, and ``NAME/subscore/PART``.
+
+        Sub-scores that mean something else in another row are left out.
+        """
+        known = {name: value for name, value in self.scores().items() if not math.isnan(value)}
+        parts = {
+            f"{name}/subscore/{part_name}": part.value
+            for name, column in self.composition.rewards.items()
+            for part_name, part in column.subscores(self.row).items()
+            if part.value is not None and not part.per_row and name in known
+        }
+        return known | parts
 
 
 def same_columns(samples: Sequence[Sample]) -> list[Sample]:
