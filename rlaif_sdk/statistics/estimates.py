@@ -34,6 +34,16 @@ class Estimate:
     high: float
     n: int
 
+    def text(self, *, digits: int = 3, signed: bool = False) -> str:
+        """``0.700 [0.481, 0.855]``; a dash where nothing was counted, no brackets without an interval, ∞ for an open end."""
+        if math.isnan(self.value):
+            return "–"
+        form = f"{'+' if signed else ''}.{digits}f"
+        if math.isnan(self.low):
+            return f"{self.value:{form}}"
+        ends = [f"{end:{form}}".replace("inf", "∞") for end in (self.low, self.high)]
+        return f"{self.value:{form}} [{', '.join(ends)}]"
+
     def record(self) -> dict[str, float | int | None]:
         """The estimate as a JSON-ready mapping, None for NaN."""
         return {
