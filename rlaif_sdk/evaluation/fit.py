@@ -46,7 +46,14 @@ from rlaif_sdk.statistics.davidson import (
     standard_errors,
     weight_covariance,
 )
-from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap_mean, normal_quantile, share_over_groups
+from rlaif_sdk.statistics.estimates import (
+    Estimate,
+    Indices,
+    at_least_wilson,
+    bootstrap_means,
+    effective_size,
+    normal_quantile,
+)
 
 MIN_PROMPTS = 10
 """With fewer there is nothing to check a fit by."""
@@ -471,40 +478,41 @@ def _fitted(
     weights_R[constant_R] = 0.0
     crossed = _cross_fit(used, penalty, signs_R, seed)
     unbounded = _unbounded(used, penalty, confidence)
-    weights = {}
-    for place, name in enumerate(used.names):
-        kept = np.arange(len(used.names)) != place
-        losses_N = (
-            crossed.losses_N
-            if constant_R[place]
-            else _cross_fit(used, penalty, signs_R, seed, kept, crossed.strengths).losses_N
-        )
-        weights[name] = FittedWeight(
+    margins = _margins(used, before_R, scale_R, crossed.margins_N)
+    right = {what: _right(used, margin_N) for what, margin_N in margins.items()}
+    means = {
+        "loss": crossed.losses_N,
+        "change": right[FITTED] - right[BEFORE],
+        **{f"gain {name}": losses_N for name, losses_N in _gains(used, penalty, signs_R, seed, crossed).items()},
+    }
+    found = bootstrap_means(np.stack([*means.values()]), used.groups_N, confidence=confidence)
+    estimates = dict(zip(means, found, strict=True))
+    weights = {
+        name: FittedWeight(
             weight=float(weights_R[place]),
             before=float(before_R[place]),
             estimate=_within_sign(unbounded[place], float(weights_R[place]), float(signs_R[place])),
             unbounded=unbounded[place],
-            gain=bootstrap_mean(losses_N - crossed.losses_N, used.groups_N, confidence=confidence),
+            gain=estimates[f"gain {name}"],
             constant=bool(constant_R[place]),
         )
+        for place, name in enumerate(used.names)
+    }
     if not weights_R.any():
         raise DataError(
             f"no reward explains what people prefer: every weight would be 0 ({_unbounded_words(weights)})",
             file=file,
             hint="--signed lets weights change their sign; or measure each reward with `rlaif eval reward`",
         )
-    margins = _margins(used, before_R, scale_R, crossed.margins_N)
-    agreement = {what: _agreement(used, margin_N, confidence) for what, margin_N in margins.items()}
-    change = _change(used, margins[FITTED], margins[BEFORE], confidence)
     asked_N = used.votes_N3.sum(axis=1)
     several_N = asked_N > 1
     ties = math.exp(fit.log_ties) if fit.log_ties > -math.inf else 0.0
-    found = CompositionFit(
+    fitted = CompositionFit(
         document=_document(document, settings, used, weights_R),
         weights=weights,
-        agreement=agreement,
-        change=change,
-        loss=bootstrap_mean(crossed.losses_N, used.groups_N, confidence=confidence),
+        agreement=_agreement(used, right, confidence),
+        change=estimates["change"],
+        loss=estimates["loss"],
         tie_share=ties / (2 + ties),
         penalty=strength,
         pairs=len(used.votes_N3),
@@ -521,7 +529,7 @@ def _fitted(
         warnings=(),
         inputs=inputs,
     )
-    return replace(found, warnings=_warnings(found, used, crossed.margins_N, confidence))
+    return replace(fitted, warnings=_warnings(fitted, used, crossed.margins_N, confidence))
 
 
 @dataclass(frozen=True, slots=True)
@@ -560,6 +568,18 @@ def _cross_fit(
         margins_N[held_N] = differences_NR[held_N] @ fit.weights
         losses_N[held_N] = held_out_losses(fit, differences_NR[held_N], votes_N3[held_N])
     return _CrossFit(margins_N, losses_N, found)
+
+
+def _gains(used: _Pairs, penalty: Penalty, signs_R: Array, seed: int, crossed: _CrossFit) -> dict[str, Array]:
+    """For each reward, (N,) by how much more a pair is a loss to a model fitted without it."""
+    gains = {}
+    for place, name in enumerate(used.names):
+        gains[name] = np.zeros(len(used.votes_N3))
+        if used.differences_NR[:, place].any():
+            kept_R = np.arange(len(used.names)) != place
+            without = _cross_fit(used, penalty, signs_R, seed, kept_R, crossed.strengths)
+            gains[name] = without.losses_N - crossed.losses_N
+    return gains
 
 
 def _spread(differences_NR: Array) -> Array:
@@ -621,39 +641,35 @@ def _right(used: _Pairs, margins_N: Array) -> Array:
     return right_N
 
 
-def _agreement(used: _Pairs, margins_N: Array, confidence: float) -> PeopleAgreement:
-    right_N = _right(used, margins_N)
-    known_N = ~np.isnan(right_N)
+def _agreement(used: _Pairs, right: Mapping[str, Array], confidence: float) -> dict[str, PeopleAgreement]:
+    """Of shares of verdicts for the completion ahead, by what is ahead."""
+    category_N = np.array(used.categories, dtype=object)
+    categories = sorted(set(used.categories) - {""})
+    parts = {
+        (what, name): np.where((category_N == name) | (name == ""), right_N, np.nan)
+        for what, right_N in right.items()
+        for name in ("", *categories)
+    }
+    found = bootstrap_means(np.stack([*parts.values()]), used.groups_N, confidence=confidence)
+    shares = {}
+    for (key, share_N), estimate in zip(parts.items(), found, strict=True):
+        prompts_G = np.bincount(used.groups_N[~np.isnan(share_N)]).astype(np.float64)
+        shares[key] = at_least_wilson(estimate, effective_size(prompts_G), confidence)
     first_N = used.votes_N3[:, 0] >= used.votes_N3[:, 1]
     lengths_N2 = np.where(first_N[:, None], used.lengths_N2, used.lengths_N2[:, ::-1])
-    category_N = np.array(used.categories, dtype=object)
-
-    def share(rows_N: Mask) -> Estimate:
-        groups_K = np.unique(used.groups_N[rows_N], return_inverse=True)[1]
-        return share_over_groups(right_N[rows_N], groups_K, confidence=confidence)
-
-    return PeopleAgreement(
-        accuracy=share(known_N),
-        at_equal_length=length_controlled(
+    agreement = {}
+    for what, right_N in right.items():
+        known_N = ~np.isnan(right_N)
+        at_equal_length = length_controlled(
             right_N[known_N],
             lengths_N2[known_N],
             used.groups_N[known_N],
             strength=WEAK_LENGTH_PENALTY,
             confidence=confidence,
-        ),
-        by_category={
-            name: share(own_N)
-            for name in sorted(set(used.categories) - {""})
-            if (own_N := known_N & (category_N == name)).any()
-        },
-    )
-
-
-def _change(used: _Pairs, after_N: Array, before_N: Array, confidence: float) -> Estimate:
-    gained_N = _right(used, after_N) - _right(used, before_N)
-    known_N = ~np.isnan(gained_N)
-    groups_K = np.unique(used.groups_N[known_N], return_inverse=True)[1]
-    return bootstrap_mean(gained_N[known_N], groups_K, confidence=confidence)
+        )
+        by_category = {name: shares[what, name] for name in categories if shares[what, name].n}
+        agreement[what] = PeopleAgreement(shares[what, ""], at_equal_length, by_category)
+    return agreement
 
 
 # --- what it says

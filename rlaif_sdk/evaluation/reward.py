@@ -17,7 +17,7 @@ from rlaif_sdk.composer import Composer
 from rlaif_sdk.composer.explain import Explanation
 from rlaif_sdk.conversations import USER, aligned, view
 from rlaif_sdk.evaluation.length_control import length_controlled
-from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions, columns_read
+from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions, columns_reader
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
@@ -321,6 +321,7 @@ def _against_labels(
     seen: set[str] = set()
     words: dict[str, None] = {}
     count = unlabelled = 0
+    columns_read = columns_reader(composer)
     for count, row in enumerate(rows, start=1):
         needed = (texts[1], label, *filter(None, [category]), *([] if texts[0] == "prompt" else [texts[0]]))
         for column in needed:
@@ -334,7 +335,7 @@ def _against_labels(
             unlabelled += 1
             continue
         columns = {name: value for name, value in row.items() if name not in {*texts, label}}
-        key = json_digest([asked, row[texts[1]], share, columns_read(composer, columns)], default=plain)
+        key = json_digest([asked, row[texts[1]], share, columns_read(columns)], default=plain)
         if key in seen:
             continue
         seen.add(key)
@@ -486,12 +487,13 @@ def _against_pairs(
     categories, numbers, lengths = [], [], []
     seen: set[str] = set()
     repeated = contradicted = unlabelled = 0
+    columns_read = columns_reader(composer)
     for count, row in enumerate(rows, start=1):
         if category is not None:
             check_column(row, category, file, count)
         asked, answers = read_pair(row, file, count, prompt=prompt)
         columns = {name: value for name, value in row.items() if name not in {prompt, "chosen", "rejected"}}
-        shown = columns_read(composer, columns)
+        shown = columns_read(columns)
         key, turned = (json_digest([asked, *said, shown], default=plain) for said in (answers, answers[::-1]))
         if key == turned:
             unlabelled += 1

@@ -187,15 +187,15 @@ class ScoredCompletions:
         ]
 
 
-def columns_read(composer: Composer, columns: Row) -> Row:
-    """Of a row's columns those that the rewards and their conditions read; all of them where a reward does not say what it reads."""
+def columns_reader(composer: Composer) -> Callable[[Row], Row]:
+    """What takes of a row's columns those that the rewards and their conditions read; all of them where a reward does not say what it reads."""
     names: set[str] = set()
     for part in (*composer.components.values(), *composer.fallbacks.values()):
         if part.reward.inputs is None:
-            return columns
+            return lambda columns: columns
         names |= {part.columns.get(name, name) for name in (*part.reward.inputs, *part.reward.columns)}
     names.update(columns_looked_at(composer.components))
-    return {name: value for name, value in columns.items() if name in names}
+    return lambda columns: {name: value for name, value in columns.items() if name in names}
 
 
 def _unique(composer: Composer, candidates: Sequence[Candidate]) -> tuple[list[Candidate], Labels]:
@@ -203,8 +203,9 @@ def _unique(composer: Composer, candidates: Sequence[Candidate]) -> tuple[list[C
     numbers: dict[str, int] = {}
     unique: list[Candidate] = []
     index_N = np.empty(len(candidates), dtype=np.intp)
+    columns_read = columns_reader(composer)
     for place, each in enumerate(candidates):
-        said = [each.prompt, each.completion, columns_read(composer, each.columns), repr(each.group)]
+        said = [each.prompt, each.completion, columns_read(each.columns), repr(each.group)]
         key = json_digest(said, default=plain)
         index_N[place] = numbers.setdefault(key, len(unique))
         if index_N[place] == len(unique):

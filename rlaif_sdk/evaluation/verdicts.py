@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.evaluation.labels import read_verdicts, vote_counts
 from rlaif_sdk.evaluation.reward import check_column, read_pair
-from rlaif_sdk.evaluation.scored import columns_read
+from rlaif_sdk.evaluation.scored import columns_reader
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
@@ -107,9 +107,10 @@ def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: Ver
     """
     read = _completions if columns.measure or columns.rank else _pairs
     found: dict[str, tuple[JudgedPair, str]] = {}
+    columns_read = columns_reader(composer)
     for table in tables:
         for pair in read(table, columns):
-            shown = [columns_read(composer, each) for each in pair.columns]
+            shown = [columns_read(each) for each in pair.columns]
             first, second = (
                 json_digest([answer, own], default=plain) for answer, own in zip(pair.answers, shown, strict=True)
             )
