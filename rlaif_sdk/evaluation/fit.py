@@ -75,8 +75,9 @@ class FittedWeight:
         weight: Its weight in the fitted composition: by how much the log-odds rise that a completion is preferred, with
             each unit of the normalised score.
         before: Its weight in the composition as it was.
-        estimate: The weight with its interval, which is that of the verdicts themselves: of a fit that nothing but its
-            sign bounds and a negligible penalty holds finite. An end is infinite where the verdicts leave it open.
+        estimate: The weight with its interval, which is that of the verdicts themselves: of a fit that nothing draws but a
+            negligible penalty, which holds it finite, given which weights their signs hold at 0. An end is infinite where
+            the verdicts leave it open.
         unbounded: The weight of that fit, of either sign, with its interval.
         gain: How much better the composition predicts verdicts on prompts that it was not fitted to than one fitted
             without this reward, in nats a pair. A reward whose gain is not above 0 says nothing that the others do not.
@@ -477,7 +478,8 @@ def _fitted(
     constant_R = np.asarray(~used.differences_NR.any(axis=0))
     weights_R[constant_R] = 0.0
     crossed = _cross_fit(used, penalty, signs_R, seed)
-    unbounded = _unbounded(used, penalty, confidence)
+    unbounded = _unbounded(used, penalty.floor, confidence)
+    bounded = _bounded(used, penalty.floor, signs_R, unbounded, confidence)
     margins = _margins(used, before_R, scale_R, crossed.margins_N)
     right = {what: _right(used, margin_N) for what, margin_N in margins.items()}
     means = {
@@ -491,7 +493,7 @@ def _fitted(
         name: FittedWeight(
             weight=float(weights_R[place]),
             before=float(before_R[place]),
-            estimate=_within_sign(unbounded[place], float(weights_R[place]), float(signs_R[place])),
+            estimate=_within_sign(bounded[place], float(weights_R[place]), float(signs_R[place])),
             unbounded=unbounded[place],
             gain=estimates[f"gain {name}"],
             constant=bool(constant_R[place]),
@@ -588,9 +590,8 @@ def _spread(differences_NR: Array) -> Array:
     return np.where(spread_R > 0, spread_R, 1.0)
 
 
-def _unbounded(used: _Pairs, penalty: Penalty, confidence: float) -> list[Estimate]:
+def _unbounded(used: _Pairs, weak_RR: Array, confidence: float) -> list[Estimate]:
     """The weights of either sign that verdicts say by themselves, with their intervals."""
-    weak_RR = penalty.floor
     fit = fit_davidson(used.differences_NR, used.votes_N3, weak_RR)
     error_R = standard_errors(fit, used.differences_NR, used.votes_N3, used.groups_N, weak_RR)
     all_apart = separates(used.differences_NR @ fit.weights, used.votes_N3)
@@ -606,6 +607,20 @@ def _unbounded(used: _Pairs, penalty: Penalty, confidence: float) -> list[Estima
             low = -math.inf
         found.append(Estimate(weight, low, high, len(used.votes_N3)))
     return found
+
+
+def _bounded(
+    used: _Pairs, weak_RR: Array, signs_R: Array, unbounded: Sequence[Estimate], confidence: float
+) -> list[Estimate]:
+    """The same given which weights are held at 0 by their sign; those that are, as they would be without it."""
+    fit = fit_davidson(used.differences_NR, used.votes_N3, weak_RR, signs_R=signs_R)
+    free_R = np.abs(fit.weights) * _spread(used.differences_NR) >= _NOTHING
+    if free_R.all() or not free_R.any():
+        return list(unbounded)
+    names = [name for name, is_free in zip(used.names, free_R, strict=True) if is_free]
+    part = replace(used, names=names, differences_NR=used.differences_NR[:, free_R])
+    found = iter(_unbounded(part, weak_RR[np.ix_(free_R, free_R)], confidence))
+    return [next(found) if is_free else given for is_free, given in zip(free_R, unbounded, strict=True)]
 
 
 def _within_sign(unbounded: Estimate, weight: float, sign: float) -> Estimate:
