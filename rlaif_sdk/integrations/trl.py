@@ -41,8 +41,8 @@ class BatchComposer(Protocol):
     """What an adapter asks of the `rlaif_sdk.Composer` that hands itself to it."""
 
     combiner: Combiner
-    components: Mapping[str, Component]
-    fallbacks: Mapping[str, Component]
+    components: dict[str, Component]
+    fallbacks: dict[str, Component]
 
     @property
     def weights(self) -> dict[str, Weight]:

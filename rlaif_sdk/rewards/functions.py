@@ -76,7 +76,7 @@ class FunctionReward(Reward):
         }
         named = [p for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._accepts = {p.name for p in named} - self._params.keys()
-        self.cacheable = cacheable and not {"trainer_state", "environments"} & self._accepts
+        self.cacheable = cacheable and "trainer_state" not in self._accepts and not self.reads_environments
         self._accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature)
         self._bound = frozenset({"self"}) if self._accepts_any and not inspect.isfunction(function) else frozenset()
         self.columns = tuple(p.name for p in named if p.default is p.empty and p.name not in given)
@@ -129,6 +129,11 @@ class FunctionReward(Reward):
     def reads_messages(self) -> bool:
         """Whether it gets messages where the data has messages, and no text of them."""
         return bool({"prompts", "completions"} & self._accepts) and not _TEXT_ARGUMENTS & self._accepts
+
+    @property
+    def reads_environments(self) -> bool:
+        """Whether it gets the environments of TRL's GRPO themselves."""
+        return "environments" in self._accepts
 
     @property
     def values(self) -> Mapping[str, Any]:

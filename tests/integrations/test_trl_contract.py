@@ -149,3 +149,13 @@ def test_a_rollout_gets_what_was_read(make_trainer: Callable[..., Any], monkeypa
 def test_rloo_has_no_rollout() -> None:
     """When it gets one, the how-to can say so."""
     assert "rollout_func" not in inspect.signature(trl.RLOOTrainer.__init__).parameters
+
+
+def test_rollouts_are_played_by_one_method_and_scored_by_another() -> None:
+    """What sets environments and tools up calls what generates and plays, once, and nothing but that is left out."""
+    source = inspect.getsource(trl.GRPOTrainer._generate_and_score_completions)
+    assert source.count("self._generate(prompts)") == 1
+    assert source.index(".reset(**reset_kwargs)") < source.index("self._generate(prompts)")
+    played = inspect.getsource(trl.GRPOTrainer._generate)
+    assert "return prompt_ids, completion_ids, tool_mask, completions, logprobs, extra_fields, images" in played
+    assert "self._metrics[mode]" in played
