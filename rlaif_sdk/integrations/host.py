@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.composer.normalizers import Normalizer, Rank
-from rlaif_sdk.composer.weights import Schedule
+from rlaif_sdk.composer.weights import Schedule, Weight
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.cohorts import DEADLINE, Cohorts
@@ -26,6 +26,27 @@ if TYPE_CHECKING:
     from rlaif_sdk.config import CompositionConfig
 
 _SAVED = "give state=FILE, saved with rlaif_sdk.integrations.save_state, and its statistics stay as they are there"
+
+
+def learns(composer: Composer) -> bool:
+    """Whether what a composer says depends on the training batches before: it has statistics, multipliers or triggers."""
+    return any(_problems(composer, grouped=True, stepped=True, restored=False)) or any(
+        isinstance(weight, Schedule) and (weight.trigger is not None or weight.by == "episode")
+        for weight in _weights(composer).values()
+    )
+
+
+def follows_steps(composer: Composer) -> bool:
+    """Whether a weight follows the training step, which somebody has to tell."""
+    return any(isinstance(weight, Schedule) and weight.by == "step" for weight in _weights(composer).values())
+
+
+def _weights(composer: Composer) -> dict[str, Weight]:
+    """Every weight, by its key in a config."""
+    return {
+        **{f"rewards.{name}.weight": weight for name, weight in composer.weights.items()},
+        **{f"groups.{name}.weight": group.weight for name, group in composer.combiner.groups.items()},
+    }
 
 
 def check_rowwise(composer: Composer, stack: str, *, grouped: bool, stepped: bool, restored: bool) -> None:
@@ -56,11 +77,7 @@ def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: boo
         if component.reward.scope == "group" and not grouped:
             compares = f"{name!r} compares the completions to one prompt"
             yield f"rewards.{name}", compares, "use a reward that scores each completion by itself"
-    schedules = {
-        **{f"rewards.{name}.weight": weight for name, weight in composer.weights.items()},
-        **{f"groups.{name}.weight": group.weight for name, group in composer.combiner.groups.items()},
-    }
-    for key, weight in schedules.items():
+    for key, weight in _weights(composer).items():
         if isinstance(weight, Schedule) and not stepped:
             yield key, "a schedule follows the training step", "give the weight a number"
     if composer.combiner.multipliers and not restored:
