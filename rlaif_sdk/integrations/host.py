@@ -17,6 +17,7 @@ from rlaif_sdk.composer.weights import Schedule, Weight
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.cohorts import DEADLINE, Cohorts
+from rlaif_sdk.integrations.reward_server import RewardServer
 from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of, in_order
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.forks import on_fork
@@ -95,8 +96,8 @@ class Host:
     is built at the first sample, and closed when the process ends unless it was given ready-made.
 
     Args:
-        rewards: A config (a file, a mapping, a `rlaif_sdk.config.CompositionConfig`), or a `rlaif_sdk.Composer`, which
-            stays the caller's to close.
+        rewards: A config (a file, a mapping, a `rlaif_sdk.config.CompositionConfig`); a `rlaif_sdk.Composer`, which stays
+            the caller's to close; or a reward server, by its address or as a `RewardServer`, which has the composition.
         stack: Where it is used, for messages.
         state: A file that `save_state` wrote: running statistics and multipliers, which stay as they are there.
         grouped: Whether the stack tells which completions answer the same prompt.
@@ -106,7 +107,7 @@ class Host:
 
     def __init__(
         self,
-        rewards: Composer | Config,
+        rewards: Composer | Config | RewardServer,
         stack: str,
         *,
         state: str | Path | None = None,
@@ -114,6 +115,8 @@ class Host:
         stepped: bool = False,
         deadline: float = DEADLINE,
     ) -> None:
+        if isinstance(rewards, str) and rewards.startswith(("http://", "https://")):
+            rewards = RewardServer(rewards)
         self._rewards = rewards
         self._stack = stack
         self._state = state
@@ -121,10 +124,15 @@ class Host:
         self._stepped = stepped
         self._deadline = deadline
         self._begin()
+        if self._server is not None and state is not None:
+            raise ConfigError(
+                "a reward server keeps what it learns", key="state", hint="rlaif serve --cohort --state FILE"
+            )
         if isinstance(rewards, Composer):
             self._check(rewards)
 
     def _begin(self) -> None:
+        self._server = self._rewards if isinstance(self._rewards, RewardServer) else None
         self._composer: Composer | None = None
         self._begin_anew()
         on_fork(self._begin_anew)
@@ -150,7 +158,7 @@ class Host:
         """The composer of this process.
 
         Raises:
-            ConfigError: The config is refused, or asks for what the stack does not tell.
+            ConfigError: The config is refused, or asks for what the stack does not tell; or a server has it.
             StateError: The saved state is of another composition.
         """
         with self._lock:
@@ -161,6 +169,8 @@ class Host:
     def _build(self) -> Composer:
         if isinstance(self._rewards, Composer):
             composer = self._rewards
+        elif isinstance(self._rewards, RewardServer):
+            raise ConfigError(f"the composition is at {self._rewards}", key="rewards", hint="score samples instead")
         else:
             composer = Composer.from_config(self._rewards)
             atexit.register(composer.close)
@@ -176,15 +186,21 @@ class Host:
 
     def compose(self, samples: Sequence[Sample]) -> Composition:
         """Score samples that have the same columns, as one batch."""
+        if self._server is not None:
+            return self._server.submit(samples).result()[0].composition
         return self.composer.compose(batch_of(samples))
 
     def score(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
         """Score samples, those with the same columns together, and return them in the order given."""
+        if self._server is not None:
+            return self._server.submit(samples, progress).result()
         parts = alike(samples)
         return in_order(parts, [self.composer.compose(_part(samples, places, progress)) for places in parts])
 
     async def ascore(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
         """`score` for use within a running event loop."""
+        if self._server is not None:
+            return await asyncio.wrap_future(self._server.submit(samples, progress))
         parts = alike(samples)
         return in_order(
             parts, await asyncio.gather(*(self.composer.acompose(_part(samples, places, progress)) for places in parts))
@@ -198,6 +214,9 @@ class Host:
         Raises:
             BatchError: It does not fit the group that is gathered under its label.
         """
+        if self._server is not None:
+            (scored,) = await asyncio.wrap_future(self._server.submit([sample]))
+            return scored
         coalescer, cohorts = self._of_loop()
         if sample.group_size is not None:
             return await cohorts.score(sample)
@@ -221,7 +240,7 @@ def _part(samples: Sequence[Sample], places: Sequence[int], progress: Progress |
     return batch_of([samples[place] for place in places], progress or Progress())
 
 
-Rewards: TypeAlias = "Composer | Config | Host"
+Rewards: TypeAlias = "Composer | Config | RewardServer | Host"
 """What an adapter scores with."""
 
 
