@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -150,6 +150,35 @@ class Scored:
     def known_scores(self) -> dict[str, float]:
         """`scores` without those that are NaN, for a log that averages what it gets."""
         return {name: value for name, value in self.scores().items() if not math.isnan(value)}
+
+
+def same_columns(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of a group, each with the columns of all of them, None where it has none of that name."""
+    names = {name: None for sample in samples for name in sample.columns}
+    return [
+        sample if len(sample.columns) == len(names) else replace(sample, columns={**names, **sample.columns})
+        for sample in samples
+    ]
+
+
+def group_totals(scored: Sequence[Scored], unscored: float | None = None) -> list[float]:
+    """The totals of the completions to one prompt, for a stack that takes numbers alone.
+
+    An unscored one gets the mean of the others, so that its advantage is 0 and theirs are measured from their own mean.
+
+    Args:
+        scored: The group.
+        unscored: What all get where none is scored.
+
+    Raises:
+        RewardError: None is scored, and nothing is stated for that.
+    """
+    totals = [one.total for one in scored]
+    known = [total for total in totals if total is not None]
+    if len(known) == len(totals):
+        return known
+    mean = sum(known) / len(known) if known else scored[0].number(unscored)
+    return [mean if total is None else total for total in totals]
 
 
 def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN, *, training: bool = False) -> RewardBatch:
