@@ -23,7 +23,7 @@ from rlaif_sdk.exceptions import ConfigError, RewardError, RewardOutputError
 from rlaif_sdk.integrations.samples import Sample, Scored
 from rlaif_sdk.io.http import HttpError, JsonClient, json_body
 from rlaif_sdk.scoring.event_loops import reward_loop
-from rlaif_sdk.statistics.arrays import Array
+from rlaif_sdk.statistics.arrays import Array, Mask
 from rlaif_sdk.types import Progress, RewardBatch, Score
 
 ROWS = 256
@@ -272,7 +272,14 @@ def _told(samples: Sequence[Sample], answers: Sequence[Mapping[str, Any]]) -> Co
     totals = _numbers([answer["total"] for answer in answers])
     names = {name: None for answer in answers for name in answer["rewards"]}
     columns = {name: _column(name, [answer["rewards"].get(name, {}) for answer in answers]) for name in names}
-    return Composition(batch, totals, columns, (), totals, np.zeros(len(samples), dtype=bool))
+    without: dict[str | None, Mask] = {}
+    if grouped:
+        without = {
+            None: _flags(answers),
+            **{name: _flags([answer["rewards"].get(name, {}) for answer in answers]) for name in names},
+        }
+    dropped = np.zeros(len(samples), dtype=bool)
+    return Composition(batch, totals, columns, (), totals, dropped, without_variance=without)
 
 
 def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> RewardColumn:
@@ -298,6 +305,11 @@ def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> RewardColumn:
         cached=np.array([kind == "cached" for kind in status]),
         not_asked=where("not asked") or None,
     )
+
+
+def _flags(told: Sequence[Mapping[str, Any]]) -> Mask:
+    """(B,) whether a group has no variance, as the server says, which has seen all of it."""
+    return np.array([part.get("no_variance") is not False for part in told])
 
 
 def _numbers(values: Sequence[Any]) -> Array:

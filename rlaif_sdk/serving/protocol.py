@@ -84,6 +84,8 @@ class RewardPart(BaseModel):
     weighted: float | None
     status: str
     reason: str | None
+    no_variance: bool | None = None
+    """Where the row has a group: whether all of that have the same score."""
 
 
 class RowScore(BaseModel):
@@ -96,6 +98,8 @@ class RowScore(BaseModel):
     """Why it is unscored."""
     gathered: int | None = None
     """Where its group was gathered: how many of it were scored together, 0 where this row came too late."""
+    no_variance: bool | None = None
+    """Where it has a group: whether all totals of that are the same, so that it teaches nothing."""
     rewards: dict[str, RewardPart] | None = None
 
 
@@ -192,8 +196,13 @@ def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:
     }
     if scored.gathered is not None:
         answer["gathered"] = scored.gathered
+    if (no_variance := scored.no_variance()) is not None:
+        answer["no_variance"] = no_variance
     if detail:
-        answer["rewards"] = {name: column.record(row) for name, column in columns.items()}
+        answer["rewards"] = {
+            name: {**column.record(row), **({} if no_variance is None else {"no_variance": scored.no_variance(name)})}
+            for name, column in columns.items()
+        }
     return answer
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from fastapi import HTTPException, Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -30,6 +31,7 @@ from rlaif_sdk.integrations.host import check_rowwise, follows_steps, learns
 from rlaif_sdk.integrations.samples import Sample, Scored, alike
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.serving.settings import ServeSettings
+from rlaif_sdk.statistics.arrays import encode_groups
 from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch
 
 
@@ -151,6 +153,9 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._no_variance = Counter(
+            "rlaif_groups_without_variance", "Groups whose scores are all the same.", ["of"], registry=self.registry
+        )
         queue = Gauge("rlaif_queue_rows", "Rows that wait or are scored.", registry=self.registry)
         queue.set_function(waiting)
 
@@ -177,6 +182,11 @@ class Metrics:
         for name, column in composition.rewards.items():
             self._failures.labels(name).inc(len(column.failures))
             self._time.labels(name).observe(column.seconds)
+        if composition.batch.group is not None:
+            _, first = np.unique(encode_groups(composition.batch.group), return_index=True)
+            self._no_variance.labels("total").inc(int(composition.no_variance()[first].sum()))
+            for name in composition.rewards:
+                self._no_variance.labels(name).inc(int(composition.no_variance(name)[first].sum()))
 
     def text(self) -> bytes:
         """All of it, in Prometheus' format."""

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.exceptions import ConfigError, StateError
-from rlaif_sdk.integrations import Host, Sample
+from rlaif_sdk.integrations import Host, Sample, Scored
 from rlaif_sdk.serving import ServeSettings, create_app
 from rlaif_sdk.serving import state as kept
 from tests.serving.loopback import Loopback, serving, until
@@ -24,6 +24,10 @@ SHORT = 0.1
 
 def length(completions):
     return [float(len(text)) for text in completions]
+
+
+def first(completions):
+    return [float(ord(text[0])) for text in completions]
 
 
 def config_with(**settings: Any) -> dict[str, Any]:
@@ -153,6 +157,32 @@ def test_a_server_that_gathers_nothing_says_so():
         refused = server.post("/v1/score", {"rows": [row("a", group="g", group_size=2)]})
     assert refused.status_code == 422
     assert "start it with --cohort" in refused.text
+
+
+def test_a_group_that_teaches_nothing_is_told_and_counted():
+    """A flag a row, of the total and of each reward, and counters by name; rows without a group have none."""
+    groups = {"flat": ["abc", "xyz"], "steep": ["a", "abc"]}
+    config = {"rewards": {name: {"use": f"{__name__}:{name}"} for name in ("length", "first")}}
+    asked = [
+        {"detail": True, "rows": [row(text, group=name, group_size=2)]}
+        for name, texts in groups.items()
+        for text in texts
+    ]
+    with serving(config, cohort=True) as server:
+        said = answers(all_at_once(server, asked))
+        assert [one["no_variance"] for one in said] == [False, False, False, False]
+        assert [one["rewards"]["length"]["no_variance"] for one in said] == [True, True, False, False]
+        assert [one["rewards"]["first"]["no_variance"] for one in said] == [False, False, True, True]
+        assert server.metric('rlaif_groups_without_variance_total{of="length"}') == 1
+        assert server.metric('rlaif_groups_without_variance_total{of="total"}') == 0
+        assert "no_variance" not in answers([server.post("/v1/score", {"rows": [row("a")]})])[0]
+        hosted = Host(server.url, "a test", grouped=True)
+
+        async def ask() -> list[Scored]:
+            samples = [Sample("?", text, group="again", group_size=2) for text in groups["flat"]]
+            return await asyncio.gather(*map(hosted.ascore_one, samples))
+
+        assert [(one.no_variance(), one.no_variance("length")) for one in asyncio.run(ask())] == [(False, True)] * 2
 
 
 def test_statistics_are_learned_in_one_place_and_evaluation_teaches_nothing():
