@@ -115,6 +115,12 @@ class Scored:
         """Each reward's score in its own units, None where it abstained, failed, or was not asked."""
         return {name: json_number(column.raw[self.row]) for name, column in self.composition.rewards.items()}
 
+    def no_variance(self, reward: str | None = None) -> bool | None:
+        """Whether all of its group have the same total, or score of a reward, so that it teaches nothing; None without groups."""
+        if self.composition.batch.group is None:
+            return None
+        return bool(self.composition.no_variance(reward)[self.row])
+
     @property
     def reason(self) -> str:
         """Why the sample is unscored, as far as a reward says so; once where all say the same."""
