@@ -178,13 +178,12 @@ def by_slime_list(composer: Composer, cases: Sequence[Case]) -> list[Row]:
     """The parts of one rollout, which are no group."""
     rm = slime.reward_model(composer, unscored=UNSCORED)
     samples = [SlimeSample(case.prompt, case.completion, case.label) for case in cases]
-    rewards: list[float] = asyncio.run(_awaited(rm(SimpleNamespace(), samples)))
-    return _slime_rows(samples, rewards)
+    return _slime_rows(samples, asyncio.run(_awaited(rm(SimpleNamespace(), samples))))
 
 
 def by_slime_groups(composer: Composer, groups: Sequence[Sequence[Case]]) -> list[Row]:
     """``--group-rm``: a call a group, all at the same time; an unscored sample is removed."""
-    rm = slime.reward_model(composer)
+    rm = slime.group_reward_model(composer)
     batch = [[SlimeSample(case.prompt, case.completion, case.label) for case in cases] for cases in groups]
 
     async def run() -> list[list[float]]:
