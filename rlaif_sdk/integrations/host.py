@@ -16,6 +16,7 @@ from rlaif_sdk.composer.normalizers import Normalizer, Rank
 from rlaif_sdk.composer.weights import Schedule
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations.coalescing import Coalescer
+from rlaif_sdk.integrations.cohorts import DEADLINE, Cohorts
 from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of, in_order
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.forks import on_fork
@@ -94,6 +95,7 @@ class Host:
             group are refused all the same where the composition compares them.
         group_hint: How the stack is made to tell, for that message.
         stepped: Whether it tells the training step.
+        deadline: Seconds that a group is waited for whose samples are asked for one by one.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Host:
         grouped: bool = False,
         group_hint: str = _GROUPS,
         stepped: bool = False,
+        deadline: float = DEADLINE,
     ) -> None:
         self._rewards = rewards
         self._stack = stack
@@ -112,6 +115,7 @@ class Host:
         self._grouped = grouped
         self._group_hint = group_hint
         self._stepped = stepped
+        self._deadline = deadline
         self._begin()
         if isinstance(rewards, Composer):
             self._check(rewards)
@@ -124,14 +128,14 @@ class Host:
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
-        self._coalescers: MutableMapping[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
+        self._loops: MutableMapping[asyncio.AbstractEventLoop, tuple[Coalescer, Cohorts]] = WeakKeyDictionary()
         if not isinstance(self._rewards, Composer):
             self._composer = None
 
     def __getstate__(self) -> dict[str, Any]:
         if isinstance(self._rewards, Composer):
             raise TypeError(f"a composer cannot be sent to another process: give {self._stack} the config's path")
-        settings = ("_rewards", "_stack", "_state", "_grouped", "_group_hint", "_stepped")
+        settings = ("_rewards", "_stack", "_state", "_grouped", "_group_hint", "_stepped", "_deadline")
         return {name: getattr(self, name) for name in settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -205,14 +209,31 @@ class Host:
         )
 
     async def ascore_one(self, sample: Sample) -> Scored:
-        """Score one sample, together with the others that are asked for meanwhile on this event loop."""
-        composer, loop = self._composer_for([sample]), asyncio.get_running_loop()
-        with self._lock:
-            coalescer = self._coalescers.get(loop)
-            if coalescer is None:
-                coalescer = self._coalescers[loop] = Coalescer(composer.submit)
+        """Score one sample, together with the others that are asked for meanwhile on this event loop.
+
+        One that has a ``group_size`` is scored when its group is whole, see `rlaif_sdk.integrations.cohorts`.
+
+        Raises:
+            BatchError: It does not fit the group that is gathered under its label.
+        """
+        self._composer_for([sample])
+        coalescer, cohorts = self._of_loop()
+        if sample.group_size is not None:
+            return await cohorts.score(sample)
         (scored,) = await coalescer.score([sample])
         return scored
+
+    def _of_loop(self) -> tuple[Coalescer, Cohorts]:
+        """What gathers samples on the running loop."""
+        composer, loop = self.composer, asyncio.get_running_loop()
+        with self._lock:
+            if loop not in self._loops:
+                for closed in [other for other in self._loops if other.is_closed()]:
+                    del self._loops[closed]  # its timers keep it alive
+                coalescer = Coalescer(composer.submit)
+                cohorts = Cohorts(coalescer, tuple(composer.components), deadline=self._deadline)
+                self._loops[loop] = coalescer, cohorts
+            return self._loops[loop]
 
 
 def _part(samples: Sequence[Sample], places: Sequence[int], progress: Progress | None) -> RewardBatch:

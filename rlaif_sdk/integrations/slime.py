@@ -19,7 +19,7 @@ from typing import Any
 from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, Scored, group_totals, prompt_of, same_columns
+from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of, same_columns
 from rlaif_sdk.types import Message, TextOrConversation
 
 SCORES = "rlaif"
@@ -81,7 +81,7 @@ def group_reward_model(
         if not isinstance(samples, (list, tuple)):
             raise ConfigError("slime handed over one sample, and no group", key="group_rm", hint="add --group-rm")
         scored = await hosted.ascore(same_columns([sample_of(one, args, group=0) for one in samples]))
-        return _told(samples, scored, group_totals(scored, unscored))
+        return _told(samples, scored, [one.number_in_group(unscored) for one in scored])
 
     return rm
 
