@@ -12,7 +12,6 @@ With ``--group-rm`` it is `group_reward_model`, whose rewards may compare the co
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.integrations.host import Rewards, host
 from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of, same_columns
+from rlaif_sdk.integrations.turns import ResponseReader
 from rlaif_sdk.types import Message, TextOrConversation
 
 SCORES = "rlaif"
@@ -119,17 +119,7 @@ def _in_turns(tokens: Sequence[int], mask: Sequence[int], args: Any) -> list[Mes
             "the policy wrote only some of the response (loss_mask), and it cannot be told which",
             hint="args.hf_checkpoint names the tokenizer, and sample.tokens ends with the tokens that loss_mask is about",
         )
-    tokenizer = _tokenizer(folder)
-    turns: list[Message] = []
-    place = 0
-    for written, run in itertools.groupby(mask):
-        length = sum(1 for _ in run)
-        text = tokenizer.decode(tokens[place : place + length], skip_special_tokens=not written)
-        turns.append(
-            {"role": "assistant", "content": without_end(text)} if written else {"role": "tool", "content": text}
-        )
-        place += length
-    return turns
+    return ResponseReader(_tokenizer(folder)).by_mask(tokens, mask)
 
 
 @functools.cache
