@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.composer.column import Status
 from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.statistics.arrays import json_number
-from rlaif_sdk.types import SubScore
+from rlaif_sdk.types import Credit, SubScore
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -34,8 +34,7 @@ class WaterfallStep:
         normalizer: How ``raw`` became ``normalized``, in words, with the state of that moment; empty for no change.
         ends: What its low and its high end mean, or None.
         subscores: What ``raw`` is made of, by name.
-        on_tokens: How much of ``weighted`` falls on single tokens, NaN without token values; the rest falls on the
-            last one.
+        credit: Where ``weighted`` falls in the completion; None where all of it falls on the end.
     """
 
     reward: str
@@ -46,7 +45,7 @@ class WaterfallStep:
     running: float
     status: Status
     reason: str | None
-    on_tokens: float = math.nan
+    credit: Credit | None = None
     effective: float = math.nan
     normalizer: str = ""
     ends: tuple[str, str] | None = None
@@ -55,9 +54,9 @@ class WaterfallStep:
     @property
     def note(self) -> str:
         """Where it falls, and why."""
-        tokens = "" if math.isnan(self.on_tokens) else f"{self.on_tokens:+.4f} of it on its tokens"
+        placed = f"{math.fsum(self.credit.parts):+.4f} of it on {self.credit}" if self.credit else ""
         status = "" if self.status in {"scored", "cached"} else self.status
-        return "; ".join(filter(None, (status, tokens, self.reason)))
+        return "; ".join(filter(None, (status, placed, self.reason)))
 
     def cells(self) -> tuple[str, ...]:
         """Its row of the table."""
@@ -191,7 +190,7 @@ class Explanation:
                     "running": json_number(step.running),
                     "status": step.status,
                     "reason": step.reason,
-                    "on_tokens": json_number(step.on_tokens),
+                    "credit": step.credit.record() if step.credit else None,
                     "normalizer": step.normalizer,
                     "ends": step.ends,
                     "subscores": {name: part.record() for name, part in step.subscores.items()},

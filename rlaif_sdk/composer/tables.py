@@ -209,10 +209,10 @@ class Moments:
 
 
 def typed_records(composition: Composition) -> Iterator[Row]:
-    """`Composition.to_records` for a column of one type: no penalties are null, and sub-scores, which differ, left out."""
+    """`Composition.to_records` for a column of one type: no penalties are null; sub-scores and credit, which differ, are left out."""
     for record in composition.to_records():
         rewards = {
-            name: {key: value for key, value in said.items() if key != "subscores"}
+            name: {key: value for key, value in said.items() if key not in {"subscores", "credit"}}
             for name, said in record["rewards"].items()
         }
         yield {**record, "rewards": rewards, "penalties": record["penalties"] or None}
