@@ -252,6 +252,7 @@ class Composition:
             said = "no score" if math.isnan(adds) else f"multiplier {part.multiplier:.4g}"
             constraints.append(Adjustment(f"constraint {part.constraint}", adds + 0.0, running, said))
         total = float(self.totals[row])
+        placed = [step.credit for step in steps if step.credit and (step.credit.turns or step.credit.spans)]
         return Explanation(
             row,
             tuple(steps),
@@ -259,6 +260,8 @@ class Composition:
             total,
             note=_note(self, row) if math.isnan(total) else "",
             constraints=tuple(constraints),
+            text=tuple(PlacedRow(self.batch, row).in_text(placed)) if placed else (),
+            marks=tuple(_marks(self.batch, row, steps)),
             scaling=_scaling(steps, self._effective_weights(self.rewards)),
             aggregation=tuple(self._aggregation_notes(row)),
         )
@@ -435,6 +438,29 @@ def _step(
         ends=column.ends,
         subscores=column.subscores(row),
     )
+
+
+_MOST_MARKS = 12
+_MARKED = 60
+
+
+def _marks(batch: RewardBatch, row: int, steps: Sequence[WaterfallStep]) -> Iterator[str]:
+    """What falls on turns and spans, in words, the most of it first."""
+    found: list[tuple[float, str]] = []
+    for step in steps:
+        credit = step.credit or Credit()
+        for number, value in enumerate(credit.turns or (), start=1):
+            found.append((value, f"{step.reward}, turn {number}"))
+        for span in credit.spans:
+            text = batch.views(credit.view, thinking=credit.thinking)[row] or ""
+            quoted = " ".join(text[span.start : span.end].split())
+            shortened = quoted if len(quoted) <= _MARKED else f"{quoted[: _MARKED - 1]}\u2026"
+            because = f": {span.reason}" if span.reason else ""
+            found.append((span.value, f"{step.reward}, \u201c{shortened}\u201d{because}"))
+    found = sorted((mark for mark in found if mark[0]), key=lambda mark: -abs(mark[0]))
+    yield from (f"{value:+.4f} {said}" for value, said in found[:_MOST_MARKS])
+    if len(found) > _MOST_MARKS:
+        yield f"and {len(found) - _MOST_MARKS} more of less"
 
 
 def _working(column: RewardColumn, row: int) -> str:

@@ -7,12 +7,14 @@ scores without credit, the shifts of normalizers, constraints, what a gate adds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
-from rlaif_sdk.conversations import Turn, policy_turns, read
+from rlaif_sdk.conversations import Thinking, Turn, policy_turns, read
 from rlaif_sdk.conversations.offsets import Decodes, Piece, token_at, view_pieces
 from rlaif_sdk.exceptions import BatchError
 from rlaif_sdk.statistics.arrays import Array
@@ -123,6 +125,24 @@ class PlacedRow:
         values_K[-1] += total - values_K.sum()
         return values_K
 
+    def in_text(self, parts: Sequence[Credit]) -> list[tuple[str, float]]:
+        """The completion's transcript, stretch by stretch, each with the credit of the turns and spans that it is in."""
+        intervals: list[tuple[int, float, float, float]] = []
+        for credit in parts:
+            for (first, after), value in zip(self.policy_turns, credit.turns or (), strict=False):
+                intervals += [(turn, -math.inf, math.inf, value) for turn in range(first, after)]
+            for span, pieces in zip(credit.spans, self._views(credit), strict=True):
+                intervals += [
+                    (piece.turn, piece.offset + begin, piece.offset + end, span.value)
+                    for piece, begin, end in pieces
+                    if piece.offset is not None
+                ]
+        thinking: Thinking = "keep" if any(credit.thinking == "keep" for credit in parts) else "drop"
+        found: list[tuple[str, float]] = []
+        for piece in view_pieces(self.batch.completions[self.row], "transcript", thinking):
+            found += _cut(piece, [each[1:] for each in intervals if each[0] == piece.turn and each[3]])
+        return found
+
     def _views(self, credit: Credit) -> list[list[tuple[Piece, int, int]]]:
         """For each span the pieces of its view that it is in, each with where in the piece it begins and ends."""
         if not credit.spans:
@@ -154,6 +174,20 @@ class PlacedRow:
             if found is not None:
                 return begin + found
         return max(past - 1, 0)
+
+
+def _cut(piece: Piece, intervals: Sequence[tuple[float, float, float]]) -> Iterator[tuple[str, float]]:
+    """A piece, cut where intervals of its turn's content begin and end, each part with the sum of those that it is in."""
+    if piece.offset is None:
+        of_turn = math.fsum(value for begin, _, value in intervals if begin == -math.inf)
+        yield piece.text, of_turn if piece.is_said else 0.0
+        return
+    first, after = piece.offset, piece.offset + len(piece.text)
+    inner = {int(edge) for begin, end, _ in intervals for edge in (begin, end) if first < edge < after}
+    edges = [first, *sorted(inner), after]
+    for begin, end in pairwise(edges):
+        value = math.fsum(value for low, high, value in intervals if low <= begin and end <= high)
+        yield piece.text[begin - first : end - first], value
 
 
 def _within(pieces: Sequence[Piece], span: CreditSpan) -> list[tuple[Piece, int, int]]:

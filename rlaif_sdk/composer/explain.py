@@ -141,6 +141,9 @@ class Explanation:
         aggregation: How the rewards became one number, and the groups with their weights, in words; empty for the
             weighted sum of all.
         source: Where the number was recorded, or empty.
+        text: The completion's transcript, stretch by stretch, each with the credit that falls on it; empty where no reward
+            gives any to turns or spans of text.
+        marks: The credit of turns and spans in words, the most of it first.
     """
 
     row: int
@@ -152,6 +155,8 @@ class Explanation:
     scaling: str = ""
     aggregation: tuple[str, ...] = ()
     source: str = ""
+    text: tuple[tuple[str, float], ...] = ()
+    marks: tuple[str, ...] = ()
 
     def additions(self) -> Iterator[tuple[str, float]]:
         """Whatever was added, and how much; of a row with a total these sum to it."""
@@ -171,7 +176,8 @@ class Explanation:
             headings=("reward", "raw", "normalised", "weight", "effective", "adds", "running", "why"),
             rows=[*(cells for step in self.steps for cells in (step.cells(), *step.subscore_cells())), *adjusted],
             total=("total", "", "", "", "", "", total, self.note),
-            notes=[note for note in (self.scaling, *self.aggregation, *legends) if note],
+            notes=[note for note in (self.scaling, *self.aggregation, *legends, *self.marks) if note],
+            marked=self.text,
         )
 
     def record(self) -> dict[str, Any]:

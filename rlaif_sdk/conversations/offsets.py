@@ -25,12 +25,14 @@ class Piece:
     Attributes:
         text: What it shows.
         turn: The turn that it is of, by its place in the conversation.
-        offset: Where it stands in that turn's ``content``; None for what the view adds, such as a role or a call.
+        offset: Where it stands in that turn's ``content``; None for what stands elsewhere, such as a call, or nowhere.
+        is_said: False for what the view adds: roles, and what stands between paragraphs.
     """
 
     text: str
     turn: int
     offset: int | None = None
+    is_said: bool = True
 
 
 def view_pieces(value: Any, name: View, thinking: Thinking = "drop") -> list[Piece]:
@@ -52,15 +54,15 @@ def view_pieces(value: Any, name: View, thinking: Thinking = "drop") -> list[Pie
         said = list(_words(index, turns[index], thinking))
         lines = [*([[Piece(line, index)] for line in before]), *([said] if said else [])]
         lines += [[Piece(line, index)] for line in after]
-        pieces += [*_separated(pieces, "\n\n"), Piece(head, index)]
+        pieces += [*_separated(pieces, "\n\n"), Piece(head, index, is_said=False)]
         for number, line in enumerate(lines):
-            pieces += [*([Piece("\n", index)] if number else []), *line]
+            pieces += [*([Piece("\n", index, is_said=False)] if number else []), *line]
     return pieces
 
 
 def _separated(pieces: Sequence[Piece], between: str) -> Iterator[Piece]:
     if pieces:
-        yield Piece(between, pieces[-1].turn)
+        yield Piece(between, pieces[-1].turn, is_said=False)
 
 
 def _words(index: int, turn: Turn, thinking: Thinking) -> Iterator[Piece]:
@@ -72,7 +74,7 @@ def _words(index: int, turn: Turn, thinking: Thinking) -> Iterator[Piece]:
         yield Piece(words(Turn(turn.role, reasoning=turn.reasoning), "keep") + "\n\n" * bool(turn.content), index)
     for number, (start, end) in enumerate(stretches):
         if number:
-            yield Piece("\n\n", index)
+            yield Piece("\n\n", index, is_said=False)
         if start < end:
             yield Piece(turn.content[start:end], index, start)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from rlaif_robust import GroupRobust, GroupRobustParams, Robust, RobustParams
 from rlaif_sdk import BatchError, Composer, Composition, Credit, CreditSpan, RewardBatch, Score
@@ -438,3 +440,80 @@ def test_records_and_tables_have_credit_in_plain_form() -> None:
     frame = composition.to_pandas()
     assert frame["a/credit"].tolist() == [{"spans": [span], "rest": 2.0}, None]
     assert "b/credit" not in frame
+
+
+def explained() -> Composition:
+    scores = Score(0.75, credit=Credit(turns=[0.5, 0.0], spans=(CreditSpan(15, 18, -0.75, "guessed"),), rest=1.0))
+    rewards = {"it": Component(FixedReward([scores]), weight=2.0), "plain": FixedReward([0.0])}
+    return compose(rewards, RewardBatch(["How late?"], [TALK]))
+
+
+def test_an_explanation_shows_the_text_with_its_credit() -> None:
+    """The transcript, cut where credit begins and ends, and in words what falls where; it sums as the waterfall does."""
+    explanation = explained().explain(0)
+    assert explanation.text == (
+        ("assistant: ", 0.0),
+        ("I look.", 1.0),
+        ("\n", 0.0),
+        ("[calls clock({})]", 1.0),
+        ("\n\n", 0.0),
+        ("tool: ", 0.0),
+        ("10:02", 0.0),
+        ("\n\n", 0.0),
+        ("assistant: ", 0.0),
+        ("It is ", 0.0),
+        ("ten", -1.5),
+        (". I think.", 0.0),
+    )
+    assert explanation.marks == ("-1.5000 it, \u201cten\u201d: guessed", "+1.0000 it, turn 1")
+    assert "-0.5000 of it on 2 turns, 1 span" in str(explanation)
+    assert str(explanation).endswith("  assistant: It is [ten -1.5000]. I think.")
+
+
+def test_credit_has_colours_in_a_terminal_and_a_notebook() -> None:
+    """Green for what raises the total, red for what lowers it; brackets where there are no colours."""
+    explanation = explained().explain(0)
+    page = explanation._repr_html_()
+    assert '<span style="background: rgba(215, 50, 45, 0.60)" title="-1.5000">ten</span>. I think.' in page
+    assert '<span style="background: rgba(0, 150, 80, 0.45)" title="+1.0000">I look.</span>' in page
+    shown = {}
+    for colours in (True, False):
+        console = Console(
+            width=200, force_terminal=colours, color_system="truecolor" if colours else None, file=io.StringIO()
+        )
+        console.print(explanation)
+        shown[colours] = console.file.getvalue()
+    assert "\x1b[30;48;2;240;90;80mten\x1b[0m" in shown[True]
+    assert "[ten -1.5000]" not in shown[True]
+    assert "\x1b" not in shown[False]
+    assert "It is [ten -1.5000]. I think." in shown[False]
+
+
+def test_what_a_completion_says_does_not_act_where_its_credit_is_shown() -> None:
+    """Control characters and tags are escaped; line breaks are kept."""
+    text = "<b>\x1b[2J\nDone."
+    reward = FixedReward([Score(1.0, credit=Credit(spans=(CreditSpan(0, len(text), 1.0),)))])
+    explanation = compose({"it": reward}, RewardBatch(["p"], [text])).explain(0)
+    assert "&lt;b&gt;\\x1b[2J\nDone.</span>" in explanation._repr_html_()
+    assert "\x1b" not in str(explanation)
+
+
+def test_a_row_without_credit_shows_no_text() -> None:
+    """Nor does one whose gate is closed, nor one with credit by token alone, of which the words are not known."""
+    gated = {"it": FixedReward([Score.of_turns([1.0])]), "safe": FixedReward([0.0])}
+    for rewards, gates in (
+        ({"it": FixedReward([1.0])}, []),
+        ({"it": per_token([[1.0]])}, []),
+        (gated, [Gate("safe", floor=-1.0, min=0.5)]),
+    ):
+        explanation = compose(rewards, batch_of([1]), gates=gates).explain(0)
+        assert (explanation.text, explanation.marks) == ((), ())
+
+
+def test_a_long_answer_s_marks_are_cut() -> None:
+    """The most of them are said."""
+    spans = tuple(CreditSpan(at, at + 1, -0.01 * (at + 1)) for at in range(20))
+    score = Score(1.0 + sum(span.value for span in spans), credit=Credit(spans=spans, rest=1.0))
+    explanation = compose({"it": FixedReward([score])}, RewardBatch(["p"], ["abcdefghijklmnopqrstuvwxyz"])).explain(0)
+    assert explanation.marks[0] == "-0.2000 it, \u201ct\u201d"
+    assert (len(explanation.marks), explanation.marks[-1]) == (13, "and 8 more of less")
