@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.models.batching import BatchedClassifier, ChatSource
 from rlaif_sdk.models.encoding import TextEncoder, TokenArrays
 from rlaif_sdk.models.model_folder import folder_revision, local_folder, read_json
@@ -121,10 +122,9 @@ class TorchClassifier(BatchedClassifier):
 def load_torch_classifier(model: str, options: LoadOptions, *, revision: str | None) -> TorchClassifier:
     """Load a hub model or a local folder (see `load_classifier`)."""
     try:
-        import torch
+        device = own_device(options.device)
     except ImportError as error:
         raise MissingExtraError("transformers with torch", extra="models") from error
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_network(model, dtype=options.dtype or "float32", revision=revision)
     try:
         loaded.network.to(device)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from rlaif_sdk.config import CompositionConfig, ConfigModel
 from rlaif_sdk.config.base import refused
 from rlaif_sdk.config.documents import Described, Document, load_document, validate
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.devices import computes_in_bfloat16
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim
 from rlaif_sdk.plugins.references import code_digests
@@ -236,7 +237,7 @@ class Run(Described):
         }
         try:
             fields |= typed_arguments(kind, given)
-            return kind(output_dir=str(self.checkpoints), seed=self.config.seed, **fields)
+            settings = kind(output_dir=str(self.checkpoints), seed=self.config.seed, **fields)
         except ConfigError as error:
             location = (key, error.key) if error.key else (key,)
             raise self.document.error(error.message, location, error.hint) from error
@@ -244,12 +245,15 @@ class Run(Described):
             refused = refused_argument(kind, fields, given)
             location = (key, refused) if refused else (key,)
             raise self.document.error(f"refused: {error}", location) from error
+        if settings.n_gpu > 1:  # without a launcher; the trainer would take all of them for torch's DataParallel
+            settings._n_gpu = 1  # noqa: SLF001 - transformers has no public name for it
+        return settings
 
     def trl_defaults(self) -> dict[str, Any]:
         """Defaults of the settings of TRL's own trainers: they compute in bfloat16 where the machine has it."""
-        import torch
-
-        return {"bf16": _on_cuda() and torch.cuda.is_bf16_supported(), "gradient_checkpointing": False}
+        given = getattr(self.config, self.method)
+        elsewhere = given.get("fp16") or given.get("use_cpu")
+        return {"bf16": computes_in_bfloat16() and not elsewhere, "gradient_checkpointing": False}
 
 
 def _on_cuda() -> bool:

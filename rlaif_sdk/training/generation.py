@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from rlaif_sdk.config import ConfigModel
+from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.models import check_prompts_fit, load_policy, prompt_ids
@@ -312,8 +313,7 @@ def loaded_policy(run: Run) -> Iterator[tuple[PreTrainedModel, PreTrainedTokeniz
 
     model, tokenizer = load_policy(run)
     placed: Any = model
-    if torch.cuda.is_available():
-        placed.to("cuda")
+    placed.to(own_device())
     try:
         yield model, tokenizer
     finally:
