@@ -68,7 +68,9 @@ def open_session(
         onnxruntime.preload_dlls()
         failure = "onnxruntime takes the CPU by itself"
         try:
-            session = _opened(graph_file, [(_CUDA, {"device_id": index}), _CPU])
+            # its pool of memory grows by what is asked for, not to the double, beside a policy that trains
+            cuda = {"device_id": index, "arena_extend_strategy": "kSameAsRequested"}
+            session = _opened(graph_file, [(_CUDA, cuda), _CPU])
             if session.get_providers()[0] == _CUDA:
                 return session, graph_file
         except ConfigError as error:

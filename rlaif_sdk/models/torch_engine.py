@@ -15,7 +15,7 @@ from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.models.batching import BatchedClassifier, ChatSource
 from rlaif_sdk.models.encoding import TextEncoder, TokenArrays
 from rlaif_sdk.models.model_folder import folder_revision, local_folder, read_json
-from rlaif_sdk.models.scoring_config import LoadOptions, ScoringConfig, scoring_config
+from rlaif_sdk.models.scoring_config import LoadOptions, ScoringConfig, batch_tokens, scoring_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,7 +143,7 @@ def load_torch_classifier(model: str, options: LoadOptions, *, revision: str | N
             truncation_side=options.truncation_side or loaded.reading.truncation_side,
             pad_id=loaded.reading.fill_id,
         ),
-        tokens_per_batch=options.tokens_per_batch,
+        tokens_per_batch=batch_tokens(options.tokens_per_batch, on_gpu=loaded.network.device.type == "cuda"),
     )
 
 

@@ -52,11 +52,19 @@ class ModelSettings(ConfigModel):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of the weights; ``auto`` is what they were saved as under an adapter, and float32 without one: PPO's steps
     are so small that bfloat16 weights round them to nothing. ``ppo.bf16`` computes in bfloat16 all the same."""
+    attn_implementation: str | None = None
+    """How attention is computed, as transformers names it: ``sdpa``, ``eager``, ``flash_attention_2``; null lets it choose."""
     lora: LoraSettings | None = None
     """Train an adapter; null trains every weight."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Hold the model's own weights in 4 bits (NF4, QLoRA: Dettmers et al. 2023, arXiv:2305.14314) or in 8, by
     bitsandbytes; takes an adapter, which is what trains. What is saved has the weights of `name`, unquantised."""
+
+    @property
+    def loading(self) -> dict[str, str]:
+        """What transformers is told of it besides its name and type, where anything is."""
+        stated = {"revision": self.revision, "attn_implementation": self.attn_implementation}
+        return {name: value for name, value in stated.items() if value is not None}
 
     @model_validator(mode="after")
     def _quantised_weights_do_not_train(self) -> Self:

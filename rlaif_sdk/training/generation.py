@@ -7,7 +7,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -233,6 +233,7 @@ def answer_prompts(
         _generating(model, tokenizer),
         contiguous_head_input(plain),
         generating_in_one_row(plain),
+        _autocast(model, settings),
         torch.no_grad(),
     ):
         torch.manual_seed(settings.seed)
@@ -258,6 +259,16 @@ def answer_prompts(
         "truncated": [ids[-1] not in ends for ids in completion_ids],
     }
     return Answers.of(prompts, sampled)
+
+
+def _autocast(model: PreTrainedModel, settings: Any) -> AbstractContextManager[object]:
+    """Mixed precision where training computes in it: the answers before it, and after it, are then of one arithmetic."""
+    import torch
+
+    bf16, fp16 = (getattr(settings, name, False) for name in ("bf16", "fp16"))
+    if not (bf16 or fp16):
+        return nullcontext()
+    return torch.autocast(model.device.type, torch.bfloat16 if bf16 else torch.float16)
 
 
 @contextmanager
@@ -317,6 +328,8 @@ def loaded_policy(run: Run) -> Iterator[tuple[PreTrainedModel, PreTrainedTokeniz
     try:
         yield model, tokenizer
     finally:
+        if not getattr(model, "is_quantized", False):  # such weights go nowhere
+            placed.to("meta")  # whoever still holds it: another one may be loaded next
         del model, placed
         gc.collect()
         if torch.cuda.is_available():

@@ -121,7 +121,7 @@ def _load(run: Run, dtype: str, *, seq2seq: bool, quantised: bool = True) -> Pre
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     settings = run.config.model
-    options: dict[str, Any] = {"revision": settings.revision, "dtype": dtype}
+    options: dict[str, Any] = {**settings.loading, "dtype": dtype}
     if settings.quantization and quantised:
         options |= {"quantization_config": quantization(settings.quantization), "device_map": _this_device()}
     kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM

@@ -238,11 +238,10 @@ def _grpo_defaults(run: ComposedRun) -> dict[str, Any]:
 
 
 def _trl_defaults(run: ComposedRun) -> dict[str, Any]:
-    revision = run.config.model.revision
     return {
         **run.trl_defaults(),
         **run.in_order(),
-        "model_init_kwargs": {"revision": revision} if revision else None,  # of the reference, which TRL loads anew
+        "model_init_kwargs": run.config.model.loading or None,  # of the reference, which TRL loads anew
     }
 
 

@@ -145,3 +145,13 @@ def test_numbers_are_those_of_the_cpu(judge: str) -> None:
     assert torch.allclose(on_device.cpu(), on_cpu, atol=1e-6)
     with pytest.raises(RuntimeError, match="same device"):
         on_device + on_cpu
+
+
+def test_a_classifier_reads_more_at_once_on_a_gpu(reward_model: str) -> None:
+    """A thousand tokens would leave it idle; a reward's parameters may say another number."""
+    assert load_classifier(reward_model, device="cpu").tokens_per_batch == 1024
+    assert load_classifier(reward_model).tokens_per_batch == 16_384
+    stated = {"model": reward_model, "tokens_per_batch": 2048}
+    with Composer.from_config({"rewards": {"rm": {"use": "reward_model", "params": stated}}}) as composer:
+        composer.compose(RewardBatch(prompts=["w1"], completions=[" w2"]))
+        assert composer.components["rm"].reward._model.tokens_per_batch == 2048

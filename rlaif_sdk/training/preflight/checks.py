@@ -205,7 +205,7 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
         found.models.insert(1, LoadedModel("critic", find_model(critic)))
     found.machine = Machine.look(settings.device)
     found.warnings += filter(None, [_idle_gpus(settings, method.learns_from)])
-    rewards = sum(loaded.files.bytes for loaded in found.models if " " in loaded.role)
+    rewards = sum(loaded.bytes for loaded in found.models if " " in loaded.role)
     found.memory = estimate_memory(dims, work, rewards=rewards, process=found.machine.process)
     _check_memory(found, settings, found.memory, found.machine)
 
