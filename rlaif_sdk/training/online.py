@@ -275,6 +275,10 @@ def _trl_trainer(
     except (ImportError, ValueError) as error:
         raise run.document.error(f"TRL refuses this: {error}", (run.method,)) from error
     rewards[0].check(trainer)
+    if trainer.use_vllm:
+        from rlaif_sdk.training.ppo.sampling import keep_base_weights
+
+        keep_base_weights(trainer.vllm_generation, trainer.model)
     return trainer
 
 

@@ -70,6 +70,7 @@ from rlaif_sdk.training.ppo.sampling import (
     EpochRepeatSampler,
     check_vllm,
     end_completions_at,
+    keep_base_weights,
     sampling_by_vllm,
     warn_of_mismatches,
 )
@@ -259,6 +260,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
         if self.use_vllm:
             end_completions_at(self.vllm_generation, self.eos_token_ids)
+            keep_base_weights(self.vllm_generation, self.model)
             warn_of_mismatches(sampling_by_vllm(args), chosen)
         else:
             warn_of_mismatches(self._policy.generation_config.to_dict(), self.generation_config.to_dict(), chosen)
