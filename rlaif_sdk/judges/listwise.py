@@ -26,6 +26,7 @@ from rlaif_sdk.judges.backends import (
     generate_json,
     label_mass,
     one_each,
+    readable_json,
     usage_of,
     whole_text,
     with_usage_of,
@@ -208,7 +209,7 @@ def parse_ranking(reply: str, labels: Sequence[str]) -> tuple[list[int], str]:
     start = max((found.start() for found in _RANKING.finditer(body)), default=0)
     reason = body[:start].rstrip().removesuffix(f"{_FENCE}json").rstrip()
     try:
-        reply_object = json.loads(body[start:])
+        reply_object = json.loads(readable_json(body[start:]), strict=False)
         ranking = reply_object["ranking"]
         reason = reason or str(reply_object.get("reason", ""))
     except (ValueError, LookupError, TypeError, RecursionError):

@@ -142,6 +142,12 @@ def test_the_judges_last_word_counts(reply: str) -> None:
     assert parse_ranking(reply, "AB") == ([1, 0], "B wins.")
 
 
+def test_a_reason_within_the_object_may_have_lines_and_latex() -> None:
+    """As the rubric's judge reads it."""
+    reply = '{"ranking": ["B", "A"], "reason": "B has \\(x\\)\nand more."}'
+    assert parse_ranking(reply, "AB")[0] == [1, 0]
+
+
 def test_one_order_that_fails_leaves_the_other() -> None:
     """And is flagged."""
     replies = iter(["no idea", '{"ranking": ["A", "B"]}'])
