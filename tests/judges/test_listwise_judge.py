@@ -135,6 +135,7 @@ def test_what_is_no_ranking_is_no_verdict(reply: Any, problem: str) -> None:
         '<think>{"ranking": ["A", "B"]}</think>B wins.\n{"ranking": ["B", "A"]}',
         'B wins.\n```json\n{"ranking": ["B", "A"]}\n```',
         'B wins.\n{\n  "ranking": ["B",\n "A"]\n}  ',
+        'B wins.\n{"ranking": ["Response B", "response_a"]}',
     ],
 )
 def test_the_judges_last_word_counts(reply: str) -> None:
