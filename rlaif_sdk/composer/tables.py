@@ -213,11 +213,14 @@ _SUBSCORE = {"value": float, "weight": float, "reason": str, "evidence": list, "
 
 
 def typed_records(composition: Composition) -> Iterator[Row]:
-    """`Composition.to_records` for a column of one type: no penalties are null, and sub-scores a list of them with their names."""
+    """`Composition.to_records` for a column of one type: no penalties are null; sub-scores are a list of them with their names.
+
+    Credit differs from row to row, and is left out.
+    """
     for record in composition.to_records():
         rewards = {
             name: {
-                **said,
+                **{key: value for key, value in said.items() if key != "credit"},
                 "subscores": [
                     {"name": part_name, **dict.fromkeys(_SUBSCORE), **part}
                     for part_name, part in said.get("subscores", {}).items()

@@ -144,6 +144,10 @@ class CriterionVerdict:
     evidence: tuple[str, ...] = ()
     error: str | None = None
 
+    def evidence_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where in a text the words of its evidence stand: the places of the first character of each stretch, and after it."""
+        return [span for quote in self.evidence for span in quote_spans(quote, text)]
+
 
 @dataclass(frozen=True, slots=True)
 class RubricVerdicts:
@@ -569,28 +573,50 @@ def _chosen(entries: Sequence[dict[str, Any]], criterion: Criterion, answer: str
     quotes = [given] if isinstance(given, str) else given
     if not isinstance(quotes, list) or not all(isinstance(quote, str) for quote in quotes):
         return CriterionVerdict(None, error="the judge's evidence is no text and no list of texts")
-    quotes = [quote for quote in quotes if quote.strip()]
+    quotes = [_as_written(quote, answer) for quote in quotes if quote.strip()]
     for quote in quotes:
-        if not stands_in(quote, answer) and not stands_in(quote.translate(_AS_WRITTEN), answer):
+        if not quote_spans(quote, answer):
             return CriterionVerdict(None, error=f"the judge quotes what the answer does not say: {quote[:80]!r}")
     reason = entry.get("reason")
     told = criterion.choices[places[0]] + (f": {reason.strip()}" if isinstance(reason, str) and reason.strip() else "")
     return CriterionVerdict(criterion.values[places[0]], told, tuple(quotes))
 
 
-def stands_in(quote: str, text: str) -> bool:
-    """Whether a text has the words of a quotation, in their order where ``...`` leaves some out.
+def _as_written(quote: str, answer: str) -> str:
+    """A quotation, or the LaTeX that JSON took for escapes, if that is what the answer says."""
+    written = quote.translate(_AS_WRITTEN)
+    return written if not quote_spans(quote, answer) and quote_spans(written, answer) else quote
+
+
+def quote_spans(quote: str, text: str) -> list[tuple[int, int]]:
+    """Where in a text the words of a quotation stand, in their order where ``...`` leaves some out; empty where one is missing.
 
     White space, case, the form of quotation marks and dashes, and marks of emphasis make no difference.
     """
-    pieces = [piece for part in _ELLIPSIS.split(quote) if (piece := _plain(part))]
-    place, plain = 0, _plain(text)
-    for piece in pieces:
-        place = plain.find(piece, place)
-        if place < 0:
-            return False
-        place += len(piece)
-    return bool(pieces)
+    plain, places = _plain_places(text)
+    spans = []
+    start = 0
+    for part in _ELLIPSIS.split(quote):
+        if piece := _plain(part):
+            found = plain.find(piece, start)
+            if found < 0:
+                return []
+            start = found + len(piece)
+            spans.append((places[found], places[start - 1] + 1))
+    return spans
+
+
+def _plain_places(text: str) -> tuple[str, list[int]]:
+    """The text as `_plain` has it, but for its ends, and where each of those characters stands in it."""
+    letters: list[str] = []
+    places: list[int] = []
+    for place, letter in enumerate(text):
+        plain = letter.translate(_DRESS).casefold()
+        if plain.isspace():
+            plain = " " if letters and letters[-1] != " " else ""
+        letters += plain
+        places += [place] * len(plain)
+    return "".join(letters), places
 
 
 def _plain(text: str) -> str:

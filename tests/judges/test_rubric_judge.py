@@ -14,7 +14,7 @@ import pytest
 from rlaif_sdk import ConfigError, Criterion, RewardBatch, RubricJudge, RubricVerdicts, Score
 from rlaif_sdk.exceptions import JudgeConnectionError
 from rlaif_sdk.judges.backends import GeneratedText
-from rlaif_sdk.judges.rubric import stands_in
+from rlaif_sdk.judges.rubric import quote_spans
 from rlaif_sdk.testing import ScriptedJudge
 
 ANSWER = "Take it twice a day. **Never** with alcohol \u2014 see \u201csection 12\u201d."
@@ -217,7 +217,7 @@ def test_likelihoods_without_the_choices_fail_the_criterion(reply: Any) -> None:
 )
 def test_a_quotation_is_found_up_to_its_form(quote: str, found: bool) -> None:
     """White space, case, quotation marks, dashes and emphasis differ; words and their order do not."""
-    assert stands_in(quote, ANSWER) is found
+    assert bool(quote_spans(quote, ANSWER)) is found
 
 
 def test_an_answer_without_content_has_the_worst_of_every_criterion_and_nobody_is_asked() -> None:

@@ -232,6 +232,36 @@ def test_an_explanation_quotes_the_evidence_of_each_criterion() -> None:
     assert "yes: it names one: \u201csection 12\u201d" in shown
 
 
+def test_what_a_criterion_adds_falls_on_the_words_that_the_judge_quotes() -> None:
+    """By its weight, evenly over the stretches, in the view that was judged; without a quotation it is left over."""
+    answer = "You may,  by Section 12. I made that up: *section 99*."
+    verdicts = [
+        {"criterion": 1, "reason": "r", "evidence": ["you may ... section 12"], "verdict": "yes"},
+        {"criterion": 2, "reason": "r", "evidence": [], "verdict": "yes"},
+        {"criterion": 3, "reason": "r", "evidence": ["\u201cSECTION 99\u201d"], "verdict": "yes"},
+    ]
+    talk = [
+        {"role": "assistant", "content": "May I look?"},
+        {"role": "user", "content": "Do."},
+        {"role": "assistant", "content": answer},
+    ]
+    script = lambda _: json.dumps(verdicts)  # noqa: E731
+    for completion, view in ((answer, "assistant"), (talk, "answer")):
+        (score,) = scored(script, [completion], criteria=[CITES, BRIEF, INVENTS], view=view)
+        credit = score.credit
+        assert credit is not None
+        assert score.value == pytest.approx((2 + 1 - 4) / 3)
+        assert [(answer[span.start : span.end], span.reason) for span in credit.spans] == [
+            ("You may", "cites"),
+            ("Section 12", "cites"),
+            ("section 99", "invents"),
+        ]
+        assert [span.value for span in credit.spans] == pytest.approx([1 / 3, 1 / 3, -4 / 3])
+        assert (credit.rest, credit.view) == (pytest.approx(1 / 3), view)
+    (plain,) = scored(by_text({"Cites a section.": "yes"}), criteria=[CITES])
+    assert plain.credit is None
+
+
 def test_a_criterion_without_a_verdict_leaves_its_row_unscored_and_is_named() -> None:
     """The stated rule: half a rubric is no score, unless the config says that the others count."""
     made_up = [

@@ -517,7 +517,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         """scores_B as they become rewards, NaN of rows that do not count, and the part of them that falls on tokens."""
         scores_B = scores_of(composition, counted, clip=self.args.reward_clip_range).to(self.accelerator.device)
         scores_B = torch.nn.functional.pad(scores_B, (0, len(tokens) - counted), value=float("nan"))
-        token_rewards_BT = token_rewards_of(composition, tokens)
+        token_rewards_BT = token_rewards_of(composition, tokens, self._tokenizer)
         if token_rewards_BT is not None:
             token_rewards_BT = token_rewards_BT.to(scores_B)
         return self.score_normalizer.normalize(scores_B, token_rewards_BT, training=self.model.training)
