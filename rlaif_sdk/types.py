@@ -583,6 +583,10 @@ def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:
             raise BatchError(f"{name} has {len(values)} rows where {of} has {rows}")
 
 
+STD = "std"
+"""The sub-score with which a reward says how unsure it is of a score: its standard deviation, in the score's units."""
+
+
 @dataclass(frozen=True, slots=True)
 class SubScore:
     """A part of what a score is made of, such as one criterion of a rubric; `explain`, metrics and reports show it.

@@ -14,7 +14,7 @@ from rlaif_sdk.conversations.messages import (
     read,
 )
 from rlaif_sdk.conversations.prompts import aligned, prompt_problem
-from rlaif_sdk.conversations.thinking import split_thinking
+from rlaif_sdk.conversations.thinking import after_thinking, split_thinking
 from rlaif_sdk.conversations.views import Thinking, View, policy_turns, rendered, shown, view, words
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ToolCall",
     "Turn",
     "View",
+    "after_thinking",
     "aligned",
     "are_chat_messages",
     "as_generated",

@@ -92,6 +92,26 @@ def _stretches(text: str) -> tuple[_Stretches, _Stretches] | None:
     return _stripped(text, said), _stripped(text, thought)
 
 
+def after_thinking(text: str) -> str:
+    """What a model says after it has thought, as a judge does that thinks first.
+
+    A tag that opens after the first words is one of them, unlike in `split_thinking`: a judge may quote it.
+    """
+    if "<|channel|>" in text or (text.startswith("analysis") and _BARE_FINAL in text):
+        return split_thinking(text)[0].strip()
+    within: str | None = None
+    for match in _TAGS.finditer(text):
+        group = match.lastindex or 0
+        tag, closes = match[group].lower(), bool(match[group - 1])
+        if closes and within in (None, tag):
+            return _SOLUTION.sub("", text[match.end() :]).strip()
+        if within is None:
+            if text[: match.start()].strip():
+                break
+            within = tag
+    return text.strip() if within is None else ""
+
+
 def _code(text: str) -> list[tuple[int, int]]:
     """Where code stands in a text: blocks, and what is between two backticks and does not begin with a closing tag."""
     blocks = [found.span() for found in _CODE.finditer(text)]

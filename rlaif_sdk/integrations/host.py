@@ -16,6 +16,7 @@ from rlaif_sdk.composer.normalizers import Normalizer, Rank
 from rlaif_sdk.composer.weights import Schedule
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations.coalescing import Coalescer
+from rlaif_sdk.integrations.cohorts import DEADLINE, Cohorts
 from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of, in_order
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.forks import on_fork
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.config import CompositionConfig
 
 _SAVED = "give state=FILE, saved with rlaif_sdk.integrations.save_state, and its statistics stay as they are there"
+_GROUPS = "give each sample the group that the completions to its prompt share"
 
 
 def check_rowwise(composer: Composer, stack: str, *, grouped: bool, stepped: bool, restored: bool) -> None:
@@ -44,17 +46,25 @@ def check_rowwise(composer: Composer, stack: str, *, grouped: bool, stepped: boo
         raise ConfigError(f"{problem}, which {stack} does not tell", key=key, hint=hint)
 
 
-def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: bool) -> Iterator[tuple[str, str, str]]:
+def _comparisons(composer: Composer) -> Iterator[tuple[str, str, str]]:
+    """What compares the completions to one prompt: its key, what it does, and the next step where groups are unknown."""
     for name, component in composer.components.items():
-        key, normalizer = f"rewards.{name}.normalize", component.normalizer
-        kind = type(normalizer).__name__
-        if (normalizer.within_groups or isinstance(normalizer, Rank)) and not grouped:
-            yield key, f"{kind} compares the completions to one prompt", "let the trainer normalise, or use minmax"
+        normalizer, compares = component.normalizer, "compares the completions to one prompt"
+        if normalizer.within_groups or isinstance(normalizer, Rank):
+            kind = type(normalizer).__name__
+            yield f"rewards.{name}.normalize", f"{kind} {compares}", "let the trainer normalise, or use minmax"
+        if component.reward.scope == "group":
+            yield f"rewards.{name}", f"{name!r} {compares}", "use a reward that scores each completion by itself"
+
+
+def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: bool) -> Iterator[tuple[str, str, str]]:
+    if not grouped:
+        yield from _comparisons(composer)
+    for name, component in composer.components.items():
+        normalizer = component.normalizer
         if type(normalizer).update is not Normalizer.update and not restored:
-            yield key, f"{kind} learns only from training batches", _SAVED
-        if component.reward.scope == "group" and not grouped:
-            compares = f"{name!r} compares the completions to one prompt"
-            yield f"rewards.{name}", compares, "use a reward that scores each completion by itself"
+            kind = type(normalizer).__name__
+            yield f"rewards.{name}.normalize", f"{kind} learns only from training batches", _SAVED
     schedules = {
         **{f"rewards.{name}.weight": weight for name, weight in composer.weights.items()},
         **{f"groups.{name}.weight": group.weight for name, group in composer.combiner.groups.items()},
@@ -81,8 +91,11 @@ class Host:
             stays the caller's to close.
         stack: Where it is used, for messages.
         state: A file that `save_state` wrote: running statistics and multipliers, which stay as they are there.
-        grouped: Whether the stack tells which completions answer the same prompt.
+        grouped: Whether the stack tells which completions answer the same prompt. Samples that all come without a
+            group are refused all the same where the composition compares them.
+        group_hint: How the stack is made to tell, for that message.
         stepped: Whether it tells the training step.
+        deadline: Seconds that a group is waited for whose samples are asked for one by one.
     """
 
     def __init__(
@@ -92,32 +105,37 @@ class Host:
         *,
         state: str | Path | None = None,
         grouped: bool = False,
+        group_hint: str = _GROUPS,
         stepped: bool = False,
+        deadline: float = DEADLINE,
     ) -> None:
         self._rewards = rewards
         self._stack = stack
         self._state = state
         self._grouped = grouped
+        self._group_hint = group_hint
         self._stepped = stepped
+        self._deadline = deadline
         self._begin()
         if isinstance(rewards, Composer):
             self._check(rewards)
 
     def _begin(self) -> None:
         self._composer: Composer | None = None
+        self._comparison: tuple[str, str, str] | None = None
         self._begin_anew()
         on_fork(self._begin_anew)
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
-        self._coalescers: MutableMapping[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
+        self._loops: MutableMapping[asyncio.AbstractEventLoop, tuple[Coalescer, Cohorts]] = WeakKeyDictionary()
         if not isinstance(self._rewards, Composer):
             self._composer = None
 
     def __getstate__(self) -> dict[str, Any]:
         if isinstance(self._rewards, Composer):
             raise TypeError(f"a composer cannot be sent to another process: give {self._stack} the config's path")
-        settings = ("_rewards", "_stack", "_state", "_grouped", "_stepped")
+        settings = ("_rewards", "_stack", "_state", "_grouped", "_group_hint", "_stepped", "_deadline")
         return {name: getattr(self, name) for name in settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -152,32 +170,70 @@ class Host:
         check_rowwise(
             composer, self._stack, grouped=self._grouped, stepped=self._stepped, restored=self._state is not None
         )
+        self._comparison = next(_comparisons(composer), None)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the composition compares the completions to one prompt."""
+        self.composer  # noqa: B018 - it is known once the composer is
+        return self._comparison is not None
+
+    def _composer_for(self, samples: Sequence[Sample]) -> Composer:
+        """The composer, if the samples come with what it needs.
+
+        Raises:
+            ConfigError: It compares the completions to one prompt, and nothing is known of groups.
+        """
+        composer = self.composer
+        if self._comparison and samples and all(sample.group is None for sample in samples):
+            key, problem, _ = self._comparison
+            raise ConfigError(
+                f"{problem}, and {self._stack} was given them without their groups", key=key, hint=self._group_hint
+            )
+        return composer
 
     def compose(self, samples: Sequence[Sample]) -> Composition:
         """Score samples that have the same columns, as one batch."""
-        return self.composer.compose(batch_of(samples))
+        return self._composer_for(samples).compose(batch_of(samples))
 
     def score(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
         """Score samples, those with the same columns together, and return them in the order given."""
-        parts = alike(samples)
-        return in_order(parts, [self.composer.compose(_part(samples, places, progress)) for places in parts])
+        composer, parts = self._composer_for(samples), alike(samples)
+        return in_order(parts, [composer.compose(_part(samples, places, progress)) for places in parts])
 
     async def ascore(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
         """`score` for use within a running event loop."""
-        parts = alike(samples)
+        composer, parts = self._composer_for(samples), alike(samples)
         return in_order(
-            parts, await asyncio.gather(*(self.composer.acompose(_part(samples, places, progress)) for places in parts))
+            parts, await asyncio.gather(*(composer.acompose(_part(samples, places, progress)) for places in parts))
         )
 
     async def ascore_one(self, sample: Sample) -> Scored:
-        """Score one sample, together with the others that are asked for meanwhile on this event loop."""
-        composer, loop = self.composer, asyncio.get_running_loop()
-        with self._lock:
-            coalescer = self._coalescers.get(loop)
-            if coalescer is None:
-                coalescer = self._coalescers[loop] = Coalescer(composer.submit)
+        """Score one sample, together with the others that are asked for meanwhile on this event loop.
+
+        One that has a ``group_size`` is scored when its group is whole, see `rlaif_sdk.integrations.cohorts`.
+
+        Raises:
+            BatchError: It does not fit the group that is gathered under its label.
+        """
+        self._composer_for([sample])
+        coalescer, cohorts = self._of_loop()
+        if sample.group_size is not None:
+            return await cohorts.score(sample)
         (scored,) = await coalescer.score([sample])
         return scored
+
+    def _of_loop(self) -> tuple[Coalescer, Cohorts]:
+        """What gathers samples on the running loop."""
+        composer, loop = self.composer, asyncio.get_running_loop()
+        with self._lock:
+            if loop not in self._loops:
+                for closed in [other for other in self._loops if other.is_closed()]:
+                    del self._loops[closed]  # its timers keep it alive
+                coalescer = Coalescer(composer.submit)
+                cohorts = Cohorts(coalescer, tuple(composer.components), deadline=self._deadline)
+                self._loops[loop] = coalescer, cohorts
+            return self._loops[loop]
 
 
 def _part(samples: Sequence[Sample], places: Sequence[int], progress: Progress | None) -> RewardBatch:
@@ -194,12 +250,13 @@ def host(
     *,
     state: str | Path | None = None,
     grouped: bool = False,
+    group_hint: str = _GROUPS,
     stepped: bool = False,
 ) -> Host:
     """A `Host` of rewards, unless they are in one."""
     if isinstance(rewards, Host):
         return rewards
-    return Host(rewards, stack, state=state, grouped=grouped, stepped=stepped)
+    return Host(rewards, stack, state=state, grouped=grouped, group_hint=group_hint, stepped=stepped)
 
 
 def save_state(composer: Composer, file: str | Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
+from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, read
 from rlaif_sdk.exceptions import BatchError, ConversationError, RewardError
@@ -25,12 +28,17 @@ class Sample:
         completion: Text, or a conversation of what was answered.
         columns: Whatever else the stack knows of it: references, labels, tests.
         group: A label that the completions to one prompt share; None when that is not known.
+        group_size: How many they are, where each is asked for by itself and all are to be gathered first; see
+            `rlaif_sdk.integrations.cohorts`. None where they come together, or alone.
+        member: Which of them it is, so that asking for it again is known as that; None where nothing tells.
     """
 
     prompt: TextOrConversation
     completion: TextOrConversation
     columns: Mapping[str, Any] = field(default_factory=dict)
     group: Hashable | None = None
+    group_size: int | None = None
+    member: str | int | None = None
 
 
 def prompt_of(given: Any) -> TextOrConversation:
@@ -89,10 +97,13 @@ class Scored:
     Attributes:
         composition: Of the batch that the sample was scored in.
         row: Its row there.
+        gathered: How many of its group are in that batch, itself included, where the group was gathered; 0 where it came
+            too late for its group.
     """
 
     composition: Composition
     row: int
+    gathered: int | None = None
 
     @property
     def total(self) -> float | None:
@@ -106,10 +117,13 @@ class Scored:
 
     @property
     def reason(self) -> str:
-        """Why the sample is unscored, as far as a reward says so."""
-        reasons = {name: column.reason(self.row) for name, column in self.composition.rewards.items()}
-        said = [f"{name}: {reason}" for name, reason in reasons.items() if reason and self.rewards[name] is None]
-        return "; ".join(said) or "every reward abstained"
+        """Why the sample is unscored, as far as a reward says so; once where all say the same."""
+        columns = self.composition.rewards
+        reasons = {name: columns[name].reason(self.row) for name, score in self.rewards.items() if score is None}
+        said = {name: reason for name, reason in reasons.items() if reason}
+        if len(said) > 1 and len({*said.values()}) == 1 and len(said) == len(columns):
+            return next(iter(said.values()))
+        return "; ".join(f"{name}: {reason}" for name, reason in said.items()) or "every reward abstained"
 
     def number(self, unscored: float | None = None) -> float:
         """The total, for a stack that has no word for an unscored sample.
@@ -138,11 +152,40 @@ class Scored:
         return {name: value for name, value in self.scores().items() if not math.isnan(value)}
 
 
-def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> RewardBatch:
+def same_columns(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of a group, each with the columns of all of them, None where it has none of that name."""
+    names = {name: None for sample in samples for name in sample.columns}
+    return [
+        sample if len(sample.columns) == len(names) else replace(sample, columns={**names, **sample.columns})
+        for sample in samples
+    ]
+
+
+def group_totals(scored: Sequence[Scored], unscored: float | None = None) -> list[float]:
+    """The totals of the completions to one prompt, for a stack that takes numbers alone.
+
+    An unscored one gets the mean of the others, so that its advantage is 0 and theirs are measured from their own mean.
+
+    Args:
+        scored: The group.
+        unscored: What all get where none is scored.
+
+    Raises:
+        RewardError: None is scored, and nothing is stated for that.
+    """
+    totals = [one.total for one in scored]
+    known = [total for total in totals if total is not None]
+    if len(known) == len(totals):
+        return known
+    mean = sum(known) / len(known) if known else scored[0].number(unscored)
+    return [mean if total is None else total for total in totals]
+
+
+def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN, *, training: bool = False) -> RewardBatch:
     """The batch of samples that have the same columns.
 
-    It is never a training batch: no stack says whether it trains or evaluates, and running statistics must not learn
-    from evaluation.
+    It is a training batch only where whoever asks says so: most stacks do not say whether they train or evaluate, and
+    running statistics must not learn from evaluation.
     """
     grouped = any(sample.group is not None for sample in samples)
     return RewardBatch(
@@ -151,8 +194,30 @@ def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> Reward
         columns={name: [sample.columns[name] for sample in samples] for name in samples[0].columns},
         group=[sample.group for sample in samples] if grouped else None,
         progress=progress,
-        training=False,
+        training=training,
     )
+
+
+def failed(sample: Sample, rewards: Sequence[str], reason: str) -> Scored:
+    """A sample on which no reward was asked, all for one reason: each has failed on it."""
+    none = np.full(1, np.nan)
+    columns = {
+        name: RewardColumn(
+            name=name,
+            weight=0.0,
+            raw=none,
+            normalized=none,
+            weighted=none,
+            failures={0: reason},
+            masked=np.zeros(1, dtype=bool),
+            defaulted=np.zeros(1, dtype=bool),
+            seconds=0.0,
+            entries=(),
+        )
+        for name in rewards
+    }
+    dropped = np.zeros(1, dtype=bool)
+    return Scored(Composition(batch_of([sample]), none, columns, (), none, dropped), 0)
 
 
 def alike(samples: Sequence[Sample]) -> list[list[int]]:

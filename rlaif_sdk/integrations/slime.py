@@ -17,7 +17,7 @@ from typing import Any, overload
 from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of
+from rlaif_sdk.integrations.samples import Sample, Scored, group_totals, prompt_of, same_columns
 from rlaif_sdk.types import Message, TextOrConversation
 
 SCORES = "rlaif"
@@ -27,26 +27,30 @@ SCORES = "rlaif"
 def reward_model(
     rewards: Rewards, *, state: str | None = None, unscored: float | None = None
 ) -> Callable[..., Awaitable[Any]]:
-    """An ``async rm(args, sample)`` for slime; with ``--group-rm`` it gets a list of samples and returns one.
+    """An ``async rm(args, sample)`` for slime; with ``--group-rm`` it gets a group's samples and returns its totals.
 
     A sample's columns are ``label`` and every key of its ``metadata``; its completion is the response without the tokens
-    that end it, in turns where ``loss_mask`` tells the policy's words from a tool's. slime awaits the samples of a batch at the same
-    time, and they are scored together.
+    that end it, in turns where ``loss_mask`` tells the policy's words from a tool's. slime awaits the samples of a batch
+    at the same time, and they are scored together. With ``--group-rm`` the samples of a call are a group, so a
+    composition may compare them.
+
+    An unscored completion has ``remove_sample`` set: slime does not train on it. Its reward still counts in its group's
+    mean, so in a group it gets the mean of the others, with which it changes nothing.
 
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
         state: A file with what the composer learned elsewhere.
-        unscored: What slime gets for an unscored completion, whose ``remove_sample`` is then set, so that it is not
-            trained on; it still counts in its group's mean. None, the default, raises instead.
+        unscored: What slime gets for an unscored completion that comes without a group, or for all of a group of which
+            none is scored. None, the default, raises instead.
 
     Raises:
-        ConfigError: The composition's numbers would depend on how slime cuts its calls.
+        ConfigError: The composition's numbers would depend on how slime cuts its calls; without ``--group-rm``, at the
+            first call, that it compares completions.
     """
-    hosted = host(rewards, "slime's rm", state=state)
+    hosted = host(rewards, "slime's rm", state=state, grouped=True, group_hint="run slime with --group-rm")
 
-    def answer(sample: Any, scored: Scored) -> float:
+    def answer(sample: Any, scored: Scored, reward: float) -> float:
         sample.metadata = {**(sample.metadata or {}), SCORES: scored.rewards}
-        reward = scored.number(unscored)
         if scored.total is None:
             sample.remove_sample = True
         return reward
@@ -57,16 +61,21 @@ def reward_model(
     async def rm(args: Any, sample: Any, **kwargs: Any) -> float: ...
     async def rm(args: Any, sample: Any, **kwargs: Any) -> float | list[float]:
         del kwargs
-        if isinstance(sample, (list, tuple)):
-            scored = await hosted.ascore([sample_of(one, args) for one in sample])
-            return [answer(one, said) for one, said in zip(sample, scored, strict=True)]
-        return answer(sample, await hosted.ascore_one(sample_of(sample, args)))
+        if not isinstance(sample, (list, tuple)):
+            scored = await hosted.ascore_one(sample_of(sample, args))
+            return answer(sample, scored, scored.number(unscored))
+        # Without --group-rm a list holds the parts that one rollout was cut into, which are no group.
+        group = 0 if getattr(args, "group_rm", False) else None
+        samples = [sample_of(one, args, group) for one in sample]
+        several = await hosted.ascore(samples if group is None else same_columns(samples))
+        rewards = [one.number(unscored) for one in several] if group is None else group_totals(several, unscored)
+        return [answer(*one) for one in zip(sample, several, rewards, strict=True)]
 
     return rm
 
 
-def sample_of(sample: Any, args: Any = None) -> Sample:
-    """A sample of slime's.
+def sample_of(sample: Any, args: Any = None, group: int | None = None) -> Sample:
+    """A sample of slime's, of a group or none.
 
     Where its ``loss_mask`` says that the policy wrote only some of the response, the rest is what tools answered.
 
@@ -79,7 +88,7 @@ def sample_of(sample: Any, args: Any = None) -> Sample:
     # With partial rollouts the mask may leave out what an earlier policy wrote, which is no tool's answer.
     if len(set(mask)) > 1 and not getattr(args, "mask_offpolicy_in_partial_rollout", False):
         completion = _in_turns(sample.tokens[-len(mask) :], mask, args)
-    return Sample(prompt_of(sample.prompt), completion, {**known, "label": sample.label})
+    return Sample(prompt_of(sample.prompt), completion, {**known, "label": sample.label}, group)
 
 
 def _in_turns(tokens: Sequence[int], mask: Sequence[int], args: Any) -> list[Message]:

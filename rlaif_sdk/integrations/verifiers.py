@@ -24,10 +24,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.exceptions import ConfigError, RewardError
+from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.host import Rewards, host
 from rlaif_sdk.integrations.reward_params import VerifiersParams
-from rlaif_sdk.integrations.samples import Sample, Scored, completion_of, prompt_of
+from rlaif_sdk.integrations.samples import Sample, Scored, completion_of, group_totals, prompt_of
 from rlaif_sdk.io.digests import code_digest
 from rlaif_sdk.plugins.references import load_reference
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores
@@ -39,7 +39,8 @@ def rubric(rewards: Rewards, base: type, *, state: str | None = None) -> Any:
 
     A sample's columns are ``answer``, ``info`` and its keys, and what else the data set's row has. A group is scored as
     one batch. An unscored completion of a group gets the mean of the others, so that its advantage is 0: a rubric of
-    functions would score it 0.
+    functions would score it 0. A composition that compares completions reports ``has_group_rewards``, as verifiers'
+    own group rewards do, and scores no rollout by itself.
 
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
@@ -47,23 +48,28 @@ def rubric(rewards: Rewards, base: type, *, state: str | None = None) -> Any:
         state: A file with what the composer learned elsewhere.
 
     Raises:
-        ConfigError: The composition learns while it trains: nothing tells training from evaluation.
+        ConfigError: The composition learns while it trains: nothing tells training from evaluation. Or, of a call, it
+            compares completions and ``independent_scoring`` gives it one by itself.
     """
-    hosted = host(rewards, "verifiers' rubric", state=state, grouped=True)
+    hint = "score whole groups: leave independent_scoring out"
+    hosted = host(rewards, "verifiers' rubric", state=state, grouped=True, group_hint=hint)
 
     class ComposedRubric(base):  # type: ignore[misc]  # the class is given
+        @property
+        def has_group_rewards(self) -> bool:
+            return hosted.compares
+
         async def score_rollout(self, state: Any) -> None:
             (scored,) = await hosted.ascore([_sample_of_state(state, group=None)])
             _keep(state, scored, scored.number())
 
         async def score_group(self, states: Sequence[Any]) -> None:
+            if not states:
+                return
             scored = await hosted.ascore([_sample_of_state(state, group=0) for state in states])
-            totals = [one.total for one in scored if one.total is not None]
-            if scored and not totals:
-                raise RewardError(f"every completion of the group is unscored: {scored[0].reason}")
+            totals = group_totals(scored)
             mean = sum(totals) / len(totals)
-            for rollout, one in zip(states, scored, strict=True):
-                reward = mean if one.total is None else one.total
+            for rollout, one, reward in zip(states, scored, totals, strict=True):
                 _keep(rollout, one, reward)
                 rollout["advantage"] = reward - mean
                 for turn in rollout.get("trajectory") or []:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from rlaif_sdk.conversations import Thinking, View
-from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
+from rlaif_sdk.conversations import Thinking, View, after_thinking
+from rlaif_sdk.exceptions import ConfigError, JudgeError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.judges.backends import (
@@ -21,10 +21,11 @@ from rlaif_sdk.judges.backends import (
     RowError,
     asks_for_schema,
     closed_object,
-    cut_off,
     generate_json,
     label_mass,
+    one_each,
     usage_of,
+    whole_text,
 )
 from rlaif_sdk.judges.pointwise import LikelihoodVerdict, RatingVerdict, expected_score, scored
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
@@ -347,7 +348,11 @@ class RubricJudge:
                 scores.append(Score(0.0, reason, {"refused": "contentless", "flags": list(row.row.flags)}))
             else:
                 score = scored(next(ratings), row.row.flags)
-                scores.append(score if score.value is None else replace(score, value=(score.value + 1) / 2))
+                parts = {
+                    name: replace(part, value=part.value and part.value / 2) for name, part in score.subscores.items()
+                }
+                value = None if score.value is None else (score.value + 1) / 2
+                scores.append(replace(score, value=value, subscores=parts))
         return scores
 
     def _rows(
@@ -406,7 +411,8 @@ class RubricJudge:
 
     async def _weigh(self, calls: Sequence[_CriteriaCall], letters: str) -> None:
         """Ask about criteria with at most as many choices as there are letters."""
-        replies = await self.backend.label_logprobs([call.request for call in calls], tuple(letters))
+        requests = [call.request for call in calls]
+        replies = one_each(await self.backend.label_logprobs(requests, tuple(letters)), requests)
         for call, reply in zip(calls, replies, strict=True):
             (criterion,) = call.criteria
             call.asked.note(reply)
@@ -463,9 +469,12 @@ def _weighed(reply: LabelLogprobs | RowError, criterion: Criterion) -> Criterion
 
 def _read(reply: GeneratedText | RowError, call: _CriteriaCall, limit: int) -> list[CriterionVerdict]:
     """A verdict for each criterion of a call in words."""
-    entries = reply if isinstance(reply, RowError) else cut_off(limit) if reply.truncated else json_objects(reply.text)
-    if isinstance(entries, RowError):
-        return [CriterionVerdict(None, error=str(entries))] * len(call.places)
+    try:
+        if isinstance(reply, RowError):
+            raise reply
+        entries = json_objects(whole_text(reply, limit))
+    except JudgeError as error:
+        return [CriterionVerdict(None, error=str(error))] * len(call.places)
     by_number: dict[int, list[dict[str, Any]]] = {}
     for entry in entries:
         by_number.setdefault(_number(entry.get("criterion")), []).append(entry)
@@ -477,9 +486,13 @@ def _read(reply: GeneratedText | RowError, call: _CriteriaCall, limit: int) -> l
     ]
 
 
-def json_objects(text: str) -> list[dict[str, Any]] | JudgeResponseError:
-    """The objects of a reply's JSON list, after its thinking; in a fence or between words of its own. An error if there are none."""
-    said = text.rpartition("</think>")[2].strip()
+def json_objects(text: str) -> list[dict[str, Any]]:
+    """The objects of a reply's JSON list, after its thinking; in a fence or between words of its own.
+
+    Raises:
+        JudgeResponseError: There are none.
+    """
+    said = after_thinking(text)
     fenced = _FENCED.findall(said)
     inner = fenced[-1] if fenced else said
     begin, end = inner.find("["), inner.rfind("]")
@@ -491,11 +504,11 @@ def json_objects(text: str) -> list[dict[str, Any]] | JudgeResponseError:
             raise ValueError("there is no list")
         found = json.loads(inner[begin : end + 1], object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
-        return JudgeResponseError(f"the judge's reply is no JSON list: {error}: {said[:80]!r}")
+        raise JudgeResponseError(f"the judge's reply is no JSON list: {error}: {said[:80]!r}") from None
     listed = found.get("verdicts", [found]) if isinstance(found, dict) else found
     entries = listed if isinstance(listed, list) else [found]
     if not all(isinstance(entry, dict) for entry in entries):
-        return JudgeResponseError(f"the judge's reply is no list of objects: {said[:80]!r}")
+        raise JudgeResponseError(f"the judge's reply is no list of objects: {said[:80]!r}")
     return entries
 
 

@@ -16,7 +16,7 @@ from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import RewardError, RewardOutputError, exception_text
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
-from rlaif_sdk.types import Credit, CreditSpan, RewardBatch, Score, SubScore
+from rlaif_sdk.types import STD, Credit, CreditSpan, RewardBatch, Score, SubScore
 
 RANGE_TOLERANCE = 1e-6
 """How far a score may lie outside its declared range, relative to max(1, |bound|), for rounding in 32-bit arithmetic."""
@@ -292,6 +292,8 @@ def _subscore_problem(subscores: Mapping[str, SubScore]) -> str | None:
     for name, part in subscores.items():
         if not all(given is None or is_finite_number(given) for given in (part.value, part.weight)):
             return f"gave the sub-score {name!r}, which is no SubScore of finite numbers"
+        if name == STD and part.value is not None and part.value < 0:
+            return f"gave the sub-score {name!r} of {part.value:g}, and a standard deviation is at least 0"
     return None
 
 

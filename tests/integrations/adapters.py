@@ -14,6 +14,7 @@ from tests.integrations.environment_calls import (
     by_nemo_gym,
     by_nemo_rl,
     by_skyrl,
+    by_verifiers_groups,
     by_verifiers_rubric,
     by_verifiers_task,
 )
@@ -23,10 +24,13 @@ from tests.integrations.trainer_calls import (
     by_openrlhf,
     by_openrlhf_batch,
     by_slime,
-    by_slime_group,
+    by_slime_groups,
+    by_slime_list,
     by_swift,
     by_swift_async,
+    by_swift_groups,
     by_trl,
+    by_trl_groups,
     by_trl_online_dpo,
     by_verl,
     by_verl_at_once,
@@ -44,7 +48,7 @@ ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
     "ms-swift": by_swift,
     "ms-swift, async": by_swift_async,
     "slime": by_slime,
-    "slime, a group": by_slime_group,
+    "slime, a list": by_slime_list,
     "nemo gym": by_nemo_gym,
     "nemo rl": by_nemo_rl,
     "skyrl": by_skyrl,
@@ -52,6 +56,14 @@ ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
     "verifiers, a task": by_verifiers_task,
 }
 """Every adapter, by its name and how it is called."""
+
+GROUPED: dict[str, Callable[[Composer, Sequence[Sequence[Case]]], list[Row]]] = {
+    "trl": by_trl_groups,
+    "ms-swift": by_swift_groups,
+    "slime": by_slime_groups,
+    "verifiers, a rubric": by_verifiers_groups,
+}
+"""Adapters whose stacks tell which completions answer the same prompt, scoring groups."""
 
 LOOPS = {"a loop": by_loop, "a loop, at once": by_async_loop}
 """What needs no adapter."""

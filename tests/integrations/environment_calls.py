@@ -132,6 +132,11 @@ def by_verifiers_rubric(composer: Composer, cases: Sequence[Case], base: type = 
     ]
 
 
+def by_verifiers_groups(composer: Composer, groups: Sequence[Sequence[Case]], base: type = Rubric) -> list[Row]:
+    """A call a group."""
+    return [row for cases in groups for row in by_verifiers_rubric(composer, cases, base)]
+
+
 class TaskData(BaseModel):
     """The shape of verifiers' ``TaskData``."""
 

@@ -174,11 +174,39 @@ def by_slime(composer: Composer, cases: Sequence[Case]) -> list[Row]:
     return _slime_rows(samples, asyncio.run(run()))
 
 
-def by_slime_group(composer: Composer, cases: Sequence[Case]) -> list[Row]:
+def by_slime_list(composer: Composer, cases: Sequence[Case]) -> list[Row]:
+    """The parts of one rollout, which are no group."""
     rm = slime.reward_model(composer, unscored=UNSCORED)
     samples = [SlimeSample(case.prompt, case.completion, case.label) for case in cases]
     rewards: list[float] = asyncio.run(_awaited(rm(SimpleNamespace(), samples)))
     return _slime_rows(samples, rewards)
+
+
+def by_slime_groups(composer: Composer, groups: Sequence[Sequence[Case]]) -> list[Row]:
+    """``--group-rm``: a call a group, all at the same time; an unscored sample is removed."""
+    rm = slime.reward_model(composer)
+    batch = [[SlimeSample(case.prompt, case.completion, case.label) for case in cases] for cases in groups]
+
+    async def run() -> list[list[float]]:
+        return await asyncio.gather(*(rm(SimpleNamespace(group_rm=True), samples) for samples in batch))
+
+    return [
+        (None if sample.remove_sample else reward, sample.metadata[slime.SCORES])
+        for samples, rewards in zip(batch, asyncio.run(run()), strict=True)
+        for sample, reward in zip(samples, rewards, strict=True)
+    ]
+
+
+def by_swift_groups(composer: Composer, groups: Sequence[Sequence[Case]]) -> list[Row]:
+    """A batch of all groups, told by ``prompt_id``."""
+    cases = [case for group in groups for case in group]
+    totals = swift.orm(composer)(args=None)([case.completion for case in cases], **_swift_kwargs(cases))
+    return [(total, {}) for total in totals]
+
+
+def by_trl_groups(composer: Composer, groups: Sequence[Sequence[Case]]) -> list[Row]:
+    """A batch of all groups, one prompt after another."""
+    return by_trl(composer, [case for group in groups for case in group])
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:
