@@ -48,6 +48,7 @@ RESERVED_COLUMNS = frozenset(
         "trainer_state",
         "log_extra",
         "log_metric",
+        "environments",
     }
 )
 """Names that a dataset column may not have: reward functions receive something else under them."""
@@ -75,6 +76,7 @@ class TrainerArguments:
         size: How many rows the trainer's batch has.
         metrics: What was logged, names and numbers.
         extras: What was logged of each row, by column; None of rows of which nothing was.
+        environments: The environment in which each of these rows was played; None where there are none.
         rows: Which rows of the trainer's batch these are; None means all.
     """
 
@@ -82,6 +84,7 @@ class TrainerArguments:
     size: int
     metrics: list[tuple[str, float]] = field(default_factory=list)
     extras: dict[str, list[Any]] = field(default_factory=dict)
+    environments: Sequence[Any] | None = None
     rows: Sequence[int] | None = None
 
     def log_metric(self, name: str, value: float) -> None:
@@ -103,7 +106,11 @@ class TrainerArguments:
 
     def select(self, rows: Sequence[int]) -> TrainerArguments:
         """The same for some of the rows."""
-        return replace(self, rows=rows if self.rows is None else [self.rows[row] for row in rows])
+        return replace(
+            self,
+            environments=self.environments and [self.environments[row] for row in rows],
+            rows=rows if self.rows is None else [self.rows[row] for row in rows],
+        )
 
 
 _Read: TypeAlias = str | tuple[Turn, ...]

@@ -89,7 +89,7 @@ class RewardColumn(CheckedScores):
 
         Where it gives any, its credit too, as `credited` has it, and its sub-scores.
         """
-        said = {
+        said: dict[str, Any] = {
             "raw": json_number(self.raw[row]),
             "normalized": json_number(self.normalized[row]),
             "weighted": json_number(self.weighted[row]),

@@ -21,6 +21,7 @@ from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.metrics import composition_diagnostics
 from rlaif_sdk.composer.panels import spread
 from rlaif_sdk.conversations.offsets import Decodes
+from rlaif_sdk.diagnostics.saturation import no_variance
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups, json_number
@@ -45,6 +46,8 @@ class Composition:
         group_weights: The weight in force of each group of rewards, by name.
         aggregation: Which groups the rewards are in, and how they are aggregated.
         gate_order: How several gates work together.
+        without_variance: What `no_variance` says, by reward and of the total under None, as far as it was asked for or is
+            known from elsewhere.
     """
 
     batch: RewardBatch
@@ -57,6 +60,7 @@ class Composition:
     group_weights: Mapping[str, float] = field(default_factory=dict)
     aggregation: AggregationTree = field(default_factory=AggregationTree)
     gate_order: GateOrder = "independent"
+    without_variance: dict[str | None, Mask] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -127,6 +131,37 @@ class Composition:
                 columns[f"{name}/credit"] = [column.credit_record(row) for row in range(len(self))]
         columns |= {f"{name}/spread": spread_B for name, spread_B in self.spreads().items()}
         return pd.DataFrame(columns)
+
+    def no_variance(self, reward: str | None = None) -> Mask:
+        """(B,) True where all of a row's group have one value, so that the group teaches nothing.
+
+        Where advantages are differences within a group they are all 0 there, as they are where fewer than two of a group
+        have a value. `metrics` has the share of such groups, ``reward/total/no_variance``.
+
+        Example:
+            >>> from rlaif_sdk import Composer, RewardBatch
+            >>> def right(completion_texts):
+            ...     return [float(text == "4") for text in completion_texts]
+            >>> batch = RewardBatch(["2 + 2?"] * 4, ["4", "5", "4", "4"], group=["a", "a", "b", "b"])
+            >>> with Composer({"right": right}) as composer:
+            ...     composer.compose(batch).no_variance().tolist()
+            [False, False, True, True]
+
+        Args:
+            reward: The reward whose scores are looked at; the composed total if None.
+
+        Raises:
+            BatchError: The batch has no groups.
+            KeyError: There is no such reward.
+        """
+        if reward in self.without_variance:  # a server asks once a row
+            return self.without_variance[reward]
+        group_B = encode_groups(self.batch.group)
+        if group_B is None:
+            raise BatchError("variance within groups is asked for, and the batch has no 'group'")
+        values_B = self.totals if reward is None else self.rewards[reward].raw
+        without_B = self.without_variance[reward] = no_variance(values_B, group_B)[group_B]
+        return without_B
 
     def spreads(self) -> dict[str, Array]:
         """For each group of rewards the (B,) weighted standard deviations of its rewards' normalised values in each row.
@@ -354,6 +389,8 @@ class Composition:
             "reward/total/std": _std(self.totals),
             "reward/total/unscored": float(np.isnan(self.totals).mean()) if len(self) else 0.0,
         }
+        if (group_B := encode_groups(self.batch.group)) is not None and len(self):
+            numbers["reward/total/no_variance"] = float(no_variance(self.totals, group_B).mean())
         for name, column in self.rewards.items():
             numbers |= {
                 f"reward/{name}/raw_mean": _mean(column.raw),

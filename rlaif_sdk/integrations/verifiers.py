@@ -27,7 +27,7 @@ from typing import Any
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.host import Rewards, host
 from rlaif_sdk.integrations.reward_params import VerifiersParams
-from rlaif_sdk.integrations.samples import Sample, Scored, completion_of, group_totals, prompt_of
+from rlaif_sdk.integrations.samples import Sample, Scored, completion_of, prompt_of
 from rlaif_sdk.io.digests import code_digest
 from rlaif_sdk.plugins.references import load_reference
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores
@@ -67,7 +67,7 @@ def rubric(rewards: Rewards, base: type, *, state: str | None = None) -> Any:
             if not states:
                 return
             scored = await hosted.ascore([_sample_of_state(state, group=0) for state in states])
-            totals = group_totals(scored)
+            totals = [one.number_in_group() for one in scored]
             mean = sum(totals) / len(totals)
             for rollout, one, reward in zip(states, scored, totals, strict=True):
                 _keep(rollout, one, reward)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -44,6 +44,7 @@ from rlaif_sdk.serving.protocol import (
 )
 from rlaif_sdk.serving.service import Service, carries_key
 from rlaif_sdk.serving.settings import ServeSettings
+from rlaif_sdk.serving.state import kept_in, learned_in
 
 
 def service_of(request: Request) -> Service:
@@ -164,8 +165,11 @@ public = APIRouter()
 @scoring.post("/v1/score", response_model=ScoreAnswer, openapi_extra=_KEYED)
 async def score(request: Request, body: ScoreRequest) -> Response:
     """Score rows; those without a total are unscored, and say why."""
-    samples = [Sample(row.prompt, row.completion, row.columns, row.group) for row in body.rows]  # type: ignore[arg-type]
-    scored = await service_of(request).score(request, samples)
+    samples = [
+        Sample(row.prompt, row.completion, row.columns, row.group, row.group_size, row.member)  # type: ignore[arg-type]
+        for row in body.rows
+    ]
+    scored = await service_of(request).score(request, samples, step=body.step, training=body.training)
     return json_response({"rows": [row_score(one, detail=body.detail) for one in scored]})
 
 
@@ -247,18 +251,23 @@ def create_app(
         rewards: A config (a file, a mapping, a `rlaif_sdk.config.CompositionConfig`), whose composer is closed when
             the application shuts down; or a `rlaif_sdk.Composer`, which stays the caller's to close.
         settings: Its limits and its key.
-        state: A file that `rlaif_sdk.integrations.save_state` wrote: running statistics, which stay as they are.
+        state: A file that `rlaif_sdk.integrations.save_state` wrote: running statistics, which stay as they are. With
+            ``settings.cohort`` the file that what is learned is kept in: it is taken up from there, if it is there, and
+            written every few seconds and at the end.
 
     Raises:
         ConfigError: The config is refused, or its numbers would depend on what else is scored at the moment.
         StateError: The saved state is of another composition.
     """
     ours = not isinstance(rewards, Composer)
+    settings = settings or ServeSettings()
     composer = rewards if isinstance(rewards, Composer) else Composer.from_config(rewards)
+    kept = Path(state) if state is not None and settings.cohort else None
     try:
-        if state is not None:
-            composer.load_state_dict(load_state(state))
-        service = Service(composer, settings or ServeSettings(), restored=state is not None)
+        learned, groups = (None, 0) if state is None else learned_in(kept) if kept else (load_state(state), 0)
+        if learned is not None:
+            composer.load_state_dict(learned)
+        service = Service(composer, settings, restored=state is not None, groups=groups)
     except BaseException:
         if ours:
             composer.close()
@@ -268,7 +277,8 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             await asyncio.to_thread(composer.set_up)
-            yield
+            async with kept_in(kept, service.learned) if kept else nullcontext():
+                yield
         finally:
             if ours:
                 await asyncio.to_thread(composer.close)

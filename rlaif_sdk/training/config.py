@@ -17,7 +17,7 @@ from rlaif_sdk.config.documents import Described, Document, load_document, valid
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim
-from rlaif_sdk.plugins.references import code_digests
+from rlaif_sdk.plugins.references import code_digests, reference_digests
 from rlaif_sdk.training.arguments import declared_fields, refused_argument, typed_arguments
 from rlaif_sdk.training.curriculum import CurriculumSettings
 
@@ -295,8 +295,9 @@ class ComposedRun(Run):
         return validate(CompositionConfig, self.composition_document(key))
 
     def code(self) -> dict[str, str]:
-        """The digests of the Python files and modules that its compositions name, by the name that they have for them."""
-        found: dict[str, str] = {}
+        """The digests of the Python files and modules that its config names, by the name that it has for them."""
+        tools = [*getattr(self.config, "tools", []), *filter(None, [getattr(self.config, "environment", None)])]
+        found = reference_digests(tools, self.folder)
         for key in self.composition_keys:
             document = self.composition_document(key)
             digests = code_digests(document.data, document.folder)

@@ -224,7 +224,7 @@ def answer_prompts(
     if completions > 1:
         prompts = prompts.select([row for row in range(len(prompts)) for _ in range(completions)])
     completion_ids: list[list[int]] = []
-    began = told = time.monotonic()
+    tell = telling(len(prompts), report)
     policy: Any = model
     plain: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
     with (
@@ -241,11 +241,7 @@ def answer_prompts(
             inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
             output = policy.generate(**inputs, **sampling)
             completion_ids += [_until_end(ids, ends) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
-            now, left = time.monotonic(), len(prompts) - len(completion_ids)
-            if left and now - told >= TOLD_EVERY:
-                told = now
-                seconds = math.ceil((now - began) / len(completion_ids) * left)
-                report(f"  {len(completion_ids)} of {len(prompts)} answered, {seconds} s left")
+            tell(len(completion_ids))
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
     conversational = [not isinstance(prompt, str) for prompt in prompts["prompt"]]
     sampled = {
@@ -257,6 +253,21 @@ def answer_prompts(
         "truncated": [ids[-1] not in ends for ids in completion_ids],
     }
     return Answers.of(prompts, sampled)
+
+
+def telling(prompts: int, report: Callable[[str], None]) -> Callable[[int], None]:
+    """What tells how far the answering of so many prompts is, of how many are answered; every five seconds or more."""
+    began = told = time.monotonic()
+
+    def tell(answered: int) -> None:
+        nonlocal told
+        now, left = time.monotonic(), prompts - answered
+        if left and now - told >= TOLD_EVERY:
+            told = now
+            seconds = math.ceil((now - began) / answered * left)
+            report(f"  {answered} of {prompts} answered, {seconds} s left")
+
+    return tell
 
 
 @contextmanager

@@ -35,6 +35,8 @@ from tests.integrations.trainer_calls import (
     by_verl,
     by_verl_at_once,
     by_verl_batch,
+    by_verl_groups,
+    by_verl_manager,
 )
 
 ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
@@ -43,6 +45,7 @@ ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
     "verl": by_verl,
     "verl, at once": by_verl_at_once,
     "verl, a batch": by_verl_batch,
+    "verl, a manager": by_verl_manager,
     "openrlhf": by_openrlhf,
     "openrlhf, a batch": by_openrlhf_batch,
     "ms-swift": by_swift,
@@ -59,6 +62,7 @@ ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
 
 GROUPED: dict[str, Callable[[Composer, Sequence[Sequence[Case]]], list[Row]]] = {
     "trl": by_trl_groups,
+    "verl, a manager": by_verl_groups,
     "ms-swift": by_swift_groups,
     "slime": by_slime_groups,
     "verifiers, a rubric": by_verifiers_groups,
