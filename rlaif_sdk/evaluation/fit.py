@@ -706,15 +706,17 @@ def _document(document: Document, settings: CompositionConfig, used: _Pairs, wei
 
 def _warnings(found: CompositionFit, used: _Pairs, fitted_N: Array, confidence: float) -> list[str]:
     said = []
-    apart = [
-        name for name, column_N in zip(used.names, used.differences_NR.T, strict=True) if _separates(column_N, used)
+    apart = {
+        name: np.count_nonzero(column_N)
+        for name, column_N in zip(used.names, used.differences_NR.T, strict=True)
+        if separates(column_N, used.votes_N3) or separates(-column_N, used.votes_N3)
+    }
+    said += [
+        f"{name} differs in {count} pairs and contradicts none of the verdicts on them: its weight has no end on one side, and "
+        "how large it is was decided by the penalty; judge pairs that are harder"
+        for name, count in apart.items()
     ]
-    if apart:
-        said.append(
-            f"{' and '.join(apart)} by itself contradicts no verdict: its weight has no upper end, and how large it is was "
-            "decided by the penalty; judge pairs that are harder"
-        )
-    elif all(math.isinf(each.unbounded.high) for each in found.weights.values()):
+    if not apart and all(math.isinf(each.unbounded.high) for each in found.weights.values()):
         said.append(
             "together the rewards contradict no verdict: weights have no upper ends, and how large they are was decided by "
             "the penalty; judge pairs that are harder"
@@ -745,7 +747,7 @@ def _warnings(found: CompositionFit, used: _Pairs, fitted_N: Array, confidence: 
             "length alone explains what people prefer here: at a given difference of length, the fitted total says no more "
             "of it. A policy trained on these weights learns to write longer, or shorter"
         )
-    if found.annotators is not None and not found.annotators.low > 0:
+    if found.annotators is not None and found.annotators.low <= 0:
         said.append(
             f"annotators agree no more than by chance (Fleiss's kappa {found.annotators.value:.2f}): no composition can agree "
             "with all of them"
@@ -754,10 +756,6 @@ def _warnings(found: CompositionFit, used: _Pairs, fitted_N: Array, confidence: 
         shown = ", ".join(f"{name} {count}" for name, count in found.left_out.items())
         said.append(f"pairs with a score on one side only are left out ({shown})")
     return said
-
-
-def _separates(column_N: Array, used: _Pairs) -> bool:
-    return separates(column_N, used.votes_N3) or separates(-column_N, used.votes_N3)
 
 
 def _unbounded_words(weights: Mapping[str, FittedWeight]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.evaluation.labels import read_verdicts, vote_counts
@@ -84,6 +84,11 @@ class JudgedPair:
     row: int
     record: Row = field(default_factory=dict)
 
+    def turned(self) -> JudgedPair:
+        """The same pair with its completions the other way round."""
+        for_1, for_2, ties = self.votes
+        return replace(self, answers=self.answers[::-1], columns=self.columns[::-1], votes=[for_2, for_1, ties])
+
     @property
     def group(self) -> str:
         """Equal for pairs about one prompt; texts without one are about themselves."""
@@ -94,8 +99,8 @@ class JudgedPair:
 def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: VerdictColumns) -> list[JudgedPair]:
     """The pairs of several tables, each once with all that was said of it, in the order in which they first stand.
 
-    Rows about the same pair, in whichever order it stands, are different annotators; twice the same completion is no
-    pair.
+    Which completion is the first is decided by their content, and not by where the better one stands. Rows about the same
+    pair are different annotators; twice the same completion is no pair.
 
     Args:
         composer: What reads other columns than the texts: rows that differ in those are different pairs.
@@ -106,24 +111,19 @@ def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: Ver
         DataError: A row has no such column, or something else in it; names file and row.
     """
     read = _completions if columns.measure or columns.rank else _pairs
-    found: dict[str, tuple[JudgedPair, str]] = {}
+    found: dict[str, JudgedPair] = {}
     columns_read = columns_reader(composer)
     for table in tables:
         for pair in read(table, columns):
-            shown = [columns_read(each) for each in pair.columns]
-            first, second = (
-                json_digest([answer, own], default=plain) for answer, own in zip(pair.answers, shown, strict=True)
-            )
-            if first == second:
+            shown = map(columns_read, pair.columns)
+            sides = [json_digest([answer, own], default=plain) for answer, own in zip(pair.answers, shown, strict=True)]
+            if sides[0] == sides[1]:
                 continue
-            key = json_digest([pair.prompt, *sorted((first, second))], default=plain)
-            known, its_first = found.setdefault(key, (pair, first))
-            if known is pair:
-                continue
-            for_1, for_2, ties = pair.votes
-            votes = [for_1, for_2, ties] if its_first == first else [for_2, for_1, ties]
-            known.votes = [before + more for before, more in zip(known.votes, votes, strict=True)]
-    return [pair for pair, _ in found.values()]
+            turned = pair if sides[0] < sides[1] else pair.turned()
+            known = found.setdefault(json_digest([pair.prompt, *sorted(sides)], default=plain), turned)
+            if known is not turned:
+                known.votes = [before + more for before, more in zip(known.votes, turned.votes, strict=True)]
+    return list(found.values())
 
 
 def _pairs(table: Source, columns: VerdictColumns) -> Sequence[JudgedPair]:

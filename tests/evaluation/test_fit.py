@@ -160,7 +160,7 @@ def test_a_reward_that_separates_every_pair_has_an_open_weight(tmp_path: Path) -
     found = fit_composition(composition(tmp_path), [rows], HUMAN)
     assert math.isfinite(found.weights["a"].weight)
     assert found.weights["a"].estimate.high == math.inf
-    assert any("a by itself contradicts no verdict" in warning for warning in found.warnings)
+    assert any("a differs in 40 pairs and contradicts none" in warning for warning in found.warnings)
     json.dumps(found.record(), allow_nan=False)
 
 
@@ -296,3 +296,15 @@ def _spread(rows: list[dict[str, Any]]) -> float:
         [json.loads(row["response_1"])[name] - json.loads(row["response_2"])[name] for name in "abc"] for row in rows
     ]
     return float(np.sqrt((np.array(gaps) ** 2).mean()))
+
+
+def test_annotators_agree_whichever_completion_stands_first(tmp_path: Path) -> None:
+    """Where the better one is always the chosen one, agreement is no less beyond chance; where they differ, it is said."""
+    rows = [{"prompt": row["prompt"], "chosen": row["response_1"], "rejected": row["response_2"]} for row in judged(40)]
+    others = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[::2]]
+    agreed = fit_composition(composition(tmp_path), [rows, rows], signed=True)
+    apart = fit_composition(composition(tmp_path), [rows, others + rows[1::2]], signed=True)
+    assert agreed.annotators is not None
+    assert agreed.annotators.value == 1
+    assert apart.annotators is not None
+    assert any("no more than by chance" in warning for warning in apart.warnings)
