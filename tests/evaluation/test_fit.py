@@ -253,8 +253,9 @@ def test_preferences_that_length_explains_are_told(tmp_path: Path) -> None:
     ("changes", "problem"),
     [
         ({"aggregate": {"kind": "minimum"}}, "not those of minimum"),
-        ({"gates": [{"reward": "a", "min": 0.0, "floor": -1.0}]}, "a floor is in units of the total"),
-        ({"groups": {"both": {"members": ["a", "b"]}}}, "each reward is weighted by itself"),
+        ({"gates": [{"reward": "a", "min": 0.0, "max": 1.0, "floor": -1.0}]}, "no single threshold"),
+        ({"gate_order": "lexicographic"}, "the order of gates"),
+        ({"groups": {"both": {"members": ["a", "b"]}}}, "each reward by itself"),
     ],
 )
 def test_what_is_no_weighted_sum_is_refused(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
@@ -308,3 +309,40 @@ def test_annotators_agree_whichever_completion_stands_first(tmp_path: Path) -> N
     assert agreed.annotators.value == 1
     assert apart.annotators is not None
     assert any("no more than by chance" in warning for warning in apart.warnings)
+
+
+# --- gates
+
+
+def test_a_gate_is_found_where_people_refuse(tmp_path: Path) -> None:
+    """They prefer whatever passes, and go by the weights between two that do; the file has the threshold and a low floor."""
+    rows = judged(400)
+    for row in rows:
+        unsafe = [json.loads(row[side])["c"] < 49.6 for side in ("response_1", "response_2")]
+        if unsafe[0] != unsafe[1]:
+            row["human"] = 2 if unsafe[0] else 1
+    config = composition(tmp_path, a={}, b={}, c={"weight": 0.0})
+    gates = [{"reward": "c", "min": 50.5, "floor": 0.0}]
+    config.write_text(json.dumps({**json.loads(config.read_text()), "gates": gates}))
+    found = fit_composition(config, [rows], HUMAN)
+    [gate] = found.gates
+    assert gate.before == 50.5
+    assert gate.threshold.low <= gate.threshold.value <= gate.threshold.high
+    assert gate.threshold.value == pytest.approx(49.6, abs=0.02)
+    assert found.weights["a"].estimate.low > 0.3
+    assert found.agreement["fitted"].accuracy.value > found.agreement["as it was"].accuracy.value + 0.1
+    found.write(tmp_path / "fitted.yaml")
+    with Composer.from_config(tmp_path / "fitted.yaml") as composer:
+        texts = [json.dumps({"a": 60.0, "b": 60.0, "c": 49.0}), json.dumps({"a": 49.0, "b": 49.0, "c": 50.0})]
+        refused, passed = composer.compose(RewardBatch(["q", "q"], texts)).totals
+    assert refused < passed
+
+
+def test_a_gate_that_people_do_not_care_about_lets_nearly_everything_pass(tmp_path: Path) -> None:
+    """Whatever it was set to."""
+    config = composition(tmp_path, a={}, b={}, c={"weight": 0.0})
+    gates = [{"reward": "c", "max": 50.0, "floor": 0.0}]
+    config.write_text(json.dumps({**json.loads(config.read_text()), "gates": gates}))
+    found = fit_composition(config, [judged(300)], HUMAN)
+    assert found.gates[0].threshold.value > 51.5
+    assert found.agreement["fitted"].accuracy.value > found.agreement["as it was"].accuracy.value
