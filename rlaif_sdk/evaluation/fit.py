@@ -26,13 +26,14 @@ from rlaif_sdk.evaluation.gate_fit import FittedGate, bound_of, fit_gates, gated
 from rlaif_sdk.evaluation.length_control import length_controlled, length_difference
 from rlaif_sdk.evaluation.reward import WEAK_LENGTH_PENALTY, prefers_first
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
-from rlaif_sdk.evaluation.verdicts import JudgedPair, VerdictColumns, read_judged_pairs
+from rlaif_sdk.evaluation.verdicts import JudgedPair, VerdictColumns, pair_of_review, read_judged_pairs
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import Source, TableName, table_digest, table_name
 from rlaif_sdk.io.text import listed
 from rlaif_sdk.preferences.card import Card
+from rlaif_sdk.preferences.review import ReviewStore
 from rlaif_sdk.statistics.agreement import fleiss_kappa
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups, json_number
 from rlaif_sdk.statistics.davidson import (
@@ -62,6 +63,8 @@ MIN_PROMPTS = 10
 _FOLDS = 5
 _TURNS = 3
 """Of fitting weights and gates: the first finds about where a threshold is, the others exactly."""
+_BETWEEN_FITS = 10
+"""Verdicts of a review."""
 _COLLINEAR = 0.95
 _NOTHING = 1e-6
 """A weight that moves no pair by more log-odds than this is 0."""
@@ -915,20 +918,69 @@ def next_pairs(
     with Composer.from_config(document) as composer:
         judged = read_judged_pairs(composer, tables, columns or VerdictColumns())
         pairs = _scored(composer, judged, progress)
-    open_N = ~pairs.asked_N & pairs.whole_N
-    if not open_N.any():
+    if not (~pairs.asked_N & pairs.whole_N).any():
         raise DataError(
             "every pair that all rewards score has a verdict",
             file=", ".join(map(table_name, tables)),
             hint="name a table of pairs without verdicts too: response_1 and response_2",
         )
+    return [judged[place].record for place in _teaching(pairs, signs_R, count)[0]]
+
+
+def review_by_information(
+    store: ReviewStore,
+    config: ConfigSource,
+    *,
+    signed: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
+    told: Callable[[int, Mapping[str, tuple[float, float]]], None] = lambda *_: None,
+) -> None:
+    """Let a review ask about the pairs that teach most of a composition's weights: judge, refit, next.
+
+    Its pairs are scored once, now. After every ten verdicts the weights are fitted to all that were given, and the next pairs
+    chosen as `next_pairs` does.
+
+    Args:
+        store: The review, with its pairs.
+        config: The composition, as for `fit_composition`.
+        signed: Likewise.
+        progress: Called with the completions scored so far and all.
+        told: Called after each fit with the number of pairs with verdicts, and each reward's weight with its standard
+            deviation under the posterior.
+
+    Raises:
+        ConfigError: The composition is no weighted sum.
+        DataError: The review has no pairs.
+    """
+    settings, document = read_composition(config)
+    signs_R = _signs(settings, document, signed=signed)
+    reviewed = [pair for pair, _ in store.results()]
+    if not reviewed:
+        raise DataError("has no pairs", file=str(store.path))
+    with Composer.from_config(document) as composer:
+        scored = _scored(composer, [pair_of_review(pair) for pair in reviewed], progress)
+    place_of = {pair.id: place for place, pair in enumerate(reviewed)}
+
+    def choose(verdicts: Mapping[str, Sequence[str]]) -> list[str]:
+        votes_N3 = np.zeros((len(reviewed), 3))
+        for pair_id, said in verdicts.items():
+            votes_N3[place_of[pair_id]] = [said.count(choice) for choice in ("1", "2", "tie")]
+        chosen, fit, covariance_RR = _teaching(replace(scored, votes_N3=votes_N3), signs_R, _BETWEEN_FITS)
+        deviations_R = np.sqrt(np.diag(covariance_RR))
+        found = zip(fit.weights.tolist(), deviations_R.tolist(), strict=True)
+        told(len(verdicts), dict(zip(scored.names, found, strict=True)))
+        return [reviewed[place].id for place in chosen]
+
+    store.choose_by(choose)
+
+
+def _teaching(pairs: _Pairs, signs_R: Array, count: int) -> tuple[list[int], DavidsonFit, Array]:
+    """The pairs without a verdict that would teach most, and the posterior of the weights by which they are chosen."""
     used, penalty_RR = pairs.among(pairs.asked_N & pairs.whole_N), np.diag(_spread(pairs.differences_NR) ** 2)
-    fit, covariance_RR = (
-        DavidsonFit(np.zeros(len(pairs.names)), -math.inf),
-        np.asarray(np.linalg.inv(penalty_RR), dtype=np.float64),
-    )
+    fit = DavidsonFit(np.zeros(len(pairs.names)), -math.inf)
+    covariance_RR = np.asarray(np.linalg.inv(penalty_RR), dtype=np.float64)
     if len(used.votes_N3):
         fit = fit_davidson(used.differences_NR, used.votes_N3, penalty_RR, signs_R=signs_R)
         covariance_RR = weight_covariance(fit, used.differences_NR, used.votes_N3, used.groups_N, penalty_RR)
-    chosen = most_informative(pairs.differences_NR, fit, covariance_RR, count, allowed_N=open_N)
-    return [judged[place].record for place in chosen]
+    open_N = ~pairs.asked_N & pairs.whole_N
+    return most_informative(pairs.differences_NR, fit, covariance_RR, count, allowed_N=open_N), fit, covariance_RR

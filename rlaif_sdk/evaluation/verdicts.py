@@ -16,6 +16,7 @@ from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.io.tables import Source, read_rows, table_name
 from rlaif_sdk.preferences.review.export import EDITED, VERDICTS
+from rlaif_sdk.preferences.review.pairs import ReviewPair
 from rlaif_sdk.preferences.tables import LABEL_COLUMNS, PAIR_COLUMNS, check_text
 from rlaif_sdk.statistics.arrays import is_finite_number
 from rlaif_sdk.types import TextOrConversation
@@ -124,6 +125,14 @@ def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: Ver
             if known is not turned:
                 known.votes = [before + more for before, more in zip(known.votes, turned.votes, strict=True)]
     return list(found.values())
+
+
+def pair_of_review(pair: ReviewPair) -> JudgedPair:
+    """A pair of a review, with nothing said of it yet."""
+    row = {"prompt": pair.prompt, **dict(zip(_RESPONSES, (pair.response_1, pair.response_2), strict=True))}
+    asked, answers = read_pair(row, "the review", 1, answers=_RESPONSES)
+    others = {name: value for name, value in pair.record.items() if name not in _SAID}
+    return JudgedPair(asked, answers, (others, others), [0.0, 0.0, 0.0], "", 1, row)
 
 
 def _pairs(table: Source, columns: VerdictColumns) -> Sequence[JudgedPair]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, DataError, RewardBatch
-from rlaif_sdk.evaluation import VerdictColumns, fit_composition, next_pairs
+from rlaif_sdk.evaluation import VerdictColumns, fit_composition, next_pairs, review_by_information
 from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review
 from rlaif_sdk.statistics.davidson import verdict_probs
 
@@ -346,3 +346,43 @@ def test_a_gate_that_people_do_not_care_about_lets_nearly_everything_pass(tmp_pa
     found = fit_composition(config, [judged(300)], HUMAN)
     assert found.gates[0].threshold.value > 51.5
     assert found.agreement["fitted"].accuracy.value > found.agreement["as it was"].accuracy.value
+
+
+def test_a_review_asks_what_teaches_most_and_fits_anew(tmp_path: Path) -> None:
+    """Its first ten pairs are those of `next_pairs`, its next ten those that are best given the verdicts on them."""
+    rows = judged(60)
+    verdict = {row["response_1"]: str(row["human"][0]) for row in rows}
+    pool = [{name: row[name] for name in ("prompt", "response_1", "response_2")} for row in rows]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
+    store = ReviewStore(tmp_path / "review.sqlite", audit=0)
+    store.add([tmp_path / "pool.jsonl"])
+    config, fits = composition(tmp_path), []
+    review_by_information(store, config, told=lambda judged, weights: fits.append((judged, weights)))
+    asked = []
+    for _ in range(21):
+        pair = store.claim("ana")
+        assert pair is not None
+        asked.append({"prompt": pair.prompt, "response_1": pair.response_1, "response_2": pair.response_2})
+        store.judge("ana", pair.id, verdict[pair.response_1])
+    first = next_pairs(config, [pool], 10)
+    known = [{**row, "human": int(verdict[row["response_1"]])} for row in first]
+    others = [{**row, "human": None} for row in pool if row not in first]
+    assert asked[:10] == first
+    assert [{**row, "human": None} for row in asked[10:20]] == next_pairs(config, [known, others], 10, HUMAN)
+    assert [judged for judged, _ in fits] == [0, 10, 20]
+    assert fits[2][1]["a"][1] < fits[0][1]["a"][1]
+
+
+def test_a_review_goes_on_with_doubtful_pairs_where_none_was_chosen(tmp_path: Path) -> None:
+    """Pairs that no reward tells apart, or that lack a score, are reviewed all the same."""
+    rows = [
+        {"prompt": f"q{place}", "response_1": '{"a": 1}', "response_2": f'{{"a": 1, "x": {place}}}'}
+        for place in range(3)
+    ]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = ReviewStore(tmp_path / "review.sqlite", audit=0)
+    store.add([tmp_path / "pool.jsonl"])
+    review_by_information(store, composition(tmp_path, a={}))
+    while pair := store.claim("ana"):
+        store.judge("ana", pair.id, "tie")
+    assert store.progress().judged == 3
