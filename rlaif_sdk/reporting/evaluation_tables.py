@@ -306,6 +306,8 @@ def fit_tables(found: CompositionFit) -> list[Table]:
         weights.add_column(heading, justify="right")
     for name, each in found.weights.items():
         weights.add_row(name, f"{each.before:g}", shown(each.estimate), shown(each.gain, digits=4, signed=True))
+    for each in found.gates:
+        weights.add_row(f"gate on {each.gate.reward}", f"{each.before:g}", shown(each.threshold), "")
     caption = f"{INTERVALS}, {OVER_PROMPTS}; what is fitted is asked about prompts that it was not fitted to"
     agreement = Table(title="Agreement with people", title_justify="left", caption=caption, caption_justify="left")
     agreement.add_column("")
