@@ -90,7 +90,7 @@ def group_filter(reward: str | None = None) -> Callable[..., bool]:
     def keep(args: Any, samples: Sequence[Any], **kwargs: Any) -> bool:
         del kwargs
         values = [_value(sample, args, reward) for sample in samples]
-        known = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        known = np.array([[np.nan if value is None else value for value in values]], dtype=np.float64)
         return not bool(no_variance(known, np.zeros(len(values), dtype=np.intp)).all())
 
     return keep
