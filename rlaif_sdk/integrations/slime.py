@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.conversations.special_tokens import without_end
-
-
 from rlaif_sdk.diagnostics.saturation import no_variance
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.integrations.host import Rewards, host
