@@ -25,6 +25,7 @@ from rlaif_sdk.composer.normalizers import (
     ZScore,
     ZScoreParams,
 )
+from rlaif_sdk.composer.panels import Panel
 from rlaif_sdk.testing import FixedReward
 
 TALK = [
@@ -95,7 +96,7 @@ def compositions(draw: Any) -> dict[str, Any]:
         )
         for number, name in enumerate(names)
     }
-    inner = draw(st.sampled_from([WeightedSum, WeightedSum, Minimum]))
+    inner = draw(st.sampled_from([WeightedSum, WeightedSum, Minimum, Panel]))
     groups = {"panel": RewardGroup(names[:2], 1.5, inner())} if len(names) > 2 and draw(st.booleans()) else {}
     floors = [-1.0, 0.25][: draw(st.integers(0, 2))]
     return {
