@@ -194,7 +194,8 @@ class PointwiseJudge(Reward):
     Modes:
 
     - ``likelihood``: the likelihoods of the scale's scores, normalised; the score is their mean s = sum i P(i)
-      (Lee et al. 2023, "direct RLAIF"), mapped linearly to [-1, 1]. The distribution is in the details.
+      (Lee et al. 2023, "direct RLAIF"), mapped linearly to [-1, 1]. The distribution is in the details, and its standard
+      deviation, in the score's units, is the sub-score ``std``, by which a panel can weigh how sure the judge is.
     - ``rating``: the judge writes a justification and a rating with two decimals; the justification is the reason.
 
     Text is screened first (see `rlaif_sdk.judges.screening`), and what was changed is flagged in the reason and the
