@@ -375,8 +375,8 @@ def _rank_words(values_B: Array, group_B: Labels | None, row: int) -> str:
 
 
 def inverse_std(spread_B: Array, epsilon: float) -> Array:
-    """One over the spread; 0 where there is none, so that everything is 0 there."""
-    scale_B: Array = np.where(spread_B > 0, 1 / (spread_B + epsilon), 0.0)
+    """One over the spread; 0 where that is no more than ``epsilon``, which is rounding: parts of equal scores count for nothing."""
+    scale_B: Array = np.where(spread_B > epsilon, 1 / (spread_B + epsilon), 0.0)
     return scale_B
 
 

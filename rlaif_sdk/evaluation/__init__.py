@@ -2,6 +2,7 @@
 
 from rlaif_sdk.evaluation.before_after import Measure, evaluate_answers
 from rlaif_sdk.evaluation.benchmarks import BENCHMARKS, BenchmarkResult, find_benchmark, run_benchmark
+from rlaif_sdk.evaluation.best_of import BestOfCurve, BestOfPoint, evaluate_best_of
 from rlaif_sdk.evaluation.cascade import CascadeCurve, CascadePoint, calibrate_cascade
 from rlaif_sdk.evaluation.fit import (
     CompositionFit,
@@ -30,6 +31,8 @@ __all__ = [
     "BENCHMARKS",
     "Alignment",
     "BenchmarkResult",
+    "BestOfCurve",
+    "BestOfPoint",
     "CascadeCurve",
     "CascadePoint",
     "CategoryErrors",
@@ -51,6 +54,7 @@ __all__ = [
     "WinRate",
     "calibrate_cascade",
     "evaluate_answers",
+    "evaluate_best_of",
     "evaluate_labels",
     "evaluate_reward",
     "find_benchmark",

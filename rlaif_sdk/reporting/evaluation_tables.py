@@ -14,6 +14,7 @@ from rlaif_sdk.reporting.tables import reliability_table
 if TYPE_CHECKING:
     from rlaif_sdk.evaluation import (
         BenchmarkResult,
+        BestOfCurve,
         CompositionFit,
         LabelEvaluation,
         Measure,
@@ -212,6 +213,33 @@ def benchmark_table(found: BenchmarkResult) -> Table:
     return _table(*benchmark_rows(found), f"{found.title}: {found.items} items", caption)
 
 
+def best_of_rows(found: BestOfCurve) -> tuple[list[str], list[list[str]]]:
+    """A row a number of completions, under headings."""
+    headings = ["best of", "KL in nats", "total", *(["witness"] if found.loss else [])]
+    rows = [
+        [str(point.n), f"{point.kl:.2f}", shown(point.total), *([shown(point.witness)] if point.witness else [])]
+        for point in found.points
+    ]
+    return headings, rows
+
+
+def best_of_words(found: BestOfCurve) -> str:
+    """What the curve rests on, and whether it turns."""
+    told = [f"over {found.prompts} prompts"]
+    if found.left_out:
+        told.append(f"{found.left_out} have too few scored completions")
+    if found.loss is not None:
+        turns = found.loss.low > 0
+        lost = f"the witness loses {shown(found.loss)} from its best to the greatest n"
+        told.append(f"{lost}: the total is over-optimised" if turns else lost)
+    return "; ".join(told)
+
+
+def best_of_table(found: BestOfCurve) -> Table:
+    """The curve of best of n."""
+    return _table(*best_of_rows(found), "Best of n", f"{best_of_words(found)}; {INTERVALS}.")
+
+
 def _table(headings: list[str], rows: list[list[str]], title: str, caption: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column(headings[0])
@@ -278,16 +306,16 @@ def fit_tables(found: CompositionFit) -> list[Table]:
         weights.add_column(heading, justify="right")
     for name, each in found.weights.items():
         weights.add_row(name, f"{each.before:g}", shown(each.estimate), shown(each.gain, digits=4, signed=True))
-    for each in found.gates:
-        weights.add_row(f"gate on {each.gate.reward}", f"{each.before:g}", shown(each.threshold), "")
+    for fitted in found.gates:
+        weights.add_row(f"gate on {fitted.gate.reward}", f"{fitted.before:g}", shown(fitted.threshold), "")
     caption = f"{INTERVALS}, {OVER_PROMPTS}; what is fitted is asked about prompts that it was not fitted to"
     agreement = Table(title="Agreement with people", title_justify="left", caption=caption, caption_justify="left")
     agreement.add_column("")
     categories = [*next(iter(found.agreement.values())).by_category]
     for heading in ("all", "at equal length", *categories):
         agreement.add_column(heading, justify="right")
-    for what, each in found.agreement.items():
-        cells = [each.accuracy, each.at_equal_length, *(each.by_category.get(name) for name in categories)]
+    for what, agrees in found.agreement.items():
+        cells = [agrees.accuracy, agrees.at_equal_length, *map(agrees.by_category.get, categories)]
         agreement.add_row(what, *map(shown, cells))
     agreement.add_row("fitted, less as it was", shown(found.change, signed=True))
     return [weights, agreement]
