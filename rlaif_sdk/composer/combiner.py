@@ -159,6 +159,7 @@ class Combiner:
                 token_scale=scales.get(name),
                 error=said.error,
                 not_asked=said.not_asked,
+                unseen_images=() if part.reward.reads_images else batch.images,
             )
         return Composition(
             batch,
