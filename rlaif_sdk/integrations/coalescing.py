@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from rlaif_sdk.composer import Composition
 from rlaif_sdk.exceptions import RewardError, RewardTimeoutError
 from rlaif_sdk.integrations.samples import Sample, Scored, batch_of
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.types import Progress, RewardBatch
 
 PATIENCE = 0.02
 """Seconds that a batch waits to be filled while others are under way, where one more may be."""
@@ -25,17 +25,25 @@ class _Call:
 
     Attributes:
         since: When they were asked for, by the loop's clock.
-        alone: Whether it is scored in a batch of its own, because a reward failed on the batch that it was in.
+        progress: How far training is.
+        training: Whether running statistics learn from them.
+        alone: Whether it is scored in a batch of its own: what it teaches must not depend on what else is asked for, or a
+            reward failed on the batch that it was in.
     """
 
     samples: Sequence[Sample]
     future: asyncio.Future[list[Scored]]
     since: float
-    alone: bool = False
+    progress: Progress
+    training: bool
+    alone: bool
 
     def goes_with(self, other: _Call) -> bool:
         """Whether both may be in one batch: none may get the other's columns, or be taken for its group."""
-        kinds = [(call.samples[0].columns.keys(), call.samples[0].group is None) for call in (self, other)]
+        kinds = [
+            (call.samples[0].columns.keys(), call.samples[0].group is None, call.progress, call.training)
+            for call in (self, other)
+        ]
         return not self.alone and not other.alone and kinds[0] == kinds[1]
 
 
@@ -70,14 +78,27 @@ class Coalescer:
         """Samples that wait."""
         return sum(len(call.samples) for call in self._waiting if not call.future.cancelled())
 
-    def score(self, samples: Sequence[Sample]) -> asyncio.Future[list[Scored]]:
+    def score(
+        self,
+        samples: Sequence[Sample],
+        *,
+        progress: Progress | None = None,
+        training: bool = False,
+        alone: bool = False,
+    ) -> asyncio.Future[list[Scored]]:
         """Begin to score samples, one or more, that have the same columns and all a group or none.
 
         Cancelling the future gives them up, and their batch if all in it are given up.
+
+        Args:
+            samples: The samples.
+            progress: How far training is; samples at another step are in another batch.
+            training: Whether running statistics learn from them.
+            alone: Whether they are a batch of their own.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Scored]] = loop.create_future()
-        self._waiting.append(_Call(samples, future, loop.time()))
+        self._waiting.append(_Call(samples, future, loop.time(), progress or Progress(), training, alone))
         self._rows += len(samples)
         if not self._will_begin:
             self._will_begin = True
@@ -90,7 +111,8 @@ class Coalescer:
         loop = asyncio.get_running_loop()
         while self._is_due(loop) and (taken := self._take()):
             try:
-                composing = self._submit(batch_of([sample for call in taken for sample in call.samples]))
+                samples = [sample for call in taken for sample in call.samples]
+                composing = self._submit(batch_of(samples, taken[0].progress, training=taken[0].training))
             except Exception as error:  # noqa: BLE001 - the callers get it
                 _fail(taken, error)
                 continue

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
+from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, read
 from rlaif_sdk.exceptions import BatchError, ConversationError, RewardError
 from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
+ADJUSTED = "gates and constraints"
+"""What `Scored.parts` calls what is no reward's share."""
 _UNKNOWN = Progress()
 
 
@@ -25,12 +30,17 @@ class Sample:
         completion: Text, or a conversation of what was answered.
         columns: Whatever else the stack knows of it: references, labels, tests.
         group: A label that the completions to one prompt share; None when that is not known.
+        group_size: How many they are, where each is asked for by itself and all are to be gathered first; see
+            `rlaif_sdk.integrations.cohorts`. None where they come together, or alone.
+        member: Which of them it is, so that asking for it again is known as that; None where nothing tells.
     """
 
     prompt: TextOrConversation
     completion: TextOrConversation
     columns: Mapping[str, Any] = field(default_factory=dict)
     group: Hashable | None = None
+    group_size: int | None = None
+    member: str | int | None = None
 
 
 def prompt_of(given: Any) -> TextOrConversation:
@@ -89,10 +99,13 @@ class Scored:
     Attributes:
         composition: Of the batch that the sample was scored in.
         row: Its row there.
+        gathered: How many of its group are in that batch, itself included, where the group was gathered; 0 where it came
+            too late for its group.
     """
 
     composition: Composition
     row: int
+    gathered: int | None = None
 
     @property
     def total(self) -> float | None:
@@ -104,12 +117,21 @@ class Scored:
         """Each reward's score in its own units, None where it abstained, failed, or was not asked."""
         return {name: json_number(column.raw[self.row]) for name, column in self.composition.rewards.items()}
 
+    def no_variance(self, reward: str | None = None) -> bool | None:
+        """Whether all of its group have the same total, or score of a reward, so that it teaches nothing; None without groups."""
+        if self.composition.batch.group is None:
+            return None
+        return bool(self.composition.no_variance(reward)[self.row])
+
     @property
     def reason(self) -> str:
-        """Why the sample is unscored, as far as a reward says so."""
-        reasons = {name: column.reason(self.row) for name, column in self.composition.rewards.items()}
-        said = [f"{name}: {reason}" for name, reason in reasons.items() if reason and self.rewards[name] is None]
-        return "; ".join(said) or "every reward abstained"
+        """Why the sample is unscored, as far as a reward says so; once where all say the same."""
+        columns = self.composition.rewards
+        reasons = {name: columns[name].reason(self.row) for name, score in self.rewards.items() if score is None}
+        said = {name: reason for name, reason in reasons.items() if reason}
+        if len(said) > 1 and len({*said.values()}) == 1 and len(said) == len(columns):
+            return next(iter(said.values()))
+        return "; ".join(f"{name}: {reason}" for name, reason in said.items()) or "every reward abstained"
 
     def number(self, unscored: float | None = None) -> float:
         """The total, for a stack that has no word for an unscored sample.
@@ -128,21 +150,85 @@ class Scored:
             )
         return total
 
+    def group_mean(self, reward: str | None = None) -> float | None:
+        """The mean of what the completions to its prompt got, of those that are scored; None where none of them is.
+
+        It is what a stack gets for an unscored one that cannot leave it out: its advantage is then 0, and the others are
+        measured from their own mean.
+
+        Args:
+            reward: The reward whose scores are meant, in its own units; None means the totals.
+        """
+        values = self.composition.totals if reward is None else self.composition.rewards[reward].raw
+        group = self.composition.batch.group
+        if group is None or group[self.row] is None:
+            return json_number(values[self.row])
+        label = group[self.row]
+        known = [
+            value for value, of in zip(values.tolist(), group, strict=True) if of == label and not math.isnan(value)
+        ]
+        return math.fsum(known) / len(known) if known else None
+
+    def parts(self) -> dict[str, float]:
+        """What the total is made of: each reward's share, 0 where it took no part, and what gates and constraints change.
+
+        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion.
+        """
+        columns = self.composition.rewards
+        total = self.total
+        shares = {name: json_number(column.weighted[self.row]) or 0.0 for name, column in columns.items()}
+        if total is None:
+            shares = dict.fromkeys(shares, 0.0)
+        if self.composition.gates or self.composition.constraints:
+            shares[ADJUSTED] = 0.0 if total is None else total - math.fsum(shares.values())
+        return shares
+
+    def number_in_group(self, unscored: float | None = None) -> float:
+        """`number`, where an unscored completion gets the mean of its group.
+
+        Args:
+            unscored: The fallback where none of the group is scored.
+
+        Raises:
+            RewardError: None of the group is scored, and there is no fallback.
+        """
+        mean = self.group_mean() if self.total is None else None
+        return self.number(unscored if mean is None else mean)
+
     def scores(self) -> dict[str, float]:
         """Flat numbers for a stack's log: each reward's score, NaN where it has none, and whether it is unscored."""
         rewards = {name: math.nan if value is None else value for name, value in self.rewards.items()}
         return {**rewards, "unscored": float(self.total is None)}
 
     def known_scores(self) -> dict[str, float]:
-        """`scores` without those that are NaN, for a log that averages what it gets."""
-        return {name: value for name, value in self.scores().items() if not math.isnan(value)}
+        """For a log that averages what it gets: `scores` without those that are NaN, and ``NAME/subscore/PART``.
+
+        Sub-scores that mean something else in another row are left out.
+        """
+        known = {name: value for name, value in self.scores().items() if not math.isnan(value)}
+        parts = {
+            f"{name}/subscore/{part_name}": part.value
+            for name, column in self.composition.rewards.items()
+            for part_name, part in column.subscores(self.row).items()
+            if part.value is not None and not part.per_row and name in known
+        }
+        return known | parts
 
 
-def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> RewardBatch:
+def same_columns(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of a group, each with the columns of all of them, None where it has none of that name."""
+    names = {name: None for sample in samples for name in sample.columns}
+    return [
+        sample if len(sample.columns) == len(names) else replace(sample, columns={**names, **sample.columns})
+        for sample in samples
+    ]
+
+
+def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN, *, training: bool = False) -> RewardBatch:
     """The batch of samples that have the same columns.
 
-    It is never a training batch: no stack says whether it trains or evaluates, and running statistics must not learn
-    from evaluation.
+    It is a training batch only where whoever asks says so: most stacks do not say whether they train or evaluate, and
+    running statistics must not learn from evaluation.
     """
     grouped = any(sample.group is not None for sample in samples)
     return RewardBatch(
@@ -151,8 +237,30 @@ def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN) -> Reward
         columns={name: [sample.columns[name] for sample in samples] for name in samples[0].columns},
         group=[sample.group for sample in samples] if grouped else None,
         progress=progress,
-        training=False,
+        training=training,
     )
+
+
+def failed(sample: Sample, rewards: Sequence[str], reason: str) -> Scored:
+    """A sample on which no reward was asked, all for one reason: each has failed on it."""
+    none = np.full(1, np.nan)
+    columns = {
+        name: RewardColumn(
+            name=name,
+            weight=0.0,
+            raw=none,
+            normalized=none,
+            weighted=none,
+            failures={0: reason},
+            masked=np.zeros(1, dtype=bool),
+            defaulted=np.zeros(1, dtype=bool),
+            seconds=0.0,
+            entries=(),
+        )
+        for name in rewards
+    }
+    dropped = np.zeros(1, dtype=bool)
+    return Scored(Composition(batch_of([sample]), none, columns, (), none, dropped), 0)
 
 
 def alike(samples: Sequence[Sample]) -> list[list[int]]:

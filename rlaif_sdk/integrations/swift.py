@@ -39,7 +39,8 @@ def orm(
     Raises:
         ConfigError: The composition learns while it trains: nothing tells training from evaluation.
     """
-    hosted = host(rewards, "ms-swift's ORM", state=state, grouped=True, stepped=True)
+    hint = "use ms-swift's GRPO, which passes prompt_id"
+    hosted = host(rewards, "ms-swift's ORM", state=state, grouped=True, group_hint=hint, stepped=True)
     base: type[ComposedORM | AsyncComposedORM] = AsyncComposedORM if asynchronous else ComposedORM
     return type("ComposedReward", (base,), {"host": hosted})
 

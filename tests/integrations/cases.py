@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif_sdk import Composer, Composition, RewardBatch, Score
+from rlaif_sdk import Composer, Composition, RewardBatch, Score, reward
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.normalizers import GroupZScore, Rank
 
 Row = tuple[float | None, Mapping[str, float | None]]
 """The total and each reward's own score, None where there is none."""
@@ -75,12 +76,13 @@ def build_composer() -> Composer:
     )
 
 
-def batch_of(cases: Sequence[Case]) -> RewardBatch:
+def batch_of(cases: Sequence[Case], group: Sequence[int] | None = None) -> RewardBatch:
     """The cases as a composer takes them."""
     return RewardBatch(
         prompts=[case.prompt for case in cases],
         completions=[case.completion for case in cases],
         columns={"label": [case.label for case in cases]},
+        group=group,
         training=False,
     )
 
@@ -99,17 +101,51 @@ def by_composer(cases: Sequence[Case]) -> list[Row]:
         return rows_of(composer.compose(batch_of(cases)))
 
 
+GROUPS = [
+    [Case("Name a colour.", text, "blue") for text in ("blue", "red", "abstain blue", "Blue, as the sky at noon is.")],
+    [Case("Shout.", text, "quiet") for text in ("DAMN DAMN DAMN", "quiet", "abstain fail", "be quiet please")],
+    [Case("Say nothing.", text, "nothing") for text in ("", "nothing", "nothing at all", "nothing")],
+]
+"""Four completions to each of three prompts, with an abstention and an unscored one among them."""
+
+
+@reward(scope="group")
+def shortest(completion_texts: Sequence[str]) -> list[float | None]:
+    """The share of the others that a completion is no longer than; it sees whole groups."""
+    said = [None if text == "abstain fail" else len(text) for text in completion_texts]
+    known = [length for length in said if length is not None]
+    return [None if own is None else sum(own <= other for other in known) / len(known) for own in said]
+
+
+def build_group_composer() -> Composer:
+    """A normaliser and a reward that compare the completions to one prompt."""
+    return Composer(
+        {
+            "mentions": Component(mentions, normalizer=GroupZScore()),
+            "calm": Component(calm, weight=0.5, normalizer=Rank()),
+            "shortest": Component(shortest, weight=2.0),
+        }
+    )
+
+
+def by_composer_in_groups(groups: Sequence[Sequence[Case]]) -> list[Row]:
+    """What the composer itself says of all groups at once."""
+    labels = [label for label, cases in enumerate(groups) for _ in cases]
+    with build_group_composer() as composer:
+        return rows_of(composer.compose(batch_of([case for cases in groups for case in cases], labels)))
+
+
 UNSCORED = -999.0
 """What stacks that have no word for an unscored completion are told to write, for this suite to read."""
 
 
-def row_of(total: float, figures: Mapping[str, float]) -> Row:
+def row_of(total: float, figures: Mapping[str, float | None]) -> Row:
     """What a stack got that has no word for an unscored completion: the number that it was told to get, and the figures."""
     assert bool(figures["unscored"]) == (total == UNSCORED)
     return (None if figures["unscored"] else total), present(figures)
 
 
-def present(figures: Mapping[str, float]) -> dict[str, float]:
+def present(figures: Mapping[str, float | None]) -> dict[str, float]:
     """Each reward's own score, of those that have one."""
-    others = ("score", "unscored")
-    return {name: value for name, value in figures.items() if name not in others and not math.isnan(value)}
+    scores = {name: value for name, value in figures.items() if name not in ("score", "unscored") and value is not None}
+    return {name: value for name, value in scores.items() if value != UNSCORED and not math.isnan(value)}
