@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, json_number
 from rlaif_sdk.types import Credit, Score, SubScore
 
+NO_IMAGE = "it saw no image"
+"""What is said of a score of text beside an image."""
 Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached", "not asked"]
 
 
@@ -44,6 +46,7 @@ class RewardColumn(CheckedScores):
         error: Why a call failed, the only one or the first that did; None where none did.
         not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions. It has
             failed there too where a reward failed that a condition looks at.
+        unseen_images: The rows with an image, where it reads text alone.
     """
 
     name: str
@@ -58,6 +61,7 @@ class RewardColumn(CheckedScores):
     ends: tuple[str, str] | None = None
     working: Callable[[int], str] | None = None
     credit_scale: Array | None = None
+    unseen_images: Collection[int] = ()
 
     def __repr__(self) -> str:
         scored = int((~np.isnan(self.raw)).sum())
@@ -137,7 +141,10 @@ class RewardColumn(CheckedScores):
         return credited.record() if credited else None
 
     def reason(self, row: int) -> str | None:
-        """Why, in the reward's words; or why it failed, also where its fallback's score is taken, or was not asked."""
+        """Why, in the reward's words, and that it saw no image where there is one.
+
+        Or why it failed, also where its fallback's score is taken, or was not asked.
+        """
         if row in self.failures:
             return self.failures[row]
         if self.not_asked and row in self.not_asked:
@@ -145,4 +152,7 @@ class RewardColumn(CheckedScores):
         if self.fallback_reasons and row in self.fallback_reasons:
             return self.fallback_reasons[row]
         score = self.score(row)
-        return score.reason if score else None
+        reason = score.reason if score else None
+        if row in self.unseen_images:
+            return f"{reason} ({NO_IMAGE})" if reason else NO_IMAGE
+        return reason

@@ -160,6 +160,7 @@ class Combiner:
                 credit_scale=scales.get(name),
                 error=said.error,
                 not_asked=said.not_asked,
+                unseen_images=() if part.reward.reads_images else batch.images,
             )
         return Composition(
             batch,
