@@ -25,11 +25,11 @@ WINDOW = 64
 CHECKSUM = {"rewards": {"checksum": {"use": f"{HERE / '_checksum.py'}:checksum_of_groups"}}}
 
 
-def rows_of(texts: list[str], draw: random.Random) -> list[list[dict[str, Any]]]:
-    """Requests of one row each, in groups, the members in random order."""
+def rows_of(texts: list[str], draw: random.Random, *, named: bool) -> list[list[dict[str, Any]]]:
+    """Requests of one row each, in groups, the members in random order; a named one is known when it is sent again."""
     rows = [
         {"prompt": f"p{place // GROUP}", "completion": text, "group": place // GROUP, "group_size": GROUP}
-        | {"member": place % GROUP}
+        | ({"member": place % GROUP} if named else {})
         for place, text in enumerate(texts)
     ]
     shuffled: list[dict[str, Any]] = []
@@ -42,7 +42,7 @@ def throughput(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Both servers and the composer, taking turns."""
     texts = list(text_batch(4096).completions)
     many = [texts[place % len(texts)] for place in range(options.rows)]
-    grouped, alone = rows_of(many, random.Random(0)), [[text] for text in texts]
+    grouped, alone = rows_of(many, random.Random(0), named=False), [[text] for text in many]
     rounds = []
     with (
         Composer.from_config(TOXICITY) as composer,
@@ -52,9 +52,9 @@ def throughput(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         in_process(composer, texts, options.clients, 0.5)
         for turn in range(options.repeats):
             own, own_cpu = in_process(composer, texts, options.clients, options.seconds)
-            both = [("plain", plain, alone), ("cohorts", cohorts, grouped[turn * 64 :] + grouped[: turn * 64])]
+            both = [("plain", plain, alone), ("cohorts", cohorts, grouped)]
             said = {
-                name: load(*address, requests, clients=options.clients, seconds=options.seconds)
+                name: load(*address, requests, clients=options.clients, seconds=None)
                 for name, address, requests in (both if turn % 2 else both[::-1])
             }
             assert not any(one["refused"] for one in said.values())
@@ -86,7 +86,7 @@ def throughput(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 def integrity(options: argparse.Namespace) -> tuple[dict[str, float], str]:
     """Whether every row gets the answer of its own group."""
     texts = [f"text {place}" for place in range(options.requests)]
-    requests = rows_of(texts, random.Random(1))
+    requests = rows_of(texts, random.Random(1), named=True)
     expected = []
     for (row,) in requests:
         first = row["group"] * GROUP
@@ -104,10 +104,8 @@ def integrity(options: argparse.Namespace) -> tuple[dict[str, float], str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument(
-        "--rows", type=int, default=65_536, help="rows in groups of their own, which are asked for in turn"
-    )
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one round")
+    parser.add_argument("--rows", type=int, default=8192, help="of one round, in groups")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one round in-process")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--requests", type=int, default=100_000, help="of the check that nothing is lost or crossed")
     options = parser.parse_args()
@@ -115,7 +113,7 @@ def main() -> None:
     results, lines = throughput(options)
     head = (
         f"The embedded toxicity model (ONNX), one row a request, {options.clients} clients, medians of {options.repeats} "
-        f"rounds of {options.seconds:g} s, beside batches of as many rows in-process:"
+        f"rounds of {options.rows:,} rows, beside batches of as many rows in-process:"
     )
     checked, line = integrity(options)
     save("cohorts", {**results, "integrity": checked}, "\n".join([head, "", *lines, "", line]))
