@@ -1,5 +1,6 @@
-"""A reward that tells a text from every other of a run."""
+"""Rewards that tell a text from every other of a run, alone or in its group; and one that takes as long as a small model."""
 
+import hashlib
 import zlib
 
 from rlaif_sdk import reward
@@ -7,6 +8,11 @@ from rlaif_sdk import reward
 
 def checksum(completions):
     return [zlib.crc32(text.encode()) / 2**32 for text in completions]
+
+
+def toil(completions):
+    """About 0.2 ms of a core a row, outside of Python's lock, as a linear model in ONNX takes."""
+    return [hashlib.pbkdf2_hmac("sha256", text.encode(), b"", 500)[0] / 256 for text in completions]
 
 
 def of_group(text, texts):
