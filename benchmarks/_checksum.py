@@ -3,8 +3,6 @@
 import hashlib
 import zlib
 
-from rlaif_sdk import reward
-
 
 def checksum(completions):
     return [zlib.crc32(text.encode()) / 2**32 for text in completions]
@@ -20,9 +18,13 @@ def of_group(text, texts):
     return zlib.crc32("\0".join([text, *sorted(texts)]).encode()) / 2**32
 
 
-@reward(scope="group")
-def checksum_of_groups(completions, group):
-    texts = {}
-    for label, text in zip(group, completions, strict=True):
-        texts.setdefault(label, []).append(text)
-    return [of_group(text, texts[label]) for label, text in zip(group, completions, strict=True)]
+class ChecksumOfGroups:
+    """Each text's number among those of its group."""
+
+    scope = "group"
+
+    def score(self, batch):
+        texts = {}
+        for label, text in zip(batch.group, batch.completion_texts, strict=True):
+            texts.setdefault(label, []).append(text)
+        return [of_group(text, texts[label]) for label, text in zip(batch.group, batch.completion_texts, strict=True)]

@@ -23,7 +23,7 @@ GROUP = 8
 WINDOW = 64
 """Rows among which the order is random: with as many clients some group is always whole, so that none waits for ever."""
 TOIL = {"rewards": {"toil": {"use": f"{HERE / '_checksum.py'}:toil"}}}
-CHECKSUM = {"rewards": {"checksum": {"use": f"{HERE / '_checksum.py'}:checksum_of_groups"}}}
+CHECKSUM = {"rewards": {"checksum": {"use": f"{HERE / '_checksum.py'}:ChecksumOfGroups"}}}
 
 
 def rows_of(texts: list[str], draw: random.Random, *, named: bool) -> list[list[dict[str, Any]]]:
