@@ -125,7 +125,7 @@ class Combiner:
             workings[name] = part.normalizer.working(oriented_B, group_B)
         std_RB = self._stds(scores, values, group_B)
         totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights, std_RB)
-        scales = _token_scales(self.components, scores, values, self._nested, weights, group_B)
+        scales = _credit_scales(self.components, scores, values, self._nested, weights, group_B)
         constraints = [
             ConstraintColumn(m.constraint, m.value, m.penalty(stated[m.constraint.reward])) for m in self.multipliers
         ]
@@ -156,8 +156,8 @@ class Combiner:
                 higher_is_better=part.reward.higher_is_better,
                 ends=part.reward.ends,
                 working=workings[name],
-                tokens=said.tokens,
-                token_scale=scales.get(name),
+                credit=said.credit,
+                credit_scale=scales.get(name),
                 error=said.error,
                 not_asked=said.not_asked,
             )
@@ -255,7 +255,7 @@ def _failed(scores: CheckedScores, rows: int) -> Mask:
     return failed_B
 
 
-def _token_scales(
+def _credit_scales(
     components: Mapping[str, Component],
     scores: Mapping[str, CheckedScores],
     values: Mapping[str, Array],
@@ -263,7 +263,7 @@ def _token_scales(
     weights: Mapping[str, float],
     group_B: Labels | None,
 ) -> dict[str, Array]:
-    """What one unit of a reward's token values adds to a row's total, for each reward that gave any.
+    """What one unit of a reward's credit adds to a row's total, for each reward that gave any.
 
     It is the reward's weight in force, scaled up where others are missing, times its normalizer's scale, and NaN where
     either has none: the normalizer keeps only the order of scores, or the total is no weighted sum.
@@ -279,7 +279,7 @@ def _token_scales(
     Returns:
         (B,) scales by name, 0 where the reward takes no part.
     """
-    given = [name for name in components if scores[name].tokens]
+    given = [name for name in components if scores[name].credit]
     if not given:
         return {}
     ones_RB = np.where(np.isnan(np.stack([values[name] for name in components])), np.nan, 1.0)

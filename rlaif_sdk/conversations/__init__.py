@@ -15,7 +15,7 @@ from rlaif_sdk.conversations.messages import (
 )
 from rlaif_sdk.conversations.prompts import aligned, prompt_problem
 from rlaif_sdk.conversations.thinking import after_thinking, split_thinking
-from rlaif_sdk.conversations.views import Thinking, View, rendered, shown, view, words
+from rlaif_sdk.conversations.views import Thinking, View, policy_turns, rendered, shown, view, words
 
 __all__ = [
     "ASSISTANT",
@@ -32,6 +32,7 @@ __all__ = [
     "chat_messages",
     "check_speaker",
     "holds_json_of_messages",
+    "policy_turns",
     "prompt_problem",
     "read",
     "rendered",

@@ -46,6 +46,11 @@ def without_end(text: str) -> str:
     return text
 
 
+def without_any(text: str) -> str:
+    """A text without special tokens, of whatever family, wherever they stand; see `without_end` for how they are known."""
+    return _SPECIAL.sub("", text)
+
+
 def starts(text: str) -> list[int]:
     """Where a text may be said to begin: at 0, and after each special token that stands before anything else."""
     places, at = [0], 0

@@ -25,6 +25,7 @@ from rlaif_sdk.types import Progress, RewardBatch
 
 if TYPE_CHECKING:
     from rlaif_sdk.config import CompositionConfig
+    from rlaif_sdk.config.documents import Document
 
 _SAVED = "give state=FILE, saved with rlaif_sdk.integrations.save_state, and its statistics stay as they are there"
 _GROUPS = "give each sample the group that the completions to its prompt share"
@@ -94,7 +95,7 @@ def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: boo
         yield "constraints", "a constraint's multiplier learns only from training batches", _SAVED
 
 
-Config: TypeAlias = "str | Path | Mapping[str, Any] | CompositionConfig"
+Config: TypeAlias = "str | Path | Mapping[str, Any] | CompositionConfig | Document"
 """A file with a composition, a mapping, or one that is read already."""
 
 
@@ -290,11 +291,12 @@ def host(
     grouped: bool = False,
     group_hint: str = _GROUPS,
     stepped: bool = False,
+    deadline: float = DEADLINE,
 ) -> Host:
     """A `Host` of rewards, unless they are in one."""
     if isinstance(rewards, Host):
         return rewards
-    return Host(rewards, stack, state=state, grouped=grouped, group_hint=group_hint, stepped=stepped)
+    return Host(rewards, stack, state=state, grouped=grouped, group_hint=group_hint, stepped=stepped, deadline=deadline)
 
 
 def save_state(composer: Composer, file: str | Path) -> None:

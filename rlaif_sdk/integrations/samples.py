@@ -16,6 +16,8 @@ from rlaif_sdk.exceptions import BatchError, ConversationError, RewardError
 from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
+ADJUSTED = "gates and constraints"
+"""What `Scored.parts` calls what is no reward's share."""
 _UNKNOWN = Progress()
 
 
@@ -148,14 +150,69 @@ class Scored:
             )
         return total
 
+    def group_mean(self, reward: str | None = None) -> float | None:
+        """The mean of what the completions to its prompt got, of those that are scored; None where none of them is.
+
+        It is what a stack gets for an unscored one that cannot leave it out: its advantage is then 0, and the others are
+        measured from their own mean.
+
+        Args:
+            reward: The reward whose scores are meant, in its own units; None means the totals.
+        """
+        values = self.composition.totals if reward is None else self.composition.rewards[reward].raw
+        group = self.composition.batch.group
+        if group is None or group[self.row] is None:
+            return json_number(values[self.row])
+        label = group[self.row]
+        known = [
+            value for value, of in zip(values.tolist(), group, strict=True) if of == label and not math.isnan(value)
+        ]
+        return math.fsum(known) / len(known) if known else None
+
+    def parts(self) -> dict[str, float]:
+        """What the total is made of: each reward's share, 0 where it took no part, and what gates and constraints change.
+
+        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion.
+        """
+        columns = self.composition.rewards
+        total = self.total
+        shares = {name: json_number(column.weighted[self.row]) or 0.0 for name, column in columns.items()}
+        if total is None:
+            shares = dict.fromkeys(shares, 0.0)
+        if self.composition.gates or self.composition.constraints:
+            shares[ADJUSTED] = 0.0 if total is None else total - math.fsum(shares.values())
+        return shares
+
+    def number_in_group(self, unscored: float | None = None) -> float:
+        """`number`, where an unscored completion gets the mean of its group.
+
+        Args:
+            unscored: The fallback where none of the group is scored.
+
+        Raises:
+            RewardError: None of the group is scored, and there is no fallback.
+        """
+        mean = self.group_mean() if self.total is None else None
+        return self.number(unscored if mean is None else mean)
+
     def scores(self) -> dict[str, float]:
         """Flat numbers for a stack's log: each reward's score, NaN where it has none, and whether it is unscored."""
         rewards = {name: math.nan if value is None else value for name, value in self.rewards.items()}
         return {**rewards, "unscored": float(self.total is None)}
 
     def known_scores(self) -> dict[str, float]:
-        """`scores` without those that are NaN, for a log that averages what it gets."""
-        return {name: value for name, value in self.scores().items() if not math.isnan(value)}
+        """For a log that averages what it gets: `scores` without those that are NaN, and ``NAME/subscore/PART``.
+
+        Sub-scores that mean something else in another row are left out.
+        """
+        known = {name: value for name, value in self.scores().items() if not math.isnan(value)}
+        parts = {
+            f"{name}/subscore/{part_name}": part.value
+            for name, column in self.composition.rewards.items()
+            for part_name, part in column.subscores(self.row).items()
+            if part.value is not None and not part.per_row and name in known
+        }
+        return known | parts
 
 
 def same_columns(samples: Sequence[Sample]) -> list[Sample]:
@@ -165,26 +222,6 @@ def same_columns(samples: Sequence[Sample]) -> list[Sample]:
         sample if len(sample.columns) == len(names) else replace(sample, columns={**names, **sample.columns})
         for sample in samples
     ]
-
-
-def group_totals(scored: Sequence[Scored], unscored: float | None = None) -> list[float]:
-    """The totals of the completions to one prompt, for a stack that takes numbers alone.
-
-    An unscored one gets the mean of the others, so that its advantage is 0 and theirs are measured from their own mean.
-
-    Args:
-        scored: The group.
-        unscored: What all get where none is scored.
-
-    Raises:
-        RewardError: None is scored, and nothing is stated for that.
-    """
-    totals = [one.total for one in scored]
-    known = [total for total in totals if total is not None]
-    if len(known) == len(totals):
-        return known
-    mean = sum(known) / len(known) if known else scored[0].number(unscored)
-    return [mean if total is None else total for total in totals]
 
 
 def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN, *, training: bool = False) -> RewardBatch:

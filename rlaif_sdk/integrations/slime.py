@@ -5,14 +5,15 @@ The file, say ``my_rewards.py``::
     from rlaif_sdk.integrations.slime import reward_model
 
     reward = reward_model("rewards.yaml")
+
+With ``--group-rm`` it is `group_reward_model`, whose rewards may compare the completions to one prompt.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.diagnostics.saturation import no_variance
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, Scored, group_totals, prompt_of, same_columns
+from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of, same_columns
+from rlaif_sdk.integrations.turns import ResponseReader
 from rlaif_sdk.types import Message, TextOrConversation
 
 SCORES = "rlaif"
@@ -30,51 +32,70 @@ SCORES = "rlaif"
 def reward_model(
     rewards: Rewards, *, state: str | None = None, unscored: float | None = None
 ) -> Callable[..., Awaitable[Any]]:
-    """An ``async rm(args, sample)`` for slime; with ``--group-rm`` it gets a group's samples and returns its totals.
+    """An ``async rm(args, sample)`` for slime, which also takes the list of samples that one rollout was cut into.
 
     A sample's columns are ``label`` and every key of its ``metadata``; its completion is the response without the tokens
     that end it, in turns where ``loss_mask`` tells the policy's words from a tool's. slime awaits the samples of a batch
-    at the same time, and they are scored together. With ``--group-rm`` the samples of a call are a group, so a
-    composition may compare them.
-
-    An unscored completion has ``remove_sample`` set: slime does not train on it. Its reward still counts in its group's
-    mean, so in a group it gets the mean of the others, with which it changes nothing.
+    at the same time, and they are scored together.
 
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
         state: A file with what the composer learned elsewhere.
-        unscored: What slime gets for an unscored completion that comes without a group, or for all of a group of which
-            none is scored. None, the default, raises instead.
+        unscored: What slime gets for an unscored completion, whose ``remove_sample`` is then set, so that it is not
+            trained on; it still counts in its group's mean. None, the default, raises instead.
 
     Raises:
-        ConfigError: The composition's numbers would depend on how slime cuts its calls; without ``--group-rm``, at the
-            first call, that it compares completions.
+        ConfigError: The composition's numbers would depend on how slime cuts its calls.
     """
-    hosted = host(rewards, "slime's rm", state=state, grouped=True, group_hint="run slime with --group-rm")
+    hosted = host(rewards, "slime's rm", state=state)
 
-    def answer(sample: Any, scored: Scored, reward: float) -> float:
-        sample.metadata = {**(sample.metadata or {}), SCORES: scored.rewards}
-        if scored.total is None:
-            sample.remove_sample = True
-        return reward
-
-    @overload
-    async def rm(args: Any, sample: Sequence[Any], **kwargs: Any) -> list[float]: ...
-    @overload
-    async def rm(args: Any, sample: Any, **kwargs: Any) -> float: ...
     async def rm(args: Any, sample: Any, **kwargs: Any) -> float | list[float]:
         del kwargs
-        if not isinstance(sample, (list, tuple)):
-            scored = await hosted.ascore_one(sample_of(sample, args))
-            return answer(sample, scored, scored.number(unscored))
-        # Without --group-rm a list holds the parts that one rollout was cut into, which are no group.
-        group = 0 if getattr(args, "group_rm", False) else None
-        samples = [sample_of(one, args, group) for one in sample]
-        several = await hosted.ascore(samples if group is None else same_columns(samples))
-        rewards = [one.number(unscored) for one in several] if group is None else group_totals(several, unscored)
-        return [answer(*one) for one in zip(sample, several, rewards, strict=True)]
+        if isinstance(sample, (list, tuple)):
+            scored = await hosted.ascore([sample_of(one, args) for one in sample])
+            return _told(sample, scored, [one.number(unscored) for one in scored])
+        one = await hosted.ascore_one(sample_of(sample, args))
+        (reward,) = _told([sample], [one], [one.number(unscored)])
+        return reward
 
     return rm
+
+
+def group_reward_model(
+    rewards: Rewards, *, state: str | None = None, unscored: float | None = None
+) -> Callable[..., Awaitable[list[float]]]:
+    """An ``async rm(args, samples)`` for slime's ``--group-rm``, which hands over the completions to one prompt.
+
+    It reads samples as `reward_model` does. An unscored one has ``remove_sample`` set, so that it is not trained on, and
+    gets the mean of the others, so that it moves no advantage.
+
+    Args:
+        rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
+        state: A file with what the composer learned elsewhere.
+        unscored: What slime gets for all of a group of which none is scored. None, the default, raises instead.
+
+    Raises:
+        ConfigError: The composition learns while it trains, or follows its steps, which slime does not tell.
+    """
+    hosted = host(rewards, "slime's rm", state=state, grouped=True)
+
+    async def rm(args: Any, samples: Sequence[Any], **kwargs: Any) -> list[float]:
+        del kwargs
+        if not isinstance(samples, (list, tuple)):
+            raise ConfigError("slime handed over one sample, and no group", key="group_rm", hint="add --group-rm")
+        scored = await hosted.ascore(same_columns([sample_of(one, args, group=0) for one in samples]))
+        return _told(samples, scored, [one.number_in_group(unscored) for one in scored])
+
+    return rm
+
+
+def _told(samples: Sequence[Any], scored: Sequence[Scored], rewards: list[float]) -> list[float]:
+    """The rewards, once each sample knows its scores and whether it is to be left out."""
+    for sample, one in zip(samples, scored, strict=True):
+        sample.metadata = {**(sample.metadata or {}), SCORES: one.rewards}
+        if one.total is None:
+            sample.remove_sample = True
+    return rewards
 
 
 def group_filter(reward: str | None = None) -> Callable[..., bool]:
@@ -134,17 +155,7 @@ def _in_turns(tokens: Sequence[int], mask: Sequence[int], args: Any) -> list[Mes
             "the policy wrote only some of the response (loss_mask), and it cannot be told which",
             hint="args.hf_checkpoint names the tokenizer, and sample.tokens ends with the tokens that loss_mask is about",
         )
-    tokenizer = _tokenizer(folder)
-    turns: list[Message] = []
-    place = 0
-    for written, run in itertools.groupby(mask):
-        length = sum(1 for _ in run)
-        text = tokenizer.decode(tokens[place : place + length], skip_special_tokens=not written)
-        turns.append(
-            {"role": "assistant", "content": without_end(text)} if written else {"role": "tool", "content": text}
-        )
-        place += length
-    return turns
+    return ResponseReader(_tokenizer(folder)).by_mask(tokens, mask)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from tests.integrations.cases import Case, Row
 from tests.integrations.environment_calls import (
     by_nemo_gym,
     by_nemo_rl,
+    by_nemo_rl_parts,
     by_skyrl,
     by_verifiers_groups,
     by_verifiers_rubric,
@@ -35,6 +36,8 @@ from tests.integrations.trainer_calls import (
     by_verl,
     by_verl_at_once,
     by_verl_batch,
+    by_verl_groups,
+    by_verl_manager,
 )
 
 ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
@@ -43,6 +46,7 @@ ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
     "verl": by_verl,
     "verl, at once": by_verl_at_once,
     "verl, a batch": by_verl_batch,
+    "verl, a manager": by_verl_manager,
     "openrlhf": by_openrlhf,
     "openrlhf, a batch": by_openrlhf_batch,
     "ms-swift": by_swift,
@@ -51,6 +55,7 @@ ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
     "slime, a list": by_slime_list,
     "nemo gym": by_nemo_gym,
     "nemo rl": by_nemo_rl,
+    "nemo rl, parts": by_nemo_rl_parts,
     "skyrl": by_skyrl,
     "verifiers, a rubric": by_verifiers_rubric,
     "verifiers, a task": by_verifiers_task,
@@ -59,6 +64,7 @@ ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
 
 GROUPED: dict[str, Callable[[Composer, Sequence[Sequence[Case]]], list[Row]]] = {
     "trl": by_trl_groups,
+    "verl, a manager": by_verl_groups,
     "ms-swift": by_swift_groups,
     "slime": by_slime_groups,
     "verifiers, a rubric": by_verifiers_groups,

@@ -139,13 +139,13 @@ UNSCORED = -999.0
 """What stacks that have no word for an unscored completion are told to write, for this suite to read."""
 
 
-def row_of(total: float, figures: Mapping[str, float]) -> Row:
+def row_of(total: float, figures: Mapping[str, float | None]) -> Row:
     """What a stack got that has no word for an unscored completion: the number that it was told to get, and the figures."""
     assert bool(figures["unscored"]) == (total == UNSCORED)
     return (None if figures["unscored"] else total), present(figures)
 
 
-def present(figures: Mapping[str, float]) -> dict[str, float]:
+def present(figures: Mapping[str, float | None]) -> dict[str, float]:
     """Each reward's own score, of those that have one."""
-    others = ("score", "unscored")
-    return {name: value for name, value in figures.items() if name not in others and not math.isnan(value)}
+    scores = {name: value for name, value in figures.items() if name not in ("score", "unscored") and value is not None}
+    return {name: value for name, value in scores.items() if value != UNSCORED and not math.isnan(value)}

@@ -58,17 +58,22 @@ class TestSlime:
     def samples(texts: Sequence[str], **fields: Any) -> list[SlimeSample]:
         return [SlimeSample("Shout.", text, "quiet", **fields) for text in texts]
 
-    def score(self, composer: Composer, samples: Any, *, group_rm: bool = True, **settings: Any) -> Any:
-        rm = slime.reward_model(composer, **settings)
-        return asyncio.run(rm(SimpleNamespace(group_rm=group_rm), samples))
+    def score(self, composer: Composer, samples: Any, **settings: Any) -> Any:
+        rm = slime.group_reward_model(composer, **settings)
 
-    @pytest.mark.parametrize("listed", [True, False])
-    def test_without_group_rm_what_compares_is_refused(self, listed: bool) -> None:
-        """A sample by itself has no group; neither have the parts of one rollout that come as a list."""
-        samples = self.samples(["quiet", "DAMN"])
-        with build_group_composer() as composer, pytest.raises(ConfigError, match="GroupZScore compares") as said:
-            self.score(composer, samples if listed else samples[0], group_rm=False)
-        assert (said.value.key, said.value.hint) == ("rewards.mentions.normalize", "run slime with --group-rm")
+        async def run() -> Any:
+            return await rm(SimpleNamespace(group_rm=True), samples)
+
+        return asyncio.run(run())
+
+    def test_without_group_rm_what_compares_is_refused(self) -> None:
+        """At once where slime asks for samples one by one, and where it was not told to hand over groups."""
+        with build_group_composer() as composer:
+            with pytest.raises(ConfigError, match=r"GroupZScore compares .* slime's rm does not tell"):
+                slime.reward_model(composer)
+            with pytest.raises(ConfigError, match="no group") as said:
+                self.score(composer, *self.samples(["quiet"]))
+        assert said.value.hint == "add --group-rm"
 
     def test_an_unscored_sample_is_removed_and_changes_no_mean(self) -> None:
         """It gets the mean of the others, so their advantages are what they would be without it."""
@@ -104,7 +109,7 @@ class TestSlime:
 
 def test_a_verifiers_rubric_says_that_it_compares() -> None:
     """As verifiers' own group rewards do; a rollout by itself is refused rather than scored 0."""
-    state = {"prompt": "Shout.", "completion": "quiet", "input": {"label": "quiet"}}
+    state: dict[str, Any] = {"prompt": "Shout.", "completion": "quiet", "input": {"label": "quiet"}}
     with build_group_composer() as composer:
         rubric = verifiers.rubric(composer, Rubric)
         assert rubric.has_group_rewards

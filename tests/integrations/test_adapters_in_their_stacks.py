@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.integrations import openrlhf, skyrl, swift, verifiers, verl
 from tests.integrations.cases import CASES, build_composer, by_composer
 from tests.integrations.conftest import build_tokenizer
 from tests.integrations.environment_calls import by_skyrl, by_verifiers_rubric
 from tests.integrations.test_adapters_equal import assert_equal
+from tests.integrations.trainer_calls import verl_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore", "default::pytest.PytestUnraisableExceptionWarning")
 
@@ -125,6 +127,119 @@ def test_verls_batch_manager_scores_a_batch(config):
     assert answer["reward_extra_info"]["contains"] == [1.0, 0.0, 1.0]
 
 
+GROUP_CONFIG = """
+rewards:
+  contains: {use: "rewards.py:contains", normalize: group_zscore}
+  short: {use: "rewards.py:short", weight: 0.5}
+"""
+
+
+def verl_run(tmp_path: Path, *overrides: str) -> Any:
+    """A run's config as verl's own files compose it, with our manager, and a policy's tokenizer."""
+    from hydra import compose, initialize_config_dir
+
+    verl_tokenizer().save_pretrained(tmp_path / "policy")
+    settings = [
+        *("reward.reward_manager.source=importlib", "reward.reward_manager.name=RewardManager"),
+        "reward.reward_manager.module.path=pkg://rlaif_sdk.integrations.verl",
+        f"+reward.custom_reward_function.reward_kwargs.config={tmp_path / 'rewards.yaml'}",
+        *(f"actor_rollout_ref.model.path={tmp_path / 'policy'}", "actor_rollout_ref.rollout.n=3"),
+        *("reward.num_workers=1", "trainer.val_before_train=False", "data.train_batch_size=4"),
+    ]
+    folder = Path(__import__("verl").__file__).parent / "trainer" / "config"
+    with initialize_config_dir(str(folder), version_base=None):
+        return compose("ppo_trainer", overrides=[*settings, *overrides])
+
+
+def verl_rollouts(run: Any, rollouts: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+    """What verl's agent loop gets from its reward worker for each rollout, all under way at the same time."""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput, AgentLoopWorker
+    from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
+
+    tokenizer = verl_tokenizer()
+
+    async def score() -> list[Any]:
+        worker = RewardLoopWorker(run)
+        loop = AgentLoopWorker.__new__(AgentLoopWorker)
+        loop.processor = loop.mm_processor_kwargs = None
+        loop.reward_loop_worker_handles = [SimpleNamespace(compute_score=SimpleNamespace(remote=worker.compute_score))]
+        outputs = []
+        for text, columns in rollouts:
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            turns = 2 * text.count("<|im_start|>assistant") + 2
+            known = {"turn_scores": [], "tool_rewards": []}
+            output = AgentLoopOutput(
+                prompt_ids=[1, 2, 3], response_ids=ids, response_mask=[1] * len(ids), num_turns=turns,
+                metrics=AgentLoopMetrics(), extra_fields=known,
+            )  # fmt: skip
+            outputs.append((output, columns))
+        await asyncio.gather(*(loop._compute_score([output], kwargs=columns) for output, columns in outputs))
+        return [output for output, _ in outputs]
+
+    return asyncio.run(score())
+
+
+def verl_row(uid: str) -> dict[str, Any]:
+    return {
+        "raw_prompt": [{"role": "user", "content": "w1 w2"}],
+        "data_source": "suite",
+        "reward_model": {"ground_truth": "w3", "style": "rule"},
+        "extra_info": {"index": 3},
+        "uid": uid,
+        "index": 3,
+        "agent_name": "tool_agent",
+    }
+
+
+def test_verls_agent_loop_gathers_groups(tmp_path, config):
+    """verl loads the manager by its config, its agent loop asks for one rollout after another, and groups are compared."""
+    stack("verl.experimental.agent_loop.agent_loop")
+    config.write_text(GROUP_CONFIG)
+    said = [("w3<|im_end|>", "a"), ("w5<|im_end|>", "b"), ("w5<|im_end|>", "a"), ("w3 w3<|im_end|>", "b"),
+            ("w6<|im_end|>", "a"), ("w3<|im_end|>", "b")]  # fmt: skip
+    outputs = verl_rollouts(verl_run(tmp_path), [(text, verl_row(uid)) for text, uid in said])
+    with Composer.from_config(config) as composer:
+        batch = RewardBatch(
+            prompts=[verl_row("")["raw_prompt"]] * len(said),
+            completions=[text.removesuffix("<|im_end|>") for text, _ in said],
+            columns={"ground_truth": ["w3"] * len(said)},
+            group=[uid for _, uid in said],
+            training=False,
+        )
+        assert [output.reward_score for output in outputs] == pytest.approx(composer.compose(batch).to_list())
+    assert [output.extra_fields["reward_extra_info"]["contains"] for output in outputs] == [1, 0, 0, 1, 0, 1]
+
+
+def test_verls_gdpo_has_no_nan_advantage(tmp_path, config):
+    """An abstention has its group's mean, and what a tool answered is not the policy's word."""
+    stack("verl.trainer.ppo.core_algos")
+    import numpy as np
+    import torch
+    from verl.trainer.ppo.core_algos import compute_gdpo_outcome_advantage
+
+    (tmp_path / "rewards.py").write_text(
+        "def contains(completion_texts, ground_truth):\n"
+        "    return [None if 'pass' in t else float(g in t) for t, g in zip(completion_texts, ground_truth)]\n"
+        "def short(completion_texts):\n    return [1 / (1 + len(t)) for t in completion_texts]\n"
+    )
+    keys = "+algorithm.gdpo_reward_keys=[contains,short]"
+    run = verl_run(tmp_path, "algorithm.adv_estimator=gdpo", keys)
+    tool = "call<|im_end|>\n<|im_start|>user\nw3 w3<|im_end|>\n<|im_start|>assistant\nw5<|im_end|>"
+    outputs = verl_rollouts(run, [(text, verl_row("a")) for text in ("w3<|im_end|>", "pass<|im_end|>", tool)])
+    known = [output.extra_fields["reward_extra_info"] for output in outputs]
+    assert [info["contains"] for info in known] == [1.0, 0.5, 0.0]
+    advantages, _ = compute_gdpo_outcome_advantage(
+        token_level_rewards=torch.zeros(3, 4),
+        response_mask=torch.ones(3, 4),
+        index=np.array(["a"] * 3),
+        config=run.algorithm,
+        non_tensor_batch={name: np.array([info[name] for info in known]) for name in known[0]},
+        batch={"prompts": torch.ones(3, 2), "attention_mask": torch.ones((3, 6), dtype=torch.long)},
+    )
+    assert torch.isfinite(advantages).all()
+    assert advantages[0, -1] > advantages[2, -1]
+
+
 def test_openrlhfs_executor_scores_with_a_file(tmp_path, config):
     """OpenRLHF's executor loads ``reward_func`` from a two-line file and reads its rewards and extra logs."""
     stack("openrlhf.utils.agent")
@@ -203,28 +318,52 @@ def test_verifiers_rubric_scores_a_group():
         assert_equal("verifiers", by_verifiers_rubric(composer, CASES, vf.Rubric), by_composer(CASES))
 
 
-def test_verifiers_task_scores_a_trace():
-    """A task of verifiers 0.4 records the total as its reward and each reward's score as a metric."""
+@pytest.mark.parametrize("plugged", [False, True])
+def test_verifiers_task_scores_a_trace(tmp_path, config, monkeypatch, plugged):
+    """A task of verifiers 0.4 scores its own Trace, by a method or by what its config names: all of it, by who said what."""
     vf = stack("verifiers.v1")
     if not hasattr(vf, "TaskData"):
         pytest.skip("verifiers 0.1 has no tasks of this kind")
+    from verifiers.v1.graph import MessageNode
+
+    (tmp_path / "rewards.py").write_text(
+        "def contains(completion_texts, ground_truth):\n"
+        "    return [float(g in text) for text, g in zip(completion_texts, ground_truth)]\n"
+        "def short(completions, prompt_texts):\n"
+        "    return [float(len(turns)) for turns in completions]\n"
+    )
+    (tmp_path / "plugged.py").write_text(
+        f"from rlaif_sdk.integrations.verifiers import task_reward\ncomposed = task_reward({str(config)!r})\n"
+    )
 
     class Data(vf.TaskData):
-        label: str = ""
+        ground_truth: str = ""
 
-    with build_composer() as composer:
+    class Answer(vf.Task[Data]):
+        if not plugged:
+            composed = vf.reward(verifiers.task_reward(str(config)))
 
-        class Answer(vf.Task[Data]):
-            composed = vf.reward(verifiers.task_reward(composer))
-
-        task = Answer(Data(prompt=CASES[0].prompt, label=CASES[0].label))
-        trace = SimpleNamespace(last_reply=CASES[0].completion, metrics={}, rewards={})
-        trace.record_metrics = trace.metrics.update
-        trace.record_reward = lambda name, value, weight: trace.rewards.update({name: value * weight})
-        asyncio.run(task.score(trace))
-    total, rewards = by_composer(CASES[:1])[0]
-    assert trace.rewards == {"composed": total}
-    assert {name: trace.metrics[name] for name in rewards} == rewards
+    settings = vf.TaskConfig(rewards={"composed": {"fn": f"{tmp_path / 'plugged.py'}:composed"}}) if plugged else None
+    task = Answer(Data(idx=0, prompt="About cats?", ground_truth="purr"), settings)
+    call = {"id": "c1", "name": "search", "arguments": "{}"}
+    said = [
+        (vf.UserMessage(content="About cats?"), False),
+        (vf.AssistantMessage(content="I look.", tool_calls=[call]), True),
+        (vf.ToolMessage(tool_call_id="c1", content="They purr."), False),
+        (vf.AssistantMessage(content="Cats purr."), True),
+    ]
+    trace = SimpleNamespace(metrics={}, rewards={}, last_reply="Cats purr.")
+    trace.branches = [SimpleNamespace(nodes=[MessageNode(message=message, sampled=by) for message, by in said])]
+    trace.record_metrics = trace.metrics.update
+    trace.record_reward = lambda name, value, weight: trace.rewards.update({name: value * weight})
+    asyncio.run(task.score(trace))
+    assert trace.rewards == {"composed": 1 + 0.5 * 3}
+    assert trace.metrics == {"contains": 1.0, "short": 3.0, "unscored": 0.0}
+    said[3] = (vf.AssistantMessage(content="No idea."), True)
+    trace.branches = [SimpleNamespace(nodes=[MessageNode(message=message, sampled=by) for message, by in said])]
+    trace.last_reply = "No idea."
+    asyncio.run(task.score(trace))
+    assert trace.metrics["contains"] == 0.0, "what the tool said is not the policy's"
 
 
 def test_openrlhf_finds_the_completion_in_a_query():

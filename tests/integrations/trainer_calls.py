@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ from typing import Any
 
 from rlaif_sdk import Composer, Composition, RewardError
 from rlaif_sdk.integrations import openrlhf, slime, swift, verl
-from tests.integrations.cases import UNSCORED, Case, Row, batch_of, row_of, rows_of
+from tests.conversations.small_tokenizers import CHATML, small_tokenizer
+from tests.integrations.cases import CASES, UNSCORED, Case, Row, batch_of, present, row_of, rows_of
 
 
 def by_loop(composer: Composer, cases: Sequence[Case]) -> list[Row]:
@@ -71,7 +73,7 @@ def by_verl(composer: Composer, cases: Sequence[Case]) -> list[Row]:
 def by_verl_at_once(composer: Composer, cases: Sequence[Case]) -> list[Row]:
     reward = verl.VerlReward(composer, unscored=UNSCORED)
 
-    async def run() -> list[dict[str, float]]:
+    async def run() -> list[dict[str, float | None]]:
         return await asyncio.gather(
             *(
                 reward.compute_score(
@@ -96,6 +98,95 @@ def by_verl_batch(composer: Composer, cases: Sequence[Case]) -> list[Row]:
         extra_infos=[{"prompt": case.prompt, "label": case.label} for case in cases],
     )
     return [row_of(answer["score"], answer) for answer in answers]
+
+
+class Settings(dict[str, Any]):
+    """The shape of verl's config: keys that are attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+def verl_settings(size: int = 4, **reward_kwargs: Any) -> Settings:
+    """What the manager reads of a run's config."""
+    return Settings(
+        reward=Settings(
+            num_workers=1,
+            custom_reward_function={"path": None, "reward_kwargs": reward_kwargs},
+            reward_model=Settings(enable=False),
+        ),
+        algorithm=Settings(adv_estimator="grpo"),
+        trainer=Settings(test_freq=-1, val_before_train=False),
+        data=Settings(train_batch_size=len(CASES)),
+        actor_rollout_ref=Settings(rollout=Settings(n=size, val_kwargs=Settings(n=1))),
+    )
+
+
+class VerlBase:
+    """The shape of verl's ``RewardManagerBase``."""
+
+    def __init__(self, config: Any, tokenizer: Any, compute_score: Any) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.compute_score = compute_score
+
+
+@functools.cache
+def verl_tokenizer() -> Any:
+    """A policy's tokenizer, with a chat template."""
+    return small_tokenizer("byte level", chat_template=CHATML)
+
+
+def verl_data(prompt: Any, response: str, *, num_turns: int = 2, mask: Any = None, **columns: Any) -> Any:
+    """A completion as verl's agent loop hands it to a reward worker: padded tensors, and columns as arrays."""
+    import numpy as np
+    import torch
+
+    tokens = verl_tokenizer()(response, add_special_tokens=False)["input_ids"]
+    response_mask = {} if mask is None else {"response_mask": torch.tensor([[*mask, 0]])}
+    row = {"data_source": "suite", "reward_model": {"ground_truth": None}, "extra_info": {}, **columns}
+    return SimpleNamespace(
+        batch={
+            "prompts": torch.ones((1, 3), dtype=torch.long),
+            "responses": torch.tensor([[*tokens, 0]]),
+            "attention_mask": torch.tensor([[0, 1, 1, *([1] * len(tokens)), 0]]),
+            **response_mask,
+        },
+        non_tensor_batch={
+            "raw_prompt": np.array([prompt]),
+            "__num_turns__": np.array([num_turns]),
+            "tool_extra_fields": np.array([{"turn_scores": [], "raw_prompt": prompt}], dtype=object),
+            **{name: np.array([value]) for name, value in row.items()},
+        },
+    )
+
+
+def _verl_rows(manager: Any, data: Sequence[Any]) -> list[Row]:
+    async def run() -> list[Any]:
+        return await asyncio.gather(*(manager.run_single(one) for one in data))
+
+    answers = [(said["reward_score"], said["reward_extra_info"]) for said in asyncio.run(run())]
+    return [(None if known["unscored"] else total, present(known)) for total, known in answers]
+
+
+def by_verl_manager(composer: Composer, cases: Sequence[Case]) -> list[Row]:
+    """Row by row, since nothing compares."""
+    manager = verl.reward_manager(VerlBase, composer)(verl_settings(unscored=UNSCORED), verl_tokenizer())
+    return _verl_rows(manager, [_verl_case(case, row) for row, case in enumerate(cases)])
+
+
+def by_verl_groups(composer: Composer, groups: Sequence[Sequence[Case]]) -> list[Row]:
+    """A completion a call, those of all groups in turn; a group answers when it is whole."""
+    manager = verl.reward_manager(VerlBase, composer)(verl_settings(unscored="mask"), verl_tokenizer())
+    turns = [(group, member) for member in range(len(groups[0])) for group in range(len(groups))]
+    rows = _verl_rows(manager, [_verl_case(groups[group][member], group) for group, member in turns])
+    placed = dict(zip(turns, rows, strict=True))
+    return [placed[group, member] for group in range(len(groups)) for member in range(len(groups[group]))]
+
+
+def _verl_case(case: Case, uid: int) -> Any:
+    asked = [{"role": "user", "content": case.prompt}]
+    return verl_data(asked, f"{case.completion}<|im_end|>", extra_info={"label": case.label}, uid=f"uid {uid}")
 
 
 def _by_openrlhf(composer: Composer, batches: Sequence[Sequence[Case]]) -> list[Row]:
@@ -178,13 +269,12 @@ def by_slime_list(composer: Composer, cases: Sequence[Case]) -> list[Row]:
     """The parts of one rollout, which are no group."""
     rm = slime.reward_model(composer, unscored=UNSCORED)
     samples = [SlimeSample(case.prompt, case.completion, case.label) for case in cases]
-    rewards: list[float] = asyncio.run(_awaited(rm(SimpleNamespace(), samples)))
-    return _slime_rows(samples, rewards)
+    return _slime_rows(samples, asyncio.run(_awaited(rm(SimpleNamespace(), samples))))
 
 
 def by_slime_groups(composer: Composer, groups: Sequence[Sequence[Case]]) -> list[Row]:
     """``--group-rm``: a call a group, all at the same time; an unscored sample is removed."""
-    rm = slime.reward_model(composer)
+    rm = slime.group_reward_model(composer)
     batch = [[SlimeSample(case.prompt, case.completion, case.label) for case in cases] for cases in groups]
 
     async def run() -> list[list[float]]:
