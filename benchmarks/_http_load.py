@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,10 @@ class Load:
         return sorted(self.latencies)[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
 
 
-def request_bytes(texts: Sequence[str]) -> bytes:
-    """A request for ``POST /v1/score`` as it goes over the wire."""
-    body = json.dumps({"rows": [{"prompt": "p", "completion": text} for text in texts]}).encode()
+def request_bytes(rows: Sequence[str | Mapping[str, Any]]) -> bytes:
+    """A request for ``POST /v1/score`` as it goes over the wire: of completions, or of whole rows."""
+    whole = [{"prompt": "p", "completion": row} if isinstance(row, str) else row for row in rows]
+    body = json.dumps({"rows": whole}).encode()
     head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -96,7 +97,7 @@ def main() -> None:
     import sys
 
     asked: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    requests = [request_bytes(texts) for texts in asked["requests"]]
+    requests = [request_bytes(rows) for rows in asked["requests"]]
     drive(asked["port"], requests[: asked["clients"]], clients=asked["clients"])
     before = time.process_time(), cpu_seconds(asked["pid"])
     load = drive(asked["port"], requests, clients=asked["clients"], seconds=asked["seconds"])

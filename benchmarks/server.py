@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,13 @@ CHECKSUM = {"rewards": {"checksum": {"use": f"{HERE / '_checksum.py'}:checksum"}
 
 
 @contextmanager
-def server(config: dict[str, Any]) -> Iterator[tuple[int, int]]:
+def server(config: dict[str, Any], *options: str) -> Iterator[tuple[int, int]]:
     """``rlaif serve`` in a process of its own: its process id and port."""
     with tempfile.TemporaryDirectory() as folder:
         file, log = Path(folder, "rewards.json"), Path(folder, "log")
         file.write_text(json.dumps(config), encoding="utf-8")
         program = "from rlaif_sdk.cli import main; main()"
-        command = [sys.executable, "-c", program, "serve", "-c", str(file), "--port", "0"]
+        command = [sys.executable, "-c", program, "serve", "-c", str(file), "--port", "0", *options]
         with log.open("w", encoding="utf-8") as opened:
             process = subprocess.Popen(command, env={**os.environ, **ONE_THREAD}, stdout=opened, stderr=opened)
         try:
@@ -53,7 +53,7 @@ def server(config: dict[str, Any]) -> Iterator[tuple[int, int]]:
             process.wait()
 
 
-def load(pid: int, port: int, requests: list[list[str]], **asked: Any) -> dict[str, float]:
+def load(pid: int, port: int, requests: Sequence[Sequence[Any]], **asked: Any) -> dict[str, float]:
     """What the load generator says, in a process of its own."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump({"pid": pid, "port": port, "requests": requests, **asked}, file)

@@ -64,7 +64,8 @@ def serve(
     """Serve a composition over HTTP, to trainers of any kind and to the reward `remote`.
 
     POST /v1/score, /get_reward (OpenRLHF), /compute_score (verl), /remote_rm (slime); GET /health, /metrics,
-    /openapi.json. Ctrl-C or SIGTERM ends it when what is being scored is answered. With Ray, replicas come and go
+    /openapi.json. With --cohort it waits for the completions to a prompt that come in requests of their own, scores
+    them together, and learns from them. Ctrl-C or SIGTERM ends it when what is being scored is answered. With Ray, replicas come and go
     with the load, and limits and metrics are those of one replica.
     """
     asked = {

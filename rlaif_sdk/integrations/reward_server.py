@@ -21,6 +21,7 @@ from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardOutputError
 from rlaif_sdk.integrations.samples import Sample, Scored
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.http import HttpError, JsonClient, json_body
 from rlaif_sdk.scoring.event_loops import reward_loop
 from rlaif_sdk.statistics.arrays import Array, Mask
@@ -30,6 +31,7 @@ ROWS = 256
 """Rows in a request at most; those of one group are in one request, whatever its size."""
 CONNECTIONS = 4096
 """Requests under way at most: each member of a group that is gathered holds one until the group is whole."""
+SESSION_HEADER = "x-session-id"
 _MAX_ANSWER = 64_000_000
 
 
@@ -166,7 +168,8 @@ class RewardServer:
             raise RewardError(f"a sample cannot be sent as JSON: {error}") from None
         try:
             session = await self._client.session()
-            said = await self._client.tried(lambda: self._client.post(session, data))
+            headers = _headers(part[0].sample)
+            said = await self._client.tried(lambda: self._client.post(session, data, headers))
         except HttpError as error:
             if error.problem in ("key", "quota", "redirect"):
                 raise ConfigError(str(error), key="rewards", hint=error.hint) from None
@@ -225,6 +228,11 @@ def _row(asked: _Asked) -> dict[str, Any]:
     if sample.group_size is not None:
         return {**row, "group": _label(sample.group), "group_size": sample.group_size}
     return row if asked.together is None else {**row, "group": str(asked.together)}
+
+
+def _headers(sample: Sample) -> dict[str, str]:
+    """The session that Ray Serve knows a gathered group by: all its requests then reach one replica."""
+    return {} if sample.group_size is None else {SESSION_HEADER: json_digest(_label(sample.group))}
 
 
 def _label(group: Hashable | None) -> str | int:

@@ -213,14 +213,19 @@ class JsonClient:
             ) from None
         raise AssertionError("the attempts end with an answer or an error")
 
-    async def post(self, session: Session, data: bytes) -> Any:
+    async def post(self, session: Session, data: bytes, headers: Mapping[str, str] | None = None) -> Any:
         """The JSON answer to JSON, in one attempt.
+
+        Args:
+            session: The loop's session.
+            data: The body.
+            headers: Sent with this request alone.
 
         Raises:
             HttpError: There is none, or it is an error, whatever its status.
         """
         async with session.in_flight:  # nothing is done here that can be done before or after
-            body = await self._exchange(session, data)
+            body = await self._exchange(session, data, headers)
         try:
             answer = session.redactor.value(_read_json(body))
         except (ValueError, RecursionError):
@@ -247,13 +252,15 @@ class JsonClient:
         said = _said_in({"error": error})
         raise self._error(code, f"{self.server} answered an error with status 200: {said}", _NO_HEADERS)
 
-    async def _exchange(self, session: Session, data: bytes) -> bytes:
+    async def _exchange(self, session: Session, data: bytes, headers: Mapping[str, str] | None) -> bytes:
         import aiohttp
 
         try:
             async with (
                 asyncio.timeout(self.timeout),
-                session.http.post(self.url, data=data, allow_redirects=False, proxy=session.proxy) as response,
+                session.http.post(
+                    self.url, data=data, headers=headers, allow_redirects=False, proxy=session.proxy
+                ) as response,
             ):
                 if not 200 <= response.status < 300:
                     raise self._status_error(session, response, await _read(response, _MOST_OF_AN_ERROR))

@@ -16,6 +16,7 @@ from rlaif_sdk.scale.cluster import Workers, connect, import_ray
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from rlaif_sdk.composer import Composer
     from rlaif_sdk.serving import ServeSettings
 
 
@@ -108,6 +109,8 @@ def deploy(
     saved = None if state is None else Path(state).resolve()
     with Composer.from_config(source) as composer:
         create_app(composer, settings, state=saved)
+        if settings.cohort:
+            _check_cohorts(composer, settings, scaling, state=saved)
     try:
         from ray import serve
         from ray.exceptions import RayError
@@ -132,6 +135,7 @@ def deploy(
             "max_replicas": scaling.most,
             "target_ongoing_requests": scaling.requests,
         },
+        **({"request_router_config": _one_replica_a_group()} if settings.cohort and scaling.most > 1 else {}),
     )
     http: dict[str, Any] = {"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE}
     if ssl_certfile is not None:
@@ -149,6 +153,53 @@ def deploy(
         _wait_for_a_signal()
         serve.delete(name)
     return handle
+
+
+def _check_cohorts(composer: Composer, settings: ServeSettings, scaling: Autoscaling, *, state: Path | None) -> None:
+    """Refuse several replicas where they would tear groups apart, or each learn by itself.
+
+    Raises:
+        ConfigError: They would.
+    """
+    from rlaif_sdk.integrations.host import learns
+
+    problems = {
+        "what is learned, which several replicas would each learn by themselves": learns(composer),
+        "a file with what is learned": state is not None,
+        "steps that are counted": settings.groups_per_step is not None,
+        "groups that are gathered by their prompt, which no request names": settings.cohort_size is not None,
+    }
+    if scaling.most > 1 and any(problems.values()):
+        found = next(problem for problem, holds in problems.items() if holds)
+        raise ConfigError(f"there is {found}", key="autoscaling", hint="run one replica: --max-replicas 1")
+    if scaling.least != scaling.most and scaling.most > 1:
+        raise ConfigError(
+            "replicas that come and go would tear groups apart that are gathered",
+            key="autoscaling",
+            hint="give --min-replicas and --max-replicas the same number",
+        )
+
+
+def _one_replica_a_group() -> Any:
+    """What has Ray Serve send all requests of a session, which is a group here, to one replica.
+
+    Raises:
+        ConfigError: This Ray has no such thing.
+    """
+    try:
+        from ray.serve.config import RequestRouterConfig
+        from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
+    except ImportError as error:
+        raise ConfigError(
+            f"this Ray cannot send the members of a group to one replica: {error}",
+            key="autoscaling",
+            hint="install Ray 2.60 or later, or run one replica: --max-replicas 1",
+        ) from error
+    router: dict[str, Any] = {
+        "request_router_class": ConsistentHashRouter,
+        "request_router_kwargs": {"num_fallback_replicas": 0},
+    }
+    return RequestRouterConfig(**router)
 
 
 def _check_running(asked: Mapping[str, Any]) -> str:

@@ -2,23 +2,78 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.integrations import Host, Sample
+from rlaif_sdk.scale import Autoscaling, deploy
+from rlaif_sdk.serving import ServeSettings
 from tests.serving.certificates import make_certificate
 from tests.serving.loopback import until
 
 pytest.importorskip("ray")
 
 KEY = "k3y-0123456789"
+LEARNS = "normalize: zscore, "
+
+
+@pytest.mark.parametrize(
+    ("more", "settings", "options", "problem"),
+    [
+        (LEARNS, {}, {}, "each learn by themselves"),
+        ("", {}, {"state": "state.json"}, "a file with what is learned"),
+        ("", {"groups_per_step": 4}, {}, "steps that are counted"),
+        ("", {"cohort_size": 4}, {}, "by their prompt"),
+        ("", {}, {"autoscaling": Autoscaling(least=1, most=2)}, "come and go"),
+    ],
+)
+def test_what_would_tear_groups_apart_is_refused(tmp_path, more, settings, options, problem) -> None:
+    """Several replicas that gather groups, before Ray is started."""
+    (tmp_path / "rewards.py").write_text("def length(completions):\n    return [float(len(t)) for t in completions]\n")
+    config = tmp_path / "rewards.yaml"
+    config.write_text(f"rewards: {{length: {{{more}use: 'rewards.py:length'}}}}\n")
+    scaling = {"autoscaling": Autoscaling(least=2, most=2), **options}
+    with pytest.raises(ConfigError, match=problem):
+        deploy(config, ServeSettings(cohort=True, **settings), **scaling)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")  # Ray's own
+def test_the_members_of_a_group_meet_on_one_of_several_replicas(cluster, tmp_path) -> None:
+    """Each request names its group as its session, so that twenty groups over two replicas are all whole."""
+    (tmp_path / "rewards.py").write_text("def length(completions):\n    return [float(len(t)) for t in completions]\n")
+    config = tmp_path / "rewards.yaml"
+    config.write_text("rewards: {length: {use: 'rewards.py:length', normalize: group_zscore}}\n")
+    settings = ServeSettings(cohort=True, cohort_deadline=20.0)
+    scaling = Autoscaling(least=2, most=2, cores=0.5)
+    found: list[str] = []
+    deploy(config, settings, autoscaling=scaling, port=0, started=found.append, address="auto")
+    try:
+        hosted = Host(found[0], "a test", grouped=True)
+
+        async def ask() -> list[Any]:
+            samples = [Sample("?", "x" * n, group=f"g{group}", group_size=4) for n in range(4) for group in range(20)]
+            return await asyncio.gather(*map(hosted.ascore_one, samples))
+
+        scored = asyncio.run(ask())
+    finally:
+        from ray import serve
+
+        serve.shutdown()
+    assert [one.gathered for one in scored] == [4] * 80
+    assert [scored[20 * n].total for n in range(4)] == pytest.approx([-1.342, -0.447, 0.447, 1.342], abs=1e-3)
 
 
 @pytest.mark.slow
