@@ -131,6 +131,10 @@ class RewardColumn(CheckedScores):
         scale, weighted = float(self.credit_scale[row]), float(self.weighted[row])
         return None if scale == 0 or math.isnan(scale * weighted) else given.scaled(scale, weighted)
 
+    def has_no_place(self, row: int) -> bool:
+        """Whether its credit of a row is lost, since its normalizer or the aggregator does more than scale and shift."""
+        return self.credit_scale is not None and math.isnan(self.credit_scale[row])
+
     def credit_record(self, row: int) -> dict[str, Any] | None:
         """What `credited` says, JSON-ready."""
         credited = self.credited(row)
