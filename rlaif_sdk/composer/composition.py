@@ -201,12 +201,11 @@ class Composition:
         """
         if math.isnan(self.totals[row]):
             return []
-        closed = self._is_closed(row)
         found = []
         for name, column in self.rewards.items():
             weighted = float(column.weighted[row])
             if not math.isnan(weighted):
-                found.append((name, (None if closed else column.credited(row)) or Credit(rest=weighted)))
+                found.append((name, column.credited(row) or Credit(rest=weighted)))
         found += [
             (f"constraint {part.constraint}", Credit(rest=-float(part.penalty[row]))) for part in self.constraints
         ]
@@ -251,15 +250,12 @@ class Composition:
             for row, parts in self._parts(rows)
         ]
 
-    def _is_closed(self, row: int) -> bool:
-        return any(closed_B[row] for _, closed_B in self.gates)
-
     def _parts(self, rows: Sequence[int] | None) -> Iterator[tuple[int, list[Credit]]]:
         """Each of the rows, with the credit that has a place before its end."""
         giving = [column for column in self.rewards.values() if column.credit]
         for row in range(len(self)) if rows is None else rows:
             found = []
-            if giving and not (math.isnan(self.totals[row]) or self._is_closed(row)):
+            if giving and not math.isnan(self.totals[row]):
                 for column in giving:
                     if credited := column.credited(row):
                         found.append(credited)
@@ -278,14 +274,12 @@ class Composition:
         row %= len(self)
         present = [name for name, column in self.rewards.items() if not math.isnan(column.normalized[row])]
         effective = self._effective_weights(present)
-        closed = self._is_closed(row)
         running = 0.0
         steps = []
         for name, column in self.rewards.items():
             weighted = float(column.weighted[row])
             running += 0.0 if math.isnan(weighted) else weighted
-            credit = None if closed else column.credited(row)
-            steps.append(_step(column, row, weighted, running, effective.get(name, math.nan), credit))
+            steps.append(_step(column, row, weighted, running, effective.get(name, math.nan)))
         constraints = []
         for part in self.constraints:
             adds = -float(part.penalty[row])
@@ -463,9 +457,7 @@ def _scaling(steps: Sequence[WaterfallStep], nominal: Mapping[str, float]) -> st
     return f"weights x {', '.join(f'{factor:.4g} ({name})' for name, factor in scaled.items())}: {because}"
 
 
-def _step(
-    column: RewardColumn, row: int, weighted: float, running: float, effective: float, credit: Credit | None
-) -> WaterfallStep:
+def _step(column: RewardColumn, row: int, weighted: float, running: float, effective: float) -> WaterfallStep:
     return WaterfallStep(
         reward=column.name,
         raw=float(column.raw[row]),
@@ -475,7 +467,7 @@ def _step(
         running=running,
         status=column.status(row),
         reason=column.reason(row),
-        credit=credit,
+        credit=column.credited(row),
         effective=math.nan if math.isnan(weighted) else effective,
         normalizer=_working(column, row),
         ends=column.ends,
