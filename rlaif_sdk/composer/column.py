@@ -41,8 +41,8 @@ class RewardColumn(CheckedScores):
         ends: What its low and its high end mean, in two words, or None.
         working: Says of a row how ``normalized`` came of ``raw``; see `rlaif_sdk.Normalizer.working`.
         credit: Where its score of a row comes from, for each row of which it says so.
-        credit_scale: (B,) what a unit of that adds to the total: 0 where it takes no part, NaN where the normalizer or the
-            aggregator leaves it no place. None without credit.
+        credit_scale: (B,) what a unit of that adds to the total: 0 where it takes no part or a gate is closed, NaN where the
+            normalizer or the aggregator leaves it no place. None without credit.
         error: Why a call failed, the only one or the first that did; None where none did.
         not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions. It has
             failed there too where a reward failed that a condition looks at.
@@ -127,13 +127,18 @@ class RewardColumn(CheckedScores):
     def credited(self, row: int) -> Credit | None:
         """Where its share of a row's total falls: the parts of its credit, scaled, and the rest of ``weighted``.
 
-        None where all of that falls on the end: without credit, where it takes no part, and where it has no place.
+        None where all of that falls on the end: without credit, where it takes no part or has no place, and where a gate is
+        closed.
         """
         given = self.credit.get(row)
         if given is None or self.credit_scale is None or not given.has_parts:
             return None
         scale, weighted = float(self.credit_scale[row]), float(self.weighted[row])
         return None if scale == 0 or math.isnan(scale * weighted) else given.scaled(scale, weighted)
+
+    def has_no_place(self, row: int) -> bool:
+        """Whether its credit of a row is lost, since its normalizer or the aggregator does more than scale and shift."""
+        return self.credit_scale is not None and math.isnan(self.credit_scale[row])
 
     def credit_record(self, row: int) -> dict[str, Any] | None:
         """What `credited` says, JSON-ready."""

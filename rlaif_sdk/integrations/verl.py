@@ -20,12 +20,14 @@ verl then calls `compute_score` once a completion, with what `VerlReward` docume
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from rlaif_sdk.config.documents import Document, Location, load_document
+from rlaif_sdk.conversations.offsets import mask_spans
 from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.cohorts import DEADLINE
@@ -297,6 +299,7 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
             self._unscored = None if self._mask else settings.get("unscored")
             self._neutral = config.algorithm.get("adv_estimator") == "gdpo"
             self._reader = ResponseReader(tokenizer)
+            self._token_reader = None if _streams(config) else tokenizer
             self._host = host(
                 given,
                 "verl's reward manager",
@@ -309,13 +312,24 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
                 self._group_size = _group_size(config)
 
         async def run_single(self, data: Any) -> dict[str, Any]:
-            """The total of the last sequence of a rollout as ``reward_score``, and ``reward_extra_info``."""
+            """The total of the last sequence of a rollout as ``reward_score``, and ``reward_extra_info``.
+
+            Where verl puts scores into its batch by `assemble_rm_scores`, a completion with credit has the reward of each
+            token in the place of its total.
+            """
             scored = await self._host.ascore_one(self._sample(data))
             total = scored.number_in_group() if self._mask else scored.number(self._unscored)
             known = _known(scored, None)
             if self._neutral:
                 known = {name: _neutral(scored, name) if value is None else value for name, value in known.items()}
-            return {"reward_score": total, "reward_extra_info": {"score": total, **known}}
+            placed = scored.token_rewards(self._token_reader) if self._token_reader else None
+            return {"reward_score": placed or total, "reward_extra_info": {"score": total, **known}}
+
+        @classmethod
+        def assemble_rm_scores(cls, data: Any, scores: Sequence[float | list[float]]) -> Any:
+            """``rm_scores``, (B, T): each token's reward, or the total on the last token."""
+            totals = [math.fsum(score) if isinstance(score, list) else score for score in scores]
+            return _by_token(super().assemble_rm_scores(data, totals), scores)
 
         def _sample(self, data: Any) -> Sample:
             row = {name: values[-1] for name, values in data.non_tensor_batch.items()}
@@ -330,29 +344,43 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
                 "num_turns": turns,
                 "tool_extra_fields": fields,
             }
-            completion = self._completion(data.batch, turns)
+            sample = _sample_of(self._reader, data.batch, turns, prompt_of(row["raw_prompt"]), columns)
             if self._group_size is None:
-                return Sample(prompt_of(row["raw_prompt"]), completion, columns)
+                return sample
             member = row.get("session_id")
-            return Sample(
-                prompt_of(row["raw_prompt"]),
-                completion,
-                columns,
+            return replace(
+                sample,
                 group=str(row["uid"]),
                 group_size=self._group_size,
                 member=None if member is None else int(member),
             )
 
-        def _completion(self, batch: Any, turns: int) -> TextOrConversation:
-            response = batch["responses"][-1]
-            length = int(batch["attention_mask"][-1][-len(response) :].sum())
-            tokens = response[:length].tolist()
-            mask = batch["response_mask"][-1][:length].tolist() if "response_mask" in batch.keys() else []  # noqa: SIM118 - a TensorDict
-            if len(set(mask)) > 1:
-                return self._reader.by_mask(tokens, mask)
-            return self._reader.by_template(tokens) if turns > _ONE_TURN and not mask else self._reader.text(tokens)
-
     return ComposedRewardManager
+
+
+def _sample_of(
+    reader: ResponseReader, batch: Any, turns: int, prompt: TextOrConversation, columns: Mapping[str, Any]
+) -> Sample:
+    """The last response of a batch, with its tokens where it is known which are the policy's."""
+    response = batch["responses"][-1]
+    length = int(batch["attention_mask"][-1][-len(response) :].sum())
+    tokens = response[:length].tolist()
+    mask = batch["response_mask"][-1][:length].tolist() if "response_mask" in batch.keys() else []  # noqa: SIM118 - a TensorDict
+    if len(set(mask)) > 1:
+        completion = reader.by_mask(tokens, mask)
+        return Sample(prompt, completion, columns, completion_ids=tokens, turn_spans=mask_spans(mask))
+    if turns > _ONE_TURN and not mask:
+        return Sample(prompt, reader.by_template(tokens), columns)
+    return Sample(prompt, reader.text(tokens), columns, completion_ids=tokens, turn_spans=[(0, length)])
+
+
+def _by_token(rm_scores: Any, scores: Sequence[float | list[float]]) -> Any:
+    """``rm_scores`` with each token's reward in the rows that have one."""
+    for row, score in enumerate(scores):
+        if isinstance(score, list):
+            rm_scores[row] = 0.0
+            rm_scores[row, : len(score)] = rm_scores.new_tensor(score)
+    return rm_scores
 
 
 _ONE_TURN = 2
@@ -396,9 +424,7 @@ def _group_size(config: Any) -> int:
             key="actor_rollout_ref.rollout.val_kwargs.n",
             hint=f"set it to {size}, or trainer.test_freq=-1 and trainer.val_before_train=False",
         )
-    model = reward.reward_model
-    streams = not model.enable or model.get("enable_resource_pool")
-    if streams and config.data.train_batch_size * size > IN_FLIGHT:
+    if _streams(config) and config.data.train_batch_size * size > IN_FLIGHT:
         raise ConfigError(
             f"a step has {config.data.train_batch_size * size} completions, and verl's reward worker has {IN_FLIGHT} under way at "
             "most, which may all wait for others of their groups",
@@ -406,6 +432,12 @@ def _group_size(config: Any) -> int:
             hint="use fewer prompts a step, or rewards that score each completion by itself",
         )
     return size
+
+
+def _streams(config: Any) -> bool:
+    """Whether completions are scored as they come, and not as a batch once the policy has made way for a reward model."""
+    model = config.reward.reward_model
+    return not model.enable or bool(model.get("enable_resource_pool"))
 
 
 def _with_router(config: str | None, address: str | None) -> Document:

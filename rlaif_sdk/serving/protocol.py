@@ -84,6 +84,9 @@ class RewardPart(BaseModel):
     weighted: float | None
     status: str
     reason: str | None
+    credit: dict[str, Any] | None = None
+    """Where in the completion its weighted part falls: ``tokens``, ``turns``, ``spans`` and the ``rest``; of a reward that
+    says so."""
     no_variance: bool | None = None
     """Where the row has a group: whether all of that have the same score."""
 

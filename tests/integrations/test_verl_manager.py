@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk import Composer, ConfigError, DataError, RewardError
+from rlaif_sdk import (
+    Composer,
+    ConfigError,
+    Credit,
+    CreditSpan,
+    DataError,
+    Reward,
+    RewardBatch,
+    RewardError,
+    Score,
+)
 from rlaif_sdk.integrations import verl
 from tests.integrations.cases import build_group_composer
 from tests.integrations.trainer_calls import Settings, VerlBase, verl_data, verl_settings, verl_tokenizer
@@ -95,6 +105,59 @@ class TestTurns:
             (said,) = answers(managed(composer), [verl_data(ASKED, f"Search<|im_end|>{PAGE}", num_turns=4)])
         assert isinstance(said, DataError)
         assert "generation prompt" in str(said)
+
+
+class TestCredit:
+    """Where verl puts scores into its batch itself, it takes one a token."""
+
+    @staticmethod
+    def rewards() -> dict[str, Any]:
+        class Turns(Reward):
+            def score(self, batch: RewardBatch) -> list[Score]:
+                return [Score.of_turns([0.25, 0.5][: len(turns)]) for turns in batch.policy_turns]
+
+        def marks(completion_texts: list[str]) -> list[Score | float]:
+            ends = [text.find("purr") + 4 for text in completion_texts]
+            return [
+                Score(1.0, credit=Credit(spans=(CreditSpan(end - 4, end, 1.0),))) if end > 3 else 0.0 for end in ends
+            ]
+
+        return {"turns": Turns(), "marks": marks}
+
+    @staticmethod
+    def data() -> Any:
+        ids = [verl_tokenizer()(text, add_special_tokens=False)["input_ids"] for text, _ in PARTS]
+        mask = [written for part, (_, written) in zip(ids, PARTS, strict=True) for _ in part]
+        return TestTurns.response(mask=mask), [len(part) for part in ids]
+
+    def test_a_token_s_reward_stands_where_it_falls(self) -> None:
+        """A turn's on its last token, marked words' on the token that ends them; the total's sum is what it was."""
+        data, (first, page, last) = self.data()
+        settings = verl_settings()
+        settings["reward"]["reward_model"] = Settings(enable=True)
+        with Composer(self.rewards()) as composer:
+            manager = managed(composer, settings)
+            (answer,) = answers(manager, [data])
+        rm_scores = manager.assemble_rm_scores(data, [answer["reward_score"]])
+        (row,) = rm_scores.tolist()
+        placed = {place: value for place, value in enumerate(row) if value}
+        end = first + page + last - 1
+        assert placed.pop(first - 1) == 0.25
+        assert placed.pop(end) == 0.5
+        ((purr, value),) = placed.items()
+        tokens = data.batch["responses"][0]
+        assert verl_tokenizer().decode(tokens[first + page : purr + 1]) == "Cats purr"
+        assert (value, answer["reward_extra_info"]["score"]) == (1.0, 1.75)
+
+    def test_where_completions_are_scored_as_they_come_it_gets_the_sum(self) -> None:
+        """verl's agent loop takes one number; so does its batch for a completion without credit."""
+        data, _ = self.data()
+        with Composer(self.rewards()) as composer:
+            manager = managed(composer)
+            (answer,) = answers(manager, [data])
+        assert answer["reward_score"] == 1.75
+        (row,) = manager.assemble_rm_scores(data, [answer["reward_score"]]).tolist()
+        assert {value for value in row if value} == {1.75}
 
 
 class TestUnscored:
