@@ -73,6 +73,7 @@ JOBS = {
     "make-revisions": "rlaif make revisions",
     "make-rubrics": "rlaif make rubrics",
     "make-pairs": "rlaif make pairs",
+    "make-best": "rlaif make best",
     "make-merge": "rlaif make merge",
 }
 JOB = """# Keys of `{command}`

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.rewards import Params, Reward, ViewParams, reward
     from rlaif_sdk.statistics.ranking import bradley_terry, compared_sets
     from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer
-    from rlaif_sdk.types import Conversation, Message, Progress, RewardBatch, Score, SubScore
+    from rlaif_sdk.types import Conversation, Credit, CreditSpan, Message, Progress, RewardBatch, Score, SubScore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -68,6 +68,8 @@ __all__ = [
     "ConfigError",
     "Conversation",
     "ConversationError",
+    "Credit",
+    "CreditSpan",
     "Criterion",
     "CriterionVerdict",
     "DataError",
@@ -194,7 +196,16 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         "rlaif_sdk.rewards": ("Params", "Reward", "ViewParams", "reward"),
         "rlaif_sdk.statistics.ranking": ("bradley_terry", "compared_sets"),
         "rlaif_sdk.training.ppo": ("PPOConfig", "PPOTrainer"),
-        "rlaif_sdk.types": ("Conversation", "Message", "Progress", "RewardBatch", "Score", "SubScore"),
+        "rlaif_sdk.types": (
+            "Conversation",
+            "Credit",
+            "CreditSpan",
+            "Message",
+            "Progress",
+            "RewardBatch",
+            "Score",
+            "SubScore",
+        ),
     }
     _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, overload
 
-from rlaif_sdk.conversations import ASSISTANT, USER, Thinking, Turn, View, check_speaker, read, view
+from rlaif_sdk.conversations import ASSISTANT, USER, Thinking, Turn, View, check_speaker, policy_turns, read, view
 from rlaif_sdk.exceptions import BatchError, ConversationError, DataError
 from rlaif_sdk.io.text import short_repr
 
@@ -48,6 +48,7 @@ RESERVED_COLUMNS = frozenset(
         "trainer_state",
         "log_extra",
         "log_metric",
+        "environments",
     }
 )
 """Names that a dataset column may not have: reward functions receive something else under them."""
@@ -75,6 +76,7 @@ class TrainerArguments:
         size: How many rows the trainer's batch has.
         metrics: What was logged, names and numbers.
         extras: What was logged of each row, by column; None of rows of which nothing was.
+        environments: The environment in which each of these rows was played; None where there are none.
         rows: Which rows of the trainer's batch these are; None means all.
     """
 
@@ -82,6 +84,7 @@ class TrainerArguments:
     size: int
     metrics: list[tuple[str, float]] = field(default_factory=list)
     extras: dict[str, list[Any]] = field(default_factory=dict)
+    environments: Sequence[Any] | None = None
     rows: Sequence[int] | None = None
 
     def log_metric(self, name: str, value: float) -> None:
@@ -103,7 +106,11 @@ class TrainerArguments:
 
     def select(self, rows: Sequence[int]) -> TrainerArguments:
         """The same for some of the rows."""
-        return replace(self, rows=rows if self.rows is None else [self.rows[row] for row in rows])
+        return replace(
+            self,
+            environments=self.environments and [self.environments[row] for row in rows],
+            rows=rows if self.rows is None else [self.rows[row] for row in rows],
+        )
 
 
 _Read: TypeAlias = str | tuple[Turn, ...]
@@ -166,6 +173,8 @@ class RewardBatch:
         prompts: B prompts, text or messages.
         completions: B completions, text or messages: what followed the prompt, tools' results included.
         completion_ids: B lists of token ids, or None when the completions were not generated here.
+        turn_spans: For each row where in its ``completion_ids`` each of its `policy_turns` stands, as (start, end); None
+            when that is not known. A completion of one turn needs none.
         columns: Whatever else the dataset carries (references, labels, tests), each of length B.
         group: B labels; rows of one label answer the same prompt, and a row whose label is None is a group of its own.
             None in place of all means that nothing is known of groups.
@@ -185,6 +194,7 @@ class RewardBatch:
     progress: Progress = Progress()
     training: bool = True
     trainer: TrainerArguments | None = field(default=None, repr=False, compare=False)
+    turn_spans: Sequence[Sequence[tuple[int, int]]] | None = None
 
     def __post_init__(self) -> None:
         for name in self.columns:
@@ -193,6 +203,8 @@ class RewardBatch:
         fields: dict[str, Any] = {"prompts": self.prompts, "completions": self.completions}
         if self.completion_ids is not None:
             fields["completion_ids"] = self.completion_ids
+        if self.turn_spans is not None:
+            fields["turn_spans"] = self.turn_spans
         if self.group is not None:
             fields["group"] = self.group
         for name, values in self.columns.items():
@@ -377,6 +389,29 @@ class RewardBatch:
         """
         return tuple(text or "" for text in self.views("assistant"))
 
+    @cached_property
+    def policy_turns(self) -> tuple[tuple[tuple[Turn, ...], ...], ...]:
+        """The turns of the policy in each of the B completions: all that it said and called since somebody else last spoke.
+
+        `rlaif_sdk.view` gives the words of one. `Score.of_turns` takes one value for each.
+
+        Example:
+            >>> from rlaif_sdk import RewardBatch, view
+            >>> call = {"name": "clock", "arguments": "{}"}
+            >>> said = [
+            ...     {"role": "assistant", "content": "Let me look.", "tool_calls": [{"function": call}]},
+            ...     {"role": "tool", "content": "10:02"},
+            ...     {"role": "assistant", "content": "It is ten."},
+            ... ]
+            >>> [view(turn, "assistant") for turn in RewardBatch(["How late is it?"], [said]).policy_turns[0]]
+            ['Let me look.', 'It is ten.']
+
+        Raises:
+            ConversationError: A row cannot be read.
+        """
+        read_rows = (read(value) for value in self._readable.completions)
+        return tuple(tuple(turns[start:end] for start, end in policy_turns(turns)) for turns in read_rows)
+
     @property
     def unreadable(self) -> Mapping[int, ConversationError]:
         """Why, for each row whose prompt or completion cannot be read."""
@@ -480,6 +515,7 @@ class RewardBatch:
             columns={name: [values[row] for row in rows] for name, values in self.columns.items()},
             group=None if self.group is None else [self.group[row] for row in rows],
             trainer=self.trainer and self.trainer.select(rows),
+            turn_spans=None if self.turn_spans is None else [self.turn_spans[row] for row in rows],
         )
         if "_reading" in self.__dict__:  # what has been read is not read again
             chosen.__dict__["_reading"] = self._reading.select(rows)
@@ -554,6 +590,10 @@ def _check_lengths(fields: Mapping[str, Any], *, of: str) -> None:
             raise BatchError(f"{name} has {len(values)} rows where {of} has {rows}")
 
 
+STD = "std"
+"""The sub-score with which a reward says how unsure it is of a score: its standard deviation, in the score's units."""
+
+
 @dataclass(frozen=True, slots=True)
 class SubScore:
     """A part of what a score is made of, such as one criterion of a rubric; `explain`, metrics and reports show it.
@@ -595,6 +635,101 @@ class SubScore:
 
 
 @dataclass(frozen=True, slots=True)
+class CreditSpan:
+    """A stretch of text, and what it adds to a score.
+
+    Attributes:
+        start: The place of its first character in the text of `Credit.view`.
+        end: The place after its last character.
+        value: What it adds, in the score's units.
+        reason: Why, in words, for people.
+    """
+
+    start: int
+    end: int
+    value: float
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Where in a completion a score comes from: its parts by token, by turn and by span of text, which sum to it with ``rest``.
+
+    A part falls where it ends: a turn's on its last token, a span's on the token that its last character is in. The rest
+    falls on the end of the completion, as a score without credit does.
+
+    Example:
+        >>> from rlaif_sdk import Credit, CreditSpan, Score
+        >>> text = "It opened in 1912. It burned down twice."
+        >>> marked = CreditSpan(19, 40, -0.5, "nothing in the source says so")
+        >>> Score(0.5, credit=Credit(spans=(marked,), rest=1.0))
+        <Score 0.5 of 1 span>
+
+    Attributes:
+        tokens: One value a token of the row's ``completion_ids``, or None.
+        turns: One value a turn of the policy, see `RewardBatch.policy_turns`, or None.
+        spans: Stretches of the text that ``view`` shows; they may overlap.
+        rest: What is left over of the score.
+        view: The view of the completion that spans are in, see `RewardBatch.views`.
+        thinking: Whether that view shows thinking.
+    """
+
+    tokens: Sequence[float] | None = None
+    turns: Sequence[float] | None = None
+    spans: tuple[CreditSpan, ...] = ()
+    rest: float = 0.0
+    view: View = "assistant"
+    thinking: Thinking = "drop"
+
+    @property
+    def parts(self) -> Iterator[float]:
+        """What falls before the end, part by part."""
+        yield from () if self.tokens is None else self.tokens
+        yield from () if self.turns is None else self.turns
+        for span in self.spans:
+            yield span.value
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether anything has a place; where nothing has, all of the score falls on the end."""
+        return bool(self.spans) or any(values is not None and len(values) for values in (self.tokens, self.turns))
+
+    def scaled(self, factor: float, total: float) -> Credit:
+        """Its parts times a factor; what these leave over of ``total`` is the rest."""
+        tokens, turns = (
+            None if values is None else [factor * value for value in values] for values in (self.tokens, self.turns)
+        )
+        spans = tuple(replace(span, value=factor * span.value) for span in self.spans)
+        moved = Credit(tokens, turns, spans, 0.0, self.view, self.thinking)
+        return replace(moved, rest=total - math.fsum(moved.parts))
+
+    def without_tokens(self) -> Credit:
+        """The same where tokens are not known: what falls on them is part of the rest."""
+        return self if self.tokens is None else replace(self, tokens=None, rest=self.rest + math.fsum(self.tokens))
+
+    def record(self) -> dict[str, Any]:
+        """What is said of it, JSON-ready; what is not said is left out."""
+        said: dict[str, Any] = {
+            "tokens": None if self.tokens is None else list(self.tokens),
+            "turns": None if self.turns is None else list(self.turns),
+            "spans": [asdict(span) for span in self.spans] or None,
+            "view": None if self.view == "assistant" else self.view,
+            "thinking": None if self.thinking == "drop" else self.thinking,
+        }
+        return {**{name: value for name, value in said.items() if value is not None}, "rest": self.rest}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Credit:
+        """The credit that `record` made a mapping of."""
+        return cls(**{**record, "spans": tuple(CreditSpan(**span) for span in record.get("spans", ()))})
+
+    def __str__(self) -> str:
+        named = (("token", self.tokens), ("turn", self.turns), ("span", self.spans))
+        counts = [(name, 0 if parts is None else len(parts)) for name, parts in named]
+        return ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts if count)
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """What a reward says of one completion.
 
@@ -609,8 +744,7 @@ class Score:
         value: The score in the reward's own units, or None: unscored.
         reason: Why, in words, for people.
         details: Anything else worth recording; JSON values.
-        token_values: What each completion token adds to ``value``, aligned to ``completion_ids`` and mostly 0 where
-            rewards are sparse, or None. They sum to ``value``; `of_tokens` sees to it.
+        credit: Where in the completion ``value`` comes from, or None: it falls on the end.
         error: Set when the row failed rather than abstained; ``value`` is then None.
         subscores: What the score is made of, by name; of a row that failed, what is known of it.
     """
@@ -618,20 +752,25 @@ class Score:
     value: float | None
     reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
-    token_values: Sequence[float] | None = None
+    credit: Credit | None = None
     error: str | None = None
     subscores: Mapping[str, SubScore] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         what = "failed" if self.error is not None else "None" if self.value is None else f"{self.value:.6g}"
-        tokens = "" if self.token_values is None else f" of {len(self.token_values)} tokens"
+        parts = f" of {self.credit}" if self.credit is not None and self.credit.has_parts else ""
         why = self.error or self.reason
-        return short_repr(f"Score {what}{tokens}" + (f": {why}" if why else ""))
+        return short_repr(f"Score {what}{parts}" + (f": {why}" if why else ""))
 
     @classmethod
-    def of_tokens(cls, token_values: Sequence[float], *, reason: str | None = None, **details: Any) -> Score:
-        """A score that is the sum of what each token adds to it."""
-        return cls(math.fsum(token_values), reason, details, token_values)
+    def of_tokens(cls, values: Sequence[float], *, reason: str | None = None, **details: Any) -> Score:
+        """A score that is the sum of what each token of ``completion_ids`` adds to it; most may add 0."""
+        return cls(math.fsum(values), reason, details, Credit(tokens=values))
+
+    @classmethod
+    def of_turns(cls, values: Sequence[float], *, reason: str | None = None, **details: Any) -> Score:
+        """A score that is the sum of what each turn of the policy adds to it, see `RewardBatch.policy_turns`."""
+        return cls(math.fsum(values), reason, details, Credit(turns=values))
 
     @classmethod
     def no_words(cls) -> Score:

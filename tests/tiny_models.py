@@ -50,3 +50,23 @@ def accept_renamed_checkpointing(items: list[pytest.Item], folder: Path) -> None
     for item in items:
         if folder in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"))
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A token a byte, and Qwen3's chat template, of which TRL knows how tools are called."""
+    from tokenizers import decoders
+    from trl.chat_template_utils import qwen3_chat_template
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        extra_special_tokens=["<|im_start|>"],
+        chat_template=qwen3_chat_template,
+        padding_side="left",
+    )

@@ -317,6 +317,55 @@ def benchmark(
     _tell_unscored(found.unscored, found.items + found.unscored, "items", found.reason)
 
 
+@eval_app.command("best-of", cls=ConfigCommand)
+def best_of(
+    file: Annotated[Path, table_argument("A table of candidates: several completions of each prompt, one a row.")],
+    config: CompositionOption,
+    witness: Annotated[
+        str | None, typer.Option(help="A reward of weight 0 that the chosen completions are measured by too.")
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=2, help="The greatest n; by default what every prompt has completions for.")
+    ] = None,
+    group_column: Annotated[
+        str, typer.Option(help="The column that is equal for completions to one prompt.")
+    ] = "group",
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    state: StateOption = None,
+    split: SplitOption = None,
+    subset: SubsetOption = None,
+    report: ReportOption = None,
+    as_json: AsJson = False,
+    overrides: RewardSetOption = None,
+) -> None:
+    """Measure best of n by a composition: its total, a witness, and the KL over n, before a policy is trained on it.
+
+    Where the witness falls while the total still rises, the composition is over-optimised.
+    """
+    from rlaif_sdk.evaluation import evaluate_best_of
+    from rlaif_sdk.io.tables import TableSource
+    from rlaif_sdk.reporting.evaluation_page import write_best_of_page
+    from rlaif_sdk.reporting.evaluation_tables import best_of_table
+
+    source = TableSource(file, subset, split)
+    with _measured(config, None, state, overrides) as composer, progress_bar("scoring") as progress:
+        found = evaluate_best_of(
+            composer,
+            source,
+            witness=witness,
+            most=most,
+            prompt=prompt_column,
+            completion=completion_column,
+            group=group_column,
+            learn=state is None,
+            progress=progress,
+        )
+    _show(found.record(), lambda: [best_of_table(found)], as_json=as_json)
+    _report(report, lambda page: write_best_of_page(found, page, source=str(source)))
+    _tell_unscored(found.unscored, found.rows, "rows", found.reason)
+
+
 def _measured(config: Path | None, name: str | None, state: Path | None, overrides: list[str] | None) -> Composer:
     """The composition of a config file, or of one reward."""
     from rlaif_sdk.composer import Composer

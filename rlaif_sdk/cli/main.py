@@ -28,6 +28,7 @@ from rlaif_sdk.cli.evaluate import eval_app
 from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.explain import explain
 from rlaif_sdk.cli.export import export
+from rlaif_sdk.cli.fit import fit
 from rlaif_sdk.cli.init import init_app
 from rlaif_sdk.cli.iterate import iterate
 from rlaif_sdk.cli.judge import judge_app
@@ -113,6 +114,7 @@ _COMMANDS: dict[str, dict[str, typer.Typer | Callable[..., None]]] = {
         "score": score,
         "explain": explain,
         "what-if": what_if,
+        "fit": fit,
         "cache": cache_app,
     },
     "Label": {"make": make_app, "judge": judge_app, "label": label, "review": review},

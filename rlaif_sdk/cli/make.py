@@ -1,4 +1,4 @@
-"""``rlaif make``: data for training from models: candidates, pairs, revisions, rubrics, merged labels."""
+"""``rlaif make``: data for training from models: candidates, pairs, the best, revisions, rubrics, merged labels."""
 
 from __future__ import annotations
 
@@ -72,29 +72,76 @@ def rubrics(config: JobOption, overrides: SetOption = None) -> None:
     _run(make_rubrics, _job(RubricsConfig, config, overrides))
 
 
+ScoredConfigOption = Annotated[Path | None, config_option("The job, in place of its parts", short=False)]
+CandidatesOption = Annotated[Path | None, typer.Option("--candidates", help="A table of candidates.")]
+ScorerOption = Annotated[Path | None, typer.Option("--composition", "-c", help="What scores them.")]
+FolderOption = Annotated[Path | None, typer.Option("--output", "-o", help="The folder of the results.")]
+
+
 @make_app.command(cls=ConfigCommand)
 def pairs(
-    config: Annotated[Path | None, config_option("The job, in place of its parts", short=False)] = None,
+    config: ScoredConfigOption = None,
     overrides: SetOption = None,
-    file: Annotated[Path | None, typer.Option("--candidates", help="A table of candidates.")] = None,
-    composition: Annotated[Path | None, typer.Option("--composition", "-c", help="What scores them.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder of the results.")] = None,
+    file: CandidatesOption = None,
+    composition: ScorerOption = None,
+    output: FolderOption = None,
     split: SplitOption = None,
     subset: SubsetOption = None,
 ) -> None:
     """Pair candidates by the totals of a composition: best against worst, by a threshold, or all."""
+    given = _scored_parts(config, overrides, file, composition, output, split, subset)
+    from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
+
+    _run(make_composed_pairs, _scored_job(ComposedPairsConfig, config, overrides, given))
+
+
+@make_app.command(cls=ConfigCommand)
+def best(
+    config: ScoredConfigOption = None,
+    overrides: Annotated[list[str] | None, overriding("temperature=0.5")] = None,
+    file: CandidatesOption = None,
+    composition: ScorerOption = None,
+    output: FolderOption = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="How many completions of each prompt.")] = None,
+    split: SplitOption = None,
+    subset: SubsetOption = None,
+) -> None:
+    """Keep the best candidates by the totals of a composition, to imitate: best of n, or rejection sampling."""
+    given = _scored_parts(config, overrides, file, composition, output, split, subset)
+    from rlaif_sdk.preferences.composed import BestConfig, make_best
+
+    if keep is not None:
+        given["keep"] = keep
+    _run(make_best, _scored_job(BestConfig, config, overrides, given))
+
+
+def _scored_parts(
+    config: Path | None,
+    overrides: list[str] | None,
+    file: Path | None,
+    composition: Path | None,
+    output: Path | None,
+    split: str | None,
+    subset: str | None,
+) -> dict[str, Any]:
+    """The parts of a job's config that the command line gives."""
     if config is None and not overrides and (file is None or composition is None):
         raise typer.BadParameter("give the config of a job, or --candidates and --composition")
-    from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
-    from rlaif_sdk.preferences.pipeline import load_make_job
-
     parts = {"composition": composition, "output": output}
     given: dict[str, Any] = {name: str(path.resolve()) for name, path in parts.items() if path is not None}
     if file is not None:
         given["candidates"] = table_config(file, subset, split)
+    return given
+
+
+def _scored_job(
+    model: type[OutputConfig], config: Path | None, overrides: list[str] | None, given: dict[str, Any]
+) -> Any:
+    from rlaif_sdk.preferences.pipeline import load_make_job
+
     source = given if config is None else config
     changes = () if config is None else [f"{name}={json.dumps(value)}" for name, value in given.items()]
-    _run(make_composed_pairs, load_make_job(ComposedPairsConfig, source, overrides=[*(overrides or ()), *changes]))
+    return load_make_job(model, source, overrides=[*(overrides or ()), *changes])
 
 
 @make_app.command(cls=ConfigCommand)

@@ -26,6 +26,7 @@ _MODELS = {
     "make-revisions": "rlaif_sdk.preferences.revisions:RevisionsConfig",
     "make-rubrics": "rlaif_sdk.preferences.rubrics:RubricsConfig",
     "make-pairs": "rlaif_sdk.preferences.composed:ComposedPairsConfig",
+    "make-best": "rlaif_sdk.preferences.composed:BestConfig",
     "make-merge": "rlaif_sdk.preferences.merge:MergeConfig",
 }
 _METHODS = {name.replace("_", "-"): name for name, entry in METHODS.items() if not entry.overrides}

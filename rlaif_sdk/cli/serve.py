@@ -19,7 +19,10 @@ def serve(
     ] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(help="The certificate, for TLS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key.")] = None,
-    state: Annotated[Path | None, typer.Option(help="What the composer learned elsewhere, from save_state.")] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="What the composer learned elsewhere; with --cohort where it keeps what it learns."),
+    ] = None,
     max_body: Annotated[int, typer.Option(min=1, help="Bytes in a request at most.")] = 8_000_000,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows in a request at most.")] = 1024,
     max_queue: Annotated[int, typer.Option(min=1, help="Rows under way at most; 429 beyond.")] = 4096,
@@ -30,6 +33,16 @@ def serve(
     prompt_key: Annotated[str, typer.Option(help="Where verl's extra_info has the prompt.")] = "prompt",
     unscored: Annotated[
         float | None, typer.Option(help="What OpenRLHF, verl and slime get for an unscored completion; else null.")
+    ] = None,
+    cohort: Annotated[
+        bool, typer.Option("--cohort", help="Gather groups whose members come one by one, and learn from them.")
+    ] = False,
+    cohort_size: Annotated[
+        int | None, typer.Option(min=1, help="Completions to a prompt, for requests that name no group.")
+    ] = None,
+    cohort_deadline: Annotated[float, typer.Option(help="Seconds that a group is waited for.")] = 300.0,
+    groups_per_step: Annotated[
+        int | None, typer.Option(min=1, help="Groups after which a step is counted, for requests that tell none.")
     ] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log a line a request.")] = False,
     engine: Annotated[Engine, typer.Option(help="What runs the server: this process, or Ray Serve.")] = Engine.local,
@@ -78,6 +91,10 @@ def serve(
         label_column=label_column,
         prompt_key=prompt_key,
         unscored=unscored,
+        cohort=cohort,
+        cohort_size=cohort_size,
+        cohort_deadline=cohort_deadline,
+        groups_per_step=groups_per_step,
     )
     shared: dict[str, Any] = {
         "host": host,

@@ -19,6 +19,9 @@ from rlaif_sdk.statistics.arrays import Array, Mask
 class Aggregator(ABC):
     """Combines R normalised rewards of B rows by their weights."""
 
+    weighs_certainty = False
+    """Whether it is to be called by `aggregate_unsure`, with what the rewards say of their certainty."""
+
     def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
         """Learn the rewards, in the order of the rows of ``normalized_RB``, before the first batch.
 
@@ -41,6 +44,17 @@ class Aggregator(ABC):
             The (B,) totals, NaN where nothing with a weight was present, and the (R, B) share of each reward in its
             row's total, NaN where it was missing. The shares of a row sum to its total.
         """
+
+    def aggregate_unsure(self, normalized_RB: Array, weights_R: Array, std_RB: Array) -> tuple[Array, Array]:
+        """The same with how sure the rewards are of each value; it makes no difference by default.
+
+        Args:
+            normalized_RB: See `aggregate`.
+            weights_R: See there.
+            std_RB: (R, B) the standard deviation of each value, at least 0; NaN where the reward does not say it.
+        """
+        del std_RB
+        return self.aggregate(normalized_RB, weights_R)
 
 
 class WeightedSum(Aggregator):
@@ -283,6 +297,12 @@ class NestedAggregation:
             group.aggregator.bind({name: bounds[name] for name in group.members})
 
     @property
+    def weighs_certainty(self) -> bool:
+        """Whether any aggregator makes a difference by how sure the rewards are."""
+        every = (self.aggregator, *(group.aggregator for group in self.groups.values()))
+        return any(one.weighs_certainty for one in every)
+
+    @property
     def is_linear(self) -> bool:
         """Whether the total is a weighted sum, of weighted sums where there are groups."""
         inner = (group.aggregator for group in self.groups.values())
@@ -312,21 +332,25 @@ class NestedAggregation:
                 above = parents.get(above)
         return parents
 
-    def aggregate(self, normalized_RB: Array, weights: Mapping[str, float]) -> tuple[Array, Array]:
+    def aggregate(
+        self, normalized_RB: Array, weights: Mapping[str, float], std_RB: Array | None = None
+    ) -> tuple[Array, Array]:
         """Combine.
 
         Args:
             normalized_RB: (R, B), higher being better; NaN where a reward has no value for a row.
             weights: The weight in force of every reward and group.
+            std_RB: See `Aggregator.aggregate_unsure`; None where no reward says it.
 
         Returns:
             As `Aggregator.aggregate`. Where a group's share in the whole is not its weight (in a weighted sum, scaled up
             where others are missing) times its value, the difference is shared out evenly among its members.
         """
         if not self.groups:
-            return self.aggregator.aggregate(normalized_RB, np.array([weights[name] for name in self._top]))
+            weights_R = np.array([weights[name] for name in self._top])
+            return _aggregate(self.aggregator, normalized_RB, weights_R, std_RB)
         shares_RB = np.full_like(normalized_RB, np.nan)
-        totals_B = self._descend(self._top, self.aggregator, normalized_RB, weights, shares_RB)
+        totals_B = self._descend(self._top, self.aggregator, normalized_RB, weights, std_RB, shares_RB)
         return totals_B, shares_RB
 
     def _descend(
@@ -335,6 +359,7 @@ class NestedAggregation:
         aggregator: Aggregator,
         normalized_RB: Array,
         weights: Mapping[str, float],
+        std_RB: Array | None,
         shares_RB: Array,
     ) -> Array:
         values_MB = np.stack(
@@ -342,13 +367,17 @@ class NestedAggregation:
                 normalized_RB[self._index[name]]
                 if name in self._index
                 else self._descend(
-                    self.groups[name].members, self.groups[name].aggregator, normalized_RB, weights, shares_RB
+                    self.groups[name].members, self.groups[name].aggregator, normalized_RB, weights, std_RB, shares_RB
                 )
                 for name in members
             ]
         )
         weights_M = np.array([weights[name] for name in members])
-        totals_B, shares_MB = aggregator.aggregate(values_MB, weights_M)
+        std_MB = None
+        if std_RB is not None:
+            unsaid_B = np.full(std_RB.shape[1], np.nan)
+            std_MB = np.stack([std_RB[self._index[name]] if name in self._index else unsaid_B for name in members])
+        totals_B, shares_MB = _aggregate(aggregator, values_MB, weights_M, std_MB)
         factors_MB = np.broadcast_to(weights_M[:, None], values_MB.shape)
         if isinstance(aggregator, WeightedSum):  # the weights are scaled up where members are missing
             factors_MB = aggregator.aggregate(np.where(np.isnan(values_MB), np.nan, 1.0), weights_M)[1]
@@ -361,3 +390,9 @@ class NestedAggregation:
             rest_B = (share_B - factor_B * value_B) / np.maximum(present_LB.sum(axis=0), 1)
             shares_RB[rows] = shares_RB[rows] * factor_B + rest_B
         return totals_B
+
+
+def _aggregate(aggregator: Aggregator, values_MB: Array, weights_M: Array, std_MB: Array | None) -> tuple[Array, Array]:
+    if std_MB is not None and aggregator.weighs_certainty:
+        return aggregator.aggregate_unsure(values_MB, weights_M, std_MB)
+    return aggregator.aggregate(values_MB, weights_M)

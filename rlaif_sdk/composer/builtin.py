@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rlaif_sdk.composer.aggregators import Minimum, Product, ProductParams, WeightedSum
 from rlaif_sdk.composer.normalizers import (
+    FixedZScore,
+    FixedZScoreParams,
     GroupCenter,
     GroupZScore,
     MinMax,
@@ -27,6 +29,9 @@ def rlaif_normalizers() -> list[NormalizerSpec]:
         NormalizerSpec(name="none", factory=lambda _: Passthrough(), description="the score as it is"),
         NormalizerSpec(name="minmax", factory=lambda _: MinMax(), description="declared range to [0, 1]"),
         NormalizerSpec(name="zscore", factory=ZScore, params=ZScoreParams, description="running z-score"),
+        NormalizerSpec(
+            name="fixed_zscore", factory=FixedZScore, params=FixedZScoreParams, description="z-score of a stated mean"
+        ),
         NormalizerSpec(name="group_zscore", factory=GroupZScore, params=ZScoreParams, description="z-score per prompt"),
         NormalizerSpec(name="group_center", factory=lambda _: GroupCenter(), description="score less mean per prompt"),
         NormalizerSpec(name="rank", factory=lambda _: Rank(), description="mid-rank per prompt, in [-1, 1]"),

@@ -373,7 +373,7 @@ def _why_unreadable(error: ConversationError) -> str:
 def _checked(result: CallResult, batch: RewardBatch, reward: Reward) -> CheckedScores:
     rows, error = len(batch), result.error
     if result.answer is not None:
-        scores = check_entries(result.answer, reward.range, batch.completion_ids)
+        scores = check_entries(result.answer, reward.range, batch)
         if result.cached is None and error is None:
             return scores
         cached = None if result.cached is None else result.cached & ~np.isnan(scores.raw)
@@ -432,13 +432,13 @@ def with_fallback(
     failures = dict(scores.failures)
     reasons: dict[int, str] = {}
     entries = list(scores.entries) or [None] * len(raw)
-    tokens = dict(scores.tokens)
+    credit = dict(scores.credit)
     for index, row in enumerate(rows):
         if not math.isnan(other.raw[index]):
             raw[row] = other.raw[index]
             entries[row] = other.entries[index]
-            if index in other.tokens:
-                tokens[row] = other.tokens[index]
+            if index in other.credit:
+                credit[row] = other.credit[index]
             reasons[row] = f"fallback {fallback!r}: {failures.pop(row)}"
         else:
             problem = other.failures.get(index, "abstains")
@@ -450,5 +450,5 @@ def with_fallback(
         entries=entries,
         error=scores.error if failures else None,
         fallback_reasons=reasons,
-        tokens=tokens,
+        credit=credit,
     )

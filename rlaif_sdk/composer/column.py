@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import numpy as np
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, json_number
-from rlaif_sdk.types import Score, SubScore
+from rlaif_sdk.types import Credit, Score, SubScore
 
 Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached", "not asked"]
 
@@ -37,8 +38,9 @@ class RewardColumn(CheckedScores):
         higher_is_better: False for a cost.
         ends: What its low and its high end mean, in two words, or None.
         working: Says of a row how ``normalized`` came of ``raw``; see `rlaif_sdk.Normalizer.working`.
-        tokens: (T,) what it said of each token of a row, for each row that it gave token values for.
-        token_scale: (B,) what a unit of those adds to the total; None without them.
+        credit: Where its score of a row comes from, for each row of which it says so.
+        credit_scale: (B,) what a unit of that adds to the total: 0 where it takes no part, NaN where the normalizer or the
+            aggregator leaves it no place. None without credit.
         error: Why a call failed, the only one or the first that did; None where none did.
         not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions. It has
             failed there too where a reward failed that a condition looks at.
@@ -55,7 +57,7 @@ class RewardColumn(CheckedScores):
     higher_is_better: bool = True
     ends: tuple[str, str] | None = None
     working: Callable[[int], str] | None = None
-    token_scale: Array | None = None
+    credit_scale: Array | None = None
 
     def __repr__(self) -> str:
         scored = int((~np.isnan(self.raw)).sum())
@@ -83,14 +85,19 @@ class RewardColumn(CheckedScores):
         return int(np.isnan(self.raw).sum()) - len(self.failures) - len(self.skipped)
 
     def record(self, row: int) -> dict[str, Any]:
-        """What is said of a row, JSON-ready: its numbers, None where there is none, its status and reason, its sub-scores."""
-        said = {
+        """What is said of a row, JSON-ready: its numbers, None where there is none, its status and reason.
+
+        Where it gives any, its credit too, as `credited` has it, and its sub-scores.
+        """
+        said: dict[str, Any] = {
             "raw": json_number(self.raw[row]),
             "normalized": json_number(self.normalized[row]),
             "weighted": json_number(self.weighted[row]),
             "status": self.status(row),
             "reason": self.reason(row),
         }
+        if self.credit:
+            said["credit"] = self.credit_record(row)
         subscores = {name: part.record() for name, part in self.subscores(row).items()}
         return {**said, "subscores": subscores} if subscores else said
 
@@ -113,16 +120,21 @@ class RewardColumn(CheckedScores):
                     values.setdefault(name, []).append(part.value)
         return values
 
-    def on_tokens(self, row: int) -> Array | None:
-        """(T,) the part of its share in the total that falls on each token, None where it gave no token values.
+    def credited(self, row: int) -> Credit | None:
+        """Where its share of a row's total falls: the parts of its credit, scaled, and the rest of ``weighted``.
 
-        What these leave over of ``weighted`` falls on the last token, as the whole of it does without them: the shift
-        of a normalizer, say.
+        None where all of that falls on the end: without credit, where it takes no part, and where it has no place.
         """
-        if row not in self.tokens or self.token_scale is None:
+        given = self.credit.get(row)
+        if given is None or self.credit_scale is None or not given.has_parts:
             return None
-        on_tokens_T: Array = self.tokens[row] * self.token_scale[row]
-        return on_tokens_T
+        scale, weighted = float(self.credit_scale[row]), float(self.weighted[row])
+        return None if scale == 0 or math.isnan(scale * weighted) else given.scaled(scale, weighted)
+
+    def credit_record(self, row: int) -> dict[str, Any] | None:
+        """What `credited` says, JSON-ready."""
+        credited = self.credited(row)
+        return credited.record() if credited else None
 
     def reason(self, row: int) -> str | None:
         """Why, in the reward's words; or why it failed, also where its fallback's score is taken, or was not asked."""

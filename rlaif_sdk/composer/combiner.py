@@ -22,7 +22,7 @@ from rlaif_sdk.composer.weights import Schedule, Weight, current_weight
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
-from rlaif_sdk.types import Progress, RewardBatch
+from rlaif_sdk.types import STD, Progress, RewardBatch, Score
 
 
 class Combiner:
@@ -123,8 +123,9 @@ class Combiner:
             oriented_B = values[name] if part.sign > 0 else -values[name]
             normalized_RB[index] = part.normalizer.normalize(oriented_B, group_B)
             workings[name] = part.normalizer.working(oriented_B, group_B)
-        totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights)
-        scales = _token_scales(self.components, scores, values, self._nested, weights, group_B)
+        std_RB = self._stds(scores, values, group_B)
+        totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights, std_RB)
+        scales = _credit_scales(self.components, scores, values, self._nested, weights, group_B)
         constraints = [
             ConstraintColumn(m.constraint, m.value, m.penalty(stated[m.constraint.reward])) for m in self.multipliers
         ]
@@ -155,8 +156,8 @@ class Combiner:
                 higher_is_better=part.reward.higher_is_better,
                 ends=part.reward.ends,
                 working=workings[name],
-                tokens=said.tokens,
-                token_scale=scales.get(name),
+                credit=said.credit,
+                credit_scale=scales.get(name),
                 error=said.error,
                 not_asked=said.not_asked,
             )
@@ -172,6 +173,22 @@ class Combiner:
             aggregation=self._tree,
             gate_order=self.gate_order,
         )
+
+    def _stds(
+        self, scores: Mapping[str, CheckedScores], values: Mapping[str, Array], group_B: Labels | None
+    ) -> Array | None:
+        """(R, B) how unsure the rewards say they are of each value, on the common scale; None where no aggregator asks."""
+        if not self._nested.weighs_certainty:
+            return None
+        std_RB = np.full((len(self.components), len(next(iter(values.values())))), np.nan)
+        for index, (name, part) in enumerate(self.components.items()):
+            for row, entry in enumerate(scores[name].entries):
+                if isinstance(entry, Score) and STD in entry.subscores:
+                    said = entry.subscores[STD].value
+                    std_RB[index, row] = np.nan if said is None else said
+            if not np.isnan(std_RB[index]).all():
+                std_RB[index] *= part.normalizer.scale(part.sign * values[name], group_B)
+        return std_RB
 
     def _warn_without_groups(self, group_B: Labels | None, rows: int) -> None:
         """Say once that a normalizer for the completions to one prompt has nothing to go by."""
@@ -238,7 +255,7 @@ def _failed(scores: CheckedScores, rows: int) -> Mask:
     return failed_B
 
 
-def _token_scales(
+def _credit_scales(
     components: Mapping[str, Component],
     scores: Mapping[str, CheckedScores],
     values: Mapping[str, Array],
@@ -246,7 +263,7 @@ def _token_scales(
     weights: Mapping[str, float],
     group_B: Labels | None,
 ) -> dict[str, Array]:
-    """What one unit of a reward's token values adds to a row's total, for each reward that gave any.
+    """What one unit of a reward's credit adds to a row's total, for each reward that gave any.
 
     It is the reward's weight in force, scaled up where others are missing, times its normalizer's scale, and NaN where
     either has none: the normalizer keeps only the order of scores, or the total is no weighted sum.
@@ -262,7 +279,7 @@ def _token_scales(
     Returns:
         (B,) scales by name, 0 where the reward takes no part.
     """
-    given = [name for name in components if scores[name].tokens]
+    given = [name for name in components if scores[name].credit]
     if not given:
         return {}
     ones_RB = np.where(np.isnan(np.stack([values[name] for name in components])), np.nan, 1.0)

@@ -214,7 +214,7 @@ class Composer:
     ) -> Any:
         """A `datasets.Dataset` with a column of what `rlaif score` writes: the total, and each reward's values.
 
-        A row's entry is that of `Composition.to_records`; where a row is unscored its total is null, and each reward says
+        A row's entry is that of `Composition.to_records`, with sub-scores as a list with their names; where a row is unscored its total is null, and each reward says
         its status and reason. `datasets` keeps the result beside the data set's own files, as of any ``map``, and
         takes it from there when the same rows are scored again by equal rewards (code, version, parameters, model),
         weights, normalizers, gates and statistics, in whatever process; one in which a reward failed is scored again, which

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,18 @@ from rlaif_sdk.composer.advantages import gdpo_advantages
 from rlaif_sdk.composer.aggregators import AggregationTree, WeightedSum
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.constraints import ConstraintColumn
+from rlaif_sdk.composer.credit import PlacedRow
 from rlaif_sdk.composer.explain import Adjustment, Explanation, WaterfallStep
 from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.metrics import composition_diagnostics
 from rlaif_sdk.composer.panels import spread
-from rlaif_sdk.composer.tokens import token_rewards
+from rlaif_sdk.conversations.offsets import Decodes
+from rlaif_sdk.diagnostics.saturation import no_variance
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups, json_number
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.types import Credit, RewardBatch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +46,8 @@ class Composition:
         group_weights: The weight in force of each group of rewards, by name.
         aggregation: Which groups the rewards are in, and how they are aggregated.
         gate_order: How several gates work together.
+        without_variance: What `no_variance` says, by reward and of the total under None, as far as it was asked for or is
+            known from elsewhere.
     """
 
     batch: RewardBatch
@@ -55,6 +60,7 @@ class Composition:
     group_weights: Mapping[str, float] = field(default_factory=dict)
     aggregation: AggregationTree = field(default_factory=AggregationTree)
     gate_order: GateOrder = "independent"
+    without_variance: dict[str | None, Mask] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -107,7 +113,10 @@ class Composition:
         ]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a completion: ``total``, and ``NAME/raw``, ``/normalized``, ``/weighted`` and ``/status`` a reward."""
+        """One row a completion: ``total``, and ``NAME/raw``, ``/normalized``, ``/weighted`` and ``/status`` a reward.
+
+        ``NAME/credit`` too of one that gives any, as in `to_records`.
+        """
         import pandas as pd
 
         columns: dict[str, Any] = {"total": self.totals}
@@ -118,8 +127,41 @@ class Composition:
                 f"{name}/weighted": column.weighted,
                 f"{name}/status": [column.status(row) for row in range(len(self))],
             }
+            if column.credit:
+                columns[f"{name}/credit"] = [column.credit_record(row) for row in range(len(self))]
         columns |= {f"{name}/spread": spread_B for name, spread_B in self.spreads().items()}
         return pd.DataFrame(columns)
+
+    def no_variance(self, reward: str | None = None) -> Mask:
+        """(B,) True where all of a row's group have one value, so that the group teaches nothing.
+
+        Where advantages are differences within a group they are all 0 there, as they are where fewer than two of a group
+        have a value. `metrics` has the share of such groups, ``reward/total/no_variance``.
+
+        Example:
+            >>> from rlaif_sdk import Composer, RewardBatch
+            >>> def right(completion_texts):
+            ...     return [float(text == "4") for text in completion_texts]
+            >>> batch = RewardBatch(["2 + 2?"] * 4, ["4", "5", "4", "4"], group=["a", "a", "b", "b"])
+            >>> with Composer({"right": right}) as composer:
+            ...     composer.compose(batch).no_variance().tolist()
+            [False, False, True, True]
+
+        Args:
+            reward: The reward whose scores are looked at; the composed total if None.
+
+        Raises:
+            BatchError: The batch has no groups.
+            KeyError: There is no such reward.
+        """
+        if not self.without_variance:
+            group_B = encode_groups(self.batch.group)
+            if group_B is None:
+                raise BatchError("variance within groups is asked for, and the batch has no 'group'")
+            names = (None, *self.rewards)
+            values_RB = np.stack([self.totals, *(column.raw for column in self.rewards.values())])
+            self.without_variance.update(zip(names, no_variance(values_RB, group_B)[:, group_B], strict=True))
+        return self.without_variance[reward]
 
     def spreads(self) -> dict[str, Array]:
         """For each group of rewards the (B,) weighted standard deviations of its rewards' normalised values in each row.
@@ -139,20 +181,85 @@ class Composition:
         """The totals as TRL takes them: None where a row is unscored."""
         return [*map(json_number, self.totals)]
 
-    def token_rewards(self) -> list[Array | None]:
-        """For each row the (T,) rewards that fall on its tokens, summed over the rewards; None where there are none.
+    def credits(self, row: int) -> list[tuple[str, Credit]]:
+        """Where a row's total falls, by what adds to it: each reward, constraint and gate; none of an unscored row.
 
-        What they leave over of the row's total falls on its last token: the rewards without token values, the shifts
-        of normalizers, penalties of constraints. Where a gate is closed the whole total does.
+        They sum to the total. What has no place of its own is ``rest`` alone, and falls on the end of the completion: a
+        score without credit, what a constraint takes off, what a gate changes. Where a gate is closed all of the row is.
+
+        Example:
+            >>> from rlaif_sdk import Composer, RewardBatch, Score
+            >>> def steps(completions):
+            ...     return [Score.of_turns([0.25, 0.5]) for _ in completions]
+            >>> def flat(completions):
+            ...     return [1.0 for _ in completions]
+            >>> said = [{"role": role, "content": "Ten."} for role in ("assistant", "tool", "assistant")]
+            >>> with Composer({"steps": steps, "flat": flat}, weights={"steps": 2.0}) as composer:
+            ...     composition = composer.compose(RewardBatch(["How late?"], [said]))
+            >>> [(name, credit.turns, credit.rest) for name, credit in composition.credits(0)]
+            [('steps', [0.5, 1.0], 0.0), ('flat', None, 1.0)]
+        """
+        if math.isnan(self.totals[row]):
+            return []
+        closed = self._is_closed(row)
+        found = []
+        for name, column in self.rewards.items():
+            weighted = float(column.weighted[row])
+            if not math.isnan(weighted):
+                found.append((name, (None if closed else column.credited(row)) or Credit(rest=weighted)))
+        found += [
+            (f"constraint {part.constraint}", Credit(rest=-float(part.penalty[row]))) for part in self.constraints
+        ]
+        found += [(gate.name, Credit(rest=gate.adds)) for gate in self._gates_of(row)]
+        return found
+
+    def token_rewards(self, tokenizer: Decodes | None = None) -> list[Array | None]:
+        """For each row the (T,) rewards of its tokens, which sum to its total; None where all falls on the last token.
+
+        A turn's credit falls on its last token, that of a span of text on the token with its last character, and all that
+        has no place on the last token of the policy. See `credits`.
+
+        Args:
+            tokenizer: What the completions' tokens are decoded with; needed where a reward gives credit to spans of text.
 
         Raises:
-            ConfigError: A normalizer or the aggregator leaves token values no place.
-            BatchError: There are token values, and the batch has no ``completion_ids``.
+            BatchError: There is credit, and the batch has no ``completion_ids``; or a row has several turns of the policy,
+                and the batch no ``turn_spans``, or others than it has turns; or there is no tokenizer.
         """
-        closed_B = np.isnan(self.totals)
-        for _, mask_B in self.gates:
-            closed_B |= mask_B
-        return token_rewards(self.rewards, closed_B, has_ids=self.batch.completion_ids is not None)
+        return [
+            PlacedRow(self.batch, row, tokenizer).on_tokens(credit, float(self.totals[row])) if credit else None
+            for row, credit in enumerate(self._parts())
+        ]
+
+    def turn_rewards(self) -> list[Array | None]:
+        """For each row the (K,) rewards of the policy's turns, which sum to its total; None where all falls on the last turn.
+
+        A token's and a span's credit falls on the turn that it is in. See `credits`.
+
+        Raises:
+            BatchError: A row has several turns of the policy and credit by token, and the batch does not say which tokens
+                are whose.
+        """
+        return [
+            PlacedRow(self.batch, row).on_turns(credit, float(self.totals[row])) if credit else None
+            for row, credit in enumerate(self._parts())
+        ]
+
+    def _is_closed(self, row: int) -> bool:
+        return any(closed_B[row] for _, closed_B in self.gates)
+
+    def _parts(self) -> list[list[Credit]]:
+        """For each row the credit that has a place before its end."""
+        found: list[list[Credit]] = [[] for _ in range(len(self))]
+        for name, column in self.rewards.items():
+            for row in column.credit:
+                if math.isnan(self.totals[row]) or self._is_closed(row):
+                    continue
+                if credited := column.credited(row):
+                    found[row].append(credited)
+                elif column.credit_scale is not None and math.isnan(column.credit_scale[row]):
+                    _warn_without_place(name)
+        return found
 
     def explain(self, row: int) -> Explanation:
         """How a row's total came about; `print` shows it as a waterfall.
@@ -165,12 +272,14 @@ class Composition:
         row %= len(self)
         present = [name for name, column in self.rewards.items() if not math.isnan(column.normalized[row])]
         effective = self._effective_weights(present)
+        closed = self._is_closed(row)
         running = 0.0
         steps = []
         for name, column in self.rewards.items():
             weighted = float(column.weighted[row])
             running += 0.0 if math.isnan(weighted) else weighted
-            steps.append(_step(column, row, weighted, running, effective.get(name, math.nan)))
+            credit = None if closed else column.credited(row)
+            steps.append(_step(column, row, weighted, running, effective.get(name, math.nan), credit))
         constraints = []
         for part in self.constraints:
             adds = -float(part.penalty[row])
@@ -178,6 +287,7 @@ class Composition:
             said = "no score" if math.isnan(adds) else f"multiplier {part.multiplier:.4g}"
             constraints.append(Adjustment(f"constraint {part.constraint}", adds + 0.0, running, said))
         total = float(self.totals[row])
+        placed = [step.credit for step in steps if step.credit and (step.credit.turns or step.credit.spans)]
         return Explanation(
             row,
             tuple(steps),
@@ -185,6 +295,8 @@ class Composition:
             total,
             note=_note(self, row) if math.isnan(total) else "",
             constraints=tuple(constraints),
+            text=tuple(PlacedRow(self.batch, row).in_text(placed)) if placed else (),
+            marks=tuple(_marks(self.batch, row, steps)),
             scaling=_scaling(steps, self._effective_weights(self.rewards)),
             aggregation=tuple(self._aggregation_notes(row)),
         )
@@ -277,6 +389,9 @@ class Composition:
             "reward/total/std": _std(self.totals),
             "reward/total/unscored": float(np.isnan(self.totals).mean()) if len(self) else 0.0,
         }
+        if (group_B := encode_groups(self.batch.group)) is not None and len(self):
+            (without_G,) = no_variance(self.totals[np.newaxis], group_B)
+            numbers["reward/total/no_variance"] = float(without_G.mean())
         for name, column in self.rewards.items():
             numbers |= {
                 f"reward/{name}/raw_mean": _mean(column.raw),
@@ -304,6 +419,15 @@ class Composition:
         for gate, closed in self.gates:
             numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
         return numbers | composition_diagnostics(self.batch, self.totals, self.rewards) if detail else numbers
+
+
+def _warn_without_place(name: str) -> None:
+    warnings.warn(
+        f"the credit of {name!r} has no place in the total, so all of its share falls on the end of the completion: its "
+        "normalizer or the aggregator does more than scale and shift; normalize by none, minmax, zscore or their like, and "
+        "aggregate by weighted_sum",
+        stacklevel=4,
+    )
 
 
 def _mean(values: Array) -> float:
@@ -334,8 +458,9 @@ def _scaling(steps: Sequence[WaterfallStep], nominal: Mapping[str, float]) -> st
     return f"weights x {', '.join(f'{factor:.4g} ({name})' for name, factor in scaled.items())}: {because}"
 
 
-def _step(column: RewardColumn, row: int, weighted: float, running: float, effective: float) -> WaterfallStep:
-    on_tokens_T = column.on_tokens(row)
+def _step(
+    column: RewardColumn, row: int, weighted: float, running: float, effective: float, credit: Credit | None
+) -> WaterfallStep:
     return WaterfallStep(
         reward=column.name,
         raw=float(column.raw[row]),
@@ -345,12 +470,35 @@ def _step(column: RewardColumn, row: int, weighted: float, running: float, effec
         running=running,
         status=column.status(row),
         reason=column.reason(row),
-        on_tokens=math.nan if on_tokens_T is None or math.isnan(weighted) else float(on_tokens_T.sum()),
+        credit=credit,
         effective=math.nan if math.isnan(weighted) else effective,
         normalizer=_working(column, row),
         ends=column.ends,
         subscores=column.subscores(row),
     )
+
+
+_MOST_MARKS = 12
+_MARKED = 60
+
+
+def _marks(batch: RewardBatch, row: int, steps: Sequence[WaterfallStep]) -> Iterator[str]:
+    """What falls on turns and spans, in words, the most of it first."""
+    found: list[tuple[float, str]] = []
+    for step in steps:
+        credit = step.credit or Credit()
+        for number, value in enumerate(credit.turns or (), start=1):
+            found.append((value, f"{step.reward}, turn {number}"))
+        for span in credit.spans:
+            text = batch.views(credit.view, thinking=credit.thinking)[row] or ""
+            quoted = " ".join(text[span.start : span.end].split())
+            shortened = quoted if len(quoted) <= _MARKED else f"{quoted[: _MARKED - 1]}\u2026"
+            because = f": {span.reason}" if span.reason else ""
+            found.append((span.value, f"{step.reward}, \u201c{shortened}\u201d{because}"))
+    found = sorted((mark for mark in found if mark[0]), key=lambda mark: -abs(mark[0]))
+    yield from (f"{value:+.4f} {said}" for value, said in found[:_MOST_MARKS])
+    if len(found) > _MOST_MARKS:
+        yield f"and {len(found) - _MOST_MARKS} more of less"
 
 
 def _working(column: RewardColumn, row: int) -> str:

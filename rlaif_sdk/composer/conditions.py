@@ -228,6 +228,6 @@ def scattered(
         scores.error,
         None if reasons is None else {place[row]: why for row, why in reasons.items()},
         cached_B,
-        {place[row]: tokens_T for row, tokens_T in scores.tokens.items()},
+        {place[row]: given for row, given in scores.credit.items()},
         not_asked,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.composer.column import Status
 from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.statistics.arrays import json_number
-from rlaif_sdk.types import SubScore
+from rlaif_sdk.types import Credit, SubScore
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -34,8 +34,7 @@ class WaterfallStep:
         normalizer: How ``raw`` became ``normalized``, in words, with the state of that moment; empty for no change.
         ends: What its low and its high end mean, or None.
         subscores: What ``raw`` is made of, by name.
-        on_tokens: How much of ``weighted`` falls on single tokens, NaN without token values; the rest falls on the
-            last one.
+        credit: Where ``weighted`` falls in the completion; None where all of it falls on the end.
     """
 
     reward: str
@@ -46,7 +45,7 @@ class WaterfallStep:
     running: float
     status: Status
     reason: str | None
-    on_tokens: float = math.nan
+    credit: Credit | None = None
     effective: float = math.nan
     normalizer: str = ""
     ends: tuple[str, str] | None = None
@@ -55,9 +54,9 @@ class WaterfallStep:
     @property
     def note(self) -> str:
         """Where it falls, and why."""
-        tokens = "" if math.isnan(self.on_tokens) else f"{self.on_tokens:+.4f} of it on its tokens"
+        placed = f"{math.fsum(self.credit.parts):+.4f} of it on {self.credit}" if self.credit else ""
         status = "" if self.status in {"scored", "cached"} else self.status
-        return "; ".join(filter(None, (status, tokens, self.reason)))
+        return "; ".join(filter(None, (status, placed, self.reason)))
 
     def cells(self) -> tuple[str, ...]:
         """Its row of the table."""
@@ -142,6 +141,9 @@ class Explanation:
         aggregation: How the rewards became one number, and the groups with their weights, in words; empty for the
             weighted sum of all.
         source: Where the number was recorded, or empty.
+        text: The completion's transcript, stretch by stretch, each with the credit that falls on it; empty where no reward
+            gives any to turns or spans of text.
+        marks: The credit of turns and spans in words, the most of it first.
     """
 
     row: int
@@ -153,6 +155,8 @@ class Explanation:
     scaling: str = ""
     aggregation: tuple[str, ...] = ()
     source: str = ""
+    text: tuple[tuple[str, float], ...] = ()
+    marks: tuple[str, ...] = ()
 
     def additions(self) -> Iterator[tuple[str, float]]:
         """Whatever was added, and how much; of a row with a total these sum to it."""
@@ -172,7 +176,8 @@ class Explanation:
             headings=("reward", "raw", "normalised", "weight", "effective", "adds", "running", "why"),
             rows=[*(cells for step in self.steps for cells in (step.cells(), *step.subscore_cells())), *adjusted],
             total=("total", "", "", "", "", "", total, self.note),
-            notes=[note for note in (self.scaling, *self.aggregation, *legends) if note],
+            notes=[note for note in (self.scaling, *self.aggregation, *legends, *self.marks) if note],
+            marked=self.text,
         )
 
     def record(self) -> dict[str, Any]:
@@ -191,7 +196,7 @@ class Explanation:
                     "running": json_number(step.running),
                     "status": step.status,
                     "reason": step.reason,
-                    "on_tokens": json_number(step.on_tokens),
+                    "credit": step.credit.record() if step.credit else None,
                     "normalizer": step.normalizer,
                     "ends": step.ends,
                     "subscores": {name: part.record() for name, part in step.subscores.items()},

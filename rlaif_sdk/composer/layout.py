@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
 _WIDE = 1000
 _TEXT = 14
@@ -29,6 +30,8 @@ class Layout:
         rows: The cells of each row. The first and the last column are words, those between are numbers.
         total: The cells of a last row that is set apart, or none.
         notes: Lines below the table.
+        marked: A text below them, stretch by stretch, each with a number: coloured green where that is positive, red where
+            it is negative, the more so the greater it is; in brackets with the number where there are no colours.
     """
 
     title: str
@@ -36,6 +39,7 @@ class Layout:
     rows: Sequence[Sequence[str]]
     total: Sequence[str] = ()
     notes: Sequence[str] = ()
+    marked: Sequence[tuple[str, float]] = ()
 
     def __str__(self) -> str:
         shown = [[*self.headings], *([_line(cell) for cell in row] for row in self._all_rows)]
@@ -48,7 +52,8 @@ class Layout:
                 for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
             ]
             lines.append("  " + "  ".join(padded).rstrip())
-        return "\n".join([*lines, *(f"  {_line(note)}" for note in self.notes)])
+        lines += [f"  {_line(note)}" for note in self.notes]
+        return "\n".join([*lines, *(f"  {line}".rstrip() for line in self._bracketed().splitlines())])
 
     def _repr_html_(self) -> str:
         """The same for a notebook. Whatever it says is escaped: reasons and texts are other people's."""
@@ -65,7 +70,35 @@ class Layout:
         parts.append("</tbody></table>")
         if self.notes:
             parts.append(f"<ul>{''.join(f'<li>{_escaped(note)}</li>' for note in self.notes)}</ul>")
-        return "".join(parts)
+        return "".join([*parts, self.marked_html()])
+
+    def marked_html(self) -> str:
+        """The marked text, coloured; empty where there is none."""
+        parts = []
+        for text, value, strength in self._strengths():
+            shown = html.escape(printable(text))
+            colour = f"rgba({'0, 150, 80' if value > 0 else '215, 50, 45'}, {0.15 + 0.45 * strength:.2f})"
+            parts.append(f'<span style="background: {colour}" title="{value:+.4f}">{shown}</span>' if value else shown)
+        return f'<p style="white-space: pre-wrap">{"".join(parts)}</p>' if parts else ""
+
+    def _strengths(self) -> Iterator[tuple[str, float, float]]:
+        """The marked text, each stretch with its number and how great that is, in (0, 1]."""
+        most = max((abs(value) for _, value in self.marked), default=0.0) or 1.0
+        for text, value in self.marked:
+            yield text, value, abs(value) / most
+
+    def _bracketed(self) -> str:
+        return "".join(f"[{printable(text)} {value:+.4f}]" if value else printable(text) for text, value in self.marked)
+
+    def _coloured(self) -> Text:
+        from rich.text import Text
+
+        line = Text()
+        for text, value, strength in self._strengths():
+            red, green, blue = (60, 200, 120) if value > 0 else (240, 90, 80)
+            faint = [round(255 - (255 - part) * (0.35 + 0.65 * strength)) for part in (red, green, blue)]
+            line.append(printable(text), style=f"black on rgb({faint[0]},{faint[1]},{faint[2]})" if value else "")
+        return line
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Padding]:
         from rich.measure import Measurement
@@ -78,6 +111,9 @@ class Layout:
             yield self._table()
         for number, line in enumerate(self.notes if fits else self._lines()):
             yield Padding(Text(_line(line)), (0, 0, 0, 2 if number or fits else 0))
+        if self.marked:
+            has_colours = console.is_terminal and not console.no_color
+            yield Padding(self._coloured() if has_colours else Text(self._bracketed()), (1, 0, 0, 2))
 
     def _lines(self) -> Iterator[str]:
         """The same where the table's numbers do not fit."""

@@ -271,6 +271,31 @@ class ZScore(Standardizer):
         self.count, self.mean, self.m2 = int(state["count"]), float(state["mean"]), float(state["m2"])
 
 
+class FixedZScoreParams(ZScoreParams):
+    """Parameters of `FixedZScore`."""
+
+    mean: float = Field(allow_inf_nan=False)
+    """The score that becomes 0; of a cost, the negative of its mean."""
+    std: float = Field(gt=0, allow_inf_nan=False)
+    """How far from it a score becomes 1."""
+
+
+class FixedZScore(Standardizer):
+    """``fixed_zscore``: the distance from a stated mean in units of a stated deviation; nothing is learned.
+
+    What a score becomes depends on nothing but the score, so weights that were fitted to such values keep their meaning.
+    """
+
+    def __init__(self, params: FixedZScoreParams) -> None:
+        self.params: FixedZScoreParams = params
+
+    def center_and_scale(self, values_B: Array, group_B: Labels | None) -> tuple[Array, Array]:
+        return deviations(values_B, self.params.mean), np.full(len(values_B), self.params.std)
+
+    def among(self) -> str:
+        return "stated mean and deviation"
+
+
 class GroupZScore(Standardizer):
     """``group_zscore``: mean and standard deviation of the completions to the same prompt, as GRPO does.
 
@@ -350,8 +375,8 @@ def _rank_words(values_B: Array, group_B: Labels | None, row: int) -> str:
 
 
 def inverse_std(spread_B: Array, epsilon: float) -> Array:
-    """One over the spread; 0 where there is none, so that everything is 0 there."""
-    scale_B: Array = np.where(spread_B > 0, 1 / (spread_B + epsilon), 0.0)
+    """One over the spread; 0 where that is no more than ``epsilon``, which is rounding: parts of equal scores count for nothing."""
+    scale_B: Array = np.where(spread_B > epsilon, 1 / (spread_B + epsilon), 0.0)
     return scale_B
 
 

@@ -25,6 +25,12 @@ class PanelParams(Params):
     """Of ``majority``: a member whose value is at least this votes 1, another 0."""
     doubt: float = Field(default=0.0, ge=0)
     """How many of its members' spreads are taken off a row's value."""
+    certainty: bool = False
+    """Whether a member weighs more in a row of which it is surer: its weight is divided by its variance there, as its
+    sub-score ``std`` says it. The likelihood modes of `judge` say it, and any reward may."""
+    least_std: float = Field(default=0.1, gt=0)
+    """With ``certainty``, the least deviation that a member is believed, in the panel's units: one that claims to be certain
+    would otherwise decide by itself."""
 
 
 class Panel(Aggregator):
@@ -39,20 +45,30 @@ class Panel(Aggregator):
     it. Eisenstein et al.
     (2023, "Helping or Herding?") compare mean, median and worst case.
 
+    With ``certainty`` members weigh by the inverse of their variance in the row: where their errors are independent and none is
+    biased, no other weights give the mean a smaller error (Cochran 1954, "The Combination of Estimates from Different
+    Experiments"). A member that does not say how sure it is of a row counts as the least sure of it that says so.
+
     The shares of ``mean`` and ``trimmed`` are each member's weight times its value, of the others they are those of the
     members that decided; what doubt takes off is shared evenly.
     """
 
     def __init__(self, params: PanelParams | None = None) -> None:
         self.params = params or PanelParams()
+        self.weighs_certainty = self.params.certainty
 
     def bind(self, weights: Mapping[str, tuple[float, float]]) -> None:
         refuse_negative(weights, "panel")
 
     def aggregate(self, normalized_RB: Array, weights_R: Array) -> tuple[Array, Array]:
+        return self.aggregate_unsure(normalized_RB, weights_R, np.full(normalized_RB.shape, np.nan))
+
+    def aggregate_unsure(self, normalized_RB: Array, weights_R: Array, std_RB: Array) -> tuple[Array, Array]:
         present_RB, active_RB = presence(normalized_RB, weights_R)
         values_RB = np.where(active_RB, normalized_RB, 0.0)
         weights_RB = np.where(active_RB, weights_R[:, None], 0.0)
+        if self.params.certainty:
+            weights_RB = weights_RB * self._precisions(np.where(active_RB, std_RB, np.nan))
         shares_RB = self._shares(values_RB, weights_RB)
         if self.params.doubt:
             spread_B = spread(normalized_RB, weights_R)
@@ -60,6 +76,13 @@ class Panel(Aggregator):
             shares_RB = shares_RB - shared_evenly(taken_B, active_RB)
         totals_B = np.where(active_RB.any(axis=0), shares_RB.sum(axis=0), np.nan)
         return totals_B, np.where(present_RB, shares_RB, np.nan)
+
+    def _precisions(self, std_RB: Array) -> Array:
+        """(R, B) the inverse of each member's variance, relative to that of the surest possible."""
+        least = self.params.least_std
+        greatest_B = np.fmax.reduce(std_RB, axis=0, initial=least)
+        believed_RB: Array = np.where(np.isnan(std_RB), greatest_B, np.maximum(std_RB, least))
+        return (least / believed_RB) ** 2
 
     def _shares(self, values_RB: Array, weights_RB: Array) -> Array:
         """What each member adds to the panel's value before doubt; members that take no part have weight 0."""

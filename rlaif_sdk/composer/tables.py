@@ -208,11 +208,24 @@ class Moments:
         return math.sqrt(self.m2 / self.count) if self.count else math.nan
 
 
+_SUBSCORE = {"value": float, "weight": float, "reason": str, "evidence": list, "per_row": bool}
+"""What `SubScore.record` may say, and of which kind."""
+
+
 def typed_records(composition: Composition) -> Iterator[Row]:
-    """`Composition.to_records` for a column of one type: no penalties are null, and sub-scores, which differ, left out."""
+    """`Composition.to_records` for a column of one type: no penalties are null; sub-scores are a list of them with their names.
+
+    Credit differs from row to row, and is left out.
+    """
     for record in composition.to_records():
         rewards = {
-            name: {key: value for key, value in said.items() if key != "subscores"}
+            name: {
+                **{key: value for key, value in said.items() if key != "credit"},
+                "subscores": [
+                    {"name": part_name, **dict.fromkeys(_SUBSCORE), **part}
+                    for part_name, part in said.get("subscores", {}).items()
+                ],
+            }
             for name, said in record["rewards"].items()
         }
         yield {**record, "rewards": rewards, "penalties": record["penalties"] or None}
@@ -222,7 +235,10 @@ def reward_type(combiner: Combiner) -> pa.DataType:
     """The Arrow type of what `typed_records` gives for a row, equal for all rows."""
     pa = arrow()
     numbers = [(name, pa.float64()) for name in ("raw", "normalized", "weighted")]
-    one = pa.struct([*numbers, ("status", pa.string()), ("reason", pa.string())])
+    types = {float: pa.float64(), str: pa.string(), bool: pa.bool_(), list: pa.list_(pa.string())}
+    subscore = pa.struct([("name", pa.string()), *((name, types[kind]) for name, kind in _SUBSCORE.items())])
+    said = [("status", pa.string()), ("reason", pa.string()), ("subscores", pa.list_(subscore))]
+    one = pa.struct([*numbers, *said])
     penalties = [(each.constraint.key, pa.float64()) for each in combiner.multipliers]
     spreads = [(name, pa.float64()) for name in combiner.groups]
     return pa.struct(

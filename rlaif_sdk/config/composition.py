@@ -132,8 +132,8 @@ class RewardConfig(ConfigModel):
     params: dict[str, Any] = Field(default_factory=dict)
     """Its parameters, which `rlaif rewards show NAME` lists."""
     normalize: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="none")
-    """``none``, ``minmax``, ``zscore``, ``group_zscore``, ``group_center``, ``rank``, ``quantile``, or
-    what a plugin offers by another name, with parameters; with each, ``winsorize`` and ``clip`` limit outliers."""
+    """``none``, ``minmax``, ``zscore``, ``fixed_zscore``, ``group_zscore``, ``group_center``, ``rank``, ``quantile``,
+    or what a plugin offers by another name, with parameters; with each, ``winsorize`` and ``clip`` limit outliers."""
     on_failure: Annotated[FailureConfig, named("policy", FailureConfig)] = FailureConfig()
     """What happens when it fails."""
     timeout: Seconds | Literal["auto"] | None = "auto"

@@ -14,8 +14,8 @@ from rlaif_sdk.conversations.messages import (
     read,
 )
 from rlaif_sdk.conversations.prompts import aligned, prompt_problem
-from rlaif_sdk.conversations.thinking import split_thinking
-from rlaif_sdk.conversations.views import Thinking, View, rendered, shown, view, words
+from rlaif_sdk.conversations.thinking import after_thinking, split_thinking
+from rlaif_sdk.conversations.views import Thinking, View, policy_turns, rendered, shown, view, words
 
 __all__ = [
     "ASSISTANT",
@@ -25,12 +25,14 @@ __all__ = [
     "ToolCall",
     "Turn",
     "View",
+    "after_thinking",
     "aligned",
     "are_chat_messages",
     "as_generated",
     "chat_messages",
     "check_speaker",
     "holds_json_of_messages",
+    "policy_turns",
     "prompt_problem",
     "read",
     "rendered",

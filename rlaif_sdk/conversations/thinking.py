@@ -7,6 +7,8 @@ Known are tags (``<think>``, ``<thinking>``, ``<thought>``, ``<reasoning>``, ``[
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import TypeAlias
 
 _ANGLED = (  # what stands after a <
     r"(?:(/?)((?i:think|thinking|thought|reasoning|seed:think))\s*>"
@@ -41,14 +43,29 @@ def split_thinking(text: str) -> tuple[str, str]:
     Returns:
         The words said, and the words thought; parts of either are separated by blank lines.
     """
+    found = _stretches(text)
+    return (text, "") if found is None else (_joined(text, found[0]), _joined(text, found[1]))
+
+
+def said_stretches(text: str) -> list[tuple[int, int]]:
+    """Where in a policy's text the words stand that `split_thinking` gives as said, between its blank lines."""
+    found = _stretches(text)
+    return [(0, len(text))] if found is None else found[0]
+
+
+_Stretches: TypeAlias = list[tuple[int, int]]
+
+
+def _stretches(text: str) -> tuple[_Stretches, _Stretches] | None:
+    """Where a text is said, and where thought, without the white space around it; None for text without thinking."""
     if "<" not in text and "[" not in text and "◁" not in text:
-        return _split_bare(text)
+        return _bare_stretches(text)
     if "<|channel|>" in text:
-        return _split_channels(text)
+        return _channel_stretches(text)
     if not _names_thinking(text):
-        return _split_bare(text)
-    said: list[str] = []
-    thought: list[str] = []
+        return _bare_stretches(text)
+    said: _Stretches = []
+    thought: _Stretches = []
     within: str | None = None
     start = 0
     code = _code(text) if "`" in text else []
@@ -59,20 +76,40 @@ def split_thinking(text: str) -> tuple[str, str]:
         if within is None and any(begin < match.start() < end for begin, end in code):
             continue
         if within is None:
-            (thought if closes else said).append(text[start : match.start()])
+            (thought if closes else said).append((start, match.start()))
             within = None if closes else tag
         elif closes and tag == within:
-            thought.append(text[start : match.start()])
+            thought.append((start, match.start()))
             within = None
         else:
             continue
         start = match.end()
     if start == 0:
-        return _split_bare(text)
-    (said if within is None else thought).append(text[start:])
+        return _bare_stretches(text)
+    (said if within is None else thought).append((start, len(text)))
     if "_of_thought|>" in text:
-        said = [_SOLUTION.sub("", part) for part in said]
-    return _joined(said), _joined(thought)
+        said = [part for stretch in said for part in _without_solution_tags(text, *stretch)]
+    return _stripped(text, said), _stripped(text, thought)
+
+
+def after_thinking(text: str) -> str:
+    """What a model says after it has thought, as a judge does that thinks first.
+
+    A tag that opens after the first words is one of them, unlike in `split_thinking`: a judge may quote it.
+    """
+    if "<|channel|>" in text or (text.startswith("analysis") and _BARE_FINAL in text):
+        return split_thinking(text)[0].strip()
+    within: str | None = None
+    for match in _TAGS.finditer(text):
+        group = match.lastindex or 0
+        tag, closes = match[group].lower(), bool(match[group - 1])
+        if closes and within in (None, tag):
+            return _SOLUTION.sub("", text[match.end() :]).strip()
+        if within is None:
+            if text[: match.start()].strip():
+                break
+            within = tag
+    return text.strip() if within is None else ""
 
 
 def _code(text: str) -> list[tuple[int, int]]:
@@ -94,27 +131,46 @@ def _names_thinking(text: str) -> bool:
     return "think" in lowered or "thought" in lowered or "reasoning" in lowered
 
 
-def _split_bare(text: str) -> tuple[str, str]:
+def _bare_stretches(text: str) -> tuple[_Stretches, _Stretches] | None:
     if text.startswith("analysis") and _BARE_FINAL in text:
-        thought, _, said = text.removeprefix("analysis").partition(_BARE_FINAL)
-        return _joined([said]), _joined([thought])
-    return text, ""
+        final = text.index(_BARE_FINAL)
+        said, thought = (final + len(_BARE_FINAL), len(text)), (len("analysis"), final)
+        return _stripped(text, [said]), _stripped(text, [thought])
+    return None
 
 
-def _split_channels(text: str) -> tuple[str, str]:
-    said: list[str] = []
-    thought: list[str] = []
+def _channel_stretches(text: str) -> tuple[_Stretches, _Stretches]:
+    said: _Stretches = []
+    thought: _Stretches = []
     start = 0
     for match in _SEGMENT.finditer(text):
-        said.append(text[start : match.start()])
+        said.append((start, match.start()))
         if match["channel"].lower() == "analysis":
-            thought.append(match["body"])
+            thought.append(match.span("body"))
         elif "to=" not in match["recipient"]:  # what is addressed to a tool is neither said nor thought
-            said.append(match["body"])
+            said.append(match.span("body"))
         start = match.end()
-    said.append(text[start:])
-    return _joined(said), _joined(thought)
+    said.append((start, len(text)))
+    return _stripped(text, said), _stripped(text, thought)
 
 
-def _joined(parts: list[str]) -> str:
-    return "\n\n".join(stripped for part in parts if (stripped := part.strip()))
+def _without_solution_tags(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    for match in _SOLUTION.finditer(text, start, end):
+        yield start, match.start()
+        start = match.end()
+    yield start, end
+
+
+def _stripped(text: str, stretches: _Stretches) -> _Stretches:
+    """Without the white space around each, and those that are nothing else."""
+    found = []
+    for start, end in stretches:
+        words = text[start:end]
+        if stripped := words.strip():
+            begin = start + words.index(stripped[0])
+            found.append((begin, begin + len(stripped)))
+    return found
+
+
+def _joined(text: str, stretches: _Stretches) -> str:
+    return "\n\n".join(text[start:end] for start, end in stretches)

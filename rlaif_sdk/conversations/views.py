@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, Turn, read
@@ -56,7 +56,7 @@ def view(value: Any, name: View, *, thinking: Thinking = "drop", role: str = ASS
     turns = read(value, role=role)
     if name == "transcript":
         return _transcript(turns, thinking)
-    spoken = _last_stretch(turns) if name == "answer" else [turn for turn in turns if turn.role == ASSISTANT]
+    spoken = [turns[index] for index in spoken_turns(turns, name)]
     parts = [said for turn in spoken if (said := words(turn, thinking)).strip()]
     return "\n\n".join(parts) if parts or not any(turn.calls for turn in spoken) else None
 
@@ -81,30 +81,50 @@ def words(turn: Turn, thinking: Thinking = "drop") -> str:
 
 def rendered(turn: Turn, thinking: Thinking = "drop") -> str:
     """All of one turn as a transcript shows it: ``[image]``, its words, and ``[calls name(arguments)]``."""
-    lines = [f"[{kind}]" for kind in turn.media]
-    if text := words(turn, thinking):
-        lines.append(text)
-    return "\n".join([*lines, *(f"[calls {call.name}({call.arguments})]" for call in turn.calls)])
+    text = words(turn, thinking)
+    return "\n".join([*_media_lines(turn), *([text] if text else []), *_call_lines(turn)])
 
 
-def _last_stretch(turns: Sequence[Turn]) -> Sequence[Turn]:
-    end = len(turns)
-    while end and turns[end - 1].role != ASSISTANT:
-        end -= 1
-    start = end
-    while start and turns[start - 1].role == ASSISTANT:
-        start -= 1
-    return turns[start:end]
+def _media_lines(turn: Turn) -> list[str]:
+    return [f"[{kind}]" for kind in turn.media]
+
+
+def _call_lines(turn: Turn) -> list[str]:
+    return [f"[calls {call.name}({call.arguments})]" for call in turn.calls]
+
+
+def policy_turns(turns: Sequence[Turn]) -> list[tuple[int, int]]:
+    """Where each turn of the policy begins and ends: all that it said and called since anybody else last spoke."""
+    found = []
+    start = None
+    for index, turn in enumerate(turns):
+        if turn.role == ASSISTANT:
+            start = index if start is None else start
+        elif start is not None:
+            found.append((start, index))
+            start = None
+    return found if start is None else [*found, (start, len(turns))]
+
+
+def spoken_turns(turns: Sequence[Turn], name: View) -> Sequence[int]:
+    """Which turns an ``answer`` or ``assistant`` view is of, by their place."""
+    own = policy_turns(turns)
+    stretches = own[-1:] if name == "answer" else own
+    return [index for start, end in stretches for index in range(start, end)]
+
+
+def transcript_turns(turns: Sequence[Turn], thinking: Thinking) -> Iterator[tuple[int, str, list[str], list[str]]]:
+    """The turns that a transcript of several shows: which, what stands before the words (its head, lines), and what after."""
+    tools = {call.id: call.name for turn in turns for call in turn.calls if call.id}
+    for index, turn in enumerate(turns):
+        name = turn.name or (tools.get(turn.call_id, "") if turn.role == TOOL else "")
+        before, after = _media_lines(turn), _call_lines(turn)
+        if before or after or turn.role == TOOL or words(turn, thinking):
+            yield index, f"{turn.role}{f' {name}' if name else ''}: ", before, after
 
 
 def _transcript(turns: Sequence[Turn], thinking: Thinking) -> str:
     if len(turns) == 1 and not (turns[0].calls or turns[0].media):
         return words(turns[0], thinking)
-    tools = {call.id: call.name for turn in turns for call in turn.calls if call.id}
-    paragraphs = []
-    for turn in turns:
-        name = turn.name or (tools.get(turn.call_id, "") if turn.role == TOOL else "")
-        text = rendered(turn, thinking)
-        if text or turn.role == TOOL:
-            paragraphs.append(f"{turn.role}{f' {name}' if name else ''}: {text}")
-    return "\n\n".join(paragraphs)
+    shown_turns = transcript_turns(turns, thinking)
+    return "\n\n".join(f"{head}{rendered(turns[index], thinking)}" for index, head, _, _ in shown_turns)

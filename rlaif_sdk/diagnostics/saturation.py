@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlaif_sdk.statistics.arrays import Array, Labels
+from rlaif_sdk.statistics.arrays import Array, Labels, Mask
 
+_SAME = 1e-8
 TOLERANCE = 1e-3
 """Scores are alike within this share of the reward's range."""
 
@@ -75,6 +76,19 @@ def flat_groups(spread_G: Array, *, epsilon: float = 0.0) -> float:
     """
     known = spread_G[~np.isnan(spread_G)]
     return float((known <= epsilon).mean()) if known.size else float("nan")
+
+
+def no_variance(values_RB: Array, group_B: Labels) -> Mask:
+    """(R, G) True where a group's values are all the same, to 1e-8 as in TRL, or it has fewer than two: it teaches nothing.
+
+    Where advantages are standardised within a group even small differences count, so nothing is measured against a range.
+
+    Args:
+        values_RB: R rewards' scores of B rows, or totals, NaN where there is none.
+        group_B: Labels from 0.
+    """
+    without_RG: Mask = ~(group_spread(values_RB, group_B) > _SAME)
+    return without_RG
 
 
 def width(values_B: Array, declared: tuple[float, float] | None = None) -> float:

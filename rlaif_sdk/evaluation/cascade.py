@@ -15,6 +15,8 @@ from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups, json
 from rlaif_sdk.statistics.estimates import Estimate, share_over_groups
 
 LEAST_ROWS = 40
+MOST_PAIRS = 10_000
+"""Of a group: all pairs of 141 rows. Of a larger group as many are drawn, so that pairs grow as rows do."""
 SHARES = tuple(percent / 100 for percent in range(0, 101, 5))
 
 
@@ -28,7 +30,8 @@ class CascadePoint:
         greatest: Its upper end; infinity where it has none.
         asked: The share of the rows for which the strong reward is asked, measured on rows that did not choose the band.
         agreement: Of pairs of rows that the strong reward tells apart, those of one group where there are groups, the
-            share that the cascade puts in the same order, a tie counting half; likewise measured on other rows.
+            share that the cascade puts in the same order, a tie counting half; likewise measured on other rows. Of a group
+            with more pairs than 10,000 it is of so many that are drawn.
         difference: The mean absolute difference between the cascade's score and the strong reward's.
     """
 
@@ -99,7 +102,7 @@ def calibrate_cascade(
         cheap: The name of the cheap reward.
         strong: The name of the strong one, whose scores are in the same units.
         runs: Numbers of the runs to read, each alone; the last one with those that it resumed if None.
-        seed: Of the split, and of the pairs where there are no groups.
+        seed: Of the split, and of the pairs that are drawn.
 
     Raises:
         DataError: A reward is not in the record, fewer than 40 rows have a score of both, or all are of one group.
@@ -168,7 +171,7 @@ def _pairs(strong_N: Array, group_N: Labels, draw: np.random.Generator) -> tuple
     ends = np.flatnonzero(np.diff(group_N[order])) + 1
     members = [part for part in np.split(order, ends) if len(part) > 1]
     if members:
-        places = [np.triu_indices(len(part), 1) for part in members]
+        places = [_places(len(part), draw) for part in members]
         first_P = np.concatenate([part[left] for part, (left, _) in zip(members, places, strict=True)])
         second_P = np.concatenate([part[right] for part, (_, right) in zip(members, places, strict=True)])
     else:
@@ -176,6 +179,14 @@ def _pairs(strong_N: Array, group_N: Labels, draw: np.random.Generator) -> tuple
         first_P, second_P = shuffled[: len(shuffled) // 2], shuffled[len(shuffled) // 2 : len(shuffled) // 2 * 2]
     apart_P = strong_N[first_P] != strong_N[second_P]
     return first_P[apart_P], second_P[apart_P]
+
+
+def _places(count: int, draw: np.random.Generator) -> tuple[Labels, Labels]:
+    """The pairs of so many places, or some of them, drawn with replacement."""
+    if count * (count - 1) // 2 <= MOST_PAIRS:
+        return np.triu_indices(count, 1)
+    left_P = draw.integers(count, size=MOST_PAIRS)
+    return left_P, (left_P + draw.integers(1, count, size=MOST_PAIRS)) % count
 
 
 def _band(cheap_N: Array, strong_N: Array, share: float) -> tuple[float, float]:

@@ -319,7 +319,7 @@ def evaluate_labels(path: TableName, *, human: str | None = None, confidence: fl
         **_places(table, confidence),
         usage=table.usage,
         alignment=(
-            _alignment(table, human_N, _annotators(table, human), confidence)
+            _alignment(table, human_N, _annotators(table, human, path), confidence)
             if human or not np.isnan(human_N).all()
             else None
         ),
@@ -336,31 +336,42 @@ def human_outcomes(table: LabelTable, column: str, path: TableName) -> Array:
     """
     outcomes_N = np.full(len(table), np.nan)
     for pair, value in enumerate(table.columns[column]):
-        votes = value if isinstance(value, list) else [value]
-        for vote in votes:
-            if vote is not None and not _is_verdict(vote):
-                problem = f"what people prefer is 1, 2, 'tie' or null, or a list of these, not {value!r}"
-                raise DataError(problem, file=str(path), row=int(table.rows_N[pair]))
-        if said := [_HUMAN[vote] for vote in votes if vote is not None]:
+        if said := read_verdicts(value, str(path), int(table.rows_N[pair])):
             outcomes_N[pair] = 0.5 * (1 + np.sign(np.mean(said) - 0.5))
     return outcomes_N
 
 
-def _is_verdict(vote: Any) -> bool:
-    return not isinstance(vote, bool) and isinstance(vote, str | int | float) and vote in _HUMAN
+def read_verdicts(value: Any, file: str, row: int) -> list[float]:
+    """What annotators prefer of a pair: 1 for response 1, 0 for response 2, 0.5 for neither; nothing of who was not asked.
+
+    Args:
+        value: 1, 2, "tie", null, or a list of these, one an annotator.
+        file: Where it stands, for the error.
+        row: Likewise, from 1.
+
+    Raises:
+        DataError: It is none of these.
+    """
+    votes = [vote for vote in (value if isinstance(value, list) else [value]) if vote is not None]
+    for vote in votes:
+        if isinstance(vote, bool) or not isinstance(vote, str | int | float) or vote not in _HUMAN:
+            problem = f"what people prefer is 1, 2, 'tie' or null, or a list of these, not {value!r}"
+            raise DataError(problem, file=file, row=row)
+    return [_HUMAN[vote] for vote in votes]
 
 
-def _annotators(table: LabelTable, column: str | None) -> Array | None:
+def vote_counts(said: Sequence[float]) -> list[float]:
+    """How many of these verdicts are for response 1, response 2, and neither."""
+    return [float(said.count(verdict)) for verdict in (1.0, 0.0, 0.5)]
+
+
+def _annotators(table: LabelTable, column: str | None, path: TableName) -> Array | None:
     """(N, 3) how many annotators of each pair said 1, 2 and tie; None where no pair has several."""
     values = table.columns[column] if column else ()
     if not any(isinstance(value, list) for value in values):
         return None
-    votes = [value if isinstance(value, list) else [value] for value in values]
-    categories = (1.0, 0.0, 0.5)
-    return np.array(
-        [[sum(vote is not None and _HUMAN[vote] == said for vote in own) for said in categories] for own in votes],
-        dtype=np.float64,
-    )
+    rows = zip(values, table.rows_N.tolist(), strict=True)
+    return np.array([vote_counts(read_verdicts(value, str(path), row)) for value, row in rows], dtype=np.float64)
 
 
 def _places(table: LabelTable, confidence: float) -> dict[str, Estimate | None]:

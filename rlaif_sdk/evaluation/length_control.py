@@ -65,7 +65,7 @@ def length_controlled(
     n = len(prob_1_N)
     if not n or length_overlap(lengths_N2) < MIN_OVERLAP:
         return Estimate(*_NO_ESTIMATE, n)
-    feature_N = _difference(lengths_N2) if feature == "difference" else _ratio(lengths_N2)
+    feature_N = length_difference(lengths_N2) if feature == "difference" else _ratio(lengths_N2)
     others = [] if difficulty_N is None else [difficulty_N]
     design_ND = np.column_stack([np.ones(n), *others, feature_N])
     groups_N = np.arange(n) if groups_N is None else np.unique(groups_N, return_inverse=True)[1]
@@ -150,7 +150,8 @@ def _held_out(design_ND: Array, targets_N: Array, held_N: Mask, strength: float)
     return float((np.logaddexp(0, odds_N) - targets_N[held_N] * odds_N).mean())
 
 
-def _difference(lengths_N2: Array) -> Array:
+def length_difference(lengths_N2: Array) -> Array:
+    """(N,) AlpacaEval 2's feature: tanh of the difference of the lengths over its standard deviation."""
     difference_N = lengths_N2[:, 0] - lengths_N2[:, 1]
     spread = float(difference_N.std(ddof=1)) if difference_N.size > 1 else 0.0
     return np.tanh(difference_N / spread) if spread > 0 else np.sign(difference_N)

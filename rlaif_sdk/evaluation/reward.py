@@ -17,7 +17,7 @@ from rlaif_sdk.composer import Composer
 from rlaif_sdk.composer.explain import Explanation
 from rlaif_sdk.conversations import USER, aligned, view
 from rlaif_sdk.evaluation.length_control import length_controlled
-from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions, columns_read
+from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions, columns_reader
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
@@ -35,7 +35,7 @@ TOTAL = "total"
 """The composed reward, among the rewards that it is composed of."""
 _EXACT_PLAYERS = 8
 _ORDERS = 200
-_WEAK_PENALTY = 100.0
+WEAK_LENGTH_PENALTY = 100.0
 """The inverse weight of the penalty on the regression on length: it keeps the fit finite, and draws nothing to one half."""
 _TRUE = frozenset({"1", "true", "yes"})
 _FALSE = frozenset({"0", "false", "no"})
@@ -321,6 +321,7 @@ def _against_labels(
     seen: set[str] = set()
     words: dict[str, None] = {}
     count = unlabelled = 0
+    columns_read = columns_reader(composer)
     for count, row in enumerate(rows, start=1):
         needed = (texts[1], label, *filter(None, [category]), *([] if texts[0] == "prompt" else [texts[0]]))
         for column in needed:
@@ -334,7 +335,7 @@ def _against_labels(
             unlabelled += 1
             continue
         columns = {name: value for name, value in row.items() if name not in {*texts, label}}
-        key = json_digest([asked, row[texts[1]], share, columns_read(composer, columns)], default=plain)
+        key = json_digest([asked, row[texts[1]], share, columns_read(columns)], default=plain)
         if key in seen:
             continue
         seen.add(key)
@@ -486,12 +487,13 @@ def _against_pairs(
     categories, numbers, lengths = [], [], []
     seen: set[str] = set()
     repeated = contradicted = unlabelled = 0
+    columns_read = columns_reader(composer)
     for count, row in enumerate(rows, start=1):
         if category is not None:
             check_column(row, category, file, count)
         asked, answers = read_pair(row, file, count, prompt=prompt)
         columns = {name: value for name, value in row.items() if name not in {prompt, "chosen", "rejected"}}
-        shown = columns_read(composer, columns)
+        shown = columns_read(columns)
         key, turned = (json_digest([asked, *said, shown], default=plain) for said in (answers, answers[::-1]))
         if key == turned:
             unlabelled += 1
@@ -520,7 +522,7 @@ def _against_pairs(
     }
 
     def accuracy(totals_2N: Array) -> Statistic:
-        right_N = _right(totals_2N[::2] - totals_2N[1::2])
+        right_N = prefers_first(totals_2N[::2] - totals_2N[1::2])
         known_N = ~np.isnan(right_N)
         right_K = right_N[known_N]
         return lambda weights_N: weighted_mean(right_K, weights_N[known_N])
@@ -546,28 +548,43 @@ def _against_pairs(
     )
 
 
-def read_pair(row: Row, file: str, number: int, *, prompt: str = "prompt") -> tuple[Any, list[Any]]:
-    """The prompt of a row, and its chosen and rejected completion without it; an empty prompt of texts without one.
+def read_pair(
+    row: Row,
+    file: str,
+    number: int,
+    *,
+    prompt: str = "prompt",
+    answers: tuple[str, str] = ("chosen", "rejected"),
+) -> tuple[Any, list[Any]]:
+    """The prompt of a row, and its two completions without it; an empty prompt of texts without one.
+
+    Args:
+        row: The row.
+        file: Where it stands, for the error.
+        number: Likewise, from 1.
+        prompt: The column of the prompt.
+        answers: The columns of the completions.
 
     Raises:
         DataError: One is missing, cannot be read, or the answers do not follow the prompt; names the row.
     """
-    for column in ("chosen", "rejected"):
-        check_text(row, column, Path(file), number, named="chosen and rejected")
+    for column in answers:
+        check_text(row, column, Path(file), number, named=" and ".join(answers))
     try:
-        asked, answers = aligned(row.get(prompt), [row["chosen"], row["rejected"]])
+        asked, said = aligned(row.get(prompt), [row[column] for column in answers])
     except ValueError as error:
         raise DataError(str(error), file=file, row=number) from None
-    if asked is None and all(isinstance(answer, str) for answer in answers):
-        return "", answers  # dialogues as text, such as hh-rlhf's
+    if asked is None and all(isinstance(answer, str) for answer in said):
+        return "", said  # dialogues as text, such as hh-rlhf's
     if asked is None:
+        one, other = answers
         raise DataError(
-            f"has no {prompt!r}, and 'chosen' and 'rejected' share no message that would be it",
+            f"has no {prompt!r}, and {one!r} and {other!r} share no message that would be it",
             file=file,
             row=number,
             hint=f"columns: {listed(row)}",
         )
-    return asked, answers
+    return asked, said
 
 
 def _pair_metrics(
@@ -578,12 +595,12 @@ def _pair_metrics(
     confidence: float,
 ) -> PairMetrics:
     known_N = ~np.isnan(difference_N)
-    difference_K, right_K, groups_K = difference_N[known_N], _right(difference_N[known_N]), groups_N[known_N]
+    difference_K, right_K, groups_K = difference_N[known_N], prefers_first(difference_N[known_N]), groups_N[known_N]
     everywhere_K = np.ones(len(right_K), dtype=np.bool_)
     return PairMetrics(
         accuracy=_share(right_K, everywhere_K, groups_K, confidence),
         at_equal_length=length_controlled(
-            right_K, lengths_N2[known_N], groups_K, strength=_WEAK_PENALTY, confidence=confidence
+            right_K, lengths_N2[known_N], groups_K, strength=WEAK_LENGTH_PENALTY, confidence=confidence
         ),
         ties=int((difference_K == 0).sum()),
         calibration=calibrate(difference_K, np.ones(len(difference_K))) if len(difference_K) else None,
@@ -596,7 +613,7 @@ def _pair_metrics(
     )
 
 
-def _right(difference_N: Array) -> Array:
+def prefers_first(difference_N: Array) -> Array:
     """1 where the chosen one is ahead, 0 where the rejected one is, 0.5 where they are equal, NaN where not scored."""
     right_N: Array = 0.5 * (1 + np.sign(difference_N))
     return right_N

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.explain import Explanation
+from rlaif_sdk.composer.normalizers import Passthrough
 from rlaif_sdk.composer.stages import columns_looked_at
 from rlaif_sdk.composer.weights import current_weight
 from rlaif_sdk.io.digests import json_digest
@@ -106,6 +108,13 @@ class ScoredCompletions:
         raw_U = np.concatenate([batch.rewards[name].raw for batch in self._batches])
         return self._of_candidates(self.components[name].sign * raw_U)
 
+    def values(self, name: str) -> Array:
+        """(N,) what of a reward enters its normalizer, higher being better: its failures are handled by its policy.
+
+        NaN where it takes no part in the total.
+        """
+        return self._of_candidates(np.concatenate([batch.rewards[name].normalized for batch in self._as_they_enter]))
+
     def totals(self, kept: Collection[str] | None = None) -> Array:
         """(N,) the totals; NaN where a completion is unscored.
 
@@ -137,6 +146,11 @@ class ScoredCompletions:
                 return f"{explanation.note} ({said})" if said else explanation.note
         return None
 
+    @cached_property
+    def _as_they_enter(self) -> list[Composition]:
+        parts = {name: replace(part, normalizer=Passthrough()) for name, part in self._parts.items()}
+        return self._combine(parts, parts)
+
     def _of_candidates(self, values_P: Array) -> Array:
         values_N: Array = values_P[self._place_U][self._index_N]
         return values_N
@@ -149,11 +163,12 @@ class ScoredCompletions:
                 normalizer.update(part.sign * batch.rewards[name].raw, encode_groups(batch.batch.group))
         return replace(part, normalizer=normalizer, weight=current_weight(part.weight, Progress()))
 
-    def _combine(self, kept: Collection[str]) -> list[Composition]:
+    def _combine(self, kept: Collection[str], parts: Mapping[str, Component] | None = None) -> list[Composition]:
         ours = self._combiner
+        parts = self._parts if parts is None else parts
         multipliers = [multiplier for multiplier in ours.multipliers if multiplier.constraint.reward in kept]
         combiner = Combiner(
-            {name: part for name, part in self._parts.items() if name in kept},
+            {name: part for name, part in parts.items() if name in kept},
             gates=[gate for gate in ours.gates if gate.reward in kept],
             gate_order=ours.gate_order,
             aggregator=ours.aggregator,
@@ -172,15 +187,15 @@ class ScoredCompletions:
         ]
 
 
-def columns_read(composer: Composer, columns: Row) -> Row:
-    """Of a row's columns those that the rewards and their conditions read; all of them where a reward does not say what it reads."""
+def columns_reader(composer: Composer) -> Callable[[Row], Row]:
+    """What takes of a row's columns those that the rewards and their conditions read; all of them where a reward does not say what it reads."""
     names: set[str] = set()
     for part in (*composer.components.values(), *composer.fallbacks.values()):
         if part.reward.inputs is None:
-            return columns
+            return lambda columns: columns
         names |= {part.columns.get(name, name) for name in (*part.reward.inputs, *part.reward.columns)}
     names.update(columns_looked_at(composer.components))
-    return {name: value for name, value in columns.items() if name in names}
+    return lambda columns: {name: value for name, value in columns.items() if name in names}
 
 
 def _unique(composer: Composer, candidates: Sequence[Candidate]) -> tuple[list[Candidate], Labels]:
@@ -188,8 +203,9 @@ def _unique(composer: Composer, candidates: Sequence[Candidate]) -> tuple[list[C
     numbers: dict[str, int] = {}
     unique: list[Candidate] = []
     index_N = np.empty(len(candidates), dtype=np.intp)
+    columns_read = columns_reader(composer)
     for place, each in enumerate(candidates):
-        said = [each.prompt, each.completion, columns_read(composer, each.columns), repr(each.group)]
+        said = [each.prompt, each.completion, columns_read(each.columns), repr(each.group)]
         key = json_digest(said, default=plain)
         index_N[place] = numbers.setdefault(key, len(unique))
         if index_N[place] == len(unique):

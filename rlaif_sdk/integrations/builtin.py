@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlaif_sdk.integrations.reward_params import RemoteParams, VerifiersParams
 from rlaif_sdk.plugins import RewardSpec, hookimpl
-from rlaif_sdk.rewards import Reward
+from rlaif_sdk.rewards import Params, Reward
 
 rlaif_api_version = 1
 
@@ -21,9 +21,15 @@ def _remote(params: RemoteParams) -> Reward:
     return Remote(params)
 
 
+def _environment(_: Params) -> Reward:
+    from rlaif_sdk.integrations.environments import EnvironmentReward
+
+    return EnvironmentReward()
+
+
 @hookimpl
 def rlaif_rewards() -> list[RewardSpec]:
-    """Functions in verifiers' convention, and reward servers. TRL's need no name: ``reward: trl.rewards:NAME``."""
+    """Functions in verifiers' convention, reward servers, and environments. TRL's functions need no name: ``reward: trl.rewards:NAME``."""
     return [
         RewardSpec(
             name="verifiers",
@@ -40,5 +46,11 @@ def rlaif_rewards() -> list[RewardSpec]:
             description="What a reward server says: one of `rlaif serve`, or one for OpenRLHF.",
             ends=("worse", "better"),
             example={"params": {"url": "http://127.0.0.1:8000"}},
+        ),
+        RewardSpec(
+            name="environment",
+            factory=_environment,
+            description="What the environment of a rollout says of it: its own reward, under TRL.",
+            ends=("worse", "better"),
         ),
     ]

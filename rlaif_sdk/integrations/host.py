@@ -13,10 +13,11 @@ from weakref import WeakKeyDictionary
 
 from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.composer.normalizers import Normalizer, Rank
-from rlaif_sdk.composer.weights import Schedule
+from rlaif_sdk.composer.weights import Schedule, Weight
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.cohorts import DEADLINE, Cohorts
+from rlaif_sdk.integrations.reward_server import RewardServer
 from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of, in_order
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.forks import on_fork
@@ -28,6 +29,27 @@ if TYPE_CHECKING:
 
 _SAVED = "give state=FILE, saved with rlaif_sdk.integrations.save_state, and its statistics stay as they are there"
 _GROUPS = "give each sample the group that the completions to its prompt share"
+
+
+def learns(composer: Composer) -> bool:
+    """Whether what a composer says depends on the training batches before: it has statistics, multipliers or triggers."""
+    return any(_problems(composer, grouped=True, stepped=True, restored=False)) or any(
+        isinstance(weight, Schedule) and (weight.trigger is not None or weight.by == "episode")
+        for weight in _weights(composer).values()
+    )
+
+
+def follows_steps(composer: Composer) -> bool:
+    """Whether a weight follows the training step, which somebody has to tell."""
+    return any(isinstance(weight, Schedule) and weight.by == "step" for weight in _weights(composer).values())
+
+
+def _weights(composer: Composer) -> dict[str, Weight]:
+    """Every weight, by its key in a config."""
+    return {
+        **{f"rewards.{name}.weight": weight for name, weight in composer.weights.items()},
+        **{f"groups.{name}.weight": group.weight for name, group in composer.combiner.groups.items()},
+    }
 
 
 def check_rowwise(composer: Composer, stack: str, *, grouped: bool, stepped: bool, restored: bool) -> None:
@@ -66,11 +88,7 @@ def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: boo
         if type(normalizer).update is not Normalizer.update and not restored:
             kind = type(normalizer).__name__
             yield f"rewards.{name}.normalize", f"{kind} learns only from training batches", _SAVED
-    schedules = {
-        **{f"rewards.{name}.weight": weight for name, weight in composer.weights.items()},
-        **{f"groups.{name}.weight": group.weight for name, group in composer.combiner.groups.items()},
-    }
-    for key, weight in schedules.items():
+    for key, weight in _weights(composer).items():
         if isinstance(weight, Schedule) and not stepped:
             yield key, "a schedule follows the training step", "give the weight a number"
     if composer.combiner.multipliers and not restored:
@@ -88,8 +106,8 @@ class Host:
     is built at the first sample, and closed when the process ends unless it was given ready-made.
 
     Args:
-        rewards: A config (a file, a mapping, a `rlaif_sdk.config.CompositionConfig`), or a `rlaif_sdk.Composer`, which
-            stays the caller's to close.
+        rewards: A config (a file, a mapping, a `rlaif_sdk.config.CompositionConfig`); a `rlaif_sdk.Composer`, which stays
+            the caller's to close; or a reward server, by its address or as a `RewardServer`, which has the composition.
         stack: Where it is used, for messages.
         state: A file that `save_state` wrote: running statistics and multipliers, which stay as they are there.
         grouped: Whether the stack tells which completions answer the same prompt. Samples that all come without a
@@ -101,7 +119,7 @@ class Host:
 
     def __init__(
         self,
-        rewards: Composer | Config,
+        rewards: Composer | Config | RewardServer,
         stack: str,
         *,
         state: str | Path | None = None,
@@ -110,6 +128,8 @@ class Host:
         stepped: bool = False,
         deadline: float = DEADLINE,
     ) -> None:
+        if isinstance(rewards, str) and rewards.startswith(("http://", "https://")):
+            rewards = RewardServer(rewards)
         self._rewards = rewards
         self._stack = stack
         self._state = state
@@ -118,10 +138,15 @@ class Host:
         self._stepped = stepped
         self._deadline = deadline
         self._begin()
+        if self._server is not None and state is not None:
+            raise ConfigError(
+                "a reward server keeps what it learns", key="state", hint="rlaif serve --cohort --state FILE"
+            )
         if isinstance(rewards, Composer):
             self._check(rewards)
 
     def _begin(self) -> None:
+        self._server = self._rewards if isinstance(self._rewards, RewardServer) else None
         self._composer: Composer | None = None
         self._comparison: tuple[str, str, str] | None = None
         self._begin_anew()
@@ -148,7 +173,7 @@ class Host:
         """The composer of this process.
 
         Raises:
-            ConfigError: The config is refused, or asks for what the stack does not tell.
+            ConfigError: The config is refused, or asks for what the stack does not tell; or a server has it.
             StateError: The saved state is of another composition.
         """
         with self._lock:
@@ -159,6 +184,8 @@ class Host:
     def _build(self) -> Composer:
         if isinstance(self._rewards, Composer):
             composer = self._rewards
+        elif isinstance(self._rewards, RewardServer):
+            raise ConfigError(f"the composition is at {self._rewards}", key="rewards", hint="score samples instead")
         else:
             composer = Composer.from_config(self._rewards)
             atexit.register(composer.close)
@@ -175,7 +202,9 @@ class Host:
 
     @property
     def compares(self) -> bool:
-        """Whether the composition compares the completions to one prompt."""
+        """Whether the composition compares the completions to one prompt, as that of a server may."""
+        if self._server is not None:
+            return True
         self.composer  # noqa: B018 - it is known once the composer is
         return self._comparison is not None
 
@@ -195,15 +224,21 @@ class Host:
 
     def compose(self, samples: Sequence[Sample]) -> Composition:
         """Score samples that have the same columns, as one batch."""
+        if self._server is not None:
+            return self._server.submit(samples).result()[0].composition
         return self._composer_for(samples).compose(batch_of(samples))
 
     def score(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
         """Score samples, those with the same columns together, and return them in the order given."""
+        if self._server is not None:
+            return self._server.submit(samples, progress).result()
         composer, parts = self._composer_for(samples), alike(samples)
         return in_order(parts, [composer.compose(_part(samples, places, progress)) for places in parts])
 
     async def ascore(self, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Scored]:
         """`score` for use within a running event loop."""
+        if self._server is not None:
+            return await asyncio.wrap_future(self._server.submit(samples, progress))
         composer, parts = self._composer_for(samples), alike(samples)
         return in_order(
             parts, await asyncio.gather(*(composer.acompose(_part(samples, places, progress)) for places in parts))
@@ -217,6 +252,9 @@ class Host:
         Raises:
             BatchError: It does not fit the group that is gathered under its label.
         """
+        if self._server is not None:
+            (scored,) = await asyncio.wrap_future(self._server.submit([sample]))
+            return scored
         self._composer_for([sample])
         coalescer, cohorts = self._of_loop()
         if sample.group_size is not None:
@@ -241,7 +279,7 @@ def _part(samples: Sequence[Sample], places: Sequence[int], progress: Progress |
     return batch_of([samples[place] for place in places], progress or Progress())
 
 
-Rewards: TypeAlias = "Composer | Config | Host"
+Rewards: TypeAlias = "Composer | Config | RewardServer | Host"
 """What an adapter scores with."""
 
 

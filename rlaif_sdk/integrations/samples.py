@@ -117,6 +117,12 @@ class Scored:
         """Each reward's score in its own units, None where it abstained, failed, or was not asked."""
         return {name: json_number(column.raw[self.row]) for name, column in self.composition.rewards.items()}
 
+    def no_variance(self, reward: str | None = None) -> bool | None:
+        """Whether all of its group have the same total, or score of a reward, so that it teaches nothing; None without groups."""
+        if self.composition.batch.group is None:
+            return None
+        return bool(self.composition.no_variance(reward)[self.row])
+
     @property
     def reason(self) -> str:
         """Why the sample is unscored, as far as a reward says so; once where all say the same."""
@@ -195,8 +201,18 @@ class Scored:
         return {**rewards, "unscored": float(self.total is None)}
 
     def known_scores(self) -> dict[str, float]:
-        """`scores` without those that are NaN, for a log that averages what it gets."""
-        return {name: value for name, value in self.scores().items() if not math.isnan(value)}
+        """For a log that averages what it gets: `scores` without those that are NaN, and ``NAME/subscore/PART``.
+
+        Sub-scores that mean something else in another row are left out.
+        """
+        known = {name: value for name, value in self.scores().items() if not math.isnan(value)}
+        parts = {
+            f"{name}/subscore/{part_name}": part.value
+            for name, column in self.composition.rewards.items()
+            for part_name, part in column.subscores(self.row).items()
+            if part.value is not None and not part.per_row and name in known
+        }
+        return known | parts
 
 
 def same_columns(samples: Sequence[Sample]) -> list[Sample]:

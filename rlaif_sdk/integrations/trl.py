@@ -6,12 +6,14 @@ Nothing of TRL is imported. What is relied on of it, and of transformers, is nam
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -22,12 +24,15 @@ from rlaif_sdk.composer.all_gather import torch_all_gather
 from rlaif_sdk.composer.weights import Schedule
 from rlaif_sdk.conversations import USER, read
 from rlaif_sdk.exceptions import BatchError, ConfigError, ConversationError, RewardError, TrainingError
+from rlaif_sdk.integrations.environments import COLUMN as OWN_REWARD
+from rlaif_sdk.integrations.environments import own_rewards
 from rlaif_sdk.integrations.samples import Scored
 from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch, TextOrConversation, TrainerArguments
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.combiner import Combiner
+    from rlaif_sdk.composer.component import Component
     from rlaif_sdk.composer.composition import Composition
     from rlaif_sdk.composer.weights import Weight
 
@@ -36,6 +41,8 @@ class BatchComposer(Protocol):
     """What an adapter asks of the `rlaif_sdk.Composer` that hands itself to it."""
 
     combiner: Combiner
+    components: dict[str, Component]
+    fallbacks: dict[str, Component]
 
     @property
     def weights(self) -> dict[str, Weight]:
@@ -54,10 +61,6 @@ class BatchComposer(Protocol):
         """Resume from a saved state."""
 
 
-RESERVED = RESERVED_COLUMNS | {"environments"}
-"""Columns that TRL passes to reward functions under these names would be replaced or lost, or end the run."""
-
-
 def check_columns(*datasets: Any) -> None:
     """Refuse columns of reserved names; each is a dataset, a mapping of name to one, or None.
 
@@ -66,7 +69,7 @@ def check_columns(*datasets: Any) -> None:
     """
     for dataset in datasets:
         for part in dataset.values() if isinstance(dataset, Mapping) else [dataset]:
-            for name in sorted(RESERVED.intersection(getattr(part, "column_names", None) or ())):
+            for name in sorted(RESERVED_COLUMNS.intersection(getattr(part, "column_names", None) or ())):
                 raise BatchError(f"the column {name!r} has a reserved name", hint="rename the column in the dataset")
 
 
@@ -154,6 +157,20 @@ def gdpo_weights(composer: BatchComposer) -> dict[str, float]:
     return weights
 
 
+def reads_own_rewards(composer: BatchComposer) -> bool:
+    """Whether a reward reads what environments say of their rollouts."""
+    parts = (*composer.components.values(), *composer.fallbacks.values())
+    return any(OWN_REWARD in (part.reward.inputs or ()) for part in parts)
+
+
+def _asked_class(function: Any) -> type | None:
+    """The class of environments whose reward a function of TRL's own asks for; None of any other function."""
+    if not inspect.isfunction(function):
+        return None
+    asked = inspect.signature(function).parameters.get("_env_type")
+    return asked.default if asked else None
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What TRL passes to a reward function, B rows."""
@@ -165,6 +182,7 @@ class Call:
     state: Any
     log_extra: Callable[[str, list[Any]], None] | None
     log_metric: Callable[[str, float], None] | None
+    environments: Sequence[Any] | None = None
 
     def trainer(self) -> Any:
         """The trainer that calls, which is the owner of ``log_metric``; None for a call by hand.
@@ -203,8 +221,15 @@ class Call:
             group=group,
             progress=progress,
             training=training,
-            trainer=None if trainer is None else TrainerArguments(self.state, rows),
+            trainer=None if trainer is None else TrainerArguments(self.state, rows, environments=self.environments),
         )
+
+    def with_own_rewards(self, trainer: Any) -> Call:
+        """The same with what the environments say of their rollouts, in a column."""
+        if self.environments is None:
+            return self
+        said = own_rewards(self.environments, getattr(trainer, "async_loop", None))
+        return replace(self, columns={**self.columns, OWN_REWARD: said})
 
 
 def _runs(prompts: Sequence[TextOrConversation]) -> list[int]:
@@ -517,7 +542,7 @@ class TRLReward:
         trainer_state: Any = None,
         log_extra: Callable[[str, list[Any]], None] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
-        environments: Any = None,
+        environments: Sequence[Any] | None = None,
         **columns: Sequence[Any],
     ) -> list[float | None]:
         """One value a completion, None where it is unscored.
@@ -529,8 +554,7 @@ class TRLReward:
             RewardError: A reward failed whose policy is ``raise``, or a completion of online DPO is unscored.
             TrainingError: Something else than a trainer of TRL calls.
         """
-        del environments
-        call = Call(prompts, completions, completion_ids, columns, trainer_state, log_extra, log_metric)
+        call = Call(prompts, completions, completion_ids, columns, trainer_state, log_extra, log_metric, environments)
         compositions = self.scoring.compositions(self.__name__, call)
         return [value for composition in compositions for value in self._values(composition)]
 
@@ -582,6 +606,7 @@ class Scoring:
         self._state: Any = None
         self._latest: tuple[Sequence[TextOrConversation], list[Composition]] | None = None
         self._served: set[str] = set()
+        self._reads_own_rewards = reads_own_rewards(composer)
         self.under_way = UnderWay(composer)
 
     def check(self, trainer: Any) -> None:
@@ -598,6 +623,8 @@ class Scoring:
         if trainer is not self._trainer:
             self.check(trainer)
             self._learn_together()
+            if self._reads_own_rewards:
+                self._take_over_own_rewards(trainer)
             self._trainer = trainer
         self._resume(trainer.state)
 
@@ -613,6 +640,8 @@ class Scoring:
         if is_online_dpo(call):
             return [self._compose_pairs(call)]
         trainer = call.trainer()
+        if self._reads_own_rewards:
+            call = call.with_own_rewards(trainer)
         if trainer is None:
             return [self._composer.compose(call.batch(None))]
         self.prepare(trainer)
@@ -633,6 +662,27 @@ class Scoring:
         refuse_unscored(composition)
         self._keep(call.state)
         return composition
+
+    def _take_over_own_rewards(self, trainer: Any) -> None:
+        """Have TRL count what environments say only within the composition, and still log it under their names.
+
+        TRL adds a function for each class of environments that has a reward of its own, after those it is given, and so
+        asks it only when this batch is composed.
+        """
+        for place, function in enumerate(trainer.reward_funcs):
+            if (kind := _asked_class(function)) is not None:
+                trainer.reward_funcs[place] = partial(self._said_by, kind)
+                trainer.reward_weights[place] = 0.0
+
+    def _said_by(self, kind: type, /, *, environments: Sequence[Any], **_: Any) -> list[float | None]:
+        """What environments of a class have said of the rows that the composition scores: TRL drops others."""
+        assert self._latest is not None
+        (composition,) = self._latest[1]
+        said = composition.batch.columns[OWN_REWARD]
+        return [
+            value if type(environment) is kind and isinstance(value, float) and not math.isnan(total) else None
+            for environment, value, total in zip(environments, said, composition.totals, strict=True)
+        ]
 
     def _learn_together(self) -> None:
         combiner = self._composer.combiner

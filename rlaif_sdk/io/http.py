@@ -376,14 +376,18 @@ def proxy_for(url: str) -> str | None:
     return proxies.get(parts.scheme) or proxies.get("all")
 
 
-def json_body(value: Any) -> bytes:
+def json_body(value: Any, *, default: Callable[[Any], Any] | None = None) -> bytes:
     """A value as the body of a request: JSON without NaN; a lone surrogate becomes a question mark.
+
+    Args:
+        value: The value.
+        default: What to take in place of an object that JSON does not know.
 
     Raises:
         TypeError: It holds what JSON does not.
         ValueError: It holds NaN or an infinity.
     """
-    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8", "replace")
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, default=default).encode("utf-8", "replace")
 
 
 def retry_after(value: str) -> float | None:

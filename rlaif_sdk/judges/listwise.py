@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rlaif_sdk.conversations import USER, Thinking, View, view
+from rlaif_sdk.conversations import USER, Thinking, View, after_thinking, view
 from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.text import short_repr
@@ -23,10 +23,13 @@ from rlaif_sdk.judges.backends import (
     RowError,
     asks_for_schema,
     closed_object,
-    cut_off,
     generate_json,
     label_mass,
+    one_each,
+    readable_json,
     usage_of,
+    whole_text,
+    with_usage_of,
 )
 from rlaif_sdk.judges.pairwise import PairMode
 from rlaif_sdk.judges.prompts import ListwisePrompt
@@ -37,6 +40,7 @@ from rlaif_sdk.types import TextOrConversation
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FENCE = "```"
+_LABEL = re.compile(r"\s*(?:response[ _]?)?([A-Z])\s*", re.IGNORECASE)
 _RANKING = re.compile(r'\{\s*"ranking"')
 _LEVELS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
 _SCHEMA = closed_object({"reason": {"type": "string"}, "ranking": _LEVELS})
@@ -112,13 +116,15 @@ class _BestLikelihood:
         replies = await backend.label_logprobs(
             [[{"role": "user", "content": question}] for question in questions], labels
         )
-        return [self._read(reply, labels) if isinstance(reply, LabelLogprobs) else reply for reply in replies]
+        return [
+            with_usage_of(self._read(reply, labels), reply) if isinstance(reply, LabelLogprobs) else reply
+            for reply in one_each(replies, questions)
+        ]
 
     def _read(self, reply: LabelLogprobs, labels: Sequence[str]) -> _Reply | RowError:
         try:
             mass = label_mass(reply, labels)
         except JudgeResponseError as error:
-            error.usage = reply.usage
             return error
         flags = (*reply.flags, *(["bounded"] if reply.bounded else []))
         return _Reply(luce_wins(reply.logprobs), "", flags, mass, reply.usage)
@@ -161,18 +167,17 @@ class _WrittenRanking:
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
         )
-        return [self._read(reply, labels) if isinstance(reply, GeneratedText) else reply for reply in replies]
+        return [
+            with_usage_of(self._read(reply, labels), reply) if isinstance(reply, GeneratedText) else reply
+            for reply in replies
+        ]
 
     def _read(self, reply: GeneratedText, labels: Sequence[str]) -> _Reply | RowError:
-        error = cut_off(self.max_new_tokens) if reply.truncated else None
-        if error is None:
-            try:
-                levels_K, reason = parse_ranking(reply.text, labels)
-                return _Reply(level_wins(levels_K), reason, reply.flags, None, reply.usage)
-            except JudgeResponseError as refused:
-                error = refused
-        error.usage = reply.usage
-        return error
+        try:
+            levels_K, reason = parse_ranking(whole_text(reply, self.max_new_tokens), labels)
+        except JudgeResponseError as error:
+            return error
+        return _Reply(level_wins(levels_K), reason, reply.flags, None, reply.usage)
 
 
 def luce_wins(logprobs_K: Sequence[float]) -> Array:
@@ -200,12 +205,12 @@ def parse_ranking(reply: str, labels: Sequence[str]) -> tuple[list[int], str]:
     Raises:
         JudgeResponseError: There is none at the end, or it has not each label once.
     """
-    said = reply.rpartition("</think>")[2].strip()
+    said = after_thinking(reply)
     body = said.removesuffix(_FENCE).rstrip()
     start = max((found.start() for found in _RANKING.finditer(body)), default=0)
     reason = body[:start].rstrip().removesuffix(f"{_FENCE}json").rstrip()
     try:
-        reply_object = json.loads(body[start:])
+        reply_object = json.loads(readable_json(body[start:]), strict=False)
         ranking = reply_object["ranking"]
         reason = reason or str(reply_object.get("reason", ""))
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -214,9 +219,11 @@ def parse_ranking(reply: str, labels: Sequence[str]) -> tuple[list[int], str]:
         raise JudgeResponseError(f"the judge's reply does not end with a ranking as JSON: {said[-80:]!r}")
     levels: dict[str, int] = {}
     for level, entry in enumerate(ranking):
-        for label in entry if isinstance(entry, list) else [entry]:
-            if not isinstance(label, str) or label not in tuple(labels):
-                raise JudgeResponseError(f"the judge's ranking has {str(label)[:40]!r}, which is no response")
+        for name in entry if isinstance(entry, list) else [entry]:
+            named = _LABEL.fullmatch(name) if isinstance(name, str) else None
+            label = named[1].upper() if named else ""
+            if label not in tuple(labels):
+                raise JudgeResponseError(f"the judge's ranking has {str(name)[:40]!r}, which is no response")
             if label in levels:
                 raise JudgeResponseError(f"the judge's ranking has {label!r} twice")
             levels[label] = level
@@ -354,8 +361,6 @@ class ListwiseJudge:
         replies: list[list[tuple[list[int], _Reply | RowError]]] = [[] for _ in lists]
         for size, calls in asked.items():
             found = await self._verdict.ask(self.backend, [question for *_, question in calls], LETTERS[:size])
-            if len(found) != len(calls):
-                raise JudgeResponseError(f"the judge's backend gave {len(found)} answers to {len(calls)} requests")
             for (place, order, _), reply in zip(calls, found, strict=True):
                 replies[place].append((order, reply))
         return [_combined(each, own) for each, own in zip(prepared, replies, strict=True)]

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from rlaif_sdk.conversations import USER, Thinking, View, view
 from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError
@@ -18,9 +18,10 @@ from rlaif_sdk.judges.backends import (
     LabelLogprobs,
     RowError,
     closing_line,
-    cut_off,
     label_mass,
+    one_each,
     usage_of,
+    whole_text,
     with_usage_of,
 )
 from rlaif_sdk.judges.prompts import TIE, VERDICT, PairwisePrompt
@@ -28,10 +29,10 @@ from rlaif_sdk.judges.screening import Overlong, PreparedText, Screening
 from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.types import Conversation, Message, TextOrConversation
 
-_T = TypeVar("_T")
 LABELS = ("1", "2")
 _VERDICT = re.compile(
-    r"[\s>#*_`-]*(?:final\s+)?preferred[\s*_`]*:[\s*_`]*(1|2|tie)[\s*_`]*(?:\.[\s*_`]*)?", re.IGNORECASE
+    r"[\s>#*_`-]*(?:final\s+)?preferred[\s*_`]*:[\s*_`]*(?:response[ _]?(?=[12]))?(1|2|tie)[\s*_`]*(?:\.[\s*_`]*)?",
+    re.IGNORECASE,
 )
 _PROBABILITY = {"1": 1.0, "2": 0.0, "tie": 0.5}
 
@@ -100,13 +101,13 @@ class LikelihoodPreference:
             return await self._ask_after_rationales(backend, asked)
         requests = [_user(self._question(pair, self.prompt.ending)) for pair in asked]
         replies = await backend.label_logprobs(requests, LABELS)
-        return [_read(reply) for reply in _one_each(replies, requests)]
+        return [_read(reply) for reply in one_each(replies, requests)]
 
     async def _ask_after_rationales(
         self, backend: JudgeBackend, asked: Sequence[Ordered]
     ) -> list[Preference | RowError]:
         questions = [self._question(pair, self.prompt.rationale) for pair in asked]
-        thoughts = _one_each(
+        thoughts = one_each(
             await backend.generate(
                 [_user(question) for question in questions],
                 max_new_tokens=self.max_new_tokens,
@@ -116,7 +117,7 @@ class LikelihoodPreference:
         )
         thought = {row: reply for row, reply in enumerate(thoughts) if isinstance(reply, GeneratedText)}
         requests = [self._with_rationale(questions[row], reply.text) for row, reply in thought.items()]
-        replies = _one_each(await backend.label_logprobs(requests, LABELS), requests) if requests else []
+        replies = one_each(await backend.label_logprobs(requests, LABELS), requests) if requests else []
         verdicts: list[Preference | RowError] = [
             reply if isinstance(reply, RowError) else JudgeResponseError("not asked") for reply in thoughts
         ]
@@ -169,14 +170,12 @@ class WrittenPreference:
         replies = await backend.generate(requests, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
         return [
             with_usage_of(self._read(reply), reply) if isinstance(reply, GeneratedText) else reply
-            for reply in _one_each(replies, requests)
+            for reply in one_each(replies, requests)
         ]
 
     def _read(self, reply: GeneratedText) -> Preference | RowError:
-        if reply.truncated:
-            return cut_off(self.max_new_tokens)
         try:
-            prob_first, reason = parse_preference(reply.text, ties=self.ties)
+            prob_first, reason = parse_preference(whole_text(reply, self.max_new_tokens), ties=self.ties)
         except JudgeResponseError as error:
             return error
         return Preference(prob_first, (reason,) if reason else (), reply.flags, None, reply.usage)
@@ -231,12 +230,6 @@ def _read(reply: LabelLogprobs | RowError, rationale: GeneratedText | None = Non
 def _user(text: str) -> Conversation:
     turns: list[Message] = [{"role": "user", "content": text}]
     return turns
-
-
-def _one_each(replies: Sequence[_T], requests: Sequence[object]) -> Sequence[_T]:
-    if len(replies) != len(requests):
-        raise JudgeResponseError(f"the judge's backend gave {len(replies)} answers to {len(requests)} requests")
-    return replies
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,16 @@ from rlaif_sdk.judges.backends import (
     LabelLogprobs,
     RowError,
     closing_line,
-    cut_off,
     label_mass,
+    one_each,
     usage_of,
+    whole_text,
     with_usage_of,
 )
 from rlaif_sdk.judges.prompts import JudgePrompt, Scale
 from rlaif_sdk.judges.screening import Overlong, Screening
 from rlaif_sdk.rewards import Reward
-from rlaif_sdk.types import Conversation, RewardBatch, Score
+from rlaif_sdk.types import STD, Conversation, RewardBatch, Score, SubScore
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -63,10 +64,11 @@ class LikelihoodVerdict:
         )
 
     async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
-        """The scores of B requests, each in [-1, 1] with the distribution in its details."""
+        """The scores of B requests, each in [-1, 1] with the distribution in its details, and its spread as `STD`."""
         replies = await backend.label_logprobs(requests, self._labels_K)
         return [
-            with_usage_of(self._score(reply), reply) if isinstance(reply, LabelLogprobs) else reply for reply in replies
+            with_usage_of(self._score(reply), reply) if isinstance(reply, LabelLogprobs) else reply
+            for reply in one_each(replies, requests)
         ]
 
     def _score(self, reply: LabelLogprobs) -> Score | RowError:
@@ -76,6 +78,11 @@ class LikelihoodVerdict:
             return error
         distribution_K, expected = expected_score(reply.logprobs, self._scale.points)
         points = dict(zip(self._labels_K, self._scale.points, strict=True))
+        variance = math.fsum(
+            probability * (point - expected) ** 2
+            for point, probability in zip(self._scale.points, distribution_K, strict=True)
+        )
+        std = math.sqrt(variance) * 2 / (self._scale.high - self._scale.low)
         return Score(
             value=self._scale.to_unit(expected),
             details={
@@ -89,6 +96,7 @@ class LikelihoodVerdict:
                 "flags": [*reply.flags, *(["bounded"] if reply.bounded else [])],
                 "usage": reply.usage.record(),
             },
+            subscores={STD: SubScore(std)},
         )
 
 
@@ -129,14 +137,13 @@ class RatingVerdict:
         """The scores of B requests, each in [-1, 1] with the justification as its reason."""
         replies = await backend.generate(requests, max_new_tokens=self._max_new_tokens)
         return [
-            with_usage_of(self._score(reply), reply) if isinstance(reply, GeneratedText) else reply for reply in replies
+            with_usage_of(self._score(reply), reply) if isinstance(reply, GeneratedText) else reply
+            for reply in one_each(replies, requests)
         ]
 
     def _score(self, reply: GeneratedText) -> Score | RowError:
-        if reply.truncated:
-            return cut_off(self._max_new_tokens)
         try:
-            rating, justification = parse_rating(reply.text, self._scale)
+            rating, justification = parse_rating(whole_text(reply, self._max_new_tokens), self._scale)
         except JudgeResponseError as error:
             return error
         return Score(
@@ -282,8 +289,6 @@ class PointwiseJudge(Reward):
         if not questions:
             return [row for row in rows if isinstance(row, Score)]
         verdicts = await self.verdict.ask(self.backend, [question.request for question in questions])
-        if len(verdicts) != len(questions):
-            raise JudgeResponseError(f"the judge's backend gave {len(verdicts)} answers to {len(questions)} requests")
         said = iter(verdicts)
         return [scored(next(said), row.flags) if isinstance(row, _Question) else row for row in rows]
 

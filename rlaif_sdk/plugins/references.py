@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -86,13 +86,18 @@ def reference_file(reference: str, folder: Path) -> Path | None:
 
 
 def code_digests(composition: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """The digests of the Python files and modules that a composition names, by the name that it has for them.
+    """The digests of the Python files and modules that a composition names, by the name that it has for them."""
+    parts = [*composition.get("rewards", {}).items(), *composition.get("fallbacks", {}).items()]
+    references = {str((part or {}).get("use") or name) for name, part in parts}
+    return reference_digests(filter(is_reference, references), folder)
+
+
+def reference_digests(references: Iterable[str], folder: Path) -> dict[str, str]:
+    """The digests of the Python files and modules of references, by the name that these have for them.
 
     Of a module it is the one file that has its name, not what that imports.
     """
-    parts = [*composition.get("rewards", {}).items(), *composition.get("fallbacks", {}).items()]
-    references = {str((part or {}).get("use") or name) for name, part in parts}
-    files = {name.rpartition(":")[0]: reference_file(name, folder) for name in sorted(references) if is_reference(name)}
+    files = {name.rpartition(":")[0]: reference_file(name, folder) for name in sorted(references)}
     return {name: file_digest(file) for name, file in files.items() if file is not None}
 
 

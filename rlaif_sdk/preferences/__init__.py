@@ -1,7 +1,7 @@
 """Preferences between completions: made from scores, by contrasting prompts, by revision, or by a judge of pairs."""
 
 from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
-from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
+from rlaif_sdk.preferences.composed import BestConfig, ComposedPairsConfig, make_best, make_composed_pairs
 from rlaif_sdk.preferences.constitution import Constitution, Principle, PrincipleLabeler
 from rlaif_sdk.preferences.contrastive import (
     Contrast,
@@ -26,6 +26,7 @@ from rlaif_sdk.preferences.revisions import RevisionsConfig, make_revisions
 from rlaif_sdk.preferences.rubrics import RubricsConfig, make_rubrics
 
 __all__ = [
+    "BestConfig",
     "CandidatesConfig",
     "ComposedPairsConfig",
     "Constitution",
@@ -47,6 +48,7 @@ __all__ = [
     "RubricsConfig",
     "load_label_job",
     "load_make_job",
+    "make_best",
     "make_candidates",
     "make_composed_pairs",
     "make_contrastive",

@@ -1,4 +1,4 @@
-"""A composer as the labeler: pairs of scored completions, from a table of candidates."""
+"""A composer as the labeler: a table of candidates is scored, and makes pairs or rows to imitate."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
 from pydantic import Field
 
 from rlaif_sdk.config import NamedTable
@@ -17,6 +18,7 @@ from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, table_digest
 from rlaif_sdk.judges.backends import RowError
+from rlaif_sdk.preferences.best import BestSettings, choose_best
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.pairs import Choice, PairRule, Ties, choose_pairs
 from rlaif_sdk.preferences.pipeline import (
@@ -28,6 +30,7 @@ from rlaif_sdk.preferences.pipeline import (
     Task,
     make,
 )
+from rlaif_sdk.preferences.policy import derived_seed
 from rlaif_sdk.preferences.resumable_job import JobProgress
 from rlaif_sdk.preferences.tables import check_text
 from rlaif_sdk.types import RewardBatch
@@ -39,8 +42,8 @@ _ROWS = "rows"
 _RULE = tuple(each.name for each in fields(PairRule))
 
 
-class ComposedPairsConfig(MakeConfig):
-    """Pairs of the completions to each prompt, as the rewards of a composition order them."""
+class ComposedConfig(MakeConfig):
+    """The completions to each prompt, scored by a composition."""
 
     candidates: NamedTable
     """A table with a completion a row, such as `rlaif make candidates` writes; the completions to one prompt stand
@@ -55,6 +58,11 @@ class ComposedPairsConfig(MakeConfig):
     """The column of completions."""
     group: str = "group"
     """The column that is equal for completions to one prompt."""
+
+
+class ComposedPairsConfig(ComposedConfig):
+    """Pairs of the completions to each prompt, as the rewards of a composition order them."""
+
     choose: Choice = "best_worst"
     """``best_worst`` makes one pair a prompt, ``all`` every pair, ``threshold`` every pair of a completion at or above
     ``threshold`` and one below it."""
@@ -68,26 +76,32 @@ class ComposedPairsConfig(MakeConfig):
     """What becomes of two equal totals: skipped, or given 0.5 (``half``)."""
 
 
-class ComposedPairsPipeline:
-    """Scores the completions to each prompt, and pairs them."""
+class BestConfig(ComposedConfig, BestSettings):
+    """The best completions to each prompt, as rows to imitate: best of n, or rejection sampling."""
 
-    tables: Mapping[str, str] = {
-        "pairs": "prompt, chosen (the higher total), rejected, chosen_prob, both totals, and where both come from"
-    }
+    seed: int = 0
+    """Of what is drawn with a temperature."""
+
+
+ConfigT = TypeVar("ConfigT", bound=ComposedConfig)
+
+
+class ComposedPipeline(Generic[ConfigT]):
+    """Scores the completions to each prompt, see `Pipeline`; what is made of the totals is left to each.
+
+    How it is made may change when a job is started again, since the totals stay.
+    """
+
     chained = True
     steps = 1
     concurrency: int | None = None
 
-    def __init__(self, job: MakeJob[ComposedPairsConfig]) -> None:
+    def __init__(self, job: MakeJob[ConfigT]) -> None:
         from rlaif_sdk.composer import Composer
         from rlaif_sdk.composer.tables import TableLayout
 
         self._job = job
         self._config = config = job.config
-        try:
-            self._rule = PairRule(**{name: getattr(config, name) for name in _RULE})
-        except ConfigError as error:
-            raise job.document.error(error.message, (error.key or "choose",), error.hint) from error
         self._file = config.candidates.source(job.folder)
         self._layout = TableLayout(config.prompt, config.completion, config.group)
         self._composer = Composer.from_config(job.folder / config.composition)
@@ -96,7 +110,7 @@ class ComposedPairsPipeline:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Pipeline.settings`; how pairs are chosen may change, since the totals stay."""
+        """See `Pipeline.settings`."""
         config = self._config
         return {
             "candidates file": [table_digest(self._file), config.prompt, config.completion, config.group],
@@ -135,6 +149,47 @@ class ComposedPairsPipeline:
             scored.append(_failure(composition, own) or {"totals": [composition.to_list()[place] for place in own]})
         return scored
 
+    def _unscored(self, task: Task) -> dict[str, int]:
+        unscored = task.results[0]["totals"].count(None)
+        return {"unscored_completion": unscored} if unscored else {}
+
+    def _card(self, title: str, method: str, settings: Sequence[str]) -> Card:
+        config = self._config
+        rewards = {
+            name: {"weight": str(part.weight), "version": getattr(part.reward, "version", "0")}
+            for name, part in self._composer.components.items()
+        }
+        return Card(
+            title=title,
+            method=f"The completions to each prompt are scored by a composition of rewards; {method}.",
+            files={},
+            models={"rewards": rewards},
+            inputs={
+                config.candidates.file: table_digest(self._file),
+                config.composition: file_digest(self._job.folder / config.composition),
+            },
+            settings={name: getattr(config, name) for name in settings},
+        )
+
+    def close(self) -> None:
+        """Release the rewards."""
+        self._composer.close()
+
+
+class ComposedPairsPipeline(ComposedPipeline[ComposedPairsConfig]):
+    """Pairs the completions to each prompt."""
+
+    tables: Mapping[str, str] = {
+        "pairs": "prompt, chosen (the higher total), rejected, chosen_prob, both totals, and where both come from"
+    }
+
+    def __init__(self, job: MakeJob[ComposedPairsConfig]) -> None:
+        try:
+            self._rule = PairRule(**{name: getattr(job.config, name) for name in _RULE})
+        except ConfigError as error:
+            raise job.document.error(error.message, (error.key or "choose",), error.hint) from error
+        super().__init__(job)
+
     def row_result(self, task: Task) -> RowResult:
         """The pairs of one prompt."""
         rows, totals = task.item[_ROWS], task.results[0]["totals"]
@@ -155,36 +210,66 @@ class ComposedPairsPipeline:
             }
             for better, worse, probability in pairs
         ]
-        unscored = totals.count(None)
         return RowResult(
             {"pairs": made},
-            skipped={"unscored_completion": unscored} if unscored else {},
+            skipped=self._unscored(task),
             counts={"prompts_without_pair": int(not made), "completions": len(rows)},
         )
 
     def card(self) -> Card:
         """How the pairs were made."""
-        config = self._config
-        source = "the difference of the totals" if config.temperature else "the higher total"
-        rewards = {
-            name: {"weight": str(part.weight), "version": getattr(part.reward, "version", "0")}
-            for name, part in self._composer.components.items()
+        source = "the difference of the totals" if self._config.temperature else "the higher total"
+        return self._card("Preference pairs from composed rewards", f"the label is {source}", _RULE)
+
+
+class BestPipeline(ComposedPipeline[BestConfig]):
+    """Takes the best completions to each prompt."""
+
+    tables: Mapping[str, str] = {"best": "prompt, completion, its total, and its place among how many"}
+
+    def row_result(self, task: Task) -> RowResult:
+        """The best of one prompt, the highest total first."""
+        rows, config = task.item[_ROWS], self._config
+        totals_K = np.array([math.nan if total is None else total for total in task.results[0]["totals"]])
+        completions = [row[config.completion] for row in rows]
+        truncated = [bool(row.get("truncated")) for row in rows]
+        draw = np.random.default_rng(derived_seed(config.seed, task.number))
+        own = {config.prompt, config.completion, "policy", "sample", "truncated"}
+        kept = {
+            name: value
+            for name, value in rows[0].items()
+            if name not in own and all(row.get(name) == value for row in rows)
         }
-        return Card(
-            title="Preference pairs from composed rewards",
-            method=f"The completions to each prompt are scored by a composition of rewards; the label is {source}.",
-            files={},
-            models={"rewards": rewards},
-            inputs={
-                config.candidates.file: table_digest(self._file),
-                config.composition: file_digest(self._job.folder / config.composition),
-            },
-            settings={name: getattr(config, name) for name in _RULE},
+        made = [
+            {
+                **kept,
+                "prompt": rows[place][config.prompt],
+                "completion": completions[place],
+                "total": float(totals_K[place]),
+                "rank": rank,
+                "candidates": len(rows),
+                "policy": rows[place].get("policy"),
+            }
+            for rank, place in choose_best(totals_K, completions, truncated, config, draw)
+        ]
+        return RowResult(
+            {"best": made},
+            skipped=self._unscored(task),
+            counts={"prompts_without_best": int(not made), "completions": len(rows)},
         )
 
-    def close(self) -> None:
-        """Release the rewards."""
-        self._composer.close()
+    def card(self) -> Card:
+        """How the rows were chosen."""
+        config = self._config
+        how = f"the best {config.keep} of each prompt's are kept"
+        if config.temperature is not None:
+            how = f"{config.keep} of each prompt's are drawn with odds of exp(total / {config.temperature:g})"
+        return self._card("Completions chosen by composed rewards", how, [*BestSettings.model_fields])
+
+
+def make_best(source: JobSource[BestConfig], *, progress: JobProgress = lambda *_: None) -> MakeResult:
+    """Keep the best completions of each prompt; see `BestConfig` and `run_pipeline`."""
+    return make(BestConfig, BestPipeline, source, progress)
 
 
 def make_composed_pairs(

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 
 from rlaif_sdk.exceptions import JudgeResponseError
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.judges.backends import GeneratedText, RowError, cut_off, usage_of, with_usage_of
+from rlaif_sdk.judges.backends import GeneratedText, RowError, one_each, usage_of, whole_text, with_usage_of
 from rlaif_sdk.judges.prompts import free_tag
 from rlaif_sdk.judges.rubric import Criterion, RubricJudge, RubricVerdicts, json_objects
 from rlaif_sdk.preferences.card import Card
@@ -137,7 +137,7 @@ class RubricsPipeline(SamplingPipeline[RubricsConfig]):
             )
             for question, rubric in zip(batch.prompt_texts, rubrics, strict=True)
         ]
-        replies = await self._checker.generate(asked, max_new_tokens=self.config.max_new_tokens)
+        replies = one_each(await self._checker.generate(asked, max_new_tokens=self.config.max_new_tokens), asked)
         return [
             self._record(reply, lambda entries, rubric=rubric: {"problems": _problems(entries, len(rubric))})
             for reply, rubric in zip(replies, rubrics, strict=True)
@@ -153,12 +153,8 @@ class RubricsPipeline(SamplingPipeline[RubricsConfig]):
         """What a reply comes to, with its usage; an error where it cannot be read."""
         if isinstance(reply, RowError):
             return reply
-        if reply.truncated:
-            return with_usage_of(cut_off(self.config.max_new_tokens), reply)
-        entries = json_objects(reply.text)
         try:
-            if isinstance(entries, RowError):
-                raise entries
+            entries = json_objects(whole_text(reply, self.config.max_new_tokens))
             return {**read(entries), "usage": usage_of(reply).record()}
         except JudgeResponseError as error:
             return with_usage_of(error, reply)

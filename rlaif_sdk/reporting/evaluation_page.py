@@ -15,6 +15,8 @@ from rlaif_sdk.reporting.evaluation_tables import (
     INTERVALS,
     OVER_PROMPTS,
     benchmark_rows,
+    best_of_rows,
+    best_of_words,
     category_rows,
     contribution_rows,
     counted_rows,
@@ -31,7 +33,16 @@ from rlaif_sdk.reporting.run_report.plots import Plot, colour
 from rlaif_sdk.statistics.arrays import json_number
 
 if TYPE_CHECKING:
-    from rlaif_sdk.evaluation import BenchmarkResult, LabelEvaluation, Measure, Ranking, RewardEvaluation, WinRate
+    from rlaif_sdk.evaluation import (
+        BenchmarkResult,
+        BestOfCurve,
+        BestOfPoint,
+        LabelEvaluation,
+        Measure,
+        Ranking,
+        RewardEvaluation,
+        WinRate,
+    )
     from rlaif_sdk.statistics.calibration import Calibration
     from rlaif_sdk.statistics.estimates import Estimate
 
@@ -179,6 +190,38 @@ def write_benchmark_page(found: BenchmarkResult, output: Path, *, source: str) -
     section.plot(_interval_plot(found.values, "score"))
     section.add("table", *benchmark_rows(found))
     write_text(output, page(f"{found.title} on {source}", [section]))
+
+
+def write_best_of_page(found: BestOfCurve, output: Path, *, source: str) -> None:
+    """The total and the witness of the best of n over its divergence. See `write_label_page`."""
+    told = f"Over the divergence that choosing costs, log n - (n - 1) / n nats. {best_of_words(found).capitalize()}."
+    section = Section("best-of", "Best of n", f"{told} {INTERVALS.capitalize()}.")
+    section.plot(_curve_plot("total", 0, [(point, point.total) for point in found.points]))
+    witnessed = [(point, point.witness) for point in found.points if point.witness]
+    if witnessed:
+        section.plot(_curve_plot("witness", 1, witnessed))
+    section.add("table", *best_of_rows(found))
+    write_text(output, page(f"Best of n on {source}", [section]))
+
+
+def _curve_plot(name: str, place: int, points: Sequence[tuple[BestOfPoint, Estimate]]) -> Plot:
+    curve = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [point.kl for point, _ in points],
+        "y": [each.value for _, each in points],
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [_distance(each.high, each.value) for _, each in points],
+            "arrayminus": [_distance(each.value, each.low) for _, each in points],
+        },
+        "text": [f"best of {point.n}" for point, _ in points],
+        "line": {"color": colour(place)},
+        "hovertemplate": "%{text}: %{y:.4g}<extra></extra>",
+    }
+    layout = {"height": 320, "xaxis": {"title": {"text": "KL in nats"}}, "yaxis": {"title": {"text": name}}}
+    return {"data": [curve], "layout": layout}
 
 
 def _rows(estimates: Mapping[str, str]) -> tuple[list[str], list[tuple[str, str]]]:

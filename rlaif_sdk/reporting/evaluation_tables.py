@@ -12,7 +12,16 @@ from rlaif_sdk.evaluation.reward import TOTAL, LabelMetrics, PairMetrics
 from rlaif_sdk.reporting.tables import reliability_table
 
 if TYPE_CHECKING:
-    from rlaif_sdk.evaluation import BenchmarkResult, LabelEvaluation, Measure, Ranking, RewardEvaluation, WinRate
+    from rlaif_sdk.evaluation import (
+        BenchmarkResult,
+        BestOfCurve,
+        CompositionFit,
+        LabelEvaluation,
+        Measure,
+        Ranking,
+        RewardEvaluation,
+        WinRate,
+    )
     from rlaif_sdk.statistics.estimates import Estimate
 
 INTERVALS = "95% confidence intervals in brackets"
@@ -21,15 +30,8 @@ OF_AREAS = "of areas than Newcombe's"
 
 
 def shown(estimate: Estimate | None, *, digits: int = 3, signed: bool = False) -> str:
-    """``0.700 [0.481, 0.855]``; a dash where nothing was counted, no brackets without an interval, ∞ for an open end."""
-    if estimate is None or math.isnan(estimate.value):
-        return "–"
-    sign = "+" if signed else ""
-    value = f"{estimate.value:{sign}.{digits}f}"
-    if math.isnan(estimate.low):
-        return value
-    ends = [f"{end:{sign}.{digits}f}".replace("inf", "∞") for end in (estimate.low, estimate.high)]
-    return f"{value} [{', '.join(ends)}]"
+    """An estimate with its interval, see `rlaif_sdk.statistics.estimates.Estimate.text`; a dash for none."""
+    return "–" if estimate is None else estimate.text(digits=digits, signed=signed)
 
 
 def label_estimates(found: LabelEvaluation) -> dict[str, str]:
@@ -211,6 +213,33 @@ def benchmark_table(found: BenchmarkResult) -> Table:
     return _table(*benchmark_rows(found), f"{found.title}: {found.items} items", caption)
 
 
+def best_of_rows(found: BestOfCurve) -> tuple[list[str], list[list[str]]]:
+    """A row a number of completions, under headings."""
+    headings = ["best of", "KL in nats", "total", *(["witness"] if found.loss else [])]
+    rows = [
+        [str(point.n), f"{point.kl:.2f}", shown(point.total), *([shown(point.witness)] if point.witness else [])]
+        for point in found.points
+    ]
+    return headings, rows
+
+
+def best_of_words(found: BestOfCurve) -> str:
+    """What the curve rests on, and whether it turns."""
+    told = [f"over {found.prompts} prompts"]
+    if found.left_out:
+        told.append(f"{found.left_out} have too few scored completions")
+    if found.loss is not None:
+        turns = found.loss.low > 0
+        lost = f"the witness loses {shown(found.loss)} from its best to the greatest n"
+        told.append(f"{lost}: the total is over-optimised" if turns else lost)
+    return "; ".join(told)
+
+
+def best_of_table(found: BestOfCurve) -> Table:
+    """The curve of best of n."""
+    return _table(*best_of_rows(found), "Best of n", f"{best_of_words(found)}; {INTERVALS}.")
+
+
 def _table(headings: list[str], rows: list[list[str]], title: str, caption: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column(headings[0])
@@ -265,3 +294,28 @@ def _cells(paired: bool, before: Estimate, after: Estimate | None, change: Estim
     if not paired or change is None:
         return [shown(before), str(before.n)]
     return [shown(before), shown(after), shown(change, signed=True), str(change.n)]
+
+
+def fit_tables(found: CompositionFit) -> list[Table]:
+    """The weights of a fitted composition, and how it agrees with people beside what it is compared with."""
+    caption = f"{INTERVALS}; a weight is in log-odds a unit of the normalised score, a gain in nats a pair"
+    title = f"Weights fitted to {found.pairs} pairs about {found.prompts} prompts"
+    weights = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    weights.add_column("reward")
+    for heading in ("before", "fitted", "gain on held-out prompts"):
+        weights.add_column(heading, justify="right")
+    for name, each in found.weights.items():
+        weights.add_row(name, f"{each.before:g}", shown(each.estimate), shown(each.gain, digits=4, signed=True))
+    for fitted in found.gates:
+        weights.add_row(f"gate on {fitted.gate.reward}", f"{fitted.before:g}", shown(fitted.threshold), "")
+    caption = f"{INTERVALS}, {OVER_PROMPTS}; what is fitted is asked about prompts that it was not fitted to"
+    agreement = Table(title="Agreement with people", title_justify="left", caption=caption, caption_justify="left")
+    agreement.add_column("")
+    categories = [*next(iter(found.agreement.values())).by_category]
+    for heading in ("all", "at equal length", *categories):
+        agreement.add_column(heading, justify="right")
+    for what, agrees in found.agreement.items():
+        cells = [agrees.accuracy, agrees.at_equal_length, *map(agrees.by_category.get, categories)]
+        agreement.add_row(what, *map(shown, cells))
+    agreement.add_row("fitted, less as it was", shown(found.change, signed=True))
+    return [weights, agreement]

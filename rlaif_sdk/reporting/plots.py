@@ -1,4 +1,4 @@
-"""Plots as PNG files, by matplotlib without a display: a run's curves, what another composition changes, reliability."""
+"""Plots as PNG files, by matplotlib without a display: a run's curves, another composition, a fitted one, reliability."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rlaif_sdk.composer.whatif import WhatIf
+    from rlaif_sdk.evaluation import CompositionFit
     from rlaif_sdk.statistics.calibration import Calibration
 
 
@@ -154,6 +155,50 @@ def plot_what_if(result: WhatIf, file: Path, *, title: str) -> None:
         steps_axes.set_xlabel("optimiser step")
         steps_axes.set_title("Share of advantages whose sign flips", fontsize="medium")
         steps_axes.grid(alpha=0.3)
+
+
+def plot_fit(found: CompositionFit, file: Path) -> None:
+    """Draw the weights of a fitted composition with their intervals, and how everything agrees with people.
+
+    Args:
+        found: The fit. An interval that is open ends at the edge of the panel.
+        file: The PNG to write.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    with drawing(file, 11, 0.4 * len(found.agreement) + 2) as figure:
+        from matplotlib.ticker import PercentFormatter
+
+        weights_axes, agreement_axes = figure.subplots(1, 2)
+        names = [*found.weights]
+        estimates = [each.estimate for each in found.weights.values()]
+        finite = [end for each in estimates for end in (each.low, each.high, each.value) if math.isfinite(end)]
+        left, right = min(0.0, *finite), max(0.0, *finite)
+        margin = 0.08 * ((right - left) or 1.0)
+        left, right = left - margin, right + margin
+        for place, each in enumerate(estimates):
+            weights_axes.plot([max(each.low, left), min(each.high, right)], [place, place], color="tab:blue")
+            weights_axes.plot(each.value, place, marker="o", color="tab:blue")
+        weights_axes.axvline(0, color="0.6", linewidth=0.8)
+        weights_axes.set_xlim(left, right)
+        weights_axes.set_yticks(range(len(names)), names)
+        weights_axes.invert_yaxis()
+        weights_axes.set_xlabel("log-odds a unit of the normalised score")
+        weights_axes.set_title(f"Weights, fitted to {found.pairs} pairs", fontsize="medium")
+
+        for place, (what, agreement) in enumerate(found.agreement.items()):
+            colour = "tab:red" if what == "fitted" else "tab:blue" if what in found.weights else "0.4"
+            accuracy = agreement.accuracy
+            agreement_axes.plot([accuracy.low, accuracy.high], [place, place], color=colour)
+            agreement_axes.plot(accuracy.value, place, marker="o", color=colour)
+        agreement_axes.axvline(0.5, color="0.6", linewidth=0.8)
+        agreement_axes.set_yticks(range(len(found.agreement)), [*found.agreement])
+        agreement_axes.invert_yaxis()
+        agreement_axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        agreement_axes.set_title("Agreement with people on held-out prompts", fontsize="medium")
+        for axes in (weights_axes, agreement_axes):
+            axes.grid(alpha=0.3, axis="x")
 
 
 def plot_reliability(calibration: Calibration, file: Path) -> None:

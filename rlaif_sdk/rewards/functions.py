@@ -15,7 +15,7 @@ from rlaif_sdk.exceptions import RewardOutputError
 from rlaif_sdk.rewards.contract import Params, Reward, Scope, ScoreLike, Scores
 from rlaif_sdk.types import RewardBatch
 
-_TRAINER_ARGUMENTS = frozenset({"trainer_state", "log_metric", "log_extra"})
+_TRAINER_ARGUMENTS = frozenset({"trainer_state", "log_metric", "log_extra", "environments"})
 """What TRL's trainers hand to a reward function beside the data."""
 _DATA_ARGUMENTS = frozenset({"prompts", "completions", "prompt_texts", "completion_texts", "completion_ids"})
 _TEXT_ARGUMENTS = frozenset({"prompt_texts", "completion_texts"})
@@ -35,8 +35,10 @@ class FunctionReward(Reward):
     - ``**kwargs``: receives every other column, and ``completion_ids``;
     - ``trainer_state``, ``log_metric`` and ``log_extra``, where it names them: the trainer's own under a trainer of
       TRL's. Elsewhere, and in a process of the reward's own, a state with the batch's ``global_step`` and
-      ``max_steps`` (0 where it is unknown), and functions that do nothing. A function that names ``trainer_state`` is not
-      cached, since its scores change as training goes on.
+      ``max_steps`` (0 where it is unknown), and functions that do nothing;
+    - ``environments``, where it names them: the environment of each completion under TRL's GRPO, elsewhere None.
+
+    A function that names ``trainer_state`` or ``environments`` is not cached, since its scores depend on more than the row.
 
     With ``scope="group"`` it is called once for each group, with the completions to one prompt.
 
@@ -74,7 +76,7 @@ class FunctionReward(Reward):
         }
         named = [p for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._accepts = {p.name for p in named} - self._params.keys()
-        self.cacheable = cacheable and "trainer_state" not in self._accepts
+        self.cacheable = cacheable and "trainer_state" not in self._accepts and not self.reads_environments
         self._accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature)
         self._bound = frozenset({"self"}) if self._accepts_any and not inspect.isfunction(function) else frozenset()
         self.columns = tuple(p.name for p in named if p.default is p.empty and p.name not in given)
@@ -129,6 +131,11 @@ class FunctionReward(Reward):
         return bool({"prompts", "completions"} & self._accepts) and not _TEXT_ARGUMENTS & self._accepts
 
     @property
+    def reads_environments(self) -> bool:
+        """Whether it gets the environments of TRL's GRPO themselves."""
+        return "environments" in self._accepts
+
+    @property
     def values(self) -> Mapping[str, Any]:
         """Its parameters with their values."""
         return dict(self._values)
@@ -176,6 +183,8 @@ def _trainer_argument(batch: RewardBatch, name: str) -> Any:
         progress = batch.progress
         state = SimpleNamespace(global_step=progress.step, max_steps=progress.total or 0)
         return state if batch.trainer is None else batch.trainer.state
+    if name == "environments":
+        return batch.trainer and batch.trainer.environments
     return _ignore if batch.trainer is None else getattr(batch.trainer, name)
 
 

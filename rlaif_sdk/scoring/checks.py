@@ -6,16 +6,17 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from types import NoneType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import RewardError, RewardOutputError, exception_text
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
-from rlaif_sdk.types import Score, SubScore
+from rlaif_sdk.types import STD, Credit, CreditSpan, RewardBatch, Score, SubScore
 
 RANGE_TOLERANCE = 1e-6
 """How far a score may lie outside its declared range, relative to max(1, |bound|), for rounding in 32-bit arithmetic."""
@@ -23,8 +24,9 @@ RANGE_TOLERANCE = 1e-6
 MAX_SCORE = float(np.finfo(np.float32).max)
 """The greatest score, 3.4e38: trainers compute in 32-bit floats, where more is infinite."""
 
-TOKEN_SUM_TOLERANCE = 1e-4
-"""How far token values may sum to something else than their score, relative to max(1, sum of their absolute values)."""
+CREDIT_TOLERANCE = 1e-4
+"""How far credit may sum to something else than its score, relative to max(1, sum of its parts' absolute values): rounding
+in 32-bit arithmetic, which goes to the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class CheckedScores:
         fallback_reasons: Why the reward failed, for each row on which its fallback's score is taken; None without a
             fallback.
         cached: (B,) True where the score came from a ledger, or from an equal row; None without a ledger.
-        tokens: (T,) the values of a row's completion tokens, for each scored row that has them.
+        credit: Where its score of a row comes from, for each scored row of which it says so.
         not_asked: Why the reward was not asked, for each row that its conditions kept from it; None without conditions.
             Such a row is among the failures too where a reward failed that a condition looks at.
     """
@@ -50,7 +52,7 @@ class CheckedScores:
     error: RewardError | None = None
     fallback_reasons: Mapping[int, str] | None = None
     cached: Mask | None = None
-    tokens: Mapping[int, Array] = field(default_factory=dict)
+    credit: Mapping[int, Credit] = field(default_factory=dict)
     not_asked: Mapping[int, str] | None = None
 
     @property
@@ -62,29 +64,28 @@ class CheckedScores:
 def check_entries(
     entries: Sequence[ScoreLike],
     value_range: tuple[float, float] | None,
-    completion_ids: Sequence[Sequence[int]] | None = None,
+    batch: RewardBatch | None = None,
 ) -> CheckedScores:
     """Check B entries of `plain_scores`.
 
-    A row that is no finite number within the range, or whose token values are not one a token or do not sum to the
-    score, becomes a failure of that row.
+    A row that is no finite number within the range, or whose credit does not sum to the score or lies outside the
+    completion, becomes a failure of that row.
 
     Args:
         entries: What the reward returned.
         value_range: The least and the greatest score, or None.
-        completion_ids: The tokens that token values are of; None if they are not known.
+        batch: The rows that it was asked about; None if they are not known.
     """
-    raw, failures, values = _read(entries)
-    if completion_ids is not None:
-        for row in values:
-            count = len(completion_ids[row])
-            if len(values[row]) != count:
-                failures[row] = f"gave {len(values[row])} token values for {count} tokens"
+    raw, failures, credit = _read(entries)
+    if batch is not None:
+        for row, given in credit.items():
+            if problem := _misplaced(given, batch, row):
+                failures[row] = problem
     _check_range(raw, failures, value_range)
     if failures:
         raw[list(failures)] = np.nan
-    tokens = {row: np.array(given, dtype=np.float64) for row, given in values.items() if row not in failures}
-    return CheckedScores(raw, failures, entries, tokens=tokens)
+        credit = {row: given for row, given in credit.items() if row not in failures}
+    return CheckedScores(raw, failures, entries, credit=credit)
 
 
 def plain_scores(answer: Any, rows: int) -> list[ScoreLike]:
@@ -122,14 +123,40 @@ def _plain_entry(entry: Any) -> ScoreLike:
         return value if problem is None else Score.failed(problem)
     value, problem = _plain_number(entry.value)
     error = problem if entry.error is None else str(entry.error)
-    tokens = entry.token_values
-    if tokens is not None and error is None:
-        numbers = [_plain_number(token)[0] for token in tokens]
-        tokens = [math.nan if number is None else number for number in numbers]
+    credit = None
+    if entry.credit is not None and error is None:
+        credit, error = plain_credit(entry.credit)
     reason = None if entry.reason is None else str(entry.reason)
     details = _plain_details(entry.details)
     subscores = {str(name): _plain_subscore(part) for name, part in entry.subscores.items()}
-    return Score(None if error else value, reason, details, None if error else tokens, error, subscores)
+    return Score(None if error else value, reason, details, None if error else credit, error, subscores)
+
+
+def plain_credit(credit: Any) -> tuple[Credit | None, str | None]:
+    """Credit of plain values, or what is wrong with it; numbers that are none become NaN, which fails the row when checked."""
+    if not isinstance(credit, Credit):
+        return None, f"gave {type(credit).__name__} for credit, where a Credit is wanted"
+    tokens, turns = (
+        None if values is None else [_plain_float(value) for value in values]
+        for values in (credit.tokens, credit.turns)
+    )
+    spans = []
+    for span in credit.spans:
+        if not isinstance(span, CreditSpan) or not all(isinstance(place, Integral) for place in (span.start, span.end)):
+            return None, "gave credit for a span that is no CreditSpan with whole numbers for its start and end"
+        reason = None if span.reason is None else str(span.reason)
+        spans.append(CreditSpan(int(span.start), int(span.end), _plain_float(span.value), reason))
+    if credit.view not in get_args(View) or credit.thinking not in get_args(Thinking):
+        return None, f"gave credit in the view {credit.view!r} with thinking {credit.thinking!r}, which is none"
+    return Credit(tokens, turns, tuple(spans), _plain_float(credit.rest), credit.view, credit.thinking), None
+
+
+def _plain_float(value: Any) -> float:
+    number, _ = _plain_number(value)
+    try:
+        return math.nan if number is None else float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _plain_subscore(part: Any) -> SubScore:
@@ -182,10 +209,10 @@ def _short_integer(value: Any) -> Any:
     return hex(value) if type(value) is int and abs(value) >= _LONG_INTEGER else value
 
 
-def _read(entries: Sequence[ScoreLike]) -> tuple[Array, dict[int, str], dict[int, Sequence[float]]]:
-    """The scores, what is wrong with rows, and the token values of the rows that have some."""
+def _read(entries: Sequence[ScoreLike]) -> tuple[Array, dict[int, str], dict[int, Credit]]:
+    """The scores, what is wrong with rows, and the credit of the rows that have some."""
     failures: dict[int, str] = {}
-    with_tokens: dict[int, Sequence[float]] = {}
+    credit: dict[int, Credit] = {}
     if _PLAIN.issuperset(map(type, entries)):
         try:
             raw = np.array(entries, dtype=np.float64)  # None becomes NaN
@@ -194,9 +221,9 @@ def _read(entries: Sequence[ScoreLike]) -> tuple[Array, dict[int, str], dict[int
         else:
             fits = np.abs(raw) <= MAX_SCORE
             if fits.all():
-                return raw, failures, with_tokens
+                return raw, failures, credit
             odd = np.flatnonzero(~fits).tolist()
-            return raw, {row: _no_score(raw[row]) for row in odd if entries[row] is not None}, with_tokens
+            return raw, {row: _no_score(raw[row]) for row in odd if entries[row] is not None}, credit
     values: list[float] = []
     for row, entry in enumerate(entries):
         if type(entry) is float and abs(entry) <= MAX_SCORE:
@@ -205,17 +232,17 @@ def _read(entries: Sequence[ScoreLike]) -> tuple[Array, dict[int, str], dict[int
         value, problem = _read_entry(entry)
         if problem:
             failures[row] = problem
-        elif isinstance(entry, Score) and entry.token_values is not None and not math.isnan(value):
-            with_tokens[row] = entry.token_values
+        elif isinstance(entry, Score) and entry.credit is not None and not math.isnan(value):
+            credit[row] = entry.credit
         values.append(value)
-    return np.array(values, dtype=np.float64), failures, with_tokens
+    return np.array(values, dtype=np.float64), failures, credit
 
 
 def _read_entry(entry: ScoreLike) -> tuple[float, str | None]:
     if isinstance(entry, Score):
         if entry.error is not None:
             return math.nan, entry.error
-        if entry.token_values is not None and (problem := _token_problem(entry.token_values, entry.value)):
+        if entry.credit is not None and (problem := _credit_problem(entry.credit, entry.value)):
             return math.nan, problem
         if entry.subscores and (problem := _subscore_problem(entry.subscores)):
             return math.nan, problem
@@ -234,13 +261,30 @@ def _no_score(value: float) -> str:
     return f"returned {value}{beyond}"
 
 
-def _token_problem(token_values: Sequence[Any], value: Any) -> str | None:
-    if not all(map(is_finite_number, token_values)):
-        return "gave token values that are not all finite numbers"
+def _credit_problem(credit: Credit, value: Any) -> str | None:
+    given = [*credit.parts, credit.rest]
+    if not all(map(is_finite_number, given)):
+        return "gave credit that is not all finite numbers"
     if is_finite_number(value):
-        total, size = math.fsum(token_values), math.fsum(map(abs, token_values))
-        if abs(total - value) > TOKEN_SUM_TOLERANCE * max(1.0, size):
-            return f"gave token values that sum to {total:g}, and the score {value:g}"
+        total, size = math.fsum(given), math.fsum(map(abs, given))
+        if abs(total - value) > CREDIT_TOLERANCE * max(1.0, size):
+            return f"gave credit that sums to {total:g}, and the score {value:g}; say as 'rest' what is left over"
+    return None
+
+
+def _misplaced(credit: Credit, batch: RewardBatch, row: int) -> str | None:
+    """What of a row's credit lies outside its completion."""
+    if credit.tokens is not None and batch.completion_ids is not None:
+        count = len(batch.completion_ids[row])
+        if len(credit.tokens) != count:
+            return f"gave {len(credit.tokens)} token values for {count} tokens"
+    if credit.turns is not None and len(credit.turns) != len(batch.policy_turns[row]):
+        return f"gave {len(credit.turns)} turn values for {len(batch.policy_turns[row])} turns of the policy"
+    if credit.spans:
+        size = len(batch.views(credit.view, thinking=credit.thinking)[row] or "")
+        for span in credit.spans:
+            if not 0 <= span.start < span.end <= size:
+                return f"gave credit for the characters {span.start} to {span.end} of a text of {size} ({credit.view})"
     return None
 
 
@@ -248,6 +292,8 @@ def _subscore_problem(subscores: Mapping[str, SubScore]) -> str | None:
     for name, part in subscores.items():
         if not all(given is None or is_finite_number(given) for given in (part.value, part.weight)):
             return f"gave the sub-score {name!r}, which is no SubScore of finite numbers"
+        if name == STD and part.value is not None and part.value < 0:
+            return f"gave the sub-score {name!r} of {part.value:g}, and a standard deviation is at least 0"
     return None
 
 

@@ -18,9 +18,10 @@ from typing import Any
 from rlaif_sdk import exceptions
 from rlaif_sdk.exceptions import BatchError, RewardOutputError, RlaifError, exception_text
 from rlaif_sdk.rewards import ScoreLike
+from rlaif_sdk.scoring.checks import plain_credit
 from rlaif_sdk.scoring.results import RemoteError
 from rlaif_sdk.statistics.arrays import encode_groups
-from rlaif_sdk.types import Progress, RewardBatch, Score, SubScore
+from rlaif_sdk.types import Credit, Progress, RewardBatch, Score, SubScore
 
 MAX_REPLY = 64 * 2**20
 """Bytes that a worker may answer with."""
@@ -141,6 +142,7 @@ def _batch_json(batch: RewardBatch, columns: Mapping[str, Sequence[Any]]) -> byt
         "prompts": _sequence(batch.prompts),
         "completions": _sequence(batch.completions),
         "completion_ids": None if batch.completion_ids is None else _sequence(batch.completion_ids),
+        "turn_spans": None if batch.turn_spans is None else _sequence(batch.turn_spans),
         "columns": {name: _sequence(values) for name, values in columns.items()},
         "group": None if group is None else group.tolist(),
         "progress": [batch.progress.step, batch.progress.total],
@@ -185,7 +187,7 @@ def _score_message(score: Score) -> dict[str, Any]:
         "value": _as_float(score.value),
         "reason": score.reason,
         "details": dict(score.details),
-        "token_values": None if score.token_values is None else list(map(_as_float, score.token_values)),
+        "credit": None if score.credit is None else score.credit.record(),
         "error": score.error,
         "subscores": {name: part.record() for name, part in score.subscores.items()},
     }
@@ -230,10 +232,11 @@ def _entry(entry: Any) -> ScoreLike:
     texts = (entry["reason"], entry["error"])
     if not all(text is None or isinstance(text, str) for text in texts) or not isinstance(entry["details"], dict):
         raise TypeError("a score's fields have the wrong types")
-    tokens = entry["token_values"]
-    token_values = None if tokens is None else list(map(float, tokens))
+    credit, problem = (None, None) if entry["credit"] is None else plain_credit(Credit.of_record(entry["credit"]))
+    if problem:
+        raise TypeError(problem)
     subscores = {name: SubScore.of_record(part) for name, part in entry["subscores"].items()}
-    return Score(_number(entry["value"]), entry["reason"], entry["details"], token_values, entry["error"], subscores)
+    return Score(_number(entry["value"]), entry["reason"], entry["details"], credit, entry["error"], subscores)
 
 
 def _number(value: Any) -> float | None:

@@ -44,7 +44,17 @@ class Row(Strict):
     columns: Columns = Field(default_factory=dict)
     """Whatever else the rewards need: references, labels, tests."""
     group: str | int | None = None
-    """A label that the completions to one prompt share; it holds within this request."""
+    """A label that the completions to one prompt share; it holds within this request, unless ``group_size`` is given."""
+    group_size: int | None = Field(None, ge=1)
+    """How many the group has, over all requests: it is scored when so many have come, or at the server's deadline."""
+    member: str | int | None = None
+    """Which of them it is, so that a request that is sent again is known as that."""
+
+    @model_validator(mode="after")
+    def _of_a_group(self) -> Self:
+        if self.group_size is not None and self.group is None:
+            raise ValueError("a group_size without a group")
+        return self
 
 
 class ScoreRequest(Strict):
@@ -53,6 +63,10 @@ class ScoreRequest(Strict):
     rows: list[Row] = Field(min_length=1)
     detail: bool = False
     """Whether to tell each reward's part."""
+    step: int | None = Field(None, ge=0, lt=2**53)
+    """Optimiser steps done, for schedules."""
+    training: bool = True
+    """Whether a server that gathers groups learns from these rows; another never does."""
 
     @model_validator(mode="after")
     def _all_grouped_or_none(self) -> Self:
@@ -70,6 +84,8 @@ class RewardPart(BaseModel):
     weighted: float | None
     status: str
     reason: str | None
+    no_variance: bool | None = None
+    """Where the row has a group: whether all of that have the same score."""
 
 
 class RowScore(BaseModel):
@@ -80,6 +96,10 @@ class RowScore(BaseModel):
     status: Literal["scored", "abstained", "failed"]
     reason: str | None
     """Why it is unscored."""
+    gathered: int | None = None
+    """Where its group was gathered: how many of it were scored together, 0 where this row came too late."""
+    no_variance: bool | None = None
+    """Where it has a group: whether all totals of that are the same, so that it teaches nothing."""
     rewards: dict[str, RewardPart] | None = None
 
 
@@ -174,8 +194,15 @@ def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:
         "status": "failed" if failed else "abstained" if unscored else "scored",
         "reason": scored.reason if unscored else None,
     }
+    if scored.gathered is not None:
+        answer["gathered"] = scored.gathered
+    if (no_variance := scored.no_variance()) is not None:
+        answer["no_variance"] = no_variance
     if detail:
-        answer["rewards"] = {name: column.record(row) for name, column in columns.items()}
+        answer["rewards"] = {
+            name: {**column.record(row), **({} if no_variance is None else {"no_variance": scored.no_variance(name)})}
+            for name, column in columns.items()
+        }
     return answer
 
 

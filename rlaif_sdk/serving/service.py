@@ -11,6 +11,7 @@ import binascii
 import hmac
 import itertools
 import math
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future
@@ -24,10 +25,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.integrations.coalescing import Coalescer
-from rlaif_sdk.integrations.host import check_rowwise
+from rlaif_sdk.integrations.cohorts import Cohorts, Outcome
+from rlaif_sdk.integrations.host import check_rowwise, follows_steps, learns
 from rlaif_sdk.integrations.samples import Sample, Scored, alike
+from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.serving.settings import ServeSettings
-from rlaif_sdk.types import RESERVED_COLUMNS, RewardBatch
+from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch
 
 
 def carries_key(authorization: str | None, key: str) -> bool:
@@ -142,6 +145,15 @@ class Metrics:
         self._time = Histogram(
             "rlaif_reward_seconds", "Time of a batch.", ["reward"], buckets=_SECONDS, registry=self.registry
         )
+        self._groups = Counter(
+            "rlaif_groups",
+            "Groups that were gathered, and members apart from theirs.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._no_variance = Counter(
+            "rlaif_groups_without_variance", "Groups whose scores are all the same.", ["of"], registry=self.registry
+        )
         queue = Gauge("rlaif_queue_rows", "Rows that wait or are scored.", registry=self.registry)
         queue.set_function(waiting)
 
@@ -155,6 +167,10 @@ class Metrics:
         self._rows.labels("scored").inc(scored)
         self._rows.labels("unscored").inc(unscored)
 
+    def group(self, outcome: Outcome) -> None:
+        """Count what became of a group, or of a member."""
+        self._groups.labels(outcome).inc()
+
     def composed(self, done: Future[Composition]) -> None:
         """Count a batch, as a callback of what composes it."""
         if done.cancelled() or done.exception() is not None:
@@ -164,6 +180,11 @@ class Metrics:
         for name, column in composition.rewards.items():
             self._failures.labels(name).inc(len(column.failures))
             self._time.labels(name).observe(column.seconds)
+        if composition.batch.group is not None:
+            rows = [*{label: row for row, label in enumerate(composition.batch.group)}.values()]  # one of each group
+            self._no_variance.labels("total").inc(int(composition.no_variance()[rows].sum()))
+            for name in composition.rewards:
+                self._no_variance.labels(name).inc(int(composition.no_variance(name)[rows].sum()))
 
     def text(self) -> bytes:
         """All of it, in Prometheus' format."""
@@ -180,67 +201,141 @@ class Service:
         composer: What scores them.
         settings: The limits.
         restored: Whether the composer resumes from a saved state.
+        groups: How many groups it has scored before, where it resumes.
 
     Raises:
         ConfigError: A number would depend on what else is scored at the moment, or before.
     """
 
-    def __init__(self, composer: Composer, settings: ServeSettings, *, restored: bool = False) -> None:
-        check_rowwise(composer, _STACK, grouped=True, stepped=False, restored=restored)
+    def __init__(self, composer: Composer, settings: ServeSettings, *, restored: bool = False, groups: int = 0) -> None:
+        check_rowwise(composer, _STACK, grouped=True, stepped=settings.cohort, restored=restored or settings.cohort)
         self.composer = composer
         self.settings = settings
         self.queue = Queue(settings.max_queue, BODIES * settings.max_body)
         self.metrics = Metrics(lambda: self.queue.rows)
         self._needs_groups = _needs_groups(composer)
+        self._needs_step = follows_steps(composer) and settings.groups_per_step is None
+        self._learns = settings.cohort and learns(composer)
+        self._groups = groups
         self._serial = itertools.count()
         self._coalescer = Coalescer(self._submit, max_rows=settings.max_batch, in_flight=settings.in_flight)
+        self._cohorts = Cohorts(
+            self._coalescer,
+            tuple(composer.components),
+            deadline=settings.cohort_deadline,
+            alone=self._learns,
+            count=self.metrics.group,
+        )
 
     def _submit(self, batch: RewardBatch) -> Future[Composition]:
         composing = self.composer.submit(batch)
+        if batch.training:
+            self._groups += len(batch) if batch.group is None else len({*batch.group})
         composing.add_done_callback(self.metrics.composed)
         return composing
 
-    async def score(self, request: Request, samples: Sequence[Sample]) -> list[Scored]:
+    def learned(self) -> dict[str, Any]:
+        """The composer's state, and how many groups it has scored, as JSON values."""
+        return {**self.composer.state_dict(), "groups_scored": self._groups}
+
+    async def score(
+        self, request: Request, samples: Sequence[Sample], *, step: int | None = None, training: bool = True
+    ) -> list[Scored]:
         """Score the samples of a request, in order; those of a group are scored together.
+
+        Args:
+            request: The request, whose client may leave.
+            samples: Its rows.
+            step: The training step, where it tells one.
+            training: Whether a composer that gathers groups learns from them.
 
         Raises:
             BatchError: The rows cannot be scored as they are.
             HTTPException: 413, there are too many; 429, the queue is full; 503, it took too long.
         """
-        self._check(samples)
-        serial = next(self._serial)  # a group's label holds within its request
-        samples = [
-            one if one.group is None else replace(one, group=(serial, type(one.group).__name__, one.group))
-            for one in samples
-        ]
+        serial = next(self._serial)
+        samples = [self._labelled(one, serial) for one in samples]
+        self._check(samples, step)
         with self.queue.holding(len(samples)):
-            parts = alike(samples)
-            asked = [self._coalescer.score([samples[place] for place in places]) for places in parts]
+            places, asked = self._ask(samples, self._progress(step), training=training and self.settings.cohort)
             leaving = asyncio.ensure_future(_left(request.receive))
             leaving.add_done_callback(lambda _: _cancel(asked))
+            gathers = any(one.group_size is not None for one in samples)
+            patience = self.settings.timeout + gathers * self.settings.cohort_deadline
             try:
-                _, late = await asyncio.wait(asked, timeout=self.settings.timeout)
+                _, late = await asyncio.wait(asked, timeout=patience)
             finally:
                 leaving.cancel()
                 _cancel(asked)
             if late:
-                detail = f"not scored within {self.settings.timeout:g} s"
+                detail = f"not scored within {patience:g} s"
                 raise HTTPException(503, detail, headers=self.queue.retry_after)
-            scored = dict(zip(itertools.chain(*parts), itertools.chain(*_results(asked)), strict=True))
+            scored = dict(zip(places, itertools.chain(*_results(asked)), strict=True))
         in_order = [scored[place] for place in range(len(samples))]
         unscored = sum(one.total is None for one in in_order)
         self.metrics.rows(len(in_order) - unscored, unscored)
         return in_order
 
-    def _check(self, samples: Sequence[Sample]) -> None:
+    def _labelled(self, sample: Sample, serial: int) -> Sample:
+        """A sample whose group has the label by which it is known here."""
+        size = self.settings.cohort_size
+        if sample.group_size is not None:
+            return sample
+        if sample.group is not None:  # it holds within its request
+            return replace(sample, group=(serial, type(sample.group).__name__, sample.group))
+        if size is not None:
+            return replace(sample, group=("prompt", json_digest(sample.prompt)), group_size=size)
+        return sample
+
+    def _progress(self, step: int | None) -> Progress:
+        if step is not None:
+            return Progress(step)
+        return Progress(self._groups // (self.settings.groups_per_step or sys.maxsize))
+
+    def _ask(
+        self, samples: Sequence[Sample], progress: Progress, *, training: bool
+    ) -> tuple[list[int], list[asyncio.Future[Any]]]:
+        """Begin to score samples, and say in which order: several together, or each with its own group.
+
+        Raises:
+            BatchError: One does not fit its group; none of them is asked for then.
+        """
+        alone = [place for place, one in enumerate(samples) if one.group_size is not None]
+        together = [place for place, one in enumerate(samples) if one.group_size is None]
+        parts = [[together[place] for place in part] for part in alike([samples[place] for place in together])]
+        asked: list[asyncio.Future[Any]] = []
+        try:
+            asked.extend(self._cohorts.score(samples[place], progress=progress, training=training) for place in alone)
+        except BatchError:
+            _cancel(asked)
+            raise
+        for part in parts:
+            rows = [samples[place] for place in part]
+            asked.append(
+                self._coalescer.score(rows, progress=progress, training=training, alone=training and self._learns)
+            )
+        return [*alone, *itertools.chain(*parts)], asked
+
+    def _check(self, samples: Sequence[Sample], step: int | None) -> None:
         if len(samples) > self.settings.max_rows:
             raise HTTPException(413, f"{len(samples)} rows, and a request has {self.settings.max_rows} at most")
         reserved = RESERVED_COLUMNS & {name for sample in samples for name in sample.columns}
         if reserved:
             raise BatchError(f"the column {min(reserved)!r} has a reserved name", hint="rename it")
+        if not self.settings.cohort and any(sample.group_size is not None for sample in samples):
+            raise BatchError(
+                "this server gathers no groups over several requests",
+                hint="start it with --cohort, or send whole groups and no 'group_size'",
+            )
         if self._needs_groups and any(sample.group is None for sample in samples):
             raise BatchError(
-                "the composition compares the completions to one prompt", hint="give each row a 'group' at /v1/score"
+                "the composition compares the completions to one prompt",
+                hint="give each row a 'group' at /v1/score, or start the server with --cohort --cohort-size N",
+            )
+        if self._needs_step and step is None:
+            raise BatchError(
+                "a weight of the composition follows the training step",
+                hint="give a 'step' at /v1/score, or start the server with --groups-per-step N",
             )
 
 
@@ -252,12 +347,12 @@ def _needs_groups(composer: Composer) -> bool:
     return False
 
 
-def _cancel(asked: Sequence[asyncio.Future[list[Scored]]]) -> None:
+def _cancel(asked: Sequence[asyncio.Future[Any]]) -> None:
     for part in asked:
         part.cancel()
 
 
-def _results(asked: Sequence[asyncio.Future[list[Scored]]]) -> list[list[Scored]]:
+def _results(asked: Sequence[asyncio.Future[Any]]) -> list[list[Scored]]:
     """What came of the parts of a request, all of which are done.
 
     Raises:
@@ -269,7 +364,7 @@ def _results(asked: Sequence[asyncio.Future[list[Scored]]]) -> list[list[Scored]
     for error in [part.exception() for part in asked]:
         if error:
             raise error
-    return [part.result() for part in asked]
+    return [said if isinstance(said := part.result(), list) else [said] for part in asked]
 
 
 async def _left(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.integrations.cohorts import DEADLINE
 from rlaif_sdk.io.addresses import is_loopback
 
 
@@ -27,10 +28,16 @@ class ServeSettings:
         label_column: The column that the labels of OpenRLHF and slime become.
         prompt_key: Where verl's ``extra_info`` holds the prompt.
         unscored: What OpenRLHF, verl and slime get for an unscored completion; null if None.
+        cohort: Gather the groups whose members come in requests of their own, by the rules of
+            `rlaif_sdk.integrations.cohorts`, and let the composer learn from what is scored.
+        cohort_deadline: Seconds that a group is waited for.
+        cohort_size: How many completions there are to a prompt, where a row names no group: those to one prompt are then
+            gathered. None leaves such rows as they come.
+        groups_per_step: After so many groups another training step is counted, where requests tell none.
 
     Raises:
-        ConfigError: A limit is not above 0 or has no end, ``unscored`` is no number that JSON has, or the key cannot be
-            sent in a header.
+        ConfigError: A limit is not above 0 or has no end, ``unscored`` is no number that JSON has, the key cannot be
+            sent in a header, or groups are described and not gathered.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -43,13 +50,21 @@ class ServeSettings:
     label_column: str = "label"
     prompt_key: str = "prompt"
     unscored: float | None = None
+    cohort: bool = False
+    cohort_deadline: float = DEADLINE
+    cohort_size: int | None = None
+    groups_per_step: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_body", "max_rows", "max_queue", "max_batch", "in_flight", "timeout"):
+        for name in ("max_body", "max_rows", "max_queue", "max_batch", "in_flight", "timeout", "cohort_deadline"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"must be above 0, not {getattr(self, name)}", key=name)
-        if math.isinf(self.timeout):
-            raise ConfigError("must be a number of seconds, not infinite", key="timeout")
+        for name in ("timeout", "cohort_deadline"):
+            if math.isinf(getattr(self, name)):
+                raise ConfigError("must be a number of seconds, not infinite", key=name)
+        for name in ("cohort_size", "groups_per_step"):
+            if getattr(self, name) is not None:
+                self._check_groups(name, getattr(self, name))
         if self.unscored is not None and not math.isfinite(self.unscored):
             raise ConfigError(
                 f"JSON has no {self.unscored}", key="unscored", hint="leave it out: unscored completions then get null"
@@ -59,6 +74,12 @@ class ServeSettings:
         key = self.api_key
         if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
             raise ConfigError("the key must be printable ASCII without spaces", key="api_key")
+
+    def _check_groups(self, name: str, value: int) -> None:
+        if not self.cohort:
+            raise ConfigError("it says how groups come, which are gathered only with cohort", key=name)
+        if value < 1:
+            raise ConfigError(f"must be at least 1, not {value}", key=name)
 
 
 def key_from_environment(variable: str) -> str:

@@ -34,6 +34,16 @@ class Estimate:
     high: float
     n: int
 
+    def text(self, *, digits: int = 3, signed: bool = False) -> str:
+        """``0.700 [0.481, 0.855]``; a dash where nothing was counted, no brackets without an interval, ∞ for an open end."""
+        if math.isnan(self.value):
+            return "–"
+        form = f"{'+' if signed else ''}.{digits}f"
+        if math.isnan(self.low):
+            return f"{self.value:{form}}"
+        ends = [f"{end:{form}}".replace("inf", "∞") for end in (self.low, self.high)]
+        return f"{self.value:{form}} [{', '.join(ends)}]"
+
     def record(self) -> dict[str, float | int | None]:
         """The estimate as a JSON-ready mapping, None for NaN."""
         return {
@@ -143,14 +153,36 @@ def bootstrap_mean(
         resamples: How many are drawn.
         seed: Of the draws.
     """
-    if not values_N.size:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    sums_G, counts_G = np.bincount(groups_N, values_N), np.bincount(groups_N)
-    if len(counts_G) == 1:  # one group does not show how groups differ
-        return Estimate(float(values_N.mean()), math.nan, math.nan, values_N.size)
-    drawn = bootstrap_weights(len(counts_G), resamples=resamples, seed=seed)
-    resampled_R = np.array([weights_G @ sums_G / (weights_G @ counts_G) for weights_G in drawn])
-    return Estimate(float(values_N.mean()), *percentiles(resampled_R, confidence), values_N.size)
+    return bootstrap_means(values_N[None], groups_N, confidence=confidence, resamples=resamples, seed=seed)[0]
+
+
+def bootstrap_means(
+    values_KN: Array, groups_N: Indices, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Estimate]:
+    """K means over the same groups, as `bootstrap_mean` has each, of the same resamples.
+
+    Args:
+        values_KN: The values; NaN where one is left out.
+        groups_N: To which of the groups 0 to G - 1 each belongs.
+        confidence: Between 0 and 1.
+        resamples: How many are drawn.
+        seed: Of the draws.
+    """
+    known_KN = ~np.isnan(values_KN)
+    groups = int(groups_N.max()) + 1 if groups_N.size else 0
+    sums_GK = np.stack([np.bincount(groups_N, np.nan_to_num(values_N), groups) for values_N in values_KN], axis=1)
+    counts_GK = np.stack([np.bincount(groups_N, known_N, groups) for known_N in known_KN], axis=1)
+    drawn = bootstrap_weights(groups, resamples=resamples, seed=seed) if groups > 1 else ()
+    with np.errstate(invalid="ignore"):  # no value of a mean may be drawn
+        resampled_RK = np.array([(weights_G @ sums_GK) / (weights_G @ counts_GK) for weights_G in drawn])
+    found = []
+    for place, (values_N, known_N, counts_G) in enumerate(zip(values_KN, known_KN, counts_GK.T, strict=True)):
+        mean = float(values_N[known_N].mean()) if known_N.any() else math.nan
+        ends = math.nan, math.nan
+        if np.count_nonzero(counts_G) > 1:  # one group does not show how groups differ
+            ends = percentiles(resampled_RK[~np.isnan(resampled_RK[:, place]), place], confidence)
+        found.append(Estimate(mean, *ends, int(known_N.sum())))
+    return found
 
 
 def share_over_groups(

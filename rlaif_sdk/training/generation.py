@@ -7,7 +7,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from rlaif_sdk.config import ConfigModel
+from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.models import check_prompts_fit, load_policy, prompt_ids
@@ -224,7 +225,7 @@ def answer_prompts(
     if completions > 1:
         prompts = prompts.select([row for row in range(len(prompts)) for _ in range(completions)])
     completion_ids: list[list[int]] = []
-    began = told = time.monotonic()
+    tell = telling(len(prompts), report)
     policy: Any = model
     plain: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
     with (
@@ -232,6 +233,7 @@ def answer_prompts(
         _generating(model, tokenizer),
         contiguous_head_input(plain),
         generating_in_one_row(plain),
+        _autocast(model, settings),
         torch.no_grad(),
     ):
         torch.manual_seed(settings.seed)
@@ -241,11 +243,7 @@ def answer_prompts(
             inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
             output = policy.generate(**inputs, **sampling)
             completion_ids += [_until_end(ids, ends) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
-            now, left = time.monotonic(), len(prompts) - len(completion_ids)
-            if left and now - told >= TOLD_EVERY:
-                told = now
-                seconds = math.ceil((now - began) / len(completion_ids) * left)
-                report(f"  {len(completion_ids)} of {len(prompts)} answered, {seconds} s left")
+            tell(len(completion_ids))
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
     conversational = [not isinstance(prompt, str) for prompt in prompts["prompt"]]
     sampled = {
@@ -257,6 +255,31 @@ def answer_prompts(
         "truncated": [ids[-1] not in ends for ids in completion_ids],
     }
     return Answers.of(prompts, sampled)
+
+
+def telling(prompts: int, report: Callable[[str], None]) -> Callable[[int], None]:
+    """What tells how far the answering of so many prompts is, of how many are answered; every five seconds or more."""
+    began = told = time.monotonic()
+
+    def tell(answered: int) -> None:
+        nonlocal told
+        now, left = time.monotonic(), prompts - answered
+        if left and now - told >= TOLD_EVERY:
+            told = now
+            seconds = math.ceil((now - began) / answered * left)
+            report(f"  {answered} of {prompts} answered, {seconds} s left")
+
+    return tell
+
+
+def _autocast(model: PreTrainedModel, settings: Any) -> AbstractContextManager[object]:
+    """Mixed precision where training computes in it: the answers before it, and after it, are then of one arithmetic."""
+    import torch
+
+    bf16, fp16 = (getattr(settings, name, False) for name in ("bf16", "fp16"))
+    if not (bf16 or fp16):
+        return nullcontext()
+    return torch.autocast(model.device.type, torch.bfloat16 if bf16 else torch.float16)
 
 
 @contextmanager
@@ -312,11 +335,12 @@ def loaded_policy(run: Run) -> Iterator[tuple[PreTrainedModel, PreTrainedTokeniz
 
     model, tokenizer = load_policy(run)
     placed: Any = model
-    if torch.cuda.is_available():
-        placed.to("cuda")
+    placed.to(own_device())
     try:
         yield model, tokenizer
     finally:
+        if not getattr(model, "is_quantized", False):  # such weights go nowhere
+            placed.to("meta")  # whoever still holds it: another one may be loaded next
         del model, placed
         gc.collect()
         if torch.cuda.is_available():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from rlaif_sdk.composer import Composer
-    from rlaif_sdk.training.generation import ScoredAnswers
+    from rlaif_sdk.training.generation import Answers, ScoredAnswers
     from rlaif_sdk.training.ppo import PPOConfig
 
 
@@ -84,8 +85,11 @@ def train_policy(
     with needs_extra("train"):
         from transformers import PrinterCallback
 
+        from rlaif_sdk.integrations.trl import reads_own_rewards
         from rlaif_sdk.training.generation import answer_prompts, score_answers
+        from rlaif_sdk.training.tools import answer_with_tools, load_tools
 
+        tools = load_tools(run)
         arguments = trainer_settings(run)
         train, held_out = method.load_rows(run)
 
@@ -109,15 +113,26 @@ def train_policy(
             eval_dataset=None if arguments.eval_strategy == "no" else held_out,
             processing_class=tokenizer,
             peft_config=adapter(run, "SEQ_2_SEQ_LM" if is_encoder_decoder(model) else "CAUSAL_LM"),
+            **(tools.options() if tools else {}),
         )
         check_trainable(trainer.model)
         if display is not None:
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(display)
         policy = trainer.accelerator.unwrap_model(trainer.model)
+
+        def answer(policy: Any) -> Answers:
+            if tools is not None:
+                own = tools.environment is not None and reads_own_rewards(composer)
+                return answer_with_tools(trainer, held_out, own=own, report=report)
+            return shared(
+                partial(
+                    answer_prompts, policy, tokenizer=tokenizer, prompts=held_out, settings=arguments, report=report
+                )
+            )
+
         report(f"answering {len(held_out)} held-out prompts before training")
-        answer = partial(answer_prompts, tokenizer=tokenizer, prompts=held_out, settings=arguments, report=report)
-        answers_before = shared(partial(answer, policy))
+        answers_before = answer(policy)
         report("training")
         fields = run_training(run, trainer, checkpoint, results, logged="reward")
         evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
@@ -128,7 +143,7 @@ def train_policy(
             if evaluations:
                 write_table(evaluations, run.output / EVALUATION_FILE)
         report(f"answering {len(held_out)} held-out prompts after training")
-        answers_after = shared(partial(answer, policy))
+        answers_after = answer(policy)
         report("scoring both sets of answers")
         progress = Progress(trainer.state.global_step, trainer.state.max_steps)
         before, after = shared(
@@ -194,6 +209,14 @@ class PPORunConfig(ComposedRunConfig):
 class GRPORunConfig(ComposedRunConfig):
     """Everything about a GRPO run."""
 
+    tools: list[str] = Field(default_factory=list)
+    """Functions that the policy may call while it answers, plain or ``async``: ``path/to/file.py:function`` or
+    ``package.module:function``; a name may stand for a list of them. Each parameter has a type, and a line in the docstring
+    under ``Args:``."""
+    environment: str | None = None
+    """A class of environments, named like a tool. Each rollout has one: ``reset(**row)`` begins it and returns what is added
+    to the prompt, its other public methods are tools, and ``get_reward()``, if there is one, is the reward
+    ``environment``. TRL calls its environments experimental."""
     grpo: dict[str, Any] = Field(default_factory=dict)
     """Fields of `trl.GRPOConfig`, which has those of `transformers.TrainingArguments` too."""
 
@@ -231,18 +254,20 @@ def _ppo_trainer(
 
 
 def _grpo_defaults(run: ComposedRun) -> dict[str, Any]:
+    from rlaif_sdk.training.tools import load_tools
+
     for name, known in GRPO_CHOICES.items():
         if (value := run.config.grpo.get(name, known[0])) not in known:
             raise run.document.error(f"is one of {', '.join(known)}, not {value!r}", ("grpo", name))
+    load_tools(run)
     return _trl_defaults(run)
 
 
 def _trl_defaults(run: ComposedRun) -> dict[str, Any]:
-    revision = run.config.model.revision
     return {
         **run.trl_defaults(),
         **run.in_order(),
-        "model_init_kwargs": {"revision": revision} if revision else None,  # of the reference, which TRL loads anew
+        "model_init_kwargs": run.config.model.loading or None,  # of the reference, which TRL loads anew
     }
 
 
@@ -270,12 +295,20 @@ def _trl_trainer(
     else:
         rewards = [composer.for_trl()]
     try:
-        trainer = over_rows(resolve(kind))(reward_funcs=rewards, args=settings, **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "You are using 'environment_factory'"
+            )  # experimental, as the key's docs say
+            trainer = over_rows(resolve(kind))(reward_funcs=rewards, args=settings, **options)
     except RlaifError:
         raise
     except (ImportError, ValueError) as error:
         raise run.document.error(f"TRL refuses this: {error}", (run.method,)) from error
     rewards[0].check(trainer)
+    if trainer.use_vllm:
+        from rlaif_sdk.training.ppo.sampling import keep_base_weights
+
+        keep_base_weights(trainer.vllm_generation, trainer.model)
     return trainer
 
 

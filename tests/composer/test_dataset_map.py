@@ -14,13 +14,26 @@ import datasets
 import pytest
 from typer.testing import CliRunner
 
-from rlaif_sdk import BatchError, Composer, ConfigError, DataError, Gate, Normalizer, Reward, RewardBatch, Score, reward
+from rlaif_sdk import (
+    BatchError,
+    Composer,
+    ConfigError,
+    DataError,
+    Gate,
+    Normalizer,
+    Reward,
+    RewardBatch,
+    Score,
+    SubScore,
+    reward,
+)
 from rlaif_sdk.cli.main import app
 from rlaif_sdk.composer import ColumnCondition, Component, Constraint, FailurePolicy, Schedule
 from rlaif_sdk.composer.normalizers import GroupZScore, Limited, LimitParams, Quantile, QuantileParams, ZScore
 from rlaif_sdk.composer.weights import Linear
 from rlaif_sdk.io.tables import open_dataset, write_table
 from rlaif_sdk.statistics.arrays import Array, Labels
+from tests.typed_rewards import as_record
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -85,7 +98,34 @@ def test_the_column_is_what_score_writes(tmp_path: Path) -> None:
     with Composer.from_config(config) as composer:
         scored = composer.map(open_dataset(ROWS), batch_size=4)
     assert scored.remove_columns("reward").to_list() == ROWS
-    assert [row | {"penalties": {}} for row in scored["reward"]] == [row["reward"] for row in written]
+    assert [as_record(row) for row in scored["reward"]] == [row["reward"] for row in written]
+
+
+def by_law(completion_texts: list[str]) -> list[Any]:
+    """Two criteria of every row, and one of some rows by themselves; the first row fails, with what is known of it."""
+    cites = SubScore(1.0, weight=2.0, reason="see \u00a7 12", evidence=("by section 12", "and 13"))
+    parts = {"cites": cites, "brief": SubScore(None)}
+    own = {"own": SubScore(0.5, per_row=True)}
+    known = [parts | own if row % 2 else parts for row in range(len(completion_texts))]
+    return [
+        Score(0.5, subscores=said) if row else Score(None, error="out", subscores=said)
+        for row, said in enumerate(known)
+    ]
+
+
+def test_what_a_score_is_made_of_is_in_the_column() -> None:
+    """As a list, since each row may have other parts and a column has one type."""
+    rewards = {"law": Component(by_law, failure=FailurePolicy(mask_group="never")), "words": words}
+    scored = mapped(open_dataset(ROWS), rewards, {"batch_size": 4})
+    with Composer(rewards) as composer:
+        composed = composer.compose(RewardBatch.from_records(ROWS[:4]))
+    assert [as_record(row) for row in scored["reward"][:4]] == composed.to_records()
+    parts = scored["reward"][1]["rewards"]["law"]["subscores"]
+    assert [(part["name"], part["value"], part["per_row"]) for part in parts] == [
+        ("cites", 1.0, None),
+        ("brief", None, None),
+        ("own", 0.5, True),
+    ]
 
 
 def test_an_unscored_row_is_null_with_its_reason() -> None:
@@ -99,6 +139,7 @@ def test_an_unscored_row_is_null_with_its_reason() -> None:
         "weighted": None,
         "status": "failed",
         "reason": "too long",
+        "subscores": [],
     }
     assert scored["reward"][0]["total"] == 1
 

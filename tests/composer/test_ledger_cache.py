@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from rlaif_sdk import Composer, ConfigError, Reward, RewardBatch, RewardError, Score, reward
+from rlaif_sdk import Composer, ConfigError, Credit, CreditSpan, Reward, RewardBatch, RewardError, Score, reward
 from rlaif_sdk.composer import Component, Ledger
 from rlaif_sdk.composer.ledger.cache import row_keys
 from rlaif_sdk.exceptions import LedgerError
@@ -147,16 +147,19 @@ def test_a_call_that_fails_altogether_leaves_what_is_known(ledger):
     down.__class__.down = False
 
 
-def test_reason_details_and_token_values_come_back_and_usage_does_not(ledger):
+def test_reason_details_and_credit_come_back_and_usage_does_not(ledger):
     """A look-up says what the reward said, and costs nothing."""
 
     def judge(completions):
+        credit = Credit(turns=[0.1], spans=(CreditSpan(0, 1, 0.2, "good"),), rest=0.2, view="answer")
         details = {"votes": [1, 2], "usage": {"tokens": 9}}
-        return [Score(0.5, reason="so", details=details, token_values=[0.1, 0.4]) for _ in completions]
+        return [Score(0.5, reason="so", details=details, credit=credit) for _ in completions]
 
     compose(ledger, batch_of("a"), {"judge": judge})
     score = compose(ledger, batch_of("a"), {"judge": judge}).rewards["judge"].score(0)
-    assert score == Score(0.5, "so", {"votes": [1, 2]}, [0.1, 0.4])
+    assert score == Score(
+        0.5, "so", {"votes": [1, 2]}, Credit(None, [0.1], (CreditSpan(0, 1, 0.2, "good"),), 0.2, "answer")
+    )
 
 
 def test_each_part_of_the_input_that_a_function_reads_tells_rows_apart(ledger):

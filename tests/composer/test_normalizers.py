@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch
 from rlaif_sdk.composer import Component
-from rlaif_sdk.composer.normalizers import GroupCenter, GroupZScore, MinMax, Passthrough, Rank, ZScore, ZScoreParams
+from rlaif_sdk.composer.normalizers import (
+    FixedZScore,
+    FixedZScoreParams,
+    GroupCenter,
+    GroupZScore,
+    MinMax,
+    Passthrough,
+    Rank,
+    ZScore,
+    ZScoreParams,
+)
 from rlaif_sdk.testing import FixedReward
 
 values_strategy = st.lists(st.none() | st.floats(-1e4, 1e4).map(lambda x: round(x, 3)), max_size=20)
@@ -223,3 +233,12 @@ def test_one_score_that_no_trainer_can_hold_does_not_flatten_a_running_zscore(ab
         first, second = composer.compose(batch), composer.compose(batch)
     assert "32-bit floats" in first.rewards["a"].failures[0]
     assert second.totals.std() > 0.5
+
+
+def test_a_fixed_zscore_goes_by_the_stated_numbers_alone() -> None:
+    """Nothing that it sees moves them, and what it gives for a score does not depend on the batch."""
+    fixed = FixedZScore(FixedZScoreParams(mean=2.0, std=4.0, clip=3.0))
+    fixed.update(array([100.0, 200.0]), None)
+    np.testing.assert_allclose(fixed.normalize(array([2.0, 6.0, None, 99.0]), None), [0.0, 1.0, math.nan, 3.0])
+    assert fixed.state_dict() == {}
+    assert fixed.working(array([6.0]), None)(0) == "(6 - 2) / 4, at most 3 from 0 (stated mean and deviation)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rlaif_sdk import Composer, PairwiseLabeler, PointwiseJudge, RewardBatch, Score
+from rlaif_sdk import Composer, Credit, PairwiseLabeler, PointwiseJudge, RewardBatch, Score
 from rlaif_sdk.testing import ScriptedJudge
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J"
@@ -41,7 +41,7 @@ def test_whatever_is_shown_by_itself_is_one_short_line() -> None:
         composition,
         composition.explain(0),
         *composition.rewards.values(),
-        Score(0.5, long, {"text": long}, [0.0] * 500),
+        Score(0.5, long, {"text": long}, Credit([0.0] * 500)),
         Score.failed(long),
         judge,
         PairwiseLabeler(judge.backend),
@@ -51,7 +51,7 @@ def test_whatever_is_shown_by_itself_is_one_short_line() -> None:
         assert "\n" not in repr(each)
         assert repr(each).startswith("<")
         assert repr(each).endswith(">")
-    assert repr(Score(0.5, "half of it", token_values=[0.25, 0.25])) == "<Score 0.5 of 2 tokens: half of it>"
+    assert repr(Score(0.5, "half of it", credit=Credit([0.25, 0.25]))) == "<Score 0.5 of 2 tokens: half of it>"
     assert repr(Score.failed("timed out")) == "<Score failed: timed out>"
     assert repr(Score(None)) == "<Score None>"
     assert repr(PairwiseLabeler(judge.backend)) == "<PairwiseLabeler by ScriptedJudge, likelihood, orders both>"

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk import Composer, Composition, ConfigError, RewardBatch
+from rlaif_sdk import Composer, Composition, ConfigError, RewardBatch, Score, SubScore
 from rlaif_sdk.composer import Component
 from rlaif_sdk.composer.aggregators import RewardGroup
+from rlaif_sdk.composer.normalizers import MinMax
 from rlaif_sdk.composer.panels import Cascade, Panel, PanelParams, spread
 from rlaif_sdk.testing import FixedReward
 
@@ -116,9 +117,56 @@ def test_one_member_alone_has_no_spread_and_loses_nothing_to_doubt():
     assert panel_value([(1.0, 1), (None, 1)], doubt=3) == 1.0
 
 
+unsure = st.tuples(st.floats(-3, 3), st.integers(1, 3), st.floats(0.1, 2))
+
+
+@given(st.lists(unsure, min_size=1, max_size=5))
+def test_a_panel_by_certainty_weighs_by_the_inverse_of_the_variance(panel):
+    values, weights, deviations = (np.array(part, dtype=float) for part in zip(*panel, strict=True))
+    by_certainty = Panel(PanelParams(certainty=True))
+    totals_B, shares_RB = by_certainty.aggregate_unsure(values[:, None], weights, deviations[:, None])
+    precisions = weights / deviations**2
+    assert totals_B[0] == pytest.approx((precisions * values).sum() / precisions.sum(), abs=1e-9)
+    assert shares_RB.sum() == pytest.approx(totals_B[0], abs=1e-9)
+
+
+def test_certainty_that_is_not_said_is_that_of_the_least_sure():
+    """And where no member says it, the weights are those of the config."""
+    panel, values_RB = Panel(PanelParams(certainty=True)), np.array([[0.0], [1.0], [1.0]])
+    unsaid = math.nan
+    for said, total in (([0.2, 0.4, unsaid], 1 / 3), ([unsaid] * 3, 2 / 3), ([0.0, 0.1, 0.1], 2 / 3)):
+        totals_B, _ = panel.aggregate_unsure(values_RB, np.ones(3), np.array(said)[:, None])
+        assert totals_B[0] == pytest.approx(total)
+
+
+def _said(value: float, std: float) -> Score:
+    return Score(value, subscores={"std": SubScore(std)})
+
+
+def test_the_surer_judge_decides_in_a_composition():
+    """The deviations are in the rewards' units, and stand on the common scale when they are compared."""
+    surer, doubter = [_said(10.0, 1.0), _said(10.0, 5.0)], [_said(0.0, 0.5), _said(0.0, 0.1)]
+    rewards = {
+        "surer": Component(FixedReward(surer, range=(0.0, 10.0)), normalizer=MinMax()),
+        "doubter": Component(FixedReward(doubter, range=(0.0, 1.0))),
+    }
+    group = RewardGroup(["surer", "doubter"], 1.0, Panel(PanelParams(certainty=True)))
+    with Composer(rewards, groups={"quality": group}) as composer:
+        composition = composer.compose(RewardBatch(["p"] * 2, ["c"] * 2))
+    assert composition.totals == pytest.approx([25 / 26, 1 / 26])
+    assert composition.metrics()["reward/surer/subscore/std"] == 3.0
+
+
+def test_a_deviation_below_0_fails_its_row():
+    with Composer({"odd": FixedReward([_said(0.5, -0.1)])}) as composer:
+        composition = composer.compose(RewardBatch(["p"], ["c"], training=False))
+    assert "at least 0" in composition.rewards["odd"].failures[0]
+
+
 @pytest.mark.parametrize(
     ("aggregate", "said"),
     [
+        ({"kind": "panel", "certainty": True, "least_std": 0}, "least_std"),
         ({"kind": "panel", "by": "mode"}, "by"),
         ({"kind": "panel", "trim": 0.5}, "trim"),
         ({"kind": "panel", "doubt": -1}, "doubt"),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk.conversations import split_thinking, view
+from rlaif_sdk.conversations import after_thinking, split_thinking, view
 
 WRITTEN = {
     "tags": "<think>so be it</think>\n\nParis.",
@@ -36,6 +36,27 @@ def test_thinking_is_no_part_of_any_view_unless_it_is_kept(text: str) -> None:
         for value in (text, message):
             assert view(value, name) == "Paris."
             assert view(value, name, thinking="keep") == text
+
+
+@pytest.mark.parametrize("text", [text for text in WRITTEN.values() if not text.startswith("Paris")])
+def test_what_follows_thinking_is_found_in_every_form(text: str) -> None:
+    """A judge of any family thinks before its verdict."""
+    assert after_thinking(text) == "Paris."
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("The answer has <think> in it.\nPreferred: 2", "The answer has <think> in it.\nPreferred: 2"),
+        ("<think>a</think>It says <think>so</think>.\nPreferred: 2", "It says <think>so</think>.\nPreferred: 2"),
+        ("analysis of both\nPreferred: 2", "analysis of both\nPreferred: 2"),
+        ("<think>Preferred: 2", ""),
+        ("<think>a </thinking> b</think>\nPreferred: 2", "Preferred: 2"),
+    ],
+)
+def test_what_a_judge_quotes_of_thinking_is_no_thinking(text: str, said: str) -> None:
+    """A policy that writes the tag could otherwise hide a verdict about it."""
+    assert after_thinking(text) == said
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])

@@ -12,8 +12,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rlaif_sdk import Composer, RewardBatch
+from rlaif_sdk import BatchError, Composer, RewardBatch
 from rlaif_sdk.composer import Component, Gate
+from rlaif_sdk.composer.advantages import group_advantages
 from rlaif_sdk.diagnostics import flat_groups, group_spread, saturation, variance_shares
 from rlaif_sdk.statistics.correlation import correlation_interval, pearson, ranks, spearman
 from tests.composer.random_compositions import Reading, runs, setups
@@ -176,6 +177,36 @@ def test_group_spread_is_the_range_within_each_group(values_RB, data):
         members = [v for v, g in zip(values_RB[reward], group_B, strict=True) if g == group and not math.isnan(v)]
         expected = max(members) - min(members) if len(members) > 1 else NAN
         np.testing.assert_equal(spread_RG[reward, group], expected)
+
+
+@given(arrays(np.float64, 8, elements=st.sampled_from([0.0, 0.5, 0.5 + 1e-3, 1.0, NAN])), st.integers(1, 4))
+def test_a_group_without_variance_is_one_whose_advantages_are_all_zero(values, groups):
+    """As GRPO computes them, by the total and by a named reward; small differences count, gaps do not."""
+    labels = [row % groups for row in range(8)]
+    rewards = {
+        "named": lambda column: [None if math.isnan(value) else value for value in column],
+        "other": lambda column: [0.0] * 8,
+    }
+    weights = {"named": 1.0, "other": 1.0}
+    batch = RewardBatch(["q"] * 8, ["a"] * 8, columns={"column": list(values)}, group=labels)
+    with Composer(rewards, weights=weights) as composer:
+        composition = composer.compose(batch)
+    idle = np.isclose(group_advantages(composition.rewards["named"].raw, np.array(labels)), 0.0) | np.isnan(values)
+    expected = np.array([all(idle[row] for row in range(8) if labels[row] == label) for label in labels])
+    assert (composition.no_variance("named") == expected).all()
+    assert composition.no_variance("other").all()
+    assert composition.metrics()["reward/total/no_variance"] == pytest.approx(
+        len({label for label, flat in zip(labels, composition.no_variance(), strict=True) if flat}) / groups
+    )
+
+
+def test_variance_within_groups_needs_groups():
+    """Nothing is guessed of a batch that has none."""
+    with Composer({"some": lambda completions: [1.0] * len(completions)}) as composer:
+        composition = composer.compose(RewardBatch(["q"], ["a"]))
+        with pytest.raises(BatchError, match="no 'group'"):
+            composition.no_variance()
+    assert "reward/total/no_variance" not in composition.metrics()
 
 
 def test_flat_groups_are_a_share_of_the_groups_that_have_two_scores():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,20 @@ def test_a_band_is_measured_on_rows_that_did_not_choose_it(tmp_path):
         curve = calibrate_cascade(ledger, "quick", "thorough")
     assert curve.points[1].difference == pytest.approx(9.5 / 40)
     assert (curve.points[1].least, curve.points[1].greatest) == (19 / 40, 20 / 40)
+
+
+def test_the_pairs_of_a_large_group_are_bounded_and_say_the_same(tmp_path):
+    """All pairs of two groups of 2,000 would be 4 million, each with several numbers."""
+    cheap, strong = unsure_in_the_middle(4000)
+    with Ledger.find(recorded(tmp_path, cheap, strong, group_size=2000)) as ledger:
+        tracemalloc.start()
+        curve = calibrate_cascade(ledger, "quick", "thorough")
+        _, most_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most_bytes < 40_000_000
+    known_N, said_N = np.array(strong), np.array(cheap)
+    same = (np.sign(known_N[:, None] - known_N) == np.sign(said_N[:, None] - said_N))[np.triu_indices(4000, 1)]
+    assert curve.points[0].agreement.value == pytest.approx(same.mean(), abs=0.01)
 
 
 def test_the_condition_asks_about_the_rows_of_the_band(tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk import Composer, ConfigError, RewardBatch, RewardError
+from rlaif_sdk import Composer, ConfigError, RewardBatch, RewardError, Score, SubScore
 from rlaif_sdk.exceptions import StateError
 from rlaif_sdk.integrations import Host, Sample, coalescing, save_state, verl
 from rlaif_sdk.integrations.coalescing import Coalescer
@@ -48,6 +48,27 @@ def test_a_host_of_a_config_crosses_processes(config):
     other = pickle.loads(pickle.dumps(hosted))
     assert other.score([sample("ab")])[0].total == 2.0
     assert other.composer is not hosted.composer
+
+
+def test_what_a_stack_averages_has_the_parts_of_scores():
+    """Of a rubric each criterion and tag, but for those of some rows by themselves, and of scored rows as elsewhere."""
+
+    def rubric(completions):
+        shared = {"cites": SubScore(1.0), "brief": SubScore(None), "tag/form": SubScore(0.5)}
+        whole = Score(0.5, subscores=shared | {"own": SubScore(0.0, per_row=True)})
+        return [Score(None, error="out", subscores=shared) if text == "fail" else whole for text in completions]
+
+    with Composer({"rubric": rubric, "length": length}) as composer:
+        scored, failed = Host(composer, "a test").score([sample("abc"), sample("fail")])
+    assert scored.known_scores() == {
+        "rubric": 0.5,
+        "length": 3.0,
+        "unscored": 0.0,
+        "rubric/subscore/cites": 1.0,
+        "rubric/subscore/tag/form": 0.5,
+    }
+    assert failed.known_scores() == {"length": 4.0, "unscored": 0.0}
+    assert scored.scores().keys() == failed.scores().keys()
 
 
 def test_a_host_closes_its_composer_when_the_process_ends(tmp_path):

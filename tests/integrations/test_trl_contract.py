@@ -24,6 +24,7 @@ from trl.trainer.utils import get_callable_name, is_async_callable  # noqa: E402
 
 from rlaif_sdk import Composer  # noqa: E402
 from rlaif_sdk.integrations.trl import generate_as_trainer  # noqa: E402
+from rlaif_sdk.types import RESERVED_COLUMNS  # noqa: E402
 
 
 def constant(completions: list[str]) -> list[float]:
@@ -105,11 +106,21 @@ def test_the_trainer_s_state_carries_what_is_put_among_the_callbacks(tmp_path: P
 
 def test_the_columns_that_trl_uses_itself_are_known() -> None:
     """Every name that TRL gives to reward functions is reserved."""
-    from rlaif_sdk.integrations.trl import RESERVED
-
     given = set(re.findall(r' reward_kwargs\["(\w+)"\] =', inspect.getsource(trl.GRPOTrainer._calculate_rewards)))
     assert given == {"trainer_state", "log_extra", "log_metric", "environments"}
-    assert given | {"prompts", "completions", "completion_ids"} <= RESERVED
+    assert given | {"prompts", "completions", "completion_ids"} <= RESERVED_COLUMNS
+
+
+def test_an_environment_s_own_reward_is_asked_by_a_function_that_is_known() -> None:
+    """It stands after those that were given, weighs 1, and has the class of the environments as a default."""
+    source = inspect.getsource(trl.GRPOTrainer.__init__)
+    assert source.count("def get_reward(environments, _env_type=env_type, **kwargs):") == 2
+    for line in (
+        "self.reward_funcs.append(get_reward)",
+        "self.reward_func_names.append(env_type.__name__)",
+        "self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])",
+    ):
+        assert line in source
 
 
 def test_gdpo_is_spelt_as_it_was() -> None:
@@ -138,3 +149,13 @@ def test_a_rollout_gets_what_was_read(make_trainer: Callable[..., Any], monkeypa
 def test_rloo_has_no_rollout() -> None:
     """When it gets one, the how-to can say so."""
     assert "rollout_func" not in inspect.signature(trl.RLOOTrainer.__init__).parameters
+
+
+def test_rollouts_are_played_by_one_method_and_scored_by_another() -> None:
+    """What sets environments and tools up calls what generates and plays, once, and nothing but that is left out."""
+    source = inspect.getsource(trl.GRPOTrainer._generate_and_score_completions)
+    assert source.count("self._generate(prompts)") == 1
+    assert source.index(".reset(**reset_kwargs)") < source.index("self._generate(prompts)")
+    played = inspect.getsource(trl.GRPOTrainer._generate)
+    assert "return prompt_ids, completion_ids, tool_mask, completions, logprobs, extra_fields, images" in played
+    assert "self._metrics[mode]" in played

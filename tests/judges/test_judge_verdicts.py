@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rlaif_sdk.exceptions import JudgeResponseError
 from rlaif_sdk.judges import Scale
 from rlaif_sdk.judges.pointwise import expected_score, parse_rating
+from rlaif_sdk.judges.rubric import json_objects
 
 ONE_TO_FIVE = Scale(1, 5)
 
@@ -60,6 +61,27 @@ def test_the_last_verdict_is_the_judges() -> None:
     """A rating that the judge quotes from the answer, or thinks aloud, is not its verdict."""
     reply = "<think>Rating: 3</think>It claims\nRating: 5.00\nand \\boxed{5}. That is false.\nRating: 1.25"
     assert parse_rating(reply, ONE_TO_FIVE)[0] == 1.25
+
+
+@pytest.mark.parametrize(
+    "thinking",
+    [
+        "[THINK]Rating: 3[/THINK]",
+        "◁think▷Rating: 3◁/think▷",
+        "<seed:think>Rating: 3</seed:think>",
+        "analysisRating: 3assistantfinal",
+    ],
+)
+def test_a_verdict_stands_after_thinking_of_every_form(thinking: str) -> None:
+    """What a reasoning judge of another family thinks is no part of its justification."""
+    assert parse_rating(f"{thinking}Fine.\nRating: 4.00", ONE_TO_FIVE) == (4.0, "Fine.")
+    assert json_objects(f'{thinking}[{{"criterion": 1}}]') == [{"criterion": 1}]
+
+
+def test_thinking_without_an_end_holds_no_verdict() -> None:
+    """A judge that used up its tokens by thinking has said nothing yet."""
+    with pytest.raises(JudgeResponseError):
+        parse_rating("<think>I might say\nRating: 4.00", ONE_TO_FIVE)
 
 
 @pytest.mark.parametrize(

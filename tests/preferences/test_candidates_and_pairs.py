@@ -8,14 +8,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from rlaif_sdk import ConfigError, DataError, JudgeError
 from rlaif_sdk.cli.main import app
+from rlaif_sdk.preferences.best import BestSettings, choose_best
 from rlaif_sdk.preferences.candidates import CandidatesConfig, make_candidates
-from rlaif_sdk.preferences.composed import ComposedPairsConfig, make_composed_pairs
+from rlaif_sdk.preferences.composed import BestConfig, ComposedPairsConfig, make_best, make_composed_pairs
 from rlaif_sdk.preferences.pipeline import load_make_job
 from tests.judges.conftest import completion, tiny_chat  # noqa: F401 - fixture
 from tests.preferences.making import kill_when, rows_of, slow_down, write_rows
@@ -217,3 +219,56 @@ def test_a_group_in_two_places_is_refused(pairs_config: Path) -> None:
         file.write('{"prompt": "q0", "completion": "x", "group": 0}\n')
     with pytest.raises(DataError, match="sort the table"):
         pair(pairs_config)
+
+
+def best(config: Path, *overrides: str) -> list[dict[str, Any]]:
+    return rows_of(make_best(load_make_job(BestConfig, config, overrides=overrides)).tables["best"])
+
+
+def test_the_best_completions_are_kept_with_their_totals(pairs_config: Path) -> None:
+    """One a prompt, of those that have a total; what all rows of a prompt say stays with it."""
+    kept = best(pairs_config)
+    assert [
+        (row["prompt"], row["completion"], row["total"], row["rank"], row["candidates"], row["group"]) for row in kept
+    ] == [
+        ("q0", "aaa", 3.0, 1, 3, 0),
+        ("q1", "bb", 2.0, 1, 3, 1),
+    ]
+    assert [row["policy"] for row in kept] == ["p1", "p0"]
+    assert [row["completion"] for row in best(pairs_config, "keep=2")] == ["aaa", "aa", "bb", "b"]
+    assert [row["completion"] for row in best(pairs_config, "min_reward=2.5")] == ["aaa"]
+
+
+def test_with_a_temperature_a_completion_is_kept_as_often_as_the_tilted_policy_gives_it() -> None:
+    totals, texts = np.array([0.0, 1.0, 2.0]), ["a", "b", "c"]
+    settings, draw = BestSettings(temperature=1.0), np.random.default_rng(0)
+    places = [place for _ in range(6000) for _, place in choose_best(totals, texts, [False] * 3, settings, draw)]
+    assert np.bincount(places) / 6000 == pytest.approx(np.exp(totals) / np.exp(totals).sum(), abs=0.02)
+    assert choose_best(totals, texts, [False] * 3, BestSettings(temperature=1e-9), draw) == [(1, 2)]
+    assert choose_best(totals, texts, [False] * 3, BestSettings(temperature=1.0, keep=9), draw) == [
+        (1, 2),
+        (2, 1),
+        (3, 0),
+    ]
+
+
+def test_what_cannot_be_learnt_from_is_not_kept() -> None:
+    """Unscored, empty, repeated and truncated completions."""
+    totals, texts = np.array([5.0, np.nan, 4.0, 4.0, 3.0, 2.0]), [" ", "x", "a", "a", "cut", "b"]
+    truncated, draw = [False, False, False, False, True, False], np.random.default_rng(0)
+    kept = choose_best(totals, texts, truncated, BestSettings(keep=9), draw)
+    assert kept == [(1, 2), (2, 5)]
+    assert choose_best(totals, texts, truncated, BestSettings(keep=9, drop_truncated=False), draw) == [
+        (1, 2),
+        (2, 4),
+        (3, 5),
+    ]
+    assert choose_best(np.array([np.nan]), ["x"], [False], BestSettings(temperature=1.0), draw) == []
+
+
+def test_the_best_are_made_by_a_command(pairs_config: Path, tmp_path: Path) -> None:
+    parts = ["--candidates", str(tmp_path / "candidates.jsonl"), "--composition", str(tmp_path / "composition.yaml")]
+    result = CliRunner().invoke(app, ["make", "best", *parts, "--keep", "2", "--output", str(tmp_path / "made")])
+    assert result.exit_code == 0, result.output
+    assert len(rows_of(tmp_path / "made" / "best.jsonl")) == 4
+    assert "the best 2 of each" in (tmp_path / "made" / "README.md").read_text()

@@ -31,6 +31,7 @@ from rlaif_sdk.scale.score_job import (
 from rlaif_sdk.scale.shards import Plan, Shard
 from tests.little_room import little_room
 from tests.scale.conftest import REWARDS
+from tests.typed_rewards import as_record
 
 
 class InThisProcess:
@@ -83,7 +84,7 @@ def test_the_numbers_and_their_order_are_those_of_one_machine(here, table, compo
     rows = rows_of(result.output)
     rewards = [row.pop("reward") for row in rows]
     expected = plain(file, composition, layout)
-    assert [{**reward, "penalties": reward["penalties"] or {}} for reward in rewards] == expected
+    assert [*map(as_record, rewards)] == expected
     assert [row["completion"] for row in rows] == [row["completion"] for row in read_rows(file)]
     statuses = {reward["rewards"]["picky"]["status"] for reward in rewards}
     assert {"scored", "abstained", "failed"} <= statuses
@@ -100,7 +101,7 @@ def test_a_table_of_any_form_is_cut_too(here, table, composition, tmp_path, form
     write_table(rows, tmp_path / f"t.{form}")
     result = score_job.score_table(tmp_path / f"t.{form}", composition, tmp_path / "out", batch_rows=7)
     found = rows_of(result.output)
-    rewards = [{**reward, "penalties": reward["penalties"] or {}} for reward in (row.pop("reward") for row in found)]
+    rewards = [as_record(row.pop("reward")) for row in found]
     assert rewards == plain(table(20), composition, TableLayout())
     assert [row["completion"] for row in found] == [row["completion"] for row in rows]
     again = score_job.score_table(tmp_path / f"t.{form}", composition, tmp_path / "out", batch_rows=7)

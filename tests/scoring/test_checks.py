@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif_sdk import Composer, RewardBatch, RewardError, Score
+from rlaif_sdk import Composer, Credit, CreditSpan, RewardBatch, RewardError, Score
 from rlaif_sdk.composer import Component, FailurePolicy, Ledger
 from rlaif_sdk.exceptions import RewardOutputError
 from rlaif_sdk.scoring.checks import check_entries, plain_scores
@@ -75,8 +75,13 @@ def test_an_answer_of_the_wrong_shape_fails_altogether(answer: object, problem: 
         (Score("high"), "returned str"),  # type: ignore[arg-type]
         (Score.failed("rate limit"), "rate limit"),
         (Score(1.0, error="half an answer"), "half an answer"),
-        (Score(1.0, token_values=[0.5, math.nan]), "token values that are not all finite"),
-        (Score(1.0, token_values=["a"]), "token values that are not all finite"),  # type: ignore[list-item]
+        (Score(1.0, credit=Credit([0.5, math.nan])), "credit that is not all finite"),
+        (Score(1.0, credit=Credit(["a"])), "credit that is not all finite"),  # type: ignore[list-item]
+        (Score(1.0, credit=[1.0]), "gave list for credit, where a Credit is wanted"),  # type: ignore[arg-type]
+        (Score(1.0, credit=Credit(spans=(CreditSpan(0.5, 2, 1.0),))), "no CreditSpan with whole numbers"),  # type: ignore[arg-type]
+        (Score(1.0, credit=Credit(spans=((0, 2, 1.0),))), "no CreditSpan with whole numbers"),  # type: ignore[arg-type]
+        (Score(1.0, credit=Credit(rest=1.0, view="all")), "the view 'all'"),  # type: ignore[arg-type]
+        (Score(1.0, credit=Credit(turns=[0.5, 0.2])), "credit that sums to 0.7, and the score 1"),
         (-0.1, r"returned -0.1, outside its declared range \[0, 1000\]"),
         (1001, "outside its declared range"),
         (Score(-5.0), "outside its declared range"),
@@ -132,9 +137,9 @@ def test_a_detail_of_any_kind_is_kept_and_costs_no_score(tmp_path: Path, what: s
 
 def test_token_values_beyond_every_float_fail_their_row_in_a_process_too() -> None:
     """JSON has no text for them."""
-    entries = plain_scores([Score(1.0, token_values=[10**5000, None]), 0.5], 2)
+    entries = plain_scores([Score(1.0, credit=Credit([10**5000, None])), 0.5], 2)
     for arrived in (entries, decode_reply(encode_scores(entries))):
-        assert check_entries(arrived, None).failures == {0: "gave token values that are not all finite numbers"}
+        assert check_entries(arrived, None).failures == {0: "gave credit that is not all finite numbers"}
 
 
 @pytest.mark.parametrize("bound", [1.0, 1000.0, 1e6])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from rlaif_sdk import Composer, Reward, RewardBatch, Score
+from rlaif_sdk import Composer, Credit, Reward, RewardBatch, Score
 from rlaif_sdk.composer import Component, FailurePolicy
 from rlaif_sdk.exceptions import RewardError
 
@@ -162,11 +162,11 @@ def flat(value: Any) -> Iterator[Any]:
 
 
 def test_a_list_that_a_reward_keeps_and_changes_is_no_longer_the_answer() -> None:
-    """What a composition holds stays as it was given, also within details and token values."""
+    """What a composition holds stays as it was given, also within details and credit."""
 
     class Reusing(Reward):
         def __init__(self) -> None:
-            self.kept: Any = [0.0, Score(0.5, "half", {"parts": [1]}, [0.25, 0.25])]
+            self.kept: Any = [0.0, Score(0.5, "half", {"parts": [1]}, Credit([0.25, 0.25]))]
 
         def score(self, batch: RewardBatch) -> Any:
             return self.kept
@@ -176,11 +176,11 @@ def test_a_list_that_a_reward_keeps_and_changes_is_no_longer_the_answer() -> Non
     with Composer({"reusing": reward}) as composer:
         composition = composer.compose(given)
     reward.kept[1].details["parts"].append(2)
-    reward.kept[1].token_values[0] = 9.0
+    reward.kept[1].credit.tokens[0] = 9.0
     reward.kept.clear()
     score = composition.rewards["reusing"].score(1)
     assert score is not None
-    assert (score.details, score.token_values) == ({"parts": [1]}, [0.25, 0.25])
+    assert (score.details, score.credit) == ({"parts": [1]}, Credit([0.25, 0.25]))
     assert composition.rewards["reusing"].raw.tolist() == [0.0, 0.5]
     reward.kept.extend([0.25, 0.75])
     with Composer({"reusing": reward}) as composer:
@@ -237,7 +237,7 @@ def raises(error: BaseException) -> Any:
 
 ODD_ANSWERS: dict[str, tuple[Callable[[], Any], str]] = {
     "sleeping number": (lambda: [Sleeps(1.0)], "limit of 0.4 s"),
-    "sleeping token value": (lambda: [Score(1.0, token_values=[Sleeps(1.0)])], "limit of 0.4 s"),
+    "sleeping token value": (lambda: [Score(1.0, credit=Credit([Sleeps(1.0)]))], "limit of 0.4 s"),
     "list without end": (lambda: NeverEnds([1.0, 2.0]), "returned 2 scores for 1 rows"),
     "sequence of its own": (NoSequence, "returned NoSequence where a list of 1 scores is wanted"),
     "time": (lambda: [np.timedelta64(1, "s")], "returned timedelta64 where a number"),

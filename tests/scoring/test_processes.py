@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlaif_sdk import BatchError, Composer, ConfigError, RewardBatch
+from rlaif_sdk import BatchError, Composer, ConfigError, Credit, RewardBatch
 from rlaif_sdk.composer import Component
 from rlaif_sdk.config import ExecutionConfig
 from rlaif_sdk.exceptions import JudgeAuthError
@@ -78,7 +78,7 @@ REWARDS = """
             case "nan":
                 return [float("nan")]
             case "rich":
-                return [Score(0.5, "why \\ud800", {"n": [1, 2]}, [0.25, 0.25]), None, Score.failed("no verdict"), 2]
+                return [Score(0.5, "why \\ud800", {"n": [1, 2]}, Score.of_tokens([0.25, 0.25]).credit), None, Score.failed("no verdict"), 2]
         return [float(len(completion)) for completion in completions]
 
     async def patient(prompts, completions, *, bonus: float = 0.0):
@@ -210,15 +210,15 @@ def test_an_error_that_ends_the_run_keeps_its_type(compose) -> None:
 
 
 def test_scores_come_back_as_they_were_given(compose) -> None:
-    """Reasons, details, per-token values, abstentions and failures of rows cross the boundary."""
+    """Reasons, details, credit, abstentions and failures of rows cross the boundary."""
     with compose() as composer:
         column = composer.compose(rows("rich", "b", "c", "d")).rewards["mine"]
     score = column.score(0)
-    assert (score.value, score.reason, score.details, score.token_values) == (
+    assert (score.value, score.reason, score.details, score.credit) == (
         0.5,
         "why \ud800",
         {"n": [1, 2]},
-        [0.25, 0.25],
+        Credit([0.25, 0.25]),
     )
     assert [column.status(row) for row in range(4)] == ["scored", "abstained", "failed", "scored"]
     assert column.failures == {2: "no verdict"}
@@ -252,8 +252,10 @@ def test_an_answer_that_is_too_long_is_refused(compose, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "reply",
     [b"", b"null", b"[]", b"{", b'{"scores": 3}', b'{"scores": [true]}', b'{"scores": [{"value": 1}]}', b'{"error": {}}',
-     b'{"scores": [{"value": "1", "reason": null, "details": {}, "token_values": null, "error": null}]}',
-     b'{"scores": [{"value": 1, "reason": 2, "details": {}, "token_values": null, "error": null}]}', b"[" * 100_000],
+     b'{"scores": [{"value": "1", "reason": null, "details": {}, "credit": null, "error": null}]}',
+     b'{"scores": [{"value": 1, "reason": 2, "details": {}, "credit": null, "error": null}]}', b"[" * 100_000,
+     b'{"scores": [{"value": 1, "reason": null, "details": {}, "credit": {"spans": [{"start": "a"}]}, "error": null}]}',
+     b'{"scores": [{"value": 1, "reason": null, "details": {}, "credit": {"view": "all"}, "error": null}]}'],
 )  # fmt: skip
 def test_a_reply_that_is_no_answer_is_a_failure(reply: bytes) -> None:
     """Nothing that a worker sends becomes anything but a score or a named error."""

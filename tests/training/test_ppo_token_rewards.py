@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from rlaif_sdk import Composer, ConfigError, Score  # noqa: E402
+from rlaif_sdk import Composer, Credit, CreditSpan, Score  # noqa: E402
 from rlaif_sdk.composer import Component  # noqa: E402
 from rlaif_sdk.composer.normalizers import MinMax, Rank  # noqa: E402
 from rlaif_sdk.testing import FixedReward  # noqa: E402
@@ -101,13 +101,40 @@ def test_a_failed_row_is_masked_and_counts_for_nothing(make_trainer: Make, llama
     assert trainer.state.log_history[0]["reward/short/failed"] == 4.0
 
 
-def test_a_normalizer_without_a_scale_is_refused(make_trainer: Make, llama: Any) -> None:
-    """At the first rollout, with the key and what works."""
-    with (
-        Composer({"dense": Component(dense, normalizer=Rank())}) as composer,
-        pytest.raises(ConfigError, match=r"rewards\.dense\.normalize"),
+def test_credit_that_a_normalizer_has_no_place_for_falls_on_the_last_token(make_trainer: Make, llama: Any) -> None:
+    """With a warning at the first rollout; the run goes on with the totals that it would have without credit."""
+    with Composer({"dense": Component(dense, normalizer=Rank())}) as composer:
+        trainer = make_trainer(llama, composer, kl_coef=0.0, max_steps=1)
+        with pytest.warns(UserWarning, match="the credit of 'dense' has no place"):
+            trainer.train()
+    returns_BT = trainer._rollout.returns_BT
+    assert (returns_BT[:, 0] == returns_BT[:, 1]).all()
+
+
+def test_marked_words_are_rewarded_on_the_token_that_ends_them(make_trainer: Make, llama: Any) -> None:
+    """A reward that reads text marks it, and PPO finds the words in the tokens that were sampled."""
+
+    def first_letters(completion_texts: list[str]) -> list[Score]:
+        spans = [(CreditSpan(0, min(2, len(text)), -0.5),) if text else () for text in completion_texts]
+        return [Score(1.0 - 0.5 * len(each), credit=Credit(spans=each, rest=1.0)) for each in spans]
+
+    trainer = make_trainer(llama, first_letters, kl_coef=0.0, max_steps=1)
+    trainer.train()
+    tokens, tokenizer = trainer._rollout.tokens, trainer.processing_class
+    lengths = tokens.completion_mask_BT.sum(dim=1).tolist()
+    checked = 0
+    for ids_T, length, returns_T in zip(
+        tokens.completion_ids_BT.tolist(), lengths, trainer._rollout.returns_BT.tolist(), strict=True
     ):
-        make_trainer(llama, composer).train()
+        text = tokenizer.decode(ids_T[:length], skip_special_tokens=True)
+        if len(text) < 2:
+            continue
+        decoded = [tokenizer.decode(ids_T[: end + 1], skip_special_tokens=True) for end in range(length)]
+        place = next(end for end, said in enumerate(decoded) if said.startswith(text[:2]))
+        expected = [0.5] * (place + 1) + [1.0] * (length - place - 1)
+        assert returns_T[:length] == pytest.approx(expected)
+        checked += 1
+    assert checked
 
 
 def test_rows_without_token_values_have_zeros_beside_those_with_them() -> None:

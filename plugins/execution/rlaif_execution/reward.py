@@ -6,31 +6,32 @@ import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from rlaif_execution.cases import Asserts, FunctionCase, Row, TestsError, count_cases, read_tests
 from rlaif_execution.endings import SandboxFailedError
-from rlaif_execution.inside.program import code_blocks
+from rlaif_execution.inside.program import code_blocks, code_span
 from rlaif_execution.judging import BrokenTestsError, Judge
 from rlaif_execution.params import ExecutionParams
 from rlaif_execution.policy import Policy, find_sandbox
 from rlaif_execution.trial import check_sandbox
 from rlaif_execution.verdict import Failure, Verdict
-from rlaif_sdk import Reward, RewardBatch, Score, processor_count
+from rlaif_sdk import Credit, CreditSpan, Reward, RewardBatch, Score, processor_count
 
 
 class ExecutionReward(Reward):
     """The share of a row's tests that the Python code in its answer passes, or whether it passes all.
 
     The code runs in a sandbox that only inputs enter. What the function returns, or the program writes, comes back as
-    data and is compared outside. A row without tests abstains, and so does one where the policy called a tool and said
+    data and is compared outside. The score's credit is on the code. A row without tests abstains, and so does one where the policy called a tool and said
     nothing; tests that cannot be run, and a sandbox that fails,
     leave their row unscored.
     """
 
     name = "execution"
-    version = "2"
+    version = "3"
     range = (0.0, 1.0)
     ends = ("tests fail", "tests pass")
 
@@ -115,6 +116,13 @@ class ExecutionReward(Reward):
             stop=stop,
         )
         try:
-            return judge.judge().score(params.scoring)
+            return self._credited(judge.judge().score(params.scoring), completion)
         except (BrokenTestsError, SandboxFailedError, OSError) as error:  # an OSError where descriptors run out
             return Score.failed(str(error))
+
+    def _credited(self, score: Score, completion: str) -> Score:
+        """The score with its credit on the code: what stands after it earned nothing."""
+        if not score.value or self.params.code != "block":
+            return score
+        spans = (CreditSpan(*code_span(completion), score.value),)
+        return replace(score, credit=Credit(spans=spans, view=self.params.view, thinking=self.params.thinking))

@@ -574,3 +574,14 @@ def test_as_many_rows_run_at_once_as_asked_and_no_more(sandbox: None, monkeypatc
     reward.close()
     assert [found.value for found in scores] == [1.0] * 64
     assert most == 4
+
+
+def test_the_credit_is_on_the_code(score: Any) -> None:
+    """From the first block to the last; nothing that fails has any, nor has an answer that is code as a whole."""
+    code = "def f(n):\n    return 2 * n\n"
+    answer = f"Like this:\n```python\n{code}```\nUse it:\n\n```text\nf(1)\n```\nI hope that it helps."
+    found = score(answer, DOUBLE, code="block")
+    (span,) = found.credit.spans
+    assert (answer[span.start : span.end], span.value, found.value, found.credit.view) == (code, 1.0, 1.0, "answer")
+    assert score("```\ndef f(n): return -1\n```", DOUBLE[1:], code="block").credit is None
+    assert score(code, DOUBLE).credit is None

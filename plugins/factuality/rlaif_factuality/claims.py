@@ -62,6 +62,7 @@ class Claim:
         denies: Whether it denies the statement, as "no" does.
         from_question: Whether the statement has words of the question. The prompt then excuses nothing.
         agrees: For a "yes" or "no" to no question, whether a source that is such an answer says the same.
+        number: Which sentence of the answer it is of, from 0.
     """
 
     sentence: str
@@ -70,6 +71,7 @@ class Claim:
     denies: bool = False
     from_question: bool = False
     agrees: bool | None = None
+    number: int = 0
 
     @cached_property
     def words(self) -> list[Word]:
@@ -130,22 +132,24 @@ def find_claims(text: str, source: Source) -> list[Claim]:
     """
     claims = []
     answers = {match["word"].casefold() for match in map(_YES_OR_NO.match, source.texts) if match is not None}
-    for sentence in split_sentences(text):
+    for number, sentence in enumerate(split_sentences(text)):
         answer = _YES_OR_NO.match(sentence)
         word = None if answer is None else answer["word"].casefold()
         rest = sentence if answer is None else sentence[answer.end() :]
         words = read_words(rest)
         says_more = any(word.content for word in words)
         if word is not None and _POLAR.match(source.question):
-            claims.append(Claim(sentence, source, source.question, denies=word == "no", from_question=True))
+            claims.append(
+                Claim(sentence, source, source.question, denies=word == "no", from_question=True, number=number)
+            )
         elif word is not None and answers and not says_more:
-            claims.append(Claim(sentence, source, word, agrees=word in answers))
+            claims.append(Claim(sentence, source, word, agrees=word in answers, number=number))
         if not says_more:
             continue
         if not _is_bare(rest, words, source) or _is_whole_source(words, source):
-            claims.append(Claim(sentence, source, rest))
+            claims.append(Claim(sentence, source, rest, number=number))
         elif source.question and word is None:
-            claims.append(Claim(sentence, source, f"{source.question} {rest}", from_question=True))
+            claims.append(Claim(sentence, source, f"{source.question} {rest}", from_question=True, number=number))
     return claims
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,9 +11,9 @@ from rlaif_factuality.claims import Claim, ClaimSupport, find_claims, missing_fa
 from rlaif_factuality.entailment import EntailmentScorer
 from rlaif_factuality.evidence import find_evidence
 from rlaif_factuality.params import FactualityParams
-from rlaif_factuality.sentences import split_sentences
+from rlaif_factuality.sentences import sentence_spans, split_sentences
 from rlaif_factuality.source import Source
-from rlaif_sdk import Reward, RewardBatch, Score, load_classifier
+from rlaif_sdk import Credit, CreditSpan, Reward, RewardBatch, Score, load_classifier
 
 _QUOTED_LENGTH = 100
 
@@ -25,10 +25,12 @@ class FactualityReward(Reward):
     (`rlaif_factuality.evidence`). A number, date or name that neither source nor prompt has leaves it without support
     by the classifier, and with little by the words. An answer that claims nothing gets 0; a row without a source
     abstains, and so does one where the policy called a tool and said nothing.
+
+    The score's credit marks each sentence with what it takes from full support; 1 is left over.
     """
 
     name = "factuality"
-    version = "3"
+    version = "4"
     range = (0.0, 1.0)
     ends = ("unsupported", "supported")
 
@@ -64,7 +66,10 @@ class FactualityReward(Reward):
             )
         ]
         findings = iter(self._findings([claim for row in rows if not isinstance(row, Score) for claim in row]))
-        return [row if isinstance(row, Score) else self._score_row([next(findings) for _ in row]) for row in rows]
+        return [
+            row if isinstance(row, Score) else self._score_row([next(findings) for _ in row], text or "")
+            for row, text in zip(rows, self.params.texts(batch), strict=True)
+        ]
 
     def close(self) -> None:
         """Release the classifier."""
@@ -104,7 +109,7 @@ class FactualityReward(Reward):
         known = Source(tuple(texts), prompt if params.trust_prompt else "", _question(prompt))
         return find_claims(text, sources.setdefault(known, known))  # rows of one source share what was read from it
 
-    def _score_row(self, findings: Sequence[ClaimSupport]) -> Score:
+    def _score_row(self, findings: Sequence[ClaimSupport], text: str) -> Score:
         if not findings:
             return Score(
                 0.0, reason="no claim to check: the answer is empty or says nothing that a source could support"
@@ -112,8 +117,26 @@ class FactualityReward(Reward):
         supports = [finding.support for finding in findings]
         if any(map(math.isnan, supports)):
             return Score.failed("the entailment classifier gave no finite logits for a sentence")
-        value = min(supports) if self.params.aggregate == "min" else math.fsum(supports) / len(supports)
-        return Score(value, reason=self._reason(findings), details={"sentences": [f.as_dict() for f in findings]})
+        if self.params.aggregate == "min":
+            value = min(supports)
+            lacking = {supports.index(value): 1.0 - value}
+        else:
+            value = math.fsum(supports) / len(supports)
+            lacking = {place: (1.0 - support) / len(supports) for place, support in enumerate(supports)}
+        details = {"sentences": [finding.as_dict() for finding in findings]}
+        return Score(value, self._reason(findings), details, self._credit(findings, lacking, text))
+
+    def _credit(self, findings: Sequence[ClaimSupport], lacking: Mapping[int, float], text: str) -> Credit | None:
+        """What each sentence takes from full support."""
+        if not any(lacking.values()):
+            return None
+        places = sentence_spans(text)
+        spans = tuple(
+            CreditSpan(*places[findings[place].claim.number], -amount, findings[place].reason)
+            for place, amount in lacking.items()
+            if amount
+        )
+        return Credit(spans=spans, rest=1.0, view=self.params.view, thinking=self.params.thinking)
 
     def _reason(self, findings: Sequence[ClaimSupport]) -> str:
         unsupported = [finding for finding in findings if finding.support < self.params.threshold]

@@ -103,6 +103,21 @@ def split_sentences(text: str) -> list[str]:
     ]
 
 
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Where each of `split_sentences` stands in the text: the places of its first character, and after its last."""
+    spans = []
+    start = 0
+    for sentence in split_sentences(text):
+        written = re.compile(
+            r"\s+".join(map(re.escape, sentence.split()))
+        )  # a sentence over several lines is one line there
+        found = written.search(text, start)
+        assert found is not None
+        start = found.end()
+        spans.append(found.span())
+    return spans
+
+
 def _paragraphs(text: str) -> list[str]:
     paragraphs: list[list[str]] = []
     joins = False

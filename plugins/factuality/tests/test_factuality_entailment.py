@@ -120,7 +120,7 @@ def test_the_weights_are_part_of_the_version(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(reward_module, "load_classifier", lambda *_, **__: Classifier())
     reward = SPEC.build({"model": "m"})
     reward.setup()
-    assert reward.version == "3+r1"
+    assert reward.version == "4+r1"
 
 
 def test_all_pairs_of_a_batch_are_scored_in_one_call_and_each_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:

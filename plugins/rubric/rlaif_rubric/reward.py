@@ -15,6 +15,8 @@ from rlaif_rubric.criteria import TAG, CriterionParams, check_names, numbered, r
 from rlaif_rubric.params import RubricParams
 from rlaif_sdk import (
     ConfigError,
+    Credit,
+    CreditSpan,
     Criterion,
     CriterionVerdict,
     Reward,
@@ -59,6 +61,9 @@ class _Item:
         return SubScore(self.value, self.criterion.weight, reason, evidence, self.per_row)
 
 
+_NO_POINTS = "there is no criterion with positive points"
+
+
 class RubricReward(Reward):
     """The share of a rubric's points that an answer gets.
 
@@ -69,7 +74,7 @@ class RubricReward(Reward):
 
     A criterion that could not be judged leaves its row unscored, and named, unless ``on_failed_criterion: left_out``. One
     whose check abstains is left out. A score's ``subscores`` have each criterion's value, weight, reason and evidence, and
-    ``tag/TAG`` the score of each tag's criteria.
+    ``tag/TAG`` the score of each tag's criteria. Its credit has what a criterion adds on the words that the judge quotes.
     """
 
     name = "rubric"
@@ -84,6 +89,8 @@ class RubricReward(Reward):
                 f"with aggregate: implicit the judge reads the whole rubric, and the criterion {checked[0].name!r} has a check",
                 hint="set aggregate: explicit, or make the check a reward of its own",
             )
+        if params.column is None and params.aggregate == "explicit" and not _has_points(self._fixed):
+            raise ConfigError(f"{_NO_POINTS}, so no row has a score", hint="add what a good answer does")
         self._checks = Checks(checked)
         self.judge = self._make_judge(needed=len(checked) < len(self._fixed) or params.column is not None)
         rewards = self._checks.rewards.values()
@@ -125,8 +132,9 @@ class RubricReward(Reward):
             judged, checked = await asyncio.gather(
                 self._judged(chosen, asked, references), self._checks.verdicts(chosen)
             )
+            texts = self.params.texts(batch)
             found = [
-                said if isinstance(said, Score) else self._scored(rubrics[row], said, checks)
+                said if isinstance(said, Score) else self._scored(rubrics[row], said, checks, texts[row] or "")
                 for row, said, checks in zip(rows, judged, checked, strict=True)
             ]
         for row, score in zip(rows, found, strict=True):
@@ -155,6 +163,8 @@ class RubricReward(Reward):
             return Score.failed(f"the column {column!r} has a check, {checked.check!r}: checks stand in the config")
         if not (rubric := [*self._fixed, *own]):
             return Score(None, reason=f"the column {column!r} is empty, so there is no criterion")
+        if self.params.aggregate == "explicit" and not _has_points(rubric):
+            return Score(None, reason=_NO_POINTS)
         return rubric
 
     def _scored(
@@ -162,6 +172,7 @@ class RubricReward(Reward):
         rubric: Sequence[CriterionParams] | Score,
         said: RubricVerdicts,
         checks: Mapping[str, CriterionVerdict | None],
+        text: str,
     ) -> Score:
         assert not isinstance(rubric, Score)
         verdicts = iter(said.verdicts)
@@ -191,8 +202,25 @@ class RubricReward(Reward):
             return Score(None, details=details, error=problem, subscores=subscores)
         value = weighted_share(items)
         if value is None:
-            return Score(None, "no criterion with positive points has a verdict", details, subscores=subscores)
-        return Score(value, _reason(items, failed, said), details, subscores=subscores)
+            return Score(None, f"{_NO_POINTS} and a verdict", details, subscores=subscores)
+        return Score(
+            value, _reason(items, failed, said), details, self._credit(items, value, text), subscores=subscores
+        )
+
+    def _credit(self, items: Sequence[_Item], value: float, text: str) -> Credit | None:
+        """What each criterion adds to the score, on the words that the judge quotes for it, evenly."""
+        possible = points(items)
+        spans: list[CreditSpan] = []
+        for item in items:
+            places = item.verdict.evidence_spans(text) if item.verdict and item.value else []
+            for start, end in places:
+                assert item.value is not None
+                added = item.criterion.weight * item.value / possible / len(places)
+                spans.append(CreditSpan(start, end, added, item.criterion.name))
+        if not spans:
+            return None
+        rest = value - math.fsum(span.value for span in spans)
+        return Credit(spans=tuple(spans), rest=rest, view=self.params.view, thinking=self.params.thinking)
 
     def _make_judge(self, *, needed: bool) -> RubricJudge | None:
         if not needed:
@@ -213,11 +241,11 @@ class RubricReward(Reward):
         gained = math.fsum(max(criterion.weight, 0.0) for criterion in self._fixed)
         if not lost:
             return (0.0, 1.0)
-        return None if can_leave_out or not gained else (lost / gained, 1.0)
+        return None if can_leave_out else (lost / gained, 1.0)
 
     def _fingerprint(self) -> str:
         parts = [
-            "1",
+            "2",
             [criterion.model_dump(mode="json") for criterion in self._fixed],
             [self.params.column, self.params.reference_column, self.params.aggregate, self.params.on_failed_criterion],
             self.judge.fingerprint if self.judge else None,
@@ -226,14 +254,23 @@ class RubricReward(Reward):
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
+def _has_points(criteria: Iterable[CriterionParams]) -> bool:
+    return any(criterion.weight > 0 for criterion in criteria)
+
+
 def weighted_share(items: Iterable[_Item]) -> float | None:
     """The sum of weight times value, divided by the sum of the positive weights; None without any.
 
     Criteria without a value are left out of both.
     """
-    known = [(item.criterion.weight, item.value) for item in items if item.value is not None]
-    possible = math.fsum(max(weight, 0.0) for weight, _ in known)
-    return math.fsum(weight * value for weight, value in known) / possible if possible else None
+    items = list(items)
+    met = math.fsum(item.criterion.weight * item.value for item in items if item.value is not None)
+    return met / possible if (possible := points(items)) else None
+
+
+def points(items: Iterable[_Item]) -> float:
+    """The sum of the positive weights of the criteria that have a value."""
+    return math.fsum(max(item.criterion.weight, 0.0) for item in items if item.value is not None)
 
 
 def _reason(items: Sequence[_Item], failed: Sequence[_Item], said: RubricVerdicts) -> str:

@@ -165,9 +165,22 @@ def test_a_tag_is_scored_by_its_own_criteria_alone() -> None:
 
 def test_a_rubric_of_faults_alone_has_no_score() -> None:
     """HealthBench gives None without positive points: the row abstains, and is no 0."""
-    (score,) = scored(by_text({"Lies.": False}), criteria=[{"criterion": "Lies.", "points": -1}])
+    faults = [{"criterion": "Lies.", "points": -1}]
+    asked: list[str] = []
+    (score,) = scored(asked.append, column="rubrics", columns={"rubrics": [faults]})
     assert (score.value, score.error) == (None, None)
     assert "no criterion with positive points" in str(score.reason)
+    with pytest.raises(ConfigError, match="no row has a score"):
+        scored(asked.append, criteria=faults)
+    assert not asked
+
+
+def test_healthbench_professional_names_its_texts_otherwise() -> None:
+    """The data set of clinicians' tasks has ``criterion_text``, and no tags."""
+    rubric = [{"criterion_text": "Names the dose.", "points": 5}, {"criterion_text": "Lies.", "points": -3}]
+    backend = by_text({"Names the dose.": True, "Lies.": True})
+    (score,) = scored(backend, column="rubric_items", columns={"rubric_items": [rubric]})
+    assert score.value == pytest.approx(2 / 5)
 
 
 def test_the_categories_of_rubrics_as_rewards_have_their_weights() -> None:
@@ -217,6 +230,36 @@ def test_an_explanation_quotes_the_evidence_of_each_criterion() -> None:
     with Composer({"rubric": made(lambda _: json.dumps([found]), criteria=[CITES])}) as composer:
         shown = str(composer.compose(RewardBatch(["May I?"], [ANSWER])).explain(0))
     assert "yes: it names one: \u201csection 12\u201d" in shown
+
+
+def test_what_a_criterion_adds_falls_on_the_words_that_the_judge_quotes() -> None:
+    """By its weight, evenly over the stretches, in the view that was judged; without a quotation it is left over."""
+    answer = "You may,  by Section 12. I made that up: *section 99*."
+    verdicts = [
+        {"criterion": 1, "reason": "r", "evidence": ["you may ... section 12"], "verdict": "yes"},
+        {"criterion": 2, "reason": "r", "evidence": [], "verdict": "yes"},
+        {"criterion": 3, "reason": "r", "evidence": ["\u201cSECTION 99\u201d"], "verdict": "yes"},
+    ]
+    talk = [
+        {"role": "assistant", "content": "May I look?"},
+        {"role": "user", "content": "Do."},
+        {"role": "assistant", "content": answer},
+    ]
+    script = lambda _: json.dumps(verdicts)  # noqa: E731
+    for completion, view in ((answer, "assistant"), (talk, "answer")):
+        (score,) = scored(script, [completion], criteria=[CITES, BRIEF, INVENTS], view=view)
+        credit = score.credit
+        assert credit is not None
+        assert score.value == pytest.approx((2 + 1 - 4) / 3)
+        assert [(answer[span.start : span.end], span.reason) for span in credit.spans] == [
+            ("You may", "cites"),
+            ("Section 12", "cites"),
+            ("section 99", "invents"),
+        ]
+        assert [span.value for span in credit.spans] == pytest.approx([1 / 3, 1 / 3, -4 / 3])
+        assert (credit.rest, credit.view) == (pytest.approx(1 / 3), view)
+    (plain,) = scored(by_text({"Cites a section.": "yes"}), criteria=[CITES])
+    assert plain.credit is None
 
 
 def test_a_criterion_without_a_verdict_leaves_its_row_unscored_and_is_named() -> None:
@@ -511,7 +554,6 @@ def test_criteria_for_a_judge_need_a_model() -> None:
         ({"criteria": [CITES, BRIEF, INVENTS]}, (-4 / 3, 1.0)),
         ({"criteria": [CITES, INVENTS], "on_failed_criterion": "left_out"}, None),
         ({"criteria": [CITES, INVENTS, JSON]}, None),
-        ({"criteria": [INVENTS]}, None),
         ({"criteria": [CITES], "column": "own"}, None),
         ({"column": "own", "aggregate": "implicit"}, (0.0, 1.0)),
     ],

@@ -7,7 +7,7 @@ from typing import Literal, Self
 import regex
 from pydantic import Field, model_validator
 
-from rlaif_sdk import Reward, RewardBatch, Score, ViewParams
+from rlaif_sdk import Credit, CreditSpan, Reward, RewardBatch, Score, ViewParams
 from rlaif_verifiable.extraction import PATTERN_SECONDS, Pattern
 
 Form = Literal["think", "think_answer", "think_code", "tags"]
@@ -51,13 +51,13 @@ class FormatParams(ViewParams):
 
 
 class FormatReward(Reward):
-    """1 where the text has the form, else 0; with ``form: tags`` a quarter for each tag.
+    """1 where the text has the form, else 0; with ``form: tags`` a quarter for each tag, which is its credit.
 
     A row whose text makes one's own pattern run for more than a second fails.
     """
 
     name = "format"
-    version = "1"
+    version = "2"
     range = (0.0, 1.0)
     ends = ("another form", "the form")
     inputs = ()
@@ -74,7 +74,10 @@ class FormatReward(Reward):
         if form == "tags":
             right = [tag for tag in _TAGS if text.count(tag) == 1]
             wrong = [f"{tag} {text.count(tag)} times" for tag in _TAGS if tag not in right]
-            return Score(len(right) / len(_TAGS), reason="each tag once" if not wrong else ", ".join(wrong))
+            places = [(text.index(tag), tag) for tag in right]
+            spans = tuple(CreditSpan(start, start + len(tag), 1 / len(_TAGS)) for start, tag in places)
+            credit = Credit(spans=spans, view=self.params.view, thinking=self.params.thinking)
+            return Score(len(right) / len(_TAGS), ", ".join(wrong) or "each tag once", credit=credit)
         if form == "think_code":
             matches = matches_whole(_PATTERNS["think_answer"], text) and self._has_block(text.rpartition("<answer>")[2])
         else:

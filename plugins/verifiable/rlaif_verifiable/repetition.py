@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from rlaif_sdk import Reward, RewardBatch, RewardError, Score, ViewParams
+from rlaif_sdk import Credit, CreditSpan, Reward, RewardBatch, RewardError, Score, ViewParams
+
+_WORD = re.compile(r"\S+")
 
 
 class RepetitionParams(ViewParams):
@@ -24,12 +27,12 @@ class RepetitionParams(ViewParams):
 class RepetitionReward(Reward):
     """``different / all - 1`` over the n-grams: 0 where none comes twice, towards -1 the more do.
 
-    A text of fewer than n units gets 0. It is TRL's and open-r1's ``get_repetition_penalty_reward`` with a greatest
+    The score's credit is on the n-grams that come again, wherever they do. A text of fewer than n units gets 0. It is TRL's and open-r1's ``get_repetition_penalty_reward`` with a greatest
     punishment of -1; another one is a weight.
     """
 
     name = "repetition"
-    version = "1"
+    version = "2"
     range = (-1.0, 0.0)
     ends = ("repetitive", "varied")
 
@@ -46,13 +49,42 @@ class RepetitionReward(Reward):
         if self.params.unit == "tokens":
             if batch.completion_ids is None:
                 raise RewardError("the batch has no completion_ids to count by", hint="count words: 'unit: words'")
-            return [self._of(list(ids)) for ids in batch.completion_ids]
-        texts = self.params.texts(batch)
-        return [Score.no_words() if text is None else self._of(text.lower().split()) for text in texts]
+            return [self._of_tokens(list(ids)) for ids in batch.completion_ids]
+        return [Score.no_words() if text is None else self._of_words(text) for text in self.params.texts(batch)]
 
-    def _of(self, units: Sequence[Hashable]) -> Score:
+    def _of_tokens(self, ids: Sequence[int]) -> Score:
+        again, total = self._again(ids)
+        if not again:
+            return self._score(again, total, None)
+        values = [0.0] * len(ids)
+        for start in again:
+            values[start + self.params.ngram - 1] = -1 / total
+        return self._score(again, total, Credit(tokens=values))
+
+    def _of_words(self, text: str) -> Score:
+        again, total = self._again(text.lower().split())
+        if not again:
+            return self._score(again, total, None)
+        words = [found.span() for found in _WORD.finditer(text)]
+        spans = tuple(
+            CreditSpan(words[start][0], words[start + self.params.ngram - 1][1], -1 / total) for start in again
+        )
+        return self._score(again, total, Credit(spans=spans, view=self.params.view, thinking=self.params.thinking))
+
+    def _again(self, units: Sequence[Hashable]) -> tuple[list[int], int]:
+        """Where n-grams begin that came before, and how many n-grams there are."""
         size = self.params.ngram
         total = max(0, len(units) - size + 1)
-        different = len({tuple(units[start : start + size]) for start in range(total)})
-        share = 1 - different / total if total else 0.0
-        return Score(0.0 - share, reason=f"{share:.0%} of {total} runs of {size} {self.params.unit} come again")
+        seen: set[tuple[Hashable, ...]] = set()
+        again = []
+        for start in range(total):
+            run = tuple(units[start : start + size])
+            if run in seen:
+                again.append(start)
+            seen.add(run)
+        return again, total
+
+    def _score(self, again: Sequence[int], total: int, credit: Credit | None) -> Score:
+        share = len(again) / total if total else 0.0
+        reason = f"{share:.0%} of {total} runs of {self.params.ngram} {self.params.unit} come again"
+        return Score(0.0 - share, reason, credit=credit)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from rlaif_sdk import Score
+
 Values = Callable[..., list[float | None]]
 
 
@@ -206,3 +208,24 @@ def test_overlap_is_that_of_the_libraries(values: Values) -> None:
     bleu = math.exp(sum(map(math.log, (4 / 6, 2 / 5, 1 / 4, 1 / 6))) / 4)
     assert values("overlap", [text], {"metric": "bleu"}, columns=columns) == pytest.approx([bleu], abs=1e-6)
     assert values("overlap", [right], {"metric": "chrf"}, columns=columns) == pytest.approx([1.0])
+
+
+def test_the_words_and_tokens_that_come_again_are_marked(scores: Callable[..., list[Score]]) -> None:
+    """Each run where it comes again, however it is written; together they are the score."""
+    text = "Go  on and on.  GO\non And stop."
+    (said,) = scores("repetition", [text], {"ngram": 2})
+    assert said.credit is not None
+    assert [text[span.start : span.end] for span in said.credit.spans] == ["GO\non", "on And"]
+    assert sum(said.credit.parts) == pytest.approx(said.value) == pytest.approx(-2 / 7)
+    (counted,) = scores("repetition", ["x"], {"ngram": 2, "unit": "tokens"}, completion_ids=[[5, 6, 5, 6, 5]])
+    assert counted.credit is not None
+    assert counted.credit.tokens == [0.0, 0.0, 0.0, -0.25, -0.25]
+    assert (counted.value, scores("repetition", ["a b c"])[0].credit) == (-0.5, None)
+
+
+def test_each_tag_that_stands_once_earns_its_quarter(scores: Callable[..., list[Score]]) -> None:
+    """Where it stands, in the view that was read."""
+    (said,) = scores("format", ["<think>a</think> <answer>b <answer>"], {"form": "tags", "thinking": "keep"})
+    assert said.credit is not None
+    assert [(span.start, span.end, span.value) for span in said.credit.spans] == [(0, 7, 0.25), (8, 16, 0.25)]
+    assert (said.value, said.credit.rest, said.credit.thinking) == (0.5, 0.0, "keep")

@@ -27,7 +27,7 @@ from rlaif_sdk.rewards import FunctionReward, Reward, ScoreLike, stated_by, unwr
 from rlaif_sdk.scoring import CallResult, described, is_plain
 from rlaif_sdk.scoring.checks import check_entries
 from rlaif_sdk.statistics.arrays import Mask
-from rlaif_sdk.types import RewardBatch, Score, SubScore
+from rlaif_sdk.types import Credit, RewardBatch, Score, SubScore
 
 IDS = "completion_ids"
 
@@ -313,8 +313,8 @@ def _extra(entry: ScoreLike) -> str | None:
     if not isinstance(entry, Score):
         return None
     said: dict[str, Any] = {"details": {key: value for key, value in entry.details.items() if key != "usage"}}
-    if entry.token_values is not None:
-        said["token_values"] = [float(value) for value in entry.token_values]
+    if entry.credit is not None:
+        said["credit"] = entry.credit.record()
     said |= {"reason": entry.reason, "subscores": {name: part.record() for name, part in entry.subscores.items()}}
     return json.dumps({key: value for key, value in said.items() if value}, default=_plain_or_repr)
 
@@ -322,8 +322,8 @@ def _extra(entry: ScoreLike) -> str | None:
 def _score(value: float, extra: str) -> Score:
     said: Mapping[str, Any] = json.loads(extra)
     subscores = {name: SubScore.of_record(part) for name, part in said.get("subscores", {}).items()}
-    details, token_values = said.get("details", {}), said.get("token_values")
-    return Score(value, said.get("reason"), details, token_values, subscores=subscores)
+    credit = Credit.of_record(said["credit"]) if "credit" in said else None
+    return Score(value, said.get("reason"), said.get("details", {}), credit, subscores=subscores)
 
 
 def without_usage(entry: ScoreLike) -> ScoreLike:

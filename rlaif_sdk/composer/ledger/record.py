@@ -22,7 +22,7 @@ from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.io.sqlite import Database, checksum
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
-from rlaif_sdk.types import Progress, RewardBatch, Score, SubScore
+from rlaif_sdk.types import Credit, Progress, RewardBatch, Score, SubScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,8 @@ class RecordedScores:
         workings: How each row's value came of its score, in words.
         subscores: What its score of a row is made of, for each row with sub-scores.
         not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions.
+        credit: Where its score of a row comes from, by turn and by span of text, for each row of which it says so.
+        credit_scale: (B,) what a unit of that adds to the total; None without credit.
     """
 
     raw: Array
@@ -113,6 +115,8 @@ class RecordedScores:
     workings: Sequence[str]
     subscores: Mapping[int, Mapping[str, SubScore]] = field(default_factory=dict)
     not_asked: Mapping[int, str] | None = None
+    credit: Mapping[int, Credit] = field(default_factory=dict)
+    credit_scale: Array | None = None
 
     @property
     def entries(self) -> list[Score]:
@@ -134,6 +138,7 @@ class RecordedScores:
             (),
             fallback_reasons=self.fallback_reasons,
             not_asked=self.not_asked,
+            credit=self.credit,
         )
 
 
@@ -157,7 +162,7 @@ class RecordedBatch:
     arithmetic: Mapping[str, Any]
 
     def composition(self, rewards: Mapping[str, RecordedReward]) -> Composition:
-        """What was composed, number by number; columns of the data, token ids and scores of tokens are not recorded.
+        """What was composed, number by number; columns of the data, token ids and the credit of tokens are not recorded.
 
         Args:
             rewards: The run's rewards.
@@ -204,6 +209,8 @@ def _column(name: str, said: RecordedScores, reward: RecordedReward, weight: flo
         ends=reward.ends,
         working=said.workings.__getitem__,
         not_asked=said.not_asked,
+        credit=said.credit,
+        credit_scale=said.credit_scale,
     )
 
 
@@ -226,6 +233,8 @@ def recorded(composition: Composition) -> RecordedBatch:
                 _workings(column),
                 {row: said for row in range(len(composition)) if (said := column.subscores(row))},
                 column.not_asked,
+                {row: given.without_tokens() for row, given in column.credit.items()},
+                column.credit_scale,
             )
             for name, column in composition.rewards.items()
         },
@@ -479,6 +488,8 @@ def _notes(answer: RecordedScores) -> str:
             row: {name: part.record() for name, part in parts.items()} for row, parts in answer.subscores.items()
         },
         "not_asked": None if answer.not_asked is None else dict(answer.not_asked),
+        "credit": {row: given.record() for row, given in answer.credit.items() if given.has_parts},
+        "credit_scale": None if answer.credit_scale is None else answer.credit_scale.tolist(),
     }
     kept_empty = {"fallback_reasons", "not_asked"}
     return json.dumps(
@@ -509,6 +520,8 @@ def _answer(raw: bytes, notes: str, normalized: bytes, weighted: bytes, workings
             for row, parts in said.get("subscores", {}).items()
         },
         not_asked if "not_asked" in said else None,
+        {int(row): Credit.of_record(given) for row, given in said.get("credit", {}).items()},
+        np.array(said["credit_scale"]) if "credit_scale" in said else None,
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from rlaif_sdk.conversations import after_thinking
 from rlaif_sdk.exceptions import JudgeConnectionError, JudgeResponseError
 from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.types import Conversation
@@ -21,10 +23,12 @@ __all__ = [
     "asks_for_schema",
     "closed_object",
     "closing_line",
-    "cut_off",
     "generate_json",
     "label_mass",
+    "one_each",
+    "readable_json",
     "usage_of",
+    "whole_text",
     "with_usage_of",
 ]
 
@@ -36,6 +40,7 @@ SUM_TOLERANCE = 0.01
 """By how much probabilities that were rounded may add up to more than 1."""
 LEAST_LABEL_MASS = 1e-4
 """With less, a label is read from noise: a judge that is asked well gives its labels nearly all."""
+_ESCAPE = re.compile(r"\\(?:([\"\\/bfnrt]|u[0-9a-fA-F]{4})|)")
 ASK_OTHERWISE = (
     "turn the judge's thinking off (extra_body: {chat_template_kwargs: {enable_thinking: false}}), or ask in words: mode: "
     "verdict for pairs and rubrics, mode: rating for the judge"
@@ -112,16 +117,38 @@ def with_usage_of(outcome: T, reply: LabelLogprobs | GeneratedText) -> T:
     return outcome
 
 
+def one_each(replies: Sequence[T], requests: Sequence[object]) -> Sequence[T]:
+    """What a backend answered, which is one reply for each request.
+
+    Raises:
+        JudgeResponseError: It is more or fewer.
+    """
+    if len(replies) != len(requests):
+        raise JudgeResponseError(f"the judge's backend gave {len(replies)} answers to {len(requests)} requests")
+    return replies
+
+
+def whole_text(reply: GeneratedText, max_new_tokens: int) -> str:
+    """What a judge wrote.
+
+    Raises:
+        JudgeResponseError: It is longer than it may be, and was cut off.
+    """
+    if reply.truncated:
+        problem = f"the judge's reply is cut off after {max_new_tokens} tokens"
+        raise JudgeResponseError(problem, hint="raise max_new_tokens")
+    return reply.text
+
+
+def readable_json(reply: str) -> str:
+    """JSON that a model wrote, with those backslashes doubled that escape nothing: judges quote LaTeX as it stands."""
+    return _ESCAPE.sub(lambda found: found[0] if found[1] else "\\\\", reply)
+
+
 def closing_line(reply: str) -> tuple[str, str]:
     """The last line of a judge's reply that is not empty, after its thinking, and what stands before it."""
-    lines = reply.rpartition("</think>")[2].strip().splitlines()
+    lines = after_thinking(reply).splitlines()
     return (lines[-1] if lines else ""), "\n".join(lines[:-1]).strip()
-
-
-def cut_off(max_new_tokens: int) -> JudgeResponseError:
-    """The error of a written verdict that is longer than it may be."""
-    problem = f"the judge's reply is cut off after {max_new_tokens} tokens"
-    return JudgeResponseError(problem, hint="raise max_new_tokens")
 
 
 class JudgeBackend(Protocol):
@@ -177,7 +204,7 @@ async def generate_json(
     """`JudgeBackend.generate` for replies in JSON: held to a schema where the backend can, and read with equal care."""
     if asks_for_schema(backend):
         options["schema"] = schema
-    return await backend.generate(requests, **options)
+    return one_each(await backend.generate(requests, **options), requests)
 
 
 def closed_object(properties: Mapping[str, Any]) -> dict[str, Any]:

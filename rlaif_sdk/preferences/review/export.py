@@ -26,6 +26,8 @@ _MARGIN = "margin"
 """What DPO takes from the difference of chosen and rejected: its sign turns with the pair, and no edit has it."""
 EDITED = "human-edit"
 """The ``source`` of a pair that an edit made."""
+VERDICTS = "verdicts"
+"""The column of each reviewer's verdict: "1" for the chosen response, "2" for the rejected one, "tie"."""
 _PROB_OF = {"1": 1.0, "2": 0.0, "tie": 0.5}
 
 
@@ -178,8 +180,13 @@ def _labelled(pair: ReviewPair, given: list[Annotation], options: ExportOptions)
         "ai_prob_1": ai,
         "human_prob_1": human,
         "reviewers": [annotation.reviewer for annotation in verdicts],
+        VERDICTS: [_verdict(annotation, swapped=not first_chosen) for annotation in verdicts],
         "comments": [annotation.comment for annotation in given if annotation.comment],
     }
+
+
+def _verdict(annotation: Annotation, *, swapped: bool) -> str:
+    return {"1": "2", "2": "1"}.get(annotation.choice, "tie") if swapped else annotation.choice
 
 
 def _combined(human: float | None, ai: float | None, weight: float) -> tuple[float | None, str]:

@@ -53,7 +53,9 @@ def text(value: str) -> Markup:
 
 
 def steps(explanation: Explanation) -> Markup:
-    """The waterfall as `Explanation.layout` has it, with bars."""
+    """The waterfall as `Explanation.layout` has it, with bars, and the text with its credit."""
+    from markupsafe import Markup
+
     layout = explanation.layout()
     moves = []
     for step in explanation.steps:
@@ -71,7 +73,8 @@ def steps(explanation: Explanation) -> Markup:
         (*cells[:-1], bar, cells[-1]) for cells, bar in zip([*layout.rows, layout.total], [*bars, total], strict=True)
     ]
     headings = (*layout.headings[:-1], "", layout.headings[-1])
-    return joined([part("table", headings, rows, "waterfall"), part("items", layout.notes)])
+    marked = Markup(layout.marked_html())  # noqa: S704 - escaped there
+    return joined([part("table", headings, rows, "waterfall"), part("items", layout.notes), marked])
 
 
 def number(value: float) -> str:

@@ -17,18 +17,18 @@ import numpy as np
 
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.config.documents import validate
-from rlaif_sdk.conversations import view
 from rlaif_sdk.exceptions import TrainingError
 from rlaif_sdk.io.files import read_json, write_json
 from rlaif_sdk.io.jobs import NumberedFiles
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, make_pairs, run_labeling
+from rlaif_sdk.preferences.best import BestSettings, choose_best, says_something
 from rlaif_sdk.preferences.label_job import LabelConfig
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.training.config import with_policy
 from rlaif_sdk.training.curriculum import arrange, mean_and_spread
 from rlaif_sdk.training.generation import Answers, answer_prompts
-from rlaif_sdk.training.iterate.config import BestSettings, CandidateSettings, IterateRun, PairSettings
+from rlaif_sdk.training.iterate.config import CandidateSettings, IterateRun, PairSettings
 from rlaif_sdk.training.methods import get_method
 from rlaif_sdk.types import Progress, RewardBatch
 
@@ -220,7 +220,7 @@ def round_rows(
     rows = (
         preference_rows(candidates, order, config.pairs)
         if learns_from == "pairs"
-        else best_rows(candidates, order, config.best)
+        else best_rows(candidates, order, config.best, seed=seed)
     )
     _need(rows, 2, run, number)
     if config.label is not None:
@@ -251,7 +251,7 @@ def preference_rows(candidates: Candidates, order: Sequence[int], settings: Pair
         (prompt, row, candidates.completions_NK[row][column], candidates.totals_NK[row, column])
         for prompt, row in zip(prompts, order, strict=True)
         for column in range(candidates.totals_NK.shape[1])
-        if _says_something(candidates.completions_NK[row][column])
+        if says_something(candidates.completions_NK[row][column])
     ]
     if not cells:
         return []
@@ -268,35 +268,21 @@ def preference_rows(candidates: Candidates, order: Sequence[int], settings: Pair
     return [pair.record() for pair in make_pairs(composition, **settings.model_dump())]
 
 
-def best_rows(candidates: Candidates, order: Sequence[int], settings: BestSettings) -> list[Row]:
-    """The best completions of the prompts, in their order, as rows for supervised fine-tuning.
-
-    An unscored or empty completion is none of them, and equal completions to one prompt count once.
-    """
+def best_rows(candidates: Candidates, order: Sequence[int], settings: BestSettings, *, seed: int) -> list[Row]:
+    """The best completions of the prompts, in their order, as rows for supervised fine-tuning; see `choose_best`."""
     prompts = candidates.prompts.select(order)["prompt"]
-    return [
-        {"prompt": prompt, "completion": completion}
-        for prompt, row in zip(prompts, order, strict=True)
-        for completion in _best(candidates, row, settings)
-    ]
-
-
-def _best(candidates: Candidates, row: int, settings: BestSettings) -> list[Any]:
-    totals_K = candidates.totals_NK[row].tolist()
-    completions_K, truncated_K = candidates.completions_NK[row], candidates.truncated_NK[row]
-    floor = -math.inf if settings.min_reward is None else settings.min_reward
-    eligible: list[Any] = []
-    for column in sorted(range(len(totals_K)), key=lambda column: -np.nan_to_num(totals_K[column], nan=-math.inf)):
-        completion, total = completions_K[column], totals_K[column]
-        usable = not math.isnan(total) and total >= floor and _says_something(completion)
-        if usable and not (settings.drop_truncated and truncated_K[column]) and completion not in eligible:
-            eligible.append(completion)
-    return eligible[: settings.keep]
-
-
-def _says_something(completion: Any) -> bool:
-    """Whether there is anything to learn from: words, thinking or a call."""
-    return view(completion, "transcript", thinking="keep").strip() != ""
+    rows: list[Row] = []
+    for prompt, row in zip(prompts, order, strict=True):
+        completions = candidates.completions_NK[row]
+        kept = choose_best(
+            candidates.totals_NK[row],
+            completions,
+            candidates.truncated_NK[row],
+            settings,
+            np.random.default_rng((seed, row)),
+        )
+        rows += [{"prompt": prompt, "completion": completions[place]} for _, place in kept]
+    return rows
 
 
 def split_rows(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:

@@ -13,6 +13,7 @@ from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.config.base import Finite, refused
 from rlaif_sdk.config.documents import load_document, validate
 from rlaif_sdk.config.overrides import overridden
+from rlaif_sdk.preferences.best import BestSettings
 from rlaif_sdk.preferences.pairs import Choice, Ties
 from rlaif_sdk.training.config import POLICY, ComposedRun, ComposedRunConfig, Composition, has_placeholder
 from rlaif_sdk.training.generation import GenerationSettings, loaded_policy
@@ -57,17 +58,6 @@ class PairSettings(ConfigModel):
     """A pair's label is the logistic of its rewards' difference over this; null makes hard labels."""
     ties: Ties = "drop"
     """What becomes of equal rewards: ``drop`` leaves the pair out, ``half`` labels it 0.5."""
-
-
-class BestSettings(ConfigModel):
-    """Which completions SFT imitates: rejection sampling, also called best of n."""
-
-    keep: PositiveInt = 1
-    """How many of a prompt's completions, the best ones."""
-    min_reward: Finite | None = None
-    """Of these, only those with at least this composed reward."""
-    drop_truncated: bool = True
-    """Leave out truncated completions: they would teach to stop in the middle."""
 
 
 class StopSettings(ConfigModel):

@@ -165,14 +165,16 @@ def scores_of(composition: ScoredBatch, rows: int, *, clip: tuple[float, float] 
     return torch.from_numpy(totals_B.astype(np.float32))
 
 
-def token_rewards_of(composition: ScoredBatch, tokens: Tokens) -> Tensor | None:
-    """The part of each row's total that falls on each token, float32 token_rewards_BT; None where no reward is per token.
+def token_rewards_of(composition: ScoredBatch, tokens: Tokens, tokenizer: Any = None) -> Tensor | None:
+    """The part of each row's total that falls on each token, float32 token_rewards_BT; None where no reward gives credit.
 
-    Raises:
-        ConfigError: A reward gives token values, and its normalizer or the aggregator leaves them no place.
+    Args:
+        composition: What the composer said.
+        tokens: The rollout's.
+        tokenizer: What made the completions' text of them.
     """
     token_rewards = getattr(composition, "token_rewards", None)
-    rows: list[Any] = token_rewards() if callable(token_rewards) else []
+    rows: list[Any] = token_rewards(tokenizer) if callable(token_rewards) else []
     if all(row is None for row in rows):
         return None
     token_rewards_BT = torch.zeros(tokens.completion_ids_BT.shape)

@@ -33,6 +33,7 @@ from rlaif_sdk.training.preflight.memory import (
 )
 from rlaif_sdk.training.preflight.model_files import LoadedModel, find_model, reward_models
 from rlaif_sdk.training.preflight.rows import check_chat_rows, check_lengths
+from rlaif_sdk.training.tools import check_tool_calling, check_tools, load_tools
 from rlaif_sdk.types import Message, RewardBatch, TextOrConversation
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def check_run(
             _check_separate(run, settings, composer)
         with found.noting():
             _check_groups(run, settings, composer)
+        with found.noting():
+            check_tools(run, composer, tables)
     with found.noting(), _placed(run, "model.name"):
         found.models.insert(0, LoadedModel("policy", find_model(run.model_name, run.config.model.revision)))
         if settings is not None and tables:
@@ -182,7 +185,11 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
     dims = model_dims(config, task, adapter(run, task))
     tokenizer = _tokenizer(run.model_name, model.revision)
     _check_tokenizer(tokenizer, dims.vocabulary)
-    found.warnings += check_chat_rows(tokenizer, tables, getattr(settings, "chat_template_kwargs", None) or {})
+    arguments = getattr(settings, "chat_template_kwargs", None) or {}
+    if tools := load_tools(run):
+        check_tool_calling(tokenizer, tables)
+        arguments = {**arguments, "tools": tools.schemas}
+    found.warnings += check_chat_rows(tokenizer, tables, arguments)
     new_tokens: Any = getattr(settings, "max_completion_length", None)
     for name, rows in () if new_tokens is None else tables.items():
         with found.noting(), _placed(run, run.method):
@@ -192,7 +199,7 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
                 config,
                 new_tokens=int(new_tokens),
                 place=f"data.{name}",
-                template_arguments=settings.chat_template_kwargs,
+                template_arguments=arguments,
             )
     for name, rows in tables.items() if new_tokens is None else ():
         with found.noting():
@@ -204,9 +211,22 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
     if critic:
         found.models.insert(1, LoadedModel("critic", find_model(critic)))
     found.machine = Machine.look(settings.device)
-    rewards = sum(loaded.files.bytes for loaded in found.models if " " in loaded.role)
+    found.warnings += filter(None, [_idle_gpus(settings, method.learns_from)])
+    rewards = sum(loaded.bytes for loaded in found.models if " " in loaded.role)
     found.memory = estimate_memory(dims, work, rewards=rewards, process=found.machine.process)
     _check_memory(found, settings, found.memory, found.machine)
+
+
+def _idle_gpus(settings: Any, learns_from: str) -> str | None:
+    """Warn where a run in one process leaves GPUs idle."""
+    import torch
+
+    if settings.device.type != "cuda" or settings.world_size > 1 or (count := torch.cuda.device_count()) == 1:
+        return None
+    where = f"{count} GPUs are visible, and one process trains on the first of them"
+    if learns_from != "prompts":
+        return f"{where}: CUDA_VISIBLE_DEVICES chooses another"
+    return f"{where}: torchrun --nproc_per_node {count} --no-python rlaif train ... takes all"
 
 
 def _tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:

@@ -20,10 +20,21 @@ def code_blocks(text: str) -> list[str]:
     A fence that is never closed reaches to the end: answers are often cut there. Where the fence is indented, as in an
     item of a list, its lines lose as much of their own indentation.
     """
+    return [_unindented(text[start:end], indent) for start, end, indent in _blocks(text)]
+
+
+def code_span(text: str) -> tuple[int, int]:
+    """From the first character of the first of `code_blocks`, where there is one, to the end of the last."""
+    blocks = _blocks(text)
+    return blocks[0][0], blocks[-1][1]
+
+
+def _blocks(text: str) -> list[tuple[int, int, int]]:
+    """Where each of `code_blocks` begins and ends, and how far its fence is indented."""
     import re
 
     fence = re.compile(_FENCE)
-    found: dict[bool, list[str]] = {True: [], False: []}
+    found: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
     position = 0
     while opening := fence.search(text, position):
         start = min(opening.end() + 1, len(text))
@@ -38,8 +49,8 @@ def code_blocks(text: str) -> list[str]:
         position = closing.end() if closing else len(text)
         tag = (opening["tag"].split() or [""])[0].lower()
         if tag in _PYTHON or not tag:
-            block = text[start : closing.start() if closing else None]
-            found[tag in _PYTHON].append(_unindented(block, len(opening["indent"])))
+            end = closing.start() if closing else len(text)
+            found[tag in _PYTHON].append((start, end, len(opening["indent"])))
     return found[True] or found[False]
 
 

@@ -1,0 +1,132 @@
+"""Where the text of a view stands in the turns of a conversation, and where a turn's text stands in its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rlaif_sdk.conversations.messages import ASSISTANT, Turn, read
+from rlaif_sdk.conversations.thinking import said_stretches
+from rlaif_sdk.conversations.views import Thinking, View, spoken_turns, transcript_turns, words
+
+
+class Decodes(Protocol):
+    """A tokenizer, as far as it is needed here."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a view.
+
+    Attributes:
+        text: What it shows.
+        turn: The turn that it is of, by its place in the conversation.
+        offset: Where it stands in that turn's ``content``; None for what stands elsewhere, such as a call, or nowhere.
+        is_said: False for what the view adds: roles, and what stands between paragraphs.
+    """
+
+    text: str
+    turn: int
+    offset: int | None = None
+    is_said: bool = True
+
+
+def view_pieces(value: Any, name: View, thinking: Thinking = "drop") -> list[Piece]:
+    """A completion's view as `rlaif_sdk.view` gives it, piece by piece.
+
+    Raises:
+        ConversationError: The value cannot be read.
+    """
+    turns = read(value)
+    if isinstance(value, str) or (name == "transcript" and len(turns) == 1 and not (turns[0].calls or turns[0].media)):
+        return list(_words(0, turns[0], thinking))
+    pieces: list[Piece] = []
+    if name != "transcript":
+        for index in spoken_turns(turns, name):
+            if words(turns[index], thinking).strip():
+                pieces += [*_separated(pieces, "\n\n"), *_words(index, turns[index], thinking)]
+        return pieces
+    for index, head, before, after in transcript_turns(turns, thinking):
+        said = list(_words(index, turns[index], thinking))
+        lines = [*([[Piece(line, index)] for line in before]), *([said] if said else [])]
+        lines += [[Piece(line, index)] for line in after]
+        pieces += [*_separated(pieces, "\n\n"), Piece(head, index, is_said=False)]
+        for number, line in enumerate(lines):
+            pieces += [*([Piece("\n", index, is_said=False)] if number else []), *line]
+    return pieces
+
+
+def _separated(pieces: Sequence[Piece], between: str) -> Iterator[Piece]:
+    if pieces:
+        yield Piece(between, pieces[-1].turn, is_said=False)
+
+
+def _words(index: int, turn: Turn, thinking: Thinking) -> Iterator[Piece]:
+    """The pieces of `rlaif_sdk.conversations.words`."""
+    stretches = [(0, len(turn.content))]
+    if thinking == "drop" and turn.role == ASSISTANT:
+        stretches = said_stretches(turn.content)
+    elif thinking == "keep" and turn.reasoning:
+        yield Piece(words(Turn(turn.role, reasoning=turn.reasoning), "keep") + "\n\n" * bool(turn.content), index)
+    for number, (start, end) in enumerate(stretches):
+        if number:
+            yield Piece("\n\n", index, is_said=False)
+        if start < end:
+            yield Piece(turn.content[start:end], index, start)
+
+
+def mask_spans(mask: Sequence[int]) -> list[tuple[int, int]]:
+    """Where the stretches of ones in a mask begin and end: the turns of a policy, where tools' tokens are masked by 0.
+
+    Example:
+        >>> from rlaif_sdk.conversations.offsets import mask_spans
+        >>> mask_spans([1, 1, 0, 0, 1])
+        [(0, 2), (4, 5)]
+    """
+    spans: list[tuple[int, int]] = []
+    for place, own in enumerate(mask):
+        if not own:
+            continue
+        if spans and spans[-1][1] == place:
+            spans[-1] = (spans[-1][0], place + 1)
+        else:
+            spans.append((place, place + 1))
+    return spans
+
+
+def token_at(turns: Sequence[Turn], turn: int, end: int, ids: Sequence[int], tokenizer: Decodes) -> int | None:
+    """The token with the last character before ``end`` of a turn's content, by its place in ``ids``.
+
+    What the tokens say is taken from the tokenizer, which decodes them up to where that character is first there, so it
+    need not be a fast one, and the ids may be others than it would make of the text itself.
+
+    Args:
+        turns: The messages of one turn of the policy.
+        turn: Which of them.
+        end: The place after the character.
+        ids: The tokens of all of them.
+        tokenizer: What decodes tokens.
+
+    Returns:
+        None where the content is not what the tokens say.
+    """
+    said = tokenizer.decode(ids, skip_special_tokens=True)
+    begin = 0
+    for message in turns[: turn + 1]:
+        begin = said.find(message.content, begin)
+        if begin < 0:
+            return None
+        begin += len(message.content)
+    wanted = said[: begin - len(turns[turn].content) + end]
+    low, high = 0, len(ids) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if tokenizer.decode(ids[: middle + 1], skip_special_tokens=True).startswith(wanted):
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,986 @@
+"""A composition learnt from what people prefer: weights and gates that predict their verdicts, and how far to trust them.
+
+N pairs, R rewards, 3 verdicts: the first completion is better, the second, neither.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlaif_sdk.composer import Composer
+from rlaif_sdk.composer.build import ConfigSource, read_composition
+from rlaif_sdk.composer.component import Component
+from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.normalizers import FixedZScore, FixedZScoreParams, Limited, Normalizer, Rank
+from rlaif_sdk.config import CompositionConfig
+from rlaif_sdk.config.documents import Document
+from rlaif_sdk.conversations import view
+from rlaif_sdk.evaluation.gate_fit import FittedGate, bound_of, fit_gates, gated_margins
+from rlaif_sdk.evaluation.length_control import length_controlled, length_difference
+from rlaif_sdk.evaluation.reward import WEAK_LENGTH_PENALTY, prefers_first
+from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
+from rlaif_sdk.evaluation.verdicts import JudgedPair, VerdictColumns, pair_of_review, read_judged_pairs
+from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.io.files import write_text
+from rlaif_sdk.io.jsonl import Row
+from rlaif_sdk.io.tables import Source, TableName, table_digest, table_name
+from rlaif_sdk.io.text import listed
+from rlaif_sdk.preferences.card import Card
+from rlaif_sdk.preferences.review import ReviewStore
+from rlaif_sdk.statistics.agreement import fleiss_kappa
+from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups, json_number
+from rlaif_sdk.statistics.davidson import (
+    WEAK,
+    DavidsonFit,
+    Penalty,
+    best_penalty,
+    fit_davidson,
+    fold_of_groups,
+    held_out_losses,
+    most_informative,
+    separates,
+    standard_errors,
+    weight_covariance,
+)
+from rlaif_sdk.statistics.estimates import (
+    Estimate,
+    Indices,
+    at_least_wilson,
+    bootstrap_means,
+    effective_size,
+    normal_quantile,
+)
+
+MIN_PROMPTS = 10
+"""With fewer there is nothing to check a fit by."""
+_FOLDS = 5
+_TURNS = 3
+"""Of fitting weights and gates: the first finds about where a threshold is, the others exactly."""
+_BETWEEN_FITS = 10
+"""Verdicts of a review."""
+_COLLINEAR = 0.95
+_NOTHING = 1e-6
+"""A weight that moves no pair by more log-odds than this is 0."""
+_DIGITS = 6
+
+BEFORE, EQUAL, FITTED, LENGTH = "as it was", "equal weights", "fitted", "length alone"
+"""What agrees with people, besides each reward alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedWeight:
+    """What people's verdicts say of one reward.
+
+    Attributes:
+        weight: Its weight in the fitted composition: by how much the log-odds rise that a completion is preferred, with
+            each unit of the normalised score.
+        before: Its weight in the composition as it was.
+        estimate: The weight with its interval, which is that of the verdicts themselves: of a fit that nothing draws but a
+            negligible penalty, which holds it finite, given which weights their signs hold at 0. An end is infinite where
+            the verdicts leave it open.
+        unbounded: The weight of that fit, of either sign, with its interval.
+        gain: How much better the composition predicts verdicts on prompts that it was not fitted to than one fitted
+            without this reward, in nats a pair. A reward whose gain is not above 0 says nothing that the others do not.
+        constant: Whether no pair differs in it; then these pairs say nothing of its weight.
+    """
+
+    weight: float
+    before: float
+    estimate: Estimate
+    unbounded: Estimate
+    gain: Estimate
+    constant: bool
+
+    def record(self) -> dict[str, Any]:
+        """As a JSON-ready mapping; an open end is null."""
+        return {
+            "weight": self.weight,
+            "before": self.before,
+            "estimate": self.estimate.record(),
+            "unbounded": self.unbounded.record(),
+            "gain": self.gain.record(),
+            "constant": self.constant,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleAgreement:
+    """How often something prefers what people prefer.
+
+    Attributes:
+        accuracy: Of the verdicts that prefer a completion, the share that prefers the one with the higher total, equal
+            totals half; each pair counts once. The interval of
+            `rlaif_sdk.statistics.estimates.share_over_groups` over prompts.
+        at_equal_length: The same by `rlaif_sdk.evaluation.length_controlled`.
+        by_category: The accuracy within each category.
+    """
+
+    accuracy: Estimate
+    at_equal_length: Estimate
+    by_category: Mapping[str, Estimate]
+
+    def record(self) -> dict[str, Any]:
+        """As a JSON-ready mapping."""
+        return {
+            "accuracy": self.accuracy.record(),
+            "accuracy_at_equal_length": self.at_equal_length.record(),
+            "by_category": {name: each.record() for name, each in self.by_category.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CompositionFit:
+    """A composition fitted to people's verdicts.
+
+    Attributes:
+        document: The fitted composition, as its file has it.
+        weights: Of each reward, what the verdicts say.
+        gates: Of each gate likewise; weights are fitted to pairs of which both completions pass.
+        agreement: With people, of the composition ``as it was``, with ``equal weights`` (each reward in units of how far
+            pairs differ in it), ``fitted``, by ``length alone``, and of each reward alone by name. What is fitted is asked
+            only about prompts that it was not fitted to.
+        change: By how much ``fitted`` agrees more than ``as it was``, paired; bootstrap over prompts.
+        loss: Of ``fitted``, the negative log-likelihood of a pair's verdicts in nats, on such prompts.
+        tie_share: How often people prefer neither where totals are equal, by the fitted model.
+        penalty: What draws the weights towards those of the composition as it was; see
+            `rlaif_sdk.statistics.davidson.Penalty`.
+        pairs: How many pairs with verdicts it is fitted to.
+        prompts: About so many prompts.
+        votes: How many verdicts for either completion, and for neither.
+        left_out: Pairs with verdicts in which one completion has no score, by reward; they count nowhere.
+        unjudged: Pairs that nobody was asked about.
+        annotators: Fleiss's kappa among people, where pairs have several verdicts; else None.
+        changed_normalizers: What was put in the place of normalizers that learn or look at groups, by reward.
+        warnings: What should make one doubt the fit, in sentences.
+        inputs: The tables, with a digest of each that is a file.
+    """
+
+    document: Mapping[str, Any]
+    weights: Mapping[str, FittedWeight]
+    gates: Sequence[FittedGate]
+    agreement: Mapping[str, PeopleAgreement]
+    change: Estimate
+    loss: Estimate
+    tie_share: float
+    penalty: float
+    pairs: int
+    prompts: int
+    votes: tuple[float, float]
+    left_out: Mapping[str, int]
+    unjudged: int
+    annotators: Estimate | None
+    changed_normalizers: Mapping[str, str]
+    warnings: Sequence[str]
+    inputs: Mapping[str, str]
+
+    def record(self) -> dict[str, Any]:
+        """As a JSON-ready mapping."""
+        return {
+            "composition": self.document,
+            "weights": {name: each.record() for name, each in self.weights.items()},
+            "gates": [each.record() for each in self.gates],
+            "agreement": {name: each.record() for name, each in self.agreement.items()},
+            "change": self.change.record(),
+            "loss": self.loss.record(),
+            "tie_share": json_number(self.tie_share),
+            "penalty": self.penalty,
+            "pairs": self.pairs,
+            "prompts": self.prompts,
+            "votes": {"decided": self.votes[0], "ties": self.votes[1]},
+            "left_out": dict(self.left_out),
+            "unjudged": self.unjudged,
+            "annotators_kappa": self.annotators.record() if self.annotators else None,
+            "changed_normalizers": dict(self.changed_normalizers),
+            "warnings": list(self.warnings),
+        }
+
+    def yaml(self) -> str:
+        """The fitted composition as a file's text."""
+        import yaml
+
+        head = (
+            f"# Weights fitted by rlaif fit to {self.pairs} pairs about {self.prompts} prompts that people judged.\n"
+            "# A difference of totals is the log-odds that people prefer the completion with more.\n"
+        )
+        text: str = yaml.safe_dump(dict(self.document), sort_keys=False, allow_unicode=True)
+        return head + text
+
+    def card(self, name: str) -> Card:
+        """How the composition of that file name came about."""
+        return Card(
+            title="A composition fitted to what people prefer",
+            method="The weights are those of a penalised Bradley-Terry model with Davidson's ties on the rewards' recorded "
+            "scores. The penalty draws them towards multiples of the weights that the composition had; its strength is "
+            "that of the least loss over folds of whole prompts, and agreement is measured on prompts that neither the "
+            "weights nor the penalty were fitted to.",
+            files={name: "the composition", f"{Path(name).stem}.card.md": "this card"},
+            counts={
+                "pairs": self.pairs,
+                "prompts": self.prompts,
+                "verdicts that prefer a completion": self.votes[0],
+                "verdicts that prefer neither": self.votes[1],
+                **{f"left out, without a score of {reward}": count for reward, count in self.left_out.items()},
+            },
+            inputs=self.inputs,
+            settings={
+                **{f"weight of {reward}": each.estimate.text() for reward, each in self.weights.items()},
+                **{f"gate on {each.gate.reward}": each.threshold.text() for each in self.gates},
+                **{f"agreement, {what}": each.accuracy.text() for what, each in self.agreement.items()},
+                "agreement, change": self.change.text(signed=True),
+                "penalty": self.penalty,
+                **{f"normalizer of {reward}": what for reward, what in self.changed_normalizers.items()},
+            },
+            warnings=self.warnings,
+        )
+
+    def write(self, path: str | Path) -> Path:
+        """Write the composition, and its card beside it; returns the card's path."""
+        path = Path(path)
+        write_text(path, self.yaml())
+        return self.card(path.name).write(path.parent, f"{path.stem}.card.md")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """What N pairs look like to R rewards."""
+
+    names: Sequence[str]
+    normalizers: Mapping[str, Normalizer]
+    changed: Mapping[str, FixedZScoreParams]
+    before_N: Array
+    differences_NR: Array
+    votes_N3: Array
+    groups_N: Indices
+    lengths_N2: Array
+    categories: Sequence[str]
+    missing_NR: Mask
+    second_NR: Array
+    gates: Sequence[Gate]
+    raw: Mapping[str, Array]
+
+    @property
+    def asked_N(self) -> Mask:
+        """(N,) of which somebody was asked."""
+        return np.asarray(self.votes_N3.any(axis=1))
+
+    @property
+    def whole_N(self) -> Mask:
+        """(N,) in which no reward scores one completion only."""
+        return np.asarray(~self.missing_NR.any(axis=1))
+
+    def among(self, rows_N: Mask) -> _Pairs:
+        """Some of them, their groups numbered anew."""
+        return replace(
+            self,
+            before_N=self.before_N[rows_N],
+            differences_NR=self.differences_NR[rows_N],
+            votes_N3=self.votes_N3[rows_N],
+            groups_N=np.unique(self.groups_N[rows_N], return_inverse=True)[1],
+            lengths_N2=self.lengths_N2[rows_N],
+            categories=[each for each, wanted in zip(self.categories, rows_N, strict=True) if wanted],
+            missing_NR=self.missing_NR[rows_N],
+            second_NR=self.second_NR[rows_N],
+            raw={name: raw_N2[rows_N] for name, raw_N2 in self.raw.items()},
+        )
+
+    def of_rewards(self, kept_R: Mask) -> _Pairs:
+        """What they look like to some rewards; gates stay."""
+        return replace(
+            self,
+            names=[name for name, kept in zip(self.names, kept_R, strict=True) if kept],
+            differences_NR=self.differences_NR[:, kept_R],
+            second_NR=self.second_NR[:, kept_R],
+        )
+
+    def totals_N2(self, weights_R: Array) -> Array:
+        """The totals of both completions before gates."""
+        second_N = self.second_NR @ weights_R
+        return np.stack([second_N + self.differences_NR @ weights_R, second_N], axis=1)
+
+    def passing(self, gates: Sequence[Gate]) -> _Pairs:
+        """Those of which both completions pass; all where nothing would be left to learn from."""
+        closed_N = np.zeros(len(self.votes_N3), dtype=bool)
+        for gate in gates:
+            closed_N |= gate.closed(self.raw[gate.reward]).any(axis=1)
+        passing = self.among(~closed_N)
+        enough = len(passing.votes_N3) and int(passing.groups_N.max()) + 1 >= MIN_PROMPTS
+        return passing if enough and passing.votes_N3[:, :2].any() else self
+
+
+def fit_composition(
+    config: ConfigSource,
+    tables: Sequence[Source],
+    columns: VerdictColumns | None = None,
+    *,
+    signed: bool = False,
+    confidence: float = 0.95,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> CompositionFit:
+    """Learn the weights and gates of a composition from pairs that people judged.
+
+    P(first) : P(second) : P(neither) = exp(m / 2) : exp(-m / 2) : constant, where m is the difference of the totals
+    (Davidson 1970). Each completion is scored once; with a ledger, none that it knows is scored. Where both completions of
+    a pair are without a score of a reward, it says nothing of them; where one is, the pair is left out.
+
+    Example:
+        >>> from rlaif_sdk.evaluation import fit_composition
+        >>> found = fit_composition("rewards.yaml", ["pairs.jsonl"])  # doctest: +SKIP
+        >>> found.write("fitted.yaml")  # doctest: +SKIP
+
+    Args:
+        config: The composition: a weighted sum, whose weights are numbers, with gates of one bound each, or none. A reward
+            of weight 0 is a candidate.
+        tables: The tables of pairs; a pair that stands in several has the verdicts of all.
+        columns: Where they say what people prefer.
+        signed: Whether a weight may have another sign than it had; by default it is then 0.
+        confidence: Of the intervals.
+        seed: Of the folds.
+        progress: Called with the completions scored so far and all.
+
+    Raises:
+        ConfigError: The composition is no such sum.
+        DataError: A table is refused; there are too few pairs, or nothing but ties; or no reward explains them.
+    """
+    settings, document = read_composition(config)
+    signs = _signs(settings, document, signed=signed)
+    with Composer.from_config(document) as composer:
+        judged = read_judged_pairs(composer, tables, columns or VerdictColumns())
+        pairs = _scored(composer, judged, progress)
+    asked_N = pairs.asked_N
+    used = pairs.among(asked_N & pairs.whole_N)
+    file = ", ".join(map(table_name, tables))
+    left_out = {
+        name: int((missing_N & asked_N).sum())
+        for name, missing_N in zip(pairs.names, pairs.missing_NR.T, strict=True)
+        if (missing_N & asked_N).any()
+    }
+    _check_verdicts(used, asked_N, left_out, file)
+    return _fitted(
+        used,
+        settings,
+        document,
+        signs,
+        confidence=confidence,
+        seed=seed,
+        left_out=left_out,
+        unjudged=int((~asked_N).sum()),
+        inputs={table_name(table): _digest(table) for table in tables},
+        file=file,
+    )
+
+
+def _digest(table: Source) -> str:
+    return table_digest(table) if isinstance(table, TableName) else "made in Python"
+
+
+def _signs(settings: CompositionConfig, document: Document, *, signed: bool) -> Array:
+    """(R,) 1 and -1 for weights that must not be below and above 0, 0 for any.
+
+    Raises:
+        ConfigError: The composition is no weighted sum of rewards with constant weights.
+    """
+    if settings.aggregate.kind != "weighted_sum":
+        problem = f"the weights of a weighted_sum are fitted, and not those of {settings.aggregate.kind}"
+        raise document.error(problem, ("aggregate",), "leave 'aggregate' out, and choose one after the fit")
+    if settings.groups:
+        hint = "leave 'groups' out, and write them into what was fitted"
+        raise document.error("the weights of a plain sum are fitted: each reward by itself", ("groups",), hint)
+    if settings.gate_order != "independent":
+        problem = "floors that keep the order of gates are not fitted"
+        raise document.error(problem, ("gate_order",), "leave 'gate_order' out, and choose it after the fit")
+    for place, gate in enumerate(settings.gates):
+        if gate.min is not None and gate.max is not None:
+            problem = "a gate with both bounds has no single threshold to fit"
+            raise document.error(problem, ("gates", place), "write it as two gates")
+    for name, reward in settings.rewards.items():
+        if not isinstance(reward.weight, float):
+            hint = "write the number that it should be compared with, or 1"
+            raise document.error("is a schedule, and what is fitted is a number", ("rewards", name, "weight"), hint)
+    before_R = _weights(settings)
+    return np.zeros(len(before_R)) if signed else np.where(before_R < 0, -1.0, 1.0)
+
+
+def _weights(settings: CompositionConfig) -> Array:
+    """(R,) the weights of a composition that follow no schedule."""
+    return np.array([reward.weight for reward in settings.rewards.values()], dtype=np.float64)
+
+
+# --- scores
+
+
+def _scored(composer: Composer, judged: Sequence[JudgedPair], progress: Callable[[int, int], None]) -> _Pairs:
+    """Score the pairs, and normalise each reward by what a score becomes whatever it is composed with."""
+    groups = [pair.group for pair in judged]
+    candidates = [
+        Candidate(pair.prompt, answer, columns, group=group)
+        for pair, group in zip(judged, groups, strict=True)
+        for answer, columns in zip(pair.answers, pair.columns, strict=True)
+    ]
+    scored = ScoredCompletions(composer, candidates, progress=progress)
+    normalizers, changed, columns_R2N = {}, {}, []
+    for name, part in scored.components.items():
+        values_2N = scored.values(name)
+        normalizer = copy.deepcopy(part.normalizer)
+        if not _is_fixed(normalizer):
+            changed[name] = _standardization(part, values_2N)
+            normalizer = FixedZScore(changed[name])
+        normalizers[name] = normalizer
+        columns_R2N.append(normalizer.normalize(values_2N, None))
+    values_2NR = np.stack(columns_R2N, axis=1)
+    differences_NR = values_2NR[::2] - values_2NR[1::2]
+    missing_NR = np.isnan(values_2NR[::2]) != np.isnan(values_2NR[1::2])
+    gated = {
+        gate.reward: scored.components[gate.reward].sign * scored.values(gate.reward)
+        for gate in composer.combiner.gates
+    }
+    for gate in composer.combiner.gates:
+        if gate.on_missing == "unscored":
+            missing_NR[:, list(normalizers).index(gate.reward)] |= (
+                np.isnan(gated[gate.reward]).reshape(-1, 2).any(axis=1)
+            )
+    means_R = np.array([np.nanmean(values_2N) if (~np.isnan(values_2N)).any() else 0.0 for values_2N in columns_R2N])
+    totals_2N = scored.totals()
+    return _Pairs(
+        names=list(scored.components),
+        normalizers=normalizers,
+        changed=changed,
+        before_N=totals_2N[::2] - totals_2N[1::2],
+        differences_NR=np.nan_to_num(differences_NR),
+        votes_N3=np.array([pair.votes for pair in judged], dtype=np.float64).reshape(-1, 3),
+        groups_N=encode_groups(groups),
+        lengths_N2=np.array(
+            [[len(view(answer, "assistant") or "") for answer in pair.answers] for pair in judged], float
+        ),
+        categories=[pair.category for pair in judged],
+        missing_NR=missing_NR,
+        second_NR=np.where(np.isnan(values_2NR[1::2]), means_R, values_2NR[1::2]),
+        gates=composer.combiner.gates,
+        raw={name: raw_2N.reshape(-1, 2) for name, raw_2N in gated.items()},
+    )
+
+
+def _is_fixed(normalizer: Normalizer) -> bool:
+    """Whether what a score becomes depends on nothing but the score."""
+    if isinstance(normalizer, Limited):
+        return not normalizer.params.winsorize and _is_fixed(normalizer.inner)
+    learns = type(normalizer).update is not Normalizer.update
+    return not learns and not normalizer.within_groups and not isinstance(normalizer, Rank)
+
+
+def _standardization(part: Component, values_N: Array) -> FixedZScoreParams:
+    known_N = values_N[~np.isnan(values_N)]
+    mean, std = (float(known_N.mean()), float(known_N.std())) if known_N.size else (0.0, 0.0)
+    clip = getattr(part.normalizer.params, "clip", None)
+    return FixedZScoreParams(mean=_rounded(mean), std=_rounded(std) or 1.0, **({"clip": clip} if clip else {}))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def _check_verdicts(used: _Pairs, asked_N: Mask, left_out: Mapping[str, int], file: str) -> None:
+    prompts = len(np.unique(used.groups_N))
+    if not asked_N.any():
+        raise DataError(
+            f"nobody was asked about any of the {len(asked_N)} pairs",
+            file=file,
+            hint="name the column of what people prefer (--human), or judge some with `rlaif review`",
+        )
+    if prompts < MIN_PROMPTS:
+        lost = f"; {sum(left_out.values())} more lack a score of {listed(left_out)} on one side" if left_out else ""
+        raise DataError(
+            f"has {len(used.votes_N3)} judged pairs about {prompts} prompts, and weights that can be checked take pairs about "
+            f"{MIN_PROMPTS}{lost}",
+            file=file,
+            hint="let people judge more: --next 20 chooses pairs that teach most",
+        )
+    if not used.votes_N3[:, :2].any():
+        raise DataError(
+            "every verdict is a tie: nothing says which completion is better",
+            file=file,
+            hint="let people judge pairs that differ more",
+        )
+
+
+# --- the fit
+
+
+def _fitted(
+    used: _Pairs,
+    settings: CompositionConfig,
+    document: Document,
+    signs_R: Array,
+    *,
+    confidence: float,
+    seed: int,
+    left_out: Mapping[str, int],
+    unjudged: int,
+    inputs: Mapping[str, str],
+    file: str,
+) -> CompositionFit:
+    before_R = _weights(settings)
+    scale_R = _spread(used.differences_NR)
+    penalty = Penalty.towards(before_R, scale_R)
+    strength = _best_penalty(used, penalty, signs_R, seed)
+    model = _learn(used, penalty.of(strength), signs_R)
+    fit, passing = model.fit, used.passing([each.gate for each in model.gates])
+    weights_R = np.array(
+        [_rounded(weight) for weight in np.where(np.abs(fit.weights * scale_R) < _NOTHING, 0.0, fit.weights)]
+    )
+    constant_R = np.asarray(~passing.differences_NR.any(axis=0))
+    weights_R[constant_R] = 0.0
+    crossed = _cross_fit(used, penalty, signs_R, seed)
+    unbounded = _unbounded(passing, penalty.floor, confidence)
+    bounded = _bounded(passing, penalty.floor, signs_R, unbounded, confidence)
+    margins = _margins(used, before_R, scale_R, crossed.margins_N)
+    right = {what: _right(used, margin_N) for what, margin_N in margins.items()}
+    means = {
+        "loss": crossed.losses_N,
+        "change": right[FITTED] - right[BEFORE],
+        **{f"gain {name}": losses_N for name, losses_N in _gains(used, penalty, signs_R, seed, crossed).items()},
+    }
+    found = bootstrap_means(np.stack([*means.values()]), used.groups_N, confidence=confidence)
+    estimates = dict(zip(means, found, strict=True))
+    weights = {
+        name: FittedWeight(
+            weight=float(weights_R[place]),
+            before=float(before_R[place]),
+            estimate=_within_sign(bounded[place], float(weights_R[place]), float(signs_R[place])),
+            unbounded=unbounded[place],
+            gain=estimates[f"gain {name}"],
+            constant=bool(constant_R[place]),
+        )
+        for place, name in enumerate(used.names)
+    }
+    if not weights_R.any():
+        raise DataError(
+            f"no reward explains what people prefer: every weight would be 0 ({_unbounded_words(weights)})",
+            file=file,
+            hint="--signed lets weights change their sign; or measure each reward with `rlaif eval reward`",
+        )
+    asked_N = used.votes_N3.sum(axis=1)
+    several_N = asked_N > 1
+    ties = math.exp(fit.log_ties) if fit.log_ties > -math.inf else 0.0
+    fitted = CompositionFit(
+        document=_document(document, settings, used, weights_R, model.gates),
+        weights=weights,
+        gates=model.gates,
+        agreement=_agreement(used, right, confidence),
+        change=estimates["change"],
+        loss=estimates["loss"],
+        tie_share=ties / (2 + ties),
+        penalty=strength,
+        pairs=len(used.votes_N3),
+        prompts=int(used.groups_N.max()) + 1,
+        votes=(float(used.votes_N3[:, :2].sum()), float(used.votes_N3[:, 2].sum())),
+        left_out=left_out,
+        unjudged=unjudged,
+        annotators=fleiss_kappa(used.votes_N3[several_N], confidence) if several_N.any() else None,
+        changed_normalizers={
+            name: f"fixed_zscore by a mean of {params.mean:g} and a deviation of {params.std:g}, in the place of "
+            f"{settings.rewards[name].normalize.kind}"
+            for name, params in used.changed.items()
+        },
+        warnings=(),
+        inputs=inputs,
+    )
+    return replace(fitted, warnings=_warnings(fitted, used, passing, crossed.margins_N, confidence))
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """Weights and gates."""
+
+    fit: DavidsonFit
+    gates: Sequence[FittedGate]
+
+    def margins(self, pairs: _Pairs) -> Array:
+        """(N,) by how much the first completion of each pair is ahead."""
+        if not self.gates:
+            return pairs.differences_NR @ self.fit.weights
+        return gated_margins(pairs.totals_N2(self.fit.weights), [each.gate for each in self.gates], pairs.raw)
+
+
+def _learn(pairs: _Pairs, penalty_RR: Array, signs_R: Array, gates: Sequence[FittedGate] | None = None) -> _Model:
+    """Fit weights to the pairs that pass the gates, and unless these are given the gates to all pairs, in turns."""
+    found = gates
+    if found is None:
+        none = Estimate(math.nan, math.nan, math.nan, 0)
+        found = [FittedGate(gate, float(getattr(gate, bound_of(gate))), none) for gate in pairs.gates]
+    for _ in range(_TURNS if found and gates is None else 1):
+        passing = pairs.passing([each.gate for each in found])
+        fit = fit_davidson(passing.differences_NR, passing.votes_N3, penalty_RR, signs_R=signs_R)
+        if gates is None:
+            found = fit_gates(pairs.totals_N2(fit.weights), found, pairs.raw, pairs.votes_N3, fit.log_ties)
+    return _Model(fit, found)
+
+
+def _best_penalty(pairs: _Pairs, penalty: Penalty, signs_R: Array, seed: int) -> float:
+    passing = pairs.passing(pairs.gates)
+    found = (passing.differences_NR, passing.votes_N3, passing.groups_N)
+    return best_penalty(*found, penalty, signs_R=signs_R, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _CrossFit:
+    """Of each pair, what a model says that was fitted to other prompts."""
+
+    margins_N: Array
+    losses_N: Array
+    strengths: Sequence[float]
+    models: Sequence[_Model]
+
+
+def _cross_fit(
+    used: _Pairs,
+    penalty: Penalty,
+    signs_R: Array,
+    seed: int,
+    kept_R: Mask | None = None,
+    like: _CrossFit | None = None,
+) -> _CrossFit:
+    """Fit in the outer folds, whose penalties are chosen in inner ones; of some rewards with the penalties and gates of all."""
+    kept_R = np.ones(len(used.names), dtype=bool) if kept_R is None else kept_R
+    used, signs_R = used.of_rewards(kept_R), signs_R[kept_R]
+    part = Penalty(penalty.matrix[np.ix_(kept_R, kept_R)], penalty.floor[np.ix_(kept_R, kept_R)])
+    fold_N = fold_of_groups(used.groups_N, _FOLDS, seed + 1)
+    margins_N, losses_N = np.zeros(len(used.votes_N3)), np.zeros(len(used.votes_N3))
+    strengths, models = [], []
+    for fold in range(int(fold_N.max()) + 1):
+        held_N = fold_N == fold
+        rest, held = used.among(~held_N), used.among(held_N)
+        strengths.append(like.strengths[fold] if like else _best_penalty(rest, part, signs_R, seed))
+        model = _learn(rest, part.of(strengths[-1]), signs_R, like.models[fold].gates if like else None)
+        models.append(model)
+        margins_N[held_N] = model.margins(held)
+        losses_N[held_N] = held_out_losses(margins_N[held_N], model.fit.log_ties, held.votes_N3)
+    return _CrossFit(margins_N, losses_N, strengths, models)
+
+
+def _gains(used: _Pairs, penalty: Penalty, signs_R: Array, seed: int, crossed: _CrossFit) -> dict[str, Array]:
+    """For each reward, (N,) by how much more a pair is a loss to a model fitted without it."""
+    gains = {}
+    for place, name in enumerate(used.names):
+        gains[name] = np.zeros(len(used.votes_N3))
+        if used.differences_NR[:, place].any():
+            kept_R = np.arange(len(used.names)) != place
+            without = _cross_fit(used, penalty, signs_R, seed, kept_R, crossed)
+            gains[name] = without.losses_N - crossed.losses_N
+    return gains
+
+
+def _spread(differences_NR: Array) -> Array:
+    """(R,) how far pairs differ in each reward; 1 where they do not."""
+    spread_R = np.sqrt((differences_NR**2).mean(axis=0))
+    return np.where(spread_R > 0, spread_R, 1.0)
+
+
+def _unbounded(used: _Pairs, weak_RR: Array, confidence: float) -> list[Estimate]:
+    """The weights of either sign that verdicts say by themselves, with their intervals."""
+    fit = fit_davidson(used.differences_NR, used.votes_N3, weak_RR)
+    error_R = standard_errors(fit, used.differences_NR, used.votes_N3, used.groups_N, weak_RR)
+    all_apart = separates(used.differences_NR @ fit.weights, used.votes_N3)
+    found = []
+    for place, (weight, error) in enumerate(zip(fit.weights.tolist(), error_R.tolist(), strict=True)):
+        half = normal_quantile(confidence) * error
+        low, high = weight - half, weight + half
+        if not used.differences_NR[:, place].any() or all_apart:
+            low, high = -math.inf, math.inf
+        if separates(used.differences_NR[:, place], used.votes_N3):
+            high = math.inf
+        if separates(-used.differences_NR[:, place], used.votes_N3):
+            low = -math.inf
+        found.append(Estimate(weight, low, high, len(used.votes_N3)))
+    return found
+
+
+def _bounded(
+    used: _Pairs, weak_RR: Array, signs_R: Array, unbounded: Sequence[Estimate], confidence: float
+) -> list[Estimate]:
+    """The same given which weights are held at 0 by their sign; those that are, as they would be without it."""
+    fit = fit_davidson(used.differences_NR, used.votes_N3, weak_RR, signs_R=signs_R)
+    free_R = np.abs(fit.weights) * _spread(used.differences_NR) >= _NOTHING
+    if free_R.all() or not free_R.any():
+        return list(unbounded)
+    part = used.of_rewards(free_R)
+    found = iter(_unbounded(part, weak_RR[np.ix_(free_R, free_R)], confidence))
+    return [next(found) if is_free else given for is_free, given in zip(free_R, unbounded, strict=True)]
+
+
+def _within_sign(unbounded: Estimate, weight: float, sign: float) -> Estimate:
+    """The interval of a weight that must not have the other sign; it has the weight in it."""
+    low, high = min(unbounded.low, weight), max(unbounded.high, weight)
+    low, high = (max(low, 0.0) if sign > 0 else low), (min(high, 0.0) if sign < 0 else high)
+    return Estimate(weight, low, high, unbounded.n)
+
+
+# --- agreement
+
+
+def _margins(used: _Pairs, before_R: Array, scale_R: Array, fitted_N: Array) -> dict[str, Array]:
+    signs_R = np.where(before_R < 0, -1.0, 1.0)
+    alone = {
+        name: sign * column_N for name, sign, column_N in zip(used.names, signs_R, used.differences_NR.T, strict=True)
+    }
+    return {
+        BEFORE: used.before_N,
+        EQUAL: used.differences_NR @ (signs_R / scale_R),
+        FITTED: fitted_N,
+        LENGTH: used.lengths_N2[:, 0] - used.lengths_N2[:, 1],
+        **alone,
+    }
+
+
+def _right(used: _Pairs, margins_N: Array) -> Array:
+    """(N,) the share of the verdicts for a completion that are for the one ahead; NaN without verdict or margin."""
+    first_N, second_N = used.votes_N3[:, 0], used.votes_N3[:, 1]
+    ahead_N = prefers_first(margins_N)
+    with np.errstate(invalid="ignore"):
+        right_N: Array = (first_N * ahead_N + second_N * (1 - ahead_N)) / (first_N + second_N)
+    return right_N
+
+
+def _agreement(used: _Pairs, right: Mapping[str, Array], confidence: float) -> dict[str, PeopleAgreement]:
+    """Of shares of verdicts for the completion ahead, by what is ahead."""
+    category_N = np.array(used.categories, dtype=object)
+    categories = sorted(set(used.categories) - {""})
+    parts = {
+        (what, name): np.where((category_N == name) | (name == ""), right_N, np.nan)
+        for what, right_N in right.items()
+        for name in ("", *categories)
+    }
+    found = bootstrap_means(np.stack([*parts.values()]), used.groups_N, confidence=confidence)
+    shares = {}
+    for (key, share_N), estimate in zip(parts.items(), found, strict=True):
+        prompts_G = np.bincount(used.groups_N[~np.isnan(share_N)]).astype(np.float64)
+        shares[key] = at_least_wilson(estimate, effective_size(prompts_G), confidence)
+    first_N = used.votes_N3[:, 0] >= used.votes_N3[:, 1]
+    lengths_N2 = np.where(first_N[:, None], used.lengths_N2, used.lengths_N2[:, ::-1])
+    agreement = {}
+    for what, right_N in right.items():
+        known_N = ~np.isnan(right_N)
+        at_equal_length = length_controlled(
+            right_N[known_N],
+            lengths_N2[known_N],
+            used.groups_N[known_N],
+            strength=WEAK_LENGTH_PENALTY,
+            confidence=confidence,
+        )
+        by_category = {name: shares[what, name] for name in categories if shares[what, name].n}
+        agreement[what] = PeopleAgreement(shares[what, ""], at_equal_length, by_category)
+    return agreement
+
+
+# --- what it says
+
+
+def _document(
+    document: Document, settings: CompositionConfig, used: _Pairs, weights_R: Array, gates: Sequence[FittedGate]
+) -> dict[str, Any]:
+    """The composition's own document with other weights, and normalizers that learn nothing."""
+    data: dict[str, Any] = copy.deepcopy(dict(document.data))
+    data["rewards"] = {name: dict(data["rewards"][name] or {}) for name in settings.rewards}
+    for name, weight in zip(used.names, weights_R.tolist(), strict=True):
+        data["rewards"][name]["weight"] = weight
+        if name in used.changed:
+            data["rewards"][name]["normalize"] = {
+                "kind": "fixed_zscore",
+                **used.changed[name].model_dump(exclude={"epsilon"}),
+            }
+    for own, fitted in zip(data.get("gates") or (), gates, strict=True):
+        own |= {bound_of(fitted.gate): fitted.threshold.value, "floor": fitted.gate.floor}
+    return data
+
+
+def _warnings(found: CompositionFit, used: _Pairs, passing: _Pairs, fitted_N: Array, confidence: float) -> list[str]:
+    said = []
+    apart = {
+        name: np.count_nonzero(column_N)
+        for name, column_N in zip(passing.names, passing.differences_NR.T, strict=True)
+        if separates(column_N, passing.votes_N3) or separates(-column_N, passing.votes_N3)
+    }
+    said += [
+        f"{name} differs in {count} pairs and contradicts none of the verdicts on them: its weight has no end on one side, and "
+        "how large it is was decided by the penalty; judge pairs that are harder"
+        for name, count in apart.items()
+    ]
+    if not apart and all(math.isinf(each.unbounded.high) for each in found.weights.values()):
+        said.append(
+            "together the rewards contradict no verdict: weights have no upper ends, and how large they are was decided by "
+            "the penalty; judge pairs that are harder"
+        )
+    for name, each in found.weights.items():
+        if each.constant:
+            said.append(
+                f"{name} is the same on both sides of every pair, so they say nothing of its weight, and it is 0: give it one "
+                "of your own, or judge pairs that differ in it"
+            )
+        elif each.weight == 0 and each.unbounded.high < 0:
+            said.append(
+                f"people prefer less of {name}: its weight would be {each.unbounded.value:.3g} and is 0, since it must not "
+                "change its sign (--signed)"
+            )
+    said += [
+        f"{one} and {other} say the same of these pairs (correlation {correlation:.3f}): the verdicts tell the sum of their "
+        "weights, and the composition as it was how it is shared out"
+        for one, other, correlation in _collinear(passing)
+    ]
+    if found.change.low <= 0:
+        said.append(
+            "on prompts that it was not fitted to, the fitted composition agrees with people no more than it did before, "
+            f"as far as {found.pairs} pairs tell: {found.change.value:+.3f} [{found.change.low:+.3f}, {found.change.high:+.3f}]"
+        )
+    if _only_length(used, fitted_N, confidence):
+        said.append(
+            "length alone explains what people prefer here: at a given difference of length, the fitted total says no more "
+            "of it. A policy trained on these weights learns to write longer, or shorter"
+        )
+    if found.annotators is not None and found.annotators.low <= 0:
+        said.append(
+            f"annotators agree no more than by chance (Fleiss's kappa {found.annotators.value:.2f}): no composition can agree "
+            "with all of them"
+        )
+    if found.left_out:
+        shown = ", ".join(f"{name} {count}" for name, count in found.left_out.items())
+        said.append(f"pairs with a score on one side only are left out ({shown})")
+    return said
+
+
+def _unbounded_words(weights: Mapping[str, FittedWeight]) -> str:
+    return ", ".join(f"{name} {each.unbounded.value:+.3g}" for name, each in weights.items())
+
+
+def _collinear(used: _Pairs) -> list[tuple[str, str, float]]:
+    """Rewards whose differences are nearly multiples of each other."""
+    scaled_NR = used.differences_NR / _spread(used.differences_NR)
+    products_RR = scaled_NR.T @ scaled_NR / len(scaled_NR)
+    return [
+        (used.names[one], used.names[other], float(products_RR[one, other]))
+        for one in range(len(products_RR))
+        for other in range(one + 1, len(products_RR))
+        if abs(products_RR[one, other]) > _COLLINEAR
+    ]
+
+
+def _only_length(used: _Pairs, fitted_N: Array, confidence: float) -> bool:
+    """Whether length tells what people prefer, and the fitted total nothing beyond it."""
+    both_N2 = np.column_stack([length_difference(used.lengths_N2), fitted_N])
+    if not both_N2.any(axis=0).all():
+        return False
+    scale_2 = _spread(both_N2)
+    weak_22 = WEAK * np.diag(scale_2**2)
+    fit = fit_davidson(both_N2, used.votes_N3, weak_22)
+    error_2 = standard_errors(fit, both_N2, used.votes_N3, used.groups_N, weak_22)
+    z = normal_quantile(confidence)
+    return bool(abs(fit.weights[0]) > z * error_2[0] and fit.weights[1] - z * error_2[1] <= 0)
+
+
+# --- what to ask next
+
+
+def next_pairs(
+    config: ConfigSource,
+    tables: Sequence[Source],
+    count: int,
+    columns: VerdictColumns | None = None,
+    *,
+    signed: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[Row]:
+    """The rows of the pairs whose verdicts would teach most of the weights, the best first.
+
+    A pair's worth is the expected information of its verdict under the posterior of the weights, given those chosen
+    before it; see `rlaif_sdk.statistics.davidson.most_informative`. Before any verdict, weights are taken for normally
+    distributed about 0, with a deviation of one log-odds for as much as pairs differ.
+
+    Args:
+        config: The composition, as for `fit_composition`.
+        tables: The tables of pairs: those without a verdict are chosen from, those with one are what is known.
+        count: How many, at most.
+        columns: Where they say what people prefer.
+        signed: As for `fit_composition`.
+        progress: Called with the completions scored so far and all.
+
+    Raises:
+        ConfigError: The composition is no weighted sum.
+        DataError: A table is refused, or no pair is without a verdict.
+    """
+    settings, document = read_composition(config)
+    signs_R = _signs(settings, document, signed=signed)
+    with Composer.from_config(document) as composer:
+        judged = read_judged_pairs(composer, tables, columns or VerdictColumns())
+        pairs = _scored(composer, judged, progress)
+    if not (~pairs.asked_N & pairs.whole_N).any():
+        raise DataError(
+            "every pair that all rewards score has a verdict",
+            file=", ".join(map(table_name, tables)),
+            hint="name a table of pairs without verdicts too: response_1 and response_2",
+        )
+    return [judged[place].record for place in _teaching(pairs, signs_R, count)[0]]
+
+
+def review_by_information(
+    store: ReviewStore,
+    config: ConfigSource,
+    *,
+    signed: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
+    told: Callable[[int, Mapping[str, tuple[float, float]]], None] = lambda *_: None,
+) -> None:
+    """Let a review ask about the pairs that teach most of a composition's weights: judge, refit, next.
+
+    Its pairs are scored once, now. After every ten verdicts the weights are fitted to all that were given, and the next pairs
+    chosen as `next_pairs` does.
+
+    Args:
+        store: The review, with its pairs.
+        config: The composition, as for `fit_composition`.
+        signed: Likewise.
+        progress: Called with the completions scored so far and all.
+        told: Called after each fit with the number of pairs with verdicts, and each reward's weight with its standard
+            deviation under the posterior.
+
+    Raises:
+        ConfigError: The composition is no weighted sum.
+        DataError: The review has no pairs.
+    """
+    settings, document = read_composition(config)
+    signs_R = _signs(settings, document, signed=signed)
+    reviewed = [pair for pair, _ in store.results()]
+    if not reviewed:
+        raise DataError("has no pairs", file=str(store.path))
+    with Composer.from_config(document) as composer:
+        scored = _scored(composer, [pair_of_review(pair) for pair in reviewed], progress)
+    place_of = {pair.id: place for place, pair in enumerate(reviewed)}
+
+    def choose(verdicts: Mapping[str, Sequence[str]]) -> list[str]:
+        votes_N3 = np.zeros((len(reviewed), 3))
+        for pair_id, said in verdicts.items():
+            votes_N3[place_of[pair_id]] = [said.count(choice) for choice in ("1", "2", "tie")]
+        chosen, fit, covariance_RR = _teaching(replace(scored, votes_N3=votes_N3), signs_R, _BETWEEN_FITS)
+        deviations_R = np.sqrt(np.diag(covariance_RR))
+        found = zip(fit.weights.tolist(), deviations_R.tolist(), strict=True)
+        told(len(verdicts), dict(zip(scored.names, found, strict=True)))
+        return [reviewed[place].id for place in chosen]
+
+    store.choose_by(choose)
+
+
+def _teaching(pairs: _Pairs, signs_R: Array, count: int) -> tuple[list[int], DavidsonFit, Array]:
+    """The pairs without a verdict that would teach most, and the posterior of the weights by which they are chosen."""
+    used, penalty_RR = pairs.among(pairs.asked_N & pairs.whole_N), np.diag(_spread(pairs.differences_NR) ** 2)
+    fit = DavidsonFit(np.zeros(len(pairs.names)), -math.inf)
+    covariance_RR = np.asarray(np.linalg.inv(penalty_RR), dtype=np.float64)
+    if len(used.votes_N3):
+        fit = fit_davidson(used.differences_NR, used.votes_N3, penalty_RR, signs_R=signs_R)
+        covariance_RR = weight_covariance(fit, used.differences_NR, used.votes_N3, used.groups_N, penalty_RR)
+    open_N = ~pairs.asked_N & pairs.whole_N
+    return most_informative(pairs.differences_NR, fit, covariance_RR, count, allowed_N=open_N), fit, covariance_RR

@@ -1,0 +1,70 @@
+"""``rlaif fit``, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rlaif_sdk.cli.main import app
+from tests.evaluation.test_fit import composition, judged
+
+
+def rlaif(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A table of judged pairs and a composition, on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "160")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in judged(100)))
+    return pairs, composition(tmp_path)
+
+
+def test_the_fitted_composition_is_written_with_its_card_and_can_be_used(files: tuple[Path, Path]) -> None:
+    """The tables have the weights and what agrees with people; `rlaif score` takes the file."""
+    pairs, config = files
+    fitted, plot = config.with_name("fitted.yaml"), config.with_name("fit.png")
+    done = rlaif("fit", pairs, config, "--human", "human", "-o", fitted, "--plot", plot)
+    assert done.exit_code == 0, done.output
+    for shown in ("Weights fitted to 100 pairs about 100 prompts", "as it was", "equal weights", "length alone"):
+        assert shown in done.output
+    assert yaml.safe_load(fitted.read_text())["rewards"]["a"]["weight"] > 0
+    assert "## Versions" in fitted.with_name("fitted.card.md").read_text()
+    assert plot.stat().st_size > 1000
+    table = config.with_name("rows.jsonl")
+    table.write_text(json.dumps({"prompt": "q", "completion": judged(1)[0]["response_1"]}) + "\n")
+    assert rlaif("score", table, fitted, "-o", "-", "--quiet").exit_code == 0
+
+
+def test_next_writes_pairs_that_nobody_judged(files: tuple[Path, Path]) -> None:
+    """As they were written, for `rlaif review`."""
+    pairs, config = files
+    pool, chosen = config.with_name("pool.jsonl"), config.with_name("next.jsonl")
+    pool.write_text("".join(json.dumps({**row, "human": None}) + "\n" for row in judged(40, seed=1)))
+    done = rlaif("fit", pairs, pool, config, "--human", "human", "--next", "5", "-o", chosen)
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in chosen.read_text().splitlines()]
+    assert len(rows) == 5
+    assert all(row["human"] is None for row in rows)
+
+
+def test_a_fitted_file_stands_beside_its_composition(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its paths are relative to that folder."""
+    pairs, config = files
+    done = rlaif("fit", pairs, config, "--human", "human", "-o", tmp_path / "elsewhere" / "fitted.yaml")
+    assert done.exit_code == 2
+    assert "write it into" in done.output
+
+
+def test_json_is_printed(files: tuple[Path, Path]) -> None:
+    """The whole record, and nothing else on standard output."""
+    pairs, config = files
+    done = rlaif("fit", pairs, config, "--human", "human", "--json")
+    assert json.loads(done.stdout)["pairs"] == 100
