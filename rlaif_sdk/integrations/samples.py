@@ -189,15 +189,18 @@ class Scored:
     def parts(self) -> dict[str, float]:
         """What the total is made of: each reward's share, 0 where it took no part, and what gates and constraints change.
 
-        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion.
+        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion, but that of
+        what a server's gates and constraints change, which it does not tell of, is there where they change something.
         """
         columns = self.composition.rewards
         total = self.total
         shares = {name: json_number(column.weighted[self.row]) or 0.0 for name, column in columns.items()}
         if total is None:
-            shares = dict.fromkeys(shares, 0.0)
-        if self.composition.gates or self.composition.constraints:
-            shares[ADJUSTED] = 0.0 if total is None else total - math.fsum(shares.values())
+            total, shares = 0.0, dict.fromkeys(shares, 0.0)
+        said = math.fsum(shares.values())
+        is_adjusted = not math.isclose(total, said, rel_tol=1e-9, abs_tol=1e-12)
+        if is_adjusted or self.composition.gates or self.composition.constraints:
+            shares[ADJUSTED] = total - said
         return shares
 
     def number_in_group(self, unscored: float | None = None) -> float:
@@ -216,6 +219,17 @@ class Scored:
         """Flat numbers for a stack's log: each reward's score, NaN where it has none, and whether it is unscored."""
         rewards = {name: math.nan if value is None else value for name, value in self.rewards.items()}
         return {**rewards, "unscored": float(self.total is None)}
+
+    def logged_scores(self) -> dict[str, float]:
+        """`scores` for a log that takes finite numbers under the same names for every sample.
+
+        A reward without a score is 0 there and 1 under ``NAME/missing``, so that the mean of those that have one is the
+        mean of NAME over 1 - the mean of NAME/missing.
+        """
+        rewards = self.rewards
+        said = {name: value or 0.0 for name, value in rewards.items()}
+        missing = {f"{name}/missing": float(value is None) for name, value in rewards.items()}
+        return {**said, **missing, "unscored": float(self.total is None)}
 
     def known_scores(self) -> dict[str, float]:
         """For a log that averages what it gets: `scores` without those that are NaN, and ``NAME/subscore/PART``.

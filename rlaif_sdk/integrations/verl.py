@@ -259,7 +259,7 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
     verl makes it of ``reward.reward_manager`` with ``source=importlib``. Its settings are the
     ``reward.custom_reward_function.reward_kwargs``:
 
-    - ``config``: A config file. ``{reward_router_address}`` in a text of it becomes where verl serves its reward model, as
+    - ``config``: A config file, or the address of a reward server. ``{reward_router_address}`` in a text of it becomes where verl serves its reward model, as
       for a judge: ``base_url: "http://{reward_router_address}/v1"``. verl uses no manager beside a reward model unless
       ``reward.custom_reward_function.path`` is set too.
     - ``state``: A file with what the composer learned elsewhere.
@@ -267,6 +267,7 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
       trainer drops the prompt and samples another, its first one ends. ``mask`` gives the mean of the completion's
       group, with which its advantage is 0; a number is that number.
     - ``deadline``: Seconds that a group is waited for.
+    - ``groups``: Whether a server, which has the composition, is to gather groups; see ``rlaif serve --cohort``.
 
     A sample's prompt is ``raw_prompt``, its columns are ``data_source``, ``ground_truth``, ``num_turns``,
     ``tool_extra_fields`` (with ``turn_scores`` and ``tool_rewards``), and every key of ``extra_info``. Its completion is the
@@ -275,7 +276,7 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
 
     The completions of one ``uid`` are gathered before they are scored, where rewards compare them, with ``unscored=mask``, and
     for GDPO, which gets the group's mean for a reward without a score. Elsewhere that is None. Groups are gathered in one
-    process, so that needs ``reward.num_workers=1``.
+    process, so that needs ``reward.num_workers=1``, or at a server that gathers them.
 
     Args:
         base: ``RewardManagerBase``.
@@ -308,8 +309,9 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
                 deadline=settings.get("deadline", DEADLINE),
             )
             self._group_size = None
-            if self._host.compares or self._mask or self._neutral:
-                self._group_size = _group_size(config)
+            compares = settings.get("groups", False) if self._host.is_served else self._host.compares
+            if compares or self._mask or self._neutral:
+                self._group_size = _group_size(config, served=self._host.is_served)
 
         async def run_single(self, data: Any) -> dict[str, Any]:
             """The total of the last sequence of a rollout as ``reward_score``, and ``reward_extra_info``.
@@ -392,7 +394,7 @@ def _neutral(scored: Scored, reward: str) -> float:
     return scored.group_mean(reward) or 0.0
 
 
-def _group_size(config: Any) -> int:
+def _group_size(config: Any, *, served: bool) -> int:
     """How many completions have one ``uid``.
 
     Raises:
@@ -404,11 +406,11 @@ def _group_size(config: Any) -> int:
         raise ConfigError(
             "each prompt gets one completion, which has no group", key="actor_rollout_ref.rollout.n", hint="sample more"
         )
-    if reward.num_workers != 1:
+    if reward.num_workers != 1 and not served:
         raise ConfigError(
             f"the completions to one prompt are scored together, and verl deals them to {reward.num_workers} processes",
             key="reward.num_workers",
-            hint="set reward.num_workers=1",
+            hint="set reward.num_workers=1, or give the address of a server that gathers them and groups=True",
         )
     if config.algorithm.get("adv_estimator") == "remax":
         raise ConfigError(
@@ -424,12 +426,13 @@ def _group_size(config: Any) -> int:
             key="actor_rollout_ref.rollout.val_kwargs.n",
             hint=f"set it to {size}, or trainer.test_freq=-1 and trainer.val_before_train=False",
         )
-    if _streams(config) and config.data.train_batch_size * size > IN_FLIGHT:
+    in_flight = IN_FLIGHT * reward.num_workers
+    if _streams(config) and config.data.train_batch_size * size > in_flight:
         raise ConfigError(
-            f"a step has {config.data.train_batch_size * size} completions, and verl's reward worker has {IN_FLIGHT} under way at "
-            "most, which may all wait for others of their groups",
+            f"a step has {config.data.train_batch_size * size} completions, and verl's reward workers have {in_flight} under way "
+            "at most, which may all wait for others of their groups",
             key="data.train_batch_size",
-            hint="use fewer prompts a step, or rewards that score each completion by itself",
+            hint="use fewer prompts a step, or more workers, the address of a server that gathers groups, and groups=True",
         )
     return size
 
@@ -440,14 +443,16 @@ def _streams(config: Any) -> bool:
     return not model.enable or bool(model.get("enable_resource_pool"))
 
 
-def _with_router(config: str | None, address: str | None) -> Document:
-    """The config's document, in which the router's address stands where it is named.
+def _with_router(config: str | None, address: str | None) -> Document | str:
+    """The config's document, in which the router's address stands where it is named; a reward server's address as it is.
 
     Raises:
         ConfigError: It is named, and verl serves no reward model; or there is no config.
     """
     if config is None:
         raise _no_config()
+    if config.startswith(("http://", "https://")):
+        return config
     document = load_document(config)
 
     def filled(value: Any, location: Location) -> Any:

@@ -135,7 +135,7 @@ class OpenRLHFAnswer(BaseModel):
     rewards: list[float | None]
     scores: list[float | None]
     extra_logs: dict[str, list[float]]
-    """The scores of each reward that scored every completion, and ``unscored``."""
+    """Each reward's scores, its 0 where it has none and ``NAME/missing`` is 1, and ``unscored``: the same names always."""
     reasons: list[str | None]
 
 
@@ -212,12 +212,11 @@ def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:
 def openrlhf_answer(scored: Sequence[Scored], unscored: float | None) -> dict[str, Any]:
     """A `OpenRLHFAnswer`."""
     totals = [unscored if one.total is None else one.total for one in scored]
-    scores = [one.scores() for one in scored]
-    logs = {name: [row[name] for row in scores] for name in scores[0]}
+    logged = [one.logged_scores() for one in scored]
     return {
         "rewards": totals,
         "scores": totals,
-        "extra_logs": {name: values for name, values in logs.items() if all(map(math.isfinite, values))},
+        "extra_logs": {name: [row[name] for row in logged] for name in logged[0]},
         "reasons": [one.reason if one.total is None else None for one in scored],
     }
 

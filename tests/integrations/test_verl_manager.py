@@ -23,6 +23,7 @@ from rlaif_sdk import (
 from rlaif_sdk.integrations import verl
 from tests.integrations.cases import build_group_composer
 from tests.integrations.trainer_calls import Settings, VerlBase, verl_data, verl_settings, verl_tokenizer
+from tests.serving.loopback import serving
 
 PAGE = "DAMN page that no policy wrote"
 PARTS = [
@@ -266,6 +267,7 @@ def write(tmp_path: Path) -> Callable[[str], str]:
 def test_the_routers_address_is_a_judges(write: Callable[[str], str]) -> None:
     """verl serves its reward model where it says when it makes the manager."""
     document = verl._with_router(write("http://{reward_router_address}/v1"), "10.0.0.1:8000")
+    assert not isinstance(document, str)
     assert document.data["rewards"]["helpful"]["params"]["base_url"] == "http://10.0.0.1:8000/v1"
     assert document.line(("rewards", "helpful")) == 2
 
@@ -277,3 +279,27 @@ def test_a_router_that_is_not_there_is_told_by_file_and_line(write: Callable[[st
         verl.reward_manager(VerlBase)(settings, verl_tokenizer())
     with pytest.raises(ConfigError, match="name no config"):
         verl.reward_manager(VerlBase)(verl_settings(), verl_tokenizer())
+
+
+def test_a_server_gathers_the_groups_of_several_workers() -> None:
+    """Its address stands where a config's path would, and each worker sends it its own part of a group."""
+    rewards = {"length": {"use": f"{__name__}:length", "normalize": "group_zscore"}}
+    texts = ["a", "bbb", "ccccc", "ddddddd"]
+    with serving({"rewards": rewards}, cohort=True) as server:
+        settings = verl_settings(config=server.url, groups=True)
+        settings["reward"]["num_workers"] = 2
+        workers = [verl.reward_manager(VerlBase)(settings, verl_tokenizer()) for _ in range(2)]
+
+        async def run() -> list[Any]:
+            calls = [workers[place % 2].run_single(verl_data(ASKED, text, uid="u")) for place, text in enumerate(texts)]
+            return await asyncio.gather(*calls)
+
+        said = asyncio.run(run())
+    assert [answer["reward_extra_info"]["length"] for answer in said] == [1.0, 3.0, 5.0, 7.0]
+    rewards_B = [answer["reward_score"] for answer in said]
+    assert rewards_B == sorted(rewards_B)
+    assert sum(rewards_B) == pytest.approx(0.0)
+
+
+def length(completion_texts: list[str]) -> list[float]:
+    return [float(len(text)) for text in completion_texts]
