@@ -146,6 +146,24 @@ def adapters(session: nox.Session, stack: str) -> None:
     session.run("pytest", found, *session.posargs, env=offline() | {"RLAIF_STACKS": required})
 
 
+@nox.session(name="pretend-gpu")
+def pretend_gpu(session: nox.Session) -> None:
+    """Run the tests of training, models, judges and plugins on a pretended CUDA device; compiles it with g++, once."""
+    install(session, "all,quickstart", "test")
+    session.install("ninja")
+    rooms = ["tests/pretend_cuda", "tests/training", "tests/models", "tests/judges", "tests/preferences", "plugins"]
+    arguments = ["-p", "tests.pretend_cuda.plugin", "-m", "not slow", *(session.posargs or rooms)]
+    session.run("pytest", *arguments, env=offline() | {"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def distributed(session: nox.Session) -> None:
+    """Let two processes train with weights in parts: FSDP2, and DeepSpeed's ZeRO-2 and ZeRO-3, on a CPU."""
+    install(session, "train", "test", plugins=False)
+    session.install("deepspeed==0.19.8")
+    session.run("pytest", "tests/distributed", *session.posargs, env=offline())
+
+
 @nox.session
 def vllm(session: nox.Session) -> None:
     """Let PPO generate with a vLLM that is built for CPUs, and let one serve a judge.

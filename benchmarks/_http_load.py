@@ -39,9 +39,7 @@ class Load:
 def request_bytes(texts: Sequence[str]) -> bytes:
     """A request for ``POST /v1/score`` as it goes over the wire."""
     body = json.dumps({"rows": [{"prompt": "p", "completion": text} for text in texts]}).encode()
-    head = (
-        f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

@@ -107,6 +107,7 @@ def run(name: str, options: argparse.Namespace, shape: dict[str, int], *, on_gpu
                 model_init_kwargs={"dtype": "float32"},
                 per_device_train_batch_size=options.minibatch,
                 gradient_accumulation_steps=options.batch // options.minibatch,
+                steps_per_generation=options.batch // options.minibatch,  # each step has a rollout of its own
                 max_completion_length=options.tokens,
                 generation_kwargs={"suppress_tokens": [1]},
                 max_steps=options.steps + 1,

@@ -1,9 +1,9 @@
-"""GRPO with the reward ``tournament`` beside GRPO with the reward ``judge``, of one simulated judge behind HTTP.
+"""GRPO with the rewards ``tournament`` and ``rubric`` beside GRPO with ``judge``, of one simulated judge behind HTTP.
 
 A small Llama with random weights is paid for wanted words. The judge sees how many there are through a haze: each time it
 reads an answer it is off by a standard deviation of 0.1 of the share. Asked about one answer it gives whole points from 1 to 10;
-asked about several it says how likely each is the best. It is no language model: the curves show that places
-alone teach, and what each costs.
+asked about several it says how likely each is the best; asked about a criterion, whether so many are wanted, it says yes or no.
+It is no language model: the curves show that places alone teach, and verdicts alone, and what each costs.
 """
 
 from __future__ import annotations
@@ -38,10 +38,15 @@ from rlaif_sdk import Composer
 
 HAZE, DOUBT = 0.1, 0.05
 _ANSWERS = re.compile(r"<(answer|response_\w)>\n(.*?)\n</\1>", re.DOTALL)
+_CRITERION = re.compile(r"Criterion: At least (\d+) of 100")
 REWARDS: dict[str, tuple[str, dict[str, Any]]] = {
     "judge": ("judge", {}),
     "tournament, listwise": ("tournament", {"scheme": "listwise"}),
     "tournament, anchor": ("tournament", {"scheme": "anchor"}),
+    "rubric": (
+        "rubric",
+        {"criteria": [f"At least {least} of 100 words are wanted." for least in (10, 25, 50, 75, 100)]},
+    ),
 }
 
 
@@ -54,6 +59,8 @@ def verdict(question: str) -> dict[str, float]:
     """The probability of each label."""
     draw = random.Random(question)
     seen = {tag: share_of_wanted(text) + draw.gauss(0, HAZE) for tag, text in _ANSWERS.findall(question)}
+    if asked := _CRITERION.search(question):
+        return {"AB"[seen["answer"] >= int(asked[1]) / 100]: 1.0}
     if "answer" in seen:
         return {"ABCDEFGHIJ"[round(9 * min(1, max(0, seen["answer"])))]: 1.0}
     weights = {tag.removeprefix("response_"): math.exp(value / DOUBT) for tag, value in seen.items()}

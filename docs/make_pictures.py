@@ -99,6 +99,21 @@ def shoot_report(page: Page, folder: Path) -> None:
     shoot(page, "report")
 
 
+def draw_fit(folder: Path) -> None:
+    """The plot of the pairs on the page about fitted compositions."""
+    code = []
+    for block in blocks(ROOT / "docs" / "howto" / "fit-a-composition.md"):
+        if block.file:
+            (folder / block.file).write_text(block.code, encoding="utf-8")
+        elif block.language == "python":
+            code.append(block.code)
+    command = [sys.executable, "-m", "rlaif_sdk", "fit", "pairs.jsonl", "rewards.yaml", "--plot", "fit.png"]
+    subprocess.run([sys.executable, "-c", code[0]], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    with Image.open(folder / "fit.png") as picture:
+        picture.convert("RGB").quantize(64).save(PICTURES / "fit.png", optimize=True)
+
+
 def shoot_review(page: Page, folder: Path) -> None:
     """The review page with a pair that the judge is unsure of."""
     (folder / "labels.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS), encoding="utf-8")
@@ -139,6 +154,8 @@ def main() -> None:
     """Makes all pictures."""
     PICTURES.mkdir(exist_ok=True)
     draw_explanation()
+    with tempfile.TemporaryDirectory() as folder:
+        draw_fit(Path(folder))
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         sys.exit("the report and the review page are not pictured: there is no Chromium")

@@ -7,6 +7,7 @@ columns, with random weights and a few rows. A name that a page needs and the ca
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -138,8 +139,19 @@ def _tokenizer(family: str) -> Any:
     if frame := _FRAMES.get(family):
         ends = [(token, index) for index, token in enumerate(tokens) if token in frame]
         backend.post_processor = processors.TemplateProcessing(single=frame, special_tokens=ends)
-    added = {"extra_special_tokens": ["<|im_start|>"], "chat_template": _CHAT_TEMPLATE} if special is _CHATML else {}
+    added: dict[str, Any] = {}
+    if special is _CHATML:
+        template = _tool_template() if family == "Qwen3" else _CHAT_TEMPLATE
+        added = {"extra_special_tokens": ["<|im_start|>"], "chat_template": template}
     return PreTrainedTokenizerFast(tokenizer_object=backend, **special, **added)
+
+
+def _tool_template() -> str:
+    """The chat template of Qwen3, with calls of tools; TRL has it where it is installed."""
+    trl = importlib.util.find_spec("trl")
+    if trl is None or trl.origin is None:
+        return _CHAT_TEMPLATE
+    return (Path(trl.origin).parent / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
 
 
 def _save_table(cache: Path, name: str, configuration: str, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

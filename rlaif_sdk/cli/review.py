@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import SplitOption, SubsetOption, table_argument
-from rlaif_sdk.cli.output import print_table
+from rlaif_sdk.cli.options import COMPOSITION, SplitOption, SubsetOption, table_argument
+from rlaif_sdk.cli.output import print_table, progress_bar
 
 if TYPE_CHECKING:
     from rlaif_sdk.preferences.review import Agreement, ReviewStore
@@ -45,6 +46,13 @@ def review(
     ties: Annotated[Ties, typer.Option(help="In exports: keep ties with 0.5, or drop them.")] = Ties.KEEP,
     overlap: Annotated[int, typer.Option(help="Give each pair to so many reviewers.")] = 1,
     audit: Annotated[float, typer.Option(help="Share of pairs reviewed as a random sample beside the queue.")] = 0.1,
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar=COMPOSITION,
+            help="Ask first about the pairs that teach most of the weights of this composition, fitted anew as verdicts come.",
+        ),
+    ] = None,
     blind: Annotated[bool, typer.Option("--blind", help="Show the judge's label only after the verdict.")] = False,
     lease: Annotated[float, typer.Option(help="Minutes that a pair is kept for the reviewer who has it.")] = 15.0,
     host: Annotated[str, typer.Option(help="Listen at this address; by default only this machine.")] = "127.0.0.1",
@@ -71,6 +79,11 @@ def review(
         _print_agreement(opened)
     if export is not None or agreement:
         return
+    if fit is not None:
+        from rlaif_sdk.evaluation import review_by_information
+
+        with progress_bar("scoring") as progress:
+            review_by_information(opened, fit, progress=progress, told=_print_weights)
     if not is_loopback(host):
         typer.echo("the page is served unencrypted: whoever sees the traffic sees the token and the texts", err=True)
 
@@ -80,6 +93,11 @@ def review(
             typer.launch(address)
 
     serve_review(opened, host=host, port=port, blind=blind, options=options, ready=ready)
+
+
+def _print_weights(judged: int, weights: Mapping[str, tuple[float, float]]) -> None:
+    shown = ", ".join(f"{name} {weight:.2f} ± {deviation:.2f}" for name, (weight, deviation) in weights.items())
+    typer.echo(f"after {judged} pairs: {shown}", err=True)
 
 
 def _print_agreement(store: ReviewStore) -> None:

@@ -154,14 +154,14 @@ class Composition:
             BatchError: The batch has no groups.
             KeyError: There is no such reward.
         """
-        if reward in self.without_variance:  # a server asks once a row
-            return self.without_variance[reward]
-        group_B = encode_groups(self.batch.group)
-        if group_B is None:
-            raise BatchError("variance within groups is asked for, and the batch has no 'group'")
-        values_B = self.totals if reward is None else self.rewards[reward].raw
-        without_B = self.without_variance[reward] = no_variance(values_B, group_B)[group_B]
-        return without_B
+        if not self.without_variance:
+            group_B = encode_groups(self.batch.group)
+            if group_B is None:
+                raise BatchError("variance within groups is asked for, and the batch has no 'group'")
+            names = (None, *self.rewards)
+            values_RB = np.stack([self.totals, *(column.raw for column in self.rewards.values())])
+            self.without_variance.update(zip(names, no_variance(values_RB, group_B)[:, group_B], strict=True))
+        return self.without_variance[reward]
 
     def spreads(self) -> dict[str, Array]:
         """For each group of rewards the (B,) weighted standard deviations of its rewards' normalised values in each row.
@@ -390,7 +390,8 @@ class Composition:
             "reward/total/unscored": float(np.isnan(self.totals).mean()) if len(self) else 0.0,
         }
         if (group_B := encode_groups(self.batch.group)) is not None and len(self):
-            numbers["reward/total/no_variance"] = float(no_variance(self.totals, group_B).mean())
+            (without_G,) = no_variance(self.totals[np.newaxis], group_B)
+            numbers["reward/total/no_variance"] = float(without_G.mean())
         for name, column in self.rewards.items():
             numbers |= {
                 f"reward/{name}/raw_mean": _mean(column.raw),

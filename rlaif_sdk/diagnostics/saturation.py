@@ -78,18 +78,17 @@ def flat_groups(spread_G: Array, *, epsilon: float = 0.0) -> float:
     return float((known <= epsilon).mean()) if known.size else float("nan")
 
 
-def no_variance(values_B: Array, group_B: Labels) -> Mask:
-    """(G,) True where a group's values are all the same, to 1e-8 as in TRL, or it has fewer than two: it teaches nothing.
+def no_variance(values_RB: Array, group_B: Labels) -> Mask:
+    """(R, G) True where a group's values are all the same, to 1e-8 as in TRL, or it has fewer than two: it teaches nothing.
 
     Where advantages are standardised within a group even small differences count, so nothing is measured against a range.
 
     Args:
-        values_B: A reward's scores, or the totals, NaN where there is none.
+        values_RB: R rewards' scores of B rows, or totals, NaN where there is none.
         group_B: Labels from 0.
     """
-    (spread_G,) = group_spread(values_B[np.newaxis], group_B)
-    without_G: Mask = ~(spread_G > _SAME)
-    return without_G
+    without_RG: Mask = ~(group_spread(values_RB, group_B) > _SAME)
+    return without_RG
 
 
 def width(values_B: Array, declared: tuple[float, float] | None = None) -> float:

@@ -4,7 +4,15 @@ from rlaif_sdk.evaluation.before_after import Measure, evaluate_answers
 from rlaif_sdk.evaluation.benchmarks import BENCHMARKS, BenchmarkResult, find_benchmark, run_benchmark
 from rlaif_sdk.evaluation.best_of import BestOfCurve, BestOfPoint, evaluate_best_of
 from rlaif_sdk.evaluation.cascade import CascadeCurve, CascadePoint, calibrate_cascade
-from rlaif_sdk.evaluation.fit import CompositionFit, FittedWeight, PeopleAgreement, fit_composition, next_pairs
+from rlaif_sdk.evaluation.fit import (
+    CompositionFit,
+    FittedWeight,
+    PeopleAgreement,
+    fit_composition,
+    next_pairs,
+    review_by_information,
+)
+from rlaif_sdk.evaluation.gate_fit import FittedGate
 from rlaif_sdk.evaluation.labels import Alignment, LabelEvaluation, LabelTable, evaluate_labels, read_labels
 from rlaif_sdk.evaluation.length_control import length_controlled
 from rlaif_sdk.evaluation.policies import RankedPolicy, Ranking, WinRate, judge_policies, rank_policies, win_rate
@@ -30,6 +38,7 @@ __all__ = [
     "CategoryErrors",
     "CompositionFit",
     "Contribution",
+    "FittedGate",
     "FittedWeight",
     "LabelEvaluation",
     "LabelMetrics",
@@ -55,6 +64,7 @@ __all__ = [
     "next_pairs",
     "rank_policies",
     "read_labels",
+    "review_by_information",
     "run_benchmark",
     "win_rate",
 ]

@@ -1,4 +1,4 @@
-"""A composition learnt from what people prefer: weights that predict their verdicts, and how far to trust them.
+"""A composition learnt from what people prefer: weights and gates that predict their verdicts, and how far to trust them.
 
 N pairs, R rewards, 3 verdicts: the first completion is better, the second, neither.
 """
@@ -17,20 +17,23 @@ import numpy as np
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.composer.build import ConfigSource, read_composition
 from rlaif_sdk.composer.component import Component
+from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.normalizers import FixedZScore, FixedZScoreParams, Limited, Normalizer, Rank
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.config.documents import Document
 from rlaif_sdk.conversations import view
+from rlaif_sdk.evaluation.gate_fit import FittedGate, bound_of, fit_gates, gated_margins
 from rlaif_sdk.evaluation.length_control import length_controlled, length_difference
 from rlaif_sdk.evaluation.reward import WEAK_LENGTH_PENALTY, prefers_first
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
-from rlaif_sdk.evaluation.verdicts import JudgedPair, VerdictColumns, read_judged_pairs
+from rlaif_sdk.evaluation.verdicts import JudgedPair, VerdictColumns, pair_of_review, read_judged_pairs
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import Source, TableName, table_digest, table_name
 from rlaif_sdk.io.text import listed
 from rlaif_sdk.preferences.card import Card
+from rlaif_sdk.preferences.review import ReviewStore
 from rlaif_sdk.statistics.agreement import fleiss_kappa
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups, json_number
 from rlaif_sdk.statistics.davidson import (
@@ -58,6 +61,10 @@ from rlaif_sdk.statistics.estimates import (
 MIN_PROMPTS = 10
 """With fewer there is nothing to check a fit by."""
 _FOLDS = 5
+_TURNS = 3
+"""Of fitting weights and gates: the first finds about where a threshold is, the others exactly."""
+_BETWEEN_FITS = 10
+"""Verdicts of a review."""
 _COLLINEAR = 0.95
 _NOTHING = 1e-6
 """A weight that moves no pair by more log-odds than this is 0."""
@@ -135,6 +142,7 @@ class CompositionFit:
     Attributes:
         document: The fitted composition, as its file has it.
         weights: Of each reward, what the verdicts say.
+        gates: Of each gate likewise; weights are fitted to pairs of which both completions pass.
         agreement: With people, of the composition ``as it was``, with ``equal weights`` (each reward in units of how far
             pairs differ in it), ``fitted``, by ``length alone``, and of each reward alone by name. What is fitted is asked
             only about prompts that it was not fitted to.
@@ -156,6 +164,7 @@ class CompositionFit:
 
     document: Mapping[str, Any]
     weights: Mapping[str, FittedWeight]
+    gates: Sequence[FittedGate]
     agreement: Mapping[str, PeopleAgreement]
     change: Estimate
     loss: Estimate
@@ -176,6 +185,7 @@ class CompositionFit:
         return {
             "composition": self.document,
             "weights": {name: each.record() for name, each in self.weights.items()},
+            "gates": [each.record() for each in self.gates],
             "agreement": {name: each.record() for name, each in self.agreement.items()},
             "change": self.change.record(),
             "loss": self.loss.record(),
@@ -221,6 +231,7 @@ class CompositionFit:
             inputs=self.inputs,
             settings={
                 **{f"weight of {reward}": each.estimate.text() for reward, each in self.weights.items()},
+                **{f"gate on {each.gate.reward}": each.threshold.text() for each in self.gates},
                 **{f"agreement, {what}": each.accuracy.text() for what, each in self.agreement.items()},
                 "agreement, change": self.change.text(signed=True),
                 "penalty": self.penalty,
@@ -250,6 +261,9 @@ class _Pairs:
     lengths_N2: Array
     categories: Sequence[str]
     missing_NR: Mask
+    second_NR: Array
+    gates: Sequence[Gate]
+    raw: Mapping[str, Array]
 
     @property
     def asked_N(self) -> Mask:
@@ -272,7 +286,32 @@ class _Pairs:
             lengths_N2=self.lengths_N2[rows_N],
             categories=[each for each, wanted in zip(self.categories, rows_N, strict=True) if wanted],
             missing_NR=self.missing_NR[rows_N],
+            second_NR=self.second_NR[rows_N],
+            raw={name: raw_N2[rows_N] for name, raw_N2 in self.raw.items()},
         )
+
+    def of_rewards(self, kept_R: Mask) -> _Pairs:
+        """What they look like to some rewards; gates stay."""
+        return replace(
+            self,
+            names=[name for name, kept in zip(self.names, kept_R, strict=True) if kept],
+            differences_NR=self.differences_NR[:, kept_R],
+            second_NR=self.second_NR[:, kept_R],
+        )
+
+    def totals_N2(self, weights_R: Array) -> Array:
+        """The totals of both completions before gates."""
+        second_N = self.second_NR @ weights_R
+        return np.stack([second_N + self.differences_NR @ weights_R, second_N], axis=1)
+
+    def passing(self, gates: Sequence[Gate]) -> _Pairs:
+        """Those of which both completions pass; all where nothing would be left to learn from."""
+        closed_N = np.zeros(len(self.votes_N3), dtype=bool)
+        for gate in gates:
+            closed_N |= gate.closed(self.raw[gate.reward]).any(axis=1)
+        passing = self.among(~closed_N)
+        enough = len(passing.votes_N3) and int(passing.groups_N.max()) + 1 >= MIN_PROMPTS
+        return passing if enough and passing.votes_N3[:, :2].any() else self
 
 
 def fit_composition(
@@ -285,7 +324,7 @@ def fit_composition(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> CompositionFit:
-    """Learn the weights of a composition from pairs that people judged.
+    """Learn the weights and gates of a composition from pairs that people judged.
 
     P(first) : P(second) : P(neither) = exp(m / 2) : exp(-m / 2) : constant, where m is the difference of the totals
     (Davidson 1970). Each completion is scored once; with a ledger, none that it knows is scored. Where both completions of
@@ -297,7 +336,8 @@ def fit_composition(
         >>> found.write("fitted.yaml")  # doctest: +SKIP
 
     Args:
-        config: The composition: a weighted sum, whose weights are numbers. A reward of weight 0 is a candidate.
+        config: The composition: a weighted sum, whose weights are numbers, with gates of one bound each, or none. A reward
+            of weight 0 is a candidate.
         tables: The tables of pairs; a pair that stands in several has the verdicts of all.
         columns: Where they say what people prefer.
         signed: Whether a weight may have another sign than it had; by default it is then 0.
@@ -350,10 +390,16 @@ def _signs(settings: CompositionConfig, document: Document, *, signed: bool) -> 
     if settings.aggregate.kind != "weighted_sum":
         problem = f"the weights of a weighted_sum are fitted, and not those of {settings.aggregate.kind}"
         raise document.error(problem, ("aggregate",), "leave 'aggregate' out, and choose one after the fit")
-    for part, what in (("groups", "each reward is weighted by itself"), ("gates", "a floor is in units of the total")):
-        if getattr(settings, part):
-            hint = f"leave '{part}' out, and write them into what was fitted"
-            raise document.error(f"the weights of a plain sum are fitted: {what}", (part,), hint)
+    if settings.groups:
+        hint = "leave 'groups' out, and write them into what was fitted"
+        raise document.error("the weights of a plain sum are fitted: each reward by itself", ("groups",), hint)
+    if settings.gate_order != "independent":
+        problem = "floors that keep the order of gates are not fitted"
+        raise document.error(problem, ("gate_order",), "leave 'gate_order' out, and choose it after the fit")
+    for place, gate in enumerate(settings.gates):
+        if gate.min is not None and gate.max is not None:
+            problem = "a gate with both bounds has no single threshold to fit"
+            raise document.error(problem, ("gates", place), "write it as two gates")
     for name, reward in settings.rewards.items():
         if not isinstance(reward.weight, float):
             hint = "write the number that it should be compared with, or 1"
@@ -391,6 +437,16 @@ def _scored(composer: Composer, judged: Sequence[JudgedPair], progress: Callable
     values_2NR = np.stack(columns_R2N, axis=1)
     differences_NR = values_2NR[::2] - values_2NR[1::2]
     missing_NR = np.isnan(values_2NR[::2]) != np.isnan(values_2NR[1::2])
+    gated = {
+        gate.reward: scored.components[gate.reward].sign * scored.values(gate.reward)
+        for gate in composer.combiner.gates
+    }
+    for gate in composer.combiner.gates:
+        if gate.on_missing == "unscored":
+            missing_NR[:, list(normalizers).index(gate.reward)] |= (
+                np.isnan(gated[gate.reward]).reshape(-1, 2).any(axis=1)
+            )
+    means_R = np.array([np.nanmean(values_2N) if (~np.isnan(values_2N)).any() else 0.0 for values_2N in columns_R2N])
     totals_2N = scored.totals()
     return _Pairs(
         names=list(scored.components),
@@ -405,6 +461,9 @@ def _scored(composer: Composer, judged: Sequence[JudgedPair], progress: Callable
         ),
         categories=[pair.category for pair in judged],
         missing_NR=missing_NR,
+        second_NR=np.where(np.isnan(values_2NR[1::2]), means_R, values_2NR[1::2]),
+        gates=composer.combiner.gates,
+        raw={name: raw_2N.reshape(-1, 2) for name, raw_2N in gated.items()},
     )
 
 
@@ -470,16 +529,17 @@ def _fitted(
     before_R = _weights(settings)
     scale_R = _spread(used.differences_NR)
     penalty = Penalty.towards(before_R, scale_R)
-    strength = best_penalty(used.differences_NR, used.votes_N3, used.groups_N, penalty, signs_R=signs_R, seed=seed)
-    fit = fit_davidson(used.differences_NR, used.votes_N3, penalty.of(strength), signs_R=signs_R)
+    strength = _best_penalty(used, penalty, signs_R, seed)
+    model = _learn(used, penalty.of(strength), signs_R)
+    fit, passing = model.fit, used.passing([each.gate for each in model.gates])
     weights_R = np.array(
         [_rounded(weight) for weight in np.where(np.abs(fit.weights * scale_R) < _NOTHING, 0.0, fit.weights)]
     )
-    constant_R = np.asarray(~used.differences_NR.any(axis=0))
+    constant_R = np.asarray(~passing.differences_NR.any(axis=0))
     weights_R[constant_R] = 0.0
     crossed = _cross_fit(used, penalty, signs_R, seed)
-    unbounded = _unbounded(used, penalty.floor, confidence)
-    bounded = _bounded(used, penalty.floor, signs_R, unbounded, confidence)
+    unbounded = _unbounded(passing, penalty.floor, confidence)
+    bounded = _bounded(passing, penalty.floor, signs_R, unbounded, confidence)
     margins = _margins(used, before_R, scale_R, crossed.margins_N)
     right = {what: _right(used, margin_N) for what, margin_N in margins.items()}
     means = {
@@ -510,8 +570,9 @@ def _fitted(
     several_N = asked_N > 1
     ties = math.exp(fit.log_ties) if fit.log_ties > -math.inf else 0.0
     fitted = CompositionFit(
-        document=_document(document, settings, used, weights_R),
+        document=_document(document, settings, used, weights_R, model.gates),
         weights=weights,
+        gates=model.gates,
         agreement=_agreement(used, right, confidence),
         change=estimates["change"],
         loss=estimates["loss"],
@@ -531,7 +592,41 @@ def _fitted(
         warnings=(),
         inputs=inputs,
     )
-    return replace(fitted, warnings=_warnings(fitted, used, crossed.margins_N, confidence))
+    return replace(fitted, warnings=_warnings(fitted, used, passing, crossed.margins_N, confidence))
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """Weights and gates."""
+
+    fit: DavidsonFit
+    gates: Sequence[FittedGate]
+
+    def margins(self, pairs: _Pairs) -> Array:
+        """(N,) by how much the first completion of each pair is ahead."""
+        if not self.gates:
+            return pairs.differences_NR @ self.fit.weights
+        return gated_margins(pairs.totals_N2(self.fit.weights), [each.gate for each in self.gates], pairs.raw)
+
+
+def _learn(pairs: _Pairs, penalty_RR: Array, signs_R: Array, gates: Sequence[FittedGate] | None = None) -> _Model:
+    """Fit weights to the pairs that pass the gates, and unless these are given the gates to all pairs, in turns."""
+    found = gates
+    if found is None:
+        none = Estimate(math.nan, math.nan, math.nan, 0)
+        found = [FittedGate(gate, float(getattr(gate, bound_of(gate))), none) for gate in pairs.gates]
+    for _ in range(_TURNS if found and gates is None else 1):
+        passing = pairs.passing([each.gate for each in found])
+        fit = fit_davidson(passing.differences_NR, passing.votes_N3, penalty_RR, signs_R=signs_R)
+        if gates is None:
+            found = fit_gates(pairs.totals_N2(fit.weights), found, pairs.raw, pairs.votes_N3, fit.log_ties)
+    return _Model(fit, found)
+
+
+def _best_penalty(pairs: _Pairs, penalty: Penalty, signs_R: Array, seed: int) -> float:
+    passing = pairs.passing(pairs.gates)
+    found = (passing.differences_NR, passing.votes_N3, passing.groups_N)
+    return best_penalty(*found, penalty, signs_R=signs_R, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -541,6 +636,7 @@ class _CrossFit:
     margins_N: Array
     losses_N: Array
     strengths: Sequence[float]
+    models: Sequence[_Model]
 
 
 def _cross_fit(
@@ -549,27 +645,24 @@ def _cross_fit(
     signs_R: Array,
     seed: int,
     kept_R: Mask | None = None,
-    strengths: Sequence[float] | None = None,
+    like: _CrossFit | None = None,
 ) -> _CrossFit:
-    """Fit in the outer folds, whose penalties are chosen in inner ones; of some rewards with penalties given."""
+    """Fit in the outer folds, whose penalties are chosen in inner ones; of some rewards with the penalties and gates of all."""
     kept_R = np.ones(len(used.names), dtype=bool) if kept_R is None else kept_R
-    differences_NR, votes_N3 = used.differences_NR[:, kept_R], used.votes_N3
+    used, signs_R = used.of_rewards(kept_R), signs_R[kept_R]
     part = Penalty(penalty.matrix[np.ix_(kept_R, kept_R)], penalty.floor[np.ix_(kept_R, kept_R)])
     fold_N = fold_of_groups(used.groups_N, _FOLDS, seed + 1)
-    margins_N, losses_N = np.zeros(len(votes_N3)), np.zeros(len(votes_N3))
-    found = []
+    margins_N, losses_N = np.zeros(len(used.votes_N3)), np.zeros(len(used.votes_N3))
+    strengths, models = [], []
     for fold in range(int(fold_N.max()) + 1):
         held_N = fold_N == fold
-        rest, rest_votes, groups_K = differences_NR[~held_N], votes_N3[~held_N], used.groups_N[~held_N]
-        found.append(
-            strengths[fold]
-            if strengths is not None
-            else best_penalty(rest, rest_votes, groups_K, part, signs_R=signs_R[kept_R], seed=seed)
-        )
-        fit = fit_davidson(rest, rest_votes, part.of(found[-1]), signs_R=signs_R[kept_R])
-        margins_N[held_N] = differences_NR[held_N] @ fit.weights
-        losses_N[held_N] = held_out_losses(fit, differences_NR[held_N], votes_N3[held_N])
-    return _CrossFit(margins_N, losses_N, found)
+        rest, held = used.among(~held_N), used.among(held_N)
+        strengths.append(like.strengths[fold] if like else _best_penalty(rest, part, signs_R, seed))
+        model = _learn(rest, part.of(strengths[-1]), signs_R, like.models[fold].gates if like else None)
+        models.append(model)
+        margins_N[held_N] = model.margins(held)
+        losses_N[held_N] = held_out_losses(margins_N[held_N], model.fit.log_ties, held.votes_N3)
+    return _CrossFit(margins_N, losses_N, strengths, models)
 
 
 def _gains(used: _Pairs, penalty: Penalty, signs_R: Array, seed: int, crossed: _CrossFit) -> dict[str, Array]:
@@ -579,7 +672,7 @@ def _gains(used: _Pairs, penalty: Penalty, signs_R: Array, seed: int, crossed: _
         gains[name] = np.zeros(len(used.votes_N3))
         if used.differences_NR[:, place].any():
             kept_R = np.arange(len(used.names)) != place
-            without = _cross_fit(used, penalty, signs_R, seed, kept_R, crossed.strengths)
+            without = _cross_fit(used, penalty, signs_R, seed, kept_R, crossed)
             gains[name] = without.losses_N - crossed.losses_N
     return gains
 
@@ -617,8 +710,7 @@ def _bounded(
     free_R = np.abs(fit.weights) * _spread(used.differences_NR) >= _NOTHING
     if free_R.all() or not free_R.any():
         return list(unbounded)
-    names = [name for name, is_free in zip(used.names, free_R, strict=True) if is_free]
-    part = replace(used, names=names, differences_NR=used.differences_NR[:, free_R])
+    part = used.of_rewards(free_R)
     found = iter(_unbounded(part, weak_RR[np.ix_(free_R, free_R)], confidence))
     return [next(found) if is_free else given for is_free, given in zip(free_R, unbounded, strict=True)]
 
@@ -690,7 +782,9 @@ def _agreement(used: _Pairs, right: Mapping[str, Array], confidence: float) -> d
 # --- what it says
 
 
-def _document(document: Document, settings: CompositionConfig, used: _Pairs, weights_R: Array) -> dict[str, Any]:
+def _document(
+    document: Document, settings: CompositionConfig, used: _Pairs, weights_R: Array, gates: Sequence[FittedGate]
+) -> dict[str, Any]:
     """The composition's own document with other weights, and normalizers that learn nothing."""
     data: dict[str, Any] = copy.deepcopy(dict(document.data))
     data["rewards"] = {name: dict(data["rewards"][name] or {}) for name in settings.rewards}
@@ -701,20 +795,24 @@ def _document(document: Document, settings: CompositionConfig, used: _Pairs, wei
                 "kind": "fixed_zscore",
                 **used.changed[name].model_dump(exclude={"epsilon"}),
             }
+    for own, fitted in zip(data.get("gates") or (), gates, strict=True):
+        own |= {bound_of(fitted.gate): fitted.threshold.value, "floor": fitted.gate.floor}
     return data
 
 
-def _warnings(found: CompositionFit, used: _Pairs, fitted_N: Array, confidence: float) -> list[str]:
+def _warnings(found: CompositionFit, used: _Pairs, passing: _Pairs, fitted_N: Array, confidence: float) -> list[str]:
     said = []
-    apart = [
-        name for name, column_N in zip(used.names, used.differences_NR.T, strict=True) if _separates(column_N, used)
+    apart = {
+        name: np.count_nonzero(column_N)
+        for name, column_N in zip(passing.names, passing.differences_NR.T, strict=True)
+        if separates(column_N, passing.votes_N3) or separates(-column_N, passing.votes_N3)
+    }
+    said += [
+        f"{name} differs in {count} pairs and contradicts none of the verdicts on them: its weight has no end on one side, and "
+        "how large it is was decided by the penalty; judge pairs that are harder"
+        for name, count in apart.items()
     ]
-    if apart:
-        said.append(
-            f"{' and '.join(apart)} by itself contradicts no verdict: its weight has no upper end, and how large it is was "
-            "decided by the penalty; judge pairs that are harder"
-        )
-    elif all(math.isinf(each.unbounded.high) for each in found.weights.values()):
+    if not apart and all(math.isinf(each.unbounded.high) for each in found.weights.values()):
         said.append(
             "together the rewards contradict no verdict: weights have no upper ends, and how large they are was decided by "
             "the penalty; judge pairs that are harder"
@@ -733,7 +831,7 @@ def _warnings(found: CompositionFit, used: _Pairs, fitted_N: Array, confidence: 
     said += [
         f"{one} and {other} say the same of these pairs (correlation {correlation:.3f}): the verdicts tell the sum of their "
         "weights, and the composition as it was how it is shared out"
-        for one, other, correlation in _collinear(used)
+        for one, other, correlation in _collinear(passing)
     ]
     if found.change.low <= 0:
         said.append(
@@ -745,7 +843,7 @@ def _warnings(found: CompositionFit, used: _Pairs, fitted_N: Array, confidence: 
             "length alone explains what people prefer here: at a given difference of length, the fitted total says no more "
             "of it. A policy trained on these weights learns to write longer, or shorter"
         )
-    if found.annotators is not None and not found.annotators.low > 0:
+    if found.annotators is not None and found.annotators.low <= 0:
         said.append(
             f"annotators agree no more than by chance (Fleiss's kappa {found.annotators.value:.2f}): no composition can agree "
             "with all of them"
@@ -754,10 +852,6 @@ def _warnings(found: CompositionFit, used: _Pairs, fitted_N: Array, confidence: 
         shown = ", ".join(f"{name} {count}" for name, count in found.left_out.items())
         said.append(f"pairs with a score on one side only are left out ({shown})")
     return said
-
-
-def _separates(column_N: Array, used: _Pairs) -> bool:
-    return separates(column_N, used.votes_N3) or separates(-column_N, used.votes_N3)
 
 
 def _unbounded_words(weights: Mapping[str, FittedWeight]) -> str:
@@ -824,20 +918,69 @@ def next_pairs(
     with Composer.from_config(document) as composer:
         judged = read_judged_pairs(composer, tables, columns or VerdictColumns())
         pairs = _scored(composer, judged, progress)
-    open_N = ~pairs.asked_N & pairs.whole_N
-    if not open_N.any():
+    if not (~pairs.asked_N & pairs.whole_N).any():
         raise DataError(
             "every pair that all rewards score has a verdict",
             file=", ".join(map(table_name, tables)),
             hint="name a table of pairs without verdicts too: response_1 and response_2",
         )
+    return [judged[place].record for place in _teaching(pairs, signs_R, count)[0]]
+
+
+def review_by_information(
+    store: ReviewStore,
+    config: ConfigSource,
+    *,
+    signed: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
+    told: Callable[[int, Mapping[str, tuple[float, float]]], None] = lambda *_: None,
+) -> None:
+    """Let a review ask about the pairs that teach most of a composition's weights: judge, refit, next.
+
+    Its pairs are scored once, now. After every ten verdicts the weights are fitted to all that were given, and the next pairs
+    chosen as `next_pairs` does.
+
+    Args:
+        store: The review, with its pairs.
+        config: The composition, as for `fit_composition`.
+        signed: Likewise.
+        progress: Called with the completions scored so far and all.
+        told: Called after each fit with the number of pairs with verdicts, and each reward's weight with its standard
+            deviation under the posterior.
+
+    Raises:
+        ConfigError: The composition is no weighted sum.
+        DataError: The review has no pairs.
+    """
+    settings, document = read_composition(config)
+    signs_R = _signs(settings, document, signed=signed)
+    reviewed = [pair for pair, _ in store.results()]
+    if not reviewed:
+        raise DataError("has no pairs", file=str(store.path))
+    with Composer.from_config(document) as composer:
+        scored = _scored(composer, [pair_of_review(pair) for pair in reviewed], progress)
+    place_of = {pair.id: place for place, pair in enumerate(reviewed)}
+
+    def choose(verdicts: Mapping[str, Sequence[str]]) -> list[str]:
+        votes_N3 = np.zeros((len(reviewed), 3))
+        for pair_id, said in verdicts.items():
+            votes_N3[place_of[pair_id]] = [said.count(choice) for choice in ("1", "2", "tie")]
+        chosen, fit, covariance_RR = _teaching(replace(scored, votes_N3=votes_N3), signs_R, _BETWEEN_FITS)
+        deviations_R = np.sqrt(np.diag(covariance_RR))
+        found = zip(fit.weights.tolist(), deviations_R.tolist(), strict=True)
+        told(len(verdicts), dict(zip(scored.names, found, strict=True)))
+        return [reviewed[place].id for place in chosen]
+
+    store.choose_by(choose)
+
+
+def _teaching(pairs: _Pairs, signs_R: Array, count: int) -> tuple[list[int], DavidsonFit, Array]:
+    """The pairs without a verdict that would teach most, and the posterior of the weights by which they are chosen."""
     used, penalty_RR = pairs.among(pairs.asked_N & pairs.whole_N), np.diag(_spread(pairs.differences_NR) ** 2)
-    fit, covariance_RR = (
-        DavidsonFit(np.zeros(len(pairs.names)), -math.inf),
-        np.asarray(np.linalg.inv(penalty_RR), dtype=np.float64),
-    )
+    fit = DavidsonFit(np.zeros(len(pairs.names)), -math.inf)
+    covariance_RR = np.asarray(np.linalg.inv(penalty_RR), dtype=np.float64)
     if len(used.votes_N3):
         fit = fit_davidson(used.differences_NR, used.votes_N3, penalty_RR, signs_R=signs_R)
         covariance_RR = weight_covariance(fit, used.differences_NR, used.votes_N3, used.groups_N, penalty_RR)
-    chosen = most_informative(pairs.differences_NR, fit, covariance_RR, count, allowed_N=open_N)
-    return [judged[place].record for place in chosen]
+    open_N = ~pairs.asked_N & pairs.whole_N
+    return most_informative(pairs.differences_NR, fit, covariance_RR, count, allowed_N=open_N), fit, covariance_RR

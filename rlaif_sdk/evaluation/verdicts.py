@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.evaluation.labels import read_verdicts, vote_counts
@@ -16,6 +16,7 @@ from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.io.tables import Source, read_rows, table_name
 from rlaif_sdk.preferences.review.export import EDITED, VERDICTS
+from rlaif_sdk.preferences.review.pairs import ReviewPair
 from rlaif_sdk.preferences.tables import LABEL_COLUMNS, PAIR_COLUMNS, check_text
 from rlaif_sdk.statistics.arrays import is_finite_number
 from rlaif_sdk.types import TextOrConversation
@@ -84,6 +85,11 @@ class JudgedPair:
     row: int
     record: Row = field(default_factory=dict)
 
+    def turned(self) -> JudgedPair:
+        """The same pair with its completions the other way round."""
+        for_1, for_2, ties = self.votes
+        return replace(self, answers=self.answers[::-1], columns=self.columns[::-1], votes=[for_2, for_1, ties])
+
     @property
     def group(self) -> str:
         """Equal for pairs about one prompt; texts without one are about themselves."""
@@ -94,8 +100,8 @@ class JudgedPair:
 def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: VerdictColumns) -> list[JudgedPair]:
     """The pairs of several tables, each once with all that was said of it, in the order in which they first stand.
 
-    Rows about the same pair, in whichever order it stands, are different annotators; twice the same completion is no
-    pair.
+    Which completion is the first is decided by their content, and not by where the better one stands. Rows about the same
+    pair are different annotators; twice the same completion is no pair.
 
     Args:
         composer: What reads other columns than the texts: rows that differ in those are different pairs.
@@ -106,24 +112,27 @@ def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: Ver
         DataError: A row has no such column, or something else in it; names file and row.
     """
     read = _completions if columns.measure or columns.rank else _pairs
-    found: dict[str, tuple[JudgedPair, str]] = {}
+    found: dict[str, JudgedPair] = {}
     columns_read = columns_reader(composer)
     for table in tables:
         for pair in read(table, columns):
-            shown = [columns_read(each) for each in pair.columns]
-            first, second = (
-                json_digest([answer, own], default=plain) for answer, own in zip(pair.answers, shown, strict=True)
-            )
-            if first == second:
+            shown = map(columns_read, pair.columns)
+            sides = [json_digest([answer, own], default=plain) for answer, own in zip(pair.answers, shown, strict=True)]
+            if sides[0] == sides[1]:
                 continue
-            key = json_digest([pair.prompt, *sorted((first, second))], default=plain)
-            known, its_first = found.setdefault(key, (pair, first))
-            if known is pair:
-                continue
-            for_1, for_2, ties = pair.votes
-            votes = [for_1, for_2, ties] if its_first == first else [for_2, for_1, ties]
-            known.votes = [before + more for before, more in zip(known.votes, votes, strict=True)]
-    return [pair for pair, _ in found.values()]
+            turned = pair if sides[0] < sides[1] else pair.turned()
+            known = found.setdefault(json_digest([pair.prompt, *sorted(sides)], default=plain), turned)
+            if known is not turned:
+                known.votes = [before + more for before, more in zip(known.votes, turned.votes, strict=True)]
+    return list(found.values())
+
+
+def pair_of_review(pair: ReviewPair) -> JudgedPair:
+    """A pair of a review, with nothing said of it yet."""
+    row = {"prompt": pair.prompt, **dict(zip(_RESPONSES, (pair.response_1, pair.response_2), strict=True))}
+    asked, answers = read_pair(row, "the review", 1, answers=_RESPONSES)
+    others = {name: value for name, value in pair.record.items() if name not in _SAID}
+    return JudgedPair(asked, answers, (others, others), [0.0, 0.0, 0.0], "", 1, row)
 
 
 def _pairs(table: Source, columns: VerdictColumns) -> Sequence[JudgedPair]:

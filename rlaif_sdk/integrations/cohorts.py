@@ -243,7 +243,7 @@ class Cohorts:
             self._forget(label, group)
             return
         for member, scored in zip(members, asked.result(), strict=True):
-            member.scored = answer = replace(scored, gathered=len(members))
+            member.scored = answer = Scored(scored.composition, scored.row, len(members))
             for caller in member.callers:
                 if not caller.done():
                     caller.set_result(answer)

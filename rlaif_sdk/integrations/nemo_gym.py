@@ -16,13 +16,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from rlaif_sdk.integrations.host import Rewards, host
 from rlaif_sdk.integrations.samples import Sample, answer_of, prompt_of
 from rlaif_sdk.types import TextOrConversation
 
-_OF_THE_PROTOCOL = frozenset({"responses_create_params", "response", "_ng_rollout_id", "capture_rollout_id"})
+_OPEN = ConfigDict(extra="allow")
+_OF_THE_PROTOCOL = frozenset({"responses_create_params", "response", "capture_rollout_id"})
 
 
 def verifier(
@@ -35,10 +36,13 @@ def verifier(
     """An ``async verify(self, body)``.
 
     A sample's prompt is ``responses_create_params.input`` after its ``instructions``, its completion the items of the
-    response's output as messages, in which what tools answered is a tool's (the text of one message of words alone), and its columns are all further
-    fields of the request. The answer has the total as ``reward`` and each reward's own
-    score as ``reward_components``, where the response has that field. An unscored sample has ``mask_sample`` set and
-    ``failure_reason``, so that nothing is computed from it, and a ``reward`` of 0, since the field takes no other word.
+    response's output as messages, in which a ``function_call`` is the policy's and its output a tool's (the text of one
+    message of words alone), and its columns are all further fields of the request, whether ``request`` declares them or not.
+
+    The answer has the total as ``reward``, its parts as ``reward_components``, which sum to it, and each reward's own score
+    as ``rlaif/NAME``. An unscored sample has ``mask_sample``, and ``instance_config.mask_sample`` where NeMo RL reads it, and
+    ``failure_reason``: it is not trained on. Its ``reward`` is 0, since the field takes no other word, and counts in its
+    group's mean.
 
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
@@ -47,31 +51,36 @@ def verifier(
         state: A file with what the composer learned elsewhere.
 
     Raises:
-        ConfigError: The composition's numbers would depend on how NeMo Gym cuts its calls, or ``response`` has no
-            ``mask_sample``.
+        ConfigError: The composition's numbers would depend on how NeMo Gym cuts its calls.
     """
     hosted = host(rewards, "NeMo Gym's verify", state=state)
+    # NeMo Gym's own classes drop what they do not declare: the data set's columns, and what is said of a masked sample.
+    asked = type(f"Composed{request.__name__}", (request,), {"__module__": __name__, "model_config": _OPEN})
+    answered = type(f"Composed{response.__name__}", (response,), {"__module__": __name__, "model_config": _OPEN})
 
     async def verify(self: Any, body: Any) -> Any:
         del self
         given = body.model_dump()
-        scored = await hosted.ascore_one(sample_of({**given, **(body.model_extra or {})}))
-        answer = {**given, "reward": 0.0 if scored.total is None else scored.total}
+        scored = await hosted.ascore_one(sample_of(given))
+        answer = {
+            **given,
+            "reward": 0.0 if scored.total is None else scored.total,
+            "reward_components": scored.parts(),
+            **{f"rlaif/{name}": value for name, value in scored.known_scores().items()},
+        }
         if scored.total is None:
-            if "mask_sample" not in response.model_fields:
-                scored.number()
-            answer |= {"mask_sample": True, "failure_reason": scored.reason}
-        if "reward_components" in response.model_fields:
-            answer["reward_components"] = {name: value for name, value in scored.rewards.items() if value is not None}
-        return response(**answer)
+            config = given.get("instance_config")
+            masked = {**config, "mask_sample": True} if isinstance(config, Mapping) else {"mask_sample": True}
+            answer |= {"mask_sample": True, "instance_config": masked, "failure_reason": scored.reason}
+        return answered(**answer)
 
-    verify.__annotations__ = {"body": request, "return": response}
+    verify.__annotations__ = {"body": asked, "return": answered}
     return verify
 
 
 def sample_of(body: Mapping[str, Any]) -> Sample:
     """The sample in the body of a request for verification."""
-    columns = {name: value for name, value in body.items() if name not in _OF_THE_PROTOCOL}
+    columns = {name: value for name, value in body.items() if name not in _OF_THE_PROTOCOL and name[:4] != "_ng_"}
     return Sample(_asked(body["responses_create_params"]), answer_of(body["response"]["output"]), columns)
 
 

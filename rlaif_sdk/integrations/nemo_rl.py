@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, answer_of, prompt_of
+from rlaif_sdk.integrations.samples import Sample, Scored, answer_of, prompt_of
 
 _OF_A_MESSAGE = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name")
 
@@ -27,6 +27,7 @@ def environment(
     *,
     state: str | None = None,
     unscored: float | None = None,
+    components: bool = False,
 ) -> type:
     """A class of environments that end after one turn, with the total as its reward.
 
@@ -39,6 +40,8 @@ def environment(
         result: ``EnvironmentReturn``.
         state: A file with what the composer learned elsewhere.
         unscored: What NeMo RL gets for an unscored completion. None, the default, raises: it has no word for that.
+        components: Hand over the parts of the total, as ``reward/NAME``, which NeMo RL sums and its GDPO compares each by
+            itself. ``unscored`` is then a part too.
 
     Raises:
         ConfigError: The composition's numbers would depend on how NeMo RL cuts its calls.
@@ -56,22 +59,38 @@ def environment(
             scored = hosted.score(
                 [sample_of(log, known) for log, known in zip(message_log_batch, metadata, strict=True)]
             )
-            totals = [one.number(unscored) for one in scored]
+            totals = torch.tensor([one.number(unscored) for one in scored], dtype=torch.float32)
             return result(
                 observations=[{"role": "environment", "content": ""} for _ in range(rows)],
                 metadata=[
                     {**(known or {}), "rlaif": one.known_scores()} for known, one in zip(metadata, scored, strict=True)
                 ],
                 next_stop_strings=[None] * rows,
-                rewards=torch.tensor(totals, dtype=torch.float32),
+                rewards=_parts(scored, unscored) if components and scored else totals,
                 terminateds=torch.ones(rows, dtype=torch.bool),
                 answers=[None] * rows,
             )
 
         def global_post_process_and_metrics(self, batch: Any) -> tuple[Any, dict[str, float]]:
-            return batch, _means([known["rlaif"] for known in batch.get("extra_env_info", []) if known])
+            # NeMo RL keeps what a step says of a row only while that row goes on.
+            return batch, _means(
+                [known["rlaif"] for known in batch.get("extra_env_info", []) if known and "rlaif" in known]
+            )
 
     return ComposedEnvironment
+
+
+def _parts(scored: Sequence[Scored], unscored: float | None) -> dict[str, Any]:
+    """The (B,) parts of the totals by name."""
+    import torch
+
+    rows = [one.parts() for one in scored]
+    if unscored is not None:
+        rows = [
+            {**parts, "unscored": 0.0 if one.total is not None else unscored}
+            for parts, one in zip(rows, scored, strict=True)
+        ]
+    return {f"reward/{name}": torch.tensor([parts[name] for parts in rows], dtype=torch.float32) for name in rows[0]}
 
 
 def sample_of(message_log: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None) -> Sample:

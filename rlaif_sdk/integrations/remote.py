@@ -13,7 +13,7 @@ from rlaif_sdk.io.http import HttpError, JsonClient, Problem, json_body
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores
 from rlaif_sdk.statistics.arrays import encode_groups
 from rlaif_sdk.statistics.groups import parts_of_groups
-from rlaif_sdk.types import RewardBatch, Score
+from rlaif_sdk.types import Progress, RewardBatch, Score
 
 _MAX_ANSWER = 64_000_000
 _CONFIG_KEY: Mapping[Problem, str] = {
@@ -120,13 +120,18 @@ def _rows(part: RewardBatch, params: RemoteParams) -> dict[str, Any]:
     labels = encode_groups(part.group)
     rows: list[dict[str, Any]] = []
     for row in range(len(part)):
-        asked: dict[str, Any] = {"prompt": part.prompts[row], "completion": part.completions[row]}
+        said: dict[str, Any] = {"prompt": part.prompts[row], "completion": part.completions[row]}
         if names:
-            asked["columns"] = {name: part.column(name)[row] for name in names}
+            said["columns"] = {name: part.column(name)[row] for name in names}
         if labels is not None:
-            asked["group"] = int(labels[row])
-        rows.append(asked)
-    return {"rows": rows}
+            said["group"] = int(labels[row])
+        rows.append(said)
+    asked: dict[str, Any] = {"rows": rows}
+    if part.progress != Progress():
+        asked["step"] = part.progress.step
+    if not part.training:
+        asked["training"] = False
+    return asked
 
 
 def _rows_said(answer: Any, rows: int) -> list[ScoreLike]:

@@ -18,6 +18,8 @@ from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
 _T = TypeVar("_T")
+ADJUSTED = "gates and constraints"
+"""What `Scored.parts` calls what is no reward's share."""
 _UNKNOWN = Progress()
 
 
@@ -183,6 +185,20 @@ class Scored:
             value for value, of in zip(values.tolist(), group, strict=True) if of == label and not math.isnan(value)
         ]
         return math.fsum(known) / len(known) if known else None
+
+    def parts(self) -> dict[str, float]:
+        """What the total is made of: each reward's share, 0 where it took no part, and what gates and constraints change.
+
+        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion.
+        """
+        columns = self.composition.rewards
+        total = self.total
+        shares = {name: json_number(column.weighted[self.row]) or 0.0 for name, column in columns.items()}
+        if total is None:
+            shares = dict.fromkeys(shares, 0.0)
+        if self.composition.gates or self.composition.constraints:
+            shares[ADJUSTED] = 0.0 if total is None else total - math.fsum(shares.values())
+        return shares
 
     def number_in_group(self, unscored: float | None = None) -> float:
         """`number`, where an unscored completion gets the mean of its group.

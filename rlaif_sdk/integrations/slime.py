@@ -15,7 +15,10 @@ import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from rlaif_sdk.conversations.special_tokens import without_end
+from rlaif_sdk.diagnostics.saturation import no_variance
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.integrations.host import Rewards, host
 from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of, same_columns
@@ -93,6 +96,39 @@ def _told(samples: Sequence[Any], scored: Sequence[Scored], rewards: list[float]
         if one.total is None:
             sample.remove_sample = True
     return rewards
+
+
+def group_filter(reward: str | None = None) -> Callable[..., bool]:
+    """A function for slime's ``--dynamic-sampling-filter-path``, which keeps the groups that teach something.
+
+    A group is left out where its scored samples all have one value, or fewer than two are scored.
+
+    Args:
+        reward: The reward by whose own score that is told, as `reward_model` left it; the reward that slime trains on if
+            None.
+    """
+
+    def keep(args: Any, samples: Sequence[Any], **kwargs: Any) -> bool:
+        del kwargs
+        values = [_value(sample, args, reward) for sample in samples]
+        known = np.array([[np.nan if value is None else value for value in values]], dtype=np.float64)
+        return not bool(no_variance(known, np.zeros(len(values), dtype=np.intp)).all())
+
+    return keep
+
+
+def _value(sample: Any, args: Any, reward: str | None) -> float | None:
+    """What a sample got, None where it is unscored.
+
+    Raises:
+        ConfigError: It has no such reward.
+    """
+    if reward is None:
+        return None if getattr(sample, "remove_sample", False) else float(sample.get_reward_value(args))
+    scores: dict[str, float | None] = (sample.metadata or {}).get(SCORES, {})
+    if reward not in scores:
+        raise ConfigError(f"there is no reward {reward!r}; there are {', '.join(scores) or 'none'}", key="reward")
+    return scores[reward]
 
 
 def sample_of(sample: Any, args: Any = None, group: int | None = None) -> Sample:

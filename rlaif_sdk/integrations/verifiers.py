@@ -14,20 +14,22 @@ A task's reward::
 
     class Answer(vf.Task):
         composed = vf.reward(task_reward("rewards.yaml"))
+
+or, in a file that a run's config names as ``task.rewards.composed.fn``, ``composed = task_reward("rewards.yaml")``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.integrations.host import Rewards, host
+from rlaif_sdk.integrations.host import Host, Rewards, host
 from rlaif_sdk.integrations.reward_params import VerifiersParams
-from rlaif_sdk.integrations.samples import Sample, Scored, completion_of, prompt_of
+from rlaif_sdk.integrations.samples import Sample, Scored, answer_of, completion_of, prompt_of
 from rlaif_sdk.io.digests import code_digest
 from rlaif_sdk.plugins.references import load_reference
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores
@@ -94,11 +96,12 @@ def _sample_of_state(state: Mapping[str, Any], group: int | None) -> Sample:
     return Sample(prompt_of(state["prompt"]), completion_of(state["completion"]), columns, group)
 
 
-def task_reward(rewards: Rewards, *, state: str | None = None) -> Callable[[Any, Any, Any], Awaitable[float]]:
-    """A method ``composed(self, task, trace)`` for ``verifiers.v1.reward``.
+def task_reward(rewards: Rewards, *, state: str | None = None) -> TaskReward:
+    """A reward of verifiers 0.2 and later: of a task's class by ``verifiers.v1.reward``, or plugged in by its config's ``fn``.
 
-    A sample's prompt is the task's, its completion the trace's last reply, its columns the task's further fields. Each
-    reward's own score is a metric of the trace. An unscored completion raises, which verifiers records as unscored.
+    A sample's prompt is what stood in the trace before the policy spoke, its completion all that followed on the last branch,
+    calls and tools' results too, and its columns are the task's further fields. Each reward's own score is a metric of the
+    trace. An unscored completion raises, which verifiers records as unscored.
 
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
@@ -107,17 +110,58 @@ def task_reward(rewards: Rewards, *, state: str | None = None) -> Callable[[Any,
     Raises:
         ConfigError: The composition's numbers would depend on how verifiers cuts its calls.
     """
-    hosted = host(rewards, "verifiers' task", state=state)
+    return TaskReward(host(rewards, "verifiers' task", state=state))
 
-    async def composed(self: Any, task: Any, trace: Any) -> float:
-        del self
+
+class TaskReward:
+    """What `task_reward` makes. It is no method: a task that has it and a config that names it call it alike."""
+
+    def __init__(self, hosted: Host) -> None:
+        self._host = hosted
+        self.__name__ = "composed"
+
+    async def __call__(self, task: Any, trace: Any) -> float:
+        """The total of a trace.
+
+        Raises:
+            RewardError: It is unscored.
+        """
         fields = task.model_dump(mode="json", exclude_none=True)
-        prompt = prompt_of(fields.pop("prompt", ""))
-        scored = await hosted.ascore_one(Sample(prompt, trace.last_reply, fields))
+        asked = [fields.pop(name, None) for name in ("system_prompt", "prompt")]
+        branches = trace.branches
+        before, after = _told(branches[-1].nodes if branches else [])
+        prompt = before or [
+            {"role": role, "content": said} for role, said in zip(("system", "user"), asked, strict=True) if said
+        ]
+        reply = trace.last_reply  # the root agent's, of a harness with agents of its own, which may stand in no branch
+        if reply and reply != next(
+            (_words(message) for message in reversed(after) if message["role"] == "assistant"), ""
+        ):
+            after.append({"role": "assistant", "content": reply})
+        scored = await self._host.ascore_one(Sample(prompt_of(prompt), answer_of(after), fields))
         trace.record_metrics(scored.known_scores())
         return scored.number()
 
-    return composed
+
+def _told(nodes: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The messages before the policy first spoke, and those from there on.
+
+    An assistant's message that no model call produced is not the policy's, and stands there as its surroundings'.
+    """
+    messages = [
+        {**node.message.model_dump(exclude_none=True), **({"role": "environment"} if _is_staged(node) else {})}
+        for node in nodes
+    ]
+    first = next((place for place, node in enumerate(nodes) if node.sampled), len(nodes))
+    return messages[:first], messages[first:]
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    return (message.get("content") or "").strip()
+
+
+def _is_staged(node: Any) -> bool:
+    return node.message.role == "assistant" and not node.sampled
 
 
 class VerifiersFunction(Reward):

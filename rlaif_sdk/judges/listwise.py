@@ -26,6 +26,7 @@ from rlaif_sdk.judges.backends import (
     generate_json,
     label_mass,
     one_each,
+    readable_json,
     usage_of,
     whole_text,
     with_usage_of,
@@ -39,6 +40,7 @@ from rlaif_sdk.types import TextOrConversation
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FENCE = "```"
+_LABEL = re.compile(r"\s*(?:response[ _]?)?([A-Z])\s*", re.IGNORECASE)
 _RANKING = re.compile(r'\{\s*"ranking"')
 _LEVELS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
 _SCHEMA = closed_object({"reason": {"type": "string"}, "ranking": _LEVELS})
@@ -208,7 +210,7 @@ def parse_ranking(reply: str, labels: Sequence[str]) -> tuple[list[int], str]:
     start = max((found.start() for found in _RANKING.finditer(body)), default=0)
     reason = body[:start].rstrip().removesuffix(f"{_FENCE}json").rstrip()
     try:
-        reply_object = json.loads(body[start:])
+        reply_object = json.loads(readable_json(body[start:]), strict=False)
         ranking = reply_object["ranking"]
         reason = reason or str(reply_object.get("reason", ""))
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -217,9 +219,11 @@ def parse_ranking(reply: str, labels: Sequence[str]) -> tuple[list[int], str]:
         raise JudgeResponseError(f"the judge's reply does not end with a ranking as JSON: {said[-80:]!r}")
     levels: dict[str, int] = {}
     for level, entry in enumerate(ranking):
-        for label in entry if isinstance(entry, list) else [entry]:
-            if not isinstance(label, str) or label not in tuple(labels):
-                raise JudgeResponseError(f"the judge's ranking has {str(label)[:40]!r}, which is no response")
+        for name in entry if isinstance(entry, list) else [entry]:
+            named = _LABEL.fullmatch(name) if isinstance(name, str) else None
+            label = named[1].upper() if named else ""
+            if label not in tuple(labels):
+                raise JudgeResponseError(f"the judge's ranking has {str(name)[:40]!r}, which is no response")
             if label in levels:
                 raise JudgeResponseError(f"the judge's ranking has {label!r} twice")
             levels[label] = level

@@ -31,7 +31,8 @@ from rlaif_sdk.types import Conversation, Message, TextOrConversation
 
 LABELS = ("1", "2")
 _VERDICT = re.compile(
-    r"[\s>#*_`-]*(?:final\s+)?preferred[\s*_`]*:[\s*_`]*(1|2|tie)[\s*_`]*(?:\.[\s*_`]*)?", re.IGNORECASE
+    r"[\s>#*_`-]*(?:final\s+)?preferred[\s*_`]*:[\s*_`]*(?:response[ _]?(?=[12]))?(1|2|tie)[\s*_`]*(?:\.[\s*_`]*)?",
+    re.IGNORECASE,
 )
 _PROBABILITY = {"1": 1.0, "2": 0.0, "tie": 0.5}
 

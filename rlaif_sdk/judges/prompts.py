@@ -174,8 +174,11 @@ class JudgePrompt:
 
 def free_tag(names: Sequence[str], texts: Iterable[str]) -> str:
     """A suffix with which no tag of these names stands in the texts: empty as a rule, else ``-2``, ``-3`` and so on."""
+    text = " ".join(texts)
+    if ">" not in text:
+        return ""
     any_name = "|".join(map(re.escape, names))
-    taken = set(re.findall(rf"(?:{any_name})\s*(-[0-9]{{1,9}})?\s*>", " ".join(texts), re.IGNORECASE))
+    taken = set(re.findall(rf"(?:{any_name})\s*(-[0-9]{{1,9}})?\s*>", text, re.IGNORECASE))
     number = 2
     suffix = ""
     while suffix in taken:

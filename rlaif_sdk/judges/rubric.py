@@ -24,6 +24,7 @@ from rlaif_sdk.judges.backends import (
     generate_json,
     label_mass,
     one_each,
+    readable_json,
     usage_of,
     whole_text,
 )
@@ -70,6 +71,10 @@ _TOKENS_EACH = 160
 _SCALE = Scale(1, 10)
 
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_OPENING = re.compile(r"(\[\s*\{|\{\s*\")|[\[{]")
+_TRUTH = {"true": "yes", "false": "no"}
+_AS_WRITTEN = str.maketrans({"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"})
+"""What an escape of JSON was before, if it was LaTeX: the ``\\t`` of ``\\theta`` is a tabulator to a reader of JSON."""
 _ELLIPSIS = re.compile(r"\s*(?:\[\s*)?(?:\.{3,}|\u2026)(?:\s*\])?\s*")
 _DRESS = str.maketrans("\u2018\u2019\u201c\u201d\u2010\u2011\u2012\u2013\u2014", "''\"\"-----", "*`")
 
@@ -487,29 +492,54 @@ def _read(reply: GeneratedText | RowError, call: _CriteriaCall, limit: int) -> l
 
 
 def json_objects(text: str) -> list[dict[str, Any]]:
-    """The objects of a reply's JSON list, after its thinking; in a fence or between words of its own.
+    """The objects of a reply's last JSON list, after its thinking; in a fence or between words, or each by itself.
 
     Raises:
         JudgeResponseError: There are none.
     """
     said = after_thinking(text)
     fenced = _FENCED.findall(said)
-    inner = fenced[-1] if fenced else said
-    begin, end = inner.find("["), inner.rfind("]")
-    alone = inner.find("{")
-    if 0 <= alone < begin or begin < 0:  # one object, without its list
-        begin, end = alone, inner.rfind("}")
     try:
-        if begin < 0:
-            raise ValueError("there is no list")
-        found = json.loads(inner[begin : end + 1], object_pairs_hook=_once_each)
+        values = _json_values(readable_json(fenced[-1] if fenced else said))
     except (ValueError, RecursionError) as error:
         raise JudgeResponseError(f"the judge's reply is no JSON list: {error}: {said[:80]!r}") from None
-    listed = found.get("verdicts", [found]) if isinstance(found, dict) else found
-    entries = listed if isinstance(listed, list) else [found]
-    if not all(isinstance(entry, dict) for entry in entries):
-        raise JudgeResponseError(f"the judge's reply is no list of objects: {said[:80]!r}")
-    return entries
+    lists = [entries for value in values if (entries := _listed(value)) is not None]
+    if full := [entries for entries in lists if entries]:
+        return full[-1]
+    alone = [value for value in values if isinstance(value, dict)]
+    if not alone and not lists:
+        problem = "is no list of objects" if values else "is no JSON list: there is no list"
+        raise JudgeResponseError(f"the judge's reply {problem}: {said[:80]!r}")
+    return alone
+
+
+def _json_values(text: str) -> list[Any]:
+    """The lists and objects of JSON that stand in a text one after another, with whatever stands between them.
+
+    Raises:
+        ValueError: A list of objects, or an object, is torn; a name stands twice in one, or a number is too long.
+        RecursionError: One is too deep.
+    """
+    decoder = json.JSONDecoder(object_pairs_hook=_once_each, strict=False)
+    values, place = [], 0
+    while found := _OPENING.search(text, place):
+        try:
+            value, place = decoder.raw_decode(text, found.start())
+            values.append(value)
+        except json.JSONDecodeError:
+            if found[1]:  # what else opens so is no JSON: "as in [1]"
+                raise
+            place = found.end()
+    return values
+
+
+def _listed(value: Any) -> list[dict[str, Any]] | None:
+    """A value as a list of objects, which may be the only one within an object; None where it is none."""
+    if isinstance(value, dict):
+        lists = [entries for part in value.values() if (entries := _listed(part)) if isinstance(part, list)]
+        return lists[0] if len(lists) == 1 else None
+    is_list = isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+    return value if is_list else None
 
 
 def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -531,9 +561,11 @@ def _chosen(entries: Sequence[dict[str, Any]], criterion: Criterion, answer: str
         return CriterionVerdict(None, error=f"the judge's reply {what}")
     (entry,) = entries
     said = entry.get("verdict")
-    if isinstance(said, bool) and criterion.choices == NO_YES:
-        said = NO_YES[said]
-    places = [place for place, choice in enumerate(criterion.choices) if _plain(choice) == _plain(str(said))]
+    plain = _plain(str(said))
+    if criterion.choices == NO_YES:
+        plain = _TRUTH.get(plain, plain)
+    choices = [_plain(choice) for choice in criterion.choices]
+    places = [place for place, choice in enumerate(choices) if choice == plain or choice == plain.rstrip(".")]
     if not places:
         wanted = ", ".join(criterion.choices)
         return CriterionVerdict(None, error=f"the judge's verdict is {str(said)[:40]!r}, which is none of: {wanted}")
@@ -541,13 +573,19 @@ def _chosen(entries: Sequence[dict[str, Any]], criterion: Criterion, answer: str
     quotes = [given] if isinstance(given, str) else given
     if not isinstance(quotes, list) or not all(isinstance(quote, str) for quote in quotes):
         return CriterionVerdict(None, error="the judge's evidence is no text and no list of texts")
-    quotes = [quote for quote in quotes if quote.strip()]
+    quotes = [_as_written(quote, answer) for quote in quotes if quote.strip()]
     for quote in quotes:
         if not quote_spans(quote, answer):
             return CriterionVerdict(None, error=f"the judge quotes what the answer does not say: {quote[:80]!r}")
     reason = entry.get("reason")
     told = criterion.choices[places[0]] + (f": {reason.strip()}" if isinstance(reason, str) and reason.strip() else "")
     return CriterionVerdict(criterion.values[places[0]], told, tuple(quotes))
+
+
+def _as_written(quote: str, answer: str) -> str:
+    """A quotation, or the LaTeX that JSON took for escapes, if that is what the answer says."""
+    written = quote.translate(_AS_WRITTEN)
+    return written if not quote_spans(quote, answer) and quote_spans(written, answer) else quote
 
 
 def quote_spans(quote: str, text: str) -> list[tuple[int, int]]:

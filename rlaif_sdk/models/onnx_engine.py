@@ -18,7 +18,13 @@ from rlaif_sdk.models.external_data import external_data_files
 from rlaif_sdk.models.manifest import MANIFEST_FILE, Manifest, read_manifest
 from rlaif_sdk.models.model_folder import content_digest, read_json
 from rlaif_sdk.models.onnx_providers import open_session
-from rlaif_sdk.models.scoring_config import POSITIONS_AFTER_PADDING, LoadOptions, ScoringConfig, scoring_config
+from rlaif_sdk.models.scoring_config import (
+    POSITIONS_AFTER_PADDING,
+    LoadOptions,
+    ScoringConfig,
+    batch_tokens,
+    scoring_config,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -137,11 +143,11 @@ def open_classifier(
     revised_by: Sequence[Path] = (),
     name: str,
     device: str | None,
-    tokens_per_batch: int,
+    tokens_per_batch: int | None,
 ) -> OnnxClassifier:
     """A classifier of one graph, checked before and after onnxruntime opens it.
 
-    Args as of `BatchedClassifier`, ``device`` as of `load_classifier`, and the graph, what a CPU runs in its place, whether
+    Args as of `BatchedClassifier`, ``device`` and ``tokens_per_batch`` as of `load_classifier`, and the graph, what a CPU runs in its place, whether
     positions are not counted from 0, so that the graph must count them, and the files beside it that change the logits.
 
     Raises:
@@ -163,7 +169,7 @@ def open_classifier(
         chat=chat,
         revision=content_digest([graph_file, *files[graph_file], *revised_by]),
         encoder=encoder,
-        tokens_per_batch=tokens_per_batch,
+        tokens_per_batch=batch_tokens(tokens_per_batch, on_gpu=session.get_providers()[0] != "CPUExecutionProvider"),
     )
 
 

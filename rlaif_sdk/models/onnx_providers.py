@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.io.devices import own_gpu
 from rlaif_sdk.io.processors import processor_count
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _NO_OVERFLOW = ("session.x64quantprecision", "1")
 def open_session(
     graph_file: Path, device: str | None, *, cpu_file: Path | None = None
 ) -> tuple[onnxruntime.InferenceSession, Path]:
-    """A session on ``cpu``, ``cuda`` or ``cuda:N``; with None on CUDA where it works, else on the CPU.
+    """A session on ``cpu``, ``cuda`` (the process's own device) or ``cuda:N``; with None on CUDA where it works.
 
     Args:
         graph_file: The graph.
@@ -60,13 +61,16 @@ def open_session(
     cuda_device = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
     if device != "cpu" and cuda_device is None:
         raise ConfigError(f"unknown device {device!r} for an ONNX classifier", hint="cpu, cuda or cuda:N")
-    index = int(cuda_device[1] or 0) if cuda_device else 0
-    usable = device != "cpu" and offers_cuda() and index < cuda_device_count()
+    count = cuda_device_count() if device != "cpu" and offers_cuda() else 0
+    index = int(cuda_device[1]) if cuda_device and cuda_device[1] else own_gpu(max(count, 1))
+    usable = index < count
     if usable:
         onnxruntime.preload_dlls()
         failure = "onnxruntime takes the CPU by itself"
         try:
-            session = _opened(graph_file, [(_CUDA, {"device_id": index}), _CPU])
+            # its pool of memory grows by what is asked for, not to the double, beside a policy that trains
+            cuda = {"device_id": index, "arena_extend_strategy": "kSameAsRequested"}
+            session = _opened(graph_file, [(_CUDA, cuda), _CPU])
             if session.get_providers()[0] == _CUDA:
                 return session, graph_file
         except ConfigError as error:

@@ -70,6 +70,8 @@ class TextClassificationParams(ViewParams):
     """``cpu``, ``cuda`` or ``cuda:1``; null takes a CUDA device when one works."""
     max_length: int | None = Field(default=None, ge=1)
     """Longest input in tokens; longer ones are cut. By default what the model takes."""
+    tokens_per_batch: int | None = Field(default=None, ge=1)
+    """Most tokens, padding included, in one forward pass; null is 1,024 on a CPU and 16,384 on a GPU."""
     higher_is_better: bool = True
     """False where the label is something to avoid."""
 
@@ -90,3 +92,5 @@ class RewardModelParams(ViewParams):
     """Type of the weights; null is float32. An ONNX file has its own."""
     max_length: int | None = Field(default=None, ge=1)
     """Longest input in tokens; longer ones are cut. By default what the model takes."""
+    tokens_per_batch: int | None = Field(default=None, ge=1)
+    """Most tokens, padding included, in one forward pass; null is 1,024 on a CPU and 16,384 on a GPU."""

@@ -23,6 +23,9 @@ RowInput: TypeAlias = Literal["joined", "pair", "completion", "chat"]
 Output: TypeAlias = Literal["logit", "probability", "log_odds"]
 
 
+_OF_LOADING = {"model", "revision", "device", "dtype", "max_length", "tokens_per_batch"}
+
+
 class ScoringReward(Reward):
     """One output of a scoring model on each completion.
 
@@ -38,7 +41,7 @@ class ScoringReward(Reward):
         self._label = 0
 
     def _load(self) -> BatchedClassifier:
-        return load_classifier(**self.params.model_dump(include={"model", "revision", "device", "dtype", "max_length"}))
+        return load_classifier(**self.params.model_dump(include=_OF_LOADING))
 
     @abstractmethod
     def _configure(self, model: BatchedClassifier) -> None:

@@ -85,13 +85,13 @@ class LoadOptions:
     device: str | None
     dtype: str | None
     max_length: int | None
-    tokens_per_batch: int
+    tokens_per_batch: int | None
     truncation_side: TruncationSide | None
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 1:
             raise ConfigError(f"max_length must be at least 1, not {self.max_length}")
-        if self.tokens_per_batch < 1:
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
             raise ConfigError(f"tokens_per_batch must be at least 1, not {self.tokens_per_batch}")
         if self.truncation_side not in (None, "left", "right"):
             raise ConfigError(f"truncation_side must be 'left' or 'right', not {self.truncation_side!r}")
@@ -101,6 +101,11 @@ class LoadOptions:
         if self.max_length is not None and limit is not None and self.max_length > limit:
             raise ConfigError(f"max_length is {self.max_length} where the model takes at most {limit} tokens")
         return self.max_length or limit or DEFAULT_MAX_LENGTH
+
+
+def batch_tokens(stated: int | None, *, on_gpu: bool) -> int:
+    """Most tokens of a forward pass: those stated, else so many as keep the device busy."""
+    return stated or (16_384 if on_gpu else 1024)
 
 
 @dataclass(frozen=True, slots=True)

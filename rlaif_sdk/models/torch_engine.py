@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.models.batching import BatchedClassifier, ChatSource
 from rlaif_sdk.models.encoding import TextEncoder, TokenArrays
 from rlaif_sdk.models.model_folder import folder_revision, local_folder, read_json
-from rlaif_sdk.models.scoring_config import LoadOptions, ScoringConfig, scoring_config
+from rlaif_sdk.models.scoring_config import LoadOptions, ScoringConfig, batch_tokens, scoring_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,10 +122,9 @@ class TorchClassifier(BatchedClassifier):
 def load_torch_classifier(model: str, options: LoadOptions, *, revision: str | None) -> TorchClassifier:
     """Load a hub model or a local folder (see `load_classifier`)."""
     try:
-        import torch
+        device = own_device(options.device)
     except ImportError as error:
         raise MissingExtraError("transformers with torch", extra="models") from error
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_network(model, dtype=options.dtype or "float32", revision=revision)
     try:
         loaded.network.to(device)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def load_torch_classifier(model: str, options: LoadOptions, *, revision: str | N
             truncation_side=options.truncation_side or loaded.reading.truncation_side,
             pad_id=loaded.reading.fill_id,
         ),
-        tokens_per_batch=options.tokens_per_batch,
+        tokens_per_batch=batch_tokens(options.tokens_per_batch, on_gpu=loaded.network.device.type == "cuda"),
     )
 
 

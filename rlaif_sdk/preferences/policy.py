@@ -158,13 +158,14 @@ class LocalPolicy(TransformersBackend):
         joined = [prompt + answer for prompt, answer in sequences]
         ids_NT, mask_NT = padded(joined, self._pad_id, self._model.device, left=False)
         logits_NTV = self._model(input_ids=ids_NT, attention_mask=mask_NT, use_cache=False).logits
-        sums = []
+        sums = []  # on the device, which is waited for once
         for row, (prompt, answer) in enumerate(sequences):
             before, end = len(prompt) - 1, len(prompt) + len(answer) - 1
             logprobs_AV = logits_NTV[row, before:end].float().log_softmax(-1)
-            tokens_A1 = torch.tensor(answer, device=logprobs_AV.device)[:, None]
-            sums.append(float(logprobs_AV.gather(-1, tokens_A1).double().sum()))
-        return sums
+            tokens_A1 = ids_NT[row, before + 1 : end + 1, None]
+            sums.append(logprobs_AV.gather(-1, tokens_A1).double().sum())
+        found: list[float] = torch.stack(sums).tolist()
+        return found
 
 
 async def answers(

@@ -306,14 +306,16 @@ def fit_tables(found: CompositionFit) -> list[Table]:
         weights.add_column(heading, justify="right")
     for name, each in found.weights.items():
         weights.add_row(name, f"{each.before:g}", shown(each.estimate), shown(each.gain, digits=4, signed=True))
+    for fitted in found.gates:
+        weights.add_row(f"gate on {fitted.gate.reward}", f"{fitted.before:g}", shown(fitted.threshold), "")
     caption = f"{INTERVALS}, {OVER_PROMPTS}; what is fitted is asked about prompts that it was not fitted to"
     agreement = Table(title="Agreement with people", title_justify="left", caption=caption, caption_justify="left")
     agreement.add_column("")
     categories = [*next(iter(found.agreement.values())).by_category]
     for heading in ("all", "at equal length", *categories):
         agreement.add_column(heading, justify="right")
-    for what, each in found.agreement.items():
-        cells = [each.accuracy, each.at_equal_length, *(each.by_category.get(name) for name in categories)]
+    for what, agrees in found.agreement.items():
+        cells = [agrees.accuracy, agrees.at_equal_length, *map(agrees.by_category.get, categories)]
         agreement.add_row(what, *map(shown, cells))
     agreement.add_row("fitted, less as it was", shown(found.change, signed=True))
     return [weights, agreement]

@@ -15,6 +15,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from rlaif_sdk import __version__
@@ -106,11 +107,19 @@ class LimitedRequest(Request):
 
 
 class GuardedRoute(APIRoute):
-    """A route that asks for the key before it reads anything, reads within limits, and is counted."""
+    """A route that asks for the key before it reads anything, reads within limits, and is counted.
+
+    A function with a body is called with the request and that alone, and answers with a response: FastAPI's own way there,
+    made for dependencies of any kind, takes nearly as long as all else that a small request costs.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler that FastAPI calls."""
-        inner = super().get_route_handler()
+        inner = (
+            super().get_route_handler()
+            if self.body_field is None
+            else self._handler_of_json(self.body_field.field_info.annotation)
+        )
 
         async def handle(request: Request) -> Response:
             service = service_of(request)
@@ -133,6 +142,31 @@ class GuardedRoute(APIRoute):
                 raise
             finally:
                 service.metrics.answered(self.path, status, time.monotonic() - since)
+            return response
+
+        return handle
+
+    def _handler_of_json(self, model: Any) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What reads a body, checks it, and calls the function with it."""
+        adapter: TypeAdapter[Any] = TypeAdapter(model)
+
+        async def handle(request: Request) -> Response:
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+                problem = {
+                    "loc": ("body",),
+                    "msg": f"the body is said to be {kind[:80]!r}, not JSON",
+                    "type": "content_type",
+                }
+                raise RequestValidationError([problem])
+            if not await request.body():
+                raise RequestValidationError([{"loc": ("body",), "msg": "there is no body", "type": "missing"}])
+            try:
+                body = adapter.validate_python(await request.json())
+            except ValidationError as error:
+                problems = error.errors(include_url=False, include_context=False, include_input=False)
+                raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in problems]) from None
+            response: Response = await self.endpoint(request, body)
             return response
 
         return handle

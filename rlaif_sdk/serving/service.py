@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from fastapi import HTTPException, Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -31,7 +30,6 @@ from rlaif_sdk.integrations.host import check_rowwise, follows_steps, learns
 from rlaif_sdk.integrations.samples import Sample, Scored, alike
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.serving.settings import ServeSettings
-from rlaif_sdk.statistics.arrays import encode_groups
 from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch
 
 
@@ -183,10 +181,10 @@ class Metrics:
             self._failures.labels(name).inc(len(column.failures))
             self._time.labels(name).observe(column.seconds)
         if composition.batch.group is not None:
-            _, first = np.unique(encode_groups(composition.batch.group), return_index=True)
-            self._no_variance.labels("total").inc(int(composition.no_variance()[first].sum()))
+            rows = [*{label: row for row, label in enumerate(composition.batch.group)}.values()]  # one of each group
+            self._no_variance.labels("total").inc(int(composition.no_variance()[rows].sum()))
             for name in composition.rewards:
-                self._no_variance.labels(name).inc(int(composition.no_variance(name)[first].sum()))
+                self._no_variance.labels(name).inc(int(composition.no_variance(name)[rows].sum()))
 
     def text(self) -> bytes:
         """All of it, in Prometheus' format."""

@@ -208,16 +208,17 @@ def best_penalty(
         for place in range(len(PENALTIES) - 1, -1, -1):  # the strongest begins nearest to 0
             penalty_RR = penalty.of(float(PENALTIES[place]))
             fit = fit_davidson(differences_NR[~held_N], votes_N3[~held_N], penalty_RR, signs_R=signs_R, start=fit)
-            losses_S[place] += held_out_losses(fit, differences_NR[held_N], votes_N3[held_N]).sum()
+            margins_H = differences_NR[held_N] @ fit.weights
+            losses_S[place] += held_out_losses(margins_H, fit.log_ties, votes_N3[held_N]).sum()
     return float(PENALTIES[int(np.argmin(losses_S))])
 
 
-def held_out_losses(fit: DavidsonFit, differences_NR: Array, votes_N3: Array) -> Array:
-    """(N,) `log_losses` of pairs that a model was not fitted to; where it knows no ties, one is no preference."""
-    if fit.log_ties == -math.inf:
+def held_out_losses(margins_N: Array, log_ties: float, votes_N3: Array) -> Array:
+    """(N,) `log_losses` of pairs that a model was not fitted to; where it knows no ties, one is half a verdict for each."""
+    if log_ties == -math.inf:
         halves_N3 = votes_N3[:, :1] * [1.0, 0.0, 0.0] + votes_N3[:, 1:2] * [0.0, 1.0, 0.0]
         votes_N3 = halves_N3 + votes_N3[:, 2:] * [0.5, 0.5, 0.0]
-    return log_losses(differences_NR @ fit.weights, fit.log_ties, votes_N3)
+    return log_losses(margins_N, log_ties, votes_N3)
 
 
 def separates(margins_N: Array, votes_N3: Array) -> bool:

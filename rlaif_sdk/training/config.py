@@ -15,6 +15,7 @@ from rlaif_sdk.config import CompositionConfig, ConfigModel
 from rlaif_sdk.config.base import refused
 from rlaif_sdk.config.documents import Described, Document, load_document, validate
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.devices import computes_in_bfloat16
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim
 from rlaif_sdk.plugins.references import code_digests, reference_digests
@@ -51,11 +52,19 @@ class ModelSettings(ConfigModel):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of the weights; ``auto`` is what they were saved as under an adapter, and float32 without one: PPO's steps
     are so small that bfloat16 weights round them to nothing. ``ppo.bf16`` computes in bfloat16 all the same."""
+    attn_implementation: str | None = None
+    """How attention is computed, as transformers names it: ``sdpa``, ``eager``, ``flash_attention_2``; null lets it choose."""
     lora: LoraSettings | None = None
     """Train an adapter; null trains every weight."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Hold the model's own weights in 4 bits (NF4, QLoRA: Dettmers et al. 2023, arXiv:2305.14314) or in 8, by
     bitsandbytes; takes an adapter, which is what trains. What is saved has the weights of `name`, unquantised."""
+
+    @property
+    def loading(self) -> dict[str, str]:
+        """What transformers is told of it besides its name and type, where anything is."""
+        stated = {"revision": self.revision, "attn_implementation": self.attn_implementation}
+        return {name: value for name, value in stated.items() if value is not None}
 
     @model_validator(mode="after")
     def _quantised_weights_do_not_train(self) -> Self:
@@ -236,7 +245,7 @@ class Run(Described):
         }
         try:
             fields |= typed_arguments(kind, given)
-            return kind(output_dir=str(self.checkpoints), seed=self.config.seed, **fields)
+            settings = kind(output_dir=str(self.checkpoints), seed=self.config.seed, **fields)
         except ConfigError as error:
             location = (key, error.key) if error.key else (key,)
             raise self.document.error(error.message, location, error.hint) from error
@@ -244,12 +253,15 @@ class Run(Described):
             refused = refused_argument(kind, fields, given)
             location = (key, refused) if refused else (key,)
             raise self.document.error(f"refused: {error}", location) from error
+        if settings.n_gpu > 1:  # without a launcher; the trainer would take all of them for torch's DataParallel
+            settings._n_gpu = 1  # noqa: SLF001 - transformers has no public name for it
+        return settings
 
     def trl_defaults(self) -> dict[str, Any]:
         """Defaults of the settings of TRL's own trainers: they compute in bfloat16 where the machine has it."""
-        import torch
-
-        return {"bf16": _on_cuda() and torch.cuda.is_bf16_supported(), "gradient_checkpointing": False}
+        given = getattr(self.config, self.method)
+        elsewhere = given.get("fp16") or given.get("use_cpu")
+        return {"bf16": computes_in_bfloat16() and not elsewhere, "gradient_checkpointing": False}
 
 
 def _on_cuda() -> bool:

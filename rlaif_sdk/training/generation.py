@@ -7,7 +7,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from rlaif_sdk.config import ConfigModel
+from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.models import check_prompts_fit, load_policy, prompt_ids
@@ -232,6 +233,7 @@ def answer_prompts(
         _generating(model, tokenizer),
         contiguous_head_input(plain),
         generating_in_one_row(plain),
+        _autocast(model, settings),
         torch.no_grad(),
     ):
         torch.manual_seed(settings.seed)
@@ -268,6 +270,16 @@ def telling(prompts: int, report: Callable[[str], None]) -> Callable[[int], None
             report(f"  {answered} of {prompts} answered, {seconds} s left")
 
     return tell
+
+
+def _autocast(model: PreTrainedModel, settings: Any) -> AbstractContextManager[object]:
+    """Mixed precision where training computes in it: the answers before it, and after it, are then of one arithmetic."""
+    import torch
+
+    bf16, fp16 = (getattr(settings, name, False) for name in ("bf16", "fp16"))
+    if not (bf16 or fp16):
+        return nullcontext()
+    return torch.autocast(model.device.type, torch.bfloat16 if bf16 else torch.float16)
 
 
 @contextmanager
@@ -323,11 +335,12 @@ def loaded_policy(run: Run) -> Iterator[tuple[PreTrainedModel, PreTrainedTokeniz
 
     model, tokenizer = load_policy(run)
     placed: Any = model
-    if torch.cuda.is_available():
-        placed.to("cuda")
+    placed.to(own_device())
     try:
         yield model, tokenizer
     finally:
+        if not getattr(model, "is_quantized", False):  # such weights go nowhere
+            placed.to("meta")  # whoever still holds it: another one may be loaded next
         del model, placed
         gc.collect()
         if torch.cuda.is_available():

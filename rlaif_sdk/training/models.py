@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.conversations.templates import chat_ids
 from rlaif_sdk.exceptions import ConfigError, DataError, MissingExtraError, TrainingError
+from rlaif_sdk.io.devices import computes_in_bfloat16, own_device
 from rlaif_sdk.models.scoring_config import Side, longest_input
 from rlaif_sdk.training.config import Run
 
@@ -120,7 +121,7 @@ def _load(run: Run, dtype: str, *, seq2seq: bool, quantised: bool = True) -> Pre
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     settings = run.config.model
-    options: dict[str, Any] = {"revision": settings.revision, "dtype": dtype}
+    options: dict[str, Any] = {**settings.loading, "dtype": dtype}
     if settings.quantization and quantised:
         options |= {"quantization_config": quantization(settings.quantization), "device_map": _this_device()}
     kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
@@ -147,7 +148,7 @@ def quantization(bits: str) -> BitsAndBytesConfig:
 
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
-    compute = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    compute = torch.bfloat16 if computes_in_bfloat16() else torch.float32
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -158,10 +159,7 @@ def quantization(bits: str) -> BitsAndBytesConfig:
 
 def _this_device() -> dict[str, Any]:
     """Each process holds the whole model: quantised weights cannot be moved once they are loaded."""
-    import torch
-    from accelerate import PartialState
-
-    return {"": PartialState().local_process_index if torch.cuda.is_available() else "cpu"}
+    return {"": own_device()}
 
 
 _OVERHEAD = 1024

@@ -264,11 +264,10 @@ def _grpo_defaults(run: ComposedRun) -> dict[str, Any]:
 
 
 def _trl_defaults(run: ComposedRun) -> dict[str, Any]:
-    revision = run.config.model.revision
     return {
         **run.trl_defaults(),
         **run.in_order(),
-        "model_init_kwargs": {"revision": revision} if revision else None,  # of the reference, which TRL loads anew
+        "model_init_kwargs": run.config.model.loading or None,  # of the reference, which TRL loads anew
     }
 
 
@@ -306,6 +305,10 @@ def _trl_trainer(
     except (ImportError, ValueError) as error:
         raise run.document.error(f"TRL refuses this: {error}", (run.method,)) from error
     rewards[0].check(trainer)
+    if trainer.use_vllm:
+        from rlaif_sdk.training.ppo.sampling import keep_base_weights
+
+        keep_base_weights(trainer.vllm_generation, trainer.model)
     return trainer
 
 

@@ -131,7 +131,7 @@ def _load_scorer(run: Run) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     set_seed(run.config.seed)
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            run.model_name, revision=settings.revision, dtype=settings.dtype, num_labels=1
+            run.model_name, dtype=settings.dtype, num_labels=1, **settings.loading
         )
         tokenizer = AutoTokenizer.from_pretrained(run.model_name, revision=settings.revision)
     except (OSError, ValueError) as error:

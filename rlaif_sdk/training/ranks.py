@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -10,6 +12,10 @@ from rlaif_sdk.exceptions import ConfigError, TrainingError
 
 T = TypeVar("T")
 
+_calls = itertools.count()
+"""Numbers the calls of `shared`, which all processes make in the same order."""
+_LOOKS_AGAIN = 0.05
+"""Seconds after which a waiting process looks again."""
 _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 _WHOLE = "a run from a config keeps the whole model in each process"
 _BY_SCRIPT = "make the trainer in a script and launch that; see docs/howto/train-on-several-gpus.md"
@@ -61,18 +67,37 @@ def refuse_processes() -> None:
 
 
 def shared(make: Callable[[], T]) -> T:
-    """What the first process makes, in all of them; the others wait for it.
+    """What the first process makes, in all of them; the others wait for it, as long as it takes.
+
+    They wait outside of a collective, which would end them at its time limit (``ddp_timeout``).
 
     Args:
         make: Called only in the first process.
+
+    Raises:
+        TrainingError: It failed in the first process, and this is another.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
+    from torch.distributed.distributed_c10d import _get_default_store
 
     state = PartialState()
     if state.num_processes == 1:
         return make()
-    made: list[T | None] = [make() if state.is_main_process else None]
+    store, key = _get_default_store(), f"rlaif/shared/{next(_calls)}"
+    made: list[T | None] = [None]
+    if state.is_main_process:
+        try:
+            made = [make()]
+        except BaseException:
+            store.set(key, "failed")
+            raise
+        store.set(key, "made")
+    else:
+        while not store.check([key]):
+            time.sleep(_LOOKS_AGAIN)
+        if store.get(key) == b"failed":
+            raise TrainingError("the first process has failed", hint="its own error says why")
     broadcast_object_list(made)
     value: T = made[0]  # type: ignore[assignment]  # the first process has filled it
     return value

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlaif_sdk import Composer, ConfigError, DataError, RewardBatch
-from rlaif_sdk.evaluation import VerdictColumns, fit_composition, next_pairs
+from rlaif_sdk.evaluation import VerdictColumns, fit_composition, next_pairs, review_by_information
 from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review
 from rlaif_sdk.statistics.davidson import verdict_probs
 
@@ -160,7 +160,7 @@ def test_a_reward_that_separates_every_pair_has_an_open_weight(tmp_path: Path) -
     found = fit_composition(composition(tmp_path), [rows], HUMAN)
     assert math.isfinite(found.weights["a"].weight)
     assert found.weights["a"].estimate.high == math.inf
-    assert any("a by itself contradicts no verdict" in warning for warning in found.warnings)
+    assert any("a differs in 40 pairs and contradicts none" in warning for warning in found.warnings)
     json.dumps(found.record(), allow_nan=False)
 
 
@@ -253,8 +253,9 @@ def test_preferences_that_length_explains_are_told(tmp_path: Path) -> None:
     ("changes", "problem"),
     [
         ({"aggregate": {"kind": "minimum"}}, "not those of minimum"),
-        ({"gates": [{"reward": "a", "min": 0.0, "floor": -1.0}]}, "a floor is in units of the total"),
-        ({"groups": {"both": {"members": ["a", "b"]}}}, "each reward is weighted by itself"),
+        ({"gates": [{"reward": "a", "min": 0.0, "max": 1.0, "floor": -1.0}]}, "no single threshold"),
+        ({"gate_order": "lexicographic"}, "the order of gates"),
+        ({"groups": {"both": {"members": ["a", "b"]}}}, "each reward by itself"),
     ],
 )
 def test_what_is_no_weighted_sum_is_refused(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
@@ -296,3 +297,92 @@ def _spread(rows: list[dict[str, Any]]) -> float:
         [json.loads(row["response_1"])[name] - json.loads(row["response_2"])[name] for name in "abc"] for row in rows
     ]
     return float(np.sqrt((np.array(gaps) ** 2).mean()))
+
+
+def test_annotators_agree_whichever_completion_stands_first(tmp_path: Path) -> None:
+    """Where the better one is always the chosen one, agreement is no less beyond chance; where they differ, it is said."""
+    rows = [{"prompt": row["prompt"], "chosen": row["response_1"], "rejected": row["response_2"]} for row in judged(40)]
+    others = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[::2]]
+    agreed = fit_composition(composition(tmp_path), [rows, rows], signed=True)
+    apart = fit_composition(composition(tmp_path), [rows, others + rows[1::2]], signed=True)
+    assert agreed.annotators is not None
+    assert agreed.annotators.value == 1
+    assert apart.annotators is not None
+    assert any("no more than by chance" in warning for warning in apart.warnings)
+
+
+# --- gates
+
+
+def test_a_gate_is_found_where_people_refuse(tmp_path: Path) -> None:
+    """They prefer whatever passes, and go by the weights between two that do; the file has the threshold and a low floor."""
+    rows = judged(400)
+    for row in rows:
+        unsafe = [json.loads(row[side])["c"] < 49.6 for side in ("response_1", "response_2")]
+        if unsafe[0] != unsafe[1]:
+            row["human"] = 2 if unsafe[0] else 1
+    config = composition(tmp_path, a={}, b={}, c={"weight": 0.0})
+    gates = [{"reward": "c", "min": 50.5, "floor": 0.0}]
+    config.write_text(json.dumps({**json.loads(config.read_text()), "gates": gates}))
+    found = fit_composition(config, [rows], HUMAN)
+    [gate] = found.gates
+    assert gate.before == 50.5
+    assert gate.threshold.low <= gate.threshold.value <= gate.threshold.high
+    assert gate.threshold.value == pytest.approx(49.6, abs=0.02)
+    assert found.weights["a"].estimate.low > 0.3
+    assert found.agreement["fitted"].accuracy.value > found.agreement["as it was"].accuracy.value + 0.1
+    found.write(tmp_path / "fitted.yaml")
+    with Composer.from_config(tmp_path / "fitted.yaml") as composer:
+        texts = [json.dumps({"a": 60.0, "b": 60.0, "c": 49.0}), json.dumps({"a": 49.0, "b": 49.0, "c": 50.0})]
+        refused, passed = composer.compose(RewardBatch(["q", "q"], texts)).totals
+    assert refused < passed
+
+
+def test_a_gate_that_people_do_not_care_about_lets_nearly_everything_pass(tmp_path: Path) -> None:
+    """Whatever it was set to."""
+    config = composition(tmp_path, a={}, b={}, c={"weight": 0.0})
+    gates = [{"reward": "c", "max": 50.0, "floor": 0.0}]
+    config.write_text(json.dumps({**json.loads(config.read_text()), "gates": gates}))
+    found = fit_composition(config, [judged(300)], HUMAN)
+    assert found.gates[0].threshold.value > 51.5
+    assert found.agreement["fitted"].accuracy.value > found.agreement["as it was"].accuracy.value
+
+
+def test_a_review_asks_what_teaches_most_and_fits_anew(tmp_path: Path) -> None:
+    """Its first ten pairs are those of `next_pairs`, its next ten those that are best given the verdicts on them."""
+    rows = judged(60)
+    verdict = {row["response_1"]: str(row["human"][0]) for row in rows}
+    pool = [{name: row[name] for name in ("prompt", "response_1", "response_2")} for row in rows]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
+    store = ReviewStore(tmp_path / "review.sqlite", audit=0)
+    store.add([tmp_path / "pool.jsonl"])
+    config, fits = composition(tmp_path), []
+    review_by_information(store, config, told=lambda judged, weights: fits.append((judged, weights)))
+    asked = []
+    for _ in range(21):
+        pair = store.claim("ana")
+        assert pair is not None
+        asked.append({"prompt": pair.prompt, "response_1": pair.response_1, "response_2": pair.response_2})
+        store.judge("ana", pair.id, verdict[pair.response_1])
+    first = next_pairs(config, [pool], 10)
+    known = [{**row, "human": int(verdict[row["response_1"]])} for row in first]
+    others = [{**row, "human": None} for row in pool if row not in first]
+    assert asked[:10] == first
+    assert [{**row, "human": None} for row in asked[10:20]] == next_pairs(config, [known, others], 10, HUMAN)
+    assert [judged for judged, _ in fits] == [0, 10, 20]
+    assert fits[2][1]["a"][1] < fits[0][1]["a"][1]
+
+
+def test_a_review_goes_on_with_doubtful_pairs_where_none_was_chosen(tmp_path: Path) -> None:
+    """Pairs that no reward tells apart, or that lack a score, are reviewed all the same."""
+    rows = [
+        {"prompt": f"q{place}", "response_1": '{"a": 1}', "response_2": f'{{"a": 1, "x": {place}}}'}
+        for place in range(3)
+    ]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = ReviewStore(tmp_path / "review.sqlite", audit=0)
+    store.add([tmp_path / "pool.jsonl"])
+    review_by_information(store, composition(tmp_path, a={}))
+    while pair := store.claim("ana"):
+        store.judge("ana", pair.id, "tie")
+    assert store.progress().judged == 3

@@ -13,6 +13,7 @@ from tests.integrations.cases import Case, Row
 from tests.integrations.environment_calls import (
     by_nemo_gym,
     by_nemo_rl,
+    by_nemo_rl_parts,
     by_skyrl,
     by_verifiers_groups,
     by_verifiers_rubric,
@@ -54,6 +55,7 @@ ADAPTERS: dict[str, Callable[[Composer, Sequence[Case]], list[Row]]] = {
     "slime, a list": by_slime_list,
     "nemo gym": by_nemo_gym,
     "nemo rl": by_nemo_rl,
+    "nemo rl, parts": by_nemo_rl_parts,
     "skyrl": by_skyrl,
     "verifiers, a rubric": by_verifiers_rubric,
     "verifiers, a task": by_verifiers_task,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from rlaif_sdk import Composer
 from rlaif_sdk.integrations import nemo_gym, nemo_rl, skyrl, verifiers
@@ -15,21 +17,16 @@ from tests.integrations.cases import UNSCORED, Case, Row, present, row_of
 
 
 class VerifyRequest(BaseModel):
-    """The shape of ``BaseVerifyRequest`` in NeMo Gym, whose servers allow further fields."""
+    """The shape of ``BaseVerifyRequest`` in NeMo Gym, which drops further fields."""
 
-    model_config = ConfigDict(extra="allow")
     responses_create_params: dict[str, Any]
     response: dict[str, Any]
 
 
 class VerifyResponse(VerifyRequest):
-    """The shape of ``BaseMultiRewardVerifyResponse``."""
+    """The shape of ``BaseVerifyResponse``."""
 
     reward: float
-    mask_sample: bool = False
-    failure_kind: str | None = None
-    failure_reason: str | None = None
-    reward_components: dict[str, float] = Field(default_factory=dict)
 
 
 def nemo_gym_body(case: Case) -> dict[str, Any]:
@@ -50,13 +47,26 @@ def nemo_gym_body(case: Case) -> dict[str, Any]:
     }
 
 
-def by_nemo_gym(composer: Composer, cases: Sequence[Case]) -> list[Row]:
+def verified(composer: Composer, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What NeMo Gym's route answers, which reads and writes what ``verify`` is annotated with."""
     verify = nemo_gym.verifier(composer, VerifyRequest, VerifyResponse)
+    asked, answered = verify.__annotations__["body"], verify.__annotations__["return"]
 
     async def run() -> list[VerifyResponse]:
-        return await asyncio.gather(*(verify(None, VerifyRequest(**nemo_gym_body(case))) for case in cases))
+        return await asyncio.gather(*(verify(None, asked(**body)) for body in bodies))
 
-    return [(None if answer.mask_sample else answer.reward, answer.reward_components) for answer in asyncio.run(run())]
+    return [answered.model_validate(answer.model_dump()).model_dump() for answer in asyncio.run(run())]
+
+
+def by_nemo_gym(composer: Composer, cases: Sequence[Case]) -> list[Row]:
+    rows: list[Row] = []
+    for answer in verified(composer, [nemo_gym_body(case) for case in cases]):
+        assert math.isclose(answer["reward"], sum(answer["reward_components"].values()), rel_tol=1e-9, abs_tol=1e-9)
+        masked = answer.get("instance_config", {}).get("mask_sample", False)
+        assert masked == answer.get("mask_sample", False) == bool(answer["rlaif/unscored"])
+        own = {name[6:]: value for name, value in answer.items() if name.startswith("rlaif/")}
+        rows.append((None if masked else answer["reward"], present(own)))
+    return rows
 
 
 class EnvironmentReturn(NamedTuple):
@@ -70,8 +80,9 @@ class EnvironmentReturn(NamedTuple):
     answers: list[str | None] | None = None
 
 
-def by_nemo_rl(composer: Composer, cases: Sequence[Case]) -> list[Row]:
-    environment = nemo_rl.environment(composer, object, EnvironmentReturn, unscored=UNSCORED)({})
+def by_nemo_rl(composer: Composer, cases: Sequence[Case], *, components: bool = False) -> list[Row]:
+    settings: dict[str, Any] = {"unscored": UNSCORED, "components": components}
+    environment = nemo_rl.environment(composer, object, EnvironmentReturn, **settings)({})
     answer = environment.step(
         [
             [
@@ -82,9 +93,13 @@ def by_nemo_rl(composer: Composer, cases: Sequence[Case]) -> list[Row]:
         ],
         [{"label": case.label} for case in cases],
     )
-    return [
-        row_of(total, known["rlaif"]) for total, known in zip(answer.rewards.tolist(), answer.metadata, strict=True)
-    ]
+    rewards = sum(answer.rewards.values()) if components else answer.rewards
+    return [row_of(total, known["rlaif"]) for total, known in zip(rewards.tolist(), answer.metadata, strict=True)]
+
+
+def by_nemo_rl_parts(composer: Composer, cases: Sequence[Case]) -> list[Row]:
+    """The parts of the total, which NeMo RL sums."""
+    return by_nemo_rl(composer, cases, components=True)
 
 
 class TextEnv:
@@ -144,12 +159,34 @@ class TaskData(BaseModel):
     label: str
 
 
+class Spoken(BaseModel):
+    """The shape of verifiers' messages."""
+
+    role: str
+    content: str | None = None
+    tool_calls: list[dict[str, str]] | None = None
+    tool_call_id: str | None = None
+
+
 @dataclass
 class Trace:
-    """The shape of verifiers' ``Trace``."""
+    """The shape of verifiers' ``Trace``: messages of one branch, and which of them the model said."""
 
-    last_reply: str
+    said: list[tuple[Spoken, bool]]
+    root_reply: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def branches(self) -> list[Any]:
+        nodes = [SimpleNamespace(message=message, sampled=sampled) for message, sampled in self.said]
+        return [SimpleNamespace(nodes=nodes)] if nodes else []
+
+    @property
+    def last_reply(self) -> str:
+        if self.root_reply is not None:
+            return self.root_reply.strip()
+        said = [message.content or "" for message, sampled in self.said if sampled]
+        return said[-1].strip() if said else ""
 
     def record_metrics(self, values: Mapping[str, float]) -> None:
         self.metrics |= values
@@ -157,11 +194,19 @@ class Trace:
 
 def by_verifiers_task(composer: Composer, cases: Sequence[Case]) -> list[Row]:
     composed = verifiers.task_reward(composer)
-    traces = [Trace(case.completion) for case in cases]
+    traces = [
+        Trace(
+            [
+                (Spoken(role="user", content=case.prompt), False),
+                (Spoken(role="assistant", content=case.completion), True),
+            ]
+        )
+        for case in cases
+    ]
 
     async def run() -> list[Any]:
         tasks = [TaskData(prompt=case.prompt, label=case.label) for case in cases]
-        calls = (composed(None, task, trace) for task, trace in zip(tasks, traces, strict=True))
+        calls = (composed(task, trace) for task, trace in zip(tasks, traces, strict=True))
         return await asyncio.gather(*calls, return_exceptions=True)
 
     return [

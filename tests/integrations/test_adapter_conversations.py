@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from rlaif_sdk import Composer, DataError, RewardBatch
 from rlaif_sdk.integrations import nemo_gym, nemo_rl, skyrl, slime, swift, verifiers, verl
 from rlaif_sdk.integrations.samples import completion_of, prompt_of
 from tests.conversations.small_tokenizers import small_tokenizer
+from tests.integrations.environment_calls import Spoken, TaskData, Trace
 from tests.serving.loopback import serving
 
 DATA = Path(os.environ.get("RLAIF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -172,6 +174,65 @@ def test_verifiers_states_hold_messages_with_tools() -> None:
         sample = verifiers._sample_of_state(state, group=None)
         assert words(sample) == ("About cats?", "Cats purr.")
         assert sample.completion[1] == {"role": "tool", "content": PAGE, "tool_call_id": "c1"}
+
+
+class TestVerifiersTraces:
+    """All of a trace's last branch is the completion, and who said what is the trace's to say."""
+
+    @staticmethod
+    def seen(trace: Trace) -> tuple[Any, Any]:
+        rows: list[tuple[Any, Any]] = []
+
+        def spy(prompts: list[Any], completions: list[Any]) -> list[float]:
+            rows.extend(zip(prompts, completions, strict=True))
+            return [1.0] * len(prompts)
+
+        with Composer({"spy": spy}) as composer:
+            asyncio.run(verifiers.task_reward(composer)(TaskData(prompt="About cats?", label="x"), trace))
+        return rows[0]
+
+    def test_calls_and_results_stand_between_the_policys_words(self) -> None:
+        """In canonical form, with the prompt as it stood in the trace."""
+        prompt, completion = self.seen(
+            Trace(
+                [
+                    (Spoken(role="system", content="Be brief."), False),
+                    (Spoken(role="user", content="About cats?"), False),
+                    (
+                        Spoken(role="assistant", tool_calls=[{"id": "c1", "name": "search", "arguments": "{}"}]),
+                        True,
+                    ),
+                    (Spoken(role="tool", tool_call_id="c1", content=PAGE), False),
+                    (Spoken(role="assistant", content="Cats purr."), True),
+                ]
+            )
+        )
+        assert [turn["role"] for turn in prompt] == ["system", "user"]
+        assert [turn["role"] for turn in completion] == ["assistant", "tool", "assistant"]
+        assert completion[0]["tool_calls"][0]["function"] == {"name": "search", "arguments": "{}"}
+        assert RewardBatch([prompt], [completion]).completion_texts == ("Cats purr.",)
+
+    def test_an_assistants_message_that_no_model_said_is_not_the_policys(self) -> None:
+        """Role alone does not tell; the trace does."""
+        _, completion = self.seen(
+            Trace(
+                [
+                    (Spoken(role="user", content="About cats?"), False),
+                    (Spoken(role="assistant", content="Cats purr."), True),
+                    (Spoken(role="assistant", content=PAGE), False),
+                ]
+            )
+        )
+        assert RewardBatch([""], [completion]).completion_texts == ("Cats purr.",)
+
+    def test_the_root_agents_reply_is_the_answer(self) -> None:
+        """Where it stands in no branch, as a harness with agents of its own reports it."""
+        asked = (Spoken(role="user", content="About cats?"), False)
+        helper = (Spoken(role="assistant", content="Found."), True)
+        _, completion = self.seen(Trace([asked, helper], root_reply="Cats purr."))
+        assert RewardBatch([""], [completion]).views("answer") == ("Found.\n\nCats purr.",)
+        prompt, completion = self.seen(Trace([], root_reply="Cats purr."))
+        assert (prompt, completion) == ([{"role": "user", "content": "About cats?"}], "Cats purr.")
 
 
 def test_nemo_rl_logs_hold_tensors_beside_messages() -> None:

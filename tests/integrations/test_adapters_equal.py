@@ -13,7 +13,7 @@ from tests.integrations.cases import CASES, Case, Row, build_composer, by_compos
 
 pytest.importorskip("torch", reason="OpenRLHF and NeMo RL take tensors")
 
-SINGLE = {"openrlhf", "openrlhf, a batch", "nemo rl"}
+SINGLE = {"openrlhf", "openrlhf, a batch", "nemo rl", "nemo rl, parts"}
 """Those whose stack takes single-precision tensors."""
 
 

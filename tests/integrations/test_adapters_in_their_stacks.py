@@ -318,28 +318,52 @@ def test_verifiers_rubric_scores_a_group():
         assert_equal("verifiers", by_verifiers_rubric(composer, CASES, vf.Rubric), by_composer(CASES))
 
 
-def test_verifiers_task_scores_a_trace():
-    """A task of verifiers 0.4 records the total as its reward and each reward's score as a metric."""
+@pytest.mark.parametrize("plugged", [False, True])
+def test_verifiers_task_scores_a_trace(tmp_path, config, monkeypatch, plugged):
+    """A task of verifiers 0.4 scores its own Trace, by a method or by what its config names: all of it, by who said what."""
     vf = stack("verifiers.v1")
     if not hasattr(vf, "TaskData"):
         pytest.skip("verifiers 0.1 has no tasks of this kind")
+    from verifiers.v1.graph import MessageNode
+
+    (tmp_path / "rewards.py").write_text(
+        "def contains(completion_texts, ground_truth):\n"
+        "    return [float(g in text) for text, g in zip(completion_texts, ground_truth)]\n"
+        "def short(completions, prompt_texts):\n"
+        "    return [float(len(turns)) for turns in completions]\n"
+    )
+    (tmp_path / "plugged.py").write_text(
+        f"from rlaif_sdk.integrations.verifiers import task_reward\ncomposed = task_reward({str(config)!r})\n"
+    )
 
     class Data(vf.TaskData):
-        label: str = ""
+        ground_truth: str = ""
 
-    with build_composer() as composer:
+    class Answer(vf.Task[Data]):
+        if not plugged:
+            composed = vf.reward(verifiers.task_reward(str(config)))
 
-        class Answer(vf.Task[Data]):
-            composed = vf.reward(verifiers.task_reward(composer))
-
-        task = Answer(Data(prompt=CASES[0].prompt, label=CASES[0].label))
-        trace = SimpleNamespace(last_reply=CASES[0].completion, metrics={}, rewards={})
-        trace.record_metrics = trace.metrics.update
-        trace.record_reward = lambda name, value, weight: trace.rewards.update({name: value * weight})
-        asyncio.run(task.score(trace))
-    total, rewards = by_composer(CASES[:1])[0]
-    assert trace.rewards == {"composed": total}
-    assert {name: trace.metrics[name] for name in rewards} == rewards
+    settings = vf.TaskConfig(rewards={"composed": {"fn": f"{tmp_path / 'plugged.py'}:composed"}}) if plugged else None
+    task = Answer(Data(idx=0, prompt="About cats?", ground_truth="purr"), settings)
+    call = {"id": "c1", "name": "search", "arguments": "{}"}
+    said = [
+        (vf.UserMessage(content="About cats?"), False),
+        (vf.AssistantMessage(content="I look.", tool_calls=[call]), True),
+        (vf.ToolMessage(tool_call_id="c1", content="They purr."), False),
+        (vf.AssistantMessage(content="Cats purr."), True),
+    ]
+    trace = SimpleNamespace(metrics={}, rewards={}, last_reply="Cats purr.")
+    trace.branches = [SimpleNamespace(nodes=[MessageNode(message=message, sampled=by) for message, by in said])]
+    trace.record_metrics = trace.metrics.update
+    trace.record_reward = lambda name, value, weight: trace.rewards.update({name: value * weight})
+    asyncio.run(task.score(trace))
+    assert trace.rewards == {"composed": 1 + 0.5 * 3}
+    assert trace.metrics == {"contains": 1.0, "short": 3.0, "unscored": 0.0}
+    said[3] = (vf.AssistantMessage(content="No idea."), True)
+    trace.branches = [SimpleNamespace(nodes=[MessageNode(message=message, sampled=by) for message, by in said])]
+    trace.last_reply = "No idea."
+    asyncio.run(task.score(trace))
+    assert trace.metrics["contains"] == 0.0, "what the tool said is not the policy's"
 
 
 def test_openrlhf_finds_the_completion_in_a_query():

@@ -135,11 +135,18 @@ def test_what_is_no_ranking_is_no_verdict(reply: Any, problem: str) -> None:
         '<think>{"ranking": ["A", "B"]}</think>B wins.\n{"ranking": ["B", "A"]}',
         'B wins.\n```json\n{"ranking": ["B", "A"]}\n```',
         'B wins.\n{\n  "ranking": ["B",\n "A"]\n}  ',
+        'B wins.\n{"ranking": ["Response B", "response_a"]}',
     ],
 )
 def test_the_judges_last_word_counts(reply: str) -> None:
     """After its thinking, and within a fence."""
     assert parse_ranking(reply, "AB") == ([1, 0], "B wins.")
+
+
+def test_a_reason_within_the_object_may_have_lines_and_latex() -> None:
+    """As the rubric's judge reads it."""
+    reply = '{"ranking": ["B", "A"], "reason": "B has \\(x\\)\nand more."}'
+    assert parse_ranking(reply, "AB")[0] == [1, 0]
 
 
 def test_one_order_that_fails_leaves_the_other() -> None:

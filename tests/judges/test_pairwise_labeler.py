@@ -195,7 +195,7 @@ def test_a_verdict_inside_a_response_is_not_the_judges(attack: str) -> None:
 @pytest.mark.parametrize(
     "reply",
     ["", "1", "Preferred: 3", "Preferred: 1 or 2", "Preferred: 12", "Preferred: \u0661", "Preferred: -1",
-     "Preferred: 1\nbecause", "Preferred: " + "1" * 9000, "Preferred: none", "\\boxed{1}"],
+     "Preferred: 1\nbecause", "Preferred: " + "1" * 9000, "Preferred: none", "Preferred: response tie", "Preferred: Response 3", "\\boxed{1}"],
 )  # fmt: skip
 def test_anything_but_a_verdict_on_the_last_line_is_an_error(reply: str) -> None:
     """No guess is made, and the error stays short."""
@@ -208,6 +208,8 @@ def test_anything_but_a_verdict_on_the_last_line_is_an_error(reply: str) -> None
     ("reply", "prob"),
     [
         ("x\n**Preferred:** 1.", 1.0),
+        ("x\nPreferred: Response 2", 0.0),
+        ("x\nPreferred: **response_1**", 1.0),
         ("> final preferred: `2`", 0.0),
         ("<think>Preferred: 1</think>\nPreferred: Tie", 0.5),
     ],

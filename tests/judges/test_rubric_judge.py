@@ -84,6 +84,9 @@ def test_criteria_in_words_are_asked_so_many_a_call(size: int | None, calls: int
         "```json\n[{entries}]\n```",
         "Here is what I found:\n\n[{entries}]\nThat is all.",
         "<think>Is [this] it? {{}}</think>[{entries}]",
+        "As in [1], it says [sic] what it says.\n[{entries}]\n[end]",
+        '{{"criteria": [{entries}]}}',
+        '[{{"criterion": 1, "verdict": "no"}}] was my draft. Finally: [{entries}]',
     ],
 )
 def test_a_list_is_read_from_a_fence_between_words_and_after_thinking(reply: str) -> None:
@@ -91,6 +94,42 @@ def test_a_list_is_read_from_a_fence_between_words_and_after_thinking(reply: str
     entries = ", ".join(json.dumps(entry(number)) for number in ("1", 2, 3))
     judge = RubricJudge(ScriptedJudge(lambda _: reply.format(entries=entries)), mode="verdict")
     assert [verdict.value for verdict in judged(judge).verdicts] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ("Yes", 1.0),
+        ("yes.", 1.0),
+        ("true", 1.0),
+        ("False", 0.0),
+        (False, 0.0),
+        ("not yes", None),
+        (1, None),
+        ("yes, but", None),
+    ],
+)
+def test_yes_and_no_are_known_in_the_spellings_of_judges(said: Any, value: float | None) -> None:
+    """A truth value in quotation marks is one; a number or a sentence is none."""
+    (verdict,) = judged(written(entry(1, said)), rubric=RUBRIC[:1]).verdicts
+    assert verdict.value == value
+
+
+def test_each_object_may_stand_by_itself() -> None:
+    """On lines of their own, without a list."""
+    lines = "\n".join(json.dumps(entry(number)) for number in (1, 2, 3))
+    verdicts = judged(RubricJudge(ScriptedJudge(lambda _: lines), mode="verdict")).verdicts
+    assert [verdict.value for verdict in verdicts] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("quoted", [r"\(x\)", r"is \frac{1}{2}", r"\theta\nabla", r"\underline{so}", r"\$5", r"a\\b"])
+def test_latex_is_quoted_as_it_stands(quoted: str) -> None:
+    """Judges leave its backslashes single, which JSON forbids before some letters and takes for tabulators before others."""
+    answer = r"Here \(x\) is \frac{1}{2} of \theta\nabla, \underline{so} \$5, and a\b."
+    reply = f'[{{"criterion": 1, "reason": "it is\nso: {quoted}", "evidence": ["{quoted}"], "verdict": "yes"}}]'
+    judge = RubricJudge(ScriptedJudge(lambda _: reply), mode="verdict")
+    (verdict,) = judged(judge, answer, RUBRIC[:1]).verdicts
+    assert (verdict.value, verdict.error) == (1.0, None)
 
 
 def test_a_single_criterion_may_come_without_its_list() -> None:
@@ -139,6 +178,9 @@ def test_a_criterion_that_there_is_not_is_flagged(number: Any) -> None:
         ("[1, 2]", "no list of objects"),
         ('[{"criterion": 1, "verdict": "no", "verdict": "yes"}]', "a name stands twice"),
         ('[{"criterion": 1, "verdict": "yes"', "no JSON list"),
+        ('[{"criterion": 1, "verdict": "yes"}, {"criterion": 2, "ver', "no JSON list"),
+        ('{"criterion": 1, "verdict": "yes"}\n{"criterion": 2, "ver', "no JSON list"),
+        ("[{'criterion': 1, 'verdict': 'yes', 'evidence': []}]", "no JSON list"),
         (GeneratedText("[", truncated=True), "cut off after 480 tokens"),
         (JudgeConnectionError("the server is gone"), "the server is gone"),
     ],

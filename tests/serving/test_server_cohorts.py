@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations import Host, Sample, Scored
 from rlaif_sdk.serving import ServeSettings, create_app
 from rlaif_sdk.serving import state as kept
+from rlaif_sdk.types import Progress
 from tests.serving.loopback import Loopback, serving, until
 
 SHORT = 0.1
@@ -200,6 +202,19 @@ def test_statistics_are_learned_in_one_place_and_evaluation_teaches_nothing():
             expected = composer.compose(RewardBatch(["?"] * 2, texts, group=[number] * 2)).to_list()
             assert [one["total"] for one in said] == expected
         assert server.app.state.service.learned()["groups_scored"] == 3
+
+
+def test_the_reward_remote_teaches_a_server_in_training_and_tells_the_step():
+    """A trainer that hands over whole groups, as TRL does, learns at the server through its composition."""
+    batch = RewardBatch(["?"] * 2, ["a", "abc"], group=[0, 0], progress=Progress(step=3, total=9))
+    weight = {"schedule": "step", "from": 1.0, "points": [[3, 2.0]]}
+    with serving(config_with(normalize="zscore", weight=weight), cohort=True) as server:
+        with Composer.from_config({"rewards": {"remote": {"params": {"url": server.url}}}}) as composer:
+            composer.compose(replace(batch, training=False))
+            assert server.app.state.service.learned()["groups_scored"] == 0
+            totals = composer.compose(batch).to_list()
+        assert server.app.state.service.learned()["groups_scored"] == 1
+    assert totals == pytest.approx([-2.0, 2.0], abs=1e-3)
 
 
 @pytest.mark.parametrize("told", [True, False])

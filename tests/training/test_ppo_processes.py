@@ -22,7 +22,7 @@ from accelerate.commands.launch import launch_command_parser  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from transformers import AutoModelForCausalLM, TrainerState  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
 
 from rlaif_sdk import Composer, RewardBatch  # noqa: E402
 from rlaif_sdk.composer import Composition  # noqa: E402
@@ -282,13 +282,30 @@ def test_the_example_configs_are_what_accelerate_reads(file: Path) -> None:
         assert names <= known, names - known
 
 
-def test_sharded_weights_do_not_resume_in_silence(make_trainer: Any, llama: Any) -> None:
-    """FSDP and DeepSpeed restore their own files alone, so that the KL price and the composer would begin anew."""
+def test_a_checkpoint_of_fsdp1_is_refused(make_trainer: Any, llama: Any, tmp_path: Path) -> None:
+    """Its critic has no shape that a file's weights could be cut to; the message names the way out."""
     trainer = make_trainer(llama)
     trainer.is_fsdp_enabled = True
-    trainer._align(TrainerState())
-    with pytest.raises(TrainingError, match="checkpoint of sharded weights"):
-        trainer._align(TrainerState(global_step=2))
+    with pytest.raises(TrainingError, match="fsdp_version: 2"):
+        trainer._load_from_checkpoint(str(tmp_path))
+
+
+def test_a_critic_that_nobody_has_whole_is_not_saved(make_trainer: Any, llama: Any, tmp_path: Path) -> None:
+    """DeepSpeed gathers nothing where it is told not to: its own checkpoint has the critic, and no file has empty parts."""
+    trainer = make_trainer(llama)
+    trainer._save(str(tmp_path), state_dict={})
+    assert not (tmp_path / "value_head.safetensors").exists()
+    assert (tmp_path / "ppo_state.json").exists()
+
+
+def test_the_critic_is_picked_before_transformers_empties_the_gathered_weights(
+    make_trainer: Any, llama: Any, tmp_path: Path
+) -> None:
+    """``save_pretrained`` takes out of the mapping what it writes, and what is not to be written."""
+    trainer = make_trainer(llama)
+    gathered = {**trainer.model.state_dict(), "value_head.linear.weight": torch.full((1, 32), 7.0)}
+    trainer._save(str(tmp_path), state_dict=gathered)
+    assert (load_file(tmp_path / "value_head.safetensors")["linear.weight"] == 7.0).all()
 
 
 @pytest.mark.parametrize("prefix", ["", "base_model.model."])

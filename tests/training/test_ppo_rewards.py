@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from datasets import Dataset  # noqa: E402
 
 from rlaif_sdk import Composer, RewardBatch  # noqa: E402
 from rlaif_sdk.exceptions import RewardError  # noqa: E402
+from rlaif_sdk.judges.backends.local import TransformersBackend  # noqa: E402
 from rlaif_sdk.training.ppo import PPOTrainer  # noqa: E402
 from rlaif_sdk.training.ppo.advantages import generalized_advantages, token_rewards  # noqa: E402
 from tests.training.ppo_runs import Recorder, by_length, moved, rollouts_of, state_of  # noqa: E402
@@ -164,3 +166,36 @@ def test_what_a_reward_function_logs_is_in_the_trainer_s_log(make_trainer: Make,
     trainer.train()
     assert rollouts_of(trainer)[0]["characters"] == trainer.args.per_device_train_batch_size * 2
     assert set(trainer._logs["extra"]["step"]) == {0}
+
+
+def test_a_judge_that_is_the_policy_itself_waits_for_the_trainer(
+    make_trainer: Make, llama: Any, tokenizer: Any
+) -> None:
+    """Rewards are asked while the trainer's own pass runs, whose hooks would catch what the judge reads."""
+    judge = TransformersBackend(llama, tokenizer, share_prefix=False)
+    trains, judged = threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    def begin(*_: Any) -> None:
+        if threading.get_ident() == main:
+            trains.set()
+            judged.wait(0.2)  # until the judge's pass is over, which must not have begun
+        else:
+            trains.wait(5)
+
+    def end(*_: Any) -> None:
+        if threading.get_ident() != main:
+            judged.set()
+
+    def likelihoods(completions: list[str], **_: Any) -> list[float]:
+        asked = [[{"role": "user", "content": text or "w1"}] for text in completions]
+        return [answer.logprobs[0] for answer in asyncio.run(judge.label_logprobs(asked, ["w1", "w2"]))]
+
+    trainer = make_trainer(llama, Composer({"judge": likelihoods}), max_steps=1, steps_per_generation=1)
+    hooks = [llama.model.register_forward_pre_hook(begin), llama.lm_head.register_forward_hook(end)]
+    trainer.train()
+    for hook in hooks:
+        hook.remove()
+    assert trains.is_set()
+    assert judged.is_set()
+    assert trainer.state.log_history[0]["kl"] == pytest.approx(0.0, abs=1e-5)

@@ -44,6 +44,7 @@ def test_the_version_is_the_one_that_was_read() -> None:
         (Trainer._save, ["self", "output_dir", "state_dict"]),
         (Trainer._load_from_checkpoint, ["self", "resume_from_checkpoint", "model"]),
         (Trainer._load_best_model, ["self"]),
+        (Trainer._load_optimizer_and_scheduler, ["self", "checkpoint"]),
         (use_adapter, ["model", "adapter_name"]),
         (prepare_fsdp, ["model", "accelerator"]),
         (prepare_deepspeed, ["model", "accelerator"]),

@@ -84,6 +84,20 @@ def test_vllm_gets_the_policy_s_weights_alone(make_trainer: Make, load_model: Lo
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_what_an_adapter_is_on_stays_as_it_was_loaded(make_trainer: Make, load_model: Load) -> None:
+    """Merging for a sync and taking out again rounds bfloat16 weights each time, and they would drift away."""
+    model = load_model("llama").bfloat16()
+    trainer = make_trainer(model, by_rule, peft_config=lora(model), learning_rate=1e-2, max_steps=6, **SETTINGS)
+    frozen = {name: weight.clone() for name, weight in trainer.model.named_parameters() if ".base_layer." in name}
+    trainer.train()
+    assert len(trainer.vllm_generation.sent) > 0
+    adapted = [weight for name, weight in trainer.model.named_parameters() if "lora_B" in name]
+    assert any(weight.any() for weight in adapted)
+    for name, weight in trainer.model.named_parameters():
+        assert name not in frozen or torch.equal(weight, frozen[name]), name
+
+
+@pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
     ("setting", "found"),
     [

@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 from datasets import Dataset  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from rich.console import Console  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.reporting.preflight_report import report_check  # noqa: E402
@@ -336,3 +336,18 @@ def test_the_check_says_what_each_reward_gives(config):
     console = Console(record=True, width=120)
     report_check(found, console)
     assert "answered by 'This is a short answer.'" in console.export_text()
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(None, 4), ("bfloat16", 2)])
+def test_a_reward_model_counts_as_it_is_held(
+    config: dict[str, Any], tmp_path: Path, tokenizer: Any, dtype: str | None, width: int
+) -> None:
+    """It loads in float32 unless told otherwise, whatever its file has."""
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    scorer = LlamaForSequenceClassification(LlamaConfig(vocab_size=34, num_labels=1, pad_token_id=0, **shape))
+    scorer.to(torch.bfloat16).save_pretrained(tmp_path / "scorer")
+    tokenizer.save_pretrained(tmp_path / "scorer")
+    params = {"model": str(tmp_path / "scorer"), "dtype": dtype}
+    config["composition"]["rewards"]["liked"] = {"use": "reward_model", "params": params}
+    memory = check(load_run("ppo", config)).memory
+    assert memory.rewards == width * sum(weight.numel() for weight in scorer.parameters())

@@ -12,15 +12,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from datasets import Dataset  # noqa: E402
 from rich.console import Console  # noqa: E402
 from transformers import AutoModelForCausalLM, T5ForConditionalGeneration  # noqa: E402
 
 from rlaif_sdk import ConfigError, MissingExtraError  # noqa: E402
 from rlaif_sdk.reporting.training_report import watch_policy  # noqa: E402
-from rlaif_sdk.training.methods import (  # noqa: E402
-    load_run,
-    train,
-)
+from rlaif_sdk.training.generation import answer_prompts, loaded_policy  # noqa: E402
+from rlaif_sdk.training.methods import load_run, train, trainer_settings  # noqa: E402
 from rlaif_sdk.training.models import load_policy  # noqa: E402
 from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
@@ -173,3 +172,24 @@ def test_the_head_of_a_loaded_policy_reads_memory_of_its_own(config: dict[str, A
     model.generate(input_ids=torch.tensor([[4, 5, 6], [5, 6, 7]]), max_new_tokens=2, do_sample=False)
     assert [tuple(states.shape[:2]) for states in read] == [(2, 1), (2, 1)]
     assert all(states.is_contiguous() for states in read)
+
+
+def test_a_policy_that_is_let_go_of_leaves_no_weights_behind(config: dict[str, Any], llama: Any) -> None:
+    """Also where the caller's name still holds it: a loop loads two after each other, and has memory for one."""
+    llama.save_pretrained(config["model"]["name"])
+    with loaded_policy(load_run("ppo", config)) as (model, _):
+        assert next(model.parameters()).abs().sum() > 0
+    assert all(weight.is_meta for weight in model.parameters())
+
+
+@pytest.mark.parametrize(("settings", "dtype"), [({"bf16": True}, torch.bfloat16), ({}, torch.float32)])
+def test_held_out_prompts_are_answered_in_the_arithmetic_of_training(
+    config: dict[str, Any], llama: Any, tokenizer: Any, settings: dict[str, bool], dtype: torch.dtype
+) -> None:
+    """Before training too, when nothing has put the model under autocast yet."""
+    llama.save_pretrained(config["model"]["name"])
+    arguments = trainer_settings(load_run("ppo", {**config, "ppo": {**config["ppo"], **settings}}))
+    said = []
+    llama.lm_head.register_forward_hook(lambda _, __, logits: said.append(logits.dtype))
+    answer_prompts(llama, tokenizer, Dataset.from_dict({"prompt": ["w1 w2"]}), arguments)
+    assert set(said) == {dtype}

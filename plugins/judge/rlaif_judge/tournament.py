@@ -262,7 +262,8 @@ class Tournament(Reward):
     def _scores(self, group: _Group) -> list[Score]:
         """The scores of a group's rows; what all its games took is in the details of the first."""
         with_reference = self.params.reference_column is not None
-        strengths_P = bradley_terry(group.wins_PP)
+        by_share = with_reference or self.params.strength == "win_share"
+        strengths_P = None if by_share else bradley_terry(group.wins_PP)
         compared = set() if with_reference else group.compared()
         games_P, won_P = group.games_PP.sum(axis=1), group.wins_PP.sum(axis=1)
         scores = []
@@ -282,7 +283,7 @@ class Tournament(Reward):
             else:
                 details |= {"won": won, "games": games}
                 share = 2 * won / games - 1
-                value = share if self.params.strength == "win_share" else math.tanh(strengths_P[player] / 2)
+                value = share if strengths_P is None else math.tanh(strengths_P[player] / 2)
                 scores.append(Score(value, f"won {won:.3g} of {games:g} comparisons", details))
         return scores
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from rlaif_sdk import Criterion
 
 CATEGORIES: Mapping[str, float] = {"essential": 1.0, "important": 0.7, "optional": 0.3, "pitfall": 0.9}
-"""What the categories of Rubrics as Rewards weigh (Gunjal et al. 2025, arXiv 2507.17746). A pitfall says what a good answer
-avoids, so that it is met where it is avoided."""
+"""What the categories of Rubrics as Rewards weigh (Gunjal et al. 2025, arXiv 2507.17746, section 4.4: RaR-Explicit). A pitfall
+says what a good answer avoids, so that it is met where it is avoided; in the published data sets it states the fault instead,
+and its weight is a number below 0."""
 
-_ALSO = {"name": ("title",), "text": ("criterion", "description"), "weight": ("points",)}
+_ALSO = {"name": ("title",), "text": ("criterion", "criterion_text", "description"), "weight": ("points",)}
 """A field's names in the rubrics of HealthBench and of Rubrics as Rewards."""
 TAG = "tag/"
 """How the subscore of a tag is called, before the tag."""
@@ -30,7 +31,7 @@ _LISTS = ("criteria", "rubrics", "rubric")
 class CriterionParams(Params):
     """One criterion: a text for the judge, or a reward that checks it.
 
-    ``criterion`` and ``description`` are ``text`` by other names, ``title`` is ``name``, ``points`` is ``weight``; a text
+    ``criterion``, ``criterion_text`` and ``description`` are ``text`` by other names, ``title`` is ``name``, ``points`` is ``weight``; a text
     alone is a criterion of weight 1.
     """
 

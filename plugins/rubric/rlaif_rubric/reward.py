@@ -61,6 +61,9 @@ class _Item:
         return SubScore(self.value, self.criterion.weight, reason, evidence, self.per_row)
 
 
+_NO_POINTS = "there is no criterion with positive points"
+
+
 class RubricReward(Reward):
     """The share of a rubric's points that an answer gets.
 
@@ -86,6 +89,8 @@ class RubricReward(Reward):
                 f"with aggregate: implicit the judge reads the whole rubric, and the criterion {checked[0].name!r} has a check",
                 hint="set aggregate: explicit, or make the check a reward of its own",
             )
+        if params.column is None and params.aggregate == "explicit" and not _has_points(self._fixed):
+            raise ConfigError(f"{_NO_POINTS}, so no row has a score", hint="add what a good answer does")
         self._checks = Checks(checked)
         self.judge = self._make_judge(needed=len(checked) < len(self._fixed) or params.column is not None)
         rewards = self._checks.rewards.values()
@@ -158,6 +163,8 @@ class RubricReward(Reward):
             return Score.failed(f"the column {column!r} has a check, {checked.check!r}: checks stand in the config")
         if not (rubric := [*self._fixed, *own]):
             return Score(None, reason=f"the column {column!r} is empty, so there is no criterion")
+        if self.params.aggregate == "explicit" and not _has_points(rubric):
+            return Score(None, reason=_NO_POINTS)
         return rubric
 
     def _scored(
@@ -195,7 +202,7 @@ class RubricReward(Reward):
             return Score(None, details=details, error=problem, subscores=subscores)
         value = weighted_share(items)
         if value is None:
-            return Score(None, "no criterion with positive points has a verdict", details, subscores=subscores)
+            return Score(None, f"{_NO_POINTS} and a verdict", details, subscores=subscores)
         return Score(
             value, _reason(items, failed, said), details, self._credit(items, value, text), subscores=subscores
         )
@@ -234,7 +241,7 @@ class RubricReward(Reward):
         gained = math.fsum(max(criterion.weight, 0.0) for criterion in self._fixed)
         if not lost:
             return (0.0, 1.0)
-        return None if can_leave_out or not gained else (lost / gained, 1.0)
+        return None if can_leave_out else (lost / gained, 1.0)
 
     def _fingerprint(self) -> str:
         parts = [
@@ -245,6 +252,10 @@ class RubricReward(Reward):
             {name: reward.version for name, reward in self._checks.rewards.items()},
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _has_points(criteria: Iterable[CriterionParams]) -> bool:
+    return any(criterion.weight > 0 for criterion in criteria)
 
 
 def weighted_share(items: Iterable[_Item]) -> float | None:

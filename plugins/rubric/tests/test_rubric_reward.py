@@ -165,9 +165,22 @@ def test_a_tag_is_scored_by_its_own_criteria_alone() -> None:
 
 def test_a_rubric_of_faults_alone_has_no_score() -> None:
     """HealthBench gives None without positive points: the row abstains, and is no 0."""
-    (score,) = scored(by_text({"Lies.": False}), criteria=[{"criterion": "Lies.", "points": -1}])
+    faults = [{"criterion": "Lies.", "points": -1}]
+    asked: list[str] = []
+    (score,) = scored(asked.append, column="rubrics", columns={"rubrics": [faults]})
     assert (score.value, score.error) == (None, None)
     assert "no criterion with positive points" in str(score.reason)
+    with pytest.raises(ConfigError, match="no row has a score"):
+        scored(asked.append, criteria=faults)
+    assert not asked
+
+
+def test_healthbench_professional_names_its_texts_otherwise() -> None:
+    """The data set of clinicians' tasks has ``criterion_text``, and no tags."""
+    rubric = [{"criterion_text": "Names the dose.", "points": 5}, {"criterion_text": "Lies.", "points": -3}]
+    backend = by_text({"Names the dose.": True, "Lies.": True})
+    (score,) = scored(backend, column="rubric_items", columns={"rubric_items": [rubric]})
+    assert score.value == pytest.approx(2 / 5)
 
 
 def test_the_categories_of_rubrics_as_rewards_have_their_weights() -> None:
@@ -541,7 +554,6 @@ def test_criteria_for_a_judge_need_a_model() -> None:
         ({"criteria": [CITES, BRIEF, INVENTS]}, (-4 / 3, 1.0)),
         ({"criteria": [CITES, INVENTS], "on_failed_criterion": "left_out"}, None),
         ({"criteria": [CITES, INVENTS, JSON]}, None),
-        ({"criteria": [INVENTS]}, None),
         ({"criteria": [CITES], "column": "own"}, None),
         ({"column": "own", "aggregate": "implicit"}, (0.0, 1.0)),
     ],

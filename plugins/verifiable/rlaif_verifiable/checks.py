@@ -104,6 +104,19 @@ def quoted(text: str, most: int = 80) -> str:
     return f"\u201c{line if len(line) <= most else line[: most - 1] + chr(0x2026)}\u201d"
 
 
+def without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, as the hook of its reader; two members of one name say two things.
+
+    Raises:
+        ValueError: A name stands there twice.
+    """
+    names = [name for name, _ in pairs]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise ValueError(f"the name {doubled!r} stands twice in an object")
+    return dict(pairs)
+
+
 def passed(reason: str) -> Score:
     """1, and why."""
     return Score(1.0, reason=reason)

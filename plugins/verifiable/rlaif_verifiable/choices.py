@@ -16,11 +16,14 @@ from rlaif_verifiable.extraction import extract, last_boxed
 _DECORATION = regex.compile(r"[*_`$]|\\(?:boxed|text\w*|math\w+)(?=\{)")
 """Emphasis and LaTeX around a letter."""
 
+_WIDE = {0xFF21 + place: chr(ord("A") + place) for place in range(26)} | {0xFF08: "(", 0xFF09: ")", 0x3002: ". "}
+
 _LETTER = r"[(\[{\"'\s]*(?!I\s+\p{Ll})([A-Z])(?![\p{L}\p{N}'’])[)\]}\"']*"
 """A letter, in brackets or not; the pronoun is none."""
 
 _STATED = regex.compile(
-    r"(?i:\b(?:answer|choice|option)\b(?:\s+(?:is|would\s+be))?\s*[:=]?\s*(?:(?:option|choice)\s+)?)"
+    r"(?i:\b(?:answer|choice|option)\b(?:\s+(?:is|would\s+be))?\s*[:=]?\s*(?:(?:option|choice)\s+)?"
+    r"|(?:答案|选项|選項|正解|答え|정답)\s*(?:应该)?(?:是|为|為|は|은)?\s*[:：]?\s*(?:选项|選項)?)"
     rf"{_LETTER}(?:(?:\s*[,;/&+]\s*|\s+)(?:(?:and|or)\s+)?{_LETTER})*+"
 )
 _MARKED = regex.compile(r"(?<![\p{L}\p{N}])\(([A-Z])\)")
@@ -43,8 +46,8 @@ class MultipleChoiceReward(Reward):
     r"""1 where the answer picks the right letter, else 0; one that picks several, or none, gets 0.
 
     The pick is, in this order: what stands in the last ``<answer>`` or ``\boxed{}``; all of the answer, a letter alone;
-    what "the answer is", "answer:" or "option" is followed by, the last of them, with the letters that "or", "and" or a
-    comma join to it; the letters in parentheses; the letters that are a line or begin one, as ``B)`` does; the text of a
+    what "the answer is", "answer:" or "option" is followed by (in Chinese, Japanese and Korean too), the last of them, with
+    the letters that "or", "and" or a comma join to it; the letters in parentheses; the letters that are a line or begin one, as ``B)`` does; the text of a
     choice, alone. Letters are A to Z in capitals; a lower-case letter counts only where it is all that is said.
     """
 
@@ -93,7 +96,7 @@ def picked_letters(text: str, choices: Sequence[str] = ()) -> set[str]:
         if marked is not None:
             text = marked
             break
-    plain = _DECORATION.sub("", text).strip()
+    plain = _DECORATION.sub("", text.translate(_WIDE)).strip()
     alone = plain.strip("()[]{}.:\"' ")
     if len(alone) == 1 and alone.isascii() and alone.isalpha():
         return {alone.upper()}

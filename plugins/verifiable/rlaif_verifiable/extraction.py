@@ -49,7 +49,7 @@ def extract(text: str, place: Place) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What stands in the last ``\boxed{...}`` whose braces close, braces within it included."""
+    r"""What stands in the last ``\boxed{...}``, braces within it included; None where its braces do not close."""
     opened: list[int] = []
     found = None
     for brace in regex.finditer(r"[{}]", text):
@@ -57,7 +57,13 @@ def last_boxed(text: str) -> str | None:
             opened.append(brace.start())
         elif opened:
             start = opened.pop()
-            boxed = text[max(0, start - 32) : start].rstrip().endswith("\\boxed")
-            if boxed and (found is None or start > found[0]):
+            if _opens_box(text, start) and (found is None or start > found[0]):
                 found = start, brace.start()
+    if found and any(start > found[0] and _opens_box(text, start) for start in opened):
+        return None
     return None if found is None else text[found[0] + 1 : found[1]].strip()
+
+
+def _opens_box(text: str, brace: int) -> bool:
+    r"""Whether the brace at a place of a text follows ``\boxed``."""
+    return text[max(0, brace - 32) : brace].rstrip().endswith("\\boxed")

@@ -10,7 +10,7 @@ import regex
 from pydantic import Field
 
 from rlaif_sdk import MissingExtraError, Reward, RewardBatch, RewardError, Score, ViewParams
-from rlaif_verifiable.checks import is_missing, missed, nothing_to_check, passed
+from rlaif_verifiable.checks import is_missing, missed, nothing_to_check, passed, without_doubles
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -102,7 +102,7 @@ class JsonSchemaReward(Reward):
             raise ValueError(f"{len(blocks)} blocks, of which none is the answer")
         return json.loads(
             blocks[0] if blocks else text,
-            object_pairs_hook=_without_doubles,
+            object_pairs_hook=without_doubles,
             parse_constant=_no_constant,
             parse_float=_finite,
         )
@@ -125,14 +125,6 @@ class JsonSchemaReward(Reward):
                 raise RewardError(f"{error.json_path}: {error.message[:200]}") from None
             self._known[key] = kind(schema, registry=Registry())
         return self._known[key]
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if doubled is not None:
-        raise ValueError(f"the name {doubled!r} stands twice in an object")
-    return dict(pairs)
 
 
 def _no_constant(text: str) -> Any:

@@ -26,6 +26,12 @@ from rlaif_verifiable.extraction import extract, last_boxed
 MOST_CHARACTERS = 20_000
 """Of a longer text its end is read, where the answer stands."""
 
+_LETTER = regex.compile(r"\\(?:mathrm|mathit|mathbf|operatorname|text)\s*\{\s*([A-Za-z])\s*\}")
+_ROOT = regex.compile(r"\\sqrt\s*\(([^()]*)\)")
+_DOTS = regex.compile(r"\\[lc]?dots|\.\.\.|…")
+_AS_ASCII = {0x2212: "-", 0x3002: ".", **{ord(sign) + 0xFEE0: sign for sign in "0123456789+-=()./%"}}
+"""The minus sign, the ideographic full stop, and the wide forms of what numbers are written with."""
+
 _LATEX_COMMAND = regex.compile(r"\\[A-Za-z]+")
 _DELIMITER = regex.compile(r"\$|\\boxed|\\\(|\\\[|\\begin")
 
@@ -51,9 +57,10 @@ class MathParams(AnswerParams):
 
 
 class MathReward(AnswerReward[MathParams]):
-    """1 where math-verify finds the answer equal to a right one, else 0.
+    r"""1 where math-verify finds the answer equal to a right one, else 0.
 
-    A right answer that cannot be read fails its row. An answer that cannot be read, or not in time, gets 0.
+    A right answer that cannot be read fails its row, and so does one with dots (``1, 2, \ldots, n``), of which math-verify
+    would compare the rest. An answer that cannot be read, or not in time, gets 0.
     """
 
     name = "math"
@@ -84,12 +91,11 @@ class MathReward(AnswerReward[MathParams]):
             self.setup()
         assert self._worker is not None
         text = text[-MOST_CHARACTERS:]
-        if self.params.boxed:
-            box = last_boxed(text)
-            if box is None:
-                return missed("no \\boxed{} stands there")
-            text = f"$\\boxed{{{box}}}$"
-        request = {"text": text, "precision": self.params.precision, "strict": self.params.strict}
+        box = last_boxed(text)
+        if box is None and (self.params.boxed or "\\boxed{" in text):
+            return missed("the last \\boxed{} does not close" if "\\boxed{" in text else "no \\boxed{} stands there")
+        read = as_read(f"$\\boxed{{{box}}}$" if self.params.boxed else text)
+        request = {"text": read, "precision": self.params.precision, "strict": self.params.strict}
         unreadable, said = [], None
         for answer in answers:
             reply = self._worker.ask({**request, "right": as_formula(answer)}, self.params.seconds)
@@ -98,7 +104,7 @@ class MathReward(AnswerReward[MathParams]):
             if "error" in reply:
                 return Score.failed(f"math-verify failed: {reply['error']}")
             said = reply["said"]
-            if reply["right"] is None:
+            if reply["right"] is None or has_dots(answer):
                 unreadable.append(answer)
             elif reply["equal"]:
                 return passed(f"{said} is {quoted(answer)}")
@@ -109,10 +115,23 @@ class MathReward(AnswerReward[MathParams]):
 
 def as_formula(answer: str) -> str:
     """A right answer as math-verify reads it: in dollar signs, unless it has some or is a text."""
-    answer = extract(answer, "hashes") or answer
-    if _DELIMITER.search(answer) or regex.search(r"\p{L}{2}", _LATEX_COMMAND.sub(" ", answer)):
-        return answer
-    return f"${answer}$"
+    answer = as_read(extract(answer, "hashes") or answer)
+    return answer if _DELIMITER.search(answer) or _is_prose(answer) else f"${answer}$"
+
+
+def has_dots(answer: str) -> bool:
+    """Whether the formula of a right answer leaves something to the reader; dots of the words around it do not count."""
+    formula = last_boxed(answer) or extract(answer, "hashes") or ("" if _is_prose(answer) else answer)
+    return bool(_DOTS.search(formula))
+
+
+def _is_prose(text: str) -> bool:
+    return bool(regex.search(r"\p{L}{2}", _LATEX_COMMAND.sub(" ", text)))
+
+
+def as_read(text: str) -> str:
+    r"""A text with what math-verify stumbles over in its usual form: ``\mathrm{e}``, ``\sqrt(2)``, the signs of other scripts."""
+    return _ROOT.sub(r"\\sqrt{\1}", _LETTER.sub(r" \1", text.translate(_AS_ASCII)))
 
 
 class Worker:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlaif_sdk import Params, Reward, RewardBatch, Score, read
-from rlaif_verifiable.checks import is_missing, nothing_to_check
+from rlaif_verifiable.checks import is_missing, nothing_to_check, without_doubles
 
 
 class ToolCallsParams(Params):
@@ -44,8 +44,8 @@ class Call:
 class ToolCallsReward(Reward):
     """How many of the calls that a completion makes are the expected ones, each matched once.
 
-    Numbers are equal by value (``1`` and ``1.0``), truth values are no numbers. Arguments that are no JSON object match
-    nothing unless they are ignored.
+    Numbers are equal by value (``1`` and ``1.0``), truth values are no numbers. Arguments that are no JSON object, or have a
+    name twice, match nothing unless they are ignored.
     """
 
     name = "tool_calls"
@@ -150,7 +150,7 @@ def _object(arguments: Any) -> Mapping[str, Any] | None:
     """Arguments as an object, an empty one for an empty text or null, as some servers say that there are none."""
     if isinstance(arguments, str) and arguments:
         try:
-            arguments = json.loads(arguments)
+            arguments = json.loads(arguments, object_pairs_hook=without_doubles)
         except (ValueError, RecursionError):
             return None
     if arguments is None or arguments == "":

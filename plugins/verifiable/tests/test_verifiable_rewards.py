@@ -223,13 +223,53 @@ def test_published_verdicts_are_those_of_math_verify(values: Values) -> None:
     cases = [case for case in listed if case["config"] in (default, {})]
     assert len(cases) == 100
     found = values("math", [case["prediction"] for case in cases], columns={"answer": [case["gold"] for case in cases]})
-    assert found == [case["expected"] for case in cases]
+    expected = {case["gold"] + case["prediction"]: float(case["expected"]) for case in cases}
+    expected["$1 - \\frac{1}{\\mathrm{e}}$$1 + \\frac{1}{\\mathrm{e}}$"] = (
+        0.0  # the library read the 1 of both, and took it for right
+    )
+    assert found == [expected[case["gold"] + case["prediction"]] for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "expected"),
+    [
+        ("$\\frac{1}{2^{98}}$", "\\frac{1}{2^{99}}", 0.0),
+        ("$\\frac{1}{2^{99}}$", "\\frac{1}{2^{99}}", 1.0),
+        ("$\\frac{1}{2006!}$", "\\frac{1}{2004!}", 0.0),
+        ("$\\frac{1}{3 \\cdot 2^{2006}}$", "\\frac{2^{2005}+1}{3 \\cdot 2^{2006}}", 0.0),
+        ("\\boxed{0.333333}", "\\frac{1}{3}", 1.0),
+        ("$1 + \\frac{1}{\\mathrm{e}}$", "1 - \\frac{1}{\\mathrm{e}}", 0.0),
+        ("$1 - \\frac{1}{e}$", "1 - \\frac{1}{\\mathrm{e}}", 1.0),
+        ("$4\\sqrt(2)$", "4", 0.0),
+        ("$4\\sqrt{2}$", "4\\sqrt(2)", 1.0),
+        ("The answer is \u22125.", "-5", 1.0),
+        ("答案是 \uff11\uff15\u3002", "15", 1.0),
+        ("\\boxed{7} no, wait: it is \\boxed{", "7", 0.0),
+        ("Put it into \\boxed. It is $7$.", "7", 1.0),
+        ("\\boxed{7}", "We count $1, 2, \\ldots, 7$, so... it is $\\boxed{7}$.", 1.0),
+    ],
+)
+def test_what_people_reported_of_verifiers_of_mathematics(
+    text: str, answer: str, expected: float, values: Values
+) -> None:
+    """Numbers that rounding makes equal, formulas read by half, boxes torn off, and the signs of other scripts."""
+    assert values("math", [text], columns={"answer": [answer]}) == [expected]
+
+
+@pytest.mark.parametrize(
+    "answer", ["1, 2, \\ldots, n", "$1:2:3:\\dots$", "\\boxed{2, 4, 6, ...}", "1 + 2 + \\cdots + n"]
+)
+def test_a_right_answer_with_dots_is_not_compared_without_them(answer: str, scores: Scores) -> None:
+    """The rest of 1, 2, ..., n is also that of other sequences."""
+    (score,) = scores("math", ["$1, 3, 5, \\ldots, 2n-1$"], columns={"answer": [answer]})
+    assert score.value is None
+    assert "no mathematics" in str(score.error)
 
 
 def test_only_the_box_counts_where_that_is_asked_for(values: Values) -> None:
     """A number elsewhere is no answer."""
     columns = {"answer": ["42", "42", "42"]}
-    texts = ["It is 42.", "\\boxed{42}", "\\boxed{41}, or rather 42"]
+    texts = ["It is 42.", "\\boxed{42}", "\\boxed{42}, or rather \\boxed{4"]
     assert values("math", texts, {"boxed": True}, columns=columns) == [0.0, 1.0, 0.0]
 
 
@@ -263,6 +303,11 @@ def test_a_hostile_formula_costs_its_time_and_nothing_else(values: Values) -> No
         ("The answer is unclear.", None),
         ("The answer is A or so they say; Answer: B", "B"),
         ("", None),
+        ("答案：B", "B"),
+        ("所以答案是B。", "B"),
+        ("正解は（Ｂ）です。", "B"),
+        ("정답: B", "B"),
+        ("答案是A或B", None),
     ],
 )
 def test_which_letter_is_picked(text: str, picked: str | None, values: Values) -> None:
@@ -329,6 +374,15 @@ def test_tool_calls_are_matched_by_name_and_arguments(
     """Each expected call once, and no other."""
     completion = calls(*made) if made else "I call nothing."
     assert values("tool_calls", [completion], params, columns={"tool_calls": [[CALL]]}) == pytest.approx([expected])
+
+
+def test_arguments_with_a_name_twice_match_nothing(values: Values) -> None:
+    """A tool may take the first of them, and a policy could say the wrong and the right one."""
+    completion = calls(("weather", {}))
+    for arguments, expected in (('"city": "Oslo"', 1.0), ('"city": "Rome", "city": "Oslo"', 0.0)):
+        completion[0]["tool_calls"][0]["function"]["arguments"] = f'{{{arguments}, "days": 2}}'
+        found = values("tool_calls", [completion], columns={"tool_calls": [[CALL]]})
+        assert found == [expected]
 
 
 def test_the_order_of_calls_counts_where_that_is_asked_for(values: Values) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -25,6 +26,7 @@ __all__ = [
     "generate_json",
     "label_mass",
     "one_each",
+    "readable_json",
     "usage_of",
     "whole_text",
     "with_usage_of",
@@ -38,6 +40,7 @@ SUM_TOLERANCE = 0.01
 """By how much probabilities that were rounded may add up to more than 1."""
 LEAST_LABEL_MASS = 1e-4
 """With less, a label is read from noise: a judge that is asked well gives its labels nearly all."""
+_ESCAPE = re.compile(r"\\(?:([\"\\/bfnrt]|u[0-9a-fA-F]{4})|)")
 ASK_OTHERWISE = (
     "turn the judge's thinking off (extra_body: {chat_template_kwargs: {enable_thinking: false}}), or ask in words: mode: "
     "verdict for pairs and rubrics, mode: rating for the judge"
@@ -135,6 +138,11 @@ def whole_text(reply: GeneratedText, max_new_tokens: int) -> str:
         problem = f"the judge's reply is cut off after {max_new_tokens} tokens"
         raise JudgeResponseError(problem, hint="raise max_new_tokens")
     return reply.text
+
+
+def readable_json(reply: str) -> str:
+    """JSON that a model wrote, with those backslashes doubled that escape nothing: judges quote LaTeX as it stands."""
+    return _ESCAPE.sub(lambda found: found[0] if found[1] else "\\\\", reply)
 
 
 def closing_line(reply: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import inspect
 import math
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif_sdk.conversations.templates import ChatEncoder
 from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError, MissingExtraError
+from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.backends import GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.backends.label_tree import LabelTree
@@ -40,12 +42,9 @@ def load_model(source: str, device: str, dtype: str, options: Mapping[str, Any])
         MissingExtraError: transformers or torch is not installed.
     """
     try:
-        import torch
         from transformers import AutoModelForCausalLM
     except ImportError as error:
         raise MissingExtraError("a local judge's library, transformers with torch,", extra="models") from error
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
     except (OSError, ValueError) as error:
@@ -53,7 +52,7 @@ def load_model(source: str, device: str, dtype: str, options: Mapping[str, Any])
             f"the judge's model {source!r} cannot be loaded: {error}",
             hint="give a local folder or a hub name of a causal language model",
         ) from error
-    return model.to(device)
+    return model.to(own_device(None if device == "auto" else device))
 
 
 def load_tokenizer(source: str, options: Mapping[str, Any]) -> Any:
@@ -80,6 +79,18 @@ def fingerprint(source: str) -> str:
         return source
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return json_digest([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+
+
+_locks: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
+
+
+def lock_of(model: Any) -> threading.RLock:
+    """The lock of a model that several hold: a judge and the trainer whose policy it is.
+
+    Either puts the model into its own mode for a forward pass, with its own hooks, so only one may pass at a time. An
+    adapter has the lock of the model that it is on.
+    """
+    return _locks.setdefault(model.get_base_model() if hasattr(model, "get_base_model") else model, threading.RLock())
 
 
 def token_batches(lengths: Sequence[int], max_rows: int, max_tokens: int) -> Iterator[list[int]]:
@@ -157,7 +168,7 @@ class TransformersBackend:
         tokenizer: Its tokenizer; needed with a loaded model, else found beside the model.
         revision: Branch, tag or commit on the hub.
         dtype: ``auto`` (as saved) or the name of a torch type such as ``bfloat16``.
-        device: ``auto`` (CUDA where there is one), or a torch device.
+        device: ``auto`` (CUDA where there is one), or a torch device; ``cuda`` is the process's own under a launcher.
         batch_size: The most sequences in one padded forward pass.
         max_batch_tokens: The most tokens, with padding, in one forward pass.
         max_length: The most tokens of a prompt with its answer; by default what the model allows. A longer request
@@ -396,10 +407,11 @@ def _evaluating(model: Any) -> Iterator[None]:
     """Without gradients or dropout; a model shared with a trainer is given back in the mode it was in."""
     import torch
 
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
+    with lock_of(model):
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            model.train(training)

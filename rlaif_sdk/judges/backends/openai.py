@@ -55,6 +55,8 @@ _MARKER = re.compile(
     re.VERBOSE | re.ASCII,
 )
 """The first character of what has the shape of a special token or role marker, of whatever family of models."""
+_OPENING = re.compile("[<\\[{\\]\u25c1]")
+"""With what a marker begins: one character is found faster than one of many forms."""
 _ERRORS: Mapping[Problem, type[JudgeError]] = {
     "passing": JudgeConnectionError,
     "closed": JudgeConnectionError,
@@ -385,7 +387,7 @@ def _defused(request: Conversation) -> tuple[list[dict[str, Any]], int, tuple[st
 def _without_markers(value: Any) -> Any:
     """A JSON value in which no text, whatever field it stands in, has a marker."""
     if isinstance(value, str):
-        return _MARKER.sub(lambda match: f"{match[0]} ", value)
+        return _OPENING.sub(lambda match: f"{match[0]} " if _MARKER.match(value, match.start()) else match[0], value)
     if isinstance(value, dict):
         return {name: _without_markers(item) for name, item in value.items()}
     return [_without_markers(item) for item in value] if isinstance(value, list) else value

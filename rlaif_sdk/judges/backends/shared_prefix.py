@@ -144,7 +144,7 @@ class SharedPrefix:
         logits_1NV = self._model(
             input_ids=torch.tensor([pack.tokens], device=device),
             position_ids=torch.tensor([pack.depths], device=device),
-            attention_mask=attention_mask(pack, len(self._tokens), self._model.dtype).to(device),
+            attention_mask=attention_mask(pack, len(self._tokens), self._model.dtype, device),
             past_key_values=self._cache,
             use_cache=True,
             **_only_logits(self._model, last_N),
@@ -159,7 +159,7 @@ class SharedPrefix:
             self._cache.crop(-surplus)
 
 
-def attention_mask(pack: Pack, start: int, dtype: torch.dtype) -> torch.Tensor:
+def attention_mask(pack: Pack, start: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Tensor:
     """What the S tokens of a pack see of ``start`` tokens before it and of the pack itself.
 
     Returns:
@@ -174,8 +174,8 @@ def attention_mask(pack: Pack, start: int, dtype: torch.dtype) -> torch.Tensor:
         path = torch.tensor(places)
         rows = path[len(places) - own :]
         hidden_SS[rows[:, None], path[None, :]] = path[None, :] > rows[:, None]
-    mask_SP = torch.zeros(size, start + size, dtype=dtype)
-    mask_SP[:, start:].masked_fill_(hidden_SS, torch.finfo(dtype).min)
+    mask_SP = torch.zeros(size, start + size, dtype=dtype, device=device)
+    mask_SP[:, start:].masked_fill_(hidden_SS.to(device), torch.finfo(dtype).min)
     return mask_SP[None, None]
 
 

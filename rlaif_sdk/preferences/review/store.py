@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,6 +218,19 @@ class ReviewStore:
         self.audit = audit
         self._lease_seconds = lease_seconds
         self._database = Database(path, REVIEW)
+        self._choose: Callable[[Mapping[str, Sequence[str]]], Sequence[str]] | None = None
+        self._chosen: Sequence[str] = ()
+        self._choosing = threading.Lock()
+
+    def choose_by(self, choose: Callable[[Mapping[str, Sequence[str]]], Sequence[str]]) -> None:
+        """Let something else than doubt say which pairs come next, beside the random sample.
+
+        Args:
+            choose: Takes the verdicts, ``1``, ``2`` or ``tie``, of each pair that has some, by id; gives the ids of pairs
+                to review next, in order. It is asked again when these are done; where it names none that is open, the
+                doubtful ones come next.
+        """
+        self._choose = choose
 
     def add(self, files: Sequence[TableName]) -> int:
         """Take in the pairs of files, all or none; what was taken in before is left as it is.
@@ -260,6 +274,8 @@ class ReviewStore:
 
         Nobody else is given it meanwhile, beyond the overlap.
         """
+        if self._choose is not None:
+            self._choose_more(self._choose, reviewer)
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM lease WHERE until < ?", (time.time(),))
             held = connection.execute(
@@ -318,6 +334,14 @@ class ReviewStore:
             mark_contested(connection, pair_of(connection, last["pair"]))
             return annotation_of(last)
 
+    def verdicts(self) -> dict[str, list[str]]:
+        """What people prefer of each pair that has verdicts, by id: ``1``, ``2`` or ``tie`` each."""
+        found: dict[str, list[str]] = {}
+        with self._database.transaction() as connection:
+            for pair, choice in connection.execute(f"SELECT pair, choice FROM annotation WHERE {_PREFERENCE}"):  # noqa: S608
+                found.setdefault(pair, []).append(choice)
+        return found
+
     def progress(self, reviewer: str = "") -> ReviewProgress:
         """Counts over the review."""
         with self._database.transaction() as connection:
@@ -370,7 +394,7 @@ class ReviewStore:
         self._database.close()
 
     def _next(self, connection: sqlite3.Connection, reviewer: str) -> str | None:
-        """The next pair: of the random sample as often as its share says, else the most doubtful one."""
+        """The next pair: of the random sample as often as its share says, else one that was chosen, or the most doubtful."""
         ((given, audited),) = connection.execute(
             f"""
             WITH given AS (SELECT pair FROM annotation WHERE {_ACTIVE_VERDICT} UNION ALL SELECT pair FROM lease)
@@ -382,12 +406,30 @@ class ReviewStore:
         sampled = "draw < :audit", "draw"
         streams = [sampled, doubtful] if audited < self.audit * (given + 1) - 0.5 else [doubtful, sampled]
         for condition, order in streams:
+            if (condition, order) == doubtful and (chosen := self._open_one(connection, reviewer)):
+                return chosen
             found = connection.execute(
                 f"SELECT id FROM pair WHERE {condition} AND {_OPEN} ORDER BY {order} LIMIT 1",  # noqa: S608
                 {"reviewer": reviewer, "overlap": self.overlap, "audit": self.audit},
             ).fetchone()
             if found:
                 return str(found["id"])
+        return None
+
+    def _choose_more(self, choose: Callable[[Mapping[str, Sequence[str]]], Sequence[str]], reviewer: str) -> None:
+        """Have the next pairs chosen if none of those that were is open to a reviewer."""
+        with self._choosing:
+            with self._database.transaction() as connection:
+                is_left = self._open_one(connection, reviewer) is not None
+            if not is_left:
+                self._chosen = choose(self.verdicts())
+
+    def _open_one(self, connection: sqlite3.Connection, reviewer: str) -> str | None:
+        """The first of the chosen pairs that is open to a reviewer."""
+        for pair_id in self._chosen:
+            asked = {"id": pair_id, "reviewer": reviewer, "overlap": self.overlap}
+            if connection.execute(f"SELECT 1 FROM pair WHERE id = :id AND {_OPEN}", asked).fetchone():  # noqa: S608
+                return pair_id
         return None
 
     def _lease(self, connection: sqlite3.Connection, reviewer: str, pair_id: str) -> None:

@@ -67,14 +67,17 @@ def generalized_advantages(
     zeros_BT = torch.zeros_like(values_BT)
     values_BT = torch.where(mask_BT, values_BT, zeros_BT)
     rewards_BT = torch.where(mask_BT, rewards_BT, zeros_BT)
-    advantages_BT = torch.zeros_like(values_BT)
-    next_value_B = next_advantage_B = torch.zeros_like(values_BT[:, 0])
-    for t in reversed(range(values_BT.shape[1])):
-        delta_B = rewards_BT[:, t] + gamma * next_value_B - values_BT[:, t]
-        next_advantage_B = torch.where(mask_BT[:, t], delta_B + gamma * lam * next_advantage_B, zeros_BT[:, t])
-        advantages_BT[:, t] = next_advantage_B
-        next_value_B = values_BT[:, t]
+    advantages_BT = rewards_BT + gamma * _later(values_BT, 1) - values_BT
+    for power in range((values_BT.shape[1] - 1).bit_length()):
+        # Each holds the sum over the next 2^power tokens: not a kernel a token, but a few for each doubling.
+        ahead = 1 << power
+        advantages_BT = advantages_BT + (gamma * lam) ** ahead * _later(advantages_BT, ahead)
     return advantages_BT, torch.where(mask_BT, advantages_BT + values_BT, zeros_BT)
+
+
+def _later(x_BT: Tensor, ahead: int) -> Tensor:
+    """What stands so many tokens later; 0 beyond the last."""
+    return torch.nn.functional.pad(x_BT[:, ahead:], (0, ahead))
 
 
 def compute_advantages(

@@ -19,6 +19,7 @@ from torch import Tensor
 from rlaif_sdk.exceptions import StateError
 from rlaif_sdk.io.digests import bytes_digest
 from rlaif_sdk.io.files import write_text
+from rlaif_sdk.training.ppo.shards import in_parts
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.ppo.critic import Critic
@@ -54,16 +55,19 @@ def critic_file(critic: Critic) -> str:
     return f"{critic.NAME}.safetensors"
 
 
-def critic_weights(critic: Critic, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The critic's weights, each tied one once.
+def critic_weights(critic: Critic, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
+    """The critic's weights, each tied one once; None where no process has them whole.
 
     Args:
         critic: The critic.
-        state_dict: The whole policy's weights, gathered from the processes that each hold a part; or None or empty.
+        state_dict: The whole policy's weights, gathered from the processes that each hold a part. None where each process
+            holds them all; empty where they are not gathered.
     """
     own = dict(critic.named_parameters())
-    if not state_dict:
+    if state_dict is None:
         return {name: parameter.detach().cpu() for name, parameter in own.items()}
+    if not state_dict:
+        return None
     prefix = f"{critic.NAME}."
     gathered = {key.partition(prefix)[2]: tensor for key, tensor in state_dict.items() if prefix in key}
     return {name: gathered[name].cpu() for name in own}
@@ -87,13 +91,14 @@ class CheckpointState:
     composer: Any
     reference: str | None
 
-    def save(self, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
-        """Write into a folder that exists; ``state_dict`` is that of `critic_weights`.
+    def save(self, folder: Path, critic: Mapping[str, Tensor] | None) -> None:
+        """Write into a folder that exists; ``critic`` is what `critic_weights` gives.
 
         Raises:
             StateError: The composer's state is no JSON value.
         """
-        save_file(critic_weights(self.critic, state_dict), folder / critic_file(self.critic))
+        if critic is not None:
+            save_file(dict(critic), folder / critic_file(self.critic))
         state = {
             "format": _FORMAT,
             "reference": self.reference,
@@ -110,15 +115,19 @@ class CheckpointState:
             ) from error
         write_text(folder / STATE_FILE, text)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, *, weights: bool = True) -> None:
         """Restore what `save` wrote.
+
+        Args:
+            folder: The checkpoint.
+            weights: Whether to load the critic's, which DeepSpeed restores by itself.
 
         Raises:
             StateError: A file is missing or unreadable, does not fit, or the reference is another model.
         """
         file = folder / critic_file(self.critic)
         try:
-            weights = load_file(file)
+            critic = load_file(file) if weights else None
             state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise StateError(
@@ -138,7 +147,8 @@ class CheckpointState:
                 hint="resume with the model that it began with; to begin with this one, start a new run",
             )
         try:
-            _load_parameters(self.critic, weights)
+            if critic is not None:
+                _load_parameters(self.critic, critic)
         except RuntimeError as error:
             raise StateError(f"{file} does not fit the model: {error}") from error
         self.kl_controller.load_state_dict(state["kl_controller"])
@@ -152,4 +162,4 @@ def _load_parameters(critic: Critic, weights: Mapping[str, Tensor]) -> None:
     expected = {name for name, _ in critic.named_parameters()}
     if odd := sorted(expected ^ set(weights)):
         raise RuntimeError(f"{odd[0]} is {'missing' if odd[0] in expected else 'unknown'}")
-    critic.load_state_dict(weights, strict=False)
+    critic.load_state_dict(in_parts(weights, critic), strict=False)

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import torch
 from trl.trainer.rloo_config import RLOOConfig
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.devices import computes_in_bfloat16
 from rlaif_sdk.training.arguments import check_ranges
 from rlaif_sdk.training.ppo.kl import KLEstimator
 from rlaif_sdk.training.ppo.scoring import ScoreNormalization
@@ -53,7 +53,10 @@ class PPOConfig(RLOOConfig):
         default=None, metadata={"help": "Recompute activations in the backward pass. Off unless set."}
     )
     bf16: bool | None = field(  # type: ignore[assignment]  # likewise
-        default=None, metadata={"help": "bfloat16 mixed precision. Unless set: on with a GPU that has it, else off."}
+        default=None,
+        metadata={
+            "help": "bfloat16 mixed precision. Unless set: on with a GPU that has it (a V100 or T4 has not), else off."
+        },
     )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "Of no use: a batch is rows of text."})
     shuffle_dataset: bool = field(default=True, metadata={"help": "Draw the prompts of each epoch in a new order."})
@@ -134,7 +137,7 @@ class PPOConfig(RLOOConfig):
             self.kl_estimator = "k2" if self.use_kl_loss else "k1"
         self._check()
         if self.bf16 is None and not self.fp16:
-            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not self.use_cpu
+            self.bf16 = computes_in_bfloat16() and not self.use_cpu
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "reward"
         # RLOO's own method refuses a single generation a prompt; what else it does is done below.

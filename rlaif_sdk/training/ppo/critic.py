@@ -26,8 +26,8 @@ class ValueHead(nn.Module):
     """A linear map from the states that the language-model head reads to one value each.
 
     It starts at zero, so that the first advantages are the plain returns. States are scaled to unit root mean square
-    first: one learning rate then suits models whose hidden states differ in size. It computes in its own float32
-    parameters, also under autocast.
+    first: one learning rate then suits models whose hidden states differ in size. It computes in float32, also under
+    autocast, and where FSDP or DeepSpeed casts its parameters.
     """
 
     NAME: ClassVar[str] = "value_head"
@@ -35,16 +35,21 @@ class ValueHead(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(hidden_size, 1, dtype=torch.float32)
+        self.linear = _Float32Linear(hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, states_BTH: Tensor) -> Tensor:
         """values_BT of states_BTH."""
         with torch.autocast(states_BTH.device.type, enabled=False):
-            states_BTH = states_BTH.to(self.linear.weight.dtype)
+            states_BTH = states_BTH.float()
             values_BT1: Tensor = self.linear(nn.functional.rms_norm(states_BTH, states_BTH.shape[-1:]))
             return values_BT1.squeeze(-1)
+
+
+class _Float32Linear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight.float(), self.bias.float())
 
 
 class SeparateCritic(nn.Module):

@@ -62,8 +62,8 @@ class Tokens:
 
     def rows(self, rows: Tensor | slice) -> Tokens:
         """Some of the rows, without the padding that none of them needs."""
-        prompts = int(self.prompt_mask_BP[rows].sum(dim=1).max())
-        completions = int(self.completion_mask_BT[rows].sum(dim=1).max())
+        masks = self.prompt_mask_BP, self.completion_mask_BT
+        prompts, completions = torch.stack([mask[rows].sum(dim=1).max() for mask in masks]).tolist()
         first = self.prompt_ids_BP.shape[1] - prompts
         return Tokens(
             prompt_ids_BP=self.prompt_ids_BP[rows, first:],

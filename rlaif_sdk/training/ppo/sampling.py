@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import AutoConfig, TrainerCallback, TrainerState
 from trl.generation import vllm_generation
 from trl.trainer.utils import RepeatSampler
@@ -145,6 +146,35 @@ def end_completions_at(engine: Any, eos_token_ids: Sequence[int]) -> None:
         eos_token_ids: The tokens; ``stop_token_ids`` among the trainer's ``generation_kwargs`` goes before them.
     """
     engine.generation_kwargs = {"stop_token_ids": list(eos_token_ids), **engine.generation_kwargs}
+
+
+def keep_base_weights(engine: Any, model: Any) -> None:
+    """Put back, after each sync of the weights to vLLM, what an adapter is on.
+
+    TRL merges the adapter for a sync and takes it out again. In weights of less than float32 either rounds: after a
+    thousand syncs the model has moved by half of what its adapter changes. A copy is kept in the machine's memory.
+
+    Args:
+        engine: TRL's `VLLMGeneration`.
+        model: The policy; without an adapter, or with weights of float32 or quantised ones, nothing is done.
+    """
+    if not hasattr(model, "merge_adapter"):
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module.get_base_layer() for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    weights = [w for layer in layers for w in layer.parameters() if w.is_floating_point() and w.dtype.itemsize < 4]
+    kept = [weight.detach().to("cpu", copy=True) for weight in weights]
+    sync = engine.sync_weights
+
+    def restored() -> None:
+        sync()
+        with torch.no_grad():
+            for weight, copy in zip(weights, kept, strict=True):
+                weight.copy_(copy)
+
+    if weights:
+        engine.sync_weights = restored
 
 
 def sampling_by_vllm(args: PPOConfig) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import use_adapter
 
 from rlaif_sdk.diagnostics import drift_in_history
-from rlaif_sdk.exceptions import DataError, TrainingError
+from rlaif_sdk.exceptions import ConfigError, DataError, TrainingError
+from rlaif_sdk.judges.backends.local import lock_of
 from rlaif_sdk.training.evaluation_means import MeansOverRows
 from rlaif_sdk.training.models import (
     check_prompts_fit,
@@ -32,7 +33,7 @@ from rlaif_sdk.training.models import (
     prompt_room,
 )
 from rlaif_sdk.training.ppo.advantages import compute_advantages, rollout_metrics, rollout_weights
-from rlaif_sdk.training.ppo.checkpoint import CheckpointState, fingerprint
+from rlaif_sdk.training.ppo.checkpoint import CheckpointState, critic_weights, fingerprint
 from rlaif_sdk.training.ppo.config import PPOConfig
 from rlaif_sdk.training.ppo.critic import (
     Critic,
@@ -69,6 +70,7 @@ from rlaif_sdk.training.ppo.sampling import (
     EpochRepeatSampler,
     check_vllm,
     end_completions_at,
+    keep_base_weights,
     sampling_by_vllm,
     warn_of_mismatches,
 )
@@ -82,6 +84,7 @@ from rlaif_sdk.training.ppo.scoring import (
     scores_of,
     token_rewards_of,
 )
+from rlaif_sdk.training.ppo.shards import gathered_once, return_float32
 from rlaif_sdk.types import Progress, TrainerArguments
 
 if TYPE_CHECKING:
@@ -227,6 +230,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             raise TrainingError(
                 "the tokenizer has neither a padding nor an end token", hint="set tokenizer.pad_token, or eos_token"
             )
+        self._check_shards()
         self.processes = Processes(self.accelerator)
         self.processes.learn_together(self.composer)
         self._policy = base_model(self.model)
@@ -256,9 +260,24 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
         if self.use_vllm:
             end_completions_at(self.vllm_generation, self.eos_token_ids)
+            keep_base_weights(self.vllm_generation, self.model)
             warn_of_mismatches(sampling_by_vllm(args), chosen)
         else:
             warn_of_mismatches(self._policy.generation_config.to_dict(), self.generation_config.to_dict(), chosen)
+
+    def _check_shards(self) -> None:
+        """Refuse what cannot be done with weights in parts, and let them say float32.
+
+        Raises:
+            ConfigError: DeepSpeed is to leave out steps.
+        """
+        if self.is_deepspeed_enabled and self.args.max_approx_kl is not None:
+            raise ConfigError(
+                "max_approx_kl skips steps, and DeepSpeed's engine makes each by itself",
+                key="max_approx_kl",
+                hint="leave it out, or use FSDP",
+            )
+        return_float32(self.accelerator)
 
     def _check_tokens(self, tables: Mapping[str, Any]) -> None:
         """Refuse special tokens that the policy lacks, and prompts that it has no positions for.
@@ -331,13 +350,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         """Start with a new rollout.
 
         Raises:
-            TrainingError: Training is resumed from a checkpoint of sharded weights, or from within a rollout.
+            TrainingError: Training is resumed from within a rollout.
         """
-        if state.global_step and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise TrainingError(
-                "PPO does not resume from a checkpoint of sharded weights, which FSDP and DeepSpeed load their own way",
-                hint="train on from the saved model, in a new run",
-            )
         updates = self.args.updates_per_rollout
         if (begun := state.global_step % updates) and state.global_step < state.max_steps:
             raise TrainingError(
@@ -375,6 +389,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         with (
+            gathered_once(self._policy),
             without_critic(self._policy),
             contiguous_head_input(self._policy),
             generating_in_one_row(self._policy),
@@ -402,14 +417,27 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             yield self.model
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        saves = self.args.should_save
+        critic = critic_weights(self.critic, state_dict) if saves else None  # before transformers empties the mapping
         super()._save(output_dir, state_dict=state_dict)
-        if self.args.should_save:
-            self._checkpoint_state.save(Path(output_dir or self.args.output_dir or "."), state_dict)
+        if saves:
+            self._checkpoint_state.save(Path(output_dir or self.args.output_dir or "."), critic)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with without_critic(self._policy):
+        if self.is_fsdp_enabled and not self.accelerator.is_fsdp2:
+            raise TrainingError(
+                "PPO does not resume from a checkpoint of FSDP1",
+                hint="set fsdp_version: 2 for a new run, or train on from the saved model",
+            )
+        # of FSDP's own file the critic is a part
+        with contextlib.nullcontext() if self.is_fsdp_enabled else without_critic(self._policy):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._checkpoint_state.load(Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.is_deepspeed_enabled:  # which has loaded all weights by now
+            self._checkpoint_state.load(Path(checkpoint), weights=False)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log what was noted since the last time, and whether what is rewarded rises as a reward of weight 0 falls.
@@ -465,8 +493,9 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
                 trainer=logged,
             ),
         )
-        policy = self._score(self.model, tokens)
-        ref_logprobs_BT = self._reference_logprobs(tokens)
+        with lock_of(self._policy):  # a reward may ask the policy itself
+            policy = self._score(self.model, tokens)
+            ref_logprobs_BT = self._reference_logprobs(tokens)
         composition = scored()
         scores_B, token_rewards_BT = self._scores(composition, tokens, counted)
         truncated_B = torch.tensor([ids[-1] not in self.eos_token_ids for ids in completion_ids]).to(

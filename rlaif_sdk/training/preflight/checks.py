@@ -211,9 +211,22 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
     if critic:
         found.models.insert(1, LoadedModel("critic", find_model(critic)))
     found.machine = Machine.look(settings.device)
-    rewards = sum(loaded.files.bytes for loaded in found.models if " " in loaded.role)
+    found.warnings += filter(None, [_idle_gpus(settings, method.learns_from)])
+    rewards = sum(loaded.bytes for loaded in found.models if " " in loaded.role)
     found.memory = estimate_memory(dims, work, rewards=rewards, process=found.machine.process)
     _check_memory(found, settings, found.memory, found.machine)
+
+
+def _idle_gpus(settings: Any, learns_from: str) -> str | None:
+    """Warn where a run in one process leaves GPUs idle."""
+    import torch
+
+    if settings.device.type != "cuda" or settings.world_size > 1 or (count := torch.cuda.device_count()) == 1:
+        return None
+    where = f"{count} GPUs are visible, and one process trains on the first of them"
+    if learns_from != "prompts":
+        return f"{where}: CUDA_VISIBLE_DEVICES chooses another"
+    return f"{where}: torchrun --nproc_per_node {count} --no-python rlaif train ... takes all"
 
 
 def _tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.models.model_folder import local_folder, read_json
+from rlaif_sdk.models.rewards import ScoringReward
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer
@@ -154,11 +155,20 @@ class LoadedModel:
         role: What for: ``policy``, ``critic``, or ``reward NAME``.
         files: What is known of it.
         copies: How often it is held: the policy and its frozen reference make two.
+        dtype: The type that it is held in; None for that of its files.
     """
 
     role: str
     files: ModelFiles
     copies: int = 1
+    dtype: str | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What one copy takes in memory."""
+        if self.dtype is None or self.files.parameters is None:
+            return self.files.bytes
+        return self.files.parameters * (4 if self.dtype == "float32" else 2)
 
 
 def reward_models(composer: Composer) -> Iterator[LoadedModel]:
@@ -179,4 +189,6 @@ def reward_models(composer: Composer) -> Iterator[LoadedModel]:
             except ConfigError as error:
                 key = f"composition.{kind}.{name}.params.model"
                 raise ConfigError(error.message, key=key, hint=error.hint) from error
-            yield LoadedModel(f"{kind.removesuffix('s')} {name}", files)
+            scores = isinstance(component.reward, ScoringReward)  # which loads in float32 unless told otherwise
+            dtype = (params.get("dtype") or "float32") if scores else None
+            yield LoadedModel(f"{kind.removesuffix('s')} {name}", files, dtype=dtype)
