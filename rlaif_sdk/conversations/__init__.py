@@ -1,6 +1,6 @@
 """The door for conversations: messages of every shape in one canonical form, and the views that consumers ask for."""
 
-from rlaif_sdk.conversations.images import Images, image_block
+from rlaif_sdk.conversations.images import Images, image_address, image_block
 from rlaif_sdk.conversations.messages import (
     ASSISTANT,
     TOOL,
@@ -34,6 +34,7 @@ __all__ = [
     "chat_messages",
     "check_speaker",
     "holds_json_of_messages",
+    "image_address",
     "image_block",
     "policy_turns",
     "prompt_problem",

@@ -39,10 +39,15 @@ def image_block(block: Mapping[str, Any]) -> dict[str, Any]:
         found = source.get("url") if data is None else f"data:{source.get('media_type')};base64,{data}"
     elif found is None:
         found = next((block[key] for key in ("image", "url") if block.get(key) is not None), None)
-    return {"type": "image_url", "image_url": {"url": _address(found)}}
+    return {"type": "image_url", "image_url": {"url": image_address(found)}}
 
 
-def _address(image: Any) -> str:
+def image_address(image: Any) -> str:
+    """The address of an image that is one already, or the ``data:`` URL of Pillow's images, and of the bytes of files.
+
+    Raises:
+        ConversationError: It is none of these.
+    """
     if isinstance(image, str) and image.startswith(("https://", "http://", "data:")):
         return image
     if isinstance(image, Mapping):  # as datasets have it

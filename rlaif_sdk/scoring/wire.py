@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_sdk import exceptions
+from rlaif_sdk.conversations import image_address
 from rlaif_sdk.exceptions import BatchError, RewardOutputError, RlaifError, exception_text
 from rlaif_sdk.rewards import ScoreLike
 from rlaif_sdk.scoring.checks import plain_credit
@@ -156,9 +157,11 @@ def _sequence(values: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON cannot hold, as what it can: arrays and tensors, and their scalars."""
+    """What JSON cannot hold, as what it can: arrays and tensors, and their scalars, and Pillow's images."""
     if hasattr(value, "tolist"):
         return value.tolist()
+    if hasattr(value, "save"):
+        return image_address(value)
     raise TypeError(f"JSON cannot hold a {type(value).__name__}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -125,6 +126,16 @@ def test_an_image_of_pillow_is_sent_as_a_file() -> None:
     image = pytest.importorskip("PIL.Image").new("RGB", (2, 2))
     url = image_block({"type": "image", "image": image})["image_url"]["url"]
     assert url.startswith("data:image/png;base64,iVBOR")
+
+
+def test_a_reward_in_a_process_gets_pillow_s_images_as_addresses() -> None:
+    """JSON holds those, and `image_block` leaves them as they are."""
+    from rlaif_sdk.scoring.wire import decode_batch, encode_batch
+
+    image = pytest.importorskip("PIL.Image").new("RGB", (2, 2))
+    batch = RewardBatch([asked({"type": "image", "image": image})], ["Grey."])
+    ((block,),) = decode_batch(json.loads(encode_batch(batch, (), "judge"))["score"]).images.values()
+    assert image_block(block) == image_block({"type": "image", "image": image})
 
 
 @pytest.mark.parametrize("image", ["cat.png", b"no image", None, 3, {"path": "cat.png"}])
