@@ -26,6 +26,11 @@ def first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def process_count() -> int:
+    """How many processes the launcher has started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def on_one_machine() -> bool:
     """Whether all processes of the run are on this machine, so that they can share a file that is locked."""
     processes = os.environ.get("WORLD_SIZE", "1")
@@ -60,7 +65,7 @@ def refuse_processes() -> None:
     Raises:
         TrainingError: There are several.
     """
-    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+    if (processes := process_count()) > 1:
         raise TrainingError(
             f"this kind of run is one process, and the launcher has started {processes}", hint="start it without"
         )

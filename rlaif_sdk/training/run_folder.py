@@ -33,7 +33,7 @@ from rlaif_sdk.io.redaction import without_secrets
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import CHECKPOINTS, ComposedRun, Run
 from rlaif_sdk.training.methods import get_method, trainer_settings
-from rlaif_sdk.training.ranks import first_process
+from rlaif_sdk.training.ranks import first_process, process_count
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -144,6 +144,7 @@ def describe_run(run: Run, checked: Preflight) -> dict[str, Any]:
         "method": run.method,
         "started": now(),
         "seed": run.config.seed,
+        "processes": process_count(),
         "config": config,
         "config_digest": json_digest(config),
         "data": checked.data,
@@ -277,6 +278,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """
     if old["method"] != new["method"]:
         yield f"method: {old['method']} → {new['method']}"
+    before, after = (manifest.get("processes", 1) for manifest in (old, new))
+    if before != after:
+        yield f"processes: {before} → {after}, which draw other prompts"
     for key, before, after in differences(old["config"], new["config"]):
         if key != "output":
             yield f"{key}: {shown(before)} → {shown(after)}"

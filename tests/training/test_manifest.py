@@ -82,12 +82,17 @@ def test_a_run_that_fails_says_why(config, tmp_path):
 
 
 def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_path):
-    """Settings, weights in the composition's own file, rows, and the code of a reward; the output's name may differ."""
+    """Settings, weights in the composition's own file, rows, a reward's code, and the number of processes.
+
+    The output's name may differ.
+    """
     (tmp_path / "evaluation.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted'}\n")
     config["evaluation"] = str(tmp_path / "evaluation.yaml")
     train("ppo", config).model_folder.rename(tmp_path / "early")
     (tmp_path / "out").rename(tmp_path / "moved")
     config["output"] = str(tmp_path / "moved")
+    manifest = json.loads((tmp_path / "moved" / "run.json").read_text())
+    (tmp_path / "moved" / "run.json").write_text(json.dumps({**manifest, "processes": 2}))
     config["ppo"] |= {"max_steps": 2, "gamma": 0.9}
     del config["ppo"]["max_completion_length"]
     (tmp_path / "composition.yaml").write_text("rewards:\n  wanted: {use: 'rewards.py:wanted', weight: 2}\n")
@@ -107,10 +112,11 @@ def test_a_resumed_run_must_be_the_same_and_every_change_is_named(config, tmp_pa
         "data.train: other rows, 4 rows ",
         "code.rewards.py: other code, ",
         "code.evaluation rewards.py: other code, ",
+        "processes: 2 → 1, which draw other prompts",
     ):
         assert expected in text
     assert "output" not in text
-    assert len(changed) == 9, "and the held-out rows, no more"
+    assert len(changed) == 10, "and the held-out rows, no more"
 
 
 def test_a_changed_run_resumes_when_told_and_says_so(config, tmp_path):
