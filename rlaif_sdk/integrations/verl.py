@@ -346,10 +346,10 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
             )
 
         def _completion(self, batch: Any, turns: int) -> TextOrConversation:
-            response = batch["responses"][-1]
-            length = int(batch["attention_mask"][-1][-len(response) :].sum())
-            tokens = response[:length].tolist()
-            mask = batch["response_mask"][-1][:length].tolist() if "response_mask" in batch.keys() else []  # noqa: SIM118 - a TensorDict
+            responses = batch["responses"]
+            length = int(batch["attention_mask"][-1, -responses.shape[-1] :].sum())
+            tokens = responses[-1, :length].tolist()
+            mask = batch["response_mask"][-1, :length].tolist() if "response_mask" in batch.keys() else []  # noqa: SIM118 - a TensorDict
             if len(set(mask)) > 1:
                 return self._reader.by_mask(tokens, mask)
             return self._reader.by_template(tokens) if turns > _ONE_TURN and not mask else self._reader.text(tokens)
