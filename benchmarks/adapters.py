@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from _rewards import FUNCTIONS, WEIGHTS, relevance
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rlaif_sdk import Composer, Composition, RewardBatch
-from tests.integrations.adapters import ADAPTERS
+from tests.integrations.adapters import ADAPTERS, GROUPED
 from tests.integrations.cases import Case
 
 
@@ -34,6 +35,12 @@ def batch(cases: list[Case]) -> RewardBatch:
         columns={"label": [case.label for case in cases]},
         training=False,
     )
+
+
+def in_groups(groups: list[list[Case]]) -> RewardBatch:
+    """The same for groups."""
+    whole = batch([case for cases in groups for case in cases])
+    return replace(whole, group=[label for label, cases in enumerate(groups) for _ in cases])
 
 
 def own_calls(composer: Composer, cases: list[Case], *, one_at_a_time: bool) -> Callable[[], object]:
@@ -78,6 +85,10 @@ PAIRS = {"trl, online dpo"}
 """Stacks whose samples come twice, since there are two completions to each prompt."""
 
 
+GROUP = 8
+"""Completions to one prompt, where groups are told."""
+
+
 def main() -> None:
     """Print and save microseconds a sample beyond the composer."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -85,6 +96,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     cases = [Case(f"Question {row}?", f"Answer {row}. " * (1 + row % 7), "x") for row in range(options.samples)]
+    groups = [
+        [Case(f"Question {start}?", case.completion, case.label) for case in cases[start : start + GROUP]]
+        for start in range(0, len(cases) - GROUP + 1, GROUP)
+    ]
+    whole = in_groups(groups)
     results, lines = {}, ["| adapter | composer (µs a sample) | beyond it (µs a sample) |", "|---|---|---|"]
     with Composer({**FUNCTIONS, "relevance": relevance_of_last}, weights=WEIGHTS) as composer:
         expected = composer.compose(batch(cases)).to_list()
@@ -104,8 +120,24 @@ def main() -> None:
             beyond = 1e6 * statistics.median(others) / len(scored)
             results[name] = {"composer (us)": own, "beyond (us)": beyond}
             lines.append(f"| {name} | {own:.1f} | {beyond:.1f} |")
+        for name, grouped in GROUPED.items():
+            totals = [total for total, _ in grouped(composer, groups)]
+            assert totals == composer.compose(whole).to_list(), (
+                f"{name} gives other numbers than the composer for groups"
+            )
+            variants = {
+                "composer": lambda: composer.compose(whole),
+                "adapter": lambda grouped=grouped: grouped(composer, groups),
+            }
+            seconds = interleaved(variants, repeats=options.repeats, clock=time.process_time)
+            own = 1e6 * statistics.median(seconds["composer"]) / len(whole)
+            others = [a - b for a, b in zip(seconds["adapter"], seconds["composer"], strict=True)]
+            beyond = 1e6 * statistics.median(others) / len(whole)
+            results[f"{name}, groups of {GROUP}"] = {"composer (us)": own, "beyond (us)": beyond}
+            lines.append(f"| {name}, groups of {GROUP} | {own:.1f} | {beyond:.1f} |")
     lines.append(
-        "\nProcessor time; the adapter's side makes its stack's objects and reads its answer too. verl, openrlhf and skyrl call "
+        "\nProcessor time; the adapter's side makes its stack's objects and reads its answer too, but for verl's manager, whose "
+        "tensors are made before and whose decoding of tokens is in it. verl, openrlhf and skyrl call "
         "for one sample after another: what is beyond the composer is measured there while its answers are played back."
     )
     save("adapters", results, "\n".join(lines))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import itertools
 import json
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -18,7 +20,7 @@ from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.cohorts import DEADLINE, Cohorts
 from rlaif_sdk.integrations.reward_server import RewardServer
-from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of, in_order
+from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of, in_order, same_columns
 from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.types import Progress, RewardBatch
@@ -149,6 +151,7 @@ class Host:
         self._server = self._rewards if isinstance(self._rewards, RewardServer) else None
         self._composer: Composer | None = None
         self._comparison: tuple[str, str, str] | None = None
+        self._labels = itertools.count()
         self._begin_anew()
         on_fork(self._begin_anew)
 
@@ -248,6 +251,21 @@ class Host:
         return in_order(
             parts, await asyncio.gather(*(composer.acompose(_part(samples, places, progress)) for places in parts))
         )
+
+    async def ascore_group(self, samples: Sequence[Sample]) -> list[Scored]:
+        """Score the completions to one prompt, together with what else is asked for meanwhile on this event loop.
+
+        Args:
+            samples: All of them; a column that one of them lacks is None there.
+        """
+        if not samples:
+            return []
+        label = next(self._labels)
+        group = [replace(sample, group=label) for sample in same_columns(samples)]
+        if self._server is not None:
+            return await self.ascore(group)
+        coalescer, _ = self._of_loop()
+        return await coalescer.score(group)
 
     async def ascore_one(self, sample: Sample) -> Scored:
         """Score one sample, together with the others that are asked for meanwhile on this event loop.

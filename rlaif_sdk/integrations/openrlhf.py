@@ -71,10 +71,10 @@ def reward_function(
         totals_B = composition.totals
         if missing_B.any():  # `number` raises where there is no fallback
             totals_B = np.array([Scored(composition, row).number(unscored) for row in range(len(samples))])
-        raw_RB = np.array([column.raw for column in columns])
-        logs = np.concatenate(
-            [totals_B[None], np.nan_to_num(raw_RB), np.isnan(raw_RB), missing_B[None]], dtype=np.float32
-        )
+        raw_RB = np.array([column.raw for column in columns], dtype=np.float32)
+        absent_RB = np.isnan(raw_RB)
+        raw_RB[absent_RB] = 0.0
+        logs = np.vstack([totals_B, raw_RB, absent_RB, missing_B], dtype=np.float32, casting="unsafe")
         rewards_B, *logged = torch.from_numpy(logs).unbind()
         extra_logs = dict(zip([*names, *(f"{name}/missing" for name in names), "unscored"], logged, strict=True))
         return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": extra_logs}

@@ -21,7 +21,7 @@ from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.diagnostics.saturation import no_variance
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of, same_columns
+from rlaif_sdk.integrations.samples import Sample, Scored, prompt_of
 from rlaif_sdk.integrations.turns import ResponseReader
 from rlaif_sdk.types import Message, TextOrConversation
 
@@ -83,7 +83,7 @@ def group_reward_model(
         del kwargs
         if not isinstance(samples, (list, tuple)):
             raise ConfigError("slime handed over one sample, and no group", key="group_rm", hint="add --group-rm")
-        scored = await hosted.ascore(same_columns([sample_of(one, args, group=0) for one in samples]))
+        scored = await hosted.ascore_group([sample_of(one, args) for one in samples])
         return _told(samples, scored, [one.number_in_group(unscored) for one in scored])
 
     return rm
@@ -131,8 +131,8 @@ def _value(sample: Any, args: Any, reward: str | None) -> float | None:
     return scores[reward]
 
 
-def sample_of(sample: Any, args: Any = None, group: int | None = None) -> Sample:
-    """A sample of slime's, of a group or none.
+def sample_of(sample: Any, args: Any = None) -> Sample:
+    """A sample of slime's.
 
     Where its ``loss_mask`` says that the policy wrote only some of the response, the rest is what tools answered.
 
@@ -145,7 +145,7 @@ def sample_of(sample: Any, args: Any = None, group: int | None = None) -> Sample
     # With partial rollouts the mask may leave out what an earlier policy wrote, which is no tool's answer.
     if len(set(mask)) > 1 and not getattr(args, "mask_offpolicy_in_partial_rollout", False):
         completion = _in_turns(sample.tokens[-len(mask) :], mask, args)
-    return Sample(prompt_of(sample.prompt), completion, {**known, "label": sample.label}, group)
+    return Sample(prompt_of(sample.prompt), completion, {**known, "label": sample.label})
 
 
 def _in_turns(tokens: Sequence[int], mask: Sequence[int], args: Any) -> list[Message]:

@@ -62,13 +62,13 @@ def rubric(rewards: Rewards, base: type, *, state: str | None = None) -> Any:
             return hosted.compares
 
         async def score_rollout(self, state: Any) -> None:
-            (scored,) = await hosted.ascore([_sample_of_state(state, group=None)])
+            (scored,) = await hosted.ascore([_sample_of_state(state)])
             _keep(state, scored, scored.number())
 
         async def score_group(self, states: Sequence[Any]) -> None:
             if not states:
                 return
-            scored = await hosted.ascore([_sample_of_state(state, group=0) for state in states])
+            scored = await hosted.ascore_group([_sample_of_state(state) for state in states])
             totals = [one.number_in_group() for one in scored]
             mean = sum(totals) / len(totals)
             for rollout, one, reward in zip(states, scored, totals, strict=True):
@@ -86,14 +86,14 @@ def _keep(state: Any, scored: Scored, reward: float) -> None:
     state["metrics"] = scored.known_scores()
 
 
-def _sample_of_state(state: Mapping[str, Any], group: int | None) -> Sample:
+def _sample_of_state(state: Mapping[str, Any]) -> Sample:
     row = state.get("input")
     known = dict(row) if isinstance(row, Mapping) else {}
     info = state.get("info") or {}
     columns = {**known, **(info if isinstance(info, Mapping) else {}), "info": info, "answer": state.get("answer", "")}
     for name in ("prompt", "completion", "example_id"):
         columns.pop(name, None)
-    return Sample(prompt_of(state["prompt"]), completion_of(state["completion"]), columns, group)
+    return Sample(prompt_of(state["prompt"]), completion_of(state["completion"]), columns)
 
 
 def task_reward(rewards: Rewards, *, state: str | None = None) -> TaskReward:

@@ -364,10 +364,10 @@ def _sample_of(
     reader: ResponseReader, batch: Any, turns: int, prompt: TextOrConversation, columns: Mapping[str, Any]
 ) -> Sample:
     """The last response of a batch, with its tokens where it is known which are the policy's."""
-    response = batch["responses"][-1]
-    length = int(batch["attention_mask"][-1][-len(response) :].sum())
-    tokens = response[:length].tolist()
-    mask = batch["response_mask"][-1][:length].tolist() if "response_mask" in batch.keys() else []  # noqa: SIM118 - a TensorDict
+    responses = batch["responses"]
+    length = int(batch["attention_mask"][-1, -responses.shape[-1] :].sum())
+    tokens = responses[-1, :length].tolist()
+    mask = batch["response_mask"][-1, :length].tolist() if "response_mask" in batch.keys() else []  # noqa: SIM118 - a TensorDict
     if len(set(mask)) > 1:
         completion = reader.by_mask(tokens, mask)
         return Sample(prompt, completion, columns, completion_ids=tokens, turn_spans=mask_spans(mask))

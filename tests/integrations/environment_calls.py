@@ -55,7 +55,9 @@ def verified(composer: Composer, bodies: Sequence[dict[str, Any]]) -> list[dict[
     async def run() -> list[VerifyResponse]:
         return await asyncio.gather(*(verify(None, asked(**body)) for body in bodies))
 
-    return [answered.model_validate(answer.model_dump()).model_dump() for answer in asyncio.run(run())]
+    said = asyncio.run(run())
+    assert {type(answer) for answer in said} == {answered}
+    return [answer.model_dump() for answer in said]
 
 
 def by_nemo_gym(composer: Composer, cases: Sequence[Case]) -> list[Row]:
@@ -134,28 +136,36 @@ class Rubric:
     """The shape of verifiers' ``Rubric``, which is made without arguments."""
 
 
+def _state(case: Case) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": case.prompt}],
+        "completion": case.completion,
+        "answer": case.label,
+        "input": {"label": case.label, "example_id": 1},
+        "trajectory": [{"advantage": None, "reward": None}],
+    }
+
+
+def _rubric_row(state: Mapping[str, Any]) -> Row:
+    return None if state["metrics"]["unscored"] else state["reward"], present(state["metrics"])
+
+
 def by_verifiers_rubric(composer: Composer, cases: Sequence[Case], base: type = Rubric) -> list[Row]:
-    rubric = verifiers.rubric(composer, base)
-    states = [
-        {
-            "prompt": [{"role": "user", "content": case.prompt}],
-            "completion": case.completion,
-            "answer": case.label,
-            "input": {"label": case.label, "example_id": 1},
-            "trajectory": [{"advantage": None, "reward": None}],
-        }
-        for case in cases
-    ]
-    asyncio.run(rubric.score_group(states))
-    return [
-        (None if state["metrics"]["unscored"] else state["reward"], present(state["metrics"]))  # type: ignore[index]
-        for state in states
-    ]
+    states = [_state(case) for case in cases]
+    asyncio.run(verifiers.rubric(composer, base).score_group(states))
+    return [*map(_rubric_row, states)]
 
 
 def by_verifiers_groups(composer: Composer, groups: Sequence[Sequence[Case]], base: type = Rubric) -> list[Row]:
-    """A call a group."""
-    return [row for cases in groups for row in by_verifiers_rubric(composer, cases, base)]
+    """A call a group, all at the same time."""
+    rubric = verifiers.rubric(composer, base)
+    batch = [[_state(case) for case in cases] for cases in groups]
+
+    async def run() -> None:
+        await asyncio.gather(*(rubric.score_group(states) for states in batch))
+
+    asyncio.run(run())
+    return [_rubric_row(state) for states in batch for state in states]
 
 
 class TaskData(BaseModel):

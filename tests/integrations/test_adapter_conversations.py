@@ -171,7 +171,7 @@ def test_verifiers_states_hold_messages_with_tools() -> None:
     objects = [Log(**{name: message.get(name) for name in Log.model_fields}) for message in CHAT]
     for completion in (CHAT, objects):
         state = {"prompt": [{"role": "user", "content": "About cats?"}], "completion": completion, "answer": "x"}
-        sample = verifiers._sample_of_state(state, group=None)
+        sample = verifiers._sample_of_state(state)
         assert words(sample) == ("About cats?", "Cats purr.")
         assert sample.completion[1] == {"role": "tool", "content": PAGE, "tool_call_id": "c1"}
 

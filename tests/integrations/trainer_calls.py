@@ -186,13 +186,15 @@ def by_verl_manager(composer: Composer, cases: Sequence[Case]) -> list[Row]:
 
 def by_verl_groups(composer: Composer, groups: Sequence[Sequence[Case]]) -> list[Row]:
     """A completion a call, those of all groups in turn; a group answers when it is whole."""
-    manager = verl.reward_manager(VerlBase, composer)(verl_settings(unscored="mask"), verl_tokenizer())
+    settings = verl_settings(len(groups[0]), unscored="mask")
+    manager = verl.reward_manager(VerlBase, composer)(settings, verl_tokenizer())
     turns = [(group, member) for member in range(len(groups[0])) for group in range(len(groups))]
     rows = _verl_rows(manager, [_verl_case(groups[group][member], group) for group, member in turns])
     placed = dict(zip(turns, rows, strict=True))
     return [placed[group, member] for group in range(len(groups)) for member in range(len(groups[group]))]
 
 
+@functools.cache
 def _verl_case(case: Case, uid: int) -> Any:
     asked = [{"role": "user", "content": case.prompt}]
     return verl_data(asked, f"{case.completion}<|im_end|>", extra_info={"label": case.label}, uid=f"uid {uid}")
