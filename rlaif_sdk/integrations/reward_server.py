@@ -132,7 +132,9 @@ class RewardServer:
         self._waiting += asked
         answers = await asyncio.gather(*(one.answer for one in asked))
         composition = _told(samples, answers)
-        return [Scored(composition, row, answer.get("gathered")) for row, answer in enumerate(answers)]
+        return [
+            Scored(composition, row, answer.get("gathered"), _group_means(answer)) for row, answer in enumerate(answers)
+        ]
 
     def _send(self) -> None:
         """Send what was asked for in this turn of the loop."""
@@ -313,6 +315,12 @@ def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> RewardColumn:
         cached=np.array([kind == "cached" for kind in status]),
         not_asked=where("not asked") or None,
     )
+
+
+def _group_means(answer: Mapping[str, Any]) -> dict[str | None, float | None]:
+    """The means that the server tells where the row has no value."""
+    parts = {None: answer, **answer["rewards"]}
+    return {name: part["group_mean"] for name, part in parts.items() if "group_mean" in part}
 
 
 def _flags(told: Sequence[Mapping[str, Any]]) -> Mask:
