@@ -20,8 +20,15 @@ from rlaif_sdk.integrations.openrlhf import reward_function
 from rlaif_sdk.io import http
 from rlaif_sdk.serving import ServeSettings, create_app
 from rlaif_sdk.types import Progress
-from tests.integrations.adapters import ADAPTERS
-from tests.integrations.cases import CASES, build_composer, by_composer
+from tests.integrations.adapters import ADAPTERS, GROUPED
+from tests.integrations.cases import (
+    CASES,
+    GROUPS,
+    build_composer,
+    build_group_composer,
+    by_composer,
+    by_composer_in_groups,
+)
 from tests.integrations.test_adapters_equal import assert_equal
 from tests.serving.loopback import serving, until
 
@@ -58,6 +65,13 @@ def of(text: str, **fields: Any) -> Sample:
 def test_an_adapter_gives_the_composers_numbers_through_a_server(address, adapter):
     """Every stack's adapter takes an address where it takes a config: totals, scores and gaps are the same."""
     assert_equal(adapter, ADAPTERS[adapter](address, CASES), by_composer(CASES))
+
+
+@pytest.mark.parametrize("adapter", sorted(name for name in GROUPED if name != "trl"))
+def test_a_stack_that_tells_groups_has_them_compared_on_a_server(adapter):
+    """Whole in a request or gathered there one by one: the numbers are the composer's, unscored members too."""
+    with build_group_composer() as composer, serving(composer, cohort=True, cohort_deadline=10.0) as server:
+        assert_equal(adapter, GROUPED[adapter](server.url, GROUPS), by_composer_in_groups(GROUPS))
 
 
 def test_members_that_are_asked_for_in_two_processes_are_compared(monkeypatch):

@@ -50,7 +50,9 @@ def test_what_would_tear_groups_apart_is_refused(tmp_path, more, settings, optio
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")  # Ray's own
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
+)  # Ray's own
 def test_the_members_of_a_group_meet_on_one_of_several_replicas(cluster, tmp_path) -> None:
     """Each request names its group as its session, so that twenty groups over two replicas are all whole."""
     (tmp_path / "rewards.py").write_text("def length(completions):\n    return [float(len(t)) for t in completions]\n")
