@@ -52,7 +52,7 @@ LOGGERS = (
     "clearml",
 )
 """What training reports to, each of which takes samples."""
-ASKED_FOR = {"gpu_scoring", "gpu_training", "labeler_quality", "prepare_judge", "toxicity"}
+ASKED_FOR = {"gpu_check", "gpu_scoring", "gpu_training", "labeler_quality", "prepare_judge", "toxicity"}
 """Benchmarks that need a GPU, or a folder of data or of a model, so they run only when they are named."""
 
 

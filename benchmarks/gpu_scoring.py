@@ -33,7 +33,7 @@ def torch_side(model: Path, dtype: str, texts: list[str], *, compiled: bool = Fa
     options = LoadOptions("cuda", dtype, LONGEST, 16_384, "right")
     classifier = load_torch_classifier(str(model), options, revision=None)
     if compiled:
-        classifier._model.compile(dynamic=True)  # noqa: SLF001 - what a user would call on a model of their own
+        classifier._network.compile(dynamic=True)  # noqa: SLF001 - what a user would call on a model of their own
     return lambda: classifier.logits(texts)
 
 

@@ -138,7 +138,7 @@ def _score(runner: Runner, batch: RewardBatch) -> list[float | None]:
     if outcome.error is not None:
         raise AssertionError(str(outcome.error)) from (outcome.error.__cause__ or outcome.error)
     assert outcome.answer is not None
-    answer: CheckedScores = check_entries(outcome.answer, runner.reward.range)
+    answer: CheckedScores = check_entries(outcome.answer, runner.reward.range, batch)
     problems = "; ".join(f"row {row + 1}: {problem}" for row, problem in answer.failures.items())
     assert not problems, f"{name} fails on {problems}"
     return [*map(json_number, answer.raw)]

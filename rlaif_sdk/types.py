@@ -15,7 +15,18 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, overload
 
-from rlaif_sdk.conversations import ASSISTANT, USER, Thinking, Turn, View, check_speaker, policy_turns, read, view
+from rlaif_sdk.conversations import (
+    ASSISTANT,
+    USER,
+    Images,
+    Thinking,
+    Turn,
+    View,
+    check_speaker,
+    policy_turns,
+    read,
+    view,
+)
 from rlaif_sdk.exceptions import BatchError, ConversationError, DataError
 from rlaif_sdk.io.text import short_repr
 
@@ -416,6 +427,17 @@ class RewardBatch:
     def unreadable(self) -> Mapping[int, ConversationError]:
         """Why, for each row whose prompt or completion cannot be read."""
         return self._reading.errors
+
+    @cached_property
+    def images(self) -> Mapping[int, Images]:
+        """The images of each row that has any, those of its prompt first, as blocks of content as they were written."""
+        found: dict[int, Images] = {}
+        reading = self._reading
+        for row, values in enumerate(zip(reading.prompts, reading.completions, strict=True)):
+            turns = [turn for value in values if not isinstance(value, str) for turn in value]
+            if images := tuple(image for turn in turns for image in turn.images):
+                found[row] = images
+        return found
 
     @cached_property
     def _reading(self) -> _Reading:

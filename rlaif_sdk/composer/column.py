@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Mask, json_number
 from rlaif_sdk.types import Credit, Score, SubScore
 
+NO_IMAGE = "it saw no image"
+"""What is said of a score of text beside an image."""
 Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached", "not asked"]
 
 
@@ -39,11 +41,12 @@ class RewardColumn(CheckedScores):
         ends: What its low and its high end mean, in two words, or None.
         working: Says of a row how ``normalized`` came of ``raw``; see `rlaif_sdk.Normalizer.working`.
         credit: Where its score of a row comes from, for each row of which it says so.
-        credit_scale: (B,) what a unit of that adds to the total: 0 where it takes no part, NaN where the normalizer or the
-            aggregator leaves it no place. None without credit.
+        credit_scale: (B,) what a unit of that adds to the total: 0 where it takes no part or a gate is closed, NaN where the
+            normalizer or the aggregator leaves it no place. None without credit.
         error: Why a call failed, the only one or the first that did; None where none did.
         not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions. It has
             failed there too where a reward failed that a condition looks at.
+        unseen_images: The rows with an image, where it reads text alone.
     """
 
     name: str
@@ -58,6 +61,7 @@ class RewardColumn(CheckedScores):
     ends: tuple[str, str] | None = None
     working: Callable[[int], str] | None = None
     credit_scale: Array | None = None
+    unseen_images: Collection[int] = ()
 
     def __repr__(self) -> str:
         scored = int((~np.isnan(self.raw)).sum())
@@ -123,7 +127,8 @@ class RewardColumn(CheckedScores):
     def credited(self, row: int) -> Credit | None:
         """Where its share of a row's total falls: the parts of its credit, scaled, and the rest of ``weighted``.
 
-        None where all of that falls on the end: without credit, where it takes no part, and where it has no place.
+        None where all of that falls on the end: without credit, where it takes no part or has no place, and where a gate is
+        closed.
         """
         given = self.credit.get(row)
         if given is None or self.credit_scale is None or not given.has_parts:
@@ -131,13 +136,20 @@ class RewardColumn(CheckedScores):
         scale, weighted = float(self.credit_scale[row]), float(self.weighted[row])
         return None if scale == 0 or math.isnan(scale * weighted) else given.scaled(scale, weighted)
 
+    def has_no_place(self, row: int) -> bool:
+        """Whether its credit of a row is lost, since its normalizer or the aggregator does more than scale and shift."""
+        return self.credit_scale is not None and math.isnan(self.credit_scale[row])
+
     def credit_record(self, row: int) -> dict[str, Any] | None:
         """What `credited` says, JSON-ready."""
         credited = self.credited(row)
         return credited.record() if credited else None
 
     def reason(self, row: int) -> str | None:
-        """Why, in the reward's words; or why it failed, also where its fallback's score is taken, or was not asked."""
+        """Why, in the reward's words, and that it saw no image where there is one.
+
+        Or why it failed, also where its fallback's score is taken, or was not asked.
+        """
         if row in self.failures:
             return self.failures[row]
         if self.not_asked and row in self.not_asked:
@@ -145,4 +157,7 @@ class RewardColumn(CheckedScores):
         if self.fallback_reasons and row in self.fallback_reasons:
             return self.fallback_reasons[row]
         score = self.score(row)
-        return score.reason if score else None
+        reason = score.reason if score else None
+        if row in self.unseen_images:
+            return f"{reason} ({NO_IMAGE})" if reason else NO_IMAGE
+        return reason

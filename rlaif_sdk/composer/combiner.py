@@ -125,7 +125,6 @@ class Combiner:
             workings[name] = part.normalizer.working(oriented_B, group_B)
         std_RB = self._stds(scores, values, group_B)
         totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights, std_RB)
-        scales = _credit_scales(self.components, scores, values, self._nested, weights, group_B)
         constraints = [
             ConstraintColumn(m.constraint, m.value, m.penalty(stated[m.constraint.reward])) for m in self.multipliers
         ]
@@ -134,6 +133,9 @@ class Combiner:
         has_total_B = np.isfinite(totals_B) if dropped_B is nowhere_B else np.isfinite(totals_B) & ~dropped_B
         before_B = totals_B if has_total_B.all() else np.where(has_total_B, totals_B, np.nan)
         after_B, gates = apply_gates(before_B, self.gates, self.gate_order, stated)
+        scales = _credit_scales(self.components, scores, values, self._nested, weights, group_B)
+        for _, closed_B in gates if scales else ():
+            scales = {name: np.where(closed_B, 0.0, scale_B) for name, scale_B in scales.items()}
         if observed is not None:
             self._learn(observed, batch.progress)
         columns = {}
@@ -160,6 +162,7 @@ class Combiner:
                 credit_scale=scales.get(name),
                 error=said.error,
                 not_asked=said.not_asked,
+                unseen_images=() if part.reward.reads_images else batch.images,
             )
         return Composition(
             batch,

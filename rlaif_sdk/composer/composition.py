@@ -201,19 +201,20 @@ class Composition:
         """
         if math.isnan(self.totals[row]):
             return []
-        closed = self._is_closed(row)
         found = []
         for name, column in self.rewards.items():
             weighted = float(column.weighted[row])
             if not math.isnan(weighted):
-                found.append((name, (None if closed else column.credited(row)) or Credit(rest=weighted)))
+                found.append((name, column.credited(row) or Credit(rest=weighted)))
         found += [
             (f"constraint {part.constraint}", Credit(rest=-float(part.penalty[row]))) for part in self.constraints
         ]
         found += [(gate.name, Credit(rest=gate.adds)) for gate in self._gates_of(row)]
         return found
 
-    def token_rewards(self, tokenizer: Decodes | None = None) -> list[Array | None]:
+    def token_rewards(
+        self, tokenizer: Decodes | None = None, *, rows: Sequence[int] | None = None
+    ) -> list[Array | None]:
         """For each row the (T,) rewards of its tokens, which sum to its total; None where all falls on the last token.
 
         A turn's credit falls on its last token, that of a span of text on the token with its last character, and all that
@@ -221,45 +222,46 @@ class Composition:
 
         Args:
             tokenizer: What the completions' tokens are decoded with; needed where a reward gives credit to spans of text.
+            rows: Which rows; None means all.
 
         Raises:
             BatchError: There is credit, and the batch has no ``completion_ids``; or a row has several turns of the policy,
                 and the batch no ``turn_spans``, or others than it has turns; or there is no tokenizer.
         """
         return [
-            PlacedRow(self.batch, row, tokenizer).on_tokens(credit, float(self.totals[row])) if credit else None
-            for row, credit in enumerate(self._parts())
+            PlacedRow(self.batch, row, tokenizer).on_tokens(parts, float(self.totals[row])) if parts else None
+            for row, parts in self._parts(rows)
         ]
 
-    def turn_rewards(self) -> list[Array | None]:
+    def turn_rewards(self, *, rows: Sequence[int] | None = None) -> list[Array | None]:
         """For each row the (K,) rewards of the policy's turns, which sum to its total; None where all falls on the last turn.
 
         A token's and a span's credit falls on the turn that it is in. See `credits`.
+
+        Args:
+            rows: Which rows; None means all.
 
         Raises:
             BatchError: A row has several turns of the policy and credit by token, and the batch does not say which tokens
                 are whose.
         """
         return [
-            PlacedRow(self.batch, row).on_turns(credit, float(self.totals[row])) if credit else None
-            for row, credit in enumerate(self._parts())
+            PlacedRow(self.batch, row).on_turns(parts, float(self.totals[row])) if parts else None
+            for row, parts in self._parts(rows)
         ]
 
-    def _is_closed(self, row: int) -> bool:
-        return any(closed_B[row] for _, closed_B in self.gates)
-
-    def _parts(self) -> list[list[Credit]]:
-        """For each row the credit that has a place before its end."""
-        found: list[list[Credit]] = [[] for _ in range(len(self))]
-        for name, column in self.rewards.items():
-            for row in column.credit:
-                if math.isnan(self.totals[row]) or self._is_closed(row):
-                    continue
-                if credited := column.credited(row):
-                    found[row].append(credited)
-                elif column.credit_scale is not None and math.isnan(column.credit_scale[row]):
-                    _warn_without_place(name)
-        return found
+    def _parts(self, rows: Sequence[int] | None) -> Iterator[tuple[int, list[Credit]]]:
+        """Each of the rows, with the credit that has a place before its end."""
+        giving = [column for column in self.rewards.values() if column.credit]
+        for row in range(len(self)) if rows is None else rows:
+            found = []
+            if giving and not math.isnan(self.totals[row]):
+                for column in giving:
+                    if credited := column.credited(row):
+                        found.append(credited)
+                    elif row in column.credit and column.has_no_place(row):
+                        _warn_without_place(column.name)
+            yield row, found
 
     def explain(self, row: int) -> Explanation:
         """How a row's total came about; `print` shows it as a waterfall.
@@ -272,14 +274,12 @@ class Composition:
         row %= len(self)
         present = [name for name, column in self.rewards.items() if not math.isnan(column.normalized[row])]
         effective = self._effective_weights(present)
-        closed = self._is_closed(row)
         running = 0.0
         steps = []
         for name, column in self.rewards.items():
             weighted = float(column.weighted[row])
             running += 0.0 if math.isnan(weighted) else weighted
-            credit = None if closed else column.credited(row)
-            steps.append(_step(column, row, weighted, running, effective.get(name, math.nan), credit))
+            steps.append(_step(column, row, weighted, running, effective.get(name, math.nan)))
         constraints = []
         for part in self.constraints:
             adds = -float(part.penalty[row])
@@ -458,9 +458,7 @@ def _scaling(steps: Sequence[WaterfallStep], nominal: Mapping[str, float]) -> st
     return f"weights x {', '.join(f'{factor:.4g} ({name})' for name, factor in scaled.items())}: {because}"
 
 
-def _step(
-    column: RewardColumn, row: int, weighted: float, running: float, effective: float, credit: Credit | None
-) -> WaterfallStep:
+def _step(column: RewardColumn, row: int, weighted: float, running: float, effective: float) -> WaterfallStep:
     return WaterfallStep(
         reward=column.name,
         raw=float(column.raw[row]),
@@ -470,7 +468,7 @@ def _step(
         running=running,
         status=column.status(row),
         reason=column.reason(row),
-        credit=credit,
+        credit=column.credited(row),
         effective=math.nan if math.isnan(weighted) else effective,
         normalizer=_working(column, row),
         ends=column.ends,

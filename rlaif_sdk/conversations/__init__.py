@@ -1,5 +1,6 @@
 """The door for conversations: messages of every shape in one canonical form, and the views that consumers ask for."""
 
+from rlaif_sdk.conversations.images import Images, image_block
 from rlaif_sdk.conversations.messages import (
     ASSISTANT,
     TOOL,
@@ -21,6 +22,7 @@ __all__ = [
     "ASSISTANT",
     "TOOL",
     "USER",
+    "Images",
     "Thinking",
     "ToolCall",
     "Turn",
@@ -32,6 +34,7 @@ __all__ = [
     "chat_messages",
     "check_speaker",
     "holds_json_of_messages",
+    "image_block",
     "policy_turns",
     "prompt_problem",
     "read",

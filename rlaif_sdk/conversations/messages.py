@@ -8,11 +8,13 @@ a message.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rlaif_sdk.conversations.images import Images
 from rlaif_sdk.conversations.thinking import split_thinking
 from rlaif_sdk.exceptions import ConversationError
 
@@ -93,6 +95,7 @@ class Turn:
         call_id: Of a tool's result, the id of the call, or an empty text.
         name: Who speaks: of a tool's result, the tool; or an empty text.
         media: What is no text, by kind: ``image``, ``audio``.
+        images: The blocks of its images, as they were written; see `rlaif_sdk.conversations.image_block`.
     """
 
     role: str
@@ -102,6 +105,7 @@ class Turn:
     call_id: str = ""
     name: str = ""
     media: tuple[str, ...] = ()
+    images: Images = dataclasses.field(default=(), hash=False)
 
     @property
     def text(self) -> str:
@@ -258,9 +262,9 @@ def _read_message(message: Mapping[str, Any], speaker: str) -> Iterable[Turn]:
     return _read_fields(message, speaker)
 
 
-def _tool_turn(message: Mapping[str, Any], text: str, media: tuple[str, ...] = ()) -> Turn:
+def _tool_turn(message: Mapping[str, Any], text: str, media: tuple[str, ...] = (), images: Images = ()) -> Turn:
     name, call_id = _text_field(message, "name"), _text_field(message, "tool_call_id")
-    return Turn(TOOL, text, call_id=call_id, name=name, media=media)
+    return Turn(TOOL, text, call_id=call_id, name=name, media=media, images=images)
 
 
 def _read_fields(message: Mapping[str, Any], speaker: str) -> Iterator[Turn]:
@@ -326,6 +330,7 @@ class _Reader:
         self._reasoning: list[str] = []
         self._calls: list[ToolCall] = []
         self._media: list[str] = []
+        self._images: list[Mapping[str, Any]] = []
         self._after_text = False
 
     def turns(self) -> Iterator[Turn]:
@@ -362,8 +367,9 @@ class _Reader:
             tuple(self._calls),
             name=name,
             media=tuple(self._media),
+            images=tuple(self._images),
         )
-        self._texts, self._reasoning, self._calls, self._media = [], [], [], []
+        self._texts, self._reasoning, self._calls, self._media, self._images = [], [], [], [], []
         return turn
 
     def _say(self, text: str, *, apart: bool = False) -> None:
@@ -409,6 +415,8 @@ class _Reader:
                 yield _read_result(block)  # its own, or that of a call that the server answered itself
         elif medium := _medium(kind):
             self._media.append(medium)
+            if medium == "image":
+                self._images.append(block)
         else:
             yield from self._text_block(kind, block, depth)
             return
@@ -457,26 +465,26 @@ def _read_call(call: Any) -> ToolCall:
 def _read_result(block: Mapping[str, Any]) -> Turn:
     """A result of any shape that stands in a block or item of its own."""
     fields = (*_RESULTS, "error", "text")
-    text, media = _result_text(next((block[key] for key in fields if block.get(key) is not None), None))
+    text, media, images = _result_text(next((block[key] for key in fields if block.get(key) is not None), None))
     ids = ("call_id", "tool_use_id", "tool_call_id", "toolCallId", "id")
     identity = next((block[key] for key in ids if block.get(key)), "")
     name = block.get("name") or block.get("toolName") or ""
-    return Turn(TOOL, text, call_id=str(identity), name=str(name), media=media)
+    return Turn(TOOL, text, call_id=str(identity), name=str(name), media=media, images=images)
 
 
-def _result_text(content: Any) -> tuple[str, tuple[str, ...]]:
-    """What a tool gave: its text, or whatever it is as JSON."""
+def _result_text(content: Any) -> tuple[str, tuple[str, ...], Images]:
+    """What a tool gave: its text, or whatever it is as JSON; and what of it is no text."""
     if isinstance(content, str):
-        return content, ()
+        return content, (), ()
     reader = _Reader(TOOL, {})
     try:
         inner = [turn.content for turn in reader._blocks(content, 0)]  # noqa: SLF001 - of this module
     except ConversationError:
-        return _as_json(content), ()
+        return _as_json(content), (), ()
     turn = reader._turn("")  # noqa: SLF001 - of this module
     if turn.calls or turn.reasoning or not (turn.content or inner or turn.media):
-        return "" if content is None or content in ([], {}) else _as_json(content), ()
-    return "\n\n".join(filter(None, [turn.content, *inner])), turn.media
+        return "" if content is None or content in ([], {}) else _as_json(content), (), ()
+    return "\n\n".join(filter(None, [turn.content, *inner])), turn.media, turn.images
 
 
 def _reasoning_text(block: Mapping[str, Any]) -> str:

@@ -114,19 +114,30 @@ def token_at(turns: Sequence[Turn], turn: int, end: int, ids: Sequence[int], tok
     Returns:
         None where the content is not what the tokens say.
     """
-    said = tokenizer.decode(ids, skip_special_tokens=True)
+    for skip in (True, False):  # a stack may leave special tokens in the text
+        said = tokenizer.decode(ids, skip_special_tokens=skip)
+        begin = _content_start(turns, turn, said)
+        if begin is None:
+            continue
+        wanted = said[: begin + end]
+        low, high = 0, len(ids) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if tokenizer.decode(ids[: middle + 1], skip_special_tokens=skip).startswith(wanted):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+    return None
+
+
+def _content_start(turns: Sequence[Turn], turn: int, said: str) -> int | None:
+    """Where in a text that holds the contents of messages, one after the other, one of them begins."""
     begin = 0
-    for message in turns[: turn + 1]:
-        begin = said.find(message.content, begin)
-        if begin < 0:
+    for message in turns[:turn]:
+        found = said.find(message.content, begin)
+        if found < 0:
             return None
-        begin += len(message.content)
-    wanted = said[: begin - len(turns[turn].content) + end]
-    low, high = 0, len(ids) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if tokenizer.decode(ids[: middle + 1], skip_special_tokens=True).startswith(wanted):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+        begin = found + len(message.content)
+    found = said.find(turns[turn].content, begin)
+    return None if found < 0 else found

@@ -30,7 +30,7 @@ from rlaif_sdk.evaluation.verdicts import JudgedPair, VerdictColumns, pair_of_re
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.io.tables import Source, TableName, table_digest, table_name
+from rlaif_sdk.io.tables import Source, TableName, TableSource, table_digest, table_name
 from rlaif_sdk.io.text import listed
 from rlaif_sdk.preferences.card import Card
 from rlaif_sdk.preferences.review import ReviewStore
@@ -159,7 +159,7 @@ class CompositionFit:
         annotators: Fleiss's kappa among people, where pairs have several verdicts; else None.
         changed_normalizers: What was put in the place of normalizers that learn or look at groups, by reward.
         warnings: What should make one doubt the fit, in sentences.
-        inputs: The tables, with a digest of each that is a file.
+        inputs: A digest of each table that is a file, by its name.
     """
 
     document: Mapping[str, Any]
@@ -372,13 +372,11 @@ def fit_composition(
         seed=seed,
         left_out=left_out,
         unjudged=int((~asked_N).sum()),
-        inputs={table_name(table): _digest(table) for table in tables},
+        inputs={
+            TableSource.of(table).path.name: table_digest(table) for table in tables if isinstance(table, TableName)
+        },
         file=file,
     )
-
-
-def _digest(table: Source) -> str:
-    return table_digest(table) if isinstance(table, TableName) else "made in Python"
 
 
 def _signs(settings: CompositionConfig, document: Document, *, signed: bool) -> Array:

@@ -21,6 +21,7 @@ class EnvironmentReward(Reward):
     """What the environment of each rollout says of it; abstains where there is no environment, or it says nothing."""
 
     name = "environment"
+    reads_images = True
     inputs = (COLUMN,)
     ends = ("worse", "better")
 

@@ -201,6 +201,11 @@ class Host:
         self._comparison = next(_comparisons(composer), None)
 
     @property
+    def is_served(self) -> bool:
+        """Whether a reward server has the composition."""
+        return self._server is not None
+
+    @property
     def compares(self) -> bool:
         """Whether the composition compares the completions to one prompt, as that of a server may."""
         if self._server is not None:

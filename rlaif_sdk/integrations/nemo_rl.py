@@ -90,7 +90,10 @@ def _parts(scored: Sequence[Scored], unscored: float | None) -> dict[str, Any]:
             {**parts, "unscored": 0.0 if one.total is not None else unscored}
             for parts, one in zip(rows, scored, strict=True)
         ]
-    return {f"reward/{name}": torch.tensor([parts[name] for parts in rows], dtype=torch.float32) for name in rows[0]}
+    names = {name: None for parts in rows for name in parts}
+    return {
+        f"reward/{name}": torch.tensor([parts.get(name, 0.0) for parts in rows], dtype=torch.float32) for name in names
+    }
 
 
 def sample_of(message_log: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None) -> Sample:

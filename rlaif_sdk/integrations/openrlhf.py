@@ -38,8 +38,9 @@ def reward_function(
 ) -> RewardFunction:
     """A ``reward_func(queries, prompts, labels)`` for OpenRLHF.
 
-    It returns ``rewards`` and ``scores``, the totals, and ``extra_logs``: each reward's own scores and ``unscored``.
-    All are tensors of shape (B,).
+    It returns ``rewards`` and ``scores``, the totals, and ``extra_logs``: each reward's own scores and ``unscored``. All
+    are tensors of shape (B,), under the same names always, as OpenRLHF's batches want. A reward without a score is 0 there
+    and 1 under ``NAME/missing``.
 
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
@@ -47,8 +48,8 @@ def reward_function(
         end_tokens: What ends a completion and is cut off, with the white space after it, besides the special tokens of
             all families, which are known by their shape (`rlaif_sdk.conversations.special_tokens.without_end`).
         state: A file with what the composer learned elsewhere.
-        unscored: What OpenRLHF gets for an unscored completion. None, the default, raises: OpenRLHF logs that, and
-            its sample has no reward.
+        unscored: What OpenRLHF gets for an unscored completion. None, the default, raises: OpenRLHF logs why, goes on
+            without a reward, and ends where it makes a batch of those that have one and those that have none.
 
     Raises:
         ConfigError: The composition's numbers would depend on how OpenRLHF cuts its calls.
@@ -70,9 +71,12 @@ def reward_function(
         totals_B = composition.totals
         if missing_B.any():  # `number` raises where there is no fallback
             totals_B = np.array([Scored(composition, row).number(unscored) for row in range(len(samples))])
-        scores = np.array([totals_B, *(column.raw for column in columns), missing_B], dtype=np.float32)
-        rewards_B, *logs = torch.from_numpy(scores).unbind()
-        extra_logs = dict(zip([*names, "unscored"], logs, strict=True))
+        raw_RB = np.array([column.raw for column in columns])
+        logs = np.concatenate(
+            [totals_B[None], np.nan_to_num(raw_RB), np.isnan(raw_RB), missing_B[None]], dtype=np.float32
+        )
+        rewards_B, *logged = torch.from_numpy(logs).unbind()
+        extra_logs = dict(zip([*names, *(f"{name}/missing" for name in names), "unscored"], logged, strict=True))
         return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": extra_logs}
 
     return reward_func

@@ -34,6 +34,7 @@ class Remote(Reward):
     """
 
     name = "remote"
+    reads_images = True
 
     def __init__(self, params: RemoteParams) -> None:
         self.params = params

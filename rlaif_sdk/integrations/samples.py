@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, read
+from rlaif_sdk.conversations.offsets import Decodes
 from rlaif_sdk.exceptions import BatchError, ConversationError, RewardError
 from rlaif_sdk.statistics.arrays import json_number
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
+_T = TypeVar("_T")
 ADJUSTED = "gates and constraints"
 """What `Scored.parts` calls what is no reward's share."""
 _UNKNOWN = Progress()
@@ -33,6 +35,8 @@ class Sample:
         group_size: How many they are, where each is asked for by itself and all are to be gathered first; see
             `rlaif_sdk.integrations.cohorts`. None where they come together, or alone.
         member: Which of them it is, so that asking for it again is known as that; None where nothing tells.
+        completion_ids: The completion's tokens; None where they are not known.
+        turn_spans: Where in them each turn of the policy stands; see `rlaif_sdk.RewardBatch`.
     """
 
     prompt: TextOrConversation
@@ -41,6 +45,8 @@ class Sample:
     group: Hashable | None = None
     group_size: int | None = None
     member: str | int | None = None
+    completion_ids: Sequence[int] | None = None
+    turn_spans: Sequence[tuple[int, int]] | None = None
 
 
 def prompt_of(given: Any) -> TextOrConversation:
@@ -136,6 +142,17 @@ class Scored:
             return next(iter(said.values()))
         return "; ".join(f"{name}: {reason}" for name, reason in said.items()) or "every reward abstained"
 
+    def token_rewards(self, tokenizer: Decodes) -> list[float] | None:
+        """What falls on each of the completion's tokens, which sums to the total; None where all falls on the last one.
+
+        That is so too where the stack did not tell the tokens, or which of them are whose turn's.
+        """
+        batch = self.composition.batch
+        if batch.completion_ids is None or batch.turn_spans is None:
+            return None
+        (placed_T,) = self.composition.token_rewards(tokenizer, rows=[self.row])
+        return None if placed_T is None else placed_T.tolist()
+
     def number(self, unscored: float | None = None) -> float:
         """The total, for a stack that has no word for an unscored sample.
 
@@ -177,16 +194,18 @@ class Scored:
     def parts(self) -> dict[str, float]:
         """What the total is made of: each reward's share, 0 where it took no part, and what gates and constraints change.
 
-        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion.
+        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion, but that of
+        what a server's gates and constraints change, which it does not tell of, is there where they change something.
         """
         columns = self.composition.rewards
         total = self.total
         shares = {name: json_number(column.weighted[self.row]) or 0.0 for name, column in columns.items()}
         if total is None:
-            shares = dict.fromkeys(shares, 0.0)
-        told = any(math.isnan(column.weight) for column in columns.values())  # by a server, which may have gates
-        if told or self.composition.gates or self.composition.constraints:
-            shares[ADJUSTED] = 0.0 if total is None else total - math.fsum(shares.values())
+            total, shares = 0.0, dict.fromkeys(shares, 0.0)
+        said = math.fsum(shares.values())
+        is_adjusted = not math.isclose(total, said, rel_tol=1e-9, abs_tol=1e-12)
+        if is_adjusted or self.composition.gates or self.composition.constraints:
+            shares[ADJUSTED] = total - said
         return shares
 
     def number_in_group(self, unscored: float | None = None) -> float:
@@ -205,6 +224,17 @@ class Scored:
         """Flat numbers for a stack's log: each reward's score, NaN where it has none, and whether it is unscored."""
         rewards = {name: math.nan if value is None else value for name, value in self.rewards.items()}
         return {**rewards, "unscored": float(self.total is None)}
+
+    def logged_scores(self) -> dict[str, float]:
+        """`scores` for a log that takes finite numbers under the same names for every sample.
+
+        A reward without a score is 0 there and 1 under ``NAME/missing``, so that the mean of those that have one is the
+        mean of NAME over 1 - the mean of NAME/missing.
+        """
+        rewards = self.rewards
+        said = {name: value or 0.0 for name, value in rewards.items()}
+        missing = {f"{name}/missing": float(value is None) for name, value in rewards.items()}
+        return {**said, **missing, "unscored": float(self.total is None)}
 
     def known_scores(self) -> dict[str, float]:
         """For a log that averages what it gets: `scores` without those that are NaN, and ``NAME/subscore/PART``.
@@ -240,11 +270,18 @@ def batch_of(samples: Sequence[Sample], progress: Progress = _UNKNOWN, *, traini
     return RewardBatch(
         prompts=[sample.prompt for sample in samples],
         completions=[sample.completion for sample in samples],
+        completion_ids=_all_or_none([sample.completion_ids for sample in samples]),
+        turn_spans=_all_or_none([sample.turn_spans for sample in samples]),
         columns={name: [sample.columns[name] for sample in samples] for name in samples[0].columns},
         group=[sample.group for sample in samples] if grouped else None,
         progress=progress,
         training=training,
     )
+
+
+def _all_or_none(values: list[_T | None]) -> list[_T] | None:
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else None
 
 
 def failed(sample: Sample, rewards: Sequence[str], reason: str) -> Scored:

@@ -7,16 +7,21 @@ In the entry point that SkyRL's examples have::
     from rlaif_sdk.integrations.skyrl import environment
 
     register(id="composed", entry_point=environment("rewards.yaml", BaseTextEnv))
+
+An environment of one's own that takes several turns is given in place of ``BaseTextEnv``.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, prompt_of
+from rlaif_sdk.integrations.samples import Sample, completion_of, prompt_of
+
+_OWN_REWARD = "environment_reward"
 
 
 def environment(
@@ -26,15 +31,21 @@ def environment(
     state: str | None = None,
     unscored: float | None = None,
 ) -> type:
-    """A class of environments that end after one turn, with the total as its reward.
+    """A class of environments with the total as the reward of an episode, at its last turn.
 
-    The columns are the keys of ``extras``, with those of its ``reward_spec`` and ``extra_info`` beside them, so that
-    ``ground_truth`` is a column. Each reward's own score is in the step's ``metadata`` and in the environment's
-    metrics.
+    With ``BaseTextEnv`` an episode ends after one turn. An environment derived from it steps as it does by itself, calls
+    tools, and says when the episode is done; turns before that get 0. The completion is then all that the policy said with
+    what the environment answered, and what the environment's own steps gave adds up to the column ``environment_reward``, for
+    a reward that wants it.
+
+    The other columns are the keys of ``extras``, with those of its ``reward_spec`` and ``extra_info`` beside them, so that
+    ``ground_truth`` is a column. Each reward's own score is in the last step's ``metadata`` and in the environment's
+    metrics. An episode that SkyRL ends before the environment does, because its context is full, is never scored; its
+    reward in SkyRL is 0.
 
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
-        base: ``BaseTextEnv``.
+        base: ``BaseTextEnv``, or an environment derived from it.
         state: A file with what the composer learned elsewhere.
         unscored: What SkyRL gets for an unscored completion. None, the default, raises: it has no word for that.
 
@@ -42,28 +53,45 @@ def environment(
         ConfigError: The composition's numbers would depend on how SkyRL cuts its calls.
     """
     hosted = host(rewards, "SkyRL's environment", state=state)
+    takes_extras = "extras" in inspect.signature(base).parameters
 
     class ComposedEnv(base):  # type: ignore[misc]  # the class is given
         def __init__(self, env_config: Any = None, extras: Mapping[str, Any] | None = None) -> None:
-            super().__init__()
-            del env_config
+            super().__init__(*((env_config, extras or {}) if takes_extras else ()))
             self._columns = columns_of(extras or {})
-            self._prompt: Any = ""
+            self._asked: Any = ""
+            self._said: list[Mapping[str, Any]] = []
             self._figures: dict[str, float] = {}
 
         def init(self, prompt: Any) -> Any:
-            self._prompt = prompt_of(prompt)
-            return super().init(prompt)
+            started = super().init(prompt)
+            self._asked = prompt_of(started[0])
+            return started
 
         def step(self, action: str) -> dict[str, Any]:
-            self.turns += 1
-            (scored,) = hosted.score([Sample(self._prompt, without_end(action), self._columns)])
+            answer = self._step(action)
+            action = answer.get("postprocessed_action") or action
+            self._said.append({"role": "assistant", "content": without_end(action)})
+            if not answer["done"]:
+                self._said += answer["observations"]
+                return {**answer, "reward": 0.0}
+            completion = self._said[0]["content"] if len(self._said) == 1 else completion_of(self._said)
+            (scored,) = hosted.score([Sample(self._asked, completion, self._columns)])
             self._figures = scored.known_scores()
-            reward = scored.number(unscored)
-            return {"observations": [], "reward": reward, "done": True, "metadata": dict(self._figures)}
+            metadata = {**(answer.get("metadata") or {}), **self._figures}
+            return {**answer, "reward": scored.number(unscored), "metadata": metadata}
 
-        def get_metrics(self) -> dict[str, float]:
-            return self._figures
+        def _step(self, action: str) -> dict[str, Any]:
+            """What the environment says by itself."""
+            answer: dict[str, Any] | None = super().step(action)
+            if answer is None:  # SkyRL-Gym's base says nothing
+                self.turns += 1
+                return {"observations": [], "done": True}
+            self._columns[_OWN_REWARD] = self._columns.get(_OWN_REWARD, 0.0) + float(answer["reward"])
+            return answer
+
+        def get_metrics(self) -> dict[str, Any]:
+            return {**super().get_metrics(), **self._figures}
 
     return ComposedEnv
 

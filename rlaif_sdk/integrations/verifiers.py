@@ -177,6 +177,7 @@ class VerifiersFunction(Reward):
     """
 
     name = "verifiers"
+    reads_images = True
     ends = ("worse", "better")
 
     def __init__(self, params: VerifiersParams) -> None:

@@ -20,12 +20,14 @@ verl then calls `compute_score` once a completion, with what `VerlReward` docume
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from rlaif_sdk.config.documents import Document, Location, load_document
+from rlaif_sdk.conversations.offsets import mask_spans
 from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.cohorts import DEADLINE
@@ -257,7 +259,7 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
     verl makes it of ``reward.reward_manager`` with ``source=importlib``. Its settings are the
     ``reward.custom_reward_function.reward_kwargs``:
 
-    - ``config``: A config file. ``{reward_router_address}`` in a text of it becomes where verl serves its reward model, as
+    - ``config``: A config file, or the address of a reward server. ``{reward_router_address}`` in a text of it becomes where verl serves its reward model, as
       for a judge: ``base_url: "http://{reward_router_address}/v1"``. verl uses no manager beside a reward model unless
       ``reward.custom_reward_function.path`` is set too.
     - ``state``: A file with what the composer learned elsewhere.
@@ -265,6 +267,7 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
       trainer drops the prompt and samples another, its first one ends. ``mask`` gives the mean of the completion's
       group, with which its advantage is 0; a number is that number.
     - ``deadline``: Seconds that a group is waited for.
+    - ``groups``: Whether a server, which has the composition, is to gather groups; see ``rlaif serve --cohort``.
 
     A sample's prompt is ``raw_prompt``, its columns are ``data_source``, ``ground_truth``, ``num_turns``,
     ``tool_extra_fields`` (with ``turn_scores`` and ``tool_rewards``), and every key of ``extra_info``. Its completion is the
@@ -273,7 +276,7 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
 
     The completions of one ``uid`` are gathered before they are scored, where rewards compare them, with ``unscored=mask``, and
     for GDPO, which gets the group's mean for a reward without a score. Elsewhere that is None. Groups are gathered in one
-    process, so that needs ``reward.num_workers=1``.
+    process, so that needs ``reward.num_workers=1``, or at a server that gathers them.
 
     Args:
         base: ``RewardManagerBase``.
@@ -297,6 +300,7 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
             self._unscored = None if self._mask else settings.get("unscored")
             self._neutral = config.algorithm.get("adv_estimator") == "gdpo"
             self._reader = ResponseReader(tokenizer)
+            self._token_reader = None if _streams(config) else tokenizer
             self._host = host(
                 given,
                 "verl's reward manager",
@@ -305,17 +309,29 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
                 deadline=settings.get("deadline", DEADLINE),
             )
             self._group_size = None
-            if self._host.compares or self._mask or self._neutral:
-                self._group_size = _group_size(config)
+            compares = settings.get("groups", False) if self._host.is_served else self._host.compares
+            if compares or self._mask or self._neutral:
+                self._group_size = _group_size(config, served=self._host.is_served)
 
         async def run_single(self, data: Any) -> dict[str, Any]:
-            """The total of the last sequence of a rollout as ``reward_score``, and ``reward_extra_info``."""
+            """The total of the last sequence of a rollout as ``reward_score``, and ``reward_extra_info``.
+
+            Where verl puts scores into its batch by `assemble_rm_scores`, a completion with credit has the reward of each
+            token in the place of its total.
+            """
             scored = await self._host.ascore_one(self._sample(data))
             total = scored.number_in_group() if self._mask else scored.number(self._unscored)
             known = _known(scored, None)
             if self._neutral:
                 known = {name: _neutral(scored, name) if value is None else value for name, value in known.items()}
-            return {"reward_score": total, "reward_extra_info": {"score": total, **known}}
+            placed = scored.token_rewards(self._token_reader) if self._token_reader else None
+            return {"reward_score": placed or total, "reward_extra_info": {"score": total, **known}}
+
+        @classmethod
+        def assemble_rm_scores(cls, data: Any, scores: Sequence[float | list[float]]) -> Any:
+            """``rm_scores``, (B, T): each token's reward, or the total on the last token."""
+            totals = [math.fsum(score) if isinstance(score, list) else score for score in scores]
+            return _by_token(super().assemble_rm_scores(data, totals), scores)
 
         def _sample(self, data: Any) -> Sample:
             row = {name: values[-1] for name, values in data.non_tensor_batch.items()}
@@ -330,29 +346,43 @@ def reward_manager(base: type, rewards: Rewards | None = None) -> type:
                 "num_turns": turns,
                 "tool_extra_fields": fields,
             }
-            completion = self._completion(data.batch, turns)
+            sample = _sample_of(self._reader, data.batch, turns, prompt_of(row["raw_prompt"]), columns)
             if self._group_size is None:
-                return Sample(prompt_of(row["raw_prompt"]), completion, columns)
+                return sample
             member = row.get("session_id")
-            return Sample(
-                prompt_of(row["raw_prompt"]),
-                completion,
-                columns,
+            return replace(
+                sample,
                 group=str(row["uid"]),
                 group_size=self._group_size,
                 member=None if member is None else int(member),
             )
 
-        def _completion(self, batch: Any, turns: int) -> TextOrConversation:
-            response = batch["responses"][-1]
-            length = int(batch["attention_mask"][-1][-len(response) :].sum())
-            tokens = response[:length].tolist()
-            mask = batch["response_mask"][-1][:length].tolist() if "response_mask" in batch.keys() else []  # noqa: SIM118 - a TensorDict
-            if len(set(mask)) > 1:
-                return self._reader.by_mask(tokens, mask)
-            return self._reader.by_template(tokens) if turns > _ONE_TURN and not mask else self._reader.text(tokens)
-
     return ComposedRewardManager
+
+
+def _sample_of(
+    reader: ResponseReader, batch: Any, turns: int, prompt: TextOrConversation, columns: Mapping[str, Any]
+) -> Sample:
+    """The last response of a batch, with its tokens where it is known which are the policy's."""
+    response = batch["responses"][-1]
+    length = int(batch["attention_mask"][-1][-len(response) :].sum())
+    tokens = response[:length].tolist()
+    mask = batch["response_mask"][-1][:length].tolist() if "response_mask" in batch.keys() else []  # noqa: SIM118 - a TensorDict
+    if len(set(mask)) > 1:
+        completion = reader.by_mask(tokens, mask)
+        return Sample(prompt, completion, columns, completion_ids=tokens, turn_spans=mask_spans(mask))
+    if turns > _ONE_TURN and not mask:
+        return Sample(prompt, reader.by_template(tokens), columns)
+    return Sample(prompt, reader.text(tokens), columns, completion_ids=tokens, turn_spans=[(0, length)])
+
+
+def _by_token(rm_scores: Any, scores: Sequence[float | list[float]]) -> Any:
+    """``rm_scores`` with each token's reward in the rows that have one."""
+    for row, score in enumerate(scores):
+        if isinstance(score, list):
+            rm_scores[row] = 0.0
+            rm_scores[row, : len(score)] = rm_scores.new_tensor(score)
+    return rm_scores
 
 
 _ONE_TURN = 2
@@ -364,7 +394,7 @@ def _neutral(scored: Scored, reward: str) -> float:
     return scored.group_mean(reward) or 0.0
 
 
-def _group_size(config: Any) -> int:
+def _group_size(config: Any, *, served: bool) -> int:
     """How many completions have one ``uid``.
 
     Raises:
@@ -376,11 +406,11 @@ def _group_size(config: Any) -> int:
         raise ConfigError(
             "each prompt gets one completion, which has no group", key="actor_rollout_ref.rollout.n", hint="sample more"
         )
-    if reward.num_workers != 1:
+    if reward.num_workers != 1 and not served:
         raise ConfigError(
             f"the completions to one prompt are scored together, and verl deals them to {reward.num_workers} processes",
             key="reward.num_workers",
-            hint="set reward.num_workers=1",
+            hint="set reward.num_workers=1, or give the address of a server that gathers them and groups=True",
         )
     if config.algorithm.get("adv_estimator") == "remax":
         raise ConfigError(
@@ -396,26 +426,33 @@ def _group_size(config: Any) -> int:
             key="actor_rollout_ref.rollout.val_kwargs.n",
             hint=f"set it to {size}, or trainer.test_freq=-1 and trainer.val_before_train=False",
         )
-    model = reward.reward_model
-    streams = not model.enable or model.get("enable_resource_pool")
-    if streams and config.data.train_batch_size * size > IN_FLIGHT:
+    in_flight = IN_FLIGHT * reward.num_workers
+    if _streams(config) and config.data.train_batch_size * size > in_flight:
         raise ConfigError(
-            f"a step has {config.data.train_batch_size * size} completions, and verl's reward worker has {IN_FLIGHT} under way at "
-            "most, which may all wait for others of their groups",
+            f"a step has {config.data.train_batch_size * size} completions, and verl's reward workers have {in_flight} under way "
+            "at most, which may all wait for others of their groups",
             key="data.train_batch_size",
-            hint="use fewer prompts a step, or rewards that score each completion by itself",
+            hint="use fewer prompts a step, or more workers, the address of a server that gathers groups, and groups=True",
         )
     return size
 
 
-def _with_router(config: str | None, address: str | None) -> Document:
-    """The config's document, in which the router's address stands where it is named.
+def _streams(config: Any) -> bool:
+    """Whether completions are scored as they come, and not as a batch once the policy has made way for a reward model."""
+    model = config.reward.reward_model
+    return not model.enable or bool(model.get("enable_resource_pool"))
+
+
+def _with_router(config: str | None, address: str | None) -> Document | str:
+    """The config's document, in which the router's address stands where it is named; a reward server's address as it is.
 
     Raises:
         ConfigError: It is named, and verl serves no reward model; or there is no config.
     """
     if config is None:
         raise _no_config()
+    if config.startswith(("http://", "https://")):
+        return config
     document = load_document(config)
 
     def filled(value: Any, location: Location) -> Any:

@@ -69,6 +69,8 @@ class OpenAIParams(Params):
     """Price of a million tokens of prompts; with ``output_price`` it puts the cost into every usage."""
     output_price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Price of a million tokens of answers."""
+    images: bool = False
+    """Send the images of prompts and answers along; the model has to take them."""
     structured_output: bool = False
     """Send the JSON schema of replies that are read as JSON (a rubric's verdicts, a ranking in words), for servers that hold
     a model to one: OpenAI's, vLLM, SGLang, llama.cpp. Elsewhere the form is asked for in words."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from rlaif_sdk.conversations import Thinking, View
+from rlaif_sdk.conversations import Images, Thinking, View
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.text import short_repr
@@ -20,6 +20,7 @@ from rlaif_sdk.judges.backends import (
     closing_line,
     label_mass,
     one_each,
+    reads_images,
     usage_of,
     whole_text,
     with_usage_of,
@@ -194,7 +195,8 @@ class PointwiseJudge(Reward):
     Modes:
 
     - ``likelihood``: the likelihoods of the scale's scores, normalised; the score is their mean s = sum i P(i)
-      (Lee et al. 2023, "direct RLAIF"), mapped linearly to [-1, 1]. The distribution is in the details.
+      (Lee et al. 2023, "direct RLAIF"), mapped linearly to [-1, 1]. The distribution is in the details, and its standard
+      deviation, in the score's units, is the sub-score ``std``, by which a panel can weigh how sure the judge is.
     - ``rating``: the judge writes a justification and a rating with two decimals; the justification is the reason.
 
     Text is screened first (see `rlaif_sdk.judges.screening`), and what was changed is flagged in the reason and the
@@ -256,6 +258,7 @@ class PointwiseJudge(Reward):
             raise ConfigError("max_chars and max_new_tokens of a judge are at least 1")
         self.name = name
         self.backend = backend
+        self.reads_images = reads_images(backend)
         self.prompt = prompt or JudgePrompt()
         if reference_column is not None and not self.prompt.shows_reference:
             raise ConfigError("the judge's template lacks {reference}", hint="reference_column has it shown there")
@@ -283,8 +286,9 @@ class PointwiseJudge(Reward):
     async def score(self, batch: RewardBatch) -> list[Score]:
         """Rate B completions. See the class for what each score means and which errors are raised."""
         answers = batch.views(self.screening.view, thinking=self.screening.thinking)
+        images = batch.images if self.reads_images else {}
         asked = zip(batch.prompt_texts, answers, batch.references(self._reference_column), strict=True)
-        rows = [self._question(prompt, answer, reference) for prompt, answer, reference in asked]
+        rows = [self._question(*row, images.get(place, ())) for place, row in enumerate(asked)]
         questions = [row for row in rows if isinstance(row, _Question)]
         if not questions:
             return [row for row in rows if isinstance(row, Score)]
@@ -292,8 +296,10 @@ class PointwiseJudge(Reward):
         said = iter(verdicts)
         return [scored(next(said), row.flags) if isinstance(row, _Question) else row for row in rows]
 
-    def _question(self, prompt: str, answer: str | None, reference: str | Score | None) -> _Question | Score:
-        row = self.screening.of_row(prompt, answer, reference)
+    def _question(
+        self, prompt: str, answer: str | None, reference: str | Score | None, images: Images
+    ) -> _Question | Score:
+        row = self.screening.of_row(prompt, answer, reference, images)
         if isinstance(row, Score):
             return row
         if row.contentless:
@@ -303,7 +309,7 @@ class PointwiseJudge(Reward):
                 reason=f"refused before judging: {row.contentless}",
                 details={"refused": "contentless", "flags": flags},
             )
-        request = self.prompt.render(row.prompt, row.answer, self.verdict.instruction, row.reference)
+        request = self.prompt.render(row.prompt, row.answer, self.verdict.instruction, row.reference, row.images)
         return _Question(request, row.flags)
 
     def _fingerprint(self, max_new_tokens: int) -> str:

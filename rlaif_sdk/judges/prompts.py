@@ -13,6 +13,7 @@ from pydantic import Field
 
 from rlaif_sdk.config import ConfigModel
 from rlaif_sdk.config.documents import Document, load_document, parse_document, validate
+from rlaif_sdk.conversations import Images
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.types import Message
 
@@ -153,8 +154,10 @@ class JudgePrompt:
         """Whether the template has a place for a reference answer."""
         return "reference" in _PLACEHOLDER.findall(self.template)
 
-    def render(self, prompt: str, answer: str, verdict: str, reference: str | None = None) -> list[Message]:
-        """The conversation that asks for a verdict on an answer.
+    def render(
+        self, prompt: str, answer: str, verdict: str, reference: str | None = None, images: Images = ()
+    ) -> list[Message]:
+        """The conversation that asks for a verdict on an answer; images stand after the text, which shows their places.
 
         The texts stand between tags that occur in none of them, and placeholders inside any value are left as they are.
         """
@@ -169,7 +172,8 @@ class JudgePrompt:
             "answer": f"<answer{tag}>\n{answer}\n</answer{tag}>",
             "verdict": verdict,
         }
-        return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)}]
+        text = _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
+        return [{"role": "user", "content": [{"type": "text", "text": text}, *map(dict, images)] if images else text}]
 
 
 def free_tag(names: Sequence[str], texts: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from rlaif_sdk.judges.backends import (
     label_mass,
     one_each,
     readable_json,
+    reads_images,
     usage_of,
     whole_text,
 )
@@ -260,6 +261,7 @@ class RubricJudge:
                 hint="leave it out, or set mode: verdict",
             )
         self.backend = backend
+        self.reads_images = reads_images(backend)
         self._form = _BY_SCHEMA if asks_for_schema(backend) else _IN_WORDS
         self.mode = mode
         self.criteria_per_call = criteria_per_call
@@ -368,7 +370,9 @@ class RubricJudge:
     ) -> list[_Asked | Score]:
         views = batch.views(self.screening.view, thinking=self.screening.thinking)
         shown = references or [None] * len(batch)
-        rows = map(self.screening.of_row, batch.prompt_texts, views, shown)
+        seen = batch.images if self.reads_images else {}
+        images = [seen.get(row, ()) for row in range(len(batch))]
+        rows = map(self.screening.of_row, batch.prompt_texts, views, shown, images)
         found = zip(rows, rubrics, strict=True)
         return [row if isinstance(row, Score) else _Asked(row, criteria) for row, criteria in found]
 
@@ -444,7 +448,7 @@ def _verdicts(asked: _Asked) -> RubricVerdicts:
 
 
 def _rendered(prompt: JudgePrompt, row: PreparedRow, verdict: str) -> Conversation:
-    return prompt.render(row.prompt, row.answer, verdict, row.reference)
+    return prompt.render(row.prompt, row.answer, verdict, row.reference, row.images)
 
 
 def _choose(criterion: Criterion) -> str:

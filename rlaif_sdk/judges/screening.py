@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rlaif_sdk.conversations import Thinking, View, view
+from rlaif_sdk.conversations import Images, Thinking, View, view
 from rlaif_sdk.io.text import SURROGATES, safe_text
 from rlaif_sdk.judges.openings import EMOTICON, is_opening
 from rlaif_sdk.types import Score, TextOrConversation
@@ -90,6 +90,7 @@ class PreparedRow:
         flags: What was done to them.
         contentless: Why there is nothing in the answer to judge, or None.
         reference: The reference answer, or None.
+        images: What the judge is to see beside them, as blocks of content.
     """
 
     prompt: str
@@ -97,6 +98,7 @@ class PreparedRow:
     flags: tuple[str, ...] = ()
     contentless: str | None = None
     reference: str | None = None
+    images: Images = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +126,16 @@ class Screening:
         text = view(answer, self.view, thinking=self.thinking)
         return None if text is None else self.of_text(name, text)
 
-    def of_row(self, prompt: str, answer: str | None, reference: str | Score | None = None) -> PreparedRow | Score:
+    def of_row(
+        self, prompt: str, answer: str | None, reference: str | Score | None = None, images: Images = ()
+    ) -> PreparedRow | Score:
         """What the judge is to see of a row; a score where there is nothing to ask it: no words, or too many.
 
         Args:
             prompt: The prompt, as text.
             answer: The answer, as text; None where the policy called a tool and said nothing.
             reference: An entry of `RewardBatch.references`.
+            images: Of `RewardBatch.images`, where the judge sees them.
         """
         if answer is None:
             return Score.no_words()
@@ -139,7 +144,7 @@ class Screening:
             return reference
         gold = self.of_text("reference", reference) if isinstance(reference, str) else None
         flags = (*asked.flags, *given.flags, *(gold.flags if gold else ()))
-        row = PreparedRow(asked.text, given.text, flags, given.contentless, gold.text if gold else None)
+        row = PreparedRow(asked.text, given.text, flags, given.contentless, gold.text if gold else None, images)
         problem = None if row.contentless else asked.overlong or given.overlong or (gold.overlong if gold else None)
         return Score.failed(problem) if problem else row
 

@@ -298,7 +298,13 @@ def _cells(paired: bool, before: Estimate, after: Estimate | None, change: Estim
 
 def fit_tables(found: CompositionFit) -> list[Table]:
     """The weights of a fitted composition, and how it agrees with people beside what it is compared with."""
-    caption = f"{INTERVALS}; a weight is in log-odds a unit of the normalised score, a gain in nats a pair"
+    caption = (
+        f"{INTERVALS}; a weight is in log-odds a unit of the normalised score, a gain in nats a pair\n"
+        f"{found.votes[0]:g} verdicts for a completion and {found.votes[1]:g} for neither; {found.unjudged} pairs without one; "
+        f"penalty {found.penalty:g}; loss {shown(found.loss)} nats a pair"
+    )
+    if found.annotators is not None:
+        caption += f"; Fleiss's kappa of {found.annotators.n} pairs with several {shown(found.annotators)}"
     title = f"Weights fitted to {found.pairs} pairs about {found.prompts} prompts"
     weights = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     weights.add_column("reward")

@@ -96,6 +96,8 @@ class Reward(ABC):
         ends: What its low and its high end mean, in two words: ``("toxic", "harmless")``. None where that is not said.
         inputs: What `score` reads of a row beside its prompt and completion: names of columns, and ``completion_ids``.
             None when that is not said: a ledger then takes all of it for part of the input.
+        reads_images: Whether `score` looks at the images of prompts and completions; see `rlaif_sdk.RewardBatch.images`.
+            Where it does not, the reason of a row that has one says so.
         scope: ``group`` where a row's score depends on the other completions to its prompt: `score` then gets whole
             groups (see `rlaif_sdk.RewardBatch.groups`) and never a part of one, however a batch is cut. It is not asked
             about a row that is alone in its group, on which it abstains.
@@ -113,6 +115,7 @@ class Reward(ABC):
     higher_is_better: bool = True
     ends: tuple[str, str] | None = None
     inputs: tuple[str, ...] | None = None
+    reads_images: bool = False
     scope: Scope = "row"
     cacheable: bool = True
     memory: Memory = _NoMemory()

@@ -79,6 +79,7 @@ class FunctionReward(Reward):
         self.cacheable = cacheable and "trainer_state" not in self._accepts and not self.reads_environments
         self._accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature)
         self._bound = frozenset({"self"}) if self._accepts_any and not inspect.isfunction(function) else frozenset()
+        self.reads_images = bool({"prompts", "completions"} & self._accepts) or self._accepts_any
         self.columns = tuple(p.name for p in named if p.default is p.empty and p.name not in given)
         self.inputs = (
             None

@@ -84,6 +84,9 @@ class RewardPart(BaseModel):
     weighted: float | None
     status: str
     reason: str | None
+    credit: dict[str, Any] | None = None
+    """Where in the completion its weighted part falls: ``tokens``, ``turns``, ``spans`` and the ``rest``; of a reward that
+    says so."""
     no_variance: bool | None = None
     """Where the row has a group: whether all of that have the same score."""
     group_mean: float | None = None
@@ -136,7 +139,7 @@ class OpenRLHFAnswer(BaseModel):
     rewards: list[float | None]
     scores: list[float | None]
     extra_logs: dict[str, list[float]]
-    """The scores of each reward that scored every completion, and ``unscored``."""
+    """Each reward's scores, its 0 where it has none and ``NAME/missing`` is 1, and ``unscored``: the same names always."""
     reasons: list[str | None]
 
 
@@ -216,12 +219,11 @@ def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:
 def openrlhf_answer(scored: Sequence[Scored], unscored: float | None) -> dict[str, Any]:
     """A `OpenRLHFAnswer`."""
     totals = [unscored if one.total is None else one.total for one in scored]
-    scores = [one.scores() for one in scored]
-    logs = {name: [row[name] for row in scores] for name in scores[0]}
+    logged = [one.logged_scores() for one in scored]
     return {
         "rewards": totals,
         "scores": totals,
-        "extra_logs": {name: values for name, values in logs.items() if all(map(math.isfinite, values))},
+        "extra_logs": {name: [row[name] for row in logged] for name in logged[0]},
         "reasons": [one.reason if one.total is None else None for one in scored],
     }
 

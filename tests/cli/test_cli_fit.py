@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from rlaif_sdk.cli.main import app
 from tests.evaluation.test_fit import composition, judged
+from tests.preferences.review.conftest import Page
+from tests.preferences.review.test_review_page import start_command
 
 
 def rlaif(*arguments: Any) -> Any:
@@ -68,3 +70,22 @@ def test_json_is_printed(files: tuple[Path, Path]) -> None:
     pairs, config = files
     done = rlaif("fit", pairs, config, "--human", "human", "--json")
     assert json.loads(done.stdout)["pairs"] == 100
+
+
+def test_review_asks_what_teaches_most(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """The page's first pair is the first that --next chooses; the fit is said on standard error."""
+    _, config = files
+    pool, chosen = tmp_path / "pool.jsonl", tmp_path / "next.jsonl"
+    rows = [{name: row[name] for name in ("prompt", "response_1", "response_2")} for row in judged(40, seed=1)]
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert rlaif("fit", pool, config, "--next", "1", "-o", chosen).exit_code == 0
+    process, address = start_command(pool, "--fit", config, "--audit", 0, "--port", 0)
+    try:
+        base, _, token = address.partition("/#token=")
+        status, state = Page(base, token, store=None).post("next", {"reviewer": "ana"})
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert status == 200
+    assert state["pair"]["prompt"][0]["text"] == json.loads(chosen.read_text())["prompt"]

@@ -146,10 +146,12 @@ def test_in_a_group_token_values_have_the_scale_of_the_scores(normalizer: Normal
 
 
 def test_a_closed_gate_takes_the_place_of_the_tokens() -> None:
-    """The capped total falls on the last token whole: no part of a row that does not pass is paid out before."""
+    """The capped total falls on the last token whole: no part of a row that does not pass is paid out before, nor recorded."""
     rewards = {"dense": per_token(), "safe": Component(FixedReward([0.0, 1.0, 1.0]), weight=0.0)}
-    first, second, third = compose(rewards, gates=[Gate("safe", floor=-2.0, min=0.5)]).token_rewards()
+    composition = compose(rewards, gates=[Gate("safe", floor=-2.0, min=0.5)])
+    first, second, third = composition.token_rewards()
     assert first is None
+    assert [record["rewards"]["dense"]["credit"] is None for record in composition.to_records()] == [True, False, False]
     assert (second.tolist(), third.tolist()) == ([2.0], [0.0, 1.0])
 
 

@@ -15,7 +15,7 @@ CAMEL = re.compile(r"(?<!`)`@?([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+)(?:\(.*?\))?
 """An identifier in CamelCase, alone in its backticks: the way that this project writes a class."""
 
 OTHERS = {
-    "ConnectError", "DataFrame", "DatasetDict", "DistributedDataParallel", "InferenceSession", "IterableDataset", "MatMulNBits", "OnlineDPOTrainer", "SamplingParams",
+    "ConnectError", "DataFrame", "DatasetDict", "DistributedDataParallel", "InferenceSession", "IterableDataset", "MatMulNBits", "MultiTurnEnv", "OnlineDPOTrainer", "SamplingParams", "ToolEnv",
 }  # fmt: skip
 """Classes of the libraries that this project builds on."""
 

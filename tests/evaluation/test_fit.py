@@ -266,6 +266,12 @@ def test_what_is_no_weighted_sum_is_refused(tmp_path: Path, changes: dict[str, A
         fit_composition(path, [judged(20)], HUMAN)
 
 
+def test_a_range_that_is_not_declared_is_refused_where_the_scale_needs_it(tmp_path: Path) -> None:
+    """Before anything is scored; a scale that needs none is fitted as it is."""
+    with pytest.raises(ConfigError, match=r"minmax needs a finite declared range"):
+        fit_composition(composition(tmp_path, a={"normalize": "minmax"}), [judged(20)], HUMAN)
+
+
 def test_a_schedule_is_refused(tmp_path: Path) -> None:
     """A fitted weight is a number."""
     schedule = {"schedule": "linear", "from": 0.0, "to": 1.0, "end": 100}

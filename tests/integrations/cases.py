@@ -147,5 +147,10 @@ def row_of(total: float, figures: Mapping[str, float | None]) -> Row:
 
 def present(figures: Mapping[str, float | None]) -> dict[str, float]:
     """Each reward's own score, of those that have one."""
-    scores = {name: value for name, value in figures.items() if name not in ("score", "unscored") and value is not None}
-    return {name: value for name, value in scores.items() if value != UNSCORED and not math.isnan(value)}
+    missing = {name.removesuffix("/missing") for name, value in figures.items() if name.endswith("/missing") and value}
+    scores = {name: value for name, value in figures.items() if name not in {"score", "unscored", *missing}}
+    return {
+        name: value
+        for name, value in scores.items()
+        if not (name.endswith("/missing") or value is None or value == UNSCORED or math.isnan(value))
+    }

@@ -111,6 +111,12 @@ class TextEnv:
     def init(self, prompt: Any) -> tuple[Any, dict[str, Any]]:
         return prompt, {}
 
+    def step(self, action: str) -> Any:
+        """Says nothing."""
+
+    def get_metrics(self) -> dict[str, Any]:
+        return {}
+
 
 def by_skyrl(composer: Composer, cases: Sequence[Case], base: type = TextEnv) -> list[Row]:
     kind = skyrl.environment(composer, base, unscored=UNSCORED)

@@ -16,7 +16,7 @@ from rlaif_sdk import Composer, DataError, RewardBatch
 from rlaif_sdk.integrations import nemo_gym, nemo_rl, skyrl, slime, swift, verifiers, verl
 from rlaif_sdk.integrations.samples import completion_of, prompt_of
 from tests.conversations.small_tokenizers import small_tokenizer
-from tests.integrations.environment_calls import Spoken, TaskData, Trace
+from tests.integrations.environment_calls import Spoken, TaskData, TextEnv, Trace
 from tests.serving.loopback import serving
 
 DATA = Path(os.environ.get("RLAIF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -265,14 +265,8 @@ def test_skyrl_and_swift_prompts_lose_their_null_fields() -> None:
         seen.extend(zip(prompts, completions, strict=True))
         return [1.0] * len(prompts)
 
-    class Base:
-        turns = 0
-
-        def init(self, prompt: Any) -> Any:
-            return prompt
-
     with Composer({"spy": spy}) as composer:
-        made = skyrl.environment(composer, Base)()
+        made = skyrl.environment(composer, TextEnv)()
         made.init(asked)
         made.step("Cats purr.<|im_end|>")
     assert seen == [([{"role": "user", "content": "About cats?"}], "Cats purr.")]

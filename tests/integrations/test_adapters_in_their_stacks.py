@@ -1,7 +1,7 @@
 """Adapters called by the reward-calling code of the real packages, where they are installed: ``nox -s adapters``.
 
-slime, NeMo RL and NeMo Gym have no package that installs on this kind of machine; their calls have recorded shapes, in
-``environment_calls.py`` and ``trainer_calls.py``.
+slime and NeMo RL have no package that installs on this kind of machine; their calls have recorded shapes, in
+``environment_calls.py`` and ``trainer_calls.py``. NeMo Gym's installs on Python 3.12.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rlaif_sdk import Composer, RewardBatch
-from rlaif_sdk.integrations import openrlhf, skyrl, swift, verifiers, verl
+from rlaif_sdk.integrations import nemo_gym, openrlhf, skyrl, swift, verifiers, verl
 from tests.integrations.cases import CASES, build_composer, by_composer
 from tests.integrations.conftest import build_tokenizer
 from tests.integrations.environment_calls import by_skyrl, by_verifiers_rubric
@@ -309,6 +309,25 @@ def test_skyrls_gym_makes_and_steps_the_environment():
     assert environment.get_metrics()["mentions"] == 1.0
 
 
+def test_skyrls_search_environment_takes_turns(monkeypatch):
+    """SkyRL-Gym's own environment with a tool runs underneath, and its episode is scored as a conversation."""
+    stack("skyrl_gym")
+    from skyrl_gym.envs.search.env import SearchEnv, SearchEnvConfig
+
+    monkeypatch.setattr(SearchEnv, "_execute_tool", lambda *_: "<information>They purr.</information>")
+
+    def answers(completion_texts, ground_truth):
+        return [float(truth["target"] in text) for text, truth in zip(completion_texts, ground_truth, strict=True)]
+
+    with Composer({"answers": answers}) as composer:
+        kind = skyrl.environment(composer, SearchEnv)
+        environment = kind(SearchEnvConfig(), {"reward_spec": {"ground_truth": {"target": "purr"}}, "max_turns": 3})
+        environment.init([{"role": "user", "content": "About cats?"}])
+        steps = [environment.step(action) for action in ("<search>cats</search>", "<answer>none</answer>")]
+    assert [(step["reward"], step["done"]) for step in steps] == [(0, False), (0.0, True)], "the page is not its word"
+    assert steps[0]["observations"][0]["content"] == "<information>They purr.</information>"
+
+
 def test_verifiers_rubric_scores_a_group():
     """verifiers' own Rubric is the base: a group gets the composer's totals, and advantages about their mean."""
     vf = stack("verifiers")
@@ -364,6 +383,48 @@ def test_verifiers_task_scores_a_trace(tmp_path, config, monkeypatch, plugged):
     trace.last_reply = "No idea."
     asyncio.run(task.score(trace))
     assert trace.metrics["contains"] == 0.0, "what the tool said is not the policy's"
+
+
+def test_nemo_gyms_server_verifies(config):
+    """Its own route and classes, of the package that installs on Python 3.12: columns, turns, parts and the mask."""
+    stack("nemo_gym.base_resources_server")
+    from fastapi.testclient import TestClient
+    from nemo_gym.base_resources_server import (
+        BaseResourcesServerConfig,
+        BaseVerifyRequest,
+        BaseVerifyResponse,
+        SimpleResourcesServer,
+    )
+
+    (config.parent / "rewards.py").write_text(
+        "def contains(completion_texts, ground_truth):\n"
+        "    return [None if g is None else float(g in text) for text, g in zip(completion_texts, ground_truth)]\n"
+        "def short(completion_texts, ground_truth):\n"
+        "    return [None if g is None else 1 / (1 + len(text)) for text, g in zip(completion_texts, ground_truth)]\n"
+    )
+
+    class Composed(SimpleResourcesServer):
+        verify = nemo_gym.verifier(str(config), BaseVerifyRequest, BaseVerifyResponse)
+
+    said = {"id": "m", "type": "message", "role": "assistant", "status": "completed"}
+    output = [
+        {"type": "function_call", "name": "search", "arguments": "{}", "call_id": "c1"},
+        {"type": "function_call_output", "call_id": "c1", "output": "w3"},
+        {**said, "content": [{"type": "output_text", "text": "w5", "annotations": []}]},
+    ]
+    made = {"id": "r", "created_at": 0.0, "model": "m", "object": "response", "tools": [], "output": output}
+    body = {
+        "responses_create_params": {"input": [{"role": "user", "content": "w1"}]},
+        "response": {**made, "parallel_tool_calls": True, "tool_choice": "auto"},
+        "_ng_task_index": 3,
+    }
+    settings = BaseResourcesServerConfig(name="composed", host="127.0.0.1", port=1, entrypoint="x", domain="other")
+    server = Composed.model_construct(config=settings, server_client=None)
+    with TestClient(server.setup_webserver()) as client:
+        scored, unscored = (client.post("/verify", json={**body, "ground_truth": g}).json() for g in ("w3", None))
+    assert scored["reward_components"] == {"contains": 0.0, "short": pytest.approx(0.5 / 3)}
+    assert scored["reward"] == pytest.approx(0.5 / 3)
+    assert (unscored["mask_sample"], unscored["instance_config"]) == (True, {"mask_sample": True})
 
 
 def test_openrlhf_finds_the_completion_in_a_query():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rlaif_sdk import Composer, DataError
 from rlaif_sdk.integrations.openrlhf import completion_of, reward_function
+from tests.serving.loopback import serving
 
 CHAT = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 LLAMA = "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -80,3 +81,24 @@ def test_the_reward_reads_the_completion_alone() -> None:
         assert reward(queries, [TWICE] * 3, [None] * 3)["rewards"].tolist() == [5.0] * 3
         custom = reward_function(composer, end_tokens=["##END"])
         assert custom([f"{CHAT}Blue.##END<pad>"], [CHAT], [None])["rewards"].tolist() == [5.0]
+
+
+def test_the_logs_have_the_same_finite_numbers_for_every_completion() -> None:
+    """OpenRLHF batches them: a key that one completion lacks, or has no number for, ends the run. Here and over HTTP."""
+
+    def picky(completions: list[str]) -> list[float | None]:
+        return [None if "pass" in text else 2.0 for text in completions]
+
+    def always(completions: list[str]) -> list[float]:
+        return [1.0] * len(completions)
+
+    texts = ["Name a colour. pass", "Name a colour. Blue."]
+    names = ["picky", "always", "picky/missing", "always/missing", "unscored"]
+    with Composer({"picky": picky, "always": always}) as composer, serving(composer) as server:
+        here = [reward_function(composer)([text], ["Name a colour. "], ["x"])["extra_logs"] for text in texts]
+        posted = [{"query": [text], "prompts": ["Name a colour. "], "labels": ["x"]} for text in texts]
+        there = [server.post("/get_reward", body).raise_for_status().json()["extra_logs"] for body in posted]
+    assert [list(logs) for logs in here] == [list(logs) for logs in there] == [names, names]
+    told = [[values[0] for values in logs.values()] for logs in there]
+    assert told == [[0.0, 1.0, 1.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0, 0.0]]
+    assert [[values.item() for values in logs.values()] for logs in here] == told

@@ -155,7 +155,8 @@ def test_openrlhfs_function_takes_an_address(address):
     torch = pytest.importorskip("torch")
     said = reward_function(address)(["Say nothing.ok"], ["Say nothing."], ["nothing"])
     assert said["rewards"].shape == torch.Size([1])
-    assert said["extra_logs"].keys() == {"mentions", "brevity", "calm", "unscored"}
+    names = {"mentions", "brevity", "calm"}
+    assert said["extra_logs"].keys() == {*names, *(f"{name}/missing" for name in names), "unscored"}
 
 
 def test_a_composer_is_not_looked_for_where_a_server_has_it(address):

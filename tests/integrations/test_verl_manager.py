@@ -9,10 +9,21 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk import Composer, ConfigError, DataError, RewardError
+from rlaif_sdk import (
+    Composer,
+    ConfigError,
+    Credit,
+    CreditSpan,
+    DataError,
+    Reward,
+    RewardBatch,
+    RewardError,
+    Score,
+)
 from rlaif_sdk.integrations import verl
 from tests.integrations.cases import build_group_composer
 from tests.integrations.trainer_calls import Settings, VerlBase, verl_data, verl_settings, verl_tokenizer
+from tests.serving.loopback import serving
 
 PAGE = "DAMN page that no policy wrote"
 PARTS = [
@@ -95,6 +106,59 @@ class TestTurns:
             (said,) = answers(managed(composer), [verl_data(ASKED, f"Search<|im_end|>{PAGE}", num_turns=4)])
         assert isinstance(said, DataError)
         assert "generation prompt" in str(said)
+
+
+class TestCredit:
+    """Where verl puts scores into its batch itself, it takes one a token."""
+
+    @staticmethod
+    def rewards() -> dict[str, Any]:
+        class Turns(Reward):
+            def score(self, batch: RewardBatch) -> list[Score]:
+                return [Score.of_turns([0.25, 0.5][: len(turns)]) for turns in batch.policy_turns]
+
+        def marks(completion_texts: list[str]) -> list[Score | float]:
+            ends = [text.find("purr") + 4 for text in completion_texts]
+            return [
+                Score(1.0, credit=Credit(spans=(CreditSpan(end - 4, end, 1.0),))) if end > 3 else 0.0 for end in ends
+            ]
+
+        return {"turns": Turns(), "marks": marks}
+
+    @staticmethod
+    def data() -> Any:
+        ids = [verl_tokenizer()(text, add_special_tokens=False)["input_ids"] for text, _ in PARTS]
+        mask = [written for part, (_, written) in zip(ids, PARTS, strict=True) for _ in part]
+        return TestTurns.response(mask=mask), [len(part) for part in ids]
+
+    def test_a_token_s_reward_stands_where_it_falls(self) -> None:
+        """A turn's on its last token, marked words' on the token that ends them; the total's sum is what it was."""
+        data, (first, page, last) = self.data()
+        settings = verl_settings()
+        settings["reward"]["reward_model"] = Settings(enable=True)
+        with Composer(self.rewards()) as composer:
+            manager = managed(composer, settings)
+            (answer,) = answers(manager, [data])
+        rm_scores = manager.assemble_rm_scores(data, [answer["reward_score"]])
+        (row,) = rm_scores.tolist()
+        placed = {place: value for place, value in enumerate(row) if value}
+        end = first + page + last - 1
+        assert placed.pop(first - 1) == 0.25
+        assert placed.pop(end) == 0.5
+        ((purr, value),) = placed.items()
+        tokens = data.batch["responses"][0]
+        assert verl_tokenizer().decode(tokens[first + page : purr + 1]) == "Cats purr"
+        assert (value, answer["reward_extra_info"]["score"]) == (1.0, 1.75)
+
+    def test_where_completions_are_scored_as_they_come_it_gets_the_sum(self) -> None:
+        """verl's agent loop takes one number; so does its batch for a completion without credit."""
+        data, _ = self.data()
+        with Composer(self.rewards()) as composer:
+            manager = managed(composer)
+            (answer,) = answers(manager, [data])
+        assert answer["reward_score"] == 1.75
+        (row,) = manager.assemble_rm_scores(data, [answer["reward_score"]]).tolist()
+        assert {value for value in row if value} == {1.75}
 
 
 class TestUnscored:
@@ -203,6 +267,7 @@ def write(tmp_path: Path) -> Callable[[str], str]:
 def test_the_routers_address_is_a_judges(write: Callable[[str], str]) -> None:
     """verl serves its reward model where it says when it makes the manager."""
     document = verl._with_router(write("http://{reward_router_address}/v1"), "10.0.0.1:8000")
+    assert not isinstance(document, str)
     assert document.data["rewards"]["helpful"]["params"]["base_url"] == "http://10.0.0.1:8000/v1"
     assert document.line(("rewards", "helpful")) == 2
 
@@ -214,3 +279,27 @@ def test_a_router_that_is_not_there_is_told_by_file_and_line(write: Callable[[st
         verl.reward_manager(VerlBase)(settings, verl_tokenizer())
     with pytest.raises(ConfigError, match="name no config"):
         verl.reward_manager(VerlBase)(verl_settings(), verl_tokenizer())
+
+
+def test_a_server_gathers_the_groups_of_several_workers() -> None:
+    """Its address stands where a config's path would, and each worker sends it its own part of a group."""
+    rewards = {"length": {"use": f"{__name__}:length", "normalize": "group_zscore"}}
+    texts = ["a", "bbb", "ccccc", "ddddddd"]
+    with serving({"rewards": rewards}, cohort=True) as server:
+        settings = verl_settings(config=server.url, groups=True)
+        settings["reward"]["num_workers"] = 2
+        workers = [verl.reward_manager(VerlBase)(settings, verl_tokenizer()) for _ in range(2)]
+
+        async def run() -> list[Any]:
+            calls = [workers[place % 2].run_single(verl_data(ASKED, text, uid="u")) for place, text in enumerate(texts)]
+            return await asyncio.gather(*calls)
+
+        said = asyncio.run(run())
+    assert [answer["reward_extra_info"]["length"] for answer in said] == [1.0, 3.0, 5.0, 7.0]
+    rewards_B = [answer["reward_score"] for answer in said]
+    assert rewards_B == sorted(rewards_B)
+    assert sum(rewards_B) == pytest.approx(0.0)
+
+
+def length(completion_texts: list[str]) -> list[float]:
+    return [float(len(text)) for text in completion_texts]

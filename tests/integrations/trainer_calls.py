@@ -130,6 +130,15 @@ class VerlBase:
         self.tokenizer = tokenizer
         self.compute_score = compute_score
 
+    @classmethod
+    def assemble_rm_scores(cls, data: Any, scores: list[float]) -> Any:
+        import torch
+
+        lengths = data.batch["attention_mask"][:, data.batch["prompts"].size(1) :].sum(dim=1)
+        rm_scores = torch.zeros_like(data.batch["responses"], dtype=torch.float32)
+        rm_scores[torch.arange(len(rm_scores)), lengths - 1] = rm_scores.new_tensor(scores)
+        return rm_scores
+
 
 @functools.cache
 def verl_tokenizer() -> Any:

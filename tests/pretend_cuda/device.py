@@ -10,7 +10,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import hashlib
+import importlib.util
+import os
+import runpy
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -25,10 +30,20 @@ card = SimpleNamespace(name="Pretend H100", capability=(9, 0), memory=80 * 2**30
 
 
 def compiled() -> Any:
-    """The extension, compiled where that has not been done yet."""
-    from torch.utils.cpp_extension import load
+    """The extension, compiled where that has not been done yet for this source and this torch."""
+    from torch.utils.cpp_extension import get_default_build_root, load
 
-    return load("pretend_cuda", [str(_SOURCE)], extra_cflags=["-O1", "-fvisibility=hidden"])
+    of = hashlib.sha256(_SOURCE.read_bytes() + torch.__version__.encode()).hexdigest()[:12]
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root(), f"pretend_cuda_{of}")
+    built = folder / "pretend_cuda.so"
+    if not built.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = ["-O1", "-fvisibility=hidden"]
+        return load("pretend_cuda", [str(_SOURCE)], extra_cflags=flags, build_directory=str(folder))
+    spec: Any = importlib.util.spec_from_file_location("pretend_cuda", built)
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    return extension
 
 
 class Event:
@@ -152,6 +167,7 @@ def _replace_torch_cuda(extension: Any) -> None:  # noqa: C901 - one small funct
         "ipc_collect": lambda: None,
         "synchronize": lambda of=None: extension.synchronize(),
         "is_current_stream_capturing": lambda: False,
+        "set_sync_debug_mode": lambda mode: extension.listen(_warn if mode == "warn" else None),
         "current_stream": lambda of=None: Stream(),
         "default_stream": lambda of=None: Stream(),
         "set_stream": lambda stream: None,
@@ -198,6 +214,12 @@ def _replace_torch_cuda(extension: Any) -> None:  # noqa: C901 - one small funct
     torch._C._has_cuda = True
     torch.version.cuda = "12.8"
     torch.backends.cuda.is_built = lambda: True
+
+
+def _warn(kind: str, operation: str, _: int) -> None:
+    """As torch's own mode of debugging warns."""
+    if kind != "h2d_async":
+        warnings.warn(f"called a synchronizing CUDA operation: {operation}", stacklevel=2)
 
 
 def _replace_storage_copies() -> None:
@@ -308,5 +330,9 @@ class Waits:
         self._extension.listen(None)
 
 
-if __name__ == "__main__":
-    compiled()
+if __name__ == "__main__":  # ... SCRIPT ARGUMENTS, on the device; without a script it is compiled
+    install()
+    if scripts := sys.argv[1:]:
+        sys.argv = scripts
+        sys.path.insert(0, str(Path(scripts[0]).parent))
+        runpy.run_path(scripts[0], run_name="__main__")

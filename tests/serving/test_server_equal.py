@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlaif_sdk import Composer, RewardBatch
-from tests.integrations.cases import CASES, Case, Row, build_composer, by_composer
+from tests.integrations.cases import CASES, Case, Row, build_composer, by_composer, present
 from tests.serving.loopback import Loopback, serving
 
 
@@ -41,7 +41,7 @@ def by_openrlhf(server: Loopback, cases: Sequence[Case]) -> list[Row]:
     said = server.post("/get_reward", body).raise_for_status().json()
     assert said["scores"] == said["rewards"]
     return [
-        (total, {name: values[row] for name, values in said["extra_logs"].items() if name != "unscored"})
+        (total, present({name: values[row] for name, values in said["extra_logs"].items()}))
         for row, total in enumerate(said["rewards"])
     ]
 

@@ -93,6 +93,7 @@ class RubricReward(Reward):
             raise ConfigError(f"{_NO_POINTS}, so no row has a score", hint="add what a good answer does")
         self._checks = Checks(checked)
         self.judge = self._make_judge(needed=len(checked) < len(self._fixed) or params.column is not None)
+        self.reads_images = self.judge is not None and self.judge.reads_images
         rewards = self._checks.rewards.values()
         own = tuple(name for name in (params.column, params.reference_column) if name is not None)
         self.columns = tuple(dict.fromkeys([*own, *(name for reward in rewards for name in reward.columns)]))

@@ -2,7 +2,7 @@
 
 Source: Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text", section 6.1; its
 evaluation lower-cases, takes out punctuation and the articles a, an and the, and joins white space. Here the sign and the
-point of a number stay, since -5 is not 5, nor 3.5 35.
+point of a number stay, since -5 is not 5, nor 3.5 35, and the punctuation and wide letters of other scripts are those of ASCII.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from rlaif_sdk import Score
 from rlaif_verifiable.checks import AnswerParams, AnswerReward, missed, quoted
 from rlaif_verifiable.extraction import Place, extract
 
-_PUNCTUATION = regex.compile(rf"(?!(?<!\w)-(?=\.?\d)|(?<!\p{{L}})\.(?=\d))[{regex.escape(string.punctuation)}]")
+_PUNCTUATION = regex.compile(rf"(?!(?<!\w)-(?=\.?\d)|(?<!\p{{L}})\.(?=\d))[{regex.escape(string.punctuation)}\p{{P}}]")
 """Punctuation but the sign and the point of a number."""
+_WIDE = {0xFF01 + place: chr(0x21 + place) for place in range(94)}
 
 
 class PlacedAnswerParams(AnswerParams):
@@ -89,7 +90,7 @@ def normalised(text: str, how: Literal["squad", "case", "none"]) -> str:
     """A text as it is compared."""
     if how == "none":
         return text.strip()
-    text = unicodedata.normalize("NFC", text).lower()
+    text = unicodedata.normalize("NFC", text).translate(_WIDE).casefold()
     if how == "squad":
         text = regex.sub(r"\b(a|an|the)\b", " ", _PUNCTUATION.sub("", text))
     return " ".join(text.split())

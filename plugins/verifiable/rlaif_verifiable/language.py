@@ -21,7 +21,8 @@ class LanguageParams(ViewParams):
     """The language of every answer, as ISO 639-1 writes it: ``de``."""
 
     column: str = Field(default="language", min_length=1)
-    """Without `language`: the batch column with it. A row with none abstains."""
+    """Without `language`: the batch column with it, in either case and with a region or not (``zh-CN``). A row with none
+    abstains."""
 
     least_letters: int = Field(default=20, ge=1)
     """A text of fewer letters, code and addresses left out, is too short to tell: 0 without any letter, else an
@@ -65,7 +66,8 @@ class LanguageReward(Reward):
     def _row(self, text: str | None, wanted: Any) -> Score:
         if is_missing(wanted):
             return nothing_to_check(self.params.column)
-        if wanted not in self._identifier.labels:
+        code = str(wanted).strip().lower().replace("_", "-").partition("-")[0]
+        if code not in self._identifier.labels:
             return Score.failed(f"{wanted!r} is no language that py3langid knows, such as 'de'")
         if text is None:
             return Score.no_words()
@@ -76,4 +78,4 @@ class LanguageReward(Reward):
         if letters < self.params.least_letters:
             return Score(None, reason=f"{letters} letters are too few to tell a language by")
         language, probability = self._identifier.classify(words)
-        return Score(float(language == wanted), reason=f"{language} with a probability of {probability:.2f}")
+        return Score(float(language == code), reason=f"{language} with a probability of {probability:.2f}")

@@ -410,6 +410,13 @@ def test_the_language_of_code_and_addresses_is_not_looked_at(values: Values) -> 
 
 
 @pytest.mark.timeout(60)
+def test_languages_are_named_as_data_sets_name_them(values: Values) -> None:
+    """In capitals, and with a region, of which nothing can be told."""
+    text = "今天天气很好，我们去公园散步，看看花和树，听听鸟叫声，真是愉快。"
+    columns = {"language": ["zh-CN", "zh_Hans", "ZH", "en-US"]}
+    assert values("language", [text] * 4, columns=columns) == [1.0, 1.0, 1.0, 0.0]
+
+
 def test_no_text_takes_the_checks_long(values: Values) -> None:
     """Marks that are opened and never closed, by the ten thousand."""
     texts = ["<answer>" * 20_000, "\\boxed{" * 20_000, "####" * 40_000, "(A" * 50_000, "{" * 100_000]

@@ -189,6 +189,11 @@ def test_repetition_of_words_is_open_r1s(text: str, ngram: int, expected: float,
         ("", "London", 0.0, 0.0),
         ("the", "a", 0.0, 0.0),
         ("one two two", "two one", 0.0, 0.8),
+        ("巴黎。", "巴黎", 1.0, 1.0),
+        ("“Paris”", "Paris", 1.0, 1.0),
+        ("ＰＡＲＩＳ", "paris", 1.0, 1.0),
+        ("STRASSE", "Straße", 1.0, 1.0),
+        ("5²", "52", 0.0, 0.0),
     ],
 )
 def test_words_are_compared_as_squad_does(answer: str, right: str, exact: float, f1: float, values: Values) -> None:

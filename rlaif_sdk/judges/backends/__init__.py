@@ -27,6 +27,7 @@ __all__ = [
     "label_mass",
     "one_each",
     "readable_json",
+    "reads_images",
     "usage_of",
     "whole_text",
     "with_usage_of",
@@ -161,6 +162,9 @@ class JudgeBackend(Protocol):
 
     One that can hold its model to a JSON schema has an attribute ``structured_output`` that is true, and its `generate`
     takes a ``schema``; see `generate_json`.
+
+    One whose model takes images has an attribute ``reads_images`` that is true: messages then hold them as blocks, as they
+    were written.
     """
 
     @property
@@ -215,3 +219,8 @@ def closed_object(properties: Mapping[str, Any]) -> dict[str, Any]:
 def asks_for_schema(backend: JudgeBackend) -> bool:
     """Whether a backend holds its model to a JSON schema."""
     return bool(getattr(backend, "structured_output", False))
+
+
+def reads_images(backend: JudgeBackend) -> bool:
+    """Whether a backend's model takes images."""
+    return bool(getattr(backend, "reads_images", False))

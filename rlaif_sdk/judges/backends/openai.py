@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from rlaif_sdk.config import LimitsConfig
-from rlaif_sdk.conversations import ASSISTANT, chat_messages, read
+from rlaif_sdk.conversations import ASSISTANT, chat_messages, image_block, read
 from rlaif_sdk.exceptions import (
     ConfigError,
     ConversationError,
@@ -226,6 +226,7 @@ class OpenAIBackend:
         tokens_per_minute: The most tokens in any 60 seconds, as the server counts them; a request is estimated by its
             length until it is answered.
         prices: What the server charges, for the cost in each answer's usage.
+        images: Send the images of what is judged along, as ``image_url`` blocks; the model has to take them.
         structured_output: Send the JSON schema of replies that are read as JSON, as ``response_format``.
         extra_body: Further fields of every request; one that is None is left out, defaults of ours too.
     """
@@ -246,10 +247,12 @@ class OpenAIBackend:
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
         prices: Prices | None = None,
+        images: bool = False,
         structured_output: bool = False,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         self.concurrency = concurrency
+        self.reads_images = images
         self.structured_output = structured_output
         self._model = model
         self._base_url = base_url
@@ -276,8 +279,8 @@ class OpenAIBackend:
     @property
     def identity(self) -> str:
         """Address, model and extra fields. What a server calls by one name may change behind it."""
-        schemas = ":schema" if self.structured_output else ""
-        return f"openai:{self._base_url}:{self._model}:{sorted(self._extra_body.items())}{schemas}"
+        schemas, images = ":schema" * self.structured_output, ":images" * self.reads_images
+        return f"openai:{self._base_url}:{self._model}:{sorted(self._extra_body.items())}{schemas}{images}"
 
     def setup(self) -> None:
         """Check the key and the libraries; no request is sent."""
@@ -334,7 +337,10 @@ class OpenAIBackend:
     async def _row(
         self, session: Session, request: Conversation, options: dict[str, Any], read: Reader[ReplyT]
     ) -> ReplyT | RowError:
-        messages, characters, flags = _defused(request)
+        try:
+            messages, characters, flags = _defused(request)
+        except ConversationError as unsendable:  # an image
+            return JudgeResponseError(unsendable.message, hint=unsendable.hint)
         body = {"model": self._model, "messages": messages, **options, **self._extra_body}
         data = json_body({name: value for name, value in body.items() if value is not None})
         attempts: list[Usage] = []
@@ -377,11 +383,20 @@ def _total(attempts: Sequence[Usage]) -> Usage:
 
 
 def _defused(request: Conversation) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
-    """The messages in which no special token acts, how many characters they have, and what is to be flagged."""
-    messages = chat_messages(read(request))
+    """The messages in which no special token acts, how many characters they have, and what is to be flagged.
+
+    Raises:
+        ConversationError: An image cannot be sent.
+    """
+    turns = read(request)
+    messages = chat_messages(turns)
     defused: list[dict[str, Any]] = _without_markers(messages)
     characters = sum(len(message["content"]) for message in defused)
-    return defused, characters, () if defused == messages else ("markers_defused",)
+    flags = () if defused == messages else ("markers_defused",)
+    for turn, message in zip(turns, defused, strict=True):
+        if turn.images:
+            message["content"] = [{"type": "text", "text": message["content"]}, *map(image_block, turn.images)]
+    return defused, characters, flags
 
 
 def _without_markers(value: Any) -> Any:
