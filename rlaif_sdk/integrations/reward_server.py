@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import uuid
 import weakref
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,7 @@ class RewardServer:
         self._waiting: list[_Asked] = []
         self._names: tuple[str, ...] | None = None
         self._serial = itertools.count()
+        self._name, self._members = uuid.uuid4().hex, itertools.count()
         self._requests: set[asyncio.Task[None]] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,13 +128,21 @@ class RewardServer:
     async def _score(self, samples: Sequence[Sample], progress: Progress | None) -> list[Scored]:
         loop = asyncio.get_running_loop()
         serial = next(self._serial)
-        asked = [_Asked(_named(one), _together(one, serial), progress, loop.create_future()) for one in samples]
+        asked = [_Asked(self._named(one), _together(one, serial), progress, loop.create_future()) for one in samples]
         if not self._waiting:
             loop.call_soon(self._send)
         self._waiting += asked
         answers = await asyncio.gather(*(one.answer for one in asked))
         composition = _told(samples, answers)
-        return [Scored(composition, row, answer.get("gathered")) for row, answer in enumerate(answers)]
+        return [
+            Scored(composition, row, answer.get("gathered"), _group_means(answer)) for row, answer in enumerate(answers)
+        ]
+
+    def _named(self, sample: Sample) -> Sample:
+        """A sample that has a name among its group, after those of this process that were asked for before."""
+        if sample.member is not None:
+            return sample
+        return replace(sample, member=f"{self._name}-{os.getpid()}-{next(self._members):012}")
 
     def _send(self) -> None:
         """Send what was asked for in this turn of the loop."""
@@ -179,15 +189,6 @@ class RewardServer:
         answers = _rows_in(said, len(part))
         self._names = tuple(answers[0]["rewards"])
         return answers
-
-
-def _named(sample: Sample) -> Sample:
-    """A sample that has a name among its group."""
-    if sample.member is not None:
-        return sample
-    return Sample(
-        sample.prompt, sample.completion, sample.columns, sample.group, sample.group_size, member=uuid.uuid4().hex
-    )
 
 
 def _together(sample: Sample, serial: int) -> Hashable | None:
@@ -313,6 +314,12 @@ def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> RewardColumn:
         cached=np.array([kind == "cached" for kind in status]),
         not_asked=where("not asked") or None,
     )
+
+
+def _group_means(answer: Mapping[str, Any]) -> dict[str | None, float | None]:
+    """The means that the server tells where the row has no value."""
+    parts = {None: answer, **answer["rewards"]}
+    return {name: part["group_mean"] for name, part in parts.items() if "group_mean" in part}
 
 
 def _flags(told: Sequence[Mapping[str, Any]]) -> Mask:

@@ -122,11 +122,14 @@ class Scored:
         row: Its row there.
         gathered: How many of its group are in that batch, itself included, where the group was gathered; 0 where it came
             too late for its group.
+        group_means: Where a server has seen more of its group than the batch has: what `group_mean` gives, by reward and of
+            the totals under None, as far as it has no value of its own.
     """
 
     composition: Composition
     row: int
     gathered: int | None = None
+    group_means: Mapping[str | None, float | None] = field(default_factory=dict)
 
     @property
     def total(self) -> float | None:
@@ -191,6 +194,8 @@ class Scored:
         Args:
             reward: The reward whose scores are meant, in its own units; None means the totals.
         """
+        if reward in self.group_means:
+            return self.group_means[reward]
         values = self.composition.totals if reward is None else self.composition.rewards[reward].raw
         group = self.composition.batch.group
         if group is None or group[self.row] is None:

@@ -89,6 +89,8 @@ class RewardPart(BaseModel):
     says so."""
     no_variance: bool | None = None
     """Where the row has a group: whether all of that have the same score."""
+    group_mean: float | None = None
+    """Where it has a group and no score: the mean of those of its group that have one."""
 
 
 class RowScore(BaseModel):
@@ -103,6 +105,8 @@ class RowScore(BaseModel):
     """Where its group was gathered: how many of it were scored together, 0 where this row came too late."""
     no_variance: bool | None = None
     """Where it has a group: whether all totals of that are the same, so that it teaches nothing."""
+    group_mean: float | None = None
+    """Where it has a group and is unscored: the mean of the totals of its group."""
     rewards: dict[str, RewardPart] | None = None
 
 
@@ -201,11 +205,14 @@ def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:
         answer["gathered"] = scored.gathered
     if (no_variance := scored.no_variance()) is not None:
         answer["no_variance"] = no_variance
+        if unscored:
+            answer["group_mean"] = scored.group_mean()
     if detail:
-        answer["rewards"] = {
-            name: {**column.record(row), **({} if no_variance is None else {"no_variance": scored.no_variance(name)})}
-            for name, column in columns.items()
-        }
+        answer["rewards"] = {name: column.record(row) for name, column in columns.items()}
+        for name, part in answer["rewards"].items() if no_variance is not None else ():
+            part["no_variance"] = scored.no_variance(name)
+            if part["raw"] is None:
+                part["group_mean"] = scored.group_mean(name)
     return answer
 
 

@@ -15,19 +15,31 @@ import pytest
 import uvicorn
 
 from rlaif_sdk.exceptions import ConfigError, RewardError
-from rlaif_sdk.integrations import Host, RewardServer, Sample
+from rlaif_sdk.integrations import Host, RewardServer, Sample, Scored
 from rlaif_sdk.integrations.openrlhf import reward_function
 from rlaif_sdk.io import http
 from rlaif_sdk.serving import ServeSettings, create_app
 from rlaif_sdk.types import Progress
-from tests.integrations.adapters import ADAPTERS
-from tests.integrations.cases import CASES, build_composer, by_composer
+from tests.integrations.adapters import ADAPTERS, GROUPED
+from tests.integrations.cases import (
+    CASES,
+    GROUPS,
+    build_composer,
+    build_group_composer,
+    by_composer,
+    by_composer_in_groups,
+)
 from tests.integrations.test_adapters_equal import assert_equal
 from tests.serving.loopback import serving, until
 
-BY_A_HOST = sorted(name for name in ADAPTERS if not name.startswith("trl"))
+BY_A_HOST = sorted(name for name in ADAPTERS if not name.startswith("trl") and name != "verl, a manager")
+"""verl's manager has the server gather whole groups, which the suite's samples, one of each prompt, are not."""
 COMPARED = {"rewards": {"length": {"use": f"{__name__}:length", "normalize": "group_zscore"}}}
 PLAIN = {"rewards": {"length": {"use": f"{__name__}:length"}}}
+
+
+def some(completions):
+    return [None if text == "?" else float(len(text)) for text in completions]
 
 
 def length(completions):
@@ -53,6 +65,13 @@ def of(text: str, **fields: Any) -> Sample:
 def test_an_adapter_gives_the_composers_numbers_through_a_server(address, adapter):
     """Every stack's adapter takes an address where it takes a config: totals, scores and gaps are the same."""
     assert_equal(adapter, ADAPTERS[adapter](address, CASES), by_composer(CASES))
+
+
+@pytest.mark.parametrize("adapter", sorted(name for name in GROUPED if name != "trl"))
+def test_a_stack_that_tells_groups_has_them_compared_on_a_server(adapter):
+    """Whole in a request or gathered there one by one: the numbers are the composer's, unscored members too."""
+    with build_group_composer() as composer, serving(composer, cohort=True, cohort_deadline=10.0) as server:
+        assert_equal(adapter, GROUPED[adapter](server.url, GROUPS), by_composer_in_groups(GROUPS))
 
 
 def test_members_that_are_asked_for_in_two_processes_are_compared(monkeypatch):
@@ -83,6 +102,20 @@ def test_whole_groups_stay_whole_and_apart_in_one_call():
         two = hosted.score(samples[::2])
         assert [one.total for one in two] == pytest.approx([-1.0, 1.0], abs=1e-3)
         assert [one.total for one in hosted.score(samples[::2])] == [one.total for one in two]
+
+
+def test_an_unscored_member_gets_the_mean_of_its_whole_group():
+    """The server has seen all of it, though each process asks for a part."""
+    with serving({"rewards": {"some": {"use": f"{__name__}:some"}}}, cohort=True) as server:
+        hosted = Host(server.url, "a test", grouped=True)
+
+        async def ask() -> list[Scored]:
+            samples = [of(text, group="g", group_size=3) for text in ("a", "abc", "?")]
+            return await asyncio.gather(*map(hosted.ascore_one, samples))
+
+        *_, unscored = asyncio.run(ask())
+    assert unscored.total is None
+    assert (unscored.number_in_group(), unscored.group_mean("some")) == (2.0, 2.0)
 
 
 def test_a_late_member_is_unscored_in_the_adapter_too():
