@@ -26,7 +26,7 @@ from rlaif_sdk.evaluation.gate_fit import FittedGate, bound_of, fit_gates, gated
 from rlaif_sdk.evaluation.length_control import length_controlled, length_difference
 from rlaif_sdk.evaluation.reward import WEAK_LENGTH_PENALTY, prefers_first
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
-from rlaif_sdk.evaluation.verdicts import JudgedPair, VerdictColumns, pair_of_review, read_judged_pairs
+from rlaif_sdk.evaluation.verdicts import PairVerdicts, VerdictColumns, pair_of_review, read_judged_pairs
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.io.jsonl import Row
@@ -248,7 +248,7 @@ class CompositionFit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pairs:
+class _ScoredPairs:
     """What N pairs look like to R rewards."""
 
     names: Sequence[str]
@@ -275,7 +275,7 @@ class _Pairs:
         """(N,) in which no reward scores one completion only."""
         return np.asarray(~self.missing_NR.any(axis=1))
 
-    def among(self, rows_N: Mask) -> _Pairs:
+    def among(self, rows_N: Mask) -> _ScoredPairs:
         """Some of them, their groups numbered anew."""
         return replace(
             self,
@@ -290,7 +290,7 @@ class _Pairs:
             raw={name: raw_N2[rows_N] for name, raw_N2 in self.raw.items()},
         )
 
-    def of_rewards(self, kept_R: Mask) -> _Pairs:
+    def of_rewards(self, kept_R: Mask) -> _ScoredPairs:
         """What they look like to some rewards; gates stay."""
         return replace(
             self,
@@ -304,7 +304,7 @@ class _Pairs:
         second_N = self.second_NR @ weights_R
         return np.stack([second_N + self.differences_NR @ weights_R, second_N], axis=1)
 
-    def passing(self, gates: Sequence[Gate]) -> _Pairs:
+    def passing(self, gates: Sequence[Gate]) -> _ScoredPairs:
         """Those of which both completions pass; all where nothing would be left to learn from."""
         closed_N = np.zeros(len(self.votes_N3), dtype=bool)
         for gate in gates:
@@ -414,7 +414,7 @@ def _weights(settings: CompositionConfig) -> Array:
 # --- scores
 
 
-def _scored(composer: Composer, judged: Sequence[JudgedPair], progress: Callable[[int, int], None]) -> _Pairs:
+def _scored(composer: Composer, judged: Sequence[PairVerdicts], progress: Callable[[int, int], None]) -> _ScoredPairs:
     """Score the pairs, and normalise each reward by what a score becomes whatever it is composed with."""
     groups = [pair.group for pair in judged]
     candidates = [
@@ -446,7 +446,7 @@ def _scored(composer: Composer, judged: Sequence[JudgedPair], progress: Callable
             )
     means_R = np.array([np.nanmean(values_2N) if (~np.isnan(values_2N)).any() else 0.0 for values_2N in columns_R2N])
     totals_2N = scored.totals()
-    return _Pairs(
+    return _ScoredPairs(
         names=list(scored.components),
         normalizers=normalizers,
         changed=changed,
@@ -484,7 +484,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _check_verdicts(used: _Pairs, asked_N: Mask, left_out: Mapping[str, int], file: str) -> None:
+def _check_verdicts(used: _ScoredPairs, asked_N: Mask, left_out: Mapping[str, int], file: str) -> None:
     prompts = len(np.unique(used.groups_N))
     if not asked_N.any():
         raise DataError(
@@ -512,7 +512,7 @@ def _check_verdicts(used: _Pairs, asked_N: Mask, left_out: Mapping[str, int], fi
 
 
 def _fitted(
-    used: _Pairs,
+    used: _ScoredPairs,
     settings: CompositionConfig,
     document: Document,
     signs_R: Array,
@@ -600,14 +600,14 @@ class _Model:
     fit: DavidsonFit
     gates: Sequence[FittedGate]
 
-    def margins(self, pairs: _Pairs) -> Array:
+    def margins(self, pairs: _ScoredPairs) -> Array:
         """(N,) by how much the first completion of each pair is ahead."""
         if not self.gates:
             return pairs.differences_NR @ self.fit.weights
         return gated_margins(pairs.totals_N2(self.fit.weights), [each.gate for each in self.gates], pairs.raw)
 
 
-def _learn(pairs: _Pairs, penalty_RR: Array, signs_R: Array, gates: Sequence[FittedGate] | None = None) -> _Model:
+def _learn(pairs: _ScoredPairs, penalty_RR: Array, signs_R: Array, gates: Sequence[FittedGate] | None = None) -> _Model:
     """Fit weights to the pairs that pass the gates, and unless these are given the gates to all pairs, in turns."""
     found = gates
     if found is None:
@@ -621,7 +621,7 @@ def _learn(pairs: _Pairs, penalty_RR: Array, signs_R: Array, gates: Sequence[Fit
     return _Model(fit, found)
 
 
-def _best_penalty(pairs: _Pairs, penalty: Penalty, signs_R: Array, seed: int) -> float:
+def _best_penalty(pairs: _ScoredPairs, penalty: Penalty, signs_R: Array, seed: int) -> float:
     passing = pairs.passing(pairs.gates)
     found = (passing.differences_NR, passing.votes_N3, passing.groups_N)
     return best_penalty(*found, penalty, signs_R=signs_R, seed=seed)
@@ -638,7 +638,7 @@ class _CrossFit:
 
 
 def _cross_fit(
-    used: _Pairs,
+    used: _ScoredPairs,
     penalty: Penalty,
     signs_R: Array,
     seed: int,
@@ -663,7 +663,7 @@ def _cross_fit(
     return _CrossFit(margins_N, losses_N, strengths, models)
 
 
-def _gains(used: _Pairs, penalty: Penalty, signs_R: Array, seed: int, crossed: _CrossFit) -> dict[str, Array]:
+def _gains(used: _ScoredPairs, penalty: Penalty, signs_R: Array, seed: int, crossed: _CrossFit) -> dict[str, Array]:
     """For each reward, (N,) by how much more a pair is a loss to a model fitted without it."""
     gains = {}
     for place, name in enumerate(used.names):
@@ -681,7 +681,7 @@ def _spread(differences_NR: Array) -> Array:
     return np.where(spread_R > 0, spread_R, 1.0)
 
 
-def _unbounded(used: _Pairs, weak_RR: Array, confidence: float) -> list[Estimate]:
+def _unbounded(used: _ScoredPairs, weak_RR: Array, confidence: float) -> list[Estimate]:
     """The weights of either sign that verdicts say by themselves, with their intervals."""
     fit = fit_davidson(used.differences_NR, used.votes_N3, weak_RR)
     error_R = standard_errors(fit, used.differences_NR, used.votes_N3, used.groups_N, weak_RR)
@@ -701,7 +701,7 @@ def _unbounded(used: _Pairs, weak_RR: Array, confidence: float) -> list[Estimate
 
 
 def _bounded(
-    used: _Pairs, weak_RR: Array, signs_R: Array, unbounded: Sequence[Estimate], confidence: float
+    used: _ScoredPairs, weak_RR: Array, signs_R: Array, unbounded: Sequence[Estimate], confidence: float
 ) -> list[Estimate]:
     """The same given which weights are held at 0 by their sign; those that are, as they would be without it."""
     fit = fit_davidson(used.differences_NR, used.votes_N3, weak_RR, signs_R=signs_R)
@@ -723,7 +723,7 @@ def _within_sign(unbounded: Estimate, weight: float, sign: float) -> Estimate:
 # --- agreement
 
 
-def _margins(used: _Pairs, before_R: Array, scale_R: Array, fitted_N: Array) -> dict[str, Array]:
+def _margins(used: _ScoredPairs, before_R: Array, scale_R: Array, fitted_N: Array) -> dict[str, Array]:
     signs_R = np.where(before_R < 0, -1.0, 1.0)
     alone = {
         name: sign * column_N for name, sign, column_N in zip(used.names, signs_R, used.differences_NR.T, strict=True)
@@ -737,7 +737,7 @@ def _margins(used: _Pairs, before_R: Array, scale_R: Array, fitted_N: Array) -> 
     }
 
 
-def _right(used: _Pairs, margins_N: Array) -> Array:
+def _right(used: _ScoredPairs, margins_N: Array) -> Array:
     """(N,) the share of the verdicts for a completion that are for the one ahead; NaN without verdict or margin."""
     first_N, second_N = used.votes_N3[:, 0], used.votes_N3[:, 1]
     ahead_N = prefers_first(margins_N)
@@ -746,7 +746,7 @@ def _right(used: _Pairs, margins_N: Array) -> Array:
     return right_N
 
 
-def _agreement(used: _Pairs, right: Mapping[str, Array], confidence: float) -> dict[str, PeopleAgreement]:
+def _agreement(used: _ScoredPairs, right: Mapping[str, Array], confidence: float) -> dict[str, PeopleAgreement]:
     """Of shares of verdicts for the completion ahead, by what is ahead."""
     category_N = np.array(used.categories, dtype=object)
     categories = sorted(set(used.categories) - {""})
@@ -781,7 +781,7 @@ def _agreement(used: _Pairs, right: Mapping[str, Array], confidence: float) -> d
 
 
 def _document(
-    document: Document, settings: CompositionConfig, used: _Pairs, weights_R: Array, gates: Sequence[FittedGate]
+    document: Document, settings: CompositionConfig, used: _ScoredPairs, weights_R: Array, gates: Sequence[FittedGate]
 ) -> dict[str, Any]:
     """The composition's own document with other weights, and normalizers that learn nothing."""
     data: dict[str, Any] = copy.deepcopy(dict(document.data))
@@ -798,7 +798,9 @@ def _document(
     return data
 
 
-def _warnings(found: CompositionFit, used: _Pairs, passing: _Pairs, fitted_N: Array, confidence: float) -> list[str]:
+def _warnings(
+    found: CompositionFit, used: _ScoredPairs, passing: _ScoredPairs, fitted_N: Array, confidence: float
+) -> list[str]:
     said = []
     apart = {
         name: np.count_nonzero(column_N)
@@ -856,7 +858,7 @@ def _unbounded_words(weights: Mapping[str, FittedWeight]) -> str:
     return ", ".join(f"{name} {each.unbounded.value:+.3g}" for name, each in weights.items())
 
 
-def _collinear(used: _Pairs) -> list[tuple[str, str, float]]:
+def _collinear(used: _ScoredPairs) -> list[tuple[str, str, float]]:
     """Rewards whose differences are nearly multiples of each other."""
     scaled_NR = used.differences_NR / _spread(used.differences_NR)
     products_RR = scaled_NR.T @ scaled_NR / len(scaled_NR)
@@ -868,7 +870,7 @@ def _collinear(used: _Pairs) -> list[tuple[str, str, float]]:
     ]
 
 
-def _only_length(used: _Pairs, fitted_N: Array, confidence: float) -> bool:
+def _only_length(used: _ScoredPairs, fitted_N: Array, confidence: float) -> bool:
     """Whether length tells what people prefer, and the fitted total nothing beyond it."""
     both_N2 = np.column_stack([length_difference(used.lengths_N2), fitted_N])
     if not both_N2.any(axis=0).all():
@@ -972,7 +974,7 @@ def review_by_information(
     store.choose_by(choose)
 
 
-def _teaching(pairs: _Pairs, signs_R: Array, count: int) -> tuple[list[int], DavidsonFit, Array]:
+def _teaching(pairs: _ScoredPairs, signs_R: Array, count: int) -> tuple[list[int], DavidsonFit, Array]:
     """The pairs without a verdict that would teach most, and the posterior of the weights by which they are chosen."""
     used, penalty_RR = pairs.among(pairs.asked_N & pairs.whole_N), np.diag(_spread(pairs.differences_NR) ** 2)
     fit = DavidsonFit(np.zeros(len(pairs.names)), -math.inf)

@@ -64,7 +64,7 @@ class VerdictColumns:
 
 
 @dataclass(slots=True)
-class JudgedPair:
+class PairVerdicts:
     """Two completions, and what people said of them.
 
     Attributes:
@@ -85,7 +85,7 @@ class JudgedPair:
     row: int
     record: Row = field(default_factory=dict)
 
-    def turned(self) -> JudgedPair:
+    def turned(self) -> PairVerdicts:
         """The same pair with its completions the other way round."""
         for_1, for_2, ties = self.votes
         return replace(self, answers=self.answers[::-1], columns=self.columns[::-1], votes=[for_2, for_1, ties])
@@ -97,7 +97,7 @@ class JudgedPair:
         return json_digest(list(about), default=plain)
 
 
-def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: VerdictColumns) -> list[JudgedPair]:
+def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: VerdictColumns) -> list[PairVerdicts]:
     """The pairs of several tables, each once with all that was said of it, in the order in which they first stand.
 
     Which completion is the first is decided by their content, and not by where the better one stands. Rows about the same
@@ -112,7 +112,7 @@ def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: Ver
         DataError: A row has no such column, or something else in it; names file and row.
     """
     read = _completions if columns.measure or columns.rank else _pairs
-    found: dict[str, JudgedPair] = {}
+    found: dict[str, PairVerdicts] = {}
     columns_read = columns_reader(composer)
     for table in tables:
         for pair in read(table, columns):
@@ -127,15 +127,15 @@ def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: Ver
     return list(found.values())
 
 
-def pair_of_review(pair: ReviewPair) -> JudgedPair:
+def pair_of_review(pair: ReviewPair) -> PairVerdicts:
     """A pair of a review, with nothing said of it yet."""
     row = {"prompt": pair.prompt, **dict(zip(_RESPONSES, (pair.response_1, pair.response_2), strict=True))}
     asked, answers = read_pair(row, "the review", 1, answers=_RESPONSES)
     others = {name: value for name, value in pair.record.items() if name not in _SAID}
-    return JudgedPair(asked, answers, (others, others), [0.0, 0.0, 0.0], "", 1, row)
+    return PairVerdicts(asked, answers, (others, others), [0.0, 0.0, 0.0], "", 1, row)
 
 
-def _pairs(table: Source, columns: VerdictColumns) -> Sequence[JudgedPair]:
+def _pairs(table: Source, columns: VerdictColumns) -> Sequence[PairVerdicts]:
     file, pairs = table_name(table), []
     for number, row in enumerate(read_rows(table), start=1):
         names = _RESPONSES if "chosen" not in row and _RESPONSES[0] in row else _CHOSEN
@@ -148,7 +148,7 @@ def _pairs(table: Source, columns: VerdictColumns) -> Sequence[JudgedPair]:
         }
         votes = _votes(row, names, columns.human, file, number)
         category = "" if columns.category is None else str(row[columns.category])
-        pairs.append(JudgedPair(asked, answers, (others, others), votes, category, number, row))
+        pairs.append(PairVerdicts(asked, answers, (others, others), votes, category, number, row))
     return pairs
 
 
@@ -184,7 +184,7 @@ def _prob(row: Row, name: str, file: str, number: int) -> float | None:
     return value
 
 
-def _completions(table: Source, columns: VerdictColumns) -> Sequence[JudgedPair]:
+def _completions(table: Source, columns: VerdictColumns) -> Sequence[PairVerdicts]:
     """Every two completions to a prompt, of which a number says which is better."""
     file = table_name(table)
     column, better = (columns.measure, 1) if columns.measure else (str(columns.rank), -1)
@@ -207,7 +207,7 @@ def _completions(table: Source, columns: VerdictColumns) -> Sequence[JudgedPair]
             category = "" if columns.category is None else str(one[columns.category])
             answers = [row[columns.completion] for row in (one, other)]
             record = {columns.prompt: one[columns.prompt], **dict(zip(_RESPONSES, answers, strict=True))}
-            pairs.append(JudgedPair(one[columns.prompt], answers, others, votes, category, number, record))
+            pairs.append(PairVerdicts(one[columns.prompt], answers, others, votes, category, number, record))
     if not pairs:
         raise DataError("no prompt has two completions, so none is better than another", file=file)
     return pairs

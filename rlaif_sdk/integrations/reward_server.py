@@ -37,7 +37,7 @@ _MAX_ANSWER = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Submitted:
     """A sample that somebody waits for.
 
     Attributes:
@@ -101,7 +101,7 @@ class RewardServer:
             max_body_bytes=_MAX_ANSWER,
         )
         weakref.finalize(self, self._client.close)  # adapters live in processes that nobody closes them in
-        self._waiting: list[_Asked] = []
+        self._waiting: list[_Submitted] = []
         self._names: tuple[str, ...] | None = None
         self._serial = itertools.count()
         self._name, self._members = uuid.uuid4().hex, itertools.count()
@@ -128,7 +128,9 @@ class RewardServer:
     async def _score(self, samples: Sequence[Sample], progress: Progress | None) -> list[Scored]:
         loop = asyncio.get_running_loop()
         serial = next(self._serial)
-        asked = [_Asked(self._named(one), _together(one, serial), progress, loop.create_future()) for one in samples]
+        asked = [
+            _Submitted(self._named(one), _together(one, serial), progress, loop.create_future()) for one in samples
+        ]
         if not self._waiting:
             loop.call_soon(self._send)
         self._waiting += asked
@@ -152,7 +154,7 @@ class RewardServer:
             self._requests.add(task)  # or it might be collected
             task.add_done_callback(self._requests.discard)
 
-    async def _ask(self, part: Sequence[_Asked]) -> None:
+    async def _ask(self, part: Sequence[_Submitted]) -> None:
         try:
             answers = await self._answers(part)
         except (ConfigError, RewardError) as error:
@@ -164,7 +166,7 @@ class RewardServer:
             if not one.answer.done():
                 one.answer.set_result(answer)
 
-    async def _answers(self, part: Sequence[_Asked]) -> list[dict[str, Any]]:
+    async def _answers(self, part: Sequence[_Submitted]) -> list[dict[str, Any]]:
         progress = part[0].progress
         body = {
             "rows": [_row(one) for one in part],
@@ -198,12 +200,12 @@ def _together(sample: Sample, serial: int) -> Hashable | None:
     return (None, sample.group) if sample.group_size is not None else (serial, sample.group)
 
 
-def _requests(waiting: Sequence[_Asked]) -> Iterator[list[_Asked]]:
+def _requests(waiting: Sequence[_Submitted]) -> Iterator[list[_Submitted]]:
     """The requests for what waits: groups whole, those that are gathered each in one of its own, training steps apart."""
-    groups: dict[Hashable, list[_Asked]] = {}
+    groups: dict[Hashable, list[_Submitted]] = {}
     for place, one in enumerate(waiting):
         groups.setdefault(place if one.together is None else one.together, []).append(one)
-    parts: dict[Hashable, list[_Asked]] = {}
+    parts: dict[Hashable, list[_Submitted]] = {}
     for group in groups.values():
         first = group[0]
         if first.sample.group_size is not None:
@@ -218,7 +220,7 @@ def _requests(waiting: Sequence[_Asked]) -> Iterator[list[_Asked]]:
     yield from parts.values()
 
 
-def _row(asked: _Asked) -> dict[str, Any]:
+def _row(asked: _Submitted) -> dict[str, Any]:
     sample = asked.sample
     row = {
         "prompt": sample.prompt,
