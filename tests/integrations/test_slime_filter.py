@@ -10,7 +10,7 @@ import pytest
 
 from rlaif_sdk import Composer
 from rlaif_sdk.exceptions import ConfigError
-from rlaif_sdk.integrations.slime import group_filter, reward_model
+from rlaif_sdk.integrations.slime import group_filter, group_reward_model
 
 
 class SlimeSample(SimpleNamespace):
@@ -35,7 +35,7 @@ def scored(*texts: str) -> list[SlimeSample]:
     """A group as slime has it after ``--group-rm``."""
     samples = [SlimeSample(prompt="2 + 2?", response=text, label=None, metadata=None) for text in texts]
     with Composer({"right": right, "length": length}, weights={"right": 1.0, "length": 0.1}) as composer:
-        for sample, reward in zip(samples, asyncio.run(reward_model(composer)(ARGS, samples)), strict=True):
+        for sample, reward in zip(samples, asyncio.run(group_reward_model(composer)(ARGS, samples)), strict=True):
             sample.reward = reward
     return samples
 
@@ -60,6 +60,6 @@ def test_a_group_is_kept_where_its_scored_samples_differ(texts, reward, kept):
 
 
 def test_a_reward_that_is_not_there_is_named():
-    """A misspelt name would leave out every group."""
-    with pytest.raises(ConfigError, match="no reward 'rigth'; there are right, length"):
-        group_filter("rigth")(ARGS, scored("4", "5"))
+    """A wrong name would leave out every group."""
+    with pytest.raises(ConfigError, match="no reward 'correct'; there are right, length"):
+        group_filter("correct")(ARGS, scored("4", "5"))
