@@ -60,6 +60,6 @@ def test_a_group_is_kept_where_its_scored_samples_differ(texts, reward, kept):
 
 
 def test_a_reward_that_is_not_there_is_named():
-    """A misspelt name would leave out every group."""
-    with pytest.raises(ConfigError, match="no reward 'rigth'; there are right, length"):
-        group_filter("rigth")(ARGS, scored("4", "5"))
+    """A wrong name would leave out every group."""
+    with pytest.raises(ConfigError, match="no reward 'correct'; there are right, length"):
+        group_filter("correct")(ARGS, scored("4", "5"))
