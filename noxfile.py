@@ -148,11 +148,13 @@ def adapters(session: nox.Session, stack: str) -> None:
 
 @nox.session(name="pretend-gpu")
 def pretend_gpu(session: nox.Session) -> None:
-    """Run the tests of training, models, judges and plugins on a pretended CUDA device; compiles it with g++, once."""
+    """Run tests of training and models on a pretended CUDA device, or those named; compiles it with g++, once."""
     install(session, "all,quickstart", "test")
     session.install("ninja")
-    rooms = ["tests/pretend_cuda", "tests/training", "tests/models", "tests/judges", "tests/preferences", "plugins"]
-    arguments = ["-p", "tests.pretend_cuda.plugin", "-m", "not slow", *(session.posargs or rooms)]
+    training = [f"tests/training/test_{name}.py" for name in ("distill", "dpo", "ppo_critic", "ppo_encoder_decoder")]
+    models = [f"tests/models/test_classifier_{name}.py" for name in ("batching", "loading")]
+    found = ["tests/pretend_cuda", *training, "tests/training/test_ppo_trainer.py", *models]
+    arguments = ["-p", "tests.pretend_cuda.plugin", "-m", "not slow", *(session.posargs or found)]
     session.run("pytest", *arguments, env=offline() | {"OMP_NUM_THREADS": "1"})
 
 

@@ -283,7 +283,7 @@ Tensor& copy_(Tensor& self, const Tensor& src, bool non_blocking) {
 }
 int64_t fused_sdp_choice(const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&, double, bool,
                          std::optional<double>, bool) {
-  return 4;  // overrideable: device.py does it, without a matrix of scores
+  return 4;  // the kernel that device.py registers, which makes no matrix of scores
 }
 bool is_pinned(const Tensor&, std::optional<Device>) { return false; }
 

@@ -257,6 +257,9 @@ def _register_kernels() -> None:
     def product(a: Any, b: Any, dtype: Any) -> Any:
         return a.to(dtype) @ b.to(dtype)
 
+    def histogram(x: Any, bins: int = 100, lowest: float = 0, highest: float = 0) -> Any:
+        return torch.histc(x.cpu().double(), bins, lowest, highest).to(x)
+
     def attention(
         q: Any,
         k: Any,
@@ -293,6 +296,7 @@ def _register_kernels() -> None:
     for name, kernel in {
         "_scaled_dot_product_fused_attention_overrideable": attention,
         "_scaled_dot_product_fused_attention_overrideable_backward": attention_backward,
+        "histc": histogram,  # of integers, too
         "addmm.dtype": addmm,
         "addmm.dtype_out": addmm_out,
         "mm.dtype": product,
