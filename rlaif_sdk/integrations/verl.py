@@ -1,6 +1,6 @@
 """A composed reward in verl (0.4 to 0.9), as a reward manager or as the function that verl's own managers call.
 
-The manager (`RewardManager`, verl 0.8 and later) reads prompts, tools' turns and groups from what verl hands to it::
+The manager (``RewardManager``, verl 0.8 and later) reads prompts, tools' turns and groups from what verl hands to it::
 
     reward.reward_manager.source=importlib
     reward.reward_manager.module.path=pkg://rlaif_sdk.integrations.verl
@@ -77,7 +77,7 @@ class VerlReward:
         """``score``, the total, and for verl's ``reward_extra_info`` each reward's own score and ``unscored``.
 
         A reward without a score has ``unscored``'s number, or None where none is stated: verl 0.9 leaves that out of its
-        logs. GDPO wants a number of every reward; `RewardManager` gives it one that changes no advantage.
+        logs. GDPO wants a number of every reward; ``RewardManager`` gives it one that changes no advantage.
 
         Completions that verl asks for at the same time are scored together.
 
@@ -254,7 +254,7 @@ _ROUTER = "{reward_router_address}"
 
 
 def reward_manager(base: type, rewards: Rewards | None = None) -> type:
-    """A class of reward managers for verl's reward loop, which `RewardManager` is with verl's own base.
+    """A class of reward managers for verl's reward loop, which ``RewardManager`` is with verl's own base.
 
     verl makes it of ``reward.reward_manager`` with ``source=importlib``. Its settings are the
     ``reward.custom_reward_function.reward_kwargs``:
@@ -472,7 +472,7 @@ def _with_router(config: str | None, address: str | None) -> Document | str:
 
 
 def __getattr__(name: str) -> Any:
-    """`RewardManager`, which verl loads by name, and which needs verl."""
+    """``RewardManager``, which verl loads by name, and which needs verl."""
     if name != "RewardManager":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     verls = import_module("verl.experimental.reward_loop.reward_manager.base")  # which asks for it, so it is there
