@@ -12,7 +12,9 @@ import pytest
 from rlaif_sdk import Composer, Reward, RewardBatch
 from rlaif_sdk.conversations import image_block, read
 from rlaif_sdk.exceptions import ConversationError
+from rlaif_sdk.integrations import Host, Sample
 from tests.judges.conftest import letters
+from tests.serving.loopback import serving
 
 URL = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png", "detail": "low"}}
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
@@ -148,6 +150,25 @@ def test_a_reward_in_a_process_gets_pillow_s_images_as_addresses() -> None:
     batch = RewardBatch([asked({"type": "image", "image": image})], ["Grey."])
     ((block,),) = decode_batch(json.loads(encode_batch(batch, (), "judge"))["score"]).images.values()
     assert image_block(block) == image_block({"type": "image", "image": image})
+
+
+@pytest.mark.parametrize("asks", ["remote", "host"])
+def test_a_reward_server_gets_pillow_s_images_as_addresses(asks: str) -> None:
+    """By the reward that asks it, and by an adapter: what its rewards read is an image that a judge can be sent."""
+    found: list[Any] = []
+
+    def looks(prompts: list[Any], completions: list[Any]) -> list[float]:
+        found.append(prompts[0][0]["content"][1])
+        return [1.0] * len(prompts)
+
+    block = {"type": "image", "image": pytest.importorskip("PIL.Image").new("RGB", (2, 2))}
+    with Composer({"looks": looks}) as composer, serving(composer) as server:
+        if asks == "host":
+            assert Host(server.url, "a test").score([Sample(asked(block), "Grey.")])[0].total == 1.0
+        else:
+            with Composer.from_config({"rewards": {"remote": {"params": {"url": server.url}}}}) as remote:
+                assert remote.compose(RewardBatch([asked(block)], ["Grey."])).to_list() == [1.0]
+    assert image_block(found[0]) == image_block(block)
 
 
 @pytest.mark.parametrize("image", ["cat.png", b"no image", b"RIFF\0\0\0\0WAVE", None, 3, {"path": "cat.png"}])
