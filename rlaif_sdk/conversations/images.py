@@ -74,7 +74,9 @@ def _png(image: Any) -> bytes:
         try:
             (image if image.mode in _PNG_MODES else image.convert("RGB")).save(file, format="PNG")
         except OSError as error:
-            raise ConversationError(f"an image cannot be sent: {error}", hint="leave it out, or mend its file") from error
+            raise ConversationError(
+                f"an image cannot be sent: {error}", hint="leave it out, or mend its file"
+            ) from error
         return file.getvalue()
 
 
