@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from rlaif_sdk.conversations import Thinking, Turn, policy_turns, read
-from rlaif_sdk.conversations.offsets import Decodes, Piece, token_at, view_pieces
+from rlaif_sdk.conversations.offsets import Decodes, Piece, TurnTokens, view_pieces
 from rlaif_sdk.exceptions import BatchError
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.types import Credit, CreditSpan, RewardBatch
@@ -34,6 +34,7 @@ class PlacedRow:
         self.batch = batch
         self.row = row
         self.tokenizer = tokenizer
+        self._tokens: dict[int, TurnTokens] = {}
 
     @cached_property
     def turns(self) -> tuple[Turn, ...]:
@@ -169,8 +170,9 @@ class PlacedRow:
                     "tokenizer to find them in its tokens",
                     hint="give token_rewards the tokenizer",
                 )
-            message = piece.turn - first
-            found = token_at(self.turns[first:after], message, piece.offset + end, self.ids[begin:past], self.tokenizer)
+            if turn not in self._tokens:
+                self._tokens[turn] = TurnTokens(self.turns[first:after], self.ids[begin:past], self.tokenizer)
+            found = self._tokens[turn].token_at(piece.turn - first, piece.offset + end)
             if found is not None:
                 return begin + found
         return max(past - 1, 0)

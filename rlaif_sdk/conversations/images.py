@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -53,18 +54,36 @@ def image_address(image: Any) -> str:
     if isinstance(image, Mapping):  # as datasets have it
         image = image.get("bytes")
     if hasattr(image, "save"):
-        with io.BytesIO() as file:
-            image.save(file, format="PNG")
-            image = file.getvalue()
+        image = _png(image)
     kind = _kind(image) if isinstance(image, bytes) else None
     if kind is None:
         raise ConversationError(f"{type(image).__name__} is no image that can be sent", hint=_SHAPES)
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
 
 
-_BEGINNINGS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
+_PNG_MODES = {"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"}
+
+
+def _png(image: Any) -> bytes:
+    """An image of Pillow as a file; of colours that PNG has no word for, such as CMYK, as RGB.
+
+    Raises:
+        ConversationError: Its file is cut off.
+    """
+    with io.BytesIO() as file:
+        try:
+            (image if image.mode in _PNG_MODES else image.convert("RGB")).save(file, format="PNG")
+        except OSError as error:
+            raise ConversationError(
+                f"an image cannot be sent: {error}", hint="leave it out, or mend its file"
+            ) from error
+        return file.getvalue()
+
+
+_BEGINNINGS = re.compile(rb"(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8)|(?P<webp>RIFF.{4}WEBP)", re.DOTALL)
 
 
 def _kind(data: bytes) -> str | None:
     """The format of a file, by its first bytes."""
-    return next((kind for begin, kind in _BEGINNINGS.items() if data.startswith(begin)), None)
+    found = _BEGINNINGS.match(data)
+    return found and found.lastgroup

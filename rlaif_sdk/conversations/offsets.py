@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -98,37 +100,55 @@ def mask_spans(mask: Sequence[int]) -> list[tuple[int, int]]:
     return spans
 
 
-def token_at(turns: Sequence[Turn], turn: int, end: int, ids: Sequence[int], tokenizer: Decodes) -> int | None:
-    """The token with the last character before ``end`` of a turn's content, by its place in ``ids``.
+class TurnTokens:
+    """The tokens of one turn of the policy, in which the characters of its messages are found.
 
-    What the tokens say is taken from the tokenizer, which decodes them up to where that character is first there, so it
-    need not be a fast one, and the ids may be others than it would make of the text itself.
+    What the tokens say is taken from the tokenizer, which decodes them up to where a character is first there, so it need
+    not be a fast one, and the ids may be others than it would make of the text itself. No stretch is decoded twice: a text
+    that repeats itself may be marked in thousands of places.
 
     Args:
-        turns: The messages of one turn of the policy.
-        turn: Which of them.
-        end: The place after the character.
+        turns: The messages of the turn.
         ids: The tokens of all of them.
         tokenizer: What decodes tokens.
-
-    Returns:
-        None where the content is not what the tokens say.
     """
-    for skip in (True, False):  # a stack may leave special tokens in the text
-        said = tokenizer.decode(ids, skip_special_tokens=skip)
-        begin = _content_start(turns, turn, said)
-        if begin is None:
-            continue
-        wanted = said[: begin + end]
-        low, high = 0, len(ids) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if tokenizer.decode(ids[: middle + 1], skip_special_tokens=skip).startswith(wanted):
-                high = middle
-            else:
-                low = middle + 1
-        return low
-    return None
+
+    def __init__(self, turns: Sequence[Turn], ids: Sequence[int], tokenizer: Decodes) -> None:
+        self._turns = turns
+        self._ids = ids
+        self._tokenizer = tokenizer
+        self._said: dict[bool, str] = {}
+        self._known: dict[tuple[bool, int], int] = {}
+
+    def token_at(self, turn: int, end: int) -> int | None:
+        """The token with the last character before ``end`` of a message's content, by its place among the ids.
+
+        Args:
+            turn: Which of the messages.
+            end: The place after the character.
+
+        Returns:
+            None where the content is not what the tokens say.
+        """
+        for skip in (True, False):  # a stack may leave special tokens in the text
+            if skip not in self._said:
+                self._said[skip] = self._tokenizer.decode(self._ids, skip_special_tokens=skip)
+            begin = _content_start(self._turns, turn, self._said[skip])
+            if begin is not None:
+                counts = range(1, len(self._ids))
+                return bisect_left(counts, begin + end, key=lambda count: self._length(count, skip=skip))
+        return None
+
+    def _length(self, count: int, *, skip: bool) -> int:
+        """How many characters of the whole text the first tokens say."""
+        if (skip, count) not in self._known:
+            said = self._said[skip]
+            text = self._tokenizer.decode(self._ids[:count], skip_special_tokens=skip)
+            if not said.startswith(text):  # it ends within a character
+                alike = itertools.takewhile(lambda both: both[0] == both[1], zip(text, said, strict=False))
+                text = text[: sum(1 for _ in alike)]
+            self._known[skip, count] = len(text)
+        return self._known[skip, count]
 
 
 def _content_start(turns: Sequence[Turn], turn: int, said: str) -> int | None:

@@ -163,8 +163,8 @@ class Cohorts:
         caller: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
         label = sample.group
         group, before = self._gathering.get(label), self._gathered.get(label)
-        latest = group or before
-        if latest is not None and (again := latest.known(sample)) is not None:
+        again = (group and group.known(sample)) or (before and before.known(sample))
+        if again is not None:
             self._count("again")
             again.callers.append(caller)
             if again.scored is not None:

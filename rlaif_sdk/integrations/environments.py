@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Awaitable, Sequence
 from typing import Any
@@ -68,6 +69,7 @@ def _number(value: Any) -> float | str | None:
         return None
     if isinstance(value, BaseException):
         return f"the environment's get_reward raised {exception_text(value)}"
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
-        return f"the environment's get_reward returned {value!r:.60}, which is no number"
-    return float(value)
+    if not isinstance(value, (str, bytes)) and hasattr(value, "__float__"):
+        with contextlib.suppress(Exception):  # an array of several has it too
+            return float(value)
+    return f"the environment's get_reward returned {value!r:.60}, which is no number"

@@ -11,6 +11,7 @@ from rlaif_sdk.exceptions import ConfigError, RewardError, RewardOutputError
 from rlaif_sdk.integrations.reward_params import RemoteParams
 from rlaif_sdk.io.http import HttpError, JsonClient, Problem, json_body
 from rlaif_sdk.rewards import Reward, ScoreLike, Scores
+from rlaif_sdk.scoring.wire import json_plain
 from rlaif_sdk.statistics.arrays import encode_groups
 from rlaif_sdk.statistics.groups import parts_of_groups
 from rlaif_sdk.types import Progress, RewardBatch, Score
@@ -90,7 +91,7 @@ class Remote(Reward):
 
     async def _asked(self, body: Any) -> Any:
         try:
-            data = json_body(body)
+            data = json_body(body, default=json_plain)
         except (TypeError, ValueError) as error:
             raise RewardError(
                 f"a row cannot be sent as JSON: {error}", hint="name the columns to send: params.columns"

@@ -25,6 +25,7 @@ from rlaif_sdk.integrations.samples import Sample, Scored
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.http import HttpError, JsonClient, json_body
 from rlaif_sdk.scoring.event_loops import reward_loop
+from rlaif_sdk.scoring.wire import json_plain
 from rlaif_sdk.statistics.arrays import Array, Mask
 from rlaif_sdk.types import Progress, RewardBatch, Score
 
@@ -175,7 +176,7 @@ class RewardServer:
             **({} if progress is None else {"step": progress.step}),
         }
         try:
-            data = json_body(body, default=_listed)
+            data = json_body(body, default=json_plain)
         except (TypeError, ValueError) as error:
             raise RewardError(f"a sample cannot be sent as JSON: {error}") from None
         try:
@@ -241,13 +242,6 @@ def _headers(sample: Sample) -> dict[str, str]:
 def _label(group: Hashable | None) -> str | int:
     """A label that is the same from every process."""
     return group if isinstance(group, (str, int)) else str(group)
-
-
-def _listed(value: Any) -> Any:
-    """Arrays and their numbers, as columns have them, for JSON."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"it holds a {type(value).__name__}")
 
 
 def _rows_in(said: Any, rows: int) -> list[dict[str, Any]]:

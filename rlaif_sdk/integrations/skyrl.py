@@ -18,10 +18,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlaif_sdk.conversations.special_tokens import without_end
+from rlaif_sdk.integrations.environments import COLUMN as OWN_REWARD
 from rlaif_sdk.integrations.host import Rewards, host
 from rlaif_sdk.integrations.samples import Sample, completion_of, prompt_of
-
-_OWN_REWARD = "environment_reward"
 
 
 def environment(
@@ -87,7 +86,7 @@ def environment(
             if answer is None:  # SkyRL-Gym's base says nothing
                 self.turns += 1
                 return {"observations": [], "done": True}
-            self._columns[_OWN_REWARD] = self._columns.get(_OWN_REWARD, 0.0) + float(answer["reward"])
+            self._columns[OWN_REWARD] = self._columns.get(OWN_REWARD, 0.0) + float(answer["reward"])
             return answer
 
         def get_metrics(self) -> dict[str, Any]:

@@ -136,12 +136,16 @@ def plain_credit(credit: Any) -> tuple[Credit | None, str | None]:
     """Credit of plain values, or what is wrong with it; numbers that are none become NaN, which fails the row when checked."""
     if not isinstance(credit, Credit):
         return None, f"gave {type(credit).__name__} for credit, where a Credit is wanted"
-    tokens, turns = (
-        None if values is None else [_plain_float(value) for value in values]
-        for values in (credit.tokens, credit.turns)
-    )
+    try:
+        tokens, turns = (
+            None if values is None else [_plain_float(value) for value in values]
+            for values in (credit.tokens, credit.turns)
+        )
+        given = tuple(credit.spans)
+    except TypeError:
+        return None, "gave credit whose tokens, turns or spans are no sequence"
     spans = []
-    for span in credit.spans:
+    for span in given:
         if not isinstance(span, CreditSpan) or not all(isinstance(place, Integral) for place in (span.start, span.end)):
             return None, "gave credit for a span that is no CreditSpan with whole numbers for its start and end"
         reason = None if span.reason is None else str(span.reason)

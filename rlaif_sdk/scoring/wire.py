@@ -131,7 +131,7 @@ def encode_batch(batch: RewardBatch, required: Collection[str], reward: str) -> 
 
 def _fits_json(values: Any) -> bool:
     try:
-        json.dumps(_sequence(values), default=_plain)
+        json.dumps(_sequence(values), default=json_plain)
     except (TypeError, ValueError):
         return False
     return True
@@ -149,15 +149,20 @@ def _batch_json(batch: RewardBatch, columns: Mapping[str, Sequence[Any]]) -> byt
         "progress": [batch.progress.step, batch.progress.total],
         "training": batch.training,
     }
-    return json.dumps({"score": message}, default=_plain).encode()
+    return json.dumps({"score": message}, default=json_plain).encode()
 
 
 def _sequence(values: Any) -> Any:
     return values if isinstance(values, (list, tuple)) else list(values)
 
 
-def _plain(value: Any) -> Any:
-    """What JSON cannot hold, as what it can: arrays and tensors, and their scalars, and Pillow's images."""
+def json_plain(value: Any) -> Any:
+    """What JSON cannot hold, as what it can: arrays and tensors, and their scalars, and Pillow's images.
+
+    Raises:
+        TypeError: It is something else.
+        ConversationError: It is an image that cannot be sent.
+    """
     if hasattr(value, "tolist"):
         return value.tolist()
     if hasattr(value, "save"):

@@ -14,6 +14,7 @@ from rlaif_sdk.composer import Composer
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.integrations.host import Config
 from rlaif_sdk.io.addresses import is_loopback
+from rlaif_sdk.io.files import write_json
 from rlaif_sdk.io.http_server import run_server
 from rlaif_sdk.serving.app import create_app
 from rlaif_sdk.serving.protocol import json_response
@@ -80,6 +81,7 @@ def serve(
     Raises:
         ConfigError: The config is refused, a file is missing, or the server would answer other machines without a key.
         RlaifError: A reward did not become ready: its model is missing, say.
+        OSError: The file for what is learned cannot be written.
     """
     settings = settings or ServeSettings()
     check_exposure(host, settings)
@@ -89,7 +91,10 @@ def serve(
         app.add_middleware(LocalOnly)
     composer: Composer = app.state.service.composer
     try:
-        composer.set_up()  # here, where what is missing is an error of ours and not a traceback in uvicorn's log
+        # here, where what is missing is an error of ours and not a traceback in uvicorn's log
+        composer.set_up()
+        if state is not None and settings.cohort:
+            write_json(state, app.state.service.learned(), indent=None)
     except BaseException:
         if composer is not rewards:
             composer.close()

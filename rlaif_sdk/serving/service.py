@@ -298,7 +298,7 @@ class Service:
         """Begin to score samples, and say in which order: several together, or each with its own group.
 
         Raises:
-            BatchError: One does not fit its group; none of them is asked for then.
+            BatchError: One does not fit its group; nobody waits for the others then, of which named ones keep their place.
         """
         alone = [place for place, one in enumerate(samples) if one.group_size is not None]
         together = [place for place, one in enumerate(samples) if one.group_size is None]

@@ -62,9 +62,7 @@ class ServeSettings:
         for name in ("timeout", "cohort_deadline"):
             if math.isinf(getattr(self, name)):
                 raise ConfigError("must be a number of seconds, not infinite", key=name)
-        for name in ("cohort_size", "groups_per_step"):
-            if getattr(self, name) is not None:
-                self._check_groups(name, getattr(self, name))
+        self._check_groups()
         if self.unscored is not None and not math.isfinite(self.unscored):
             raise ConfigError(
                 f"JSON has no {self.unscored}", key="unscored", hint="leave it out: unscored completions then get null"
@@ -75,11 +73,13 @@ class ServeSettings:
         if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
             raise ConfigError("the key must be printable ASCII without spaces", key="api_key")
 
-    def _check_groups(self, name: str, value: int) -> None:
-        if not self.cohort:
-            raise ConfigError("it says how groups come, which are gathered only with cohort", key=name)
-        if value < 1:
-            raise ConfigError(f"must be at least 1, not {value}", key=name)
+    def _check_groups(self) -> None:
+        for name, unset in (("cohort_size", None), ("groups_per_step", None), ("cohort_deadline", DEADLINE)):
+            if getattr(self, name) != unset and not self.cohort:
+                raise ConfigError("it says how groups come, which are gathered only with cohort", key=name)
+        for name in ("cohort_size", "groups_per_step"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"must be at least 1, not {getattr(self, name)}", key=name)
 
 
 def key_from_environment(variable: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,16 @@ async def kept_in(file: Path, learned: Callable[[], dict[str, Any]]) -> AsyncIte
         OSError: It cannot be written at the end.
     """
     written = ""
+    lock = threading.Lock()  # a save that is under way at the end must not come after the last one
 
     def save() -> None:
         nonlocal written
-        state = learned()
-        text = json.dumps(state)
-        if text != written:
-            write_json(file, state, indent=None)
-            written = text
+        with lock:
+            state = learned()
+            text = json.dumps(state)
+            if text != written:
+                write_json(file, state, indent=None)
+                written = text
 
     async def keep() -> None:
         while True:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif_sdk.conversations import ToolCall, Turn, policy_turns, view
-from rlaif_sdk.conversations.offsets import mask_spans, token_at, view_pieces
+from rlaif_sdk.conversations.offsets import TurnTokens, mask_spans, view_pieces
 
 WORDS = st.sampled_from(
     [
@@ -84,13 +84,41 @@ class Bytes:
 def test_a_character_falls_on_the_token_that_completes_it(content: str, end: int, token: int) -> None:
     """Characters of several tokens too; special tokens before and after have no text."""
     ids = [0, *content.encode(), 0]
-    assert token_at([Turn("assistant", content)], 0, end, ids, Bytes()) == token + 1
+    assert TurnTokens([Turn("assistant", content)], ids, Bytes()).token_at(0, end) == token + 1
 
 
 def test_the_second_of_two_messages_is_found_behind_the_first() -> None:
     """Where both say the same, too; and words that the tokens do not say are nowhere."""
     turns = [Turn("assistant", "Ten."), Turn("assistant", "Ten.")]
     ids = list(b"Ten.<next>Ten.")
-    assert token_at(turns, 0, 4, ids, Bytes()) == 3
-    assert token_at(turns, 1, 4, ids, Bytes()) == 13
-    assert token_at([Turn("assistant", "Nine.")], 0, 5, ids, Bytes()) is None
+    assert TurnTokens(turns, ids, Bytes()).token_at(0, 4) == 3
+    assert TurnTokens(turns, ids, Bytes()).token_at(1, 4) == 13
+    assert TurnTokens([Turn("assistant", "Nine.")], ids, Bytes()).token_at(0, 5) is None
+
+
+def test_a_special_token_that_is_part_of_the_text_is_found() -> None:
+    """A stack may leave them in, as the tags of some models' thinking are."""
+    assert TurnTokens([Turn("assistant", "a\0b")], list(b"a\0b"), Bytes()).token_at(0, 3) == 2
+
+
+@settings(max_examples=100)
+@given(st.text(st.sampled_from("aÄ🎉\ufffd "), min_size=1, max_size=12), st.booleans())
+def test_every_character_falls_on_the_first_token_with_which_it_is_there(content: str, has_special: bool) -> None:
+    """As plain decoding of more and more tokens tells; and no stretch is decoded twice."""
+    ids = [*([0] if has_special else []), *content.encode()]
+    asked: list[tuple[int, bool]] = []
+
+    class Counting(Bytes):
+        def decode(self, token_ids: Any, *, skip_special_tokens: bool) -> str:
+            asked.append((len(token_ids), skip_special_tokens))
+            return super().decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    tokens = TurnTokens([Turn("assistant", content)], ids, Counting())
+    for end in range(1, len(content) + 1):
+        first = next(n for n in range(len(ids)) if _said(ids[: n + 1]).startswith(content[:end]))
+        assert tokens.token_at(0, end) == first
+    assert len(asked) == len(set(asked))
+
+
+def _said(ids: list[int]) -> str:
+    return Bytes().decode(ids, skip_special_tokens=True)

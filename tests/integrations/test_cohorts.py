@@ -148,6 +148,21 @@ def test_a_member_that_is_asked_for_twice_gets_one_answer(composer, seen):
     assert [one.row for one in scored] == [0, 0, 1, 2, 1, 2]
 
 
+def test_a_member_that_is_asked_for_again_while_the_next_group_of_its_label_gathers_is_none_of_that(composer, seen):
+    """A prompt that a step has twice, of whose first group an answer was lost: nobody is counted twice."""
+
+    async def ask(cohorts):
+        await asyncio.gather(*(cohorts.score(of(text, member=text)) for text in "abc"))
+        begun = cohorts.score(of("d", member="d"))
+        again = await cohorts.score(of("b", member="b"))
+        return again, await asyncio.gather(begun, *(cohorts.score(of(text, member=text)) for text in "ef"))
+
+    again, following = gathering(composer, ask)
+    assert seen.groups == [["a", "b", "c"], ["d", "e", "f"]]
+    assert (again.row, again.gathered) == (1, 3)
+    assert [one.gathered for one in following] == [3] * 3
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [

@@ -146,7 +146,7 @@ def test_columns_may_be_arrays_and_nothing_that_json_has_no_word_for():
     with serving(PLAIN) as server:
         hosted = Host(server.url, "a test")
         assert hosted.score([of("abc", columns={"x": np.arange(2), "y": np.float32(1)})])[0].total == 3.0
-        with pytest.raises(RewardError, match="cannot be sent as JSON: it holds a object"):
+        with pytest.raises(RewardError, match="cannot be sent as JSON: JSON cannot hold a object"):
             hosted.score([of("abc", columns={"x": object()})])
 
 

@@ -13,6 +13,8 @@ import pytest
 
 trl = pytest.importorskip("trl")
 
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
 
 from rlaif_sdk import Composer, Composition, RewardBatch, view  # noqa: E402
@@ -284,6 +286,10 @@ def test_what_environments_say_is_a_number_nothing_or_why_not() -> None:
         "the environment's get_reward raised ValueError: no",
         "the environment's get_reward returned [1], which is no number",
     ]
+    for several in (np.zeros(2), torch.zeros(2), 10**400):  # each can be asked for a float, and raises
+        (problem,) = own_rewards([Says(several)])
+        assert problem == f"the environment's get_reward returned {several!r:.60}, which is no number"
+    assert own_rewards([Says(np.float32(2)), Says(torch.tensor(2))]) == [2.0, 2.0]
 
 
 def test_a_table_may_hold_what_environments_said() -> None:

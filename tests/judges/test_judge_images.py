@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from rlaif_sdk import Composer, Reward, RewardBatch
 from rlaif_sdk.conversations import image_block, read
 from rlaif_sdk.exceptions import ConversationError
+from rlaif_sdk.integrations import Host, Sample
 from tests.judges.conftest import letters
+from tests.serving.loopback import serving
 
 URL = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png", "detail": "low"}}
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
@@ -123,9 +126,20 @@ def test_blocks_of_every_shape_become_one(block: dict[str, Any]) -> None:
 
 def test_an_image_of_pillow_is_sent_as_a_file() -> None:
     """As TRL has them in prompts."""
-    image = pytest.importorskip("PIL.Image").new("RGB", (2, 2))
-    url = image_block({"type": "image", "image": image})["image_url"]["url"]
-    assert url.startswith("data:image/png;base64,iVBOR")
+    pillow = pytest.importorskip("PIL.Image")
+    for mode in ("RGB", "RGBA", "L", "CMYK", "F"):  # PNG has no word for the last two
+        url = image_block({"type": "image", "image": pillow.new(mode, (2, 2))})["image_url"]["url"]
+        assert url.startswith("data:image/png;base64,iVBOR")
+
+
+def test_an_image_of_pillow_whose_file_is_cut_off_leaves_its_row_unscored(judge_server: Any) -> None:
+    """Pillow reads files when it needs them."""
+    pillow, file = pytest.importorskip("PIL.Image"), io.BytesIO()
+    pillow.effect_noise((64, 64), 9).save(file, "PNG")
+    cut = pillow.open(io.BytesIO(file.getvalue()[:500]))
+    column = judged(judge_server, [asked({"type": "image", "image": cut}), asked(URL)], ["A cat."] * 2, images=True)
+    assert "an image cannot be sent" in column.failures[0]
+    assert column.raw[1] > 0.99
 
 
 def test_a_reward_in_a_process_gets_pillow_s_images_as_addresses() -> None:
@@ -138,7 +152,26 @@ def test_a_reward_in_a_process_gets_pillow_s_images_as_addresses() -> None:
     assert image_block(block) == image_block({"type": "image", "image": image})
 
 
-@pytest.mark.parametrize("image", ["cat.png", b"no image", None, 3, {"path": "cat.png"}])
+@pytest.mark.parametrize("asks", ["remote", "host"])
+def test_a_reward_server_gets_pillow_s_images_as_addresses(asks: str) -> None:
+    """By the reward that asks it, and by an adapter: what its rewards read is an image that a judge can be sent."""
+    found: list[Any] = []
+
+    def looks(prompts: list[Any], completions: list[Any]) -> list[float]:
+        found.append(prompts[0][0]["content"][1])
+        return [1.0] * len(prompts)
+
+    block = {"type": "image", "image": pytest.importorskip("PIL.Image").new("RGB", (2, 2))}
+    with Composer({"looks": looks}) as composer, serving(composer) as server:
+        if asks == "host":
+            assert Host(server.url, "a test").score([Sample(asked(block), "Grey.")])[0].total == 1.0
+        else:
+            with Composer.from_config({"rewards": {"remote": {"params": {"url": server.url}}}}) as remote:
+                assert remote.compose(RewardBatch([asked(block)], ["Grey."])).to_list() == [1.0]
+    assert image_block(found[0]) == image_block(block)
+
+
+@pytest.mark.parametrize("image", ["cat.png", b"no image", b"RIFF\0\0\0\0WAVE", None, 3, {"path": "cat.png"}])
 def test_what_is_no_image_is_refused(image: Any) -> None:
     """A path means nothing to a server, and files are not read for one."""
     with pytest.raises(ConversationError, match="no image that can be sent"):

@@ -78,6 +78,8 @@ def test_an_answer_of_the_wrong_shape_fails_altogether(answer: object, problem: 
         (Score(1.0, credit=Credit([0.5, math.nan])), "credit that is not all finite"),
         (Score(1.0, credit=Credit(["a"])), "credit that is not all finite"),  # type: ignore[list-item]
         (Score(1.0, credit=[1.0]), "gave list for credit, where a Credit is wanted"),  # type: ignore[arg-type]
+        (Score(1.0, credit=Credit(turns=1.0)), "turns or spans are no sequence"),  # type: ignore[arg-type]
+        (Score(1.0, credit=Credit(spans=None)), "turns or spans are no sequence"),  # type: ignore[arg-type]
         (Score(1.0, credit=Credit(spans=(CreditSpan(0.5, 2, 1.0),))), "no CreditSpan with whole numbers"),  # type: ignore[arg-type]
         (Score(1.0, credit=Credit(spans=((0, 2, 1.0),))), "no CreditSpan with whole numbers"),  # type: ignore[arg-type]
         (Score(1.0, credit=Credit(rest=1.0, view="all")), "the view 'all'"),  # type: ignore[arg-type]

@@ -151,3 +151,13 @@ def test_a_reward_that_is_not_ready_keeps_the_server_from_starting(folder):
     assert "no weights here" in said
     assert "Traceback" not in said
     assert "running on" not in said
+
+
+def test_a_file_that_cannot_be_written_keeps_a_server_that_learns_from_starting(folder):
+    """What it learned would be lost at its end."""
+    process = run(folder, "--port", "0", "--cohort", "--state", "rewards.yaml/learned.json")
+    assert process.wait(60) == 2
+    said = (folder / "log").read_text()
+    assert "a part of the path is a file, not a folder" in said
+    assert "Traceback" not in said
+    assert "running on" not in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -270,6 +271,29 @@ def test_a_killed_server_has_lost_what_it_learned_since_it_last_looked(tmp_path,
         until(lambda: file.exists() and json.loads(file.read_text())["groups_scored"] == 2)
 
 
+def test_what_is_learned_while_the_file_is_written_is_in_it_at_the_end(tmp_path, monkeypatch):
+    """The last save waits for one that is under way, which would else overwrite it with less."""
+    monkeypatch.setattr(kept, "SAVE_EVERY", 0.01)
+    file, begun, goes_on = tmp_path / "state.json", threading.Event(), threading.Event()
+    known = [0]
+
+    def learned() -> dict[str, Any]:
+        state = {"groups_scored": known[0]}
+        if not begun.is_set():
+            begun.set()
+            goes_on.wait(10)
+        return state
+
+    async def run() -> None:
+        async with kept.kept_in(file, learned):
+            await asyncio.to_thread(begun.wait)
+            known[0] = 1
+            asyncio.get_running_loop().call_later(0.1, goes_on.set)
+
+    asyncio.run(run())
+    assert json.loads(file.read_text()) == {"groups_scored": 1}
+
+
 @pytest.mark.parametrize(("text", "problem"), [("[]", "holds no state"), ('{"groups_scored": "x"}', "'x' groups")])
 def test_a_file_that_is_no_state_is_refused(tmp_path, text, problem):
     """Before the server starts, and it is left as it is."""
@@ -285,6 +309,7 @@ def test_a_file_that_is_no_state_is_refused(tmp_path, text, problem):
     [
         ({"cohort_size": 4}, "only with cohort"),
         ({"groups_per_step": 4}, "only with cohort"),
+        ({"cohort_deadline": 5.0}, "only with cohort"),
         ({"cohort": True, "cohort_size": 0}, "at least 1"),
         ({"cohort": True, "cohort_deadline": float("inf")}, "not infinite"),
     ],
