@@ -68,17 +68,17 @@ def fit(
     columns = VerdictColumns(human, measure, rank, prompt_column, completion_column, category)
     tables = [TableSource(file, subset, split) for file in files]
     document = overridden(config, overrides or ())
+    _check_output(output, files, config, composed=next_count is None)
     if next_count is not None:
         if output is None:
             raise typer.BadParameter("the pairs are written to a table: name it", param_hint="--output")
+        if plot is not None or as_json:
+            raise typer.BadParameter("pairs are chosen, and no fit is shown", param_hint="--plot, --json")
         with progress_bar("scoring") as progress:
             rows = next_pairs(document, tables, next_count, columns, signed=signed, progress=progress)
         write_table(rows, output)
-        typer.echo(f"wrote {len(rows)} pairs to {output}, those first that teach most")
+        typer.echo(f"wrote {len(rows)} pairs to {output}, those first that teach most", err=True)
         return
-    if output is not None and output.resolve().parent != config.resolve().parent:
-        problem = f"paths in a composition are relative to its folder: write it into {config.parent}"
-        raise typer.BadParameter(problem, param_hint="--output")
     with progress_bar("scoring") as progress:
         found = fit_composition(document, tables, columns, signed=signed, progress=progress)
     if as_json:
@@ -94,11 +94,28 @@ def fit(
         typer.echo(f"warning: {warning}", err=True)
     for name, what in found.changed_normalizers.items():
         typer.echo(f"{name} is normalised by {what}", err=True)
+    if output is not None:
+        card = found.write(output)
+        typer.echo(f"wrote {output} and {card.name}", err=True)
     if plot is not None:
         from rlaif_sdk.reporting.plots import plot_fit
 
         plot_fit(found, plot)
         typer.echo(f"wrote {plot}", err=True)
-    if output is not None:
-        card = found.write(output)
-        typer.echo(f"wrote {output} and {card.name}", err=True)
+
+
+def _check_output(output: Path | None, files: list[Path], config: Path, *, composed: bool) -> None:
+    """Refuse a place that the results must not be written to, before anything is scored."""
+    from rlaif_sdk.io.tables import STANDARD_INPUT
+
+    if output is None:
+        return
+    problem = None
+    if str(output) == STANDARD_INPUT:
+        problem = "a composition is written with its card: name a file" if composed else None
+    elif output.resolve() in {file.resolve() for file in (*files, config)}:
+        problem = "the output would overwrite the input"
+    elif composed and output.resolve().parent != config.resolve().parent:
+        problem = f"paths in a composition are relative to its folder: write it into {config.parent}"
+    if problem:
+        raise typer.BadParameter(problem, param_hint="--output")

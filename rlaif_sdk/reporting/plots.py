@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, MissingExtraError
 from rlaif_sdk.io.files import atomic_path
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def drawing(file: Path, width: float, height: float) -> Iterator[Figure]:
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        ConfigError: It draws no such files.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -39,10 +40,12 @@ def drawing(file: Path, width: float, height: float) -> Iterator[Figure]:
     except ImportError as error:
         raise MissingExtraError("matplotlib", extra="train") from error
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    form = Path(file).suffix.removeprefix(".")
+    if form and form.lower() not in FigureCanvasAgg(figure).get_supported_filetypes():
+        raise ConfigError(f"{file}: {form!r} is no form of plot", hint="name a file that ends in .png")
     yield figure
     with atomic_path(file) as partial:
-        figure.savefig(partial, dpi=120, format=Path(file).suffix.removeprefix(".") or None)
+        figure.savefig(partial, dpi=120, format=form or None)
 
 
 def plot_curves(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,9 +103,9 @@ def _methods(run: Run, factory: Any) -> Iterator[Callable[..., Any]]:
             ("environment",),
             "def reset(self, **row) begins a rollout; what it returns is added to the prompt",
         )
-    for name, method in methods.items():
+    for name in methods:
         if name not in _NO_TOOLS and not name.startswith("_"):
-            yield types.MethodType(method, kind)
+            yield inspect.getattr_static(kind, name).__get__(kind)
 
 
 def _schema(run: Run, tool: Any, location: tuple[str | int, ...]) -> Mapping[str, Any]:

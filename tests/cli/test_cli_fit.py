@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rlaif_sdk.cli.main import app
+from rlaif_sdk.exceptions import ConfigError
 from tests.evaluation.test_fit import composition, judged
 from tests.preferences.review.conftest import Page
 from tests.preferences.review.test_review_page import start_command
@@ -57,12 +58,54 @@ def test_next_writes_pairs_that_nobody_judged(files: tuple[Path, Path]) -> None:
     assert all(row["human"] is None for row in rows)
 
 
+def test_next_writes_to_standard_output(files: tuple[Path, Path]) -> None:
+    """Rows alone, for the next command of a pipe; a composition, which has a card beside it, does not go there."""
+    pairs, config = files
+    rows = "".join(json.dumps({**row, "human": None}) + "\n" for row in judged(40, seed=1))
+    done = CliRunner().invoke(app, ["fit", "-", str(config), "--human", "human", "--next", "3", "-o", "-"], input=rows)
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 3
+    done = rlaif("fit", pairs, config, "--human", "human", "-o", "-")
+    assert done.exit_code == 2
+    assert "name a file" in done.output
+
+
 def test_a_fitted_file_stands_beside_its_composition(files: tuple[Path, Path], tmp_path: Path) -> None:
     """Its paths are relative to that folder."""
     pairs, config = files
     done = rlaif("fit", pairs, config, "--human", "human", "-o", tmp_path / "elsewhere" / "fitted.yaml")
     assert done.exit_code == 2
     assert "write it into" in done.output
+
+
+@pytest.mark.parametrize("taken", ["pairs.jsonl", "rewards.yaml"])
+def test_nothing_that_is_read_is_overwritten(files: tuple[Path, Path], taken: str) -> None:
+    """Neither the pairs by those that are chosen, nor the composition by the fitted one."""
+    pairs, config = files
+    before = [pairs.read_text(), config.read_text()]
+    chosen = ["--next", "1"] if taken == "pairs.jsonl" else []
+    done = rlaif("fit", pairs, config, "--human", "human", *chosen, "-o", config.with_name(taken))
+    assert done.exit_code == 2
+    assert "would overwrite the input" in done.output
+    assert [pairs.read_text(), config.read_text()] == before
+
+
+def test_a_plot_that_cannot_be_drawn_costs_no_fit(files: tuple[Path, Path]) -> None:
+    """The composition is written before it; the error names the file."""
+    pairs, config = files
+    fitted = config.with_name("fitted.yaml")
+    done = rlaif("fit", pairs, config, "--human", "human", "-o", fitted, "--plot", config.with_name("fit.doc"))
+    assert isinstance(done.exception, ConfigError)
+    assert "'doc' is no form of plot" in str(done.exception)
+    assert fitted.exists()
+
+
+@pytest.mark.parametrize("other", [["--json"], ["--plot", "fit.png"]])
+def test_next_shows_no_fit(files: tuple[Path, Path], other: list[str]) -> None:
+    """What would show one is refused."""
+    pairs, config = files
+    done = rlaif("fit", pairs, config, "--next", "1", "-o", config.with_name("next.jsonl"), *other)
+    assert done.exit_code == 2
+    assert "no fit is shown" in done.output
 
 
 def test_json_is_printed(files: tuple[Path, Path]) -> None:

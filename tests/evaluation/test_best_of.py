@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from typer.testing import CliRunner
 
 from rlaif_sdk import Composer, reward
 from rlaif_sdk.cli.main import app
-from rlaif_sdk.composer import Component, Gate
+from rlaif_sdk.composer import Component
 from rlaif_sdk.evaluation import evaluate_best_of
 from rlaif_sdk.evaluation.best_of import best_of_kl, best_of_probabilities
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.tables import write_table
+
+CODE = "def pays(completions, pays):\n    return pays\n\n\ndef worth(completions, worth):\n    return worth\n"
 
 
 def read(column: str) -> Any:
@@ -131,9 +134,21 @@ def test_a_witness_that_is_none_is_refused(witness: str, said: str) -> None:
         evaluate_best_of(made, rows([1, 2], [1, 2], per_prompt=2), witness=witness)
 
 
-def test_a_witness_that_a_gate_looks_at_is_none() -> None:
-    gate = Gate("worth", floor=-1, min=0)
-    with composer(gates=[gate]) as made, pytest.raises(ConfigError, match="the total depends"):
+@pytest.mark.parametrize(
+    "looks",
+    [
+        {"gates": [{"reward": "worth", "floor": -1.0, "min": 0.0}]},
+        {"constraints": [{"reward": "worth", "min": 0.0}]},
+        {"when": {"reward": "worth", "min": 0.0}, "otherwise": 0.0},
+    ],
+)
+def test_a_witness_that_the_composition_looks_at_is_none(tmp_path: Path, looks: dict[str, Any]) -> None:
+    """Its weight of 0 is not all that there is to it."""
+    (tmp_path / "r.py").write_text(CODE)
+    own, whole = (looks, {}) if "when" in looks else ({}, looks)
+    rewards = {"pays": {"use": "./r.py:pays", **own}, "worth": {"use": "./r.py:worth", "weight": 0}}
+    (tmp_path / "c.yaml").write_text(json.dumps({"rewards": rewards, **whole}))
+    with Composer.from_config(tmp_path / "c.yaml") as made, pytest.raises(ConfigError, match="the total depends"):
         evaluate_best_of(made, rows([1, 2], [1, 2], per_prompt=2), witness="worth")
 
 
@@ -152,9 +167,7 @@ def test_a_table_that_shows_nothing_is_refused(table: list[dict[str, Any]], most
 
 
 def test_the_command_prints_the_curve_and_writes_a_page(tmp_path) -> None:
-    (tmp_path / "r.py").write_text(
-        "def pays(completions, pays):\n    return pays\n\n\ndef worth(completions, worth):\n    return worth\n"
-    )
+    (tmp_path / "r.py").write_text(CODE)
     (tmp_path / "c.yaml").write_text(
         "rewards:\n  pays: {use: './r.py:pays'}\n  worth: {use: './r.py:worth', weight: 0}\n"
     )

@@ -68,6 +68,7 @@ def test_weights_of_simulated_people_lie_within_their_intervals(tmp_path: Path) 
     for name, weight in WEIGHTS.items():
         estimate = found.weights[name].estimate
         assert estimate.low <= weight <= estimate.high, name
+        assert estimate.low >= 0 > found.weights["c"].unbounded.low
     assert found.weights["a"].gain.low > 0
     assert found.weights["c"].gain.low < 0.002
     assert 0.2 < found.tie_share < 0.45
@@ -78,7 +79,10 @@ def test_weights_of_simulated_people_lie_within_their_intervals(tmp_path: Path) 
     json.dumps(found.record(), allow_nan=False)
 
 
-@pytest.mark.parametrize("normalize", ["none", "zscore", "group_zscore", {"kind": "quantile", "winsorize": 0.01}])
+WINSORIZED = {"kind": "fixed_zscore", "mean": 50.0, "std": 1.0, "winsorize": 0.01}
+
+
+@pytest.mark.parametrize("normalize", ["none", "zscore", "group_zscore", "rank", WINSORIZED])
 def test_the_file_gives_the_totals_that_were_fitted(tmp_path: Path, normalize: Any) -> None:
     """Whatever learns or looks at groups is replaced by a fixed scale, so the order on new text is the fitted one."""
     config = composition(tmp_path, a={"normalize": normalize}, b={})
@@ -220,6 +224,26 @@ def test_a_reward_that_people_dislike_is_0_unless_weights_are_signed(tmp_path: P
     assert signed.weights["a"].estimate.high < 0
 
 
+@pytest.mark.filterwarnings("ignore:.*is or becomes negative")
+def test_a_weight_keeps_the_sign_that_it_had(tmp_path: Path) -> None:
+    """A penalty that people agree with stays one, and needs no --signed."""
+    rows = [{**row, "human": [{1: 2, 2: 1}[said] for said in row["human"]]} for row in judged(200)]
+    found = fit_composition(composition(tmp_path, a={"weight": -1.0}, b={"weight": -1.0}), [rows], HUMAN)
+    assert found.weights["a"].estimate.low < -WEIGHTS["a"] < found.weights["a"].estimate.high < 0
+
+
+def test_equal_weights_are_of_equal_units(tmp_path: Path) -> None:
+    """A reward in hundredths says no more than the others."""
+    rows = judged(200)
+    for row in rows:
+        for side in ("response_1", "response_2"):
+            row[side] = json.dumps({**json.loads(row[side]), "c": 100 * json.loads(row[side])["c"]})
+    found = fit_composition(composition(tmp_path), [rows], HUMAN)
+    plain = fit_composition(composition(tmp_path), [judged(200)], HUMAN)
+    assert found.agreement["equal weights"].accuracy == plain.agreement["equal weights"].accuracy
+    assert found.agreement["as it was"].accuracy.value < plain.agreement["as it was"].accuracy.value
+
+
 def test_a_pair_with_a_score_on_one_side_only_is_left_out(tmp_path: Path) -> None:
     """One without a score on either says nothing of that reward, and something of the others."""
     rows = judged(60)
@@ -322,7 +346,7 @@ def test_annotators_agree_whichever_completion_stands_first(tmp_path: Path) -> N
 
 def test_a_gate_is_found_where_people_refuse(tmp_path: Path) -> None:
     """They prefer whatever passes, and go by the weights between two that do; the file has the threshold and a low floor."""
-    rows = judged(400)
+    rows = judged(400, seed=3)
     for row in rows:
         unsafe = [json.loads(row[side])["c"] < 49.6 for side in ("response_1", "response_2")]
         if unsafe[0] != unsafe[1]:
@@ -335,13 +359,26 @@ def test_a_gate_is_found_where_people_refuse(tmp_path: Path) -> None:
     assert gate.before == 50.5
     assert gate.threshold.low <= gate.threshold.value <= gate.threshold.high
     assert gate.threshold.value == pytest.approx(49.6, abs=0.02)
-    assert found.weights["a"].estimate.low > 0.3
+    assert found.weights["a"].estimate.low < WEIGHTS["a"] < found.weights["a"].estimate.high
     assert found.agreement["fitted"].accuracy.value > found.agreement["as it was"].accuracy.value + 0.1
     found.write(tmp_path / "fitted.yaml")
     with Composer.from_config(tmp_path / "fitted.yaml") as composer:
         texts = [json.dumps({"a": 60.0, "b": 60.0, "c": 49.0}), json.dumps({"a": 49.0, "b": 49.0, "c": 50.0})]
         refused, passed = composer.compose(RewardBatch(["q", "q"], texts)).totals
     assert refused < passed
+
+
+def test_a_pair_without_the_score_of_a_gate_is_left_out(tmp_path: Path) -> None:
+    """The completion would have no total; a gate that lets it pass loses nothing."""
+    rows = judged(60)
+    for side in ("response_1", "response_2"):
+        rows[0][side] = json.dumps({**json.loads(rows[0][side]), "c": None})
+    config = composition(tmp_path, a={}, c={"weight": 0.0})
+    plain = json.loads(config.read_text())
+    for on_missing, pairs in (("unscored", 59), ("pass", 60)):
+        gate = {"reward": "c", "min": 49.0, "floor": 0.0, "on_missing": on_missing}
+        config.write_text(json.dumps({**plain, "gates": [gate]}))
+        assert fit_composition(config, [rows], HUMAN).pairs == pairs
 
 
 def test_a_gate_that_people_do_not_care_about_lets_nearly_everything_pass(tmp_path: Path) -> None:

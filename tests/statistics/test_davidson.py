@@ -16,6 +16,7 @@ from rlaif_sdk.statistics.davidson import (
     expected_information,
     fit_davidson,
     fold_of_groups,
+    held_out_losses,
     most_informative,
     separates,
     standard_errors,
@@ -84,6 +85,34 @@ def test_standard_errors_are_the_spread_of_fits() -> None:
     tenfold = [np.repeat(each, 10, axis=0) for each in (differences_NR, votes_N3, np.arange(300))]
     fit = fit_davidson(tenfold[0], tenfold[1], weak_RR)
     np.testing.assert_allclose(standard_errors(fit, *tenfold, weak_RR), errors_S[-1], rtol=0.1)
+
+
+def test_few_groups_widen_what_is_clustered() -> None:
+    """By the root of G / (G - 1), as the sandwich of few clusters is corrected."""
+    differences_NR, votes_N3 = simulated(400, np.array([1.0]), -math.inf)
+    weak_11 = 0.01 * np.eye(1)
+    fit = fit_davidson(differences_NR, votes_N3, weak_11)
+    groups_N = np.arange(400) // 100
+    slope_N = verdict_probs(differences_NR @ fit.weights, -math.inf)[:, 0] - votes_N3[:, 0]
+    curvature = float(
+        np.sum(
+            differences_NR[:, 0] ** 2 * np.prod(verdict_probs(differences_NR @ fit.weights, -math.inf)[:, :2], axis=1)
+        )
+    )
+    clustered = math.sqrt(np.sum(np.bincount(groups_N, slope_N * differences_NR[:, 0]) ** 2) * 4 / 3) / (
+        curvature + 0.01
+    )
+    expected = max(clustered, 1 / math.sqrt(curvature + 0.01))
+    found = standard_errors(fit, differences_NR, votes_N3, groups_N, weak_11)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_tie_that_a_model_knows_nothing_of_is_half_a_verdict_for_each() -> None:
+    """Its loss is finite, and least where neither is ahead."""
+    tie_13 = np.array([[0.0, 0.0, 1.0]])
+    level, apart = (held_out_losses(np.array([margin]), -math.inf, tie_13)[0] for margin in (0.0, 2.0))
+    assert level == pytest.approx(math.log(2))
+    assert apart == pytest.approx((math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2)
 
 
 def test_folds_tear_no_group_apart() -> None:

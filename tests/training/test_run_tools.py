@@ -17,6 +17,7 @@ from typer.testing import CliRunner  # noqa: E402
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.cli.train import train_app  # noqa: E402
 from rlaif_sdk.training.methods import load_run, train, trainer_settings  # noqa: E402
+from rlaif_sdk.training.tools import load_tools  # noqa: E402
 from tests.tiny_models import byte_tokenizer, tiny_llama  # noqa: E402
 
 CODE = '''\
@@ -71,6 +72,27 @@ class Till:
 
     def get_reward(self) -> float:
         return self.paid / self.owed
+
+
+class Dice:
+    """Whose tools know nothing of the rollout."""
+
+    def reset(self, **_) -> None:
+        pass
+
+    @staticmethod
+    def roll() -> int:
+        """Roll a die."""
+        return 4
+
+    @staticmethod
+    def most(sides: int) -> int:
+        """Say what a die shows at most.
+
+        Args:
+            sides: How many it has.
+        """
+        return sides
 
 
 class Endless:
@@ -191,6 +213,14 @@ def test_a_name_may_stand_for_a_list_of_tools(config: dict[str, Any], tmp_path: 
     config["tools"].append(f"{tmp_path}/code.py:add")
     with pytest.raises(ConfigError, match="tools: two tools are called 'add'"):
         trainer_settings(load_run("grpo", config))
+
+
+def test_a_static_method_of_an_environment_is_a_tool(config: dict[str, Any], tmp_path: Path) -> None:
+    """With all of its parameters."""
+    tools = load_tools(load_run("grpo", {**config, "tools": [], "environment": f"{tmp_path}/code.py:Dice"}))
+    assert tools is not None
+    told = {schema["function"]["name"]: schema["function"]["parameters"] for schema in tools.schemas}
+    assert {name: [*parameters["properties"]] for name, parameters in told.items()} == {"most": ["sides"], "roll": []}
 
 
 def _checked(config: dict[str, Any], tmp_path: Path) -> str:
