@@ -163,7 +163,7 @@ class Cohorts:
         caller: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
         label = sample.group
         group, before = self._gathering.get(label), self._gathered.get(label)
-        again = (group and group.known(sample)) or (before and before.known(sample))
+        again = next(filter(None, (one.known(sample) for one in (group, before) if one is not None)), None)
         if again is not None:
             self._count("again")
             again.callers.append(caller)
