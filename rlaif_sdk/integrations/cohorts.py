@@ -163,7 +163,7 @@ class Cohorts:
         caller: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
         label = sample.group
         group, before = self._gathering.get(label), self._gathered.get(label)
-        again = (group and group.known(sample)) or (before and before.known(sample))
+        again = next((known for latest in (group, before) if latest and (known := latest.known(sample))), None)
         if again is not None:
             self._count("again")
             again.callers.append(caller)
