@@ -14,8 +14,9 @@ The rules, all by this process's own clock from the first member's arrival, what
 - **Late.** Who comes after that is unscored with the reason, never scored in another group, for as long as the deadline is;
   then the label is free again.
 - **Twice.** A member that is asked for again with the same prompt and completion gets the same answer, while the group is
-  gathered or scored and for one deadline after (of the last 1024 groups). With other texts it is refused while the group gathers. Without ``member``
-  nothing tells the two apart, and each call is a member of its own.
+  gathered or scored, and for one deadline after, of the last 1024 groups and until another of its label has been gathered.
+  With other texts it is refused while the group gathers. Without ``member`` nothing tells the two apart, and each call is a
+  member of its own.
 - **Two groups of one label.** Members with another prompt, size, or columns than the group that gathers are refused. Once
   a group is whole the next member begins another of the same label: samples of a prompt that is in a step twice, or again in
   the next step, make groups as they come.
@@ -163,7 +164,7 @@ class Cohorts:
         caller: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
         label = sample.group
         group, before = self._gathering.get(label), self._gathered.get(label)
-        again = next(filter(None, (one.known(sample) for one in (group, before) if one is not None)), None)
+        again = next((known for latest in (group, before) if latest and (known := latest.known(sample))), None)
         if again is not None:
             self._count("again")
             again.callers.append(caller)

@@ -346,8 +346,28 @@ def test_a_span_of_what_the_policy_did_not_write_falls_on_the_end_of_the_turn_be
 def test_credit_by_token_falls_on_the_turn_that_the_token_is_in() -> None:
     """A tool's tokens are of the turn that begins after them."""
     values = [0.0] * len(IDS)
-    values[3], values[30], values[40], values[67] = 1.0, 0.5, 0.25, 2.0
-    assert talk_of([Score.of_tokens(values)]).turn_rewards()[0].tolist() == [1.5, 2.25]
+    values[3], values[30], values[31], values[40], values[67] = 1.0, 0.5, 0.125, 0.25, 2.0
+    assert talk_of([Score.of_tokens(values)]).turn_rewards()[0].tolist() == [1.5, 2.375]
+
+
+def test_the_end_of_a_completion_is_the_policy_s_last_token() -> None:
+    """Not that of a tool which answered after it, as where a rollout was cut off."""
+    talk = [{"role": "assistant", "content": "Ten."}, {"role": "tool", "content": "10:02"}]
+    batch = RewardBatch(["?"], [talk], completion_ids=[[*b"Ten.10:02"]], turn_spans=[[(0, 4)]])
+    composition = compose({"it": FixedReward([marked((0, 1, -0.5))])}, batch)
+    assert nonzero(composition.token_rewards(Bytes())[0]) == {0: -0.5, 3: 1.0}
+
+
+def test_an_explanation_shows_the_thinking_that_has_credit() -> None:
+    """Where no reward reads it, it is left out."""
+    batch = RewardBatch(["?"], ["<think>Hm.</think>Ten."])
+    for thinking, shown in (
+        ("keep", [("<think>Hm.</think>", 0.0), ("Ten", 0.5), (".", 0.0)]),
+        ("drop", [("Ten", 0.5), (".", 0.0)]),
+    ):
+        start = 18 if thinking == "keep" else 0
+        composition = compose({"it": FixedReward([marked((start, start + 3, 0.5), thinking=thinking)])}, batch)
+        assert list(composition.explain(0).text) == shown
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from rlaif_sdk import BatchError, Composer, RewardBatch, RewardError
 from rlaif_sdk.composer import Component, FailurePolicy
 from rlaif_sdk.composer.normalizers import GroupZScore
 from rlaif_sdk.integrations import Host, Sample
+from rlaif_sdk.integrations import cohorts as kept
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.cohorts import Cohorts
 from rlaif_sdk.types import Progress
@@ -148,6 +149,25 @@ def test_a_member_that_is_asked_for_twice_gets_one_answer(composer, seen):
     assert [one.row for one in scored] == [0, 0, 1, 2, 1, 2]
 
 
+def test_the_answers_of_the_last_groups_are_kept_and_of_those_alone_that_may_be_asked_for_again(
+    composer, seen, monkeypatch
+):
+    """With room for one: nameless members need none, and the next group with names takes it."""
+    monkeypatch.setattr(kept, "KEPT", 1)
+
+    async def ask(cohorts):
+        for group, named in (("g", True), ("h", False)):
+            members = (of(text, group=group, size=2, member=text if named else None) for text in "ab")
+            await asyncio.gather(*map(cohorts.score, members))
+        known = await cohorts.score(of("a", group="g", size=2, member="a"))
+        await asyncio.gather(*(cohorts.score(of(text, group="i", size=2, member=text)) for text in "cd"))
+        await asyncio.gather(*(cohorts.score(of(text, group="g", size=2, member=text)) for text in "ab"))
+        return known
+
+    assert gathering(composer, ask).gathered == 2
+    assert seen.groups == [["a", "b"], ["a", "b"], ["c", "d"], ["a", "b"]]
+
+
 def test_a_member_that_is_asked_for_again_while_the_next_group_of_its_label_gathers_is_none_of_that(composer, seen):
     """A prompt that a step has twice, of whose first group an answer was lost: nobody is counted twice."""
 
@@ -235,6 +255,8 @@ def test_a_group_that_nobody_waits_for_is_not_scored(composer, seen):
             asked = cohorts.score(of("a", group=str(name), member=name))
             await asyncio.sleep(0)
             asked.cancel()
+            await asyncio.sleep(0)
+            assert len(cohorts) == (0 if name is None else 1)  # a named one may be asked for again
         await asyncio.sleep(3 * SHORT)
         return len(cohorts)
 
@@ -283,7 +305,7 @@ def test_groups_of_training_are_learned_from_one_by_one_at_their_greatest_step()
 
     async def ask():
         cohorts = Cohorts(Coalescer(submit), ("length",))
-        steps = {"g": (4, 5, 3), "h": (6, 6, 6), "e": (6, 6, 6), "f": (6, 6, 6)}
+        steps = {"g": (4, 6, 3), "h": (6, 6, 6), "e": (6, 6, 6), "f": (6, 6, 6)}
         asked = [
             cohorts.score(of("a", group=group, member=name), progress=Progress(step), training=group in "gh")
             for group, told in steps.items()
@@ -293,7 +315,7 @@ def test_groups_of_training_are_learned_from_one_by_one_at_their_greatest_step()
 
     with Composer({"length": length}) as composer:
         asyncio.run(ask())
-    assert batches == [(3, True, 5), (3, True, 6), (6, False, 6)]
+    assert batches == [(3, True, 6), (3, True, 6), (6, False, 6)]
 
 
 def test_a_host_gathers_what_has_a_group_size():
