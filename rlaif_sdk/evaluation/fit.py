@@ -22,7 +22,7 @@ from rlaif_sdk.composer.normalizers import FixedZScore, FixedZScoreParams, Limit
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.config.documents import Document
 from rlaif_sdk.conversations import view
-from rlaif_sdk.evaluation.gate_fit import FittedGate, bound_of, fit_gates, gated_margins
+from rlaif_sdk.evaluation.gate_fit import FittedGate, bound_of, fit_gates, gated_margins, rounded
 from rlaif_sdk.evaluation.length_control import length_controlled, length_difference
 from rlaif_sdk.evaluation.reward import WEAK_LENGTH_PENALTY, prefers_first
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
@@ -68,7 +68,6 @@ _BETWEEN_FITS = 10
 _COLLINEAR = 0.95
 _NOTHING = 1e-6
 """A weight that moves no pair by more log-odds than this is 0."""
-_DIGITS = 6
 
 BEFORE, EQUAL, FITTED, LENGTH = "as it was", "equal weights", "fitted", "length alone"
 """What agrees with people, besides each reward alone."""
@@ -477,11 +476,7 @@ def _standardization(part: Component, values_N: Array) -> FixedZScoreParams:
     known_N = values_N[~np.isnan(values_N)]
     mean, std = (float(known_N.mean()), float(known_N.std())) if known_N.size else (0.0, 0.0)
     clip = getattr(part.normalizer.params, "clip", None)
-    return FixedZScoreParams(mean=_rounded(mean), std=_rounded(std) or 1.0, **({"clip": clip} if clip else {}))
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
+    return FixedZScoreParams(mean=rounded(mean), std=rounded(std) or 1.0, **({"clip": clip} if clip else {}))
 
 
 def _check_verdicts(used: _ScoredPairs, asked_N: Mask, left_out: Mapping[str, int], file: str) -> None:
@@ -531,7 +526,7 @@ def _fitted(
     model = _learn(used, penalty.of(strength), signs_R)
     fit, passing = model.fit, used.passing([each.gate for each in model.gates])
     weights_R = np.array(
-        [_rounded(weight) for weight in np.where(np.abs(fit.weights * scale_R) < _NOTHING, 0.0, fit.weights)]
+        [rounded(weight) for weight in np.where(np.abs(fit.weights * scale_R) < _NOTHING, 0.0, fit.weights)]
     )
     constant_R = np.asarray(~passing.differences_NR.any(axis=0))
     weights_R[constant_R] = 0.0

@@ -80,8 +80,8 @@ def fit_gates(
         votes_N3: See `rlaif_sdk.statistics.davidson.fit_davidson`.
         log_ties: Likewise.
     """
-    lowest = _rounded(float(totals_N2.min()) - 1)
-    floors = [lowest, *(_rounded(float(floor)) for floor in np.quantile(totals_N2, _FLOORS))]
+    lowest = rounded(float(totals_N2.min()) - 1)
+    floors = [lowest, *(rounded(float(floor)) for floor in np.quantile(totals_N2, _FLOORS))]
     found = [replace(each, gate=replace(each.gate, floor=lowest)) for each in gates]
     for place, each in enumerate(found):
         profile: list[tuple[float, float, Gate]] = []
@@ -114,11 +114,11 @@ def _thresholds(gate: Gate, raw_N2: Array) -> Iterator[Gate]:
         place = int(np.clip(np.searchsorted(cuts, getattr(gate, bound)), _NEAR, len(cuts) - _NEAR))
         over_all = np.quantile(scores, np.linspace(0, 1, _MOST_THRESHOLDS + 2)[1:-1])
         cuts = np.unique([*over_all, *cuts[place - _NEAR : place + _NEAR]])
-    everything = different[0] if bound == "min" else different[-1]
-    for threshold in [everything, *cuts]:
-        value = _rounded(float(threshold))
+    everything = different[0] if bound == "min" else different[-1]  # exactly: rounded, it may keep out its own score
+    for value in [float(everything), *map(rounded, cuts.tolist())]:
         yield replace(gate, min=value) if bound == "min" else replace(gate, max=value)
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """As many digits of a fitted number as a person reads."""
     return float(f"{value:.6g}")

@@ -18,14 +18,13 @@ from rlaif_sdk.io.tables import TableName, read_rows
 from rlaif_sdk.io.text import listed
 from rlaif_sdk.judges.usage import NO_USAGE, Usage
 from rlaif_sdk.preferences.review.export import EDITED
-from rlaif_sdk.preferences.tables import check_text
+from rlaif_sdk.preferences.tables import PAIR_COLUMNS, check_text
 from rlaif_sdk.statistics.agreement import cohens_kappa, fleiss_kappa, symmetric_kappa
 from rlaif_sdk.statistics.arrays import Array, is_finite_number, json_number
 from rlaif_sdk.statistics.calibration import Calibration, calibrate_probs
 from rlaif_sdk.statistics.classification import auc_over_groups, brier
 from rlaif_sdk.statistics.estimates import Estimate, Indices, bootstrap_mean, wilson
 
-_PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_prob", "chosen_response")
 _LABEL_COLUMNS = ("prob_1", "tie", "label_kind")
 _AI = "ai_prob_1"
 """The column of an export that holds the mean of the judges' labels; null where none labelled the pair."""
@@ -161,7 +160,7 @@ def _judged(record: Row) -> tuple[float | None, bool]:
 
 def _check_row(record: Row, columns: Sequence[str], path: TableName, row: int) -> None:
     reviewed = any(record.get(name) is not None for name in (_AI, _VERDICT))
-    needed = _PAIR_COLUMNS if reviewed else (*_PAIR_COLUMNS, *_LABEL_COLUMNS)
+    needed = PAIR_COLUMNS if reviewed else (*PAIR_COLUMNS, *_LABEL_COLUMNS)
     if missing := [name for name in needed if name not in record]:
         hint = "give the labels.jsonl or labels.parquet that rlaif label writes, or an export of rlaif review"
         raise DataError(f"is no label: there is no {missing[0]!r}", file=str(path), row=row, hint=hint)

@@ -109,7 +109,7 @@ def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: Ver
         columns: Where they say what people prefer.
 
     Raises:
-        DataError: A row has no such column, or something else in it; names file and row.
+        DataError: A row has no such column, or something else in it; names file and row. Or there is no pair.
     """
     read = _completions if columns.measure or columns.rank else _pairs
     found: dict[str, PairVerdicts] = {}
@@ -124,6 +124,8 @@ def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: Ver
             known = found.setdefault(json_digest([pair.prompt, *sorted(sides)], default=plain), turned)
             if known is not turned:
                 known.votes = [before + more for before, more in zip(known.votes, turned.votes, strict=True)]
+    if not found:
+        raise DataError("has no pair of different completions", file=", ".join(map(table_name, tables)))
     return list(found.values())
 
 

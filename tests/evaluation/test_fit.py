@@ -391,6 +391,21 @@ def test_a_gate_that_people_do_not_care_about_lets_nearly_everything_pass(tmp_pa
     assert found.agreement["fitted"].accuracy.value > found.agreement["as it was"].accuracy.value
 
 
+@pytest.mark.parametrize(("bound", "lowest"), [("min", 2 / 3), ("max", -2 / 3)])
+def test_a_gate_can_let_everything_pass(tmp_path: Path, bound: str, lowest: float) -> None:
+    """Also where the worst score has more digits than are written of others."""
+    rows = judged(200)
+    draw = np.random.default_rng(0)
+    for row in rows:
+        for side in ("response_1", "response_2"):
+            score = lowest * draw.integers(1, 4)
+            row[side] = json.dumps({**json.loads(row[side]), "c": score})
+    config = composition(tmp_path, a={}, b={}, c={"weight": 0.0})
+    gates = [{"reward": "c", bound: 2.2 * lowest, "floor": 0.0}]
+    config.write_text(json.dumps({**json.loads(config.read_text()), "gates": gates}))
+    assert fit_composition(config, [rows], HUMAN).gates[0].threshold.value == lowest
+
+
 def test_a_review_asks_what_teaches_most_and_fits_anew(tmp_path: Path) -> None:
     """Its first ten pairs are those of `next_pairs`, its next ten those that are best given the verdicts on them."""
     rows = judged(60)

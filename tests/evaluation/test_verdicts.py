@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk import Composer
+from rlaif_sdk import Composer, DataError
 from rlaif_sdk.evaluation import VerdictColumns
 from rlaif_sdk.evaluation.verdicts import PairVerdicts, read_judged_pairs
 
@@ -54,9 +54,12 @@ def test_a_column_of_people_counts_responses_as_the_label_did(number: int, expec
     assert votes(turned, "bad") == expected
 
 
-def test_twice_the_same_completion_is_no_pair() -> None:
-    """It says nothing of any reward."""
-    assert read({**CHOSEN, "rejected": "good"}) == []
+@pytest.mark.parametrize("rows", [[], [{**CHOSEN, "rejected": "good"}]])
+def test_twice_the_same_completion_is_no_pair(rows: list[dict[str, Any]]) -> None:
+    """It says nothing of any reward; a table of nothing else is refused."""
+    assert len(read(*rows, CHOSEN)) == 1
+    with pytest.raises(DataError, match="has no pair of different completions"):
+        read(*rows)
 
 
 def test_texts_without_a_prompt_are_about_themselves() -> None:

@@ -88,23 +88,18 @@ def test_standard_errors_are_the_spread_of_fits() -> None:
 
 
 def test_few_groups_widen_what_is_clustered() -> None:
-    """By the root of G / (G - 1), as the sandwich of few clusters is corrected."""
+    """By the root of G / (G - 1), as the sandwich of few clusters is corrected; here groups contradict each other."""
     differences_NR, votes_N3 = simulated(400, np.array([1.0]), -math.inf)
+    groups_N = np.arange(400) // 100
+    votes_N3[groups_N == 3] = votes_N3[groups_N == 3][:, [1, 0, 2]]
     weak_11 = 0.01 * np.eye(1)
     fit = fit_davidson(differences_NR, votes_N3, weak_11)
-    groups_N = np.arange(400) // 100
-    slope_N = verdict_probs(differences_NR @ fit.weights, -math.inf)[:, 0] - votes_N3[:, 0]
-    curvature = float(
-        np.sum(
-            differences_NR[:, 0] ** 2 * np.prod(verdict_probs(differences_NR @ fit.weights, -math.inf)[:, :2], axis=1)
-        )
-    )
-    clustered = math.sqrt(np.sum(np.bincount(groups_N, slope_N * differences_NR[:, 0]) ** 2) * 4 / 3) / (
-        curvature + 0.01
-    )
-    expected = max(clustered, 1 / math.sqrt(curvature + 0.01))
-    found = standard_errors(fit, differences_NR, votes_N3, groups_N, weak_11)
-    assert found == pytest.approx(expected, rel=1e-6)
+    probs_N3 = verdict_probs(differences_NR @ fit.weights, -math.inf)
+    slopes_G = np.bincount(groups_N, (probs_N3[:, 0] - votes_N3[:, 0]) * differences_NR[:, 0])
+    curvature = 0.01 + float(differences_NR[:, 0] ** 2 @ (probs_N3[:, 0] * probs_N3[:, 1]))
+    expected = math.sqrt(slopes_G @ slopes_G * 4 / 3) / curvature
+    assert expected > 2 / math.sqrt(curvature)
+    assert standard_errors(fit, differences_NR, votes_N3, groups_N, weak_11) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_tie_that_a_model_knows_nothing_of_is_half_a_verdict_for_each() -> None:
