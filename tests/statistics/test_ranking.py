@@ -96,6 +96,13 @@ def test_policies_that_never_met_are_not_compared() -> None:
     assert np.all(undetermined(wins))
 
 
+def test_players_far_apart_in_a_chain_of_games_are_one_set() -> None:
+    """Each met the next one only; the seventh has no game."""
+    wins = np.zeros((7, 7))
+    wins[range(5), range(1, 6)] = 1
+    assert compared_sets(wins) == [[0, 1, 2, 3, 4, 5], [6]]
+
+
 def test_sets_that_only_won_or_only_lost_are_open_on_one_side() -> None:
     """A and B beat each other and C; D lost to C only: C has losses above and a win below, so nothing bounds it."""
     wins = np.zeros((4, 4))

@@ -174,6 +174,17 @@ def test_the_head_of_a_loaded_policy_reads_memory_of_its_own(config: dict[str, A
     assert all(states.is_contiguous() for states in read)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_is_computed_as_the_config_says(config: dict[str, Any], llama: Any, attention: str) -> None:
+    """By the policy, and by a reference that TRL loads anew."""
+    llama.save_pretrained(config["model"]["name"])
+    config["model"]["attn_implementation"] = attention
+    assert load_policy(load_run("ppo", config))[0].config._attn_implementation == attention
+    batches = {"grpo": {"per_device_train_batch_size": 2, "num_generations": 2, "use_cpu": True}}
+    run = load_run("grpo", {name: value for name, value in config.items() if name != "ppo"} | batches)
+    assert trainer_settings(run).model_init_kwargs == {"attn_implementation": attention}
+
+
 def test_a_policy_that_is_let_go_of_leaves_no_weights_behind(config: dict[str, Any], llama: Any) -> None:
     """Also where the caller's name still holds it: a loop loads two after each other, and has memory for one."""
     llama.save_pretrained(config["model"]["name"])

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 trl = pytest.importorskip("trl")
 
 from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.cli.train import train_app  # noqa: E402
+from rlaif_sdk.training import tools  # noqa: E402
 from rlaif_sdk.training.methods import load_run, train, trainer_settings  # noqa: E402
-from rlaif_sdk.training.tools import load_tools  # noqa: E402
 from tests.tiny_models import byte_tokenizer, tiny_llama  # noqa: E402
 
 CODE = '''\
@@ -168,6 +168,34 @@ def test_held_out_prompts_are_answered_with_tools(config: dict[str, Any], adapte
 
 
 @pytest.mark.usefixtures("calculates")
+def test_answering_with_tools_leaves_training_as_it_was(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out prompts get one answer each, without dropout; then what training draws, does and logs is its own again."""
+    within, beside, generate, answer = [], [], trl.GRPOTrainer._generate_single_turn, tools.answer_with_tools
+
+    def watched_generate(trainer: Any, *given: Any, **options: Any) -> Any:
+        within.append((trainer.model.training, trainer.num_generations_eval))
+        return generate(trainer, *given, **options)
+
+    def watched_answer(trainer: Any, *given: Any, **options: Any) -> Any:
+        def state() -> Any:
+            return torch.get_rng_state().tolist(), trainer.model.training, trainer.num_generations_eval
+
+        trainer.model.train()
+        before = state()
+        within.clear()
+        found = answer(trainer, *given, **options)
+        beside.append((state() == before, set(within), [*trainer._metrics["eval"]]))
+        return found
+
+    monkeypatch.setattr(trl.GRPOTrainer, "_generate_single_turn", watched_generate)
+    monkeypatch.setattr(tools, "answer_with_tools", watched_answer)
+    train("grpo", load_run("grpo", config))
+    assert beside == [(True, {(False, 1)}, [])] * 2
+
+
+@pytest.mark.usefixtures("calculates")
 def test_an_environment_s_reward_is_that_of_each_rollout(config: dict[str, Any], tmp_path: Path) -> None:
     """Held-out answers too: what it says is kept with the answer, and scored when the environment has gone on."""
     del config["tools"]
@@ -217,9 +245,9 @@ def test_a_name_may_stand_for_a_list_of_tools(config: dict[str, Any], tmp_path: 
 
 def test_a_static_method_of_an_environment_is_a_tool(config: dict[str, Any], tmp_path: Path) -> None:
     """With all of its parameters."""
-    tools = load_tools(load_run("grpo", {**config, "tools": [], "environment": f"{tmp_path}/code.py:Dice"}))
-    assert tools is not None
-    told = {schema["function"]["name"]: schema["function"]["parameters"] for schema in tools.schemas}
+    loaded = tools.load_tools(load_run("grpo", {**config, "tools": [], "environment": f"{tmp_path}/code.py:Dice"}))
+    assert loaded is not None
+    told = {schema["function"]["name"]: schema["function"]["parameters"] for schema in loaded.schemas}
     assert {name: [*parameters["properties"]] for name, parameters in told.items()} == {"most": ["sides"], "roll": []}
 
 
