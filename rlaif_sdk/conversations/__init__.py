@@ -12,6 +12,7 @@ from rlaif_sdk.conversations.messages import (
     chat_messages,
     check_speaker,
     holds_json_of_messages,
+    plain_words,
     read,
 )
 from rlaif_sdk.conversations.prompts import aligned, prompt_problem
@@ -36,6 +37,7 @@ __all__ = [
     "holds_json_of_messages",
     "image_address",
     "image_block",
+    "plain_words",
     "policy_turns",
     "prompt_problem",
     "read",

@@ -120,6 +120,9 @@ class Turn:
         return "\n\n".join(part for part in (self.reasoning, split_thinking(self.content)[1]) if part)
 
 
+_WORDS_ALONE = {"role", "content"}
+
+
 def read(value: Any, *, role: str = ASSISTANT) -> tuple[Turn, ...]:
     """A prompt or completion in canonical form.
 
@@ -162,6 +165,20 @@ def chat_messages(turns: Iterable[Turn]) -> list[dict[str, Any]]:
     Reading them again gives the same turns, except for media, which chat messages of text cannot carry.
     """
     return [_chat_message(turn) for turn in turns]
+
+
+def plain_words(value: Any, role: str = ASSISTANT) -> str | None:
+    """The words of a list of one chat message that is nothing but words by that role, without reading it; else None.
+
+    Example:
+        >>> from rlaif_sdk.conversations import plain_words
+        >>> plain_words([{"role": "assistant", "content": "It is Paris."}])
+        'It is Paris.'
+    """
+    if type(value) is not list or len(value) != 1 or type(value[0]) is not dict or value[0].keys() != _WORDS_ALONE:
+        return None
+    said = value[0]["content"]
+    return said if type(said) is str and said and value[0]["role"] == role else None
 
 
 def are_chat_messages(messages: Iterable[Any]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import uuid
 import weakref
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardOutputError
 from rlaif_sdk.integrations.samples import Sample, Scored
 from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.io.http import HttpError, JsonClient, json_body
 from rlaif_sdk.scoring.event_loops import reward_loop
 from rlaif_sdk.scoring.wire import json_plain
@@ -105,7 +105,8 @@ class RewardServer:
         self._waiting: list[_Submitted] = []
         self._names: tuple[str, ...] | None = None
         self._serial = itertools.count()
-        self._name, self._members = uuid.uuid4().hex, itertools.count()
+        self._name_members()
+        on_fork(self._name_members)
         self._requests: set[asyncio.Task[None]] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -141,11 +142,15 @@ class RewardServer:
             Scored(composition, row, answer.get("gathered"), _group_means(answer)) for row, answer in enumerate(answers)
         ]
 
+    def _name_members(self) -> None:
+        """Begin names that no other process gives, nor the parent of this one."""
+        self._name, self._members = uuid.uuid4().hex, itertools.count()
+
     def _named(self, sample: Sample) -> Sample:
         """A sample that has a name among its group, after those of this process that were asked for before."""
         if sample.member is not None:
             return sample
-        return replace(sample, member=f"{self._name}-{os.getpid()}-{next(self._members):012}")
+        return replace(sample, member=f"{self._name}-{next(self._members):012}")
 
     def _send(self) -> None:
         """Send what was asked for in this turn of the loop."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.composition import Composition
-from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, read
+from rlaif_sdk.conversations import ASSISTANT, USER, Turn, chat_messages, plain_words, read
 from rlaif_sdk.conversations.offsets import Decodes
 from rlaif_sdk.exceptions import BatchError, ConversationError, RewardError
 from rlaif_sdk.statistics.arrays import json_number
@@ -20,7 +20,6 @@ from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 _T = TypeVar("_T")
 ADJUSTED = "gates and constraints"
 """What `Scored.parts` calls what is no reward's share."""
-_PLAIN = 2
 """A message of words has a role and a content, and nothing else."""
 _UNKNOWN = Progress()
 
@@ -58,8 +57,8 @@ def prompt_of(given: Any) -> TextOrConversation:
 
 def answer_of(given: Any) -> TextOrConversation:
     """As `completion_of`, but text where it is one message of words alone."""
-    if _is_plain(given, ASSISTANT):
-        return str(given[0]["content"])
+    if (words := plain_words(given)) is not None:
+        return words
     messages = completion_of(given)
     turns = () if isinstance(messages, str) or len(messages) != 1 else _read(messages)
     return turns[0].content if turns and turns[0] == Turn(ASSISTANT, turns[0].content) else messages
@@ -77,7 +76,7 @@ def completion_of(given: Any) -> TextOrConversation:
 def _canonical(given: Any, role: str) -> TextOrConversation:
     if isinstance(given, str):
         return given
-    if _is_plain(given, role):
+    if plain_words(given, role) is not None:
         return list(given)
     plain: Any = _plain(given)
     turns = _read(plain, role)
@@ -85,15 +84,6 @@ def _canonical(given: Any, role: str) -> TextOrConversation:
         return plain if isinstance(plain, (list, tuple)) else [plain]
     messages: Any = chat_messages(turns)
     return messages or ""
-
-
-def _is_plain(given: Any, role: str) -> bool:
-    """Whether it is a list of one message of words, by who is expected, which is in canonical form as it is."""
-    if type(given) is not list or len(given) != 1 or type(given[0]) is not dict:
-        return False
-    message = given[0]
-    said = message.get("content")
-    return len(message) == _PLAIN and message.get("role") == role and type(said) is str and bool(said)
 
 
 def _read(given: Any, role: str = ASSISTANT) -> tuple[Turn, ...] | None:

@@ -20,7 +20,7 @@ from typing import Any
 from rlaif_sdk.conversations.special_tokens import without_end
 from rlaif_sdk.integrations.environments import COLUMN as OWN_REWARD
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, completion_of, prompt_of
+from rlaif_sdk.integrations.samples import Sample, answer_of, prompt_of
 
 
 def environment(
@@ -74,8 +74,7 @@ def environment(
             if not answer["done"]:
                 self._said += answer["observations"]
                 return {**answer, "reward": 0.0}
-            completion = self._said[0]["content"] if len(self._said) == 1 else completion_of(self._said)
-            (scored,) = hosted.score([Sample(self._asked, completion, self._columns)])
+            (scored,) = hosted.score([Sample(self._asked, answer_of(self._said), self._columns)])
             self._figures = scored.known_scores()
             metadata = {**(answer.get("metadata") or {}), **self._figures}
             return {**answer, "reward": scored.number(unscored), "metadata": metadata}

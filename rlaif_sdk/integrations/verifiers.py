@@ -21,12 +21,14 @@ or, in a file that a run's config names as ``task.rewards.composed.fn``, ``compo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.conversations import ASSISTANT, read
+from rlaif_sdk.exceptions import ConfigError, ConversationError
 from rlaif_sdk.integrations.host import Host, Rewards, host
 from rlaif_sdk.integrations.reward_params import VerifiersParams
 from rlaif_sdk.integrations.samples import Sample, Scored, answer_of, completion_of, prompt_of
@@ -134,9 +136,7 @@ class TaskReward:
             {"role": role, "content": said} for role, said in zip(("system", "user"), asked, strict=True) if said
         ]
         reply = trace.last_reply  # the root agent's, of a harness with agents of its own, which may stand in no branch
-        if reply and reply != next(
-            (_words(message) for message in reversed(after) if message["role"] == "assistant"), ""
-        ):
+        if reply and reply != _last_words(after):
             after.append({"role": "assistant", "content": reply})
         scored = await self._host.ascore_one(Sample(prompt_of(prompt), answer_of(after), fields))
         trace.record_metrics(scored.known_scores())
@@ -156,8 +156,12 @@ def _told(nodes: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str, An
     return messages[:first], messages[first:]
 
 
-def _words(message: Mapping[str, Any]) -> str:
-    return (message.get("content") or "").strip()
+def _last_words(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What the policy's last message says; empty where it says nothing, or cannot be read."""
+    with contextlib.suppress(ConversationError):
+        said = [turn.content for turn in read(messages) if turn.role == ASSISTANT]
+        return said[-1].strip() if said else ""
+    return ""
 
 
 def _is_staged(node: Any) -> bool:

@@ -23,13 +23,13 @@ from rlaif_sdk.testing import (
     check_normalizer_contract,
 )
 
-PARAMS = {"product": {"mapping": "softplus"}}
+PARAMS = {"product": {"mapping": "softplus"}, "fixed_zscore": {"mean": 0.4, "std": 0.2}}
 
 
 @pytest.mark.parametrize("spec", builtin.rlaif_normalizers(), ids=lambda spec: spec.name)
 def test_the_sdks_normalizers_keep_the_contract(spec: NormalizerSpec) -> None:
     """What is asked of a stranger holds for ours."""
-    check_normalizer_contract(spec)
+    check_normalizer_contract(spec, params=PARAMS.get(spec.name))
 
 
 @pytest.mark.parametrize("spec", builtin.rlaif_aggregators(), ids=lambda spec: spec.name)
