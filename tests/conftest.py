@@ -27,6 +27,14 @@ def one_environment() -> Iterator[None]:
     os.environ = environment  # noqa: B003
 
 
+@pytest.fixture(autouse=True)
+def a_standard_input_of_its_own() -> Iterator[None]:
+    """A process has one standard input, which is read once; a command in a test has another."""
+    yield
+    if "rlaif_sdk.io.tables" in sys.modules:
+        sys.modules["rlaif_sdk.io.tables"]._standard_input.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def make_batch() -> Callable[..., RewardBatch]:
     """A function that makes a batch of ``rows`` numbered rows."""
