@@ -402,7 +402,7 @@ class RewardBatch:
 
     @cached_property
     def policy_turns(self) -> tuple[tuple[tuple[Turn, ...], ...], ...]:
-        """The turns of the policy in each of the B completions: all that it said and called since somebody else last spoke.
+        """The turns of the policy in each of the B completions, all that it said and called since somebody else last spoke.
 
         `rlaif_sdk.view` gives the words of one. `Score.of_turns` takes one value for each.
 
