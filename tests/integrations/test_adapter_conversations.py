@@ -13,8 +13,9 @@ import pytest
 from pydantic import BaseModel
 
 from rlaif_sdk import Composer, DataError, RewardBatch
+from rlaif_sdk.conversations import plain_words
 from rlaif_sdk.integrations import nemo_gym, nemo_rl, skyrl, slime, swift, verifiers, verl
-from rlaif_sdk.integrations.samples import completion_of, prompt_of
+from rlaif_sdk.integrations.samples import answer_of, completion_of, prompt_of
 from tests.conversations.small_tokenizers import small_tokenizer
 from tests.integrations.environment_calls import Spoken, TaskData, TextEnv, Trace
 from tests.serving.loopback import serving
@@ -303,3 +304,11 @@ def test_over_http_the_completion_alone_is_scored() -> None:
         said = server.post("/get_reward", {"query": queries, "prompts": [prompt] * 2}).raise_for_status().json()
         assert said["rewards"] == [5.0, 5.0]
         assert server.post("/remote_rm", {"prompt": "p", "response": "Blue.<|im_end|>"}).json() == 5.0
+
+
+def test_another_s_words_are_no_answer_of_the_policy() -> None:
+    """However plain their message is."""
+    asked = [{"role": "user", "content": "Why?"}]
+    assert plain_words(asked) is None
+    assert plain_words(asked, "user") == "Why?"
+    assert answer_of(asked) != "Why?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import socket
 import threading
@@ -221,3 +222,16 @@ def test_a_restart_in_the_middle_of_a_group_costs_nothing_but_time():
     totals, gathered = zip(*asyncio.run(ask()), strict=True)
     assert gathered == (3, 3, 3)
     assert totals == pytest.approx([-1.225, 1.225, 0.0], abs=1e-3)
+
+
+def test_members_of_a_forked_process_have_names_of_its_own() -> None:
+    """A server would take them for its parent's, asked for again."""
+    server = RewardServer("http://127.0.0.1:1")
+    told, tells = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(tells, str(server._named(of("a")).member).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    named = os.read(told, 200).decode()
+    assert named
+    assert named != server._named(of("a")).member

@@ -237,6 +237,28 @@ def test_the_best_completions_are_kept_with_their_totals(pairs_config: Path) -> 
     assert [row["policy"] for row in kept] == ["p1", "p0"]
     assert [row["completion"] for row in best(pairs_config, "keep=2")] == ["aaa", "aa", "bb", "b"]
     assert [row["completion"] for row in best(pairs_config, "min_reward=2.5")] == ["aaa"]
+    assert [row["completion"] for row in best(pairs_config, "min_reward=2.0")] == ["aaa", "bb"]
+
+
+def test_what_differs_among_the_candidates_is_said_of_none(pairs_config: Path, tmp_path: Path) -> None:
+    """A note about the first one is none about the best."""
+    rows = rows_of(tmp_path / "candidates.jsonl")
+    write_rows(
+        tmp_path / "candidates.jsonl", [{**row, "topic": "t", "note": f"n{place}"} for place, row in enumerate(rows)]
+    )
+    assert all(row["topic"] == "t" and "note" not in row for row in best(pairs_config))
+
+
+def test_each_prompt_has_draws_of_its_own(pairs_config: Path, tmp_path: Path) -> None:
+    """Which a seed repeats; one draw for all would take the same place of each prompt."""
+    rows = [
+        {"prompt": f"q{group}", "completion": text, "group": group} for group in range(20) for text in ("a", "b", "c")
+    ]
+    write_rows(tmp_path / "candidates.jsonl", rows)
+    drawn = [row["completion"] for row in best(pairs_config, "temperature=1", "output=one")]
+    assert set(drawn) == {"a", "b", "c"}
+    assert drawn == [row["completion"] for row in best(pairs_config, "temperature=1", "output=two")]
+    assert drawn != [row["completion"] for row in best(pairs_config, "temperature=1", "seed=1", "output=three")]
 
 
 def test_with_a_temperature_a_completion_is_kept_as_often_as_the_tilted_policy_gives_it() -> None:
