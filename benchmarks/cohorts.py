@@ -15,7 +15,7 @@ from typing import Any
 from _checksum import of_group
 from _report import save
 from _rewards import text_batch
-from server import HERE, ONE_THREAD, in_process, load, server
+from server import HERE, ONE_THREAD, answered, in_process, load, server
 
 from rlaif_sdk import Composer
 
@@ -96,8 +96,7 @@ def integrity(options: argparse.Namespace) -> tuple[dict[str, float], str]:
         said = load(pid, port, requests, clients=options.clients, seconds=None, expected=expected)
     line = (
         f"{len(requests):,} requests of one row, groups of {GROUP}, members in random order, {options.clients} at once: "
-        f"{said['lost']} lost, {said['crossed']} crossed, {said['refused']} refused, "
-        f"{said['requests'] / said['seconds']:,.0f} requests a second, p99 {1e3 * said['p99 (s)']:.0f} ms."
+        f"{answered(said)}"
     )
     return said, line
 

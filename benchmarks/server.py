@@ -65,6 +65,14 @@ def load(pid: int, port: int, requests: Sequence[Sequence[Any]], **asked: Any) -
     return said
 
 
+def answered(said: dict[str, float]) -> str:
+    """What became of the requests of a load, in a sentence."""
+    return (
+        f"{said['lost']} lost, {said['crossed']} crossed, {said['refused']} refused, "
+        f"{said['requests'] / said['seconds']:,.0f} requests a second, p99 {1e3 * said['p99 (s)']:.0f} ms."
+    )
+
+
 def in_process(composer: Composer, texts: list[str], size: int, seconds: float) -> tuple[float, float]:
     """Samples a second, and samples a second of processor time, of the composer in this process."""
     batches = [texts[first : first + size] for first in range(0, len(texts) - size + 1, size)]
@@ -117,12 +125,7 @@ def integrity(options: argparse.Namespace) -> tuple[dict[str, float], str]:
     with server(CHECKSUM) as (pid, port):
         expected = [checksum(texts) for texts in requests]
         said = load(pid, port, requests, clients=options.clients, seconds=None, expected=expected)
-    line = (
-        f"{len(requests):,} requests of 1 to 4 rows, each with texts of its own, {options.clients} at once: "
-        f"{said['lost']} lost, {said['crossed']} crossed, {said['refused']} refused, "
-        f"{said['requests'] / said['seconds']:,.0f} requests a second, "
-        f"p99 {1e3 * said['p99 (s)']:.0f} ms."
-    )
+    line = f"{len(requests):,} requests of 1 to 4 rows, each with texts of its own, {options.clients} at once: {answered(said)}"
     return said, line
 
 
