@@ -9,12 +9,11 @@ from rlaif_sdk.evaluation.fit import (
     FittedWeight,
     PeopleAgreement,
     fit_composition,
-    next_pairs,
-    review_by_information,
 )
 from rlaif_sdk.evaluation.gate_fit import FittedGate
 from rlaif_sdk.evaluation.labels import Alignment, LabelEvaluation, LabelTable, evaluate_labels, read_labels
 from rlaif_sdk.evaluation.length_control import length_controlled
+from rlaif_sdk.evaluation.next_pairs import next_pairs, review_by_information
 from rlaif_sdk.evaluation.policies import RankedPolicy, Ranking, WinRate, judge_policies, rank_policies, win_rate
 from rlaif_sdk.evaluation.reward import (
     CategoryErrors,

@@ -16,26 +16,27 @@ import numpy as np
 
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.composer.build import ConfigSource, read_composition
-from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.gates import Gate
-from rlaif_sdk.composer.normalizers import FixedZScore, FixedZScoreParams, Limited, Normalizer, Rank
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.config.documents import Document
-from rlaif_sdk.conversations import view
 from rlaif_sdk.evaluation.gate_fit import FittedGate, bound_of, fit_gates, gated_margins, rounded
+from rlaif_sdk.evaluation.judged_scores import (
+    MIN_PROMPTS,
+    ScoredPairs,
+    constant_weights,
+    pair_spread,
+    scored_pairs,
+    weight_signs,
+)
 from rlaif_sdk.evaluation.length_control import length_controlled, length_difference
 from rlaif_sdk.evaluation.reward import WEAK_LENGTH_PENALTY, prefers_first
-from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
-from rlaif_sdk.evaluation.verdicts import PairVerdicts, VerdictColumns, pair_of_review, read_judged_pairs
+from rlaif_sdk.evaluation.verdicts import VerdictColumns, read_judged_pairs
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import write_text
-from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import Source, TableName, TableSource, table_digest, table_name
 from rlaif_sdk.io.text import listed
 from rlaif_sdk.preferences.card import Card
-from rlaif_sdk.preferences.review import ReviewStore
 from rlaif_sdk.statistics.agreement import fleiss_kappa
-from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups, json_number
+from rlaif_sdk.statistics.arrays import Array, Mask, json_number
 from rlaif_sdk.statistics.davidson import (
     WEAK,
     DavidsonFit,
@@ -44,27 +45,20 @@ from rlaif_sdk.statistics.davidson import (
     fit_davidson,
     fold_of_groups,
     held_out_losses,
-    most_informative,
     separates,
     standard_errors,
-    weight_covariance,
 )
 from rlaif_sdk.statistics.estimates import (
     Estimate,
-    Indices,
     at_least_wilson,
     bootstrap_means,
     effective_size,
     normal_quantile,
 )
 
-MIN_PROMPTS = 10
-"""With fewer there is nothing to check a fit by."""
 _FOLDS = 5
 _TURNS = 3
 """Of fitting weights and gates: the first finds about where a threshold is, the others exactly."""
-_BETWEEN_FITS = 10
-"""Verdicts of a review."""
 _COLLINEAR = 0.95
 _NOTHING = 1e-6
 """A weight that moves no pair by more log-odds than this is 0."""
@@ -246,73 +240,6 @@ class CompositionFit:
         return self.card(path.name).write(path.parent, f"{path.stem}.card.md")
 
 
-@dataclass(frozen=True, slots=True)
-class _ScoredPairs:
-    """What N pairs look like to R rewards."""
-
-    names: Sequence[str]
-    normalizers: Mapping[str, Normalizer]
-    changed: Mapping[str, FixedZScoreParams]
-    before_N: Array
-    differences_NR: Array
-    votes_N3: Array
-    groups_N: Indices
-    lengths_N2: Array
-    categories: Sequence[str]
-    missing_NR: Mask
-    second_NR: Array
-    gates: Sequence[Gate]
-    raw: Mapping[str, Array]
-
-    @property
-    def asked_N(self) -> Mask:
-        """(N,) of which somebody was asked."""
-        return np.asarray(self.votes_N3.any(axis=1))
-
-    @property
-    def whole_N(self) -> Mask:
-        """(N,) in which no reward scores one completion only."""
-        return np.asarray(~self.missing_NR.any(axis=1))
-
-    def among(self, rows_N: Mask) -> _ScoredPairs:
-        """Some of them, their groups numbered anew."""
-        return replace(
-            self,
-            before_N=self.before_N[rows_N],
-            differences_NR=self.differences_NR[rows_N],
-            votes_N3=self.votes_N3[rows_N],
-            groups_N=np.unique(self.groups_N[rows_N], return_inverse=True)[1],
-            lengths_N2=self.lengths_N2[rows_N],
-            categories=[each for each, wanted in zip(self.categories, rows_N, strict=True) if wanted],
-            missing_NR=self.missing_NR[rows_N],
-            second_NR=self.second_NR[rows_N],
-            raw={name: raw_N2[rows_N] for name, raw_N2 in self.raw.items()},
-        )
-
-    def of_rewards(self, kept_R: Mask) -> _ScoredPairs:
-        """What they look like to some rewards; gates stay."""
-        return replace(
-            self,
-            names=[name for name, kept in zip(self.names, kept_R, strict=True) if kept],
-            differences_NR=self.differences_NR[:, kept_R],
-            second_NR=self.second_NR[:, kept_R],
-        )
-
-    def totals_N2(self, weights_R: Array) -> Array:
-        """The totals of both completions before gates."""
-        second_N = self.second_NR @ weights_R
-        return np.stack([second_N + self.differences_NR @ weights_R, second_N], axis=1)
-
-    def passing(self, gates: Sequence[Gate]) -> _ScoredPairs:
-        """Those of which both completions pass; all where nothing would be left to learn from."""
-        closed_N = np.zeros(len(self.votes_N3), dtype=bool)
-        for gate in gates:
-            closed_N |= gate.closed(self.raw[gate.reward]).any(axis=1)
-        passing = self.among(~closed_N)
-        enough = len(passing.votes_N3) and int(passing.groups_N.max()) + 1 >= MIN_PROMPTS
-        return passing if enough and passing.votes_N3[:, :2].any() else self
-
-
 def fit_composition(
     config: ConfigSource,
     tables: Sequence[Source],
@@ -349,10 +276,10 @@ def fit_composition(
         DataError: A table is refused; there are too few pairs, or nothing but ties; or no reward explains them.
     """
     settings, document = read_composition(config)
-    signs = _signs(settings, document, signed=signed)
+    signs = weight_signs(settings, document, signed=signed)
     with Composer.from_config(document) as composer:
         judged = read_judged_pairs(composer, tables, columns or VerdictColumns())
-        pairs = _scored(composer, judged, progress)
+        pairs = scored_pairs(composer, judged, progress)
     asked_N = pairs.asked_N
     used = pairs.among(asked_N & pairs.whole_N)
     file = ", ".join(map(table_name, tables))
@@ -378,108 +305,7 @@ def fit_composition(
     )
 
 
-def _signs(settings: CompositionConfig, document: Document, *, signed: bool) -> Array:
-    """(R,) 1 and -1 for weights that must not be below and above 0, 0 for any.
-
-    Raises:
-        ConfigError: The composition is no weighted sum of rewards with constant weights.
-    """
-    if settings.aggregate.kind != "weighted_sum":
-        problem = f"the weights of a weighted_sum are fitted, and not those of {settings.aggregate.kind}"
-        raise document.error(problem, ("aggregate",), "leave 'aggregate' out, and choose one after the fit")
-    if settings.groups:
-        hint = "leave 'groups' out, and write them into what was fitted"
-        raise document.error("the weights of a plain sum are fitted: each reward by itself", ("groups",), hint)
-    if settings.gate_order != "independent":
-        problem = "floors that keep the order of gates are not fitted"
-        raise document.error(problem, ("gate_order",), "leave 'gate_order' out, and choose it after the fit")
-    for place, gate in enumerate(settings.gates):
-        if gate.min is not None and gate.max is not None:
-            problem = "a gate with both bounds has no single threshold to fit"
-            raise document.error(problem, ("gates", place), "write it as two gates")
-    for name, reward in settings.rewards.items():
-        if not isinstance(reward.weight, float):
-            hint = "write the number that it should be compared with, or 1"
-            raise document.error("is a schedule, and what is fitted is a number", ("rewards", name, "weight"), hint)
-    before_R = _weights(settings)
-    return np.zeros(len(before_R)) if signed else np.where(before_R < 0, -1.0, 1.0)
-
-
-def _weights(settings: CompositionConfig) -> Array:
-    """(R,) the weights of a composition that follow no schedule."""
-    return np.array([reward.weight for reward in settings.rewards.values()], dtype=np.float64)
-
-
-# --- scores
-
-
-def _scored(composer: Composer, judged: Sequence[PairVerdicts], progress: Callable[[int, int], None]) -> _ScoredPairs:
-    """Score the pairs, and normalise each reward by what a score becomes whatever it is composed with."""
-    groups = [pair.group for pair in judged]
-    candidates = [
-        Candidate(pair.prompt, answer, columns, group=group)
-        for pair, group in zip(judged, groups, strict=True)
-        for answer, columns in zip(pair.answers, pair.columns, strict=True)
-    ]
-    scored = ScoredCompletions(composer, candidates, progress=progress)
-    normalizers, changed, columns_R2N = {}, {}, []
-    for name, part in scored.components.items():
-        values_2N = scored.values(name)
-        normalizer = copy.deepcopy(part.normalizer)
-        if not _is_fixed(normalizer):
-            changed[name] = _standardization(part, values_2N)
-            normalizer = FixedZScore(changed[name])
-        normalizers[name] = normalizer
-        columns_R2N.append(normalizer.normalize(values_2N, None))
-    values_2NR = np.stack(columns_R2N, axis=1)
-    differences_NR = values_2NR[::2] - values_2NR[1::2]
-    missing_NR = np.isnan(values_2NR[::2]) != np.isnan(values_2NR[1::2])
-    gated = {
-        gate.reward: scored.components[gate.reward].sign * scored.values(gate.reward)
-        for gate in composer.combiner.gates
-    }
-    for gate in composer.combiner.gates:
-        if gate.on_missing == "unscored":
-            missing_NR[:, list(normalizers).index(gate.reward)] |= (
-                np.isnan(gated[gate.reward]).reshape(-1, 2).any(axis=1)
-            )
-    means_R = np.array([np.nanmean(values_2N) if (~np.isnan(values_2N)).any() else 0.0 for values_2N in columns_R2N])
-    totals_2N = scored.totals()
-    return _ScoredPairs(
-        names=list(scored.components),
-        normalizers=normalizers,
-        changed=changed,
-        before_N=totals_2N[::2] - totals_2N[1::2],
-        differences_NR=np.nan_to_num(differences_NR),
-        votes_N3=np.array([pair.votes for pair in judged], dtype=np.float64).reshape(-1, 3),
-        groups_N=encode_groups(groups),
-        lengths_N2=np.array(
-            [[len(view(answer, "assistant") or "") for answer in pair.answers] for pair in judged], float
-        ),
-        categories=[pair.category for pair in judged],
-        missing_NR=missing_NR,
-        second_NR=np.where(np.isnan(values_2NR[1::2]), means_R, values_2NR[1::2]),
-        gates=composer.combiner.gates,
-        raw={name: raw_2N.reshape(-1, 2) for name, raw_2N in gated.items()},
-    )
-
-
-def _is_fixed(normalizer: Normalizer) -> bool:
-    """Whether what a score becomes depends on nothing but the score."""
-    if isinstance(normalizer, Limited):
-        return not normalizer.params.winsorize and _is_fixed(normalizer.inner)
-    learns = type(normalizer).update is not Normalizer.update
-    return not learns and not normalizer.within_groups and not isinstance(normalizer, Rank)
-
-
-def _standardization(part: Component, values_N: Array) -> FixedZScoreParams:
-    known_N = values_N[~np.isnan(values_N)]
-    mean, std = (float(known_N.mean()), float(known_N.std())) if known_N.size else (0.0, 0.0)
-    clip = getattr(part.normalizer.params, "clip", None)
-    return FixedZScoreParams(mean=rounded(mean), std=rounded(std) or 1.0, **({"clip": clip} if clip else {}))
-
-
-def _check_verdicts(used: _ScoredPairs, asked_N: Mask, left_out: Mapping[str, int], file: str) -> None:
+def _check_verdicts(used: ScoredPairs, asked_N: Mask, left_out: Mapping[str, int], file: str) -> None:
     prompts = len(np.unique(used.groups_N))
     if not asked_N.any():
         raise DataError(
@@ -507,7 +333,7 @@ def _check_verdicts(used: _ScoredPairs, asked_N: Mask, left_out: Mapping[str, in
 
 
 def _fitted(
-    used: _ScoredPairs,
+    used: ScoredPairs,
     settings: CompositionConfig,
     document: Document,
     signs_R: Array,
@@ -519,8 +345,8 @@ def _fitted(
     inputs: Mapping[str, str],
     file: str,
 ) -> CompositionFit:
-    before_R = _weights(settings)
-    scale_R = _spread(used.differences_NR)
+    before_R = constant_weights(settings)
+    scale_R = pair_spread(used.differences_NR)
     penalty = Penalty.towards(before_R, scale_R)
     strength = _best_penalty(used, penalty, signs_R, seed)
     model = _learn(used, penalty.of(strength), signs_R)
@@ -595,14 +421,14 @@ class _Model:
     fit: DavidsonFit
     gates: Sequence[FittedGate]
 
-    def margins(self, pairs: _ScoredPairs) -> Array:
+    def margins(self, pairs: ScoredPairs) -> Array:
         """(N,) by how much the first completion of each pair is ahead."""
         if not self.gates:
             return pairs.differences_NR @ self.fit.weights
         return gated_margins(pairs.totals_N2(self.fit.weights), [each.gate for each in self.gates], pairs.raw)
 
 
-def _learn(pairs: _ScoredPairs, penalty_RR: Array, signs_R: Array, gates: Sequence[FittedGate] | None = None) -> _Model:
+def _learn(pairs: ScoredPairs, penalty_RR: Array, signs_R: Array, gates: Sequence[FittedGate] | None = None) -> _Model:
     """Fit weights to the pairs that pass the gates, and unless these are given the gates to all pairs, in turns."""
     found = gates
     if found is None:
@@ -616,7 +442,7 @@ def _learn(pairs: _ScoredPairs, penalty_RR: Array, signs_R: Array, gates: Sequen
     return _Model(fit, found)
 
 
-def _best_penalty(pairs: _ScoredPairs, penalty: Penalty, signs_R: Array, seed: int) -> float:
+def _best_penalty(pairs: ScoredPairs, penalty: Penalty, signs_R: Array, seed: int) -> float:
     passing = pairs.passing(pairs.gates)
     found = (passing.differences_NR, passing.votes_N3, passing.groups_N)
     return best_penalty(*found, penalty, signs_R=signs_R, seed=seed)
@@ -633,7 +459,7 @@ class _CrossFit:
 
 
 def _cross_fit(
-    used: _ScoredPairs,
+    used: ScoredPairs,
     penalty: Penalty,
     signs_R: Array,
     seed: int,
@@ -658,7 +484,7 @@ def _cross_fit(
     return _CrossFit(margins_N, losses_N, strengths, models)
 
 
-def _gains(used: _ScoredPairs, penalty: Penalty, signs_R: Array, seed: int, crossed: _CrossFit) -> dict[str, Array]:
+def _gains(used: ScoredPairs, penalty: Penalty, signs_R: Array, seed: int, crossed: _CrossFit) -> dict[str, Array]:
     """For each reward, (N,) by how much more a pair is a loss to a model fitted without it."""
     gains = {}
     for place, name in enumerate(used.names):
@@ -670,13 +496,7 @@ def _gains(used: _ScoredPairs, penalty: Penalty, signs_R: Array, seed: int, cros
     return gains
 
 
-def _spread(differences_NR: Array) -> Array:
-    """(R,) how far pairs differ in each reward; 1 where they do not."""
-    spread_R = np.sqrt((differences_NR**2).mean(axis=0))
-    return np.where(spread_R > 0, spread_R, 1.0)
-
-
-def _unbounded(used: _ScoredPairs, weak_RR: Array, confidence: float) -> list[Estimate]:
+def _unbounded(used: ScoredPairs, weak_RR: Array, confidence: float) -> list[Estimate]:
     """The weights of either sign that verdicts say by themselves, with their intervals."""
     fit = fit_davidson(used.differences_NR, used.votes_N3, weak_RR)
     error_R = standard_errors(fit, used.differences_NR, used.votes_N3, used.groups_N, weak_RR)
@@ -696,11 +516,11 @@ def _unbounded(used: _ScoredPairs, weak_RR: Array, confidence: float) -> list[Es
 
 
 def _bounded(
-    used: _ScoredPairs, weak_RR: Array, signs_R: Array, unbounded: Sequence[Estimate], confidence: float
+    used: ScoredPairs, weak_RR: Array, signs_R: Array, unbounded: Sequence[Estimate], confidence: float
 ) -> list[Estimate]:
     """The same given which weights are held at 0 by their sign; those that are, as they would be without it."""
     fit = fit_davidson(used.differences_NR, used.votes_N3, weak_RR, signs_R=signs_R)
-    free_R = np.abs(fit.weights) * _spread(used.differences_NR) >= _NOTHING
+    free_R = np.abs(fit.weights) * pair_spread(used.differences_NR) >= _NOTHING
     if free_R.all() or not free_R.any():
         return list(unbounded)
     part = used.of_rewards(free_R)
@@ -718,7 +538,7 @@ def _within_sign(unbounded: Estimate, weight: float, sign: float) -> Estimate:
 # --- agreement
 
 
-def _margins(used: _ScoredPairs, before_R: Array, scale_R: Array, fitted_N: Array) -> dict[str, Array]:
+def _margins(used: ScoredPairs, before_R: Array, scale_R: Array, fitted_N: Array) -> dict[str, Array]:
     signs_R = np.where(before_R < 0, -1.0, 1.0)
     alone = {
         name: sign * column_N for name, sign, column_N in zip(used.names, signs_R, used.differences_NR.T, strict=True)
@@ -732,7 +552,7 @@ def _margins(used: _ScoredPairs, before_R: Array, scale_R: Array, fitted_N: Arra
     }
 
 
-def _right(used: _ScoredPairs, margins_N: Array) -> Array:
+def _right(used: ScoredPairs, margins_N: Array) -> Array:
     """(N,) the share of the verdicts for a completion that are for the one ahead; NaN without verdict or margin."""
     first_N, second_N = used.votes_N3[:, 0], used.votes_N3[:, 1]
     ahead_N = prefers_first(margins_N)
@@ -741,7 +561,7 @@ def _right(used: _ScoredPairs, margins_N: Array) -> Array:
     return right_N
 
 
-def _agreement(used: _ScoredPairs, right: Mapping[str, Array], confidence: float) -> dict[str, PeopleAgreement]:
+def _agreement(used: ScoredPairs, right: Mapping[str, Array], confidence: float) -> dict[str, PeopleAgreement]:
     """Of shares of verdicts for the completion ahead, by what is ahead."""
     category_N = np.array(used.categories, dtype=object)
     categories = sorted(set(used.categories) - {""})
@@ -776,7 +596,7 @@ def _agreement(used: _ScoredPairs, right: Mapping[str, Array], confidence: float
 
 
 def _document(
-    document: Document, settings: CompositionConfig, used: _ScoredPairs, weights_R: Array, gates: Sequence[FittedGate]
+    document: Document, settings: CompositionConfig, used: ScoredPairs, weights_R: Array, gates: Sequence[FittedGate]
 ) -> dict[str, Any]:
     """The composition's own document with other weights, and normalizers that learn nothing."""
     data: dict[str, Any] = copy.deepcopy(dict(document.data))
@@ -794,7 +614,7 @@ def _document(
 
 
 def _warnings(
-    found: CompositionFit, used: _ScoredPairs, passing: _ScoredPairs, fitted_N: Array, confidence: float
+    found: CompositionFit, used: ScoredPairs, passing: ScoredPairs, fitted_N: Array, confidence: float
 ) -> list[str]:
     said = []
     apart = {
@@ -853,9 +673,9 @@ def _unbounded_words(weights: Mapping[str, FittedWeight]) -> str:
     return ", ".join(f"{name} {each.unbounded.value:+.3g}" for name, each in weights.items())
 
 
-def _collinear(used: _ScoredPairs) -> list[tuple[str, str, float]]:
+def _collinear(used: ScoredPairs) -> list[tuple[str, str, float]]:
     """Rewards whose differences are nearly multiples of each other."""
-    scaled_NR = used.differences_NR / _spread(used.differences_NR)
+    scaled_NR = used.differences_NR / pair_spread(used.differences_NR)
     products_RR = scaled_NR.T @ scaled_NR / len(scaled_NR)
     return [
         (used.names[one], used.names[other], float(products_RR[one, other]))
@@ -865,117 +685,14 @@ def _collinear(used: _ScoredPairs) -> list[tuple[str, str, float]]:
     ]
 
 
-def _only_length(used: _ScoredPairs, fitted_N: Array, confidence: float) -> bool:
+def _only_length(used: ScoredPairs, fitted_N: Array, confidence: float) -> bool:
     """Whether length tells what people prefer, and the fitted total nothing beyond it."""
     both_N2 = np.column_stack([length_difference(used.lengths_N2), fitted_N])
     if not both_N2.any(axis=0).all():
         return False
-    scale_2 = _spread(both_N2)
+    scale_2 = pair_spread(both_N2)
     weak_22 = WEAK * np.diag(scale_2**2)
     fit = fit_davidson(both_N2, used.votes_N3, weak_22)
     error_2 = standard_errors(fit, both_N2, used.votes_N3, used.groups_N, weak_22)
     z = normal_quantile(confidence)
     return bool(abs(fit.weights[0]) > z * error_2[0] and fit.weights[1] - z * error_2[1] <= 0)
-
-
-# --- what to ask next
-
-
-def next_pairs(
-    config: ConfigSource,
-    tables: Sequence[Source],
-    count: int,
-    columns: VerdictColumns | None = None,
-    *,
-    signed: bool = False,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> list[Row]:
-    """The rows of the pairs whose verdicts would teach most of the weights, the best first.
-
-    A pair's worth is the expected information of its verdict under the posterior of the weights, given those chosen
-    before it; see `rlaif_sdk.statistics.davidson.most_informative`. Before any verdict, weights are taken for normally
-    distributed about 0, with a deviation of one log-odds for as much as pairs differ.
-
-    Args:
-        config: The composition, as for `fit_composition`.
-        tables: The tables of pairs: those without a verdict are chosen from, those with one are what is known.
-        count: How many, at most.
-        columns: Where they say what people prefer.
-        signed: As for `fit_composition`.
-        progress: Called with the completions scored so far and all.
-
-    Raises:
-        ConfigError: The composition is no weighted sum.
-        DataError: A table is refused, or no pair is without a verdict.
-    """
-    settings, document = read_composition(config)
-    signs_R = _signs(settings, document, signed=signed)
-    with Composer.from_config(document) as composer:
-        judged = read_judged_pairs(composer, tables, columns or VerdictColumns())
-        pairs = _scored(composer, judged, progress)
-    if not (~pairs.asked_N & pairs.whole_N).any():
-        raise DataError(
-            "every pair that all rewards score has a verdict",
-            file=", ".join(map(table_name, tables)),
-            hint="name a table of pairs without verdicts too: response_1 and response_2",
-        )
-    return [judged[place].record for place in _teaching(pairs, signs_R, count)[0]]
-
-
-def review_by_information(
-    store: ReviewStore,
-    config: ConfigSource,
-    *,
-    signed: bool = False,
-    progress: Callable[[int, int], None] = lambda *_: None,
-    told: Callable[[int, Mapping[str, tuple[float, float]]], None] = lambda *_: None,
-) -> None:
-    """Let a review ask about the pairs that teach most of a composition's weights: judge, refit, next.
-
-    Its pairs are scored once, now. After every ten verdicts the weights are fitted to all that were given, and the next pairs
-    chosen as `next_pairs` does.
-
-    Args:
-        store: The review, with its pairs.
-        config: The composition, as for `fit_composition`.
-        signed: Likewise.
-        progress: Called with the completions scored so far and all.
-        told: Called after each fit with the number of pairs with verdicts, and each reward's weight with its standard
-            deviation under the posterior.
-
-    Raises:
-        ConfigError: The composition is no weighted sum.
-        DataError: The review has no pairs.
-    """
-    settings, document = read_composition(config)
-    signs_R = _signs(settings, document, signed=signed)
-    reviewed = [pair for pair, _ in store.results()]
-    if not reviewed:
-        raise DataError("has no pairs", file=str(store.path))
-    with Composer.from_config(document) as composer:
-        scored = _scored(composer, [pair_of_review(pair) for pair in reviewed], progress)
-    place_of = {pair.id: place for place, pair in enumerate(reviewed)}
-
-    def choose(verdicts: Mapping[str, Sequence[str]]) -> list[str]:
-        votes_N3 = np.zeros((len(reviewed), 3))
-        for pair_id, said in verdicts.items():
-            votes_N3[place_of[pair_id]] = [said.count(choice) for choice in ("1", "2", "tie")]
-        chosen, fit, covariance_RR = _teaching(replace(scored, votes_N3=votes_N3), signs_R, _BETWEEN_FITS)
-        deviations_R = np.sqrt(np.diag(covariance_RR))
-        found = zip(fit.weights.tolist(), deviations_R.tolist(), strict=True)
-        told(len(verdicts), dict(zip(scored.names, found, strict=True)))
-        return [reviewed[place].id for place in chosen]
-
-    store.choose_by(choose)
-
-
-def _teaching(pairs: _ScoredPairs, signs_R: Array, count: int) -> tuple[list[int], DavidsonFit, Array]:
-    """The pairs without a verdict that would teach most, and the posterior of the weights by which they are chosen."""
-    used, penalty_RR = pairs.among(pairs.asked_N & pairs.whole_N), np.diag(_spread(pairs.differences_NR) ** 2)
-    fit = DavidsonFit(np.zeros(len(pairs.names)), -math.inf)
-    covariance_RR = np.asarray(np.linalg.inv(penalty_RR), dtype=np.float64)
-    if len(used.votes_N3):
-        fit = fit_davidson(used.differences_NR, used.votes_N3, penalty_RR, signs_R=signs_R)
-        covariance_RR = weight_covariance(fit, used.differences_NR, used.votes_N3, used.groups_N, penalty_RR)
-    open_N = ~pairs.asked_N & pairs.whole_N
-    return most_informative(pairs.differences_NR, fit, covariance_RR, count, allowed_N=open_N), fit, covariance_RR
