@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import html
 import json
@@ -719,6 +720,42 @@ def test_no_more_requests_than_allowed_are_in_flight(judge_server: Any, replies:
     judge_server.answer = slowly
     asyncio.run(backend_for(judge_server, concurrency=8).label_logprobs(ASKED * 40, LETTERS))
     assert judge_server.greatest_in_flight == 8
+
+
+def test_the_first_requests_travel_while_the_later_ones_are_written(replies: Any) -> None:
+    """The first of many questions reaches the server before half of them have been made into requests."""
+    answer = json.dumps(replies.letters({"J": -0.01})).encode()
+    written: set[int] = set()
+    written_at_arrival: list[int] = []
+    handlers: list[Any] = []
+
+    class Question(list[dict[str, str]]):
+        def __iter__(self) -> Iterator[dict[str, str]]:
+            written.add(id(self))
+            return super().__iter__()
+
+    async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.append(asyncio.current_task())
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+                written_at_arrival.append(len(written))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+        writer.close()
+        await writer.wait_closed()
+
+    async def ask() -> Any:
+        async with await asyncio.start_server(answer_all, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            backend = OpenAIBackend("tiny", f"http://127.0.0.1:{port}/v1", concurrency=4)
+            given = await backend.label_logprobs([Question(ASKED[0]) for _ in range(400)], LETTERS)
+            backend.close()
+            await asyncio.gather(*handlers)
+            return given
+
+    assert all(reply.logprobs for reply in asyncio.run(ask()))
+    assert len(written_at_arrival) == 400
+    assert written_at_arrival[0] < 200
 
 
 @pytest.mark.parametrize(

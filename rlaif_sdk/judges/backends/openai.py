@@ -332,7 +332,9 @@ class OpenAIBackend:
             session = await self._client.session()
         except HttpError as error:
             raise _judge_error(error) from None
-        return await _all_or_none([self._row(session, request, options, read) for request in requests])
+        return await _all_or_none(
+            [self._row(session, request, options, read) for request in requests], self.concurrency
+        )
 
     async def _row(
         self, session: Session, request: Conversation, options: dict[str, Any], read: Reader[ReplyT]
@@ -408,13 +410,21 @@ def _without_markers(value: Any) -> Any:
     return [_without_markers(item) for item in value] if isinstance(value, list) else value
 
 
-async def _all_or_none(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results in order; the first error, or a cancellation, ends all."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+async def _all_or_none(work: Sequence[Coroutine[Any, Any, T]], at_once: int) -> list[T]:
+    """All results in order; the first error, or a cancellation, ends all.
+
+    Work is begun ``at_once`` by ``at_once``, so that the first requests travel while the next ones are written.
+    """
+    tasks: list[asyncio.Task[T]] = []
     try:
+        for start in range(0, len(work), at_once):
+            tasks += [asyncio.ensure_future(one) for one in work[start : start + at_once]]
+            await asyncio.sleep(0)
         return await asyncio.gather(*tasks)
     except BaseException:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for never_begun in work[len(tasks) :]:
+            never_begun.close()
         raise
