@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rlaif_sdk.cli.exits import tell_left_out
 from rlaif_sdk.cli.options import config_option, overriding
 
 
@@ -32,10 +33,17 @@ def difficulty(
     console = Console()
     say = reporter(console)
     run = load_measured_run(config, overrides=overrides or ())
-    measured = 0
+    measured = unscored = 0
+    first = None
     rows = measure_difficulty(run, completions=completions, report=say)
     with write_rows(output) as writer:
         for row in track(rows, "measuring", console=console, transient=True, disable=not console.is_terminal):
             writer.write(row)
-            measured += row[SCORED_COLUMN] > 0
+            if row[SCORED_COLUMN]:
+                measured += 1
+            elif row[SCORED_COLUMN] == 0:
+                unscored += 1
+                first = first or (measured + unscored, "no answer to it has a total")
     say(f"measured {measured} prompts, wrote {output}")
+    rest = f"{SCORED_COLUMN} is 0 there; rlaif explain says why an answer has no total"
+    tell_left_out(unscored, measured + unscored, "prompts are unmeasured", first, rest)

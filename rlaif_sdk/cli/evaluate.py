@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.exits import ExitCode
+from rlaif_sdk.cli.exits import ExitCode, interruptible
+from rlaif_sdk.cli.label import tell_unlabelled
 from rlaif_sdk.cli.options import (
     AsJson,
     CompositionOption,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.io.tables import TableSource
+    from rlaif_sdk.preferences.label_job import LabelResult
     from rlaif_sdk.statistics.estimates import Estimate
 
 eval_app = typer.Typer(help="Measure what labels, policies and rewards are worth.", no_args_is_help=True)
@@ -118,6 +120,7 @@ def win_rate(
 
     _check_files(files, judge, 2)
     tables = [TableSource(file, subset, split) for file in files]
+    judged = None
     if judge is None:
         if name and len(name) != 2:
             raise typer.BadParameter("two policies have two names", param_hint="--name")
@@ -125,10 +128,13 @@ def win_rate(
     else:
         names = policy_names(tables, name or ())
         layout = {"prompt_column": prompt_column, "completion_column": completion_column}
-        found = compare(_judged(tables, judge, output, names, overrides, **layout), names)
+        judged = _judged(tables, judge, output, names, overrides, **layout)
+        found = compare(judged.labels, names)
     _show(found.record(), lambda: [estimates_table(win_rate_estimates(found), "Win rate")], as_json=as_json)
     _warn_of_flips(found.flip_rate)
     _report(report, lambda page: write_win_rate_page(found, page))
+    if judged is not None:
+        tell_unlabelled(judged)
 
 
 @eval_app.command()
@@ -161,16 +167,20 @@ def rank(
 
     _check_files(files, judge, None)
     tables = [TableSource(file, subset, split) for file in files]
+    judged = None
     if judge is None:
         found = rank_policies(tables[0], columns=policy_columns)
     else:
         names = policy_names(tables, name or ())
         layout = {"prompt_column": prompt_column, "completion_column": completion_column}
-        found = rank_policies(_judged(tables, judge, output, names, overrides, **layout), columns=POLICY_COLUMNS)
+        judged = _judged(tables, judge, output, names, overrides, **layout)
+        found = rank_policies(judged.labels, columns=POLICY_COLUMNS)
     _show(found.record(), lambda: [ranking_table(found)], as_json=as_json)
     for warning in ranking_warnings(found):
         typer.echo(f"warning: {warning}", err=True)
     _report(report, lambda page: write_ranking_page(found, page))
+    if judged is not None:
+        tell_unlabelled(judged)
 
 
 @eval_app.command(cls=ConfigCommand)
@@ -396,17 +406,11 @@ def _judged(
     names: list[str],
     overrides: list[str] | None,
     **layout: str,
-) -> Path:
-
+) -> LabelResult:
     from rlaif_sdk.evaluation import judge_policies
 
-    with progress_bar("judging") as progress:
-        result = judge_policies(
-            files, judge, output, names=names, overrides=overrides or (), progress=progress, **layout
-        )
-    if result.failures is not None:
-        typer.echo(f"{result.summary.failed} pairs failed and are left out, see {result.failures}", err=True)
-    return result.labels
+    with interruptible(lambda: f"each label so far is kept in {output}"), progress_bar("judging") as progress:
+        return judge_policies(files, judge, output, names=names, overrides=overrides or (), progress=progress, **layout)
 
 
 def _thresholds(given: list[str] | tuple[str, ...]) -> dict[str, float]:
@@ -438,11 +442,10 @@ def _warn_of_flips(rate: Estimate | None) -> None:
 
 
 def _tell_unscored(unscored: int, whole: int, what: str, reason: str | None) -> None:
-    """Say what counts nowhere; where that is everything, nothing was measured."""
+    """Say what counts nowhere, and end with the exit code for it; where that is everything, nothing was measured."""
     if unscored:
         typer.echo(f"{unscored} of {whole} {what} are unscored and count nowhere: {reason}", err=True)
-    if unscored == whole:
-        raise typer.Exit(ExitCode.NOT_IN_ORDER)
+        raise typer.Exit(ExitCode.NOT_IN_ORDER if unscored == whole else ExitCode.ROWS_LEFT_OUT)
 
 
 def _report(page: Path | None, write: Callable[[Path], None]) -> None:

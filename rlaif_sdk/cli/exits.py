@@ -3,9 +3,9 @@
 | code | says |
 |---|---|
 | 0 | all is done |
-| 1 | the command worked, and what it was asked to look at is not in order: a check, a probe, a threshold |
+| 1 | the command worked, and what it was asked for is not in order: a check, a probe, a threshold, no row at all |
 | 2 | an input is refused, or a fault ended the run |
-| 3 | results are written, and rows are unscored or pairs unlabelled |
+| 3 | there are results, and rows are left out of them: unscored, unlabelled or failed |
 | 130 | interrupted by Ctrl-C |
 | 141 | nobody reads the output any more, as of ``rlaif … | head``: 128 and the number of SIGPIPE |
 | 143 | interrupted by SIGTERM |

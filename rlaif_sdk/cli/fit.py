@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlaif_sdk.cli.evaluate import CategoryOption
+from rlaif_sdk.cli.exits import ExitCode
 from rlaif_sdk.cli.options import AsJson, CompositionOption, SplitOption, SubsetOption, overriding, table_argument
 from rlaif_sdk.cli.output import progress_bar
 from rlaif_sdk.cli.score import CompletionOption, PromptOption
+
+if TYPE_CHECKING:
+    from rlaif_sdk.evaluation import CompositionFit
 
 
 def fit(
@@ -81,6 +85,20 @@ def fit(
         return
     with progress_bar("scoring") as progress:
         found = fit_composition(document, tables, columns, signed=signed, progress=progress)
+    _print(found, as_json=as_json)
+    if output is not None:
+        card = found.write(output)
+        typer.echo(f"wrote {output} and {card.name}", err=True)
+    if plot is not None:
+        from rlaif_sdk.reporting.plots import plot_fit
+
+        plot_fit(found, plot)
+        typer.echo(f"wrote {plot}", err=True)
+    if found.left_out:
+        raise typer.Exit(ExitCode.ROWS_LEFT_OUT)
+
+
+def _print(found: CompositionFit, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found.record(), indent=2, allow_nan=False))
     else:
@@ -94,14 +112,6 @@ def fit(
         typer.echo(f"warning: {warning}", err=True)
     for name, what in found.changed_normalizers.items():
         typer.echo(f"{name} is normalised by {what}", err=True)
-    if output is not None:
-        card = found.write(output)
-        typer.echo(f"wrote {output} and {card.name}", err=True)
-    if plot is not None:
-        from rlaif_sdk.reporting.plots import plot_fit
-
-        plot_fit(found, plot)
-        typer.echo(f"wrote {plot}", err=True)
 
 
 def _check_output(output: Path | None, files: list[Path], config: Path, *, composed: bool) -> None:

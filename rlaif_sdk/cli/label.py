@@ -123,5 +123,11 @@ def _print(result: LabelResult, *, err: bool) -> None:
     for warning in summary.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"wrote {'standard output' if err else result.labels}", err=err)
+    tell_unlabelled(result)
+
+
+def tell_unlabelled(result: LabelResult) -> None:
+    """Say how many pairs have no label, as `tell_left_out` does."""
+    summary = result.summary
     rest = f"each pair's reason is in {result.failures}; start again to ask about them"
     tell_left_out(summary.failed, summary.pairs, "pairs are unlabelled", summary.first_unlabelled, rest)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif_sdk.cli.exits import ExitCode, interruptible, tell_left_out
 from rlaif_sdk.cli.options import (
     ConfigCommand,
     JobOption,
@@ -162,12 +163,14 @@ def _job(model: type[OutputConfig], config: Path, overrides: Sequence[str] | Non
 
 
 def _run(make: Callable[..., MakeResult], job: Any) -> None:
-    with progress_bar("making") as progress:
+    with interruptible(lambda: f"each step so far is kept in {job.output}"), progress_bar("making") as progress:
         result = make(job, progress=progress)
     _print(result)
 
 
 def _print(result: MakeResult) -> None:
+    from rlaif_sdk.io.tables import read_rows
+
     usage = result.usage
     rows = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in result.counts.items()}
     rows["steps_run"] = f"{result.steps_run} in {result.seconds:.1f} s"
@@ -176,7 +179,14 @@ def _print(result: MakeResult) -> None:
     if usage.cost is not None:
         rows["cost"] = f"{usage.cost:.4f}"
     print_table((), rows.items())
-    if result.failures is not None:
-        typer.echo(f"some rows failed, see {result.failures}; start again to try them again", err=True)
     for path in (*result.tables.values(), result.card):
         typer.echo(f"wrote {path}")
+    counts = result.counts
+    if result.failures is not None:
+        failure = next(iter(read_rows(result.failures)))
+        first = (failure["row"], failure["error"])
+        rest = f"each row's reason is in {result.failures}; start again to try them again"
+        tell_left_out(counts["rows_failed"], counts["rows_read"], "rows failed", first, rest)
+    if not any(counts[name] for name in result.tables):
+        typer.echo("nothing came of any row: the counts say why each was left out", err=True)
+        raise typer.Exit(ExitCode.NOT_IN_ORDER)

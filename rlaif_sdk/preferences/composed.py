@@ -16,7 +16,7 @@ from rlaif_sdk.config.documents import load_document
 from rlaif_sdk.exceptions import ConfigError, DataError, JudgeResponseError
 from rlaif_sdk.io.digests import file_digest
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.io.tables import read_rows, table_digest
+from rlaif_sdk.io.tables import TableSource, read_rows, table_digest
 from rlaif_sdk.judges.backends import RowError
 from rlaif_sdk.preferences.best import BestSettings, choose_best
 from rlaif_sdk.preferences.card import Card
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.composer import Composition
 
 _ROWS = "rows"
+_GROUP = "group"
 _RULE = tuple(each.name for each in fields(PairRule))
 
 
@@ -56,8 +57,8 @@ class ComposedConfig(MakeConfig):
     """The column of prompts."""
     completion: str = "completion"
     """The column of completions."""
-    group: str = "group"
-    """The column that is equal for completions to one prompt."""
+    group: str | None = None
+    """The column that is equal for completions to one prompt; by default ``group``, or the prompt in a table without it."""
 
 
 class ComposedPairsConfig(ComposedConfig):
@@ -103,7 +104,8 @@ class ComposedPipeline(Generic[ConfigT]):
         self._job = job
         self._config = config = job.config
         self._file = config.candidates.source(job.folder)
-        self._layout = TableLayout(config.prompt, config.completion, config.group)
+        self._group = config.group or _group_column(self._file, config.prompt)
+        self._layout = TableLayout(config.prompt, config.completion, self._group)
         self._composer = Composer.from_config(job.folder / config.composition)
         if config.state is not None:
             self._composer.load_state_dict(json.loads((job.folder / config.state).read_text(encoding="utf-8")))
@@ -113,7 +115,7 @@ class ComposedPipeline(Generic[ConfigT]):
         """See `Pipeline.settings`."""
         config = self._config
         return {
-            "candidates file": [table_digest(self._file), config.prompt, config.completion, config.group],
+            "candidates file": [table_digest(self._file), config.prompt, config.completion, self._group],
             "composition": [
                 load_document(self._job.folder / config.composition).data,
                 file_digest(self._job.folder / config.state) if config.state else None,
@@ -130,9 +132,9 @@ class ComposedPipeline(Generic[ConfigT]):
                 row += 1
                 for column in (self._config.prompt, self._config.completion):
                     check_text(record, column, self._file, row)
-                if self._config.group not in record:
+                if self._group not in record:
                     hint = "name the column that is equal for completions to one prompt under group"
-                    raise DataError(f"has no column {self._config.group!r}", file=str(self._file), row=row, hint=hint)
+                    raise DataError(f"has no column {self._group!r}", file=str(self._file), row=row, hint=hint)
             yield {_ROWS: rows}
 
     async def run_step(self, step: int, tasks: Sequence[Task]) -> Sequence[Mapping[str, Any] | RowError]:
@@ -277,6 +279,11 @@ def make_composed_pairs(
 ) -> MakeResult:
     """Make pairs of scored completions; see `ComposedPairsConfig` and `run_pipeline`."""
     return make(ComposedPairsConfig, ComposedPairsPipeline, source, progress)
+
+
+def _group_column(file: TableSource, prompt: str) -> str:
+    """The column that says which completions are to one prompt, where none is named."""
+    return _GROUP if _GROUP in next(iter(read_rows(file)), {}) else prompt
 
 
 def _sides(better: int, worse: int) -> tuple[tuple[str, int], tuple[str, int]]:

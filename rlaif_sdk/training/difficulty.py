@@ -42,7 +42,7 @@ def measure_difficulty(
     Yields:
         The rows of the run's training data with the columns that a curriculum goes by: the mean reward, the standard
         deviation, and how many answers were scored. Where the held-out prompts are the last of these rows, they follow
-        unmeasured, so that the table can take the place of the training data.
+        with null in these columns, so that the table can take the place of the training data.
 
     Raises:
         RlaifError: As `rlaif_sdk.training.methods.train`.
@@ -71,7 +71,7 @@ def measure_difficulty(
             for row, totals_K in zip(prompts.select(rows), totals_NK.tolist(), strict=True):
                 yield {**row, **_columns(totals_K)}
     if run.config.data.held_out_source is None:
-        yield from ({**row, **_columns([])} for row in held_out)
+        yield from ({**row, **dict.fromkeys((MEAN_COLUMN, SPREAD_COLUMN, SCORED_COLUMN))} for row in held_out)
 
 
 def _columns(totals_K: Sequence[float]) -> dict[str, Any]:

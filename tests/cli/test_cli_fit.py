@@ -46,6 +46,20 @@ def test_the_fitted_composition_is_written_with_its_card_and_can_be_used(files: 
     assert rlaif("score", table, fitted, "-o", "-", "--quiet").exit_code == 0
 
 
+def test_pairs_that_a_reward_leaves_out_are_no_success(files: tuple[Path, Path]) -> None:
+    """The fit is there without them, and the command exits with 3."""
+    pairs, config = files
+    (config.with_name("r.py")).write_text(
+        "def r(completions):\n    return [None if len(c) % 7 == 0 else float(len(c)) for c in completions]\n"
+    )
+    settings = yaml.safe_load(config.read_text())
+    settings["rewards"]["r"] = {"use": "./r.py:r"}
+    config.write_text(yaml.safe_dump(settings))
+    done = rlaif("fit", pairs, config, "--human", "human")
+    assert done.exit_code == 3, done.output
+    assert "pairs with a score on one side only are left out (r " in " ".join(done.output.split())
+
+
 def test_next_writes_pairs_that_nobody_judged(files: tuple[Path, Path]) -> None:
     """As they were written, for `rlaif review`."""
     pairs, config = files

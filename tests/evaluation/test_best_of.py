@@ -183,3 +183,16 @@ def test_the_command_prints_the_curve_and_writes_a_page(tmp_path) -> None:
     found = json.loads(CliRunner().invoke(app, [*arguments, "--witness", "worth", "--json"]).stdout)
     assert [point["n"] for point in found["points"]] == [1, 2, 4, 8, 16]
     assert found["peak"] == 1
+
+
+def test_the_command_exits_with_3_where_some_are_unscored(tmp_path) -> None:
+    (tmp_path / "r.py").write_text(
+        "def r(completions):\n    return [None if c == 'x' else float(len(c)) for c in completions]\n"
+    )
+    (tmp_path / "c.yaml").write_text("rewards:\n  r: {use: './r.py:r'}\n")
+    answers = ("a", "bb", "x")
+    write_table([{"prompt": "p", "completion": answer} for answer in answers], tmp_path / "candidates.jsonl")
+    arguments = ["eval", "best-of", str(tmp_path / "candidates.jsonl"), "--config", str(tmp_path / "c.yaml")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 3
+    assert "1 of 3 rows are unscored" in result.stderr

@@ -122,6 +122,16 @@ def test_a_model_that_fails_costs_its_own_answers_alone(config: Path, pair_serve
     assert {request["model"] for request in pair_server.requests} == {"m1"}
 
 
+def test_a_command_that_leaves_rows_out_says_how_many_and_why(config: Path, pair_server: Any) -> None:
+    """It exits with 3, and names the first row and the file with the others."""
+    works = pair_server.answer
+    pair_server.answer = lambda number, sent: (400, {}, {}) if sent["model"] == "m1" else works(number, sent)
+    done = CliRunner().invoke(app, ["make", "candidates", str(config), "--set", "max_failed_share=1"])
+    assert done.exit_code == 3, done.output
+    assert "4 of 4 rows failed; first: row 1: the judge's server answered HTTP 400" in " ".join(done.stderr.split())
+    assert str(config.parent / "candidates" / "__job__" / "failures.jsonl") in done.stderr
+
+
 def test_a_killed_job_asks_for_what_is_missing(config: Path, pair_server: Any) -> None:
     """kill -9: each answer on disk stays as it is, and as many are asked for as are missing."""
     write_rows(config.parent / "prompts.jsonl", [{"prompt": f"question {row}"} for row in range(15)])
@@ -238,6 +248,36 @@ def test_the_best_completions_are_kept_with_their_totals(pairs_config: Path) -> 
     assert [row["completion"] for row in best(pairs_config, "keep=2")] == ["aaa", "aa", "bb", "b"]
     assert [row["completion"] for row in best(pairs_config, "min_reward=2.5")] == ["aaa"]
     assert [row["completion"] for row in best(pairs_config, "min_reward=2.0")] == ["aaa", "bb"]
+
+
+@pytest.mark.parametrize("choose", [best, pair])
+def test_completions_to_equal_prompts_belong_together_where_no_column_says_so(
+    pairs_config: Path, tmp_path: Path, choose: Any
+) -> None:
+    """As `rlaif eval best-of` has it; a column that is named must be there."""
+    with_groups = choose(pairs_config)
+    rows = [
+        {name: value for name, value in row.items() if name != "group"}
+        for row in rows_of(tmp_path / "candidates.jsonl")
+    ]
+    write_rows(tmp_path / "candidates.jsonl", rows)
+    made, expected = (
+        [{name: value for name, value in row.items() if name != "group"} for row in each]
+        if choose is best
+        else rows_of(each.tables["pairs"])
+        for each in (choose(pairs_config, "output=without"), with_groups)
+    )
+    assert made == expected
+    assert len(made) == 2
+    with pytest.raises(DataError, match="has no column 'group'"):
+        choose(pairs_config, "output=named", "group=group")
+
+
+def test_a_command_of_which_nothing_comes_is_no_success(pairs_config: Path) -> None:
+    """A floor that no completion reaches."""
+    done = CliRunner().invoke(app, ["make", "best", str(pairs_config), "--set", "min_reward=100"])
+    assert done.exit_code == 1, done.output
+    assert "nothing came of any row" in done.stderr
 
 
 def test_what_differs_among_the_candidates_is_said_of_none(pairs_config: Path, tmp_path: Path) -> None:

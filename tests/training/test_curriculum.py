@@ -145,9 +145,11 @@ def test_difficulty_is_measured_by_answering_as_training_would(tmp_path: Path, l
     overrides = ["--set", "grpo.use_cpu=true"]
     done = CliRunner().invoke(app, [*arguments, "--completions", "3", *overrides], catch_exceptions=False)
     assert "measured 3 prompts" in done.output
+    assert "1 of 4 prompts are unmeasured; first: row 3" in done.stderr
+    assert done.exit_code == 3
     rows = [json.loads(line) for line in (tmp_path / "measured.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in rows] == [f"w{row} w3" for row in range(6)]
-    assert [row["reward_scored"] for row in rows] == [3, 3, 0, 3, 0, 0]
+    assert [row["reward_scored"] for row in rows] == [3, 3, 0, 3, None, None]
     assert rows[2]["reward_mean"] is None
     assert all(math.isclose(row["reward_mean"] * 3 % 1, 0, abs_tol=1e-6) for row in rows if row["reward_scored"])
     data = DataSettings(train="measured.jsonl", held_out_rows=2, curriculum=settings(by="hard"))
