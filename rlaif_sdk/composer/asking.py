@@ -186,7 +186,7 @@ class ScoreModel:
         for rows in rows_of_groups(group_N):
             values_nK = values_NK[rows][~np.isnan(values_NK[rows, -1])]
             if use_N[rows[0]] == _MEASURES:
-                if len(values_nK) == len(rows):
+                if len(values_nK) > 1:
                     self.measured = [*self.measured, values_nK][-MOST_GROUPS:]
             elif len(values_nK):
                 self._teach(values_nK, weight_N[rows][~np.isnan(values_NK[rows, -1])])
@@ -442,8 +442,9 @@ class Asking:
         low_B, high_B = np.where(open_B, self._low_B, totals_B), np.where(open_B, self._high_B, totals_B)
         known_B = ~np.isnan(self._raw_B)
         for rows in self._alike:
-            columns = (column_B[rows] for column_B in (totals_B, self._slope_B, low_B, high_B))
-            yield OpenGroups(rows, *columns, open_B[rows], known_B[rows].sum(axis=1).astype(np.float64))
+            answers_G = known_B[rows].sum(axis=1).astype(np.float64)
+            slopes_Gn, low_Gn, high_Gn = self._slope_B[rows], low_B[rows], high_B[rows]
+            yield OpenGroups(rows, totals_B[rows], slopes_Gn, low_Gn, high_Gn, open_B[rows], answers_G)
 
     def imputed(self) -> dict[int, Imputed]:
         """What is taken for its score of each row that it was not asked about, though its conditions would let it."""
