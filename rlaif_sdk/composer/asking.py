@@ -58,8 +58,8 @@ class Ask:
 
         if self.policy not in get_args(_Policy):
             refuse("policy", f"one of {', '.join(get_args(_Policy))}")
-        if not (is_finite_number(self.confidence) and 0 < self.confidence <= 1):
-            refuse("confidence", "above 0 and at most 1")
+        if not (is_finite_number(self.confidence) and 0.5 < self.confidence <= 1):
+            refuse("confidence", "above 0.5, which a coin has, and at most 1")
         if not (is_finite_number(self.tolerance) and self.tolerance >= 0):
             refuse("tolerance", "a finite number of at least 0")
         if self.budget is not None:
@@ -116,6 +116,9 @@ class Prediction:
 
     def width(self, confidence: float) -> float:
         """By how many standard deviations an answer is off at most, with this confidence (split conformal: Vovk et al. 2005).
+
+        It is off to one side by more than ``width(2 * confidence - 1)`` with the probability 1 - confidence at most, if it is as
+        often too high as too low.
 
         Infinite where there are too few residuals for it, so that only the declared range bounds an answer.
         """
@@ -378,7 +381,7 @@ class Asking:
         totals: Totals,
     ) -> None:
         self._ask, self._prediction, self._range, self._totals = ask, prediction, value_range, totals
-        self._group_B, self._width = group_B, prediction.width(ask.confidence)
+        self._group_B, self._width = group_B, prediction.width(2 * ask.confidence - 1)  # signs turn to one side
         self._chosen_B, self._in_full = eligible_B & ~in_full_B, np.flatnonzero(eligible_B & in_full_B).tolist()
         self.asked_B = np.zeros(len(group_B), dtype=bool)
         self._raw_B = np.full(len(group_B), np.nan)
@@ -457,10 +460,8 @@ class Asking:
         for groups in self._open_groups():
             undecided_G = groups.certainty(self._ask, self._prediction, self._width).min(axis=1) < 1
             half_G = np.full(len(groups.rows), np.inf)
-            if math.isfinite(self._width):
-                half_G = self._width * np.sqrt(
-                    self._prediction.noise**2 + self._prediction.common_after(groups.answers)
-                )
+            if math.isfinite(width := self._prediction.width(self._ask.confidence)):
+                half_G = width * np.sqrt(self._prediction.noise**2 + self._prediction.common_after(groups.answers))
             for rows, undecided, half in zip(groups.rows, undecided_G, half_G.tolist(), strict=True):
                 why = self._why(len(rows), undecided=bool(undecided))
                 for row in rows[left_B[rows]].tolist():

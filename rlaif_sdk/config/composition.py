@@ -126,9 +126,9 @@ class AskConfig(ConfigModel):
     policy: Literal["advantage", "order"] = "advantage"
     """What an answer must be able to change: ``advantage``, the sign of an advantage, which is a total less the mean of its
     group; ``order``, that or the order of two totals of the group."""
-    confidence: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.9
-    """How sure it must be that an answer that is left open changes nothing. 1 believes only the range that the reward
-    declares."""
+    confidence: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.9
+    """How sure each sign (or order) must be while answers are left open: the probability that they do not turn it. Far fewer
+    than the others turn, since most signs are surer. 1 believes only the range that the reward declares."""
     tolerance: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.0
     """A change of sign or order up to this difference, in units of the total, does not matter."""
     budget: Finite | None = None

@@ -115,7 +115,7 @@ def test_only_those_are_asked_about_whose_answer_can_turn_an_advantage() -> None
     """A row far above its group's mean is not asked about; its score is imputed, marked, and adds up in its explanation."""
     costly = Costly()
     cheap, answers = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.51, 0.49], [0.8, 0.7, 0.75, 0.2, 0.3, 0.25, 0.5, 0.5]
-    with trained(costly, Ask(tolerance=0.05, random_share=1e-9), weight=0.5) as composer:
+    with trained(costly, Ask(tolerance=0.03, random_share=1e-9), weight=0.5) as composer:
         composition = composer.compose(batch_of(cheap, answers))
     judge = composition.rewards["judge"]
     statuses = [judge.status(row) for row in range(SIZE)]
@@ -164,7 +164,7 @@ def test_where_no_advantage_is_known_every_row_is_asked_about(fields: dict[str, 
     """An evaluation wants scores; without groups, or alone in one, a row has nothing to be compared with."""
     costly = Costly()
     batch = replace(noisy(4, seed=1), **fields) if fields else noisy(8, seed=1, size=size)
-    with trained(costly, Ask(confidence=0.5)) as composer:
+    with trained(costly, Ask(confidence=0.75)) as composer:
         composition = composer.compose(batch)
     assert sorted(costly.rows) == [*range(len(batch))]
     assert not composition.rewards["judge"].imputed
@@ -342,7 +342,7 @@ def test_a_bend_where_nobody_is_asked_is_seen_all_the_same() -> None:
         )
         return batch_of(cheap.tolist(), answers.tolist(), first=1000 * seed)
 
-    with Composer(parts(costly, Ask(confidence=0.7, random_share=0.2))) as composer:
+    with Composer(parts(costly, Ask(confidence=0.85, random_share=0.2))) as composer:
         for seed in range(30):
             composer.compose(bent(seed))
         learned = float(composer.combiner._model.prediction.slopes[0])
@@ -359,7 +359,7 @@ def test_a_budget_bounds_the_calls_about_a_group(budget: float, most: int) -> No
     """No group that is not drawn has more calls, the least certain go first, and the reason says that they are spent."""
     costly = Costly()
     batch = noisy(10, seed=3)
-    ask = Ask(confidence=0.99, budget=budget, random_share=1e-9)
+    ask = Ask(confidence=0.995, budget=budget, random_share=1e-9)
     with trained(costly, ask) as composer:
         composition = composer.compose(batch)
     per_group = np.bincount(np.array(costly.rows) // SIZE, minlength=10)
@@ -384,7 +384,7 @@ def test_no_batch_takes_more_calls_one_after_another_than_its_waves(waves: int) 
 def test_a_higher_confidence_asks_more() -> None:
     """And 1 asks about nearly all where the costly reward weighs as much as the other."""
     counts = []
-    for confidence in (0.5, 0.8, 0.95, 1.0):
+    for confidence in (0.75, 0.9, 0.97, 1.0):
         costly = Costly()
         with trained(costly, Ask(confidence=confidence, random_share=1e-9)) as composer:
             composer.compose(noisy(30, seed=2))
@@ -412,7 +412,7 @@ def test_rows_that_conditions_keep_from_it_are_not_imputed() -> None:
     """They get what ``otherwise`` says; of those that meet the condition only some are asked about."""
     costly = Costly()
     settings = {"when": [RewardCondition("cheap", min=0.5)], "otherwise": 0.0}
-    with trained(costly, Ask(confidence=0.7, random_share=1e-9), weight=0.3, **settings) as composer:
+    with trained(costly, Ask(confidence=0.85, random_share=1e-9), weight=0.3, **settings) as composer:
         batch = noisy(10, seed=4)
         composition = composer.compose(batch)
     judge = composition.rewards["judge"]
@@ -440,7 +440,7 @@ def test_failures_and_abstentions_among_those_asked_stay_what_they_are() -> None
 def test_every_answer_teaches_and_what_is_imputed_does_not() -> None:
     """No normalizer, mean or regression learns from a number that the reward did not give."""
     costly = Costly()
-    with trained(costly, Ask(confidence=0.5, random_share=1e-9)) as composer:
+    with trained(costly, Ask(confidence=0.75, random_share=1e-9)) as composer:
         before = composer.combiner._model.count
         composer.compose(noisy(8, seed=1))
         asked = len(costly.rows)
@@ -515,7 +515,7 @@ def test_the_random_share_is_drawn_by_texts() -> None:
 def test_groups_asked_about_in_full_tell_what_the_policy_would_have_turned() -> None:
     """The share of signs in the metrics is that of the policy tried on the groups that were drawn: about what really turned."""
     turned = rows = 0
-    with trained(Costly(), Ask(confidence=0.3, random_share=0.5)) as composer:
+    with trained(Costly(), Ask(confidence=0.65, random_share=0.5)) as composer:
         for seed in range(40):
             batch = noisy(8, seed)
             composition = composer.compose(batch)
@@ -605,7 +605,7 @@ def test_a_budget_of_nothing_is_refused_by_name(budget: float) -> None:
     "settings",
     [
         {"policy": "sign"},
-        {"confidence": 0.0},
+        {"confidence": 0.5},
         {"confidence": 1.5},
         {"tolerance": -0.1},
         {"random_share": 0},
