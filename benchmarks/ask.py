@@ -365,6 +365,8 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=500, help="groups of the simulated tournaments")
     parser.add_argument("--picture", action="store_true", help="draw docs/pictures/ask.png")
     options = parser.parse_args()
+    if not options.data.is_dir():
+        parser.error(f"there is no folder {options.data}: name it by --data or RLAIF_DATA")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", FutureWarning)
     always = [train(seed, options.rollouts, None) for seed in options.seeds]
