@@ -285,14 +285,22 @@ class Combiner:
         if self._missed_groups or rows < 2:
             return
         names = [name for name, component in self.components.items() if component.normalizer.within_groups]
-        if not names or (group_B is not None and len(np.unique(group_B)) < rows):
+        if not (names or self._asks) or (group_B is not None and len(np.unique(group_B)) < rows):
             return
         self._missed_groups = True
+        key, other = (
+            (f"rewards.{names[0]}.normalize", "normalize by zscore")
+            if names
+            else (
+                f"rewards.{self._asks}.ask",
+                "leave 'ask' out",
+            )
+        )
         what = "and all rows of the batch count as one" if group_B is None else "and of one score it makes 0"
         warnings.warn(
-            f"rewards.{names[0]}.normalize compares completions to the same prompt, but no prompt has several here, "
-            f"{what}; sample several completions a prompt (num_generations), name the column of the group, "
-            "or normalize by zscore",
+            f"{key} compares completions to the same prompt, but no prompt has several here, "
+            f"{what if names else 'and every row is asked about'}; sample several completions a prompt (num_generations), "
+            f"name the column of the group, or {other}",
             stacklevel=5,
         )
 

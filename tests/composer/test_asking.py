@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -164,8 +165,10 @@ def test_where_no_advantage_is_known_every_row_is_asked_about(fields: dict[str, 
     """An evaluation wants scores; without groups, or alone in one, a row has nothing to be compared with."""
     costly = Costly()
     batch = replace(noisy(4, seed=1), **fields) if fields else noisy(8, seed=1, size=size)
-    with trained(costly, Ask(confidence=0.75)) as composer:
+    with trained(costly, Ask(confidence=0.75)) as composer, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         composition = composer.compose(batch)
+    assert any("every row is asked about" in str(one.message) for one in told) == batch.training
     assert sorted(costly.rows) == [*range(len(batch))]
     assert not composition.rewards["judge"].imputed
 
