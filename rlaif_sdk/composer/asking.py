@@ -17,7 +17,7 @@ import numpy as np
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.scoring.checks import Imputed
-from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups, is_finite_number
+from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups, is_finite_number, json_number
 from rlaif_sdk.statistics.groups import group_means, group_sums, rows_of_groups
 from rlaif_sdk.types import RewardBatch
 
@@ -239,7 +239,7 @@ class ScoreModel:
             "count": self.count,
             "mean": self.mean_K.tolist(),
             "moments": self.moments_KK.tolist(),
-            "measured": [values.tolist() for values in self.measured],
+            "measured": [[[*map(json_number, row)] for row in values] for values in self.measured],
             "audited": [list(audited) for audited in self.audited],
         }
 
@@ -255,7 +255,7 @@ class ScoreModel:
             )
         self.count = float(state["count"])
         self.mean_K, self.moments_KK = np.array(state["mean"]), np.array(state["moments"])
-        self.measured = [np.array(values) for values in state["measured"]]
+        self.measured = [np.array(values, dtype=np.float64) for values in state["measured"]]
         self.audited = [(int(flipped), int(rows)) for flipped, rows in state["audited"]]
         self.prediction = self._fitted()
 
