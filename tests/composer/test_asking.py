@@ -24,6 +24,7 @@ from rlaif_sdk.composer.aggregators import Minimum
 from rlaif_sdk.composer.asking import LEAST_GROUPS, OpenGroups, Prediction, ScoreModel, drawn_groups
 from rlaif_sdk.composer.normalizers import FixedZScore, FixedZScoreParams, GroupZScore, MinMax, Rank, ZScore
 from rlaif_sdk.composer.weights import Crossing, Linear
+from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
 from rlaif_sdk.exceptions import ConfigError, StateError
 from tests.composer.test_ranks import Ranks
 
@@ -702,3 +703,20 @@ def test_other_rewards_may_learn_and_fail(tmp_path: Path) -> None:
             composition = composer.compose(replace(batch, columns={**batch.columns, "cheap": cheap}))
             assert not np.isnan(composition.totals).any()
     assert composition.rewards["judge"].imputed
+
+
+def test_an_evaluation_scores_every_completion_and_may_leave_either_reward_out() -> None:
+    """What a composition is measured by are answers; without the others the costly reward is an ordinary one."""
+    costly = Costly()
+    batch = noisy(6, seed=1)
+    candidates = [
+        Candidate(
+            prompt, completion, {name: values[row] for name, values in batch.columns.items()}, group=batch.group[row]
+        )
+        for row, (prompt, completion) in enumerate(zip(batch.prompts, batch.completions, strict=True))
+    ]
+    with trained(costly, Ask(confidence=0.75), weight=0.5) as composer:
+        scored = ScoredCompletions(composer, candidates)
+    assert sorted(costly.rows) == [*range(48)]
+    np.testing.assert_allclose(scored.totals(["judge"]), 0.5 * np.array(batch.column("costly")))
+    np.testing.assert_allclose(scored.totals(["cheap"]), batch.column("cheap"))
