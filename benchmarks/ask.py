@@ -348,7 +348,8 @@ def draw_picture(results: Mapping[str, Any]) -> None:
         ylabel="advantages with another sign, %",
         title="by the policy (lines), at random (dotted)",
     )
-    left.legend(fontsize=8)
+    left.set_ylim(-0.5, 27)
+    left.legend(fontsize=8, loc="upper left")
     for colour, (name, curve) in enumerate(results["learning"].items()):
         right.plot(curve["calls"], curve["share"], color=f"C{colour}", label=name)
     right.set(xlabel="calls of the judge", ylabel="share of wanted words", title="GRPO on the small task")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rlaif_sdk import Composer, Composition, Gate, Reward, RewardBatch, Score
 from rlaif_sdk.composer import Ask, Component, Constraint, FailurePolicy, Ledger, RewardCondition, Schedule, what_if
 from rlaif_sdk.composer.aggregators import Minimum
-from rlaif_sdk.composer.asking import LEAST_GROUPS, OpenGroups, Prediction, ScoreModel, drawn_groups
+from rlaif_sdk.composer.asking import LEAST_GROUPS, OpenGroups, Prediction, ScoreModel, drawn_groups, lessons
 from rlaif_sdk.composer.normalizers import FixedZScore, FixedZScoreParams, GroupZScore, MinMax, Rank, ZScore
 from rlaif_sdk.composer.weights import Crossing, Linear
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
@@ -334,28 +334,33 @@ def test_a_weight_counts_like_as_many_equal_rows() -> None:
     np.testing.assert_allclose(weighted.prediction.mean, repeated.prediction.mean)
 
 
-def test_a_bend_where_nobody_is_asked_is_seen_all_the_same() -> None:
-    """Far above and below the mean the costly score runs against the line in the middle; the random share finds the line of all."""
-    costly = Costly((-1.0, 1.0))
+def test_rows_of_the_random_share_stand_for_those_that_are_left_out() -> None:
+    """Of a group asked about in full, rows that the policy would have left out weigh by the inverse of their chance to teach.
 
-    def bent(seed: int) -> RewardBatch:
-        draw = np.random.default_rng(seed)
-        cheap = draw.choice([0.0, 0.45, 0.5, 0.55, 1.0], size=160)
-        answers = (
-            np.where(np.abs(cheap - 0.5) < 0.2, 2 * (cheap - 0.5), -0.3 * (cheap - 0.5)) + draw.normal(size=160) * 0.02
+    Half of the random share teaches: at 0.2 a row that is left out elsewhere was asked about here with a chance of 0.1.
+    """
+    costly, share = Costly(), 0.2
+    batch = noisy(60, seed=1)
+    with trained(costly, Ask(random_share=share)) as composer, trained(Costly(), Ask(random_share=1e-9)) as left:
+        model = composer.combiner._model
+        left.combiner._model.load_state_dict(model.state_dict())
+        others_BF, raw_B = (np.array(batch.column(name)) for name in ("cheap", "costly"))
+        everyone_B = np.ones(len(batch), dtype=bool)
+        use_B, weight_B, _ = lessons(
+            Ask(random_share=share),
+            model,
+            batch,
+            (0.0, 1.0),
+            others_BF[:, None],
+            raw_B,
+            everyone_B,
+            lambda raw: (others_BF + raw,) * 2,
         )
-        return batch_of(cheap.tolist(), answers.tolist(), first=1000 * seed)
-
-    with Composer(parts(costly, Ask(confidence=0.85, random_share=0.2))) as composer:
-        for seed in range(30):
-            composer.compose(bent(seed))
-        learned = float(composer.combiner._model.prediction.slopes[0])
-        asked = np.array([row for call in costly.calls[-60:] for row in call])
-    full = [bent(seed) for seed in range(100, 130)]
-    cheap, answers = (np.concatenate([batch.column(name) for batch in full]) for name in ("cheap", "costly"))
-    of_all = np.polyfit(cheap, answers, 1)[0]
-    assert len(asked) < 0.8 * 60 * 160
-    assert learned == pytest.approx(of_all, abs=0.12)
+        imputed = left.compose(batch).rewards["judge"].imputed
+    drawn = np.flatnonzero(use_B).tolist()
+    assert {row for row in drawn if weight_B[row] == 10.0} == set(imputed) & set(drawn)
+    assert {weight_B[row] for row in drawn} == {1.0, 10.0}
+    assert {*weight_B[use_B == 0].tolist()} == {1.0}
 
 
 @pytest.mark.parametrize(("budget", "most"), [(2, 2), (0.5, 4), (0.3, 3), (100, SIZE)])
