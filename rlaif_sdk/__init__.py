@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.models.scorer import OnnxScorer
     from rlaif_sdk.plugins import AggregatorSpec, JudgeBackendSpec, NormalizerSpec, Registry, RewardSpec, hookimpl
     from rlaif_sdk.rewards import Params, Reward, ViewParams, reward
-    from rlaif_sdk.statistics.ranking import bradley_terry, compared_sets
+    from rlaif_sdk.statistics.ranking import bradley_terry, compared_sets, informative_games
     from rlaif_sdk.training.ppo import PPOConfig, PPOTrainer
     from rlaif_sdk.types import Conversation, Credit, CreditSpan, Message, Progress, RewardBatch, Score, SubScore
 
@@ -121,6 +121,7 @@ __all__ = [
     "compared_sets",
     "export_classifier",
     "hookimpl",
+    "informative_games",
     "label_index",
     "label_log_odds",
     "label_probabilities",
@@ -194,7 +195,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
             "hookimpl",
         ),
         "rlaif_sdk.rewards": ("Params", "Reward", "ViewParams", "reward"),
-        "rlaif_sdk.statistics.ranking": ("bradley_terry", "compared_sets"),
+        "rlaif_sdk.statistics.ranking": ("bradley_terry", "compared_sets", "informative_games"),
         "rlaif_sdk.training.ppo": ("PPOConfig", "PPOTrainer"),
         "rlaif_sdk.types": (
             "Conversation",

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from rlaif_sdk.composer.aggregators import RewardGroup
+from rlaif_sdk.composer.asking import Ask
 from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.conditions import ColumnCondition, Condition, RewardCondition
@@ -157,6 +158,7 @@ def _part(config: RewardConfig, registry: Registry, document: Document, location
         "failure": FailurePolicy(**config.on_failure.model_dump()),
         "when": [_condition(condition) for condition in config.when],
         "otherwise": config.otherwise,
+        "ask": Ask(**config.ask.model_dump()) if config.ask else None,
     }
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlaif_sdk.composer.asking import Asking
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.conditions import Asked, ask, scattered
+from rlaif_sdk.composer.conditions import Asked, ask, joined, scattered
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ledger.cache import RewardOrigin, UnidentifiedError
 from rlaif_sdk.composer.stages import check_columns, in_order, rewards_looked_at
@@ -83,6 +84,8 @@ class Calls:
         fallbacks: Those that are asked where they fail, by name.
         budget: What all may spend together.
         ledger: Keeps their scores.
+        asking: Begins the waves in which the reward with an ``ask`` is asked, given what the others said and the rows that
+            its conditions let it be asked about.
     """
 
     def __init__(
@@ -91,16 +94,18 @@ class Calls:
         fallbacks: Mapping[str, Component],
         budget: BudgetConfig,
         ledger: Ledger | None,
+        asking: Callable[[RewardBatch, Mapping[str, CheckedScores], Sequence[int]], Asking],
     ) -> None:
         self._components = components
         self._fallbacks = fallbacks
         self._budget = Budget(budget, "the composition")
         self._ledger = ledger
+        self._asking = asking
         self.runners = {name: self._runner(name, part) for name, part in components.items()}
         self._unproven = {name: 0 for name, part in components.items() if part.failure.fail_fast}
         self._fallback_runners = {name: self._runner(name, part) for name, part in fallbacks.items()}
         self._order = in_order(components)
-        self._looks_at = {name: rewards_looked_at(part) for name, part in components.items()}
+        self._looks_at = rewards_looked_at(components)
         self._looked_at = {other for others in self._looks_at.values() for other in others}
 
     def _runner(self, name: str, part: Component) -> Runner:
@@ -182,7 +187,8 @@ class Calls:
         found: list[str] = []
         for name in self._order:
             waits = name in self._looked_at and self._components[name].fallback is not None
-            if self.runners[name].is_short and not waits and all(other in found for other in self._looks_at[name]):
+            is_here = self.runners[name].is_short and self._components[name].ask is None
+            if is_here and not waits and all(other in found for other in self._looks_at[name]):
                 found.append(name)
         return found
 
@@ -200,14 +206,54 @@ class Calls:
 
     async def _score(self, name: str, batch: RewardBatch, looked_at: Mapping[str, asyncio.Future[Answer]]) -> Answer:
         """Ask one reward, and its fallback where it fails."""
-        seen, asked = self._seen(name, batch, {other: await answer for other, answer in looked_at.items()})
+        others = {other: await answer for other, answer in looked_at.items()}
+        seen, asked = self._seen(name, batch, others)
+        if self._components[name].ask is not None:
+            return await self._score_in_waves(name, batch, others, asked)
+        is_called = asked is None or bool(asked.rows)
+        return _answer(*await self._called(name, seen, is_called=is_called), asked, batch)
+
+    async def _called(
+        self, name: str, seen: RewardBatch, *, is_called: bool = True
+    ) -> tuple[CheckedScores, CallResult]:
+        """What a reward, and its fallback where it fails, says of rows that it is asked about."""
         part = self._components[name]
-        is_called = asked is None or asked.rows
         result = await self.runners[name].score(seen.with_columns(part.columns)) if is_called else _NOT_CALLED
         scores = _checked(result, seen, part.reward)
         if part.fallback is not None:
             scores = await self._fall_back(name, scores, seen)
-        return _answer(scores, result, asked, batch)
+        return scores, result
+
+    async def _score_in_waves(
+        self, name: str, batch: RewardBatch, others: Mapping[str, Answer], conditions: Asked | None
+    ) -> Answer:
+        """Ask a reward about the rows where its answer matters, a wave at a time."""
+        rows = range(len(batch)) if conditions is None else conditions.rows
+        asking = self._asking(batch, {other: answer.scores for other, answer in others.items()}, rows)
+        order: list[int] = []
+        waves: list[CheckedScores] = []
+        seconds = 0.0
+        while wave := asking.next_rows():
+            scores, result = await self._called(name, batch.select(wave))
+            asking.take(wave, scores.raw)
+            order += wave
+            waves.append(scores)
+            seconds += result.seconds
+        imputed = asking.imputed()
+        asked = Asked(
+            sorted(order),
+            {**(conditions.not_asked if conditions else {}), **{row: one.reason for row, one in imputed.items()}},
+            conditions.failures if conditions else {},
+        )
+        scores = scattered(
+            joined(waves),
+            order,
+            len(batch),
+            failures=asked.failures,
+            not_asked=dict(sorted(asked.not_asked.items())),
+            imputed=imputed,
+        )
+        return Answer(scores, seconds, asked)
 
     def _seen(self, name: str, batch: RewardBatch, answers: Mapping[str, Answer]) -> tuple[RewardBatch, Asked | None]:
         """The rows that a reward is asked about."""

@@ -16,7 +16,7 @@ from rlaif_sdk.types import Credit, Score, SubScore
 
 NO_IMAGE = "it saw no image"
 """What is said of a score of text beside an image."""
-Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached", "not asked"]
+Status = Literal["scored", "abstained", "failed", "default", "masked", "fallback", "cached", "not asked", "imputed"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -26,7 +26,8 @@ class RewardColumn(CheckedScores):
     Attributes:
         name: Its name in the composition.
         weight: Its weight in force, among its neighbours.
-        raw: (B,) what it said, in its own units; NaN where it abstained, failed, or was not asked.
+        raw: (B,) what it said, in its own units; NaN where it abstained, failed, or was not asked, also where a score is
+            imputed.
         normalized: (B,) the value that was weighed, higher being better; NaN where it took no part.
         weighted: (B,) its share of the total; NaN where it took no part.
         failures: Why, for each row that failed.
@@ -44,8 +45,11 @@ class RewardColumn(CheckedScores):
         credit_scale: (B,) what a unit of that adds to the total: 0 where it takes no part or a gate is closed, NaN where the
             normalizer or the aggregator leaves it no place. None without credit.
         error: Why a call failed, the only one or the first that did; None where none did.
-        not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions. It has
-            failed there too where a reward failed that a condition looks at.
+        not_asked: Why it was not asked, for each row that its conditions or its ``ask`` kept from it; None without either. It
+            has failed there too where a reward failed that a condition looks at.
+        imputed: What is taken for its score, for each row that its ``ask`` kept from it; None without one.
+        flipped_share: Of the advantages of the last groups that it was asked about in full, the share whose sign its ``ask``
+            would have turned; None without one, NaN while there are none.
         unseen_images: The rows with an image, where it reads text alone.
     """
 
@@ -62,6 +66,7 @@ class RewardColumn(CheckedScores):
     working: Callable[[int], str] | None = None
     credit_scale: Array | None = None
     unseen_images: Collection[int] = ()
+    flipped_share: float | None = None
 
     def __repr__(self) -> str:
         scored = int((~np.isnan(self.raw)).sum())
@@ -76,7 +81,7 @@ class RewardColumn(CheckedScores):
         if self.masked[row]:
             return "masked"
         if self.not_asked and row in self.not_asked:
-            return "not asked"
+            return "imputed" if self.imputed and row in self.imputed else "not asked"
         if self.fallback_reasons and row in self.fallback_reasons:
             return "fallback"
         if np.isnan(self.raw[row]):
@@ -87,6 +92,24 @@ class RewardColumn(CheckedScores):
     def abstained(self) -> int:
         """The number of rows on which it abstained, which are those where it was asked and neither scored nor failed."""
         return int(np.isnan(self.raw).sum()) - len(self.failures) - len(self.skipped)
+
+    def counts(self) -> dict[str, float]:
+        """On how many rows it was not asked, fell back, or was cached, and the shares that its ``ask`` makes; by name."""
+        counts: dict[str, float] = {}
+        if self.not_asked is not None:
+            counts["not_asked"] = float(len(self.skipped))
+        if self.imputed is not None and self.raw.size:
+            counts |= {
+                "asked_share": 1 - len(self.skipped) / self.raw.size,
+                "imputed_share": len(self.imputed) / self.raw.size,
+            }
+        if self.flipped_share is not None:
+            counts["flipped_share"] = self.flipped_share
+        if self.fallback_reasons is not None:
+            counts["fallback"] = float(len(self.fallback_reasons))
+        if self.cached is not None:
+            counts["cached"] = float(self.cached.sum())
+        return counts
 
     def record(self, row: int) -> dict[str, Any]:
         """What is said of a row, JSON-ready: its numbers, None where there is none, its status and reason.

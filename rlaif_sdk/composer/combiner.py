@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import numpy as np
 from rlaif_sdk.composer import state
 from rlaif_sdk.composer.aggregators import Aggregator, NestedAggregation, RewardGroup, WeightedSum
 from rlaif_sdk.composer.all_gather import AllGather, Observed, gather_observed
+from rlaif_sdk.composer.asking import Ask, Asking, ScoreModel, begin_asking, lessons
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
@@ -18,6 +22,7 @@ from rlaif_sdk.composer.constraints import Constraint, ConstraintColumn, Multipl
 from rlaif_sdk.composer.failures import apply_failure_policy
 from rlaif_sdk.composer.gates import Gate, GateOrder, apply_gates, check_gates
 from rlaif_sdk.composer.normalizers import Normalizer
+from rlaif_sdk.composer.stages import check_ask
 from rlaif_sdk.composer.weights import Schedule, Weight, current_weight
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.scoring.checks import CheckedScores
@@ -53,13 +58,18 @@ class Combiner:
         self._check()
         self._nested = NestedAggregation(self.aggregator, self.groups, rewards)
         self._tree = self._nested.tree
+        watched = [schedule.trigger.reward for schedule in self._schedules().values() if schedule.trigger]
+        check_ask(components, self.gates, constraints, watched, is_sum=self._nested.is_linear)
         for name, component in self.components.items():
             try:
                 component.normalizer.bind(component.oriented_range)
             except ConfigError as error:
                 raise ConfigError(error.message, key=f"rewards.{name}.normalize", hint=error.hint) from None
+        self._asks = next((name for name, part in components.items() if part.ask), None)
+        self._model = ScoreModel(len(components) - 1)
         self._learns = (
             bool(self.multipliers)
+            or self._asks is not None
             or bool(self._schedules())
             or any(type(part.normalizer).update is not Normalizer.update for part in components.values())
         )
@@ -103,19 +113,12 @@ class Combiner:
         rows = len(batch)
         group_B = encode_groups(batch.group)
         nowhere_B = np.zeros(rows, dtype=bool)
-        stated: dict[str, Array] = {}
-        values: dict[str, Array] = {}
-        dropped_B = nowhere_B
-        for name, part in self.components.items():
-            stated[name], values[name], without_total_B = apply_failure_policy(
-                name, scores[name], part.failure, group_B, otherwise=part.otherwise_value
-            )
-            dropped_B = dropped_B if without_total_B is None else dropped_B | without_total_B
+        stated, values, dropped_B = self._stated(scores, group_B)
         observed = None
         if batch.training:
             self._warn_without_groups(group_B, rows)
             if self._learns or self.all_gather is not None:
-                observed = self._observe(scores, group_B)
+                observed = self._observe(batch, scores, group_B)
         weights = {name: current_weight(weight, batch.progress) for name, weight in self._weights.items()}
         normalized_RB = np.empty((len(self.components), rows))
         workings = {}
@@ -125,13 +128,7 @@ class Combiner:
             workings[name] = part.normalizer.working(oriented_B, group_B)
         std_RB = self._stds(scores, values, group_B)
         totals_B, weighted_RB = self._nested.aggregate(normalized_RB, weights, std_RB)
-        constraints = [
-            ConstraintColumn(m.constraint, m.value, m.penalty(stated[m.constraint.reward])) for m in self.multipliers
-        ]
-        for penalised in constraints:
-            totals_B = totals_B - penalised.penalty
-        has_total_B = np.isfinite(totals_B) if dropped_B is nowhere_B else np.isfinite(totals_B) & ~dropped_B
-        before_B = totals_B if has_total_B.all() else np.where(has_total_B, totals_B, np.nan)
+        before_B, constraints = self._penalised(totals_B, stated, dropped_B)
         after_B, gates = apply_gates(before_B, self.gates, self.gate_order, stated)
         scales = _credit_scales(self.components, scores, values, self._nested, weights, group_B)
         for _, closed_B in gates if scales else ():
@@ -163,6 +160,8 @@ class Combiner:
                 error=said.error,
                 not_asked=said.not_asked,
                 unseen_images=() if part.reward.reads_images else batch.images,
+                imputed=said.imputed,
+                flipped_share=self._model.flipped_share if name == self._asks else None,
             )
         return Composition(
             batch,
@@ -170,12 +169,100 @@ class Combiner:
             columns,
             tuple(gates),
             before_B,
-            dropped_B,
+            nowhere_B if dropped_B is None else dropped_B,
             constraints=tuple(constraints),
             group_weights={name: weights[name] for name in self.groups},
             aggregation=self._tree,
             gate_order=self.gate_order,
         )
+
+    def _stated(
+        self, scores: Mapping[str, CheckedScores], group_B: Labels | None
+    ) -> tuple[dict[str, Array], dict[str, Array], Mask | None]:
+        """What of rewards' scores takes part, see `apply_failure_policy`; and the rows that are dropped, None for none."""
+        stated: dict[str, Array] = {}
+        values: dict[str, Array] = {}
+        dropped_B: Mask | None = None
+        for name, said in scores.items():
+            part = self.components[name]
+            stated[name], values[name], without_total_B = apply_failure_policy(
+                name, said, part.failure, group_B, otherwise=part.otherwise_value
+            )
+            if without_total_B is not None:
+                dropped_B = without_total_B if dropped_B is None else dropped_B | without_total_B
+        return stated, values, dropped_B
+
+    def _penalised(
+        self, totals_B: Array, stated: Mapping[str, Array], dropped_B: Mask | None
+    ) -> tuple[Array, list[ConstraintColumn]]:
+        """The totals before gates, without what constraints take off; NaN where there is none."""
+        constraints = [
+            ConstraintColumn(m.constraint, m.value, m.penalty(stated[m.constraint.reward])) for m in self.multipliers
+        ]
+        for penalised in constraints:
+            totals_B = totals_B - penalised.penalty
+        has_total_B = np.isfinite(totals_B) if dropped_B is None else np.isfinite(totals_B) & ~dropped_B
+        return (totals_B if has_total_B.all() else np.where(has_total_B, totals_B, np.nan)), constraints
+
+    def asking(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], rows: Sequence[int]) -> Asking:
+        """The waves in which the reward that has an ``ask`` is asked.
+
+        Args:
+            batch: B rows.
+            scores: What the other rewards said of them.
+            rows: Those that its conditions let it be asked about.
+        """
+        ask, value_range = self._asked_part
+        eligible_B = np.zeros(len(batch), dtype=bool)
+        eligible_B[list(rows)] = True
+        totals = self._totals_by_costly(batch, scores, eligible_B)
+        return begin_asking(ask, self._model, batch, value_range, self._others(scores), eligible_B, totals)
+
+    @property
+    def _asked_part(self) -> tuple[Ask, tuple[float, float]]:
+        """How the reward that has an ``ask`` is asked, and its range."""
+        assert self._asks is not None
+        part = self.components[self._asks]
+        assert part.ask is not None
+        return part.ask, part.reward.range
+
+    def _others(self, scores: Mapping[str, CheckedScores]) -> Array:
+        """(B, F) what the rewards without an ``ask`` said."""
+        return np.stack([scores[name].raw for name in self.components if name != self._asks], axis=1)
+
+    def _totals_by_costly(
+        self, batch: RewardBatch, scores: Mapping[str, CheckedScores], eligible_B: Mask
+    ) -> Callable[[Array], tuple[Array, Array]]:
+        """What the scores of the reward that has an ``ask`` make of a batch; nothing is learned of it.
+
+        Running statistics of the others are taken as they will be after this process's rows of the batch.
+        """
+        name = self._asks
+        assert name is not None
+        part = self.components[name]
+        names = list(self.components)
+        group_B = encode_groups(batch.group)
+        stated, values, dropped_B = self._stated({other: scores[other] for other in names if other != name}, group_B)
+        weights = {other: current_weight(weight, batch.progress) for other, weight in self._weights.items()}
+        normalized_RB = np.empty((len(names), len(batch)))
+        for index, other in enumerate(names):
+            if other == name:
+                continue
+            sign, normalizer = self.components[other].sign, self.components[other].normalizer
+            if batch.training and type(normalizer).update is not Normalizer.update:
+                normalizer = copy.deepcopy(normalizer)
+                normalizer.update(sign * scores[other].raw, group_B)
+            normalized_RB[index] = normalizer.normalize(sign * values[other], group_B)
+        otherwise = math.nan if part.otherwise_value is None else part.otherwise_value
+
+        def totals(raw_B: Array) -> tuple[Array, Array]:
+            raw_B = np.where(eligible_B, raw_B, otherwise)
+            normalized_RB[names.index(name)] = part.normalizer.normalize(part.sign * raw_B, group_B)
+            summed_B, _ = self._nested.aggregate(normalized_RB, weights)
+            before_B, _ = self._penalised(summed_B, stated, dropped_B)
+            return before_B, apply_gates(before_B, self.gates, self.gate_order, stated)[0]
+
+        return totals
 
     def _stds(
         self, scores: Mapping[str, CheckedScores], values: Mapping[str, Array], group_B: Labels | None
@@ -198,24 +285,56 @@ class Combiner:
         if self._missed_groups or rows < 2:
             return
         names = [name for name, component in self.components.items() if component.normalizer.within_groups]
-        if not names or (group_B is not None and len(np.unique(group_B)) < rows):
+        if not (names or self._asks) or (group_B is not None and len(np.unique(group_B)) < rows):
             return
         self._missed_groups = True
+        key, other = (
+            (f"rewards.{names[0]}.normalize", "normalize by zscore")
+            if names
+            else (
+                f"rewards.{self._asks}.ask",
+                "leave 'ask' out",
+            )
+        )
         what = "and all rows of the batch count as one" if group_B is None else "and of one score it makes 0"
         warnings.warn(
-            f"rewards.{names[0]}.normalize compares completions to the same prompt, but no prompt has several here, "
-            f"{what}; sample several completions a prompt (num_generations), name the column of the group, "
-            "or normalize by zscore",
+            f"{key} compares completions to the same prompt, but no prompt has several here, "
+            f"{what if names else 'and every row is asked about'}; sample several completions a prompt (num_generations), "
+            f"name the column of the group, or {other}",
             stacklevel=5,
         )
 
-    def _observe(self, scores: Mapping[str, CheckedScores], group_B: Labels | None) -> Observed:
+    def _observe(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], group_B: Labels | None) -> Observed:
         """Gather what all ranks observed, and update the running statistics with it."""
         raw_RB: Array = np.stack([scores[name].raw for name in self.components])
+        if self._asks is not None:
+            raw_RB = np.concatenate([raw_RB, self._lessons(batch, scores)])
         observed = gather_observed(raw_RB, group_B, self.all_gather)
+        if self._asks is not None:
+            observed = self._learn_to_ask(observed)
         for component, raw_N in zip(self.components.values(), observed.raw_RN, strict=True):
             component.normalizer.update(component.sign * raw_N, observed.group_N)
         return observed
+
+    def _lessons(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> Array:
+        """(3, B) what this process's rows teach about asking; see `rlaif_sdk.composer.asking.lessons`."""
+        assert self._asks is not None
+        said = scores[self._asks]
+        ask, value_range = self._asked_part
+        eligible_B = np.ones(len(batch), dtype=bool)
+        eligible_B[[row for row in said.skipped if row not in (said.imputed or {})]] = False
+        totals = self._totals_by_costly(batch, scores, eligible_B)
+        return lessons(ask, self._model, batch, value_range, self._others(scores), said.raw, eligible_B, totals)
+
+    def _learn_to_ask(self, observed: Observed) -> Observed:
+        """Teach the model of the costly reward, and give what was observed without what only that needs."""
+        names = list(self.components)
+        raw_RN, (use_N, weight_N, flipped_N) = observed.raw_RN[: len(names)], observed.raw_RN[len(names) :]
+        costly = names.index(str(self._asks))
+        if observed.group_N is not None:
+            values_NK = np.concatenate([np.delete(raw_RN, costly, axis=0), raw_RN[costly : costly + 1]]).T
+            self._model.learn(values_NK, observed.group_N, use_N, weight_N, flipped_N)
+        return replace(observed, raw_RN=raw_RN)
 
     def _learn(self, observed: Observed, progress: Progress) -> None:
         schedules = self._schedules().values()
@@ -229,7 +348,10 @@ class Combiner:
 
     def _parts(self) -> state.Parts:
         schedules = self._schedules()
-        return {
+        asks = (
+            {"ask": {self._asks: state.Part({"others": len(self.components) - 1}, self._model)}} if self._asks else {}
+        )
+        return asks | {
             "reward": {
                 name: state.Part(state.of_reward(component, self._versions[name]), component.normalizer)
                 for name, component in self.components.items()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlaif_sdk.composer.asking import Ask
 from rlaif_sdk.composer.conditions import Condition
 from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.normalizers import Normalizer, Passthrough
@@ -38,6 +39,7 @@ class Component:
             `rlaif_sdk.composer.conditions`.
         otherwise: The score of a row that it is not asked about, in its own units, or ``abstain``; to be stated where a
             condition looks at a reward. None abstains.
+        ask: Of the rows that it may be asked about, it is asked only where its answer matters; None asks about all.
         place: Where it stands in its config, as ``FILE:LINE``, for errors; empty where it has none.
     """
 
@@ -55,6 +57,7 @@ class Component:
     cache: bool = True
     when: Sequence[Condition] = ()
     otherwise: float | Literal["abstain"] | None = None
+    ask: Ask | None = None
     place: str = ""
 
     @property

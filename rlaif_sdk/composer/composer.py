@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from rlaif_sdk.composer.aggregators import Aggregator, RewardGroup
 from rlaif_sdk.composer.all_gather import AllGather
+from rlaif_sdk.composer.asking import Asking
 from rlaif_sdk.composer.build import ConfigSource, composer_arguments, read_composition
 from rlaif_sdk.composer.calls import Calls, check_fallbacks
 from rlaif_sdk.composer.combiner import Combiner
@@ -29,6 +30,7 @@ from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import as_reward
+from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.scoring.factory import errors_placed
 from rlaif_sdk.types import RewardBatch
 
@@ -119,7 +121,7 @@ class Composer:
         check_fallbacks(self.components, self.fallbacks)
         self.ledger = ledger
         self._recorder = ledger.recorder(self.components) if ledger else None
-        self._calls = Calls(self.components, self.fallbacks, budget or BudgetConfig(), ledger)
+        self._calls = Calls(self.components, self.fallbacks, budget or BudgetConfig(), ledger, self._asking)
         self._queue = OrderedQueue(self._finish)
         self._lock = threading.Lock()
 
@@ -279,6 +281,10 @@ class Composer:
         self._calls.check(batch)
         return Pending(batch, self._queue.ticket(), self._calls.start(batch, here=here))
 
+    def _asking(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], rows: Sequence[int]) -> Asking:
+        with self._lock:
+            return self.combiner.asking(batch, scores, rows)
+
     def _finish(self, pending: Pending) -> Composition:
         batch = pending.batch
         try:
@@ -369,6 +375,11 @@ class Composer:
             + ("abstains" if part.otherwise_value is None else f"counts as {part.otherwise_value:g}")
             for name, part in self.components.items()
             if part.when
+        ]
+        notes += [
+            f"{name} is asked where its answer matters: {part.ask}"
+            for name, part in self.components.items()
+            if part.ask
         ]
         notes += [f"gate {gate}" for gate in self.combiner.gates]
         return Layout("Composer", headings, rows, notes=notes)._repr_html_()

@@ -348,10 +348,12 @@ class Composition:
         weights, which are those of `RewardColumn.weight`, as ``reward_weights``; the aggregator plays no part.
 
         Raises:
-            ConfigError: There are gates, constraints or groups, which cannot hold over rewards that are standardised
-                each by itself.
+            ConfigError: There are gates, constraints, groups or an ``ask``, which cannot hold over rewards that are
+                standardised each by itself.
         """
-        for what, found in (("gates", self.gates), ("constraints", self.constraints), ("groups", self.group_weights)):
+        asks = any(column.imputed is not None for column in self.rewards.values())
+        parts = {"gates": self.gates, "constraints": self.constraints, "groups": self.group_weights, "ask": asks}
+        for what, found in parts.items():
             if found:
                 raise ConfigError(f"GDPO standardises each reward by itself, so {what} would not hold", key=what)
         unscored_B = np.isnan(self.totals)
@@ -404,12 +406,7 @@ class Composition:
             }
             for subscore, values in column.subscore_values().items():
                 numbers[f"reward/{name}/subscore/{subscore}"] = math.fsum(values) / len(values)
-            if column.not_asked is not None:
-                numbers[f"reward/{name}/not_asked"] = float(len(column.skipped))
-            if column.fallback_reasons is not None:
-                numbers[f"reward/{name}/fallback"] = float(len(column.fallback_reasons))
-            if column.cached is not None:
-                numbers[f"reward/{name}/cached"] = float(column.cached.sum())
+            numbers |= {f"reward/{name}/{part}": value for part, value in column.counts().items()}
         numbers |= {f"group/{name}/weight": weight for name, weight in self.group_weights.items()}
         numbers |= {f"group/{name}/spread": _mean(spread_B) for name, spread_B in self.spreads().items()}
         for part in self.constraints:

@@ -13,7 +13,7 @@ import numpy as np
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.text import listed
 from rlaif_sdk.rewards import ScoreLike
-from rlaif_sdk.scoring.checks import CheckedScores
+from rlaif_sdk.scoring.checks import CheckedScores, Imputed
 from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
 from rlaif_sdk.types import RewardBatch
 
@@ -199,6 +199,7 @@ def scattered(
     *,
     failures: Mapping[int, str],
     not_asked: Mapping[int, str] | None = None,
+    imputed: Mapping[int, Imputed] | None = None,
 ) -> CheckedScores:
     """What a reward said of B rows, given that of some of them.
 
@@ -208,6 +209,7 @@ def scattered(
         rows: B.
         failures: Why it fails, for rows among the others.
         not_asked: Why it was not asked, for rows among the others; None where it has no condition.
+        imputed: What is taken for its score, for rows of those; None where it has no ``ask``.
     """
     raw_B = np.full(rows, np.nan)
     raw_B[place] = scores.raw
@@ -219,6 +221,8 @@ def scattered(
         cached_B = np.zeros(rows, dtype=bool)
         cached_B[place] = scores.cached
     reasons, skipped = scores.fallback_reasons, scores.not_asked
+    if scores.imputed is not None:
+        imputed = {place[row]: value for row, value in scores.imputed.items()}
     if skipped is not None:
         not_asked = {place[row]: why for row, why in skipped.items()} | dict(not_asked or {})
     return CheckedScores(
@@ -230,4 +234,26 @@ def scattered(
         cached_B,
         {place[row]: given for row, given in scores.credit.items()},
         not_asked,
+        imputed,
+    )
+
+
+def joined(parts: Sequence[CheckedScores]) -> CheckedScores:
+    """What a reward said in several calls, one after another, of rows that it was asked about."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part.raw) for part in parts)]).tolist()
+    placed = [*zip(starts, parts, strict=False)]
+    return CheckedScores(
+        np.concatenate([part.raw for part in parts]) if parts else np.empty(0),
+        {start + row: why for start, part in placed for row, why in part.failures.items()},
+        [entry for part in parts for entry in (part.entries or [None] * len(part.raw))],
+        next((part.error for part in parts if part.error is not None), None),
+        {start + row: why for start, part in placed for row, why in (part.fallback_reasons or {}).items()}
+        if any(part.fallback_reasons is not None for part in parts)
+        else None,
+        np.concatenate([np.zeros(len(part.raw), dtype=bool) if part.cached is None else part.cached for part in parts])
+        if any(part.cached is not None for part in parts)
+        else None,
+        {start + row: given for start, part in placed for row, given in part.credit.items()},
     )

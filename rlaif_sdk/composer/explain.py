@@ -29,7 +29,7 @@ class WaterfallStep:
             others took no part. NaN where the total is no weighted sum.
         weighted: What it adds to the total.
         running: The sum so far.
-        status: Scored, abstained, failed, default, masked, or not asked.
+        status: Scored, abstained, failed, default, masked, not asked, or imputed.
         reason: Why, in words.
         normalizer: How ``raw`` became ``normalized``, in words, with the state of that moment; empty for no change.
         ends: What its low and its high end mean, or None.
@@ -65,6 +65,8 @@ class WaterfallStep:
             raw = "default"
         elif self.status == "not asked" and not math.isnan(self.normalized):
             raw = "otherwise"
+        elif self.status == "imputed":
+            raw = "imputed"
         return (
             self.reward,
             raw,

@@ -62,6 +62,9 @@ def apply_failure_policy(
     if otherwise is not None and scores.not_asked:
         raw_B = raw_B.copy()
         raw_B[scores.skipped] = otherwise
+    if scores.imputed:
+        raw_B = raw_B.copy()
+        raw_B[list(scores.imputed)] = [imputed.value for imputed in scores.imputed.values()]
     if not scores.failures and policy.mask_group != "missing":
         return raw_B, raw_B, None
     failed_B = np.zeros(len(raw_B), dtype=bool)

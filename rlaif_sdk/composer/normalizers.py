@@ -32,11 +32,14 @@ class Normalizer(ABC):
         range: The reward's declared range, higher being better; set before the first batch. None is unbounded.
         params: Its parameters, or None: saved state is refused when they differ.
         within_groups: Whether a score means nothing but beside those of other completions to the same prompt.
+        by_itself: Whether what comes of a score depends on that score alone, on no other and on nothing learned, and never
+            falls as it rises.
     """
 
     range: tuple[float, float] | None = None
     params: BaseModel | None = None
     within_groups: bool = False
+    by_itself: bool = False
 
     def bind(self, value_range: tuple[float, float] | None) -> None:
         """Learn the reward's declared range.
@@ -121,6 +124,8 @@ def _limit_words(limit: float | None) -> str:
 class Passthrough(Normalizer):
     """``none``: the score as it is."""
 
+    by_itself = True
+
     def working(self, values_B: Array, group_B: Labels | None) -> Callable[[int], str]:
         return partial(_constant, "")
 
@@ -133,6 +138,8 @@ class Passthrough(Normalizer):
 
 class MinMax(Normalizer):
     """``minmax``: the declared range mapped linearly to [0, 1]."""
+
+    by_itself = True
 
     def bind(self, value_range: tuple[float, float] | None) -> None:
         if value_range is None or not all(map(math.isfinite, value_range)) or value_range[0] == value_range[1]:
@@ -285,6 +292,8 @@ class FixedZScore(Standardizer):
 
     What a score becomes depends on nothing but the score, so weights that were fitted to such values keep their meaning.
     """
+
+    by_itself = True
 
     def __init__(self, params: FixedZScoreParams) -> None:
         self.params: FixedZScoreParams = params
@@ -552,6 +561,7 @@ class Limited(Normalizer):
         self.inner = inner
         self.params: LimitParams = params
         self.within_groups = inner.within_groups
+        self.by_itself = inner.by_itself and not params.winsorize
         self._sample = Reservoir()
 
     def bind(self, value_range: tuple[float, float] | None) -> None:

@@ -15,8 +15,15 @@ from rlaif_sdk.statistics.arrays import is_finite_number
 from rlaif_sdk.types import RewardBatch
 
 
-def rewards_looked_at(component: Component) -> list[str]:
-    """The rewards that a reward's conditions look at."""
+def rewards_looked_at(components: Mapping[str, Component]) -> dict[str, list[str]]:
+    """The rewards that each reward waits for: those that its conditions look at, and all others if it has an ``ask``."""
+    return {
+        name: [other for other in components if other != name] if part.ask else _in_conditions(part)
+        for name, part in components.items()
+    }
+
+
+def _in_conditions(component: Component) -> list[str]:
     return [condition.reward for condition in component.when if isinstance(condition, RewardCondition)]
 
 
@@ -41,7 +48,7 @@ def in_order(components: Mapping[str, Component]) -> list[str]:
             raise ConfigError(
                 f"a condition looks at {problem}; there are {known}", key=f"rewards.{name}.when.{index}.reward"
             )
-    sorter = TopologicalSorter({name: rewards_looked_at(part) for name, part in components.items()})
+    sorter = TopologicalSorter(rewards_looked_at(components))
     try:
         return [*sorter.static_order()]
     except CycleError as error:
@@ -85,7 +92,7 @@ def check_conditions(
             raise ConfigError("'otherwise' goes with 'when': every row is asked about", key=key)
         if part.otherwise not in {None, "abstain"} and not is_finite_number(part.otherwise):
             raise ConfigError(f"a finite number or 'abstain', not {part.otherwise!r}", key=key)
-        if part.otherwise is None and rewards_looked_at(part):
+        if part.otherwise is None and _in_conditions(part):
             raise ConfigError(
                 "'when' looks at a reward, so 'otherwise' must say what a row gets that is not asked about",
                 key=f"rewards.{name}.when",
@@ -106,6 +113,74 @@ def check_conditions(
                 key=f"constraints.{index}",
                 hint=f"write 'otherwise: NUMBER' under {constraint.reward!r}",
             )
+
+
+def check_ask(
+    components: Mapping[str, Component],
+    gates: Sequence[Gate],
+    constraints: Sequence[Constraint],
+    watched: Sequence[str],
+    *,
+    is_sum: bool,
+) -> None:
+    """Check that a reward which is asked only where it matters can be.
+
+    Args:
+        components: The rewards by name.
+        gates: The gates.
+        constraints: The constraints.
+        watched: The rewards whose means schedules follow.
+        is_sum: Whether the total is a weighted sum.
+
+    Raises:
+        ConfigError: It has no finite range, compares completions, is normalised by other scores, or is needed about every
+            row; or there are several.
+    """
+    asking = [name for name, part in components.items() if part.ask]
+    for name in asking:
+        part = components[name]
+        value_range, kind = part.reward.range, type(part.normalizer).__name__
+        leave_out = "leave 'ask' out"
+        followed = [*(constraint.reward for constraint in constraints), *watched]
+        refusals = (
+            (
+                len(asking) > 1,
+                f"{' and '.join(asking)} have one, and each waits for the other",
+                "keep it on the costliest",
+            ),
+            (len(components) == 1, "there is no other reward, so every total hangs on its answer", leave_out),
+            (
+                value_range is None or not all(map(is_finite_number, value_range)),
+                f"its range is {value_range}: an answer without bounds could change any order, and nothing can be saved safely",
+                "declare a finite range in the reward, or leave 'ask' out",
+            ),
+            (
+                part.reward.scope == "group",
+                "it compares the completions to one prompt, and cannot be asked about some of them",
+                "leave 'ask' out; 'tournament' chooses its pairs with 'scheme: information'",
+            ),
+            (
+                not part.normalizer.by_itself,
+                f"{kind} makes of a score what the others make of it, and those that are asked about are chosen",
+                "normalize by none, minmax or fixed_zscore; an advantage is taken within its group anyway",
+            ),
+            (part.weight == 0, "its weight is 0, so no answer matters", leave_out),
+            (not is_sum, "the total is no weighted sum, of which alone it is known what an answer changes", leave_out),
+            (any(gate.reward == name for gate in gates), "a gate must know its score of every row", leave_out),
+            (
+                name in followed,
+                "a constraint or a schedule follows its mean, and who is asked about is chosen",
+                leave_out,
+            ),
+            (
+                any(name in _in_conditions(other) for other in components.values()),
+                "the condition of another reward must know its score of every row",
+                leave_out,
+            ),
+        )
+        for is_so, problem, hint in refusals:
+            if is_so:
+                raise ConfigError(problem, key=f"rewards.{name}.ask", hint=hint)
 
 
 def _abstains(part: Component | None) -> bool:

@@ -122,6 +122,7 @@ def of_reward(component: Component, version: str) -> dict[str, Any]:
         "normalizer": described.pop("kind"),
         **{f"normalizer.{key}": value for key, value in described.items()},
         **({"when": " and ".join(map(repr, component.when))} if component.when else {}),
+        **({"ask": repr(component.ask)} if component.ask else {}),
     }
 
 

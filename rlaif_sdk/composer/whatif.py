@@ -142,7 +142,8 @@ def what_if(
 
     Batches are replayed in the order in which they were composed, each run from the start, so that statistics,
     multipliers and schedules learn as they would have. No reward is made or asked. A reward that the config leaves out
-    has no weight; parameters of rewards play no part. Conditions decide anew, from the recorded scores and columns, which
+    has no weight; parameters of rewards play no part. What an ``ask`` imputed stands where the config has
+    an ``ask`` there too; where it has none, the score is missing. Conditions decide anew, from the recorded scores and columns, which
     rows a reward is asked about; where it has no recorded score for one, the new total is unknown, and a warning says so.
 
     Args:
@@ -236,11 +237,16 @@ def _asked_anew(
         asked = ask(part.when, entry.batch, said)
         rows, not_asked = asked.rows, asked.not_asked
         failures = {row: why for row, why in failures.items() if row not in not_asked} | dict(asked.failures)
-    missing = [row for row in rows if row in then.not_asked] if then.not_asked else []
+    imputed = None
+    if part.ask is not None:  # what was taken for its score then is what is taken now
+        asked_about = set(rows)
+        imputed = {row: value for row, value in (then.imputed or {}).items() if row in asked_about}
+        not_asked = {**(not_asked or {}), **{row: value.reason for row, value in imputed.items()}}
+    missing = [row for row in rows if row in then.not_asked and row not in (imputed or {})] if then.not_asked else []
     failures |= dict.fromkeys(missing, "it was not asked about the row when this was recorded")
     raw_B = np.full(len(then.raw), np.nan)
     raw_B[rows] = then.raw[rows]
-    return replace(then, raw=raw_B, failures=failures, not_asked=not_asked), missing
+    return replace(then, raw=raw_B, failures=failures, not_asked=not_asked, imputed=imputed), missing
 
 
 class ReplayedReward(Reward):

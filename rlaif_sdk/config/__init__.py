@@ -2,6 +2,7 @@
 
 from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite, NamedTable, TableConfig
 from rlaif_sdk.config.composition import (
+    AskConfig,
     ColumnConditionConfig,
     CompositionConfig,
     ConstraintConfig,
@@ -24,6 +25,7 @@ from rlaif_sdk.config.schedules import (
 )
 
 __all__ = [
+    "AskConfig",
     "BreakerConfig",
     "BudgetConfig",
     "ColumnConditionConfig",

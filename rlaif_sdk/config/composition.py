@@ -120,6 +120,37 @@ ConditionConfig: TypeAlias = Annotated[
 """A condition on another reward, or on a column."""
 
 
+class AskConfig(ConfigModel):
+    """A costly reward is asked only about the completions of a group whose answer can still change something."""
+
+    policy: Literal["advantage", "order"] = "advantage"
+    """What an answer must be able to change: ``advantage``, the sign of an advantage, which is a total less the mean of its
+    group; ``order``, that or the order of two totals of the group."""
+    confidence: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.9
+    """How sure each sign (or order) must be while answers are left open: the probability that they do not turn it. Far fewer
+    than the others turn, since most signs are surer. 1 believes only the range that the reward declares."""
+    tolerance: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.0
+    """A change of sign or order up to this difference, in units of the total, does not matter."""
+    budget: Finite | None = None
+    """The most calls about a group: a whole number, or below 1 a share of its completions. Groups that are asked about in full
+    do not count."""
+    random_share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
+    """The share of the groups that are asked about in full, drawn by their texts: on them it is measured how far off
+    expectations are. Until there are enough of them every row is asked about."""
+    waves: Annotated[int, Field(strict=True, ge=1)] = 3
+    """How many calls may follow one another for a batch, each about what the answers before have left open."""
+
+    @field_validator("budget")
+    @classmethod
+    def _a_budget_of_something(cls, budget: float | None) -> float | None:
+        if budget is not None and (budget <= 0 or (budget > 1 and budget != int(budget))):
+            raise ValueError(
+                f"a whole number of calls a group, or a share of it below 1, not {budget:g}; a budget of nothing asks about "
+                "nothing: leave the reward out, or leave 'budget' out"
+            )
+        return budget
+
+
 class RewardConfig(ConfigModel):
     """One reward of a composition."""
 
@@ -154,6 +185,10 @@ class RewardConfig(ConfigModel):
     otherwise: Finite | Literal["abstain"] | None = None
     """The score of a row that it is not asked about, in its own units, or ``abstain``: the weights of the others are scaled
     up there. To be stated where a condition looks at a reward; without it a row abstains."""
+    ask: Annotated[AskConfig, named("policy", AskConfig)] | None = None
+    """``ask: advantage`` asks it only about those completions of a group whose answer can still change the sign of an
+    advantage, given what the other rewards said and what it said before. What it would have said of the others is imputed,
+    and marked."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Dataset columns under other names. ``{reference: answer}`` shows it the column ``answer`` as ``reference``."""
 

@@ -232,7 +232,7 @@ def _check_witness(composer: Composer, witness: str | None) -> None:
         raise ConfigError(f"there is no reward {witness!r} to be the witness", hint=f"there are {names}")
     combiner = composer.combiner
     decides = {gate.reward for gate in combiner.gates} | {one.constraint.reward for one in combiner.multipliers}
-    decides.update(name for part in composer.components.values() for name in rewards_looked_at(part))
+    decides.update(*rewards_looked_at(composer.components).values())
     if composer.weights[witness] != 0 or witness in decides:
         raise ConfigError(
             f"the total depends on {witness!r}, which then agrees with it by itself",

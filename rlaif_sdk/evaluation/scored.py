@@ -161,7 +161,7 @@ class ScoredCompletions:
         if learn:
             for batch in self._batches:
                 normalizer.update(part.sign * batch.rewards[name].raw, encode_groups(batch.batch.group))
-        return replace(part, normalizer=normalizer, weight=current_weight(part.weight, Progress()))
+        return replace(part, normalizer=normalizer, weight=current_weight(part.weight, Progress()), ask=None)
 
     def _combine(self, kept: Collection[str], parts: Mapping[str, Component] | None = None) -> list[Composition]:
         ours = self._combiner

@@ -78,6 +78,8 @@ def _comparisons(composer: Composer) -> Iterator[tuple[str, str, str]]:
         if normalizer.within_groups or isinstance(normalizer, Rank):
             kind = type(normalizer).__name__
             yield f"rewards.{name}.normalize", f"{kind} {compares}", "let the trainer normalise, or use minmax"
+        if component.ask is not None:
+            yield f"rewards.{name}.ask", f"'ask' {compares}", "leave 'ask' out"
         if component.reward.scope == "group":
             yield f"rewards.{name}", f"{name!r} {compares}", "use a reward that scores each completion by itself"
 
@@ -90,6 +92,12 @@ def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: boo
         if type(normalizer).update is not Normalizer.update and not restored:
             kind = type(normalizer).__name__
             yield f"rewards.{name}.normalize", f"{kind} learns only from training batches", _SAVED
+        if component.ask is not None and not restored:
+            yield (
+                f"rewards.{name}.ask",
+                "'ask' saves calls of training batches alone",
+                "leave 'ask' out, or serve --cohort",
+            )
     for key, weight in _weights(composer).items():
         if isinstance(weight, Schedule) and not stepped:
             yield key, "a schedule follows the training step", "give the weight a number"

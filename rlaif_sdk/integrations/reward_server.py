@@ -24,6 +24,7 @@ from rlaif_sdk.integrations.samples import Sample, Scored
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.io.http import HttpError, JsonClient, json_body
+from rlaif_sdk.scoring.checks import Imputed
 from rlaif_sdk.scoring.event_loops import reward_loop
 from rlaif_sdk.scoring.wire import json_plain
 from rlaif_sdk.statistics.arrays import Array, Mask
@@ -313,7 +314,8 @@ def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> RewardColumn:
         entries=[Score(None if np.isnan(raw[row]) else raw[row], part.get("reason")) for row, part in enumerate(parts)],
         fallback_reasons=where("fallback") or None,
         cached=np.array([kind == "cached" for kind in status]),
-        not_asked=where("not asked") or None,
+        not_asked=where("not asked", "imputed") or None,
+        imputed={row: Imputed(np.nan, np.nan, why) for row, why in where("imputed").items()} or None,
     )
 
 

@@ -150,6 +150,7 @@ def gdpo_weights(composer: BatchComposer) -> dict[str, float]:
         ("constraints", combiner.multipliers, "constraints are taken off the total"),
         ("groups", combiner.groups, "groups are aggregated before they are weighed"),
         ("aggregate", type(combiner.aggregator) is not WeightedSum, "TRL adds the rewards up, weighted"),
+        ("ask", any(part.ask for part in composer.components.values()), "who is asked follows from the total"),
         ("weights", scheduled, f"TRL's weights are constant, and {', '.join(scheduled)} has a schedule"),
     ):
         if found:

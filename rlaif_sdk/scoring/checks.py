@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -29,6 +29,20 @@ CREDIT_TOLERANCE = 1e-4
 in 32-bit arithmetic, which goes to the rest."""
 
 
+class Imputed(NamedTuple):
+    """What is taken for a reward's score of a row that it was not asked about, because its answer would change little.
+
+    Attributes:
+        value: In the reward's units.
+        half_width: How far off that may be, with the confidence of its `rlaif_sdk.composer.asking.Ask`.
+        reason: Why it was not asked.
+    """
+
+    value: float
+    half_width: float
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class CheckedScores:
     """What a reward said of B rows, checked.
@@ -42,8 +56,9 @@ class CheckedScores:
             fallback.
         cached: (B,) True where the score came from a ledger, or from an equal row; None without a ledger.
         credit: Where its score of a row comes from, for each scored row of which it says so.
-        not_asked: Why the reward was not asked, for each row that its conditions kept from it; None without conditions.
-            Such a row is among the failures too where a reward failed that a condition looks at.
+        not_asked: Why the reward was not asked, for each row that its conditions or its ``ask`` kept from it; None without
+            either. Such a row is among the failures too where a reward failed that a condition looks at.
+        imputed: What is taken for its score, for each row that its ``ask`` kept from it; None without one.
     """
 
     raw: Array
@@ -54,6 +69,7 @@ class CheckedScores:
     cached: Mask | None = None
     credit: Mapping[int, Credit] = field(default_factory=dict)
     not_asked: Mapping[int, str] | None = None
+    imputed: Mapping[int, Imputed] | None = None
 
     @property
     def skipped(self) -> Sequence[int]:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from rlaif_sdk.statistics.arrays import Array, Mask
+from rlaif_sdk.statistics.davidson import DavidsonFit, most_informative
 from rlaif_sdk.statistics.estimates import RESAMPLES, Estimate, Indices, bootstrap_weights, percentiles
 
 PRIOR = 0.5
@@ -49,6 +50,44 @@ def bradley_terry(wins_PP: Array, *, prior: float = PRIOR, tolerance: float = 1e
             break
     centred_P: Array = logs_P - logs_P.mean(axis=-1, keepdims=True)
     return centred_P
+
+
+def informative_games(
+    wins_PP: Array, count: int, *, allowed_PP: Mask | None = None, prior: float = PRIOR
+) -> list[tuple[int, int]]:
+    """The games that would teach most of the players' strengths, the best first, each given those before it.
+
+    A game's worth is by how much it shrinks the posterior of the log-strengths, that of `bradley_terry` and normal about its
+    mode; see `rlaif_sdk.statistics.davidson.most_informative`. So players who are thought alike meet, and those of whom
+    little is known; a game between two sets that none ties together yet teaches most.
+
+    Example:
+        >>> import numpy as np
+        >>> wins_PP = np.zeros((4, 4))
+        >>> wins_PP[0, 1] = wins_PP[2, 3] = 1.0
+        >>> informative_games(wins_PP, 1)
+        [(0, 2)]
+
+    Args:
+        wins_PP: (P, P) how often the row's player beat the column's.
+        count: How many, at most.
+        allowed_PP: (P, P) which may be played, of which the upper triangle counts; those that were not yet, if None.
+        prior: See `bradley_terry`.
+    """
+    games_PP = wins_PP + wins_PP.T
+    allowed_PP = games_PP == 0 if allowed_PP is None else allowed_PP
+    first_N, second_N = np.nonzero(np.triu(allowed_PP, 1))
+    if not len(first_N):
+        return []
+    strengths_P = bradley_terry(wins_PP, prior=prior)
+    unit_PP = np.eye(len(wins_PP))
+    beats_PP = 1 / (1 + np.exp(strengths_P[None, :] - strengths_P[:, None]))
+    information_PP = games_PP * beats_PP * (1 - beats_PP)
+    precision_PP = np.diag(information_PP.sum(axis=1) + 2 * prior / 4) - information_PP
+    covariance_PP = np.asarray(np.linalg.inv(precision_PP), dtype=np.float64)
+    differences_NP = unit_PP[first_N] - unit_PP[second_N]
+    chosen = most_informative(differences_NP, DavidsonFit(strengths_P, -math.inf), covariance_PP, count)
+    return [(int(first_N[place]), int(second_N[place])) for place in chosen]
 
 
 def compared_sets(wins_PP: Array) -> list[list[int]]:

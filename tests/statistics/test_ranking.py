@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif_sdk.statistics.ranking import (
@@ -14,6 +15,7 @@ from rlaif_sdk.statistics.ranking import (
     bradley_terry_intervals,
     compared_sets,
     elo,
+    informative_games,
     mean_elo,
     undetermined,
 )
@@ -139,3 +141,47 @@ def test_elo_over_random_orders_is_the_same_for_any_given_order() -> None:
     assert ratings == pytest.approx(backwards, abs=3)
     assert ratings.sum() == pytest.approx(3000)
     assert (spread > 1).all()
+
+
+def gain_of_a_game(wins: np.ndarray, one: int, other: int, prior: float = 0.5) -> float:
+    """By how much the log-determinant of the precision rises, with the verdict's information expected by plain sums."""
+    strengths = bradley_terry(wins, prior=prior)
+    games, players = wins + wins.T, len(wins)
+    precision = np.eye(players) * prior / 2
+    for a in range(players):
+        for b in range(a):
+            chance = 1 / (1 + math.exp(strengths[b] - strengths[a]))
+            d = np.eye(players)[a] - np.eye(players)[b]
+            precision += games[a, b] * chance * (1 - chance) * np.outer(d, d)
+    d = np.eye(players)[one] - np.eye(players)[other]
+    deviation = math.sqrt(d @ np.linalg.inv(precision) @ d)
+    grid = np.linspace(-8, 8, 4001)
+    density = np.exp(-(grid**2) / 2)
+    chances = 1 / (1 + np.exp(-(d @ strengths + grid * deviation)))
+    information = float((density * chances * (1 - chances)).sum() / density.sum())
+    return float(np.linalg.slogdet(precision + information * np.outer(d, d))[1] - np.linalg.slogdet(precision)[1])
+
+
+@given(st.integers(3, 6).flatmap(lambda size: st.lists(st.floats(0, 1), min_size=size * size, max_size=size * size)))
+@settings(max_examples=40, deadline=None)
+def test_the_most_informative_game_is_that_of_the_greatest_gain(chances: list[float]) -> None:
+    """No other game that was not played would raise the log-determinant of the strengths' precision more."""
+    size = math.isqrt(len(chances))
+    table = np.array(chances).reshape(size, size)
+    wins = np.triu(np.where(table < 0.5, 2 * table, 0.0), 1)
+    wins += np.where(wins.T > 0, 1 - wins.T, 0.0)
+    open_games = [(a, b) for a in range(size) for b in range(a + 1, size) if not wins[a, b] + wins[b, a]]
+    found = informative_games(wins, 1)
+    assert len(found) == bool(open_games)
+    if found:
+        gains = {game: gain_of_a_game(wins, *game) for game in open_games}
+        assert gains[found[0]] == pytest.approx(max(gains.values()), rel=1e-3)
+
+
+def test_games_are_chosen_given_those_before_them() -> None:
+    """Of four players who never met, two games concern all four; none that is not allowed is played."""
+    assert {*itertools.chain(*informative_games(np.zeros((4, 4)), 2))} == {0, 1, 2, 3}
+    allowed = np.zeros((4, 4), dtype=bool)
+    allowed[1, 2] = True
+    assert informative_games(np.zeros((4, 4)), 5, allowed_PP=allowed) == [(1, 2)]
+    assert informative_games(np.zeros((4, 4)), 5, allowed_PP=np.zeros((4, 4), dtype=bool)) == []

@@ -50,9 +50,10 @@ class TournamentParams(JudgeModelParams):
 
     model: str
     """Hub name or local folder of a causal language model, or the model's name at the server."""
-    scheme: Literal["listwise", "round_robin", "swiss", "anchor"] = "round_robin"
+    scheme: Literal["listwise", "round_robin", "swiss", "information", "anchor"] = "round_robin"
     """``round_robin``: each with each, n(n-1) calls for a group of n. ``swiss``: rounds in which those meet who have won
-    alike, about n calls a round. ``anchor``: each with one, 2(n-1) calls. ``listwise``: all at once, ``orders`` calls. Pairs
+    alike, about n calls a round. ``information``: the pairs whose verdicts teach most of the strengths, given the verdicts so
+    far, as many as ``comparisons`` says. ``anchor``: each with one, 2(n-1) calls. ``listwise``: all at once, ``orders`` calls. Pairs
     are asked about in both orders; equal completions tie without a call."""
     criteria: str = "helpfulness"
     """What makes an answer good: ``helpfulness``, ``harmlessness``, ``summarisation``, or a text of your own."""
@@ -64,6 +65,9 @@ class TournamentParams(JudgeModelParams):
     opponents were; ``win_share``, the share of the games won. Both are mapped from [0, 1] to [-1, 1]."""
     rounds: int | None = Field(default=None, ge=1)
     """Scheme ``swiss``: how many rounds; log2 of the group's size by default, rounded up."""
+    comparisons: int | None = Field(default=None, ge=1)
+    """Scheme ``information``: how many pairs of a group are compared, each in two calls; by default as many as ``swiss`` would.
+    They are at least one fewer than its different completions, since fewer leave some apart."""
     reference_column: str | None = Field(default=None, min_length=1)
     """Scheme ``anchor``: the column with a row's reference. The score is then the chance to beat it, mapped to [-1, 1]. By
     default the anchor is the group's completion of median length, in characters."""
@@ -78,7 +82,13 @@ class TournamentParams(JudgeModelParams):
     max_new_tokens: int | None = Field(default=None, ge=1)
     """The longest reply in verdict mode: 256 tokens by default, 512 of a list."""
 
-    _SCHEME_OF: ClassVar = {"rounds": "swiss", "reference_column": "anchor", "orders": "listwise", "seed": "listwise"}
+    _SCHEME_OF: ClassVar = {
+        "rounds": "swiss",
+        "comparisons": "information",
+        "reference_column": "anchor",
+        "orders": "listwise",
+        "seed": "listwise",
+    }
 
     @model_validator(mode="after")
     def _each_setting_has_its_scheme(self) -> Self:

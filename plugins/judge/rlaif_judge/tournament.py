@@ -26,6 +26,7 @@ from rlaif_sdk import (
     Usage,
     bradley_terry,
     compared_sets,
+    informative_games,
     load_labeler,
     load_listwise_judge,
 )
@@ -129,7 +130,7 @@ class Tournament(Reward):
         else:
             prompt = PairwisePrompt.of_criteria(params.criteria)
             self._judge = load_labeler(prompt=prompt, labeling=params.judge_settings(), **backend)
-        how = (params.scheme, params.strength, params.rounds, params.reference_column)
+        how = (params.scheme, params.strength, params.rounds or params.comparisons, params.reference_column)
         self.version = f"1 {self._judge.fingerprint} {' '.join(map(str, how))}"
 
     def setup(self) -> None:
@@ -142,12 +143,17 @@ class Tournament(Reward):
         pairs = {
             "round_robin": rows * (rows - 1) // 2,
             "swiss": self._rounds(rows) * (rows // 2),
+            "information": self._comparisons(rows),
             "anchor": rows - (self.params.reference_column is None),
         }
         return self.params.orders if self.params.scheme == "listwise" else 2 * pairs[self.params.scheme]
 
     def _rounds(self, players: int) -> int:
         return min(self.params.rounds or math.ceil(math.log2(max(2, players))), max(1, players - 1))
+
+    def _comparisons(self, players: int) -> int:
+        wanted = self.params.comparisons or self._rounds(players) * (players // 2)
+        return min(max(wanted, players - 1), players * (players - 1) // 2)
 
     async def score(self, batch: RewardBatch) -> list[Score]:
         scores = [Score.no_words()] * len(batch)
@@ -200,10 +206,12 @@ class Tournament(Reward):
             await self._compare_pairs(games)
 
     def _rounds_of(self, group: _Group) -> Iterator[list[_Game]]:
-        """The games of each round of a group; only Swiss has several."""
+        """The games of each round of a group; only Swiss and the most informative ones come in several."""
         players = range(len(group.players))
         if self.params.scheme == "swiss":
             yield from _swiss(group, self._rounds(len(players)))
+        elif self.params.scheme == "information":
+            yield from _informative(group, self._comparisons(len(players)))
         elif self.params.scheme == "anchor":
             met = {(group.player_of[row], anchor) for row, anchor in group.anchor_of.items()}
             yield sorted({(min(game), max(game)) for game in met if game[0] != game[1]})
@@ -322,6 +330,19 @@ def _swiss(group: _Group, rounds: int) -> Iterator[list[_Game]]:
                 waiting.remove(other)
                 games.append((min(one, other), max(one, other)))
         met.update(games)
+        yield games
+
+
+def _informative(group: _Group, comparisons: int) -> Iterator[list[_Game]]:
+    """The games that teach most of the strengths, as many a round as `_swiss` has, each given the verdicts of the rounds before."""
+    size = len(group.players)
+    open_PP = np.ones((size, size), dtype=bool)
+    while comparisons > 0 and (
+        games := informative_games(group.wins_PP, min(size // 2, comparisons), allowed_PP=open_PP)
+    ):
+        for one, other in games:
+            open_PP[one, other] = False
+        comparisons -= len(games)
         yield games
 
 

@@ -17,7 +17,7 @@ from rlaif_sdk import BatchError, Composer, Composition, ConfigError, RewardBatc
 from rlaif_sdk.testing import check_reward_contract
 
 SPEC = next(spec for spec in rlaif_rewards() if spec.name == "tournament")
-SCHEMES = ("listwise", "round_robin", "swiss", "anchor")
+SCHEMES = ("listwise", "round_robin", "swiss", "information", "anchor")
 _SHOWN = re.compile(r"<response_(\w)>\n(.*?)\n</response_\1>", re.DOTALL)
 TEXTS = ["a", "aaaa", "aa", "aaaaaaa", "aaa", "aaaaaa", "aaaaa", "aaaaaaaa"]
 
@@ -104,7 +104,7 @@ def test_the_best_comes_first_and_the_worst_last(server: JudgeServer, scheme: st
     assert sum(totals) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize(("scheme", "near"), [("swiss", 0.8), ("anchor", 0.9)])
+@pytest.mark.parametrize(("scheme", "near"), [("swiss", 0.8), ("information", 0.9), ("anchor", 0.9)])
 def test_fewer_comparisons_come_near(server: JudgeServer, scheme: str, near: float) -> None:
     """The order is nearly the judge's."""
     totals = compose(server, *TEXTS, scheme=scheme).to_list()
@@ -125,6 +125,15 @@ def test_it_costs_what_it_says(server: JudgeServer, scheme: str, rows: int) -> N
     usages = [entry.details.get("usage", {}) for entry in composition.rewards["tournament"].entries]
     assert [usage.get("calls") for usage in usages] == [said] + [None] * (rows - 1)
     assert usages[0]["tokens"] == 101 * said
+
+
+@pytest.mark.parametrize(("comparisons", "pairs"), [(1, 7), (10, 10), (100, 28)])
+def test_the_most_informative_pairs_are_as_many_as_asked_for(server: JudgeServer, comparisons: int, pairs: int) -> None:
+    """At least those that tie eight completions together, at most all; none is asked about again; each round waits for the last."""
+    totals = compose(server, *TEXTS, scheme="information", comparisons=comparisons).to_list()
+    assert None not in totals
+    assert len(server.seen) == 2 * pairs
+    assert len({frozenset(texts.values()) for texts in server.seen}) == pairs
 
 
 def test_each_pair_is_asked_about_in_both_orders(server: JudgeServer) -> None:
@@ -308,6 +317,8 @@ class TestAnchor:
     [
         ({"scheme": "knockout"}, "scheme"),
         ({"rounds": 3}, "'rounds' is of scheme 'swiss'"),
+        ({"scheme": "swiss", "comparisons": 9}, "'comparisons' is of scheme 'information'"),
+        ({"scheme": "information", "comparisons": 0}, "comparisons"),
         ({"scheme": "swiss", "rounds": 0}, "rounds"),
         ({"scheme": "listwise", "orders": 0}, "orders"),
         ({"orders": 2}, "'orders' is of scheme 'listwise'"),
@@ -336,6 +347,8 @@ def test_every_setting_changes_the_version(server: JudgeServer) -> None:
         {"strength": "win_share"},
         {"scheme": "swiss"},
         {"scheme": "swiss", "rounds": 2},
+        {"scheme": "information"},
+        {"scheme": "information", "comparisons": 9},
         {"scheme": "listwise"},
         {"scheme": "listwise", "seed": 1},
         {"scheme": "anchor"},

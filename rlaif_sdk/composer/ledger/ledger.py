@@ -253,6 +253,7 @@ def _rows(run: int, number: int, first_row: int, entry: RecordedBatch) -> Iterat
                     "reason": answer.reasons.get(row),
                     "not_asked": (answer.not_asked or {}).get(row),
                     "cached": bool(answer.cached[row]),
+                    **({"imputed": answer.imputed[row].value} if answer.imputed and row in answer.imputed else {}),
                 }
                 for name, answer in entry.answers.items()
             },

@@ -20,7 +20,7 @@ from rlaif_sdk.composer.constraints import Constraint, ConstraintColumn
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.exceptions import LedgerError
 from rlaif_sdk.io.sqlite import Database, checksum
-from rlaif_sdk.scoring.checks import CheckedScores
+from rlaif_sdk.scoring.checks import CheckedScores, Imputed
 from rlaif_sdk.statistics.arrays import Array, Mask, encode_groups
 from rlaif_sdk.types import Credit, Progress, RewardBatch, Score, SubScore
 
@@ -101,6 +101,7 @@ class RecordedScores:
         not_asked: Why it was not asked, for each row that its conditions kept from it; None without conditions.
         credit: Where its score of a row comes from, by turn and by span of text, for each row of which it says so.
         credit_scale: (B,) what a unit of that adds to the total; None without credit.
+        imputed: What was taken for its score, for each row that its ``ask`` kept from it; None without one.
     """
 
     raw: Array
@@ -117,6 +118,7 @@ class RecordedScores:
     not_asked: Mapping[int, str] | None = None
     credit: Mapping[int, Credit] = field(default_factory=dict)
     credit_scale: Array | None = None
+    imputed: Mapping[int, Imputed] | None = None
 
     @property
     def entries(self) -> list[Score]:
@@ -139,6 +141,7 @@ class RecordedScores:
             fallback_reasons=self.fallback_reasons,
             not_asked=self.not_asked,
             credit=self.credit,
+            imputed=self.imputed,
         )
 
 
@@ -211,6 +214,7 @@ def _column(name: str, said: RecordedScores, reward: RecordedReward, weight: flo
         not_asked=said.not_asked,
         credit=said.credit,
         credit_scale=said.credit_scale,
+        imputed=said.imputed,
     )
 
 
@@ -235,6 +239,7 @@ def recorded(composition: Composition) -> RecordedBatch:
                 column.not_asked,
                 {row: given.without_tokens() for row, given in column.credit.items()},
                 column.credit_scale,
+                column.imputed,
             )
             for name, column in composition.rewards.items()
         },
@@ -490,8 +495,9 @@ def _notes(answer: RecordedScores) -> str:
         "not_asked": None if answer.not_asked is None else dict(answer.not_asked),
         "credit": {row: given.record() for row, given in answer.credit.items() if given.has_parts},
         "credit_scale": None if answer.credit_scale is None else answer.credit_scale.tolist(),
+        "imputed": None if answer.imputed is None else dict(answer.imputed),
     }
-    kept_empty = {"fallback_reasons", "not_asked"}
+    kept_empty = {"fallback_reasons", "not_asked", "imputed"}
     return json.dumps(
         {key: value for key, value in notes.items() if value or (key in kept_empty and value is not None)}
     )
@@ -522,6 +528,7 @@ def _answer(raw: bytes, notes: str, normalized: bytes, weighted: bytes, workings
         not_asked if "not_asked" in said else None,
         {int(row): Credit.of_record(given) for row, given in said.get("credit", {}).items()},
         np.array(said["credit_scale"]) if "credit_scale" in said else None,
+        {int(row): Imputed(*parts) for row, parts in said["imputed"].items()} if "imputed" in said else None,
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _COUNTS = ("failed", "abstained", "not_asked", "fallback", "cached")
 """Last parts of the names of metrics that are counts."""
-_SHARES = ("unscored", "closed")
+_SHARES = ("unscored", "closed", "asked_share", "imputed_share")
 """Of metrics that are shares of all rows."""
 _MEANS = {"reward_std": "reward", "std": "mean", "raw_std": "raw_mean"}
 """Of metrics that are deviations, with those of their means."""
