@@ -199,8 +199,7 @@ class Scored:
     def parts(self) -> dict[str, float]:
         """What the total is made of: each reward's share, 0 where it took no part, and what gates and constraints change.
 
-        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion, but that of
-        what a server's gates and constraints change, which it does not tell of, is there where they change something.
+        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion.
         """
         columns = self.composition.rewards
         total = self.total
