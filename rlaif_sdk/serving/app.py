@@ -382,7 +382,8 @@ class _Application(FastAPI):
         self.user_middleware = added
 
         async def routed(scope: Scope, receive: Receive, send: Send) -> None:
-            route = routes.get(scope["path"]) if scope["type"] == "http" else None
+            is_asked = scope["type"] == "http" and scope["method"] == "POST"
+            route = routes.get(scope["path"]) if is_asked else None
             await (others(scope, receive, send) if route is None else route.handle(scope, receive, send))
 
         app: ASGIApp = routed
