@@ -367,7 +367,7 @@ def _sample_of(
 ) -> Sample:
     """The last response of a batch, with its tokens where it is known which are the policy's."""
     responses_T = _last(batch["responses"])
-    length = np.count_nonzero(_last(batch["attention_mask"])[-len(responses_T) :])
+    length = int(np.count_nonzero(_last(batch["attention_mask"])[-len(responses_T) :]))
     tokens = responses_T[:length].tolist()
     mask = _last(batch["response_mask"])[:length].tolist() if "response_mask" in batch.keys() else []  # noqa: SIM118 - a TensorDict
     if len(set(mask)) > 1:
