@@ -15,7 +15,7 @@ from typing import Any
 from _checksum import of_group
 from _report import save
 from _rewards import text_batch
-from server import HERE, ONE_THREAD, answered, in_process, load, server
+from server import HERE, ONE_THREAD, answered, bare_server, ceiling, in_process, load, server
 
 from rlaif_sdk import Composer
 
@@ -49,6 +49,7 @@ def throughput(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         Composer.from_config(TOIL) as composer,
         server(TOIL) as plain,
         server(TOIL, "--cohort") as cohorts,
+        bare_server() as bare,
     ):
         in_process(composer, texts, options.clients, 0.5)
         for turn in range(options.repeats):
@@ -68,6 +69,7 @@ def throughput(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
                     "cohorts to plain, by processor time": of_cpu["cohorts"] / of_cpu["plain"],
                     "plain to in-process, by processor time": of_cpu["plain"] / own_cpu,
                     "cohorts to in-process, by processor time": of_cpu["cohorts"] / own_cpu,
+                    "ceiling, by processor time": ceiling(bare, alone, options.clients, 1 / own_cpu),
                 }
             )
     median = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
@@ -113,7 +115,8 @@ def main() -> None:
     results, lines = throughput(options)
     head = (
         f"A reward of about 0.2 ms a row, one row a request, {options.clients} clients, medians of {options.repeats} "
-        f"rounds of {options.rows:,} rows, beside batches of as many rows in-process:"
+        f"rounds of {options.rows:,} rows, beside batches of as many rows in-process. A server that only answers would have "
+        f"{results['ceiling, by processor time']:.2f} of the in-process speed by processor time:"
     )
     checked, line = integrity(options)
     save("cohorts", {**results, "integrity": checked}, "\n".join([head, "", *lines, "", line]))

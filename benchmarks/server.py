@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,27 @@ CHECKSUM = {"rewards": {"checksum": {"use": f"{HERE / '_checksum.py'}:checksum"}
 def server(config: dict[str, Any], *options: str) -> Iterator[tuple[int, int]]:
     """``rlaif serve`` in a process of its own: its process id and port."""
     with tempfile.TemporaryDirectory() as folder:
-        file, log = Path(folder, "rewards.json"), Path(folder, "log")
+        file = Path(folder, "rewards.json")
         file.write_text(json.dumps(config), encoding="utf-8")
         program = "from rlaif_sdk.cli import main; main()"
-        command = [sys.executable, "-c", program, "serve", "-c", str(file), "--port", "0", *options]
+        with listening("-c", program, "serve", "-c", str(file), "--port", "0", *options) as address:
+            yield address
+
+
+def bare_server() -> AbstractContextManager[tuple[int, int]]:
+    """A server that only answers, see `_bare_server`: its process id and port."""
+    return listening(str(HERE / "_bare_server.py"))
+
+
+@contextmanager
+def listening(*arguments: str) -> Iterator[tuple[int, int]]:
+    """A Python process that serves: its process id, and the port that its log tells."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
         with log.open("w", encoding="utf-8") as opened:
-            process = subprocess.Popen(command, env={**os.environ, **ONE_THREAD}, stdout=opened, stderr=opened)
+            process = subprocess.Popen(
+                [sys.executable, *arguments], env={**os.environ, **ONE_THREAD}, stdout=opened, stderr=opened
+            )
         try:
             while not (found := re.search(r"127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8"))):
                 if process.poll() is not None:
@@ -84,19 +99,32 @@ def in_process(composer: Composer, texts: list[str], size: int, seconds: float) 
     return rows / (time.perf_counter() - since), rows / (time.process_time() - cpu)
 
 
+def ceiling(bare: tuple[int, int], requests: Sequence[Sequence[Any]], clients: int, own: float) -> float:
+    """The share of in-process speed, by processor time, of a server whose only cost is uvicorn's.
+
+    Args:
+        bare: The server that only answers.
+        requests: What it is asked.
+        clients: How many ask at once.
+        own: Processor seconds that the composer takes for the rows of a request.
+    """
+    said = load(*bare, requests, clients=clients, seconds=1.0)
+    return own / (own + said["server cores"] * said["seconds"] / said["requests"])
+
+
 def throughput(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """The server beside the composer, taking turns."""
     texts = list(text_batch(4096).completions)
     results: dict[str, Any] = {}
     heads = ("rows a request", "in-process (rows/s)", "server (rows/s)", "ratio", "by processor time", "p50 (ms)")
-    heads += ("p99 (ms)", "server's cores", "generator's cores")
+    heads += ("uvicorn's ceiling", "p99 (ms)", "server's cores", "generator's cores")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     config = (
         TOXICITY
         if options.model is None
         else {"rewards": {"onnx": {"params": {"model": str(options.model.resolve())}}}}
     )
-    with Composer.from_config(config) as composer, server(config) as (pid, port):
+    with Composer.from_config(config) as composer, server(config) as (pid, port), bare_server() as bare:
         in_process(composer, texts, options.clients, 0.5)
         for size in options.sizes:
             requests = [texts[first : first + size] for first in range(0, len(texts), size)]
@@ -106,13 +134,17 @@ def throughput(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
                 said = load(pid, port, requests, clients=options.clients, seconds=options.seconds)
                 assert not said["refused"]
                 of_cpu = said["rows a second"] / said["server cores"]
-                ratios = {"ratio": said["rows a second"] / own, "ratio by processor time": of_cpu / own_cpu}
+                ratios = {
+                    "ratio": said["rows a second"] / own,
+                    "ratio by processor time": of_cpu / own_cpu,
+                    "ceiling by processor time": ceiling(bare, requests, options.clients, size / own_cpu),
+                }
                 rounds.append({"in-process (rows/s)": own, **said, **ratios})
             median = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
             results[f"{size} rows a request"] = median
             rates = f"{median['in-process (rows/s)']:,.0f} | {median['rows a second']:,.0f}"
             shares = f"{median['ratio']:.2f} | {median['ratio by processor time']:.2f}"
-            times = f"{1e3 * median['p50 (s)']:.0f} | {1e3 * median['p99 (s)']:.0f}"
+            times = f"{1e3 * median['p50 (s)']:.0f} | {median['ceiling by processor time']:.2f} | {1e3 * median['p99 (s)']:.0f}"
             cores = f"{median['server cores']:.2f} | {median['generator cores']:.2f}"
             lines.append(f"| {size} | {rates} | {shares} | {times} | {cores} |")
     return results, lines
@@ -147,7 +179,8 @@ def main() -> None:
     )
     head = (
         f"{what}, {options.clients} clients beside batches of as many rows in-process, medians of {options.repeats} rounds "
-        f"of {options.seconds:g} s; the generator takes its processor time from the same cores:"
+        f"of {options.seconds:g} s; the generator takes its processor time from the same cores. By processor time no server "
+        "behind uvicorn is above its ceiling: an application that only answers costs as much beside the composer:"
     )
     table = [head, "", *lines]
     if options.model is not None:

@@ -138,11 +138,12 @@ def read(value: Any, *, role: str = ASSISTANT) -> tuple[Turn, ...]:
     """
     if isinstance(value, str):
         return (Turn(role, value),)
-    value = _opened(value)
-    if isinstance(value, Mapping):
-        return tuple(_read_message(value, role))
-    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
-        raise ConversationError(f"{_shown(value)} is neither text nor a list of messages", hint=_SHAPES)
+    if type(value) is not list:
+        value = _opened(value)
+        if isinstance(value, Mapping):
+            return tuple(_read_message(value, role))
+        if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
+            raise ConversationError(f"{_shown(value)} is neither text nor a list of messages", hint=_SHAPES)
     turns: list[Turn] = []
     for index, message in enumerate(value):
         if type(message) is Turn:
@@ -276,7 +277,19 @@ def _read_message(message: Mapping[str, Any], speaker: str) -> Iterable[Turn]:
             return (Turn(known, content),)
         if known == TOOL:
             return (_tool_turn(message, content),)
+    if type(content) is list and len(content) == 1 and _OF_WORDS.issuperset(message):
+        block, known = content[0], _KNOWN_ROLES.get(role) if type(role) is str else None
+        if known and known != TOOL and type(block) is dict and block.keys() - _BESIDE_WORDS == _A_TEXT:
+            text = block["text"]
+            if type(text) is str and block["type"] in _TEXT_BLOCKS:
+                return (Turn(known, text),)
     return _read_fields(message, speaker)
+
+
+_OF_WORDS = frozenset({"role", "content", "type", "id", "status"})
+_A_TEXT = {"type", "text"}
+_TEXT_BLOCKS = frozenset({"text", "input_text", "output_text"})
+_BESIDE_WORDS = frozenset({"annotations", "logprobs"})
 
 
 def _tool_turn(message: Mapping[str, Any], text: str, media: tuple[str, ...] = (), images: Images = ()) -> Turn:
@@ -406,9 +419,9 @@ class _Reader:
             self._say(content)
         elif depth > _MAX_DEPTH:
             raise ConversationError(f"content is nested deeper than {_MAX_DEPTH}")
-        elif isinstance(content, Mapping):
+        elif type(content) is not list and isinstance(content, Mapping):
             yield from self._block(content, depth)
-        elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
+        elif type(content) is list or (isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray))):
             for block in content:
                 yield from self._blocks(block, depth + 1)
         elif (opened := _opened(content)) is not content:
@@ -509,6 +522,8 @@ def _reasoning_text(block: Mapping[str, Any]) -> str:
     parts: list[str] = []
     for field in ("thinking", "reasoning", "summary", "content", "text"):
         value = block.get(field)
+        if value is None:
+            continue
         if isinstance(value, str):
             parts.append(value)
         elif isinstance(value, Mapping):

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rlaif_sdk.composer import Composition
 from rlaif_sdk.exceptions import RewardError, RewardTimeoutError
@@ -39,12 +40,15 @@ class _Call:
     alone: bool
 
     def goes_with(self, other: _Call) -> bool:
-        """Whether both may be in one batch: none may get the other's columns, or be taken for its group."""
-        kinds = [
-            (call.samples[0].columns.keys(), call.samples[0].group is None, call.progress, call.training)
-            for call in (self, other)
-        ]
-        return not self.alone and not other.alone and kinds[0] == kinds[1]
+        """Whether both may be in one batch: none may get the other's columns, be taken for its group, or lose its tokens."""
+        return not self.alone and not other.alone and self.kind == other.kind
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What must be alike in a batch."""
+        first = self.samples[0]
+        has = (first.group is None, first.completion_ids is None, first.turn_spans is None)
+        return first.columns.keys(), has, self.progress, self.training
 
 
 class Coalescer:
@@ -60,12 +64,19 @@ class Coalescer:
         submit: Begins to score a batch; `rlaif_sdk.Composer.submit`.
         max_rows: Rows in a batch at most; a call of more is a batch by itself.
         in_flight: Batches under way at most.
+        scored: Called with each composition that callers get their scores from, not with one whose calls are scored again.
     """
 
     def __init__(
-        self, submit: Callable[[RewardBatch], Future[Composition]], *, max_rows: int = 256, in_flight: int = 4
+        self,
+        submit: Callable[[RewardBatch], Future[Composition]],
+        *,
+        max_rows: int = 256,
+        in_flight: int = 4,
+        scored: Callable[[Composition], None] = lambda _: None,
     ) -> None:
         self._submit = submit
+        self._scored = scored
         self._max_rows = max_rows
         self._in_flight = in_flight
         self._under_way = 0
@@ -165,6 +176,7 @@ class Coalescer:
             elif error:
                 _fail(taken, error)
             else:
+                self._scored(done.result())
                 _hand_over(taken, done.result())
         self._begin()
 

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
@@ -105,6 +106,26 @@ def _problems(composer: Composer, *, grouped: bool, stepped: bool, restored: boo
         yield "constraints", "a constraint's multiplier learns only from training batches", _SAVED
 
 
+_HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}(?:/.*)?")
+
+
+def is_address(config: str) -> bool:
+    """Whether what stands for a config file is the address of a reward server.
+
+    Raises:
+        ConfigError: It looks like one, without its scheme, and there is no such file.
+    """
+    if config.startswith(("http://", "https://")):
+        return True
+    if _HOST_AND_PORT.fullmatch(config) and not Path(config).exists():
+        raise ConfigError(
+            f"there is no file {config!r}, which looks like an address without its scheme",
+            key="rewards",
+            hint=f"for a reward server give http://{config}, or https://",
+        )
+    return False
+
+
 Config: TypeAlias = "str | Path | Mapping[str, Any] | CompositionConfig | Document"
 """A file with a composition, a mapping, or one that is read already."""
 
@@ -138,7 +159,7 @@ class Host:
         stepped: bool = False,
         deadline: float = DEADLINE,
     ) -> None:
-        if isinstance(rewards, str) and rewards.startswith(("http://", "https://")):
+        if isinstance(rewards, str) and is_address(rewards):
             rewards = RewardServer(rewards)
         self._rewards = rewards
         self._stack = stack
@@ -295,7 +316,10 @@ class Host:
 
     def _of_loop(self) -> tuple[Coalescer, Cohorts]:
         """What gathers samples on the running loop."""
-        composer, loop = self.composer, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if found := self._loops.get(loop):
+            return found
+        composer = self.composer
         with self._lock:
             if loop not in self._loops:
                 for closed in [other for other in self._loops if other.is_closed()]:

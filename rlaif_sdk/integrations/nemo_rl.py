@@ -98,7 +98,9 @@ def _parts(scored: Sequence[Scored], unscored: float | None) -> dict[str, Any]:
 
 def sample_of(message_log: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any] | None) -> Sample:
     """The sample in a log of messages, which hold token ids beside their role and content."""
-    messages = [{name: message.get(name) for name in _OF_A_MESSAGE} for message in message_log]
+    messages = [
+        {name: message[name] for name in _OF_A_MESSAGE if message.get(name) is not None} for message in message_log
+    ]
     columns = {name: value for name, value in (metadata or {}).items() if name != "rlaif"}
     return Sample(prompt_of(messages[:-1]), answer_of(messages[-1:]), columns)
 

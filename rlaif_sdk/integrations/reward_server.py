@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from rlaif_sdk.composer.aggregators import AggregationTree
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.composer.constraints import Constraint, ConstraintColumn
+from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.exceptions import ConfigError, RewardError, RewardOutputError
-from rlaif_sdk.integrations.samples import Sample, Scored
+from rlaif_sdk.integrations.samples import Sample, Scored, batch_of
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.io.http import HttpError, JsonClient, json_body
@@ -28,10 +31,12 @@ from rlaif_sdk.scoring.checks import Imputed
 from rlaif_sdk.scoring.event_loops import reward_loop
 from rlaif_sdk.scoring.wire import json_plain
 from rlaif_sdk.statistics.arrays import Array, Mask
-from rlaif_sdk.types import Progress, RewardBatch, Score
+from rlaif_sdk.types import Credit, Progress, Score, SubScore
 
 ROWS = 256
 """Rows in a request at most; those of one group are in one request, whatever its size."""
+TOKENS = 200_000
+"""Tokens of completions in a request at most, likewise: a server reads 8 MB."""
 CONNECTIONS = 4096
 """Requests under way at most: each member of a group that is gathered holds one until the group is whole."""
 SESSION_HEADER = "x-session-id"
@@ -105,6 +110,7 @@ class RewardServer:
         weakref.finalize(self, self._client.close)  # adapters live in processes that nobody closes them in
         self._waiting: list[_Submitted] = []
         self._names: tuple[str, ...] | None = None
+        self._description: Mapping[str, Any] | None = None
         self._serial = itertools.count()
         self._name_members()
         on_fork(self._name_members)
@@ -138,7 +144,7 @@ class RewardServer:
             loop.call_soon(self._send)
         self._waiting += asked
         answers = await asyncio.gather(*(one.answer for one in asked))
-        composition = _told(samples, answers)
+        composition = _told(samples, progress or Progress(), answers, self._description or {})
         return [
             Scored(composition, row, answer.get("gathered"), _group_means(answer)) for row, answer in enumerate(answers)
         ]
@@ -197,6 +203,7 @@ class RewardServer:
             raise RewardError(str(error), hint=error.hint) from None
         answers = _rows_in(said, len(part))
         self._names = tuple(answers[0]["rewards"])
+        self._description = said.get("composition") or self._description
         return answers
 
 
@@ -218,23 +225,32 @@ def _requests(waiting: Sequence[_Submitted]) -> Iterator[list[_Submitted]]:
         if first.sample.group_size is not None:
             yield group
             continue
-        kind = (first.together is None, first.progress)
+        has = (first.sample.completion_ids is None, first.sample.turn_spans is None)
+        kind = (first.together is None, first.progress, has)
         part = parts.setdefault(kind, [])
-        if part and len(part) + len(group) > ROWS:
+        if part and (len(part) + len(group) > ROWS or _tokens(part) + _tokens(group) > TOKENS):
             yield part
             part = parts[kind] = []
         part += group
     yield from parts.values()
 
 
+def _tokens(part: Sequence[_Submitted]) -> int:
+    return sum(len(one.sample.completion_ids or ()) for one in part)
+
+
 def _row(asked: _Submitted) -> dict[str, Any]:
     sample = asked.sample
-    row = {
+    row: dict[str, Any] = {
         "prompt": sample.prompt,
         "completion": sample.completion,
         "columns": sample.columns,
         "member": sample.member,
     }
+    if sample.completion_ids is not None:
+        row["completion_ids"] = sample.completion_ids
+    if sample.turn_spans is not None:
+        row["turn_spans"] = sample.turn_spans
     if sample.group_size is not None:
         return {**row, "group": _label(sample.group), "group_size": sample.group_size}
     return row if asked.together is None else {**row, "group": str(asked.together)}
@@ -271,51 +287,99 @@ def _failed(names: Sequence[str], reason: str) -> dict[str, Any]:
     return {"total": None, "rewards": dict.fromkeys(names, part)}
 
 
-def _told(samples: Sequence[Sample], answers: Sequence[Mapping[str, Any]]) -> Composition:
-    """The composition that the server tells of, as far as it does: gates and weights stay there."""
-    grouped = any(sample.group is not None for sample in samples)
-    batch = RewardBatch(
-        [sample.prompt for sample in samples],
-        [sample.completion for sample in samples],
-        group=[sample.group for sample in samples] if grouped else None,
-        training=False,
-    )
+def _told(
+    samples: Sequence[Sample],
+    progress: Progress,
+    answers: Sequence[Mapping[str, Any]],
+    described: Mapping[str, Any],
+) -> Composition:
+    """The composition that the server tells of: all of it but how normalizers work and how long rewards took.
+
+    Raises:
+        RewardOutputError: It tells of something else.
+    """
+    batch = batch_of([replace(sample, columns={}) for sample in samples], progress)
     totals = _numbers([answer["total"] for answer in answers])
     names = {name: None for answer in answers for name in answer["rewards"]}
-    columns = {name: _column(name, [answer["rewards"].get(name, {}) for answer in answers]) for name in names}
+    kinds = described.get("rewards", {})
+    parts = {name: [answer["rewards"].get(name, {}) for answer in answers] for name in names}
     without: dict[str | None, Mask] = {}
-    if grouped:
-        without = {
-            None: _flags(answers),
-            **{name: _flags([answer["rewards"].get(name, {}) for answer in answers]) for name in names},
-        }
-    dropped = np.zeros(len(samples), dtype=bool)
-    return Composition(batch, totals, columns, (), totals, dropped, without_variance=without)
+    if batch.group is not None:
+        without = {None: _flags(answers), **{name: _flags(parts[name]) for name in names}}
+
+    def told(what: str, place: int) -> list[Any]:
+        """What each row's list has at a place, None where there is none, as of a row that came too late."""
+        lists = [answer.get(what) or () for answer in answers]
+        return [said[place] if place < len(said) else None for said in lists]
+
+    try:
+        gates = [
+            (Gate(**gate), np.array([closed is True for closed in told("gates_closed", place)]))
+            for place, gate in enumerate(described.get("gates", ()))
+        ]
+        constraints = [
+            ConstraintColumn(
+                Constraint(**constraint),
+                next((one for one in told("multipliers", place) if one is not None), np.nan),
+                _numbers(told("penalties", place)),
+            )
+            for place, constraint in enumerate(described.get("constraints", ()))
+        ]
+        return Composition(
+            batch,
+            totals,
+            {name: _column(name, parts[name], kinds.get(name, {})) for name in names},
+            gates,
+            _numbers([answer.get("before_gates", answer["total"]) for answer in answers]),
+            np.array([answer.get("dropped", False) for answer in answers]),
+            constraints=constraints,
+            group_weights=next((answer["group_weights"] for answer in answers if "group_weights" in answer), {}),
+            aggregation=AggregationTree(**described.get("aggregation", {})),
+            gate_order=described.get("gate_order", "independent"),
+            without_variance=without,
+        )
+    except TypeError as error:  # of a class that is given what it does not know
+        raise RewardOutputError(f"the reward server is of another version: {error}") from None
 
 
-def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> RewardColumn:
+def _column(name: str, parts: Sequence[Mapping[str, Any]], kind: Mapping[str, Any]) -> RewardColumn:
     status = [part.get("status") for part in parts]
     reasons = {row: str(part.get("reason") or status[row]) for row, part in enumerate(parts)}
     raw = _numbers([part.get("raw") for part in parts])
+    credit = {row: Credit.of_record(part["credit"]) for row, part in enumerate(parts) if part.get("credit")}
+    no_place = [row for row, part in enumerate(parts) if part.get("credit_without_place")]
+    credit_scale = np.ones(len(parts))
+    credit_scale[no_place] = np.nan
+
+    imputed = {row: Imputed(*part["imputed"], reasons[row]) for row, part in enumerate(parts) if part.get("imputed")}
 
     def where(*kinds: str) -> dict[int, str]:
-        return {row: reasons[row] for row, kind in enumerate(status) if kind in kinds}
+        return {row: reasons[row] for row, said in enumerate(status) if said in kinds}
+
+    def entry(row: int) -> Score:
+        subscores = {part: SubScore.of_record(said) for part, said in (parts[row].get("subscores") or {}).items()}
+        return Score(None if np.isnan(raw[row]) else raw[row], parts[row].get("reason"), subscores=subscores)
 
     return RewardColumn(
         name=name,
-        weight=np.nan,
+        weight=next((part["weight"] for part in parts if part.get("weight") is not None), np.nan),
         raw=raw,
         normalized=_numbers([part.get("normalized") for part in parts]),
         weighted=_numbers([part.get("weighted") for part in parts]),
         failures=where("failed", "default"),
-        masked=np.array([kind == "masked" for kind in status]),
-        defaulted=np.array([kind == "default" for kind in status]),
+        masked=np.array([said == "masked" for said in status]),
+        defaulted=np.array([said == "default" for said in status]),
         seconds=0.0,
-        entries=[Score(None if np.isnan(raw[row]) else raw[row], part.get("reason")) for row, part in enumerate(parts)],
-        fallback_reasons=where("fallback") or None,
-        cached=np.array([kind == "cached" for kind in status]),
-        not_asked=where("not asked", "imputed") or None,
-        imputed={row: Imputed(np.nan, np.nan, why) for row, why in where("imputed").items()} or None,
+        entries=[entry(row) for row in range(len(parts))],
+        fallback_reasons=where("fallback") if kind.get("has_fallback") else None,
+        cached=np.array([said == "cached" for said in status]) if kind.get("has_ledger") else None,
+        not_asked=where("not asked", "imputed") if kind.get("has_conditions") else None,
+        imputed=imputed if kind.get("has_ask") else None,
+        declared_range=None if kind.get("declared_range") is None else tuple(kind["declared_range"]),
+        higher_is_better=kind.get("higher_is_better", True),
+        ends=None if kind.get("ends") is None else tuple(kind["ends"]),
+        credit={**credit, **dict.fromkeys(no_place, Credit())},
+        credit_scale=credit_scale,
     )
 
 

@@ -57,11 +57,15 @@ def prompt_of(given: Any) -> TextOrConversation:
 
 def answer_of(given: Any) -> TextOrConversation:
     """As `completion_of`, but text where it is one message of words alone."""
-    if (words := plain_words(given)) is not None:
+    if isinstance(given, str):
+        return given
+    plain: Any = _plain(given)
+    if (words := plain_words(plain)) is not None:
         return words
-    messages = completion_of(given)
-    turns = () if isinstance(messages, str) or len(messages) != 1 else _read(messages)
-    return turns[0].content if turns and turns[0] == Turn(ASSISTANT, turns[0].content) else messages
+    turns = _read(plain)
+    if turns and len(turns) == 1 and turns[0] == Turn(ASSISTANT, turns[0].content):
+        return turns[0].content
+    return _as_messages(plain, turns)
 
 
 def completion_of(given: Any) -> TextOrConversation:
@@ -76,10 +80,12 @@ def completion_of(given: Any) -> TextOrConversation:
 def _canonical(given: Any, role: str) -> TextOrConversation:
     if isinstance(given, str):
         return given
-    if plain_words(given, role) is not None:
-        return list(given)
     plain: Any = _plain(given)
-    turns = _read(plain, role)
+    return plain if plain_words(plain, role) is not None else _as_messages(plain, _read(plain, role))
+
+
+def _as_messages(plain: Any, turns: Sequence[Turn] | None) -> TextOrConversation:
+    """What was read as canonical messages; as it is where it could not be, or not be carried."""
     if turns is None or any(turn.media for turn in turns):
         return plain if isinstance(plain, (list, tuple)) else [plain]
     messages: Any = chat_messages(turns)
@@ -96,6 +102,8 @@ def _read(given: Any, role: str = ASSISTANT) -> tuple[Turn, ...] | None:
 
 def _plain(given: Any) -> Any:
     """Objects as mappings, arrays as lists, down to the messages."""
+    if type(given) is dict:
+        return given
     if hasattr(given, "model_dump"):
         return given.model_dump(exclude_none=True)
     if hasattr(given, "tolist"):
@@ -199,8 +207,7 @@ class Scored:
     def parts(self) -> dict[str, float]:
         """What the total is made of: each reward's share, 0 where it took no part, and what gates and constraints change.
 
-        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion, but that of
-        what a server's gates and constraints change, which it does not tell of, is there where they change something.
+        They sum to the total. Of an unscored completion all are 0. The names are the same for every completion.
         """
         columns = self.composition.rewards
         total = self.total
@@ -246,14 +253,14 @@ class Scored:
 
         Sub-scores that mean something else in another row are left out.
         """
-        known = {name: value for name, value in self.scores().items() if not math.isnan(value)}
+        known = {name: value for name, value in self.rewards.items() if value is not None}
         parts = {
             f"{name}/subscore/{part_name}": part.value
-            for name, column in self.composition.rewards.items()
-            for part_name, part in column.subscores(self.row).items()
-            if part.value is not None and not part.per_row and name in known
+            for name in known
+            for part_name, part in self.composition.rewards[name].subscores(self.row).items()
+            if part.value is not None and not part.per_row
         }
-        return known | parts
+        return {**known, "unscored": float(self.total is None), **parts}
 
 
 def same_columns(samples: Sequence[Sample]) -> list[Sample]:

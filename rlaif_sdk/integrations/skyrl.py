@@ -29,8 +29,9 @@ def environment(
     *,
     state: str | None = None,
     unscored: float | None = None,
+    each_turn: bool = False,
 ) -> type:
-    """A class of environments with the total as the reward of an episode, at its last turn.
+    """A class of environments with the total as the reward of an episode, at its last turn or over its turns.
 
     With ``BaseTextEnv`` an episode ends after one turn. An environment derived from it steps as it does by itself, calls
     tools, and says when the episode is done; turns before that get 0. The completion is then all that the policy said with
@@ -42,11 +43,17 @@ def environment(
     metrics. An episode that SkyRL ends before the environment does, because its context is full, is never scored; its
     reward in SkyRL is 0.
 
+    SkyRL takes a turn's reward when the turn is taken, and puts it on the turn's last token. With ``each_turn`` the episode so
+    far is scored at each turn, and the turn gets what it adds to the total: the rewards of the turns sum to the total. Of
+    rewards that give credit by turn it is that credit, as long as no turn changes what an earlier one earned.
+
     Args:
         rewards: A config or a composer; see `rlaif_sdk.integrations.Host`.
         base: ``BaseTextEnv``, or an environment derived from it.
         state: A file with what the composer learned elsewhere.
         unscored: What SkyRL gets for an unscored completion. None, the default, raises: it has no word for that.
+        each_turn: Whether turns before the last are rewarded too, at the cost of scoring at each. One after which the episode
+            is unscored adds nothing.
 
     Raises:
         ConfigError: The composition's numbers would depend on how SkyRL cuts its calls.
@@ -61,6 +68,7 @@ def environment(
             self._asked: Any = ""
             self._said: list[Mapping[str, Any]] = []
             self._figures: dict[str, float] = {}
+            self._given = 0.0
 
         def init(self, prompt: Any) -> Any:
             started = super().init(prompt)
@@ -71,13 +79,18 @@ def environment(
             answer = self._step(action)
             action = answer.get("postprocessed_action") or action
             self._said.append({"role": "assistant", "content": without_end(action)})
-            if not answer["done"]:
-                self._said += answer["observations"]
-                return {**answer, "reward": 0.0}
-            (scored,) = hosted.score([Sample(self._asked, answer_of(self._said), self._columns)])
-            self._figures = scored.known_scores()
-            metadata = {**(answer.get("metadata") or {}), **self._figures}
-            return {**answer, "reward": scored.number(unscored), "metadata": metadata}
+            if answer["done"] or each_turn:
+                (scored,) = hosted.score([Sample(self._asked, answer_of(self._said), dict(self._columns))])
+                self._figures = scored.known_scores()
+                is_open = scored.total is None and not answer["done"]
+                total = self._given if is_open else scored.number(unscored)
+                metadata = {**(answer.get("metadata") or {}), **self._figures}
+                answer = {**answer, "reward": total - self._given, "metadata": metadata}
+                self._given = total
+            else:
+                answer = {**answer, "reward": 0.0}
+            self._said += answer["observations"]
+            return answer
 
         def _step(self, action: str) -> dict[str, Any]:
             """What the environment says by itself."""

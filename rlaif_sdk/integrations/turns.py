@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,10 +25,11 @@ class ResponseReader:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._decode = _decoder(tokenizer)
 
     def text(self, tokens: Sequence[int]) -> str:
         """What one turn says, without the special tokens that end it."""
-        return without_end(self._tokenizer.decode(tokens))
+        return without_end(self._decode(tokens, skip_special_tokens=False))
 
     def by_mask(self, tokens: Sequence[int], mask: Sequence[int]) -> list[Message]:
         """The turns of a response, where ``mask`` is 1 on what the policy wrote and 0 on what others answered."""
@@ -37,7 +38,7 @@ class ResponseReader:
         for written, run in itertools.groupby(mask):
             length = sum(1 for _ in run)
             part = tokens[place : place + length]
-            said = self.text(part) if written else self._tokenizer.decode(part, skip_special_tokens=True)
+            said = self.text(part) if written else self._decode(part, skip_special_tokens=True)
             turns.append({"role": ASSISTANT if written else TOOL, "content": said})
             place += length
         return turns
@@ -51,7 +52,7 @@ class ResponseReader:
             DataError: The tokenizer has no chat template, or its generation prompt is not in the response.
         """
         end, begin = self._frame
-        text = self._tokenizer.decode(tokens)
+        text = self._decode(tokens, skip_special_tokens=False)
         if not begin or begin not in text:
             raise DataError(
                 "the response has several turns, and the chat template's generation prompt is not in it",
@@ -75,3 +76,16 @@ class ResponseReader:
         answered = template.render([*asked, {"role": ASSISTANT, "content": _SAID}])
         without, begun = template.render(asked), template.render(asked, add_generation_prompt=True)
         return answered[answered.rindex(_SAID) + len(_SAID) :].strip(), begun.removeprefix(without)
+
+
+def _decoder(tokenizer: Any) -> Callable[..., str]:
+    """What decodes its tokens: what is behind transformers' own fast tokenizers, which look at each token first, in Python.
+
+    Not of one that tidies spaces up, or decodes in a way of its own.
+    """
+    backend, kind = getattr(tokenizer, "backend_tokenizer", None), type(tokenizer)
+    if backend is None or getattr(tokenizer, "clean_up_tokenization_spaces", False):
+        return tokenizer.decode  # type: ignore[no-any-return]
+    ways = {kind.decode.__module__, kind._decode.__module__}  # noqa: SLF001 - the one that calls the backend
+    is_their_own = all(way.startswith("transformers.tokenization_utils") for way in ways)
+    return backend.decode if is_their_own else tokenizer.decode  # type: ignore[no-any-return]

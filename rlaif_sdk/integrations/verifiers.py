@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaif_sdk.conversations import ASSISTANT, read
+from rlaif_sdk.conversations import ASSISTANT, plain_words, read
 from rlaif_sdk.exceptions import ConfigError, ConversationError
 from rlaif_sdk.integrations.host import Host, Rewards, host
 from rlaif_sdk.integrations.reward_params import VerifiersParams
@@ -158,6 +158,8 @@ def _told(nodes: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str, An
 
 def _last_words(messages: Sequence[Mapping[str, Any]]) -> str:
     """What the policy's last message says; empty where it says nothing, or cannot be read."""
+    if (words := plain_words(list(messages[-1:]))) is not None:
+        return words.strip()
     with contextlib.suppress(ConversationError):
         said = [turn.content for turn in read(messages) if turn.role == ASSISTANT]
         return said[-1].strip() if said else ""

@@ -42,6 +42,7 @@ def load_judge(
     max_chars: int = 24_000,
     overlong: Overlong = "error",
     max_new_tokens: int = 256,
+    blame: bool = False,
     view: View = "assistant",
     thinking: Thinking = "drop",
     reference_column: str | None = None,
@@ -70,6 +71,7 @@ def load_judge(
         max_chars: The most characters of a prompt, and of an answer.
         overlong: What becomes of a longer one.
         max_new_tokens: The longest reply in rating mode.
+        blame: Let the judge name the turn that takes most from the rating.
         view: What of a completion is judged.
         thinking: Whether the policy's thinking is judged too.
         reference_column: The column with a row's reference answer, which the judge sees.
@@ -91,6 +93,7 @@ def load_judge(
         max_chars=max_chars,
         overlong=overlong,
         max_new_tokens=max_new_tokens,
+        blame=blame,
         view=view,
         thinking=thinking,
         reference_column=reference_column,

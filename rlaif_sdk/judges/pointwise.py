@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from rlaif_sdk.conversations import Images, Thinking, View
+from rlaif_sdk.conversations import Images, Thinking, View, policy_turns, read, view
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.text import short_repr
@@ -25,16 +25,19 @@ from rlaif_sdk.judges.backends import (
     whole_text,
     with_usage_of,
 )
-from rlaif_sdk.judges.prompts import JudgePrompt, Scale
-from rlaif_sdk.judges.screening import Overlong, Screening
+from rlaif_sdk.judges.prompts import JudgePrompt, Scale, free_tag
+from rlaif_sdk.judges.screening import Overlong, PreparedRow, Screening
 from rlaif_sdk.rewards import Reward
-from rlaif_sdk.types import STD, Conversation, RewardBatch, Score, SubScore
+from rlaif_sdk.types import STD, Conversation, Credit, RewardBatch, Score, SubScore, TextOrConversation
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _VERDICT = re.compile(
     r"[\s>#*_`-]*(?:final\s+)?rating[\s*_`]*:[\s*_`]*(-?[0-9]{1,3}(?:\.[0-9]{1,2})?)[\s*_`]*(?:\.[\s*_`]*)?",
     re.IGNORECASE,
+)
+_BLAME = re.compile(
+    r"[\s>#*_`-]*blame[\s*_`]*:[\s*_`]*(?:turn[\s_]*)?(none|[0-9]{1,4})[\s*_`]*(?:\.[\s*_`]*)?", re.IGNORECASE
 )
 Mode = Literal["likelihood", "rating"]
 Labels = Literal["letters", "numbers"]
@@ -122,16 +125,22 @@ class RatingVerdict:
     Args:
         scale: The least and greatest rating.
         max_new_tokens: The longest reply; one that is cut off there is no verdict.
+        blame: Ask which turn of the answer takes most from the rating, too.
     """
 
     version = "1"
 
-    def __init__(self, scale: Scale, max_new_tokens: int = 256) -> None:
+    def __init__(self, scale: Scale, max_new_tokens: int = 256, *, blame: bool = False) -> None:
         self._scale = scale
         self._max_new_tokens = max_new_tokens
+        self._blame = blame
+        asked = (
+            " Then say on a line of its own which turn takes most from the rating: 'Blame: ' and the number of the turn, 1 "
+            "where the turns are not numbered, or 'Blame: none' where nothing is at fault."
+        )
         self.instruction = (
-            "First justify your verdict in one or two sentences. Then end with a line of its own: 'Rating: ' and a "
-            f"number with two decimals from {scale.low:.2f} (worst) to {scale.high:.2f} (best)."
+            f"First justify your verdict in one or two sentences.{asked if blame else ''} Then end with a line of its own: "
+            f"'Rating: ' and a number with two decimals from {scale.low:.2f} (worst) to {scale.high:.2f} (best)."
         )
 
     async def ask(self, backend: JudgeBackend, requests: Sequence[Conversation]) -> list[Score | RowError]:
@@ -147,11 +156,12 @@ class RatingVerdict:
             rating, justification = parse_rating(whole_text(reply, self._max_new_tokens), self._scale)
         except JudgeResponseError as error:
             return error
-        return Score(
-            value=self._scale.to_unit(rating),
-            reason=justification or None,
-            details={"rating": rating, "flags": list(reply.flags), "usage": reply.usage.record()},
-        )
+        details: dict[str, Any] = {"rating": rating, "flags": list(reply.flags), "usage": reply.usage.record()}
+        if self._blame:
+            blamed, justification = parse_blame(justification)
+            details["blamed"] = blamed if isinstance(blamed, int) else None
+            details["flags"] += ["no_blame_line"] if blamed is None else []
+        return Score(value=self._scale.to_unit(rating), reason=justification or None, details=details)
 
 
 def parse_rating(reply: str, scale: Scale) -> tuple[float, str]:
@@ -173,6 +183,41 @@ def parse_rating(reply: str, scale: Scale) -> tuple[float, str]:
     return rating, reason
 
 
+def parse_blame(justification: str) -> tuple[int | Literal["none"] | None, str]:
+    """Which turn a judge blames, and what it says beside that.
+
+    The blame is the last line that is nothing else: ``Blame: 2`` or ``Blame: none``, with ASCII digits.
+
+    Returns:
+        The number, ``none``, or None where there is no such line; and the justification without the line.
+    """
+    lines = justification.splitlines()
+    for place in reversed(range(len(lines))):
+        if match := _BLAME.fullmatch(lines[place]):
+            rest = "\n".join([*lines[:place], *lines[place + 1 :]]).strip()
+            return ("none" if match[1].lower() == "none" else int(match[1])), rest
+    return None, justification
+
+
+def blamed(score: Score, turns: int) -> Score:
+    """A score in [-1, 1], what it lacks of 1 as credit on the turn that the judge blames.
+
+    A turn that is not there gets none, and the flags say so: ``blames_turn_7_of_3``.
+
+    Args:
+        score: The score, with the number of the turn as ``blamed`` in its details, or None.
+        turns: How many turns the policy has.
+    """
+    number = score.details.get("blamed")
+    if number is None or score.value is None:
+        return score
+    if not 1 <= number <= turns:
+        flags = [*score.details["flags"], f"blames_turn_{number}_of_{turns}"]
+        return replace(score, details={**score.details, "flags": flags, "blamed": None})
+    lacks = [score.value - 1.0 if turn == number else 0.0 for turn in range(1, turns + 1)]
+    return replace(score, credit=Credit(turns=lacks, rest=1.0))
+
+
 class Verdict(Protocol):
     """The way in which a judge's answer becomes a score."""
 
@@ -187,6 +232,7 @@ class Verdict(Protocol):
 class _Question:
     request: Conversation
     flags: tuple[str, ...]
+    row: int
 
 
 class PointwiseJudge(Reward):
@@ -224,6 +270,9 @@ class PointwiseJudge(Reward):
         overlong: What becomes of a longer one: ``error`` leaves the row unscored, ``keep_start`` and ``keep_end``
             cut it and flag it.
         max_new_tokens: The longest reply in rating mode.
+        blame: In rating mode, let the judge name the turn that takes most from the rating, the policy's turns being numbered
+            where there are several. What the score lacks of 1 is then credit on that turn. One that names no turn, or one
+            that is not there, gives no credit, which is flagged.
         view: What of a completion is judged: ``answer``, its last words; ``assistant``, all that the policy said;
             ``transcript``, everything, calls and results too. Of the prompt it is the transcript.
         thinking: ``keep`` shows the policy's thinking to the judge.
@@ -249,6 +298,7 @@ class PointwiseJudge(Reward):
         max_chars: int = 24_000,
         overlong: Overlong = "error",
         max_new_tokens: int = 256,
+        blame: bool = False,
         view: View = "assistant",
         thinking: Thinking = "drop",
         reference_column: str | None = None,
@@ -256,6 +306,14 @@ class PointwiseJudge(Reward):
     ) -> None:
         if max_chars < 1 or max_new_tokens < 1:
             raise ConfigError("max_chars and max_new_tokens of a judge are at least 1")
+        if blame and mode != "rating":
+            raise ConfigError(f"a judge names no turn in mode {mode!r}", key="blame", hint="use mode: rating")
+        if blame and view == "answer":
+            raise ConfigError(
+                "the judge sees the last turn only, and may blame no other",
+                key="blame",
+                hint="view: assistant, or transcript",
+            )
         self.name = name
         self.backend = backend
         self.reads_images = reads_images(backend)
@@ -264,7 +322,8 @@ class PointwiseJudge(Reward):
             raise ConfigError("the judge's template lacks {reference}", hint="reference_column has it shown there")
         self._reference_column = reference_column
         self.inputs = self.columns = () if reference_column is None else (reference_column,)
-        self.verdict: Verdict = _verdict(mode, scale, labels, max_new_tokens)
+        self._blames = blame
+        self.verdict: Verdict = _verdict(mode, scale, labels, max_new_tokens, blame=blame)
         self.screening = Screening(max_chars, overlong, view, thinking)
         self.version = self._fingerprint(max_new_tokens)
 
@@ -285,21 +344,35 @@ class PointwiseJudge(Reward):
 
     async def score(self, batch: RewardBatch) -> list[Score]:
         """Rate B completions. See the class for what each score means and which errors are raised."""
-        answers = batch.views(self.screening.view, thinking=self.screening.thinking)
+        answers: Sequence[str | None] = batch.views(self.screening.view, thinking=self.screening.thinking)
         images = batch.images if self.reads_images else {}
         asked = zip(batch.prompt_texts, answers, batch.references(self._reference_column), strict=True)
-        rows = [self._question(*row, images.get(place, ())) for place, row in enumerate(asked)]
+        rows = [self._question(batch, place, *row, images.get(place, ())) for place, row in enumerate(asked)]
         questions = [row for row in rows if isinstance(row, _Question)]
         if not questions:
             return [row for row in rows if isinstance(row, Score)]
         verdicts = await self.verdict.ask(self.backend, [question.request for question in questions])
+        if self._blames:
+            turns = [len(batch.policy_turns[question.row]) for question in questions]
+            verdicts = [
+                blamed(verdict, count) if isinstance(verdict, Score) else verdict
+                for verdict, count in zip(verdicts, turns, strict=True)
+            ]
         said = iter(verdicts)
         return [scored(next(said), row.flags) if isinstance(row, _Question) else row for row in rows]
 
     def _question(
-        self, prompt: str, answer: str | None, reference: str | Score | None, images: Images
+        self,
+        batch: RewardBatch,
+        place: int,
+        prompt: str,
+        answer: str | None,
+        reference: str | Score | None,
+        images: Images,
     ) -> _Question | Score:
         row = self.screening.of_row(prompt, answer, reference, images)
+        if self._blames and isinstance(row, PreparedRow) and not row.contentless:
+            row = self.screening.of_row(prompt, self._numbered(batch.completions[place], answer), reference, images)
         if isinstance(row, Score):
             return row
         if row.contentless:
@@ -310,7 +383,22 @@ class PointwiseJudge(Reward):
                 details={"refused": "contentless", "flags": flags},
             )
         request = self.prompt.render(row.prompt, row.answer, self.verdict.instruction, row.reference, row.images)
-        return _Question(request, row.flags)
+        return _Question(request, row.flags, place)
+
+    def _numbered(self, completion: TextOrConversation, answer: str | None) -> str | None:
+        """An answer of several turns, each between tags that have its number and occur in none of them."""
+        turns = read(completion)
+        spans = policy_turns(turns)
+        if len(spans) < 2:
+            return answer
+        seen, thinking = self.screening.view, self.screening.thinking
+        after = [start for start, _ in spans[1:]] + [len(turns)] if seen == "transcript" else [end for _, end in spans]
+        texts = [
+            view(turns[start:end], seen, thinking=thinking) or "" for (start, _), end in zip(spans, after, strict=True)
+        ]
+        names = [f"turn_{number}" for number in range(1, len(texts) + 1)]
+        tag = free_tag(names, texts)
+        return "\n\n".join(f"<{name}{tag}>\n{text}\n</{name}{tag}>" for name, text in zip(names, texts, strict=True))
 
     def _fingerprint(self, max_new_tokens: int) -> str:
         parts: dict[str, Any] = {
@@ -325,13 +413,13 @@ class PointwiseJudge(Reward):
         return json_digest(parts)
 
 
-def _verdict(mode: str, scale: Scale | None, labels: Labels, max_new_tokens: int) -> Verdict:
+def _verdict(mode: str, scale: Scale | None, labels: Labels, max_new_tokens: int, *, blame: bool) -> Verdict:
     if labels not in ("letters", "numbers"):
         raise ConfigError(f"unknown labels {labels!r} for a judge", hint="use letters or numbers")
     if mode == "likelihood":
         return LikelihoodVerdict(scale or Scale(1, 10), labels)
     if mode == "rating":
-        return RatingVerdict(scale or Scale(1, 5), max_new_tokens)
+        return RatingVerdict(scale or Scale(1, 5), max_new_tokens, blame=blame)
     raise ConfigError(f"unknown mode {mode!r} for a judge", hint="use likelihood or rating")
 
 

@@ -79,7 +79,7 @@ VERDICT = (
 TIE = ", or 'Preferred: tie' if neither is"
 _PAIR_PLACEHOLDER = re.compile(r"\{(prompt|response_1|response_2)\}")
 _PAIR_NAMES = ("prompt", "response_1", "response_2")
-TAGS = (*_PAIR_NAMES, "answer", "reference", "response_[A-Z]")
+TAGS = (*_PAIR_NAMES, "answer", "reference", "response_[A-Z]", "turn_[0-9]{1,4}")
 """The tags between which prompts and answers stand, as patterns."""
 
 

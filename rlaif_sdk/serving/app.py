@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,8 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rlaif_sdk import __version__
 from rlaif_sdk.composer import Composer
@@ -43,7 +46,7 @@ from rlaif_sdk.serving.protocol import (
     row_score,
     verl_answer,
 )
-from rlaif_sdk.serving.service import Service, carries_key
+from rlaif_sdk.serving.service import Service
 from rlaif_sdk.serving.settings import ServeSettings
 from rlaif_sdk.serving.state import kept_in, learned_in
 
@@ -54,91 +57,78 @@ def service_of(request: Request) -> Service:
     return service
 
 
-class LimitedRequest(Request):
-    """A request whose body is read up to a number of bytes, within a time, and only as strict JSON.
+async def _read_json(scope: Scope, receive: Receive, settings: ServeSettings, keep: Callable[[int], None]) -> Any:
+    """The body of a request, which is strict JSON of a limited length and comes within a time.
 
     Args:
-        request: The request.
-        keep: Called with the bytes of each part of the body, see `rlaif_sdk.serving.service.Queue.request`.
+        scope: The request.
+        receive: Gives its parts.
+        settings: The limits.
+        keep: Called with the bytes of each part, see `rlaif_sdk.serving.service.Queue.request`.
+
+    Raises:
+        HTTPException: 400, the body is no JSON, has NaN or Infinity, or is nested too deep; 408, it does not come in time;
+            413, it is longer than allowed; 503, there is no room for it.
+        RequestValidationError: It is said to be something else than JSON, or there is none.
     """
+    headers = dict(scope["headers"])
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        said = kind[:80].decode("latin-1")
+        raise _invalid_body(f"the body is said to be {said!r}, not JSON", "content_type")
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and (len(announced) > 18 or int(announced) > settings.max_body):
+        raise HTTPException(413, f"the body is longer than {settings.max_body} bytes")
+    try:
+        async with asyncio.timeout(settings.timeout):
+            body = await _read(receive, settings.max_body, keep)
+    except TimeoutError:
+        detail = f"the body did not come within {settings.timeout:g} s"
+        raise HTTPException(408, detail, headers={"Connection": "close"}) from None
+    if not body:
+        raise _invalid_body("there is no body", "missing")
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise HTTPException(400, f"the body is not the JSON that is read here: {error}") from None
 
-    def __init__(self, request: Request, keep: Callable[[int], None]) -> None:
-        super().__init__(request.scope, request.receive)
-        self._keep = keep
 
-    async def body(self) -> bytes:
-        """The body.
-
-        Raises:
-            HTTPException: 413, it is longer than allowed; 408, it does not come in time; 503, there is no room for it.
-        """
-        if not hasattr(self, "_body"):
-            settings = service_of(self).settings
-            try:
-                async with asyncio.timeout(settings.timeout):
-                    self._body = await self._read(settings.max_body)
-            except TimeoutError:
-                detail = f"the body did not come within {settings.timeout:g} s"
-                raise HTTPException(408, detail, headers={"Connection": "close"}) from None
-        return self._body
-
-    async def _read(self, most: int) -> bytes:
-        announced = self.headers.get("content-length", "")
-        if announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > most):
+async def _read(receive: Receive, most: int, keep: Callable[[int], None]) -> bytes:
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HTTPException(499, "the client left")
+        chunk = message.get("body", b"")
+        if len(body) + len(chunk) > most:
             raise HTTPException(413, f"the body is longer than {most} bytes")
-        body = bytearray()
-        async for chunk in self.stream():
-            if len(body) + len(chunk) > most:
-                raise HTTPException(413, f"the body is longer than {most} bytes")
-            self._keep(len(chunk))
-            body += chunk
-        return bytes(body)
+        keep(len(chunk))
+        body = body + chunk if body else chunk
+        more = message.get("more_body", False)
+    return body
 
-    async def json(self) -> Any:
-        """The body as JSON.
 
-        Raises:
-            HTTPException: 400, it is none, has NaN or Infinity, or is nested too deep.
-        """
-        try:
-            return from_json(await self.body(), allow_inf_nan=False)
-        except ValueError as error:
-            raise HTTPException(400, f"the body is not the JSON that is read here: {error}") from None
+def _invalid_body(message: str, kind: str) -> RequestValidationError:
+    return RequestValidationError([{"loc": ("body",), "msg": message, "type": kind}])
 
 
 class GuardedRoute(APIRoute):
-    """A route that asks for the key before it reads anything, reads within limits, and is counted.
-
-    A function with a body is called with the request and that alone, and answers with a response: FastAPI's own way there,
-    made for dependencies of any kind, takes nearly as long as all else that a small request costs.
-    """
+    """A route that asks for the key, and is counted."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler that FastAPI calls."""
-        inner = (
-            super().get_route_handler()
-            if self.body_field is None
-            else self._handler_of_json(self.body_field.field_info.annotation)
-        )
+        inner = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
             service = service_of(request)
             since, status = time.monotonic(), 500
             try:
-                key = service.settings.api_key
-                if key is not None and not carries_key(request.headers.get("authorization"), key):
-                    raise HTTPException(401, "the key is missing or wrong", headers={"WWW-Authenticate": "Bearer"})
-                if request.method == "GET":
-                    response = await inner(request)
-                else:
-                    with service.queue.request() as keep:
-                        response = await inner(LimitedRequest(request, keep))
+                service.check_key(request.headers.get("authorization", ""))
+                response = await inner(request)
                 status = response.status_code
             except HTTPException as error:
                 status = error.status_code
-                raise
-            except (RequestValidationError, BatchError):
-                status = 422
                 raise
             finally:
                 service.metrics.answered(self.path, status, time.monotonic() - since)
@@ -146,30 +136,67 @@ class GuardedRoute(APIRoute):
 
         return handle
 
-    def _handler_of_json(self, model: Any) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What reads a body, checks it, and calls the function with it."""
-        adapter: TypeAdapter[Any] = TypeAdapter(model)
 
-        async def handle(request: Request) -> Response:
-            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-                problem = {
-                    "loc": ("body",),
-                    "msg": f"the body is said to be {kind[:80]!r}, not JSON",
-                    "type": "content_type",
-                }
-                raise RequestValidationError([problem])
-            if not await request.body():
-                raise RequestValidationError([{"loc": ("body",), "msg": "there is no body", "type": "missing"}])
-            try:
-                body = adapter.validate_python(await request.json())
-            except ValidationError as error:
-                problems = error.errors(include_url=False, include_context=False, include_input=False)
-                raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in problems]) from None
-            response: Response = await self.endpoint(request, body)
-            return response
+class ScoringRoute(APIRoute):
+    """A route that asks for the key before it reads anything, reads within limits, and is counted.
 
-        return handle
+    Its function is called with the request and its checked body, and that alone, and answers with a response. FastAPI's own
+    way there, made for dependencies of any kind, takes several times as long as all else that a small request costs.
+    """
+
+    @cached_property
+    def _checks(self) -> TypeAdapter[Any]:
+        assert self.body_field is not None
+        model: Any = self.body_field.field_info.annotation
+        return TypeAdapter(model)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["method"] != "POST":
+            await super().handle(scope, receive, send)
+            return
+        since = time.monotonic()
+        request = Request(scope, receive)
+        service = service_of(request)
+        broken: Exception | None = None
+        try:
+            service.check_key(request.headers.get("authorization", ""))
+            with service.queue.request() as keep:
+                body = self._checked(await _read_json(scope, receive, service.settings, keep))
+                response: Response = await self.endpoint(request, body)
+        except _ANSWERED as error:
+            response = _answer_to(error, self.path)
+        except Exception as error:  # noqa: BLE001 - the server logs it with its traceback
+            response, broken = json_response({"detail": "an error of the server, see its log"}, status=500), error
+        service.metrics.answered(self.path, response.status_code, time.monotonic() - since)
+        await response(scope, receive, send)
+        if broken:
+            raise broken
+
+    def _checked(self, given: Any) -> Any:
+        try:
+            return self._checks.validate_python(given)
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_context=False, include_input=False)
+            raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in problems]) from None
+
+
+_log = logging.getLogger(__name__)
+_MOST_ERRORS = 10
+_ANSWERED = (HTTPException, RequestValidationError, RlaifError)
+
+
+def _answer_to(error: Exception, path: str) -> Response:
+    """What a client is told of an error: not what its request said, which may be long or secret, nor our insides."""
+    if isinstance(error, HTTPException):
+        return json_response({"detail": error.detail}, status=error.status_code, headers=error.headers)
+    if isinstance(error, RequestValidationError):
+        problems = [{key: problem[key] for key in ("loc", "msg", "type")} for problem in error.errors()[:_MOST_ERRORS]]
+        return json_response({"detail": problems}, status=422)
+    if isinstance(error, BatchError):
+        return json_response({"detail": [{"loc": ["body"], "msg": str(error), "type": "batch"}]}, status=422)
+    _log.error("%s: %s: %s", path, type(error).__name__, printable(str(error)))
+    return json_response({"detail": f"{type(error).__name__}: {error}"}, status=500)
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -185,10 +212,10 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     },
 }
 KEY_SCHEMES = {"HTTPBearer": {"type": "http", "description": "The server's key, where it has one.", "scheme": "bearer"}}
-"""How the document says that requests carry the key. `GuardedRoute` asks for it; a dependency would do so once more."""
+"""How the document says that requests carry the key. The routes ask for it; a dependency would do so once more."""
 _KEYED: dict[str, Any] = {"security": [{scheme: []} for scheme in KEY_SCHEMES]}
 
-scoring = APIRouter(route_class=GuardedRoute, responses=_PROBLEMS)
+scoring = APIRouter(route_class=ScoringRoute, responses=_PROBLEMS)
 """The routes that score."""
 monitoring = APIRouter(route_class=GuardedRoute, responses={401: _PROBLEMS[401]})
 """The routes that tell of the server."""
@@ -199,12 +226,25 @@ public = APIRouter()
 @scoring.post("/v1/score", response_model=ScoreAnswer, openapi_extra=_KEYED)
 async def score(request: Request, body: ScoreRequest) -> Response:
     """Score rows; those without a total are unscored, and say why."""
+    service = service_of(request)
     samples = [
-        Sample(row.prompt, row.completion, row.columns, row.group, row.group_size, row.member)  # type: ignore[arg-type]
+        Sample(
+            row.prompt,  # type: ignore[arg-type]
+            row.completion,  # type: ignore[arg-type]
+            row.columns,
+            row.group,
+            row.group_size,
+            row.member,
+            row.completion_ids,
+            row.turn_spans,
+        )
         for row in body.rows
     ]
-    scored = await service_of(request).score(request, samples, step=body.step, training=body.training)
-    return json_response({"rows": [row_score(one, detail=body.detail) for one in scored]})
+    scored = await service.score(request, samples, step=body.step, training=body.training)
+    answer: dict[str, Any] = {"rows": [row_score(one, detail=body.detail) for one in scored]}
+    if body.detail:
+        answer["composition"] = service.description
+    return json_response(answer)
 
 
 @scoring.post("/get_reward", response_model=OpenRLHFAnswer, openapi_extra=_KEYED)
@@ -270,10 +310,6 @@ async def health(request: Request) -> Health:
     return Health(version=__version__, rewards=list(service.composer.components), waiting=service.queue.rows)
 
 
-_log = logging.getLogger(__name__)
-_MOST_ERRORS = 10
-
-
 def create_app(
     rewards: Composer | Config, settings: ServeSettings | None = None, *, state: str | Path | None = None
 ) -> FastAPI:
@@ -323,38 +359,39 @@ def create_app(
     app.state.service = service
     for router in (scoring, monitoring, public):
         app.include_router(router)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(BatchError, _unfit)
-    app.add_exception_handler(RlaifError, _failed)
-    app.add_exception_handler(Exception, _broken)
     return app
 
 
 class _Application(FastAPI):
-    """Its document tells of the key, which no dependency asks for."""
+    """Its routes that score stand before all that FastAPI puts between added middleware and a route.
+
+    Its document tells of the key, which no dependency asks for.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":  # without FastAPI's own look at its telemetry, for which nothing is set up here
+            await Starlette.__call__(self, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """What each request passes."""
+        added, self.user_middleware = self.user_middleware, []
+        others = super().build_middleware_stack()
+        routes = {route.path: route for route in scoring.routes if isinstance(route, ScoringRoute)}
+        self.user_middleware = added
+
+        async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+            is_asked = scope["type"] == "http" and scope["method"] == "POST"
+            route = routes.get(scope["path"]) if is_asked else None
+            await (others(scope, receive, send) if route is None else route.handle(scope, receive, send))
+
+        app: ASGIApp = routed
+        for kind, args, kwargs in reversed(added):
+            app = kind(app, *args, **kwargs)
+        return app
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         document["components"]["securitySchemes"] = KEY_SCHEMES
         return document
-
-
-async def _invalid(_: Request, error: Exception) -> Response:
-    """What is wrong with a request, without what it said, which may be long or secret."""
-    assert isinstance(error, RequestValidationError)
-    problems = [{key: problem[key] for key in ("loc", "msg", "type")} for problem in error.errors()[:_MOST_ERRORS]]
-    return json_response({"detail": problems}, status=422)
-
-
-async def _unfit(_: Request, error: Exception) -> Response:
-    return json_response({"detail": [{"loc": ["body"], "msg": str(error), "type": "batch"}]}, status=422)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    _log.error("%s: %s: %s", request.url.path, type(error).__name__, printable(str(error)))
-    return json_response({"detail": f"{type(error).__name__}: {error}"}, status=500)
-
-
-async def _broken(_: Request, error: Exception) -> Response:
-    del error  # the server logs it with its traceback; clients need not see our insides
-    return json_response({"detail": "an error of the server, see its log"}, status=500)

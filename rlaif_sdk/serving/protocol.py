@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticSerializationError, to_json
 
+from rlaif_sdk.composer import Composition
 from rlaif_sdk.integrations.samples import Scored
 from rlaif_sdk.io.text import safe_text
 from rlaif_sdk.statistics.arrays import json_number
@@ -49,6 +52,10 @@ class Row(Strict):
     """How many the group has, over all requests: it is scored when so many have come, or at the server's deadline."""
     member: str | int | None = None
     """Which of them it is, so that a request that is sent again is known as that."""
+    completion_ids: list[int] | None = None
+    """The completion's tokens, for rewards that read them; of all rows of a request, or of none."""
+    turn_spans: list[tuple[int, int]] | None = None
+    """Where in them each turn of the policy begins and ends."""
 
     @model_validator(mode="after")
     def _of_a_group(self) -> Self:
@@ -69,9 +76,10 @@ class ScoreRequest(Strict):
     """Whether a server that gathers groups learns from these rows; another never does."""
 
     @model_validator(mode="after")
-    def _all_grouped_or_none(self) -> Self:
-        if len({row.group is None for row in self.rows}) > 1:
-            raise ValueError("some rows have a group and some have none")
+    def _all_or_none(self) -> Self:
+        for name in ("group", "completion_ids", "turn_spans"):
+            if len({getattr(row, name) is None for row in self.rows}) > 1:
+                raise ValueError(f"some rows have {'a ' * (name == 'group')}{name} and some have none")
         return self
 
 
@@ -84,9 +92,18 @@ class RewardPart(BaseModel):
     weighted: float | None
     status: str
     reason: str | None
+    weight: float | None = None
+    """Its weight in force."""
     credit: dict[str, Any] | None = None
     """Where in the completion its weighted part falls: ``tokens``, ``turns``, ``spans`` and the ``rest``; of a reward that
     says so."""
+    credit_without_place: bool | None = None
+    """True where it says so and that has no place in the total: its normalizer or the aggregator does more than scale and
+    shift."""
+    subscores: dict[str, dict[str, Any]] | None = None
+    """What its score is made of, by name, where it says so."""
+    imputed: tuple[float, float] | None = None
+    """What is taken for its score where its ``ask`` kept it from being asked, and how far off that may be."""
     no_variance: bool | None = None
     """Where the row has a group: whether all of that have the same score."""
     group_mean: float | None = None
@@ -108,12 +125,41 @@ class RowScore(BaseModel):
     group_mean: float | None = None
     """Where it has a group and is unscored: the mean of the totals of its group."""
     rewards: dict[str, RewardPart] | None = None
+    dropped: bool | None = None
+    """True where a reward's failure policy dropped the row."""
+    before_gates: float | None = None
+    """Where there are gates: the total before any."""
+    gates_closed: list[bool] | None = None
+    """Whether it does not pass, of each gate of the `Description`."""
+    penalties: list[float | None] | None = None
+    """What each constraint of the `Description` takes off."""
+    multipliers: list[float] | None = None
+    """The multiplier in force of each."""
+    group_weights: dict[str, float] | None = None
+    """The weight in force of each group of rewards."""
+
+
+class Description(BaseModel):
+    """What a composition is made of, beside weights and multipliers, which training changes."""
+
+    rewards: dict[str, dict[str, Any]]
+    """Each reward's ``declared_range``, ``higher_is_better`` and ``ends``, and whether it ``has_fallback``, ``has_ledger``,
+    ``has_conditions`` and ``has_ask``."""
+    gates: list[dict[str, Any]]
+    """The settings of each gate."""
+    gate_order: str
+    constraints: list[dict[str, Any]]
+    """The settings of each constraint."""
+    aggregation: dict[str, Any]
+    """Which groups the rewards are in, and how they are aggregated: see `rlaif_sdk.composer.aggregators.AggregationTree`."""
 
 
 class ScoreAnswer(BaseModel):
     """The rows in the order of the request."""
 
     rows: list[RowScore]
+    composition: Description | None = None
+    """With ``detail``."""
 
 
 class OpenRLHFRequest(BaseModel):
@@ -183,9 +229,13 @@ class Health(BaseModel):
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 
 
-def json_response(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A response in which a lone surrogate, as in a reason, is U+FFFD: not every client can read its escape."""
-    return Response(safe_text(_encode(content)), status, media_type="application/json", headers=headers)
+    try:
+        body: bytes | str = to_json(content, inf_nan_mode="null")
+    except (PydanticSerializationError, UnicodeEncodeError):  # a lone surrogate
+        body = safe_text(_encode(content))
+    return Response(body, status, media_type="application/json", headers=headers)
 
 
 def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:
@@ -208,12 +258,58 @@ def row_score(scored: Scored, *, detail: bool) -> dict[str, Any]:
         if unscored:
             answer["group_mean"] = scored.group_mean()
     if detail:
-        answer["rewards"] = {name: column.record(row) for name, column in columns.items()}
+        answer |= _details(scored)
         for name, part in answer["rewards"].items() if no_variance is not None else ():
             part["no_variance"] = scored.no_variance(name)
             if part["raw"] is None:
                 part["group_mean"] = scored.group_mean(name)
     return answer
+
+
+def _details(scored: Scored) -> dict[str, Any]:
+    """What a `RowScore` has of each reward, and of gates, constraints and groups of rewards where there are any."""
+    row, composition = scored.row, scored.composition
+    rewards = {name: column.record(row) for name, column in composition.rewards.items()}
+    for name, column in composition.rewards.items():
+        rewards[name]["weight"] = json_number(column.weight)
+        if row in column.credit and column.has_no_place(row):
+            rewards[name]["credit_without_place"] = True
+        if column.imputed and row in column.imputed:
+            rewards[name]["imputed"] = column.imputed[row][:2]
+    details: dict[str, Any] = {"rewards": rewards}
+    if composition.dropped[row]:
+        details["dropped"] = True
+    if composition.gates:
+        details["before_gates"] = json_number(composition.before_gates[row])
+        details["gates_closed"] = [bool(closed_B[row]) for _, closed_B in composition.gates]
+    if composition.constraints:
+        details["penalties"] = [json_number(part.penalty[row]) for part in composition.constraints]
+        details["multipliers"] = [part.multiplier for part in composition.constraints]
+    if composition.group_weights:
+        details["group_weights"] = dict(composition.group_weights)
+    return details
+
+
+def description(composition: Composition) -> dict[str, Any]:
+    """A `Description`."""
+    return {
+        "rewards": {
+            name: {
+                "declared_range": column.declared_range,
+                "higher_is_better": column.higher_is_better,
+                "ends": column.ends,
+                "has_fallback": column.fallback_reasons is not None,
+                "has_ledger": column.cached is not None,
+                "has_conditions": column.not_asked is not None,
+                "has_ask": column.imputed is not None,
+            }
+            for name, column in composition.rewards.items()
+        },
+        "gates": [asdict(gate) for gate, _ in composition.gates],
+        "gate_order": composition.gate_order,
+        "constraints": [asdict(part.constraint) for part in composition.constraints],
+        "aggregation": asdict(composition.aggregation),
+    }
 
 
 def openrlhf_answer(scored: Sequence[Scored], unscored: float | None) -> dict[str, Any]:

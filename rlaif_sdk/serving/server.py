@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import ssl
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rlaif_sdk.composer import Composer
@@ -36,20 +37,26 @@ class LocalOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            origins = [origin for origin in headers.getlist("origin") if not _is_local(origin)]
-            hosts = [host for host in headers.getlist("host") or [""] if not _is_local(f"//{host}")]
-            if hosts or origins:
-                header, value = ("Host", hosts[0]) if hosts else ("Origin", origins[0])
-                detail = f"without a key the server answers its own machine, and {header} is {value[:200]!r}"
+            said = [(name, value) for name, value in scope["headers"] if name in _TELLS_WHOM]
+            hosts = [value for name, value in said if name == b"host"] or [b""]
+            strange = [("Host", host) for host in hosts if not _is_local(b"//" + host)]
+            strange += [("Origin", value) for name, value in said if name == b"origin" and not _is_local(value)]
+            if strange:
+                header, value = strange[0]
+                shown = value[:200].decode("latin-1")
+                detail = f"without a key the server answers its own machine, and {header} is {shown!r}"
                 await json_response({"detail": detail}, status=403)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def _is_local(address: str) -> bool:
+_TELLS_WHOM = frozenset({b"host", b"origin"})
+
+
+@lru_cache
+def _is_local(address: bytes) -> bool:
     try:
-        host = urlsplit(address).hostname or ""
+        host = urlsplit(address.decode("latin-1")).hostname or ""
         return is_loopback(host)
     except ValueError:
         return False
@@ -93,6 +100,8 @@ def serve(
     try:
         # here, where what is missing is an error of ours and not a traceback in uvicorn's log
         composer.set_up()
+        gc.collect()
+        gc.freeze()  # the garbage collector need not look at what is there for good again and again while requests come
         if state is not None and settings.cohort:
             write_json(state, app.state.service.learned(), indent=None)
     except BaseException:

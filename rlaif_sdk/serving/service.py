@@ -11,12 +11,14 @@ import binascii
 import hmac
 import itertools
 import math
+import operator
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from fastapi import HTTPException, Request
@@ -29,17 +31,18 @@ from rlaif_sdk.integrations.cohorts import Cohorts, Outcome
 from rlaif_sdk.integrations.host import check_rowwise, follows_steps, learns
 from rlaif_sdk.integrations.samples import Sample, Scored, alike
 from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.serving.protocol import description
 from rlaif_sdk.serving.settings import ServeSettings
 from rlaif_sdk.types import RESERVED_COLUMNS, Progress, RewardBatch
 
 
-def carries_key(authorization: str | None, key: str) -> bool:
+def carries_key(authorization: str, key: str) -> bool:
     """Whether an ``Authorization`` header carries the key, as ``Bearer KEY`` or as the password of ``Basic``.
 
     Basic is what trainers send whose only setting is an address: ``http://any:KEY@host``. The comparison takes the
     same time wherever the key and the header differ.
     """
-    scheme, _, credentials = (authorization or "").strip().partition(" ")
+    scheme, _, credentials = authorization.strip().partition(" ")
     given = b""
     if scheme.lower() == "bearer":
         given = credentials.strip().encode("utf-8", "surrogateescape")
@@ -101,9 +104,8 @@ class Queue:
             self._bytes -= kept
             self._seconds += 0.2 * (time.monotonic() - since - self._seconds)
 
-    @contextmanager
-    def holding(self, rows: int) -> Iterator[None]:
-        """Hold places for the rows of a request while they are scored.
+    def hold(self, rows: int) -> None:
+        """Hold places for the rows of a request while they are scored, until `leave`.
 
         Raises:
             HTTPException: 429, there are not enough.
@@ -111,10 +113,10 @@ class Queue:
         if self.rows + rows > self._places:
             raise self._full()
         self.rows += rows
-        try:
-            yield
-        finally:
-            self.rows -= rows
+
+    def leave(self, rows: int) -> None:
+        """Give back places that `hold` gave."""
+        self.rows -= rows
 
     @property
     def retry_after(self) -> dict[str, str]:
@@ -154,18 +156,21 @@ class Metrics:
         self._no_variance = Counter(
             "rlaif_groups_without_variance", "Groups whose scores are all the same.", ["of"], registry=self.registry
         )
+        # found once: to look a label up costs as much as a whole reward
+        self._requests_of, self._latency_of = cache(self._requests.labels), cache(self._latency.labels)
+        self._scored, self._unscored = self._rows.labels("scored"), self._rows.labels("unscored")
         queue = Gauge("rlaif_queue_rows", "Rows that wait or are scored.", registry=self.registry)
         queue.set_function(waiting)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self._requests.labels(route, str(status)).inc()
-        self._latency.labels(route).observe(seconds)
+        self._requests_of(route, str(status)).inc()
+        self._latency_of(route).observe(seconds)
 
     def rows(self, scored: int, unscored: int) -> None:
         """Count the rows of a request."""
-        self._rows.labels("scored").inc(scored)
-        self._rows.labels("unscored").inc(unscored)
+        self._scored.inc(scored)
+        self._unscored.inc(unscored)
 
     def group(self, outcome: Outcome) -> None:
         """Count what became of a group, or of a member."""
@@ -178,13 +183,17 @@ class Metrics:
         composition = done.result()
         self._batch.observe(len(composition))
         for name, column in composition.rewards.items():
-            self._failures.labels(name).inc(len(column.failures))
             self._time.labels(name).observe(column.seconds)
-        if composition.batch.group is not None:
-            rows = [*{label: row for row, label in enumerate(composition.batch.group)}.values()]  # one of each group
-            self._no_variance.labels("total").inc(int(composition.no_variance()[rows].sum()))
-            for name in composition.rewards:
-                self._no_variance.labels(name).inc(int(composition.no_variance(name)[rows].sum()))
+
+    def handed_over(self, composition: Composition) -> None:
+        """Count what callers are told: each reward's failures, and the groups whose scores are all the same."""
+        for name, column in composition.rewards.items():
+            self._failures.labels(name).inc(len(column.failures))
+        if composition.batch.group is None:
+            return
+        rows = [*{label: row for row, label in enumerate(composition.batch.group)}.values()]  # one of each group
+        for of, reward in (("total", None), *((name, name) for name in composition.rewards)):
+            self._no_variance.labels(of).inc(int(composition.no_variance(reward)[rows].sum()))
 
     def text(self) -> bytes:
         """All of it, in Prometheus' format."""
@@ -217,8 +226,12 @@ class Service:
         self._needs_step = follows_steps(composer) and settings.groups_per_step is None
         self._learns = settings.cohort and learns(composer)
         self._groups = groups
+        self.description: dict[str, Any] | None = None
+        """What the composition is made of, once something is scored."""
         self._serial = itertools.count()
-        self._coalescer = Coalescer(self._submit, max_rows=settings.max_batch, in_flight=settings.in_flight)
+        self._coalescer = Coalescer(
+            self._submit, max_rows=settings.max_batch, in_flight=settings.in_flight, scored=self._scored
+        )
         self._cohorts = Cohorts(
             self._coalescer,
             tuple(composer.components),
@@ -229,10 +242,27 @@ class Service:
 
     def _submit(self, batch: RewardBatch) -> Future[Composition]:
         composing = self.composer.submit(batch)
-        if batch.training:
-            self._groups += len(batch) if batch.group is None else len({*batch.group})
         composing.add_done_callback(self.metrics.composed)
         return composing
+
+    def _scored(self, composition: Composition) -> None:
+        """Count the groups whose members get these scores; a batch that is scored again is counted then."""
+        batch = composition.batch
+        if batch.training:
+            self._groups += len(batch) if batch.group is None else len({*batch.group})
+        self.metrics.handed_over(composition)
+        if self.description is None:
+            self.description = description(composition)
+
+    def check_key(self, authorization: str) -> None:
+        """Refuse a request whose ``Authorization`` header lacks the server's key, where there is one.
+
+        Raises:
+            HTTPException: 401, it does.
+        """
+        key = self.settings.api_key
+        if key is not None and not carries_key(authorization, key):
+            raise HTTPException(401, "the key is missing or wrong", headers={"WWW-Authenticate": "Bearer"})
 
     def learned(self) -> dict[str, Any]:
         """The composer's state, and how many groups it has scored, as JSON values."""
@@ -253,28 +283,25 @@ class Service:
             BatchError: The rows cannot be scored as they are.
             HTTPException: 413, there are too many; 429, the queue is full; 503, it took too long.
         """
-        serial = next(self._serial)
+        settings, serial = self.settings, next(self._serial)
         samples = [self._labelled(one, serial) for one in samples]
-        self._check(samples, step)
-        with self.queue.holding(len(samples)):
-            places, asked = self._ask(samples, self._progress(step), training=training and self.settings.cohort)
-            leaving = asyncio.ensure_future(_left(request.receive))
-            leaving.add_done_callback(lambda _: _cancel(asked))
-            gathers = any(one.group_size is not None for one in samples)
-            patience = self.settings.timeout + gathers * self.settings.cohort_deadline
-            try:
-                _, late = await asyncio.wait(asked, timeout=patience)
-            finally:
-                leaving.cancel()
-                _cancel(asked)
-            if late:
+        gathers = any(one.group_size is not None for one in samples)
+        self._check(samples, step, gathers=gathers)
+        self.queue.hold(len(samples))
+        try:
+            places, asked = self._ask(samples, self._progress(step), training=training and settings.cohort)
+            patience = settings.timeout + gathers * settings.cohort_deadline
+            if not await _answered(asked, request.receive, patience):
                 detail = f"not scored within {patience:g} s"
                 raise HTTPException(503, detail, headers=self.queue.retry_after)
-            scored = dict(zip(places, itertools.chain(*_results(asked)), strict=True))
-        in_order = [scored[place] for place in range(len(samples))]
-        unscored = sum(one.total is None for one in in_order)
-        self.metrics.rows(len(in_order) - unscored, unscored)
-        return in_order
+        finally:
+            self.queue.leave(len(samples))
+        scored = _results(asked)
+        if len(asked) > 1:
+            scored = [one for _, one in sorted(zip(places, scored, strict=True), key=operator.itemgetter(0))]
+        unscored = sum(one.total is None for one in scored)
+        self.metrics.rows(len(scored) - unscored, unscored)
+        return scored
 
     def _labelled(self, sample: Sample, serial: int) -> Sample:
         """A sample whose group has the label by which it is known here."""
@@ -316,13 +343,13 @@ class Service:
             )
         return [*alone, *itertools.chain(*parts)], asked
 
-    def _check(self, samples: Sequence[Sample], step: int | None) -> None:
+    def _check(self, samples: Sequence[Sample], step: int | None, *, gathers: bool) -> None:
         if len(samples) > self.settings.max_rows:
             raise HTTPException(413, f"{len(samples)} rows, and a request has {self.settings.max_rows} at most")
         reserved = RESERVED_COLUMNS & {name for sample in samples for name in sample.columns}
         if reserved:
             raise BatchError(f"the column {min(reserved)!r} has a reserved name", hint="rename it")
-        if not self.settings.cohort and any(sample.group_size is not None for sample in samples):
+        if gathers and not self.settings.cohort:
             raise BatchError(
                 "this server gathers no groups over several requests",
                 hint="start it with --cohort, or send whole groups and no 'group_size'",
@@ -352,7 +379,7 @@ def _cancel(asked: Sequence[asyncio.Future[Any]]) -> None:
         part.cancel()
 
 
-def _results(asked: Sequence[asyncio.Future[Any]]) -> list[list[Scored]]:
+def _results(asked: Sequence[asyncio.Future[Any]]) -> list[Scored]:
     """What came of the parts of a request, all of which are done.
 
     Raises:
@@ -364,7 +391,54 @@ def _results(asked: Sequence[asyncio.Future[Any]]) -> list[list[Scored]]:
     for error in [part.exception() for part in asked]:
         if error:
             raise error
-    return [said if isinstance(said := part.result(), list) else [said] for part in asked]
+    results = [part.result() for part in asked]
+    return [one for said in results for one in (said if isinstance(said, list) else [said])]
+
+
+WATCHED_AFTER = 0.2
+"""Seconds after which a client is watched for its leaving: most have their answer by then, and a watch takes as long as all
+else that a small request costs on the event loop."""
+
+
+async def _answered(
+    asked: Sequence[asyncio.Future[Any]],
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    patience: float,
+) -> bool:
+    """Wait until all is answered, or given up because the client leaves; False where it takes longer than it may.
+
+    What is not answered then is given up, whatever ends the wait.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    missing, late = len(asked), False
+    leaving: list[asyncio.Task[None]] = []
+
+    def one_less(_: asyncio.Future[Any]) -> None:
+        nonlocal missing
+        missing -= 1
+        if not missing and not done.done():
+            done.set_result(None)
+
+    def watch() -> None:
+        leaving.append(loop.create_task(_left(receive)))
+        leaving[0].add_done_callback(lambda _: _cancel(asked))
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        _cancel(asked)
+
+    for part in asked:
+        part.add_done_callback(one_less)
+    timers = [loop.call_later(WATCHED_AFTER, watch), loop.call_later(patience, give_up)]
+    try:
+        await done
+    finally:
+        for timer in timers:
+            timer.cancel()
+        _cancel([*leaving, *asked])
+    return not late
 
 
 async def _left(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:

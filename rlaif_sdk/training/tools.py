@@ -6,6 +6,7 @@ TRL's GRPO has the loop of calls and results. It is given functions, and environ
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,12 +91,10 @@ def _methods(run: Run, factory: Any) -> Iterator[Callable[..., Any]]:
     """The tools of an environment, bound as TRL binds them; a class is not made for it."""
     if not callable(factory):
         raise run.document.error("is no class of environments, nor a function that makes one", ("environment",))
-    kind = factory
-    if not isinstance(kind, type):
-        try:
-            kind = type(factory())
-        except Exception as error:
-            raise run.document.error(f"makes no environment: {exception_text(error)}", ("environment",)) from error
+    try:
+        kind = factory if isinstance(factory, type) else _kind_made_by(factory)
+    except Exception as error:
+        raise run.document.error(f"makes no environment: {exception_text(error)}", ("environment",)) from error
     methods = dict(inspect.getmembers(kind, inspect.isfunction))
     if "reset" not in methods:
         raise run.document.error(
@@ -106,6 +105,12 @@ def _methods(run: Run, factory: Any) -> Iterator[Callable[..., Any]]:
     for name in methods:
         if name not in _NO_TOOLS and not name.startswith("_"):
             yield inspect.getattr_static(kind, name).__get__(kind)
+
+
+@functools.cache
+def _kind_made_by(factory: Callable[[], Any]) -> type:
+    """The class of the environments that a function makes, which is called for it once, however often a run loads its tools."""
+    return type(factory())
 
 
 def _schema(run: Run, tool: Any, location: tuple[str | int, ...]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pickle
 import socket
@@ -16,7 +17,7 @@ import pytest
 import uvicorn
 
 from rlaif_sdk.exceptions import ConfigError, RewardError
-from rlaif_sdk.integrations import Host, RewardServer, Sample, Scored
+from rlaif_sdk.integrations import Host, RewardServer, Sample, Scored, verl
 from rlaif_sdk.integrations.openrlhf import reward_function
 from rlaif_sdk.io import http
 from rlaif_sdk.serving import ServeSettings, create_app
@@ -166,6 +167,24 @@ def test_a_composer_is_not_looked_for_where_a_server_has_it(address):
         Host(address, "a test").composer  # noqa: B018
     with pytest.raises(ConfigError, match="keeps what it learns"):
         Host(address, "a test", state="state.json")
+
+
+@pytest.mark.parametrize("address", ["localhost:8000", "10.0.0.7:80", "scoring.example.org:8000/rewards", "[::1]:8000"])
+def test_an_address_without_its_scheme_is_no_config_file(address):
+    """It was looked for as a file; the error names the scheme, for verl's settings too."""
+    with pytest.raises(ConfigError, match="looks like an address without its scheme") as raised:
+        Host(address, "a test")
+    assert raised.value.hint is not None
+    assert f"http://{address}" in raised.value.hint
+    with pytest.raises(ConfigError, match="without its scheme"):
+        verl._with_router(address, None)
+
+
+def test_a_file_that_is_called_like_an_address_is_read(tmp_path, monkeypatch):
+    """A file that is there is meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a:1").write_text(json.dumps(PLAIN))
+    assert Host("a:1", "a test").score([of("abc")])[0].total == 3.0
 
 
 def test_a_wrong_key_ends_the_run(monkeypatch):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rlaif_sdk import Composer, RewardError
+from rlaif_sdk import Composer, Reward, RewardBatch, RewardError, Score, view
 from rlaif_sdk.integrations import skyrl
 from tests.integrations.environment_calls import TextEnv
 
@@ -114,3 +114,43 @@ def test_an_action_that_the_environment_rewrites_is_scored_as_it_is_trained_on()
         made = skyrl.environment(composer, Rewrites)({"cost": 0.0}, {})
         made.init([{"role": "user", "content": "Hi"}])
         assert made.step("<answer>cut</answer> and much more")["reward"] == float(len("<answer>cut</answer>"))
+
+
+def test_each_turn_may_get_what_it_adds() -> None:
+    """The rewards of the turns sum to the episode's total; of a reward with credit by turn they are that credit."""
+
+    class Calls(Reward):
+        """A quarter for each turn that searches, 1 for one that answers; abstains on what is neither."""
+
+        def score(self, batch: RewardBatch) -> list[Score]:
+            said = [[view(turn, "assistant") or "" for turn in turns] for turns in batch.policy_turns]
+            return [
+                Score.of_turns([1.0 if "<answer>" in text else 0.25 for text in texts])
+                if all("<" in text for text in texts[-1:])
+                else Score(None, "neither")
+                for texts in said
+            ]
+
+    actions = ("<search>cats</search>", "hm", "<answer>they purr</answer>")
+    with Composer({"calls": Calls()}, weights={"calls": 2.0}) as composer:
+        _, whole = episode(composer, *actions)
+        made, steps = episode(composer, *actions, each_turn=True)
+    assert [step["reward"] for step in whole] == [0.0, 0.0, 3.0]
+    assert [step["reward"] for step in steps] == [0.5, 0.0, 2.5]
+    assert [step["done"] for step in steps] == [False, False, True]
+    assert steps[0]["metadata"] == {"tool": "search", "calls": 0.25, "unscored": 0.0}
+    assert made.get_metrics()["calls"] == 1.5
+
+
+def test_an_episode_that_ends_unscored_is_one_with_each_turn_too() -> None:
+    """There is no number for it, unless one is stated: the turns' rewards then sum to that."""
+
+    def first_only(completions: list[Any]) -> list[float | None]:
+        return [1.0 if len(said) == 1 else None for said in completions]
+
+    actions = ("<search>cats</search>", "<answer>yes</answer>")
+    with Composer({"first": first_only}) as composer:
+        with pytest.raises(RewardError, match="unscored"):
+            episode(composer, *actions, each_turn=True)
+        _, steps = episode(composer, *actions, each_turn=True, unscored=-1.0)
+    assert [step["reward"] for step in steps] == [1.0, -2.0]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -235,6 +238,52 @@ def test_schedules_follow_the_step_that_is_told_or_counted(told):
             }
             said.append(answers([server.post("/v1/score", body)])[0]["rewards"]["length"]["weighted"])
     assert said == pytest.approx([0.0, 0.0, 0.75, 0.75, 1.5, 1.5])
+
+
+def test_groups_that_are_scored_again_count_once():
+    """A reward fails on a batch of three groups as a whole, each is scored by itself then, and four were scored in all."""
+    gate = threading.Event()
+
+    def picky(completions):
+        if completions == ["first"]:
+            gate.wait(10)
+        if "bad" in completions and len(completions) > 1:
+            raise ValueError("not this")
+        return [1.0] * len(completions)
+
+    with Composer({"picky": picky}) as composer, serving(composer, cohort=True, in_flight=1) as server:
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(server.score, "first")]
+            until(lambda: server.waiting == 1)
+            grouped = [{"rows": [row(text, group=text, group_size=1)]} for text in ("good", "bad", "fine")]
+            asked += [pool.submit(server.post, "/v1/score", body) for body in grouped]
+            until(lambda: server.waiting == 4)
+            gate.set()
+            assert [one["total"] for one in answers([each.result() for each in asked])] == [1.0] * 4
+        assert server.metric("rlaif_batch_rows_count") == 1 + 1 + 3
+        assert server.metric('rlaif_reward_failures_total{reward="picky"}') == 0
+        assert server.app.state.service.learned()["groups_scored"] == 4
+
+
+def test_a_group_meets_whatever_the_clocks_say(monkeypatch):
+    """Callers' clocks are hours apart and the server's jumps: only its own monotonic clock ends a group, at the deadline."""
+    jumps = itertools.cycle([0.0, 4e9, 1.7e9])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    clocks = ["Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 31 Dec 2100 23:59:59 GMT"]
+
+    def ask(text: str, clock: str) -> httpx.Response:
+        body = {"rows": [row(text, group="g", group_size=2, member=text)]}
+        return server.post("/v1/score", body, headers={"date": clock})
+
+    with serving(COMPARED, cohort=True, cohort_deadline=5.0) as server, ThreadPoolExecutor(2) as pool:
+        whole = answers([*pool.map(ask, ("a", "abc"), clocks)])
+    assert [(one["total"] > 0, one["gathered"]) for one in whole] == [(False, 2), (True, 2)]
+    with serving(COMPARED, cohort=True, cohort_deadline=SHORT) as server:
+        since = time.monotonic()
+        (short,) = answers([ask("a", clocks[1])])
+        (late,) = answers([ask("abc", clocks[0])])
+    assert (short["gathered"], late["gathered"]) == (1, 0)
+    assert time.monotonic() - since >= SHORT
 
 
 def test_a_schedule_without_a_step_is_refused():

@@ -12,6 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from rlaif_sdk import Composer, Score
 from rlaif_sdk.composer.component import Component
@@ -109,6 +111,36 @@ def test_an_error_does_not_repeat_what_was_sent(server):
 def test_json_that_is_not_called_so_is_not_read(server):
     """A web page cannot post to a server on its reader's machine without asking it first."""
     assert server.raw("/v1/score", b'{"rows": [{"completion": "x"}]}', content_type="text/plain").status_code == 422
+
+
+def test_the_routes_answer_within_another_application():
+    """Mounted below a path, with the same limits and words; a method that is none of theirs is told so on both ways."""
+    with Composer({"length": length}) as composer:
+        app = create_app(composer, ServeSettings(max_rows=1))
+        outer = FastAPI()
+        outer.mount("/rewards", app)
+        for client, path in ((TestClient(outer), "/rewards/v1/score"), (TestClient(app), "/v1/score")):
+            answer = client.post(path, json={"rows": [{"completion": "four"}]})
+            assert answer.json()["rows"][0]["total"] == 4.0
+            assert client.post(path, json={"rows": [{"completion": "x"}] * 2}).status_code == 413
+            assert client.post(path, json={"rows": []}).json()["detail"][0]["loc"] == ["body", "rows"]
+            assert client.get(path).status_code == 405
+
+
+def test_an_error_of_ours_is_told_without_its_words_and_raised_for_the_log(monkeypatch):
+    """uvicorn logs it with its traceback; the client gets 500."""
+
+    def broken(*_, **__):
+        raise RuntimeError("inside")
+
+    with Composer({"length": length}) as composer:
+        app = create_app(composer)
+        monkeypatch.setattr(app.state.service, "score", broken)
+        answer = TestClient(app, raise_server_exceptions=False).post("/v1/score", json={"rows": [{"completion": "x"}]})
+        assert answer.status_code == 500
+        assert "inside" not in answer.text
+        with pytest.raises(RuntimeError, match="inside"):
+            TestClient(app).post("/v1/score", json={"rows": [{"completion": "x"}]})
 
 
 def test_too_many_rows_are_refused(server):

@@ -16,6 +16,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.cli.train import train_app  # noqa: E402
+from rlaif_sdk.plugins.references import load_reference  # noqa: E402
 from rlaif_sdk.training import tools  # noqa: E402
 from rlaif_sdk.training.methods import load_run, train, trainer_settings  # noqa: E402
 from tests.tiny_models import byte_tokenizer, tiny_llama  # noqa: E402
@@ -249,6 +250,29 @@ def test_a_static_method_of_an_environment_is_a_tool(config: dict[str, Any], tmp
     assert loaded is not None
     told = {schema["function"]["name"]: schema["function"]["parameters"] for schema in loaded.schemas}
     assert {name: [*parameters["properties"]] for name, parameters in told.items()} == {"most": ["sides"], "roll": []}
+
+
+def test_a_function_that_makes_environments_is_called_once_to_see_what_it_makes(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each may cost a container; the run, its check and its settings load the tools again and again."""
+    file = tmp_path / "made.py"
+    file.write_text(
+        "MADE = []\n"
+        "class Clock:\n"
+        "    def reset(self, **row):\n"
+        "        return None\n"
+        "    def now(self) -> str:\n"
+        '        """The time."""\n'
+        "        return 'ten'\n"
+        "def clock():\n"
+        "    MADE.append(Clock())\n"
+        "    return MADE[-1]\n"
+    )
+    run = load_run("grpo", {**config, "tools": [], "environment": f"{file}:clock"})
+    loaded = [tools.load_tools(run) for _ in range(3)]
+    assert [one and [schema["function"]["name"] for schema in one.schemas] for one in loaded] == [["now"]] * 3
+    assert len(load_reference(f"{file}:MADE", tmp_path)) == 1
 
 
 def _checked(config: dict[str, Any], tmp_path: Path) -> str:

@@ -40,6 +40,9 @@ class JudgeParams(JudgeModelParams):
     """What becomes of a longer one: unscored, or cut and flagged."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """The longest reply in rating mode: 256 tokens by default."""
+    blame: bool = False
+    """Rating mode: let the judge name the turn of the policy that takes most from the rating. What the score lacks of 1 is
+    credit on that turn; a turn that is not there gets none, which the reason says."""
 
 
 class TournamentParams(JudgeModelParams):
