@@ -167,7 +167,7 @@ class Remedies:
             gate = {"reward": name, side: bound, "floor": floor}
             yield Proposal("gate", {"gates": [gate]}, {"gates": [Gate(**gate)]}, float(stopped))  # type: ignore[arg-type]
         taken = {multiplier.constraint.key for multiplier in self._composer.combiner.multipliers}
-        if (moved.mean() > 0) == rises and f"{name}/{side}" not in taken:
+        if moved.mean() * (1 if rises else -1) > 0 and f"{name}/{side}" not in taken:
             multiplier = _rounded(_ENOUGH * gain / abs(float(moved.mean())))
             held = {"reward": name, side: _rounded(float(real.mean())), "initial": multiplier}
             yield Proposal("constraint", {"constraints": [held]}, {"constraints": [Constraint(**held)]})  # type: ignore[arg-type]
@@ -240,7 +240,7 @@ def _penalty(
 ) -> Iterator[Proposal]:
     """A reward that is added with the weight at which what it says of the edited answers outweighs the gain."""
     lost_N = part.sign * (others.raw(name)[real_N] - others.raw(name)[edited_N])
-    if np.nanmedian(lost_N) > 0:
+    if np.nanmedian(lost_N) > 0 and np.nanmean(lost_N) > 0:
         weight = _rounded(_ENOUGH * gain / float(np.nanmean(lost_N)))
         changed = copy.copy(others)
         changed.parts = {**others.parts, name: replace(part, weight=weight)}

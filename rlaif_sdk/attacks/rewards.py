@@ -6,6 +6,7 @@ A answers, of which each trial edits those that the edit changes.
 from __future__ import annotations
 
 import json
+import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.io.tables import Source, read_rows, table_name
 from rlaif_sdk.statistics.arrays import Array, Labels, encode_groups, json_number
 from rlaif_sdk.statistics.correlation import rank_correlation
-from rlaif_sdk.statistics.estimates import Estimate, mean_estimate, share_over_groups
+from rlaif_sdk.statistics.estimates import Estimate, at_least_wilson, effective_size, mean_estimate
 from rlaif_sdk.statistics.groups import group_means, rows_of_groups
 
 FEWEST_PROMPTS = 8
@@ -523,14 +524,13 @@ class RewardAttack:
         there_A = ~np.isnan(gap_A)
         won_A = ((gap_A > 0) & (trial.total_A > 0))[there_A].astype(np.float64)
         groups = np.unique(self._group_A[there_A], return_inverse=True)[1]
+        share = Estimate(float(won_A.mean()) if won_A.size else math.nan, math.nan, math.nan, len(won_A))
         return EditResult(
             trial.chain,
             estimate(_over(trial.total_A, self._spread)),
             None if self._witness is None else estimate(_over(trial.witness_A, self._witness_spread)),
             estimate(gap_A),
-            share_over_groups(won_A, groups, confidence=self._confidence, resamples=200)
-            if there_A.any()
-            else Estimate(np.nan, np.nan, np.nan, 0),
+            at_least_wilson(share, effective_size(np.bincount(groups).astype(np.float64)), self._confidence),
             {
                 name: float(_over(paid_A, self._spread)[there_A].mean()) if there_A.any() else 0.0
                 for name, paid_A in trial.paid_A.items()
@@ -562,6 +562,8 @@ class RewardAttack:
     def _longer(self, trials: Sequence[Trial]) -> list[Trial]:
         """Greedy: the best chain so far with each of the other findings after it, as long as the gap widens."""
         made: list[Trial] = []
+        if self._depth == 1:
+            return made
         results = {trial.chain: self._result(trial, len(trials)) for trial in trials}
         found = self._best_levels(sorted(results.values(), key=lambda result: _descending(result.gap.value)))
         if not found:
