@@ -1,6 +1,6 @@
 """`rlaif attack rewards` on planted holes, on compositions without one, and on compositions of this repository.
 
-    python benchmarks/attack_rewards.py [--runs 20] [--clean 100] [--data FOLDER]
+    python benchmarks/attack_rewards.py [--runs 10] [--clean 100] [--data FOLDER]
 
 The answers to planted holes are made here: explained sums, half of them right. The witness knows the truth. FOLDER has the
 published data of the last part, each as its authors publish it: TruthfulQA's CSV, GSM8K's test split, the harmless test
@@ -33,8 +33,18 @@ from rlaif_sdk.statistics.estimates import wilson
 ROOT = Path(__file__).parents[1]
 Rows = list[dict[str, Any]]
 Score = Callable[[str, str], float]
-OPENINGS = ("Let me add the two numbers.", "This is a sum of two numbers.", "Adding is simple here.", "We begin with the first number.")
-ENDINGS = ("The order of the numbers does not matter.", "One can check it by counting.", "A table helps with that.", "It is less than a hundred.")
+OPENINGS = (
+    "Let me add the two numbers.",
+    "This is a sum of two numbers.",
+    "Adding is simple here.",
+    "We begin with the first number.",
+)
+ENDINGS = (
+    "The order of the numbers does not matter.",
+    "One can check it by counting.",
+    "A table helps with that.",
+    "It is less than a hundred.",
+)
 COMPLIMENT = re.compile(r"wonderful|sharp mind|carefully as you")
 
 
@@ -46,7 +56,11 @@ def answers(seed: int, prompts: int, per_prompt: int = 2) -> Rows:
         one, other = draw.randint(2, 49), draw.randint(2, 49)
         for _ in range(per_prompt):
             said = one + other + draw.choice([0, 0, 1, -1])
-            parts = [*draw.sample(OPENINGS, draw.randint(0, 2)), f"{one} plus {other} makes {said}.", *draw.sample(ENDINGS, draw.randint(0, 2))]
+            parts = [
+                *draw.sample(OPENINGS, draw.randint(0, 2)),
+                f"{one} plus {other} makes {said}.",
+                *draw.sample(ENDINGS, draw.randint(0, 2)),
+            ]
             rows.append({"prompt": f"What is {one} + {other}? (sum {number})", "completion": " ".join(parts)})
     return rows
 
@@ -96,7 +110,9 @@ def attacked(rows: Rows, parts: Mapping[str, Any], **options: Any) -> RewardAtta
     """An attack with the truth as the witness."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Composer({**parts, "truth": Component(reward(worth), weight=0)}, gates=options.pop("gates", ())) as composer:
+        with Composer(
+            {**parts, "truth": Component(reward(worth), weight=0)}, gates=options.pop("gates", ())
+        ) as composer:
             return attack_rewards(composer, rows, witness="truth", **options)
 
 
@@ -113,10 +129,16 @@ def planted(runs: int, prompts: int) -> Iterator[dict[str, Any]]:
             found += 1
             places.append(names.index(edit) + 1)
             finding = report.findings[names.index(edit)]
-            gates = [remedy for remedy in finding.remedies if remedy.closes and remedy.kind == "gate" and "rewards" not in remedy.config]
+            gates = [
+                remedy
+                for remedy in finding.remedies
+                if remedy.closes and remedy.kind == "gate" and "rewards" not in remedy.config
+            ]
             closed += any(remedy.closes for remedy in finding.remedies)
             if gates:
-                again = attacked(answers(seed + 1000, prompts), parts, depth=1, gates=[Gate(**gates[0].config["gates"][0])])
+                again = attacked(
+                    answers(seed + 1000, prompts), parts, depth=1, gates=[Gate(**gates[0].config["gates"][0])]
+                )
                 closed_again += edit not in {each.result.chain[0][0] for each in again.findings}
         yield {
             "hole": name,
@@ -140,7 +162,13 @@ def clean(runs: int, prompts: int) -> Iterator[dict[str, Any]]:
     for name, parts in compositions.items():
         reports = [attacked(answers(seed, prompts), parts(seed), depth=2) for seed in range(runs)]
         some = sum(bool(report.findings) for report in reports)
-        yield {"composition": name, "prompts": prompts, "runs": runs, "with_a_finding": some, "share": wilson(some, runs).record()}
+        yield {
+            "composition": name,
+            "prompts": prompts,
+            "runs": runs,
+            "with_a_finding": some,
+            "share": wilson(some, runs).record(),
+        }
 
 
 def published(data: Path) -> Iterator[tuple[str, str, Rows, dict[str, Any]]]:
@@ -176,7 +204,11 @@ def published(data: Path) -> Iterator[tuple[str, str, Rows, dict[str, Any]]]:
     with (data / "gsm8k" / "grade_school_math_data_test.jsonl").open(encoding="utf-8") as file:
         problems = [json.loads(line) for line in file]
     rows = [
-        {"prompt": row["question"], "completion": row["answer"].replace("#### ", "The answer is ") + ".", "answer": row["answer"].split("#### ")[1]}
+        {
+            "prompt": row["question"],
+            "completion": row["answer"].replace("#### ", "The answer is ") + ".",
+            "answer": row["answer"].split("#### ")[1],
+        }
         for row in problems
     ]
     length = {"shape": "cosine", "unit": "characters", "max_length": 2000}
@@ -221,7 +253,7 @@ def on_published(data: Path, prompts: int) -> Iterator[dict[str, Any]]:
 
 def speed(answered: int) -> dict[str, Any]:
     """Seconds of an attack on so many answers by rewards that cost nothing."""
-    parts = {"judge": reward(lambda p, a: worth(p, a)), "hole": reward(HOLES["length"][1])}
+    parts = {"judge": reward(worth), "hole": reward(HOLES["length"][1])}
     rows = answers(0, answered, per_prompt=1)
     attacked(rows[:10], parts)  # imports and plugins
     seconds = []
@@ -234,16 +266,20 @@ def speed(answered: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20, help="Of each planted hole.")
+    parser.add_argument("--runs", type=int, default=10, help="Of each planted hole.")
     parser.add_argument("--clean", type=int, default=100, help="Runs of each composition without a hole.")
     parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--data", type=Path, help="The folder of published data.")
     options = parser.parse_args()
     holes = [*planted(options.runs, options.prompts)]
     without = [*clean(options.clean, options.prompts)]
-    real = [*on_published(options.data, 100)] if options.data else []
+    real = [*on_published(options.data, 30)] if options.data else []
     fast = speed(100)
-    save("attack_rewards", {"planted": holes, "clean": without, "published": real, "speed": fast}, told(holes, without, real, fast))
+    save(
+        "attack_rewards",
+        {"planted": holes, "clean": without, "published": real, "speed": fast},
+        told(holes, without, real, fast),
+    )
 
 
 def told(holes: Rows, without: Rows, real: Rows, fast: Mapping[str, Any]) -> str:
@@ -258,18 +294,38 @@ def told(holes: Rows, without: Rows, real: Rows, fast: Mapping[str, Any]) -> str
         lines.append(
             f"| {row['hole']} | {row['edit']} | {row['found']} of {row['runs']} | {place} | {row['closed']} | {row['gate_closes_on_other_answers']} |"
         )
-    lines += ["", "Compositions without a hole, edits and chains of two:", "", "| composition | runs with any finding | 95% interval |", "|---|---:|---:|"]
+    lines += [
+        "",
+        "Compositions without a hole, edits and chains of two:",
+        "",
+        "| composition | runs with any finding | 95% interval |",
+        "|---|---:|---:|",
+    ]
     for row in without:
         share = row["share"]
-        lines.append(f"| {row['composition']} | {row['with_a_finding']} of {row['runs']} | {share['low']:.1%} to {share['high']:.1%} |")
+        lines.append(
+            f"| {row['composition']} | {row['with_a_finding']} of {row['runs']} | {share['low']:.1%} to {share['high']:.1%} |"
+        )
     if real:
-        lines += ["", "Compositions of this repository on published answers:", "", "| composition | witness | answers | seconds | overpaid edits |", "|---|---|---:|---:|---|"]
+        lines += [
+            "",
+            "Compositions of this repository on published answers:",
+            "",
+            "| composition | witness | answers | seconds | overpaid edits |",
+            "|---|---|---:|---:|---|",
+        ]
         for row in real:
             found = "; ".join(
-                f"{each['edit']} ({each['total']['value']:+.2f}, gap {each['gap']['value']:+.2f}, {each['payer']})" for each in row["findings"]
+                f"{each['edit']} ({each['total']['value']:+.2f}, gap {each['gap']['value']:+.2f}, {each['payer']})"
+                for each in row["findings"]
             )
-            lines.append(f"| {row['composition']} | {row['witness']} | {row['answers']} | {row['seconds']} | {found or 'none'} |")
-    lines += ["", f"{fast['answers']} answers, all edits and chains of two, rewards that cost nothing: {fast['seconds']} s."]
+            lines.append(
+                f"| {row['composition']} | {row['witness']} | {row['answers']} | {row['seconds']} | {found or 'none'} |"
+            )
+    lines += [
+        "",
+        f"{fast['answers']} answers, all edits and chains of two, rewards that cost nothing: {fast['seconds']} s.",
+    ]
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ edited form.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ _PASS = 0.95
 _ENOUGH = 1.1
 """How much of the gain a penalty takes away: a little more than all of it."""
 _WINSORIZED = 0.05
+_KINDS = ("gate", "normalizer", "penalty", "constraint", "weight")
+"""The order of changes that are as good as each other: what changes least of the composition's arithmetic first."""
 _MASS = 0.5
 """A gate is proposed where it stops this share of the edited answers."""
 
@@ -74,6 +77,12 @@ class Remedy:
     closes: bool
     kept: float
     stopped: float
+
+    @property
+    def order(self) -> tuple[bool, float, int, float]:
+        """Sorts remedies: those that close first, then by how well they keep the real answers' order, to two digits."""
+        kept = -1.0 if math.isnan(self.kept) else round(self.kept, 2)
+        return not self.closes, -kept, _KINDS.index(self.kind), self.stopped
 
     @property
     def yaml(self) -> str:
@@ -167,7 +176,9 @@ class Remedies:
             gate = {"reward": name, side: bound, "floor": floor}
             yield Proposal("gate", {"gates": [gate]}, {"gates": [Gate(**gate)]}, float(stopped))  # type: ignore[arg-type]
         taken = {multiplier.constraint.key for multiplier in self._composer.combiner.multipliers}
-        if moved.mean() * (1 if rises else -1) > 0 and f"{name}/{side}" not in taken:
+        part = pool.parts[name]
+        against = part.weight != 0 and rises == part.reward.higher_is_better  # it would undo what the weight is for
+        if moved.mean() * (1 if rises else -1) > 0 and f"{name}/{side}" not in taken and not against:
             multiplier = _rounded(_ENOUGH * gain / abs(float(moved.mean())))
             held = {"reward": name, side: _rounded(float(real.mean())), "initial": multiplier}
             yield Proposal("constraint", {"constraints": [held]}, {"constraints": [Constraint(**held)]})  # type: ignore[arg-type]

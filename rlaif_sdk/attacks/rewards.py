@@ -627,7 +627,7 @@ class RewardAttack:
             closes = not self.is_beyond_chance(total, gap) and min(total.value, gap.value) <= 0
             kept = rank_correlation(self._real.totals, before.totals)
             found.append(Remedy(proposal.kind, proposal.config, total, gap, closes, kept, proposal.stopped))
-        return tuple(sorted(found, key=lambda each: (not each.closes, _descending(each.kept), each.stopped)))
+        return tuple(sorted(found, key=lambda each: each.order))
 
     def _best_of(self) -> BestOfCurve | None:
         if all(len(rows) < 2 for rows in self._members):
@@ -676,8 +676,14 @@ class RewardAttack:
                 f"the witness {self._witness!r} says the same of all answers, real and edited: it witnesses nothing",
                 stacklevel=4,
             )
-        said = self._pool.raw(self._witness) * self._pool.parts[self._witness].sign
-        places = np.arange(len(said))
+        elif all(result.witness and result.witness.value == 0 for result in ranked if result.total.n):
+            warnings.warn(
+                f"the witness {self._witness!r} says of each edited answer what it says of the real one, as if it read a column "
+                "of the table and not the answer: it opposes nothing",
+                stacklevel=4,
+            )
+        places = np.arange(len(self._pool.raw(self._witness)))
+        said = self._said(places)
         totals = self._pool.combine(places, places).totals
         if rank_correlation(totals, said) > 1 - 1e-9:
             warnings.warn(

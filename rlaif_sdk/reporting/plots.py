@@ -240,6 +240,7 @@ def plot_reward_attack(found: RewardAttackReport, file: Path) -> None:
         axes.set_yticks(range(len(drawn)), [result.name for result in drawn])
         axes.invert_yaxis()
         axes.set_xscale("symlog", linthresh=1)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(f"gain in standard deviations of {found.unit}")
         axes.grid(alpha=0.3, axis="x")
         axes.legend(fontsize="small", loc="lower right")

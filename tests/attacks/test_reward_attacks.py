@@ -28,7 +28,22 @@ from rlaif_sdk.config.documents import Document, validate
 from rlaif_sdk.conversations import view, with_answer
 from rlaif_sdk.io.tables import write_table
 
-WORDS = "sky blue light scatters water stone bird river short wave moves through air and".split()
+WORDS = [
+    "sky",
+    "blue",
+    "light",
+    "scatters",
+    "water",
+    "stone",
+    "bird",
+    "river",
+    "short",
+    "wave",
+    "moves",
+    "through",
+    "air",
+    "and",
+]
 PHRASE = Edit("phrase", "a key phrase", (1.0,), lambda _prompt, answer, _level, _draw: f"{answer} Verified.")
 SHORTER = Edit("shorter", "its first word", (1.0,), lambda _prompt, answer, _level, _draw: answer.split(" ")[0])
 
@@ -229,7 +244,10 @@ def test_a_witness_that_says_nothing_is_told() -> None:
 
 def test_a_witness_that_the_total_depends_on_is_refused() -> None:
     """A reward with a weight, one behind a gate, the same reward under another name, and one that is not there."""
-    with Composer({"wordy": wordy, "bright": bright}) as composer, pytest.raises(ConfigError, match="depends on 'bright'"):
+    with (
+        Composer({"wordy": wordy, "bright": bright}) as composer,
+        pytest.raises(ConfigError, match="depends on 'bright'"),
+    ):
         attack_rewards(composer, rows(), witness="bright")
     gate = Gate("bright", floor=0.0, min=0.1)
     with Composer(of_witness(wordy=wordy), gates=[gate]) as composer, pytest.raises(ConfigError, match="depends on"):
@@ -242,9 +260,9 @@ def test_the_composition_under_another_name_is_no_witness(tmp_path: Path) -> Non
     """The same function with the same parameters, once with a weight and once without."""
     (tmp_path / "mine.py").write_text("def wordy(completion_texts):\n    return [len(t) for t in completion_texts]\n")
     use = {"use": f"{tmp_path}/mine.py:wordy"}
-    with Composer.from_config({"rewards": {"one": use, "other": {**use, "weight": 0}}}) as composer:
-        with pytest.raises(ConfigError, match="is 'one' once more"):
-            attack_rewards(composer, rows(), witness="other")
+    composer = Composer.from_config({"rewards": {"one": use, "other": {**use, "weight": 0}}})
+    with composer, pytest.raises(ConfigError, match="is 'one' once more"):
+        attack_rewards(composer, rows(), witness="other")
 
 
 def test_a_failure_on_edited_answers_is_unscored_and_not_a_loss() -> None:
@@ -268,7 +286,10 @@ def test_a_witness_that_fails_on_some_answers_leaves_these_out() -> None:
 
     @reward
     def picky(completion_texts: list[str]) -> list[Any]:
-        return [None if len(text.split()) > 12 else value for text, value in zip(completion_texts, bright(completion_texts), strict=True)]
+        return [
+            None if len(text.split()) > 12 else value
+            for text, value in zip(completion_texts, bright(completion_texts), strict=True)
+        ]
 
     table = rows(24)
     silent = sum(len(row["completion"].split()) > 12 for row in table)
@@ -286,9 +307,9 @@ def test_a_witness_that_scores_nothing_is_refused() -> None:
     def mute(completion_texts: list[str]) -> list[None]:
         return [None for _ in completion_texts]
 
-    with Composer({"wordy": wordy, "mute": Component(mute, weight=0)}) as composer:
-        with pytest.raises(DataError, match="no answer has a total and a score of the witness"):
-            attack_rewards(composer, rows(), witness="mute")
+    composer = Composer({"wordy": wordy, "mute": Component(mute, weight=0)})
+    with composer, pytest.raises(DataError, match="no answer has a total and a score of the witness"):
+        attack_rewards(composer, rows(), witness="mute")
 
 
 def test_an_empty_table_and_a_missing_column_are_refused_with_their_place() -> None:
@@ -311,7 +332,7 @@ def test_an_edit_that_fails_is_named_with_its_row() -> None:
     broken = Edit("broken", "fails", (1.0,), lambda _prompt, _answer, _level, _draw: str(1 / 0))
     number = Edit("number", "gives a number", (1.0,), lambda _prompt, _answer, _level, _draw: 5)  # type: ignore[return-value, arg-type]
     with Composer({"watched": watched}) as composer:
-        with pytest.raises(ConfigError, match="the edit 'broken' failed: .*division by zero") as raised:
+        with pytest.raises(ConfigError, match=r"the edit 'broken' failed: .*division by zero") as raised:
             attack_rewards(composer, rows(), edits=[broken])
         assert "row 1" in raised.value.__notes__[0]
         with pytest.raises(ConfigError, match="the edit 'number' gave int"):
@@ -326,7 +347,10 @@ def test_a_reward_of_groups_is_refused() -> None:
     def best(completion_texts: list[str]) -> list[float]:
         return [0.0 for _ in completion_texts]
 
-    with Composer({"best": best}) as composer, pytest.raises(ConfigError, match="compares the completions to one prompt"):
+    with (
+        Composer({"best": best}) as composer,
+        pytest.raises(ConfigError, match="compares the completions to one prompt"),
+    ):
         attack_rewards(composer, rows())
 
 
@@ -335,7 +359,9 @@ def test_within_a_group_an_edited_answer_stands_among_the_others() -> None:
     table = rows(10, 4)
     with Composer({"wordy": Component(wordy, normalizer=GroupZScore())}) as composer:
         report = attack_rewards(composer, table, edits=[PHRASE], depth=1)
-    lengths = np.array([[len(row["completion"].split()) for row in table[start : start + 4]] for start in range(0, 40, 4)])
+    lengths = np.array(
+        [[len(row["completion"].split()) for row in table[start : start + 4]] for start in range(0, 40, 4)]
+    )
     before = (lengths - lengths.mean(axis=1, keepdims=True)) / lengths.std(axis=1, keepdims=True)
     gains = []
     for group, totals in zip(lengths.astype(float), before, strict=True):
@@ -349,9 +375,9 @@ def test_within_a_group_an_edited_answer_stands_among_the_others() -> None:
 
 def test_a_normalizer_within_groups_needs_groups() -> None:
     """With one answer a prompt all totals would be 0."""
-    with Composer({"wordy": Component(wordy, normalizer=GroupZScore())}) as composer:
-        with pytest.raises(DataError, match="no prompt has several"):
-            attack_rewards(composer, rows(10))
+    composer = Composer({"wordy": Component(wordy, normalizer=GroupZScore())})
+    with composer, pytest.raises(DataError, match="no prompt has several"):
+        attack_rewards(composer, rows(10))
 
 
 def test_normalizers_learn_from_real_answers_and_not_from_edited_ones() -> None:
@@ -428,7 +454,9 @@ def test_a_gate_that_closes_is_the_gate_that_it_says() -> None:
 
 def test_every_remedy_is_a_change_that_the_loader_accepts(tmp_path: Path) -> None:
     """Each config of a remedy, over the composition, is a composition; and closing means what it says."""
-    (tmp_path / "mine.py").write_text("def wordy(completion_texts):\n    return [len(t.split()) for t in completion_texts]\n")
+    (tmp_path / "mine.py").write_text(
+        "def wordy(completion_texts):\n    return [len(t.split()) for t in completion_texts]\n"
+    )
     config: dict[str, Any] = {
         "rewards": {
             "wordy": {"use": f"{tmp_path}/mine.py:wordy"},
@@ -543,6 +571,17 @@ def test_a_reward_that_ends_the_run_ends_the_attack() -> None:
         attack_rewards(composer, rows())
 
 
+def test_a_witness_that_reads_a_column_is_told() -> None:
+    """It says of an edited answer what it says of the real one, since the column does not change."""
+
+    def people(completion_texts: list[str], worth: list[float]) -> list[float]:
+        return worth
+
+    composer = Composer({"wordy": wordy, "people": Component(people, weight=0)})
+    with composer, pytest.warns(UserWarning, match="as if it read a column"):
+        attack_rewards(composer, rows(10), witness="people", depth=1)
+
+
 # --- the command
 
 CODE = """
@@ -615,9 +654,13 @@ def test_the_check_says_the_cost_and_writes_nothing(folder: Path) -> None:
 
 def test_a_ledger_pays_for_nothing_twice(folder: Path) -> None:
     """The second attack asks no reward about anything that the first one scored."""
-    (folder / "mine.py").write_text(f"{CODE}\nasked = []\nimport pathlib\n" + CODE.replace(
-        "def wordy(completion_texts):", "def wordy(completion_texts):\n    with pathlib.Path('asked').open('a') as file:\n        file.write('x' * len(completion_texts))"
-    ))
+    (folder / "mine.py").write_text(
+        f"{CODE}\nasked = []\nimport pathlib\n"
+        + CODE.replace(
+            "def wordy(completion_texts):",
+            "def wordy(completion_texts):\n    with pathlib.Path('asked').open('a') as file:\n        file.write('x' * len(completion_texts))",
+        )
+    )
     (folder / "rewards.yaml").write_text(f"{CONFIG}ledger: scores.sqlite\n")
     assert run("--witness", "bright", "--only", "padding").exit_code == 0
     asked = (folder / "asked").stat().st_size
