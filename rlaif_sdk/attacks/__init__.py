@@ -5,6 +5,7 @@ from rlaif_sdk.attacks.edits import Edit, load_edits
 from rlaif_sdk.attacks.refusals import Refusals, measure_refusals
 from rlaif_sdk.attacks.remedies import Remedy
 from rlaif_sdk.attacks.rewards import (
+    Change,
     EditExample,
     EditResult,
     Overpayment,
@@ -20,6 +21,7 @@ __all__ = [
     "Attack",
     "AttackReport",
     "Case",
+    "Change",
     "Edit",
     "EditExample",
     "EditResult",

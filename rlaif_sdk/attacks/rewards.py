@@ -10,7 +10,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rlaif_sdk.attacks.edits import Edit, Level, load_edits
-from rlaif_sdk.attacks.remedies import Remedies, Remedy
+from rlaif_sdk.attacks.remedies import Proposal, Remedies, Remedy
 from rlaif_sdk.composer import Composer
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.explain import Explanation
@@ -39,6 +39,9 @@ FEWEST_PROMPTS = 8
 _PARTNERS = 4
 """How many edits a chain is tried to be made longer with."""
 _OVERRATED = 3
+"""How many answers are shown that the total overrates."""
+_SILENT = 10
+"""A witness that so many edits leave unmoved, on every answer, does not read the answers."""
 _FEWEST_DEGREES = 10
 """Of the spread within prompts; with fewer it is that over all answers."""
 Chain = tuple[tuple[str, Level], ...]
@@ -152,6 +155,23 @@ class Overpayment:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A change of the composition that closes one finding or several, each measured by itself.
+
+    Attributes:
+        remedy: The change, and what it does to the one that it was made for.
+        closes: The names of the findings that it closes.
+    """
+
+    remedy: Remedy
+    closes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """As a JSON-ready mapping."""
+        return {**self.remedy.record(), "closes": [*self.closes]}
+
+
+@dataclass(frozen=True, slots=True)
 class Overrated:
     """A real answer that is best of its prompt by the total, and further above the others by it than by the witness.
 
@@ -190,6 +210,7 @@ class RewardAttackReport:
         results: Each edit at each level, and chains, the widest gap first.
         findings: Those that are beyond chance, likewise: of each edit one level, and of chains the best, if it is better than
             every edit by itself.
+        changes: Of the changes that close something, the fewest that were found to close all that any closes.
         best_of: The best of several answers to a prompt by the total; None where no prompt has several.
         overrated: Of the best by the total, those that the total is furthest ahead of the witness on; empty without one.
     """
@@ -204,6 +225,7 @@ class RewardAttackReport:
     unit: str
     results: tuple[EditResult, ...]
     findings: tuple[Overpayment, ...]
+    changes: tuple[Change, ...]
     best_of: BestOfCurve | None
     overrated: tuple[Overrated, ...]
 
@@ -224,6 +246,7 @@ class RewardAttackReport:
             "reason": self.reason,
             "spread": {"total": json_number(self.spread[0]), "witness": self.spread[1], "of": self.unit},
             "findings": [finding.record() for finding in self.findings],
+            "changes": [change.record() for change in self.changes],
             "results": [result.record() for result in self.results],
             "best_of": self.best_of.record() if self.best_of else None,
             "overrated": [each.record() for each in self.overrated],
@@ -387,14 +410,16 @@ class RewardAttack:
         by_chain = {trial.chain: trial for trial in trials}
         lengths = np.array([len(answer.text) for answer in self._answers], dtype=np.float64)
         with closing(Remedies(self._pool, self._composer, self._witness, lengths)) as remedies:
-            findings = tuple(
-                Overpayment(
-                    result,
-                    self._example(by_chain[result.chain]),
-                    self._remedies(remedies, by_chain[result.chain], len(trials)),
-                )
-                for result in found
+            tried = {result.chain: self._remedies(remedies, by_chain[result.chain], len(trials)) for result in found}
+            changes = self._changes(found, by_chain, tried, len(trials))
+        findings = tuple(
+            Overpayment(
+                result,
+                self._example(by_chain[result.chain]),
+                tuple(remedy for remedy, _ in tried[result.chain]),
             )
+            for result in found
+        )
         known_A = self._known_A
         why = self._real.explain(int(np.flatnonzero(~known_A)[0])) if not known_A.all() else None
         return RewardAttackReport(
@@ -408,6 +433,7 @@ class RewardAttack:
             self._unit,
             tuple(ranked),
             findings,
+            changes,
             self._best_of(),
             self._overrated(),
         )
@@ -598,15 +624,13 @@ class RewardAttack:
             (self._real.explain(place), after.explain(int(rows[0]))),
         )
 
-    def _remedies(self, remedies: Remedies, trial: Trial, trials: int) -> tuple[Remedy, ...]:
+    def _remedies(self, remedies: Remedies, trial: Trial, trials: int) -> list[tuple[Remedy, Proposal]]:
         """What was tried against an edit: first what closes it, and among that what changes the real answers' order least."""
         targets = np.flatnonzero(~np.isnan(trial.total_A))
-        edited = self._edit(trial.chain)
-        places = self._pool.add([each for place in targets if (each := edited[place])])
         mean = {name: float(np.nanmean(paid_A)) for name, paid_A in trial.paid_A.items()}
         proposals = remedies.proposals(
             self._places_A[targets],
-            places,
+            self._edited_places(trial, targets),
             self._real.totals[targets],
             self._group_A[targets],
             gain=float(np.nanmean(trial.total_A)),
@@ -614,20 +638,52 @@ class RewardAttack:
         )
         found = []
         for proposal in proposals:
-            try:
-                before = self._pool.combine(self._places_A, self._group_A, **proposal.changed)
-                after, rows = self.composed(targets.tolist(), places, **proposal.changed)
-            except ConfigError:  # this composition cannot have it: its aggregator, or the order of its gates
-                continue
+            with suppress(ConfigError):  # this composition cannot have it: its aggregator, or the order of its gates
+                found.append((self._measured([trial], proposal, trials)[0], proposal))
+        return sorted(found, key=lambda each: each[0].order)
+
+    def _measured(self, tried: Sequence[Trial], proposal: Proposal, trials: int) -> list[Remedy]:
+        """What a change does to each of some edits."""
+        before = self._pool.combine(self._places_A, self._group_A, **proposal.changed)
+        spread, _ = spread_of(before.totals, self._group_A)
+        kept = rank_correlation(self._real.totals, before.totals)
+        found = []
+        for trial in tried:
+            targets = np.flatnonzero(~np.isnan(trial.total_A))
+            after, rows = self.composed(targets.tolist(), self._edited_places(trial, targets), **proposal.changed)
             total_A = np.full(len(self._answers), np.nan)
             total_A[targets] = after.totals[rows] - before.totals[targets]
-            gain_A = _over(total_A, spread_of(before.totals, self._group_A)[0])
+            gain_A = _over(total_A, spread)
             gap_A = gain_A - _over(trial.witness_A, self._witness_spread)
             total, gap = (self.estimate(values_A, trials=trials) for values_A in (gain_A, gap_A))
             closes = not self.is_beyond_chance(total, gap) and min(total.value, gap.value) <= 0
-            kept = rank_correlation(self._real.totals, before.totals)
             found.append(Remedy(proposal.kind, proposal.config, total, gap, closes, kept, proposal.stopped))
-        return tuple(sorted(found, key=lambda each: each.order))
+        return found
+
+    def _edited_places(self, trial: Trial, targets: Labels) -> Labels:
+        edited = self._edit(trial.chain)
+        return self._pool.add([each for place in targets if (each := edited[place])])
+
+    def _changes(
+        self,
+        found: Sequence[EditResult],
+        by_chain: Mapping[Chain, Trial],
+        tried: Mapping[Chain, Sequence[tuple[Remedy, Proposal]]],
+        trials: int,
+    ) -> tuple[Change, ...]:
+        """Of what closes each finding best, greedily that which closes most of those that are left."""
+        best = [next((each for each in tried[result.chain] if each[0].closes), None) for result in found]
+        edits = [by_chain[result.chain] for result in found]
+        closed: list[tuple[Remedy, set[str]]] = []
+        for remedy, proposal in filter(None, best):
+            measured = self._measured(edits, proposal, trials)
+            closed.append((remedy, {each.name for each, under in zip(found, measured, strict=True) if under.closes}))
+        changes = []
+        left = {result.name for result in found}
+        while closed and (most := max(closed, key=lambda each: len(each[1] & left)))[1] & left:
+            changes.append(Change(most[0], tuple(result.name for result in found if result.name in most[1] & left)))
+            left -= most[1]
+        return tuple(changes)
 
     def _best_of(self) -> BestOfCurve | None:
         if all(len(rows) < 2 for rows in self._members):
@@ -676,7 +732,8 @@ class RewardAttack:
                 f"the witness {self._witness!r} says the same of all answers, real and edited: it witnesses nothing",
                 stacklevel=4,
             )
-        elif all(result.witness and result.witness.value == 0 for result in ranked if result.total.n):
+        moved = [result.witness.value for result in ranked if result.witness and result.total.n]
+        if self._witness_spread and len(moved) >= _SILENT and not any(moved):
             warnings.warn(
                 f"the witness {self._witness!r} says of each edited answer what it says of the real one, as if it read a column "
                 "of the table and not the answer: it opposes nothing",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rlaif_sdk.composer.whatif import excerpt
 from rlaif_sdk.io.files import write_text
 from rlaif_sdk.reporting.attack_table import (
+    change_words,
     conclusion,
     finding_lines,
     remedy_words,
@@ -42,6 +43,12 @@ def write_reward_attack_page(found: RewardAttackReport, output: Path, *, source:
         edits.plot(interval_plot(shown, "gap in standard deviations", chance=0.0))
     edits.add("table", *reward_attack_rows(found))
     sections = [edits]
+    if found.changes:
+        changes = Section("changes", "Changes that close them", "Each is measured by itself, on the same answers.")
+        for change in found.changes:
+            changes.add("paragraph", change_words(change).capitalize())
+            changes.add("text", change.remedy.yaml, _LONGEST)
+        sections.append(changes)
     for number, finding in enumerate(found.findings, start=1):
         sections.append(_finding_section(number, finding, of_witness=found.witness is not None))
     if found.best_of is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.attacks import (
         AttackReport,
+        Change,
         EditResult,
         Overpayment,
         Remedy,
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     )
 
 _FINDINGS = 5
-_REMEDIES = 2
-"""How many are shown, of each finding; the page and JSON have all."""
+"""How many are shown; the page and JSON have all."""
 
 
 def attack_table(report: AttackReport) -> Table:
@@ -86,13 +86,12 @@ def print_reward_attack(found: RewardAttackReport, console: Console) -> None:
         console.print(Text(f"\n{number}. {finding.result.name}", style="bold"))
         for line in finding_lines(finding, of_witness=found.witness is not None):
             console.print(Text(printable(line)), soft_wrap=True)
-        for remedy in _shown_remedies(finding.remedies):
-            console.print(Text(f"   {remedy_words(remedy)}:"), soft_wrap=True)
-            console.print(Text("".join(f"     {line}\n" for line in remedy.yaml.splitlines())), end="", soft_wrap=True)
-        if not any(remedy.closes for remedy in finding.remedies):
-            console.print(Text(f"   none of {len(finding.remedies)} changes that were tried closes it"))
+        console.print(Text(f"   {closed_by(found, finding)}"))
     if len(found.findings) > _FINDINGS:
         console.print(Text(f"\nand {len(found.findings) - _FINDINGS} more: --report and --json have all"))
+    for number, change in enumerate(found.changes, start=1):
+        console.print(Text(f"\nChange {number}: {change_words(change)}", style="bold"), soft_wrap=True)
+        console.print(Text("".join(f"   {line}\n" for line in change.remedy.yaml.splitlines())), end="", soft_wrap=True)
     if found.best_of is not None:
         console.print()
         console.print(best_of_table(found.best_of))
@@ -170,21 +169,33 @@ def finding_lines(finding: Overpayment, *, of_witness: bool) -> Iterator[str]:
             yield f"   {old.reward} pays: {old.raw:.4g} -> {new.raw:.4g}{because}, adds {old.weighted:+.4g} -> {new.weighted:+.4g}"
 
 
-def _shown_remedies(remedies: Sequence[Remedy]) -> list[Remedy]:
-    """The first of each kind that closes the finding."""
-    kinds = {remedy.kind: remedy for remedy in reversed(remedies) if remedy.closes}
-    return sorted(kinds.values(), key=remedies.index)[:_REMEDIES]
+def closed_by(found: RewardAttackReport, finding: Overpayment) -> str:
+    """Which change closes a finding."""
+    for number, change in enumerate(found.changes, start=1):
+        if finding.result.name in change.closes:
+            return f"change {number} closes it"
+    return f"none of the {len(finding.remedies)} changes that were tried closes it"
+
+
+def change_words(change: Change) -> str:
+    """What a change closes, and what it costs."""
+    count = len(change.closes)
+    told = f"a {change.remedy.kind} that closes {count} {'finding' if count == 1 else 'findings'} ({', '.join(change.closes)})"
+    return f"{told}; {'; '.join(_costs(change.remedy))}"
 
 
 def remedy_words(remedy: Remedy) -> str:
     """What a change does, in words."""
     does = "closes it" if remedy.closes else "does not close it"
-    told = [f"the total's gain becomes {shown(remedy.total, digits=2, signed=True)}"]
+    gain = f"the total's gain becomes {shown(remedy.total, digits=2, signed=True)}"
+    return f"a {remedy.kind} {does}: {'; '.join([gain, *_costs(remedy)])}"
+
+
+def _costs(remedy: Remedy) -> Iterator[str]:
     if remedy.kind == "gate":
-        told.append(f"{remedy.stopped:.0%} of the real answers do not pass")
+        yield f"{remedy.stopped:.0%} of the real answers do not pass"
     if not math.isnan(remedy.kept):
-        told.append(f"rank correlation {remedy.kept:.2f} with the totals before")
-    return f"a {remedy.kind} {does}: {', '.join(told)}"
+        yield f"rank correlation {remedy.kept:.2f} of their totals with those before"
 
 
 def conclusion(found: RewardAttackReport) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -28,24 +29,35 @@ from rlaif_sdk.config.documents import Document, validate
 from rlaif_sdk.conversations import view, with_answer
 from rlaif_sdk.io.tables import write_table
 
-WORDS = [
-    "sky",
-    "blue",
-    "light",
-    "scatters",
-    "water",
-    "stone",
-    "bird",
-    "river",
-    "short",
-    "wave",
-    "moves",
-    "through",
-    "air",
-    "and",
-]
+WORDS = ("sky", "blue", "light", "scatters", "water", "stone", "bird", "river", "short",
+    "wave", "moves", "through", "air", "and")  # fmt: skip
+CODE = """
+def wordy(completion_texts):
+    return [float(len(text.split())) for text in completion_texts]
+
+def bright(completion_texts):
+    return [sum(word in ("blue", "light", "wave") for word in text.lower().split()) / 3 for text in completion_texts]
+
+def shouted(prompt, answer):
+    return answer.upper()
+"""
+CONFIG = """
+rewards:
+  wordy: {use: './mine.py:wordy'}
+  bright: {use: './mine.py:bright', weight: 0}
+"""
+EDITS = load_edits()
 PHRASE = Edit("phrase", "a key phrase", (1.0,), lambda _prompt, answer, _level, _draw: f"{answer} Verified.")
 SHORTER = Edit("shorter", "its first word", (1.0,), lambda _prompt, answer, _level, _draw: answer.split(" ")[0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mine.py").write_text(CODE)
+    (tmp_path / "rewards.yaml").write_text(CONFIG)
+    write_table(rows(12, 2), tmp_path / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def rows(prompts: int = 12, per_prompt: int = 1, seed: int = 0) -> list[dict[str, Any]]:
@@ -78,6 +90,17 @@ def of_witness(**parts: Any) -> dict[str, Any]:
     return {**parts, "bright": Component(bright, weight=0)}
 
 
+def merged(config: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A composition with a change: keys beside its keys, lists at the end of its lists."""
+    both = {**config, **change, "rewards": dict(config["rewards"])}
+    for name, part in change.get("rewards", {}).items():
+        both["rewards"][name] = {**config["rewards"].get(name, {}), **part}
+    for key in ("gates", "constraints"):
+        if key in change:
+            both[key] = [*config.get(key, []), *change[key]]
+    return both
+
+
 def found(report: Any) -> list[str]:
     return [finding.result.name for finding in report.findings]
 
@@ -85,7 +108,7 @@ def found(report: Any) -> list[str]:
 def test_every_edit_changes_an_answer_and_the_same_seed_changes_it_alike() -> None:
     """Each level of each edit gives another text than the answer, and the same one for the same seed."""
     answer = "Blue light scatters more. The sky is full of it. That is why."
-    for edit in load_edits():
+    for edit in EDITS:
         for level in edit.levels:
             edited = edit("Why is the sky blue?", answer, level, "7")
             assert edited != answer, edit.name
@@ -95,7 +118,7 @@ def test_every_edit_changes_an_answer_and_the_same_seed_changes_it_alike() -> No
 
 def test_strength_is_what_its_level_says() -> None:
     """Padding reaches the factor, truncation the share, repetition the count, and compliments their number."""
-    edits = {edit.name: edit for edit in load_edits()}
+    edits = {edit.name: edit for edit in EDITS}
     answer = "One two three. Four five six."
     assert len(edits["padding"]("p", answer, 4.0, "0").split()) >= 24
     assert edits["truncation"]("p", answer, 0.5, "0") == "One two three."
@@ -112,7 +135,7 @@ def test_strength_is_what_its_level_says() -> None:
 @settings(max_examples=60)
 def test_no_text_breaks_an_edit(prompt: str, answer: str) -> None:
     """Whatever the prompt and the answer, an edit gives a text."""
-    for edit in load_edits():
+    for edit in EDITS:
         for level in edit.levels:
             assert isinstance(edit(prompt, answer, level, "0"), str)
 
@@ -172,7 +195,7 @@ def test_intervals_hold_for_all_trials_at_once() -> None:
     table = rows(16)
     with Composer({"wordy": wordy}) as composer:
         alone = attack_rewards(composer, table, edits=[SHORTER], depth=1).results[0].total
-        every = attack_rewards(composer, table, edits=[SHORTER, *load_edits()], depth=1)
+        every = attack_rewards(composer, table, edits=[SHORTER, *EDITS], depth=1)
     among = next(result for result in every.results if result.name == "shorter 1").total
     trials = len(every.results)
     assert alone.value == pytest.approx(among.value)
@@ -469,15 +492,29 @@ def test_every_remedy_is_a_change_that_the_loader_accepts(tmp_path: Path) -> Non
     for finding in report.findings:
         for remedy in finding.remedies:
             kinds.add(remedy.kind)
-            merged = {**config, **remedy.config, "rewards": {**config["rewards"]}}
-            for name, part in remedy.config.get("rewards", {}).items():
-                merged["rewards"][name] = {**config["rewards"].get(name, {}), **part}
-            validate(CompositionConfig, Document(merged))
+            validate(CompositionConfig, Document(merged(config, dict(remedy.config))))
             if remedy.closes:
                 assert not (remedy.total.low > 0 and remedy.gap.low > 0)
                 assert min(remedy.total.value, remedy.gap.value) <= 0
             assert remedy.yaml
     assert kinds == {"gate", "constraint", "penalty", "normalizer", "weight"}
+
+
+def test_the_changes_close_what_they_say_they_close(folder: Path) -> None:
+    """Every finding that any remedy closes is closed by one change; each change, put into place, closes all it names."""
+    table = rows(12, 2)
+    config = yaml.safe_load(CONFIG)
+    with Composer.from_config(config) as composer:
+        report = attack_rewards(composer, table, witness="bright", depth=1)
+    named = [name for change in report.changes for name in change.closes]
+    assert sorted(named) == sorted(
+        finding.result.name for finding in report.findings if any(remedy.closes for remedy in finding.remedies)
+    )
+    assert named
+    for change in report.changes:
+        with Composer.from_config(merged(config, yaml.safe_load(change.remedy.yaml))) as composer:
+            after = attack_rewards(composer, table, witness="bright", depth=1)
+        assert not {*change.closes} & {*found(after)}
 
 
 def test_a_gate_or_constraint_may_pay_too() -> None:
@@ -584,31 +621,6 @@ def test_a_witness_that_reads_a_column_is_told() -> None:
 
 # --- the command
 
-CODE = """
-def wordy(completion_texts):
-    return [float(len(text.split())) for text in completion_texts]
-
-def bright(completion_texts):
-    return [sum(word in ("blue", "light", "wave") for word in text.lower().split()) / 3 for text in completion_texts]
-
-def shouted(prompt, answer):
-    return answer.upper()
-"""
-CONFIG = """
-rewards:
-  wordy: {use: './mine.py:wordy'}
-  bright: {use: './mine.py:bright', weight: 0}
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "mine.py").write_text(CODE)
-    (tmp_path / "rewards.yaml").write_text(CONFIG)
-    write_table(rows(12, 2), tmp_path / "rows.jsonl")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
 
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["attack", "rewards", "rows.jsonl", "rewards.yaml", *arguments])
@@ -618,7 +630,15 @@ def test_the_command_tells_findings_and_what_closes_them(folder: Path) -> None:
     """The table, an example, a gate as YAML; exit 0, and 1 where that is asked for."""
     done = run("--witness", "bright", "--depth", "1", "--report", "page.html", "--plot", "plot.png")
     assert done.exit_code == 0, done.output
-    for part in ("padding 4", "wordy pays:", "before: ", "a gate closes it", "gates:", "overpaid edits"):
+    for part in (
+        "padding 4",
+        "wordy pays:",
+        "before: ",
+        "change 1 closes it",
+        "Change 1: a gate that closes",
+        "gates:",
+        "overpaid edits",
+    ):
         assert part in done.output, part
     assert "scoring 24 real answers and at most " in done.stderr
     assert "Changes that were tried" in (folder / "page.html").read_text()
