@@ -19,18 +19,20 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from _report import save
 
 from rlaif_sdk import Composer
-from rlaif_sdk.attacks import RewardAttackReport, attack_rewards
+from rlaif_sdk.attacks import RewardAttackReport, attack_rewards, load_edits
 from rlaif_sdk.composer import Component
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.statistics.estimates import wilson
 
 ROOT = Path(__file__).parents[1]
+EDITS = load_edits()
 Rows = list[dict[str, Any]]
 Score = Callable[[str, str], float]
 OPENINGS = (
@@ -113,62 +115,56 @@ def attacked(rows: Rows, parts: Mapping[str, Any], **options: Any) -> RewardAtta
         with Composer(
             {**parts, "truth": Component(reward(worth), weight=0)}, gates=options.pop("gates", ())
         ) as composer:
-            return attack_rewards(composer, rows, witness="truth", **options)
+            return attack_rewards(composer, rows, witness="truth", edits=EDITS, **options)
 
 
-def planted(runs: int, prompts: int) -> Iterator[dict[str, Any]]:
-    """Each hole beside a noisy judge of the truth: is its edit found, at which place, does the first change close it?"""
-    for name, (edit, hole) in HOLES.items():
-        found, places, closed, closed_again = 0, [], 0, 0
-        for seed in range(runs):
-            parts = {"judge": reward(lambda p, a, s=seed: worth(p, a) + noise(p, a, s)), "hole": reward(hole)}
-            report = attacked(answers(seed, prompts), parts, depth=1)
-            names = [finding.result.chain[0][0] for finding in report.findings]
-            if edit not in names:
-                continue
-            found += 1
-            places.append(names.index(edit) + 1)
-            finding = report.findings[names.index(edit)]
-            gates = [
-                remedy
-                for remedy in finding.remedies
-                if remedy.closes and remedy.kind == "gate" and "rewards" not in remedy.config
-            ]
-            closed += any(remedy.closes for remedy in finding.remedies)
-            if gates:
-                again = attacked(
-                    answers(seed + 1000, prompts), parts, depth=1, gates=[Gate(**gates[0].config["gates"][0])]
-                )
-                closed_again += edit not in {each.result.chain[0][0] for each in again.findings}
-        yield {
-            "hole": name,
-            "edit": edit,
-            "prompts": prompts,
-            "runs": runs,
-            "found": found,
-            "mean_place": sum(places) / len(places) if places else None,
-            "closed": closed,
-            "gate_closes_on_other_answers": closed_again,
-        }
-
-
-def clean(runs: int, prompts: int) -> Iterator[dict[str, Any]]:
-    """Compositions that pay for nothing but the truth, or for nothing: how often is anything found?"""
-    compositions: dict[str, Callable[[int], dict[str, Any]]] = {
-        "the truth on another scale": lambda _: {"judge": reward(lambda p, a: 3 * worth(p, a) + 1)},
-        "the truth with noise": lambda s: {"judge": reward(lambda p, a: worth(p, a) + noise(p, a, s))},
-        "noise": lambda s: {"judge": reward(lambda p, a: noise(p, a, s))},
+def planted(name: str, runs: int, prompts: int) -> dict[str, Any]:
+    """A hole beside a noisy judge of the truth: is its edit found, at which place, does a gate close it on other answers too?"""
+    edit, hole = HOLES[name]
+    places, closed, gated, closed_again = [], 0, 0, 0
+    for seed in range(runs):
+        parts = {"judge": reward(lambda p, a, s=seed: worth(p, a) + noise(p, a, s)), "hole": reward(hole)}
+        report = attacked(answers(seed, prompts), parts, depth=1)
+        names = [finding.result.chain[0][0] for finding in report.findings]
+        if edit not in names:
+            continue
+        places.append(names.index(edit) + 1)
+        remedies = report.findings[names.index(edit)].remedies
+        closed += any(remedy.closes for remedy in remedies)
+        own = [each for each in remedies if each.closes and each.kind == "gate" and "rewards" not in each.config]
+        if own:
+            gated += 1
+            gates = [Gate(**own[0].config["gates"][0])]
+            again = attacked(answers(seed + 1000, prompts), parts, depth=1, gates=gates)
+            closed_again += edit not in {each.result.chain[0][0] for each in again.findings}
+    return {
+        "hole": name,
+        "edit": edit,
+        "prompts": prompts,
+        "runs": runs,
+        "found": len(places),
+        "mean_place": sum(places) / len(places) if places else None,
+        "closed": closed,
+        "closed_by_own_gate": gated,
+        "gate_closes_on_other_answers": closed_again,
     }
-    for name, parts in compositions.items():
-        reports = [attacked(answers(seed, prompts), parts(seed), depth=2) for seed in range(runs)]
-        some = sum(bool(report.findings) for report in reports)
-        yield {
-            "composition": name,
-            "prompts": prompts,
-            "runs": runs,
-            "with_a_finding": some,
-            "share": wilson(some, runs).record(),
-        }
+
+
+CLEAN: Mapping[str, Callable[[int], Score]] = {
+    "the truth on another scale": lambda _: lambda p, a: 3 * worth(p, a) + 1,
+    "the truth with noise": lambda seed: lambda p, a: worth(p, a) + noise(p, a, seed),
+    "noise": lambda seed: lambda p, a: noise(p, a, seed),
+}
+"""Compositions that pay for nothing but the truth, or for nothing."""
+
+
+def clean(name: str, runs: int, prompts: int) -> dict[str, Any]:
+    """How often is anything found?"""
+    some = 0
+    for seed in range(runs):
+        some += bool(attacked(answers(seed, prompts), {"judge": reward(CLEAN[name](seed))}).findings)
+    found = wilson(some, runs).record()
+    return {"composition": name, "prompts": prompts, "runs": runs, "with_a_finding": some, "share": found}
 
 
 def published(data: Path) -> Iterator[tuple[str, str, Rows, dict[str, Any]]]:
@@ -222,33 +218,34 @@ def published(data: Path) -> Iterator[tuple[str, str, Rows, dict[str, Any]]]:
     yield "math and length", "overlap", rows, mathematics
 
 
-def on_published(data: Path, prompts: int) -> Iterator[dict[str, Any]]:
-    for name, witness, rows, rewards in published(data):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Composer.from_config({"rewards": rewards}) as composer:
-                composer.set_up()
-                begun = time.perf_counter()
-                report = attack_rewards(composer, rows, witness=witness, limit=prompts)
-                seconds = time.perf_counter() - begun
-        yield {
-            "composition": name,
-            "witness": witness,
-            "prompts": report.prompts,
-            "answers": report.answers,
-            "unscored": report.unscored,
-            "seconds": round(seconds, 1),
-            "findings": [
-                {
-                    "edit": finding.result.name,
-                    "total": finding.result.total.record(),
-                    "gap": finding.result.gap.record(),
-                    "payer": finding.result.payer,
-                    "closed_by": next((each.config for each in finding.remedies if each.closes), None),
-                }
-                for finding in report.findings
-            ],
-        }
+def on_published(data: Path, place: int, prompts: int) -> dict[str, Any]:
+    """What one of the compositions overpays."""
+    name, witness, rows, rewards = [*published(data)][place]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Composer.from_config({"rewards": rewards}) as composer:
+            composer.set_up()
+            begun = time.perf_counter()
+            report = attack_rewards(composer, rows, witness=witness, limit=prompts)
+            seconds = time.perf_counter() - begun
+    return {
+        "composition": name,
+        "witness": witness,
+        "prompts": report.prompts,
+        "answers": report.answers,
+        "unscored": report.unscored,
+        "seconds": round(seconds, 1),
+        "findings": [
+            {
+                "edit": finding.result.name,
+                "total": finding.result.total.record(),
+                "gap": finding.result.gap.record(),
+                "payer": finding.result.payer,
+                "closed_by": next((each.config for each in finding.remedies if each.closes), None),
+            }
+            for finding in report.findings
+        ],
+    }
 
 
 def speed(answered: int) -> dict[str, Any]:
@@ -269,30 +266,34 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10, help="Of each planted hole.")
     parser.add_argument("--clean", type=int, default=100, help="Runs of each composition without a hole.")
     parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=2, help="Processes.")
     parser.add_argument("--data", type=Path, help="The folder of published data.")
     options = parser.parse_args()
-    holes = [*planted(options.runs, options.prompts)]
-    without = [*clean(options.clean, options.prompts)]
-    real = [*on_published(options.data, 30)] if options.data else []
+    counts = options.prompts
+    with ProcessPoolExecutor(options.workers) as pool:  # each part is a process's own
+        real = [pool.submit(on_published, options.data, place, 30) for place in range(3 if options.data else 0)]
+        holes = [pool.submit(planted, name, options.runs, counts) for name in HOLES]
+        without = [pool.submit(clean, name, options.clean, counts) for name in CLEAN]
+        results = {
+            "planted": [each.result() for each in holes],
+            "clean": [each.result() for each in without],
+            "published": [each.result() for each in real],
+        }
     fast = speed(100)
-    save(
-        "attack_rewards",
-        {"planted": holes, "clean": without, "published": real, "speed": fast},
-        told(holes, without, real, fast),
-    )
+    save("attack_rewards", {**results, "speed": fast}, told(**results, fast=fast))
 
 
-def told(holes: Rows, without: Rows, real: Rows, fast: Mapping[str, Any]) -> str:
+def told(planted: Rows, clean: Rows, published: Rows, fast: Mapping[str, Any]) -> str:
     lines = [
-        f"Planted holes, {holes[0]['prompts']} prompts with two answers each, every edit by itself:",
+        f"Planted holes, {planted[0]['prompts']} prompts with two answers each, every edit by itself:",
         "",
-        "| a reward pays for | its edit | found | mean place | a change closes it | of own gates, holds on other answers |",
+        "| a reward pays for | its edit | found | mean place | a change closes it | a gate of its own rewards does, and on other answers |",
         "|---|---|---:|---:|---:|---:|",
     ]
-    for row in holes:
+    for row in planted:
         place = "–" if row["mean_place"] is None else f"{row['mean_place']:.1f}"
         lines.append(
-            f"| {row['hole']} | {row['edit']} | {row['found']} of {row['runs']} | {place} | {row['closed']} | {row['gate_closes_on_other_answers']} |"
+            f"| {row['hole']} | {row['edit']} | {row['found']} of {row['runs']} | {place} | {row['closed']} | {row['closed_by_own_gate']}, {row['gate_closes_on_other_answers']} |"
         )
     lines += [
         "",
@@ -301,12 +302,12 @@ def told(holes: Rows, without: Rows, real: Rows, fast: Mapping[str, Any]) -> str
         "| composition | runs with any finding | 95% interval |",
         "|---|---:|---:|",
     ]
-    for row in without:
+    for row in clean:
         share = row["share"]
         lines.append(
             f"| {row['composition']} | {row['with_a_finding']} of {row['runs']} | {share['low']:.1%} to {share['high']:.1%} |"
         )
-    if real:
+    if published:
         lines += [
             "",
             "Compositions of this repository on published answers:",
@@ -314,7 +315,7 @@ def told(holes: Rows, without: Rows, real: Rows, fast: Mapping[str, Any]) -> str
             "| composition | witness | answers | seconds | overpaid edits |",
             "|---|---|---:|---:|---|",
         ]
-        for row in real:
+        for row in published:
             found = "; ".join(
                 f"{each['edit']} ({each['total']['value']:+.2f}, gap {each['gap']['value']:+.2f}, {each['payer']})"
                 for each in row["findings"]
