@@ -271,7 +271,7 @@ def main() -> None:
     options = parser.parse_args()
     counts = options.prompts
     with ProcessPoolExecutor(options.workers) as pool:  # each part is a process's own
-        real = [pool.submit(on_published, options.data, place, 30) for place in range(3 if options.data else 0)]
+        real = [pool.submit(on_published, options.data, place, 20) for place in range(3 if options.data else 0)]
         holes = [pool.submit(planted, name, options.runs, counts) for name in HOLES]
         without = [pool.submit(clean, name, options.clean, counts) for name in CLEAN]
         results = {

@@ -224,7 +224,9 @@ class Remedies:
                 Registry.default().reward(use)
             except UnknownPluginError:
                 continue
-            name = use if use not in self._pool.parts else f"{use}_check"
+            name = use
+            while name in self._pool.parts:
+                name += "_check"
             found[name] = {**({} if name == use else {"use": use}), **({"params": params} if params else {})}
         return found
 

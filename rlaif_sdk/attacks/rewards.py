@@ -491,7 +491,7 @@ class RewardAttack:
     def _trial(self, chain: Chain, candidates: Sequence[Candidate | None]) -> Trial:
         targets = [place for place, each in enumerate(candidates) if each and self._known_A[place]]
         places = self._pool.add([each for place in targets if (each := candidates[place])])
-        after, rows = self.composed(targets, places)
+        after, rows = self._composed(targets, places)
         total_A, witness_A = (np.full(len(candidates), np.nan) for _ in range(2))
         total_A[targets] = after.totals[rows] - self._real.totals[targets]
         witness_A[targets] = self._said(places) - self._said(self._places_A[targets])
@@ -503,7 +503,7 @@ class RewardAttack:
             paid_A[name][targets] = np.nan_to_num(after_B[rows]) - np.nan_to_num(before_B[targets])
         return Trial(chain, total_A, witness_A, paid_A, int(self._known_A.sum()) - len(targets))
 
-    def composed(self, targets: Sequence[int], places: Labels, **changed: Any) -> tuple[Composition, Labels]:
+    def _composed(self, targets: Sequence[int], places: Labels, **changed: Any) -> tuple[Composition, Labels]:
         """Compose edited answers, each in its answer's place among the answers to the prompt.
 
         Args:
@@ -545,7 +545,7 @@ class RewardAttack:
         return _over(trial.total_A, self._spread) - _over(trial.witness_A, self._witness_spread)
 
     def _result(self, trial: Trial, trials: int) -> EditResult:
-        estimate = partial(self.estimate, trials=trials)
+        estimate = partial(self._estimate, trials=trials)
         gap_A = self._gap_A(trial)
         there_A = ~np.isnan(gap_A)
         won_A = ((gap_A > 0) & (trial.total_A > 0))[there_A].astype(np.float64)
@@ -565,7 +565,7 @@ class RewardAttack:
             trial.unchanged,
         )
 
-    def estimate(self, values_A: Array, *, trials: int) -> Estimate:
+    def _estimate(self, values_A: Array, *, trials: int) -> Estimate:
         """The mean over prompts of their answers' values, NaN left out, at a confidence that holds for all trials at once."""
         there_A = ~np.isnan(values_A)
         _, group = np.unique(self._group_A[there_A], return_inverse=True)
@@ -573,7 +573,7 @@ class RewardAttack:
         return mean_estimate(group_means(values_A[there_A], group).tolist(), confidence)
 
     @staticmethod
-    def is_beyond_chance(total: Estimate, gap: Estimate) -> bool:
+    def _is_beyond_chance(total: Estimate, gap: Estimate) -> bool:
         """The total rises, and by more than the witness."""
         return total.n >= FEWEST_PROMPTS and total.low > 0 and gap.low > 0
 
@@ -581,7 +581,7 @@ class RewardAttack:
         """Of each edit, and of each chain's edits, the finding with the widest gap."""
         found: dict[tuple[str, ...], EditResult] = {}
         for result in ranked:
-            if self.is_beyond_chance(result.total, result.gap):
+            if self._is_beyond_chance(result.total, result.gap):
                 found.setdefault(tuple(name for name, _ in result.chain), result)
         return [*found.values()]
 
@@ -613,7 +613,7 @@ class RewardAttack:
         answer = self._answers[place]
         [edited] = [each for each in [self._edit(trial.chain)[place]] if each]
         places = self._pool.add([edited])
-        after, rows = self.composed([place], places)
+        after, rows = self._composed([place], places)
         said = np.concatenate([self._said(self._places_A[[place]]), self._said(places)])
         return EditExample(
             answer.row,
@@ -650,13 +650,13 @@ class RewardAttack:
         found = []
         for trial in tried:
             targets = np.flatnonzero(~np.isnan(trial.total_A))
-            after, rows = self.composed(targets.tolist(), self._edited_places(trial, targets), **proposal.changed)
+            after, rows = self._composed(targets.tolist(), self._edited_places(trial, targets), **proposal.changed)
             total_A = np.full(len(self._answers), np.nan)
             total_A[targets] = after.totals[rows] - before.totals[targets]
             gain_A = _over(total_A, spread)
             gap_A = gain_A - _over(trial.witness_A, self._witness_spread)
-            total, gap = (self.estimate(values_A, trials=trials) for values_A in (gain_A, gap_A))
-            closes = not self.is_beyond_chance(total, gap) and min(total.value, gap.value) <= 0
+            total, gap = (self._estimate(values_A, trials=trials) for values_A in (gain_A, gap_A))
+            closes = not self._is_beyond_chance(total, gap) and min(total.value, gap.value) <= 0
             found.append(Remedy(proposal.kind, proposal.config, total, gap, closes, kept, proposal.stopped))
         return found
 

@@ -211,8 +211,9 @@ class ScoredPool:
     def add(self, candidates: Sequence[Candidate]) -> Labels:
         """(N,) the places of N completions in the pool; those that are new are scored."""
         new = self.new(candidates)
+        columns = [*dict.fromkeys(name for each in new for name in each.columns)]
         for start in range(0, len(new), _CHUNK):
-            batch = _batch_of(new[start : start + _CHUNK])
+            batch = _batch_of(new[start : start + _CHUNK], columns)
             for name, column in self._composer.compose(batch).rewards.items():
                 before = [self._said[name]] if name in self._said else []
                 self._said[name] = CheckedScores.joined([*before, column])
@@ -300,9 +301,9 @@ def _unique(composer: Composer, candidates: Sequence[Candidate]) -> tuple[list[C
     return unique, index_N
 
 
-def _batch_of(candidates: Sequence[Candidate]) -> RewardBatch:
+def _batch_of(candidates: Sequence[Candidate], columns: Sequence[str] = ()) -> RewardBatch:
     rows = [{**each.columns, "prompt": each.prompt, "completion": each.completion} for each in candidates]
-    return RewardBatch.from_records(rows, training=False)
+    return RewardBatch.from_records(rows, training=False, columns=columns)
 
 
 def _ready(part: Component) -> Component:
