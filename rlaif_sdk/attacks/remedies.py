@@ -65,7 +65,8 @@ class Remedy:
         config: See there.
         total: The gain of the total under it, as in `rlaif_sdk.attacks.EditResult`.
         gap: Likewise the gap.
-        closes: The edit is no finding under it, and the mean of the total's gain, or of the gap, is not above 0.
+        closes: The edit is no finding under it, the mean of the total's gain, or of the gap, is not above 0, and the totals of
+            the real answers still differ.
         kept: Spearman's rank correlation of the real answers' totals with those before: 1 where it changes no order.
         stopped: The share of real answers that a gate stops; 0 for what is no gate.
     """
@@ -236,7 +237,8 @@ class Remedies:
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            composer = Composer.from_config({"rewards": self._detector_config})
+            unlimited = {name: {**config, "timeout": None} for name, config in self._detector_config.items()}
+            composer = Composer.from_config({"rewards": unlimited})
         pool = ScoredPool(composer)
         pool.parts = {name: replace(part, weight=0.0) for name, part in pool.parts.items()}
         return pool, composer

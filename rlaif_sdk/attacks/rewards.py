@@ -276,6 +276,7 @@ class Trial:
 
     Attributes:
         chain: The edits.
+        places_A: (A,) where each edited answer is in the pool; -1 where it is unchanged or its answer unscored.
         total_A: (A,) the gain of each answer's total; NaN where it is unchanged or unscored.
         witness_A: (A,) that of the witness; zeros without one.
         paid_A: (A,) what each reward, constraint and gate adds, by name.
@@ -283,6 +284,7 @@ class Trial:
     """
 
     chain: Chain
+    places_A: Labels
     total_A: Array
     witness_A: Array
     paid_A: Mapping[str, Array]
@@ -501,7 +503,9 @@ class RewardAttack:
         for name, (before_B, after_B) in _parts_of(self._real, after).items():
             paid_A[name] = np.full(len(candidates), np.nan)
             paid_A[name][targets] = np.nan_to_num(after_B[rows]) - np.nan_to_num(before_B[targets])
-        return Trial(chain, total_A, witness_A, paid_A, int(self._known_A.sum()) - len(targets))
+        places_A = np.full(len(candidates), -1, dtype=np.intp)
+        places_A[targets] = places
+        return Trial(chain, places_A, total_A, witness_A, paid_A, int(self._known_A.sum()) - len(targets))
 
     def _composed(self, targets: Sequence[int], places: Labels, **changed: Any) -> tuple[Composition, Labels]:
         """Compose edited answers, each in its answer's place among the answers to the prompt.
@@ -611,8 +615,8 @@ class RewardAttack:
     def _example(self, trial: Trial) -> EditExample:
         place = int(np.nanargmax(np.where(trial.total_A > 0, self._gap_A(trial), -np.inf)))
         answer = self._answers[place]
-        [edited] = [each for each in [self._edit(trial.chain)[place]] if each]
-        places = self._pool.add([edited])
+        places = trial.places_A[[place]]
+        [edited] = self._pool.candidates(places)
         after, rows = self._composed([place], places)
         said = np.concatenate([self._said(self._places_A[[place]]), self._said(places)])
         return EditExample(
@@ -630,7 +634,7 @@ class RewardAttack:
         mean = {name: float(np.nanmean(paid_A)) for name, paid_A in trial.paid_A.items()}
         proposals = remedies.proposals(
             self._places_A[targets],
-            self._edited_places(trial, targets),
+            trial.places_A[targets],
             self._real.totals[targets],
             self._group_A[targets],
             gain=float(np.nanmean(trial.total_A)),
@@ -645,24 +649,22 @@ class RewardAttack:
     def _measured(self, tried: Sequence[Trial], proposal: Proposal, trials: int) -> list[Remedy]:
         """What a change does to each of some edits."""
         before = self._pool.combine(self._places_A, self._group_A, **proposal.changed)
-        spread, _ = spread_of(before.totals, self._group_A)
+        was, spread = (spread_of(totals_A, self._group_A)[0] for totals_A in (self._real.totals, before.totals))
+        flattens = was > 0 and not spread
         kept = rank_correlation(self._real.totals, before.totals)
         found = []
         for trial in tried:
             targets = np.flatnonzero(~np.isnan(trial.total_A))
-            after, rows = self._composed(targets.tolist(), self._edited_places(trial, targets), **proposal.changed)
+            after, rows = self._composed(targets.tolist(), trial.places_A[targets], **proposal.changed)
             total_A = np.full(len(self._answers), np.nan)
             total_A[targets] = after.totals[rows] - before.totals[targets]
-            gain_A = _over(total_A, spread)
+            gain_A = _over(total_A, spread or self._spread)
             gap_A = gain_A - _over(trial.witness_A, self._witness_spread)
             total, gap = (self._estimate(values_A, trials=trials) for values_A in (gain_A, gap_A))
-            closes = not self._is_beyond_chance(total, gap) and min(total.value, gap.value) <= 0
+            paid = self._is_beyond_chance(total, gap) or min(total.value, gap.value) > 0
+            closes = not paid and not flattens and total.n > 0
             found.append(Remedy(proposal.kind, proposal.config, total, gap, closes, kept, proposal.stopped))
         return found
-
-    def _edited_places(self, trial: Trial, targets: Labels) -> Labels:
-        edited = self._edit(trial.chain)
-        return self._pool.add([each for place in targets if (each := edited[place])])
 
     def _changes(
         self,

@@ -517,6 +517,19 @@ def test_the_changes_close_what_they_say_they_close(folder: Path) -> None:
         assert not {*change.closes} & {*found(after)}
 
 
+def test_a_change_that_makes_all_answers_alike_closes_nothing() -> None:
+    """Without the only reward that tells real answers apart no edit pays, and no answer does."""
+
+    def same(completion_texts: list[str]) -> list[float]:
+        return [1.0 for _ in completion_texts]
+
+    with Composer({"wordy": wordy, "same": same}) as composer:
+        report = attack_rewards(composer, rows(12), edits=[PHRASE], depth=1)
+    [none] = [each for each in report.findings[0].remedies if each.config == {"rewards": {"wordy": {"weight": 0.0}}}]
+    assert none.total.value == 0
+    assert not none.closes
+
+
 def test_a_gate_or_constraint_may_pay_too() -> None:
     """What a constraint gives back is told as the payer's part."""
     held = Constraint("phrase", min=0.5, initial=4.0)
