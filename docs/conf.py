@@ -29,9 +29,7 @@ autodoc_typehints = "description"
 default_role = "code"  # a name in single backticks is code; tests/docs/test_references.py checks that it exists
 
 # What other projects define is documented there. Whatever begins with rlaif_sdk has to be found on these pages.
-_OTHER_PROJECTS = (
-    "accelerate|annotated_types|collections|concurrent|datasets|numpy|pathlib|pd|peft|pydantic|torch|transformers|trl"
-)
+_OTHER_PROJECTS = "accelerate|annotated_types|collections|concurrent|datasets|numpy|pathlib|pd|peft|pydantic|random|torch|transformers|trl"
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHER_PROJECTS})\..+"),
     # imported by signatures for type checkers only, so that their libraries load late: they have no module in front

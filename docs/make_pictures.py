@@ -99,19 +99,26 @@ def shoot_report(page: Page, folder: Path) -> None:
     shoot(page, "report")
 
 
-def draw_fit(folder: Path) -> None:
-    """The plot of the pairs on the page about fitted compositions."""
-    code = []
-    for block in blocks(ROOT / "docs" / "howto" / "fit-a-composition.md"):
-        if block.file:
-            (folder / block.file).write_text(block.code, encoding="utf-8")
-        elif block.language == "python":
-            code.append(block.code)
-    command = [sys.executable, "-m", "rlaif_sdk", "fit", "pairs.jsonl", "rewards.yaml", "--plot", "fit.png"]
-    subprocess.run([sys.executable, "-c", code[0]], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    with Image.open(folder / "fit.png") as picture:
-        picture.convert("RGB").quantize(64).save(PICTURES / "fit.png", optimize=True)
+def draw_plot(page: str, name: str, *command: str) -> None:
+    """The plot that a command draws of what the examples of a page write.
+
+    Args:
+        page: The how-to.
+        name: The picture's.
+        command: What rlaif is asked to do.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder, code = Path(place), []
+        for block in blocks(ROOT / "docs" / "howto" / page):
+            if block.file:
+                (folder / block.file).write_text(block.code, encoding="utf-8")
+            elif block.language == "python":
+                code.append(block.code)
+        rlaif = [sys.executable, "-m", "rlaif_sdk", *command, "--plot", "plot.png"]
+        subprocess.run([sys.executable, "-c", code[0]], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(rlaif, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        with Image.open(folder / "plot.png") as picture:
+            picture.convert("RGB").quantize(64).save(PICTURES / f"{name}.png", optimize=True)
 
 
 def shoot_review(page: Page, folder: Path) -> None:
@@ -154,8 +161,8 @@ def main() -> None:
     """Makes all pictures."""
     PICTURES.mkdir(exist_ok=True)
     draw_explanation()
-    with tempfile.TemporaryDirectory() as folder:
-        draw_fit(Path(folder))
+    draw_plot("fit-a-composition.md", "fit", "fit", "pairs.jsonl", "rewards.yaml")
+    draw_plot("attack-rewards.md", "attack", "attack", "rewards", "answers.jsonl", "rewards.yaml", "--witness", "right")
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         sys.exit("the report and the review page are not pictured: there is no Chromium")

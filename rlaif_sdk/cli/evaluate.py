@@ -257,7 +257,7 @@ def reward(
 
     source = TableSource(file, subset, split)
     with (
-        _measured(config, reward_name, state, overrides) as composer,
+        measured_composer(config, reward_name, state, overrides) as composer,
         progress_bar("scoring") as progress,
     ):
         found = evaluate_reward(
@@ -318,7 +318,7 @@ def benchmark(
     if category is not None and name != "pairs":
         raise typer.BadParameter(f"{name} has categories of its own", param_hint="--category")
     given = config is not None or reward_name is not None
-    measured = _measured(config, reward_name, state, overrides) if given else nullcontext(None)
+    measured = measured_composer(config, reward_name, state, overrides) if given else nullcontext(None)
     source = TableSource(file, subset, split)
     with measured as composer, progress_bar("scoring") as progress:
         found = run_benchmark(name, source, composer, category=category, learn=state is None, progress=progress)
@@ -359,7 +359,7 @@ def best_of(
     from rlaif_sdk.reporting.evaluation_tables import best_of_table
 
     source = TableSource(file, subset, split)
-    with _measured(config, None, state, overrides) as composer, progress_bar("scoring") as progress:
+    with measured_composer(config, None, state, overrides) as composer, progress_bar("scoring") as progress:
         found = evaluate_best_of(
             composer,
             source,
@@ -376,8 +376,10 @@ def best_of(
     _tell_unscored(found.unscored, found.rows, "rows", found.reason)
 
 
-def _measured(config: Path | None, name: str | None, state: Path | None, overrides: list[str] | None) -> Composer:
-    """The composition of a config file, or of one reward."""
+def measured_composer(
+    config: Path | None, name: str | None, state: Path | None, overrides: list[str] | None
+) -> Composer:
+    """The composition of a config file, or of one reward, with what it has learned in training, if a state is given."""
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.config.overrides import overridden
     from rlaif_sdk.integrations.host import load_state

@@ -17,7 +17,7 @@ from rlaif_sdk.conversations.messages import (
 )
 from rlaif_sdk.conversations.prompts import aligned, prompt_problem
 from rlaif_sdk.conversations.thinking import after_thinking, split_thinking
-from rlaif_sdk.conversations.views import Thinking, View, policy_turns, rendered, shown, view, words
+from rlaif_sdk.conversations.views import Thinking, View, policy_turns, rendered, shown, view, with_answer, words
 
 __all__ = [
     "ASSISTANT",
@@ -45,5 +45,6 @@ __all__ = [
     "shown",
     "split_thinking",
     "view",
+    "with_answer",
     "words",
 ]

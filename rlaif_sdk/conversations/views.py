@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, overload
 
-from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, Turn, read
+from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, Turn, chat_messages, read
+from rlaif_sdk.conversations.thinking import split_thinking
 from rlaif_sdk.exceptions import ConversationError
 
 View: TypeAlias = Literal["answer", "assistant", "transcript"]
@@ -59,6 +61,50 @@ def view(value: Any, name: View, *, thinking: Thinking = "drop", role: str = ASS
     spoken = [turns[index] for index in spoken_turns(turns, name)]
     parts = [said for turn in spoken if (said := words(turn, thinking)).strip()]
     return "\n\n".join(parts) if parts or not any(turn.calls for turn in spoken) else None
+
+
+def with_answer(value: Any, answer: str) -> Any:
+    """A completion whose ``answer`` is another: thinking, calls, results and all that was said before stay.
+
+    Example:
+        >>> from rlaif_sdk.conversations import with_answer
+        >>> with_answer("<think>Ten.</think>It opens at ten.", "No idea.")
+        '<think>Ten.</think>No idea.'
+        >>> with_answer([{"role": "assistant", "content": "It opens at ten."}], "No idea.")
+        [{'role': 'assistant', 'content': 'No idea.'}]
+
+    Args:
+        value: Text, or messages of any shape that `read` knows.
+        answer: What is said instead; without thinking.
+
+    Returns:
+        Text for text, and chat messages for messages.
+
+    Raises:
+        ConversationError: The value cannot be read.
+    """
+    if isinstance(value, str):
+        return _with_words(value, answer)
+    turns = read(value, role=ASSISTANT)
+    spoken = [index for index in spoken_turns(turns, "answer") if words(turns[index]).strip()]
+    if not spoken:
+        return chat_messages([*turns, Turn(ASSISTANT, answer)])
+    changed = []
+    for index, turn in enumerate(turns):
+        if index == spoken[-1]:
+            changed.append(replace(turn, content=_with_words(turn.content, answer)))
+        elif index not in spoken:
+            changed.append(turn)
+        elif turn.calls:
+            changed.append(replace(turn, content=_with_words(turn.content, "")))
+    return chat_messages(changed)
+
+
+def _with_words(content: str, answer: str) -> str:
+    """What a policy wrote with another answer after, or around, its thinking."""
+    said = split_thinking(content)[0]
+    place = content.rfind(said)
+    return answer if place < 0 else content[:place] + answer + content[place + len(said) :]
 
 
 def shown(value: Any, *, role: str = ASSISTANT) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.jsonl import plain
 from rlaif_sdk.io.tables import Source, read_rows, table_name
 from rlaif_sdk.statistics.arrays import Array
-from rlaif_sdk.statistics.estimates import Estimate, mean_interval
+from rlaif_sdk.statistics.estimates import Estimate, mean_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def evaluate_best_of(
         DataError: A row lacks a column, or no prompt has as many scored completions.
     """
     name = table_name(table)
-    _check_witness(composer, witness)
+    check_witness(composer, witness)
     candidates = []
     for number, row in enumerate(read_rows(table), start=1):
         for column in (prompt, completion):
@@ -184,22 +184,55 @@ def evaluate_best_of(
     if not candidates:
         raise DataError("has no rows", file=name)
     scored = ScoredCompletions(composer, candidates, learn=learn, progress=progress)
-    totals_N = scored.totals()
-    witness_N = None if witness is None else scored.scores(witness)
+    return curve_of(
+        scored.totals(),
+        None if witness is None else scored.scores(witness),
+        [each.group for each in candidates],
+        most=most,
+        confidence=confidence,
+        file=name,
+        reason=scored.reason_unscored(),
+    )
+
+
+def curve_of(
+    totals_N: Array,
+    witness_N: Array | None,
+    group_N: Sequence[Hashable],
+    *,
+    most: int | None = None,
+    confidence: float = 0.95,
+    file: str | None = None,
+    reason: str | None = None,
+) -> BestOfCurve:
+    """The curve of N completions that are scored. See `evaluate_best_of`.
+
+    Args:
+        totals_N: Their totals, NaN where one is unscored.
+        witness_N: Likewise what the witness says, higher being better; None without one.
+        group_N: Equal for completions to one prompt.
+        most: The greatest n.
+        confidence: Of the intervals.
+        file: The table, for errors.
+        reason: Why the first completion without a total has none.
+
+    Raises:
+        DataError: No prompt has as many scored completions.
+    """
     present_N = ~np.isnan(totals_N) if witness_N is None else ~np.isnan(totals_N + witness_N)
     members: dict[Any, list[int]] = {}
-    for place, each in enumerate(candidates):
-        members.setdefault(each.group, [])
+    for place, label in enumerate(group_N):
+        members.setdefault(label, [])
         if present_N[place]:
-            members[each.group].append(place)
+            members[label].append(place)
     most = most or max(2, min(map(len, members.values())))
     groups = [np.array(places) for places in members.values() if len(places) >= most]
     if not groups:
         least = max(map(len, members.values()))
         raise DataError(
             f"no prompt has {most} scored completions; the most that one has is {least}",
-            file=name,
-            hint=f"lower --most, sample more completions, or name the column of prompts or groups; {scored.reason_unscored() or 'all are scored'}",
+            file=file,
+            hint=f"lower --most, sample more completions, or name the column of prompts or groups; {reason or 'all are scored'}",
         )
     sizes = [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
     totals_SG = _chosen(sizes, totals_N, totals_N, groups)
@@ -208,8 +241,8 @@ def evaluate_best_of(
         BestOfPoint(
             n,
             best_of_kl(n),
-            _mean(totals_SG[place], confidence),
-            None if witness_SG is None else _mean(witness_SG[place], confidence),
+            mean_estimate(totals_SG[place].tolist(), confidence),
+            None if witness_SG is None else mean_estimate(witness_SG[place].tolist(), confidence),
         )
         for place, n in enumerate(sizes)
     )
@@ -218,13 +251,18 @@ def evaluate_best_of(
         None if witness_SG is None else _loss(witness_SG, confidence),
         len(groups),
         len(members) - len(groups),
-        len(candidates),
+        len(totals_N),
         int((~present_N).sum()),
-        scored.reason_unscored() or (None if present_N.all() else f"{witness!r} has no score"),
+        reason or (None if present_N.all() else "the witness has no score"),
     )
 
 
-def _check_witness(composer: Composer, witness: str | None) -> None:
+def check_witness(composer: Composer, witness: str | None) -> None:
+    """Check that a witness is one: a reward of the composition that the total does not depend on.
+
+    Raises:
+        ConfigError: There is no such reward, or the total depends on it, or on the same reward under another name.
+    """
     if witness is None:
         return
     if witness not in composer.components:
@@ -239,16 +277,21 @@ def _check_witness(composer: Composer, witness: str | None) -> None:
             key=f"rewards.{witness}",
             hint="a witness has weight 0, and no gate, constraint or condition looks at it",
         )
+    own = composer.components[witness]
+    for name, part in composer.components.items():
+        one = part.reward is own.reward or (own.recipe is not None and part.recipe == own.recipe)
+        same = one and part.columns == own.columns
+        if same and name != witness and (part.weight != 0 or name in decides):
+            raise ConfigError(
+                f"is {name!r} once more, on which the total depends, and then agrees with it by itself",
+                key=f"rewards.{witness}",
+                hint="a witness is another reward: another model, another check, what people said",
+            )
 
 
 def _chosen(sizes: Sequence[int], totals_N: Array, values_N: Array, groups: Sequence[Array]) -> Array:
     """(S, G) the mean of a value over the best of n of each group, for S sizes."""
     return np.array([[best_of_probabilities(totals_N[rows], n) @ values_N[rows] for rows in groups] for n in sizes])
-
-
-def _mean(values_G: Array, confidence: float) -> Estimate:
-    mean, half = mean_interval(values_G.tolist(), confidence)
-    return Estimate(mean, mean - half, mean + half, len(values_G))
 
 
 def _loss(witness_SG: Array, confidence: float) -> Estimate:
@@ -260,4 +303,4 @@ def _loss(witness_SG: Array, confidence: float) -> Estimate:
     for own, other in (halves, halves[::-1]):
         best = int(witness_SG[:, other].mean(axis=1).argmax())
         loss_G[own] = witness_SG[best, own] - witness_SG[-1, own]
-    return _mean(loss_G, confidence)
+    return mean_estimate(loss_G.tolist(), confidence)

@@ -15,12 +15,16 @@ from rlaif_sdk.composer.aggregators import RewardGroup
 from rlaif_sdk.composer.combiner import Combiner
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
+from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.explain import Explanation
+from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.normalizers import Passthrough
 from rlaif_sdk.composer.stages import columns_looked_at
 from rlaif_sdk.composer.weights import current_weight
+from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
+from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Labels, encode_groups
 from rlaif_sdk.statistics.groups import parts_of_groups
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
@@ -78,14 +82,16 @@ class ScoredCompletions:
         done = 0
         for chunk in chunks:
             members = [unique[place] for place in chunk]
-            rows = [{**each.columns, "prompt": each.prompt, "completion": each.completion} for each in members]
-            batch = RewardBatch.from_records(rows, training=False)
-            self._batches.append(composer.compose(replace(batch, group=[each.group for each in members])))
+            batch = replace(_batch_of(members), group=[each.group for each in members])
+            self._batches.append(composer.compose(batch))
             done += len(chunk)
             progress(done, len(unique))
         self._place_U = np.empty(len(unique), dtype=np.intp)
         self._place_U[[place for chunk in chunks for place in chunk]] = np.arange(len(unique))
-        self._parts = {name: self._ready(name, part, learn=learn) for name, part in self.components.items()}
+        self._parts = {name: _ready(part) for name, part in self.components.items()}
+        for composed in self._batches if learn else ():
+            for name, part in self._parts.items():
+                part.normalizer.update(part.sign * composed.rewards[name].raw, encode_groups(composed.batch.group))
         self._combined = self._combine(self.components)
 
     def __len__(self) -> int:
@@ -155,28 +161,8 @@ class ScoredCompletions:
         values_N: Array = values_P[self._place_U][self._index_N]
         return values_N
 
-    def _ready(self, name: str, part: Component, *, learn: bool) -> Component:
-        """A reward's part with its weight at the start of training, and a normalizer of its own."""
-        normalizer = copy.deepcopy(part.normalizer)
-        if learn:
-            for batch in self._batches:
-                normalizer.update(part.sign * batch.rewards[name].raw, encode_groups(batch.batch.group))
-        return replace(part, normalizer=normalizer, weight=current_weight(part.weight, Progress()), ask=None)
-
     def _combine(self, kept: Collection[str], parts: Mapping[str, Component] | None = None) -> list[Composition]:
-        ours = self._combiner
-        parts = self._parts if parts is None else parts
-        multipliers = [multiplier for multiplier in ours.multipliers if multiplier.constraint.reward in kept]
-        combiner = Combiner(
-            {name: part for name, part in parts.items() if name in kept},
-            gates=[gate for gate in ours.gates if gate.reward in kept],
-            gate_order=ours.gate_order,
-            aggregator=ours.aggregator,
-            groups=_groups_of(ours.groups, kept),
-            constraints=[multiplier.constraint for multiplier in multipliers],
-        )
-        for multiplier, learned in zip(combiner.multipliers, multipliers, strict=True):
-            multiplier.load_state_dict(learned.state_dict())
+        combiner = _combiner_of(self._combiner, self._parts if parts is None else parts, kept)
         return [
             combiner.combine(
                 batch.batch,
@@ -185,6 +171,108 @@ class ScoredCompletions:
             )
             for batch in self._batches
         ]
+
+
+class ScoredPool:
+    """Completions that are scored as they come, each once, and then combined in any arrangement.
+
+    Unlike `ScoredCompletions`, one of them may stand in several groups, as an edited answer does among the others to its
+    prompt, normalizers learn from those that one chooses, and rewards, gates and constraints may be changed.
+
+    Args:
+        composer: What scores; nothing of it learns.
+        progress: Called with the completions scored so far and all, at each `add`.
+
+    Raises:
+        ConfigError: A reward compares the completions to one prompt: each arrangement would have to be paid for.
+    """
+
+    def __init__(self, composer: Composer, *, progress: Callable[[int, int], None] = lambda *_: None) -> None:
+        for name, part in composer.components.items():
+            if part.reward.scope == "group":
+                raise ConfigError(
+                    "compares the completions to one prompt, and would have to be asked anew for each edit of one",
+                    key=f"rewards.{name}",
+                    hint="leave it out: look at a composition without it",
+                )
+        self._composer = composer
+        self._progress = progress
+        self._columns_read = columns_reader(composer)
+        self._places: dict[str, int] = {}
+        self._candidates: list[Candidate] = []
+        self._said: dict[str, CheckedScores] = {}
+        self.parts: dict[str, Component] = {name: _ready(part) for name, part in composer.components.items()}
+
+    def new(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those that `add` would have to score."""
+        found = {key: each for each in candidates if (key := self._key(each)) not in self._places}
+        return [*found.values()]
+
+    def add(self, candidates: Sequence[Candidate]) -> Labels:
+        """(N,) the places of N completions in the pool; those that are new are scored."""
+        new = self.new(candidates)
+        columns = [*dict.fromkeys(name for each in new for name in each.columns)]
+        for start in range(0, len(new), _CHUNK):
+            batch = _batch_of(new[start : start + _CHUNK], columns)
+            for name, column in self._composer.compose(batch).rewards.items():
+                before = [self._said[name]] if name in self._said else []
+                self._said[name] = CheckedScores.joined([*before, column])
+            self._progress(start + len(batch), len(new))
+        self._places |= {self._key(each): len(self._candidates) + place for place, each in enumerate(new)}
+        self._candidates += new
+        return np.array([self._places[self._key(each)] for each in candidates], dtype=np.intp)
+
+    def candidates(self, places_M: Labels) -> list[Candidate]:
+        """M of the completions."""
+        return [self._candidates[place] for place in places_M]
+
+    def learn(self, places_M: Labels, group_M: Labels) -> None:
+        """Let normalizers with running statistics learn from M of the completions."""
+        for name, part in self.parts.items():
+            part.normalizer.update(part.sign * self.raw(name)[places_M], group_M)
+
+    def raw(self, name: str) -> Array:
+        """What a reward said of all completions, in its units; NaN where it did not score."""
+        return self._said[name].raw
+
+    def said(self, places_M: Labels) -> dict[str, CheckedScores]:
+        """What the rewards said of M of the completions, by name."""
+        rows = places_M.tolist()
+        return {name: column.select(rows) for name, column in self._said.items()}
+
+    def combine(
+        self,
+        places_M: Labels,
+        group_M: Labels,
+        *,
+        parts: Mapping[str, Component] | None = None,
+        others: ScoredPool | None = None,
+        gates: Sequence[Gate] = (),
+        constraints: Sequence[Constraint] = (),
+    ) -> Composition:
+        """Compose M of the completions.
+
+        Args:
+            places_M: Which.
+            group_M: Integers, equal for those that count as answers to one prompt.
+            parts: How the rewards take part, in the place of ``parts`` of this pool.
+            others: A pool whose rewards take part too.
+            gates: Further gates, after those of the composition.
+            constraints: Further constraints, held by the multipliers that they begin with.
+
+        Raises:
+            ConfigError: What is added does not fit the composition.
+            RewardError: A reward failed whose policy is ``raise``.
+        """
+        parts = {**(self.parts if parts is None else parts), **(others.parts if others else {})}
+        combiner = _combiner_of(self._composer.combiner, parts, parts, gates, constraints)
+        candidates = self.candidates(places_M)
+        said = {**self.said(places_M), **(others.said(others.add(candidates)) if others else {})}
+        batch = replace(_batch_of(candidates), group=group_M.tolist())
+        return combiner.combine(batch, {name: said[name] for name in parts}, dict.fromkeys(parts, 0.0))
+
+    def _key(self, each: Candidate) -> str:
+        return json_digest([each.prompt, each.completion, self._columns_read(each.columns)], default=plain)
 
 
 def columns_reader(composer: Composer) -> Callable[[Row], Row]:
@@ -211,6 +299,38 @@ def _unique(composer: Composer, candidates: Sequence[Candidate]) -> tuple[list[C
         if index_N[place] == len(unique):
             unique.append(each)
     return unique, index_N
+
+
+def _batch_of(candidates: Sequence[Candidate], columns: Sequence[str] = ()) -> RewardBatch:
+    rows = [{**each.columns, "prompt": each.prompt, "completion": each.completion} for each in candidates]
+    return RewardBatch.from_records(rows, training=False, columns=columns)
+
+
+def _ready(part: Component) -> Component:
+    """A reward's part with its weight at the start of training, and a normalizer of its own."""
+    return replace(part, normalizer=copy.deepcopy(part.normalizer), weight=current_weight(part.weight, Progress()))
+
+
+def _combiner_of(
+    ours: Combiner,
+    parts: Mapping[str, Component],
+    kept: Collection[str],
+    gates: Sequence[Gate] = (),
+    constraints: Sequence[Constraint] = (),
+) -> Combiner:
+    """The arithmetic over the parts that are kept, with the multipliers of now, and what is added."""
+    multipliers = [multiplier for multiplier in ours.multipliers if multiplier.constraint.reward in kept]
+    combiner = Combiner(
+        {name: part for name, part in parts.items() if name in kept},
+        gates=[*(gate for gate in ours.gates if gate.reward in kept), *gates],
+        gate_order=ours.gate_order,
+        aggregator=ours.aggregator,
+        groups=_groups_of(ours.groups, kept),
+        constraints=[*(multiplier.constraint for multiplier in multipliers), *constraints],
+    )
+    for multiplier, learned in zip(combiner.multipliers, multipliers, strict=False):
+        multiplier.load_state_dict(learned.state_dict())
+    return combiner
 
 
 def _groups_of(groups: Mapping[str, RewardGroup], kept: Collection[str]) -> dict[str, RewardGroup]:

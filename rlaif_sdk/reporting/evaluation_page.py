@@ -65,7 +65,7 @@ def write_label_page(found: LabelEvaluation, output: Path, *, source: str) -> No
     if people is not None:
         shares = {"both orders": people.accuracy, "given order": people.when_first, "swapped order": people.when_second}
         agreement = Section("agreement", "Agreement with people", "The share of pairs with the same winner.")
-        agreement.plot(_interval_plot(shares, "share", chance=0.5))
+        agreement.plot(interval_plot(shares, "share", chance=0.5))
         names = ("1", "2", "tie")
         rows = [(f"AI: {name}", *counts) for name, counts in zip(names, people.counts, strict=True)]
         agreement.add("table", ["", *(f"people: {name}" for name in names)], rows)
@@ -88,7 +88,7 @@ def write_win_rate_page(found: WinRate, output: Path) -> None:
         "at equal length (difference)": found.length_controlled,
         "at equal length (ratio)": found.length_controlled_by_ratio,
     }
-    section.plot(_interval_plot(rates, f"preferred to {found.policies[1]}", chance=0.5))
+    section.plot(interval_plot(rates, f"preferred to {found.policies[1]}", chance=0.5))
     section.add("table", *_rows(win_rate_estimates(found)))
     write_text(output, page(f"{found.policies[0]} against {found.policies[1]}", [section]))
 
@@ -97,7 +97,7 @@ def write_ranking_page(found: Ranking, output: Path) -> None:
     """The ranking of several policies, and who beat whom. See `write_label_page`."""
     told = "Log-strengths in nats: a difference of 1 is odds of 2.7 to 1. Only differences count; the mean is 0."
     strengths = Section("strengths", "Strength", f"{told} {INTERVALS}.")
-    strengths.plot(_interval_plot({each.policy: each.strength for each in found.policies}, "nats", chance=0.0))
+    strengths.plot(interval_plot({each.policy: each.strength for each in found.policies}, "nats", chance=0.0))
     rows = [
         (each.policy, each.games, shown(each.win_rate), shown(each.strength, digits=2, signed=True), f"{each.elo:.0f}")
         for each in found.policies
@@ -132,7 +132,7 @@ def write_measures_page(measures: Mapping[str, Measure], output: Path, *, files:
         rows: dict[str, Estimate | None] = dict(zip(files, (measure.before, measure.after), strict=False))
         if measure.change is not None:
             rows["change"] = measure.change
-        section.plot(_interval_plot(rows, name))
+        section.plot(interval_plot(rows, name))
         shares = dict(zip(files, measure.passed, strict=False))
         texts = {f"mean of {label}": shown(estimate) for label, estimate in rows.items()}
         spreads = zip(files, measure.spreads, strict=False)
@@ -148,7 +148,7 @@ def write_reward_page(found: RewardEvaluation, output: Path, *, source: str) -> 
     of_pairs = isinstance(found.metrics[TOTAL], PairMetrics)
     what = "accuracy: the share of pairs in which the chosen completion scores higher" if of_pairs else "AUC"
     main = {name: _main(each) for name, each in found.metrics.items()}
-    metrics.plot(_interval_plot(main, what, chance=0.5))
+    metrics.plot(interval_plot(main, what, chance=0.5))
     metrics.add("table", *reward_rows(found))
     sections = [metrics]
     categories = category_rows(found)
@@ -161,7 +161,7 @@ def write_reward_page(found: RewardEvaluation, output: Path, *, source: str) -> 
         told = f"How much lower the {what.partition(':')[0]} is without a reward, and its Shapley value {orders}."
         section = Section("contributions", "What each reward adds", told)
         section.plot(
-            _interval_plot(
+            interval_plot(
                 {name: each.leave_one_out for name, each in found.contributions.items()}, "leave one out", chance=0.0
             )
         )
@@ -187,13 +187,18 @@ def write_benchmark_page(found: BenchmarkResult, output: Path, *, source: str) -
     """A benchmark's numbers and rules. See `write_label_page`."""
     told = f"By the rules of {found.version}. {found.rules} {INTERVALS.capitalize()}, {OVER_PROMPTS}."
     section = Section("benchmark", found.title, told)
-    section.plot(_interval_plot(found.values, "score"))
+    section.plot(interval_plot(found.values, "score"))
     section.add("table", *benchmark_rows(found))
     write_text(output, page(f"{found.title} on {source}", [section]))
 
 
 def write_best_of_page(found: BestOfCurve, output: Path, *, source: str) -> None:
     """The total and the witness of the best of n over its divergence. See `write_label_page`."""
+    write_text(output, page(f"Best of n on {source}", [best_of_section(found)]))
+
+
+def best_of_section(found: BestOfCurve) -> Section:
+    """The curves of best of n, and their numbers."""
     told = f"Over the divergence that choosing costs, log n - (n - 1) / n nats. {best_of_words(found).capitalize()}."
     section = Section("best-of", "Best of n", f"{told} {INTERVALS.capitalize()}.")
     section.plot(_curve_plot("total", 0, [(point, point.total) for point in found.points]))
@@ -201,7 +206,7 @@ def write_best_of_page(found: BestOfCurve, output: Path, *, source: str) -> None
     if witnessed:
         section.plot(_curve_plot("witness", 1, witnessed))
     section.add("table", *best_of_rows(found))
-    write_text(output, page(f"Best of n on {source}", [section]))
+    return section
 
 
 def _curve_plot(name: str, place: int, points: Sequence[tuple[BestOfPoint, Estimate]]) -> Plot:
@@ -228,7 +233,7 @@ def _rows(estimates: Mapping[str, str]) -> tuple[list[str], list[tuple[str, str]
     return ["measure", "value"], list(estimates.items())
 
 
-def _interval_plot(estimates: Mapping[str, Estimate | None], title: str, *, chance: float | None = None) -> Plot:
+def interval_plot(estimates: Mapping[str, Estimate | None], title: str, *, chance: float | None = None) -> Plot:
     """Points with their intervals, one above the other."""
     there = {name: estimate for name, estimate in estimates.items() if estimate and math.isfinite(estimate.value)}
     values = [estimate.value for estimate in there.values()]

@@ -1,4 +1,4 @@
-"""Plots as PNG files, by matplotlib without a display: a run's curves, another composition, a fitted one, reliability."""
+"""Plots as PNG files, by matplotlib without a display: a run's curves, compositions compared, fitted or attacked, reliability."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rlaif_sdk.io.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from rlaif_sdk.attacks import EditResult, RewardAttackReport
     from rlaif_sdk.composer.whatif import WhatIf
     from rlaif_sdk.evaluation import CompositionFit
     from rlaif_sdk.statistics.calibration import Calibration
@@ -202,6 +203,47 @@ def plot_fit(found: CompositionFit, file: Path) -> None:
         agreement_axes.set_title("Agreement with people on held-out prompts", fontsize="medium")
         for axes in (weights_axes, agreement_axes):
             axes.grid(alpha=0.3, axis="x")
+
+
+def plot_reward_attack(found: RewardAttackReport, file: Path) -> None:
+    """Draw for each edit what the total gains and what the witness gains, at the level with the widest gap.
+
+    Args:
+        found: What `rlaif_sdk.attacks.attack_rewards` found.
+        file: The PNG to write.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    widest: dict[str, EditResult] = {}
+    for result in found.results:
+        widest.setdefault(result.chain[0][0] if len(result.chain) == 1 else "chain", result)
+    drawn = [result for result in widest.values() if not math.isnan(result.gap.value)]
+    overpaid = {finding.result.name for finding in found.findings}
+    with drawing(file, 9, 0.32 * len(drawn) + 1.6) as figure:
+        axes = figure.subplots()
+        for place, result in enumerate(drawn):
+            gains = [("total", result.total, -0.13, "tab:red" if result.name in overpaid else "0.35")]
+            if result.witness is not None:
+                gains.append(("witness", result.witness, 0.13, "tab:blue"))
+            for name, gain, shift, colour in gains:
+                if math.isfinite(gain.low):
+                    axes.plot([gain.low, gain.high], [place + shift] * 2, color=colour, linewidth=1.2)
+                axes.plot(gain.value, place + shift, marker="o" if name == "total" else "s", color=colour, markersize=4)
+        for label, marker, colour in (
+            ("total of an overpaid edit", "o", "tab:red"),
+            ("total", "o", "0.35"),
+            *([("witness", "s", "tab:blue")] if found.witness else []),
+        ):
+            axes.plot([], [], linestyle="", marker=marker, color=colour, label=label)
+        axes.axvline(0, color="0.6", linewidth=0.8)
+        axes.set_yticks(range(len(drawn)), [result.name for result in drawn])
+        axes.invert_yaxis()
+        axes.set_xscale("symlog", linthresh=1)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel(f"gain in standard deviations of {found.unit}")
+        axes.grid(alpha=0.3, axis="x")
+        axes.legend(fontsize="small", loc="lower right")
 
 
 def plot_reliability(calibration: Calibration, file: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import NoneType
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
@@ -75,6 +75,52 @@ class CheckedScores:
     def skipped(self) -> Sequence[int]:
         """The rows that the reward was not asked about, nor failed on."""
         return [row for row in self.not_asked or () if row not in self.failures]
+
+    def select(self, rows: Sequence[int]) -> CheckedScores:
+        """What it said of the given rows, in the given order; a row may come several times."""
+        return CheckedScores(
+            self.raw[list(rows)],
+            _of_rows(self.failures, rows),
+            [self.entries[row] for row in rows] if self.entries else (),
+            self.error,
+            None if self.fallback_reasons is None else _of_rows(self.fallback_reasons, rows),
+            None if self.cached is None else self.cached[list(rows)],
+            _of_rows(self.credit, rows),
+            None if self.not_asked is None else _of_rows(self.not_asked, rows),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[CheckedScores]) -> CheckedScores:
+        """What a reward said of several batches, one after the other."""
+        starts = np.cumsum([0, *(len(part.raw) for part in parts)]).tolist()[:-1]
+
+        def shifted(name: str) -> Any:
+            found: dict[int, Any] = {}
+            for start, part in zip(starts, parts, strict=True):
+                found |= {start + row: value for row, value in (getattr(part, name) or {}).items()}
+            return found if found or any(getattr(part, name) is not None for part in parts) else None
+
+        entries: list[ScoreLike] = []
+        for part in parts:
+            entries += part.entries or [None] * len(part.raw)  # none where the call failed
+        cached = [np.zeros(len(part.raw), dtype=bool) if part.cached is None else part.cached for part in parts]
+        return cls(
+            np.concatenate([part.raw for part in parts]),
+            shifted("failures"),
+            entries,
+            next((part.error for part in parts if part.error), None),
+            shifted("fallback_reasons"),
+            np.concatenate(cached) if any(part.cached is not None for part in parts) else None,
+            shifted("credit"),
+            shifted("not_asked"),
+        )
+
+
+_Of = TypeVar("_Of")
+
+
+def _of_rows(values: Mapping[int, _Of], rows: Sequence[int]) -> dict[int, _Of]:
+    return {place: values[row] for place, row in enumerate(rows) if row in values} if values else {}
 
 
 def check_entries(

@@ -260,6 +260,12 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     return mean, student_t_quantile(confidence, count - 1) * spread / math.sqrt(count)
 
 
+def mean_estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """The mean of independent values with the interval of `mean_interval`."""
+    mean, half = mean_interval(values, confidence)
+    return Estimate(mean, mean - half, mean + half, len(values) - sum(map(math.isnan, values)))
+
+
 @dataclass(frozen=True, slots=True)
 class SampleMean:
     """A mean and how far off it may be.

@@ -34,6 +34,7 @@ iterate -c none.yaml
 distill none.yaml
 difficulty -c none.yaml -o out.jsonl
 attack judge none.yaml
+attack rewards none.jsonl -c c.yaml
 judge probe none.yaml
 quickstart -c none.yaml
 train ppo -c none.yaml

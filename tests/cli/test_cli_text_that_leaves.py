@@ -97,6 +97,7 @@ review labels/labels.jsonl --export reviewed.jsonl --agreement
 make candidates make.yaml
 make merge merge.yaml
 attack judge label.yaml --most-cases 1
+attack rewards rows.jsonl c.yaml --only padding --report attack.html
 rewards list
 runs list .
 """.strip().splitlines()
