@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from rlaif_sdk.exceptions import needs_extra
 from rlaif_sdk.io.text import printable
+from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.console import Console
 
     from rlaif_sdk.reporting.progress import TrainingProgress
 
@@ -43,6 +44,11 @@ def live_view(console: Console, *, quiet: str = "") -> Iterator[tuple[TrainingPr
     with TrainingProgress(console) as display, warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module=quiet)
         yield display, reporter(console)
+
+
+def console_of_the_first(console: Console) -> Console:
+    """The console of the process that reports; under a launcher the others get one that says nothing."""
+    return console if first_process() else Console(quiet=True)
 
 
 def print_location(console: Console, output: Path, model_folder: Path, loader: str = "AutoModelForCausalLM") -> None:

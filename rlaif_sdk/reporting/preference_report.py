@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.io.files import without_nan, write_json
-from rlaif_sdk.reporting.live_view import live_view, print_location
+from rlaif_sdk.reporting.live_view import console_of_the_first, live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves, plot_reliability
 from rlaif_sdk.reporting.runs import METRICS_FILE
 from rlaif_sdk.reporting.tables import before_after_table, reliability_table
@@ -37,6 +37,7 @@ def watch_preferences(run: Run, console: Console, *, resume: bool = False) -> Pr
     Raises:
         RlaifError: As `rlaif_sdk.training.methods.train`.
     """
+    console = console_of_the_first(console)
     with live_view(console) as (display, report):
         result: PreferenceResult = train(
             run.method,

@@ -31,6 +31,9 @@ _PURPOSES = {
     "critic": "separate critic",
     "gradients": "gradients",
     "optimizer": "optimiser's state",
+    "buckets": "gradients between processes",
+    "vllm": "vLLM's share",
+    "copies": "weights in the type that is computed in",
     "activations": "activations",
     "logits": "logits",
     "generation": "sampling",
@@ -102,7 +105,7 @@ def _memory(memory: MemoryEstimate, machine: Machine) -> Table:
     table.add_column("")
     table.add_column("", justify="right")
     for part, size in asdict(memory).items():
-        if size:
+        if size and part in _PURPOSES:
             table.add_row(_PURPOSES[part], gib(size))
     table.add_row("at its peak", gib(memory.peak), style="bold")
     table.add_row("memory of this machine", gib(machine.ram))

@@ -11,13 +11,12 @@ from rich.console import Console
 
 from rlaif_sdk.composer.layout import ends_notes
 from rlaif_sdk.io.files import without_nan, write_json
-from rlaif_sdk.reporting.live_view import live_view, print_location
+from rlaif_sdk.reporting.live_view import console_of_the_first, live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.runs import METRICS_FILE
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
 from rlaif_sdk.statistics.estimates import SampleMean, comparison, paired_change
 from rlaif_sdk.training.methods import train
-from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.config import ComposedRun
@@ -39,8 +38,8 @@ def watch_policy(run: ComposedRun, console: Console, *, resume: bool = False) ->
     Raises:
         RlaifError: As `rlaif_sdk.training.methods.train`.
     """
-    first = first_process()
-    with live_view(console if first else Console(quiet=True), quiet=r"transformers\.") as (display, report):
+    console = console_of_the_first(console)
+    with live_view(console, quiet=r"transformers\.") as (display, report):
         result: PolicyResult = train(
             run.method,
             run,
@@ -49,8 +48,7 @@ def watch_policy(run: ComposedRun, console: Console, *, resume: bool = False) ->
             on_result=partial(report_training, console=console),
             resume=resume,
         )
-    if first:
-        print_location(console, result.output, result.model_folder, _loader(result.model_folder))
+    print_location(console, result.output, result.model_folder, _loader(result.model_folder))
     return result
 
 

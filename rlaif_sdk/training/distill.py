@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,6 +41,7 @@ from rlaif_sdk.training.iterate.config import CandidateSettings
 from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
 from rlaif_sdk.training.online import check_chat_template
 from rlaif_sdk.training.preflight import Preflight, two_answers
+from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run_folder import MODEL_FOLDER, SAMPLES_FILE, can_resume, check_parts
 
 if TYPE_CHECKING:
@@ -344,11 +344,8 @@ def run_distill(
         TrainingError: There is nothing to learn from.
         MissingExtraError: The extra ``train`` is not installed.
     """
+    refuse_processes("start it without; of its stages rlaif train reward-model and rlaif train ppo take several")
     run = source if isinstance(source, DistillRun) else load_distill_run(source)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError(
-            "distillation from a config is one process", hint="run its stages: rlaif label, rlaif train"
-        )
     with needs_extra("train"):
         from rlaif_sdk.training.data import load_prompts
 

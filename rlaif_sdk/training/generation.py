@@ -108,6 +108,11 @@ class Answers:
         columns = {name: list(prompts[name]) for name in prompts.column_names if name != "prompt"}
         return cls(prompts=list(prompts["prompt"]), columns=columns, **{name: sampled[name] for name in _SAMPLED})
 
+    @classmethod
+    def joined(cls, prompts: Dataset, parts: Sequence[Answers]) -> Self:
+        """The answers to B rows, of which each part has some, in their order."""
+        return cls.of(prompts, {name: [row for part in parts for row in getattr(part, name)] for name in _SAMPLED})
+
     def record(self) -> dict[str, Any]:
         """What was sampled, JSON-ready; `of` reads it with the prompts."""
         return {name: list(getattr(self, name)) for name in _SAMPLED}

@@ -47,6 +47,8 @@ class Method:
         encoder_decoder: Whether it trains models with an encoder and a decoder too.
         skips_long_rows: Whether rows that are longer than ``max_length`` are skipped, where others are truncated.
         fused_head: Whether logits are made in tiles and not kept, as TRL's trainers do.
+        chunks_logits: Whether they are made a part of the vocabulary after another, as PPO does.
+        trains_in_parts: Whether a run trains where a launcher keeps the weights in parts over its processes.
         keeps_reference: Whether the trainer holds a frozen copy of the policy, by its settings.
     """
 
@@ -65,6 +67,8 @@ class Method:
     encoder_decoder: bool = False
     skips_long_rows: bool = False
     fused_head: bool = True
+    chunks_logits: bool = False
+    trains_in_parts: bool = False
     keeps_reference: Callable[[Any], bool] = lambda settings: bool(getattr(settings, "beta", 0.0))
 
     @property

@@ -19,6 +19,7 @@ from rlaif_sdk.exceptions import ConfigError, DataError, MissingExtraError, Trai
 from rlaif_sdk.io.devices import computes_in_bfloat16, own_device
 from rlaif_sdk.models.scoring_config import Side, longest_input
 from rlaif_sdk.training.config import Run
+from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -91,30 +92,36 @@ def _contiguous(_: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
     return (states[0].contiguous(), *states[1:])
 
 
-def save_policy(run: Run, trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Any:
+def save_policy(run: Run, trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save the policy, an adapter merged into its model; a critic stays out.
 
-    The adapter of a quantised model is merged into the model's own weights, which are loaded for it.
-
-    Returns:
-        The policy to use from here on. The trainer is of no more use where an adapter was merged into its model.
+    All processes of a run call this, and the first writes. The adapter of a quantised model, or of one in parts, is merged
+    into the model's own weights, which are loaded for it; of another model it is merged where it is, and the trainer is
+    then of no more use.
     """
+    from rlaif_sdk.training.ppo.shards import whole_weights
+
     policy = trainer.accelerator.unwrap_model(trainer.model)
-    whole = _onto_whole_weights(run, policy) if run.config.model.quantization else policy
-    if hasattr(whole, "merge_and_unload"):
-        whole = whole.merge_and_unload()
-    whole.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return policy if run.config.model.quantization else whole
+    weights = whole_weights(trainer)
+    if hasattr(policy, "merge_and_unload"):
+        if run.config.model.quantization is None and weights is None:
+            trainer.model = policy = policy.merge_and_unload()
+        elif first_process():
+            policy, weights = _onto_whole_weights(run, policy, weights), None
+    if first_process():
+        policy.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
+        tokenizer.save_pretrained(folder)
 
 
-def _onto_whole_weights(run: Run, policy: Any) -> Any:
+def _onto_whole_weights(run: Run, policy: Any, weights: Mapping[str, Any] | None) -> Any:
+    """The model of a run as its files have it, with the adapter of a policy merged into it."""
     from peft import PeftModel
 
     with TemporaryDirectory() as folder:
-        policy.save_pretrained(folder, selected_adapters=["default"])
+        policy.save_pretrained(folder, selected_adapters=["default"], state_dict=weights)
         whole = _load(run, run.config.model.dtype, seq2seq=is_encoder_decoder(policy), quantised=False)
-        return PeftModel.from_pretrained(whole, folder)
+        merged: Any = PeftModel.from_pretrained(whole, folder)
+        return merged.merge_and_unload()
 
 
 def _load(run: Run, dtype: str, *, seq2seq: bool, quantised: bool = True) -> PreTrainedModel:

@@ -11,7 +11,7 @@ from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.methods import get_method, trainer_settings
 from rlaif_sdk.training.model_card import write_model_card
 from rlaif_sdk.training.models import adapter, check_trainable, save_policy
-from rlaif_sdk.training.ranks import refuse_processes
+from rlaif_sdk.training.ranks import first_process, refuse_shards
 from rlaif_sdk.training.run_folder import MODEL_FOLDER, RunResult, recorded, run_training, starting_point
 
 if TYPE_CHECKING:
@@ -53,12 +53,13 @@ def train_offline(
     """Train on given rows; see `rlaif_sdk.training.methods.train`.
 
     The ``trainer`` of the method gives the class of the trainer, the model and its tokenizer, of the run and its rows;
-    ``result`` makes what came of it, of the trainer and the fields of an `OfflineResult`.
+    ``result`` makes what came of it, of the trainer and the fields of an `OfflineResult`. Under a launcher all processes
+    train and evaluate, and the first writes.
     """
     method = get_method(run.method)
     rows = "pairs" if method.learns_from == "pairs" else "rows"
     model_folder = run.output / MODEL_FOLDER
-    refuse_processes()
+    refuse_shards()
     checkpoint = starting_point(run, resume=resume)
     with needs_extra("train"):
         from transformers import PrinterCallback
@@ -92,13 +93,15 @@ def train_offline(
             after = _measured(trainer.evaluate())
         finally:  # not before, since saving merges an adapter
             report(f"saving {model_folder}")
-            if method.task == "SEQ_CLS":
-                trainer.save_reward(model_folder)
-            else:
+            if method.task != "SEQ_CLS":
                 save_policy(run, trainer, tokenizer, model_folder)
-            write_model_card(run, model_folder, steps=fields["steps"])
+            elif first_process():
+                trainer.save_reward(model_folder)
+            if first_process():
+                write_model_card(run, model_folder, steps=fields["steps"])
         made = result(trainer, {**fields, "held_out_rows": len(held_out), "before": before, "after": after})
-        on_result(made)
+        if first_process():
+            on_result(made)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig, Compositio
 from rlaif_sdk.training.methods import Method, get_method, resolve, trainer_settings
 from rlaif_sdk.training.model_card import write_model_card
 from rlaif_sdk.training.models import adapter, check_trainable, is_encoder_decoder, load_policy, save_policy
-from rlaif_sdk.training.ranks import first_process, on_one_machine, refuse_shards, shared
+from rlaif_sdk.training.ranks import first_process, in_turn, on_one_machine, refuse_shards, shared
 from rlaif_sdk.training.run_folder import (
     EVALUATION_FILE,
     MODEL_FOLDER,
@@ -72,7 +73,8 @@ def train_policy(
 
     Both sets of answers are scored after training, by one composer in one state, so that their totals can be compared
     even where a normalizer learns or a weight follows a schedule. Under a launcher (``accelerate launch rlaif train
-    ppo``) all processes train, the first answers, scores and writes, and each returns the same.
+    ppo``) all processes train, each answers a share of the held-out prompts, the first scores and writes, and each returns
+    the same.
 
     The trainer of the method is made of the run, its composer, that of its evaluation or None, and the settings; and of
     keywords: ``resume``, and those of `trl.GRPOTrainer`.
@@ -80,13 +82,13 @@ def train_policy(
     from rlaif_sdk.composer.ledger import FILE_NAME
 
     method = get_method(run.method)
-    refuse_shards()
+    refuse_shards(trains_in_parts=method.trains_in_parts)
     checkpoint = starting_point(run, resume=resume)
     with needs_extra("train"):
         from transformers import PrinterCallback
 
         from rlaif_sdk.integrations.trl import reads_own_rewards
-        from rlaif_sdk.training.generation import answer_prompts, score_answers
+        from rlaif_sdk.training.generation import score_answers
         from rlaif_sdk.training.tools import answer_with_tools, load_tools
 
         tools = load_tools(run)
@@ -119,31 +121,26 @@ def train_policy(
         if display is not None:
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(display)
-        policy = trainer.accelerator.unwrap_model(trainer.model)
 
-        def answer(policy: Any) -> Answers:
+        def answer() -> Answers:
             if tools is not None:
                 own = tools.environment is not None and reads_own_rewards(composer)
                 return answer_with_tools(trainer, held_out, own=own, report=report)
-            return shared(
-                partial(
-                    answer_prompts, policy, tokenizer=tokenizer, prompts=held_out, settings=arguments, report=report
-                )
-            )
+            return _answers_of_all(trainer, tokenizer, held_out, arguments, report)
 
         report(f"answering {len(held_out)} held-out prompts before training")
-        answers_before = answer(policy)
+        answers_before = answer()
         report("training")
         fields = run_training(run, trainer, checkpoint, results, logged="reward")
         evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
+        report(f"saving {run.output / MODEL_FOLDER}")
+        save_policy(run, trainer, tokenizer, run.output / MODEL_FOLDER)
         if first_process():
-            report(f"saving {run.output / MODEL_FOLDER}")
-            policy = save_policy(run, trainer, tokenizer, run.output / MODEL_FOLDER)
             write_model_card(run, run.output / MODEL_FOLDER, steps=fields["steps"])
             if evaluations:
                 write_table(evaluations, run.output / EVALUATION_FILE)
         report(f"answering {len(held_out)} held-out prompts after training")
-        answers_after = answer(policy)
+        answers_after = answer()
         report("scoring both sets of answers")
         progress = Progress(trainer.state.global_step, trainer.state.max_steps)
         before, after = shared(
@@ -155,6 +152,28 @@ def train_policy(
             write_table(result.samples(), run.output / SAMPLES_FILE)
             on_result(result)
     return result
+
+
+def _answers_of_all(
+    trainer: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Dataset,
+    settings: Any,
+    report: Callable[[str], None],
+) -> Answers:
+    """The answers to held-out prompts, of which each process answers a share."""
+    from rlaif_sdk.training.generation import Answers, answer_prompts
+    from rlaif_sdk.training.ppo.shards import ready_to_answer
+
+    with ready_to_answer(trainer) as policy:
+
+        def share(process: int, count: int) -> list[Answers]:
+            rows = range(len(prompts) * process // count, len(prompts) * (process + 1) // count)
+            sampling = copy(settings)
+            sampling.seed += process
+            return [answer_prompts(policy, tokenizer, prompts.select(rows), sampling, report=report)] if rows else []
+
+        return Answers.joined(prompts, in_turn(share))
 
 
 def prompts_for_trainer(
@@ -329,6 +348,8 @@ PPO = _OnlineMethod(
     trainer=_ppo_trainer,
     encoder_decoder=True,
     fused_head=False,
+    chunks_logits=True,
+    trains_in_parts=True,
     keeps_reference=lambda settings: bool(settings.kl_coef > 0),
 )
 GRPO = _OnlineMethod(

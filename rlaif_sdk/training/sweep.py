@@ -34,6 +34,7 @@ from rlaif_sdk.training.config import ComposedRun
 from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
 from rlaif_sdk.training.online import PolicyResult
 from rlaif_sdk.training.preflight import Preflight
+from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run_folder import can_resume, check_parts, composers_of, resolved_config
 from rlaif_sdk.types import RewardBatch
 
@@ -441,6 +442,7 @@ def run_sweep(
         DataError: Another process is at work in the folder.
         RlaifError: As the runs.
     """
+    refuse_processes()
     sweep = source if isinstance(source, Sweep) else load_sweep(source)
     with locked(sweep.output):
         claim(

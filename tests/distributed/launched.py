@@ -1,4 +1,4 @@
-"""The environment that ``accelerate launch`` gives its processes, of a config file, without starting any."""
+"""The environment that ``accelerate launch`` gives its processes, of a config file, and weights in parts on a CPU."""
 
 from __future__ import annotations
 
@@ -24,3 +24,14 @@ def environment(config: str) -> dict[str, str]:
         found = launch.prepare_multi_gpu_env(arguments)
     own = {name: value for name, value in found.items() if os.environ.get(name) != value}
     return {name: value for name, value in own.items() if not name.startswith(("MASTER_", "RANK", "WORLD_"))}
+
+
+def shard_on_cpu() -> None:
+    """Let accelerate take the CPU for a GPU: it shards nothing on a CPU. Call it before any trainer is imported."""
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+    from transformers import training_args
+
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    training_args.is_torch_bf16_gpu_available = lambda: True
+    PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)

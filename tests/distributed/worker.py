@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import PartialState
-from accelerate.utils import DistributedType
+
+from tests.distributed.launched import shard_on_cpu
 
 SCENARIO, FOLDER, RANK = sys.argv[1], Path(sys.argv[2]), int(os.environ.get("RANK", "0"))
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
@@ -22,12 +22,8 @@ KIND, *OPTIONS = SCENARIO.split("-")
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
 torch.set_num_threads(1)
-if PROCESSES > 1:  # accelerate takes the CPU for a GPU: it shards nothing on a CPU
-    from transformers import training_args
-
-    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
-    training_args.is_torch_bf16_gpu_available = lambda: True
-    PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
+if PROCESSES > 1:
+    shard_on_cpu()
 
 from datasets import Dataset  # noqa: E402
 from peft import LoraConfig  # noqa: E402

@@ -78,7 +78,7 @@ def test_entropies_equal_the_distribution_s_own() -> None:
 @pytest.mark.parametrize("words", [1, 3, 7])
 def test_gradients_from_a_head_are_right(monkeypatch: pytest.MonkeyPatch, temperature: float, words: int) -> None:
     """Those of states and weight pass the numeric gradient check, with one word at a time, some, or all."""
-    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._MADE_ELEMENTS_CPU", 10 * words)
+    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs.MADE_ELEMENTS_CPU", 10 * words)
     torch.manual_seed(0)
     states, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 5, 3), (7, 3)))
     ids = torch.randint(7, (2, 5))
@@ -88,7 +88,7 @@ def test_gradients_from_a_head_are_right(monkeypatch: pytest.MonkeyPatch, temper
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_head_gives_what_its_logits_give(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     """The same figures; the same gradients too, which in bfloat16 are no coarser for being summed over parts."""
-    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._MADE_ELEMENTS_CPU", 16 * 40)
+    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs.MADE_ELEMENTS_CPU", 16 * 40)
     torch.manual_seed(0)
     ids = torch.randint(400, (16, 40))
     states, weight = torch.randn(16, 40, 24), torch.randn(400, 24) / 5

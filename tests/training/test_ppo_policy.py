@@ -132,7 +132,7 @@ class LargestOf(TorchDispatchMode):
 
 def test_no_token_has_all_its_logits_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of a prompt nor of a completion, forwards or backwards; the model runs once."""
-    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._MADE_ELEMENTS_CPU", 15 * 4)
+    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs.MADE_ELEMENTS_CPU", 15 * 4)
     feed_head_contiguously(model)  # a hook before the head, as training from a config has it, changes nothing here
     prepared(model)
     head, calls = model.get_output_embeddings(), []
@@ -183,7 +183,7 @@ def test_a_head_that_is_not_the_last_word_is_left_to_the_model(build: Any) -> No
 @pytest.mark.parametrize("mixed", [False, True])
 def test_gradients_are_those_of_whole_logits(model: Any, monkeypatch: pytest.MonkeyPatch, mixed: bool) -> None:
     """Scores and every weight's gradient, from chunks and from whole logits, in float32 and in mixed precision."""
-    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs._MADE_ELEMENTS_CPU", 15 * 4)
+    monkeypatch.setattr("rlaif_sdk.training.ppo.logprobs.MADE_ELEMENTS_CPU", 15 * 4)
     tokens = tokens_of(PROMPTS, COMPLETIONS)
     figures = []
     for sharded in (False, True):

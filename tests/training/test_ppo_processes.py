@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,20 @@ from accelerate.commands.launch import launch_command_parser  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: E402
 
 from rlaif_sdk import Composer, RewardBatch  # noqa: E402
 from rlaif_sdk.composer import Composition  # noqa: E402
 from rlaif_sdk.exceptions import ConfigError, TrainingError  # noqa: E402
+from rlaif_sdk.training.distill import run_distill  # noqa: E402
+from rlaif_sdk.training.iterate.loop import run_iterate  # noqa: E402
 from rlaif_sdk.training.methods import train  # noqa: E402
 from rlaif_sdk.training.ppo import PPOConfig  # noqa: E402
 from rlaif_sdk.training.ppo.checkpoint import critic_weights  # noqa: E402
 from rlaif_sdk.training.ppo.masked import explained_variance, masked_whiten  # noqa: E402
 from rlaif_sdk.training.ppo.processes import Measured, Processes, measured_rows  # noqa: E402
 from rlaif_sdk.training.ppo.scoring import reward_metrics  # noqa: E402
+from rlaif_sdk.training.sweep import run_sweep  # noqa: E402
 from tests.two_processes import run_two  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -211,20 +215,48 @@ def run_config(tmp_path: Path, **more: Any) -> dict[str, Any]:
     return {"model": {"name": "unused"}, "data": {"train": "unused.jsonl"}, "output": str(tmp_path), **more}
 
 
-def test_a_run_from_a_config_refuses_weights_in_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The first process answers and saves by itself, for which it needs the whole model; the way out is named."""
+def test_only_ppo_from_a_config_takes_weights_in_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the two FSDPs the one that resumes; what is refused is so before anything loads, with the way out."""
+    composition = {"rewards": {"conciseness": {"use": "conciseness"}}}
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(TrainingError, match="the launcher asks for FSDP"):
+    for method, more in (("grpo", {"composition": composition}), ("dpo", {}), ("sft", {})):
+        with pytest.raises(TrainingError, match=r"the launcher asks for FSDP.*in a script"):
+            train(method, run_config(tmp_path, **more))
+    with pytest.raises(TrainingError, match=r"asks for FSDP1.*fsdp_version: 2"):
+        train("ppo", run_config(tmp_path, composition=composition))
+
+
+def test_a_run_is_refused_whose_whole_model_deepspeed_would_not_save(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Hours later there would be nothing to load."""
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    with pytest.raises(TrainingError, match="zero3_save_16bit_model"):
         train("ppo", run_config(tmp_path, composition={"rewards": {"conciseness": {"use": "conciseness"}}}))
 
 
-def test_runs_on_preferences_and_answers_are_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", [run_iterate, run_distill, run_sweep])
+def test_loops_over_runs_are_one_process(monkeypatch: pytest.MonkeyPatch, loop: Any) -> None:
     """Under a launcher each process would write the same files."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TrainingError, match="the launcher has started 2"):
-        train("dpo", run_config(tmp_path))
-    with pytest.raises(TrainingError, match="the launcher has started 2"):
-        train("sft", run_config(tmp_path))
+        loop({})
+
+
+def launched(folder: Path, method: str, config: dict[str, Any], **environment: str) -> Any:
+    """``rlaif train`` in two processes of torch's launcher."""
+    (folder / "run.yaml").write_text(json.dumps(config))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
+    return subprocess.run(
+        [*launch, str(Path(sys.executable).with_name("rlaif")), "train", method, "-c", "run.yaml"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
 
 
 @pytest.mark.slow
@@ -252,22 +284,64 @@ def test_the_command_line_trains_in_two_processes(tmp_path: Path, llama: Any, to
         method: settings,
         "output": "out",
     }
-    (tmp_path / "run.yaml").write_text(json.dumps(config))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
-    done = subprocess.run(
-        [*launch, str(Path(sys.executable).with_name("rlaif")), "train", method, "-c", "run.yaml"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = launched(tmp_path, method, config)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Rewards on 4 held-out prompts") == 1
     assert len((tmp_path / "out" / "samples.jsonl").read_text().splitlines()) == 4
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "finished"
     AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "dpo", "reward-model"])
+def test_given_rows_train_in_two_processes(tmp_path: Path, llama: Any, tokenizer: Any, method: str) -> None:
+    """Both train and evaluate, each on its rows; the first prints and writes, once, and the model loads."""
+    llama.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    answers = {"completion": "w5"} if method == "sft" else {"chosen": "w5 w2", "rejected": "w7"}
+    rows = [{"prompt": f"w{row} ", **answers} for row in range(16)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "model": {"name": "start"},
+        "data": {"train": "rows.jsonl", "held_out_rows": 5},
+        method.replace("-", "_"): {"max_steps": 2, "per_device_train_batch_size": 2, "use_cpu": True, "bf16": False},
+        "output": "out",
+    }
+    done = launched(tmp_path, method, config)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Everything is in out") == 1
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (manifest["status"], manifest["processes"]) == ("finished", 2)
+    kind = AutoModelForSequenceClassification if method == "reward-model" else AutoModelForCausalLM
+    kind.from_pretrained(tmp_path / "out" / "model")
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_job_and_says_why(tmp_path: Path, llama: Any, tokenizer: Any) -> None:
+    """The other one, which waits for it, is ended within a minute, and not at the time limit of half an hour."""
+    llama.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    (tmp_path / "rewards.py").write_text(
+        "import os, time\n"
+        "def broken(completions):\n"
+        "    if os.environ['RANK'] == '1':\n"
+        "        open('failed', 'w').write(str(time.time()))\n"
+        "        raise OSError('the judge of this process is out')\n"
+        "    return [float(c.count('w5')) for c in completions]\n"
+    )
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"w{row} w3"}) + "\n" for row in range(12)))
+    config = {
+        "model": {"name": "start"},
+        "data": {"train": "prompts.jsonl", "held_out_rows": 4},
+        "composition": {"rewards": {"broken": {"use": "rewards.py:broken"}}},
+        "ppo": {"max_steps": 2, "per_device_train_batch_size": 4, "max_completion_length": 6, "use_cpu": True},
+        "output": "out",
+    }
+    done = launched(tmp_path, "ppo", config)
+    assert done.returncode != 0
+    assert "the judge of this process is out" in done.stderr
+    assert time.time() - float((tmp_path / "failed").read_text()) < 60
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] in {"failed", "running"}
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples" / "accelerate").glob("*.yaml")), ids=lambda file: file.stem)

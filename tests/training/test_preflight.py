@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.reporting.preflight_report import report_check  # noqa: E402
-from rlaif_sdk.training.methods import load_run  # noqa: E402
+from rlaif_sdk.training.methods import get_method, load_run, trainer_settings  # noqa: E402
 from rlaif_sdk.training.preflight import checks, estimate_memory, find_model  # noqa: E402
 from rlaif_sdk.training.preflight.memory import (  # noqa: E402
     Machine,
@@ -266,6 +267,72 @@ def test_what_cannot_fit_is_refused_and_what_may_not_is_warned_of(config, monkey
     found = check(load_run("ppo", config))
     assert found.problems == []
     assert "training may take" in found.warnings[0]
+
+
+def test_activations_are_recomputed_where_only_that_fits(config, monkeypatch):
+    """On a GPU, unless the config says otherwise, and it is said; a config that says no is told what yes would take."""
+    config["ppo"] |= {"per_device_train_batch_size": 8}
+    memory = check(load_run("ppo", config)).memory
+    config["ppo"]["gradient_checkpointing"] = True
+    less = check(load_run("ppo", config)).memory
+    kept, recomputed = (each.peak - each.process for each in (memory, less))
+    assert recomputed < kept
+    between = (kept + recomputed) // 2
+    machine = Machine(ram=10**12, ram_free=10**12, cuda=between, cuda_free=between, process=10**9)
+    monkeypatch.setattr(checks.Machine, "look", classmethod(lambda cls, device: machine))
+    del config["ppo"]["gradient_checkpointing"]
+    run = load_run("ppo", config)
+    settings = trainer_settings(run)
+    tables = dict(zip(("train", "held_out"), get_method("ppo").load_rows(run), strict=True))
+    found = checks.check_run(run, settings, tables)
+    assert settings.gradient_checkpointing is True
+    assert found.memory.peak - found.memory.process == recomputed
+    assert "gradient_checkpointing is on" in found.warnings[-1]
+    config["ppo"]["gradient_checkpointing"] = False
+    run = load_run("ppo", config)
+    settings = trainer_settings(run)
+    found = checks.check_run(run, settings, tables)
+    assert settings.gradient_checkpointing is False
+    assert "gradient_checkpointing: true makes it" in found.warnings[-1]
+
+
+def test_processes_on_a_cpu_share_its_memory(config, monkeypatch):
+    """What one process has room for, several may not: each holds the whole model."""
+    memory = check(load_run("ppo", config)).memory
+    room = int(1.5 * memory.sure)
+    machine = Machine(ram=room, ram_free=room, cuda=None, cuda_free=None, process=0)
+    monkeypatch.setattr(checks.Machine, "look", classmethod(lambda cls, device: machine))
+    assert found_in(config) == []
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    (problem,) = found_in(config)
+    assert "for each of 2 processes" in problem
+
+
+@pytest.mark.parametrize(
+    ("stage", "in_parts"), [(None, ""), (2, "gradients optimizer"), (3, "weights reference gradients optimizer")]
+)
+def test_what_a_launcher_has_in_parts_is_divided(config, stage, in_parts):
+    """By the processes; data parallelism divides nothing, and holds the gradients twice."""
+    dims = model_dims(LlamaConfig(num_hidden_layers=2, hidden_size=64, vocab_size=100), "CAUSAL_LM")
+    parts = {"gradient_parts": 4, "optimizer_parts": 4} if stage else {"buckets": True}
+    work = Workload(rows=1, length=8, references=1)
+    alone, one_of_four = (
+        estimate_memory(dims, each) for each in (work, replace(work, **parts, weight_parts=4 if stage == 3 else 1))
+    )
+    for part in ("weights", "reference", "gradients", "optimizer"):
+        divided = getattr(alone, part) // (4 if part in in_parts.split() else 1)
+        assert getattr(one_of_four, part) == divided, part
+    assert one_of_four.buckets == (0 if stage else alone.gradients)
+
+
+def test_vllm_s_share_of_the_device_takes_the_place_of_sampling(config, tmp_path):
+    """It is held all the time, beside the training."""
+    dims = model_dims(LlamaConfig(num_hidden_layers=2, hidden_size=64, vocab_size=100), "CAUSAL_LM")
+    work = Workload(rows=1, length=8, generated_rows=512, generated_length=8, prompt_length=4)
+    sampled = estimate_memory(dims, work)
+    shared = estimate_memory(dims, replace(work, vllm=10**6))
+    assert sampled.generation > 0 == shared.generation
+    assert shared.peak == sampled.peak - sampled.passing + shared.passing + 10**6
 
 
 def test_a_container_s_limit_is_the_machine_s_memory(tmp_path):

@@ -169,7 +169,7 @@ def test_what_a_trainer_would_make_use_of_is_checked(settings: dict[str, Any], m
         ("learning_rate: 1.0e-4", "report_to: dvclive", 9, r"ppo\.report_to: dvclive is not installed"),
         ("learning_rate: 1.0e-4", "generation_kwargs: {top_kk: 3}", 9, "generate knows no 'top_kk'.*'top_k'"),
         ("learning_rate: 1.0e-4", "optim: adamm", 9, r"ppo\.optim: refused: adamm is not a valid"),
-        ("learning_rate: 1.0e-4", "deepspeed: zero3.json", 9, r"ppo\.deepspeed: .*whole model in each process"),
+        ("learning_rate: 1.0e-4", "deepspeed: zero3.json", 9, r"ppo\.deepspeed: .*the launcher's to say"),
         ("learning_rate: 1.0e-4", "resume_from_checkpoint: x", 9, "give --resume"),
         ("learning_rate: 1.0e-4", "reward_weights: [1.0]", 9, "weights in the composition"),
         ("seed: 3", "seed: -1", 11, "greater than or equal to 0"),

@@ -28,6 +28,7 @@ from rlaif_sdk.training.iterate.candidates import NothingToLearnError, label_job
 from rlaif_sdk.training.iterate.config import TRAINING_FOLDER, IterateRun, StopSettings, load_iterate_run
 from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
 from rlaif_sdk.training.preflight import Preflight, two_answers
+from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run_folder import SAMPLES_FILE, can_resume, check_parts, composers_of
 from rlaif_sdk.types import Progress
 
@@ -100,6 +101,7 @@ def run_iterate(
         TrainingError: The first round has nothing to learn from.
         MissingExtraError: The extra ``train`` is not installed.
     """
+    refuse_processes()
     run = source if isinstance(source, IterateRun) else load_iterate_run(source)
     with needs_extra("train"):
         from rlaif_sdk.training.data import load_prompts

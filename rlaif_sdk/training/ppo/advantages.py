@@ -153,8 +153,6 @@ def rollout_metrics(rollout: Rollout, total: Total = of_this_process) -> dict[st
     """
     mask_BT, kl_BT = rollout.mask_BT, rollout.kl_BT
     rows = total(mask_BT.any(dim=1).sum())
-    if not rows:
-        return {}
     metrics: dict[str, Tensor] = {}
     if kl_BT is not None:
         metrics["kl"] = total((kl_BT * mask_BT).sum()) / rows
@@ -164,5 +162,5 @@ def rollout_metrics(rollout: Rollout, total: Total = of_this_process) -> dict[st
         "values/explained_variance": explained_variance(rollout.old_values_BT, rollout.returns_BT, mask_BT, total),
         "returns/mean": masked_mean(rollout.returns_BT, mask_BT, total),
     }
-    numbers: list[float] = torch.stack(list(metrics.values())).tolist()
-    return dict(zip(metrics, numbers, strict=True))
+    counted, *numbers = torch.stack([rows, *metrics.values()]).tolist()  # at once: each is a wait for the device
+    return dict(zip(metrics, numbers, strict=True)) if counted else {}

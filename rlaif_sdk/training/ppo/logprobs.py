@@ -18,8 +18,8 @@ from rlaif_sdk.exceptions import TrainingError
 _CHUNK_ELEMENTS = 1 << 22
 _CHUNK_ELEMENTS_CPU = 1 << 20
 """Fewer on a CPU, where what stays in its cache is worth more than long kernels."""
-_MADE_ELEMENTS = 1 << 26
-_MADE_ELEMENTS_CPU = 1 << 21
+MADE_ELEMENTS = 1 << 26
+MADE_ELEMENTS_CPU = 1 << 21
 """More where the logits of a part are made too, for large matrix products."""
 _IMPOSSIBLE = -1e30
 """Stands for lower logits. Models rule tokens out by -inf, or by the least number of their type, which a temperature
@@ -216,7 +216,7 @@ class _OfHead(torch.autograd.Function):
     def forward(
         ctx: Any, states_NH: Tensor, weight_VH: Tensor, ids_N: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        elements = _MADE_ELEMENTS_CPU if states_NH.device.type == "cpu" else _MADE_ELEMENTS
+        elements = MADE_ELEMENTS_CPU if states_NH.device.type == "cpu" else MADE_ELEMENTS
         ctx.parts = _parts(weight_VH.shape[0], states_NH.shape[0], elements)
         softmax = _Softmax(ids_N, torch.promote_types(states_NH.dtype, torch.float32))
         for words in ctx.parts:

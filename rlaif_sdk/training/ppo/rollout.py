@@ -17,12 +17,27 @@ from rlaif_sdk.training.ppo.kl import estimate_kl
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Prompts and completions as padded token ids, with masks that are 1 on real tokens."""
+    """Prompts and completions as padded token ids, with masks that are 1 on real tokens.
+
+    Attributes:
+        prompt_ids_BP: Padded on the left.
+        prompt_mask_BP: 1 on real tokens.
+        completion_ids_BT: Padded on the right.
+        completion_mask_BT: 1 on real tokens.
+        lengths: Of each row how many tokens prompt and completion have, on the host, which asks the device for them once
+            if they are not given.
+    """
 
     prompt_ids_BP: Tensor
     prompt_mask_BP: Tensor
     completion_ids_BT: Tensor
     completion_mask_BT: Tensor
+    lengths: Sequence[tuple[int, int]] = ()
+
+    def __post_init__(self) -> None:
+        if not self.lengths:
+            counts_B2 = torch.stack([self.prompt_mask_BP.sum(dim=1), self.completion_mask_BT.sum(dim=1)], dim=1)
+            object.__setattr__(self, "lengths", [(prompt, said) for prompt, said in counts_B2.tolist()])
 
     @classmethod
     def padded(
@@ -36,6 +51,7 @@ class Tokens:
             prompt_mask_BP=_padded([torch.ones_like(ids) for ids in prompts], 0, "left"),
             completion_ids_BT=_padded(completions, pad_id, "right"),
             completion_mask_BT=_padded([torch.ones_like(ids) for ids in completions], 0, "right"),
+            lengths=[(len(prompt), len(said)) for prompt, said in zip(prompt_ids, completion_ids, strict=True)],
         )
 
     def __len__(self) -> int:
@@ -57,20 +73,30 @@ class Tokens:
         return torch.cat([self.prompt_mask_BP, self.completion_mask_BT], dim=1)
 
     def to(self, device: torch.device) -> Tokens:
-        """The same on another device."""
-        return Tokens(*(getattr(self, field.name).to(device) for field in fields(self)))
+        """The same on another device, for which the host does not wait."""
+        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in _OF_TOKENS}
+        return replace(self, **tensors)
 
     def rows(self, rows: Tensor | slice) -> Tokens:
-        """Some of the rows, without the padding that none of them needs."""
-        masks = self.prompt_mask_BP, self.completion_mask_BT
-        prompts, completions = torch.stack([mask[rows].sum(dim=1).max() for mask in masks]).tolist()
+        """Some of the rows, by their numbers on the host, without the padding that none of them needs."""
+        lengths = self.lengths[rows] if isinstance(rows, slice) else [self.lengths[row] for row in rows.tolist()]
+        prompts, completions = (max(each) for each in zip(*lengths, strict=True))
+        index = self._index(rows)
         first = self.prompt_ids_BP.shape[1] - prompts
         return Tokens(
-            prompt_ids_BP=self.prompt_ids_BP[rows, first:],
-            prompt_mask_BP=self.prompt_mask_BP[rows, first:],
-            completion_ids_BT=self.completion_ids_BT[rows, :completions],
-            completion_mask_BT=self.completion_mask_BT[rows, :completions],
+            prompt_ids_BP=self.prompt_ids_BP[index, first:],
+            prompt_mask_BP=self.prompt_mask_BP[index, first:],
+            completion_ids_BT=self.completion_ids_BT[index, :completions],
+            completion_mask_BT=self.completion_mask_BT[index, :completions],
+            lengths=lengths,
         )
+
+    def _index(self, rows: Tensor | slice) -> Tensor | slice:
+        """The rows where the tensors are, for which the host does not wait."""
+        return rows if isinstance(rows, slice) else rows.to(self.completion_ids_BT.device, non_blocking=True)
+
+
+_OF_TOKENS = [field.name for field in fields(Tokens) if field.name != "lengths"]
 
 
 def _as_it_is(x: Tensor) -> Tensor:
@@ -109,11 +135,11 @@ class Rollout:
         return estimate_kl(self.old_logprobs_BT, self.ref_logprobs_BT, "k1")
 
     def rows(self, rows: Tensor | slice) -> Rollout:
-        """Some of the rows, without the padding that none of them needs."""
-        tokens = self.tokens.rows(rows)
+        """Some of the rows, by their numbers on the host, without the padding that none of them needs."""
+        tokens, index = self.tokens.rows(rows), self.tokens._index(rows)  # noqa: SLF001 - of the same module
         length = tokens.completion_length
         per_token = {name: x for name in _PER_TOKEN if (x := getattr(self, name)) is not None}
-        return replace(self, tokens=tokens, **{name: x_BT[rows, :length] for name, x_BT in per_token.items()})
+        return replace(self, tokens=tokens, **{name: x_BT[index, :length] for name, x_BT in per_token.items()})
 
     def minibatches(
         self, count: int, *, accumulation: int, mean: Callable[[Tensor], Tensor] = _as_it_is
@@ -127,7 +153,7 @@ class Rollout:
             mean: The mean of a tensor over all processes, which make an optimiser step together: averaged over them,
                 their gradients are those of one process that has all rows.
         """
-        order_B = torch.randperm(len(self.tokens)).to(self.mask_BT.device)
+        order_B = torch.randperm(len(self.tokens))
         parts = [self.rows(rows) for rows in order_B.chunk(count)]
         sizes_SA = torch.stack([part.mask_BT.sum() for part in parts]).float().view(-1, accumulation)
         shares: list[float] = mean(sizes_SA.mean(dim=1)).tolist()

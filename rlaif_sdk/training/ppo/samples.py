@@ -46,7 +46,7 @@ def sample_records(
     completions: Sequence[Any],
     composition: ScoredBatch,
     kl_B: Tensor | None,
-    truncated_B: Tensor,
+    truncated: Sequence[bool],
 ) -> Iterator[Sample]:
     """The B rows of a rollout, one at a time.
 
@@ -58,9 +58,9 @@ def sample_records(
         composition.to_records() if isinstance(composition, Composition) else _raw_records(composition)
     )
     divergences = [None] * len(prompts) if kl_B is None else kl_B.tolist()
-    rows = zip(prompts, completions, truncated_B.tolist(), divergences, scored, strict=True)
-    for prompt, completion, truncated, kl, record in rows:
-        yield {"prompt": prompt, "completion": completion, "truncated": truncated, "kl": kl, **record}
+    rows = zip(prompts, completions, truncated, divergences, scored, strict=True)
+    for prompt, completion, was_truncated, kl, record in rows:
+        yield {"prompt": prompt, "completion": completion, "truncated": was_truncated, "kl": kl, **record}
 
 
 def _raw_records(composition: ScoredBatch) -> Iterator[Sample]:

@@ -32,12 +32,47 @@ def gathered_once(model: nn.Module) -> Iterator[None]:
     units = [unit for unit in _units(model) if _parts_after_forward(unit)]
     for unit in units:
         unit.set_reshard_after_forward(reshard_after_forward=False, recurse=False)
+        unit.unshard()  # now, since a process that has nothing to say makes no pass
     try:
         yield
     finally:
         for unit in units:
             unit.set_reshard_after_forward(reshard_after_forward=True, recurse=False)
             unit.reshard()
+
+
+@contextlib.contextmanager
+def ready_to_answer(trainer: Any) -> Iterator[Any]:
+    """The policy of a trainer of transformers' kind, whole and on its device, for as long as it answers.
+
+    Before training nothing is in parts yet, and what will be waits on the CPU.
+    """
+    wrapped, accelerator = trainer.model_wrapped, trainer.accelerator
+    policy = accelerator.unwrap_model(trainer.model)
+    before = next(policy.parameters()).device
+    with contextlib.ExitStack() as opened:
+        if hasattr(wrapped, "zero_optimization_partition_weights") and wrapped.zero_optimization_partition_weights():
+            from trl.models.utils import unwrap_model_for_generation
+
+            opened.enter_context(unwrap_model_for_generation(wrapped, accelerator))
+        elif _units(policy):
+            opened.enter_context(gathered_once(policy))
+        elif (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and before != accelerator.device:
+            policy.to(accelerator.device)
+            opened.callback(policy.to, before)
+        yield policy
+
+
+def whole_weights(trainer: Any) -> dict[str, Tensor] | None:
+    """All weights, brought together in the first process, of which all processes ask; None where each has them whole.
+
+    Args:
+        trainer: Of transformers' kind.
+    """
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return None
+    weights: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return weights
 
 
 def in_parts(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

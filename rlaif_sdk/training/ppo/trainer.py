@@ -184,6 +184,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     _drifted: frozenset[str] = frozenset()
     _early_stopped = False
     _evaluated: list[Measured] = []  # noqa: RUF012 - replaced at the start of each evaluation
+    _parts: list[tuple[tuple[str, ...], Tensor]]
 
     def __init__(
         self,
@@ -231,6 +232,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
                 "the tokenizer has neither a padding nor an end token", hint="set tokenizer.pad_token, or eos_token"
             )
         self._check_shards()
+        self._parts = []
         self.processes = Processes(self.accelerator)
         self.processes.learn_together(self.composer)
         self._policy = base_model(self.model)
@@ -445,6 +447,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         ``drift/NAME`` is `rlaif_sdk.diagnostics.Drift.statistic` over the log so far; a drift is warned of
         when it is first found.
         """
+        self._note_parts()
         if self.model.training:
             for drift in drift_in_history(self.state.log_history):
                 self._note("train", {f"drift/{drift.held_out}": drift.statistic})
@@ -498,13 +501,11 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             ref_logprobs_BT = self._reference_logprobs(tokens)
         composition = scored()
         scores_B, token_rewards_BT = self._scores(composition, tokens, counted)
-        truncated_B = torch.tensor([ids[-1] not in self.eos_token_ids for ids in completion_ids]).to(
-            policy.logprobs_BT.device
-        )
+        truncated = [ids[-1] not in self.eos_token_ids for ids in completion_ids]
         rollout = compute_advantages(
             tokens,
             scores_B=scores_B,
-            truncated_B=truncated_B,
+            truncated_B=torch.tensor(truncated).to(policy.logprobs_BT.device, non_blocking=True),
             logprobs_BT=policy.logprobs_BT,
             values_BT=policy.values_BT,
             ref_logprobs_BT=ref_logprobs_BT,
@@ -534,7 +535,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             self._note_completions(prompts[:counted], completions[:counted], composition, rollout, logged.extras)
         kl_BT = rollout.kl_BT
         kl_B = None if kl_BT is None else (kl_BT * tokens.completion_mask_BT).sum(dim=1)[:counted]
-        samples = sample_records(prompts[:counted], completions[:counted], composition, kl_B, truncated_B[:counted])
+        samples = sample_records(prompts[:counted], completions[:counted], composition, kl_B, truncated[:counted])
         show_samples(self.callback_handler, self.args, self.state, self.control, split=mode, records=samples)
         if training:
             self._early_stopped = False
@@ -544,11 +545,12 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
 
     def _scores(self, composition: ScoredBatch, tokens: Tokens, counted: int) -> tuple[Tensor, Tensor | None]:
         """scores_B as they become rewards, NaN of rows that do not count, and the part of them that falls on tokens."""
-        scores_B = scores_of(composition, counted, clip=self.args.reward_clip_range).to(self.accelerator.device)
+        scores_B = scores_of(composition, counted, clip=self.args.reward_clip_range)
+        scores_B = scores_B.to(self.accelerator.device, non_blocking=True)
         scores_B = torch.nn.functional.pad(scores_B, (0, len(tokens) - counted), value=float("nan"))
         token_rewards_BT = token_rewards_of(composition, tokens, self._tokenizer)
         if token_rewards_BT is not None:
-            token_rewards_BT = token_rewards_BT.to(scores_B)
+            token_rewards_BT = token_rewards_BT.to(scores_B, non_blocking=True)
         return self.score_normalizer.normalize(scores_B, token_rewards_BT, training=self.model.training)
 
     def _follow(self, kl: float, completions: int) -> None:
@@ -588,6 +590,14 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         found = self.processes.metrics(self._evaluated)
         metrics = {name: None if math.isnan(value) else value for name, value in found.items()}
         return {**super()._evaluation_metrics(), **metrics, "kl_coef": self.kl_controller.coef}
+
+    def _note_parts(self) -> None:
+        """Note the parts of the losses since the last time; before that nobody waits for the device to have them."""
+        parts, self._parts = self._parts, []
+        if parts:
+            rows = torch.stack([values for _, values in parts]).tolist()
+            for (names, _), values in zip(parts, rows, strict=True):
+                self._note("train", dict(zip(names, values, strict=True)))
 
     def _note(self, mode: str, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -665,8 +675,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             kl_BT=kl_BT,
             kl_coef=self.kl_controller.coef,
         )
-        parts = self.processes.mean(torch.stack([*loss.metrics.values()])).tolist()
-        self._note("train", dict(zip(loss.metrics, parts, strict=True)))
+        parts = self.processes.mean(torch.stack([*loss.metrics.values()]))
+        self._parts.append((tuple(loss.metrics), parts))
         if self.args.max_approx_kl is not None and self._step % self.args.gradient_accumulation_steps == 0:
             approx_kl = float(self.accelerator.reduce(loss.metrics["approx_kl"], "mean"))
             self._early_stopped = approx_kl > self.args.max_approx_kl

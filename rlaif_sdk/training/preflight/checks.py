@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.composer import stages
@@ -26,6 +27,8 @@ from rlaif_sdk.training.preflight.memory import (
     GIB,
     Machine,
     MemoryEstimate,
+    ModelDims,
+    Workload,
     estimate_memory,
     model_dims,
     read_config,
@@ -33,6 +36,7 @@ from rlaif_sdk.training.preflight.memory import (
 )
 from rlaif_sdk.training.preflight.model_files import LoadedModel, find_model, reward_models
 from rlaif_sdk.training.preflight.rows import check_chat_rows, check_lengths
+from rlaif_sdk.training.ranks import processes_here
 from rlaif_sdk.training.tools import check_tool_calling, check_tools, load_tools
 from rlaif_sdk.types import Message, RewardBatch, TextOrConversation
 
@@ -205,16 +209,27 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
         with found.noting():
             found.warnings += filter(None, [same_answers(rows, f"data.{name}")])
             found.warnings += check_lengths(f"data.{name}", rows, method, settings, tokenizer, config)
-    work = workload(method, settings, tokenizer, tables, config=config, model=model)
-    found.models[0] = replace(found.models[0], copies=1 + work.references)
-    critic = getattr(settings, "critic_model", None)
-    if critic:
-        found.models.insert(1, LoadedModel("critic", find_model(critic)))
     found.machine = Machine.look(settings.device)
+    critic = _critic(found, settings, dims, task)
+    work = workload(
+        method, settings, tokenizer, tables, config=config, model=model, critic=critic, card=found.machine.cuda
+    )
+    found.models[0] = replace(found.models[0], copies=1 + work.references)
     found.warnings += filter(None, [_idle_gpus(settings, method.learns_from)])
     rewards = sum(loaded.bytes for loaded in found.models if " " in loaded.role)
-    found.memory = estimate_memory(dims, work, rewards=rewards, process=found.machine.process)
-    _check_memory(found, settings, found.memory, found.machine)
+    stated = getattr(run.config, method.name).get("gradient_checkpointing") is not None
+    estimate = partial(estimate_memory, dims, rewards=rewards)
+    _check_memory(found, settings, found.machine, estimate, work, may_recompute=not stated)
+
+
+def _critic(found: Preflight, settings: Any, dims: ModelDims, task: Task) -> ModelDims | None:
+    """The dims of a critic of its own, which is listed among the models where it is read from files."""
+    if getattr(settings, "critic", "shared") != "separate":
+        return None
+    if not settings.critic_model:
+        return dims.backbone
+    found.models.insert(1, LoadedModel("critic", find_model(settings.critic_model)))
+    return model_dims(read_config(settings.critic_model, None), task).backbone
 
 
 def _idle_gpus(settings: Any, learns_from: str) -> str | None:
@@ -255,24 +270,51 @@ def _check_tokenizer(tokenizer: Any, vocabulary: int) -> None:
         raise ConfigError("the tokenizer has no end token", key="model.name", hint="set eos_token and save it again")
 
 
-def _check_memory(found: Preflight, settings: Any, memory: MemoryEstimate, machine: Machine) -> None:
-    """Refuse what surely does not fit; warn of what likely does not. Several processes share in ways unknown here."""
-    shared = settings.world_size > 1 or bool(settings.fsdp) or settings.deepspeed is not None
-    total, free, where = machine.ram, machine.ram_free + machine.process, "memory"
+def _check_memory(
+    found: Preflight,
+    settings: Any,
+    machine: Machine,
+    estimate: Callable[..., MemoryEstimate],
+    work: Workload,
+    *,
+    may_recompute: bool,
+) -> None:
+    """Refuse what surely does not fit; recompute activations where that makes it fit; warn of what likely does not.
+
+    On a CPU the launcher's processes share the machine's memory; on CUDA each has a device of its own, where what Python
+    and the libraries hold does not count.
+    """
+    memory = found.memory = estimate(work, process=machine.process)
+    again = estimate(replace(work, checkpointing=True), process=machine.process)
+    total, free, where, process, each = machine.ram, machine.ram_free + machine.process, "memory", machine.process, ""
     if machine.cuda is not None and machine.cuda_free is not None:
-        total, free, where = machine.cuda, machine.cuda_free, "memory of the CUDA device"
+        total, free, where, process = machine.cuda, machine.cuda_free, "memory of the CUDA device", 0
+    elif (sharing := processes_here()) > 1:
+        total, free, each = total // sharing, free // sharing, f" for each of {sharing} processes"
+    takes, takes_again = (one.peak - machine.process + process for one in (memory, again))
     ways = "train an adapter (model.lora), or a smaller model"
-    if memory.sure > total and not shared:
+    if memory.sure > total:
         raise ConfigError(
-            f"weights, gradients and optimiser take {gib(memory.sure)}, and the {where} has {gib(total)}",
+            f"weights, gradients and optimiser take {gib(memory.sure)}, and the {where} has {gib(total)}{each}",
             key="model",
-            hint=ways,
+            hint=ways if work.weight_parts > 1 else f"{ways}, or put the weights in parts (FSDP) on several GPUs",
         )
-    if memory.peak > free:
-        smaller = "lower per_device_train_batch_size" if memory.activations + memory.logits > memory.sure // 4 else ways
+    if takes <= free:
+        return
+    if takes_again <= free and may_recompute and machine.cuda is not None:
+        settings.gradient_checkpointing = True
+        found.memory = again
         found.warnings.append(
-            f"training may take {gib(memory.peak)}, and of the {where} {gib(free)} are free: {smaller}"
+            f"gradient_checkpointing is on, with which training may take {gib(takes_again)}: without it, {gib(takes)}, and "
+            f"of the {where} {gib(free)} are free"
         )
+        return
+    hint = ways
+    if takes_again <= free:
+        hint = f"gradient_checkpointing: true makes it {gib(takes_again)}"
+    elif memory.activations + memory.logits > memory.sure // 4:
+        hint = "lower per_device_train_batch_size"
+    found.warnings.append(f"training may take {gib(takes)}, and of the {where} {gib(free)} are free{each}: {hint}")
 
 
 @contextmanager

@@ -1,15 +1,16 @@
 """An estimate of the memory that training takes, by a stated formula.
 
-The peak is ``process + rewards + weights + reference + critic + optimizer + max(gradients + backward, generation)``,
-each part in bytes. What follows from counts of numbers (weights, gradients, Adam's state) is sure; what lives for a
-moment (activations, logits, the cache of keys and values) is a count of the large arrays only.
+The peak is what is always held (``process + rewards + weights + reference + critic + optimizer + buckets + vllm``) and the
+larger of what an update and what sampling add to it for a while. What follows from counts of numbers (weights, gradients,
+Adam's state) is sure; what lives for a moment (activations, logits, the cache of keys and values) is a count of the large
+arrays only. ``benchmarks/memory_estimate.py`` holds it to what a device was seen to hold.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from rlaif_sdk.conversations.templates import chat_ids
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.training.methods import Method, Task
 from rlaif_sdk.training.preflight.rows import ANSWERS, conversations_of
+from rlaif_sdk.training.ranks import sharded_by
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,6 +40,7 @@ class ModelDims:
         intermediate: Width inside a feed-forward block.
         keys: Width of the keys of a layer, all heads together; the values are as wide.
         vocabulary: Rows of the embedding.
+        head: Numbers of a language-model head that are not the embedding's.
         adapter_inputs: Widths of what the layers with an adapter read, added up over the model.
     """
 
@@ -48,7 +51,15 @@ class ModelDims:
     intermediate: int
     keys: int
     vocabulary: int
+    head: int = 0
     adapter_inputs: int = 0
+
+    @property
+    def backbone(self) -> ModelDims:
+        """Without adapter and language-model head, every weight of it trained: what a separate critic is."""
+        frozen = self.parameters - self.trainable
+        parameters = (frozen or self.parameters) - self.head
+        return replace(self, parameters=parameters, trainable=parameters, head=0, adapter_inputs=0)
 
 
 def read_config(name: str, revision: str | None) -> PreTrainedConfig:
@@ -113,8 +124,14 @@ def model_dims(config: PreTrainedConfig, task: Task, adapter: Any = None) -> Mod
         intermediate=int(inner or 4 * hidden),
         keys=int(keys),
         vocabulary=int(text.vocab_size),
+        head=_head_of_its_own(model),
         adapter_inputs=inputs,
     )
+
+
+def _head_of_its_own(model: Any) -> int:
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return 0 if head is None or head.weight is embedding.weight else int(head.weight.numel())
 
 
 _STATES = {"sgd": 0, "adafactor": 0, "lion": 1, "rmsprop": 1, "adagrad": 1}
@@ -133,32 +150,59 @@ class Workload:
         length: Tokens of the longest of them.
         logit_tokens: Tokens of each whose logits are computed; 0 for a model without a language-model head.
         logit_copies: How many arrays of the logits' size there are at once.
+        logits_at_once: Of how many numbers the logits are at once, where PPO makes them a part after another; None where
+            they are made as a whole.
         fused_head: Whether logits are made in tiles and not kept, as TRL's trainers do.
         generated_rows: Sequences sampled at once; 0 if none are.
         generated_length: Tokens of the longest of them, prompt included.
+        prompt_length: Those of its prompt.
         checkpointing: Whether activations are computed anew in the backward pass.
+        accumulates: Whether several backward passes make a step, so that there are gradients already while one runs.
         weight_bytes: Bytes of one number of the weights.
         compute_bytes: Bytes of one number in between.
         adapter_bytes: Bytes of one number of what an adapter reads.
         optimizer: transformers' name of the optimiser.
         references: How many frozen copies of the policy are held.
-        critic: Whether a critic of the policy's size is trained beside it.
+        critic: The critic that is trained beside it in float32, or None.
+        buckets: Whether gradients are held a second time to be averaged over processes, as data parallelism does.
+        weight_parts: Over how many processes the weights are in parts.
+        gradient_parts: The gradients.
+        optimizer_parts: The optimiser's state.
+        vllm: Bytes that vLLM takes of the device; it samples then.
     """
 
     rows: int
     length: int
     logit_tokens: int = 0
     logit_copies: int = 2
+    logits_at_once: int | None = None
     fused_head: bool = False
     generated_rows: int = 0
     generated_length: int = 0
+    prompt_length: int = 0
     checkpointing: bool = False
+    accumulates: bool = False
     weight_bytes: float = 4
     compute_bytes: int = 4
     adapter_bytes: int = 4
     optimizer: str = "adamw_torch"
     references: int = 0
-    critic: bool = False
+    critic: ModelDims | None = None
+    buckets: bool = False
+    weight_parts: int = 1
+    gradient_parts: int = 1
+    optimizer_parts: int = 1
+    vllm: int = 0
+
+    @property
+    def mixed(self) -> bool:
+        """Whether weights are cast to what is computed in."""
+        return self.compute_bytes < self.weight_bytes
+
+    @property
+    def residual_bytes(self) -> int:
+        """Bytes of one number of the states that layers add to, which autocast leaves in the weights' type."""
+        return int(max(self.weight_bytes, self.compute_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +212,18 @@ class MemoryEstimate:
     Attributes:
         process: Python and the libraries.
         rewards: The models of the rewards.
-        weights: The policy, its adapter, and copies for mixed precision.
+        weights: The policy and its adapter.
         reference: Frozen copies of the policy.
         critic: A critic's weights.
         gradients: One number for each that is trained.
         optimizer: The optimiser's state.
+        buckets: Gradients on their way between processes.
+        vllm: vLLM's share of the device.
+        copies: Weights cast for mixed precision, or brought together from parts, while a pass runs.
         activations: What the backward pass needs of the layers.
-        logits: The logits and their gradient.
-        generation: Keys and values, and the logits of one step, while sampling.
+        logits: The logits and what is computed of them.
+        generation: Keys and values, what the pass over the prompts takes, and the logits of one step, while sampling.
+        passing: The most that an update or sampling adds for a while, of the gradients and the four before.
     """
 
     process: int
@@ -185,20 +233,27 @@ class MemoryEstimate:
     critic: int
     gradients: int
     optimizer: int
+    buckets: int
+    vllm: int
+    copies: int
     activations: int
     logits: int
     generation: int
+    passing: int
 
     @property
     def sure(self) -> int:
         """What training cannot do without, whatever the batch: a machine with less cannot run it."""
-        return self.weights + self.reference + self.critic + self.gradients + self.optimizer
+        return self._held + self.gradients
 
     @property
     def peak(self) -> int:
         """The most that is held at once."""
-        passing = max(self.gradients + self.activations + self.logits, self.generation)
-        return self.process + self.rewards + self.sure - self.gradients + passing
+        return self.process + self.rewards + self._held + self.passing
+
+    @property
+    def _held(self) -> int:
+        return self.weights + self.reference + self.critic + self.optimizer + self.buckets + self.vllm
 
     def to_dict(self) -> dict[str, int]:
         """The parts and the peak, JSON-ready."""
@@ -216,51 +271,95 @@ def estimate_memory(dims: ModelDims, work: Workload, *, rewards: int = 0, proces
     """
     frozen = dims.parameters - dims.trainable
     trained_bytes = 4 if frozen else work.weight_bytes  # PEFT keeps adapters in float32
-    critic = frozen or dims.parameters  # as large as the policy without its adapter
-    trained = int(dims.trainable * trained_bytes) + (critic * 4 if work.critic else 0)
-    weights = int(frozen * work.weight_bytes + dims.trainable * trained_bytes)
-    if work.compute_bytes < work.weight_bytes:
-        weights += dims.parameters * work.compute_bytes
+    critic = work.critic.parameters * 4 if work.critic else 0
+    trained = int(dims.trainable * trained_bytes) + critic
     states = next((count for name, count in _STATES.items() if work.optimizer.startswith(name)), 2)
     state_bytes = trained // 4 if "8bit" in work.optimizer else trained
+    gradients = trained // work.gradient_parts
+    kept, of_a_layer = activation_bytes(dims, work), backward_bytes(dims, work)
+    if work.critic:
+        kept += activation_bytes(work.critic, replace(work, weight_bytes=4))
+    copies, logits, generation = copied_bytes(dims, work), logit_bytes(dims, work), generation_bytes(dims, work)
+    update = copies + kept + max(logits, of_a_layer)  # the head's gradient is done before the first layer's begins
+    sampling = generation + (copies if not frozen and not work.vllm else 0)
     return MemoryEstimate(
         process=process,
         rewards=rewards,
-        weights=weights,
-        reference=int(work.references * critic * work.weight_bytes),
-        critic=critic * 4 if work.critic else 0,
-        gradients=trained,
-        optimizer=states * state_bytes,
-        activations=activation_bytes(dims, work) * (2 if work.critic else 1),
-        logits=logit_bytes(dims, work),
-        generation=generation_bytes(dims, work),
+        weights=int(frozen * work.weight_bytes + dims.trainable * trained_bytes) // work.weight_parts,
+        reference=int(work.references * (frozen or dims.parameters) * work.weight_bytes) // work.weight_parts,
+        critic=critic // work.weight_parts,
+        gradients=gradients,
+        optimizer=states * state_bytes // work.optimizer_parts,
+        buckets=trained if work.buckets else 0,
+        vllm=work.vllm,
+        copies=copies,
+        activations=kept + of_a_layer,
+        logits=logits,
+        generation=generation,
+        passing=max(update + gradients if work.accumulates else update, gradients, sampling),
     )
+
+
+def copied_bytes(dims: ModelDims, work: Workload) -> int:
+    """The weights in the type that is computed in, as autocast makes them anew for each pass and the gradient needs them.
+
+    The head's are made twice: for the head itself, and for the log-probabilities. Of a model in less than float32 these are
+    an adapter's. Weights in parts are brought together
+    to be sampled from, all of them.
+    """
+    if not work.mixed and work.weight_parts == 1:
+        in_float32 = dims.trainable if dims.trainable < dims.parameters and work.adapter_bytes < 4 else 0
+        return in_float32 * work.adapter_bytes
+    critic = work.critic.parameters if work.critic else 0
+    twice = (dims.head or dims.vocabulary * dims.hidden) if work.mixed and work.logits_at_once else 0
+    return (dims.parameters + critic + twice) * work.compute_bytes
 
 
 def activation_bytes(dims: ModelDims, work: Workload) -> int:
     """What a transformer's layers keep for the backward pass.
 
-    Per token and layer: three arrays of the hidden width for each of the two norms, three for attention (queries,
-    its output, and that output rearranged), keys and values, and four of the feed-forward width. It is the count of
-    Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1) for a gated feed-forward block and attention that keeps no
-    matrix of scores. With checkpointing, one hidden state a layer, and the arrays of one layer.
+    The count is that of Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1), for a gated feed-forward block and
+    attention that keeps no matrix of scores, as autograd was seen to keep it. Per token and layer, in the type of the
+    states that layers add to: what each of the two norms reads and what it has scaled. In the type that is computed in:
+    what the queries, keys, values, gate and its other half read (five casts under autocast; what the two norms say
+    otherwise), queries and output of attention, keys and values, and four arrays of the feed-forward width. Rows of
+    different lengths have a mask, for which keys and values are repeated for each head of the queries. With checkpointing, one state a
+    layer.
 
     Under an adapter in less than float32 each adapted layer keeps a copy of its input in the adapter's type, and no
-    frozen layer keeps its own: that leaves, of each layer, two arrays of the hidden width for the norms, in float32,
-    queries, the output of attention, keys and values, and three arrays of the feed-forward width.
+    frozen layer keeps its own: that leaves two arrays for the norms, in float32, queries, the output of attention, keys
+    and values, and three arrays of the feed-forward width.
     """
-    hidden, keys, inner = dims.hidden, dims.keys, dims.intermediate
-    layer = (9 * hidden + 2 * keys + 4 * inner) * work.compute_bytes
-    if dims.adapter_inputs and work.compute_bytes < 4:
+    layer = dims.hidden * work.residual_bytes if work.checkpointing else _layer_bytes(dims, work)
+    return work.rows * work.length * dims.layers * layer
+
+
+def backward_bytes(dims: ModelDims, work: Workload) -> int:
+    """What the backward pass of one layer takes: gradients of its arrays, and with checkpointing the arrays, made anew."""
+    gradients = 3 * dims.intermediate * work.compute_bytes + 2 * dims.hidden * work.residual_bytes
+    return work.rows * work.length * (gradients + (_layer_bytes(dims, work) if work.checkpointing else 0))
+
+
+def _layer_bytes(dims: ModelDims, work: Workload) -> int:
+    """What one layer keeps of one token; see `activation_bytes`."""
+    hidden, inner, width = dims.hidden, dims.intermediate, work.compute_bytes
+    keys = dims.keys + 2 * hidden if work.rows > 1 and dims.keys < hidden else 2 * dims.keys
+    if dims.adapter_inputs and width < 4:
         copies = dims.adapter_inputs * work.adapter_bytes // dims.layers
-        layer = 2 * hidden * 4 + (2 * hidden + 2 * keys + 3 * inner) * work.compute_bytes + copies
-    kept = dims.layers * hidden * work.compute_bytes + layer if work.checkpointing else dims.layers * layer
-    return work.rows * work.length * kept
+        return 2 * hidden * 4 + (2 * hidden + keys + 3 * inner) * width + copies
+    return 4 * hidden * work.residual_bytes + ((7 if work.mixed else 4) * hidden + keys + 4 * inner) * width
 
 
 def logit_bytes(dims: ModelDims, work: Workload) -> int:
-    """The logits in float32 with what is computed of them, and for a fused head the gradient of its own weight."""
+    """The logits in float32 with what is computed of them, and for a fused head the gradient of its own weight.
+
+    PPO makes them a part after another: a part in float32, its probabilities, and its gradient in the type that is
+    computed in.
+    """
     tokens, width = work.rows * work.logit_tokens, dims.vocabulary
+    if work.logits_at_once is not None:
+        numbers = min(tokens * width, max(tokens, work.logits_at_once))
+        return numbers * (8 + (work.compute_bytes if work.compute_bytes < 4 else 0))
     if not tokens or not work.fused_head:
         return work.logit_copies * tokens * width * 4
     tile = min(tokens, FUSED_TILE[0]) * min(width, FUSED_TILE[1])
@@ -268,9 +367,22 @@ def logit_bytes(dims: ModelDims, work: Workload) -> int:
 
 
 def generation_bytes(dims: ModelDims, work: Workload) -> int:
-    """Keys and values of every token of every sequence, and four arrays of the logits of one step in float32."""
-    cache = 2 * dims.layers * dims.keys * work.generated_length * work.compute_bytes
-    return work.generated_rows * (cache + 4 * dims.vocabulary * 4)
+    """What sampling takes at its end, or in the pass over the prompts, whichever is more; nothing of it where vLLM samples.
+
+    Keys and values of every token of every sequence: rotated keys are of the type of the states that layers add to. At the
+    end also one layer's repeated for each head of the queries, and four arrays of the logits of one step in float32. The
+    pass over the prompts has three arrays of the feed-forward width, and the states; an adapter reads one of the three in
+    float32, and casts it.
+    """
+    if work.vllm or not work.generated_rows:
+        return 0
+    hidden, width, residual = dims.hidden, work.compute_bytes, work.residual_bytes
+    cached = dims.layers * dims.keys * (residual + width)
+    repeated = hidden * (residual + width) + (hidden * width if work.mixed else 0)
+    end = work.generated_length * (cached + repeated) + 4 * dims.vocabulary * 4
+    inner = 3 * width + (4 + width if dims.adapter_inputs and width < 4 else 0)  # bytes of the feed-forward width
+    prompt = work.prompt_length * (cached + inner * dims.intermediate + hidden * (2 * residual + width))
+    return work.generated_rows * max(end, prompt)
 
 
 SAMPLED_ROWS = 500
@@ -289,6 +401,8 @@ def workload(
     *,
     config: Any,
     model: ModelSettings,
+    critic: ModelDims | None = None,
+    card: int | None = None,
 ) -> Workload:
     """The workload of a run.
 
@@ -299,6 +413,8 @@ def workload(
         tables: The rows by name.
         config: The policy's config, in transformers' form.
         model: What the run says of it.
+        critic: The critic that is trained beside the policy.
+        card: Bytes of the CUDA device; None without one.
     """
     saved = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     upcast = model.dtype == "auto" and model.lora is None and method.task != "SEQ_CLS"
@@ -316,7 +432,10 @@ def workload(
         "adapter_bytes": 2 if settings.bf16 or settings.fp16 else 4,
         "optimizer": str(getattr(settings.optim, "value", settings.optim)),
         "references": int(method.keeps_reference(settings) and model.lora is None),
-        "critic": getattr(settings, "critic", "shared") == "separate",
+        "critic": critic,
+        "accumulates": int(settings.gradient_accumulation_steps) > 1,
+        "logits_at_once": _logits_at_once(on_cpu=on_cpu) if method.chunks_logits else None,
+        **_parts(settings),
     }
     rows = int(settings.per_device_train_batch_size)
     new_tokens = getattr(settings, "max_completion_length", None)
@@ -328,15 +447,40 @@ def workload(
             rows=rows * (2 if method.learns_from == "pairs" else 1), length=length, logit_tokens=logit_tokens, **common
         )
     length = longest + int(new_tokens)
-    sampled = max(int(settings.generation_batch_size or rows), int(settings.per_device_eval_batch_size))
+    rollout = int(settings.generation_batch_size or rows) // max(int(settings.world_size), 1)
+    sampled = max(rollout, int(settings.per_device_eval_batch_size))
+    by_vllm = bool(settings.use_vllm) and settings.vllm_mode == "colocate"
     return Workload(
         rows=rows,
         length=length,
         logit_tokens=length if fused else int(new_tokens),
         generated_rows=sampled,
         generated_length=length,
+        prompt_length=longest,
+        vllm=int((card or 0) * settings.vllm_gpu_memory_utilization) if by_vllm else 0,
         **common,
     )
+
+
+def _logits_at_once(*, on_cpu: bool) -> int | None:
+    from rlaif_sdk.training.ppo.logprobs import MADE_ELEMENTS, MADE_ELEMENTS_CPU
+
+    if sharded_by():
+        return None
+    return MADE_ELEMENTS_CPU if on_cpu else MADE_ELEMENTS
+
+
+def _parts(settings: Any) -> dict[str, Any]:
+    """Over how many processes weights, gradients and the optimiser's state are in parts, as the launcher has it."""
+    processes = max(int(settings.world_size), 1)
+    plugin = getattr(settings, "deepspeed_plugin", None)
+    stage = int(plugin.zero_stage) if plugin else 3 if sharded_by() == "FSDP" else 0
+    return {
+        "buckets": processes > 1 and stage == 0,
+        "weight_parts": processes if stage == 3 else 1,
+        "gradient_parts": processes if stage >= 2 else 1,
+        "optimizer_parts": processes if stage >= 1 else 1,
+    }
 
 
 def _longest(tokenizer: Any, tables: Mapping[str, Dataset], answers: Sequence[str]) -> int:
