@@ -308,7 +308,8 @@ def _batch_of(candidates: Sequence[Candidate], columns: Sequence[str] = ()) -> R
 
 def _ready(part: Component) -> Component:
     """A reward's part with its weight at the start of training, and a normalizer of its own."""
-    return replace(part, normalizer=copy.deepcopy(part.normalizer), weight=current_weight(part.weight, Progress()))
+    weight = current_weight(part.weight, Progress())
+    return replace(part, normalizer=copy.deepcopy(part.normalizer), weight=weight, ask=None)
 
 
 def _combiner_of(

@@ -342,6 +342,10 @@ def _told(
         raise RewardOutputError(f"the reward server is of another version: {error}") from None
 
 
+def _first(parts: Sequence[Mapping[str, Any]], field: str) -> float:
+    return next((part[field] for part in parts if part.get(field) is not None), np.nan)
+
+
 def _column(name: str, parts: Sequence[Mapping[str, Any]], kind: Mapping[str, Any]) -> RewardColumn:
     status = [part.get("status") for part in parts]
     reasons = {row: str(part.get("reason") or status[row]) for row, part in enumerate(parts)}
@@ -351,7 +355,11 @@ def _column(name: str, parts: Sequence[Mapping[str, Any]], kind: Mapping[str, An
     credit_scale = np.ones(len(parts))
     credit_scale[no_place] = np.nan
 
-    imputed = {row: Imputed(*part["imputed"], reasons[row]) for row, part in enumerate(parts) if part.get("imputed")}
+    imputed = {
+        row: Imputed(part["imputed"][0], part["imputed"][1], reasons[row])
+        for row, part in enumerate(parts)
+        if part.get("imputed")
+    }
 
     def where(*kinds: str) -> dict[int, str]:
         return {row: reasons[row] for row, said in enumerate(status) if said in kinds}
@@ -362,7 +370,7 @@ def _column(name: str, parts: Sequence[Mapping[str, Any]], kind: Mapping[str, An
 
     return RewardColumn(
         name=name,
-        weight=next((part["weight"] for part in parts if part.get("weight") is not None), np.nan),
+        weight=_first(parts, "weight"),
         raw=raw,
         normalized=_numbers([part.get("normalized") for part in parts]),
         weighted=_numbers([part.get("weighted") for part in parts]),
@@ -375,6 +383,7 @@ def _column(name: str, parts: Sequence[Mapping[str, Any]], kind: Mapping[str, An
         cached=np.array([said == "cached" for said in status]) if kind.get("has_ledger") else None,
         not_asked=where("not asked", "imputed") if kind.get("has_conditions") else None,
         imputed=imputed if kind.get("has_ask") else None,
+        flipped_share=_first(parts, "flipped_share") if kind.get("has_ask") else None,
         declared_range=None if kind.get("declared_range") is None else tuple(kind["declared_range"]),
         higher_is_better=kind.get("higher_is_better", True),
         ends=None if kind.get("ends") is None else tuple(kind["ends"]),

@@ -104,6 +104,8 @@ class RewardPart(BaseModel):
     """What its score is made of, by name, where it says so."""
     imputed: tuple[float, float] | None = None
     """What is taken for its score where its ``ask`` kept it from being asked, and how far off that may be."""
+    flipped_share: float | None = None
+    """Where it has an ``ask``: what the metric of that name says."""
     no_variance: bool | None = None
     """Where the row has a group: whether all of that have the same score."""
     group_mean: float | None = None
@@ -274,6 +276,8 @@ def _details(scored: Scored) -> dict[str, Any]:
         rewards[name]["weight"] = json_number(column.weight)
         if row in column.credit and column.has_no_place(row):
             rewards[name]["credit_without_place"] = True
+        if column.flipped_share is not None:
+            rewards[name]["flipped_share"] = json_number(column.flipped_share)
         if column.imputed and row in column.imputed:
             rewards[name]["imputed"] = column.imputed[row][:2]
     details: dict[str, Any] = {"rewards": rewards}

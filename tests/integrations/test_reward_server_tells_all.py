@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlaif_sdk import Composer, Composition, Credit, CreditSpan, Score, SubScore
+from rlaif_sdk import Composer, Composition, Credit, CreditSpan, Score, SubScore, reward
 from rlaif_sdk.composer.explain import Explanation
 from rlaif_sdk.integrations import Host, RewardServer, Sample, Scored
 from rlaif_sdk.integrations.samples import batch_of
@@ -63,6 +63,15 @@ def rare(completion_texts):
 
 def spare(completion_texts):
     return [0.5 if "!!!" not in text else None for text in completion_texts]
+
+
+def right(completion_texts):
+    return [float("42" in text) for text in completion_texts]
+
+
+@reward(range=(0, 1))
+def brief(completion_texts):
+    return [1 / (1 + len(text) / 40) for text in completion_texts]
 
 
 def use(name: str, **settings: Any) -> dict[str, Any]:
@@ -209,3 +218,26 @@ def test_a_server_tells_of_a_composition_whatever_an_adapter_may_ask(config, row
     found = exposed(scored[0].composition, scored)
     for what, value in expected.items():
         assert found[what] == value, what
+
+
+def test_a_server_tells_what_is_imputed():
+    """With how far off that may be, and why the costly reward was not asked."""
+    config = {"rewards": {"right": use("right"), "brief": use("brief", weight=0.2, ask="advantage")}}
+
+    def groups(first: int, count: int) -> list[Sample]:
+        texts = [f"{'It is' if n % 3 else 'After some thought I say'} {43 - n % 2}, {'so' * n}" for n in range(8)]
+        return [Sample(f"Question {first + group}?", text, {}, group) for group in range(count) for text in texts]
+
+    with serving(config, cohort=True) as server:
+        host = Host(RewardServer(server.url), "a test", grouped=True)
+        host.score(groups(0, 64))
+        composition = host.score(groups(64, 8))[0].composition
+    column = composition.rewards["brief"]
+    assert column.imputed
+    row, imputed = next(iter(column.imputed.items()))
+    assert column.status(row) == "imputed"
+    assert 0 < imputed.half_width < 1
+    assert imputed.reason.startswith(f"{imputed.value:.4g} ± {imputed.half_width:.2g}, not asked: cannot change")
+    assert imputed.reason in str(composition.explain(row))
+    assert composition.metrics()["reward/brief/imputed_share"] == len(column.imputed) / len(composition)
+    assert composition.metrics()["reward/brief/flipped_share"] >= 0
