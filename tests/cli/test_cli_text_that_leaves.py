@@ -201,7 +201,7 @@ def test_every_file_is_utf_8_and_a_page_has_no_markup_of_a_row(told: tuple[Path,
                 assert not ACTS.search(text), path.name
             if path.suffix == ".md":
                 assert not ACTS.search(text), path.name
-    assert pages == 3
+    assert pages == 4
 
 
 def test_no_file_and_no_stream_has_the_key(told: tuple[Path, list[Any]]) -> None:
