@@ -52,7 +52,15 @@ LOGGERS = (
     "clearml",
 )
 """What training reports to, each of which takes samples."""
-ASKED_FOR = {"gpu_check", "gpu_scoring", "gpu_training", "labeler_quality", "prepare_judge", "toxicity"}
+ASKED_FOR = {
+    "gpu_check",
+    "gpu_scoring",
+    "gpu_training",
+    "labeler_quality",
+    "memory_estimate",
+    "prepare_judge",
+    "toxicity",
+}
 """Benchmarks that need a GPU, or a folder of data or of a model, so they run only when they are named."""
 
 
@@ -163,6 +171,10 @@ def distributed(session: nox.Session) -> None:
     """Let two processes train with weights in parts: FSDP2, and DeepSpeed's ZeRO-2 and ZeRO-3, on a CPU."""
     install(session, "train", "test", plugins=False)
     session.install("deepspeed==0.19.8")
+    compiles = (
+        "from deepspeed.accelerator import get_accelerator as of; of().create_op_builder('ShareMemCommBuilder').load()"
+    )
+    session.run("python", "-c", compiles, env={"DS_ACCELERATOR": "cpu"})  # which no test has time for
     session.run("pytest", "tests/distributed", *session.posargs, env=offline())
 
 

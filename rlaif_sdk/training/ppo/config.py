@@ -50,7 +50,11 @@ class PPOConfig(RLOOConfig):
         default=1e-5, metadata={"help": "Epsilon of Adam. The usual 1e-8 lets small gradients make large steps."}
     )
     gradient_checkpointing: bool | None = field(  # type: ignore[assignment]  # set to a bool below
-        default=None, metadata={"help": "Recompute activations in the backward pass. Off unless set."}
+        default=None,
+        metadata={
+            "help": "Recompute activations in the backward pass. Unless set: off, and on in a run from a config that fits "
+            "on the GPU only so."
+        },
     )
     bf16: bool | None = field(  # type: ignore[assignment]  # likewise
         default=None,

@@ -36,7 +36,7 @@ from rlaif_sdk.training.preflight.memory import (
 )
 from rlaif_sdk.training.preflight.model_files import LoadedModel, find_model, reward_models
 from rlaif_sdk.training.preflight.rows import check_chat_rows, check_lengths
-from rlaif_sdk.training.ranks import processes_here
+from rlaif_sdk.training.ranks import processes_here, sharded_by
 from rlaif_sdk.training.tools import check_tool_calling, check_tools, load_tools
 from rlaif_sdk.types import Message, RewardBatch, TextOrConversation
 
@@ -282,7 +282,8 @@ def _check_memory(
     """Refuse what surely does not fit; recompute activations where that makes it fit; warn of what likely does not.
 
     On a CPU the launcher's processes share the machine's memory; on CUDA each has a device of its own, where what Python
-    and the libraries hold does not count.
+    and the libraries hold does not count. Weights in parts, which may also be offloaded, are warned of and never refused,
+    and are left as they are: processes that differ in what they recompute would wait for each other.
     """
     memory = found.memory = estimate(work, process=machine.process)
     again = estimate(replace(work, checkpointing=True), process=machine.process)
@@ -293,15 +294,15 @@ def _check_memory(
         total, free, each = total // sharing, free // sharing, f" for each of {sharing} processes"
     takes, takes_again = (one.peak - machine.process + process for one in (memory, again))
     ways = "train an adapter (model.lora), or a smaller model"
-    if memory.sure > total:
+    if memory.sure > total and not sharded_by():
         raise ConfigError(
             f"weights, gradients and optimiser take {gib(memory.sure)}, and the {where} has {gib(total)}{each}",
             key="model",
-            hint=ways if work.weight_parts > 1 else f"{ways}, or put the weights in parts (FSDP) on several GPUs",
+            hint=f"{ways}, or put the weights in parts (FSDP) on several GPUs",
         )
     if takes <= free:
         return
-    if takes_again <= free and may_recompute and machine.cuda is not None:
+    if takes_again <= free and may_recompute and machine.cuda is not None and not sharded_by():
         settings.gradient_checkpointing = True
         found.memory = again
         found.warnings.append(
