@@ -119,6 +119,7 @@ def train_policy(
         if display is not None:
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(display)
+        end_by_alarm = _heed_alarm(run, composer, trainer)
         policy = trainer.accelerator.unwrap_model(trainer.model)
 
         def answer(policy: Any) -> Answers:
@@ -135,6 +136,7 @@ def train_policy(
         answers_before = answer(policy)
         report("training")
         fields = run_training(run, trainer, checkpoint, results, logged="reward")
+        end_by_alarm()
         evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
         if first_process():
             report(f"saving {run.output / MODEL_FOLDER}")
@@ -155,6 +157,17 @@ def train_policy(
             write_table(result.samples(), run.output / SAMPLES_FILE)
             on_result(result)
     return result
+
+
+def _heed_alarm(run: ComposedRun, composer: Composer, trainer: Any) -> Callable[[], None]:
+    """Have the trainer do what an alarm says. Calling what is returned raises an `AlarmError` where one ended the run."""
+    from rlaif_sdk.integrations.alarm_callback import AlarmCallback
+
+    if composer.alarm is None:
+        return lambda: None
+    callback = AlarmCallback(composer, run.output)
+    trainer.add_callback(callback)
+    return partial(callback.end_run, f"rlaif train {run.method} {run.document.file} --resume")
 
 
 def prompts_for_trainer(
