@@ -51,6 +51,8 @@ _OF_REFERENCE = 0.25
 _EXAMPLES = 8
 _REMEMBERED = 512.0
 """Prompts over which it is remembered which reward pays for what is watched."""
+_RECENT = 64.0
+"""Prompts over which it is seen whether the training reward falls."""
 _TEXT = "text/"
 
 
@@ -87,7 +89,7 @@ class Raised:
     Attributes:
         watch: The watch, as its metric names it: ``witness_judge``.
         step: The training step whose batch raised it.
-        since: The last step without evidence: its checkpoint is not affected.
+        good: The last step at which nothing was amiss: its checkpoint is the one to go back to.
         log_e: The natural logarithm of the e-value: so sure is it.
         found: What was seen, in words.
         reward: The reward that pays most for it; None where none does.
@@ -98,7 +100,7 @@ class Raised:
 
     watch: str
     step: int
-    since: int
+    good: int
     log_e: float
     found: str
     reward: str | None
@@ -114,8 +116,8 @@ class Raised:
         pays = f", which {self.reward!r} pays for" if self.reward else ""
         odds = f"{math.exp(self.log_e):,.0f}" if self.log_e < 40 else f"10^{self.log_e / math.log(10):.0f}"
         return (
-            f"alarm {self.watch} at step {self.step}: {self.found}{pays}; evidence since step {self.since}, {odds} : 1 "
-            f"against chance; {self.done}"
+            f"alarm {self.watch} at step {self.step}: {self.found}{pays}; {odds} : 1 "
+            f"against chance; nothing was amiss at step {self.good}; {self.done}"
         )
 
 
@@ -143,10 +145,13 @@ class _Watch:
     Attributes:
         subject: The reward or the text measure that is looked at.
         paid_R: Each reward's mean tau with it, over the last prompts.
-        tests: All of them must reject: what is watched for, and for a witness that the training reward rises. None yet where
-            the reference is not whole.
-        proxy: The weights of the training reward in the second test.
-        low: The least log e-value of the first test, and the last step at which it was that low.
+        test: None while it is not tested: the reference is not whole, or it rests.
+        reference: The means of the prompts that it is compared with, by reward and text measure.
+        references: How many references it has had.
+        proxy: How far above its reference the training reward lies, over the last prompts, on the scale of its range.
+        low: The least log e-value of the test.
+        good: The last step at which nothing was amiss: the end of the last block of prompts whose mean is within the tolerance
+            of the reference; of a watch without a reference the last step at which the evidence was least.
         resting: Prompts that are left of the cooldown.
     """
 
@@ -154,9 +159,12 @@ class _Watch:
     config: WitnessConfig | PressureConfig | RiseConfig | VarianceShareConfig
     subject: str
     paid_R: Array
-    tests: list[MeanTest] = field(default_factory=list)
-    proxy: dict[str, float] = field(default_factory=dict)
-    low: tuple[float, int] = (0.0, 0)
+    test: MeanTest | None = None
+    reference: dict[str, list[float]] = field(default_factory=dict)
+    references: int = 0
+    proxy: float = 0.0
+    low: float = 0.0
+    good: int = 0
     resting: int = 0
 
     @property
@@ -172,7 +180,7 @@ class _Watch:
     @property
     def log_e(self) -> float:
         """The logarithm of the e-value; 0 while nothing is tested."""
-        return min((test.log_evidence for test in self.tests), default=0.0)
+        return self.test.log_evidence if self.test else 0.0
 
 
 class Alarm:
@@ -213,7 +221,8 @@ class Alarm:
         self._factors: dict[str, float] = {}
         self._bounds: dict[str, float] = {}
         self._swapped: dict[str, str] = {}
-        self._reference: dict[str, list[float]] = {}
+        self._block: dict[str, list[float]] = {}
+        self._ranges: dict[str, tuple[float, float]] = {}
         self._complained = False
         self._watches = [
             _Watch(f"{key}_{subject}", watch, subject, np.zeros(len(components)))
@@ -241,10 +250,10 @@ class Alarm:
         return any(self._action(watch).kind not in {"warn", *HALTING} for watch in self._watches)
 
     @property
-    def since(self) -> float:
-        """The last step at which no watch that ends runs had evidence; infinite while none is tested."""
-        lows = [watch.low[1] for watch in self._watches if watch.tests and self._action(watch).kind in HALTING]
-        return min(lows, default=math.inf)
+    def good(self) -> float:
+        """The last step at which nothing was amiss for any watch that ends runs; infinite while none is tested."""
+        steps = [watch.good for watch in self._watches if watch.test and self._action(watch).kind in HALTING]
+        return min(steps, default=math.inf)
 
     def weights(self, weights: Mapping[str, float]) -> dict[str, float]:
         """The weights in force, by name, of those that the composition has."""
@@ -283,14 +292,12 @@ class Alarm:
         observed = gather_observed(rows_KB, encode_groups(batch.group), all_gather)
         seen = self._look(observed.raw_RN, observed.group_N, list(values))
         step = batch.progress.step
-        referring = self._refers
         for watch in self._watches:
-            if not (watch.compares and referring):
-                self._test(watch, seen, step)
-        if referring:
-            self._refer(seen)
+            self._test(watch, seen, step)
+        if any(watch.compares for watch in self._watches):
+            self._refer(seen, step)
         for watch in self._watches:
-            if watch.log_e >= -math.log(self._level(watch)):
+            if watch.proxy >= 0 and watch.log_e >= -math.log(self._level(watch)):
                 self._raise(watch, step, _examples(watch, batch, totals_B, columns, values))
 
     def _measure(self, batch: RewardBatch) -> dict[str, Array]:
@@ -335,66 +342,71 @@ class Alarm:
             int(each_N.max(initial=-1)) + 1,
         )
 
-    @property
-    def _refers(self) -> bool:
-        """Whether the reference is still gathered: a watch that is compared has too few prompts with a value."""
-        known = [self._known(watch.key) for watch in self._watches if watch.compares]
-        if any(isinstance(watch.config, WitnessConfig) for watch in self._watches):
-            known.append(int((~np.isnan(self._proxy(self._trained(), self._reference))).sum()))
-        return min(known, default=self.config.reference) < self.config.reference
+    def _refer(self, seen: _Seen, step: int) -> None:
+        """Take a batch into the block of prompts that is gathered; once it is whole, it is a reference for later ones.
 
-    def _known(self, name: str) -> int:
-        return int((~np.isnan(self._reference.get(name, []))).sum())
-
-    def _refer(self, seen: _Seen) -> None:
-        """Take a batch into the reference; once that is whole the watches that are compared with it begin."""
+        The first is one for all. For a witness so is each later one in which it is better than in its reference by more than
+        the tolerance: a witness often rises before it falls, and what it once was is what it must not fall below.
+        """
         for name, means_G in seen.means.items():
-            self._reference.setdefault(name, []).extend(means_G.tolist())
-        if not self._refers:
-            for watch in self._watches:
-                if watch.compares:
-                    self._begin(watch)
+            self._block.setdefault(name, []).extend(means_G.tolist())
+        known = {watch.subject: _known(self._block[watch.key]) for watch in self._watches if watch.compares}
+        least = min(known, key=known.__getitem__)
+        if known[least] < self.config.reference:
+            prompts = len(self._block[next(iter(self._block))])
+            if not self._complained and prompts >= 2 * self.config.reference:
+                self._complained = True
+                message = "the alarm has no reference: of %d prompts %d have a value of %r, and %d are needed"
+                _logger.warning(message, prompts, known[least], least, self.config.reference)
             return
-        prompts = len(next(iter(self._reference.values())))
-        if not self._complained and prompts >= 2 * self.config.reference:
-            self._complained = True
-            known = {watch.subject: self._known(watch.key) for watch in self._watches if watch.compares}
-            least = min(known, key=known.__getitem__)
-            _logger.warning(
-                "the alarm has no reference yet: of %d prompts %d have a value of %r, and %d are needed",
-                prompts,
-                known[least],
-                least,
-                self.config.reference,
-            )
+        block, self._block = self._block, {}
+        if not self._ranges:
+            self._ranges = {name: self._range(name, np.array(values)) for name, values in block.items()}
+        for watch in self._watches:
+            worse = self._worse(watch, block)
+            if worse <= getattr(watch.config, "tolerance", -math.inf):
+                watch.good = step
+            if watch.compares and (not watch.references or self._improves(watch, worse)):
+                watch.reference, watch.references = block, watch.references + 1
+                if not watch.resting:
+                    self._begin(watch)
+
+    def _worse(self, watch: _Watch, block: Mapping[str, list[float]]) -> float:
+        """By how much a block is worse than the reference of a watch, on the scale of its range; 0 without one."""
+        if not (watch.compares and watch.references):
+            return 0.0
+        before, now = (np.nanmean(self._compared(watch, part)) for part in (watch.reference, block))
+        return float(now - before)
+
+    def _improves(self, watch: _Watch, worse: float) -> bool:
+        return isinstance(watch.config, WitnessConfig) and worse < -watch.config.tolerance
 
     def _trained(self) -> dict[str, float]:
         """The greatest weight of each reward that has one, as alarms have left it."""
         greatest = {name: max(weight_bounds(part.weight), key=abs) for name, part in self._components.items()}
         return {name: weight for name, weight in self.weights(greatest).items() if weight}
 
-    def _range(self, name: str) -> tuple[float, float]:
-        """What counts as 0 and as 1 of a reward or measure: its declared range, or as far again as the reference spans."""
+    def _range(self, name: str, values_G: Array) -> tuple[float, float]:
+        """What counts as 0 and as 1 of a reward or measure: its declared range, or twice what the reference spans."""
         declared = self._components[name].oriented_range if name in self._components else (0.0, 1.0)
         if declared is not None and name != f"{_TEXT}length":
             return declared
-        known = np.array(self._reference[name])
-        low, high = float(np.nanmin(known)), float(np.nanmax(known))
+        if np.isnan(values_G).all():
+            return 0.0, 1.0
+        low, high = float(np.nanmin(values_G)), float(np.nanmax(values_G))
         if declared is not None:
             return 0.0, 2.0 * high or 1.0
-        width = high - low or max(abs(high), 1.0)
-        return low - width, high + width
+        room = (high - low) / 2 or max(abs(high), 1.0)
+        return low - room, high + room
 
     def _fraction(self, name: str, values: Any) -> Array:
-        """Values on the scale of the range, those beyond it at its ends."""
-        low, high = self._range(name)
-        fraction: Array = ((np.asarray(values, dtype=np.float64) - low) / (high - low)).clip(0.0, 1.0)
+        """Values on the scale of the range, which some may be beyond."""
+        low, high = self._ranges[name]
+        fraction: Array = (np.asarray(values, dtype=np.float64) - low) / (high - low)
         return fraction
 
     def _proxy(self, weights: Mapping[str, float], means: Mapping[str, Any]) -> Array:
         """(G,) the training reward: the weighted mean of the rewards on the scale of their ranges, 1 being best."""
-        if not means:
-            return np.empty(0)
         fractions = [self._fraction(name, means[name]) for name in weights]
         parts = np.stack(
             [1.0 - part if weight < 0 else part for part, weight in zip(fractions, weights.values(), strict=True)]
@@ -405,36 +417,45 @@ class Alarm:
 
     def _begin(self, watch: _Watch) -> None:
         """Begin to test, with what the reference says where that is compared with."""
-        watch.tests, watch.low = [], (0.0, watch.low[1])
+        watch.test, watch.low, watch.proxy = None, 0.0, 0.0
         match watch.config:
             case PressureConfig(max=greatest):
-                watch.tests = [MeanTest((greatest + 1) / 2)]
+                watch.test = MeanTest((greatest + 1) / 2)
             case VarianceShareConfig(max=greatest):
-                watch.tests = [MeanTest(greatest)]
-            case WitnessConfig(tolerance=tolerance) | RiseConfig(tolerance=tolerance) if not self._refers:
-                watch.proxy = self._trained()
-                limits = [self._limit(part) for part in self._compared(watch, self._reference)]
-                watch.tests = [MeanTest(limit) for limit in (limits[0] + tolerance, *limits[1:])]
-                if limits[0] + tolerance >= 1:
+                watch.test = MeanTest(greatest)
+            case WitnessConfig(tolerance=tolerance) | RiseConfig(tolerance=tolerance) if watch.references:
+                compared_G = self._compared(watch, watch.reference)
+                limit = upper_limit(compared_G[~np.isnan(compared_G)], self._share(watch) * _OF_REFERENCE)
+                watch.test = MeanTest(limit + tolerance)
+                if limit + tolerance >= 1:
                     _logger.warning(
-                        "alarm %s can never go off: %r was at the end of its range in the reference already",
+                        "alarm %s cannot go off: %r was at the end of its range in the reference already",
                         watch.name,
                         watch.subject,
                     )
 
-    def _limit(self, observations_G: Array) -> float:
-        return upper_limit(observations_G[~np.isnan(observations_G)], self._alpha * _OF_REFERENCE)
+    def _share(self, watch: _Watch) -> float:
+        """The chance of erring that a watch has with its present reference: 1/2, 1/6, 1/12 and so on of its own."""
+        if not isinstance(watch.config, WitnessConfig):
+            return self._alpha
+        return self._alpha / (max(watch.references, 1) * (max(watch.references, 1) + 1))
 
     def _level(self, watch: _Watch) -> float:
         """How often a watch's tests may err."""
-        return self._alpha * (1.0 - _OF_REFERENCE) if watch.compares else self._alpha
+        return self._share(watch) * (1.0 - _OF_REFERENCE if watch.compares else 1.0)
 
-    def _compared(self, watch: _Watch, means: Mapping[str, Any]) -> list[Array]:
-        """(G,) what a watch that is compared with the reference sees, for each of its tests, in [0, 1]."""
-        fraction_G = self._fraction(watch.key, means[watch.key])
-        if isinstance(watch.config, RiseConfig):
-            return [fraction_G]
-        return [1.0 - fraction_G, self._proxy(watch.proxy, means)]
+    def _compared(self, watch: _Watch, means: Mapping[str, Any]) -> Array:
+        """(G,) what a watch that is compared with the reference sees, in [0, 1]: beyond the range it counts as its end."""
+        fraction_G = self._fraction(watch.key, means[watch.key]).clip(0.0, 1.0)
+        return fraction_G if isinstance(watch.config, RiseConfig) else 1.0 - fraction_G
+
+    def _follow_proxy(self, watch: _Watch, seen: _Seen) -> None:
+        """Take note of how far the training reward is above its reference."""
+        weights = self._trained()
+        now_G = self._proxy(weights, seen.means)
+        if not np.isnan(now_G).all():
+            above = float(np.nanmean(now_G) - np.nanmean(self._proxy(weights, watch.reference)))
+            watch.proxy += (1.0 - math.exp(-seen.prompts / _RECENT)) * (above - watch.proxy)
 
     def _test(self, watch: _Watch, seen: _Seen, step: int) -> None:
         if watch.key in seen.taus:
@@ -442,23 +463,27 @@ class Alarm:
             known_R = ~np.isnan(taus_R).all(axis=1)
             share = 1.0 - math.exp(-seen.prompts / _REMEMBERED)
             watch.paid_R[known_R] += share * (np.nanmean(taus_R[known_R], axis=1) - watch.paid_R[known_R])
+        if watch.compares and not watch.references:
+            return
         if watch.resting:
             watch.resting = max(watch.resting - seen.prompts, 0)
             if not watch.resting:
                 self._begin(watch)
             return
+        assert watch.test is not None
         match watch.config:
             case PressureConfig():
-                parts = [(seen.taus[watch.key][0] + 1.0) / 2.0]
+                observed_G = (seen.taus[watch.key][0] + 1.0) / 2.0
             case VarianceShareConfig():
-                parts = [seen.shares[list(self._components).index(watch.subject)].clip(0.0, 1.0)]
+                observed_G = seen.shares[list(self._components).index(watch.subject)].clip(0.0, 1.0)
             case _:
-                parts = self._compared(watch, seen.means)
-        for test, part_G in zip(watch.tests, parts, strict=True):
-            test.update(part_G[~np.isnan(part_G)])
-        evidence = watch.tests[0].log_evidence
-        if evidence <= watch.low[0]:
-            watch.low = evidence, step
+                observed_G = self._compared(watch, seen.means)
+        if isinstance(watch.config, WitnessConfig):
+            self._follow_proxy(watch, seen)
+        watch.test.update(observed_G[~np.isnan(observed_G)])
+        if watch.log_e <= watch.low:
+            watch.low = watch.log_e
+            watch.good = watch.good if watch.compares else step
 
     def _raise(self, watch: _Watch, step: int, examples: Sequence[Example]) -> None:
         action = self._action(watch)
@@ -466,7 +491,7 @@ class Alarm:
         raised = Raised(
             watch=watch.name,
             step=step,
-            since=watch.low[1],
+            good=watch.good,
             log_e=watch.log_e,
             found=self._found(watch),
             reward=reward,
@@ -478,7 +503,7 @@ class Alarm:
         self.raised.append(raised)
         if action.kind in HALTING:
             self.halted = raised
-        watch.tests, watch.resting = [], self.config.cooldown
+        watch.test, watch.resting = None, self.config.cooldown
 
     def _payer(self, watch: _Watch) -> str | None:
         """The reward that pays most for what is watched."""
@@ -489,20 +514,22 @@ class Alarm:
 
     def _found(self, watch: _Watch) -> str:
         """What was seen over the last prompts, in words."""
-        recent = watch.tests[0].recent
+        recent = watch.test.recent if watch.test else math.nan
         match watch.config:
             case PressureConfig(max=greatest):
                 tau = 2 * recent - 1
                 return f"the total orders the completions to a prompt by {watch.subject}: tau {tau:.2f}, more than {greatest:g}"
             case VarianceShareConfig(max=greatest):
                 return f"{watch.subject!r} has {recent:.0%} of the total's variance, more than {greatest:.0%}"
-        low, high = self._range(watch.key)
-        mean = float(np.nanmean(self._reference[watch.key]))
+        low, high = self._ranges[watch.key]
+        mean = float(np.nanmean(watch.reference[watch.key]))
         if isinstance(watch.config, RiseConfig):
             return f"{watch.subject} rose from {mean:.3g} to {low + recent * (high - low):.3g}"
         sign = 1.0 if self._components[watch.subject].reward.higher_is_better else -1.0
         now = high - recent * (high - low)
-        return f"{watch.subject!r} went from {sign * mean:.3g} to {sign * now:.3g} while the training reward rose"
+        return (
+            f"{watch.subject!r} went from {sign * mean:.3g} to {sign * now:.3g} while the training reward did not fall"
+        )
 
     def _action(self, watch: _Watch) -> ActionConfig:
         return watch.config.action or self.config.action
@@ -539,13 +566,17 @@ class Alarm:
             "factors": dict(self._factors),
             "bounds": dict(self._bounds),
             "swapped": dict(self._swapped),
-            "reference": {name: [*map(json_number, known)] for name, known in self._reference.items()},
+            "block": _as_json(self._block),
+            "ranges": {name: list(ends) for name, ends in self._ranges.items()},
             "watches": {
                 watch.name: {
-                    "tests": [test.state_dict() for test in watch.tests],
+                    "test": watch.test.state_dict() if watch.test else None,
                     "paid": watch.paid_R.tolist(),
-                    "proxy": dict(watch.proxy),
-                    "low": list(watch.low),
+                    "proxy": watch.proxy,
+                    "reference": _as_json(watch.reference),
+                    "references": watch.references,
+                    "low": watch.low,
+                    "good": watch.good,
                     "resting": watch.resting,
                 }
                 for watch in self._watches
@@ -563,15 +594,14 @@ class Alarm:
         self.halted = None
         self._factors, self._bounds = dict(state["factors"]), dict(state["bounds"])
         self._swapped = dict(state["swapped"])
-        self._reference = {
-            name: [math.nan if value is None else float(value) for value in known]
-            for name, known in state["reference"].items()
-        }
+        self._block = _from_json(state["block"])
+        self._ranges = {name: (float(low), float(high)) for name, (low, high) in state["ranges"].items()}
         for watch in self._watches:
             saved = state["watches"][watch.name]
-            watch.tests = [*map(MeanTest.from_state, saved["tests"])]
-            watch.paid_R, watch.proxy = np.array(saved["paid"], dtype=np.float64), dict(saved["proxy"])
-            watch.low, watch.resting = (float(saved["low"][0]), int(saved["low"][1])), int(saved["resting"])
+            watch.test = MeanTest.from_state(saved["test"]) if saved["test"] else None
+            watch.paid_R, watch.proxy = np.array(saved["paid"], dtype=np.float64), float(saved["proxy"])
+            watch.reference, watch.references = _from_json(saved["reference"]), int(saved["references"])
+            watch.low, watch.good, watch.resting = float(saved["low"]), int(saved["good"]), int(saved["resting"])
 
     def refuse_batch(self) -> None:
         """Refuse a training batch where an alarm ended training and no trainer does so.
@@ -677,6 +707,18 @@ def _subject(watch: WitnessConfig | PressureConfig | RiseConfig | VarianceShareC
             return "rise", measure
         case VarianceShareConfig(variance_share=name):
             return "variance_share", name
+
+
+def _known(values: Sequence[float]) -> int:
+    return int((~np.isnan(values)).sum())
+
+
+def _as_json(block: Mapping[str, list[float]]) -> dict[str, list[float | None]]:
+    return {name: [*map(json_number, values)] for name, values in block.items()}
+
+
+def _from_json(block: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
+    return {name: [math.nan if value is None else float(value) for value in values] for name, values in block.items()}
 
 
 def _orientation(column: RewardColumn) -> float:

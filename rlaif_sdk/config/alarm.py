@@ -18,7 +18,7 @@ class PlainActionConfig(ConfigModel):
 
     kind: Literal["warn", "pause", "stop"]
     """``warn`` logs; ``pause`` saves a checkpoint and ends the run, which resumes from it once people have looked at the rows;
-    ``stop`` ends it, and the last checkpoint before the first evidence is kept."""
+    ``stop`` ends it, and the last checkpoint at which nothing was amiss is kept."""
 
 
 class LowerWeightConfig(ConfigModel):
@@ -69,12 +69,12 @@ class _Watch(ConfigModel):
 
 
 class WitnessConfig(_Watch):
-    """The training reward rises while a witness falls."""
+    """A witness falls while the training reward does not."""
 
     witness: str
     """A reward of weight 0 that training never sees: another judge, people's verdicts, a benchmark's check."""
     tolerance: _Share = 0.02
-    """How far below its mean in the reference it may lie, as a share of its range."""
+    """How far below its mean in the reference it may lie, as a share of its range. The reference is the best so far."""
 
 
 class PressureConfig(_Watch):

@@ -62,13 +62,13 @@ def concordance(values_KB: Array, totals_B: Array, group_B: Labels) -> Array:
         group_B: Labels from 0.
     """
     present_B = ~np.isnan(totals_B) & ~np.isnan(values_KB).any(axis=0)
-    groups = rows_of_groups(group_B)
+    groups = [[row for row in rows if present_B[row]] for rows in rows_of_groups(group_B)]
     found_KG = np.full((len(values_KB), len(groups)), np.nan)
-    for place, rows in enumerate(groups):
-        kept = [row for row in rows if present_B[row]]
-        if len(kept) > 1:
-            first, second = np.triu_indices(len(kept), 1)
-            paid = np.sign(totals_B[kept][first] - totals_B[kept][second])
-            values = values_KB[:, kept]
-            found_KG[:, place] = (np.sign(values[:, first] - values[:, second]) * paid).mean(axis=1)
+    for size in {len(rows) for rows in groups} - {0, 1}:
+        places = [place for place, rows in enumerate(groups) if len(rows) == size]
+        rows_Gn = np.array([groups[place] for place in places])
+        first, second = np.triu_indices(size, 1)
+        paid = np.sign(totals_B[rows_Gn[:, first]] - totals_B[rows_Gn[:, second]])
+        values_KGn = values_KB[:, rows_Gn]
+        found_KG[:, places] = (np.sign(values_KGn[..., first] - values_KGn[..., second]) * paid).mean(axis=-1)
     return found_KG

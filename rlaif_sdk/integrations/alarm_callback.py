@@ -26,8 +26,8 @@ class AlarmCallback(TrainerCallback):
 
     Each alarm becomes a line of ``alarms.jsonl``, and its rows a table in ``alarms/``, of which `rlaif review` shows those
     with two answers. A run is paused with a checkpoint, which holds the composer's state, or stopped without one, after the
-    last update from the batch that raised the alarm. While an alarm may end the run, the newest checkpoint from before
-    any evidence is kept as ``alarms/good/checkpoint-N``, by hard links, so that ``save_total_limit`` does not remove it.
+    last update from the batch that raised the alarm. While an alarm may end the run, the newest checkpoint at which
+    nothing was amiss is kept as ``alarms/good/checkpoint-N``, by hard links, so that ``save_total_limit`` does not remove it.
 
     Example::
 
@@ -62,13 +62,13 @@ class AlarmCallback(TrainerCallback):
         control.should_save = halted.action == "pause"
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep a checkpoint from before any evidence."""
+        """Keep the newest checkpoint at which nothing was amiss."""
         del control
         if not (self._alarm.halts and state.is_world_process_zero):
             return
         kept = self._place(args) / FOLDER / GOOD
         saved = {_step(path): path for path in Path(args.output_dir).glob("checkpoint-[0-9]*")}
-        good = max((step for step in saved if step <= self._alarm.since), default=None)
+        good = max((step for step in saved if step <= self._alarm.good), default=None)
         if good is None or (kept / f"checkpoint-{good}").exists():
             return
         with atomic_folder(kept / f"checkpoint-{good}") as copy:
@@ -93,7 +93,7 @@ class AlarmCallback(TrainerCallback):
         if halted.action == "pause":
             raise AlarmError(str(halted), hint=f"look at {rows}, then resume with: {resume}")
         good = [*(self._folder / FOLDER / GOOD).glob("checkpoint-[0-9]*")]
-        left = f"the last good checkpoint is {good[0]}" if good else "no checkpoint was saved before the first evidence"
+        left = f"the last good checkpoint is {good[0]}" if good else "no checkpoint was saved while nothing was amiss"
         raise AlarmError(str(halted), hint=f"{left}; look at {rows}, and begin a new run with other rewards")
 
     def _place(self, args: Any) -> Path:
