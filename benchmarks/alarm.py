@@ -14,7 +14,7 @@ import os
 import statistics
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -33,7 +33,7 @@ from rlaif_sdk.config import AlarmConfig
 from rlaif_sdk.statistics.estimates import wilson
 from rlaif_sdk.statistics.sequential import MeanTest, upper_limit
 
-PROMPTS, COMPLETIONS, STEPS, CLEAN_STEPS = 8, 4, 150, 100
+PROMPTS, COMPLETIONS, STEPS, CLEAN_STEPS = 8, 4, 150, 60
 TOLERANCE = 0.03
 _IDS = [0] * 4096
 
@@ -41,29 +41,25 @@ _IDS = [0] * 4096
 # the e-process alone
 
 
-def boundary_runs(runs: int, steps: int, rng: np.random.Generator) -> Iterator[tuple[str, int]]:
-    """How many of so many runs ever reach 20, at the boundary of the hypothesis, 8 observations a step; alpha is 0.05."""
-    difficulty = rng.beta(2, 2, 8 * steps)
-    draws: Mapping[str, Callable[[np.random.Generator, int], tuple[np.ndarray, float]]] = {
-        "Beta(2, 2)": lambda rng, _: (rng.beta(2, 2, 8), 0.5),
-        "yes or no, 10% yes": lambda rng, _: ((rng.random(8) < 0.1).astype(float), 0.1),
-        "yes or no, 50% yes": lambda rng, _: ((rng.random(8) < 0.5).astype(float), 0.5),
-        "0 or 1 by prompt, drawn without replacement": lambda _, step: (
-            (difficulty[8 * step : 8 * step + 8] > np.median(difficulty)).astype(float),
-            0.5,
-        ),
-    }
-    for name, draw in draws.items():
-        over = 0
-        for _ in range(runs):
-            rng.shuffle(difficulty)
-            test = MeanTest(draw(rng, 0)[1])
-            for step in range(steps):
-                test.update(draw(rng, step)[0])
-                if test.log_evidence >= np.log(20):
-                    over += 1
-                    break
-        yield name, over
+BOUNDARY = ("Beta(2, 2)", "yes or no, 10% yes", "yes or no, 50% yes", "0 or 1 by prompt, drawn without replacement")
+
+
+def boundary_run(kind: str, seed: int) -> bool:
+    """Whether a run ever reaches 20, at the boundary of the hypothesis, 8 observations a step; alpha is 0.05."""
+    rng = np.random.default_rng(seed)
+    prompts = rng.permutation(np.repeat([0.0, 1.0], 4 * STEPS))
+    mean = 0.1 if "10%" in kind else 0.5
+    test = MeanTest(mean)
+    for step in range(STEPS):
+        if kind == BOUNDARY[0]:
+            test.update(rng.beta(2, 2, 8))
+        elif kind == BOUNDARY[3]:
+            test.update(prompts[8 * step : 8 * step + 8])
+        else:
+            test.update((rng.random(8) < mean).astype(float))
+        if test.log_evidence >= np.log(20):
+            return True
+    return False
 
 
 def limit_misses(runs: int, rng: np.random.Generator) -> int:
@@ -262,7 +258,7 @@ def clean_run(name: str, seed: int) -> list[str]:
 def clean_runs(pool: Executor, runs: int) -> Iterator[tuple[str, int, dict[str, int]]]:
     """Of each kind of clean run: how many raised an alarm, and which."""
     for name in CLEAN:
-        found = list(pool.map(clean_run, [name] * runs, range(runs)))
+        found = list(pool.map(clean_run, [name] * runs, range(runs), chunksize=4))
         watches = [watch for watches in found for watch in watches]
         yield name, sum(map(bool, found)), {watch: watches.count(watch) for watch in sorted(set(watches))}
 
@@ -430,7 +426,8 @@ def tables(pool: Executor, options: argparse.Namespace, results: dict[str, Any])
     rng = np.random.default_rng(0)
     yield f"The e-process alone, at the boundary of its hypothesis: runs of {STEPS} steps that ever reach 1 / 0.05."
     yield "\n| observations | runs | false alarms | 95% interval |\n|---|---|---|---|"
-    for name, over in boundary_runs(options.boundary, STEPS, rng):
+    for name in BOUNDARY:
+        over = sum(pool.map(boundary_run, [name] * options.boundary, range(options.boundary), chunksize=20))
         share = wilson(over, options.boundary)
         results[f"boundary, {name}"] = [over, options.boundary]
         yield f"| {name} | {options.boundary} | {share.value:.1%} | {share.low:.1%} to {share.high:.1%} |"
@@ -469,9 +466,9 @@ def tables(pool: Executor, options: argparse.Namespace, results: dict[str, Any])
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--boundary", type=int, default=500, help="runs at the boundary of the hypothesis, a kind")
+    parser.add_argument("--boundary", type=int, default=400, help="runs at the boundary of the hypothesis, a kind")
     parser.add_argument("--clean", type=int, default=334, help="clean simulated runs, a kind")
-    parser.add_argument("--hacked", type=int, default=10, help="simulated runs a hack")
+    parser.add_argument("--hacked", type=int, default=8, help="simulated runs a hack")
     parser.add_argument("--trained", type=int, default=2, help="trained runs a row")
     parser.add_argument("--steps", type=int, default=100, help="steps of a trained run")
     parser.add_argument("--workers", type=int, default=2, help="processes")
