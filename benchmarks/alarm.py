@@ -33,7 +33,7 @@ from rlaif_sdk.config import AlarmConfig
 from rlaif_sdk.statistics.estimates import wilson
 from rlaif_sdk.statistics.sequential import MeanTest, upper_limit
 
-PROMPTS, COMPLETIONS, STEPS, CLEAN_STEPS = 8, 4, 150, 60
+PROMPTS, COMPLETIONS, STEPS, CLEAN_STEPS, TRAINED_STEPS = 8, 4, 150, 60, 100
 TOLERANCE = 0.03
 _IDS = [0] * 4096
 
@@ -316,30 +316,7 @@ def hacked_runs(pool: Executor, name: str, seeds: int) -> tuple[dict[str, Any], 
 # a small language model
 
 
-def trained_runs(pool: Executor, seeds: int, steps: int) -> Iterator[tuple[dict[str, Any], str]]:
-    """PPO and GRPO on wanted words: clean, with a judge that pays for one word, and with one that pays for length."""
-    for method in ("PPO", "GRPO"):
-        for name, paid in (("clean", 0.0), ("a key phrase", 5.0)):
-            for action in (None, "lower_weight") if paid else ("warn",):
-                tasks = ([part] * seeds for part in (method, paid, action))
-                runs = list(pool.map(_trained, *tasks, range(seeds), [steps] * seeds))
-                alarms = [one["alarm"] for one in runs if one["alarm"] is not None]
-                figures = {"method": method, "hack": name, "action": action, "runs": runs}
-                ends = [one["witness"][-1] for one in runs]
-                starts = [one["witness"][0] for one in runs]
-                cells = [
-                    method,
-                    name,
-                    action or "no alarm",
-                    f"{len(alarms)} of {seeds}" if action else "",
-                    ", ".join(map(str, sorted(alarms))),
-                    f"{statistics.mean(starts):.3f}",
-                    f"{statistics.mean(ends):.3f}",
-                ]
-                yield figures, f"| {' | '.join(cells)} |"
-
-
-def _trained(method: str, paid: float, action: str | None, seed: int, steps: int) -> dict[str, Any]:
+def _trained(method: str, paid: float, action: str | None, seed: int) -> dict[str, Any]:
     import torch
     from _words import word_tokenizer
     from datasets import Dataset
@@ -378,7 +355,7 @@ def _trained(method: str, paid: float, action: str | None, seed: int, steps: int
         "per_device_train_batch_size": 64,
         "steps_per_generation": 1,
         "max_completion_length": LENGTH,
-        "max_steps": steps,
+        "max_steps": TRAINED_STEPS,
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
         "seed": seed,
@@ -421,32 +398,37 @@ def quiet() -> None:
     warnings.simplefilter("ignore")
 
 
-def tables(pool: Executor, options: argparse.Namespace, results: dict[str, Any]) -> Iterator[str]:
-    """The lines of all tables; the figures go to ``results``."""
-    rng = np.random.default_rng(0)
+def error_tables(pool: Executor, options: argparse.Namespace, results: dict[str, Any]) -> Iterator[str]:
+    """How often the e-process errs alone, and the alarm in clean simulated runs."""
+    runs, total = options.runs or 400, 0
     yield f"The e-process alone, at the boundary of its hypothesis: runs of {STEPS} steps that ever reach 1 / 0.05."
     yield "\n| observations | runs | false alarms | 95% interval |\n|---|---|---|---|"
     for name in BOUNDARY:
-        over = sum(pool.map(boundary_run, [name] * options.boundary, range(options.boundary), chunksize=20))
-        share = wilson(over, options.boundary)
-        results[f"boundary, {name}"] = [over, options.boundary]
-        yield f"| {name} | {options.boundary} | {share.value:.1%} | {share.low:.1%} to {share.high:.1%} |"
-    missed = wilson(limit_misses(options.boundary, rng), options.boundary)
-    yield f"\nUpper limits (95%) that lie below their mean: {missed.value:.1%} of {options.boundary}."
+        over = sum(pool.map(boundary_run, [name] * runs, range(runs), chunksize=20))
+        share = wilson(over, runs)
+        results[f"boundary, {name}"] = [over, runs]
+        yield f"| {name} | {runs} | {share.value:.1%} | {share.low:.1%} to {share.high:.1%} |"
+    missed = wilson(limit_misses(runs, np.random.default_rng(0)), runs)
+    yield f"\nUpper limits (95%) that lie below their mean: {missed.value:.1%} of {runs}."
+    runs = options.runs or 334
     yield f"\nClean simulated runs of {CLEAN_STEPS} steps, three watches, alpha 5%: runs with any alarm.\n"
     yield "| kind | runs | with an alarm | 95% interval | which |\n|---|---|---|---|---|"
-    wrong_of_all = 0
-    for name, wrong, which in clean_runs(pool, options.clean):
-        share = wilson(wrong, options.clean)
-        wrong_of_all += wrong
-        results[f"clean, {name}"] = {"alarms": wrong, "runs": options.clean, "which": which}
+    for name, wrong, which in clean_runs(pool, runs):
+        share = wilson(wrong, runs)
+        total += wrong
+        results[f"clean, {name}"] = {"alarms": wrong, "runs": runs, "which": which}
         said = ", ".join(f"{watch} {count}" for watch, count in which.items())
-        yield f"| {name} | {options.clean} | {wrong} | {share.low:.1%} to {share.high:.1%} | {said} |"
-    share = wilson(wrong_of_all, options.clean * len(CLEAN))
-    yield f"| all | {options.clean * len(CLEAN)} | {wrong_of_all} | {share.low:.1%} to {share.high:.1%} | |"
+        yield f"| {name} | {runs} | {wrong} | {share.low:.1%} to {share.high:.1%} | {said} |"
+    share = wilson(total, runs * len(CLEAN))
+    yield f"| all | {runs * len(CLEAN)} | {total} | {share.low:.1%} to {share.high:.1%} | |"
+
+
+def hack_table(pool: Executor, options: argparse.Namespace, results: dict[str, Any]) -> Iterator[str]:
+    """How soon planted hacks are found in simulated runs, and what the actions restore."""
+    runs = options.runs or 8
     yield (
-        f"\nPlanted hacks in simulated runs of {STEPS} steps of {PROMPTS} prompts, {options.hacked} each. The delay is from the "
-        "step at which what people think of the policy is below its best 25 steps by the tolerance.\n"
+        f"Planted hacks in simulated runs of {STEPS} steps of {PROMPTS} prompts, {runs} runs each. The delay is from the step at "
+        "which what people think of the policy is below its best 25 steps by the tolerance.\n"
     )
     yield (
         "| hack | action | detected | by | delay in steps | held-out before | after, no alarm | with the action | no hack |\n"
@@ -454,32 +436,49 @@ def tables(pool: Executor, options: argparse.Namespace, results: dict[str, Any])
         + "|"
     )
     for name in HACKS:
-        results[f"hack, {name}"], line = hacked_runs(pool, name, options.hacked)
+        results[name], line = hacked_runs(pool, name, runs)
         yield line
-    yield f"\nA small Llama with random weights, {options.steps} steps of 64 completions; the witness counts wanted words.\n"
-    yield "| trainer | hack | action | alarm in | at step | held-out before | after |\n" + "|---" * 7 + "|"
-    results["trained"] = []
-    for figures, line in trained_runs(pool, options.trained, options.steps):
-        results["trained"].append(figures)
-        yield line
+
+
+def trained_table(pool: Executor, options: argparse.Namespace, results: dict[str, Any]) -> Iterator[str]:
+    """A small language model, trained by PPO and by GRPO."""
+    yield f"A small Llama with random weights, {TRAINED_STEPS} steps of 64 completions; the witness counts wanted words.\n"
+    yield "| trainer | judge | action | alarm in | at step | held-out before | after |\n" + "|---" * 7 + "|"
+    tasks = [
+        (method, paid, action, seed)
+        for method in ("PPO", "GRPO")
+        for paid, action in ((0.0, "warn"), (5.0, None), (5.0, "lower_weight"))
+        for seed in range(options.runs or (2 if paid == 0 else 1))
+    ]
+    found = list(pool.map(_trained, *zip(*tasks, strict=True)))
+    for key in dict.fromkeys(task[:3] for task in tasks):
+        runs = [one for task, one in zip(tasks, found, strict=True) if task[:3] == key]
+        method, paid, action = key
+        alarms = sorted(one["alarm"] for one in runs if one["alarm"] is not None)
+        results[f"{method}, {paid:g} for the phrase, {action}"] = runs
+        before, after = (statistics.mean(one["witness"][place] for one in runs) for place in (0, -1))
+        said = f"{len(alarms)} of {len(runs)}" if action else ""
+        pays = "pays for a key phrase" if paid else "clean"
+        cells = [method, pays, action or "no alarm", said, ", ".join(map(str, alarms)), f"{before:.3f}", f"{after:.3f}"]
+        yield f"| {' | '.join(cells)} |"
+
+
+PARTS = {"errors": error_tables, "hacks": hack_table, "trained": trained_table}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--boundary", type=int, default=400, help="runs at the boundary of the hypothesis, a kind")
-    parser.add_argument("--clean", type=int, default=334, help="clean simulated runs, a kind")
-    parser.add_argument("--hacked", type=int, default=8, help="simulated runs a hack")
-    parser.add_argument("--trained", type=int, default=2, help="trained runs a row")
-    parser.add_argument("--steps", type=int, default=100, help="steps of a trained run")
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--runs", type=int, help="runs a row")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     options = parser.parse_args()
     results: dict[str, Any] = {}
     lines = []
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"), initializer=quiet) as pool:
-        for line in tables(pool, options, results):
+        for line in PARTS[options.part](pool, options, results):
             print(line, flush=True)
             lines.append(line)
-    save("alarm", results, "\n".join(lines))
+    save(f"alarm_{options.part}", results, "\n".join(lines))
 
 
 if __name__ == "__main__":

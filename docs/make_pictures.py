@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,35 @@ def draw_fit(folder: Path) -> None:
         picture.convert("RGB").quantize(64).save(PICTURES / "fit.png", optimize=True)
 
 
+def draw_alarm() -> None:
+    """What people think of simulated policies whose judge is fooled, step by step, from the benchmark's results."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    results = json.loads((ROOT / "benchmarks" / "results" / "alarm_hacks.json").read_text(encoding="utf-8"))
+    hacks = {name: found for name, found in results.items() if name != "machine"}
+    figure, axes = plt.subplots(1, len(hacks), figsize=(2.6 * len(hacks), 2.8), sharey=True, layout="constrained")
+    for place, (axis, (name, found)) in enumerate(zip(axes, hacks.items(), strict=True)):
+        for side, label, style in (
+            ("clean", "no hack", ":"),
+            ("none", "no alarm", "--"),
+            ("alarm", "with the action", "-"),
+        ):
+            axis.plot(found["curves"][side], style, label=label, linewidth=1.2)
+        if found["alarm of curve"] is not None:
+            axis.axvline(found["alarm of curve"], color="0.5", linewidth=0.8)
+        axis.set_title("\n".join(textwrap.wrap(name, 24)), fontsize=8)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        if place == 0:
+            axis.set_ylabel("what people think", fontsize=8)
+            axis.legend(fontsize=7, frameon=False)
+    figure.savefig(PICTURES / "alarm.png", dpi=110)
+    plt.close(figure)
+
+
 def shoot_review(page: Page, folder: Path) -> None:
     """The review page with a pair that the judge is unsure of."""
     (folder / "labels.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS), encoding="utf-8")
@@ -154,6 +184,7 @@ def main() -> None:
     """Makes all pictures."""
     PICTURES.mkdir(exist_ok=True)
     draw_explanation()
+    draw_alarm()
     with tempfile.TemporaryDirectory() as folder:
         draw_fit(Path(folder))
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
