@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,35 @@ def draw_plot(page: str, name: str, *command: str) -> None:
             picture.convert("RGB").quantize(64).save(PICTURES / f"{name}.png", optimize=True)
 
 
+def draw_alarm() -> None:
+    """What people think of simulated policies whose judge is fooled, step by step, from the benchmark's results."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    results = json.loads((ROOT / "benchmarks" / "results" / "alarm_hacks.json").read_text(encoding="utf-8"))
+    hacks = {name: found for name, found in results.items() if name != "machine"}
+    figure, axes = plt.subplots(1, len(hacks), figsize=(2.6 * len(hacks), 2.8), sharey=True, layout="constrained")
+    for place, (axis, (name, found)) in enumerate(zip(axes, hacks.items(), strict=True)):
+        for side, label, style in (
+            ("clean", "no hack", ":"),
+            ("none", "no alarm", "--"),
+            ("alarm", "with the action", "-"),
+        ):
+            axis.plot(found["curves"][side], style, label=label, linewidth=1.2)
+        if found["alarm of curve"] is not None:
+            axis.axvline(found["alarm of curve"], color="0.5", linewidth=0.8)
+        axis.set_title("\n".join(textwrap.wrap(name, 24)), fontsize=8)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        if place == 0:
+            axis.set_ylabel("what people think", fontsize=8)
+            axis.legend(fontsize=7, frameon=False)
+    figure.savefig(PICTURES / "alarm.png", dpi=110)
+    plt.close(figure)
+
+
 def shoot_review(page: Page, folder: Path) -> None:
     """The review page with a pair that the judge is unsure of."""
     (folder / "labels.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS), encoding="utf-8")
@@ -163,6 +193,7 @@ def main() -> None:
     draw_explanation()
     draw_plot("fit-a-composition.md", "fit", "fit", "pairs.jsonl", "rewards.yaml")
     draw_plot("attack-rewards.md", "attack", "attack", "rewards", "answers.jsonl", "rewards.yaml", "--witness", "right")
+    draw_alarm()
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         sys.exit("the report and the review page are not pictured: there is no Chromium")

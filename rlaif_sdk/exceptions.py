@@ -22,6 +22,7 @@ RlaifError
 ├── LedgerError (OSError)                 a ledger cannot be read or written
 ├── BudgetExceededError (RuntimeError)    a budget of calls, tokens or money is spent; the run can be resumed
 └── TrainingError (RuntimeError)          training cannot continue
+    └── AlarmError                        an alarm about its rewards ended it
 
 An error states what was wrong, where, and the next step. All of them survive pickling, so they cross
 process boundaries whole.
@@ -245,6 +246,10 @@ class BudgetExceededError(RlaifError, RuntimeError):
 
 class TrainingError(RlaifError, RuntimeError):
     """Training cannot continue."""
+
+
+class AlarmError(TrainingError):
+    """An alarm about the rewards paused or stopped training; the message has the evidence, and the hint how to go on."""
 
 
 def exception_text(error: BaseException) -> str:

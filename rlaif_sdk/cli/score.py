@@ -165,6 +165,7 @@ def _score_here(
             kept.append(f"{composer.ledger.path} keeps the scores of {' and '.join(composer.kept)}")
         if state is not None:
             composer.load_state_dict(load_state(state))
+        composer.disarm()
         progress(0, total)
         scored = score_records(
             composer.compose, records, layout, columns=columns, chunk=chunk, training=state is None, file=named

@@ -8,6 +8,7 @@ from rlaif_sdk.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer.aggregators import RewardGroup
+    from rlaif_sdk.composer.alarm import Alarm
     from rlaif_sdk.composer.asking import Ask
     from rlaif_sdk.composer.column import RewardColumn
     from rlaif_sdk.composer.component import Component
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.composer.whatif import WhatIf, what_if
 
 __all__ = [
+    "Alarm",
     "Ask",
     "ColumnCondition",
     "Component",
@@ -44,6 +46,7 @@ if not TYPE_CHECKING:  # or a type checker would believe any name to be here
         __name__,
         {
             "aggregators": ("RewardGroup",),
+            "alarm": ("Alarm",),
             "asking": ("Ask",),
             "column": ("RewardColumn",),
             "component": ("Component",),

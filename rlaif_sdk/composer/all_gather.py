@@ -15,7 +15,7 @@ AllGather: TypeAlias = Callable[[Array], Sequence[Array]]
 """Brings arrays together. Called with this rank's (B, K) array, it returns those of all ranks, in the order of the
 ranks, the same on every rank. B may differ between ranks and may be 0; K is the same everywhere.
 
-It is called once for every training batch, so all ranks must compose the same number of them, in the same order."""
+It is called once for every training batch, and once more where there is an alarm, so all ranks must compose the same number of them, in the same order."""
 
 _NO_GROUP = -1.0
 

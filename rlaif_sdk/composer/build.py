@@ -76,6 +76,7 @@ def composer_arguments(
         "fallbacks": fallbacks,
         "budget": config.budget,
         "ledger": _ledger(config, document, folder, read_only=read_only),
+        "alarm": config.alarm,
         "observers": [registry.observe],
         **_combination(config, registry, document),
     }

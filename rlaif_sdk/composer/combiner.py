@@ -13,6 +13,7 @@ import numpy as np
 
 from rlaif_sdk.composer import state
 from rlaif_sdk.composer.aggregators import Aggregator, NestedAggregation, RewardGroup, WeightedSum
+from rlaif_sdk.composer.alarm import Alarm
 from rlaif_sdk.composer.all_gather import AllGather, Observed, gather_observed
 from rlaif_sdk.composer.asking import Ask, Asking, ScoreModel, begin_asking, lessons
 from rlaif_sdk.composer.column import RewardColumn
@@ -24,6 +25,7 @@ from rlaif_sdk.composer.gates import Gate, GateOrder, apply_gates, check_gates
 from rlaif_sdk.composer.normalizers import Normalizer
 from rlaif_sdk.composer.stages import check_ask
 from rlaif_sdk.composer.weights import Schedule, Weight, current_weight
+from rlaif_sdk.config import AlarmConfig
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
@@ -42,6 +44,7 @@ class Combiner:
         aggregator: Aggregator | None = None,
         groups: Mapping[str, RewardGroup] | None = None,
         constraints: Sequence[Constraint] = (),
+        alarm: AlarmConfig | None = None,
         all_gather: AllGather | None = None,
     ) -> None:
         self.components = components
@@ -50,12 +53,14 @@ class Combiner:
         self.gate_order: GateOrder = gate_order
         self.aggregator = aggregator or WeightedSum()
         self.groups = dict(groups or {})
+        self._constraints = tuple(constraints)
         self.multipliers = [Multiplier(constraint) for constraint in constraints]
         self.all_gather = all_gather
         self._missed_groups = False
         rewards = {name: component.weight for name, component in components.items()}
         self._weights: dict[str, Weight] = {**rewards, **{name: group.weight for name, group in self.groups.items()}}
         self._check()
+        self.alarm = Alarm(alarm, components, gates=gates, constraints=constraints) if alarm else None
         self._nested = NestedAggregation(self.aggregator, self.groups, rewards)
         self._tree = self._nested.tree
         watched = [schedule.trigger.reward for schedule in self._schedules().values() if schedule.trigger]
@@ -119,7 +124,7 @@ class Combiner:
             self._warn_without_groups(group_B, rows)
             if self._learns or self.all_gather is not None:
                 observed = self._observe(batch, scores, group_B)
-        weights = {name: current_weight(weight, batch.progress) for name, weight in self._weights.items()}
+        weights = self._current_weights(batch.progress)
         normalized_RB = np.empty((len(self.components), rows))
         workings = {}
         for index, (name, part) in enumerate(self.components.items()):
@@ -170,6 +175,7 @@ class Combiner:
             tuple(gates),
             before_B,
             nowhere_B if dropped_B is None else dropped_B,
+            e_values=self._watch(batch, after_B, columns),
             constraints=tuple(constraints),
             group_weights={name: weights[name] for name in self.groups},
             aggregation=self._tree,
@@ -196,6 +202,9 @@ class Combiner:
         self, totals_B: Array, stated: Mapping[str, Array], dropped_B: Mask | None
     ) -> tuple[Array, list[ConstraintColumn]]:
         """The totals before gates, without what constraints take off; NaN where there is none."""
+        if self.alarm is not None:
+            for multiplier in self.multipliers:
+                multiplier.constraint = self.alarm.constraint(multiplier.constraint)
         constraints = [
             ConstraintColumn(m.constraint, m.value, m.penalty(stated[m.constraint.reward])) for m in self.multipliers
         ]
@@ -243,7 +252,7 @@ class Combiner:
         names = list(self.components)
         group_B = encode_groups(batch.group)
         stated, values, dropped_B = self._stated({other: scores[other] for other in names if other != name}, group_B)
-        weights = {other: current_weight(weight, batch.progress) for other, weight in self._weights.items()}
+        weights = self._current_weights(batch.progress)
         normalized_RB = np.empty((len(names), len(batch)))
         for index, other in enumerate(names):
             if other == name:
@@ -263,6 +272,18 @@ class Combiner:
             return before_B, apply_gates(before_B, self.gates, self.gate_order, stated)[0]
 
         return totals
+
+    def _current_weights(self, progress: Progress) -> dict[str, float]:
+        weights = {name: current_weight(weight, progress) for name, weight in self._weights.items()}
+        return self.alarm.weights(weights) if self.alarm else weights
+
+    def _watch(self, batch: RewardBatch, totals_B: Array, columns: Mapping[str, RewardColumn]) -> dict[str, float]:
+        """Have the alarm look at a training batch, and say what evidence there is."""
+        if self.alarm is None:
+            return {}
+        if batch.training:
+            self.alarm.observe(batch, totals_B, columns, self.all_gather)
+        return self.alarm.e_values
 
     def _stds(
         self, scores: Mapping[str, CheckedScores], values: Mapping[str, Array], group_B: Labels | None
@@ -360,9 +381,14 @@ class Combiner:
                 name: state.Part(state.of_weight(weight), schedules.get(name)) for name, weight in self._weights.items()
             },
             "constraint": {
-                multiplier.constraint.key: state.Part(state.of_constraint(multiplier.constraint), multiplier)
-                for multiplier in self.multipliers
+                constraint.key: state.Part(state.of_constraint(constraint), multiplier)
+                for constraint, multiplier in zip(self._constraints, self.multipliers, strict=True)
             },
+            **(
+                {"alarm": {"alarm": state.Part(self.alarm.config.model_dump(mode="json"), self.alarm)}}
+                if self.alarm
+                else {}
+            ),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from rlaif_sdk.composer.aggregators import Aggregator, RewardGroup
+from rlaif_sdk.composer.alarm import Alarm
 from rlaif_sdk.composer.all_gather import AllGather
 from rlaif_sdk.composer.asking import Asking
 from rlaif_sdk.composer.build import ConfigSource, composer_arguments, read_composition
@@ -25,7 +26,7 @@ from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ordered_queue import OrderedQueue, Pending
 from rlaif_sdk.composer.stages import check_conditions
 from rlaif_sdk.composer.weights import Weight
-from rlaif_sdk.config import BudgetConfig
+from rlaif_sdk.config import AlarmConfig, BudgetConfig
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.plugins import Registry
@@ -63,6 +64,7 @@ class Composer:
         aggregator: How the weighted rewards become one number; `WeightedSum` if None.
         groups: Rewards that are aggregated among themselves before they enter the whole, by name.
         constraints: Bounds on the mean of a reward, held by multipliers that are learned.
+        alarm: What is watched for during training, and what is done about it.
         all_gather: Brings together what all ranks observed, so that statistics, multipliers and schedules are the same on
             each: `rlaif_sdk.composer.all_gather.torch_all_gather` makes one. The rows of a group must be on one rank. None: this
             process learns by itself.
@@ -88,6 +90,7 @@ class Composer:
         aggregator: Aggregator | None = None,
         groups: Mapping[str, RewardGroup] | None = None,
         constraints: Sequence[Constraint] = (),
+        alarm: AlarmConfig | None = None,
         all_gather: AllGather | None = None,
         fallbacks: Mapping[str, Any] | None = None,
         budget: BudgetConfig | None = None,
@@ -112,6 +115,7 @@ class Composer:
             aggregator=aggregator,
             groups=groups,
             constraints=constraints,
+            alarm=alarm,
             all_gather=all_gather,
         )
         check_conditions(self.components, gates, constraints)
@@ -157,6 +161,16 @@ class Composer:
         return {name: component.weight for name, component in self.components.items()}
 
     @property
+    def alarm(self) -> Alarm | None:
+        """What watches training batches; None where nothing does."""
+        return self.combiner.alarm
+
+    def disarm(self) -> None:
+        """Let the alarm watch nothing: what is composed from here on is a table, and no training."""
+        if self.alarm is not None:
+            self.alarm.watching = False
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """The rewards and fallbacks whose scores the ledger keeps, so that they are not asked for again."""
         return self._calls.kept
@@ -178,6 +192,7 @@ class Composer:
         aggregated and gated. Running statistics are updated if ``batch.training``.
 
         Raises:
+            AlarmError: It is a training batch, an alarm has ended training, and no trainer does so.
             BatchError: A reward or a condition misses a column.
             BudgetExceededError: A budget is spent.
             LedgerError: The ledger cannot be read or written.
@@ -279,6 +294,8 @@ class Composer:
 
     def _begin(self, batch: RewardBatch, *, here: bool) -> Pending:
         self._calls.check(batch)
+        if batch.training and self.alarm is not None:
+            self.alarm.refuse_batch()
         return Pending(batch, self._queue.ticket(), self._calls.start(batch, here=here))
 
     def _asking(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], rows: Sequence[int]) -> Asking:

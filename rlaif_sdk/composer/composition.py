@@ -46,6 +46,7 @@ class Composition:
         group_weights: The weight in force of each group of rewards, by name.
         aggregation: Which groups the rewards are in, and how they are aggregated.
         gate_order: How several gates work together.
+        e_values: The evidence of each watch of the alarm after this batch, by name; see `rlaif_sdk.composer.Alarm`.
         without_variance: What `no_variance` says, by reward and of the total under None, as far as it was asked for or is
             known from elsewhere.
     """
@@ -60,6 +61,7 @@ class Composition:
     group_weights: Mapping[str, float] = field(default_factory=dict)
     aggregation: AggregationTree = field(default_factory=AggregationTree)
     gate_order: GateOrder = "independent"
+    e_values: Mapping[str, float] = field(default_factory=dict)
     without_variance: dict[str | None, Mask] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -413,6 +415,7 @@ class Composition:
             violation_B = part.constraint.violation(self.rewards[part.constraint.reward].raw)
             numbers[f"constraint/{part.constraint.key}/multiplier"] = part.multiplier
             numbers[f"constraint/{part.constraint.key}/violation"] = _mean(violation_B)
+        numbers |= {f"alarm/{name}/e_value": value for name, value in self.e_values.items()}
         for gate, closed in self.gates:
             numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
         return numbers | composition_diagnostics(self.batch, self.totals, self.rewards) if detail else numbers

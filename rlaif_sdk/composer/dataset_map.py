@@ -67,13 +67,18 @@ class DatasetMap:
         features = datasets.Features({**source.features, **self._feature()})
         if not len(source):
             return empty_dataset(features)
-        before = self.combiner.state_dict()
+        before, alarm = self.combiner.state_dict(), self.combiner.alarm
+        watching = alarm is not None and alarm.watching
+        if alarm is not None:
+            alarm.watching = False  # a table is no training
         try:
             fingerprint = self._fingerprint(source)
             scored, is_new = self._map(source, features, fingerprint, load_from_cache_file=None)
             if not is_new and self._has_failures(scored):
                 scored, _ = self._map(source, features, fingerprint, load_from_cache_file=False)
         finally:
+            if alarm is not None:
+                alarm.watching = watching
             self.combiner.load_state_dict(before)
         return scored
 

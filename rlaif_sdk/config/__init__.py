@@ -1,5 +1,16 @@
 """The pydantic models of a composition's config file; the JSON schema for editors comes from here."""
 
+from rlaif_sdk.config.alarm import (
+    AlarmConfig,
+    LowerWeightConfig,
+    PlainActionConfig,
+    PressureConfig,
+    RiseConfig,
+    SwapConfig,
+    TightenConfig,
+    VarianceShareConfig,
+    WitnessConfig,
+)
 from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite, NamedTable, TableConfig
 from rlaif_sdk.config.composition import (
     AskConfig,
@@ -25,6 +36,7 @@ from rlaif_sdk.config.schedules import (
 )
 
 __all__ = [
+    "AlarmConfig",
     "AskConfig",
     "BreakerConfig",
     "BudgetConfig",
@@ -42,14 +54,22 @@ __all__ = [
     "GroupConfig",
     "LedgerConfig",
     "LimitsConfig",
+    "LowerWeightConfig",
     "NamedTable",
     "PiecewiseConfig",
+    "PlainActionConfig",
+    "PressureConfig",
     "RampConfig",
     "RetryConfig",
     "RewardConditionConfig",
     "RewardConfig",
+    "RiseConfig",
     "ScheduleConfig",
     "StepConfig",
+    "SwapConfig",
     "TableConfig",
+    "TightenConfig",
+    "VarianceShareConfig",
     "WeightConfig",
+    "WitnessConfig",
 ]

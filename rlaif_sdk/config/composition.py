@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from rlaif_sdk.config.alarm import AlarmConfig
 from rlaif_sdk.config.base import ConfigModel, ExtensionConfig, Finite, Scalar, named, one_or_more, refused
 from rlaif_sdk.config.execution import BudgetConfig, ExecutionConfig, Seconds
 from rlaif_sdk.config.schedules import WeightConfig
@@ -310,6 +311,8 @@ class CompositionConfig(ConfigModel):
     """``lexicographic``: a row that fails an earlier gate ranks below every row that fails a later one only."""
     constraints: tuple[ConstraintConfig, ...] = ()
     """Bounds on means, held by multipliers that are learned."""
+    alarm: AlarmConfig | None = None
+    """Watches for reward hacking during training, and acts."""
     groups: dict[str, GroupConfig] = Field(default_factory=dict)
     """Rewards that are aggregated among themselves before they enter the whole, by name."""
     aggregate: Annotated[ExtensionConfig, named("kind", ExtensionConfig)] = ExtensionConfig(kind="weighted_sum")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -270,7 +270,8 @@ def check_witness(composer: Composer, witness: str | None) -> None:
         raise ConfigError(f"there is no reward {witness!r} to be the witness", hint=f"there are {names}")
     combiner = composer.combiner
     decides = {gate.reward for gate in combiner.gates} | {one.constraint.reward for one in combiner.multipliers}
-    decides.update(*rewards_looked_at(composer.components).values())
+    parts = {name: replace(part, ask=None) for name, part in composer.components.items()}  # an evaluation asks of all
+    decides.update(*rewards_looked_at(parts).values())
     if composer.weights[witness] != 0 or witness in decides:
         raise ConfigError(
             f"the total depends on {witness!r}, which then agrees with it by itself",

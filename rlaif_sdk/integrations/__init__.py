@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 from rlaif_sdk.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from rlaif_sdk.integrations.alarm_callback import AlarmCallback
     from rlaif_sdk.integrations.host import Host, load_state, save_state
     from rlaif_sdk.integrations.reward_server import RewardServer
     from rlaif_sdk.integrations.samples import Sample, Scored
 
-__all__ = ["Host", "RewardServer", "Sample", "Scored", "load_state", "save_state"]
+__all__ = ["AlarmCallback", "Host", "RewardServer", "Sample", "Scored", "load_state", "save_state"]
 
 if not TYPE_CHECKING:  # or a type checker would believe any name to be here
     __getattr__ = lazy_names(
         __name__,
         {
+            "alarm_callback": ("AlarmCallback",),
             "host": ("Host", "load_state", "save_state"),
             "reward_server": ("RewardServer",),
             "samples": ("Sample", "Scored"),

@@ -35,10 +35,15 @@ _GROUPS = "give each sample the group that the completions to its prompt share"
 
 
 def learns(composer: Composer) -> bool:
-    """Whether what a composer says depends on the training batches before: it has statistics, multipliers or triggers."""
-    return any(_problems(composer, grouped=True, stepped=True, restored=False)) or any(
-        isinstance(weight, Schedule) and (weight.trigger is not None or weight.by == "episode")
-        for weight in _weights(composer).values()
+    """Whether what a composer says depends on the training batches before: statistics, multipliers, triggers, an alarm."""
+    problems = _problems(composer, grouped=True, stepped=True, restored=False)
+    return (
+        composer.alarm is not None
+        or any(problems)
+        or any(
+            isinstance(weight, Schedule) and (weight.trigger is not None or weight.by == "episode")
+            for weight in _weights(composer).values()
+        )
     )
 
 
@@ -70,6 +75,20 @@ def check_rowwise(composer: Composer, stack: str, *, grouped: bool, stepped: boo
     """
     for key, problem, hint in _problems(composer, grouped=grouped, stepped=stepped, restored=restored):
         raise ConfigError(f"{problem}, which {stack} does not tell", key=key, hint=hint)
+
+
+def refuse_alarm(composer: Composer, stack: str) -> None:
+    """Refuse an alarm where nothing tells training batches from others: it would never go off.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if composer.alarm is not None:
+        raise ConfigError(
+            f"an alarm watches training batches, which {stack} does not tell from others",
+            key="alarm",
+            hint="score by a server that learns, `rlaif serve --cohort`, or leave the alarm out",
+        )
 
 
 def _comparisons(composer: Composer) -> Iterator[tuple[str, str, str]]:
@@ -227,6 +246,7 @@ class Host:
         return composer
 
     def _check(self, composer: Composer) -> None:
+        refuse_alarm(composer, self._stack)
         check_rowwise(
             composer, self._stack, grouped=self._grouped, stepped=self._stepped, restored=self._state is not None
         )

@@ -149,6 +149,11 @@ def gdpo_weights(composer: BatchComposer) -> dict[str, float]:
         ("gates", combiner.gates, "gates hold over the total"),
         ("constraints", combiner.multipliers, "constraints are taken off the total"),
         ("groups", combiner.groups, "groups are aggregated before they are weighed"),
+        (
+            "alarm",
+            combiner.alarm and combiner.alarm.changes_rewards,
+            "TRL's weights are constant, and the alarm changes some",
+        ),
         ("aggregate", type(combiner.aggregator) is not WeightedSum, "TRL adds the rewards up, weighted"),
         ("ask", any(part.ask for part in composer.components.values()), "who is asked follows from the total"),
         ("weights", scheduled, f"TRL's weights are constant, and {', '.join(scheduled)} has a schedule"),

@@ -87,6 +87,7 @@ def show_first_scores(run: ComposedRun, console: Console, *, answers: int = 8) -
     with loaded_policy(run) as (model, tokenizer):
         said = answer_prompts(model, tokenizer, held_out, trainer_settings(run))
     with run.composer() as composer:
+        composer.disarm()
         say(f"Scoring them with {', '.join(composer.weights)}.")
         composition = composer.compose(said.batch(Progress(0), training=True))
     console.print(answers_table(said.prompts, said.completions, composition))

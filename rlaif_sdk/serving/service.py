@@ -28,7 +28,7 @@ from rlaif_sdk.composer import Composer, Composition
 from rlaif_sdk.exceptions import BatchError, ConfigError
 from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.cohorts import Cohorts, Outcome
-from rlaif_sdk.integrations.host import check_rowwise, follows_steps, learns
+from rlaif_sdk.integrations.host import check_rowwise, follows_steps, learns, refuse_alarm
 from rlaif_sdk.integrations.samples import Sample, Scored, alike
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.serving.protocol import description
@@ -217,6 +217,8 @@ class Service:
     """
 
     def __init__(self, composer: Composer, settings: ServeSettings, *, restored: bool = False, groups: int = 0) -> None:
+        if not settings.cohort:
+            refuse_alarm(composer, _STACK)
         check_rowwise(composer, _STACK, grouped=True, stepped=settings.cohort, restored=restored or settings.cohort)
         self.composer = composer
         self.settings = settings

@@ -58,6 +58,7 @@ def measure_difficulty(
     size = max(1, trainer.per_device_eval_batch_size // completions)
     report(f"loading {run.model_name}")
     with run.composer() as composer, loaded_policy(run) as (model, tokenizer):
+        composer.disarm()
         (asked,) = prompts_for_trainer(run, tokenizer, trainer, {"train": prompts})
         report(f"{completions} answers to each of {len(prompts)} prompts")
         for number, start in enumerate(range(0, len(prompts), size)):

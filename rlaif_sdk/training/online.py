@@ -121,6 +121,7 @@ def train_policy(
         if display is not None:
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(display)
+        end_by_alarm = _heed_alarm(run, composer, trainer)
 
         def answer() -> Answers:
             if tools is not None:
@@ -132,6 +133,7 @@ def train_policy(
         answers_before = answer()
         report("training")
         fields = run_training(run, trainer, checkpoint, results, logged="reward")
+        end_by_alarm()
         evaluations = [without_nan(entry) for entry in trainer.state.log_history if "eval_reward" in entry]
         report(f"saving {run.output / MODEL_FOLDER}")
         save_policy(run, trainer, tokenizer, run.output / MODEL_FOLDER)
@@ -174,6 +176,17 @@ def _answers_of_all(
             return [answer_prompts(policy, tokenizer, prompts.select(rows), sampling, report=report)] if rows else []
 
         return Answers.joined(prompts, in_turn(share))
+
+
+def _heed_alarm(run: ComposedRun, composer: Composer, trainer: Any) -> Callable[[], None]:
+    """Have the trainer do what an alarm says. Calling what is returned raises an `AlarmError` where one ended the run."""
+    from rlaif_sdk.integrations.alarm_callback import AlarmCallback
+
+    if composer.alarm is None:
+        return lambda: None
+    callback = AlarmCallback(composer, run.output)
+    trainer.add_callback(callback)
+    return partial(callback.end_run, f"rlaif train {run.method} {run.document.file} --resume")
 
 
 def prompts_for_trainer(

@@ -196,3 +196,20 @@ def test_the_command_exits_with_3_where_some_are_unscored(tmp_path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 3
     assert "1 of 3 rows are unscored" in result.stderr
+
+
+def test_a_reward_that_is_asked_where_it_matters_leaves_the_witness_one(tmp_path) -> None:
+    """An evaluation asks about every row, so the total depends on no reward without a weight."""
+    (tmp_path / "r.py").write_text(
+        "from rlaif_sdk import reward\n"
+        "def pays(completions):\n    return [float(len(c)) for c in completions]\n"
+        "@reward(range=(0, 1))\ndef costly(completions):\n    return [len(c) % 2 for c in completions]\n"
+        "def worth(completions):\n    return [-float(len(c)) for c in completions]\n"
+    )
+    rewards = {"pays": {}, "costly": {"weight": 0.1, "ask": "advantage"}, "worth": {"weight": 0}}
+    config = {"rewards": {name: {"use": f"{tmp_path / 'r.py'}:{name}", **part} for name, part in rewards.items()}}
+    table = [{"prompt": "p", "completion": "a" * size} for size in range(1, 5)]
+    with Composer.from_config(config) as made:
+        curve = evaluate_best_of(made, table, witness="worth")
+    assert [point.total.value for point in curve.points][-1] == pytest.approx(4.0)
+    assert [point.witness.value for point in curve.points][-1] == -4.0  # type: ignore[union-attr]

@@ -94,6 +94,7 @@ def check_run(
             _check_separate(run, settings, composer)
         with found.noting():
             _check_groups(run, settings, composer)
+            found.warnings += _warn_of_alarm(run, settings, composer)
         with found.noting():
             check_tools(run, composer, tables)
     with found.noting(), _placed(run, "model.name"):
@@ -161,6 +162,13 @@ def _check_separate(run: Run, settings: Any, composer: Composer) -> None:
     except ConfigError as error:
         hint = "leave multi_objective_aggregation: normalize_then_sum out"
         raise run.document.error(error.message, ("composition",), hint) from error
+
+
+def _warn_of_alarm(run: Run, settings: Any, composer: Composer) -> list[str]:
+    """What an alarm of the composition cannot do with the trainer's settings."""
+    if composer.alarm is None or not composer.alarm.halts or settings.save_strategy != "no":
+        return []
+    return [f"{run.method}.save_strategy is 'no', so an alarm that stops the run keeps no good checkpoint"]
 
 
 def _check_groups(run: Run, settings: Any, composer: Composer) -> None:
