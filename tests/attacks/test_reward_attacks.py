@@ -182,8 +182,13 @@ def test_what_the_witness_sees_as_better_too_is_no_finding() -> None:
 
 def test_a_total_that_falls_less_than_the_witness_is_no_finding() -> None:
     """A gap above 0 with a falling total tempts no policy."""
-    with Composer(of_witness(wordy=wordy, light=bright), weights=None) as composer:
-        report = attack_rewards(composer, rows(20), witness="bright", edits=[SHORTER], depth=1)
+
+    def whole(completion_texts: list[str]) -> list[float]:
+        return [10.0 * (words > 2) - 0.01 * words for words in wordy(completion_texts)]
+
+    with Composer({"wordy": wordy, "whole": Component(whole, weight=0)}) as composer:
+        report = attack_rewards(composer, rows(20), witness="whole", edits=[SHORTER], depth=1)
+    assert report.results[0].gap.low > 0
     assert report.results[0].total.high < 0
     assert not report.findings
 
