@@ -94,19 +94,20 @@ async def _read_json(scope: Scope, receive: Receive, settings: ServeSettings, ke
 
 
 async def _read(receive: Receive, most: int, keep: Callable[[int], None]) -> bytes:
-    body = b""
-    more = True
+    chunks: list[bytes] = []
+    length, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise HTTPException(499, "the client left")
         chunk = message.get("body", b"")
-        if len(body) + len(chunk) > most:
+        length += len(chunk)
+        if length > most:
             raise HTTPException(413, f"the body is longer than {most} bytes")
         keep(len(chunk))
-        body = body + chunk if body else chunk
+        chunks.append(chunk)
         more = message.get("more_body", False)
-    return body
+    return b"".join(chunks)
 
 
 def _invalid_body(message: str, kind: str) -> RequestValidationError:

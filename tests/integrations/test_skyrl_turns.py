@@ -146,7 +146,7 @@ def test_an_episode_that_ends_unscored_is_one_with_each_turn_too() -> None:
     """There is no number for it, unless one is stated: the turns' rewards then sum to that."""
 
     def first_only(completions: list[Any]) -> list[float | None]:
-        return [1.0 if len(said) == 1 else None for said in completions]
+        return [1.0 if isinstance(said, str) else None for said in completions]  # one turn of words is text
 
     actions = ("<search>cats</search>", "<answer>yes</answer>")
     with Composer({"first": first_only}) as composer:
