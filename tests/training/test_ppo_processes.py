@@ -230,7 +230,7 @@ def test_a_run_from_a_config_refuses_zero_3(monkeypatch: pytest.MonkeyPatch, tmp
     """transformers would load the policy in parts already, and nothing could answer before training."""
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    with pytest.raises(TrainingError, match="ZeRO-3.*zero_stage: 2"):
+    with pytest.raises(TrainingError, match=r"ZeRO-3.*zero_stage: 2"):
         train("ppo", run_config(tmp_path, composition={"rewards": {"conciseness": {"use": "conciseness"}}}))
 
 
