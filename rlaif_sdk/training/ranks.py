@@ -50,7 +50,7 @@ def refuse_shards(*, trains_in_parts: bool = False) -> None:
     """Refuse weights in parts over the processes, where they could not be trained, answered with and saved so.
 
     Args:
-        trains_in_parts: Whether the kind of run does, but for FSDP1 and weights that DeepSpeed would not save whole.
+        trains_in_parts: Whether the kind of run does, by FSDP2 or ZeRO-2.
 
     Raises:
         TrainingError: The launcher asks for FSDP or DeepSpeed.
@@ -62,11 +62,10 @@ def refuse_shards(*, trains_in_parts: bool = False) -> None:
         raise TrainingError(
             "a run from a config takes FSDP2, and the launcher asks for FSDP1", hint="set fsdp_version: 2 in its config"
         )
-    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
-    if asked == "DeepSpeed" and stage == "3" and not _is_set("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"):
+    if asked == "DeepSpeed" and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
         raise TrainingError(
-            "with the weights in parts DeepSpeed would save no whole model",
-            hint="set zero3_save_16bit_model: true in the launcher's config",
+            "a run from a config takes DeepSpeed's ZeRO-2, and the launcher asks for ZeRO-3",
+            hint="set zero_stage: 2, or use FSDP2; or make the trainer in a script",
         )
 
 

@@ -23,7 +23,7 @@ WORKER = Path(__file__).with_name("config_worker.py")
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=["fsdp.yaml", "deepspeed-zero2.yaml", "deepspeed-zero3.yaml"])
+@pytest.fixture(params=["fsdp.yaml", "deepspeed-zero2.yaml"])
 def launcher(request: pytest.FixtureRequest) -> dict[str, str]:
     """The project's own examples, in float32."""
     if "deepspeed" in request.param and importlib.util.find_spec("deepspeed") is None:

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("case", ["all weights, 4 rows, no reference", "adapter, 8 rows, checkpointing"])
 def test_the_estimate_is_within_15_per_cent_of_the_peak(case: str) -> None:
     """Of a run from a config; the other cases are measured by the benchmark itself."""

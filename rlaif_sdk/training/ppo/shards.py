@@ -47,15 +47,11 @@ def ready_to_answer(trainer: Any) -> Iterator[Any]:
 
     Before training nothing is in parts yet, and what will be waits on the CPU.
     """
-    wrapped, accelerator = trainer.model_wrapped, trainer.accelerator
+    accelerator = trainer.accelerator
     policy = accelerator.unwrap_model(trainer.model)
     before = next(policy.parameters()).device
     with contextlib.ExitStack() as opened:
-        if hasattr(wrapped, "zero_optimization_partition_weights") and wrapped.zero_optimization_partition_weights():
-            from trl.models.utils import unwrap_model_for_generation
-
-            opened.enter_context(unwrap_model_for_generation(wrapped, accelerator))
-        elif _units(policy):
+        if _units(policy):
             opened.enter_context(gathered_once(policy))
         elif (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and before != accelerator.device:
             policy.to(accelerator.device)
