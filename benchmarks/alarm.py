@@ -19,6 +19,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -27,7 +28,7 @@ import numpy as np
 from _report import save
 
 from rlaif_sdk import Composer, Progress, Reward, RewardBatch
-from rlaif_sdk.composer import Component
+from rlaif_sdk.composer import Alarm, Component
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.config import AlarmConfig
 from rlaif_sdk.statistics.estimates import wilson
@@ -214,16 +215,13 @@ class Simulated:
         return self.alarms[0].step if self.alarms else None
 
 
-def simulate(
-    hack: Hack, seed: int, *, alarm: Mapping[str, Any] | None, measure: bool = True, steps: int = STEPS
-) -> Simulated:
+def simulate(hack: Hack, seed: int, *, alarm: Mapping[str, Any] | None) -> Simulated:
     """Train a simulated policy; with ``stop`` it ends where the alarm says, and is worth what it was before the evidence."""
     policy = Policy(hack, seed)
     worth: list[float] = []
     with composer_of(hack, alarm) as composer:
-        for step in range(steps):
-            if measure:
-                worth.append(policy.worth(step))
+        for step in range(STEPS):
+            worth.append(policy.worth(step))
             said = policy.answers(step)
             rows = len(said["words"])
             batch = RewardBatch(
@@ -250,9 +248,28 @@ def simulate(
 
 
 def clean_run(name: str, seed: int) -> list[str]:
-    """The watches that a clean run sets off."""
-    found = simulate(CLEAN[name], seed, alarm=EVERYTHING, measure=False, steps=CLEAN_STEPS)
-    return sorted({raised.watch for raised in found.alarms})
+    """The watches that a clean run sets off; the alarm sees what a composer of judge, checks and people would show it."""
+    policy, weights = Policy(CLEAN[name], seed), {"judge": 1.0, "checks": 0.3, "people": 0.0}
+    components = {name: Component(Column(name, (0.0, 1.0)), weight=weight) for name, weight in weights.items()}
+    alarm = Alarm(AlarmConfig.model_validate(EVERYTHING), components)
+    rows = PROMPTS * COMPLETIONS
+    for step in range(CLEAN_STEPS):
+        said = policy.answers(step)
+        columns: dict[str, Any] = {
+            name: SimpleNamespace(raw=said[name], weighted=weight * said[name], higher_is_better=True)
+            for name, weight in weights.items()
+        }
+        totals = said["judge"] + 0.3 * said["checks"]
+        batch = RewardBatch(
+            prompts=[""] * rows,
+            completions=[""] * rows,
+            completion_ids=[_IDS[: int(words)] for words in said["words"]],
+            group=[row // COMPLETIONS for row in range(rows)],
+            progress=Progress(step),
+        )
+        alarm.observe(batch, totals, columns)
+        policy.learn(said, totals)
+    return sorted({raised.watch for raised in alarm.raised})
 
 
 def clean_runs(pool: Executor, runs: int) -> Iterator[tuple[str, int, dict[str, int]]]:

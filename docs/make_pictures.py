@@ -147,8 +147,11 @@ def draw_alarm() -> None:
         if place == 0:
             axis.set_ylabel("what people think", fontsize=8)
             axis.legend(fontsize=7, frameon=False)
-    figure.savefig(PICTURES / "alarm.png", dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110)
     plt.close(figure)
+    with Image.open(drawn) as picture:
+        picture.convert("RGB").quantize(64).save(PICTURES / "alarm.png", optimize=True)
 
 
 def shoot_review(page: Page, folder: Path) -> None:
