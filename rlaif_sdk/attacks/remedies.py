@@ -255,8 +255,9 @@ def _penalty(
 ) -> Iterator[Proposal]:
     """A reward that is added with the weight at which what it says of the edited answers outweighs the gain."""
     lost_N = part.sign * (others.raw(name)[real_N] - others.raw(name)[edited_N])
-    if np.nanmedian(lost_N) > 0 and np.nanmean(lost_N) > 0:
-        weight = _rounded(_ENOUGH * gain / float(np.nanmean(lost_N)))
+    lost_N = lost_N[~np.isnan(lost_N)]
+    if lost_N.size and np.median(lost_N) > 0 and lost_N.mean() > 0:
+        weight = _rounded(_ENOUGH * gain / float(lost_N.mean()))
         changed = copy.copy(others)
         changed.parts = {**others.parts, name: replace(part, weight=weight)}
         kept = {"rewards": {name: {**config, "weight": weight}}}

@@ -240,6 +240,11 @@ class Alarm:
         return {watch.name: math.exp(min(watch.log_e, 690.0)) for watch in self._watches}
 
     @property
+    def witnesses(self) -> frozenset[str]:
+        """The rewards that training must not see."""
+        return frozenset(watch.subject for watch in self._watches if isinstance(watch.config, WitnessConfig))
+
+    @property
     def halts(self) -> bool:
         """Whether an alarm may end the run."""
         return any(self._action(watch).kind in HALTING for watch in self._watches)
@@ -274,19 +279,28 @@ class Alarm:
         batch: RewardBatch,
         totals_B: Array,
         columns: Mapping[str, RewardColumn],
+        stated: Mapping[str, Array],
         all_gather: AllGather | None = None,
     ) -> None:
         """Look at a training batch, of all ranks together, so that each rank decides the same.
+
+        Of a witness its scores count. The training reward is made of what is stated, since the rows about which a reward is
+        asked may be chosen.
 
         Args:
             batch: B rows.
             totals_B: Their totals, NaN where a row is unscored.
             columns: Each reward's part, by name.
+            stated: Each reward's (B,) scores, by name, with what is taken where it was not asked or failed.
             all_gather: As in `rlaif_sdk.composer.Composer`.
         """
         if not self.watching:
             return
-        values = {name: _orientation(column) * column.raw for name, column in columns.items()} | self._measure(batch)
+        witnesses = self.witnesses
+        values = {
+            name: _orientation(column) * (column.raw if name in witnesses else stated[name])
+            for name, column in columns.items()
+        } | self._measure(batch)
         weighted_RB = np.stack([np.nan_to_num(column.weighted, nan=0.0) for column in columns.values()])
         rows_KB = np.vstack([totals_B, weighted_RB, *values.values()])
         observed = gather_observed(rows_KB, encode_groups(batch.group), all_gather)
@@ -646,12 +660,11 @@ class Alarm:
         hint = "a witness is a reward that training never sees: another judge, people's verdicts, a benchmark's check"
         if weight_bounds(witness.weight) != (0.0, 0.0):
             raise ConfigError(f"{name!r} has a weight, so training sees it", key=key, hint=f"{hint}; give it weight 0")
+        without_ask = {other: replace(part, ask=None) for other, part in self._components.items()}  # leaves it out
         users = [f"gate {gate}" for gate in gates if gate.reward == name]
         users += [f"constraint {constraint}" for constraint in self._constraints.values() if constraint.reward == name]
         users += [
-            f"{'ask' if self._components[other].ask else 'when'!r} of {other!r}"
-            for other, looked_at in rewards_looked_at(self._components).items()
-            if name in looked_at
+            f"'when' of {other!r}" for other, looked_at in rewards_looked_at(without_ask).items() if name in looked_at
         ]
         users += [
             f"action 'swap' of {watch.name}"

@@ -122,7 +122,7 @@ def build_combiner(
     combination = _combination(config, registry, document)
     with errors_placed(document):
         check_conditions(components, combination["gates"], combination["constraints"])
-        return Combiner(components, **combination), config
+        return Combiner(components, alarm=config.alarm, **combination), config
 
 
 def _plugins(registry: Registry | None, config: CompositionConfig, document: Document) -> Registry:

@@ -64,14 +64,16 @@ class Combiner:
         self._nested = NestedAggregation(self.aggregator, self.groups, rewards)
         self._tree = self._nested.tree
         watched = [schedule.trigger.reward for schedule in self._schedules().values() if schedule.trigger]
-        check_ask(components, self.gates, constraints, watched, is_sum=self._nested.is_linear)
+        witnesses = self.alarm.witnesses if self.alarm else frozenset()
+        check_ask(components, self.gates, constraints, watched, witnesses, is_sum=self._nested.is_linear)
         for name, component in self.components.items():
             try:
                 component.normalizer.bind(component.oriented_range)
             except ConfigError as error:
                 raise ConfigError(error.message, key=f"rewards.{name}.normalize", hint=error.hint) from None
         self._asks = next((name for name, part in components.items() if part.ask), None)
-        self._model = ScoreModel(len(components) - 1)
+        self._predictors = [name for name in components if name != self._asks and name not in witnesses]
+        self._model = ScoreModel(len(self._predictors))
         self._learns = (
             bool(self.multipliers)
             or self._asks is not None
@@ -175,7 +177,7 @@ class Combiner:
             tuple(gates),
             before_B,
             nowhere_B if dropped_B is None else dropped_B,
-            e_values=self._watch(batch, after_B, columns),
+            e_values=self._watch(batch, after_B, columns, stated),
             constraints=tuple(constraints),
             group_weights={name: weights[name] for name in self.groups},
             aggregation=self._tree,
@@ -236,8 +238,8 @@ class Combiner:
         return part.ask, part.reward.range
 
     def _others(self, scores: Mapping[str, CheckedScores]) -> Array:
-        """(B, F) what the rewards without an ``ask`` said."""
-        return np.stack([scores[name].raw for name in self.components if name != self._asks], axis=1)
+        """(B, F) what the rewards said that the one with an ``ask`` is predicted from."""
+        return np.stack([scores[name].raw for name in self._predictors], axis=1)
 
     def _totals_by_costly(
         self, batch: RewardBatch, scores: Mapping[str, CheckedScores], eligible_B: Mask
@@ -277,12 +279,18 @@ class Combiner:
         weights = {name: current_weight(weight, progress) for name, weight in self._weights.items()}
         return self.alarm.weights(weights) if self.alarm else weights
 
-    def _watch(self, batch: RewardBatch, totals_B: Array, columns: Mapping[str, RewardColumn]) -> dict[str, float]:
+    def _watch(
+        self,
+        batch: RewardBatch,
+        totals_B: Array,
+        columns: Mapping[str, RewardColumn],
+        stated: Mapping[str, Array],
+    ) -> dict[str, float]:
         """Have the alarm look at a training batch, and say what evidence there is."""
         if self.alarm is None:
             return {}
         if batch.training:
-            self.alarm.observe(batch, totals_B, columns, self.all_gather)
+            self.alarm.observe(batch, totals_B, columns, stated, self.all_gather)
         return self.alarm.e_values
 
     def _stds(
@@ -351,9 +359,8 @@ class Combiner:
         """Teach the model of the costly reward, and give what was observed without what only that needs."""
         names = list(self.components)
         raw_RN, (use_N, weight_N, flipped_N) = observed.raw_RN[: len(names)], observed.raw_RN[len(names) :]
-        costly = names.index(str(self._asks))
         if observed.group_N is not None:
-            values_NK = np.concatenate([np.delete(raw_RN, costly, axis=0), raw_RN[costly : costly + 1]]).T
+            values_NK = raw_RN[[names.index(name) for name in (*self._predictors, str(self._asks))]].T
             self._model.learn(values_NK, observed.group_N, use_N, weight_N, flipped_N)
         return replace(observed, raw_RN=raw_RN)
 
@@ -369,9 +376,7 @@ class Combiner:
 
     def _parts(self) -> state.Parts:
         schedules = self._schedules()
-        asks = (
-            {"ask": {self._asks: state.Part({"others": len(self.components) - 1}, self._model)}} if self._asks else {}
-        )
+        asks = {"ask": {self._asks: state.Part({"others": len(self._predictors)}, self._model)}} if self._asks else {}
         return asks | {
             "reward": {
                 name: state.Part(state.of_reward(component, self._versions[name]), component.normalizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from rlaif_sdk.composer.component import Component
@@ -120,6 +120,7 @@ def check_ask(
     gates: Sequence[Gate],
     constraints: Sequence[Constraint],
     watched: Sequence[str],
+    witnesses: Collection[str],
     *,
     is_sum: bool,
 ) -> None:
@@ -130,6 +131,7 @@ def check_ask(
         gates: The gates.
         constraints: The constraints.
         watched: The rewards whose means schedules follow.
+        witnesses: The rewards that training must not see, and that tell it nothing of the costly one.
         is_sum: Whether the total is a weighted sum.
 
     Raises:
@@ -148,7 +150,11 @@ def check_ask(
                 f"{' and '.join(asking)} have one, and each waits for the other",
                 "keep it on the costliest",
             ),
-            (len(components) == 1, "there is no other reward, so every total hangs on its answer", leave_out),
+            (
+                components.keys() <= {name, *witnesses},
+                "there is no other reward, so every total hangs on its answer",
+                leave_out,
+            ),
             (
                 value_range is None or not all(map(is_finite_number, value_range)),
                 f"its range is {value_range}: an answer without bounds could change any order, and nothing can be saved safely",

@@ -141,7 +141,7 @@ def what_if(
     """Combine recorded scores under another config, and compare totals and advantages with those of the record.
 
     Batches are replayed in the order in which they were composed, each run from the start, so that statistics,
-    multipliers and schedules learn as they would have. No reward is made or asked. A reward that the config leaves out
+    multipliers and schedules learn, and alarms act, as they would have. No reward is made or asked. A reward that the config leaves out
     has no weight; parameters of rewards play no part. What an ``ask`` imputed stands where the config has
     an ``ask`` there too; where it has none, the score is missing. Conditions decide anew, from the recorded scores and columns, which
     rows a reward is asked about; where it has no recorded score for one, the new total is unknown, and a warning says so.

@@ -321,7 +321,11 @@ def _described_at(model: type[BaseModel], location: Location) -> str | None:
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
-    return sorted({name for each in _models_at(model, location) for name in each.model_fields})
+    return sorted({name for each in _models_at(model, location) for name in _keys(each)})
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _models_at(model: type[BaseModel], location: Iterable[str | int]) -> list[type[BaseModel]]:

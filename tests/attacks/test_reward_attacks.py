@@ -245,6 +245,22 @@ def test_a_phrase_that_no_real_answer_has_is_measured_by_the_edited_ones() -> No
     assert found(report) == ["phrase 1"]
 
 
+def test_answers_that_only_call_a_tool_are_attacked_like_others() -> None:
+    """They have no words, of which the rewards that may close a finding say nothing."""
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    table = [
+        {"prompt": f"Sum {n}?", "completion": [{"role": "assistant", "content": None, "tool_calls": [call]}]}
+        for n in range(10)
+    ]
+
+    def long(completion_texts: list[str]) -> list[float]:
+        return [float(len(text)) for text in completion_texts]
+
+    with Composer({"long": long}) as composer:
+        report = attack_rewards(composer, table, edits=[PHRASE], depth=1)
+    assert [finding.result.name for finding in report.findings] == ["phrase 1"]
+
+
 def test_a_constant_reward_has_nothing_to_find() -> None:
     """Nothing that is done changes the total: said, and no finding."""
 

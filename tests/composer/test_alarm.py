@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 
 from rlaif_sdk import Composer, ConfigError, Progress, Reward, RewardBatch
 from rlaif_sdk.composer import Component, Constraint
+from rlaif_sdk.composer.asking import Ask
+from rlaif_sdk.composer.conditions import ColumnCondition
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.config import AlarmConfig
 from rlaif_sdk.exceptions import AlarmError, StateError
@@ -121,6 +124,49 @@ def test_a_witness_that_falls_with_the_training_reward_is_no_hack() -> None:
                 worse.columns["judge"][:] = [0.05] * len(worse)
             composed.compose(worse)
         assert composed.alarm.raised == []
+
+
+def test_the_training_reward_is_what_training_is_given_and_not_only_what_was_asked() -> None:
+    """A hack by which hardly any row meets a condition raises the training reward, though the few scores are low."""
+    rewards = {
+        "judge": Component(Column("judge"), when=[ColumnCondition("asked", in_=[1])], otherwise=1.0),
+        "people": Component(Column("people"), weight=0.0),
+    }
+    rows = PROMPTS * COMPLETIONS
+    with Composer(rewards, alarm=alarm(WITNESS)) as composed:
+        for step in range(40):
+            hacked = step >= 15
+            asked = [int(row % COMPLETIONS < (1 if hacked else 3)) for row in range(rows)]
+            said = {
+                "asked": asked,
+                "judge": [0.3 if hacked else 0.6] * rows,
+                "people": [0.3 if hacked else 0.6] * rows,
+            }
+            composed.compose(replace(batch(step), columns=said))
+        (first, *_) = composed.alarm.raised
+    assert 15 <= first.step <= 25
+
+
+def test_an_asking_reward_learns_nothing_of_a_witness() -> None:
+    """Training does not see a witness by what is imputed: whatever it says, the same is asked and taken."""
+    compositions = []
+    for seed in (0, 1):
+        rewards = {
+            "judge": Component(Column("judge"), weight=0.1, ask=Ask()),
+            "rule": Component(Column("rule")),
+            "people": Component(Column("people"), weight=0.0),
+        }
+        with Composer(rewards, alarm=alarm(WITNESS)) as composed:
+            for step in range(8):
+                given = batch(step)
+                said = given.columns["judge"] if seed else given.columns["people"]
+                compositions.append(composed.compose(replace(given, columns={**given.columns, "people": said})))
+    first, second = compositions[7], compositions[15]
+    assert first.rewards["judge"].imputed == second.rewards["judge"].imputed
+    assert len(first.rewards["judge"].imputed) > 0
+    assert first.to_list() == second.to_list()
+    with pytest.raises(ConfigError, match="there is no other reward"):
+        Composer({"judge": rewards["judge"], "people": rewards["people"]}, alarm=alarm(WITNESS))
 
 
 def test_a_total_that_orders_completions_by_length_raises_an_alarm_at_once() -> None:

@@ -1,6 +1,7 @@
 """What-if: recorded scores under another config give what that config would have given."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,9 +76,7 @@ def batches():
 
 def run(config, folder):
     """The totals of each batch, scored for real."""
-    file = folder / "config.yaml"
-    file.write_text(json.dumps(config))
-    with Composer.from_config(file) as composer:
+    with Composer.from_config(_written(folder, config)) as composer:
         return [composer.compose(batch) for batch in batches()]
 
 
@@ -115,6 +114,28 @@ def test_the_same_config_changes_nothing(folder):
     assert summary["rank_correlation"] == pytest.approx(1)
     assert result.most_changed() == []
     assert not result.flipped.any()
+
+
+def test_an_alarm_does_over_the_record_what_it_did_in_the_run(tmp_path):
+    """A weight that it lowered is lowered in the replay, so the same config changes nothing."""
+    (tmp_path / "mine.py").write_text(REWARDS)
+    watch = {"pressure": "length", "max": 0.05, "action": {"kind": "lower_weight", "reward": "length", "factor": 0.1}}
+    rewards = {"length": {"use": "./mine.py:length"}, "vowels": {"use": "./mine.py:vowels"}}
+    config = {"rewards": rewards, "alarm": {"watch": [watch], "alpha": 0.5}, "ledger": "ledger.sqlite"}
+    with Composer.from_config(_written(tmp_path, config)) as composer:
+        for repeat in range(4):
+            for batch in batches():
+                composer.compose(replace(batch, progress=Progress(8 * repeat + batch.progress.step, 32)))
+        assert composer.alarm.raised
+    result = what_if(tmp_path, config)
+    np.testing.assert_allclose(result.new_totals, result.totals, atol=1e-12)
+    assert not np.allclose(what_if(tmp_path, {"rewards": rewards}).new_totals, result.totals)
+
+
+def _written(folder, config):
+    file = folder / "config.yaml"
+    file.write_text(json.dumps(config))
+    return file
 
 
 def test_the_opposite_weights_flip_every_advantage_that_is_not_zero(tmp_path):
