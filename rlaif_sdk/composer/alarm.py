@@ -256,8 +256,12 @@ class Alarm:
 
     @property
     def good(self) -> float:
-        """The last step at which nothing was amiss for any watch that ends runs; infinite while none is tested."""
-        steps = [watch.good for watch in self._watches if watch.test and self._action(watch).kind in HALTING]
+        """The last step at which nothing was amiss for any watch that ends runs; infinite while none was tested."""
+        steps = [
+            watch.good
+            for watch in self._watches
+            if (watch.test or watch.resting) and self._action(watch).kind in HALTING
+        ]
         return min(steps, default=math.inf)
 
     def weights(self, weights: Mapping[str, float]) -> dict[str, float]:

@@ -230,6 +230,17 @@ def test_swapping_gives_a_reward_of_weight_0_the_place_of_another() -> None:
     assert (last.rewards["judge"].weight, last.rewards["spare"].weight) == (0.0, 1.0)
 
 
+def test_an_alarm_that_went_off_leaves_the_last_good_step_where_it_was() -> None:
+    """The checkpoint of a pause is not one at which nothing was amiss."""
+    with composer(alarm({**WITNESS, "action": "pause"})) as composed:
+        composed.alarm.trainer_stops = True
+        step = 0
+        while not composed.alarm.raised:
+            composed.compose(batch(step, hack=float(step >= 15)))
+            step += 1
+        assert composed.alarm.good == composed.alarm.raised[0].good < 15
+
+
 @pytest.mark.parametrize("action", ["pause", "stop"])
 def test_a_halted_composer_takes_no_more_training_batches_until_its_state_is_loaded(action: str) -> None:
     """Stacks that cannot be stopped otherwise fail loudly; evaluation goes on."""
