@@ -268,7 +268,8 @@ class Alarm:
         """The weights in force, by name, of those that the composition has."""
         found = {name: weight * self._factors.get(name, 1.0) for name, weight in weights.items()}
         for name, other in self._swapped.items():
-            found[name], found[other] = 0.0, found[name]
+            found[other] += found[name] * self._factors.get(other, 1.0)
+            found[name] = 0.0
         return found
 
     def constraint(self, constraint: Constraint) -> Constraint:

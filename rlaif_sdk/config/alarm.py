@@ -110,7 +110,7 @@ _KEYS = ("witness", "pressure", "rise", "variance_share")
 
 def _which(value: Any) -> str:
     """The key by which a watch is told from others."""
-    given = value if isinstance(value, dict) else value.model_dump()
+    given = value.model_dump() if isinstance(value, ConfigModel) else value if isinstance(value, dict) else {}
     return f"{next((key for key in _KEYS if key in given), _KEYS[0])}[]"
 
 

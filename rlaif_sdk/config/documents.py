@@ -268,6 +268,8 @@ def _wording(item: dict[str, Any], model: type[BaseModel]) -> tuple[str, str | N
     kind, found = item["type"], item.get("input")
     if kind == "extra_forbidden":
         fields = _fields_at(model, item["loc"][:-1])
+        if item["loc"][-1] in fields:
+            return "unknown key", "it does not go with the others that are given here"
         close = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(fields)}" if fields else None
         return "unknown key", hint

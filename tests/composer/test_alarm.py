@@ -230,6 +230,17 @@ def test_swapping_gives_a_reward_of_weight_0_the_place_of_another() -> None:
     assert (last.rewards["judge"].weight, last.rewards["spare"].weight) == (0.0, 1.0)
 
 
+def test_a_reward_that_was_swapped_in_has_all_weights_it_took_and_can_be_lowered() -> None:
+    """Two swaps to one reward add their weights, and a lower weight of it counts."""
+    with composer(alarm({"pressure": "length"})) as composed:
+        did = {"swapped": {"judge": "spare", "rule": "spare"}, "factors": {"spare": 0.5, "rule": 0.4}}
+        composed.alarm.load_state_dict({**composed.alarm.state_dict(), **did})
+        rewards = composed.compose(batch(0)).rewards
+    assert {name: column.weight for name, column in rewards.items()} == pytest.approx(
+        {"judge": 0.0, "rule": 0.0, "spare": 0.5 * (1.0 + 0.4 * 0.5), "people": 0.0}
+    )
+
+
 def test_an_alarm_that_went_off_leaves_the_last_good_step_where_it_was() -> None:
     """The checkpoint of a pause is not one at which nothing was amiss."""
     with composer(alarm({**WITNESS, "action": "pause"})) as composed:

@@ -86,6 +86,8 @@ def test_a_weight_that_is_no_finite_number_is_refused_with_its_line(weight: str)
         ("rewards: [a]", 1, r"rewards: must be a mapping, found \['a'\]"),
         ("rewards:\n  a: {params: 3}", 2, "params: must be a mapping, found 3"),
         ("rewards:\n  a: {}\nagregate: x", 3, "did you mean 'aggregate'"),
+        ("rewards:\n  a: {}\nalarm: {watch: [a]}", 3, "watch.0: must be a mapping, found 'a'"),
+        ("rewards:\n  a: {}\nalarm: {watch: [{witness: a, max: 0.1}]}", 3, "does not go with the others"),
         ("rewards:\n  a: {when: [{column: c, in_: [x]}], otherwise: 0}", 2, "unknown key .did you mean 'in'"),
     ],
 )
