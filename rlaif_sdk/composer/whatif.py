@@ -31,7 +31,7 @@ from rlaif_sdk.rewards import Reward, Scores
 from rlaif_sdk.scoring.checks import CheckedScores
 from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
 from rlaif_sdk.statistics.correlation import rank_correlation
-from rlaif_sdk.types import RewardBatch
+from rlaif_sdk.types import Progress, RewardBatch
 
 ZERO = 1e-9
 """An advantage nearer to 0 than this is 0: rounding left it."""
@@ -204,6 +204,8 @@ def recombined(entry: RecordedBatch, combiner: Combiner) -> tuple[Composition, d
         ConfigError: A condition looks at a column that is not recorded.
         RewardError: A recorded failure meets the policy ``raise``.
     """
+    if combiner.alarm is not None:  # a table's rows, which have no progress, are no training
+        combiner.alarm.watching = entry.batch.progress != Progress()
     said: dict[str, CheckedScores] = {}
     unrecorded: dict[str, list[int]] = {}
     for name in in_order(combiner.components):

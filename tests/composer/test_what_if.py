@@ -130,6 +130,13 @@ def test_an_alarm_does_over_the_record_what_it_did_in_the_run(tmp_path):
     result = what_if(tmp_path, config)
     np.testing.assert_allclose(result.new_totals, result.totals, atol=1e-12)
     assert not np.allclose(what_if(tmp_path, {"rewards": rewards}).new_totals, result.totals)
+    with Composer.from_config(tmp_path / "config.yaml") as composer:
+        composer.disarm()
+        for _ in range(4):
+            for batch in batches():
+                composer.compose(replace(batch, progress=Progress()))
+    table = what_if(tmp_path, config)
+    np.testing.assert_allclose(table.new_totals, table.totals, atol=1e-12)
 
 
 def _written(folder, config):
