@@ -407,8 +407,7 @@ class RewardAttack:
         ranked = sorted(results.values(), key=lambda result: _descending(result.gap.value))
         self._warn(ranked)
         found = self._best_levels(ranked)
-        longest = [result for result in found if len(result.chain) > 1][:1]
-        found = [result for result in found if len(result.chain) == 1 or (result in longest and result is found[0])]
+        found = [result for result in found if len(result.chain) == 1 or result is found[0]]
         by_chain = {trial.chain: trial for trial in trials}
         lengths = np.array([len(answer.text) for answer in self._answers], dtype=np.float64)
         with closing(Remedies(self._pool, self._composer, self._witness, lengths)) as remedies:

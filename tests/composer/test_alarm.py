@@ -16,7 +16,9 @@ import pytest
 from rlaif_sdk import Composer, ConfigError, Progress, Reward, RewardBatch
 from rlaif_sdk.composer import Component, Constraint
 from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.weights import Crossing, Linear, Schedule
 from rlaif_sdk.config import AlarmConfig
+from rlaif_sdk.evaluation.best_of import check_witness
 from rlaif_sdk.exceptions import AlarmError, StateError
 from tests.composer.test_ranks import Ranks
 
@@ -182,6 +184,58 @@ def test_swapping_gives_a_reward_of_weight_0_the_place_of_another() -> None:
     with composer(alarm({"pressure": "length"}, action=action)) as composed:
         last = train(composed, end=20, hack_from=0)[-1]
     assert (last.rewards["judge"].weight, last.rewards["spare"].weight) == (0.0, 1.0)
+
+
+def test_a_weight_that_was_swapped_in_is_lowered_and_takes_over_from_several() -> None:
+    """The factor of the reward in place holds, beside that of the one that it replaces."""
+    swaps = [
+        {"pressure": "length", "action": {"kind": "swap", "reward": "judge", "to": "spare"}},
+        {"rise": "length", "action": {"kind": "swap", "reward": "rule", "to": "spare"}},
+    ]
+    with composer(alarm(*swaps)) as composed:
+        state = composed.state_dict()
+        saved = state["alarms"]["alarm"]["state"]
+        saved["swapped"], saved["factors"] = {"judge": "spare", "rule": "spare"}, {"judge": 0.5, "spare": 0.25}
+        composed.load_state_dict(state)
+        weights = {name: column.weight for name, column in composed.compose(batch(0)).rewards.items()}
+    assert weights == {"judge": 0.0, "rule": 0.0, "spare": 0.25 * (0.5 + 0.5), "people": 0.0}
+
+
+def test_an_earlier_state_has_its_bounds_again() -> None:
+    """A composer that goes back to the last good checkpoint holds the constraint as it was there."""
+    action = {"kind": "tighten", "constraint": "rule/max", "by": 0.3, "limit": 0.4}
+    rule = Constraint("rule", max=0.9, step_size=1.0)
+    with composer(alarm({"pressure": "length"}, action=action), constraints=[rule]) as composed:
+        good = composed.state_dict()
+        assert train(composed, end=40, hack_from=0)[-1].constraints[0].constraint.max < 0.9
+        composed.load_state_dict(good)
+        assert composed.compose(batch(0)).constraints[0].constraint.max == 0.9
+
+
+def test_a_training_reward_that_is_silent_in_the_reference_hides_nothing() -> None:
+    """What it was then is unknown, and the witness is heard all the same."""
+    with composer(alarm(WITNESS)) as composed:
+        for step in range(40):
+            said = batch(step, hack=float(step >= 15))
+            if step < 10:
+                said.columns["judge"][:] = said.columns["rule"][:] = [None] * len(said)
+            composed.compose(said)
+        json.dumps(composed.state_dict(), allow_nan=False)
+        assert [one.watch for one in composed.alarm.raised][:1] == ["witness_people"]
+
+
+def test_a_witness_that_a_schedule_follows_is_refused() -> None:
+    """The weight of a training reward then hangs on it."""
+    rising = Schedule(Linear(0, 1, end=5), trigger=Crossing("people", above=0.5))
+    rewards = {
+        "judge": Component(Column("judge")),
+        "rule": Component(Column("rule"), weight=rising),
+        "people": Component(Column("people"), weight=0.0),
+    }
+    with pytest.raises(ConfigError, match="training sees 'people' by its schedule of a weight"):
+        Composer(rewards, alarm=alarm(WITNESS))
+    with Composer(rewards) as composed, pytest.raises(ConfigError, match="the total depends on 'people'"):
+        check_witness(composed, "people")
 
 
 @pytest.mark.parametrize("action", ["pause", "stop"])

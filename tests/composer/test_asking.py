@@ -334,6 +334,18 @@ def test_a_weight_counts_like_as_many_equal_rows() -> None:
     np.testing.assert_allclose(weighted.prediction.mean, repeated.prediction.mean)
 
 
+def test_a_missing_score_of_another_reward_teaches_nothing_of_it() -> None:
+    """It counts as the mean of its group, from the first group on, however far from 0 and from each other groups are."""
+    draw = np.random.default_rng(0)
+    level_N = np.repeat(1000.0 + 300.0 * np.arange(20), SIZE)
+    cheap_N = level_N + draw.normal(size=len(level_N))
+    values_NK = np.stack([cheap_N, 0.3 * (cheap_N - level_N)], axis=1)
+    values_NK[::SIZE, 0] = np.nan
+    model, nothing = ScoreModel(1), np.zeros(len(level_N))
+    model.learn(values_NK, np.repeat(np.arange(20), SIZE), nothing, nothing + 1, nothing * np.nan)
+    assert model.prediction.slopes[0] == pytest.approx(0.3, abs=0.02)
+
+
 def test_rows_of_the_random_share_stand_for_those_that_are_left_out() -> None:
     """Of a group asked about in full, rows that the policy would have left out weigh by the inverse of their chance to teach.
 
