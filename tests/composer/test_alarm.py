@@ -20,6 +20,7 @@ from rlaif_sdk.composer.weights import Crossing, Linear, Schedule
 from rlaif_sdk.config import AlarmConfig
 from rlaif_sdk.evaluation.best_of import check_witness
 from rlaif_sdk.exceptions import AlarmError, StateError
+from rlaif_sdk.statistics.sequential import upper_limit
 from tests.composer.test_ranks import Ranks
 
 PROMPTS, COMPLETIONS = 8, 4
@@ -288,6 +289,44 @@ def test_several_ranks_decide_as_one_process_would() -> None:
         assert first == second
         ours, theirs = alone.state_dict()["alarms"]["alarm"]["state"], json.loads(first)["alarms"]["alarm"]["state"]
         assert ours["factors"] == theirs["factors"] != {}
+
+
+LENGTH, OTHERS = {"pressure": "length"}, [{"rise": name} for name in ("refusal", "markup", "repetition")]
+
+
+@pytest.mark.parametrize(
+    ("watch", "hack", "people", "share"),
+    [
+        ([LENGTH, *OTHERS], 0.25, 0.6, 1 / 4),
+        ([WITNESS], 0.11, 0.6, 1 / 2 * 3 / 4),
+        ([WITNESS], 0.11, 0.3, 1 / 12 * 3 / 4),
+    ],
+    ids=["one of four", "the first reference", "the third reference"],
+)
+def test_an_alarm_goes_off_at_its_share_of_alpha(watch: list[Any], hack: float, people: float, share: float) -> None:
+    """The watches share it; a witness has a half of its own for the first reference, a sixth, a twelfth, less a quarter."""
+    highest = 0.0
+    with composer(alarm(*watch)) as composed:
+        for step in range(60):
+            liked = (people if step < 9 else 0.6) - 0.18 * (step >= 25) + 0.3 * hack
+            e_values = composed.compose(batch(step, hack=hack, people=liked)).e_values
+            if composed.alarm.raised:
+                break
+            highest = max(highest, next(iter(e_values.values())))
+        (raised,) = composed.alarm.raised
+    needed = 1 / (0.05 * share)
+    assert needed / 2 < highest < needed <= math.exp(raised.log_e)
+
+
+def test_a_reference_is_compared_with_by_its_upper_limit() -> None:
+    """At a quarter of the watch's alpha, plus the tolerance, on a range of twice the longest mean of a prompt."""
+    with composer(alarm({"rise": "length", "tolerance": 0.07})) as composed:
+        train(composed, end=5)
+        saved = composed.state_dict()["alarms"]["alarm"]["state"]["watches"]["rise_length"]
+    lengths = np.array(saved["reference"]["text/length"])
+    assert len(lengths) == 40
+    fraction = lengths / (2 * lengths.max())
+    assert saved["test"]["bound"] == pytest.approx(upper_limit(fraction, 0.05 / 4) + 0.07)
 
 
 def test_evaluation_and_tables_teach_the_alarm_nothing() -> None:

@@ -151,6 +151,33 @@ def test_only_those_are_asked_about_whose_answer_can_turn_an_advantage() -> None
     assert "flipped_share" not in "".join(key for key in metrics if "cheap" in key)
 
 
+@pytest.mark.parametrize("noise", [0.1, 0.4])
+def test_a_half_width_is_that_of_the_confidence_cut_at_the_declared_range(noise: float) -> None:
+    """Of an answer by itself, of a group that has none yet: noise and what groups have in common."""
+    confidence = 0.95
+    with Composer(parts(Costly(), Ask(confidence=confidence, random_share=1e-9), weight=1e-6)) as composer:
+        composer.compose(noisy(64, seed=99, noise=noise))
+        prediction = composer.combiner._model.prediction
+        judge = composer.compose(noisy(4, seed=1)).rewards["judge"]
+    half = prediction.width(confidence) * math.sqrt(prediction.noise**2 + prediction.common)
+    assert len(judge.imputed) == 4 * SIZE
+    for one in judge.imputed.values():
+        assert one.half_width == pytest.approx(max(min(half, one.value), min(half, 1 - one.value)))
+    assert (half > 0.5) == (noise == 0.4)
+
+
+def test_a_row_that_a_gate_stops_is_not_asked_about() -> None:
+    """Its total is the floor whatever the answer, also where the rest of its group is asked about."""
+    costly = Costly()
+    ask = Ask(confidence=0.99, waves=2, random_share=1e-9)
+    gate = Gate("cheap", max=0.3, floor=0.55)
+    with Composer(parts(costly, ask), gates=[gate]) as composer:
+        composer.compose(noisy(64, seed=99))
+        costly.calls.clear()
+        composer.compose(batch_of([0.8, 0.9, 0.8, 0.9, 0.2, 0.2, 0.2, 0.2], [0.35] * SIZE))
+    assert sorted(costly.rows) == [4, 5, 6, 7]
+
+
 def test_everything_is_asked_until_the_intervals_can_be_measured() -> None:
     """The first groups are asked about in full, and some of the later ones are not."""
     costly = Costly()
