@@ -126,6 +126,21 @@ def test_a_witness_that_falls_with_the_training_reward_is_no_hack() -> None:
         assert composed.alarm.raised == []
 
 
+def test_more_of_what_has_a_negative_weight_is_a_training_reward_that_falls() -> None:
+    """The witness falls with it, and nobody games anything; less of it would be an alarm."""
+    for later, is_hack in ((0.95, False), (0.05, True)):
+        rewards = {
+            "judge": Component(Column("judge"), weight=-1.0),
+            "people": Component(Column("people"), weight=0.0),
+        }
+        with Composer(rewards, alarm=alarm(WITNESS)) as composed:
+            for step in range(30):
+                said = batch(step, people=0.6 if step < 15 else 0.3)
+                said.columns["judge"][:] = [0.5 if step < 15 else later] * len(said)
+                composed.compose(said)
+            assert bool(composed.alarm.raised) == is_hack
+
+
 def test_a_total_that_orders_completions_by_length_raises_an_alarm_at_once() -> None:
     """No reference is needed: what is tested is the pressure, before the policy has moved."""
     with composer(alarm({"pressure": "length"})) as composed:
