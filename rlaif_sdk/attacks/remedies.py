@@ -112,14 +112,12 @@ class Remedies:
 
     Args:
         pool: The scored answers.
-        composer: The composition.
         witness: The reward that the total must not come to depend on, or None.
         lengths_N: The real answers' lengths in characters.
     """
 
-    def __init__(self, pool: ScoredPool, composer: Composer, witness: str | None, lengths_N: Array) -> None:
+    def __init__(self, pool: ScoredPool, witness: str | None, lengths_N: Array) -> None:
         self._pool = pool
-        self._composer = composer
         self._witness = witness
         self._lengths_N = lengths_N
 
@@ -176,10 +174,9 @@ class Remedies:
         if stops >= _MASS:
             gate = {"reward": name, side: bound, "floor": floor}
             yield Proposal("gate", {"gates": [gate]}, {"gates": [Gate(**gate)]}, float(stopped))  # type: ignore[arg-type]
-        taken = {multiplier.constraint.key for multiplier in self._composer.combiner.multipliers}
         part = pool.parts[name]
         against = part.weight != 0 and rises == part.reward.higher_is_better  # it would undo what the weight is for
-        if moved.mean() * (1 if rises else -1) > 0 and f"{name}/{side}" not in taken and not against:
+        if moved.mean() * (1 if rises else -1) > 0 and not against:
             multiplier = _rounded(_ENOUGH * gain / abs(float(moved.mean())))
             held = {"reward": name, side: _rounded(float(real.mean())), "initial": multiplier}
             yield Proposal("constraint", {"constraints": [held]}, {"constraints": [Constraint(**held)]})  # type: ignore[arg-type]

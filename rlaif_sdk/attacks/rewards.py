@@ -407,11 +407,10 @@ class RewardAttack:
         ranked = sorted(results.values(), key=lambda result: _descending(result.gap.value))
         self._warn(ranked)
         found = self._best_levels(ranked)
-        longest = [result for result in found if len(result.chain) > 1][:1]
-        found = [result for result in found if len(result.chain) == 1 or (result in longest and result is found[0])]
+        found = [result for result in found if len(result.chain) == 1 or result is found[0]]
         by_chain = {trial.chain: trial for trial in trials}
         lengths = np.array([len(answer.text) for answer in self._answers], dtype=np.float64)
-        with closing(Remedies(self._pool, self._composer, self._witness, lengths)) as remedies:
+        with closing(Remedies(self._pool, self._witness, lengths)) as remedies:
             tried = {result.chain: self._remedies(remedies, by_chain[result.chain], len(trials)) for result in found}
             changes = self._changes(found, by_chain, tried, len(trials))
         findings = tuple(
@@ -642,7 +641,9 @@ class RewardAttack:
         )
         found = []
         for proposal in proposals:
-            with suppress(ConfigError):  # this composition cannot have it: its aggregator, or the order of its gates
+            with suppress(
+                ConfigError
+            ):  # this composition cannot have it: its aggregator, its gates' order, a like constraint
                 found.append((self._measured([trial], proposal, trials)[0], proposal))
         return sorted(found, key=lambda each: each[0].order)
 

@@ -191,6 +191,7 @@ class Alarm:
         components: The composition's rewards.
         gates: Its gates.
         constraints: Its constraints.
+        followed: The rewards whose means its schedules follow.
 
     Attributes:
         raised: The alarms since this process began, the latest last.
@@ -210,6 +211,7 @@ class Alarm:
         *,
         gates: Sequence[Gate] = (),
         constraints: Sequence[Constraint] = (),
+        followed: Sequence[str] = (),
     ) -> None:
         self.config = config
         self.raised: list[Raised] = []
@@ -229,7 +231,7 @@ class Alarm:
             for watch in config.watch
             for key, subject in [_subject(watch)]
         ]
-        self._check(gates)
+        self._check(gates, followed)
         self._alpha = config.alpha / len(self._watches)
         for watch in self._watches:
             self._begin(watch)
@@ -470,10 +472,9 @@ class Alarm:
 
     def _follow_proxy(self, watch: _Watch, seen: _Seen) -> None:
         """Take note of how far the training reward is above its reference."""
-        weights = self._trained()
-        now_G = self._proxy(weights, seen.means)
-        if not np.isnan(now_G).all():
-            above = float(np.nanmean(now_G) - np.nanmean(self._proxy(weights, watch.reference)))
+        now_G, then_G = (self._proxy(self._trained(), means) for means in (seen.means, watch.reference))
+        if not (np.isnan(now_G).all() or np.isnan(then_G).all()):
+            above = float(np.nanmean(now_G) - np.nanmean(then_G))
             watch.proxy += (1.0 - math.exp(-seen.prompts / _RECENT)) * (above - watch.proxy)
 
     def _test(self, watch: _Watch, seen: _Seen, step: int) -> None:
@@ -634,7 +635,7 @@ class Alarm:
                 hint="look at the rows that raised it; a composer that loads the saved state goes on",
             )
 
-    def _check(self, gates: Sequence[Gate]) -> None:
+    def _check(self, gates: Sequence[Gate], followed: Sequence[str]) -> None:
         """Refuse watches and actions that cannot work."""
         if not self._watches:
             raise ConfigError("nothing is watched for", key="alarm.watch")
@@ -645,7 +646,7 @@ class Alarm:
                 raise ConfigError("the same is watched twice", key=key)
             seen.add(watch.name)
             if isinstance(watch.config, WitnessConfig):
-                self._check_witness(subject, f"{key}.witness", gates)
+                self._check_witness(subject, f"{key}.witness", gates, followed)
             elif isinstance(watch.config, VarianceShareConfig):
                 self._check_weight(subject, f"{key}.variance_share")
             action_key = f"{key}.action" if watch.config.action else "alarm.action"
@@ -660,7 +661,7 @@ class Alarm:
         if weight_bounds(self._check_name(name, key).weight) == (0.0, 0.0):
             raise ConfigError(f"{name!r} has no weight", key=key)
 
-    def _check_witness(self, name: str, key: str, gates: Sequence[Gate]) -> None:
+    def _check_witness(self, name: str, key: str, gates: Sequence[Gate], followed: Sequence[str]) -> None:
         witness = self._check_name(name, key)
         hint = "a witness is a reward that training never sees: another judge, people's verdicts, a benchmark's check"
         if weight_bounds(witness.weight) != (0.0, 0.0):
@@ -668,6 +669,7 @@ class Alarm:
         without_ask = {other: replace(part, ask=None) for other, part in self._components.items()}  # leaves it out
         users = [f"gate {gate}" for gate in gates if gate.reward == name]
         users += [f"constraint {constraint}" for constraint in self._constraints.values() if constraint.reward == name]
+        users += ["schedule of a weight"] if name in followed else []
         users += [
             f"'when' of {other!r}" for other, looked_at in rewards_looked_at(without_ask).items() if name in looked_at
         ]

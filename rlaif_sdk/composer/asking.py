@@ -201,7 +201,10 @@ class ScoreModel:
     def _teach(self, values_nK: Array, weight_n: Array) -> None:
         total = float(weight_n.sum())
         kept = 0.5 ** (total / HALF_LIFE)
-        values_nK = np.where(np.isnan(values_nK), self.mean_K, values_nK)
+        present_nK = ~np.isnan(values_nK)
+        known_K = weight_n @ present_nK
+        own_K = weight_n @ np.where(present_nK, values_nK, 0.0) / np.maximum(known_K, 1e-300)
+        values_nK = np.where(present_nK, values_nK, np.where(known_K > 0, own_K, self.mean_K))
         mean_K = weight_n @ values_nK / total
         centred_nK = values_nK - mean_K
         self.count = self.count * kept + total

@@ -60,12 +60,14 @@ class Combiner:
         rewards = {name: component.weight for name, component in components.items()}
         self._weights: dict[str, Weight] = {**rewards, **{name: group.weight for name, group in self.groups.items()}}
         self._check()
-        self.alarm = Alarm(alarm, components, gates=gates, constraints=constraints) if alarm else None
+        self.followed = [schedule.trigger.reward for schedule in self._schedules().values() if schedule.trigger]
+        self.alarm = (
+            Alarm(alarm, components, gates=gates, constraints=constraints, followed=self.followed) if alarm else None
+        )
         self._nested = NestedAggregation(self.aggregator, self.groups, rewards)
         self._tree = self._nested.tree
-        watched = [schedule.trigger.reward for schedule in self._schedules().values() if schedule.trigger]
         witnesses = self.alarm.witnesses if self.alarm else frozenset()
-        check_ask(components, self.gates, constraints, watched, witnesses, is_sum=self._nested.is_linear)
+        check_ask(components, self.gates, constraints, self.followed, witnesses, is_sum=self._nested.is_linear)
         for name, component in self.components.items():
             try:
                 component.normalizer.bind(component.oriented_range)
@@ -205,8 +207,8 @@ class Combiner:
     ) -> tuple[Array, list[ConstraintColumn]]:
         """The totals before gates, without what constraints take off; NaN where there is none."""
         if self.alarm is not None:
-            for multiplier in self.multipliers:
-                multiplier.constraint = self.alarm.constraint(multiplier.constraint)
+            for multiplier, constraint in zip(self.multipliers, self._constraints, strict=True):
+                multiplier.constraint = self.alarm.constraint(constraint)
         constraints = [
             ConstraintColumn(m.constraint, m.value, m.penalty(stated[m.constraint.reward])) for m in self.multipliers
         ]

@@ -270,13 +270,14 @@ def check_witness(composer: Composer, witness: str | None) -> None:
         raise ConfigError(f"there is no reward {witness!r} to be the witness", hint=f"there are {names}")
     combiner = composer.combiner
     decides = {gate.reward for gate in combiner.gates} | {one.constraint.reward for one in combiner.multipliers}
+    decides.update(combiner.followed)
     parts = {name: replace(part, ask=None) for name, part in composer.components.items()}  # an evaluation asks of all
     decides.update(*rewards_looked_at(parts).values())
     if composer.weights[witness] != 0 or witness in decides:
         raise ConfigError(
             f"the total depends on {witness!r}, which then agrees with it by itself",
             key=f"rewards.{witness}",
-            hint="a witness has weight 0, and no gate, constraint or condition looks at it",
+            hint="a witness has weight 0, and no gate, constraint, schedule or condition looks at it",
         )
     own = composer.components[witness]
     for name, part in composer.components.items():

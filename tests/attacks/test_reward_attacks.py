@@ -190,6 +190,7 @@ def test_a_total_that_falls_less_than_the_witness_is_no_finding() -> None:
         report = attack_rewards(composer, rows(20), witness="whole", edits=[SHORTER], depth=1)
     assert report.results[0].gap.low > 0
     assert report.results[0].total.high < 0
+    assert report.results[0].wins.value == 0
     assert not report.findings
 
 
@@ -342,6 +343,35 @@ def test_a_witness_that_fails_on_some_answers_leaves_these_out() -> None:
     assert silent > 0
     assert (report.answers, report.unscored) == (24 - silent, silent)
     assert report.reason == "picky has no score"
+
+
+def test_edited_answers_without_a_word_of_the_witness_count_nowhere() -> None:
+    """Their totals are in no mean, though they have one."""
+
+    @reward
+    def picky(completion_texts: list[str]) -> list[Any]:
+        said = zip(completion_texts, bright(completion_texts), strict=True)
+        return [None if "Verified" in text and len(text) % 2 else value for text, value in said]
+
+    table = rows(24)
+    silent = sum(len(f"{row['completion']} Verified.") % 2 for row in table)
+    with Composer({"wordy": wordy, "picky": Component(picky, weight=0)}) as composer:
+        [result] = attack_rewards(composer, table, witness="picky", edits=[PHRASE], depth=1).results
+    assert silent > 0
+    assert (result.unscored, result.total.n, result.gap.n) == (silent, 24 - silent, 24 - silent)
+
+
+def test_an_answer_that_the_witness_puts_as_far_ahead_is_not_overrated() -> None:
+    """Of the best by the total, only those that the witness puts less far ahead are shown."""
+
+    def alike(completion_texts: list[str]) -> list[float]:
+        return wordy(completion_texts)
+
+    with (
+        Composer({"wordy": wordy, "alike": Component(alike, weight=0)}) as composer,
+        pytest.warns(UserWarning, match="as the total does"),
+    ):
+        assert not attack_rewards(composer, rows(12, 4), witness="alike", edits=[SHORTER], depth=1).overrated
 
 
 def test_a_witness_that_scores_nothing_is_refused() -> None:
@@ -513,12 +543,28 @@ def test_every_remedy_is_a_change_that_the_loader_accepts(tmp_path: Path) -> Non
     for finding in report.findings:
         for remedy in finding.remedies:
             kinds.add(remedy.kind)
+            held = [one["reward"] for one in remedy.config.get("constraints", ())]
+            assert "wordy" not in held  # it would undo what its weight is for
             validate(CompositionConfig, Document(merged(config, dict(remedy.config))))
             if remedy.closes:
                 assert not (remedy.total.low > 0 and remedy.gap.low > 0)
                 assert min(remedy.total.value, remedy.gap.value) <= 0
             assert remedy.yaml
     assert kinds == {"gate", "constraint", "penalty", "normalizer", "weight"}
+
+
+def test_another_normalizer_comes_with_the_weight_that_keeps_its_rewards_influence(folder: Path) -> None:
+    """Real totals vary under it as much as before, to the digits of the weight."""
+    table, config = rows(12), yaml.safe_load(CONFIG)
+    with Composer.from_config(config) as composer:
+        report = attack_rewards(composer, table, witness="bright", edits=[PHRASE], depth=1)
+    [finding] = report.findings
+    others = [remedy for remedy in finding.remedies if remedy.kind == "normalizer"]
+    assert len(others) == 2
+    for remedy in others:
+        with Composer.from_config(merged(config, dict(remedy.config))) as composer:
+            after = attack_rewards(composer, table, witness="bright", edits=[PHRASE], depth=1)
+        assert after.spread[0] == pytest.approx(report.spread[0], rel=1e-3)
 
 
 def test_the_changes_close_what_they_say_they_close(folder: Path) -> None:

@@ -19,8 +19,11 @@ from rlaif_sdk.composer import Component, Constraint
 from rlaif_sdk.composer.asking import Ask
 from rlaif_sdk.composer.conditions import ColumnCondition
 from rlaif_sdk.composer.gates import Gate
+from rlaif_sdk.composer.weights import Crossing, Linear, Schedule
 from rlaif_sdk.config import AlarmConfig
+from rlaif_sdk.evaluation.best_of import check_witness
 from rlaif_sdk.exceptions import AlarmError, StateError
+from rlaif_sdk.statistics.sequential import upper_limit
 from tests.composer.test_ranks import Ranks
 
 PROMPTS, COMPLETIONS = 8, 4
@@ -169,6 +172,21 @@ def test_an_asking_reward_learns_nothing_of_a_witness() -> None:
         Composer({"judge": rewards["judge"], "people": rewards["people"]}, alarm=alarm(WITNESS))
 
 
+def test_more_of_what_has_a_negative_weight_is_a_training_reward_that_falls() -> None:
+    """The witness falls with it, and nobody games anything; less of it would be an alarm."""
+    for later, is_hack in ((0.95, False), (0.05, True)):
+        rewards = {
+            "judge": Component(Column("judge"), weight=-1.0),
+            "people": Component(Column("people"), weight=0.0),
+        }
+        with Composer(rewards, alarm=alarm(WITNESS)) as composed:
+            for step in range(30):
+                said = batch(step, people=0.6 if step < 15 else 0.3)
+                said.columns["judge"][:] = [0.5 if step < 15 else later] * len(said)
+                composed.compose(said)
+            assert bool(composed.alarm.raised) == is_hack
+
+
 def test_a_total_that_orders_completions_by_length_raises_an_alarm_at_once() -> None:
     """No reference is needed: what is tested is the pressure, before the policy has moved."""
     with composer(alarm({"pressure": "length"})) as composed:
@@ -252,6 +270,58 @@ def test_an_alarm_that_went_off_leaves_the_last_good_step_where_it_was() -> None
         assert composed.alarm.good == composed.alarm.raised[0].good < 15
 
 
+def test_a_weight_that_was_swapped_in_is_lowered_and_takes_over_from_several() -> None:
+    """The factor of the reward in place holds, beside that of the one that it replaces."""
+    swaps = [
+        {"pressure": "length", "action": {"kind": "swap", "reward": "judge", "to": "spare"}},
+        {"rise": "length", "action": {"kind": "swap", "reward": "rule", "to": "spare"}},
+    ]
+    with composer(alarm(*swaps)) as composed:
+        state = composed.state_dict()
+        saved = state["alarms"]["alarm"]["state"]
+        saved["swapped"], saved["factors"] = {"judge": "spare", "rule": "spare"}, {"judge": 0.5, "spare": 0.25}
+        composed.load_state_dict(state)
+        weights = {name: column.weight for name, column in composed.compose(batch(0)).rewards.items()}
+    assert weights == {"judge": 0.0, "rule": 0.0, "spare": 0.25 * (0.5 + 0.5), "people": 0.0}
+
+
+def test_an_earlier_state_has_its_bounds_again() -> None:
+    """A composer that goes back to the last good checkpoint holds the constraint as it was there."""
+    action = {"kind": "tighten", "constraint": "rule/max", "by": 0.3, "limit": 0.4}
+    rule = Constraint("rule", max=0.9, step_size=1.0)
+    with composer(alarm({"pressure": "length"}, action=action), constraints=[rule]) as composed:
+        good = composed.state_dict()
+        assert train(composed, end=40, hack_from=0)[-1].constraints[0].constraint.max < 0.9
+        composed.load_state_dict(good)
+        assert composed.compose(batch(0)).constraints[0].constraint.max == 0.9
+
+
+def test_a_training_reward_that_is_silent_in_the_reference_hides_nothing() -> None:
+    """What it was then is unknown, and the witness is heard all the same."""
+    with composer(alarm(WITNESS)) as composed:
+        for step in range(40):
+            said = batch(step, hack=float(step >= 15))
+            if step < 10:
+                said.columns["judge"][:] = said.columns["rule"][:] = [None] * len(said)
+            composed.compose(said)
+        json.dumps(composed.state_dict(), allow_nan=False)
+        assert [one.watch for one in composed.alarm.raised][:1] == ["witness_people"]
+
+
+def test_a_witness_that_a_schedule_follows_is_refused() -> None:
+    """The weight of a training reward then hangs on it."""
+    rising = Schedule(Linear(0, 1, end=5), trigger=Crossing("people", above=0.5))
+    rewards = {
+        "judge": Component(Column("judge")),
+        "rule": Component(Column("rule"), weight=rising),
+        "people": Component(Column("people"), weight=0.0),
+    }
+    with pytest.raises(ConfigError, match="training sees 'people' by its schedule of a weight"):
+        Composer(rewards, alarm=alarm(WITNESS))
+    with Composer(rewards) as composed, pytest.raises(ConfigError, match="the total depends on 'people'"):
+        check_witness(composed, "people")
+
+
 @pytest.mark.parametrize("action", ["pause", "stop"])
 def test_a_halted_composer_takes_no_more_training_batches_until_its_state_is_loaded(action: str) -> None:
     """Stacks that cannot be stopped otherwise fail loudly; evaluation goes on."""
@@ -302,6 +372,44 @@ def test_several_ranks_decide_as_one_process_would() -> None:
         assert first == second
         ours, theirs = alone.state_dict()["alarms"]["alarm"]["state"], json.loads(first)["alarms"]["alarm"]["state"]
         assert ours["factors"] == theirs["factors"] != {}
+
+
+LENGTH, OTHERS = {"pressure": "length"}, [{"rise": name} for name in ("refusal", "markup", "repetition")]
+
+
+@pytest.mark.parametrize(
+    ("watch", "hack", "people", "share"),
+    [
+        ([LENGTH, *OTHERS], 0.25, 0.6, 1 / 4),
+        ([WITNESS], 0.11, 0.6, 1 / 2 * 3 / 4),
+        ([WITNESS], 0.11, 0.3, 1 / 12 * 3 / 4),
+    ],
+    ids=["one of four", "the first reference", "the third reference"],
+)
+def test_an_alarm_goes_off_at_its_share_of_alpha(watch: list[Any], hack: float, people: float, share: float) -> None:
+    """The watches share it; a witness has a half of its own for the first reference, a sixth, a twelfth, less a quarter."""
+    highest = 0.0
+    with composer(alarm(*watch)) as composed:
+        for step in range(60):
+            liked = (people if step < 9 else 0.6) - 0.18 * (step >= 25) + 0.3 * hack
+            e_values = composed.compose(batch(step, hack=hack, people=liked)).e_values
+            if composed.alarm.raised:
+                break
+            highest = max(highest, next(iter(e_values.values())))
+        (raised,) = composed.alarm.raised
+    needed = 1 / (0.05 * share)
+    assert needed / 2 < highest < needed <= math.exp(raised.log_e)
+
+
+def test_a_reference_is_compared_with_by_its_upper_limit() -> None:
+    """At a quarter of the watch's alpha, plus the tolerance, on a range of twice the longest mean of a prompt."""
+    with composer(alarm({"rise": "length", "tolerance": 0.07})) as composed:
+        train(composed, end=5)
+        saved = composed.state_dict()["alarms"]["alarm"]["state"]["watches"]["rise_length"]
+    lengths = np.array(saved["reference"]["text/length"])
+    assert len(lengths) == 40
+    fraction = lengths / (2 * lengths.max())
+    assert saved["test"]["bound"] == pytest.approx(upper_limit(fraction, 0.05 / 4) + 0.07)
 
 
 def test_evaluation_and_tables_teach_the_alarm_nothing() -> None:

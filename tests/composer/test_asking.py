@@ -21,7 +21,15 @@ from hypothesis import strategies as st
 from rlaif_sdk import Composer, Composition, Gate, Reward, RewardBatch, Score
 from rlaif_sdk.composer import Ask, Component, Constraint, FailurePolicy, Ledger, RewardCondition, Schedule, what_if
 from rlaif_sdk.composer.aggregators import Minimum
-from rlaif_sdk.composer.asking import LEAST_GROUPS, OpenGroups, Prediction, ScoreModel, drawn_groups, lessons
+from rlaif_sdk.composer.asking import (
+    LEAST_GROUPS,
+    MOST_GROUPS,
+    OpenGroups,
+    Prediction,
+    ScoreModel,
+    drawn_groups,
+    lessons,
+)
 from rlaif_sdk.composer.normalizers import FixedZScore, FixedZScoreParams, GroupZScore, MinMax, Rank, ZScore
 from rlaif_sdk.composer.weights import Crossing, Linear
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
@@ -141,6 +149,33 @@ def test_only_those_are_asked_about_whose_answer_can_turn_an_advantage() -> None
     assert metrics["reward/judge/imputed_share"] == 0.75
     assert metrics["reward/judge/abstained"] == 0
     assert "flipped_share" not in "".join(key for key in metrics if "cheap" in key)
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.4])
+def test_a_half_width_is_that_of_the_confidence_cut_at_the_declared_range(noise: float) -> None:
+    """Of an answer by itself, of a group that has none yet: noise and what groups have in common."""
+    confidence = 0.95
+    with Composer(parts(Costly(), Ask(confidence=confidence, random_share=1e-9), weight=1e-6)) as composer:
+        composer.compose(noisy(64, seed=99, noise=noise))
+        prediction = composer.combiner._model.prediction
+        judge = composer.compose(noisy(4, seed=1)).rewards["judge"]
+    half = prediction.width(confidence) * math.sqrt(prediction.noise**2 + prediction.common)
+    assert len(judge.imputed) == 4 * SIZE
+    for one in judge.imputed.values():
+        assert one.half_width == pytest.approx(max(min(half, one.value), min(half, 1 - one.value)))
+    assert (half > 0.5) == (noise == 0.4)
+
+
+def test_a_row_that_a_gate_stops_is_not_asked_about() -> None:
+    """Its total is the floor whatever the answer, also where the rest of its group is asked about."""
+    costly = Costly()
+    ask = Ask(confidence=0.99, waves=2, random_share=1e-9)
+    gate = Gate("cheap", max=0.3, floor=0.55)
+    with Composer(parts(costly, ask), gates=[gate]) as composer:
+        composer.compose(noisy(64, seed=99))
+        costly.calls.clear()
+        composer.compose(batch_of([0.8, 0.9, 0.8, 0.9, 0.2, 0.2, 0.2, 0.2], [0.35] * SIZE))
+    assert sorted(costly.rows) == [4, 5, 6, 7]
 
 
 def test_everything_is_asked_until_the_intervals_can_be_measured() -> None:
@@ -314,6 +349,29 @@ def test_intervals_hold_as_often_as_they_say(confidence: float) -> None:
     assert within.mean() == pytest.approx(confidence, abs=0.04)
 
 
+def test_intervals_are_measured_on_the_last_groups_as_written_out() -> None:
+    """Noise, what groups have in common, and residuals against loops; of groups of unequal sizes, the last 64."""
+    model, draw = ScoreModel(1), np.random.default_rng(7)
+    groups = [draw.random((size, 2)) + draw.normal() for size in draw.integers(2, 6, MOST_GROUPS + 9)]
+    group_N = np.repeat(np.arange(len(groups)), [len(values) for values in groups])
+    ones, none = np.ones(len(group_N)), np.full(len(group_N), np.nan)
+    model.learn(np.concatenate(groups), group_N, 2.0 * ones, ones, none)
+    within, means, sizes = [], [], []
+    for values_nK in groups[-MOST_GROUPS:]:
+        residual_n = values_nK[:, 1]  # nothing was taught, so 0 is expected of each
+        within.append(residual_n - residual_n.mean())
+        means.append(residual_n.mean())
+        sizes.append(len(residual_n))
+    variance = sum((part**2).sum() for part in within) / (sum(sizes) - MOST_GROUPS)
+    common = np.mean([mean**2 - variance / size for mean, size in zip(means, sizes, strict=True)])
+    scaled = [abs(part) / math.sqrt(variance * (size - 1) / size) for part, size in zip(within, sizes, strict=True)]
+    prediction = model.prediction
+    assert prediction.groups == MOST_GROUPS
+    assert prediction.noise == pytest.approx(math.sqrt(variance))
+    assert prediction.common == pytest.approx(common)
+    np.testing.assert_allclose(prediction.residuals, np.sort(np.concatenate(scaled)))
+
+
 def test_too_few_residuals_for_a_confidence_leave_the_range_alone() -> None:
     """The quantile of n residuals is none of a confidence above n / (n + 1)."""
     prediction = Prediction(np.zeros(2), np.zeros(1), 1.0, 0.0, np.arange(1.0, 10.0), 9)
@@ -332,6 +390,18 @@ def test_a_weight_counts_like_as_many_equal_rows() -> None:
         model.learn(values_nK[rows], zeros, np.zeros(len(rows)), weights, none)
     np.testing.assert_allclose(weighted.prediction.slopes, repeated.prediction.slopes)
     np.testing.assert_allclose(weighted.prediction.mean, repeated.prediction.mean)
+
+
+def test_a_missing_score_of_another_reward_teaches_nothing_of_it() -> None:
+    """It counts as the mean of its group, from the first group on, however far from 0 and from each other groups are."""
+    draw = np.random.default_rng(0)
+    level_N = np.repeat(1000.0 + 300.0 * np.arange(20), SIZE)
+    cheap_N = level_N + draw.normal(size=len(level_N))
+    values_NK = np.stack([cheap_N, 0.3 * (cheap_N - level_N)], axis=1)
+    values_NK[::SIZE, 0] = np.nan
+    model, nothing = ScoreModel(1), np.zeros(len(level_N))
+    model.learn(values_NK, np.repeat(np.arange(20), SIZE), nothing, nothing + 1, nothing * np.nan)
+    assert model.prediction.slopes[0] == pytest.approx(0.3, abs=0.02)
 
 
 def test_rows_of_the_random_share_stand_for_those_that_are_left_out() -> None:
@@ -363,6 +433,33 @@ def test_rows_of_the_random_share_stand_for_those_that_are_left_out() -> None:
     assert {*weight_B[use_B == 0].tolist()} == {1.0}
 
 
+def test_a_sign_that_turns_within_the_tolerance_is_no_flip_and_a_group_with_a_failure_measures_nothing() -> None:
+    """Both are left out of the share of flips, and the second of the intervals."""
+    batch = noisy(60, seed=1)
+    others_BF, raw_B = (np.array(batch.column(name)) for name in ("cheap", "costly"))
+    raw_B[3] = np.nan
+
+    def tried(tolerance: float) -> np.ndarray:
+        with trained(Costly(), Ask()) as composer:
+            return lessons(
+                Ask(confidence=0.6, tolerance=tolerance, random_share=1.0),
+                composer.combiner._model,
+                batch,
+                (0.0, 1.0),
+                others_BF[:, None],
+                raw_B,
+                np.ones(len(batch), dtype=bool),
+                lambda raw: (others_BF + raw,) * 2,
+            )
+
+    use_B, _, flipped_B = tried(0.0)
+    assert np.nansum(flipped_B) > 0
+    assert np.nansum(tried(3.0)[2]) == 0
+    assert (use_B[:SIZE] == 0).all()
+    assert np.isnan(flipped_B[:SIZE]).all()
+    assert (use_B[SIZE:] > 0).all()
+
+
 @pytest.mark.parametrize(("budget", "most"), [(2, 2), (0.5, 4), (0.3, 3), (100, SIZE)])
 def test_a_budget_bounds_the_calls_about_a_group(budget: float, most: int) -> None:
     """No group that is not drawn has more calls, the least certain go first, and the reason says that they are spent."""
@@ -382,12 +479,25 @@ def test_a_budget_bounds_the_calls_about_a_group(budget: float, most: int) -> No
 def test_no_batch_takes_more_calls_one_after_another_than_its_waves(waves: int) -> None:
     """Each wave is one call of the reward, and nobody is asked twice."""
     costly = Costly()
+    reasons = []
     with trained(costly, Ask(waves=waves)) as composer:
         for seed in range(10):
             costly.calls.clear()
-            composer.compose(noisy(8, seed))
+            judge = composer.compose(noisy(8, seed)).rewards["judge"]
+            reasons += [one.reason for one in judge.imputed.values()]
             assert len(costly.calls) <= waves
             assert len(set(costly.rows)) == len(costly.rows)
+    left_undecided = any("there is no other wave" in reason for reason in reasons)
+    assert left_undecided == (waves == 1)  # the last of several asks about all of an undecided group
+
+
+@pytest.mark.parametrize("budget", [3, 5, 6])
+def test_the_last_wave_keeps_to_the_budget_too(budget: int) -> None:
+    """Where a group is undecided after it, no more of it is asked about than may be."""
+    costly = Costly()
+    with trained(costly, Ask(budget=budget, waves=2, random_share=1e-9)) as composer:
+        composer.compose(noisy(60, seed=3))
+    assert np.bincount(np.array(costly.rows) // SIZE).max() <= budget
 
 
 def test_a_higher_confidence_asks_more() -> None:

@@ -113,3 +113,17 @@ def test_the_upper_limit_narrows_with_observations_and_widens_with_confidence() 
     assert limits == sorted(limits, reverse=True)
     assert sample.mean() < limits[-1] < sample.mean() + 0.02
     assert upper_limit(sample[:100], 0.001) > upper_limit(sample[:100], 0.1)
+
+
+def test_the_upper_limit_is_where_the_written_out_wealth_reaches_the_level() -> None:
+    """Each stake goes by the variance of the observations before it, and none takes more than three quarters of the wealth."""
+    sample, alpha = np.random.default_rng(4).beta(2, 5, 50), 0.05
+    limit = upper_limit(sample, alpha)
+    wealth, squares, total, variance = 1.0, 0.25, 0.5, 0.25
+    for place, value in enumerate(sample.tolist(), start=1):
+        stake = min(math.sqrt(2 * math.log(1 / alpha) / (len(sample) * variance)), 0.75 / (1 - limit))
+        wealth *= 1 + stake * (limit - value)
+        total += value
+        squares += (value - total / (place + 1)) ** 2
+        variance = squares / (place + 1)
+    assert wealth == pytest.approx(1 / alpha)

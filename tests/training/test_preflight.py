@@ -26,6 +26,7 @@ from rlaif_sdk.training.preflight.memory import (  # noqa: E402
     Machine,
     Workload,
     activation_bytes,
+    backward_bytes,
     container_limit,
     model_dims,
 )
@@ -323,6 +324,17 @@ def test_what_a_launcher_has_in_parts_is_divided(config, stage, in_parts):
         divided = getattr(alone, part) // (4 if part in in_parts.split() else 1)
         assert getattr(one_of_four, part) == divided, part
     assert one_of_four.buckets == (0 if stage else alone.gradients)
+
+
+def test_a_pass_adds_its_gradients_only_to_those_of_an_earlier_one():
+    """Of the head and of a layer the larger counts, since one is done first; 8-bit Adam keeps a quarter of the bytes."""
+    dims = model_dims(LlamaConfig(num_hidden_layers=2, hidden_size=64, vocab_size=100), "CAUSAL_LM")
+    work = Workload(rows=64, length=64, logit_tokens=64)
+    once, several = (estimate_memory(dims, replace(work, accumulates=each)) for each in (False, True))
+    assert backward_bytes(dims, work) > once.logits > 0
+    assert once.passing == once.copies + once.activations > once.gradients
+    assert several.passing == once.passing + once.gradients
+    assert estimate_memory(dims, replace(work, optimizer="adamw_bnb_8bit")).optimizer * 4 == once.optimizer
 
 
 def test_vllm_s_share_of_the_device_takes_the_place_of_sampling(config, tmp_path):
