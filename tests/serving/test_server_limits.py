@@ -108,6 +108,13 @@ def test_an_error_does_not_repeat_what_was_sent(server):
     assert "12345678" not in answer.text
 
 
+def test_the_room_of_a_body_is_given_back(server):
+    """More bodies than are held at once are read one after another, refused ones among them."""
+    for status, text in [(200, "x" * 19_000), (422, '", "colums": "')] * 20:
+        body = b'{"rows": [{"completion": "' + text.encode() + b'"' + b" " * (19_050 - len(text)) + b"}]}"
+        assert server.raw("/v1/score", body).status_code == status
+
+
 def test_json_that_is_not_called_so_is_not_read(server):
     """A web page cannot post to a server on its reader's machine without asking it first."""
     assert server.raw("/v1/score", b'{"rows": [{"completion": "x"}]}', content_type="text/plain").status_code == 422
