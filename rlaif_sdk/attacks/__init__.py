@@ -5,7 +5,7 @@ from rlaif_sdk.attacks.edits import Edit, load_edits
 from rlaif_sdk.attacks.refusals import Refusals, measure_refusals
 from rlaif_sdk.attacks.remedies import Remedy
 from rlaif_sdk.attacks.rewards import (
-    Change,
+    ClosingChange,
     EditExample,
     EditResult,
     Overpayment,
@@ -21,7 +21,7 @@ __all__ = [
     "Attack",
     "AttackReport",
     "Case",
-    "Change",
+    "ClosingChange",
     "Edit",
     "EditExample",
     "EditResult",

@@ -155,7 +155,7 @@ class Overpayment:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ClosingChange:
     """A change of the composition that closes one finding or several, each measured by itself.
 
     Attributes:
@@ -225,7 +225,7 @@ class RewardAttackReport:
     unit: str
     results: tuple[EditResult, ...]
     findings: tuple[Overpayment, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[ClosingChange, ...]
     best_of: BestOfCurve | None
     overrated: tuple[Overrated, ...]
 
@@ -254,7 +254,7 @@ class RewardAttackReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AttackedAnswer:
     """A real answer.
 
     Attributes:
@@ -271,7 +271,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class EditTrial:
     """One chain of edits, scored.
 
     Attributes:
@@ -484,12 +484,12 @@ class RewardAttack:
             found.append(None if text == answer.text else replace(answer.candidate, completion=changed))
         return found
 
-    def _trials(self, chains: Sequence[Chain], edited: Sequence[Sequence[Candidate | None]]) -> list[Trial]:
+    def _trials(self, chains: Sequence[Chain], edited: Sequence[Sequence[Candidate | None]]) -> list[EditTrial]:
         """Score the edited answers of all chains, all at once, and compare each with the answer that it was."""
         self._pool.add([each for candidates in edited for each in candidates if each])
         return [self._trial(chain, candidates) for chain, candidates in zip(chains, edited, strict=True)]
 
-    def _trial(self, chain: Chain, candidates: Sequence[Candidate | None]) -> Trial:
+    def _trial(self, chain: Chain, candidates: Sequence[Candidate | None]) -> EditTrial:
         targets = [place for place, each in enumerate(candidates) if each and self._known_A[place]]
         places = self._pool.add([each for place in targets if (each := candidates[place])])
         after, rows = self._composed(targets, places)
@@ -504,7 +504,7 @@ class RewardAttack:
             paid_A[name][targets] = np.nan_to_num(after_B[rows]) - np.nan_to_num(before_B[targets])
         places_A = np.full(len(candidates), -1, dtype=np.intp)
         places_A[targets] = places
-        return Trial(chain, places_A, total_A, witness_A, paid_A, int(self._known_A.sum()) - len(targets))
+        return EditTrial(chain, places_A, total_A, witness_A, paid_A, int(self._known_A.sum()) - len(targets))
 
     def _composed(self, targets: Sequence[int], places: Labels, **changed: Any) -> tuple[Composition, Labels]:
         """Compose edited answers, each in its answer's place among the answers to the prompt.
@@ -532,7 +532,7 @@ class RewardAttack:
 
     # --- what is found
 
-    def _set_spread(self, trials: Sequence[Trial]) -> None:
+    def _set_spread(self, trials: Sequence[EditTrial]) -> None:
         """The unit of gains: the spread of answers to one prompt, or of all, or where none varies of edited ones too."""
         totals_A, witness_A = self._real.totals, self._said(self._places_A)
         self._spread, unit = spread_of(totals_A, self._group_A)
@@ -544,10 +544,10 @@ class RewardAttack:
         if not self._witness_spread:
             self._witness_spread = _std(np.concatenate([np.zeros(1), *(trial.witness_A for trial in trials)]))
 
-    def _gap_A(self, trial: Trial) -> Array:
+    def _gap_A(self, trial: EditTrial) -> Array:
         return _over(trial.total_A, self._spread) - _over(trial.witness_A, self._witness_spread)
 
-    def _result(self, trial: Trial, trials: int) -> EditResult:
+    def _result(self, trial: EditTrial, trials: int) -> EditResult:
         estimate = partial(self._estimate, trials=trials)
         gap_A = self._gap_A(trial)
         there_A = ~np.isnan(gap_A)
@@ -588,9 +588,9 @@ class RewardAttack:
                 found.setdefault(tuple(name for name, _ in result.chain), result)
         return [*found.values()]
 
-    def _longer(self, trials: Sequence[Trial]) -> list[Trial]:
+    def _longer(self, trials: Sequence[EditTrial]) -> list[EditTrial]:
         """Greedy: the best chain so far with each of the other findings after it, as long as the gap widens."""
-        made: list[Trial] = []
+        made: list[EditTrial] = []
         if self._depth == 1:
             return made
         results = {trial.chain: self._result(trial, len(trials)) for trial in trials}
@@ -611,7 +611,7 @@ class RewardAttack:
             best = best_now
         return made
 
-    def _example(self, trial: Trial) -> EditExample:
+    def _example(self, trial: EditTrial) -> EditExample:
         place = int(np.nanargmax(np.where(trial.total_A > 0, self._gap_A(trial), -np.inf)))
         answer = self._answers[place]
         places = trial.places_A[[place]]
@@ -627,7 +627,7 @@ class RewardAttack:
             (self._real.explain(place), after.explain(int(rows[0]))),
         )
 
-    def _remedies(self, remedies: Remedies, trial: Trial, trials: int) -> list[tuple[Remedy, Proposal]]:
+    def _remedies(self, remedies: Remedies, trial: EditTrial, trials: int) -> list[tuple[Remedy, Proposal]]:
         """What was tried against an edit: first what closes it, and among that what changes the real answers' order least."""
         targets = np.flatnonzero(~np.isnan(trial.total_A))
         mean = {name: float(np.nanmean(paid_A)) for name, paid_A in trial.paid_A.items()}
@@ -647,7 +647,7 @@ class RewardAttack:
                 found.append((self._measured([trial], proposal, trials)[0], proposal))
         return sorted(found, key=lambda each: each[0].order)
 
-    def _measured(self, tried: Sequence[Trial], proposal: Proposal, trials: int) -> list[Remedy]:
+    def _measured(self, tried: Sequence[EditTrial], proposal: Proposal, trials: int) -> list[Remedy]:
         """What a change does to each of some edits."""
         before = self._pool.combine(self._places_A, self._group_A, **proposal.changed)
         was, spread = (spread_of(totals_A, self._group_A)[0] for totals_A in (self._real.totals, before.totals))
@@ -670,10 +670,10 @@ class RewardAttack:
     def _changes(
         self,
         found: Sequence[EditResult],
-        by_chain: Mapping[Chain, Trial],
+        by_chain: Mapping[Chain, EditTrial],
         tried: Mapping[Chain, Sequence[tuple[Remedy, Proposal]]],
         trials: int,
-    ) -> tuple[Change, ...]:
+    ) -> tuple[ClosingChange, ...]:
         """Of what closes each finding best, greedily that which closes most of those that are left."""
         best = [next((each for each in tried[result.chain] if each[0].closes), None) for result in found]
         edits = [by_chain[result.chain] for result in found]
@@ -684,7 +684,9 @@ class RewardAttack:
         changes = []
         left = {result.name for result in found}
         while closed and (most := max(closed, key=lambda each: len(each[1] & left)))[1] & left:
-            changes.append(Change(most[0], tuple(result.name for result in found if result.name in most[1] & left)))
+            changes.append(
+                ClosingChange(most[0], tuple(result.name for result in found if result.name in most[1] & left))
+            )
             left -= most[1]
         return tuple(changes)
 
@@ -798,7 +800,7 @@ def _parts_of(before: Composition, after: Composition) -> dict[str, tuple[Array,
     return found
 
 
-def _answer(row: Row, number: int, file: str, prompt: str, completion: str, group: str) -> Answer:
+def _answer(row: Row, number: int, file: str, prompt: str, completion: str, group: str) -> AttackedAnswer:
     for column in (prompt, completion):
         check_column(row, column, file, number)
     label = row.get(group)
@@ -811,10 +813,10 @@ def _answer(row: Row, number: int, file: str, prompt: str, completion: str, grou
         error.add_note(f"row {number} of {file}")
         raise
     candidate = Candidate(row[prompt], row[completion], columns, key)
-    return Answer(number, candidate, asked[-1] if asked else "", text or "")
+    return AttackedAnswer(number, candidate, asked[-1] if asked else "", text or "")
 
 
-def _drawn(answers: list[Answer], limit: int | None, seed: int) -> tuple[int, list[Answer]]:
+def _drawn(answers: list[AttackedAnswer], limit: int | None, seed: int) -> tuple[int, list[AttackedAnswer]]:
     """How many prompts there are, and the answers to those that are drawn."""
     prompts = [*dict.fromkeys(answer.candidate.group for answer in answers)]
     if limit is None or limit >= len(prompts):

@@ -63,12 +63,12 @@ ActionConfig: TypeAlias = Annotated[
 """What an alarm does."""
 
 
-class _Watch(ConfigModel):
+class _WatchConfig(ConfigModel):
     action: ActionConfig | None = None
     """What is done on this alarm; null does what ``alarm.action`` says."""
 
 
-class WitnessConfig(_Watch):
+class WitnessConfig(_WatchConfig):
     """A witness falls while the training reward does not."""
 
     witness: str
@@ -77,7 +77,7 @@ class WitnessConfig(_Watch):
     """How far below its mean in the reference it may lie, as a share of its range. The reference is the best so far."""
 
 
-class PressureConfig(_Watch):
+class PressureConfig(_WatchConfig):
     """The total pays for a property of the text: it orders the completions to a prompt as that does."""
 
     pressure: TextMeasure
@@ -86,7 +86,7 @@ class PressureConfig(_Watch):
     """The greatest mean of Kendall's tau, in [0, 1)."""
 
 
-class RiseConfig(_Watch):
+class RiseConfig(_WatchConfig):
     """A property of the text is above what it was in the reference."""
 
     rise: TextMeasure
@@ -96,7 +96,7 @@ class RiseConfig(_Watch):
     longest mean of a prompt in the reference, that of the others from 0 to 1."""
 
 
-class VarianceShareConfig(_Watch):
+class VarianceShareConfig(_WatchConfig):
     """A reward has nearly all of the total's variance, so that the others go unheard."""
 
     variance_share: str

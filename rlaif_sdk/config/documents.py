@@ -74,7 +74,7 @@ _Loader.add_constructor(_INT, _Loader.construct_integer)
 _Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
-_JSON_ONLY = re.compile("[\x85\u2028\u2029]")
+_JSON_LINES = re.compile("[\x85\u2028\u2029]")
 """Line breaks to YAML, and ordinary characters of a string to JSON."""
 
 
@@ -375,7 +375,9 @@ def _parse(text: str, file: str | None, *, is_json: bool) -> tuple[Any, dict[Loc
     """
     if is_json:
         json_data = _parse_json(text, file)
-        text = _JSON_ONLY.sub("?", _Loader.NON_PRINTABLE.sub("?", text.replace("\t", " ")))
+        for only_json in (_Loader.NON_PRINTABLE, _JSON_LINES):
+            text = only_json.sub(lambda found: f"\\U{ord(found[0]):08x}", text)
+        text = text.replace("\t", " ")
     lines: dict[Location, int] = {}
     try:
         loader = _Loader(text)

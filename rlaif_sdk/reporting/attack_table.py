@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.attacks import (
         AttackReport,
-        Change,
+        ClosingChange,
         EditResult,
         Overpayment,
         Remedy,
@@ -177,7 +177,7 @@ def closed_by(found: RewardAttackReport, finding: Overpayment) -> str:
     return f"none of the {len(finding.remedies)} changes that were tried closes it"
 
 
-def change_words(change: Change) -> str:
+def change_words(change: ClosingChange) -> str:
     """What a change closes, and what it costs."""
     count = len(change.closes)
     told = f"a {change.remedy.kind} that closes {count} {'finding' if count == 1 else 'findings'} ({', '.join(change.closes)})"

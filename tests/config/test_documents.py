@@ -251,6 +251,16 @@ def test_json_is_read_as_json(value: object, indent: int | str | None, ascii_onl
     assert parse_document(text, is_json=True).data == value
 
 
+@pytest.mark.parametrize("one", ["\x7f", "\x85", "\u2028", "\ufffe", "?"])
+@pytest.mark.parametrize("other", ["\x80", "\u2029", "\uffff"])
+def test_keys_of_characters_that_yaml_does_not_take_are_told_apart(one: str, other: str) -> None:
+    """Each is a key of its own, and one that stands twice is named as it is."""
+    text = json.dumps({one: 1, other: 2}, ensure_ascii=False, indent=1)
+    assert parse_document(text, is_json=True).data == {one: 1, other: 2}
+    with pytest.raises(ConfigError, match=r"line:3: the key .* stands twice, first on line 2"):
+        parse_document(text.replace(other, one), is_json=True)
+
+
 def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
     """A misspelt option is never ignored."""
     assert str(refusal("inner: {target: 1}\nmany:\n  a:\n    taget: 1\n    target: 1\n")) == (
