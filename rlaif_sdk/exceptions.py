@@ -20,9 +20,9 @@ RlaifError
 │   ├── JudgeQuotaError                   the account is exhausted: trying again is useless
 │   └── JudgeResponseError (ValueError)   an answer came and cannot be read as a verdict
 ├── LedgerError (OSError)                 a ledger cannot be read or written
-├── BudgetExceededError (RuntimeError)    a budget of calls, tokens or money is spent; the run can be resumed
-└── TrainingError (RuntimeError)          training cannot continue
-    └── AlarmError                        an alarm about its rewards ended it
+├── TrainingError (RuntimeError)          training cannot continue
+│   └── AlarmError                        an alarm about its rewards ended it
+└── BudgetExceededError (RuntimeError)    a budget of calls, tokens or money is spent; the run can be resumed
 
 An error states what was wrong, where, and the next step. All of them survive pickling, so they cross
 process boundaries whole.
