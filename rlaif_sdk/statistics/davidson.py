@@ -21,8 +21,8 @@ WEAK = float(PENALTIES[0])
 _TIES_PENALTY = 0.01
 _MOST_STEPS = 60
 _ENOUGH = 1e-9
-_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
-"""Of an expectation under a normal distribution."""
+_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
+"""Of an expectation under a normal distribution: with 9 the best of some games was another, by 2% of its gain."""
 
 
 @dataclass(frozen=True, slots=True)
