@@ -17,7 +17,7 @@ from rlaif_sdk.cli.evaluate import (
     StateOption,
     measured_composer,
 )
-from rlaif_sdk.cli.exits import CheckOption, ExitCode, end_check
+from rlaif_sdk.cli.exits import CheckOption, ExitCode, end_check, tell_unmeasured
 from rlaif_sdk.cli.options import (
     AsJson,
     CompositionOption,
@@ -186,9 +186,6 @@ def rewards(
         typer.echo(json.dumps(found.record(), indent=2, allow_nan=False))
     else:
         print_reward_attack(found, Console())
-    if found.unscored:
-        whole = found.unscored + found.answers
-        typer.echo(f"{found.unscored} of {whole} answers are unscored and count nowhere: {found.reason}", err=True)
     if report is not None:
         from rlaif_sdk.reporting.attack_page import write_reward_attack_page
 
@@ -201,6 +198,7 @@ def rewards(
         typer.echo(f"wrote {plot}", err=True)
     if fail_on_success and found.overpays:
         raise typer.Exit(ExitCode.NOT_IN_ORDER)
+    tell_unmeasured(found.unscored, found.unscored + found.answers, "answers", found.reason)
 
 
 def _check_rewards(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaif_sdk.cli.exits import ExitCode, interruptible
+from rlaif_sdk.cli.exits import interruptible, tell_unmeasured
 from rlaif_sdk.cli.label import tell_unlabelled
 from rlaif_sdk.cli.options import (
     AsJson,
@@ -280,7 +280,7 @@ def reward(
                 typer.echo(name)
                 Console().print(explanation)
     _report(report, lambda page: write_reward_page(found, page, source=str(source)))
-    _tell_unscored(found.metrics["total"].unscored, found.rows, "rows", found.reason)
+    tell_unmeasured(found.metrics["total"].unscored, found.rows, "rows", found.reason)
 
 
 @eval_app.command(cls=ConfigCommand)
@@ -324,7 +324,7 @@ def benchmark(
         found = run_benchmark(name, source, composer, category=category, learn=state is None, progress=progress)
     _show(found.record(), lambda: [benchmark_table(found)], as_json=as_json)
     _report(report, lambda page: write_benchmark_page(found, page, source=str(source)))
-    _tell_unscored(found.unscored, found.items + found.unscored, "items", found.reason)
+    tell_unmeasured(found.unscored, found.items + found.unscored, "items", found.reason)
 
 
 @eval_app.command("best-of", cls=ConfigCommand)
@@ -373,7 +373,7 @@ def best_of(
         )
     _show(found.record(), lambda: [best_of_table(found)], as_json=as_json)
     _report(report, lambda page: write_best_of_page(found, page, source=str(source)))
-    _tell_unscored(found.unscored, found.rows, "rows", found.reason)
+    tell_unmeasured(found.unscored, found.rows, "rows", found.reason)
 
 
 def measured_composer(
@@ -441,13 +441,6 @@ def _warn_of_flips(rate: Estimate | None) -> None:
         typer.echo(
             f"warning: {rate.value:.0%} of the winners change with the order: the judge follows the place", err=True
         )
-
-
-def _tell_unscored(unscored: int, whole: int, what: str, reason: str | None) -> None:
-    """Say what counts nowhere, and end with the exit code for it; where that is everything, nothing was measured."""
-    if unscored:
-        typer.echo(f"{unscored} of {whole} {what} are unscored and count nowhere: {reason}", err=True)
-        raise typer.Exit(ExitCode.NOT_IN_ORDER if unscored == whole else ExitCode.ROWS_LEFT_OUT)
 
 
 def _report(page: Path | None, write: Callable[[Path], None]) -> None:

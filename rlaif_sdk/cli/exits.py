@@ -90,6 +90,23 @@ def tell_left_out(count: int, total: int, what: str, first: tuple[int, str] | No
         raise typer.Exit(ExitCode.ROWS_LEFT_OUT)
 
 
+def tell_unmeasured(unscored: int, whole: int, what: str, reason: str | None) -> None:
+    """Say how many rows of a measurement are unscored and count nowhere, and why the first.
+
+    Args:
+        unscored: How many.
+        whole: Of how many.
+        what: What they are: ``rows``.
+        reason: Why the first is.
+
+    Raises:
+        typer.Exit: There are some; with `ExitCode.ROWS_LEFT_OUT`, or `ExitCode.NOT_IN_ORDER` where nothing was measured.
+    """
+    if unscored:
+        typer.echo(f"{unscored} of {whole} {what} are unscored and count nowhere: {reason}", err=True)
+        raise typer.Exit(ExitCode.NOT_IN_ORDER if unscored == whole else ExitCode.ROWS_LEFT_OUT)
+
+
 @contextmanager
 def interruptible(what_is_left: Callable[[], str], *, resume: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Where Ctrl-C or SIGTERM ends a command, say what is left of its work and which command resumes it.

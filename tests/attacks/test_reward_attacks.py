@@ -743,6 +743,21 @@ def test_without_a_witness_the_command_says_what_that_means(folder: Path) -> Non
     assert done.exit_code == 0
 
 
+def test_answers_that_are_left_out_are_told_at_the_end(folder: Path) -> None:
+    """What was found is there without them, and the command exits with 3, as all that leave rows out."""
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    (folder / "mine.py").write_text(
+        CODE.replace(
+            "def wordy(completion_texts):",
+            "def wordy(completion_texts):\n    return silent(completion_texts)\n\n\ndef words(completion_texts):",
+        )
+        + f"\ndef silent(texts):\n    return [None if text == {rows[0]['completion']!r} else value for text, value in zip(texts, words(texts))]\n"
+    )
+    done = run("--witness", "bright", "--only", "padding")
+    assert done.exit_code == 3, done.output
+    assert "1 of 24 answers are unscored and count nowhere: " in done.stderr
+
+
 def test_the_check_says_the_cost_and_writes_nothing(folder: Path) -> None:
     """One row is scored; no ledger is made though the composition names one."""
     (folder / "rewards.yaml").write_text(f"{CONFIG}ledger: scores.sqlite\n")
