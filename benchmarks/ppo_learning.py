@@ -98,6 +98,36 @@ def build_model(seed: int) -> LlamaForCausalLM:
     )
 
 
+def grpo_trainer(rewards: Any, seed: int, rollouts: int, folder: str) -> GRPOTrainer:
+    """GRPO on the task, in groups of 8 and with one update a rollout, by rewards as TRL takes them."""
+    trainer = GRPOTrainer(
+        build_model(seed),
+        reward_funcs=rewards,
+        args=GRPOConfig(
+            output_dir=folder,
+            per_device_train_batch_size=ROLLOUT,
+            num_generations=8,
+            max_completion_length=LENGTH,
+            max_steps=rollouts,
+            learning_rate=3e-3,
+            lr_scheduler_type="constant",
+            beta=0.0,
+            seed=seed,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_dict(
+            {"prompt": [f"{WORDS[row % 28]} {WORDS[(row * 5) % 28]}" for row in range(256)]}
+        ),
+        processing_class=word_tokenizer(VOCABULARY, roles=["user", "assistant", "system"]),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
 def run(
     name: str,
     *,

@@ -28,11 +28,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALL
 
 import torch
 from _report import save
-from _words import word_tokenizer
-from datasets import Dataset
-from ppo_learning import LENGTH, ROLLOUT, VOCABULARY, WANTED, WORDS, build_model
-from transformers import PrinterCallback
-from trl import GRPOConfig, GRPOTrainer
+from ppo_learning import LENGTH, ROLLOUT, WANTED, grpo_trainer
 
 from rlaif_sdk import Composer
 
@@ -112,31 +108,7 @@ def run(name: str, seed: int, rollouts: int) -> tuple[list[float], int, float]:
             composer.observers = (
                 lambda made: shares.append(statistics.mean(map(share_of_wanted, made.batch.completion_texts))),
             )
-            trainer = GRPOTrainer(
-                build_model(seed),
-                reward_funcs=composer.for_trl(),
-                args=GRPOConfig(
-                    output_dir=folder,
-                    per_device_train_batch_size=ROLLOUT,
-                    num_generations=8,
-                    max_completion_length=LENGTH,
-                    max_steps=rollouts,
-                    learning_rate=3e-3,
-                    lr_scheduler_type="constant",
-                    beta=0.0,
-                    seed=seed,
-                    save_strategy="no",
-                    report_to=[],
-                    use_cpu=True,
-                    bf16=False,
-                    disable_tqdm=True,
-                ),
-                train_dataset=Dataset.from_dict(
-                    {"prompt": [f"{WORDS[row % 28]} {WORDS[(row * 5) % 28]}" for row in range(256)]}
-                ),
-                processing_class=word_tokenizer(VOCABULARY, roles=["user", "assistant", "system"]),
-            )
-            trainer.remove_callback(PrinterCallback)
+            trainer = grpo_trainer(composer.for_trl(), seed, rollouts, folder)
             since = time.process_time()
             trainer.train()
         return shares, len(calls), time.process_time() - since
