@@ -22,7 +22,7 @@ from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.gates import Gate
 from rlaif_sdk.composer.metrics import completion_lengths
-from rlaif_sdk.composer.stages import rewards_looked_at
+from rlaif_sdk.composer.stages import users_of
 from rlaif_sdk.composer.weights import weight_bounds
 from rlaif_sdk.config import (
     AlarmConfig,
@@ -305,8 +305,8 @@ class Alarm:
             return
         witnesses = self.witnesses
         values = {
-            name: _orientation(column) * (column.raw if name in witnesses else stated[name])
-            for name, column in columns.items()
+            name: part.sign * (columns[name].raw if name in witnesses else stated[name])
+            for name, part in self._components.items()
         } | self._measure(batch)
         weighted_RB = np.stack([np.nan_to_num(column.weighted, nan=0.0) for column in columns.values()])
         rows_KB = np.vstack([totals_B, weighted_RB, *values.values()])
@@ -545,7 +545,7 @@ class Alarm:
         mean = float(np.nanmean(watch.reference[watch.key]))
         if isinstance(watch.config, RiseConfig):
             return f"{watch.subject} rose from {mean:.3g} to {low + recent * (high - low):.3g}"
-        sign = 1.0 if self._components[watch.subject].reward.higher_is_better else -1.0
+        sign = self._components[watch.subject].sign
         now = high - recent * (high - low)
         return (
             f"{watch.subject!r} went from {sign * mean:.3g} to {sign * now:.3g} while the training reward did not fall"
@@ -666,13 +666,7 @@ class Alarm:
         hint = "a witness is a reward that training never sees: another judge, people's verdicts, a benchmark's check"
         if weight_bounds(witness.weight) != (0.0, 0.0):
             raise ConfigError(f"{name!r} has a weight, so training sees it", key=key, hint=f"{hint}; give it weight 0")
-        without_ask = {other: replace(part, ask=None) for other, part in self._components.items()}  # leaves it out
-        users = [f"gate {gate}" for gate in gates if gate.reward == name]
-        users += [f"constraint {constraint}" for constraint in self._constraints.values() if constraint.reward == name]
-        users += ["schedule of a weight"] if name in followed else []
-        users += [
-            f"'when' of {other!r}" for other, looked_at in rewards_looked_at(without_ask).items() if name in looked_at
-        ]
+        users = users_of(name, self._components, gates, [*self._constraints.values()], followed)
         users += [
             f"action 'swap' of {watch.name}"
             for watch in self._watches
@@ -683,7 +677,7 @@ class Alarm:
         for other, part in self._components.items():
             if other == name or weight_bounds(part.weight) == (0.0, 0.0):
                 continue
-            if _is_same(witness, part):
+            if part.asks_the_same(witness):
                 raise ConfigError(f"{name!r} is the training reward {other!r} by another name", key=key, hint=hint)
             model = witness.params.get("model")
             if model is not None and model == part.params.get("model"):
@@ -743,18 +737,6 @@ def _as_json(block: Mapping[str, list[float]]) -> dict[str, list[float | None]]:
 
 def _from_json(block: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
     return {name: [math.nan if value is None else float(value) for value in values] for name, values in block.items()}
-
-
-def _orientation(column: RewardColumn) -> float:
-    return 1.0 if column.higher_is_better else -1.0
-
-
-def _is_same(one: Component, other: Component) -> bool:
-    """Whether two components ask the same reward."""
-    if one.recipe is not None and other.recipe is not None:
-        return (one.recipe.use, one.recipe.params) == (other.recipe.use, other.recipe.params)
-    first, second = (getattr(part.reward, "function", part.reward) for part in (one, other))
-    return first is second and one.params == other.params
 
 
 def _examples(

@@ -65,6 +65,13 @@ class Component:
         """-1 for a cost, so that higher is better for whatever is normalised and weighed."""
         return 1.0 if self.reward.higher_is_better else -1.0
 
+    def asks_the_same(self, other: Component) -> bool:
+        """Whether two components ask the same reward, whatever each does with what it says."""
+        if self.recipe is not None and other.recipe is not None:
+            return (self.recipe.use, self.recipe.params) == (other.recipe.use, other.recipe.params)
+        own, its = (getattr(part.reward, "function", part.reward) for part in (self, other))
+        return own is its and self.params == other.params
+
     @property
     def otherwise_value(self) -> float | None:
         """The score of a row that it is not asked about; None where it abstains."""

@@ -58,6 +58,28 @@ def in_order(components: Mapping[str, Component]) -> list[str]:
         ) from None
 
 
+def users_of(
+    name: str,
+    components: Mapping[str, Component],
+    gates: Sequence[Gate],
+    constraints: Sequence[Constraint],
+    followed: Sequence[str],
+) -> list[str]:
+    """What needs a reward's scores whatever its weight, in words: gates, constraints, schedules, conditions of rewards.
+
+    Args:
+        name: The reward.
+        components: All rewards by name.
+        gates: The gates.
+        constraints: The constraints.
+        followed: The rewards whose means schedules follow.
+    """
+    users = [f"gate {gate}" for gate in gates if gate.reward == name]
+    users += [f"constraint {constraint}" for constraint in constraints if constraint.reward == name]
+    users += ["schedule of a weight"] if name in followed else []
+    return users + [f"'when' of {other!r}" for other, part in components.items() if name in _in_conditions(part)]
+
+
 def check_columns(parts: Mapping[str, Component], batch: RewardBatch) -> None:
     """Check that a batch has the columns that rewards and their conditions read.
 

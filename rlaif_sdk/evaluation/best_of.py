@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.composer.stages import rewards_looked_at
+from rlaif_sdk.composer.stages import users_of
 from rlaif_sdk.evaluation.reward import check_column
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
 from rlaif_sdk.exceptions import ConfigError, DataError
@@ -269,11 +269,13 @@ def check_witness(composer: Composer, witness: str | None) -> None:
         names = ", ".join(composer.components)
         raise ConfigError(f"there is no reward {witness!r} to be the witness", hint=f"there are {names}")
     combiner = composer.combiner
-    decides = {gate.reward for gate in combiner.gates} | {one.constraint.reward for one in combiner.multipliers}
-    decides.update(combiner.followed)
-    parts = {name: replace(part, ask=None) for name, part in composer.components.items()}  # an evaluation asks of all
-    decides.update(*rewards_looked_at(parts).values())
-    if composer.weights[witness] != 0 or witness in decides:
+    constraints = [multiplier.constraint for multiplier in combiner.multipliers]
+
+    def decides(name: str) -> bool:
+        users = users_of(name, composer.components, combiner.gates, constraints, combiner.followed)
+        return composer.weights[name] != 0 or bool(users)
+
+    if decides(witness):
         raise ConfigError(
             f"the total depends on {witness!r}, which then agrees with it by itself",
             key=f"rewards.{witness}",
@@ -281,9 +283,7 @@ def check_witness(composer: Composer, witness: str | None) -> None:
         )
     own = composer.components[witness]
     for name, part in composer.components.items():
-        one = part.reward is own.reward or (own.recipe is not None and part.recipe == own.recipe)
-        same = one and part.columns == own.columns
-        if same and name != witness and (part.weight != 0 or name in decides):
+        if name != witness and part.asks_the_same(own) and part.columns == own.columns and decides(name):
             raise ConfigError(
                 f"is {name!r} once more, on which the total depends, and then agrees with it by itself",
                 key=f"rewards.{witness}",
