@@ -73,7 +73,7 @@ class Tokens:
         return torch.cat([self.prompt_mask_BP, self.completion_mask_BT], dim=1)
 
     def to(self, device: torch.device) -> Tokens:
-        """The same on another device, for which the host does not wait."""
+        """The same on a device, from the host, which does not wait for it."""
         tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in _OF_TOKENS}
         return replace(self, **tensors)
 
