@@ -20,7 +20,7 @@ from rich.console import Console
 from second_opinion import cross_validated_auc
 
 from rlaif_sdk.quickstart.model import prepare_policy
-from rlaif_sdk.reporting.training_report import watch_policy
+from rlaif_sdk.reporting.live_view import watch_run
 from rlaif_sdk.training.methods import (
     load_run,
     trainer_settings,
@@ -58,7 +58,7 @@ def run_experiment(
         here["model.name"] = prepare_policy(progress=console.print)
     paths = [f"{key}={json.dumps(str(path.resolve()))}" for key, path in here.items()]
     run = load_run("ppo", config, overrides=[*paths, *overrides])
-    result = watch_policy(run, console)
+    result = watch_run(run, console)
     results = {
         "seed": run.config.seed,
         "overrides": list(overrides),

@@ -10,7 +10,7 @@ import typer
 
 from rlaif_sdk.cli.exits import CheckOption, end_check, interruptible
 from rlaif_sdk.cli.options import AllowChanged, ConfigCommand, config_option, overriding
-from rlaif_sdk.training.methods import METHODS, MethodEntry, check_setting_names, get_method, load_run, resolve
+from rlaif_sdk.training.methods import METHODS, MethodEntry, check_setting_names, get_method, load_run
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.config import Run
@@ -38,15 +38,16 @@ def _add_command(name: str, entry: MethodEntry) -> None:
     ) -> None:
         from rich.console import Console
 
+        from rlaif_sdk.reporting.live_view import watch_run
+
         run = load_run(name, config, overrides=overrides or ())
         check_setting_names(run)
         if check:
             from rlaif_sdk.training.run_folder import check as check_run
 
             end_check(lambda: check_run(run))
-        watch = resolve(get_method(name).report)
         with interruptible(lambda: _what_is_left(run), resume=lambda: _has_begun(run)):
-            watch(dataclasses.replace(run, allow_changed=allow_changed), Console(), resume=resume)
+            watch_run(dataclasses.replace(run, allow_changed=allow_changed), Console(), resume=resume)
 
 
 def _has_begun(run: Run) -> bool:

@@ -103,6 +103,7 @@ def best_of_probabilities(totals_K: Array, n: int) -> Array:
     I). Completions of equal totals are equally likely.
 
     Example:
+        >>> import numpy as np
         >>> best_of_probabilities(np.array([0.1, 0.9, 0.5]), 2).round(3).tolist()
         [0.0, 0.667, 0.333]
 

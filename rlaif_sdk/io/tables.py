@@ -62,6 +62,7 @@ class TableSource:
         split: The split of one, or of a folder that has several.
 
     Examples:
+        >>> from pathlib import Path
         >>> str(TableSource(Path("org/name"), split="test"))
         'org/name[test]'
     """

@@ -218,7 +218,7 @@ class RubricJudge:
         >>> judge = RubricJudge(ScriptedJudge(lambda request: {"A": 0.25, "B": 0.75}))  # no, yes
         >>> rubric = [Criterion("cites", "Cites a law."), Criterion("brief", "Has one sentence.")]
         >>> (judged,) = run(judge.judge(RewardBatch(["May I?"], ["Yes, by section 12."]), [rubric]))
-        >>> [verdict.value for verdict in judged.verdicts]
+        >>> [round(verdict.value, 6) for verdict in judged.verdicts]
         [0.75, 0.75]
 
     Args:

@@ -43,8 +43,7 @@ def run_quickstart(output: Path, config: Path | None = None, *, console: Console
     """
     from rich.console import Console
 
-    from rlaif_sdk.reporting.live_view import reporter
-    from rlaif_sdk.reporting.training_report import watch_policy
+    from rlaif_sdk.reporting.live_view import reporter, watch_run
 
     console = console or Console()
     report = reporter(console)
@@ -58,7 +57,8 @@ def run_quickstart(output: Path, config: Path | None = None, *, console: Console
     run = load_run("ppo", config).with_output(output)
     if judges_itself(run.config):
         report("The judge is the model itself, rating its own answers: a weak judge, so its weight is small.")
-    return watch_policy(run, console)
+    result: PolicyResult = watch_run(run, console)
+    return result
 
 
 def show_first_scores(run: ComposedRun, console: Console, *, answers: int = 8) -> Composition:

@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from rlaif_sdk.composer.whatif import excerpt
 from rlaif_sdk.io.text import printable
 from rlaif_sdk.reporting.evaluation_tables import best_of_table, shown
-from rlaif_sdk.reporting.tables import cell
+from rlaif_sdk.reporting.tables import cell, text_table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from rlaif_sdk.attacks import (
         AttackReport,
@@ -37,27 +37,24 @@ def attack_table(report: AttackReport) -> Table:
     value = "probability to beat the good answer" if report.paired else "score from 0 to 1"
     caption = f"succeeded: the {value} rose by more than {report.threshold:g}"
     caption += "; flipped: by less, and the poor answer won" if report.flipped else ""
-    table = Table(
+    naively = ("undefended", "gain") if report.undefended else ()
+    table = text_table(
+        ("attack", "succeeded", "gain", *naively, "defences"),
         title=f"{len(report.defended)} attacks on {len(report.cases)} cases",
-        title_justify="left",
         caption=f"{caption}; gain: its mean rise",
-        caption_justify="left",
+        words=(0, 3 + len(naively)),
     )
-    table.add_column("attack")
-    for heading in ("succeeded", "gain"):
-        table.add_column(heading, justify="right")
-    for heading in ("undefended", "gain") if report.undefended else ():
-        table.add_column(heading, justify="right", style="dim")
-    table.add_column("defences")
+    for column in table.columns[3 : 3 + len(naively)]:
+        column.style = "dim"
     family = ""
     for attack, trials in report.defended.items():
         if attack.family != family:
             table.add_section()
-            table.add_row(attack.family, style="bold")
+            table.add_row(cell(attack.family), style="bold")
         naive = _cells(report.undefended[attack]) if attack in report.undefended else []
         marks = ", ".join(f"{mark} {count}" for mark, count in trials.marks.items())
         style = "bold red" if trials.succeeded else None
-        table.add_row(f"  {attack.name}", *_cells(trials), *naive, marks, style=style)
+        table.add_row(cell(f"  {attack.name}"), *_cells(trials), *naive, cell(marks), style=style)
         family = attack.family
     return table
 
@@ -103,18 +100,13 @@ def print_reward_attack(found: RewardAttackReport, console: Console) -> None:
 
 def reward_attack_table(found: RewardAttackReport) -> Table:
     """A row an edit at the level with the widest gap, findings in red."""
-    table = Table(
-        title=f"Edits of {found.answers} answers to {found.prompts} of {found.of_prompts} prompts",
-        title_justify="left",
-        caption=reward_attack_caption(found),
-        caption_justify="left",
-    )
     headings, rows = reward_attack_rows(found)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place in {0, len(headings) - 1} else "right")
+    title = f"Edits of {found.answers} answers to {found.prompts} of {found.of_prompts} prompts"
+    ends = (0, len(headings) - 1)
+    table = text_table(headings, rows, title=title, caption=reward_attack_caption(found), words=ends)
     names = {finding.result.name for finding in found.findings}
-    for row in rows:
-        table.add_row(*map(cell, row), style="bold red" if row[0] in names else None)
+    for shown_row, row in zip(table.rows, rows, strict=True):
+        shown_row.style = "bold red" if row[0] in names else None
     return table
 
 

@@ -22,6 +22,7 @@ from rlaif_sdk.reporting.evaluation_tables import (
     counted_rows,
     intervals_of,
     label_estimates,
+    ranking_rows,
     ranking_warnings,
     reward_rows,
     shown,
@@ -98,11 +99,7 @@ def write_ranking_page(found: Ranking, output: Path) -> None:
     told = "Log-strengths in nats: a difference of 1 is odds of 2.7 to 1. Only differences count; the mean is 0."
     strengths = Section("strengths", "Strength", f"{told} {INTERVALS}.")
     strengths.plot(interval_plot({each.policy: each.strength for each in found.policies}, "nats", chance=0.0))
-    rows = [
-        (each.policy, each.games, shown(each.win_rate), shown(each.strength, digits=2, signed=True), f"{each.elo:.0f}")
-        for each in found.policies
-    ]
-    strengths.add("table", ["policy", "pairs", "win rate", "strength", "Elo"], rows)
+    strengths.add("table", *ranking_rows(found))
     for warning in ranking_warnings(found):
         strengths.add("paragraph", warning)
     pairs = Section("pairs", "Who beat whom", "The share of pairs that the policy of the row won, ties half.")

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from rlaif_sdk.evaluation.reward import TOTAL, LabelMetrics, PairMetrics
-from rlaif_sdk.reporting.tables import reliability_table
+from rlaif_sdk.reporting.tables import reliability_table, text_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from rlaif_sdk.evaluation import (
         BenchmarkResult,
         BestOfCurve,
@@ -92,10 +92,7 @@ def _at_equal_length(found: WinRate, estimate: Estimate) -> str:
 
 def estimates_table(estimates: Mapping[str, str], title: str) -> Table:
     """A row an estimate."""
-    table = Table(title=title, title_justify="left", caption=INTERVALS, caption_justify="left", show_header=False)
-    for name, value in estimates.items():
-        table.add_row(name, value)
-    return table
+    return text_table(("", ""), estimates.items(), title=title, caption=INTERVALS, words=(0, 1), show_header=False)
 
 
 def label_tables(found: LabelEvaluation) -> list[Table]:
@@ -106,20 +103,25 @@ def label_tables(found: LabelEvaluation) -> list[Table]:
     return tables
 
 
+def ranking_rows(found: Ranking) -> tuple[list[str], list[list[str]]]:
+    """A row a policy, from the strongest to the weakest, under headings."""
+    rows = [
+        [
+            each.policy,
+            str(each.games),
+            shown(each.win_rate),
+            shown(each.strength, digits=2, signed=True),
+            f"{each.elo:.0f} ± {each.elo_spread:.0f}",
+        ]
+        for each in found.policies
+    ]
+    return ["policy", "pairs", "win rate", "strength", "Elo"], rows
+
+
 def ranking_table(found: Ranking) -> Table:
-    """A row a policy, from the strongest to the weakest."""
+    """The ranking of several policies."""
     caption = f"{INTERVALS}; strength in nats of Bradley and Terry, mean 0"
-    title = f"Policies on {found.prompts} prompts"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("policy")
-    for heading in ("pairs", "win rate", "strength", "Elo"):
-        table.add_column(heading, justify="right")
-    for each in found.policies:
-        rating = f"{each.elo:.0f} ± {each.elo_spread:.0f}"
-        table.add_row(
-            each.policy, str(each.games), shown(each.win_rate), shown(each.strength, digits=2, signed=True), rating
-        )
-    return table
+    return text_table(*ranking_rows(found), title=f"Policies on {found.prompts} prompts", caption=caption)
 
 
 def reward_rows(found: RewardEvaluation) -> tuple[list[str], list[list[str]]]:
@@ -193,12 +195,13 @@ def intervals_of(found: RewardEvaluation) -> str:
 
 def reward_tables(found: RewardEvaluation) -> list[Table]:
     """Metrics, categories and contributions."""
-    tables = [_table(*reward_rows(found), "Rewards", f"{counted_rows(found)}; {intervals_of(found)}")]
+    caption = f"{counted_rows(found)}; {intervals_of(found)}"
+    tables = [text_table(*reward_rows(found), title="Rewards", caption=caption)]
     for title, (headings, rows) in (
         ("Total by category", category_rows(found)),
         ("What each reward adds to the total", contribution_rows(found)),
     ):
-        tables += [_table(headings, rows, title)] if rows else []
+        tables += [text_table(headings, rows, title=title)] if rows else []
     return tables
 
 
@@ -210,7 +213,7 @@ def benchmark_rows(found: BenchmarkResult) -> tuple[list[str], list[list[str]]]:
 def benchmark_table(found: BenchmarkResult) -> Table:
     """The numbers of a benchmark, and by whose rules."""
     caption = f"{found.version}. {found.rules} {INTERVALS.capitalize()}, {OVER_PROMPTS}."
-    return _table(*benchmark_rows(found), f"{found.title}: {found.items} items", caption)
+    return text_table(*benchmark_rows(found), title=f"{found.title}: {found.items} items", caption=caption)
 
 
 def best_of_rows(found: BestOfCurve) -> tuple[list[str], list[list[str]]]:
@@ -237,17 +240,7 @@ def best_of_words(found: BestOfCurve) -> str:
 
 def best_of_table(found: BestOfCurve) -> Table:
     """The curve of best of n."""
-    return _table(*best_of_rows(found), "Best of n", f"{best_of_words(found)}; {INTERVALS}.")
-
-
-def _table(headings: list[str], rows: list[list[str]], title: str, caption: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    table.add_column(headings[0])
-    for heading in headings[1:]:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return text_table(*best_of_rows(found), title="Best of n", caption=f"{best_of_words(found)}; {INTERVALS}.")
 
 
 def _number(value: float) -> str:
@@ -270,19 +263,16 @@ def ranking_warnings(found: Ranking) -> list[str]:
 def measures_table(measures: Mapping[str, Measure]) -> Table:
     """The rows of each reward: means, the paired change, standard deviations, and the share that passes a threshold."""
     paired = any(measure.after is not None for measure in measures.values())
-    table = Table(title="Rewards", title_justify="left", caption=INTERVALS, caption_justify="left")
-    table.add_column("")
-    headings = ("before", "after", "change", "rows") if paired else ("mean", "rows")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    rows = []
     for name, measure in measures.items():
-        table.add_row(name, *_cells(paired, measure.before, measure.after, measure.change))
-        table.add_row("  standard deviation", *map(spread, measure.spreads))
+        rows.append([name, *_cells(paired, measure.before, measure.after, measure.change)])
+        rows.append(["  standard deviation", *map(spread, measure.spreads)])
         if measure.passed:
             after = measure.passed[1] if paired else None
             label = f"  share that passes {measure.threshold:g}"
-            table.add_row(label, *_cells(paired, measure.passed[0], after, measure.passed_change))
-    return table
+            rows.append([label, *_cells(paired, measure.passed[0], after, measure.passed_change)])
+    headings = ("before", "after", "change", "rows") if paired else ("mean", "rows")
+    return text_table(("", *headings), rows, title="Rewards", caption=INTERVALS)
 
 
 def spread(value: float) -> str:
@@ -306,22 +296,20 @@ def fit_tables(found: CompositionFit) -> list[Table]:
     if found.annotators is not None:
         caption += f"; Fleiss's kappa of {found.annotators.n} pairs with several {shown(found.annotators)}"
     title = f"Weights fitted to {found.pairs} pairs about {found.prompts} prompts"
-    weights = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    weights.add_column("reward")
-    for heading in ("before", "fitted", "gain on held-out prompts"):
-        weights.add_column(heading, justify="right")
-    for name, each in found.weights.items():
-        weights.add_row(name, f"{each.before:g}", shown(each.estimate), shown(each.gain, digits=4, signed=True))
-    for fitted in found.gates:
-        weights.add_row(f"gate on {fitted.gate.reward}", f"{fitted.before:g}", shown(fitted.threshold), "")
+    rows = [
+        [name, f"{each.before:g}", shown(each.estimate), shown(each.gain, digits=4, signed=True)]
+        for name, each in found.weights.items()
+    ]
+    rows += [
+        [f"gate on {fitted.gate.reward}", f"{fitted.before:g}", shown(fitted.threshold), ""] for fitted in found.gates
+    ]
+    weights = text_table(("reward", "before", "fitted", "gain on held-out prompts"), rows, title=title, caption=caption)
     caption = f"{INTERVALS}, {OVER_PROMPTS}; what is fitted is asked about prompts that it was not fitted to"
-    agreement = Table(title="Agreement with people", title_justify="left", caption=caption, caption_justify="left")
-    agreement.add_column("")
     categories = [*next(iter(found.agreement.values())).by_category]
-    for heading in ("all", "at equal length", *categories):
-        agreement.add_column(heading, justify="right")
-    for what, agrees in found.agreement.items():
-        cells = [agrees.accuracy, agrees.at_equal_length, *map(agrees.by_category.get, categories)]
-        agreement.add_row(what, *map(shown, cells))
-    agreement.add_row("fitted, less as it was", shown(found.change, signed=True))
-    return [weights, agreement]
+    rows = [
+        [what, *map(shown, (agrees.accuracy, agrees.at_equal_length, *map(agrees.by_category.get, categories)))]
+        for what, agrees in found.agreement.items()
+    ]
+    rows.append(["fitted, less as it was", shown(found.change, signed=True)])
+    headings = ("", "all", "at equal length", *categories)
+    return [weights, text_table(headings, rows, title="Agreement with people", caption=caption)]

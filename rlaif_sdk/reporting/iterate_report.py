@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, reporter
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.runs import ROUNDS_FILE
-from rlaif_sdk.reporting.tables import format_estimate
+from rlaif_sdk.reporting.tables import format_estimate, text_table
 from rlaif_sdk.statistics.estimates import SampleMean
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from rlaif_sdk.training.iterate import IterateResult, IterateRun
 
@@ -81,13 +80,10 @@ def report_iterate(result: IterateResult, console: Console) -> None:
 
 def rounds_table(evaluations: Sequence[Mapping[str, Any]], best: int) -> Table:
     """One row a round: the composed reward and its change since the start, each reward, divergence and length."""
-    table = Table(title="Rounds, on the held-out prompts", title_justify="left", caption_justify="left")
-    table.caption = "mean ± standard error; the best round is in bold, round 0 is the starting model"
+    caption = "mean ± standard error; the best round is in bold, round 0 is the starting model"
     headings, *rows = round_rows(evaluations)
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for number, row in enumerate(rows):
-        table.add_row(*row, style="bold" if number == best else None)
+    table = text_table(headings, rows, title="Rounds, on the held-out prompts", caption=caption, words=())
+    table.rows[best].style = "bold"
     return table
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from rlaif_sdk.exceptions import needs_extra
+from rlaif_sdk.io.files import read_json
 from rlaif_sdk.io.text import printable
+from rlaif_sdk.training.methods import get_method, resolve, train
 from rlaif_sdk.training.ranks import first_process
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rlaif_sdk.reporting.progress import TrainingProgress
+    from rlaif_sdk.training.config import Run
 
 Reporter = Callable[[str], None]
 
@@ -46,13 +50,35 @@ def live_view(console: Console, *, quiet: str = "") -> Iterator[tuple[TrainingPr
         yield display, reporter(console)
 
 
-def console_of_the_first(console: Console) -> Console:
-    """The console of the process that reports; under a launcher the others get one that says nothing."""
-    return console if first_process() else Console(quiet=True)
+def watch_run(run: Run, console: Console, *, resume: bool = False) -> Any:
+    """`rlaif_sdk.training.methods.train` with a progress display, followed by the method's report.
+
+    Args:
+        run: The loaded config.
+        console: Where to print; under a launcher only the first process does.
+        resume: Resume from the last checkpoint in the output folder.
+
+    Returns:
+        What came of the run.
+
+    Raises:
+        RlaifError: As `rlaif_sdk.training.methods.train`.
+    """
+    console = console if first_process() else Console(quiet=True)
+    method = get_method(run.method)
+    on_result = partial(resolve(method.report), console=console)
+    # A composition is the reader's own, and what its rewards warn of too.
+    quiet = r"transformers\." if method.learns_from == "prompts" else ""
+    with live_view(console, quiet=quiet) as (display, report):
+        result = train(run.method, run, display=display, report=report, on_result=on_result, resume=resume)
+    print_location(console, result.output, result.model_folder, method.model_class)
+    return result
 
 
 def print_location(console: Console, output: Path, model_folder: Path, loader: str = "AutoModelForCausalLM") -> None:
     """Say where the results are, and how the model is loaded."""
     say = reporter(console)
+    if read_json(model_folder / "config.json").get("is_encoder_decoder"):
+        loader = "AutoModelForSeq2SeqLM"
     say(f"\nEverything is in {output}. Load the model with")
     say(f'    {loader}.from_pretrained("{model_folder}")')

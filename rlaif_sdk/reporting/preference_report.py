@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.io.files import without_nan, write_json
-from rlaif_sdk.reporting.live_view import console_of_the_first, live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves, plot_reliability
 from rlaif_sdk.reporting.runs import METRICS_FILE
 from rlaif_sdk.reporting.tables import before_after_table, reliability_table
-from rlaif_sdk.training.methods import get_method, train
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rlaif_sdk.training.config import Run
     from rlaif_sdk.training.preferences import PreferenceResult
 
 PANELS = {
@@ -24,31 +20,6 @@ PANELS = {
     "implicit reward (nats)": {"rewards/chosen": "chosen", "rewards/rejected": "rejected"},
     "score": {"min_reward": "least", "mean_reward": "mean", "max_reward": "greatest"},
 }
-
-
-def watch_preferences(run: Run, console: Console, *, resume: bool = False) -> PreferenceResult:
-    """`rlaif_sdk.training.methods.train` with a progress display, followed by `report_preferences`.
-
-    Args:
-        run: The loaded config.
-        console: Where to print.
-        resume: Resume from the last checkpoint in the output folder.
-
-    Raises:
-        RlaifError: As `rlaif_sdk.training.methods.train`.
-    """
-    console = console_of_the_first(console)
-    with live_view(console) as (display, report):
-        result: PreferenceResult = train(
-            run.method,
-            run,
-            display=display,
-            report=report,
-            on_result=partial(report_preferences, console=console),
-            resume=resume,
-        )
-    print_location(console, result.output, result.model_folder, get_method(run.method).model_class)
-    return result
 
 
 def report_preferences(result: PreferenceResult, console: Console) -> None:

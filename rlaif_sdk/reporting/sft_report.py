@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.io.files import without_nan, write_json
-from rlaif_sdk.reporting.live_view import console_of_the_first, live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.runs import METRICS_FILE
 from rlaif_sdk.reporting.tables import before_after_table
-from rlaif_sdk.training.methods import train
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rlaif_sdk.training.config import Run
     from rlaif_sdk.training.sft import SFTResult
 
 PANELS = {
@@ -23,31 +19,6 @@ PANELS = {
     "token accuracy": {"mean_token_accuracy": "accuracy"},
     "entropy (nats a token)": {"entropy": "entropy"},
 }
-
-
-def watch_sft(run: Run, console: Console, *, resume: bool = False) -> SFTResult:
-    """`rlaif_sdk.training.methods.train` with a progress display, followed by `report_sft`.
-
-    Args:
-        run: The loaded config.
-        console: Where to print.
-        resume: Resume from the last checkpoint in the output folder.
-
-    Raises:
-        RlaifError: As `rlaif_sdk.training.methods.train`.
-    """
-    console = console_of_the_first(console)
-    with live_view(console) as (display, report):
-        result: SFTResult = train(
-            run.method,
-            run,
-            display=display,
-            report=report,
-            on_result=partial(report_sft, console=console),
-            resume=resume,
-        )
-    print_location(console, result.output, result.model_folder)
-    return result
 
 
 def report_sft(result: SFTResult, console: Console) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from rlaif_sdk.reporting.live_view import reporter
 from rlaif_sdk.reporting.plots import drawing
+from rlaif_sdk.reporting.tables import text_table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from rlaif_sdk.training.sweep import Sweep, SweepResult
 
@@ -64,18 +64,11 @@ def sweep_table(result: SweepResult) -> Table:
     """The points, those of the frontier marked; the numbers are means over the seeds with 95% half-widths."""
     seeds = len(result.seeds)
     spread = f"mean ± 95% interval over {seeds} seeds" if seeds > 1 else "of one seed"
-    table = Table(title=f"Held-out rewards, {spread}; * is on the frontier", title_justify="left")
     headings, *rows = sweep_rows(result)
-    for place, heading in enumerate(headings):
-        measured = place > 1
-        table.add_column(
-            heading,
-            justify="right" if measured else "left",
-            overflow="ellipsis" if measured else "fold",
-            style="dim" if place > 1 + len(result.objectives) else None,
-        )
-    for row in rows:
-        table.add_row(*row)
+    table = text_table(headings, rows, title=f"Held-out rewards, {spread}; * is on the frontier", words=(0, 1))
+    table.columns[1].overflow = "fold"
+    for other in table.columns[2 + len(result.objectives) :]:
+        other.style = "dim"
     return table
 
 

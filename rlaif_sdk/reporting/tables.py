@@ -1,9 +1,9 @@
-"""Tables for the terminal: measures before and after, reliability, and answers side by side."""
+"""Tables for the terminal, in which no text acts: measures before and after, reliability, and answers side by side."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -22,6 +22,39 @@ if TYPE_CHECKING:
 def cell(text: str) -> Text:
     """Other people's text in a table of a terminal: no markup, and no control character acts."""
     return Text(printable(text))
+
+
+def text_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]] = (),
+    *,
+    title: str,
+    caption: str = "",
+    words: Container[int] = (0,),
+    **options: Any,
+) -> Table:
+    """A table with its title and caption on the left; text in it is no markup, and no control character in it acts.
+
+    Args:
+        headings: Of the columns.
+        rows: Their cells.
+        title: Stands above the table.
+        caption: Stands below it.
+        words: The places of the columns that are words, on the left; the others are numbers, on the right.
+        **options: See rich's `Table`.
+    """
+    table = Table(
+        title=Text(printable(title), "table.title"),
+        title_justify="left",
+        caption=Text(printable(caption), "table.caption") if caption else None,
+        caption_justify="left",
+        **options,
+    )
+    for place, heading in enumerate(headings):
+        table.add_column(cell(heading), justify="left" if place in words else "right")
+    for row in rows:
+        table.add_row(*map(cell, row))
+    return table
 
 
 def format_estimate(value: SampleMean, *, signed: bool = False) -> str:
@@ -50,17 +83,14 @@ def comparison_table(
         total: The measure that is set apart at the end, in bold.
         notes: Lines below the table.
     """
-    caption = "\n".join(["mean ± standard error", *map(printable, notes)])
-    table = Table(title=title, title_justify="left", caption=Text(caption), caption_justify="left")
-    table.add_column("")
-    for heading in ("before", "after", "change", "rows"):
-        table.add_column(heading, justify="right")
+    caption = "\n".join(["mean ± standard error", *notes])
+    table = text_table(("", "before", "after", "change", "rows"), title=title, caption=caption)
     for name, values_B in before.items():
         change = paired_change(values_B, after[name])
         if name == total:
             table.add_section()
         table.add_row(
-            name,
+            cell(name),
             format_estimate(sample_mean(values_B)),
             format_estimate(sample_mean(after[name])),
             format_estimate(change, signed=True),
@@ -84,13 +114,8 @@ def answers_table(prompts: Sequence[Any], completions: Sequence[Any], compositio
 
 def before_after_table(before: Mapping[str, float], after: Mapping[str, float], *, title: str) -> Table:
     """One row a number of an evaluation, before and after training."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for heading in ("before", "after"):
-        table.add_column(heading, justify="right")
-    for name, value in before.items():
-        table.add_row(name, f"{value:.3f}", f"{after[name]:.3f}")
-    return table
+    rows = [(name, f"{value:.3f}", f"{after[name]:.3f}") for name, value in before.items()]
+    return text_table(("", "before", "after"), rows, title=title)
 
 
 def reliability_table(calibration: Calibration, *, title: str = "Reliability") -> Table:
@@ -101,14 +126,13 @@ def reliability_table(calibration: Calibration, *, title: str = "Reliability") -
         title: Stands above the table.
     """
     caption = f"expected calibration error {calibration.error:.3f} over {len(calibration.bins)} bins"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    for heading in ("confidence", "pairs", "mean confidence", "accuracy"):
-        table.add_column(heading, justify="right")
-    for part in calibration.bins:
-        if part.pairs:
-            interval = f"{part.low:.2f} to {part.high:.2f}"
-            table.add_row(interval, str(part.pairs), f"{part.confidence:.3f}", f"{part.accuracy:.3f}")
-    return table
+    rows = [
+        (f"{part.low:.2f} to {part.high:.2f}", str(part.pairs), f"{part.confidence:.3f}", f"{part.accuracy:.3f}")
+        for part in calibration.bins
+        if part.pairs
+    ]
+    headings = ("confidence", "pairs", "mean confidence", "accuracy")
+    return text_table(headings, rows, title=title, caption=caption, words=())
 
 
 def samples_table(samples: Sequence[Mapping[str, Any]], *, count: int = 5) -> Table:

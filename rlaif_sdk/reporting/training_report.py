@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from rlaif_sdk.composer.layout import ends_notes
 from rlaif_sdk.io.files import without_nan, write_json
-from rlaif_sdk.reporting.live_view import console_of_the_first, live_view, print_location
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.runs import METRICS_FILE
 from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
 from rlaif_sdk.statistics.estimates import SampleMean, comparison, paired_change
-from rlaif_sdk.training.methods import train
 
 if TYPE_CHECKING:
-    from rlaif_sdk.training.config import ComposedRun
     from rlaif_sdk.training.online import PolicyResult
 
 TOTAL = "composed_reward"
 _KL_OF_TOKENS = frozenset({"GRPO", "RLOO"})
 """The methods whose trainers, which are TRL's, log the mean divergence of a token, and not of a whole answer."""
-
-
-def watch_policy(run: ComposedRun, console: Console, *, resume: bool = False) -> PolicyResult:
-    """Train on composed rewards with a progress display, followed by `report_training`.
-
-    Args:
-        run: The loaded config.
-        console: Where to print.
-        resume: Resume from the last checkpoint in the output folder.
-
-    Raises:
-        RlaifError: As `rlaif_sdk.training.methods.train`.
-    """
-    console = console_of_the_first(console)
-    with live_view(console, quiet=r"transformers\.") as (display, report):
-        result: PolicyResult = train(
-            run.method,
-            run,
-            display=display,
-            report=report,
-            on_result=partial(report_training, console=console),
-            resume=resume,
-        )
-    print_location(console, result.output, result.model_folder, _loader(result.model_folder))
-    return result
-
-
-def _loader(model_folder: Path) -> str:
-    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
-    return "AutoModelForSeq2SeqLM" if config.get("is_encoder_decoder") else "AutoModelForCausalLM"
 
 
 def report_training(result: PolicyResult, console: Console, *, samples: int = 5) -> SampleMean:

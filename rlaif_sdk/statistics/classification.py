@@ -89,6 +89,7 @@ def auc_over_groups(scores_N: Array, labels_N: Array, groups_N: Indices, *, conf
     Where few rows are told apart, those of every resample are too, and a bootstrap alone would be sure.
 
     Example:
+        >>> import numpy as np
         >>> found = auc_over_groups(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.0, 0.0, 1.0, 1.0]), np.arange(4))
         >>> found.value, round(found.low, 2), found.high
         (1.0, 0.39, 1.0)

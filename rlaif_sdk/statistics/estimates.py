@@ -191,6 +191,7 @@ def share_over_groups(
     """A share, with the interval of `bootstrap_mean` and no narrower than Wilson's over the groups.
 
     Example:
+        >>> import numpy as np
         >>> found = share_over_groups(np.ones(10), np.arange(10))
         >>> round(found.low, 2), found.high
         (0.72, 1.0)

@@ -42,7 +42,7 @@ class Method:
         load_rows: Reads the rows to train on, and the held-out ones.
         trainer: Makes the trainer, or its parts, as ``train`` wants it.
         train: Trains a run, with the keywords of `train`.
-        report: ``module:function``, which trains a run with a display, and reports what came of it.
+        report: ``module:function``, which prints what came of a run, and writes it to the run's folder.
         task: What the trained model does; a decoder where several may.
         encoder_decoder: Whether it trains models with an encoder and a decoder too.
         skips_long_rows: Whether rows that are longer than ``max_length`` are skipped, where others are truncated.

@@ -145,7 +145,7 @@ _PreferenceMethod = partial(
     learns_from="pairs",
     defaults=offline_defaults,
     train=partial(train_offline, result=_result),
-    report="rlaif_sdk.reporting.preference_report:watch_preferences",
+    report="rlaif_sdk.reporting.preference_report:report_preferences",
 )
 REWARD_MODEL = _PreferenceMethod(
     name="reward_model",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rlaif_sdk import Composer, RewardBatch, Score
 from rlaif_sdk.reporting.live_view import reporter
 from rlaif_sdk.reporting.preflight_report import report_check
-from rlaif_sdk.reporting.tables import answers_table, comparison_table, format_estimate, samples_table
+from rlaif_sdk.reporting.tables import answers_table, comparison_table, format_estimate, samples_table, text_table
 from rlaif_sdk.statistics.estimates import SampleMean
 
 
@@ -79,6 +79,13 @@ def test_samples_are_spread_over_all_rows():
     assert "p0" in text
     assert "p5" in text
     assert text.count("p") == printed(samples_table(samples[:2])).count("p")
+
+
+def test_names_in_a_table_are_what_the_data_says():
+    """A column, a category or a policy may be called anything: ``[/b]`` closes nothing, and no escape acts."""
+    text = printed(text_table(("", "[/b] \x1b[2J"), [("[red]", "[/]")], title="of [/x]", caption="[dim]\x9bm"))
+    for shown in ("[/b] \\x1b[2J", "[red]", "[/]", "of [/x]", "[dim]\\u009bm"):
+        assert shown in text
 
 
 HOSTILE = "\x1b]8;;http://a\x07[red]x\x9b2J\u202e"

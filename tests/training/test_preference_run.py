@@ -19,7 +19,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import ConfigError, DataError, load_classifier  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
-from rlaif_sdk.reporting.preference_report import watch_preferences  # noqa: E402
+from rlaif_sdk.reporting.live_view import watch_run  # noqa: E402
 from rlaif_sdk.training.methods import (  # noqa: E402
     load_run,
     train,
@@ -58,7 +58,7 @@ def write_pairs(file: Path, rows: list[dict[str, Any]]) -> None:
 
 def test_a_run_leaves_a_plain_model_and_what_was_measured(config: Path, kind: Any) -> None:
     """An adapter is merged, the held-out pairs are judged before and after, and plots and figures stand beside."""
-    result = watch_preferences(load_run(kind, config), Console(quiet=True))
+    result = watch_run(load_run(kind, config), Console(quiet=True))
     model, loading = LOADERS[kind].from_pretrained(result.model_folder, output_loading_info=True)
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]

@@ -17,7 +17,7 @@ from rich.console import Console  # noqa: E402
 from transformers import AutoModelForCausalLM, T5ForConditionalGeneration  # noqa: E402
 
 from rlaif_sdk import ConfigError, MissingExtraError  # noqa: E402
-from rlaif_sdk.reporting.training_report import watch_policy  # noqa: E402
+from rlaif_sdk.reporting.live_view import watch_run  # noqa: E402
 from rlaif_sdk.training.generation import answer_prompts, loaded_policy  # noqa: E402
 from rlaif_sdk.training.methods import load_run, train, trainer_settings  # noqa: E402
 from rlaif_sdk.training.models import load_policy  # noqa: E402
@@ -83,7 +83,7 @@ def test_the_report_says_how_such_a_model_is_loaded(config: dict[str, Any], buil
     """By the class that has an encoder."""
     build_model("t5").save_pretrained(config["model"]["name"])
     printed = io.StringIO()
-    watch_policy(load_run("ppo", config), Console(file=printed, width=200))
+    watch_run(load_run("ppo", config), Console(file=printed, width=200))
     assert "AutoModelForSeq2SeqLM.from_pretrained" in printed.getvalue()
 
 

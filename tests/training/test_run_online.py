@@ -21,7 +21,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import BatchError, ConfigError, DataError  # noqa: E402
 from rlaif_sdk.cli.train import train_app  # noqa: E402
-from rlaif_sdk.reporting.training_report import watch_policy  # noqa: E402
+from rlaif_sdk.reporting.live_view import watch_run  # noqa: E402
 from rlaif_sdk.training.methods import (  # noqa: E402
     load_run,
     train,
@@ -68,7 +68,7 @@ def config(tmp_path: Path, llama: Any, tokenizer: Any, kind: str) -> dict[str, A
 
 def test_a_run_trains_and_reports_as_ppo_s_does(config: dict[str, Any], kind: Any, capsys: Any) -> None:
     """RewardHandle-out answers before and after, the trained model for plain from_pretrained, history, metrics and curves."""
-    result = watch_policy(load_run(kind, config), Console())
+    result = watch_run(load_run(kind, config), Console())
     model = AutoModelForCausalLM.from_pretrained(result.model_folder)
     start = AutoModelForCausalLM.from_pretrained(config["model"]["name"])
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True))
