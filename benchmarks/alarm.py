@@ -234,8 +234,8 @@ def simulate(hack: Hack, seed: int, *, alarm: Mapping[str, Any] | None) -> Simul
             )
             totals = composer.compose(batch).totals
             watching = composer.alarm
-            if watching is not None and watching.halted is not None:
-                good = watching.halted.good
+            if watching is not None and watching.stopped_by is not None:
+                good = watching.stopped_by.good
                 worth += [worth[good]] * (STEPS - len(worth)) if worth else []
                 break
             policy.learn(said, totals)

@@ -97,8 +97,8 @@ def check_reward_contract(
     try:
         whole = _score(runner, batch)
         order = list(range(len(batch)))[::-1]
-        turned = _score(runner, batch.select(order))[::-1]
-        _same(whole, turned, f"{name} scores a row differently when the rows are in another order", tolerance)
+        restored = _score(runner, batch.select(order))[::-1]
+        _same(whole, restored, f"{name} scores a row differently when the rows are in another order", tolerance)
         parts = batch.groups() if grouped else [[row] for row in range(len(batch))]
         alone: list[float | None] = [None] * len(batch)
         for rows in parts:

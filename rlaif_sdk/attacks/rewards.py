@@ -695,7 +695,7 @@ class RewardAttack:
             return None
         witness_A = self._said(self._places_A) if self._witness else None
         try:
-            return curve_of(self._real.totals, witness_A, self._group_A.tolist(), confidence=self._confidence)
+            return curve_of(self._real.totals, witness_A, self._group_A.tolist())
         except DataError:  # no prompt has two answers with a score
             return None
 

@@ -68,11 +68,11 @@ def export(
         min_agreement=min_agreement,
         report=lambda line: typer.echo(line, err=True),
     )
-    print_figures(manifest)
+    print_parity(manifest)
     typer.echo(f"\nwrote {folder}; as a reward:\n\n{snippet(manifest, folder)}", nl=False)
 
 
-def print_figures(manifest: Manifest) -> None:
+def print_parity(manifest: Manifest) -> None:
     """Print the parity of every variant as a table."""
     rows = []
     for name, variant in manifest.variants.items():

@@ -94,7 +94,7 @@ def fit(
 
         plot_fit(found, plot)
         typer.echo(f"wrote {plot}", err=True)
-    if found.left_out:
+    if found.skipped:
         raise typer.Exit(ExitCode.ROWS_LEFT_OUT)
 
 

@@ -85,9 +85,9 @@ def calibrate(
         found = {"rows": curve.rows, "unasked": curve.unasked, "shift": curve.shift, "points": points}
         typer.echo(json.dumps(found | {"chosen": chosen.record() if chosen else None}, indent=2))
     else:
-        left_out = f"; {curve.unasked} rows without a score of {strong} are left out" if curve.unasked else ""
+        skipped = f"; {curve.unasked} rows without a score of {strong} are left out" if curve.unasked else ""
         typer.echo(
-            f"{curve.rows} rows with both scores; {cheap} is {curve.shift:+.3g} over {strong} on the mean{left_out}"
+            f"{curve.rows} rows with both scores; {cheap} is {curve.shift:+.3g} over {strong} on the mean{skipped}"
         )
         headings = ("asked", "band", "same order", "95% interval", "mean difference")
         print_table(headings, map(_cells, curve.points), numbers=True)

@@ -195,9 +195,9 @@ class Alarm:
 
     Attributes:
         raised: The alarms since this process began, the latest last.
-        halted: The alarm that pauses or stops the run; None while there is none.
+        stopped_by: The alarm that pauses or stops the run; None while there is none.
         watching: Whether training batches are looked at. False where a composer scores tables, whose rows are no training.
-        trainer_stops: Whether a trainer ends the run by itself, where it can be saved. Otherwise a composer that is halted
+        trainer_stops: Whether a trainer ends the run by itself, where it can be saved. Otherwise a stopped composer
             takes no more training batches.
 
     Raises:
@@ -215,7 +215,7 @@ class Alarm:
     ) -> None:
         self.config = config
         self.raised: list[Raised] = []
-        self.halted: Raised | None = None
+        self.stopped_by: Raised | None = None
         self.watching = True
         self.trainer_stops = False
         self._components = components
@@ -522,7 +522,7 @@ class Alarm:
         _logger.warning("%s", raised)
         self.raised.append(raised)
         if action.kind in HALTING:
-            self.halted = raised
+            self.stopped_by = raised
         watch.test, watch.resting = None, self.config.cooldown
 
     def _payer(self, watch: _Watch) -> str | None:
@@ -611,7 +611,7 @@ class Alarm:
         """
         if state["watches"].keys() != {watch.name for watch in self._watches}:
             raise StateError(f"an alarm's state has its watches; saved were {sorted(state['watches'])}")
-        self.halted = None
+        self.stopped_by = None
         self._factors, self._bounds = dict(state["factors"]), dict(state["bounds"])
         self._swapped = dict(state["swapped"])
         self._block = _from_json(state["block"])
@@ -629,9 +629,9 @@ class Alarm:
         Raises:
             AlarmError: It ended.
         """
-        if self.halted is not None and self.watching and not self.trainer_stops:
+        if self.stopped_by is not None and self.watching and not self.trainer_stops:
             raise AlarmError(
-                str(self.halted),
+                str(self.stopped_by),
                 hint="look at the rows that raised it; a composer that loads the saved state goes on",
             )
 

@@ -171,7 +171,7 @@ class ScoreModel:
 
     @property
     def flipped_share(self) -> float:
-        """Of the advantages of the groups asked about in full, the share whose sign the policy would have turned; or NaN."""
+        """Of the advantages of the groups asked about in full, the share whose sign the policy would have flipped; or NaN."""
         rows = sum(rows for _, rows in self.audited)
         return sum(flipped for flipped, _ in self.audited) / rows if rows else math.nan
 
@@ -183,7 +183,7 @@ class ScoreModel:
             group_N: Equal for rows of one group.
             use_N: What the row's group is for, if it was asked about in full.
             weight_N: What a row weighs in the regression.
-            flipped_N: 1 where the policy would have turned the sign of the advantage, 0 where it would not have, NaN where
+            flipped_N: 1 where the policy would have flipped the sign of the advantage, 0 where it would not have, NaN where
                 it was not tried.
         """
         for rows in rows_of_groups(group_N):
@@ -533,7 +533,7 @@ def begin_asking(
     return Asking(ask, model.prediction, value_range, label_B, others_BF, eligible_B, in_full_B, totals)
 
 
-def lessons(
+def training_data(
     ask: Ask,
     model: ScoreModel,
     batch: RewardBatch,

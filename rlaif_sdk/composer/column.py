@@ -49,7 +49,7 @@ class RewardColumn(CheckedScores):
             has failed there too where a reward failed that a condition looks at.
         imputed: What is taken for its score, for each row that its ``ask`` kept from it; None without one.
         flipped_share: Of the advantages of the last groups that it was asked about in full, the share whose sign its ``ask``
-            would have turned; None without one, NaN while there are none.
+            would have flipped; None without one, NaN while there are none.
         unseen_images: The rows with an image, where it reads text alone.
     """
 

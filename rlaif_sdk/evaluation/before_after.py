@@ -62,7 +62,6 @@ def evaluate_answers(
     *,
     layout: TableLayout | None = None,
     thresholds: Mapping[str, float] | None = None,
-    confidence: float = 0.95,
 ) -> dict[str, Measure]:
     """Score one or two tables of completions and compare each reward's raw scores.
 
@@ -72,7 +71,6 @@ def evaluate_answers(
         layout: Which columns are what.
         thresholds: For rewards by name, the score from which on (or down to, where lower is better) a completion
             passes.
-        confidence: Of the intervals.
 
     Raises:
         ConfigError: A threshold is given for a reward that is not there.
@@ -88,7 +86,7 @@ def evaluate_answers(
     measures = {}
     for name, component in composer.components.items():
         sign = 1.0 if component.reward.higher_is_better else -1.0
-        measures[name] = _measure([table[name] for table in tables], thresholds.get(name), sign, confidence)
+        measures[name] = _measure([table[name] for table in tables], thresholds.get(name), sign)
     return measures
 
 
@@ -117,7 +115,7 @@ def _check_prompts(files: Sequence[TableName], prompt: str) -> None:
             raise DataError(f"has another prompt than {files[0]} in the same row", file=str(path), row=row)
 
 
-def _measure(tables: Sequence[Array], threshold: float | None, sign: float, confidence: float) -> Measure:
+def _measure(tables: Sequence[Array], threshold: float | None, sign: float) -> Measure:
     scored = [scores_N[~np.isnan(scores_N)] for scores_N in tables]
     passed = (
         [np.where(np.isnan(scores_N), np.nan, sign * scores_N >= sign * threshold) for scores_N in tables]
@@ -126,13 +124,13 @@ def _measure(tables: Sequence[Array], threshold: float | None, sign: float, conf
     )
     paired = len(tables) == 2
     return Measure(
-        before=_mean(tables[0], confidence),
-        after=_mean(tables[1], confidence) if paired else None,
-        change=_mean(tables[1] - tables[0], confidence) if paired else None,
+        before=_mean(tables[0]),
+        after=_mean(tables[1]) if paired else None,
+        change=_mean(tables[1] - tables[0]) if paired else None,
         spreads=tuple(float(own.std(ddof=1)) if len(own) > 1 else math.nan for own in scored),
         threshold=threshold,
-        passed=tuple(wilson(float(np.nansum(own)), int((~np.isnan(own)).sum()), confidence) for own in passed),
-        passed_change=_within_one(_mean(passed[1] - passed[0], confidence)) if paired and passed else None,
+        passed=tuple(wilson(float(np.nansum(own)), int((~np.isnan(own)).sum())) for own in passed),
+        passed_change=_within_one(_mean(passed[1] - passed[0])) if paired and passed else None,
         unscored=tuple(int(np.isnan(scores_N).sum()) for scores_N in tables),
     )
 
@@ -143,6 +141,6 @@ def _within_one(change: Estimate) -> Estimate:
     return replace(change, low=max(-1.0, change.low), high=min(1.0, change.high)) if known else change
 
 
-def _mean(values_N: Array, confidence: float) -> Estimate:
-    mean, half = mean_interval(values_N.tolist(), confidence)
+def _mean(values_N: Array) -> Estimate:
+    mean, half = mean_interval(values_N.tolist())
     return Estimate(mean, mean - half, mean + half, int((~np.isnan(values_N)).sum()))

@@ -141,7 +141,6 @@ def run_benchmark(
     *,
     category: str | None = None,
     learn: bool = True,
-    confidence: float = 0.95,
     progress: Progress = lambda *_: None,
 ) -> BenchmarkResult:
     """Measure a reward on a published benchmark.
@@ -158,7 +157,6 @@ def run_benchmark(
         composer: What scores; None where the rows hold scores or verdicts, as the benchmark's own code writes them.
         category: For ``pairs``, the column of categories.
         learn: See `rlaif_sdk.evaluation.evaluate_reward`.
-        confidence: Of the intervals.
         progress: Called with the completions scored so far and all.
 
     Raises:
@@ -178,7 +176,7 @@ def run_benchmark(
         title=benchmark.title,
         version=benchmark.version,
         rules=benchmark.rules,
-        values=_estimates(benchmark.rule, measured, [scores[place] for place in known], confidence) if known else {},
+        values=_estimates(benchmark.rule, measured, [scores[place] for place in known]) if known else {},
         items=len(known),
         unscored=len(items) - len(known),
         reason=reason,
@@ -212,9 +210,7 @@ def _scored(
     return np.split(scored.totals(), ends), scored.reason_unscored()
 
 
-def _estimates(
-    rule: Rule, items: Sequence[BenchmarkItem], scores: Sequence[Array], confidence: float
-) -> dict[str, Estimate]:
+def _estimates(rule: Rule, items: Sequence[BenchmarkItem], scores: Sequence[Array]) -> dict[str, Estimate]:
     measure = rule(items, scores)
     values = measure(np.ones(len(items)))
     groups_N = _independent(items)
@@ -225,11 +221,11 @@ def _estimates(
     for name, value in values.items():
         drawn_B = np.array([each.get(name, math.nan) for each in drawn])  # a resample may lack a small section
         known = drawn_B[~np.isnan(drawn_B)]
-        ends = percentiles(known, confidence) if known.size else (math.nan, math.nan)
+        ends = percentiles(known) if known.size else (math.nan, math.nan)
         estimate = Estimate(value, *ends, sizes.get(name, len(items)))
         rests_on = min(effective_size(np.bincount(groups_N, shares[name]).astype(np.float64)), estimate.n)
         within = (worst[name], worst[name] + float(shares[name].sum()))
-        found[name] = at_least_wilson(estimate, rests_on, confidence, within=within)
+        found[name] = at_least_wilson(estimate, rests_on, within=within)
     return found
 
 

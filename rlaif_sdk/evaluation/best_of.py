@@ -29,7 +29,7 @@ class BestOfPoint:
         n: Of how many the best is taken.
         kl: log n - (n - 1) / n nats an answer: the divergence of best of n from the policy where no two answers are alike
             (Stiennon et al. 2020), and never less than it (Beirami et al. 2024).
-        total: Its mean total.
+        total: Its mean total, as ``witness`` with an interval by Student's t over prompts.
         witness: Its mean by the witness, higher being better; None without one.
     """
 
@@ -53,7 +53,7 @@ class BestOfCurve:
         loss: By how much the witness is worse at the greatest n than at the n that is best for it, which is chosen on one half
             of the prompts and measured on the other, both ways; above 0 the total is over-optimised. None without a witness.
         prompts: How many the means are over.
-        left_out: How many have fewer scored completions than the greatest n.
+        skipped: How many have fewer scored completions than the greatest n.
         rows: How many completions there are.
         unscored: How many of them have no total, or no score of the witness.
         reason: Why the first has none.
@@ -62,7 +62,7 @@ class BestOfCurve:
     points: tuple[BestOfPoint, ...]
     loss: Estimate | None
     prompts: int
-    left_out: int
+    skipped: int
     rows: int
     unscored: int
     reason: str | None
@@ -76,7 +76,7 @@ class BestOfCurve:
         """The curve as a JSON-ready mapping."""
         return {
             "prompts": self.prompts,
-            "left_out": self.left_out,
+            "skipped": self.skipped,
             "rows": self.rows,
             "unscored": self.unscored,
             "reason": self.reason,
@@ -133,7 +133,6 @@ def evaluate_best_of(
     completion: str = "completion",
     group: str = "group",
     learn: bool = True,
-    confidence: float = 0.95,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> BestOfCurve:
     """Measure what taking the best of n by a composition gains, and whether a witness agrees that it is better.
@@ -165,7 +164,6 @@ def evaluate_best_of(
         completion: The column of completions.
         group: The column that is equal for the completions to one prompt; without it those with the same prompt are.
         learn: Whether normalizers with running statistics learn from the table before its scores are combined.
-        confidence: Of the intervals, which are those of a mean over prompts by Student's t.
         progress: Called with the completions scored so far and all.
 
     Raises:
@@ -190,7 +188,6 @@ def evaluate_best_of(
         None if witness is None else scored.scores(witness),
         [each.group for each in candidates],
         most=most,
-        confidence=confidence,
         file=name,
         reason=scored.reason_unscored(),
     )
@@ -202,7 +199,6 @@ def curve_of(
     group_N: Sequence[Hashable],
     *,
     most: int | None = None,
-    confidence: float = 0.95,
     file: str | None = None,
     reason: str | None = None,
 ) -> BestOfCurve:
@@ -213,7 +209,6 @@ def curve_of(
         witness_N: Likewise what the witness says, higher being better; None without one.
         group_N: Equal for completions to one prompt.
         most: The greatest n.
-        confidence: Of the intervals.
         file: The table, for errors.
         reason: Why the first completion without a total has none.
 
@@ -242,14 +237,14 @@ def curve_of(
         BestOfPoint(
             n,
             best_of_kl(n),
-            mean_estimate(totals_SG[place].tolist(), confidence),
-            None if witness_SG is None else mean_estimate(witness_SG[place].tolist(), confidence),
+            mean_estimate(totals_SG[place].tolist()),
+            None if witness_SG is None else mean_estimate(witness_SG[place].tolist()),
         )
         for place, n in enumerate(sizes)
     )
     return BestOfCurve(
         points,
-        None if witness_SG is None else _loss(witness_SG, confidence),
+        None if witness_SG is None else _loss(witness_SG),
         len(groups),
         len(members) - len(groups),
         len(totals_N),
@@ -297,7 +292,7 @@ def _chosen(sizes: Sequence[int], totals_N: Array, values_N: Array, groups: Sequ
     return np.array([[best_of_probabilities(totals_N[rows], n) @ values_N[rows] for rows in groups] for n in sizes])
 
 
-def _loss(witness_SG: Array, confidence: float) -> Estimate:
+def _loss(witness_SG: Array) -> Estimate:
     """What the greatest n loses to the best: the best of one half of the prompts is measured on the other half."""
     halves = [np.arange(witness_SG.shape[1]) % 2 == half for half in (0, 1)]
     if not halves[1].any():
@@ -306,4 +301,4 @@ def _loss(witness_SG: Array, confidence: float) -> Estimate:
     for own, other in (halves, halves[::-1]):
         best = int(witness_SG[:, other].mean(axis=1).argmax())
         loss_G[own] = witness_SG[best, own] - witness_SG[-1, own]
-    return mean_estimate(loss_G.tolist(), confidence)
+    return mean_estimate(loss_G.tolist())

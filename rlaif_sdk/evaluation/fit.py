@@ -147,7 +147,7 @@ class CompositionFit:
         pairs: How many pairs with verdicts it is fitted to.
         prompts: About so many prompts.
         votes: How many verdicts for either completion, and for neither.
-        left_out: Pairs with verdicts in which one completion has no score, by reward; they count nowhere.
+        skipped: Pairs with verdicts in which one completion has no score, by reward; they count nowhere.
         unjudged: Pairs that nobody was asked about.
         annotators: Fleiss's kappa among people, where pairs have several verdicts; else None.
         changed_normalizers: What was put in the place of normalizers that learn or look at groups, by reward.
@@ -166,7 +166,7 @@ class CompositionFit:
     pairs: int
     prompts: int
     votes: tuple[float, float]
-    left_out: Mapping[str, int]
+    skipped: Mapping[str, int]
     unjudged: int
     annotators: Estimate | None
     changed_normalizers: Mapping[str, str]
@@ -187,7 +187,7 @@ class CompositionFit:
             "pairs": self.pairs,
             "prompts": self.prompts,
             "votes": {"decided": self.votes[0], "ties": self.votes[1]},
-            "left_out": dict(self.left_out),
+            "skipped": dict(self.skipped),
             "unjudged": self.unjudged,
             "annotators_kappa": self.annotators.record() if self.annotators else None,
             "changed_normalizers": dict(self.changed_normalizers),
@@ -219,7 +219,7 @@ class CompositionFit:
                 "prompts": self.prompts,
                 "verdicts that prefer a completion": self.votes[0],
                 "verdicts that prefer neither": self.votes[1],
-                **{f"left out, without a score of {reward}": count for reward, count in self.left_out.items()},
+                **{f"left out, without a score of {reward}": count for reward, count in self.skipped.items()},
             },
             inputs=self.inputs,
             settings={
@@ -283,12 +283,12 @@ def fit_composition(
     asked_N = pairs.asked_N
     used = pairs.among(asked_N & pairs.whole_N)
     file = ", ".join(map(table_name, tables))
-    left_out = {
+    skipped = {
         name: int((missing_N & asked_N).sum())
         for name, missing_N in zip(pairs.names, pairs.missing_NR.T, strict=True)
         if (missing_N & asked_N).any()
     }
-    _check_verdicts(used, asked_N, left_out, file)
+    _check_verdicts(used, asked_N, skipped, file)
     return _fitted(
         used,
         settings,
@@ -296,7 +296,7 @@ def fit_composition(
         signs,
         confidence=confidence,
         seed=seed,
-        left_out=left_out,
+        skipped=skipped,
         unjudged=int((~asked_N).sum()),
         inputs={
             TableSource.of(table).path.name: table_digest(table) for table in tables if isinstance(table, TableName)
@@ -305,7 +305,7 @@ def fit_composition(
     )
 
 
-def _check_verdicts(used: ScoredPairs, asked_N: Mask, left_out: Mapping[str, int], file: str) -> None:
+def _check_verdicts(used: ScoredPairs, asked_N: Mask, skipped: Mapping[str, int], file: str) -> None:
     prompts = len(np.unique(used.groups_N))
     if not asked_N.any():
         raise DataError(
@@ -314,7 +314,7 @@ def _check_verdicts(used: ScoredPairs, asked_N: Mask, left_out: Mapping[str, int
             hint="name the column of what people prefer (--human), or judge some with `rlaif review`",
         )
     if prompts < MIN_PROMPTS:
-        lost = f"; {sum(left_out.values())} more lack a score of {listed(left_out)} on one side" if left_out else ""
+        lost = f"; {sum(skipped.values())} more lack a score of {listed(skipped)} on one side" if skipped else ""
         raise DataError(
             f"has {len(used.votes_N3)} judged pairs about {prompts} prompts, and weights that can be checked take pairs about "
             f"{MIN_PROMPTS}{lost}",
@@ -340,7 +340,7 @@ def _fitted(
     *,
     confidence: float,
     seed: int,
-    left_out: Mapping[str, int],
+    skipped: Mapping[str, int],
     unjudged: int,
     inputs: Mapping[str, str],
     file: str,
@@ -400,7 +400,7 @@ def _fitted(
         pairs=len(used.votes_N3),
         prompts=int(used.groups_N.max()) + 1,
         votes=(float(used.votes_N3[:, :2].sum()), float(used.votes_N3[:, 2].sum())),
-        left_out=left_out,
+        skipped=skipped,
         unjudged=unjudged,
         annotators=fleiss_kappa(used.votes_N3[several_N], confidence) if several_N.any() else None,
         changed_normalizers={
@@ -663,8 +663,8 @@ def _warnings(
             f"annotators agree no more than by chance (Fleiss's kappa {found.annotators.value:.2f}): no composition can agree "
             "with all of them"
         )
-    if found.left_out:
-        shown = ", ".join(f"{name} {count}" for name, count in found.left_out.items())
+    if found.skipped:
+        shown = ", ".join(f"{name} {count}" for name, count in found.skipped.items())
         said.append(f"pairs with a score on one side only are left out ({shown})")
     return said
 

@@ -293,7 +293,7 @@ class LabelEvaluation:
         }
 
 
-def evaluate_labels(path: TableName, *, human: str | None = None, confidence: float = 0.95) -> LabelEvaluation:
+def evaluate_labels(path: TableName, *, human: str | None = None) -> LabelEvaluation:
     """Evaluate a judge's labels: those that `rlaif label` wrote, as they were or after a review.
 
     Args:
@@ -301,7 +301,6 @@ def evaluate_labels(path: TableName, *, human: str | None = None, confidence: fl
         human: The column of what people prefer: 1, 2, "tie", null where nobody was asked, or a list of these, one an
             annotator, of which the majority counts. By default the verdicts of a review, where the file is an export
             with some.
-        confidence: Of the intervals.
 
     Raises:
         DataError: A row is no label, or what people prefer is none of these; names the row.
@@ -315,10 +314,10 @@ def evaluate_labels(path: TableName, *, human: str | None = None, confidence: fl
         labels=labels,
         ties=int(table.tie_N.sum()),
         hard=int(table.hard_N.sum()),
-        **_places(table, confidence),
+        **_places(table),
         usage=table.usage,
         alignment=(
-            _alignment(table, human_N, _annotators(table, human, path), confidence)
+            _alignment(table, human_N, _annotators(table, human, path))
             if human or not np.isnan(human_N).all()
             else None
         ),
@@ -373,7 +372,7 @@ def _annotators(table: LabelTable, column: str | None, path: TableName) -> Array
     return np.array([vote_counts(read_verdicts(value, str(path), row)) for value, row in rows], dtype=np.float64)
 
 
-def _places(table: LabelTable, confidence: float) -> dict[str, Estimate | None]:
+def _places(table: LabelTable) -> dict[str, Estimate | None]:
     asked_N = ~np.isnan(table.when_first_N) & ~np.isnan(table.when_second_N)
     names = ("flip_rate", "first_wins", "second_wins", "place_effect")
     if not asked_N.any():
@@ -382,12 +381,12 @@ def _places(table: LabelTable, confidence: float) -> dict[str, Estimate | None]:
     first = int(((when_first > 0.5) & (when_second < 0.5)).sum())
     second = int(((when_first < 0.5) & (when_second > 0.5)).sum())
     _, groups = np.unique(table.prompts_N[asked_N], return_inverse=True)
-    shares = [wilson(wins, len(when_first), confidence) for wins in (first + second, first, second)]
-    effect = bootstrap_mean(when_first - when_second, groups, confidence=confidence)
+    shares = [wilson(wins, len(when_first)) for wins in (first + second, first, second)]
+    effect = bootstrap_mean(when_first - when_second, groups)
     return dict(zip(names, (*shares, effect), strict=True))
 
 
-def _alignment(table: LabelTable, human_N: Array, votes_N3: Array | None, confidence: float) -> Alignment:
+def _alignment(table: LabelTable, human_N: Array, votes_N3: Array | None) -> Alignment:
     outcomes_N = table.judged_N
     counts = [
         [int(((outcomes_N == own) & (human_N == other)).sum()) for other in (1.0, 0.0, 0.5)] for own in (1.0, 0.0, 0.5)
@@ -397,16 +396,16 @@ def _alignment(table: LabelTable, human_N: Array, votes_N3: Array | None, confid
     decided_N = soft_N & (human_N != 0.5)
     probs_N, people_N = table.prob_1_N[decided_N], human_N[decided_N]
     return Alignment(
-        accuracy=_accuracy(outcomes_N, human_N, confidence),
-        three_class=wilson(float(np.trace(counts_33)), int(counts_33.sum()), confidence),
-        strict=_strict_accuracy(table, human_N, confidence),
-        when_first=_accuracy_of(table.when_first_N, human_N, confidence),
-        when_second=_accuracy_of(table.when_second_N, human_N, confidence),
-        kappa=cohens_kappa(counts_33, confidence),
-        symmetric_kappa=symmetric_kappa(counts_33, confidence),
-        auc=auc_over_groups(probs_N, people_N, table.prompts_N[decided_N], confidence=confidence),
+        accuracy=_accuracy(outcomes_N, human_N),
+        three_class=wilson(float(np.trace(counts_33)), int(counts_33.sum())),
+        strict=_strict_accuracy(table, human_N),
+        when_first=_accuracy_of(table.when_first_N, human_N),
+        when_second=_accuracy_of(table.when_second_N, human_N),
+        kappa=cohens_kappa(counts_33),
+        symmetric_kappa=symmetric_kappa(counts_33),
+        auc=auc_over_groups(probs_N, people_N, table.prompts_N[decided_N]),
         brier=brier(probs_N, people_N),
-        annotators=None if votes_N3 is None else fleiss_kappa(votes_N3, confidence),
+        annotators=None if votes_N3 is None else fleiss_kappa(votes_N3),
         counts=counts,
         human_ties=int((human_N == 0.5).sum()),
         without_human=int(np.isnan(human_N).sum()),
@@ -414,27 +413,27 @@ def _alignment(table: LabelTable, human_N: Array, votes_N3: Array | None, confid
     )
 
 
-def _strict_accuracy(table: LabelTable, human_N: Array, confidence: float) -> Estimate:
+def _strict_accuracy(table: LabelTable, human_N: Array) -> Estimate:
     """A verdict for the right response counts 1, one for the other -1, a tie 0; right is what comes out above 0."""
     orders_2N = np.stack([table.when_first_N, table.when_second_N])
     asked_N = ~np.isnan(orders_2N).all(axis=0)
     verdicts_N = np.where(asked_N, np.nansum(np.sign(orders_2N - 0.5), axis=0), 2 * table.judged_N - 1)
     decided_N = ((human_N == 1) | (human_N == 0)) & ~np.isnan(verdicts_N)
     right_N = np.sign(verdicts_N[decided_N]) == 2 * human_N[decided_N] - 1
-    return wilson(float(right_N.sum()), len(right_N), confidence)
+    return wilson(float(right_N.sum()), len(right_N))
 
 
-def _accuracy(outcomes_N: Array, human_N: Array, confidence: float) -> Estimate:
+def _accuracy(outcomes_N: Array, human_N: Array) -> Estimate:
     """Over the pairs for which people prefer a response and the AI was asked; a tie of the AI counts half."""
     decided_N = ((human_N == 1) | (human_N == 0)) & ~np.isnan(outcomes_N)
     agreed_N = 1 - np.abs(outcomes_N[decided_N] - human_N[decided_N])
-    return wilson(float(agreed_N.sum()), len(agreed_N), confidence)
+    return wilson(float(agreed_N.sum()), len(agreed_N))
 
 
-def _accuracy_of(prob_1_N: Array, human_N: Array, confidence: float) -> Estimate | None:
+def _accuracy_of(prob_1_N: Array, human_N: Array) -> Estimate | None:
     if np.isnan(prob_1_N).all():
         return None
-    return _accuracy(0.5 * (1 + np.sign(prob_1_N - 0.5)), human_N, confidence)
+    return _accuracy(0.5 * (1 + np.sign(prob_1_N - 0.5)), human_N)
 
 
 def _calibration_record(found: Calibration) -> dict[str, Any]:

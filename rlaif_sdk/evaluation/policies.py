@@ -198,16 +198,13 @@ class WinRate:
         }
 
 
-def win_rate(
-    labels: TableName | LabelTable, policies: Sequence[str] = ("policy 1", "policy 2"), *, confidence: float = 0.95
-) -> WinRate:
+def win_rate(labels: TableName | LabelTable, policies: Sequence[str] = ("policy 1", "policy 2")) -> WinRate:
     """The win rate of the policy that wrote every response 1 over the one that wrote every response 2.
 
     Args:
         labels: What `rlaif label` wrote, what `rlaif review` exported (people's decisions then count before the
             judge's), or a table already read.
         policies: Their names.
-        confidence: Of the intervals.
 
     Raises:
         DataError: A row is no label; names the row.
@@ -223,18 +220,16 @@ def win_rate(
         wins=int((outcomes_N == 1).sum()),
         losses=int((outcomes_N == 0).sum()),
         ties=int((outcomes_N == 0.5).sum()),
-        rate=wilson(float(outcomes_N.sum()), len(table), confidence),
-        rate_over_prompts=share_over_groups(outcomes_N, prompts_N, confidence=confidence),
-        probability=bootstrap_mean(table.decided_prob_1_N, prompts_N, confidence=confidence),
+        rate=wilson(float(outcomes_N.sum()), len(table)),
+        rate_over_prompts=share_over_groups(outcomes_N, prompts_N),
+        probability=bootstrap_mean(table.decided_prob_1_N, prompts_N),
         length_controlled=length_controlled(
-            table.decided_prob_1_N, lengths_N2, prompts_N, difficulty_N=table.difficulty_N, confidence=confidence
+            table.decided_prob_1_N, lengths_N2, prompts_N, difficulty_N=table.difficulty_N
         ),
-        length_controlled_by_ratio=length_controlled(
-            table.decided_prob_1_N, lengths_N2, prompts_N, feature="ratio", confidence=confidence
-        ),
+        length_controlled_by_ratio=length_controlled(table.decided_prob_1_N, lengths_N2, prompts_N, feature="ratio"),
         length_overlap=length_overlap(lengths_N2),
         mean_lengths=(first_length, second_length),
-        flip_rate=wilson(int(flipped_N.sum()), int(asked_N.sum()), confidence) if asked_N.any() else None,
+        flip_rate=wilson(int(flipped_N.sum()), int(asked_N.sum())) if asked_N.any() else None,
     )
 
 
@@ -322,7 +317,6 @@ def rank_policies(
     *,
     columns: tuple[str, str] = POLICY_COLUMNS,
     prior: float = PRIOR,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> Ranking:
     """Rank policies by the labels of pairs of their responses.
@@ -332,7 +326,6 @@ def rank_policies(
             of it; people's decisions then count before the judge's.
         columns: The columns with the policies' names, of response 1 and of response 2.
         prior: See `rlaif_sdk.statistics.ranking.bradley_terry`.
-        confidence: Of the intervals.
         seed: Of the bootstrap, and of the orders of Elo's games.
 
     Raises:
@@ -346,14 +339,14 @@ def rank_policies(
     first_N, second_N = players_N2.T
     np.add.at(wins_GPP, (table.prompts_N, first_N, second_N), outcomes_N)
     np.add.at(wins_GPP, (table.prompts_N, second_N, first_N), 1 - outcomes_N)
-    strengths = bradley_terry_intervals(wins_GPP, prior=prior, confidence=confidence, seed=seed)
+    strengths = bradley_terry_intervals(wins_GPP, prior=prior, seed=seed)
     elo_P, spread_P = mean_elo(players_N2, outcomes_N, policies, seed=seed)
     wins_PP = wins_GPP.sum(axis=0)
     ranked = [
         RankedPolicy(
             name,
             strength.n,
-            wilson(float(wins_PP[player].sum()), strength.n, confidence),
+            wilson(float(wins_PP[player].sum()), strength.n),
             strength,
             float(elo_P[player]),
             float(spread_P[player]),

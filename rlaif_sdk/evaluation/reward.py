@@ -253,7 +253,6 @@ def evaluate_reward(
     completion: str = "completion",
     learn: bool = True,
     mistakes: int = 20,
-    confidence: float = 0.95,
     progress: Progress = lambda *_: None,
 ) -> RewardEvaluation:
     """Measure a composition and each of its rewards against labels of completions, or against preference pairs.
@@ -287,13 +286,12 @@ def evaluate_reward(
         learn: Whether normalizers with running statistics learn from the table before its scores are combined; False
             after a training's state is loaded.
         mistakes: How many are explained.
-        confidence: Of the intervals.
         progress: Called with the completions scored so far and all.
 
     Raises:
         DataError: A row has no such column, or a label or text of another kind; or the labels are all the same.
     """
-    options: dict[str, Any] = {"learn": learn, "mistakes": mistakes, "confidence": confidence, "progress": progress}
+    options: dict[str, Any] = {"learn": learn, "mistakes": mistakes, "progress": progress}
     name = table_name(table)
     if label is None:
         return _against_pairs(composer, read_rows(table), name, prompt, category, **options)
@@ -314,7 +312,6 @@ def _against_labels(
     *,
     learn: bool,
     mistakes: int,
-    confidence: float,
     progress: Progress,
 ) -> RewardEvaluation:
     candidates, labels, categories, numbers, votes = [], [], [], [], []
@@ -355,7 +352,7 @@ def _against_labels(
     groups_N = _groups([json_digest(each.prompt or place, default=plain) for place, each in enumerate(candidates)])
     columns = {TOTAL: scored.totals(), **{name: scored.scores(name) for name in scored.components}}
     metrics = {
-        name: _label_metrics(scores_N, labels_N, groups_N, categories, _range(scored, name), confidence)
+        name: _label_metrics(scores_N, labels_N, groups_N, categories, _range(scored, name))
         for name, scores_N in columns.items()
     }
 
@@ -364,7 +361,7 @@ def _against_labels(
         labelled = LabelledScores(totals_N[known_N], labels_N[known_N])
         return lambda weights_N: labelled.roc_auc(weights_N[known_N])
 
-    contributions, exact = _contributions(scored, auc, groups_N, confidence)
+    contributions, exact = _contributions(scored, auc, groups_N)
     totals_N, threshold = columns[TOTAL], metrics[TOTAL].threshold.value
     wrong_N = np.where(labels_N == 1, threshold - totals_N, totals_N - threshold)
     several = any(sum(own) > 1 for own in votes)
@@ -380,7 +377,7 @@ def _against_labels(
         rows=len(candidates),
         repeated=count - unlabelled - len(candidates),
         unlabelled=unlabelled,
-        annotators=fleiss_kappa(np.array(votes, dtype=np.float64), confidence) if several else None,
+        annotators=fleiss_kappa(np.array(votes, dtype=np.float64)) if several else None,
         reason=scored.reason_unscored(),
     )
 
@@ -391,31 +388,29 @@ def _label_metrics(
     groups_N: Indices,
     categories: Sequence[str],
     value_range: tuple[float, float] | None,
-    confidence: float,
 ) -> LabelMetrics:
     known_N = ~np.isnan(scores_N)
     scores_K, labels_K, groups_K = scores_N[known_N], labels_N[known_N], groups_N[known_N]
     category_K = np.array(categories, dtype=object)[known_N]
     labelled = LabelledScores(scores_K, labels_K)
     precision, threshold = (
-        bootstrap(metric, groups_K, confidence=confidence)
-        for metric in (labelled.average_precision, labelled.best_threshold)
+        bootstrap(metric, groups_K) for metric in (labelled.average_precision, labelled.best_threshold)
     )
     called_K = scores_K >= threshold.value
     by_category = {}
     for name in sorted(set(category_K.tolist()) - {""}):
         own = category_K == name
-        within = auc_over_groups(scores_K[own], labels_K[own], groups_K[own], confidence=confidence)
-        wrongly_called = _share(called_K, own & (labels_K == 0), groups_K, confidence)
-        missed = _share(~called_K, own & (labels_K == 1), groups_K, confidence)
+        within = auc_over_groups(scores_K[own], labels_K[own], groups_K[own])
+        wrongly_called = _share(called_K, own & (labels_K == 0), groups_K)
+        missed = _share(~called_K, own & (labels_K == 1), groups_K)
         by_category[name] = CategoryErrors(within, wrongly_called, missed)
     are_probs = value_range == (0.0, 1.0) and len(scores_K) > 0
     return LabelMetrics(
-        auc=auc_over_groups(scores_K, labels_K, groups_K, confidence=confidence),
+        auc=auc_over_groups(scores_K, labels_K, groups_K),
         average_precision=precision,
         threshold=threshold,
-        true_positives=_share(called_K, labels_K == 1, groups_K, confidence),
-        false_positives=_share(called_K, labels_K == 0, groups_K, confidence),
+        true_positives=_share(called_K, labels_K == 1, groups_K),
+        false_positives=_share(called_K, labels_K == 0, groups_K),
         brier=brier(scores_K, labels_K) if are_probs else math.nan,
         calibration=calibrate_probs(scores_K, labels_K) if are_probs else None,
         by_category=by_category,
@@ -423,9 +418,9 @@ def _label_metrics(
     )
 
 
-def _share(values_N: Array | Mask, among_N: Mask, groups_N: Indices, confidence: float) -> Estimate:
+def _share(values_N: Array | Mask, among_N: Mask, groups_N: Indices) -> Estimate:
     groups = np.unique(groups_N[among_N], return_inverse=True)[1]
-    return share_over_groups(values_N[among_N].astype(np.float64), groups, confidence=confidence)
+    return share_over_groups(values_N[among_N].astype(np.float64), groups)
 
 
 def _votes(value: Any, good: object, file: str, row: int, column: str) -> list[float]:
@@ -480,7 +475,6 @@ def _against_pairs(
     *,
     learn: bool,
     mistakes: int,
-    confidence: float,
     progress: Progress,
 ) -> RewardEvaluation:
     candidates: list[Candidate] = []
@@ -494,15 +488,15 @@ def _against_pairs(
         asked, answers = read_pair(row, file, count, prompt=prompt)
         columns = {name: value for name, value in row.items() if name not in {prompt, "chosen", "rejected"}}
         shown = columns_read(columns)
-        key, turned = (json_digest([asked, *said, shown], default=plain) for said in (answers, answers[::-1]))
-        if key == turned:
+        key, swapped = (json_digest([asked, *said, shown], default=plain) for said in (answers, answers[::-1]))
+        if key == swapped:
             unlabelled += 1
             continue
         if key in seen:
             repeated += 1
             continue
         seen.add(key)
-        contradicted += turned in seen
+        contradicted += swapped in seen
         group = json_digest(asked or count, default=plain)
         candidates += [Candidate(asked, answer, columns, group=group) for answer in answers]
         categories.append("" if category is None else str(row[category]))
@@ -517,7 +511,7 @@ def _against_pairs(
     differences = {name: values[::2] - values[1::2] for name, values in differences.items()}
     category_N = np.array(categories, dtype=object)
     metrics = {
-        name: _pair_metrics(difference_N, lengths_N2, groups_N, category_N, confidence)
+        name: _pair_metrics(difference_N, lengths_N2, groups_N, category_N)
         for name, difference_N in differences.items()
     }
 
@@ -527,7 +521,7 @@ def _against_pairs(
         right_K = right_N[known_N]
         return lambda weights_N: weighted_mean(right_K, weights_N[known_N])
 
-    contributions, exact = _contributions(scored, accuracy, groups_N, confidence)
+    contributions, exact = _contributions(scored, accuracy, groups_N)
     signs_RN = np.sign(np.stack([differences[name] for name in scored.components]))
     return RewardEvaluation(
         metrics=metrics,
@@ -592,20 +586,17 @@ def _pair_metrics(
     lengths_N2: Array,
     groups_N: Indices,
     category_N: npt.NDArray[np.object_],
-    confidence: float,
 ) -> PairMetrics:
     known_N = ~np.isnan(difference_N)
     difference_K, right_K, groups_K = difference_N[known_N], prefers_first(difference_N[known_N]), groups_N[known_N]
     everywhere_K = np.ones(len(right_K), dtype=np.bool_)
     return PairMetrics(
-        accuracy=_share(right_K, everywhere_K, groups_K, confidence),
-        at_equal_length=length_controlled(
-            right_K, lengths_N2[known_N], groups_K, strength=WEAK_LENGTH_PENALTY, confidence=confidence
-        ),
+        accuracy=_share(right_K, everywhere_K, groups_K),
+        at_equal_length=length_controlled(right_K, lengths_N2[known_N], groups_K, strength=WEAK_LENGTH_PENALTY),
         ties=int((difference_K == 0).sum()),
         calibration=calibrate(difference_K, np.ones(len(difference_K))) if len(difference_K) else None,
         by_category={
-            name: _share(right_K, own, groups_K, confidence)
+            name: _share(right_K, own, groups_K)
             for name in sorted(set(category_N.tolist()) - {""})
             if (own := category_N[known_N] == name).any()
         },
@@ -637,7 +628,6 @@ def _contributions(
     scored: ScoredCompletions,
     metric: Callable[[Array], Statistic],
     groups_N: Indices,
-    confidence: float,
 ) -> tuple[dict[str, Contribution], bool]:
     """What each reward adds to a metric of totals, and whether all sets of rewards were looked at."""
     players = scored.influential
@@ -658,7 +648,7 @@ def _contributions(
     found = {}
     for name in players:
         without = metric(scored.totals([other for other in players if other != name]))
-        gained = bootstrap(partial(_gain, whole, without), groups_N, confidence=confidence)
+        gained = bootstrap(partial(_gain, whole, without), groups_N)
         found[name] = Contribution(gained, shapley[name])
     return found, exact
 

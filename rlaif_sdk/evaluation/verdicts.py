@@ -85,7 +85,7 @@ class PairVerdicts:
     row: int
     record: Row = field(default_factory=dict)
 
-    def turned(self) -> PairVerdicts:
+    def swapped(self) -> PairVerdicts:
         """The same pair with its completions the other way round."""
         for_1, for_2, ties = self.votes
         return replace(self, answers=self.answers[::-1], columns=self.columns[::-1], votes=[for_2, for_1, ties])
@@ -120,10 +120,10 @@ def read_judged_pairs(composer: Composer, tables: Sequence[Source], columns: Ver
             sides = [json_digest([answer, own], default=plain) for answer, own in zip(pair.answers, shown, strict=True)]
             if sides[0] == sides[1]:
                 continue
-            turned = pair if sides[0] < sides[1] else pair.turned()
-            known = found.setdefault(json_digest([pair.prompt, *sorted(sides)], default=plain), turned)
-            if known is not turned:
-                known.votes = [before + more for before, more in zip(known.votes, turned.votes, strict=True)]
+            swapped = pair if sides[0] < sides[1] else pair.swapped()
+            known = found.setdefault(json_digest([pair.prompt, *sorted(sides)], default=plain), swapped)
+            if known is not swapped:
+                known.votes = [before + more for before, more in zip(known.votes, swapped.votes, strict=True)]
     if not found:
         raise DataError("has no pair of different completions", file=", ".join(map(table_name, tables)))
     return list(found.values())
@@ -156,17 +156,17 @@ def _pairs(table: Source, columns: VerdictColumns) -> Sequence[PairVerdicts]:
 
 def _votes(row: Row, names: tuple[str, str], human: str | None, file: str, number: int) -> list[float]:
     """For the first of the two columns, for the second, and for neither."""
-    turned = names == _CHOSEN and row.get("chosen_response") == 2
+    swapped = names == _CHOSEN and row.get("chosen_response") == 2
     if row.get("source") == EDITED:  # a person wrote the better one
         return [1.0, 0.0, 0.0]
     if human is not None:
         for_1, for_2, ties = vote_counts(read_verdicts(row[human], file, number))
-        return [for_2, for_1, ties] if turned else [for_1, for_2, ties]
+        return [for_2, for_1, ties] if swapped else [for_1, for_2, ties]
     if row.get(VERDICTS):
         return vote_counts(read_verdicts(row[VERDICTS], file, number))
     if _HUMAN_PROB in row:
         prob = _prob(row, _HUMAN_PROB, file, number)
-        return _soft(1 - prob if turned and prob is not None else prob)
+        return _soft(1 - prob if swapped and prob is not None else prob)
     if names == _RESPONSES:
         return _soft(None)
     prob = _prob(row, "chosen_prob", file, number)

@@ -55,11 +55,11 @@ class AlarmCallback(TrainerCallback):
         """Write down new alarms, and end training where one says so."""
         if state.is_world_process_zero:
             self._write(self._place(args))
-        halted = self._alarm.halted
-        if halted is None or state.global_step % getattr(args, "updates_per_rollout", 1):
+        stopped_by = self._alarm.stopped_by
+        if stopped_by is None or state.global_step % getattr(args, "updates_per_rollout", 1):
             return
         control.should_training_stop = True
-        control.should_save = halted.action == "pause"
+        control.should_save = stopped_by.action == "pause"
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep the newest checkpoint at which nothing was amiss."""
@@ -86,15 +86,15 @@ class AlarmCallback(TrainerCallback):
         Raises:
             AlarmError: It is; the hint says what is left and how to go on.
         """
-        halted = self._alarm.halted
-        if halted is None or self._folder is None:
+        stopped_by = self._alarm.stopped_by
+        if stopped_by is None or self._folder is None:
             return
-        rows = self._folder / FOLDER / f"{halted.watch}-{halted.step}.jsonl"
-        if halted.action == "pause":
-            raise AlarmError(str(halted), hint=f"look at {rows}, then resume with: {resume}")
+        rows = self._folder / FOLDER / f"{stopped_by.watch}-{stopped_by.step}.jsonl"
+        if stopped_by.action == "pause":
+            raise AlarmError(str(stopped_by), hint=f"look at {rows}, then resume with: {resume}")
         good = [*(self._folder / FOLDER / GOOD).glob("checkpoint-[0-9]*")]
         left = f"the last good checkpoint is {good[0]}" if good else "no checkpoint was saved while nothing was amiss"
-        raise AlarmError(str(halted), hint=f"{left}; look at {rows}, and begin a new run with other rewards")
+        raise AlarmError(str(stopped_by), hint=f"{left}; look at {rows}, and begin a new run with other rewards")
 
     def _place(self, args: Any) -> Path:
         return Path(args.output_dir) if self._folder is None else self._folder

@@ -467,8 +467,8 @@ class PairwiseLabeler:
         ]
 
     def _in_orders(self, asked: Ordered) -> list[Ordered]:
-        turned = Ordered(asked.prompt, asked.second, asked.first)
-        return [asked, turned] if self._orders == "both" else [asked]
+        swapped = Ordered(asked.prompt, asked.second, asked.first)
+        return [asked, swapped] if self._orders == "both" else [asked]
 
     def _question(self, pair: Pair) -> _PairQuestion | PairLabel:
         found: dict[str, PreparedText] = {}

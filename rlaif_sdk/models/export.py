@@ -234,7 +234,7 @@ class _Export:
         trace(network, file, takes_token_types=takes_token_types, separate_weights=separate_weights)
 
     def _checked(self, name: VariantName, graph: _Graph) -> Variant:
-        """The variant, once its graphs have passed wherever they are to run; the last figures stand for it."""
+        """The variant, once its graphs have passed wherever they are to run; the last metrics stand for it."""
         on_cpu = self._measured(self._open("cpu", name, graph), name, graph)
         if name not in _FOR_GPUS or not cuda_device_count():
             return on_cpu
@@ -264,18 +264,18 @@ class _Export:
         from rlaif_sdk.models.tracing import OPSET
 
         try:
-            figures = measure(exported, self.reference_RL, self.probes, pads_left=self.network.reads_last_token)
+            metrics = measure(exported, self.reference_RL, self.probes, pads_left=self.network.reads_last_token)
         except RewardError as error:
             raise ConfigError(f"{type(self.source.network).__name__} cannot be exported: {error.message}") from error
         finally:
             exported.close()
-        check(figures, name, min_agreement=self.min_agreement)
-        self.report(f"{name} on {exported.provider}: {describe(figures)}")
+        check(metrics, name, min_agreement=self.min_agreement)
+        self.report(f"{name} on {exported.provider}: {describe(metrics)}")
         return Variant(
             file=graph.file.name,
             cpu_file=graph.cpu_file and graph.cpu_file.name,
             opset=OPSET,
-            parity=figures,
+            parity=metrics,
             compared_on=exported.provider,
         )
 

@@ -31,7 +31,7 @@ def _plain_name(name: str) -> str:
 FileName = Annotated[str, AfterValidator(_plain_name)]
 
 
-class ParityFigures(ConfigModel):
+class ParityMetrics(ConfigModel):
     """How far an exported model's logits are from PyTorch's in float32, over R rows and every label."""
 
     rows: int
@@ -57,7 +57,7 @@ class Variant(ConfigModel):
     """What a CPU runs in its place: of ``bf16``, the same operations in float32, each result rounded to bfloat16."""
     opset: int
     """Version of the ONNX operators."""
-    parity: ParityFigures
+    parity: ParityMetrics
     """What was measured when it was exported."""
     compared_on: str | None = None
     """The execution provider that it was measured on."""

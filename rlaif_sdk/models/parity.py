@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rlaif_sdk.exceptions import ConfigError, RlaifError
 from rlaif_sdk.models.batching import BatchedClassifier
 from rlaif_sdk.models.encoding import EncoderInput, TextEncoder, TokenArrays, TruncationSide, padded
-from rlaif_sdk.models.manifest import ParityFigures
+from rlaif_sdk.models.manifest import ParityMetrics
 from rlaif_sdk.statistics.correlation import pearson, rank_correlation
 
 if TYPE_CHECKING:
@@ -145,12 +145,12 @@ class ParityError(RlaifError, RuntimeError):
     """An exported model is too far from the one that it was made of.
 
     Attributes:
-        figures: What was measured.
+        metrics: What was measured.
     """
 
-    def __init__(self, message: str, *, figures: ParityFigures | None = None, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, metrics: ParityMetrics | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.figures = figures
+        self.metrics = metrics
 
 
 class Tolerance(NamedTuple):
@@ -172,7 +172,7 @@ TOLERANCES = {
 
 def measure(
     exported: BatchedClassifier, reference_RL: Floats, probes: Sequence[ProbeInput], *, pads_left: bool
-) -> ParityFigures:
+) -> ParityMetrics:
     """How far the exported model's logits are from the reference, over every padding that it is given.
 
     The rows are scored each on its own, in ragged batches padded on the right, in the same batches with spare columns,
@@ -216,7 +216,7 @@ def measure(
         for run_RL in settled_PRL
         for label in range(reference_RL.shape[1])
     ]
-    return ParityFigures(
+    return ParityMetrics(
         rows=len(probes),
         max_difference=float(np.abs(logits_PRL - reference_RL).max()),
         spread=float(reference_RL.std(axis=0).max()),
@@ -252,38 +252,38 @@ def reference_logits(network: nn.Module, probes: Sequence[ProbeInput], *, takes_
     return np.stack(rows)
 
 
-def check(figures: ParityFigures, variant: str, *, min_agreement: float | None = None) -> None:
+def check(metrics: ParityMetrics, variant: str, *, min_agreement: float | None = None) -> None:
     """Hold an export to its variant's tolerance.
 
     Args:
-        figures: What was measured.
+        metrics: What was measured.
         variant: A key of `TOLERANCES`.
         min_agreement: Least rank correlation in place of the variant's own.
 
     Raises:
-        ParityError: It is beyond that; the message has the figures.
+        ParityError: It is beyond that; the message has the metrics.
     """
     tolerance = TOLERANCES[variant]
     floor = tolerance.spearman if min_agreement is None else min_agreement
-    allowed = tolerance.difference * max(1.0, figures.spread)
-    too_far = not figures.max_difference <= allowed
-    if too_far or not figures.spearman >= floor:
+    allowed = tolerance.difference * max(1.0, metrics.spread)
+    too_far = not metrics.max_difference <= allowed
+    if too_far or not metrics.spearman >= floor:
         raise ParityError(
-            f"the {variant} export differs from PyTorch beyond its tolerance: {describe(figures)}; allowed are a difference "
+            f"the {variant} export differs from PyTorch beyond its tolerance: {describe(metrics)}; allowed are a difference "
             f"of {allowed:.3g} and a rank agreement of {floor:g}",
-            figures=figures,
+            metrics=metrics,
             hint="choose a variant of higher precision"
             if variant != "fp32"
             else "the exporter does not follow this architecture; please report it",
         )
 
 
-def describe(figures: ParityFigures) -> str:
-    """The figures in a line."""
+def describe(metrics: ParityMetrics) -> str:
+    """The metrics in a line."""
     return (
-        f"greatest difference {figures.max_difference:.2g} where logits spread by {figures.spread:.2g}, "
-        f"Pearson {figures.pearson:.4f}, rank agreement {figures.spearman:.4f}, "
-        f"{figures.flipped:.2%} of preferences flipped, over {figures.rows} inputs"
+        f"greatest difference {metrics.max_difference:.2g} where logits spread by {metrics.spread:.2g}, "
+        f"Pearson {metrics.pearson:.4f}, rank agreement {metrics.spearman:.4f}, "
+        f"{metrics.flipped:.2%} of preferences flipped, over {metrics.rows} inputs"
     )
 
 

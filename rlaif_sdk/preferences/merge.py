@@ -164,15 +164,15 @@ def _merged(pair: _Pair, weights: Mapping[str, float] | None) -> Row:
     means = pair.means()
     prob_first = next(iter(means.values())) if weights is None else mixed_probability(means, weights)
     kept = 1 - prob_first if pair.swapped else prob_first
-    turned = kept < 0.5
+    flipped = kept < 0.5
     row = dict(pair.record)
-    if turned:
+    if flipped:
         row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
         if row.get("margin") is not None:
             row["margin"] = -row["margin"]
         if row.get("chosen_response") in (1, 2):
             row["chosen_response"] = 3 - row["chosen_response"]
-    probs = [prob if pair.swapped == turned else 1 - prob for prob in means.values()]
+    probs = [prob if pair.swapped == flipped else 1 - prob for prob in means.values()]
     return {
         **row,
         "chosen_prob": max(kept, 1 - kept),

@@ -229,8 +229,8 @@ def best_of_rows(found: BestOfCurve) -> tuple[list[str], list[list[str]]]:
 def best_of_words(found: BestOfCurve) -> str:
     """What the curve rests on, and whether it turns."""
     told = [f"over {found.prompts} prompts"]
-    if found.left_out:
-        told.append(f"{found.left_out} have too few scored completions")
+    if found.skipped:
+        told.append(f"{found.skipped} have too few scored completions")
     if found.loss is not None:
         turns = found.loss.low > 0
         lost = f"the witness loses {shown(found.loss)} from its best to the greatest n"

@@ -106,7 +106,7 @@ def test_prompts_with_too_few_completions_are_left_out_and_counted() -> None:
     with composer() as made:
         assert evaluate_best_of(made, table).points[-1].n == 2
         curve = evaluate_best_of(made, table, most=4)
-    assert (curve.prompts, curve.left_out, curve.points[-1].total.value, curve.loss) == (1, 1, 4.0, None)
+    assert (curve.prompts, curve.skipped, curve.points[-1].total.value, curve.loss) == (1, 1, 4.0, None)
 
 
 def test_completions_of_one_prompt_are_those_of_a_group_where_there_is_one() -> None:

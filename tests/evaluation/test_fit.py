@@ -251,7 +251,7 @@ def test_a_pair_with_a_score_on_one_side_only_is_left_out(tmp_path: Path) -> Non
     for side in ("response_1", "response_2"):
         rows[1][side] = json.dumps({**json.loads(rows[1][side]), "b": None})
     found = fit_composition(composition(tmp_path), [rows], HUMAN)
-    assert (found.pairs, found.left_out) == (59, {"b": 1})
+    assert (found.pairs, found.skipped) == (59, {"b": 1})
     assert any("on one side only" in warning for warning in found.warnings)
 
 

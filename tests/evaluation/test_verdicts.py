@@ -19,7 +19,7 @@ def read(*rows: dict[str, Any], human: str | None = None) -> list[PairVerdicts]:
 
 def votes(pair: PairVerdicts, first: str) -> list[float]:
     """For a completion, for the other one, and for neither; whichever stands first."""
-    return pair.votes if pair.answers[0] == first else pair.turned().votes
+    return pair.votes if pair.answers[0] == first else pair.swapped().votes
 
 
 CHOSEN = {"prompt": "q", "chosen": "good", "rejected": "bad"}

@@ -168,8 +168,8 @@ def test_an_export_that_scores_otherwise_is_refused_with_its_figures(tmp_path: P
     source = build(tmp_path / "model", "distilbert", initializer_range=0.301)
     with pytest.raises(ParityError, match=r"fp32 export differs .* greatest difference .* rank agreement") as caught:
         export_classifier(source, tmp_path / "out")
-    assert caught.value.figures is not None
-    assert caught.value.figures.max_difference > 0.001
+    assert caught.value.metrics is not None
+    assert caught.value.metrics.max_difference > 0.001
     assert list(tmp_path.iterdir()) == [source]
 
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rlaif_sdk import ConfigError
 from rlaif_sdk.models.encoding import TokenArrays
-from rlaif_sdk.models.manifest import ParityFigures
+from rlaif_sdk.models.manifest import ParityMetrics
 from rlaif_sdk.models.parity import (
     TOLERANCES,
     ParityError,
@@ -51,10 +51,10 @@ def test_correlation_of_constants() -> None:
     assert correlation(varying, -2 * varying) == pytest.approx(-1)
 
 
-def figures(**changes: float) -> ParityFigures:
+def figures(**changes: float) -> ParityMetrics:
     """What a perfect export measures, but for the changes."""
     perfect = {"rows": 9, "max_difference": 0.0, "spread": 1.0, "pearson": 1.0, "spearman": 1.0, "flipped": 0.0}
-    return ParityFigures(**{**perfect, **changes})
+    return ParityMetrics(**{**perfect, **changes})
 
 
 @pytest.mark.parametrize("variant", TOLERANCES)

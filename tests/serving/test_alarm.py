@@ -1,4 +1,4 @@
-"""An alarm behind a server: only one that learns watches, and once it is halted it scores no more for training."""
+"""An alarm behind a server: only one that learns watches, and once it has stopped the run it scores no more for training."""
 
 from __future__ import annotations
 

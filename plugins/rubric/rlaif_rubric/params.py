@@ -35,7 +35,7 @@ class RubricParams(JudgeModelParams):
     aggregate: Literal["explicit", "implicit"] = "explicit"
     """``explicit``: the sum of the points met, divided by the sum of the positive points. ``implicit``: one call in which
     the judge reads the whole rubric and rates from 1 to 10, which is mapped to 0 to 1."""
-    on_failed_criterion: Literal["unscored", "left_out"] = "unscored"
+    on_failed_criterion: Literal["unscored", "skipped"] = "unscored"
     """What becomes of a row of which a criterion has no verdict: unscored, or scored by the others."""
     preamble: str | None = None
     """What the judge is told first about criteria."""

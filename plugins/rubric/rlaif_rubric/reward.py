@@ -72,7 +72,7 @@ class RubricReward(Reward):
     (HealthBench; with weights of at least 0 the weighted share of Rubrics as Rewards and of verifiers). A row whose
     criteria have no positive weight abstains.
 
-    A criterion that could not be judged leaves its row unscored, and named, unless ``on_failed_criterion: left_out``. One
+    A criterion that could not be judged leaves its row unscored, and named, unless ``on_failed_criterion: skipped``. One
     whose check abstains is left out. A score's ``subscores`` have each criterion's value, weight, reason and evidence, and
     ``tag/TAG`` the score of each tag's criteria. Its credit has what a criterion adds on the words that the judge quotes.
     """
@@ -100,7 +100,7 @@ class RubricReward(Reward):
         read = [reward.inputs for reward in rewards]
         self.inputs = None if None in read else (*own, *(name for names in read for name in names or ()))
         self.cacheable = all(reward.cacheable for reward in rewards)
-        self.range = self._declared_range(can_leave_out=bool(checked) or params.on_failed_criterion == "left_out")
+        self.range = self._declared_range(can_leave_out=bool(checked) or params.on_failed_criterion == "skipped")
         self.version = self._fingerprint()
 
     def setup(self) -> None:

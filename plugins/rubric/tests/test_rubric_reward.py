@@ -274,7 +274,7 @@ def test_a_criterion_without_a_verdict_leaves_its_row_unscored_and_is_named() ->
     assert "1 of 2 criteria have no verdict: cites; the judge quotes what the answer does not say" in str(failed.error)
     assert failed.subscores["brief"].value == 1.0
     assert str(failed.subscores["cites"].reason).startswith("failed: ")
-    (left,) = scored(script, criteria=[CITES, BRIEF], on_failed_criterion="left_out")
+    (left,) = scored(script, criteria=[CITES, BRIEF], on_failed_criterion="skipped")
     assert left.value == 1.0
     assert "left out, without a verdict: cites" in str(left.reason)
 
@@ -371,7 +371,7 @@ def test_a_check_that_never_answers_ends_the_run(tmp_path: Path) -> None:
         "def broken(completion_texts):\n    return [nothing for _ in completion_texts]\n"
     )
     check = {"name": "broken", "check": f"{tmp_path / 'broken.py'}:broken", "threshold": 1}
-    params = {"criteria": [JSON, check], "on_failed_criterion": "left_out"}
+    params = {"criteria": [JSON, check], "on_failed_criterion": "skipped"}
     problem = r"the check of a criterion failed: reward 'broken': .*name 'nothing' is not defined"
     config = {"rewards": {"rubric": {"params": params}}}
     with Composer.from_config(config) as composer, pytest.raises(RlaifError, match=problem):
@@ -552,7 +552,7 @@ def test_criteria_for_a_judge_need_a_model() -> None:
     [
         ({"criteria": [CITES, BRIEF]}, (0.0, 1.0)),
         ({"criteria": [CITES, BRIEF, INVENTS]}, (-4 / 3, 1.0)),
-        ({"criteria": [CITES, INVENTS], "on_failed_criterion": "left_out"}, None),
+        ({"criteria": [CITES, INVENTS], "on_failed_criterion": "skipped"}, None),
         ({"criteria": [CITES, INVENTS, JSON]}, None),
         ({"criteria": [CITES], "column": "own"}, None),
         ({"column": "own", "aggregate": "implicit"}, (0.0, 1.0)),
@@ -573,7 +573,7 @@ def test_whatever_changes_a_score_changes_the_version(tmp_path: Path) -> None:
     changes: list[dict[str, Any]] = [
         {},
         {"mode": "likelihood"},
-        {"on_failed_criterion": "left_out"},
+        {"on_failed_criterion": "skipped"},
         {"aggregate": "implicit"},
         {"reference_column": "gold"},
         {"criteria": [{**CITES, "weight": 3}]},

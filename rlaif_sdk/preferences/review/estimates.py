@@ -50,18 +50,15 @@ class Agreement:
         }
 
 
-def agreement(ratings: Iterable[tuple[str, str]], *, confidence: float = 0.95) -> Agreement:
+def agreement(ratings: Iterable[tuple[str, str]]) -> Agreement:
     """The agreement of two raters.
 
     Args:
         ratings: What each said of an item, of `VERDICTS`.
-        confidence: Of the intervals, between 0 and 1.
     """
     counts_33 = contingency_table(ratings)
     agreed, items = float(np.trace(counts_33)), int(counts_33.sum())
-    return Agreement(
-        wilson(agreed, items, confidence), cohens_kappa(counts_33, confidence), symmetric_kappa(counts_33, confidence)
-    )
+    return Agreement(wilson(agreed, items), cohens_kappa(counts_33), symmetric_kappa(counts_33))
 
 
 def contingency_table(ratings: Iterable[tuple[str, str]]) -> Array:

@@ -168,12 +168,12 @@ def _labelled(pair: ReviewPair, given: list[Annotation], options: ExportOptions)
     responses = (pair.response_1, pair.response_2)
     chosen, rejected = responses if first_chosen else responses[::-1]
     verdicts = [annotation for annotation in given if annotation.choice in _PROB_OF]
-    turned = first_chosen is (pair.record.get("chosen_response") == 2)
+    flipped = first_chosen is (pair.record.get("chosen_response") == 2)
     margin = pair.record.get(_MARGIN)
     return {
         **_pair_columns(pair, chosen, rejected, max(prob_1, 1 - prob_1)),
         **pair.record,
-        **({_MARGIN: -margin} if turned and isinstance(margin, (int, float)) else {}),
+        **({_MARGIN: -margin} if flipped and isinstance(margin, (int, float)) else {}),
         "chosen_prob": max(prob_1, 1 - prob_1),
         "chosen_response": 1 if first_chosen else 2,
         "source": source,

@@ -49,7 +49,7 @@ class AILabel:
     rationales: tuple[Rationale, ...] = ()
     judge: str | None = None
 
-    def turned(self) -> AILabel:
+    def swapped(self) -> AILabel:
         """The same label of the pair whose responses are numbered the other way."""
         other: Mapping[Number | None, Number | None] = {1: 2, 2: 1}
         rationales = tuple(Rationale(each.text, other.get(each.first)) for each in self.rationales)
@@ -94,7 +94,7 @@ class ReviewPair:
     def with_labels_of(self, other: ReviewPair) -> ReviewPair:
         """This pair with another row's labels of it besides its own."""
         same = self.response_1 == other.response_1
-        return replace(self, labels=self.labels + tuple(label if same else label.turned() for label in other.labels))
+        return replace(self, labels=self.labels + tuple(label if same else label.swapped() for label in other.labels))
 
     def to_json(self) -> str:
         """The pair as `from_json` reads it."""

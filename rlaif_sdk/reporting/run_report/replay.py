@@ -54,8 +54,8 @@ def _combiner(run: RecordedRun, config: ConfigSource) -> Combiner:
     from rlaif_sdk.composer.build import build_combiner
 
     combiner, _ = build_combiner(config, {name: ReplayedReward(reward) for name, reward in run.rewards.items()})
-    if left_out := run.rewards.keys() - combiner.components.keys():
+    if skipped := run.rewards.keys() - combiner.components.keys():
         raise ConfigError(
-            f"the config has no reward {', '.join(sorted(left_out))}, and the run has", hint="give the run's config"
+            f"the config has no reward {', '.join(sorted(skipped))}, and the run has", hint="give the run's config"
         )
     return combiner

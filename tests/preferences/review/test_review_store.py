@@ -65,7 +65,7 @@ def test_pairs_on_which_opinions_differ_come_before_agreed_ones(tmp_path: Path) 
 def test_uncertainty_and_disagreement_are_shares(probs: list[float]) -> None:
     """Both stay in [0, 1]; turning the pair round changes neither."""
     labels = [AILabel(prob) for prob in probs]
-    turned = [label.turned() for label in labels]
+    turned = [label.swapped() for label in labels]
     assert 0 <= disagreement(labels) <= 1
     assert disagreement(turned) == pytest.approx(disagreement(labels))
     assert 0 <= uncertainty(probs[0]) <= 1
