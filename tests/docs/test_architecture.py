@@ -37,6 +37,21 @@ def test_every_word_of_a_rooms_line_that_is_code_is_something_in_that_room():
     assert not wrong
 
 
+def test_every_module_is_named_in_its_rooms_line():
+    """A new module gets its words; rooms of one module a command, a report or a stack say so instead."""
+    lines = [(CODE.findall(rooms), text) for rooms, text in ROOMS.findall(PAGE)]
+    unnamed = []
+    for file in PACKAGE.rglob("*.py"):
+        of_room = [text for names, text in lines if f"{file.parent.relative_to(ROOT).as_posix()}/" in names]
+        text = " ".join(of_room)
+        if file.stem == "__init__" or not of_room or re.search(r"one module (a|each)\b", text):
+            continue
+        alone = any(file.relative_to(ROOT).as_posix() in names for names, _ in lines)
+        if not alone and file.stem not in CODE.findall(text):
+            unnamed.append(file.relative_to(ROOT).as_posix())
+    assert sorted(unnamed) == []
+
+
 def test_the_order_of_imports_is_the_one_that_is_checked():
     """The page's order is import-linter's, line by line."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
