@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 
 from rlaif_sdk.io.files import without_nan, write_json, write_text
 from rlaif_sdk.reporting.live_view import live_view, print_location
-from rlaif_sdk.reporting.preference_report import report_preferences
+from rlaif_sdk.reporting.offline_report import report_offline
 from rlaif_sdk.reporting.runs import STAGES_FILE
 from rlaif_sdk.reporting.tables import format_estimate
 from rlaif_sdk.reporting.training_report import report_training
@@ -48,7 +48,7 @@ def watch_distill(run: DistillRun, console: Console, *, resume: bool = False) ->
 
         def tell(result: PreferenceResult | PolicyResult) -> None:
             if isinstance(result, PreferenceResult):
-                report_preferences(result, console)
+                report_offline(result, console)
             else:
                 report_training(result, console)
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from rlaif_sdk.conversations import shown
 from rlaif_sdk.reporting.live_view import reporter
-from rlaif_sdk.reporting.tables import cell
+from rlaif_sdk.reporting.tables import text_table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from rlaif_sdk.composer import Composition
     from rlaif_sdk.composer.check import Check
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.preflight.model_files import LoadedModel
 
 _EXCERPT = 80
+_PLAIN: dict[str, Any] = {"box": None, "pad_edge": False, "overflow": "fold"}
+"""How these tables look: without rules, and with all of a long text."""
 _OF_A_LABEL = ("prob_1", "flipped", "tie", "label_kind", "label_mass")
 _PURPOSES = {
     "process": "Python and libraries",
@@ -75,35 +76,34 @@ def report_check(found: Check, console: Console) -> None:
 
 
 def _scores(composition: Composition) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("reward", "score", "status", "reason"):
-        table.add_column(heading, justify="right" if heading == "score" else "left", overflow="fold")
-    for name, column in composition.rewards.items():
-        score = "" if math.isnan(column.raw[0]) else f"{column.raw[0]:.4g}"
-        table.add_row(*(cell(text) for text in (name, score, column.status(0), column.reason(0) or "")))
-    return table
+    rows = [
+        (name, _number(column.raw[0]), column.status(0), column.reason(0) or "")
+        for name, column in composition.rewards.items()
+    ]
+    return text_table(("reward", "score", "status", "reason"), rows, words=(0, 2, 3), **_PLAIN)
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"
 
 
 def _models(models: Sequence[LoadedModel]) -> Table:
     from rlaif_sdk.training.preflight import gib
 
-    table = Table(title="What it loads", title_justify="left", box=None, pad_edge=False)
-    for heading in ("for", "model", "numbers", "type", "on disk"):
-        table.add_column(heading, justify="right" if heading in {"numbers", "on disk"} else "left", overflow="fold")
+    rows = []
     for model in models:
         files = model.files
         numbers = f"{files.parameters:,}" if files.parameters else ""
         size = gib(files.bytes) if files.folder else "not downloaded yet"
-        table.add_row(model.role, files.name, numbers, files.dtype or "", size)
-    return table
+        rows.append((model.role, files.name, numbers, files.dtype or "", size))
+    headings = ("for", "model", "numbers", "type", "on disk")
+    return text_table(headings, rows, title="What it loads", words=(0, 1, 3), **_PLAIN)
 
 
 def _memory(memory: MemoryEstimate, machine: Machine) -> Table:
     from rlaif_sdk.training.preflight import gib
 
-    table = Table(title="Memory, by estimate", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("", justify="right")
+    table = text_table(("", ""), title="Memory, by estimate", **_PLAIN)
     for part, size in asdict(memory).items():
         if size and part in _PURPOSES:
             table.add_row(_PURPOSES[part], gib(size))

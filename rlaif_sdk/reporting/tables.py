@@ -15,6 +15,8 @@ from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import SampleMean, paired_change, sample_mean
 
 if TYPE_CHECKING:
+    from rich.console import OverflowMethod
+
     from rlaif_sdk.composer import Composition
     from rlaif_sdk.statistics.calibration import Calibration
 
@@ -28,9 +30,10 @@ def text_table(
     headings: Sequence[str],
     rows: Iterable[Sequence[str]] = (),
     *,
-    title: str,
+    title: str = "",
     caption: str = "",
     words: Container[int] = (0,),
+    overflow: OverflowMethod = "ellipsis",
     **options: Any,
 ) -> Table:
     """A table with its title and caption on the left; text in it is no markup, and no control character in it acts.
@@ -41,6 +44,7 @@ def text_table(
         title: Stands above the table.
         caption: Stands below it.
         words: The places of the columns that are words, on the left; the others are numbers, on the right.
+        overflow: What becomes of a cell that is wider than its column.
         **options: See rich's `Table`.
     """
     table = Table(
@@ -51,7 +55,7 @@ def text_table(
         **options,
     )
     for place, heading in enumerate(headings):
-        table.add_column(cell(heading), justify="left" if place in words else "right")
+        table.add_column(cell(heading), justify="left" if place in words else "right", overflow=overflow)
     for row in rows:
         table.add_row(*map(cell, row))
     return table

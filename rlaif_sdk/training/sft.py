@@ -159,5 +159,5 @@ SFT = Method(
     load_rows=_load_rows,
     trainer=_trainer,
     train=partial(train_offline, result=_result),
-    report="rlaif_sdk.reporting.sft_report:report_sft",
+    report="rlaif_sdk.reporting.offline_report:report_offline",
 )

@@ -15,6 +15,7 @@ from rlaif_sdk.reporting.live_view import reporter
 from rlaif_sdk.reporting.preflight_report import report_check
 from rlaif_sdk.reporting.tables import answers_table, comparison_table, format_estimate, samples_table, text_table
 from rlaif_sdk.statistics.estimates import SampleMean
+from rlaif_sdk.training.preflight.model_files import LoadedModel, ModelFiles
 
 
 def printed(renderable: object, width: int = 120) -> str:
@@ -111,7 +112,7 @@ def test_no_control_character_of_other_peoples_text_acts_on_the_terminal(where: 
         report_check(
             SimpleNamespace(
                 data={},
-                models=[],
+                models=[LoadedModel("policy", ModelFiles(HOSTILE, None, {}, 0, None, None, ""))],
                 model_calls={},
                 memory={},
                 scored={"composition": composition},
