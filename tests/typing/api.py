@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rlaif_sdk import (
     Composer,
     Normalizer,
@@ -14,6 +16,9 @@ from rlaif_sdk import (
     hookimpl,
     reward,
 )
+
+if TYPE_CHECKING:  # a misspelt name is an error: where it were none, mypy would call the comment unused
+    from rlaif_sdk import Compser  # type: ignore[attr-defined]  # noqa: F401
 
 
 class LimitParams(Params):
