@@ -40,7 +40,7 @@ _SINGLE_ROWS = 4
 _NOT_CALLED = CallResult(0.0, answer=[])
 
 
-class Answer(NamedTuple):
+class RewardResult(NamedTuple):
     """What came of one reward, or of its fallback in its place.
 
     Attributes:
@@ -67,8 +67,8 @@ class StartedCalls:
 
     batch: RewardBatch
     here: Sequence[str]
-    promised: Mapping[str, Future[Answer]]
-    elsewhere: Future[dict[str, Answer]] | None
+    promised: Mapping[str, Future[RewardResult]]
+    elsewhere: Future[dict[str, RewardResult]] | None
 
     def cancel(self) -> None:
         """Give up the calls that have begun."""
@@ -173,7 +173,7 @@ class Calls:
         others = [name for name in self._order if name not in short]
         if not others:
             return StartedCalls(batch, short, {}, None)
-        promised: dict[str, Future[Answer]] = {}
+        promised: dict[str, Future[RewardResult]] = {}
         for name in short:
             if name in self._looked_at:
                 promised[name] = Future()
@@ -193,10 +193,10 @@ class Calls:
         return found
 
     async def _score_all(
-        self, names: Sequence[str], batch: RewardBatch, promised: Mapping[str, Future[Answer]]
-    ) -> dict[str, Answer]:
+        self, names: Sequence[str], batch: RewardBatch, promised: Mapping[str, Future[RewardResult]]
+    ) -> dict[str, RewardResult]:
         """Ask rewards, each as soon as those have answered that its conditions look at."""
-        answers: dict[str, asyncio.Future[Answer]] = {
+        answers: dict[str, asyncio.Future[RewardResult]] = {
             name: asyncio.wrap_future(answer) for name, answer in promised.items()
         }
         for name in names:
@@ -204,7 +204,9 @@ class Calls:
             answers[name] = asyncio.ensure_future(self._score(name, batch, looked_at))
         return await together({name: answers[name] for name in names})
 
-    async def _score(self, name: str, batch: RewardBatch, looked_at: Mapping[str, asyncio.Future[Answer]]) -> Answer:
+    async def _score(
+        self, name: str, batch: RewardBatch, looked_at: Mapping[str, asyncio.Future[RewardResult]]
+    ) -> RewardResult:
         """Ask one reward, and its fallback where it fails."""
         others = {other: await answer for other, answer in looked_at.items()}
         seen, asked = self._seen(name, batch, others)
@@ -225,8 +227,8 @@ class Calls:
         return scores, result
 
     async def _score_in_waves(
-        self, name: str, batch: RewardBatch, others: Mapping[str, Answer], conditions: Asked | None
-    ) -> Answer:
+        self, name: str, batch: RewardBatch, others: Mapping[str, RewardResult], conditions: Asked | None
+    ) -> RewardResult:
         """Ask a reward about the rows where its answer matters, a wave at a time."""
         rows = range(len(batch)) if conditions is None else conditions.rows
         asking = self._asking(batch, {other: answer.scores for other, answer in others.items()}, rows)
@@ -253,9 +255,11 @@ class Calls:
             not_asked=dict(sorted(asked.not_asked.items())),
             imputed=imputed,
         )
-        return Answer(scores, seconds, asked)
+        return RewardResult(scores, seconds, asked)
 
-    def _seen(self, name: str, batch: RewardBatch, answers: Mapping[str, Answer]) -> tuple[RewardBatch, Asked | None]:
+    def _seen(
+        self, name: str, batch: RewardBatch, answers: Mapping[str, RewardResult]
+    ) -> tuple[RewardBatch, Asked | None]:
         """The rows that a reward is asked about."""
         conditions = self._components[name].when
         if not conditions:
@@ -273,7 +277,7 @@ class Calls:
             RlaifError: A reward failed in a way that no policy covers; the others are given up.
         """
         readable = started.batch
-        answers: dict[str, Answer] = {}
+        answers: dict[str, RewardResult] = {}
         failed = {}
         try:
             for name in started.here:
@@ -298,11 +302,11 @@ class Calls:
             started.cancel()
             raise
         if started.elsewhere is not None:
-            later: dict[str, Answer] = wait(started.elsewhere)
+            later: dict[str, RewardResult] = wait(started.elsewhere)
             answers |= later
         return self._all_rows(batch, answers), {name: answer.seconds for name, answer in answers.items()}
 
-    def _all_rows(self, batch: RewardBatch, answers: Mapping[str, Answer]) -> dict[str, CheckedScores]:
+    def _all_rows(self, batch: RewardBatch, answers: Mapping[str, RewardResult]) -> dict[str, CheckedScores]:
         """What each reward said of all rows, given that of the rows that can be read.
 
         Raises:
@@ -317,7 +321,7 @@ class Calls:
         unreadable = {row: _why_unreadable(error) for row, error in batch.unreadable.items()}
         return {name: scattered(said, place, len(batch), failures=unreadable) for name, said in scores.items()}
 
-    def _prove(self, name: str, answer: Answer, batch: RewardBatch, place: Sequence[int]) -> None:
+    def _prove(self, name: str, answer: RewardResult, batch: RewardBatch, place: Sequence[int]) -> None:
         """Take a reward that has not answered yet for broken if it fails altogether, or as a wrong program does.
 
         Args:
@@ -398,11 +402,11 @@ class Calls:
             runner.close()
 
 
-def _answer(scores: CheckedScores, result: CallResult, asked: Asked | None, batch: RewardBatch) -> Answer:
+def _answer(scores: CheckedScores, result: CallResult, asked: Asked | None, batch: RewardBatch) -> RewardResult:
     """What came of a reward, given its scores for the rows that it was asked about."""
     if asked is not None:
         scores = scattered(scores, asked.rows, len(batch), failures=asked.failures, not_asked=asked.not_asked)
-    return Answer(scores, result.seconds, asked)
+    return RewardResult(scores, result.seconds, asked)
 
 
 def _readable(batch: RewardBatch) -> list[int]:

@@ -21,7 +21,7 @@ from rlaif_sdk.models.manifest import MANIFEST_FILE, InputKind, Manifest, read_m
 from rlaif_sdk.models.model_folder import has_graph
 from rlaif_sdk.models.onnx_engine import load_onnx_classifier
 from rlaif_sdk.models.scoring_config import LoadOptions
-from rlaif_sdk.models.tuning import Choice, Open, choose, engines, recall, remember
+from rlaif_sdk.models.tuning import Choice, Open, cache_choice, cached_choice, choose, engines
 from rlaif_sdk.types import Conversation
 
 logger = logging.getLogger(__name__)
@@ -102,11 +102,11 @@ class OnnxScorer:
                 self.manifest.variant(variant)
                 name = variant or next(iter(self.manifest.variants))
                 found = {f"onnx/{name}": partial(load_onnx_classifier, path, options, variant=name)}
-            choice = recall(self.manifest, found, device, min_agreement=min_agreement)
+            choice = cached_choice(self.manifest, found, device, min_agreement=min_agreement)
             if choice is None and (len(found) > 1 or tokens_per_batch == "auto"):
                 logger.info("measuring %s on this machine, once", ", ".join(found))
                 choice = choose(found, self.manifest, min_agreement=min_agreement)
-                remember(self.manifest, found, device, choice, min_agreement=min_agreement)
+                cache_choice(self.manifest, found, device, choice, min_agreement=min_agreement)
         choice = choice or Choice(next(iter(found)), budget)
         self.engine = choice.engine
         self.classifier: BatchedClassifier = found[choice.engine]()

@@ -239,7 +239,9 @@ def _seconds(classifier: BatchedClassifier, probes: Sequence[ProbeInput], budget
     return least
 
 
-def recall(manifest: Manifest, found: Mapping[str, Open], device: str | None, *, min_agreement: float) -> Choice | None:
+def cached_choice(
+    manifest: Manifest, found: Mapping[str, Open], device: str | None, *, min_agreement: float
+) -> Choice | None:
     """The choice that was remembered for these engines on this machine at this floor, if there is one."""
     try:
         kept = json.loads(_file(manifest, found, device, min_agreement).read_text(encoding="utf-8"))
@@ -249,7 +251,7 @@ def recall(manifest: Manifest, found: Mapping[str, Open], device: str | None, *,
     return choice if choice.engine in found and choice.tokens_per_batch > 0 else None
 
 
-def remember(
+def cache_choice(
     manifest: Manifest, found: Mapping[str, Open], device: str | None, choice: Choice, *, min_agreement: float
 ) -> None:
     """Keep a choice for the next time; a cache folder that cannot be written is no reason to fail."""

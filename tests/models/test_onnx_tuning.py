@@ -13,7 +13,7 @@ import pytest
 from rlaif_sdk import ConfigError, OnnxScorer, load_classifier
 from rlaif_sdk.models import tuning
 from rlaif_sdk.models.manifest import read_manifest
-from rlaif_sdk.models.tuning import EXACT, Choice, best_budget, choose, recall, remember
+from rlaif_sdk.models.tuning import EXACT, Choice, best_budget, cache_choice, cached_choice, choose
 
 Exported = Callable[..., Path]
 
@@ -104,10 +104,10 @@ def test_a_stated_budget_needs_no_measurement(exported: Exported, empty_cache: P
 def test_what_was_remembered_and_cannot_be_used_is_measured_again(exported: Exported, content: str) -> None:
     """A cut-off file, another layout, an engine that is gone."""
     manifest, found = read_manifest(exported("distilbert")), {EXACT: engine(exported("distilbert"))}
-    remember(manifest, found, None, Choice(EXACT, 64, {EXACT: 0.1}, {}), min_agreement=0.99)
-    assert recall(manifest, found, None, min_agreement=0.99) == Choice(EXACT, 64, {EXACT: 0.1}, {})
+    cache_choice(manifest, found, None, Choice(EXACT, 64, {EXACT: 0.1}, {}), min_agreement=0.99)
+    assert cached_choice(manifest, found, None, min_agreement=0.99) == Choice(EXACT, 64, {EXACT: 0.1}, {})
     tuning._file(manifest, found, None, 0.99).write_text(content)
-    assert recall(manifest, found, None, min_agreement=0.99) is None
+    assert cached_choice(manifest, found, None, min_agreement=0.99) is None
 
 
 def test_what_was_taken_at_a_lower_floor_is_not_taken_at_a_higher_one(exported: Exported) -> None:
@@ -116,23 +116,23 @@ def test_what_was_taken_at_a_lower_floor_is_not_taken_at_a_higher_one(exported: 
     manifest = read_manifest(folder)
     several = {EXACT: engine(folder), "quick/rough": engine(folder)}
     rough = Choice("quick/rough", 64, {"quick/rough": 0.1}, {"quick/rough": 0.91})
-    remember(manifest, several, None, rough, min_agreement=0.9)
-    assert recall(manifest, several, None, min_agreement=0.9) == rough
-    assert recall(manifest, several, None, min_agreement=0.99) is None
+    cache_choice(manifest, several, None, rough, min_agreement=0.9)
+    assert cached_choice(manifest, several, None, min_agreement=0.9) == rough
+    assert cached_choice(manifest, several, None, min_agreement=0.99) is None
     alone = {EXACT: engine(folder)}
-    remember(manifest, alone, None, Choice(EXACT, 64), min_agreement=0.9)
-    assert recall(manifest, alone, None, min_agreement=0.99) == Choice(EXACT, 64)
+    cache_choice(manifest, alone, None, Choice(EXACT, 64), min_agreement=0.9)
+    assert cached_choice(manifest, alone, None, min_agreement=0.99) == Choice(EXACT, 64)
 
 
 def test_what_was_measured_for_other_weights_is_not_taken(exported: Exported) -> None:
     """Weights that stand in a file of their own, as bfloat16's do, count as the graph does."""
     folder = exported("bert", "fp16", "bf16")
     manifest, found = read_manifest(folder), {"onnx/bf16": engine(folder)}
-    remember(manifest, found, None, Choice("onnx/bf16", 64), min_agreement=0.9)
+    cache_choice(manifest, found, None, Choice("onnx/bf16", 64), min_agreement=0.9)
     (weights,) = [name for name in manifest.files if name.startswith("model.bf16") and not name.endswith(".onnx")]
     tuned_again = manifest.model_copy(update={"files": {**manifest.files, weights: "0" * 64}})
-    assert recall(tuned_again, found, None, min_agreement=0.9) is None
-    assert recall(manifest, found, None, min_agreement=0.9) == Choice("onnx/bf16", 64)
+    assert cached_choice(tuned_again, found, None, min_agreement=0.9) is None
+    assert cached_choice(manifest, found, None, min_agreement=0.9) == Choice("onnx/bf16", 64)
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(
