@@ -533,7 +533,7 @@ def begin_asking(
     return Asking(ask, model.prediction, value_range, label_B, others_BF, eligible_B, in_full_B, totals)
 
 
-def training_data(
+def lessons(
     ask: Ask,
     model: ScoreModel,
     batch: RewardBatch,

@@ -15,7 +15,7 @@ from rlaif_sdk.composer import state
 from rlaif_sdk.composer.aggregators import Aggregator, NestedAggregation, RewardGroup, WeightedSum
 from rlaif_sdk.composer.alarm import Alarm
 from rlaif_sdk.composer.all_gather import AllGather, Observed, gather_observed
-from rlaif_sdk.composer.asking import Ask, Asking, ScoreModel, begin_asking, training_data
+from rlaif_sdk.composer.asking import Ask, Asking, ScoreModel, begin_asking, lessons
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
@@ -339,7 +339,7 @@ class Combiner:
         """Gather what all ranks observed, and update the running statistics with it."""
         raw_RB: Array = np.stack([scores[name].raw for name in self.components])
         if self._asks is not None:
-            raw_RB = np.concatenate([raw_RB, self._training_data(batch, scores)])
+            raw_RB = np.concatenate([raw_RB, self._lessons(batch, scores)])
         observed = gather_observed(raw_RB, group_B, self.all_gather)
         if self._asks is not None:
             observed = self._learn_to_ask(observed)
@@ -347,15 +347,15 @@ class Combiner:
             component.normalizer.update(component.sign * raw_N, observed.group_N)
         return observed
 
-    def _training_data(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> Array:
-        """(3, B) what this process's rows teach about asking; see `rlaif_sdk.composer.asking.training_data`."""
+    def _lessons(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> Array:
+        """(3, B) what this process's rows teach about asking; see `rlaif_sdk.composer.asking.lessons`."""
         assert self._asks is not None
         said = scores[self._asks]
         ask, value_range = self._asked_part
         eligible_B = np.ones(len(batch), dtype=bool)
         eligible_B[[row for row in said.skipped if row not in (said.imputed or {})]] = False
         totals = self._totals_by_costly(batch, scores, eligible_B)
-        return training_data(ask, self._model, batch, value_range, self._others(scores), said.raw, eligible_B, totals)
+        return lessons(ask, self._model, batch, value_range, self._others(scores), said.raw, eligible_B, totals)
 
     def _learn_to_ask(self, observed: Observed) -> Observed:
         """Teach the model of the costly reward, and give what was observed without what only that needs."""

@@ -13,7 +13,6 @@ from rlaif_sdk.config.documents import load_document
 from rlaif_sdk.exceptions import needs_extra
 from rlaif_sdk.training.config import ComposedRun
 from rlaif_sdk.training.curriculum import MEAN_COLUMN, SCORED_COLUMN, SPREAD_COLUMN, mean_and_spread
-from rlaif_sdk.training.data import load_prompts
 from rlaif_sdk.training.methods import load_run, online_methods, trainer_settings
 from rlaif_sdk.types import Progress
 
@@ -49,6 +48,7 @@ def measure_difficulty(
         RlaifError: As `rlaif_sdk.training.methods.train`.
     """
     with needs_extra("train"):
+        from rlaif_sdk.training.data import load_prompts
         from rlaif_sdk.training.generation import Sampling, answer_prompts, loaded_policy
         from rlaif_sdk.training.online import prompts_for_trainer
 

@@ -35,7 +35,6 @@ from rlaif_sdk.training.config import (
     with_model,
     with_policy,
 )
-from rlaif_sdk.training.data import load_prompts
 from rlaif_sdk.training.generation import loaded_policy
 from rlaif_sdk.training.iterate.candidates import round_prompts, sample_parts
 from rlaif_sdk.training.iterate.config import CandidateSettings
@@ -348,6 +347,8 @@ def run_distill(
     refuse_processes("start it without; of its stages rlaif train reward-model and rlaif train ppo take several")
     run = source if isinstance(source, DistillRun) else load_distill_run(source)
     with needs_extra("train"):
+        from rlaif_sdk.training.data import load_prompts
+
         _check_stages(run)
     train, held_out = load_prompts(run.config.data, run.folder, arranged=False)
     with locked(run.output):
@@ -374,7 +375,10 @@ def check_distill(run: DistillRun) -> Preflight:
         _check_stages(run)
     ppo = run.ppo_run(run.model_name)
 
-    rows = partial(load_prompts, run.config.data, run.folder, arranged=False)
+    def rows() -> tuple[Dataset, Dataset]:
+        from rlaif_sdk.training.data import load_prompts
+
+        return load_prompts(run.config.data, run.folder, arranged=False)
 
     def composers() -> Iterator[tuple[str, Callable[[], Composer]]]:
         for key in ppo.composition_keys:

@@ -17,7 +17,6 @@ from rlaif_sdk.exceptions import ConfigError, RlaifError, needs_extra
 from rlaif_sdk.io.files import without_nan
 from rlaif_sdk.io.tables import write_table
 from rlaif_sdk.training.config import ComposedRun, ComposedRunConfig, Composition, Run
-from rlaif_sdk.training.data import load_prompts, prompts_for
 from rlaif_sdk.training.methods import Method, get_method, resolve, trainer_settings
 from rlaif_sdk.training.model_card import write_model_card
 from rlaif_sdk.training.models import adapter, check_trainable, is_encoder_decoder, load_policy, save_policy
@@ -199,6 +198,8 @@ def prompts_for_trainer(
         ConfigError: See `check_chat_template`.
         DataError: The template refuses a prompt.
     """
+    from rlaif_sdk.training.data import prompts_for
+
     conversational = not all(isinstance(rows[0]["prompt"], str) for rows in tables.values())
     check_chat_template(run, tokenizer, needed=conversational)
     template_arguments = getattr(arguments, "chat_template_kwargs", None) or {}
@@ -260,6 +261,8 @@ class RLOORunConfig(ComposedRunConfig):
 
 
 def _load_rows(run: ComposedRun) -> tuple[Dataset, Dataset]:
+    from rlaif_sdk.training.data import load_prompts
+
     return load_prompts(run.config.data, run.folder, seed=run.config.seed)
 
 

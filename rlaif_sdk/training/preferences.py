@@ -11,7 +11,6 @@ from pydantic import Field
 from rlaif_sdk.conversations import prompt_problem
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
-from rlaif_sdk.training.data import check_prompt_column, checked_preferences, load_split, same_answers
 from rlaif_sdk.training.methods import Method
 from rlaif_sdk.training.models import load_policy
 from rlaif_sdk.training.offline import OfflineResult, offline_defaults, train_offline
@@ -71,12 +70,16 @@ def _result(trainer: Any, fields: dict[str, Any]) -> PreferenceResult:
 
 
 def _load_pairs(run: Run, *, needs_prompt: bool) -> tuple[Dataset, Dataset]:
+    from rlaif_sdk.training.data import load_split
+
     data = run.config.data
     return load_split(data, run.folder, partial(_pairs, column=data.prompt, needs_prompt=needs_prompt))
 
 
 def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dataset:
     """The pairs of a table; the prompt may stand in the messages of both answers."""
+    from rlaif_sdk.training.data import check_prompt_column, checked_preferences, same_answers
+
     if column != "prompt":
         check_prompt_column(rows, column, place)
         rows = rows.select_columns([name for name in rows.column_names if name != "prompt"])

@@ -14,7 +14,7 @@ from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.arrow import to_dataset
 from rlaif_sdk.io.text import listed
 from rlaif_sdk.training.config import Run, RunConfig, TableSettings
-from rlaif_sdk.training.data import check_prompt_column, load_split
+from rlaif_sdk.training.data import check_prompt_column
 from rlaif_sdk.training.methods import Method
 from rlaif_sdk.training.models import load_policy
 from rlaif_sdk.training.offline import OfflineResult, offline_defaults, train_offline
@@ -136,6 +136,8 @@ def _result(_: Any, fields: dict[str, Any]) -> SFTResult:
 
 
 def _load_rows(run: Run) -> tuple[Dataset, Dataset]:
+    from rlaif_sdk.training.data import load_split
+
     return load_split(run.config.data, run.folder, partial(sft_rows, settings=run.config.data))
 
 

@@ -22,7 +22,7 @@ from rlaif_sdk.composer.check import Check
 from rlaif_sdk.config import ConfigModel, Finite, NamedTable
 from rlaif_sdk.config.documents import Described, Document, validate
 from rlaif_sdk.config.overrides import overridden
-from rlaif_sdk.exceptions import DataError
+from rlaif_sdk.exceptions import DataError, needs_extra
 from rlaif_sdk.io.digests import json_digest, rows_digest
 from rlaif_sdk.io.files import read_json, without_nan, write_json
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim, locked
@@ -31,9 +31,8 @@ from rlaif_sdk.statistics.arrays import Array, encode_groups
 from rlaif_sdk.statistics.estimates import mean_interval, sample_mean
 from rlaif_sdk.statistics.pareto import hypervolume, nondominated
 from rlaif_sdk.training.config import ComposedRun
-from rlaif_sdk.training.data import load_prompts
 from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
-from rlaif_sdk.training.online import PolicyResult, prompts_for_trainer
+from rlaif_sdk.training.online import PolicyResult
 from rlaif_sdk.training.preflight import Preflight
 from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run_folder import can_resume, check_parts, composers_of, resolved_config
@@ -387,6 +386,8 @@ def _answers_of(file: TableSource | Path) -> tuple[RewardBatch, list[int]]:
 
 
 def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
+    from rlaif_sdk.training.data import load_prompts
+
     run = sweep.run_of({}, seed, sweep.output)
     _, held_out = load_prompts(run.config.data, run.folder, seed=run.config.seed)
     config = resolved_config(run)
@@ -400,6 +401,7 @@ def _sampled(sweep: Sweep, seed: int, report: Any) -> Path:
 def _sample(run: ComposedRun, held_out: Dataset, count: int, file: Path, report: Any) -> None:
     from rlaif_sdk.training.generation import answer_prompts
     from rlaif_sdk.training.models import load_policy
+    from rlaif_sdk.training.online import prompts_for_trainer
 
     settings = trainer_settings(run)
     report(f"loading {run.model_name}")
@@ -521,6 +523,8 @@ def _inputs(sweep: Sweep) -> dict[str, Any]:
     code = _read_run(sweep).code()
     if (ready := sweep.config.completions) is not None:
         return {"code": code, "completions": rows_digest(read_rows(ready.source(sweep.folder)))}
+    with needs_extra("train"):
+        from rlaif_sdk.training.data import load_prompts
     train, held_out = load_prompts(sweep.base.config.data, sweep.base.folder, arranged=False)
     answered = {"code": code, "held-out prompts": rows_digest(held_out)}
     return answered if sweep.config.method == "best_of" else {**answered, "training prompts": rows_digest(train)}

@@ -28,7 +28,7 @@ from rlaif_sdk.composer.asking import (
     Prediction,
     ScoreModel,
     drawn_groups,
-    training_data,
+    lessons,
 )
 from rlaif_sdk.composer.normalizers import FixedZScore, FixedZScoreParams, GroupZScore, MinMax, Rank, ZScore
 from rlaif_sdk.composer.weights import Crossing, Linear
@@ -416,7 +416,7 @@ def test_rows_of_the_random_share_stand_for_those_that_are_left_out() -> None:
         left.combiner._model.load_state_dict(model.state_dict())
         others_BF, raw_B = (np.array(batch.column(name)) for name in ("cheap", "costly"))
         everyone_B = np.ones(len(batch), dtype=bool)
-        use_B, weight_B, _ = training_data(
+        use_B, weight_B, _ = lessons(
             Ask(random_share=share),
             model,
             batch,
@@ -441,7 +441,7 @@ def test_a_sign_that_turns_within_the_tolerance_is_no_flip_and_a_group_with_a_fa
 
     def tried(tolerance: float) -> np.ndarray:
         with trained(Costly(), Ask()) as composer:
-            return training_data(
+            return lessons(
                 Ask(confidence=0.6, tolerance=tolerance, random_share=1.0),
                 composer.combiner._model,
                 batch,

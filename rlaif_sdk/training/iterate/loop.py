@@ -23,7 +23,6 @@ from rlaif_sdk.preferences.label_job import judge_pair
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import paired_change, sample_mean
 from rlaif_sdk.training.config import Run
-from rlaif_sdk.training.data import load_prompts
 from rlaif_sdk.training.generation import Answers, ScoredAnswers, answer_logprobs, answer_prompts
 from rlaif_sdk.training.iterate.candidates import NothingToLearnError, label_job, round_rows
 from rlaif_sdk.training.iterate.config import TRAINING_FOLDER, IterateRun, StopSettings, load_iterate_run
@@ -105,6 +104,8 @@ def run_iterate(
     refuse_processes()
     run = source if isinstance(source, IterateRun) else load_iterate_run(source)
     with needs_extra("train"):
+        from rlaif_sdk.training.data import load_prompts
+
         if run.config.label is not None:
             label_job(run, run.model_name, run.output)
         trainer_settings(round_run(run, run.model_name, run.output, 0))
@@ -129,7 +130,11 @@ def check_iterate(run: IterateRun) -> Preflight:
         given = trainer_settings(round_run(run, run.model_name, run.output, 0))
         return given if online else None  # what the others train on is not there yet
 
-    rows = partial(load_prompts, run.config.data, run.folder, arranged=False)
+    def rows() -> tuple[Dataset, Dataset]:
+        from rlaif_sdk.training.data import load_prompts
+
+        return load_prompts(run.config.data, run.folder, arranged=False)
+
     found = check_parts(Preflight(), replace(run, method=run.config.method), settings, rows, composers_of(run))
     if run.config.label is not None and not found.problems:
         with found.noting():
