@@ -388,6 +388,24 @@ def test_a_memory_bomb_is_capped(score: Any, sandbox: str, act: str) -> None:
     assert score("def f(): return len(bytearray(64 << 20))", [{"expected": 64 << 20}], memory_mb=128).value == 1.0
 
 
+def test_what_the_kernel_holds_for_a_program_is_capped(score: Any) -> None:
+    """Of sockets it keeps what was sent and not yet read, which counts for no limit of memory; so they are few."""
+    code = """
+import socket
+def f():
+    pairs = []
+    try:
+        while len(pairs) < 2000:
+            pairs.append(socket.socketpair())
+            pairs[-1][0].setblocking(False)
+            pairs[-1][0].send(bytes(100_000))
+    except OSError:
+        return len(pairs) < 32
+"""
+    found = score(code, [{"expected": True}], test_seconds=30, row_seconds=30)
+    assert found.value == 1.0, found.reason
+
+
 def test_a_crash_of_the_interpreter_is_a_reason(score: Any) -> None:
     """A segmentation fault ends the program alone, and so does a forbidden system call."""
     lowest(score, "import ctypes\ndef f(): ctypes.string_at(0)", "crash", test_seconds=30, row_seconds=30)

@@ -9,6 +9,8 @@ from rlaif_execution.inside.calls import refuse_other_calls
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _SET_NO_NEW_PRIVILEGES = 38
+_MOST_FILES = 64
+"""What the kernel keeps in pipes and sockets counts for no limit of memory."""
 
 
 def lock_down(memory: int, cpu_seconds: int) -> None:
@@ -37,6 +39,7 @@ def lock_down(memory: int, cpu_seconds: int) -> None:
         resource.RLIMIT_CPU: (cpu_seconds, cpu_seconds + 1),  # at the first SIGXCPU, which tells why; then SIGKILL
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_FSIZE: (0, 0),
+        resource.RLIMIT_NOFILE: (_MOST_FILES, _MOST_FILES),
     }
     for which, soft_and_hard in limits.items():
         resource.setrlimit(which, soft_and_hard)
