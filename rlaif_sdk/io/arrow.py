@@ -39,7 +39,7 @@ _DEEPEST = 32
 """Lists and objects in one another; Parquet takes about 50, and Arrow's files 64."""
 
 
-def kind_of(value: Any, depth: int = 0) -> Kind:  # noqa: C901, PLR0911 - one case a kind
+def kind_of(value: Any, depth: int = 0) -> Kind:  # noqa: C901, PLR0911, PLR0912 - one case a kind
     """What kind of value it is, so many levels within another; ``json`` where Arrow cannot hold it exactly."""
     kind = _PLAIN.get(type(value))
     if kind is not None:
