@@ -66,12 +66,13 @@ def podman(tmp_path_factory):
 
 @pytest.fixture
 def containers(request):
-    """Lists those that these tests have left, if they run in any."""
-    if "sandbox" not in request.fixturenames or request.getfixturevalue("sandbox") != "podman":
-        return list
-    listed = ["podman", "ps", "--all", "--quiet", f"--filter=label={CONTAINERS}"]
+    """Lists those of these tests that are there, or are in a state; there are none where programs run in no container."""
 
-    def list_them():
+    def list_them(state=None):
+        if "sandbox" not in request.fixturenames or request.getfixturevalue("sandbox") != "podman":
+            return []
+        listed = ["podman", "ps", "--all", "--quiet", f"--filter=label={CONTAINERS}"]
+        listed += [f"--filter=status={state}"] if state else []
         return subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()
 
     return list_them

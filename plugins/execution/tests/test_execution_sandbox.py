@@ -60,7 +60,7 @@ def confined() -> set[int]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(containers: Callable[[], list[str]]) -> Iterator[None]:
+def nothing_is_left(containers: Callable[..., list[str]]) -> Iterator[None]:
     """Whatever a program does, no process or container of its remains when its row is judged."""
     before = confined()
     yield
@@ -433,7 +433,9 @@ def f():
     lowest(score, forged.replace("MESSAGE", "struct.pack('>I', 2**31)"), "output", test_seconds=60, row_seconds=60)
 
 
-def test_a_sandbox_ends_with_the_process_that_judges(in_sandbox: str, containers: Callable[[], list[str]]) -> None:
+def test_a_sandbox_ends_with_the_process_that_judges(
+    sandbox: str, in_sandbox: str, containers: Callable[..., list[str]]
+) -> None:
     """SIGKILL gives no chance to tidy up, and none is needed."""
     script = f"""
 import asyncio, sys
@@ -455,6 +457,8 @@ asyncio.run(reward.score(RewardBatch(["", ""], ["while True: pass", "import time
         while len(seen) < 2 and time.monotonic() < deadline:
             for task in Path(children).iterdir():
                 seen |= set(map(int, (task / "children").read_text().split()))
+            time.sleep(0.05)
+        while sandbox == "podman" and len(containers("running")) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         judge.send_signal(signal.SIGKILL)
     assert len(seen) >= 2
