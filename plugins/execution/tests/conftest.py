@@ -67,9 +67,10 @@ def podman(tmp_path_factory):
 @pytest.fixture
 def containers(request):
     """Lists those of these tests that are there, or are in a state; there are none where programs run in no container."""
+    in_podman = "sandbox" in request.fixturenames and request.getfixturevalue("sandbox") == "podman"
 
     def list_them(state=None):
-        if "sandbox" not in request.fixturenames or request.getfixturevalue("sandbox") != "podman":
+        if not in_podman:
             return []
         listed = ["podman", "ps", "--all", "--quiet", f"--filter=label={CONTAINERS}"]
         listed += [f"--filter=status={state}"] if state else []
