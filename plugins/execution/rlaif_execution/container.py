@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
     from rlaif_execution.policy import Policy
 
 _END_SECONDS = 10.0
-_LAST_RESORT_SECONDS = 3600
-"""After its row's time and so much more a container ends that its engine was not told to end."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -26,9 +23,8 @@ class ContainerProcess(CommandProcess):
     def __init__(self, policy: Policy, part: str) -> None:
         mortal = ["setpriv", "--pdeathsig", "TERM", *policy.sandbox_command]
         clean = ["env", "-i", f"PATH={_PATH}", *(f"{name}={value}" for name, value in policy.environment.items())]
-        limited = ["timeout", "-k", "1", "-s", "KILL", str(math.ceil(policy.row_seconds) + _LAST_RESORT_SECONDS)]
         program = policy.command(part, address_space=policy.memory)
-        super().__init__([*mortal, *clean, *limited, *program], policy, start_new_session=True)
+        super().__init__([*mortal, *clean, *program], policy, start_new_session=True)
 
     def threads(self) -> int:
         """None that can be counted from here."""

@@ -41,9 +41,11 @@ class Sent:
     exec_module = lambda module: exec(compile(sources[module.__name__], module.__name__, "exec"), module.__dict__)
 sys.meta_path.insert(0, Sent)
 from rlaif_execution.inside.start import main
+from rlaif_execution.inside.watcher import leave_to_child
+leave_to_child(int(sys.argv[-1]) + 3600)
 main(*sys.argv[2:])
 """
-"""For a container, which does not have our files."""
+"""For a container, which does not have our files; an hour after its row's time it ends though nobody told its engine to."""
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 NEEDS = "it needs Linux 6.12 or later with Landlock among its security modules (see /sys/kernel/security/lsm)"
 

@@ -20,7 +20,7 @@ _SECONDS = 10.0
 _POLICY = Policy(test_seconds=_SECONDS, row_seconds=3 * _SECONDS, memory=512 << 20, output=1 << 20)
 _MOST_THREADS = 128
 _FOR_A_COMMAND = (
-    "'sandbox_command' must start a container with python3 (3.11 or later), env and timeout; without network, folders of "
+    "'sandbox_command' must start a container with python3 (3.11 or later) and env; without network, folders of "
     f"this machine and files that can be written; and with fewer than {_MOST_THREADS} processes"
 )
 _TRIES = """
@@ -57,6 +57,18 @@ def tries(path, name, parent, most_threads):
                 continue
             return
         raise OSError
+    def memory():
+        for number in os.listdir("/proc"):
+            if number.isdecimal() and int(number) != os.getpid():
+                try:
+                    open(f"/proc/{number}/mem", "r+b").close()
+                except OSError:
+                    continue
+                return
+        raise OSError
+    def processes():
+        if sum(map(str.isdecimal, os.listdir("/proc"))) <= 3:  # of a container: its first, our watcher, and this one
+            raise OSError
     def threads():
         ends = threading.Event()
         threading.stack_size(32768)
@@ -82,6 +94,8 @@ def tries(path, name, parent, most_threads):
         "see the priority of another process": lambda: os.getpriority(os.PRIO_PROCESS, parent),
         "see the session of another process": lambda: os.getsid(parent),
         "trace another process": lambda: library(libc.ptrace, 16, parent, 0, 0),
+        "reach the memory of another process": memory,
+        "see the processes of this machine": processes,
         "lock a file": lock,
         "reach the flags of a file": inode_flags,
         "watch files": lambda: library(libc.inotify_init1, 0),

@@ -43,6 +43,7 @@ def use_bubblewrap(monkeypatch):
 def podman(tmp_path_factory):
     """A command that gives a program a container of this machine's Python; skips where podman does not run."""
     root = tmp_path_factory.mktemp("root")
+    root.chmod(0o755)
     for name in ("dev", "etc", "proc", "run", "sys", "tmp", "usr", "var"):
         (root / name).mkdir()
     for name in ("bin", "lib", "lib64"):

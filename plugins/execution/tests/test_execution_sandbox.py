@@ -743,6 +743,32 @@ def f(): {entry}
     lowest(score, code, "syscall")
 
 
+def test_the_memory_of_other_processes_cannot_be_reached(score: Any) -> None:
+    """Where a container shows the process that watches over the program, that one is out of reach by any of its files."""
+    denied(
+        score,
+        """
+import os
+def each(name, flags):
+    opened = 0
+    for number in os.listdir("/proc"):
+        if number.isdecimal() and int(number) != os.getpid():
+            try:
+                os.open(f"/proc/{number}/{name}", flags)
+                opened += 1
+            except OSError:
+                pass
+    if not opened:
+        raise OSError
+def f():
+    return done(*(lambda name=name, flags=flags: each(name, flags) for name, flags in (
+        ("mem", os.O_RDWR), ("mem", os.O_RDONLY), ("environ", os.O_RDONLY), ("maps", os.O_RDONLY),
+        ("fd/0", os.O_RDONLY), ("fd/1", os.O_WRONLY), ("root/usr/lib", os.O_RDONLY),
+    )))
+""",
+    )
+
+
 def test_installed_packages_cannot_be_read(score: Any) -> None:
     """Python's own modules can, and what somebody installed beside them cannot, by any spelling of its path."""
     packages = Path(sysconfig.get_path("stdlib")).resolve() / "site-packages"
