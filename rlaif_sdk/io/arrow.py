@@ -35,10 +35,12 @@ CHUNK = 4096
 _CHUNKS_OF_A_ROW_GROUP = 8
 _CHUNK_CHARACTERS = 1 << 26
 _EXACT_IN_DOUBLE = 1 << 53
+_DEEPEST = 32
+"""Lists and objects in one another; Parquet takes about 50, and Arrow's files 64."""
 
 
-def kind_of(value: Any) -> Kind:  # noqa: C901, PLR0911 - one case a kind
-    """What kind of value it is; ``json`` where Arrow cannot hold it exactly."""
+def kind_of(value: Any, depth: int = 0) -> Kind:  # noqa: C901, PLR0911, PLR0912 - one case a kind
+    """What kind of value it is, so many levels within another; ``json`` where Arrow cannot hold it exactly."""
     kind = _PLAIN.get(type(value))
     if kind is not None:
         return kind
@@ -56,10 +58,14 @@ def kind_of(value: Any) -> Kind:  # noqa: C901, PLR0911 - one case a kind
     if numpy is not None and isinstance(value, numpy.ndarray) and value.ndim == 1:
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        inside: Kind = reduce(united, map(kind_of, value), NOTHING)
+        inside: Kind = JSON
+        if depth < _DEEPEST:
+            inside = reduce(united, (kind_of(item, depth + 1) for item in value), NOTHING)
         return JSON if inside == JSON else ("list", inside)
     if isinstance(value, Mapping):
-        inside = tuple((key, kind_of(item)) for key, item in value.items())
+        if depth >= _DEEPEST:
+            return JSON
+        inside = tuple((key, kind_of(item, depth + 1)) for key, item in value.items())
         exact = inside and all(_is_name(key) and kind != JSON for key, kind in inside)
         return ("object", inside) if exact else JSON
     if isinstance(value, Decimal):

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _SECRET = re.compile(
-    r"(?:^|[_.-])(?:api[_-]?key|private[_-]?key|secret(?:[_-]?access)?(?:[_-]?key)?|passwd|password|passphrase|credentials?|authorization|bearer|cookie"
-    r"|dsn)s?$"
+    r"(?:^|[_.-])(?:(?:api|private|access|account|ssh|signing|encryption)[_-]?key|secret(?:[_-]?access)?(?:[_-]?key)?|passwd|pwd"
+    r"|password|passphrase|credentials?|authorization|bearer|cookie|dsn|jwt|connection[_-]?string|webhook(?:[_-]?url)?)s?$"
     # Words of a vocabulary are no secrets: pad_token, eos_token, decoder_start_token.
     r"|(?:^|(?<!bos)(?<!cls)(?<!eos)(?<!eot)(?<!pad)(?<!sep)(?<!unk)(?<!end)(?<!mask)(?<!start)(?<!stop)(?<!image)[_-])token$",
     re.IGNORECASE,
@@ -17,6 +17,9 @@ _SECRET = re.compile(
 _USER = re.compile(  # the only user of a web address is a token; that of ssh://git@host is a name
     r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)|(?:(?<=http://)|(?<=https://))[^/?#\s@]+(?=@)", re.IGNORECASE
 )
+_PARAMETER = re.compile(r"(?<=[?&])([^=&#\s]+)=[^&#\s]+")
+_SECRET_PARAMETERS = {"key", "sig", "signature", "x-amz-signature"}
+_HUMP = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 _HIDDEN = "(hidden)"
 _REDACTED = "[key]"
 _LEAST_ENCODED = 12  # fewer characters of base64 or hexadecimal digits occur by chance
@@ -24,18 +27,23 @@ _LEAST_ENCODED = 12  # fewer characters of base64 or hexadecimal digits occur by
 
 def is_secret(name: str) -> bool:
     """Whether what stands under this name is told to nobody: ``api_key`` is a secret, ``api_key_env`` is none."""
-    return _SECRET.search(name) is not None
+    return _SECRET.search(_HUMP.sub("_", name)) is not None
 
 
 def without_secrets(value: Any, name: str = "") -> Any:
-    """The same JSON value, with what stands under the name of a secret hidden, and the user and password of an address."""
+    """The same JSON value, with what stands under the name of a secret hidden, and an address's user, password and keys."""
     if isinstance(value, Mapping):
         return {str(key): without_secrets(item, str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_secrets(item, name) for item in value]
     if value is not None and is_secret(name):
         return _HIDDEN
-    return _USER.sub(_HIDDEN, value) if isinstance(value, str) else value
+    return _PARAMETER.sub(_parameter, _USER.sub(_HIDDEN, value)) if isinstance(value, str) else value
+
+
+def _parameter(found: re.Match[str]) -> str:
+    name = found[1]
+    return f"{name}={_HIDDEN}" if is_secret(name) or name.lower() in _SECRET_PARAMETERS else found[0]
 
 
 class Redactor:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import filelock
 
 from rlaif_sdk.exceptions import RlaifError
+from rlaif_sdk.io.files import other_kind
 from rlaif_sdk.io.forks import hold_over_forks, leave_to_parent
 
 T = TypeVar("T")
@@ -145,7 +146,15 @@ class Database:
         return self._connection
 
     def _check_kind(self) -> None:
-        """Refuse a file that was never of this kind, so that no others are ever set aside."""
+        """Refuse what is no file, and a file that was never of this kind, so that no others are ever set aside."""
+        try:
+            kind = other_kind(self.path.stat().st_mode)
+        except FileNotFoundError:
+            kind = None
+        except ValueError as error:
+            raise self._refusal(str(error), "name a file that can be written") from error
+        if kind is not None:  # reading a pipe would wait for ever
+            raise self._refusal(f"is {kind}, where a {self.schema.name} is wanted", self.schema.other_file)
         if not self.create and not self.path.is_file():
             raise self._refusal(f"there is no such {self.schema.name}", f"give the file of a {self.schema.name}")
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from rlaif_sdk.judges.backends import (
     closed_object,
     generate_json,
     label_mass,
+    once_each,
     one_each,
     readable_json,
     usage_of,
@@ -210,7 +211,7 @@ def parse_ranking(reply: str, labels: Sequence[str]) -> tuple[list[int], str]:
     start = max((found.start() for found in _RANKING.finditer(body)), default=0)
     reason = body[:start].rstrip().removesuffix(f"{_FENCE}json").rstrip()
     try:
-        reply_object = json.loads(readable_json(body[start:]), strict=False)
+        reply_object = json.loads(readable_json(body[start:]), strict=False, object_pairs_hook=once_each)
         ranking = reply_object["ranking"]
         reason = reason or str(reply_object.get("reason", ""))
     except (ValueError, LookupError, TypeError, RecursionError):

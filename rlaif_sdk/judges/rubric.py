@@ -23,6 +23,7 @@ from rlaif_sdk.judges.backends import (
     closed_object,
     generate_json,
     label_mass,
+    once_each,
     one_each,
     readable_json,
     reads_images,
@@ -524,7 +525,7 @@ def _json_values(text: str) -> list[Any]:
         ValueError: A list of objects, or an object, is torn; a name stands twice in one, or a number is too long.
         RecursionError: One is too deep.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_once_each, strict=False)
+    decoder = json.JSONDecoder(object_pairs_hook=once_each, strict=False)
     values, place = [], 0
     while found := _OPENING.search(text, place):
         try:
@@ -544,12 +545,6 @@ def _listed(value: Any) -> list[dict[str, Any]] | None:
         return lists[0] if len(lists) == 1 else None
     is_list = isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
     return value if is_list else None
-
-
-def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return dict(pairs)
 
 
 def _number(value: Any) -> int:

@@ -159,8 +159,8 @@ def plain_scores(answer: Any, rows: int) -> list[ScoreLike]:
     Raises:
         RewardOutputError: It is no list of ``rows`` entries.
     """
-    if isinstance(answer, np.ndarray) and answer.ndim == 1 and answer.dtype.kind in "fiu":
-        answer = np.ndarray.tolist(answer)
+    if type(answer) is np.ndarray and answer.ndim == 1 and answer.dtype.kind in "fiu":
+        answer = answer.tolist()
     if not isinstance(answer, (list, tuple)):
         kind = type(answer).__name__
         hint = "return a list: scores.tolist()" if hasattr(type(answer), "tolist") else "return a list, one entry a row"

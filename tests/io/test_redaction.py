@@ -21,7 +21,8 @@ KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, m
     "name",
     ["api_key", "apikey", "X-API-Key", "OPENAI_API_KEY", "hf_token", "hub_token", "token", "wandb_token", "Authorization",
      "dsn", "sentry_dsn", "password", "db_passwd", "client_secret", "secret_key", "aws_secret_access_key", "cookie",
-     "credentials", "private_key", "api_keys"],
+     "credentials", "private_key", "api_keys", "clientSecret", "apiToken", "accessKey", "aws_access_key", "AccountKey", "jwt",
+     "db_pwd", "connection_string", "connectionString", "slack_webhook_url", "ssh_key", "signing_key"],
 )  # fmt: skip
 def test_what_stands_under_the_name_of_a_secret_is_hidden(name: str) -> None:
     """At any depth, alone or in a list; the rest stays."""
@@ -33,7 +34,7 @@ def test_what_stands_under_the_name_of_a_secret_is_hidden(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name", ["api_key_env", "max_new_tokens", "tokens", "pad_token", "eos_token", "decoder_start_token", "image_token",
-             "keys", "secretary", "fortunecookie", "token_type", "author"],
+             "keys", "secretary", "fortunecookie", "token_type", "author", "padToken", "sort_key", "cache_key", "accessKeyId"],
 )  # fmt: skip
 def test_other_names_are_no_secrets(name: str) -> None:
     """The variable that has a key is told, and so are the words of a vocabulary and numbers of tokens."""
@@ -49,6 +50,13 @@ def test_the_user_and_password_of_an_address_are_hidden() -> None:
         "api_key": None,
     }
     assert without_secrets(told) == {"store": "postgres://(hidden)@db:5432/runs", "page": "https://host/path?x=a:b@c"}
+
+
+@pytest.mark.parametrize("name", ["api_key", "access_token", "apiKey", "key", "sig", "X-Amz-Signature"])
+def test_a_key_among_the_parameters_of_an_address_is_hidden(name: str) -> None:
+    """As in signed addresses of stores; the other parameters stay."""
+    told = without_secrets({"data": f"https://host/a?part=1&{name}=s3cret%3D&v=2#end"})
+    assert told == {"data": f"https://host/a?part=1&{name}=(hidden)&v=2#end"}
 
 
 @given(key=KEYS, before=st.text(max_size=5), after=st.text(max_size=5))

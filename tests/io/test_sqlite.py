@@ -126,6 +126,18 @@ def test_files_of_other_kinds_and_versions_are_refused_untouched(tmp_path: Path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("pipe", "is a pipe"), (".", "is a folder"), ("/dev/null", "is a device"), ("a\0b", "embedded null")],
+)
+@pytest.mark.parametrize("create", [True, False])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, name: str, problem: str, create: bool) -> None:
+    """Opening a pipe would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match=problem):
+        Database(tmp_path / name, NOTES, create=create)
+
+
 def test_a_file_of_an_earlier_version_is_refused_untouched(tmp_path: Path) -> None:
     """Its tables may be others; no update of the SDK is suggested, since this one is the later."""
     Database(tmp_path / "earlier", NOTES).close()

@@ -92,6 +92,22 @@ def test_a_column_of_several_kinds_comes_back_as_it_was_written(tmp_path: Path, 
     assert list(read_rows(tmp_path / "table.parquet")) == rows
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"a": value}, lambda value: [{"a": [value]}]])
+@pytest.mark.parametrize("depth", [20, 33, 300])
+def test_what_nests_deeper_than_its_form_takes_comes_back(tmp_path: Path, suffix: str, wrap: Any, depth: int) -> None:
+    """Parquet and Arrow each end at a depth of their own, which was found when all rows had been paid for."""
+    deep: Any = 1
+    for _ in range(depth):
+        deep = wrap(deep)
+    rows = [{"id": 1, "x": deep}, {"id": 2, "x": deep}]
+    path = tmp_path / f"table{suffix}"
+    with write_rows(path) as writer:
+        for row in rows:
+            writer.write(row)
+    assert list(read_rows(path)) == rows
+
+
 def test_pyarrow_pandas_and_datasets_read_such_a_file(tmp_path: Path) -> None:
     """To them the column is JSON text, or what they make of it."""
     path = tmp_path / "table.parquet"

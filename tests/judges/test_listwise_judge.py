@@ -110,6 +110,7 @@ def test_a_written_ranking_is_read() -> None:
         ('{"ranking": ["A", {"B": 1}, "C"]}', "which is no response"),
         ('{"ranking": ["A", "C"]}', "leaves out B"),
         ('{"ranking": ["A", ["B", "A"], "C"]}', "has 'A' twice"),
+        ('{"ranking": ["A", "B", "C"], "ranking": ["C", "B", "A"]}', "does not end with a ranking as JSON"),
         ("A is the best, then B.", "does not end with a ranking as JSON"),
         ('{"ranking": "ABC"}', "does not end with a ranking as JSON"),
         ('{"ranking": ["A", "B", "C"', "does not end with a ranking as JSON"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import random
 import shutil
 import socket
 import tempfile
@@ -80,6 +81,19 @@ def prepare_score(folder: Path) -> None:
     (folder / "r.py").write_text(REWARDS)
     write_config(folder / "c.yaml", {"rewards": {"length": {"use": "./r.py:length"}}, "ledger": "ledger.sqlite"})
     write_jsonl(folder / "rows.jsonl", [{"prompt": "p", "completion": "x" * row} for row in range(400)])
+
+
+def prepare_fit(folder: Path) -> None:
+    (folder / "r.py").write_text(REWARDS)
+    rewards = {name: {"use": f"./r.py:{name}"} for name in ("wanted", "length")}
+    write_config(folder / "c.yaml", {"rewards": rewards, "ledger": "ledger.sqlite"})
+    draw = random.Random(0)
+    pairs = []
+    for row in range(100):
+        texts = [" ".join(f"w{draw.randrange(20)}" for _ in range(8)) for _ in range(2)]
+        chosen, rejected = sorted(texts, key=lambda text: -text.count("w1") - 3 * draw.random())
+        pairs.append({"prompt": f"p{row}", "chosen": chosen, "rejected": rejected})
+    write_jsonl(folder / "pairs.jsonl", pairs)
 
 
 def prepare_label(folder: Path) -> None:
@@ -236,6 +250,11 @@ def totals(folder: Path) -> Any:
     return [row["reward"]["total"] for row in read_rows(folder / "scored.jsonl")]
 
 
+def fitted(folder: Path) -> Any:
+    """The composition, and that its card is there."""
+    return (folder / "fitted.yaml").read_text(), (folder / "fitted.card.md").exists()
+
+
 def weights(folder: Path) -> Any:
     """What the trained models' files hold, to the last bit."""
     files = sorted((folder / "out").rglob("model/model.safetensors"))
@@ -256,6 +275,7 @@ COMMANDS: dict[str, Command] = {
         ("score", "rows.jsonl", *CONFIG, "-o", "scored.jsonl", "--chunk", "8"),
         totals,
     ),
+    "fit": Command(prepare_fit, ("fit", "pairs.jsonl", *CONFIG, "-o", "fitted.yaml"), fitted),
     "label": Command(prepare_label, ("label", "c.yaml"), table("labels/labels.jsonl", "prompt", "prob_1")),
     "make": Command(
         prepare_make, ("make", "candidates", "c.yaml"), table("made/candidates.jsonl", "prompt", "completion")

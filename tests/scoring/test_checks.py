@@ -47,6 +47,7 @@ class Tensor:
         (Tensor(), r"returned Tensor .*scores.tolist\(\)"),
         (np.zeros((3, 1)), r"returned ndarray .*scores.tolist\(\)"),
         (np.array(["a", "b", "c"]), "returned ndarray"),
+        (np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0]), r"returned MaskedArray .*scores.tolist\(\)"),
     ],
 )
 def test_an_answer_of_the_wrong_shape_fails_altogether(answer: object, problem: str) -> None:

@@ -7,19 +7,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif_execution.endings import Ended, SandboxFailedError
+from rlaif_execution.command import CommandProcess
+from rlaif_execution.endings import SandboxFailedError
 
 if TYPE_CHECKING:
     from rlaif_execution.policy import Policy
 
-_BY_SIGNAL = 128
 
-
-class BubblewrapProcess:
+class BubblewrapProcess(CommandProcess):
     """A program in namespaces of its own, which hold Python and its libraries, unwritable, and nothing else.
 
     Its memory is limited by the kernel, so that an allocation fails where Landlock's sandbox would end the program.
@@ -30,28 +28,18 @@ class BubblewrapProcess:
     """
 
     def __init__(self, policy: Policy, part: str) -> None:
-        self._memory = policy.memory
         said, says = os.pipe()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - the command is ours
-                [*command(policy, says), *policy.command(part, address_space=policy.memory)],
-                pass_fds=(says,),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                env=policy.environment,
-            )
+            whole = [*command(policy, says), *policy.command(part, address_space=policy.memory)]
+            super().__init__(whole, policy, pass_fds=(says,), env=policy.environment)
         finally:
             os.close(says)
-        self.pid = self._process.pid
-        self.stdin, self.stdout, self.stderr = self._process.stdin, self._process.stdout, self._process.stderr
         self._first = -1
         with os.fdopen(said, "rb") as information:
             found = information.read()
         try:
             if not found:
-                raise SandboxFailedError(self._process.stderr.read().decode(errors="replace").strip())  # type: ignore[union-attr]
+                raise SandboxFailedError(self.stderr.read().decode(errors="replace").strip())  # type: ignore[union-attr]
             first = int(json.loads(found)["child-pid"])
             self._first = os.pidfd_open(first)
             self._children = Path(f"/proc/{first}/task/{first}/children")
@@ -63,16 +51,6 @@ class BubblewrapProcess:
     def threads(self) -> int:
         """How many threads it has."""
         return sum(1 for child in self._children.read_text().split() for _ in Path(f"/proc/{child}/task").iterdir())
-
-    def ended(self, seconds: float) -> Ended | None:
-        """How it ended: None if it did so by itself with exit code 0."""
-        try:
-            code = self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return Ended("time", "it did not end")
-        if code > _BY_SIGNAL:
-            return Ended.by_signal(code - _BY_SIGNAL, self._memory)
-        return Ended("crash", f"it ended with exit code {code}") if code else None
 
     def close(self) -> None:
         """End the first process of its namespace, with which the kernel ends all others."""

@@ -53,7 +53,7 @@ class Confined:
         self._written = 0
         self._open = True
         self._end = -1
-        start = find_sandbox()
+        start = find_sandbox(policy)
         try:
             with _STARTING:
                 self._process = start(policy, part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -46,6 +46,10 @@ class ExecutionParams(ViewParams):
 
     output_mb: float = Field(default=1.0, gt=0, le=64)
     """How much a program may write for one test, in MiB: what it prints, or the value that it returns."""
+
+    sandbox_command: list[Annotated[str, Field(min_length=1)]] | None = Field(default=None, min_length=1)
+    """The command that starts a container for a program and runs in it what follows, such as ``[podman, run, --rm, ...,
+    IMAGE]``, instead of this machine's sandbox. It is tried before the first row as that is."""
 
     concurrency: int | None = Field(default=None, ge=1)
     """How many rows run at once; by default as many as this process, or its container's quota, may use cores."""

@@ -45,6 +45,7 @@ class ExecutionReward(Reward):
             row_seconds=params.row_seconds,
             memory=params.memory_mb << 20,
             output=int(params.output_mb * 2**20),
+            sandbox_command=tuple(params.sandbox_command or ()),
         )
         self._pool: ThreadPoolExecutor | None = None
         self._pool_of = os.getpid()
@@ -55,8 +56,8 @@ class ExecutionReward(Reward):
         Raises:
             ConfigError: This machine cannot confine programs; the message says what lacks.
         """
-        find_sandbox()
-        check_sandbox()
+        find_sandbox(self._policy)
+        check_sandbox(self._policy.sandbox_command)
         at_once = self.params.concurrency or processor_count()
         self._pool_of = os.getpid()
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="rlaif-execution")

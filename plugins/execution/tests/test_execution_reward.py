@@ -541,7 +541,17 @@ def test_the_column_of_tests_is_configurable_and_required() -> None:
 
 @pytest.mark.parametrize(
     "params",
-    [{"scoring": "mean"}, {"code": "any"}, {"test_seconds": 0}, {"memory_mb": 1}, {"concurrency": 0}, {"colum": "a"}],
+    [
+        {"scoring": "mean"},
+        {"code": "any"},
+        {"test_seconds": 0},
+        {"memory_mb": 1},
+        {"concurrency": 0},
+        {"colum": "a"},
+        {"sandbox_command": []},
+        {"sandbox_command": [""]},
+        {"sandbox_command": "podman run"},
+    ],
 )
 def test_parameters_that_make_no_sense_are_refused(params: dict[str, Any]) -> None:
     """Before anything runs."""

@@ -25,6 +25,7 @@ __all__ = [
     "closing_line",
     "generate_json",
     "label_mass",
+    "once_each",
     "one_each",
     "readable_json",
     "reads_images",
@@ -144,6 +145,17 @@ def whole_text(reply: GeneratedText, max_new_tokens: int) -> str:
 def readable_json(reply: str) -> str:
     """JSON that a model wrote, with those backslashes doubled that escape nothing: judges quote LaTeX as it stands."""
     return _ESCAPE.sub(lambda found: found[0] if found[1] else "\\\\", reply)
+
+
+def once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON reader's ``object_pairs_hook``, which has each name once.
+
+    Raises:
+        ValueError: A name stands twice, of which one value would be lost.
+    """
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return dict(pairs)
 
 
 def closing_line(reply: str) -> tuple[str, str]:

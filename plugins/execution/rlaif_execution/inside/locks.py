@@ -8,6 +8,9 @@ import resource
 from rlaif_execution.inside.calls import refuse_other_calls
 
 _CAPABILITY_VERSION_3 = 0x20080522
+_SET_NO_NEW_PRIVILEGES = 38
+_MOST_FILES = 64
+"""What the kernel keeps in pipes and sockets counts for no limit of memory."""
 
 
 def lock_down(memory: int, cpu_seconds: int) -> None:
@@ -23,14 +26,20 @@ def lock_down(memory: int, cpu_seconds: int) -> None:
         OSError: The kernel refuses.
     """
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()) != 0:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
         raise OSError(ctypes.get_errno(), "capset")
+    if (
+        libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0
+    ):  # without it the kernel takes no filter from others than root
+        raise OSError(ctypes.get_errno(), "prctl")
     refuse_other_calls()
     limits = {
         resource.RLIMIT_AS: (memory, memory),
         resource.RLIMIT_CPU: (cpu_seconds, cpu_seconds + 1),  # at the first SIGXCPU, which tells why; then SIGKILL
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_FSIZE: (0, 0),
+        resource.RLIMIT_NOFILE: (_MOST_FILES, _MOST_FILES),
     }
     for which, soft_and_hard in limits.items():
         resource.setrlimit(which, soft_and_hard)

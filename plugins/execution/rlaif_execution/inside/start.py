@@ -18,7 +18,8 @@ def main(part: str, memory: str, cpu_seconds: str) -> None:
         from rlaif_execution.inside.solution import main as run
     # `site` defines both, and no sandbox imports that
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
-    os.environ.pop("PWD", None)  # bubblewrap sets it
+    for name in ("PWD", "PATH"):  # of bubblewrap, and of a container
+        os.environ.pop(name, None)
     channel = Channel()
     lock_down(int(memory), int(cpu_seconds))
     channel.send({"ready": True})
