@@ -181,7 +181,7 @@ def test_rewards_score_a_row_and_what_is_wrong_is_told_before_the_libraries_are_
     (folder / "c.yaml").write_text("rewards: {words: {use: 'rewards.py:words'}, broken: {use: 'rewards.py:broken'}}\n")
     ((told, modules),) = answers(["train ppo run.yaml --check"], folder).values()
     assert "words       1  scored" in told
-    assert "'broken' fails on the first row of data.train: ZeroDivisionError" in told
+    assert "'broken' fails on the first row of data.train: raised ZeroDivisionError" in told
     assert TRAINERS & {*modules} == set()
 
 
