@@ -10,6 +10,7 @@ import enum
 import importlib.metadata
 import json
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 
 from rlaif_sdk.cli.schema import config_schema
 from rlaif_sdk.plugins import Registry, Spec
-from rlaif_sdk.training.arguments import setting_range, setting_type
+from rlaif_sdk.training.arguments import setting_range
 from rlaif_sdk.training.config import SET_ELSEWHERE
 from rlaif_sdk.training.methods import METHODS, get_method, resolve
 
@@ -185,6 +186,19 @@ def _settings(kind: type[Any], *, common: bool) -> Iterator[str]:
     for owner in kind.__mro__:
         if owner in rows and (owner.__name__ in COMMON_CLASSES) == common:
             yield _origin(owner, kind) + _table(rows[owner])
+
+
+def setting_type(kind: type[Any], name: str) -> Any:
+    """The type of a field, as the class states it that declares it last; `Any` where it cannot be resolved."""
+    for base in kind.__mro__:
+        if name not in getattr(base, "__annotations__", {}):
+            continue
+        stated = types.SimpleNamespace(__annotations__={name: base.__annotations__[name]})
+        try:
+            return typing.get_type_hints(stated, vars(sys.modules[base.__module__]))[name]
+        except (NameError, TypeError):
+            return Any
+    return Any
 
 
 def _origin(owner: type[Any], kind: type[Any]) -> str:

@@ -17,7 +17,7 @@ def quickstart(
     ] = None,
     config: Annotated[Path | None, config_option("A changed copy of the run's quickstart.yaml")] = None,
 ) -> None:
-    """Teach a small language model with four composed rewards, in about a quarter of an hour on two cores.
+    """Teach a small language model with four composed rewards, in under ten minutes on two cores that do nothing else.
 
     Writes the config that it uses to OUTPUT/quickstart.yaml: change it and run again with --config, or name a hub
     model and a GPU in it for a real run.

@@ -19,9 +19,10 @@ rewards_app = typer.Typer(help="List the installed rewards and show how each is 
 def list_rewards(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the installed rewards by the package that offers them, a line each. Broken plugins are named, with the cause.
+    """List the installed rewards, a line each, those of a package together. Broken plugins are named, with the cause.
 
-    The columns are those that a table must have, by the reward's default parameters.
+    A line says what a reward's low and high end mean. The columns are those that a table must have, by the reward's
+    default parameters.
     """
     from rlaif_sdk.plugins import Registry
 
@@ -46,16 +47,14 @@ def list_rewards(
         return
     if rows:
         print_lines(
-            ("reward", "package", "range", "columns", "description"),
+            ("reward", "columns", "what its scores say"),
             [
                 (
                     spec.name,
-                    source.distribution.partition(" ")[0].removeprefix("rlaif-") or "-",
-                    "-" if spec.range is None else _interval(spec.range),
                     ", ".join(spec.default_columns) or "-",
-                    spec.description,
+                    f"{_scores(spec)}: {spec.description}" if spec.ends or spec.range else spec.description,
                 )
-                for spec, source in rows
+                for spec, _ in rows
             ],
         )
     else:
@@ -116,6 +115,12 @@ _SCOPES = {"row": "each completion by itself", "group": "the completions to one 
 
 def _range(spec: RewardSpec) -> str:
     return "unbounded or set by parameters" if spec.range is None else _interval(spec.range)
+
+
+def _scores(spec: RewardSpec) -> str:
+    """The ends of a reward's scores in a few words: ``0 padded … 1 concise``, as far as they are known."""
+    bounds = ("", "") if spec.range is None else tuple(f"{bound:g}" for bound in spec.range)
+    return " … ".join(" ".join(filter(None, end)) for end in zip(bounds, spec.ends or ("", ""), strict=True))
 
 
 def _interval(ends: tuple[float, float]) -> str:

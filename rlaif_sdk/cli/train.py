@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from rlaif_sdk.cli.exits import CheckOption, end_check, interruptible
 from rlaif_sdk.cli.options import AllowChanged, ConfigCommand, config_option, overriding
-from rlaif_sdk.training.methods import METHODS, MethodEntry, check_setting_names, get_method, load_run
+from rlaif_sdk.training.methods import METHODS, MethodEntry, check_settings, get_method, load_run
 
 if TYPE_CHECKING:
     from rlaif_sdk.training.config import Run
@@ -41,11 +42,11 @@ def _add_command(name: str, entry: MethodEntry) -> None:
         from rlaif_sdk.reporting.live_view import watch_run
 
         run = load_run(name, config, overrides=overrides or ())
-        check_setting_names(run)
+        check_settings(run)
         if check:
             from rlaif_sdk.training.run_folder import check as check_run
 
-            end_check(lambda: check_run(run))
+            end_check(lambda: check_run(run, report=partial(typer.echo, err=True)))
         with interruptible(lambda: _what_is_left(run), resume=lambda: _has_begun(run)):
             watch_run(dataclasses.replace(run, allow_changed=allow_changed), Console(), resume=resume)
 

@@ -54,9 +54,19 @@ class Check:
                 first.add_note(f"and: {other}")
             raise first
 
-    def score(
-        self, key: str, composer: Composer, batch: RewardBatch, place: str, *, completions: int | None = None
-    ) -> None:
+    def count_calls(self, key: str, composer: Composer, completions: int) -> None:
+        """Note how many calls of a model each reward makes at most for a prompt, where it says so.
+
+        Args:
+            key: Of the composition in the config.
+            composer: The rewards.
+            completions: How many completions a prompt has.
+        """
+        calls = {name: part.reward.model_calls(completions) for name, part in composer.components.items()}
+        if told := {name: count for name, count in calls.items() if count is not None}:
+            self.model_calls[key] = (completions, told)
+
+    def score(self, key: str, composer: Composer, batch: RewardBatch, place: str) -> None:
         """Have every reward score the first row; each that fails on it is a problem, whatever its failure policy.
 
         One that is not asked, because the row does not meet its conditions, is only made ready, and a warning says so.
@@ -66,13 +76,9 @@ class Check:
             composer: The rewards.
             batch: The row, and the others of its group.
             place: What the row is called in errors.
-            completions: How many completions a prompt has; by default as many as the first group of the batch.
         """
         group = batch.groups()[0]
-        size = len(group) if completions is None else completions
-        calls = {name: part.reward.model_calls(size) for name, part in composer.components.items()}
-        if told := {name: count for name, count in calls.items() if count is not None}:
-            self.model_calls[key] = (size, told)
+        self.count_calls(key, composer, len(group))
         with self.noting():
             compares = any(part.reward.scope == "group" for part in composer.components.values())
             composition = composer.compose(batch.select(group[:2] if compares else [0]))

@@ -16,7 +16,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from rlaif_sdk.exceptions import DataError, MissingExtraError
 from rlaif_sdk.io.jsonl import Row, json_cell, parse_json
@@ -155,6 +155,15 @@ class Columns:
 
     kinds: dict[str, Kind] = field(default_factory=dict)
 
+    @classmethod
+    def exact(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
+        """The columns of these rows, of kinds under which every value comes back as it was."""
+        columns = cls()
+        for row in rows:
+            columns.add(row)
+        columns.kinds = {name: exact_kind(kind) for name, kind in columns.kinds.items()}
+        return columns
+
     def add(self, row: Mapping[str, Any]) -> None:
         """Take in a row."""
         kinds = self.kinds
@@ -170,6 +179,19 @@ class Columns:
         for name, kind in other.kinds.items():
             self.kinds[name] = united(self.kinds.get(name, NOTHING), kind)
 
+    def check_names(self, name: str) -> None:
+        """Check the names of the columns.
+
+        Args:
+            name: The table's name in errors.
+
+        Raises:
+            DataError: Arrow cannot hold one.
+        """
+        if refused := next((column for column in self.kinds if not _is_name(column)), None):
+            problem = f"the column {refused!r} has a character in its name that Arrow and Parquet cannot hold"
+            raise DataError(problem, file=name, hint="rename it, or write JSONL")
+
     def schema(self, name: str) -> pa.Schema:
         """The Arrow types of the columns.
 
@@ -180,9 +202,7 @@ class Columns:
             DataError: Arrow cannot hold the name of a column.
         """
         pa = arrow()
-        if refused := next((column for column in self.kinds if not _is_name(column)), None):
-            problem = f"the column {refused!r} has a character in its name that Arrow and Parquet cannot hold"
-            raise DataError(problem, file=name, hint="rename it, or write JSONL")
+        self.check_names(name)
         return pa.schema([(name, arrow_type(kind)) for name, kind in self.kinds.items()])
 
 
@@ -457,10 +477,7 @@ def to_dataset(rows: Iterable[Mapping[str, Any]]) -> Any:
     from rlaif_sdk.io.exact_json import ExactJson
 
     kept = [*rows]
-    columns = Columns()
-    for row in kept:
-        columns.add(row)
-    columns.kinds = {name: exact_kind(kind) for name, kind in columns.kinds.items()}
+    columns = Columns.exact(kept)
     schema = columns.schema("the rows")
     parts = []
     first_row = 1

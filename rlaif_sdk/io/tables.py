@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +30,8 @@ from rlaif_sdk.io.jsonl import (
     Row,
     as_json,
     check_encoding,
+    json_cell,
+    parse_json,
     plain,
     read_array,
     read_lines,
@@ -193,6 +195,12 @@ def open_dataset(source: Source, *, config: str | None = None, split: str | None
         DataError: See there.
         MissingExtraError: datasets is not installed, or what reads the table.
     """
+    found = _library_dataset(source, config, split)
+    return arrow.to_dataset(read_rows(source, config=config, split=split)) if found is None else found
+
+
+def _library_dataset(source: Source, config: str | None, split: str | None) -> Any:
+    """What the library datasets reads, or has read; None of a table that is read here."""
     if _is_of(source, "datasets", "Dataset"):
         return source
     if isinstance(source, TableSource):
@@ -204,7 +212,70 @@ def open_dataset(source: Source, *, config: str | None = None, split: str | None
                 return arrow.load_dataset(str(path), config, split)
         elif not path.exists() and not is_table_file(path):
             return arrow.load_dataset(str(source), config, split)
-    return arrow.to_dataset(read_rows(source, config=config, split=split))
+    return None
+
+
+class PlainTable(Sequence[Row]):
+    """Rows in memory, with what a check asks of a `datasets.Dataset`, whose library takes a second to import.
+
+    A key that a row lacks is null, and what a data set refuses is refused, as by `open_dataset`.
+    """
+
+    def __init__(self, rows: Sequence[Row], columns: Sequence[str]) -> None:
+        self.column_names = [*columns]
+        self._rows = rows
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
+        """The table of these rows.
+
+        Raises:
+            DataError: A value is none of a table; names the row and the column.
+        """
+        given = [*rows]
+        columns = arrow.Columns.exact(given)
+        columns.check_names("the rows")
+        kept = [{name: row.get(name) for name in columns.kinds} for row in given]
+        for name in (name for name, kind in columns.kinds.items() if kind == arrow.JSON):
+            for number, row in enumerate(kept, start=1):
+                if row[name] is not None:
+                    row[name] = parse_json(json_cell(row[name], name, "the rows", number))
+        return cls(kept, [*columns.kinds])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A row by its number, or a column by its name."""
+        return [row[key] for row in self._rows] if isinstance(key, str) else self._rows[key]
+
+    def select(self, numbers: Iterable[int]) -> Self:
+        """Some of the rows."""
+        return type(self)([self._rows[number] for number in numbers], self.column_names)
+
+    def select_columns(self, names: Sequence[str]) -> Self:
+        """Some of the columns."""
+        return type(self)([{name: row[name] for name in names} for row in self._rows], names)
+
+    def remove_columns(self, names: str | Sequence[str]) -> Self:
+        """The other columns."""
+        left_out = {names} if isinstance(names, str) else {*names}
+        return self.select_columns([name for name in self.column_names if name not in left_out])
+
+    def rename_columns(self, names: Mapping[str, str]) -> Self:
+        """The columns by new names."""
+        columns = [names.get(name, name) for name in self.column_names]
+        return type(self)([dict(zip(columns, row.values(), strict=True)) for row in self._rows], columns)
+
+    def rename_column(self, old: str, new: str) -> Self:
+        """A column by a new name."""
+        return self.rename_columns({old: new})
+
+
+def open_rows(source: Source, *, config: str | None = None, split: str | None = None) -> Any:
+    """As `open_dataset`, without the library datasets where the table is read without it: then a `PlainTable`."""
+    found = _library_dataset(source, config, split)
+    return PlainTable.of(read_rows(source, config=config, split=split)) if found is None else found
 
 
 def table_name(source: Source) -> str:

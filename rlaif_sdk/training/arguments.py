@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import difflib
 import functools
 import importlib.util
 import inspect
 import math
-import sys
 import typing
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,23 +24,34 @@ from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.training.ranks import refuse_sharded_settings
 
 
-def typed_arguments(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def typed_arguments(declared: Mapping[str, Declaration], given: Mapping[str, Any]) -> dict[str, Any]:
     """The values in the types that the dataclass states: the text ``"5"`` becomes a number where one is wanted.
 
     Args:
-        kind: The dataclass.
-        given: Values by name; each name is one of its fields.
+        declared: The fields of the dataclass; a value whose field is not among them stays as it is.
+        given: Values by name.
 
     Raises:
-        ConfigError: A value is of another type or out of its range, or names what is not there; ``key`` is its name.
+        ConfigError: A value is of another type or out of its range; ``key`` is its name.
     """
-    typed = {name: _typed(value, name, setting_type(kind, name)) for name, value in given.items()}
+    typed = {
+        name: _typed(value, name, declared[name].resolve()) if name in declared else value
+        for name, value in given.items()
+    }
     check_ranges(typed)
     refuse_sharded_settings(typed)
-    _check_loggers(typed.get("report_to"))
-    if not typed.get("use_vllm"):
-        _check_generation(typed.get("generation_kwargs"))
     return typed
+
+
+def check_named(settings: Mapping[str, Any]) -> None:
+    """Check the loggers and the arguments of ``generate`` that settings name, which the libraries know.
+
+    Raises:
+        ConfigError: One is not there; ``key`` is the setting's name.
+    """
+    _check_loggers(settings.get("report_to"))
+    if not settings.get("use_vllm"):
+        _check_generation(settings.get("generation_kwargs"))
 
 
 def refused_argument(kind: type[Any], fields: Mapping[str, Any], given: Iterable[str]) -> str | None:
@@ -57,39 +69,79 @@ def refused_argument(kind: type[Any], fields: Mapping[str, Any], given: Iterable
     return None
 
 
-def declared_fields(place: str) -> set[str] | None:
-    """The names that a dataclass takes, read in its source: importing a trainer's libraries takes seconds.
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """How a dataclass declares a field, in its source.
+
+    Attributes:
+        module: The module that it stands in.
+        annotation: The type, as it is written there.
+    """
+
+    module: str
+    annotation: ast.expr
+
+    def resolve(self) -> Any:
+        """The type; `Any` where it takes a class that only importing the module would give."""
+        names = {node.id for node in ast.walk(self.annotation) if isinstance(node, ast.Name)}
+        known: dict[str, Any] = {}
+        for name in names:
+            if hasattr(typing, name):
+                known[name] = getattr(typing, name)
+            elif not hasattr(builtins, name):
+                module, alias = _definition(self.module, name)
+                if not isinstance(alias, ast.Assign):
+                    return Any
+                known[name] = Declaration(module, alias.value).resolve()
+        stated = SimpleNamespace(__annotations__={"it": ast.unparse(self.annotation)})
+        try:
+            return typing.get_type_hints(stated, known)["it"]
+        except (NameError, TypeError):
+            return Any
+
+
+def declared_fields(place: str) -> dict[str, Declaration] | None:
+    """The fields that a dataclass takes, read in its source: importing a trainer's libraries takes seconds.
 
     Args:
         place: ``module:name`` of the dataclass.
 
     Returns:
-        Its fields and those of its bases; None where the source of one is not found.
+        Its fields and those of its bases, by name; None where the source of one is not found.
     """
-    module, _, name = place.partition(":")
-    if (source := _source(module)) is None:
+    module, defined = _definition(*place.split(":"))
+    if not isinstance(defined, ast.ClassDef):
         return None
-    tree, package = source
-    defined = next((each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == name), None)
-    if defined is None:
-        # also what is imported only for type checkers, and otherwise when it is used
-        for each in (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
-            for alias in each.names:
-                if (alias.asname or alias.name) == name:
-                    origin = importlib.util.resolve_name("." * each.level + (each.module or ""), package)
-                    return declared_fields(f"{origin}:{alias.name}")
-        return None
-    found = {
-        line.target.id
-        for line in defined.body
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and _is_argument(line)
-    }
-    for base in defined.bases:
+    fields: dict[str, Declaration] = {}
+    for base in reversed(defined.bases):
         inherited = declared_fields(f"{module}:{base.id}") if isinstance(base, ast.Name) else None
         if inherited is None:
             return None
-        found |= inherited
-    return found
+        fields |= inherited
+    for line in defined.body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and _is_argument(line):
+            fields[line.target.id] = Declaration(module, line.annotation)
+    return fields
+
+
+@functools.cache
+def _definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.Assign | None]:
+    """The module where a name is defined, which may be one that it is imported from, and the statement, if it is found."""
+    if (source := _source(module)) is None:
+        return module, None
+    tree, package = source
+    for line in tree.body:
+        if isinstance(line, ast.ClassDef) and line.name == name:
+            return module, line
+        if isinstance(line, ast.Assign) and name in {getattr(target, "id", None) for target in line.targets}:
+            return module, line
+    # also what is imported only for type checkers, and otherwise when it is used
+    for each in (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
+        for alias in each.names:
+            if (alias.asname or alias.name) == name:
+                origin = importlib.util.resolve_name("." * each.level + (each.module or ""), package)
+                return _definition(origin, alias.name)
+    return module, None
 
 
 def _is_argument(line: ast.AnnAssign) -> bool:
@@ -158,19 +210,6 @@ def _typed(value: Any, name: str, annotation: Any) -> Any:
         wanted = getattr(annotation, "__name__", None) if isinstance(annotation, type) else str(annotation)
         raise ConfigError(f"{value!r} is refused: {problem}", key=name, hint=f"its type is {wanted}") from error
     return value if typed == value else typed  # transformers tells a step of 500 from a share of 500.0
-
-
-def setting_type(kind: type[Any], name: str) -> Any:
-    """The type of a field, as the class states it that declares it last; `Any` where it cannot be resolved."""
-    for base in kind.__mro__:
-        if name not in getattr(base, "__annotations__", {}):
-            continue
-        stated = SimpleNamespace(__annotations__={name: base.__annotations__[name]})
-        try:
-            return typing.get_type_hints(stated, vars(sys.modules[base.__module__]))[name]
-        except (NameError, TypeError):
-            return Any
-    return Any
 
 
 _ABOVE_0 = frozenset({

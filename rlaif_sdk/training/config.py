@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
@@ -19,7 +20,7 @@ from rlaif_sdk.io.devices import computes_in_bfloat16
 from rlaif_sdk.io.digests import rows_digest
 from rlaif_sdk.io.jobs import RESUME_ANOTHER, claim
 from rlaif_sdk.plugins.references import code_digests, reference_digests
-from rlaif_sdk.training.arguments import declared_fields, refused_argument, typed_arguments
+from rlaif_sdk.training.arguments import check_named, declared_fields, refused_argument, typed_arguments
 from rlaif_sdk.training.curriculum import CurriculumSettings
 
 if TYPE_CHECKING:
@@ -203,18 +204,18 @@ class Run(Described):
         local = self.folder / name
         return str(local) if local.is_dir() else name
 
-    def check_names(self, key: str, kind: str) -> None:
-        """Check the names of the trainer's settings, before the trainer's libraries are imported.
+    def given_settings(self, key: str, kind: str) -> dict[str, Any]:
+        """The trainer's settings that the config gives, checked without importing the trainer's libraries.
 
         Args:
             key: The key of the run's config that holds them.
             kind: ``module:name`` of their dataclass.
 
         Raises:
-            ConfigError: One is unknown, or belongs elsewhere.
+            ConfigError: One is unknown, belongs elsewhere, or is of another type or out of its range.
         """
         given: dict[str, Any] = getattr(self.config, key)
-        known = declared_fields(kind) if given else None
+        known = declared_fields(kind) if given else {}
         for name in given:
             if name in SET_ELSEWHERE:
                 raise self.document.error("stands elsewhere", (key, name), SET_ELSEWHERE[name])
@@ -222,6 +223,8 @@ class Run(Described):
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"see {kind.replace(':', '.')}"
                 raise self.document.error("unknown key", (key, name), hint)
+        with self._placed(key):
+            return typed_arguments(known or {}, given)
 
     def settings(self, kind: type[Settings], key: str, **defaults: Any) -> Settings:
         """The trainer's settings.
@@ -232,9 +235,9 @@ class Run(Described):
             **defaults: Of fields that the config does not set.
 
         Raises:
-            ConfigError: A value is refused.
+            ConfigError: As `given_settings`; or the class refuses a value.
         """
-        given: dict[str, Any] = getattr(self.config, key)
+        given = self.given_settings(key, f"{kind.__module__}:{kind.__qualname__}")
         fields: dict[str, Any] = {
             "report_to": "none",
             "save_strategy": "no",
@@ -242,20 +245,28 @@ class Run(Described):
             "disable_tqdm": True,
             "dataloader_pin_memory": _on_cuda(),
             **defaults,
+            **given,
         }
-        try:
-            fields |= typed_arguments(kind, given)
-            settings = kind(output_dir=str(self.checkpoints), seed=self.config.seed, **fields)
-        except ConfigError as error:
-            location = (key, error.key) if error.key else (key,)
-            raise self.document.error(error.message, location, error.hint) from error
-        except (TypeError, ValueError) as error:
-            refused = refused_argument(kind, fields, given)
-            location = (key, refused) if refused else (key,)
-            raise self.document.error(f"refused: {error}", location) from error
+        with self._placed(key):
+            check_named(given)
+            try:
+                settings = kind(output_dir=str(self.checkpoints), seed=self.config.seed, **fields)
+            except ConfigError:
+                raise
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"refused: {error}", key=refused_argument(kind, fields, given)) from error
         if settings.n_gpu > 1:  # without a launcher; the trainer would take all of them for torch's DataParallel
             settings._n_gpu = 1  # noqa: SLF001 - transformers has no public name for it
         return settings
+
+    @contextmanager
+    def _placed(self, key: str) -> Iterator[None]:
+        """Give an error about a setting its place in the file."""
+        try:
+            yield
+        except ConfigError as error:
+            location = (key, error.key) if error.key else (key,)
+            raise self.document.error(error.message, location, error.hint) from error
 
     def trl_defaults(self) -> dict[str, Any]:
         """Defaults of the settings of TRL's own trainers: they compute in bfloat16 where the machine has it."""

@@ -14,7 +14,7 @@ from rlaif_sdk.conversations import USER, aligned, prompt_problem, read
 from rlaif_sdk.conversations.templates import ChatTemplate
 from rlaif_sdk.exceptions import ConfigError, ConversationError, DataError
 from rlaif_sdk.io.arrow import to_dataset
-from rlaif_sdk.io.tables import TableSource, open_dataset, read_rows
+from rlaif_sdk.io.tables import PlainTable, TableSource, open_dataset, read_rows
 from rlaif_sdk.io.text import listed
 from rlaif_sdk.training.config import DataSettings, TableSettings
 from rlaif_sdk.training.curriculum import MEAN_COLUMN, SPREAD_COLUMN, CurriculumSettings, arrange
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 
 def load_prompts(
-    settings: DataSettings, folder: Path, *, seed: int = 0, arranged: bool = True
+    settings: DataSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
+    arranged: bool = True,
+    open_table: Callable[[Any], Any] = open_dataset,
 ) -> tuple[Dataset, Dataset]:
     """The prompts to train on, and the held-out ones.
 
@@ -33,6 +38,7 @@ def load_prompts(
         folder: What relative paths are relative to.
         seed: Of a curriculum's weighted order.
         arranged: False leaves a curriculum out.
+        open_table: See `load_split`.
 
     Returns:
         Two data sets with a column ``prompt``, text or messages, and every other column of the source.
@@ -42,13 +48,19 @@ def load_prompts(
         DataError: As `load_split`; or a column is missing, or a prompt is unusable.
         RlaifError: As `load_split`.
     """
-    train, held_out = load_split(settings, folder, partial(_with_prompts, column=settings.prompt))
+    train, held_out = load_split(
+        settings, folder, partial(_with_prompts, column=settings.prompt), open_table=open_table
+    )
     curriculum = settings.curriculum if arranged else None
     return (_arranged(train, curriculum, seed) if curriculum else train), held_out
 
 
 def load_split(
-    settings: TableSettings, folder: Path, prepare: Callable[[Dataset, str], Dataset]
+    settings: TableSettings,
+    folder: Path,
+    prepare: Callable[[Dataset, str], Dataset],
+    *,
+    open_table: Callable[[Any], Any] = open_dataset,
 ) -> tuple[Dataset, Dataset]:
     """The rows to train on, and the held-out ones.
 
@@ -56,15 +68,17 @@ def load_split(
         settings: What to load.
         folder: What relative paths are relative to.
         prepare: Checks a data set, of which it is told where it comes from, and makes it ready.
+        open_table: `open_dataset` for training; for a check `rlaif_sdk.io.tables.open_rows`, and what is returned are
+            `PlainTable` objects where the library datasets is not needed.
 
     Raises:
         ConfigError: Nothing would be left to train on.
         DataError: A file or a data set is missing, or a row is no JSON; the message has file and row.
         MissingExtraError: datasets, or for Parquet pyarrow, is not installed.
     """
-    train = prepare(*_load(settings.train, settings.subset, settings.train_split, folder))
+    train = prepare(*_load(settings.train, settings.subset, settings.train_split, folder, open_table))
     if (source := settings.held_out_source) is not None:
-        held_out = prepare(*_load(source, settings.subset, settings.held_out_split or "test", folder))
+        held_out = prepare(*_load(source, settings.subset, settings.held_out_split or "test", folder, open_table))
         return train, held_out.select(range(min(settings.held_out_rows, len(held_out))))
     share = settings.held_out if isinstance(settings.held_out, float) else None
     count = settings.held_out_rows if share is None else max(1, round(share * len(train)))
@@ -78,13 +92,15 @@ def load_split(
     return train.select(range(kept)), train.select(range(kept, len(train)))
 
 
-def _load(source: str | Sequence[str], subset: str | None, split: str, folder: Path) -> tuple[Dataset, str]:
+def _load(
+    source: str | Sequence[str], subset: str | None, split: str, folder: Path, open_table: Callable[[Any], Any]
+) -> tuple[Dataset, str]:
     if isinstance(source, str):
         place = source
-        dataset = open_dataset(TableSource.within(folder, source, subset, split))
+        dataset = open_table(TableSource.within(folder, source, subset, split))
     else:
         place = ", ".join(source)
-        dataset = to_dataset(row for file in source for row in read_rows(folder / file))
+        dataset = open_table(row for file in source for row in read_rows(folder / file))
     if len(dataset) == 0:
         raise DataError("holds no rows", file=place)
     return dataset, place
@@ -151,8 +167,6 @@ def prompts_for(dataset: Dataset, tokenizer: Any, arguments: Mapping[str, Any]) 
     Raises:
         DataError: The template refuses a prompt; names the row.
     """
-    from datasets import concatenate_datasets
-
     template = ChatTemplate.of(tokenizer)
     given = list(dataset["prompt"])
     if template is None or all(isinstance(prompt, str) for prompt in given):
@@ -168,9 +182,18 @@ def prompts_for(dataset: Dataset, tokenizer: Any, arguments: Mapping[str, Any]) 
             raise DataError(error.message, file="the prompts", row=row, hint=error.hint) from error
     if all(_plain(one) == other for one, other in zip(given, found, strict=True)):
         return dataset
-    others = dataset.remove_columns("prompt")
-    prompts = to_dataset({"prompt": prompt} for prompt in found)
-    return concatenate_datasets([prompts, others], axis=1) if others.column_names else prompts
+    return _with_columns(dataset, [{"prompt": prompt} for prompt in found])
+
+
+def _with_columns(dataset: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """The table with these columns in place of its own of the same names."""
+    if isinstance(dataset, PlainTable):
+        return PlainTable.of({**row, **found} for row, found in zip(dataset, rows, strict=True))
+    from datasets import concatenate_datasets
+
+    columns = to_dataset(rows)
+    others = dataset.remove_columns([name for name in columns.column_names if name in dataset.column_names])
+    return concatenate_datasets([columns, others], axis=1) if others.column_names else columns
 
 
 def _plain(prompt: Any) -> Any:
@@ -198,10 +221,8 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
         DataError: A row lacks an answer, its ``chosen_prob`` or ``margin`` is no usable number, or its prompt and answers
             do not belong together; names the row.
     """
-    from datasets import IterableDataset, concatenate_datasets
-
     known: dict[str, Any] = {"name": name, "needs_prompt": needs_prompt}
-    if isinstance(dataset, IterableDataset):
+    if not hasattr(dataset, "__len__"):
         return dataset.map(_checked_row, with_indices=True, fn_kwargs=known)
     for side in ("chosen", "rejected"):
         if not {side, f"{side}_ids", f"{side}_input_ids"} & set(dataset.column_names):
@@ -211,9 +232,7 @@ def checked_preferences(dataset: Any, name: str, *, needs_prompt: bool = False) 
     checked = [_checked_row(row, index, **known) for index, row in enumerate(read)]
     if all(row == found for row, found in zip(read, checked, strict=True)):
         return dataset
-    others = dataset.remove_columns([column for column in _TEXTS if column in dataset.column_names])
-    texts = to_dataset({column: row[column] for column in _TEXTS if column in row} for row in checked)
-    return concatenate_datasets([texts, others], axis=1) if others.column_names else texts
+    return _with_columns(dataset, [{column: row[column] for column in _TEXTS if column in row} for row in checked])
 
 
 def _checked_row(row: Mapping[str, Any], index: int, name: str, *, needs_prompt: bool) -> dict[str, Any]:

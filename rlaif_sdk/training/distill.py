@@ -21,7 +21,7 @@ from rlaif_sdk.exceptions import TrainingError, needs_extra
 from rlaif_sdk.io.files import read_json, without_nan, write_json
 from rlaif_sdk.io.jobs import NumberedFiles, locked
 from rlaif_sdk.io.jsonl import Row
-from rlaif_sdk.io.tables import read_rows, write_table
+from rlaif_sdk.io.tables import open_rows, read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, LabelResult, run_labeling
 from rlaif_sdk.preferences.label_job import LabelConfig, judge_pair
 from rlaif_sdk.statistics.estimates import comparison, sample_mean
@@ -375,10 +375,10 @@ def check_distill(run: DistillRun) -> Preflight:
         _check_stages(run)
     ppo = run.ppo_run(run.model_name)
 
-    def rows() -> tuple[Dataset, Dataset]:
+    def rows(**options: Any) -> tuple[Dataset, Dataset]:
         from rlaif_sdk.training.data import load_prompts
 
-        return load_prompts(run.config.data, run.folder, arranged=False)
+        return load_prompts(run.config.data, run.folder, arranged=False, **options)
 
     def composers() -> Iterator[tuple[str, Callable[[], Composer]]]:
         for key in ppo.composition_keys:
@@ -393,7 +393,9 @@ def check_distill(run: DistillRun) -> Preflight:
 
     found = check_parts(found, ppo, partial(trainer_settings, ppo), rows, composers())
     if not found.problems:
-        judge_pair(found, "label", run.label_job(run.output, run.output).labeler(), two_answers(rows()[0]))
+        judge_pair(
+            found, "label", run.label_job(run.output, run.output).labeler(), two_answers(rows(open_table=open_rows)[0])
+        )
     return found
 
 

@@ -39,7 +39,8 @@ class Method:
         settings: ``module:name`` of the class of the trainer's settings, of transformers' kind.
         defaults: What a run's settings are where its config does not say; may refuse the config with a `ConfigError`.
         check: Refuses settings of a run with a `ConfigError` that has their ``key``, or completes them.
-        load_rows: Reads the rows to train on, and the held-out ones.
+        load_rows: Reads the rows to train on, and the held-out ones; takes ``open_table``, as
+            `rlaif_sdk.training.data.load_split` does.
         trainer: Makes the trainer, or its parts, as ``train`` wants it.
         train: Trains a run, with the keywords of `train`.
         report: ``module:function``, which prints what came of a run, and writes it to the run's folder.
@@ -59,7 +60,7 @@ class Method:
     settings: str
     defaults: Callable[[Any], Mapping[str, Any]]
     check: Callable[[Any, Any], None] = lambda _run, _settings: None
-    load_rows: Callable[[Any], tuple[Dataset, Dataset]]
+    load_rows: Callable[..., tuple[Dataset, Dataset]]
     trainer: Callable[..., Any]
     train: Callable[..., Any]
     report: str
@@ -228,14 +229,14 @@ def train(
     return get_method(name).train(run, display=display, report=report, on_result=on_result, resume=resume)
 
 
-def check_setting_names(run: Run) -> None:
-    """Check the names of the settings of a run's trainer, without importing the trainer's libraries.
+def check_settings(run: Run) -> None:
+    """Check the settings that a config gives its trainer, without importing the trainer's libraries.
 
     Raises:
-        ConfigError: A key is unknown, or belongs elsewhere.
+        ConfigError: A key is unknown or belongs elsewhere, or its value is of another type or out of its range.
     """
     method = get_method(run.method)
-    run.check_names(method.name, method.settings)
+    run.given_settings(method.name, method.settings)
 
 
 def trainer_settings(run: Run) -> Any:
@@ -244,7 +245,7 @@ def trainer_settings(run: Run) -> Any:
     Raises:
         ConfigError: A key is unknown, belongs elsewhere, or its value is refused.
     """
-    check_setting_names(run)
+    check_settings(run)
     method = get_method(run.method)
     settings = run.settings(resolve(method.settings), method.name, **method.defaults(run))
     try:

@@ -260,10 +260,10 @@ class RLOORunConfig(ComposedRunConfig):
     """Fields of `trl.RLOOConfig`, which has those of `transformers.TrainingArguments` too."""
 
 
-def _load_rows(run: ComposedRun) -> tuple[Dataset, Dataset]:
+def _load_rows(run: ComposedRun, **options: Any) -> tuple[Dataset, Dataset]:
     from rlaif_sdk.training.data import load_prompts
 
-    return load_prompts(run.config.data, run.folder, seed=run.config.seed)
+    return load_prompts(run.config.data, run.folder, seed=run.config.seed, **options)
 
 
 def _ppo_defaults(run: ComposedRun) -> dict[str, Any]:

@@ -69,11 +69,11 @@ def _result(trainer: Any, fields: dict[str, Any]) -> PreferenceResult:
     return PreferenceResult(calibration=trainer.calibration, **fields)
 
 
-def _load_pairs(run: Run, *, needs_prompt: bool) -> tuple[Dataset, Dataset]:
+def _load_pairs(run: Run, *, needs_prompt: bool, **options: Any) -> tuple[Dataset, Dataset]:
     from rlaif_sdk.training.data import load_split
 
     data = run.config.data
-    return load_split(data, run.folder, partial(_pairs, column=data.prompt, needs_prompt=needs_prompt))
+    return load_split(data, run.folder, partial(_pairs, column=data.prompt, needs_prompt=needs_prompt), **options)
 
 
 def _pairs(rows: Dataset, place: str, *, column: str, needs_prompt: bool) -> Dataset:

@@ -30,9 +30,9 @@ from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.io.jobs import differences, locked, shown
 from rlaif_sdk.io.redaction import without_secrets
-from rlaif_sdk.io.tables import write_table
+from rlaif_sdk.io.tables import open_rows, write_table
 from rlaif_sdk.training.config import CHECKPOINTS, ComposedRun, Run
-from rlaif_sdk.training.methods import get_method, trainer_settings
+from rlaif_sdk.training.methods import check_settings, get_method, trainer_settings
 from rlaif_sdk.training.ranks import first_process, process_count
 
 if TYPE_CHECKING:
@@ -478,8 +478,12 @@ def run_training(
     }
 
 
-def check(run: Run) -> Preflight:
+def check(run: Run, *, report: Callable[[str], None] = lambda _: None) -> Preflight:
     """Check everything about a run that can be checked without loading the policy; nothing is written.
+
+    Args:
+        run: The loaded config.
+        report: See `check_parts`.
 
     Returns:
         What was found; what is wrong is among its problems. See `check_parts`.
@@ -492,50 +496,60 @@ def check(run: Run) -> Preflight:
     found = Preflight()
     with found.noting():
         starting_point(run, resume=False)
+    with found.noting():
+        check_settings(run)
     rows = partial(get_method(run.method).load_rows, run)
-    return check_parts(found, run, partial(trainer_settings, run), rows, composers_of(run))
+    return check_parts(found, run, partial(trainer_settings, run), rows, composers_of(run), report=report)
 
 
 def check_parts(
     found: Preflight,
     run: Run,
     settings: Callable[[], Any],
-    rows: Callable[[], tuple[Dataset, Dataset]],
+    rows: Callable[..., tuple[Dataset, Dataset]],
     composers: Iterable[tuple[str, Callable[[], Composer]]],
+    *,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Preflight:
     """Check what a run, or a loop over runs, is made of; nothing is written.
 
     Each reward scores the first row, answered by `rlaif_sdk.training.preflight.CHECK_ANSWER`, so a reward that cannot
-    score is found here. One that loads a model loads it.
+    score is found here. One that loads a model loads it. Only where nothing is wrong so far, the trainer's settings are
+    made and the policy is looked at, for which torch and the trainer's libraries are imported.
 
     Args:
         found: What is known already.
         run: The config.
         settings: Gives the trainer's settings; None where the policy is not to be looked at.
-        rows: Loads the rows to train on, and the held-out ones.
+        rows: Loads the rows to train on, and the held-out ones, with ``open_table`` of
+            `rlaif_sdk.training.data.load_split`.
         composers: What makes each composer, by its key in the config.
+        report: Called with a line of text before the libraries are imported.
     """
-    from rlaif_sdk.training.preflight import check_run, first_row
+    from rlaif_sdk.training.preflight import check_inputs, check_policy, first_row
 
-    given: Any = None
     tables: dict[str, Dataset] = {}
     with contextlib.ExitStack() as opened:
-        with needs_extra("train"):
-            with found.noting():
-                given = settings()
-            with found.noting():
-                tables = dict(zip(("train", "held_out"), rows(), strict=True))
+        opened.enter_context(needs_extra("train"))
+        with found.noting():
+            tables = dict(zip(("train", "held_out"), rows(open_table=open_rows), strict=True))
         made: dict[str, Composer] = {}
         for key, make in composers:
             with warnings.catch_warnings(record=True) as caught, found.noting():
                 warnings.simplefilter("always")
                 made[key] = opened.enter_context(make())
             found.warnings += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-        checked = check_run(run, given, tables, made.get("composition"))
-        checked.problems[:0], checked.warnings[:0] = found.problems, found.warnings
-        for key, composer in made.items() if tables and not checked.problems else ():
-            generations = getattr(given, "num_generations", 1)
-            checked.score(
-                key, composer, first_row(tables["train"]), "the first row of data.train", completions=generations
-            )
-    return checked
+        check_inputs(found, run, tables, made.get("composition"))
+        for key, composer in made.items() if not found.problems else ():
+            found.score(key, composer, first_row(tables["train"]), "the first row of data.train")
+        if found.problems:
+            return found
+        report("Nothing is wrong so far: now torch and the trainer's libraries, for the policy and its memory.")
+        given: Any = None
+        with found.noting():
+            given = settings()
+        if given is not None:
+            check_policy(found, run, given, tables, made.get("composition"))
+        for key, composer in made.items():
+            found.count_calls(key, composer, getattr(given, "num_generations", 1))
+    return found

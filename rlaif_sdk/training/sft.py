@@ -135,10 +135,10 @@ def _result(_: Any, fields: dict[str, Any]) -> SFTResult:
     return SFTResult(**fields)
 
 
-def _load_rows(run: Run) -> tuple[Dataset, Dataset]:
+def _load_rows(run: Run, **options: Any) -> tuple[Dataset, Dataset]:
     from rlaif_sdk.training.data import load_split
 
-    return load_split(run.config.data, run.folder, partial(sft_rows, settings=run.config.data))
+    return load_split(run.config.data, run.folder, partial(sft_rows, settings=run.config.data), **options)
 
 
 def _trainer(run: Run, train: Dataset) -> tuple[Any, Any, Any]:

@@ -194,12 +194,16 @@ def test_rewards_that_compare_the_completions_to_a_prompt_say_so():
 def test_rewards_list_has_a_line_a_reward():
     """Whole where it is piped; a terminal gets what it has room for."""
     piped = rlaif("rewards", "list").stdout.splitlines()
-    assert piped[0].split() == ["reward", "package", "range", "columns", "description"]
-    packages = [line.split()[1] for line in piped[1:]]
-    assert packages == sorted(packages)
-    assert packages.count("verifiable") > 10
+    assert piped[0].split() == ["reward", "columns", "what", "its", "scores", "say"]
+    names = [line.split()[0] for line in piped[1:]]
+    packages = {
+        reward["name"]: reward["plugin"] for reward in json.loads(rlaif("rewards", "list", "--json").stdout)["rewards"]
+    }
+    assert [*map(packages.get, names)] == sorted(packages.values())
     (execution,) = (line for line in piped if line.startswith("execution "))
-    assert execution.split()[1:5] == ["execution", "[0,", "1]", "tests"]
+    assert " ".join(execution.split()).startswith("execution tests 0 tests fail … 1 tests pass: Share of")
+    (toxicity,) = (line for line in piped if line.startswith("toxicity "))
+    assert "toxic … harmless" in toxicity[:80]
     assert execution.endswith("run in a sandbox.")
     ours, theirs = os.openpty()
     program = Path(sys.executable).with_name("rlaif")

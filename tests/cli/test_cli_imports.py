@@ -125,8 +125,8 @@ def test_a_sound_run_is_read_before_its_libraries_are_imported(folder: Path, met
     composition = "composition: c.yaml\n" if method in {"ppo", "grpo"} else ""
     (folder / "run.yaml").write_text(f"model: {{name: none}}\ndata: {{train: in.jsonl}}\n{composition}")
     code = (
-        "import sys; from rlaif_sdk.training.methods import check_setting_names, load_run\n"
-        "check_setting_names(load_run(sys.argv[1], 'run.yaml')); print(*sys.modules)"
+        "import sys; from rlaif_sdk.training.methods import check_settings, load_run\n"
+        "check_settings(load_run(sys.argv[1], 'run.yaml')); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, method], cwd=folder, capture_output=True, text=True, check=True)
     heavy = {"torch", "transformers", "trl", "datasets", "pandas", "asyncio"}
@@ -142,3 +142,52 @@ def test_a_misspelt_setting_is_told_before_the_trainer_s_libraries_are_imported(
     for told, modules in answers(lines, folder).values():
         assert told == f"--set: {key}.learning_rat: unknown key (did you mean 'learning_rate'?)"
         assert {"torch", "transformers", "trl", "datasets"} & set(modules) == set()
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo", "dpo", "sft", "reward_model"])
+def test_a_setting_of_another_type_or_range_is_told_before_the_libraries_are_imported(
+    folder: Path, method: str
+) -> None:
+    """As the trainer's own settings would tell it."""
+    composition = "composition: c.yaml\n" if method in {"ppo", "grpo"} else ""
+    (folder / "run.yaml").write_text(f"model: {{name: none}}\ndata: {{train: in.jsonl}}\n{composition}")
+    line = f"train {method.replace('_', '-')} run.yaml --check --set {method}."
+    found = answers([f"{line}max_steps=soon", f"{line}learning_rate=-1"], folder)
+    (soon, modules), (below, _) = found.values()
+    assert soon.startswith(f"--set: {method}.max_steps: 'soon' is refused: Input should be a valid integer")
+    assert below == f"--set: {method}.learning_rate: learning_rate must be at least 0, not -1"
+    assert TRAINERS & {*modules} == set()
+
+
+TRAINERS = {"torch", "transformers", "trl", "peft", "datasets", "pandas", "pyarrow"}
+
+
+def make_policy(folder: Path) -> None:
+    """A run whose policy has files, with which nothing but loading it would find fault."""
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "model" / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (folder / "more.jsonl").write_text('{"prompt": "p", "tests": [{"a": 1}]}\n' * 3)
+    (folder / "run.yaml").write_text(
+        "model: {name: model}\ndata: {train: more.jsonl, held_out: in.jsonl}\ncomposition: c.yaml\n"
+    )
+
+
+def test_rewards_score_a_row_and_what_is_wrong_is_told_before_the_libraries_are_imported(folder: Path) -> None:
+    """A check that finds a fault in the rows, the rewards or the files has no use for torch."""
+    make_policy(folder)
+    with (folder / "rewards.py").open("a") as stream:
+        stream.write("def broken(completion_texts):\n    return [1 / 0 for _ in completion_texts]\n")
+    (folder / "c.yaml").write_text("rewards: {words: {use: 'rewards.py:words'}, broken: {use: 'rewards.py:broken'}}\n")
+    ((told, modules),) = answers(["train ppo run.yaml --check"], folder).values()
+    assert "words       1  scored" in told
+    assert "'broken' fails on the first row of data.train: raised ZeroDivisionError" in told
+    assert TRAINERS & {*modules} == set()
+
+
+def test_the_check_says_so_before_it_imports_torch(folder: Path) -> None:
+    """Where nothing is wrong without it, and the policy is looked at."""
+    make_policy(folder)
+    ((told, modules),) = answers(["train ppo run.yaml --check"], folder).values()
+    assert "now torch and the trainer's libraries" in told
+    assert "torch" in modules

@@ -176,7 +176,10 @@ def test_a_model_that_a_reward_names_is_looked_for_and_counted(config, tmp_path)
     toxicity = {"model": str(tmp_path / "start"), "label": "nontoxic"}
     pytest.importorskip("rlaif_toxicity")
     config["composition"]["rewards"]["toxicity"] = {"params": toxicity}
-    found = check(load_run("ppo", config))
+    run = load_run("ppo", config)
+    tables = dict(zip(("train", "held_out"), get_method("ppo").load_rows(run), strict=True))
+    with run.composer(ledger=False) as composer:
+        found = checks.check_run(run, trainer_settings(run), tables, composer)
     assert [model.role for model in found.models] == ["policy", "reward toxicity"]
     assert found.memory is not None
     assert found.memory.rewards == found.models[1].files.bytes > 0

@@ -18,7 +18,7 @@ import numpy as np
 from rlaif_sdk.exceptions import needs_extra
 from rlaif_sdk.io.files import atomic_symlink, read_json, write_json
 from rlaif_sdk.io.jobs import locked
-from rlaif_sdk.io.tables import write_table
+from rlaif_sdk.io.tables import open_rows, write_table
 from rlaif_sdk.preferences.label_job import judge_pair
 from rlaif_sdk.statistics.arrays import Array
 from rlaif_sdk.statistics.estimates import paired_change, sample_mean
@@ -130,16 +130,16 @@ def check_iterate(run: IterateRun) -> Preflight:
         given = trainer_settings(round_run(run, run.model_name, run.output, 0))
         return given if online else None  # what the others train on is not there yet
 
-    def rows() -> tuple[Dataset, Dataset]:
+    def rows(**options: Any) -> tuple[Dataset, Dataset]:
         from rlaif_sdk.training.data import load_prompts
 
-        return load_prompts(run.config.data, run.folder, arranged=False)
+        return load_prompts(run.config.data, run.folder, arranged=False, **options)
 
     found = check_parts(Preflight(), replace(run, method=run.config.method), settings, rows, composers_of(run))
     if run.config.label is not None and not found.problems:
         with found.noting():
             judge = label_job(run, run.model_name, run.output).labeler()
-            judge_pair(found, "label", judge, two_answers(rows()[0]))
+            judge_pair(found, "label", judge, two_answers(rows(open_table=open_rows)[0]))
     return found
 
 

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.composer import stages
 from rlaif_sdk.composer.check import Check
 from rlaif_sdk.exceptions import BatchError, ConfigError
-from rlaif_sdk.integrations.trl import gdpo_weights
 from rlaif_sdk.io.digests import rows_digest
-from rlaif_sdk.judges.pairwise import Pair
 from rlaif_sdk.training.data import same_answers
 from rlaif_sdk.training.methods import Task, get_method
 from rlaif_sdk.training.models import (
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlaif_sdk.composer import Composer
+    from rlaif_sdk.judges.pairwise import Pair
     from rlaif_sdk.training.config import Run
 
 
@@ -69,39 +68,59 @@ def check_run(
     tables: Mapping[str, Dataset],
     composer: Composer | None = None,
 ) -> Preflight:
-    """Look at everything that a run will load, and at whether it fits.
+    """Look at everything that a run will load, and at whether it fits; see `check_inputs` and `check_policy`."""
+    found = Preflight()
+    check_inputs(found, run, tables, composer)
+    check_policy(found, run, settings, tables, composer)
+    return found
+
+
+def check_inputs(found: Preflight, run: Run, tables: Mapping[str, Dataset], composer: Composer | None = None) -> None:
+    """Look at a run's rows, rewards and files, for which neither torch nor the trainer's libraries are imported.
 
     Args:
+        found: What is known of the run; gets what is found.
         run: The loaded config.
-        settings: The trainer's settings, of transformers' kind; without them, or without tables, the policy is not
-            looked at.
         tables: The rows by name: ``train``, ``held_out``.
         composer: The rewards, if the run has any; none is called.
     """
-    found = Preflight()
     for name, rows in tables.items():
         found.data[name] = {"rows": len(rows), "columns": list(rows.column_names), "digest": rows_digest(rows)}
         if composer is not None:
             with found.noting():
                 check_columns(composer, rows, name)
-    if settings is not None and "train" in tables:
-        with found.noting(), _placed(run, "data.train"):
-            check_rollout(settings, len(tables["train"]))
     if composer is not None:
         with found.noting(), _placed(run, "composition"):
             found.models += reward_models(composer)
+        with found.noting():
+            check_tools(run, composer, tables)
+    with found.noting(), _placed(run, "model.name"):
+        found.models.insert(0, LoadedModel("policy", find_model(run.model_name, run.config.model.revision)))
+
+
+def check_policy(
+    found: Preflight, run: Run, settings: Any, tables: Mapping[str, Dataset], composer: Composer | None = None
+) -> None:
+    """Look at what the trainer makes of a run: its tokenizer, its lengths, its memory.
+
+    Args:
+        found: What `check_inputs` has found; gets the rest.
+        run: The loaded config.
+        settings: The trainer's settings, of transformers' kind.
+        tables: See `check_inputs`.
+        composer: See there.
+    """
+    with found.noting(), _placed(run, "data.train"):
+        check_rollout(settings, len(tables["train"]))
+    if composer is not None:
         with found.noting():
             _check_separate(run, settings, composer)
         with found.noting():
             _check_groups(run, settings, composer)
             found.warnings += _warn_of_alarm(run, settings, composer)
-        with found.noting():
-            check_tools(run, composer, tables)
     with found.noting(), _placed(run, "model.name"):
-        found.models.insert(0, LoadedModel("policy", find_model(run.model_name, run.config.model.revision)))
-        if settings is not None and tables:
+        if found.models and found.models[0].role == "policy":
             _check_policy(found, run, settings, tables)
-    return found
 
 
 CHECK_ANSWER = "This is a short answer."
@@ -111,10 +130,9 @@ CHECK_ANSWER = "This is a short answer."
 def first_row(rows: Dataset) -> RewardBatch:
     """The first prompt with its columns, answered by `CHECK_ANSWER`, and by another to compare it with."""
     row = rows[0]
-    pair = two_answers(rows)
     return RewardBatch(
-        prompts=[pair.prompt] * 2,
-        completions=[pair.response_1, pair.response_2],
+        prompts=[row["prompt"]] * 2,
+        completions=_answers(row["prompt"]),
         columns={name: [value] * 2 for name, value in row.items() if name != "prompt"},
         group=[0, 0],
         training=False,
@@ -123,12 +141,15 @@ def first_row(rows: Dataset) -> RewardBatch:
 
 def two_answers(rows: Dataset) -> Pair:
     """The first prompt with two answers to compare, of which `CHECK_ANSWER` is one."""
+    from rlaif_sdk.judges.pairwise import Pair
+
     prompt = rows[0]["prompt"]
+    return Pair(prompt, *_answers(prompt))
+
+
+def _answers(prompt: TextOrConversation) -> list[TextOrConversation]:
     said = (CHECK_ANSWER, "This is another one.")
-    answers: list[TextOrConversation] = [*said]
-    if not isinstance(prompt, str):
-        answers = [[Message(role="assistant", content=text)] for text in said]
-    return Pair(prompt, *answers)
+    return [*said] if isinstance(prompt, str) else [[Message(role="assistant", content=text)] for text in said]
 
 
 def check_columns(composer: Composer, rows: Dataset, name: str) -> None:
@@ -157,6 +178,8 @@ def _check_separate(run: Run, settings: Any, composer: Composer) -> None:
     """
     if getattr(settings, "multi_objective_aggregation", None) != "normalize_then_sum":
         return
+    from rlaif_sdk.integrations.trl import gdpo_weights
+
     try:
         gdpo_weights(composer)
     except ConfigError as error:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.models.model_folder import local_folder, read_json
-from rlaif_sdk.models.rewards import ScoringReward
 
 if TYPE_CHECKING:
     from rlaif_sdk.composer import Composer
@@ -189,6 +188,8 @@ def reward_models(composer: Composer) -> Iterator[LoadedModel]:
             except ConfigError as error:
                 key = f"composition.{kind}.{name}.params.model"
                 raise ConfigError(error.message, key=key, hint=error.hint) from error
+            from rlaif_sdk.models.rewards import ScoringReward
+
             scores = isinstance(component.reward, ScoringReward)  # which loads in float32 unless told otherwise
             dtype = (params.get("dtype") or "float32") if scores else None
             yield LoadedModel(f"{kind.removesuffix('s')} {name}", files, dtype=dtype)
