@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -354,7 +355,7 @@ class Combiner:
         ask, value_range = self._asked_part
         eligible_B = np.ones(len(batch), dtype=bool)
         eligible_B[[row for row in said.skipped if row not in (said.imputed or {})]] = False
-        totals = self._totals_by_costly(batch, scores, eligible_B)
+        totals = functools.partial(self._totals_by_costly, batch, scores, eligible_B)
         return lessons(ask, self._model, batch, value_range, self._others(scores), said.raw, eligible_B, totals)
 
     def _learn_to_ask(self, observed: Observed) -> Observed:

@@ -424,7 +424,7 @@ def test_rows_of_the_random_share_stand_for_those_that_are_left_out() -> None:
             others_BF[:, None],
             raw_B,
             everyone_B,
-            lambda raw: (others_BF + raw,) * 2,
+            lambda: lambda raw: (others_BF + raw,) * 2,
         )
         imputed = left.compose(batch).rewards["judge"].imputed
     drawn = np.flatnonzero(use_B).tolist()
@@ -449,7 +449,7 @@ def test_a_sign_that_turns_within_the_tolerance_is_no_flip_and_a_group_with_a_fa
                 others_BF[:, None],
                 raw_B,
                 np.ones(len(batch), dtype=bool),
-                lambda raw: (others_BF + raw,) * 2,
+                lambda: lambda raw: (others_BF + raw,) * 2,
             )
 
     use_B, _, flipped_B = tried(0.0)
