@@ -272,9 +272,7 @@ def curves(
 
 def alone(batches: Sequence[RewardBatch]) -> list[RewardBatch]:
     """Each group as a batch of its own."""
-    return [
-        batch.select(rows) for batch in batches for rows in rows_of_groups(np.asarray(encode_groups(batch.group)))
-    ]
+    return [batch.select(rows) for batch in batches for rows in rows_of_groups(np.asarray(encode_groups(batch.group)))]
 
 
 def cost(batches: Sequence[RewardBatch], warm: int) -> float:

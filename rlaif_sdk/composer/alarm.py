@@ -246,6 +246,11 @@ class Alarm:
         return {watch.name: math.exp(min(watch.log_e, 690.0)) for watch in self._watches}
 
     @property
+    def thresholds(self) -> dict[str, float]:
+        """The e-value at which each watch goes off; infinite while it is not tested."""
+        return {watch.name: 1 / self._level(watch) if watch.test else math.inf for watch in self._watches}
+
+    @property
     def witnesses(self) -> frozenset[str]:
         """The rewards that training must not see."""
         return frozenset(watch.subject for watch in self._watches if isinstance(watch.config, WitnessConfig))

@@ -349,19 +349,19 @@ class OpenGroups:
         goes_on_G = (certainty_Gn.min(axis=1) < 1) & self.is_open.any(axis=1) & (most_G > 0)
         if not goes_on_G.any():
             return chosen_Gn
-        part, own_gn = self._among(goes_on_G), certainty_Gn[goes_on_G]
+        part, own_gn = self.among(goes_on_G), certainty_Gn[goes_on_G]
         order_gn = np.lexsort((-part.slopes, np.where(own_gn < 1, own_gn, 1.0), ~part.is_open), axis=1)
         most_g = np.minimum(most_G[goes_on_G], part.is_open.sum(axis=1))
         calls_P = np.arange(1, int(most_g.max()) + 1)
         first_gPn = order_gn.argsort(axis=1)[:, None] < np.minimum(calls_P, most_g[:, None])[:, :, None]
-        each = part._among(np.repeat(np.arange(len(part.rows)), len(calls_P)))
+        each = part.among(np.repeat(np.arange(len(part.rows)), len(calls_P)))
         after_gPn = each.certainty(ask, prediction, width, first_gPn.reshape(each.rows.shape)).reshape(first_gPn.shape)
         decides_gP = after_gPn.min(axis=2) >= 1
         least_g = np.where(decides_gP.any(axis=1), decides_gP.argmax(axis=1), len(calls_P) - 1)
         chosen_Gn[goes_on_G] = first_gPn[np.arange(len(least_g)), least_g]
         return chosen_Gn
 
-    def _among(self, groups_G: Labels | Mask) -> OpenGroups:
+    def among(self, groups_G: Labels | Mask) -> OpenGroups:
         """Some of them."""
         return OpenGroups(*(getattr(self, name)[groups_G] for name in self.__dataclass_fields__))
 

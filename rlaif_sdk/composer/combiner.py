@@ -180,7 +180,7 @@ class Combiner:
             tuple(gates),
             before_B,
             nowhere_B if dropped_B is None else dropped_B,
-            e_values=self._watch(batch, after_B, columns, stated),
+            **self._watch(batch, after_B, columns, stated),
             constraints=tuple(constraints),
             group_weights={name: weights[name] for name in self.groups},
             aggregation=self._tree,
@@ -288,13 +288,13 @@ class Combiner:
         totals_B: Array,
         columns: Mapping[str, RewardColumn],
         stated: Mapping[str, Array],
-    ) -> dict[str, float]:
-        """Have the alarm look at a training batch, and say what evidence there is."""
+    ) -> dict[str, Any]:
+        """Have the alarm look at a training batch, and say what evidence there is, and from which on it goes off."""
         if self.alarm is None:
             return {}
         if batch.training:
             self.alarm.observe(batch, totals_B, columns, stated, self.all_gather)
-        return self.alarm.e_values
+        return {"e_values": self.alarm.e_values, "thresholds": self.alarm.thresholds}
 
     def _stds(
         self, scores: Mapping[str, CheckedScores], values: Mapping[str, Array], group_B: Labels | None
