@@ -121,17 +121,19 @@ def flips(
     return turned / rows
 
 
-def replay(batches: Sequence[RewardBatch], weights: Mapping[str, float], ask: Ask) -> Replay:
-    """Ask a recorded judge by a policy."""
+def replay(
+    batches: Sequence[RewardBatch], weights: Mapping[str, float], ask: Ask | None, ledger: Ledger | None = None
+) -> Replay:
+    """Ask a recorded judge by a policy, or always."""
     rewards = {name: Recorded(name) for name in weights}
     parts = {
         name: Component(rewards[name], weight=weight, ask=ask if name == "judge" else None)
         for name, weight in weights.items()
     }
-    with Composer(parts) as composer:
+    with Composer(parts, ledger=ledger) as composer:
         totals = [composer.compose(batch).totals for batch in batches]
     calls = rewards["judge"].calls
-    turned = flips(batches, totals, weights, ask.tolerance)
+    turned = flips(batches, totals, weights, ask.tolerance if ask else 0.0)
     return Replay(sum(calls) / sum(map(len, batches)), turned, len(calls) / len(batches))
 
 
@@ -270,6 +272,22 @@ def curves(
     return points
 
 
+def after_another(runs: Sequence[Sequence[RewardBatch]], weights: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What the policy saves in all runs but the first, by themselves and with the first one's ledger as their past."""
+    points = []
+    with tempfile.TemporaryDirectory() as folder:
+        past = Path(folder) / "ledger.sqlite"
+        with Ledger(past, cache=False) as ledger:
+            replay(runs[0], weights, None, ledger)
+        for confidence in (0.75, 0.9):
+            point: dict[str, Any] = {"confidence": confidence}
+            for name, earlier in (("by itself", None), ("after another", past)):
+                own = Replay.mean([replay(run, weights, Ask(confidence=confidence, past=earlier)) for run in runs[1:]])
+                point[name] = {"saved": 1 - own.asked, "flipped": own.flipped}
+            points.append(point)
+    return points
+
+
 def alone(batches: Sequence[RewardBatch]) -> list[RewardBatch]:
     """Each group as a batch of its own."""
     return [batch.select(rows) for batch in batches for rows in rows_of_groups(np.asarray(encode_groups(batch.group)))]
@@ -388,6 +406,7 @@ def main() -> None:
     }
     results = {
         "curves": found,
+        "after another run": after_another(runs, TRAINED) if len(runs) > 1 else [],
         "learning": learning,
         "pairs": {str(rounds): right_order(rounds, options.groups) for rounds in (2, 3, 4, 5)},
         "added (ms a group of 8)": {"in batches of 8 groups": cost(runs[0], 10), "alone": cost(alone(runs[0]), 80)},
@@ -411,6 +430,16 @@ def table_of(results: Mapping[str, Any], options: argparse.Namespace) -> str:
             f"{point['random: saved']:.1%} | {point['random: flipped']:.2%} |"
             for point in points
         ]
+    lines += [
+        "",
+        f"Runs of GRPO whose judge has the weight {TRAINED['judge']:g}, by themselves and with the ledger of another one as `past`:",
+        "",
+        "| confidence | saved, flipped by itself | saved, flipped after another |",
+        "|---|---|---|",
+    ]
+    for point in results["after another run"]:
+        both = (f"{point[name]['saved']:.1%}, {point[name]['flipped']:.2%}" for name in ("by itself", "after another"))
+        lines.append(f"| {point['confidence']:g} | {' | '.join(both)} |")
     at = [rollout for rollout in (5, 10, 20, 40) if rollout <= options.rollouts]
     lines += [
         "",

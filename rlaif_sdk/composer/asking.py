@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -51,6 +52,7 @@ class Ask:
     budget: float | None = None
     random_share: float = 0.1
     waves: int = 3
+    past: str | Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         def refuse(name: str, wanted: str, hint: str | None = None) -> None:
