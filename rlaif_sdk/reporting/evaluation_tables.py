@@ -314,6 +314,8 @@ def fit_tables(found: CompositionFit) -> list[Table]:
         weights.add_row(name, f"{each.before:g}", shown(each.estimate), shown(each.gain, digits=4, signed=True))
     for fitted in found.gates:
         weights.add_row(f"gate on {fitted.gate.reward}", f"{fitted.before:g}", shown(fitted.threshold), "")
+    for default in found.defaults:
+        weights.add_row(f"default of {default.reward}", f"{default.before:g}", shown(default.value), "")
     caption = f"{INTERVALS}, {OVER_PROMPTS}; what is fitted is asked about prompts that it was not fitted to"
     agreement = Table(title="Agreement with people", title_justify="left", caption=caption, caption_justify="left")
     agreement.add_column("")
