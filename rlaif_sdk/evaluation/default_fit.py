@@ -64,7 +64,7 @@ def fit_defaults(
     found = list(defaults)
     for place, each in enumerate(found):
         failing = pairs.defaulted[each.reward]
-        rest = with_defaults(pairs.among(failing.failed_N2.any(axis=1)), found)
+        rest = with_defaults(pairs.among(np.asarray(failing.failed_N2.any(axis=1))), found)
         scores = np.unique(np.quantile(failing.scores, np.linspace(0, 1, _VALUES)))
         profile = []
         for value in [each.before, *map(rounded, scores.tolist())]:
