@@ -37,12 +37,14 @@ from rlaif_sdk import Composer, Reward, RewardBatch, bradley_terry
 from rlaif_sdk.composer import Ask, Component, Ledger
 from rlaif_sdk.composer.asking import Asking, ScoreModel
 from rlaif_sdk.statistics.arrays import Array, encode_groups
-from rlaif_sdk.statistics.groups import group_means
+from rlaif_sdk.statistics.groups import group_means, rows_of_groups
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("RLAIF_DATA") or ROOT.parent / "shared" / "data")
 CONFIDENCES = (0.55, 0.65, 0.75, 0.85, 0.9, 0.95, 0.99, 1.0)
 HAZE, GROUP = 0.1, 8
+HALF_A_STEP = 0.05
+"""Of the judge's scale of tenths."""
 LEARNING = Ask(confidence=0.75)
 TRAINED = {"rule": 1.0, "judge": 0.5}
 
@@ -105,31 +107,39 @@ def centred(values_B: Array, batch: RewardBatch) -> Array:
     return values_B - group_means(values_B, group_B)[group_B]
 
 
-def flips(batches: Sequence[RewardBatch], totals: Sequence[Array], weights: Mapping[str, float]) -> float:
-    """The share of all advantages that have another sign than with every answer."""
+def flips(
+    batches: Sequence[RewardBatch], totals: Sequence[Array], weights: Mapping[str, float], tolerance: float
+) -> float:
+    """The share of all advantages that have another sign than with every answer, and were further from 0 than the tolerance."""
     turned = rows = 0
     for batch, found_B in zip(batches, totals, strict=True):
         true_B = sum(weight * np.array(batch.column(name)) for name, weight in weights.items())
         gaps_B, now_B = centred(true_B, batch), centred(found_B, batch)
-        turned += int((np.sign(np.round(gaps_B, 9)) * np.sign(np.round(now_B, 9)) < 0).sum())
+        has_turned_B = np.sign(np.round(gaps_B, 9)) * np.sign(np.round(now_B, 9)) < 0
+        turned += int((has_turned_B & (np.abs(gaps_B) > tolerance)).sum())
         rows += len(batch)
     return turned / rows
 
 
-def replay(batches: Sequence[RewardBatch], weights: Mapping[str, float], ask: Ask) -> Replay:
-    """Ask a recorded judge by a policy."""
+def replay(
+    batches: Sequence[RewardBatch], weights: Mapping[str, float], ask: Ask | None, ledger: Ledger | None = None
+) -> Replay:
+    """Ask a recorded judge by a policy, or always."""
     rewards = {name: Recorded(name) for name in weights}
     parts = {
         name: Component(rewards[name], weight=weight, ask=ask if name == "judge" else None)
         for name, weight in weights.items()
     }
-    with Composer(parts) as composer:
+    with Composer(parts, ledger=ledger) as composer:
         totals = [composer.compose(batch).totals for batch in batches]
     calls = rewards["judge"].calls
-    return Replay(sum(calls) / sum(map(len, batches)), flips(batches, totals, weights), len(calls) / len(batches))
+    turned = flips(batches, totals, weights, ask.tolerance if ask else 0.0)
+    return Replay(sum(calls) / sum(map(len, batches)), turned, len(calls) / len(batches))
 
 
-def replay_at_random(batches: Sequence[RewardBatch], weights: Mapping[str, float], share: float, seed: int) -> Replay:
+def replay_at_random(
+    batches: Sequence[RewardBatch], weights: Mapping[str, float], share: float, seed: int, tolerance: float
+) -> Replay:
     """Ask about so many rows drawn at random; the rest is imputed by the same model, which learns of all that was asked."""
     model, draw = ScoreModel(len(weights) - 1), np.random.default_rng(seed)
     names = [name for name in weights if name != "judge"]
@@ -155,7 +165,7 @@ def replay_at_random(batches: Sequence[RewardBatch], weights: Mapping[str, float
             np.column_stack([others_BF, known_B]), group_B, use_B, np.ones(len(batch)), np.full(len(batch), np.nan)
         )
         asked, rows = asked + int(chosen_B.sum()), rows + len(batch)
-    return Replay(asked / rows, flips(batches, totals, weights))
+    return Replay(asked / rows, flips(batches, totals, weights, tolerance))
 
 
 def train(seed: int, rollouts: int, ask: Ask | None) -> tuple[list[float], list[int], list[RewardBatch]]:
@@ -237,13 +247,15 @@ def published(data: Path) -> Iterator[tuple[str, list[RewardBatch]]]:
     yield "surge-toxicity", scored({"toxicity": {}}, groups)
 
 
-def curves(runs: Sequence[Sequence[RewardBatch]], weights: Mapping[str, float]) -> list[dict[str, Any]]:
+def curves(
+    runs: Sequence[Sequence[RewardBatch]], weights: Mapping[str, float], tolerance: float = 0.0
+) -> list[dict[str, Any]]:
     """The policy at each confidence, and asking as often at random, over several runs."""
     points = []
     for confidence in CONFIDENCES:
-        chosen = [replay(run, weights, Ask(confidence=confidence)) for run in runs]
+        chosen = [replay(run, weights, Ask(confidence=confidence, tolerance=tolerance)) for run in runs]
         drawn = [
-            replay_at_random(run, weights, one.asked, seed)
+            replay_at_random(run, weights, one.asked, seed, tolerance)
             for seed, (run, one) in enumerate(zip(runs, chosen, strict=True))
         ]
         own, other = Replay.mean(chosen), Replay.mean(drawn)
@@ -260,19 +272,40 @@ def curves(runs: Sequence[Sequence[RewardBatch]], weights: Mapping[str, float]) 
     return points
 
 
-def cost(batches: Sequence[RewardBatch]) -> float:
-    """Processor milliseconds that the policy adds to a group of eight in a batch of eight groups, lessons included."""
+def after_another(runs: Sequence[Sequence[RewardBatch]], weights: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What the policy saves in all runs but the first, by themselves and with the first one's ledger as their past."""
+    points = []
+    with tempfile.TemporaryDirectory() as folder:
+        past = Path(folder) / "ledger.sqlite"
+        with Ledger(past, cache=False) as ledger:
+            replay(runs[0], weights, None, ledger)
+        for confidence in (0.75, 0.9):
+            point: dict[str, Any] = {"confidence": confidence}
+            for name, earlier in (("by itself", None), ("after another", past)):
+                own = Replay.mean([replay(run, weights, Ask(confidence=confidence, past=earlier)) for run in runs[1:]])
+                point[name] = {"saved": 1 - own.asked, "flipped": own.flipped}
+            points.append(point)
+    return points
+
+
+def alone(batches: Sequence[RewardBatch]) -> list[RewardBatch]:
+    """Each group as a batch of its own."""
+    return [batch.select(rows) for batch in batches for rows in rows_of_groups(np.asarray(encode_groups(batch.group)))]
+
+
+def cost(batches: Sequence[RewardBatch], warm: int) -> float:
+    """Processor milliseconds that the policy adds to a group of eight after so many batches, lessons and more calls included."""
     seconds = {}
     for name, ask in (("always", None), ("ask", Ask()), ("always again", None), ("ask again", Ask())):
         parts = {"rule": Component(Recorded("rule")), "judge": Component(Recorded("judge"), ask=ask)}
         with Composer(parts) as composer:
-            for batch in batches[:10]:
+            for batch in batches[:warm]:
                 composer.compose(batch)
             since = time.process_time()
-            for batch in batches[10:]:
+            for batch in batches[warm:]:
                 composer.compose(batch)
             seconds[name] = time.process_time() - since
-    groups = sum(len(set(batch.group)) for batch in batches[10:])
+    groups = sum(len(set(batch.group)) for batch in batches[warm:])
     own, base = (min(seconds[name], seconds[f"{name} again"]) for name in ("ask", "always"))
     return 1e3 * (own - base) / groups
 
@@ -348,6 +381,10 @@ def main() -> None:
         f"GRPO runs, judge of weight {weight:g} beside a rule of 1": curves(runs, {"rule": 1.0, "judge": weight})
         for weight in (0.2, TRAINED["judge"], 1.0)
     }
+    for weight in (0.2, TRAINED["judge"], 1.0):
+        found[f"the same, weight {weight:g}, tolerance half a step of the judge"] = curves(
+            runs, {"rule": 1.0, "judge": weight}, HALF_A_STEP * weight
+        )
     for name, batches in published(options.data):
         cheap = [column for column in batches[0].columns if column != "judge"]
         found[name] = curves([batches], {**dict.fromkeys(cheap, 1 / len(cheap)), "judge": 1.0})
@@ -369,9 +406,10 @@ def main() -> None:
     }
     results = {
         "curves": found,
+        "after another run": after_another(runs, TRAINED) if len(runs) > 1 else [],
         "learning": learning,
         "pairs": {str(rounds): right_order(rounds, options.groups) for rounds in (2, 3, 4, 5)},
-        "added (ms a group of 8)": cost(runs[0]),
+        "added (ms a group of 8)": {"in batches of 8 groups": cost(runs[0], 10), "alone": cost(alone(runs[0]), 80)},
     }
     save("ask", results, table_of(results, options))
     if options.picture:
@@ -380,8 +418,8 @@ def main() -> None:
 
 def table_of(results: Mapping[str, Any], options: argparse.Namespace) -> str:
     lines = [
-        "Calls of the costly reward saved, and advantages whose sign is another than with every answer, over whole runs; random",
-        "asking asks as often and imputes alike:",
+        "Calls of the costly reward saved, and advantages whose sign is another than with every answer, over whole runs. With a",
+        "tolerance only those count that were further from 0. Random asking asks as often and imputes alike:",
         "",
         "| scores | confidence | saved | flipped | calls in a row | random: saved | random: flipped |",
         "|---|---|---|---|---|---|---|",
@@ -392,6 +430,16 @@ def table_of(results: Mapping[str, Any], options: argparse.Namespace) -> str:
             f"{point['random: saved']:.1%} | {point['random: flipped']:.2%} |"
             for point in points
         ]
+    lines += [
+        "",
+        f"Runs of GRPO whose judge has the weight {TRAINED['judge']:g}, by themselves and with the ledger of another one as `past`:",
+        "",
+        "| confidence | saved, flipped by itself | saved, flipped after another |",
+        "|---|---|---|",
+    ]
+    for point in results["after another run"]:
+        both = (f"{point[name]['saved']:.1%}, {point[name]['flipped']:.2%}" for name in ("by itself", "after another"))
+        lines.append(f"| {point['confidence']:g} | {' | '.join(both)} |")
     at = [rollout for rollout in (5, 10, 20, 40) if rollout <= options.rollouts]
     lines += [
         "",
@@ -414,7 +462,8 @@ def table_of(results: Mapping[str, Any], options: argparse.Namespace) -> str:
             for own in results["pairs"].values()
         ),
     ]
-    lines += ["", f"The policy adds {results['added (ms a group of 8)']:.2f} ms of processor time to a group of 8."]
+    added = ", ".join(f"{value:.2f} ms {name}" for name, value in results["added (ms a group of 8)"].items())
+    lines += ["", f"Processor time that the policy adds to a group of 8: {added}."]
     return "\n".join(lines)
 
 

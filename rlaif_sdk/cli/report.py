@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HISTORY_FILE = "history.jsonl"
 SAMPLES_FILE = "samples.jsonl"
+ALARMS_FILE = "alarms.jsonl"
 
 
 def report(
@@ -35,7 +36,7 @@ def report(
     """Write a report of a run: one HTML file with interactive plots, which needs no network.
 
     Correlations, shares of the variance, length, saturation, groups without differences, drift from held-out rewards,
-    failures, and sample rows with the waterfall of their total. What looks wrong is printed too. Of a training run without
+    alarms, failures, and sample rows with the waterfall of their total. What looks wrong is printed too. Of a training run without
     a ledger the report has its log, its answers to the held-out prompts and what it was made of; of a labelling job,
     a scoring job, a loop, a sweep or a distillation what came of it.
     """
@@ -57,6 +58,7 @@ def report(
             held_out=held_out or (),
             history=_records(folder / HISTORY_FILE),
             answers=_records(folder / SAMPLES_FILE),
+            alarms=_records(folder / ALARMS_FILE),
         )
     typer.echo(f"{recorded} ({ledger.path})")
     for warning in warnings:
@@ -82,8 +84,9 @@ def _of_folder(run: Path, output: Path) -> None:
         write_job_report(output, found)
         typer.echo(f"wrote {output}")
         return
-    history, answers = _records(run / HISTORY_FILE), _records(run / SAMPLES_FILE)
-    write_log_report(output, found.record, title=f"Run {run.resolve().name}", history=history, answers=answers)
+    history, answers, alarms = (_records(run / file) for file in (HISTORY_FILE, SAMPLES_FILE, ALARMS_FILE))
+    title = f"Run {run.resolve().name}"
+    write_log_report(output, found.record, title=title, history=history, answers=answers, alarms=alarms)
     typer.echo(f"wrote {output}; the run has no ledger in its folder, so rewards row by row are not in it")
 
 

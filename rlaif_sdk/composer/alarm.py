@@ -1,8 +1,10 @@
 """An alarm that watches a training run for reward hacking, and acts. N rows of a batch over all ranks, G groups of them.
 
 The tests are those of `rlaif_sdk.statistics.sequential`: anytime-valid, so that looking after every batch costs nothing. The
-``alpha`` of a run is shared equally among the watches, and a watch that is compared with the reference spends a quarter of
-its share on not knowing the reference's mean exactly. What each hypothesis is, in words: ``docs/howto/act-on-alarms.md``.
+``alpha`` of a run is shared equally among the watches (Bonferroni). A watch spends 1/2, 1/6, 1/12 and so on of its share on
+its first, second, third test and so on, which begin after alarms and with new references, so that all that a run ever
+tests err no more often than ``alpha``. One that is compared with the reference spends a quarter of that on not knowing the
+reference's mean exactly. What each hypothesis is, in words: ``docs/howto/act-on-alarms.md``.
 """
 
 from __future__ import annotations
@@ -148,6 +150,7 @@ class _Watch:
         test: None while it is not tested: the reference is not whole, or it rests.
         reference: The means of the prompts that it is compared with, by reward and text measure.
         references: How many references it has had.
+        tests: How many tests it has begun.
         proxy: How far above its reference the training reward lies, over the last prompts, on the scale of its range.
         low: The least log e-value of the test.
         good: The last step at which nothing was amiss: the end of the last block of prompts whose mean is within the tolerance
@@ -162,6 +165,7 @@ class _Watch:
     test: MeanTest | None = None
     reference: dict[str, list[float]] = field(default_factory=dict)
     references: int = 0
+    tests: int = 0
     proxy: float = 0.0
     low: float = 0.0
     good: int = 0
@@ -242,6 +246,11 @@ class Alarm:
         return {watch.name: math.exp(min(watch.log_e, 690.0)) for watch in self._watches}
 
     @property
+    def thresholds(self) -> dict[str, float]:
+        """The e-value at which each watch goes off; infinite while it is not tested."""
+        return {watch.name: 1 / self._level(watch) if watch.test else math.inf for watch in self._watches}
+
+    @property
     def witnesses(self) -> frozenset[str]:
         """The rewards that training must not see."""
         return frozenset(watch.subject for watch in self._watches if isinstance(watch.config, WitnessConfig))
@@ -318,7 +327,7 @@ class Alarm:
         if any(watch.compares for watch in self._watches):
             self._refer(seen, step)
         for watch in self._watches:
-            if watch.proxy >= 0 and watch.log_e >= -math.log(self._level(watch)):
+            if watch.test and watch.proxy >= 0 and watch.log_e >= -math.log(self._level(watch)):
                 self._raise(watch, step, _examples(watch, batch, totals_B, columns, values))
 
     def _measure(self, batch: RewardBatch) -> dict[str, Array]:
@@ -439,6 +448,7 @@ class Alarm:
     def _begin(self, watch: _Watch) -> None:
         """Begin to test, with what the reference says where that is compared with."""
         watch.test, watch.low, watch.proxy = None, 0.0, 0.0
+        watch.tests += not watch.compares or bool(watch.references)
         match watch.config:
             case PressureConfig(max=greatest):
                 watch.test = MeanTest((greatest + 1) / 2)
@@ -456,13 +466,11 @@ class Alarm:
                     )
 
     def _share(self, watch: _Watch) -> float:
-        """The chance of erring that a watch has with its present reference: 1/2, 1/6, 1/12 and so on of its own."""
-        if not isinstance(watch.config, WitnessConfig):
-            return self._alpha
-        return self._alpha / (max(watch.references, 1) * (max(watch.references, 1) + 1))
+        """The chance of erring that a watch's present test has: 1/2, 1/6, 1/12 and so on of its own."""
+        return self._alpha / (watch.tests * (watch.tests + 1))
 
     def _level(self, watch: _Watch) -> float:
-        """How often a watch's tests may err."""
+        """How often a watch's present test may err."""
         return self._share(watch) * (1.0 - _OF_REFERENCE if watch.compares else 1.0)
 
     def _compared(self, watch: _Watch, means: Mapping[str, Any]) -> Array:
@@ -595,6 +603,7 @@ class Alarm:
                     "proxy": watch.proxy,
                     "reference": _as_json(watch.reference),
                     "references": watch.references,
+                    "tests": watch.tests,
                     "low": watch.low,
                     "good": watch.good,
                     "resting": watch.resting,
@@ -621,6 +630,7 @@ class Alarm:
             watch.test = MeanTest.from_state(saved["test"]) if saved["test"] else None
             watch.paid_R, watch.proxy = np.array(saved["paid"], dtype=np.float64), float(saved["proxy"])
             watch.reference, watch.references = _from_json(saved["reference"]), int(saved["references"])
+            watch.tests = int(saved["tests"])
             watch.low, watch.good, watch.resting = float(saved["low"]), int(saved["good"]), int(saved["resting"])
 
     def refuse_batch(self) -> None:

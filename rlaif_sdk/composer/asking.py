@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -51,6 +52,7 @@ class Ask:
     budget: float | None = None
     random_share: float = 0.1
     waves: int = 3
+    past: str | Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         def refuse(name: str, wanted: str, hint: str | None = None) -> None:
@@ -111,7 +113,8 @@ class Prediction:
 
     def of(self, others_BF: Array) -> Array:
         """(B,) the expected answer; another reward's missing score counts as its mean."""
-        expected_B: Array = self.mean[-1] + np.nan_to_num(others_BF - self.mean[:-1]) @ self.slopes
+        apart_BF = others_BF - self.mean[:-1]
+        expected_B: Array = self.mean[-1] + np.where(np.isnan(apart_BF), 0.0, apart_BF) @ self.slopes
         return expected_B
 
     def width(self, confidence: float) -> float:
@@ -167,6 +170,7 @@ class ScoreModel:
         self.moments_KK = np.zeros((others + 1, others + 1))
         self.measured: list[Array] = []
         self.audited: list[tuple[int, int]] = []
+        self._stack: tuple[list[Array], tuple[Array, Labels, Array]] | None = None
         self.prediction = self._fitted()
 
     @property
@@ -222,11 +226,9 @@ class ScoreModel:
         unmeasured = Prediction(self.mean_K, slopes_F, math.inf, 0.0, np.empty(0), 0)
         if not self.measured:
             return unmeasured
-        values_NK = np.concatenate(self.measured)
-        group_N = np.repeat(np.arange(len(self.measured)), [len(values) for values in self.measured])
+        values_NK, group_N, size_G = self._stacked
         residual_N = values_NK[:, -1] - unmeasured.of(values_NK[:, :-1])
-        size_G, _ = group_sums(residual_N, group_N)
-        mean_G = group_means(residual_N, group_N)
+        mean_G = np.bincount(group_N, residual_N) / size_G
         within_N = residual_N - mean_G[group_N]
         variance = float((within_N**2).sum() / (size_G - 1).sum())
         common = max(0.0, float((mean_G**2 - variance / size_G).mean()))
@@ -235,6 +237,15 @@ class ScoreModel:
         return Prediction(
             self.mean_K, slopes_F, math.sqrt(variance), common, np.sort(np.nan_to_num(scaled_N)), len(self.measured)
         )
+
+    @property
+    def _stacked(self) -> tuple[Array, Labels, Array]:
+        """The answers that intervals are measured on, (N, K); (N,) their groups; (G,) how many each has."""
+        if self._stack is None or self._stack[0] is not self.measured:
+            size_G = np.array([len(values) for values in self.measured], dtype=np.float64)
+            group_N = np.repeat(np.arange(len(self.measured)), size_G.astype(np.intp))
+            self._stack = self.measured, (np.concatenate(self.measured), group_N, size_G)
+        return self._stack[1]
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a checkpoint, as JSON values."""
@@ -327,7 +338,7 @@ class OpenGroups:
     def choose(self, ask: Ask, prediction: Prediction, width: float, most_G: Labels) -> Mask:
         """(G, n) the completions to ask about now: as few as decide each group if answers come as expected.
 
-        The least certain first; where all of those have answers, the one on which most depends.
+        The least certain now come first, and after them those on which most depends.
 
         Args:
             ask: The policy.
@@ -336,16 +347,25 @@ class OpenGroups:
             most_G: How many of each group, at most.
         """
         chosen_Gn = np.zeros(self.rows.shape, dtype=bool)
-        while True:
-            certainty_Gn = self.certainty(ask, prediction, width, chosen_Gn)
-            left_Gn = self.is_open & ~chosen_Gn
-            goes_on_G = (certainty_Gn.min(axis=1) < 1) & left_Gn.any(axis=1) & (chosen_Gn.sum(axis=1) < most_G)
-            if not goes_on_G.any():
-                return chosen_Gn
-            own_Gn = np.where(left_Gn, certainty_Gn, np.inf)
-            heaviest_G = np.where(left_Gn, self.slopes, -1.0).argmax(axis=1)
-            next_G = np.where(own_Gn.min(axis=1) < 1, own_Gn.argmin(axis=1), heaviest_G)
-            chosen_Gn[goes_on_G, next_G[goes_on_G]] = True
+        certainty_Gn = self.certainty(ask, prediction, width)
+        goes_on_G = (certainty_Gn.min(axis=1) < 1) & self.is_open.any(axis=1) & (most_G > 0)
+        if not goes_on_G.any():
+            return chosen_Gn
+        part, own_gn = self.among(goes_on_G), certainty_Gn[goes_on_G]
+        order_gn = np.lexsort((-part.slopes, np.where(own_gn < 1, own_gn, 1.0), ~part.is_open), axis=1)
+        most_g = np.minimum(most_G[goes_on_G], part.is_open.sum(axis=1))
+        calls_P = np.arange(1, int(most_g.max()) + 1)
+        first_gPn = order_gn.argsort(axis=1)[:, None] < np.minimum(calls_P, most_g[:, None])[:, :, None]
+        each = part.among(np.repeat(np.arange(len(part.rows)), len(calls_P)))
+        after_gPn = each.certainty(ask, prediction, width, first_gPn.reshape(each.rows.shape)).reshape(first_gPn.shape)
+        decides_gP = after_gPn.min(axis=2) >= 1
+        least_g = np.where(decides_gP.any(axis=1), decides_gP.argmax(axis=1), len(calls_P) - 1)
+        chosen_Gn[goes_on_G] = first_gPn[np.arange(len(least_g)), least_g]
+        return chosen_Gn
+
+    def among(self, groups_G: Labels | Mask) -> OpenGroups:
+        """Some of them."""
+        return OpenGroups(*(getattr(self, name)[groups_G] for name in self.__dataclass_fields__))
 
 
 def _certainty(distance: Array, variance: Array, fall: Array, rise: Array, width: float, tolerance: float) -> Array:
@@ -541,7 +561,7 @@ def lessons(
     others_BF: Array,
     raw_B: Array,
     eligible_B: Mask,
-    totals: Totals,
+    totals_of: Callable[[], Totals],
 ) -> Array:
     """(3, B) what `ScoreModel.learn` takes beside the scores: what a row's group is for, its weight, and whether it flips.
 
@@ -562,6 +582,7 @@ def lessons(
     use_B[(np.bincount(group_B, weights=missing_B) > 0)[group_B]] = 0.0
     drawn_B = use_B > 0
     if ready and drawn_B.any():
+        totals = totals_of()
         trial = Asking(ask, model.prediction, value_range, group_B, others_BF, eligible_B, ~drawn_B, totals)
         while rows := [row for row in trial.next_rows() if drawn_B[row]]:
             trial.take(rows, raw_B[rows])

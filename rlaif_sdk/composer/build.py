@@ -22,6 +22,7 @@ from rlaif_sdk.composer.normalizers import Limited, LimitParams, Normalizer
 from rlaif_sdk.composer.stages import check_conditions
 from rlaif_sdk.composer.weights import Cosine, Crossing, Curve, Linear, Piecewise, Schedule, Step, Weight
 from rlaif_sdk.config import (
+    AskConfig,
     ColumnConditionConfig,
     CompositionConfig,
     ExtensionConfig,
@@ -159,8 +160,13 @@ def _part(config: RewardConfig, registry: Registry, document: Document, location
         "failure": FailurePolicy(**config.on_failure.model_dump()),
         "when": [_condition(condition) for condition in config.when],
         "otherwise": config.otherwise,
-        "ask": Ask(**config.ask.model_dump()) if config.ask else None,
+        "ask": _ask(config.ask, document) if config.ask else None,
     }
+
+
+def _ask(config: AskConfig, document: Document) -> Ask:
+    past = None if config.past is None else document.folder / config.past
+    return Ask(**config.model_dump(exclude={"past"}), past=past)
 
 
 def _condition(config: RewardConditionConfig | ColumnConditionConfig) -> Condition:

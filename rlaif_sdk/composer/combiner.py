@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from rlaif_sdk.composer import state
 from rlaif_sdk.composer.aggregators import Aggregator, NestedAggregation, RewardGroup, WeightedSum
 from rlaif_sdk.composer.alarm import Alarm
 from rlaif_sdk.composer.all_gather import AllGather, Observed, gather_observed
-from rlaif_sdk.composer.asking import Ask, Asking, ScoreModel, begin_asking, lessons
+from rlaif_sdk.composer.asking import MOST_GROUPS, Ask, Asking, ScoreModel, begin_asking, drawn_groups, lessons
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
@@ -179,7 +180,7 @@ class Combiner:
             tuple(gates),
             before_B,
             nowhere_B if dropped_B is None else dropped_B,
-            e_values=self._watch(batch, after_B, columns, stated),
+            **self._watch(batch, after_B, columns, stated),
             constraints=tuple(constraints),
             group_weights={name: weights[name] for name in self.groups},
             aggregation=self._tree,
@@ -230,6 +231,42 @@ class Combiner:
         eligible_B[list(rows)] = True
         totals = self._totals_by_costly(batch, scores, eligible_B)
         return begin_asking(ask, self._model, batch, value_range, self._others(scores), eligible_B, totals)
+
+    def recall(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], *, left_out: bool) -> None:
+        """Teach the reward that has an ``ask`` what it answered in an earlier run.
+
+        Args:
+            batch: A batch of that run.
+            scores: What each reward said of it.
+            left_out: Whether it was not asked about some rows of that run. Otherwise every group counts as one that is asked
+                about in full.
+
+        Raises:
+            ConfigError: That run asked about fewer groups in full than ``random_share`` says.
+        """
+        group_B = encode_groups(batch.group)
+        if group_B is None:
+            return
+        ask, _ = self._asked_part
+        imputed = list(scores[str(self._asks)].imputed or {})
+        if imputed and drawn_groups(batch, group_B, ask.random_share, ready=True)[imputed].any():
+            raise ConfigError(
+                "asked about fewer groups in full than random_share says, so those that it did ask about are chosen",
+                hint="give random_share the value of that run, or less",
+            )
+        raw_RB = np.stack([scores[name].raw for name in self.components])
+        lessons_3B = self._lessons(batch, scores, ask if left_out else replace(ask, random_share=1.0))
+        self._learn_to_ask(Observed(np.concatenate([raw_RB, lessons_3B]), group_B))
+
+    @property
+    def knows_enough_to_ask(self) -> bool:
+        """Whether intervals are measured on as many groups as ever."""
+        return len(self._model.measured) >= MOST_GROUPS
+
+    @property
+    def is_ready_to_ask(self) -> bool:
+        """Whether the reward that has an ``ask`` is known well enough that rows are left out."""
+        return self._model.prediction.is_ready
 
     @property
     def _asked_part(self) -> tuple[Ask, tuple[float, float]]:
@@ -287,13 +324,13 @@ class Combiner:
         totals_B: Array,
         columns: Mapping[str, RewardColumn],
         stated: Mapping[str, Array],
-    ) -> dict[str, float]:
-        """Have the alarm look at a training batch, and say what evidence there is."""
+    ) -> dict[str, Any]:
+        """Have the alarm look at a training batch, and say what evidence there is, and from which on it goes off."""
         if self.alarm is None:
             return {}
         if batch.training:
             self.alarm.observe(batch, totals_B, columns, stated, self.all_gather)
-        return self.alarm.e_values
+        return {"e_values": self.alarm.e_values, "thresholds": self.alarm.thresholds}
 
     def _stds(
         self, scores: Mapping[str, CheckedScores], values: Mapping[str, Array], group_B: Labels | None
@@ -339,7 +376,7 @@ class Combiner:
         """Gather what all ranks observed, and update the running statistics with it."""
         raw_RB: Array = np.stack([scores[name].raw for name in self.components])
         if self._asks is not None:
-            raw_RB = np.concatenate([raw_RB, self._lessons(batch, scores)])
+            raw_RB = np.concatenate([raw_RB, self._lessons(batch, scores, self._asked_part[0])])
         observed = gather_observed(raw_RB, group_B, self.all_gather)
         if self._asks is not None:
             observed = self._learn_to_ask(observed)
@@ -347,14 +384,14 @@ class Combiner:
             component.normalizer.update(component.sign * raw_N, observed.group_N)
         return observed
 
-    def _lessons(self, batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> Array:
+    def _lessons(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], ask: Ask) -> Array:
         """(3, B) what this process's rows teach about asking; see `rlaif_sdk.composer.asking.lessons`."""
         assert self._asks is not None
         said = scores[self._asks]
-        ask, value_range = self._asked_part
+        _, value_range = self._asked_part
         eligible_B = np.ones(len(batch), dtype=bool)
         eligible_B[[row for row in said.skipped if row not in (said.imputed or {})]] = False
-        totals = self._totals_by_costly(batch, scores, eligible_B)
+        totals = functools.partial(self._totals_by_costly, batch, scores, eligible_B)
         return lessons(ask, self._model, batch, value_range, self._others(scores), said.raw, eligible_B, totals)
 
     def _learn_to_ask(self, observed: Observed) -> Observed:

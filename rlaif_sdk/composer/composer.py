@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -23,11 +24,12 @@ from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.gates import Gate, GateOrder
 from rlaif_sdk.composer.layout import Layout, ends_in_words
 from rlaif_sdk.composer.ledger import Ledger
+from rlaif_sdk.composer.ledger.ledger import recorded_reward
 from rlaif_sdk.composer.ordered_queue import OrderedQueue, Pending
 from rlaif_sdk.composer.stages import check_conditions
 from rlaif_sdk.composer.weights import Weight
 from rlaif_sdk.config import AlarmConfig, BudgetConfig
-from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.exceptions import ConfigError, LedgerError
 from rlaif_sdk.io.text import short_repr
 from rlaif_sdk.plugins import Registry
 from rlaif_sdk.rewards import as_reward
@@ -119,6 +121,9 @@ class Composer:
             all_gather=all_gather,
         )
         check_conditions(self.components, gates, constraints)
+        for name, part in self.components.items():
+            if part.ask and part.ask.past:
+                self._recall(name, part.ask.past)
         warn_of_inverted_costs(self.components)
         self.observers = tuple(observers)
         self.fallbacks = {name: _component(value) for name, value in (fallbacks or {}).items()}
@@ -297,6 +302,36 @@ class Composer:
         if batch.training and self.alarm is not None:
             self.alarm.refuse_batch()
         return Pending(batch, self._queue.ticket(), self._calls.start(batch, here=here))
+
+    def _recall(self, name: str, past: str | Path) -> None:
+        """Teach a reward that has an ``ask`` what it answered at the beginning of a ledger's run, whose policy was as new as this.
+
+        Raises:
+            ConfigError: There is no such ledger; the run had other rewards, no groups, or too few.
+        """
+        key = f"rewards.{name}.ask.past"
+        try:
+            with Ledger.find(past) as ledger:
+                run = ledger.run()
+                for other, part in self.components.items():
+                    if run.rewards.get(other) != recorded_reward(part):
+                        found = run.rewards.get(other, "not in it")
+                        raise ConfigError(f"{other} is {recorded_reward(part)}, and in {run} {found}")
+                left_out = any(entry.answers[name].imputed for entry in ledger.batches(run))
+                for entry in ledger.batches(run):
+                    if self.combiner.knows_enough_to_ask:
+                        break
+                    scores = {other: entry.answers[other].answer for other in self.components}
+                    self.combiner.recall(entry.batch, scores, left_out=left_out)
+        except (LedgerError, ConfigError) as error:
+            hint = error.hint or "name the ledger of a run with the same rewards, or leave 'past' out"
+            raise ConfigError(error.message, key=key, hint=hint) from None
+        if not self.combiner.is_ready_to_ask:
+            raise ConfigError(
+                f"{run} has too few groups that were asked about in full to foretell {name}",
+                key=key,
+                hint="leave 'past' out: this run learns it from its own first batches",
+            )
 
     def _asking(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], rows: Sequence[int]) -> Asking:
         with self._lock:

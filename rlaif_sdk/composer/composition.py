@@ -47,6 +47,7 @@ class Composition:
         aggregation: Which groups the rewards are in, and how they are aggregated.
         gate_order: How several gates work together.
         e_values: The evidence of each watch of the alarm after this batch, by name; see `rlaif_sdk.composer.Alarm`.
+        thresholds: The e-value at which each goes off.
         without_variance: What `no_variance` says, by reward and of the total under None, as far as it was asked for or is
             known from elsewhere.
     """
@@ -62,6 +63,7 @@ class Composition:
     aggregation: AggregationTree = field(default_factory=AggregationTree)
     gate_order: GateOrder = "independent"
     e_values: Mapping[str, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
     without_variance: dict[str | None, Mask] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -416,6 +418,7 @@ class Composition:
             numbers[f"constraint/{part.constraint.key}/multiplier"] = part.multiplier
             numbers[f"constraint/{part.constraint.key}/violation"] = _mean(violation_B)
         numbers |= {f"alarm/{name}/e_value": value for name, value in self.e_values.items()}
+        numbers |= {f"alarm/{name}/threshold": value for name, value in self.thresholds.items() if math.isfinite(value)}
         for gate, closed in self.gates:
             numbers[f"gate/{gate.reward}/closed"] = float(closed.mean()) if len(self) else 0.0
         return numbers | composition_diagnostics(self.batch, self.totals, self.rewards) if detail else numbers

@@ -140,6 +140,9 @@ class AskConfig(ConfigModel):
     expectations are. Until there are enough of them every row is asked about."""
     waves: Annotated[int, Field(strict=True, ge=1)] = 3
     """How many calls may follow one another for a batch, each about what the answers before have left open."""
+    past: str | None = None
+    """The ledger of an earlier run with the same rewards, or its folder, relative to this file: what was answered at its
+    beginning is learnt before the first batch, so that calls are saved from the start."""
 
     @field_validator("budget")
     @classmethod

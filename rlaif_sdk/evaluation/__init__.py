@@ -4,6 +4,7 @@ from rlaif_sdk.evaluation.before_after import Measure, evaluate_answers
 from rlaif_sdk.evaluation.benchmarks import BENCHMARKS, BenchmarkResult, find_benchmark, run_benchmark
 from rlaif_sdk.evaluation.best_of import BestOfCurve, BestOfPoint, evaluate_best_of
 from rlaif_sdk.evaluation.cascade import CascadeCurve, CascadePoint, calibrate_cascade
+from rlaif_sdk.evaluation.default_fit import FittedDefault
 from rlaif_sdk.evaluation.fit import (
     CompositionFit,
     FittedWeight,
@@ -37,6 +38,7 @@ __all__ = [
     "CategoryErrors",
     "CompositionFit",
     "Contribution",
+    "FittedDefault",
     "FittedGate",
     "FittedWeight",
     "LabelEvaluation",

@@ -18,6 +18,7 @@ from rlaif_sdk.composer import Composer
 from rlaif_sdk.composer.build import ConfigSource, read_composition
 from rlaif_sdk.config import CompositionConfig
 from rlaif_sdk.config.documents import Document
+from rlaif_sdk.evaluation.default_fit import FittedDefault, fit_defaults, with_defaults
 from rlaif_sdk.evaluation.gate_fit import FittedGate, bound_of, fit_gates, gated_margins, rounded
 from rlaif_sdk.evaluation.judged_scores import (
     MIN_PROMPTS,
@@ -136,6 +137,7 @@ class CompositionFit:
         document: The fitted composition, as its file has it.
         weights: Of each reward, what the verdicts say.
         gates: Of each gate likewise; weights are fitted to pairs of which both completions pass.
+        defaults: Likewise of each reward that failed on some completion and states a default.
         agreement: With people, of the composition ``as it was``, with ``equal weights`` (each reward in units of how far
             pairs differ in it), ``fitted``, by ``length alone``, and of each reward alone by name. What is fitted is asked
             only about prompts that it was not fitted to.
@@ -158,6 +160,7 @@ class CompositionFit:
     document: Mapping[str, Any]
     weights: Mapping[str, FittedWeight]
     gates: Sequence[FittedGate]
+    defaults: Sequence[FittedDefault]
     agreement: Mapping[str, PeopleAgreement]
     change: Estimate
     loss: Estimate
@@ -179,6 +182,7 @@ class CompositionFit:
             "composition": self.document,
             "weights": {name: each.record() for name, each in self.weights.items()},
             "gates": [each.record() for each in self.gates],
+            "defaults": [each.record() for each in self.defaults],
             "agreement": {name: each.record() for name, each in self.agreement.items()},
             "change": self.change.record(),
             "loss": self.loss.record(),
@@ -225,6 +229,7 @@ class CompositionFit:
             settings={
                 **{f"weight of {reward}": each.estimate.text() for reward, each in self.weights.items()},
                 **{f"gate on {each.gate.reward}": each.threshold.text() for each in self.gates},
+                **{f"default of {each.reward}": each.value.text() for each in self.defaults},
                 **{f"agreement, {what}": each.accuracy.text() for what, each in self.agreement.items()},
                 "agreement, change": self.change.text(signed=True),
                 "penalty": self.penalty,
@@ -250,7 +255,7 @@ def fit_composition(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> CompositionFit:
-    """Learn the weights and gates of a composition from pairs that people judged.
+    """Learn the weights, gates and failure defaults of a composition from pairs that people judged.
 
     P(first) : P(second) : P(neither) = exp(m / 2) : exp(-m / 2) : constant, where m is the difference of the totals
     (Davidson 1970). Each completion is scored once; with a ledger, none that it knows is scored. Where both completions of
@@ -350,7 +355,8 @@ def _fitted(
     penalty = Penalty.towards(before_R, scale_R)
     strength = _best_penalty(used, penalty, signs_R, seed)
     model = _learn(used, penalty.of(strength), signs_R)
-    fit, passing = model.fit, used.passing([each.gate for each in model.gates])
+    fit = model.fit
+    passing = with_defaults(used, model.defaults).passing([each.gate for each in model.gates])
     weights_R = np.array(
         [rounded(weight) for weight in np.where(np.abs(fit.weights * scale_R) < _NOTHING, 0.0, fit.weights)]
     )
@@ -389,9 +395,10 @@ def _fitted(
     several_N = asked_N > 1
     ties = math.exp(fit.log_ties) if fit.log_ties > -math.inf else 0.0
     fitted = CompositionFit(
-        document=_document(document, settings, used, weights_R, model.gates),
+        document=_document(document, settings, used, weights_R, model),
         weights=weights,
         gates=model.gates,
+        defaults=model.defaults,
         agreement=_agreement(used, right, confidence),
         change=estimates["change"],
         loss=estimates["loss"],
@@ -416,34 +423,48 @@ def _fitted(
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """Weights and gates."""
+    """Weights, gates and defaults."""
 
     fit: DavidsonFit
     gates: Sequence[FittedGate]
+    defaults: Sequence[FittedDefault]
 
     def margins(self, pairs: ScoredPairs) -> Array:
         """(N,) by how much the first completion of each pair is ahead."""
+        pairs = with_defaults(pairs, self.defaults)
         if not self.gates:
             return pairs.differences_NR @ self.fit.weights
         return gated_margins(pairs.totals_N2(self.fit.weights), [each.gate for each in self.gates], pairs.raw)
 
 
-def _learn(pairs: ScoredPairs, penalty_RR: Array, signs_R: Array, gates: Sequence[FittedGate] | None = None) -> _Model:
-    """Fit weights to the pairs that pass the gates, and unless these are given the gates to all pairs, in turns."""
-    found = gates
-    if found is None:
+def _learn(pairs: ScoredPairs, penalty_RR: Array, signs_R: Array, like: _Model | None = None) -> _Model:
+    """Fit weights to the pairs that pass the gates, and gates and defaults, unless another model has them, to all, in turns.
+
+    The first weights are those of pairs in which nothing failed: with a wrong default a reward may seem worth nothing, and
+    then no other default seems better.
+    """
+    if like is not None:
+        gates, defaults = like.gates, like.defaults
+    else:
         none = Estimate(math.nan, math.nan, math.nan, 0)
-        found = [FittedGate(gate, float(getattr(gate, bound_of(gate))), none) for gate in pairs.gates]
-    for _ in range(_TURNS if found and gates is None else 1):
-        passing = pairs.passing([each.gate for each in found])
+        gates = [FittedGate(gate, float(getattr(gate, bound_of(gate))), none) for gate in pairs.gates]
+        defaults = [
+            FittedDefault(name, each.value, replace(none, value=each.value)) for name, each in pairs.defaulted.items()
+        ]
+    for turn in range(_TURNS if (gates or defaults) and like is None else 1):
+        seen = with_defaults(pairs, defaults)
+        passing = (seen.without_failures() if like is None and not turn else seen).passing(
+            [each.gate for each in gates]
+        )
         fit = fit_davidson(passing.differences_NR, passing.votes_N3, penalty_RR, signs_R=signs_R)
-        if gates is None:
-            found = fit_gates(pairs.totals_N2(fit.weights), found, pairs.raw, pairs.votes_N3, fit.log_ties)
-    return _Model(fit, found)
+        if like is None:
+            gates = fit_gates(seen.totals_N2(fit.weights), gates, seen.raw, seen.votes_N3, fit.log_ties)
+            defaults = fit_defaults(pairs, defaults, fit.weights, [each.gate for each in gates], fit.log_ties)
+    return _Model(fit, gates, defaults)
 
 
 def _best_penalty(pairs: ScoredPairs, penalty: Penalty, signs_R: Array, seed: int) -> float:
-    passing = pairs.passing(pairs.gates)
+    passing = pairs.without_failures().passing(pairs.gates)
     found = (passing.differences_NR, passing.votes_N3, passing.groups_N)
     return best_penalty(*found, penalty, signs_R=signs_R, seed=seed)
 
@@ -466,7 +487,7 @@ def _cross_fit(
     kept_R: Mask | None = None,
     like: _CrossFit | None = None,
 ) -> _CrossFit:
-    """Fit in the outer folds, whose penalties are chosen in inner ones; of some rewards with the penalties and gates of all."""
+    """Fit in the outer folds, whose penalties are chosen in inner ones; of some rewards with the penalties, gates and defaults of all."""
     kept_R = np.ones(len(used.names), dtype=bool) if kept_R is None else kept_R
     used, signs_R = used.of_rewards(kept_R), signs_R[kept_R]
     part = Penalty(penalty.matrix[np.ix_(kept_R, kept_R)], penalty.floor[np.ix_(kept_R, kept_R)])
@@ -477,7 +498,7 @@ def _cross_fit(
         held_N = fold_N == fold
         rest, held = used.among(~held_N), used.among(held_N)
         strengths.append(like.strengths[fold] if like else _best_penalty(rest, part, signs_R, seed))
-        model = _learn(rest, part.of(strengths[-1]), signs_R, like.models[fold].gates if like else None)
+        model = _learn(rest, part.of(strengths[-1]), signs_R, like.models[fold] if like else None)
         models.append(model)
         margins_N[held_N] = model.margins(held)
         losses_N[held_N] = held_out_losses(margins_N[held_N], model.fit.log_ties, held.votes_N3)
@@ -596,7 +617,7 @@ def _agreement(used: ScoredPairs, right: Mapping[str, Array], confidence: float)
 
 
 def _document(
-    document: Document, settings: CompositionConfig, used: ScoredPairs, weights_R: Array, gates: Sequence[FittedGate]
+    document: Document, settings: CompositionConfig, used: ScoredPairs, weights_R: Array, model: _Model
 ) -> dict[str, Any]:
     """The composition's own document with other weights, and normalizers that learn nothing."""
     data: dict[str, Any] = copy.deepcopy(dict(document.data))
@@ -608,7 +629,10 @@ def _document(
                 "kind": "fixed_zscore",
                 **used.changed[name].model_dump(exclude={"epsilon"}),
             }
-    for own, fitted in zip(data.get("gates") or (), gates, strict=True):
+    for default in model.defaults:
+        own = data["rewards"][default.reward]
+        own["on_failure"] = {**own["on_failure"], "value": default.value.value}
+    for own, fitted in zip(data.get("gates") or (), model.gates, strict=True):
         own |= {bound_of(fitted.gate): fitted.threshold.value, "floor": fitted.gate.floor}
     return data
 

@@ -20,7 +20,7 @@ _MOST_THRESHOLDS = 40
 _NEAR = 20
 _FLOORS = (0.1, 0.3, 0.5)
 """Quantiles of the totals, beside a floor below all of them."""
-_SUPPORT = 1.92
+SUPPORT = 1.92
 """By how much the log-likelihood may be less within a 95% interval: half of the chi-square's quantile."""
 
 
@@ -95,7 +95,7 @@ def fit_gates(
             loss, floor = min(losses)
             profile.append((loss, float(getattr(gate, bound_of(gate))), replace(gate, floor=floor)))
         least, threshold, gate = min(profile, key=lambda one: one[0])
-        supported = [one for loss, one, _ in profile if loss <= least + _SUPPORT]
+        supported = [one for loss, one, _ in profile if loss <= least + SUPPORT]
         estimate = Estimate(threshold, min(supported), max(supported), len(votes_N3))
         found[place] = replace(each, gate=gate, threshold=estimate)
     return found

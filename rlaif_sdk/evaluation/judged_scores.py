@@ -31,6 +31,23 @@ MIN_PROMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultedScores:
+    """Where a reward failed whose policy states a default.
+
+    Attributes:
+        value: The default, in the reward's units.
+        sign: 1 where more of it is better, else -1.
+        failed_N2: (N, 2) True where it failed.
+        scores: What it said of the other completions, in its units.
+    """
+
+    value: float
+    sign: float
+    failed_N2: Mask
+    scores: Array
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredPairs:
     """What N pairs look like to R rewards."""
 
@@ -47,6 +64,7 @@ class ScoredPairs:
     second_NR: Array
     gates: Sequence[Gate]
     raw: Mapping[str, Array]
+    defaulted: Mapping[str, DefaultedScores]
 
     @property
     def asked_N(self) -> Mask:
@@ -71,7 +89,22 @@ class ScoredPairs:
             missing_NR=self.missing_NR[rows_N],
             second_NR=self.second_NR[rows_N],
             raw={name: raw_N2[rows_N] for name, raw_N2 in self.raw.items()},
+            defaulted={name: replace(each, failed_N2=each.failed_N2[rows_N]) for name, each in self.defaulted.items()},
         )
+
+    def with_default(self, reward: str, value: float) -> ScoredPairs:
+        """What they look like if a reward's failure counts as another score, in its units."""
+        each = self.defaulted[reward]
+        differences_NR, second_NR, raw = self.differences_NR.copy(), self.second_NR.copy(), dict(self.raw)
+        if reward in self.names:
+            place = list(self.names).index(reward)
+            normalized = self.normalizers[reward].normalize(np.array([each.sign * value]), None)[0]
+            first_N = np.where(each.failed_N2[:, 0], normalized, second_NR[:, place] + differences_NR[:, place])
+            second_NR[:, place] = np.where(each.failed_N2[:, 1], normalized, second_NR[:, place])
+            differences_NR[:, place] = first_N - second_NR[:, place]
+        if reward in raw:
+            raw[reward] = np.where(each.failed_N2, each.sign * value, raw[reward])
+        return replace(self, differences_NR=differences_NR, second_NR=second_NR, raw=raw)
 
     def of_rewards(self, kept_R: Mask) -> ScoredPairs:
         """What they look like to some rewards; gates stay."""
@@ -93,8 +126,23 @@ class ScoredPairs:
         for gate in gates:
             closed_N |= gate.closed(self.raw[gate.reward]).any(axis=1)
         passing = self.among(~closed_N)
-        enough = len(passing.votes_N3) and int(passing.groups_N.max()) + 1 >= MIN_PROMPTS
-        return passing if enough and passing.votes_N3[:, :2].any() else self
+        return passing if passing.teaches else self
+
+    def without_failures(self) -> ScoredPairs:
+        """Those in which no reward failed that states a default; all where nothing would be left to learn from."""
+        if not self.defaulted:
+            return self
+        failed_N = np.zeros(len(self.votes_N3), dtype=bool)
+        for each in self.defaulted.values():
+            failed_N |= each.failed_N2.any(axis=1)
+        rest = self.among(~failed_N)
+        return rest if rest.teaches else self
+
+    @property
+    def teaches(self) -> bool:
+        """Whether weights can be learnt from them."""
+        enough = len(self.votes_N3) and int(self.groups_N.max()) + 1 >= MIN_PROMPTS
+        return bool(enough and self.votes_N3[:, :2].any())
 
 
 def weight_signs(settings: CompositionConfig, document: Document, *, signed: bool) -> Array:
@@ -161,6 +209,14 @@ def scored_pairs(
             missing_NR[:, list(normalizers).index(gate.reward)] |= (
                 np.isnan(gated[gate.reward]).reshape(-1, 2).any(axis=1)
             )
+    defaulted = {}
+    for name, part in scored.components.items():
+        failed_2N = scored.defaulted(name)
+        known_2N = part.sign * scored.values(name)[~failed_2N]
+        if part.failure.value is not None and failed_2N.any() and known_2N.size:
+            defaulted[name] = DefaultedScores(
+                part.failure.value, part.sign, failed_2N.reshape(-1, 2), known_2N[~np.isnan(known_2N)]
+            )
     means_R = np.array([np.nanmean(values_2N) if (~np.isnan(values_2N)).any() else 0.0 for values_2N in columns_R2N])
     totals_2N = scored.totals()
     return ScoredPairs(
@@ -179,6 +235,7 @@ def scored_pairs(
         second_NR=np.where(np.isnan(values_2NR[1::2]), means_R, values_2NR[1::2]),
         gates=composer.combiner.gates,
         raw={name: raw_2N.reshape(-1, 2) for name, raw_2N in gated.items()},
+        defaulted=defaulted,
     )
 
 

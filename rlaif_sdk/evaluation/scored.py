@@ -25,7 +25,7 @@ from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.jsonl import Row, plain
 from rlaif_sdk.scoring.checks import CheckedScores
-from rlaif_sdk.statistics.arrays import Array, Labels, encode_groups
+from rlaif_sdk.statistics.arrays import Array, Labels, Mask, encode_groups
 from rlaif_sdk.statistics.groups import parts_of_groups
 from rlaif_sdk.types import Progress, RewardBatch, TextOrConversation
 
@@ -120,6 +120,12 @@ class ScoredCompletions:
         NaN where it takes no part in the total.
         """
         return self._of_candidates(np.concatenate([batch.rewards[name].normalized for batch in self._as_they_enter]))
+
+    def defaulted(self, name: str) -> Mask:
+        """(N,) where a reward failed, and its stated default is taken."""
+        failed_P = np.concatenate([batch.rewards[name].defaulted for batch in self._batches])
+        failed_N: Mask = failed_P[self._place_U][self._index_N]
+        return failed_N
 
     def totals(self, kept: Collection[str] | None = None) -> Array:
         """(N,) the totals; NaN where a completion is unscored.

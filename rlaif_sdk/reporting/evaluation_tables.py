@@ -303,6 +303,9 @@ def fit_tables(found: CompositionFit) -> list[Table]:
     rows += [
         [f"gate on {fitted.gate.reward}", f"{fitted.before:g}", shown(fitted.threshold), ""] for fitted in found.gates
     ]
+    rows += [
+        [f"default of {default.reward}", f"{default.before:g}", shown(default.value), ""] for default in found.defaults
+    ]
     weights = text_table(("reward", "before", "fitted", "gain on held-out prompts"), rows, title=title, caption=caption)
     caption = f"{INTERVALS}, {OVER_PROMPTS}; what is fitted is asked about prompts that it was not fitted to"
     categories = [*next(iter(found.agreement.values())).by_category]

@@ -205,7 +205,7 @@ def test_rising_refusals_raise_an_alarm() -> None:
                 said.completions[::3] = ["I'm sorry, I can't help with that."] * len(said.completions[::3])
             composed.compose(said)
         (first, *_) = composed.alarm.raised
-    assert 10 <= first.step <= 19
+    assert 10 <= first.step <= 21
     assert first.found.startswith("refusal rose from 0 to 0.")
     assert "sorry" in first.examples[0].completion
 
@@ -380,14 +380,14 @@ LENGTH, OTHERS = {"pressure": "length"}, [{"rise": name} for name in ("refusal",
 @pytest.mark.parametrize(
     ("watch", "hack", "people", "share"),
     [
-        ([LENGTH, *OTHERS], 0.25, 0.6, 1 / 4),
+        ([LENGTH, *OTHERS], 0.26, 0.6, 1 / 4 * 1 / 2),
         ([WITNESS], 0.11, 0.6, 1 / 2 * 3 / 4),
         ([WITNESS], 0.11, 0.3, 1 / 12 * 3 / 4),
     ],
     ids=["one of four", "the first reference", "the third reference"],
 )
 def test_an_alarm_goes_off_at_its_share_of_alpha(watch: list[Any], hack: float, people: float, share: float) -> None:
-    """The watches share it; a witness has a half of its own for the first reference, a sixth, a twelfth, less a quarter."""
+    """The watches share it; each has a half of its own for its first test, a sixth, a twelfth; with a reference less a quarter."""
     highest = 0.0
     with composer(alarm(*watch)) as composed:
         for step in range(60):
@@ -401,15 +401,28 @@ def test_an_alarm_goes_off_at_its_share_of_alpha(watch: list[Any], hack: float, 
     assert needed / 2 < highest < needed <= math.exp(raised.log_e)
 
 
+def test_all_tests_of_a_run_err_no_more_often_than_alpha() -> None:
+    """The test after an alarm has less of it than the one before, so that the shares of all, however many, add up to it."""
+    with composer(alarm({"variance_share": "judge", "max": 0.7}, cooldown=20)) as composed:
+        thresholds: list[float] = []
+        for step in range(60):
+            now = composed.compose(batch(step, hack=0.9)).metrics().get("alarm/variance_share_judge/threshold")
+            thresholds += [now] if now is not None and now not in thresholds else []
+        raised = composed.alarm.raised
+    assert len(raised) >= 2
+    assert 1 / np.array(thresholds) == pytest.approx([0.05 / (k * (k + 1)) for k in range(1, len(thresholds) + 1)])
+    assert all(math.exp(alarm.log_e) >= threshold for alarm, threshold in zip(raised, thresholds, strict=False))
+
+
 def test_a_reference_is_compared_with_by_its_upper_limit() -> None:
-    """At a quarter of the watch's alpha, plus the tolerance, on a range of twice the longest mean of a prompt."""
+    """At a quarter of what the first test has of the watch's alpha, plus the tolerance, on a range of twice the longest mean of a prompt."""
     with composer(alarm({"rise": "length", "tolerance": 0.07})) as composed:
         train(composed, end=5)
         saved = composed.state_dict()["alarms"]["alarm"]["state"]["watches"]["rise_length"]
     lengths = np.array(saved["reference"]["text/length"])
     assert len(lengths) == 40
     fraction = lengths / (2 * lengths.max())
-    assert saved["test"]["bound"] == pytest.approx(upper_limit(fraction, 0.05 / 4) + 0.07)
+    assert saved["test"]["bound"] == pytest.approx(upper_limit(fraction, 0.05 / 2 / 4) + 0.07)
 
 
 def test_evaluation_and_tables_teach_the_alarm_nothing() -> None:

@@ -424,7 +424,7 @@ def test_rows_of_the_random_share_stand_for_those_that_are_left_out() -> None:
             others_BF[:, None],
             raw_B,
             everyone_B,
-            lambda raw: (others_BF + raw,) * 2,
+            lambda: lambda raw: (others_BF + raw,) * 2,
         )
         imputed = left.compose(batch).rewards["judge"].imputed
     drawn = np.flatnonzero(use_B).tolist()
@@ -449,7 +449,7 @@ def test_a_sign_that_turns_within_the_tolerance_is_no_flip_and_a_group_with_a_fa
                 others_BF[:, None],
                 raw_B,
                 np.ones(len(batch), dtype=bool),
-                lambda raw: (others_BF + raw,) * 2,
+                lambda: lambda raw: (others_BF + raw,) * 2,
             )
 
     use_B, _, flipped_B = tried(0.0)
@@ -835,3 +835,86 @@ def test_an_evaluation_scores_every_completion_and_may_leave_either_reward_out()
     assert sorted(costly.rows) == [*range(48)]
     np.testing.assert_allclose(scored.totals(["judge"]), 0.5 * np.array(batch.column("costly")))
     np.testing.assert_allclose(scored.totals(["cheap"]), batch.column("cheap"))
+
+
+class Revised(Costly):
+    """The costly reward, later than when it was recorded."""
+
+    version = "2"
+
+
+def recorded_run(file: Path, *batches: RewardBatch, ask: Ask | None = None) -> Path:
+    """The ledger of a run that composed these batches."""
+    with Ledger(file) as ledger, Composer(parts(Costly(), ask), ledger=ledger) as composer:
+        for batch in batches:
+            composer.compose(batch)
+    return file
+
+
+def test_what_an_earlier_run_answered_saves_calls_from_the_first_batch_on(tmp_path: Path) -> None:
+    """As in a run that learned the same groups itself: half of them teach, half of them measure the intervals."""
+    costly, own = Costly(), Costly()
+    past = recorded_run(tmp_path / "ledger.sqlite", noisy(64, seed=99))
+    batch = noisy(10, seed=1)
+    with Composer(parts(costly, Ask(past=past))) as warm, trained(own, Ask()) as taught:
+        learned = warm.combiner._model.state_dict()
+        assert learned == taught.combiner._model.state_dict()
+        warm.compose(batch)
+        taught.compose(batch)
+    assert costly.calls == own.calls
+    assert 0 < len(costly.rows) < len(batch)
+
+
+def test_only_groups_drawn_for_it_measure_the_intervals_of_a_run_that_left_rows_out(tmp_path: Path) -> None:
+    """The others were asked about because they were undecided, and would make the intervals those of such groups."""
+    first, later = noisy(64, seed=99), noisy(200, seed=5)
+    past = recorded_run(tmp_path / "ledger.sqlite", first, later, ask=Ask(random_share=0.2))
+    with Composer(parts(Costly(), Ask(random_share=0.2, past=past))) as composer:
+        measured = composer.combiner._model.measured
+    answers = {tuple(values[:, -1].tolist()) for values in measured}
+    use_B = drawn_groups(later, np.array(later.group), 0.2, ready=True)
+    drawn = {tuple(later.column("costly")[row : row + SIZE]) for row in np.flatnonzero(use_B == 2)[::SIZE].tolist()}
+    of_later = {tuple(later.column("costly")[row : row + SIZE]) for row in range(0, len(later), SIZE)}
+    assert answers & of_later == drawn & answers
+    assert answers & drawn
+    with pytest.raises(ConfigError, match=r"fewer groups in full .*rewards\.judge\.ask\.past|ask\.past.*fewer groups"):
+        Composer(parts(Costly(), Ask(random_share=0.9, past=past)))
+
+
+@pytest.mark.parametrize(
+    ("batch", "costly", "problem"),
+    [
+        (noisy(64, seed=99), Revised(), "judge is .*version='2'.*and in run 1.*version='1'"),
+        (noisy(4, seed=99), Costly(), "too few groups"),
+        (batch_of([0.5] * 8, [0.5] * 8, group=None), Costly(), "too few groups"),
+    ],
+    ids=["another version", "few groups", "no groups"],
+)
+def test_a_past_that_teaches_nothing_of_this_run_is_refused(
+    tmp_path: Path, batch: RewardBatch, costly: Costly, problem: str
+) -> None:
+    """Before anything is scored, with the key of the setting."""
+    past = recorded_run(tmp_path / "ledger.sqlite", batch)
+    with pytest.raises(ConfigError, match=problem) as caught:
+        Composer(parts(costly, Ask(past=past)))
+    assert caught.value.key == "rewards.judge.ask.past"
+
+
+def test_a_past_is_named_relative_to_the_config(tmp_path: Path) -> None:
+    """And one that is not there is refused in its place in the file."""
+    (tmp_path / "rewards.py").write_text(
+        "from rlaif_sdk import reward\n\n\ndef cheap(completion_texts):\n    return [len(text) / 99 for text in completion_texts]\n\n\n"
+        "@reward(range=(0, 1), version='1')\nasync def judge(completion_texts):\n    return [min(1.0, len(text) / 99) for text in completion_texts]\n"
+    )
+    config = (
+        "rewards:\n  cheap: {use: './rewards.py:cheap'}\n"
+        "  judge: {use: './rewards.py:judge', ask: {policy: advantage, past: earlier.sqlite}}\n"
+    )
+    (tmp_path / "rewards.yaml").write_text(config)
+    with pytest.raises(ConfigError, match=r"rewards\.yaml.*judge\.ask\.past.*earlier\.sqlite"):
+        Composer.from_config(tmp_path / "rewards.yaml")
+    (tmp_path / "before.yaml").write_text(config.replace(", past: earlier.sqlite", "") + "ledger: earlier.sqlite\n")
+    with Composer.from_config(tmp_path / "before.yaml") as composer:
+        composer.compose(noisy(64, seed=99))
+    with Composer.from_config(tmp_path / "rewards.yaml") as composer:
+        assert composer.compose(noisy(10, seed=1)).rewards["judge"].imputed

@@ -341,6 +341,69 @@ def test_annotators_agree_whichever_completion_stands_first(tmp_path: Path) -> N
     assert any("no more than by chance" in warning for warning in apart.warnings)
 
 
+# --- defaults of rewards that fail
+
+
+FALLIBLE = """
+import json
+from rlaif_sdk import reward
+
+@reward(name="c")
+def c(completion_texts):
+    found = [json.loads(text)["c"] for text in completion_texts]
+    return [float("nan") if value is None else value for value in found]
+"""
+
+
+def fallible(pairs: int, worth: float, share: float = 0.3, seed: int = 0) -> list[dict[str, Any]]:
+    """Pairs of which a reward fails on some completions, that people take to be worth a score."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for number in range(pairs):
+        sides = [dict(zip("ac", (50 + draw.normal(size=2)).tolist(), strict=True)) for _ in range(2)]
+        for side in sides:
+            side["c"] = None if draw.random() < share else side["c"]
+        gap = (sides[0]["a"] - sides[1]["a"]) + 1.5 * np.subtract(
+            *(worth if side["c"] is None else side["c"] for side in sides)
+        )
+        said = 1 if draw.random() < 1 / (1 + math.exp(-gap)) else 2
+        one, other = (json.dumps(side) for side in sides)
+        rows.append({"prompt": f"q{number}", "response_1": one, "response_2": other, "human": [said]})
+    return rows
+
+
+def with_a_default(folder: Path, value: float) -> Path:
+    config = composition(folder, a={}, c={"on_failure": {"policy": "default", "value": value, "fail_fast": False}})
+    with (folder / "rewards.py").open("a") as file:
+        file.write(FALLIBLE)
+    return config
+
+
+@pytest.mark.parametrize("worth", [48.5, 50.8])
+def test_the_default_of_a_reward_that_fails_is_what_people_take_a_failure_for(tmp_path: Path, worth: float) -> None:
+    """It lies within its interval, the weights within theirs, and the file has both and agrees more with people."""
+    config = with_a_default(tmp_path, value=53.0)
+    found = fit_composition(config, [fallible(300, worth)], HUMAN)
+    [default] = found.defaults
+    assert (default.reward, default.before) == ("c", 53.0)
+    assert default.value.low <= worth <= default.value.high
+    assert default.value.value == pytest.approx(worth, abs=0.6)
+    assert default.value.n > 100
+    assert found.weights["c"].estimate.low < 1.5 < found.weights["c"].estimate.high
+    assert found.change.value > 0
+    found.write(tmp_path / "fitted.yaml")
+    with Composer.from_config(tmp_path / "fitted.yaml") as composer:
+        said = composer.compose(RewardBatch(["q"], [json.dumps({"a": 50.0, "c": None})], training=False))
+    assert said.rewards["c"].normalized[0] == pytest.approx(default.value.value)
+
+
+def test_a_default_that_verdicts_do_not_contradict_is_kept(tmp_path: Path) -> None:
+    """A few failures tell nothing, and where there is none nothing is said of it."""
+    found = fit_composition(with_a_default(tmp_path, value=50.0), [fallible(100, 50.1, share=0.05)], HUMAN)
+    assert [each.value.value for each in found.defaults] == [50.0]
+    assert fit_composition(with_a_default(tmp_path, value=50.0), [fallible(60, 50.0, share=0.0)], HUMAN).defaults == []
+
+
 # --- gates
 
 

@@ -97,6 +97,43 @@ def test_only_the_report_s_own_scripts_may_run(hacked):
     assert all(value.startswith("#") for value in linked)
 
 
+def test_alarms_are_shown_with_their_evidence_and_what_they_did(tmp_path):
+    """The e-value of each watch and its threshold over the steps, a mark where an alarm rang, and a row that says why."""
+    history = [
+        {"step": step, "alarm/rise_length/e_value": 2.0**step, "alarm/rise_length/threshold": 40.0}
+        for step in range(1, 6)
+    ]
+    alarm = {
+        "watch": "rise_length",
+        "step": 6,
+        "good": 2,
+        "log_e": 4.1,
+        "found": f"length rose from 5 to 9 {HOSTILE}",
+        "reward": "judge",
+        "action": "lower_weight",
+        "done": "the weight of 'judge' is lowered to 0.5 of what is configured",
+    }
+    file = tmp_path / "report.html"
+    write_report(hacked_run(), file, history=history, alarms=[alarm])
+    page = Page(file.read_text(encoding="utf-8"))
+    (figure,) = (figure for place, figure in page.figures.items() if place.startswith("plot-alarms"))
+    evidence, threshold, rung = figure["data"]
+    assert evidence["y"] == [2.0, 4.0, 8.0, 16.0, 32.0]
+    assert set(threshold["y"]) == {40.0}
+    assert (rung["x"], rung["y"]) == ([6], [pytest.approx(math.exp(4.1))])
+    assert alarm["found"] in page.words
+    assert alarm["done"] in page.words
+
+
+def test_a_run_that_was_watched_without_an_alarm_says_so(tmp_path):
+    """Its evidence is shown, and a run that nothing watched has no such section."""
+    file = tmp_path / "report.html"
+    write_report(hacked_run(), file, history=[{"step": 1, "alarm/rise_length/e_value": 1.0}])
+    assert "No alarm rang." in Page(file.read_text(encoding="utf-8")).words
+    write_report(hacked_run(), file)
+    assert "No alarm rang." not in Page(file.read_text(encoding="utf-8")).words
+
+
 def test_the_warnings_stand_at_the_top_with_their_figures(hacked):
     """Reward hacking is said in words, naming windows, changes, errors and the statistic."""
     warnings, page = hacked

@@ -16,8 +16,10 @@ pytest.importorskip("trl")
 from datasets import Dataset  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import Composer, ConfigError, RewardBatch, reward  # noqa: E402
+from rlaif_sdk.cli.main import app  # noqa: E402
 from rlaif_sdk.composer import Component  # noqa: E402
 from rlaif_sdk.config import AlarmConfig  # noqa: E402
 from rlaif_sdk.exceptions import AlarmError  # noqa: E402
@@ -176,6 +178,11 @@ def test_a_run_from_a_config_ends_with_the_command_that_resumes_it(llama: Any, t
     assert (tmp_path / "out" / "alarms.jsonl").exists()
     assert not (tmp_path / "out" / "model").exists()
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "failed"
+    reported = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert reported.exit_code == 0, reported.output
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "plot-alarms-1" in page
+    assert "training pauses" in page
 
 
 def test_a_callback_without_an_alarm_is_refused() -> None:

@@ -118,6 +118,18 @@ def test_a_single_completion_is_missed_where_a_reward_compares_them(config, tmp_
     assert found_in(config) == []
 
 
+def test_a_costly_reward_that_is_asked_in_full_for_lack_of_groups_is_told(config, tmp_path):
+    """With one completion a prompt there is no advantage within a group, and no call that could be saved."""
+    (tmp_path / "judges.py").write_text(
+        "from rlaif_sdk import reward\n@reward(range=(0, 1))\ndef judge(completion_texts):\n    return [0.5] * len(completion_texts)\n"
+    )
+    config["composition"]["rewards"]["judge"] = {"use": f"{tmp_path}/judges.py:judge", "ask": "advantage"}
+    said = "rewards.judge.ask saves nothing: ppo.num_generations is 1"
+    assert [warning for warning in check(load_run("ppo", config)).warnings if said in warning]
+    config["ppo"] |= {"num_generations": 2}
+    assert not [warning for warning in check(load_run("ppo", config)).warnings if said in warning]
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [

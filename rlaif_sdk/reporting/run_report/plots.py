@@ -99,6 +99,8 @@ def is_number(value: Any) -> bool:
 POINTS = 2000
 """A scatter plot shows so many rows at most, evenly spread over the run."""
 BINS = 40
+_ALARM, _E_VALUE = "alarm/", "/e_value"
+_GREATEST_LOG = 690.0
 
 
 def variance_bars(seen: Observations, measured: Measures) -> Plot | None:
@@ -346,6 +348,40 @@ def drift_curves(seen: Observations, drift: Drift) -> Plot:
         "legend": {"orientation": "h", "y": 1.12},
     }
     return {"data": data, "layout": layout}
+
+
+def evidence_over_steps(history: Sequence[Mapping[str, Any]], alarms: Sequence[Mapping[str, Any]]) -> Plot | None:
+    """The e-value of each watch of the alarm with its threshold, and the steps at which one rang; None where none was logged."""
+    watches = dict.fromkeys(
+        key.removeprefix(_ALARM).removesuffix(_E_VALUE)
+        for entry in history
+        for key in entry
+        if key.startswith(_ALARM) and key.endswith(_E_VALUE)
+    )
+    if not watches:
+        return None
+    data = []
+    for index, name in enumerate(watches):
+        for part, label, dash in ((_E_VALUE, name, "solid"), ("/threshold", f"{name}, threshold", "dash")):
+            key = f"{_ALARM}{name}{part}"
+            seen = [(entry["step"], entry[key]) for entry in history if is_number(entry.get(key)) and "step" in entry]
+            trace = line([step for step, _ in seen], [value for _, value in seen], html.escape(label), colour(index))
+            shape = (
+                {"mode": "lines", "line": {"color": colour(index), "width": 1, "dash": dash}} if dash == "dash" else {}
+            )
+            data.append({**trace, **shape})
+    rung = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [alarm["step"] for alarm in alarms],
+        "y": [math.exp(min(alarm["log_e"], _GREATEST_LOG)) for alarm in alarms],
+        "text": [html.escape(str(alarm["watch"])) for alarm in alarms],
+        "name": "alarm",
+        "marker": {"size": 11, "symbol": "star", "color": "#c0392b"},
+        "hovertemplate": "step %{x}: %{text}, %{y:.4g}<extra>alarm</extra>",
+    }
+    layout = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "e-value"}, "type": "log"}}
+    return {"data": [*data, *([rung] if alarms else [])], "layout": layout}
 
 
 def failures_over_steps(seen: Observations) -> Plot | None:

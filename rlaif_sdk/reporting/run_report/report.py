@@ -262,6 +262,39 @@ def drift_section(seen: Observations, measured: Measures) -> Section | None:
     return section
 
 
+def alarms_section(history: Sequence[Mapping[str, Any]], alarms: Sequence[Mapping[str, Any]]) -> Section | None:
+    """When alarms rang, why, and what they did, with the evidence over the steps; None where nothing was watched."""
+    plot = plots.evidence_over_steps(history, alarms)
+    if plot is None and not alarms:
+        return None
+    section = Section(
+        "alarms",
+        "Alarms",
+        "The e-value of each watch: by so much a bet against its hypothesis has multiplied what was staked. An alarm rings where "
+        "it reaches the dashed threshold, which a clean run ever does, for any watch, with a chance of at most alpha.",
+    )
+    if plot is not None:
+        section.plot(plot)
+    headings = ("step", "watch", "found", "e-value", "paid for by", "done", "nothing amiss at step")
+    rows = [
+        (
+            alarm["step"],
+            alarm["watch"],
+            alarm["found"],
+            f"10^{alarm['log_e'] / math.log(10):.1f}",
+            alarm["reward"] or "",
+            alarm["done"],
+            alarm["good"],
+        )
+        for alarm in alarms
+    ]
+    if rows:
+        section.add("table", headings, rows, "text")
+    else:
+        section.add("paragraph", "No alarm rang.", "good")
+    return section
+
+
 def failures_section(seen: Observations) -> Section | None:
     """How often each reward failed, and why; None if none did."""
     plot = plots.failures_over_steps(seen)
@@ -340,6 +373,7 @@ def write_report(
     held_out: Sequence[str] = (),
     history: Sequence[Mapping[str, Any]] = (),
     answers: Sequence[Mapping[str, Any]] = (),
+    alarms: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
     """Write a report that needs no network, with interactive plots.
 
@@ -350,6 +384,7 @@ def write_report(
         held_out: Rewards to look for reward hacking with, beside those that never had a weight.
         history: What a trainer logged, mappings with ``step``.
         answers: Mappings with ``prompt``, and under ``before`` and ``after`` a ``completion`` and its ``total``.
+        alarms: What alarms rang, as `rlaif_sdk.composer.Raised` records it; with the history their evidence is drawn.
 
     Returns:
         The warnings that stand at the top of it.
@@ -370,6 +405,7 @@ def write_report(
         saturation_section(seen, measured),
         groups_section(seen, measured),
         drift_section(seen, measured),
+        alarms_section(history, alarms),
         failures_section(seen),
         samples_section(seen),
         answers_section(answers),
@@ -388,6 +424,7 @@ def write_log_report(
     title: str,
     history: Sequence[Mapping[str, Any]] = (),
     answers: Sequence[Mapping[str, Any]] = (),
+    alarms: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write a report of a run that recorded no rewards: what it was made of, its log, its answers.
 
@@ -397,6 +434,7 @@ def write_log_report(
         title: Its heading.
         history: See `write_report`.
         answers: See there.
+        alarms: See there.
 
     Raises:
         MissingExtraError: jinja2 or plotly is not installed.
@@ -404,7 +442,7 @@ def write_log_report(
     made_of = Section("run", "The run", "What it was made of, and what came of it.")
     made_of.add("table", ("", ""), flattened(manifest))
     note = "The run has no ledger, so what each reward gave a row is not known."
-    parts = [answers_section(answers), log_section(history), made_of]
+    parts = [alarms_section(history, alarms), answers_section(answers), log_section(history), made_of]
     write_text(output, page(title, [each for each in parts if each], opening=part("paragraph", note, "soft")))
 
 

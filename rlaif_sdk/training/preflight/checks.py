@@ -117,7 +117,7 @@ def check_policy(
             _check_separate(run, settings, composer)
         with found.noting():
             _check_groups(run, settings, composer)
-            found.warnings += _warn_of_alarm(run, settings, composer)
+            found.warnings += _warn_of_alarm(run, settings, composer) + _warn_of_ask(run, settings, composer)
     with found.noting(), _placed(run, "model.name"):
         if found.models and found.models[0].role == "policy":
             _check_policy(found, run, settings, tables)
@@ -192,6 +192,18 @@ def _warn_of_alarm(run: Run, settings: Any, composer: Composer) -> list[str]:
     if composer.alarm is None or not composer.alarm.halts or settings.save_strategy != "no":
         return []
     return [f"{run.method}.save_strategy is 'no', so an alarm that stops the run keeps no good checkpoint"]
+
+
+def _warn_of_ask(run: Run, settings: Any, composer: Composer) -> list[str]:
+    """Where a reward's ``ask`` saves nothing, since no prompt has several completions."""
+    if getattr(settings, "num_generations", None) != 1:
+        return []
+    return [
+        f"rewards.{name}.ask saves nothing: {run.method}.num_generations is 1, and a completion alone in its group is asked "
+        "about in any case"
+        for name, part in composer.components.items()
+        if part.ask
+    ]
 
 
 def _check_groups(run: Run, settings: Any, composer: Composer) -> None:
