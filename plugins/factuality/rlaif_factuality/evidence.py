@@ -1,8 +1,8 @@
 """Support by evidence in the words: the default, which needs no model.
 
 A claim is compared with its source by what the two share: runs of words, content words, neighbours in their order,
-names, numbers, who does what, and what is negated. Common words weigh half as much as others. A logistic regression of
-these measures is the support; its weights are below, and `evaluation/news.py` fits them again. This compares words, not meanings: a paraphrase in other
+names, numbers, who does what, and what is negated. A logistic regression of these measures is the support; its weights
+are below, and `evaluation/news.py fit` fits them again. This compares words, not meanings: a paraphrase in other
 words gets little support. What it measured is in the README.
 """
 
@@ -13,20 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from rlaif_factuality.claims import Claim, ClaimSupport, missing_facts
 from rlaif_factuality.source import Source, SourceSentence
-from rlaif_factuality.words import Word, negated_keys
+from rlaif_factuality.words import negated_keys
 
 PROMPT_WEIGHT = 0.05
 """Weight of a word that the prompt uses, where another word has 1: repeating the question is no evidence."""
-
-COMMON_WEIGHT = 0.5
-"""Weight of a common word, where another has 1: that a source has ``said`` or ``year`` too says little."""
-
-COMMON_WORDS = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
-"""The most frequent English words, in small letters: the first whole words of BERT's uncased vocabulary (Apache-2.0)."""
 
 REFUTED = 0.3
 """Factor for a claim that the source refutes: a name or number that it lacks, exchanged roles, a negation."""
@@ -44,8 +37,7 @@ class Evidence:
         together: Share of its content words that stand in one sentence of the source, or two neighbouring ones.
         in_order: Share of its neighbouring content words that a sentence of the source has in the same order, near
             each other.
-        new_words: Names and other words out of the ordinary that the source lacks: a half for one, then less for
-            each. Names are seen among them in a text without capitals too.
+        new_names: Names that the source lacks: a half for one, then less for each.
         new_numbers: Numbers and dates that the source lacks, likewise.
     """
 
@@ -53,12 +45,12 @@ class Evidence:
     content: float
     together: float
     in_order: float
-    new_words: float
+    new_names: float
     new_numbers: float
 
 
-BIAS = -3.47
-WEIGHTS = Evidence(trigrams=1.07, content=1.99, together=1.77, in_order=1.27, new_words=-1.39, new_numbers=-2.45)
+BIAS = -3.86
+WEIGHTS = Evidence(trigrams=1.16, content=2.01, together=1.79, in_order=1.36, new_names=-2.24, new_numbers=-2.46)
 _WEIGHTS = astuple(WEIGHTS)
 
 
@@ -112,34 +104,27 @@ def measure(claim: Claim, source: Source, missing: Sequence[str]) -> Evidence:
     if source.is_answer and not claim.from_question:
         words = [word for word in words if word.content and word.key not in source.prompt_keys]
     keys = [word.key for word in words]
-    content_words = [word for word in words if word.content]
-    content = [word.key for word in content_words]
-    weights = [_weight(word, claim) for word in content_words]
+    content = [word.key for word in words if word.content]
+    weights = _weights(content, claim)
     total = sum(weights) or 1.0
     runs = zip(keys, keys[1:], keys[2:], strict=False) if len(keys) > 2 else [keys]
-    near = [source.has_near(*pair) for pair in pairwise(content)]
-    near_weights = [first + second for first, second in pairwise(weights)]
-    rare = sum(
-        weight == 1.0 and word.key not in source.content and not word.key[0].isdigit()
-        for word, weight in zip(content_words, weights, strict=True)
-    )
+    near = [source.has_near(first, second) for first, second in pairwise(content)]
     numbers = sum(any(character.isdigit() for character in fact) for fact in missing)
     known = sum(weight for key, weight in zip(content, weights, strict=True) if key in source.content) / total
     return Evidence(
         trigrams=_share(map(source.has_run, runs)),
         content=known,
         together=_together(content, weights, source) / total,
-        in_order=sum(weight for weight, hit in zip(near_weights, near, strict=True) if hit) / sum(near_weights)
-        if near
-        else known,
-        new_words=1.0 - 0.5 ** (rare + len(missing) - numbers),
+        in_order=_share(near) if near else known,
+        new_names=1.0 - 0.5 ** (len(missing) - numbers),
         new_numbers=1.0 - 0.5**numbers,
     )
 
 
-def _weight(word: Word, claim: Claim) -> float:
-    weight = COMMON_WEIGHT if word.folded in COMMON_WORDS else 1.0
-    return PROMPT_WEIGHT * weight if word.key in claim.source.prompt_keys and not claim.from_question else weight
+def _weights(content: Sequence[str], claim: Claim) -> list[float]:
+    if claim.from_question:
+        return [1.0] * len(content)
+    return [PROMPT_WEIGHT if key in claim.source.prompt_keys else 1.0 for key in content]
 
 
 def _share(hits: Iterable[bool]) -> float:
