@@ -2,7 +2,7 @@
 
 A claim is compared with its source by what the two share: runs of words, content words, neighbours in their order,
 names, numbers, who does what, and what is negated. A logistic regression of these measures is the support; its weights
-are below, and `evaluation/train_evidence.py` fits them again. This compares words, not meanings: a paraphrase in other
+are below, and `evaluation/news.py fit` fits them again. This compares words, not meanings: a paraphrase in other
 words gets little support. What it measured is in the README.
 """
 
