@@ -126,6 +126,13 @@ class PPOConfig(RLOOConfig):
         default="none",
         metadata={"help": "Shift and scale the composed scores by their mean and deviation: none, batch or running."},
     )
+    logprob_batch_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens, padding among them, of one pass that computes log-probabilities without gradients, which takes "
+            "rows of like length; per_device_train_batch_size rows if not set."
+        },
+    )
     log_samples: int = field(
         default=8, metadata={"help": "Completions of each rollout and evaluation batch that are kept as samples."}
     )

@@ -401,12 +401,15 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     def _score(self, model: Any, tokens: Tokens) -> CompletionScores:
         """Score completions without gradients."""
         size = self.args.per_device_train_batch_size if self.model.training else self.args.per_device_eval_batch_size
+        in_parts = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        most = {"most": self.processes.most} if in_parts else {}
+        batches = tokens.batches(rows=size, budget=self.args.logprob_batch_tokens, **most)
         kwargs = self.args.gradient_checkpointing_kwargs
         with (
             disable_gradient_checkpointing(self.model, kwargs if isinstance(kwargs, dict) else None),
             self.accelerator.autocast(),
         ):
-            return score_in_batches(model, tokens, batch_size=size)
+            return score_in_batches(model, tokens, batches)
 
     @contextlib.contextmanager
     def _reference(self) -> Iterator[Any]:
