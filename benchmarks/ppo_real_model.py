@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,17 @@ class Watch(TrainerCallback):
 
     Args:
         options: The command line.
-        composer: What held-out answers are scored with.
+        composer: What training is scored with.
+        measuring: The same, for held-out answers.
         prompts: The held-out prompts.
         policy: The model with its adapter, and its tokenizer.
     """
 
-    def __init__(self, options: argparse.Namespace, composer: Composer, prompts: Dataset, policy: Any) -> None:
-        self.options, self.composer, self.prompts = options, composer, prompts
+    def __init__(
+        self, options: argparse.Namespace, composer: Composer, measuring: Composer, prompts: Dataset, policy: Any
+    ) -> None:
+        self.options, self.composer, self.measuring, self.prompts = options, composer, measuring, prompts
+        composer.observers = (self.count,)
         self.model, self.tokenizer = policy
         self.points: list[dict[str, float]] = []
         self.rollouts = self.tokens = 0
@@ -104,8 +109,9 @@ class Watch(TrainerCallback):
 
     def count(self, composed: Composition) -> None:
         """What was sampled for training; a composer calls it with what it has composed."""
-        self.rollouts += 1
-        self.tokens += sum(map(len, composed.batch.completion_ids or ()))
+        if composed.batch.training:
+            self.rollouts += 1
+            self.tokens += sum(map(len, composed.batch.completion_ids or ()))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.measure()
@@ -123,7 +129,10 @@ class Watch(TrainerCallback):
         sampling = GenerationSettings(batch_size=32, max_completion_length=48, temperature=0.7).sampling(SAMPLED_FIRST)
         self.model.eval()
         answers = answer_prompts(self.model, self.tokenizer, self.prompts, sampling)
-        composed = self.composer.compose(answers.batch(Progress(0), training=not self.points))
+        batch = answers.batch(Progress(0), training=not self.points)
+        composed = self.measuring.compose(batch)
+        if not self.points:  # loads the models of the rewards, which is no part of training
+            self.composer.compose(replace(batch, training=False).select([0, 1]))
         totals = composed.totals[~np.isnan(composed.totals)]
         found = ScoredAnswers(answers, composed)
         self.points.append(
@@ -182,8 +191,7 @@ def run(options: argparse.Namespace) -> None:
                 processing_class=tokenizer,
                 peft_config=adapter(found, "CAUSAL_LM"),
             )
-            watch = Watch(options, measuring, held_out, (trainer.model, tokenizer))
-            composer.observers = (watch.count,)
+            watch = Watch(options, composer, measuring, held_out, (trainer.model, tokenizer))
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(watch)
             trainer.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -125,9 +126,13 @@ def test_a_rollout_is_gone_through_several_times_in_new_orders(make_trainer: Mak
     assert passes[0] != passes[1] != passes[2]
 
 
-@pytest.mark.parametrize("adapter", [False, True])
-@pytest.mark.parametrize("critic", ["shared", "separate"])
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
+@pytest.mark.parametrize(
+    ("kind", "critic", "adapter"),
+    [
+        *itertools.product(["llama", "gpt2", "t5"], ["shared", "separate"], [False, True]),
+        *[("llama", "lora", True), ("gpt2", "lora", True)],
+    ],
+)
 def test_gradient_checkpointing_gives_the_same_step(
     make_trainer: Make, build_model: Any, kind: str, critic: str, adapter: bool
 ) -> None:

@@ -164,7 +164,7 @@ class Workload:
         adapter_bytes: Bytes of one number of what an adapter reads.
         optimizer: transformers' name of the optimiser.
         references: How many frozen copies of the policy are held.
-        critic: The critic that is trained beside it in float32, or None.
+        critic: What is trained beside it in float32: a critic, or a critic's adapter; or None.
         buckets: Whether gradients are held a second time to be averaged over processes, as data parallelism does.
         weight_parts: Over how many processes the weights are in parts.
         gradient_parts: The gradients.
@@ -280,7 +280,7 @@ def estimate_memory(dims: ModelDims, work: Workload, *, rewards: int = 0, proces
     gradients = trained // work.gradient_parts
     kept, of_a_layer = activation_bytes(dims, work), backward_bytes(dims, work)
     if work.critic:
-        kept += activation_bytes(work.critic, replace(work, weight_bytes=4))
+        kept += activation_bytes(work.critic, work if work.critic.adapter_inputs else replace(work, weight_bytes=4))
     copies, logits, generation = copied_bytes(dims, work), logit_bytes(dims, work), generation_bytes(dims, work)
     update = copies + kept + max(logits, of_a_layer)  # the head's gradient is done before the first layer's begins
     sampling = generation + (copies if not frozen and not work.vllm else 0)
