@@ -21,7 +21,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -132,7 +131,7 @@ class Watch(TrainerCallback):
         batch = answers.batch(Progress(0), training=not self.points)
         composed = self.measuring.compose(batch)
         if not self.points:  # loads the models of the rewards, which is no part of training
-            self.composer.compose(replace(batch, training=False).select([0, 1]))
+            self.composer.compose(answers.batch(Progress(0)).select([0, 1]))
         totals = composed.totals[~np.isnan(composed.totals)]
         found = ScoredAnswers(answers, composed)
         self.points.append(
