@@ -151,7 +151,7 @@ def adapted_backbone(policy: Any) -> PreTrainedModel:
     if not isinstance(own, LoraConfig):
         raise TrainingError("a LoRA critic needs a policy with LoRA", hint="set model.lora, or critic: separate")
     frozen: dict[int, Any] = {id(weight): weight for weight in policy.parameters() if not weight.requires_grad}
-    model: Any = copy.deepcopy(policy, frozen).unload()  # type: ignore[operator]  # of the tuner
+    model: Any = copy.deepcopy(policy, frozen).unload()
     if model.base_model is model:
         raise TrainingError(
             f"{type(model).__name__} has no transformer to adapt apart from it", hint="critic: separate"

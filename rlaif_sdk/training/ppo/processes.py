@@ -62,7 +62,7 @@ class Processes:
 
     def most(self, number: int) -> int:
         """The greatest of a number over the processes."""
-        return max(self._gather(number))
+        return max(int(each) for each in self._gather(number))
 
     def rows(self, rows: Sequence[Any]) -> list[Any]:
         """The rows of all processes, those of the first coming first."""

@@ -385,10 +385,10 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             return self.optimizer
         of_critic = trained_weights(self.critic).values()
         for weight in of_critic:
-            weight.requires_grad_(requires_grad=False)
+            weight.requires_grad = False
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         for weight in of_critic:
-            weight.requires_grad_(requires_grad=True)
+            weight.requires_grad = True
         optimizer.add_param_group({"params": head, "lr": self.args.value_learning_rate, "weight_decay": 0.0})
         if isinstance(self.critic, SeparateCritic):
             backbone = list(trained_weights(self.critic.backbone).values())
