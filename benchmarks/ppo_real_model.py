@@ -118,7 +118,8 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         ended = self.seconds >= self.options.seconds
-        if ended or self.seconds >= len(self.points) * self.options.seconds / self.options.points:
+        apart = self.options.seconds / self.options.points
+        if ended or self.seconds // apart > self.points[-1]["seconds"] // apart:
             self.measure()
         control.should_training_stop = ended
 
@@ -225,11 +226,15 @@ def report(folder: Path) -> None:
         (
             f"{stated['seconds']:g} processor seconds of training a run, a rollout of {ROLLOUT} completions, {stated['held_out']} "
             "held-out prompts; means at the end over the seeds, with the standard error over prompts (one seed) or seeds. The "
-            "held-out total is in deviations of the starting model's, KL in nats an answer."
+            "held-out total is in deviations of the starting model's, KL in nats an answer. A run ends with the optimiser step in "
+            "which its time is used up."
         ),
         "",
-        "| | seeds | held-out total | worst seed | KL | repeated trigrams | truncated | tokens an answer | rollouts | tokens sampled |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        (
+            "| | seeds | held-out total | worst seed | KL | repeated trigrams | truncated | tokens an answer | processor s "
+            "| rollouts | tokens sampled |"
+        ),
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     results: dict[str, Any] = {"set-up": stated}
     for method in (name for name in METHODS if name in runs):
@@ -240,24 +245,24 @@ def report(folder: Path) -> None:
         lines.append(
             f"| {method.upper()} | {', '.join(str(one['seed']) for one in runs[method])} | {mean['reward']:+.3f} ± {error:.3f} "
             f"| {min(totals):+.3f} | {mean['kl']:.2f} | {mean['repetition_share']:.3f} | {mean['truncated_share']:.2f} "
-            f"| {mean['length_tokens']:.1f} | {mean['rollouts']:.1f} | {mean['tokens']:,.0f} |"
+            f"| {mean['length_tokens']:.1f} | {mean['seconds']:.0f} | {mean['rollouts']:.1f} | {mean['tokens']:,.0f} |"
         )
         results[method] = {"end": mean, "runs": runs[method]}
-    lines += ["", "Held-out total on the way, by processor seconds:", "", *_curves(runs, stated)]
+    lines += ["", "Held-out total on the way, by processor seconds, between two measurements on a line:"]
+    lines += ["", *_curves(runs, stated)]
     save("ppo_real_model", results, "\n".join(lines))
     draw(runs, Path(__file__).parent.parent / "docs" / "pictures" / "ppo-real-model.png")
 
 
 def _curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], stated: Mapping[str, Any]) -> list[str]:
-    marks = range(stated["points"] + 1)
-    heads = [f"{stated['seconds'] * mark / stated['points']:.0f}" for mark in marks]
-    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    marks = [stated["seconds"] * mark / stated["points"] for mark in range(stated["points"] + 1)]
+    lines = [f"| | {' | '.join(f'{mark:.0f}' for mark in marks)} |", "|---" * (len(marks) + 1) + "|"]
     for method in (name for name in METHODS if name in runs):
-        cells = []
-        for mark in marks:
-            at = [one["points"][mark]["reward"] for one in runs[method] if len(one["points"]) > mark]
-            cells.append(f"{statistics.mean(at):+.3f}" if at else "")
-        lines.append(f"| {method.upper()} | {' | '.join(cells)} |")
+        curves = []
+        for one in runs[method]:
+            seconds, totals = ([point[name] for point in one["points"]] for name in ("seconds", "reward"))
+            curves.append(np.interp(marks, [0.0, *seconds[1:]], totals))
+        lines.append(f"| {method.upper()} | {' | '.join(f'{total:+.3f}' for total in np.mean(curves, axis=0))} |")
     return lines
 
 
