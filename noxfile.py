@@ -58,6 +58,7 @@ ASKED_FOR = {
     "gpu_training",
     "labeler_quality",
     "memory_estimate",
+    "ppo_real_model",
     "prepare_judge",
     "toxicity",
 }

@@ -214,7 +214,7 @@ def _typed(value: Any, name: str, annotation: Any) -> Any:
 
 _ABOVE_0 = frozenset({
     "critic_learning_rate", "eval_steps", "generation_batch_size", "gradient_accumulation_steps", "kl_horizon", "kl_target",
-    "logging_steps", "max_approx_kl", "max_completion_length", "max_kl", "max_length", "num_generations",
+    "logging_steps", "logprob_batch_tokens", "max_approx_kl", "max_completion_length", "max_kl", "max_length", "num_generations",
     "num_generations_eval", "num_iterations", "num_train_epochs", "per_device_eval_batch_size",
     "per_device_train_batch_size", "repetition_penalty", "save_steps", "steps_per_generation", "temperature", "top_p",
     "value_clip", "value_learning_rate",

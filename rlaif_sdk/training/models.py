@@ -99,13 +99,15 @@ def save_policy(run: Run, trainer: Any, tokenizer: PreTrainedTokenizerBase, fold
     into the model's own weights, which are loaded for it; of another model it is merged where it is, and the trainer is
     then of no more use.
     """
+    from rlaif_sdk.training.ppo.critic import without_critic
     from rlaif_sdk.training.ppo.shards import whole_weights
 
     policy = trainer.accelerator.unwrap_model(trainer.model)
     weights = whole_weights(trainer)
     if hasattr(policy, "merge_and_unload"):
         if run.config.model.quantization is None and weights is None:
-            trainer.model = policy = policy.merge_and_unload()
+            with without_critic(policy.get_base_model()):  # which may share weights that this changes
+                trainer.model = policy = policy.merge_and_unload()
         elif first_process():
             policy, weights = _onto_whole_weights(run, policy, weights), None
     if first_process():

@@ -271,6 +271,8 @@ def _ppo_defaults(run: ComposedRun) -> dict[str, Any]:
 
 
 def _complete_ppo(run: ComposedRun, settings: PPOConfig) -> None:
+    if settings.critic == "lora" and run.config.model.lora is None:
+        raise ConfigError("a LoRA critic needs a policy with LoRA", key="critic", hint="set model.lora")
     if settings.critic_model and (run.folder / settings.critic_model).is_dir():
         settings.critic_model = str(run.folder / settings.critic_model)
 

@@ -64,7 +64,8 @@ def refuse_shards(*, trains_in_parts: bool = False) -> None:
         )
     if asked == "DeepSpeed" and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
         raise TrainingError(
-            "a run from a config takes DeepSpeed's ZeRO-2, and the launcher asks for ZeRO-3",
+            "the launcher asks for ZeRO-3, under which a policy is in parts from the start, and a run from a config has it "
+            "answer held-out prompts before it trains",
             hint="set zero_stage: 2, or use FSDP2; or make the trainer in a script",
         )
 

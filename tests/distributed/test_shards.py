@@ -105,3 +105,9 @@ def test_deepspeed_refuses_a_limit_that_it_cannot_keep(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     answer, _ = run("shared-early", tmp_path / "shards", "deepspeed-zero2.yaml")
     assert "max_approx_kl" in answer["refused"]
+
+
+def test_a_critic_that_shares_weights_is_refused_with_weights_in_parts(tmp_path: Path) -> None:
+    """Policy and LoRA critic hold the same weights, of which a part has one owner."""
+    answer, _ = run("adapted", tmp_path / "shards", "fsdp.yaml")
+    assert "LoRA critic" in answer["refused"]

@@ -43,7 +43,9 @@ def letters(completions: list[str], **_: Any) -> list[float]:
 
 def trainer(folder: str, **settings: Any) -> PPOTrainer:
     torch.manual_seed(11)
-    lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False) if KIND == "lora" else None
+    lora = (
+        LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False) if KIND in ("lora", "adapted") else None
+    )
     defaults = {
         "output_dir": str(FOLDER / folder),
         "max_steps": STEPS,
@@ -53,7 +55,8 @@ def trainer(folder: str, **settings: Any) -> PPOTrainer:
         "kl_coef": 0.1,
         "kl_target": 1.0,
         "kl_horizon": 50.0,
-        "critic": "separate" if KIND == "separate" else "shared",
+        "critic": {"separate": "separate", "adapted": "lora"}.get(KIND, "shared"),
+        "logprob_batch_tokens": 25 if PROCESSES > 1 else None,  # passes of which each process would make another number
         "optim": "adamw_torch" if "adam" in OPTIONS else "sgd",
         "learning_rate": 1e-2,
         "value_learning_rate": 1e-1,

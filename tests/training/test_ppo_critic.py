@@ -121,12 +121,66 @@ def test_with_lora_the_critic_trains_whole_and_in_float32(make_trainer: Make, bu
     assert trainer.state.log_history[0]["kl"] == pytest.approx(0.0, abs=1e-3)
 
 
-@pytest.mark.parametrize(("kind", "adapter"), [("llama", False), ("t5", False), ("llama", True)])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_lora_critic_trains_an_adapter_on_the_policy_s_own_weights(
+    make_trainer: Make, build_model: Any, kind: str
+) -> None:
+    """It starts where the policy does, holds nothing twice, trains apart from it, and moves no frozen weight."""
+    model = build_model(kind).to(torch.bfloat16)
+    trainer = make_trainer(model, by_rule, critic="lora", peft_config=lora(model), critic_learning_rate=1e-2)
+    of_policy = {p.data_ptr() for name, p in trainer.model.named_parameters() if ".critic." not in name}
+    own = {name: p for name, p in trainer.critic.named_parameters() if p.data_ptr() not in of_policy}
+    assert all("lora_" in name or "value_head" in name for name in own)
+    assert {p.dtype for p in own.values()} == {torch.float32}
+    before = parameters(trainer.model)
+    with torch.no_grad():
+        trainer.value_head.linear.weight.normal_()
+    trainer.train()
+    now = dict(trainer.model.named_parameters())
+    moved = {name for name in before if not torch.equal(before[name], now[name])}
+    assert all("lora_" in name or "value_head" in name for name in moved)
+    assert any(".critic." in name and "lora_B" in name for name in moved)
+    assert any(".critic." not in name and "lora_B" in name for name in moved)
+    rate_of = {id(p): group["initial_lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert {rate_of[id(p)] for name, p in own.items() if "lora_" in name} == {1e-2}
+
+
+def test_a_lora_critic_says_what_one_with_the_policy_s_weights_says(make_trainer: Make, make_llama: Any) -> None:
+    """An adapter that has learnt nothing changes nothing; and one that has changes values, not the policy."""
+    found = []
+    for critic in ("separate", "lora"):
+        trainer = make_trainer(make_llama(), by_rule, critic=critic, peft_config=lora(make_llama()))
+        torch.manual_seed(1)
+        with torch.no_grad():
+            trainer.value_head.linear.weight.normal_()
+        found.append(trainer._score(trainer.model, TOKENS))
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        for name, weight in trainer.critic.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+    after = trainer._score(trainer.model, TOKENS)
+    assert torch.equal(after.logprobs_BT, found[1].logprobs_BT)
+    assert not torch.allclose(after.values_BT, found[1].values_BT, atol=1e-3)
+
+
+def test_a_lora_critic_needs_a_policy_with_an_adapter(make_trainer: Make, build_model: Any) -> None:
+    """Without one there are no weights that both could leave as they are; T5 has no transformer apart from its head."""
+    with pytest.raises(TrainingError, match="needs a policy with LoRA"):
+        make_trainer(build_model("llama"), critic="lora")
+    with pytest.raises(TrainingError, match="no transformer to adapt"):
+        make_trainer(build_model("t5"), critic="lora", peft_config=lora(build_model("t5")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "critic", "adapter"),
+    [("llama", "separate", False), ("t5", "separate", False), ("llama", "separate", True), ("llama", "lora", True)],
+)
 def test_a_checkpoint_keeps_it_apart_and_resumes_bit_for_bit(
-    make_trainer: Make, build_model: Any, tmp_path: Path, kind: str, adapter: bool
+    make_trainer: Make, build_model: Any, tmp_path: Path, kind: str, critic: str, adapter: bool
 ) -> None:
     """The policy's files are a plain model's; the critic lies beside them, each tied weight once."""
-    settings: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "critic": "separate"}
+    settings: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "critic": critic}
 
     def trainer() -> PPOTrainer:
         model = build_model(kind)
@@ -136,7 +190,7 @@ def test_a_checkpoint_keeps_it_apart_and_resumes_bit_for_bit(
     through.train()
     folder = tmp_path / "run" / "checkpoint-4"
     with safe_open(folder / "critic.safetensors", "pt") as weights:
-        assert set(weights.keys()) == {name for name, _ in through.critic.named_parameters()}
+        assert set(weights.keys()) == {name for name, p in through.critic.named_parameters() if p.requires_grad}
     if adapter:
         with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
             assert not [name for name in weights.keys() if "critic" in name]  # noqa: SIM118 - no mapping
@@ -200,6 +254,7 @@ def test_a_critic_that_cannot_judge_the_policy_is_refused(make_trainer: Make, bu
         ({"critic_model": "folder"}, "critic_model"),
         ({"critic_learning_rate": 1e-5}, "critic_learning_rate"),
         ({"critic": "separate", "critic_learning_rate": -1.0}, "critic_learning_rate"),
+        ({"critic": "lora", "critic_model": "folder"}, "critic_model"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], key: str) -> None:

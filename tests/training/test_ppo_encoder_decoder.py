@@ -70,7 +70,8 @@ def test_scores_are_the_decoder_s_whatever_the_padding(encoder_decoder: Any, tem
     head = add_value_head(encoder_decoder)
     with torch.no_grad():
         head.linear.weight.normal_()
-    scores = score_in_batches(encoder_decoder, Tokens.padded(PROMPTS, COMPLETIONS, pad_id=0), batch_size=8)
+    tokens = Tokens.padded(PROMPTS, COMPLETIONS, pad_id=0)
+    scores = score_in_batches(encoder_decoder, tokens, tokens.batches(rows=8))
     for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
         plain = type(encoder_decoder).forward(
             encoder_decoder,

@@ -73,7 +73,7 @@ def prepared(model: Any, temperature: float = 1.0) -> Any:
 
 
 def score(model: Any, tokens: Tokens) -> CompletionScores:
-    return score_in_batches(model, tokens, batch_size=8)
+    return score_in_batches(model, tokens, tokens.batches(rows=8))
 
 
 def tokens_of(prompts: list[list[int]], completions: list[list[int]]) -> Tokens:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -117,6 +119,54 @@ def test_accumulated_minibatches_share_their_token_count() -> None:
     counts = [float(part.mask_BT.sum()) for part in parts]
     shares = [part.token_share for part in parts]
     assert shares == [sum(counts[:2]) / 2] * 2 + [sum(counts[2:]) / 2] * 2
+
+
+def padding(parts: list[Tokens]) -> int:
+    return sum(part.attention_mask.numel() - int(part.attention_mask.sum()) for part in parts)
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=8, max_size=8), seed=st.integers(0, 99))
+def test_minibatches_of_a_step_hold_rows_of_like_length(lengths: list[int], seed: int) -> None:
+    """The rows of an optimiser step are those of the random order, and sorted they need no more padding than as drawn."""
+    rollout = assessed(lengths, [0.0] * 8)
+    torch.manual_seed(seed)
+    parts = rollout.minibatches(4, accumulation=2)
+    torch.manual_seed(seed)
+    drawn = torch.randperm(8).chunk(2)
+    for step, (first, second) in zip(drawn, (parts[:2], parts[2:]), strict=True):
+        rows = [[int(row) - 2 for row in part.tokens.completion_ids_BT[:, 0]] for part in (first, second)]
+        assert sorted(rows[0] + rows[1]) == sorted(step.tolist())
+        sizes = [[rollout.tokens.length_of(row) for row in each] for each in rows]
+        assert max(sizes[0]) <= min(sizes[1]) or max(sizes[1]) <= min(sizes[0])
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=20),
+    budget=st.one_of(st.none(), st.integers(1, 100)),
+    wanted=st.integers(1, 30),
+)
+def test_batches_keep_to_their_budget_and_hold_every_row_once(
+    lengths: list[int], budget: int | None, wanted: int
+) -> None:
+    """A batch is within the tokens allowed, or one row; processes that need equally many split theirs."""
+    tokens = tokens_of(lengths)
+    batches = tokens.batches(rows=3, budget=budget)
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        size = tokens.rows(batch).attention_mask.numel()
+        assert len(batch) <= 3 if budget is None else size <= budget or len(batch) == 1
+    count = min(max(wanted, len(batches)), len(lengths))
+    more = tokens.batches(rows=3, budget=budget, most=lambda _: count)
+    assert len(more) == count
+    assert all(len(batch) for batch in more)
+    assert sorted(row for batch in more for row in batch.tolist()) == list(range(len(lengths)))
+
+
+def test_batches_by_length_need_less_padding() -> None:
+    """Than the same number of rows as they come."""
+    tokens = tokens_of([9, 1, 8, 1, 9, 2, 8, 1])
+    by_length = padding([tokens.rows(batch) for batch in tokens.batches(rows=2)])
+    assert by_length < padding([tokens.rows(slice(start, start + 2)) for start in range(0, 8, 2)]) / 2
 
 
 def test_an_unscored_row_counts_in_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,19 @@ def test_the_settings_reach_the_loss(make_trainer: Make, llama: Any) -> None:
     assert second["clip_ratio/value"] > 0.2
 
 
+@pytest.mark.parametrize("budget", [1, 30])
+def test_log_probabilities_by_a_budget_of_tokens_change_no_step(
+    make_trainer: Make, make_llama: Any, budget: int
+) -> None:
+    """Whatever rows share a pass, each gets its own numbers back: row by row, or some by their length."""
+    logged = []
+    for tokens in (None, budget):
+        trainer = make_trainer(make_llama(), Recorder(by_length), kl_coef=0.1, logprob_batch_tokens=tokens)
+        trainer.train()
+        logged.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert logged[1] == pytest.approx(logged[0], abs=1e-5)
+
+
 def test_gradient_accumulation_does_not_change_the_step(make_trainer: Make, make_llama: Any) -> None:
     """One minibatch of 8 and two accumulated ones of 4 make the same optimiser step, with ragged completions."""
     ended = []
@@ -112,9 +126,13 @@ def test_a_rollout_is_gone_through_several_times_in_new_orders(make_trainer: Mak
     assert passes[0] != passes[1] != passes[2]
 
 
-@pytest.mark.parametrize("adapter", [False, True])
-@pytest.mark.parametrize("critic", ["shared", "separate"])
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
+@pytest.mark.parametrize(
+    ("kind", "critic", "adapter"),
+    [
+        *itertools.product(["llama", "gpt2", "t5"], ["shared", "separate"], [False, True]),
+        *[("llama", "lora", True), ("gpt2", "lora", True)],
+    ],
+)
 def test_gradient_checkpointing_gives_the_same_step(
     make_trainer: Make, build_model: Any, kind: str, critic: str, adapter: bool
 ) -> None:

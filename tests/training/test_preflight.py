@@ -352,6 +352,15 @@ def test_a_pass_adds_its_gradients_only_to_those_of_an_earlier_one():
     assert estimate_memory(dims, replace(work, optimizer="adamw_bnb_8bit")).optimizer * 4 == once.optimizer
 
 
+def test_a_wide_pass_without_gradients_may_be_the_peak():
+    """``logprob_batch_tokens`` counts where it is more than an update takes."""
+    dims = model_dims(LlamaConfig(num_hidden_layers=2, hidden_size=64, vocab_size=100), "CAUSAL_LM")
+    narrow = estimate_memory(dims, Workload(rows=1, length=8, scored_tokens=8))
+    wide = estimate_memory(dims, Workload(rows=1, length=8, scored_tokens=100_000))
+    assert narrow.passing == estimate_memory(dims, Workload(rows=1, length=8)).passing
+    assert wide.passing > narrow.passing + 100_000 * dims.vocabulary
+
+
 def test_vllm_s_share_of_the_device_takes_the_place_of_sampling(config, tmp_path):
     """It is held all the time, beside the training."""
     dims = model_dims(LlamaConfig(num_hidden_layers=2, hidden_size=64, vocab_size=100), "CAUSAL_LM")

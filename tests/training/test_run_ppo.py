@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from peft import PeftModel  # noqa: E402
 from safetensors.torch import save as tensors  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
@@ -71,6 +72,26 @@ def test_a_run_leaves_a_plain_model_and_what_was_measured(config: dict[str, Any]
     history = [json.loads(line) for line in (result.output / "history.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in history] == [1, 2]
     assert "kl" in history[0]
+
+
+def test_a_lora_critic_s_adapter_is_not_merged_into_the_policy(config: dict[str, Any]):
+    """Both are on the same weights; the saved model has the policy's adapter and nothing of the critic's."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "critic": "lora", "critic_learning_rate": 1e-1}
+    result = train("ppo", {**config, "ppo": {**config["ppo"], **saving}})
+    saved = AutoModelForCausalLM.from_pretrained(result.model_folder).state_dict()
+    start = AutoModelForCausalLM.from_pretrained(config["model"]["name"])
+    checkpoint = max((result.output / "checkpoints").glob("checkpoint-*"))
+    merged = PeftModel.from_pretrained(start, checkpoint).merge_and_unload().state_dict()
+    assert saved.keys() == merged.keys()
+    for name, weight in merged.items():
+        torch.testing.assert_close(saved[name], weight)
+
+
+def test_a_lora_critic_without_lora_is_refused_in_its_line(config: dict[str, Any]):
+    """Before a model is loaded."""
+    config["model"].pop("lora")
+    with pytest.raises(ConfigError, match="needs a policy with LoRA"):
+        trainer_settings(load_run("ppo", {**config, "ppo": {**config["ppo"], "critic": "lora"}}))
 
 
 def test_rewards_before_and_after_are_of_the_same_prompts_and_abstentions_stay_apart(config: dict[str, Any]):

@@ -19,6 +19,7 @@ from torch import Tensor
 from rlaif_sdk.exceptions import StateError
 from rlaif_sdk.io.digests import bytes_digest
 from rlaif_sdk.io.files import write_text
+from rlaif_sdk.training.ppo.critic import trained_weights
 from rlaif_sdk.training.ppo.shards import in_parts
 
 if TYPE_CHECKING:
@@ -56,14 +57,14 @@ def critic_file(critic: Critic) -> str:
 
 
 def critic_weights(critic: Critic, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
-    """The critic's weights, each tied one once; None where no process has them whole.
+    """The critic's weights that train, each tied one once; None where no process has them whole.
 
     Args:
         critic: The critic.
         state_dict: The whole policy's weights, gathered from the processes that each hold a part. None where each process
             holds them all; empty where they are not gathered.
     """
-    own = dict(critic.named_parameters())
+    own = trained_weights(critic)
     if state_dict is None:
         return {name: parameter.detach().cpu() for name, parameter in own.items()}
     if not state_dict:
@@ -159,7 +160,7 @@ class CheckpointState:
 
 def _load_parameters(critic: Critic, weights: Mapping[str, Tensor]) -> None:
     """Tied parameters stand in the file once, as `torch.nn.Module.named_parameters` names them."""
-    expected = {name for name, _ in critic.named_parameters()}
+    expected = set(trained_weights(critic))
     if odd := sorted(expected ^ set(weights)):
         raise RuntimeError(f"{odd[0]} is {'missing' if odd[0] in expected else 'unknown'}")
     critic.load_state_dict(in_parts(weights, critic), strict=False)

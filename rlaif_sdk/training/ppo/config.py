@@ -21,7 +21,7 @@ _STEPS_A_ROLLOUT = 2
 
 _CHOICES = {
     "algorithm": get_args(Algorithm),
-    "critic": ("shared", "separate"),
+    "critic": ("shared", "separate", "lora"),
     "kl_estimator": get_args(KLEstimator),
     "score_normalization": get_args(ScoreNormalization),
 }
@@ -80,13 +80,16 @@ class PPOConfig(RLOOConfig):
     )
     critic: str = field(
         default="shared",
-        metadata={"help": "'shared': a value head on the policy; 'separate': a critic with weights of its own."},
+        metadata={
+            "help": "'shared': a value head on the policy; 'separate': a critic with weights of its own; 'lora': one with "
+            "an adapter of its own on the weights that a policy with LoRA does not train."
+        },
     )
     critic_model: str | None = field(
         default=None, metadata={"help": "Name or folder of a separate critic's start; the policy's own if not set."}
     )
     critic_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of a separate critic, below its value head; the policy's own."}
+        default=None, metadata={"help": "Learning rate of a critic of its own, below its value head; the policy's own."}
     )
     value_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of the value head."})
     value_loss_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
@@ -125,6 +128,13 @@ class PPOConfig(RLOOConfig):
     score_normalization: ScoreNormalization = field(
         default="none",
         metadata={"help": "Shift and scale the composed scores by their mean and deviation: none, batch or running."},
+    )
+    logprob_batch_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens, padding among them, of one pass that computes log-probabilities without gradients, which takes "
+            "rows of like length; per_device_train_batch_size rows if not set."
+        },
     )
     log_samples: int = field(
         default=8, metadata={"help": "Completions of each rollout and evaluation batch that are kept as samples."}
@@ -203,8 +213,8 @@ class PPOConfig(RLOOConfig):
                 key="max_approx_kl",
                 hint="use bf16",
             )
-        for name in ("critic_model", "critic_learning_rate"):
-            if self.critic == "shared" and getattr(self, name) is not None:
+        for name, kinds in (("critic_model", ("separate",)), ("critic_learning_rate", ("separate", "lora"))):
+            if self.critic not in kinds and getattr(self, name) is not None:
                 raise ConfigError(f"{name} is of a separate critic", key=name, hint="set critic to 'separate'")
         elsewhere = {
             "beta": (self.beta != 0, "the KL coefficient of PPO is kl_coef"),

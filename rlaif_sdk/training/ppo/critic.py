@@ -1,6 +1,6 @@
 """Who says what a completion is worth: a value head on the policy, or a model of its own with a value head.
 
-Either is a submodule of the policy and is evaluated inside its ``forward``, so that whatever wraps the policy (PEFT,
+Under LoRA that model may be an adapter of its own on the policy's frozen weights. Either is a submodule of the policy and is evaluated inside its ``forward``, so that whatever wraps the policy (PEFT,
 autocast, data parallelism) sees one model; neither is part of what ``save_pretrained`` writes. B rows, P prompt tokens,
 T completion tokens, H hidden size.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -136,6 +137,39 @@ def backbone_of(policy: Any) -> PreTrainedModel:
     return backbone
 
 
+def adapted_backbone(policy: Any) -> PreTrainedModel:
+    """The policy's transformer with an adapter of its own: what the policy does not train is held once, by both.
+
+    The adapter is named ``critic`` and is of the kind of the policy's; it starts anew, at the model without an adapter.
+
+    Raises:
+        TrainingError: The policy has no LoRA adapter, or its transformer is no part of it.
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    own = policy.peft_config[policy.active_adapter] if isinstance(policy, PeftModel) else None
+    if not isinstance(own, LoraConfig):
+        raise TrainingError("a LoRA critic needs a policy with LoRA", hint="set model.lora, or critic: separate")
+    frozen: dict[int, Any] = {id(weight): weight for weight in policy.parameters() if not weight.requires_grad}
+    model: Any = copy.deepcopy(policy, frozen).unload()
+    if model.base_model is model:
+        raise TrainingError(
+            f"{type(model).__name__} has no transformer to adapt apart from it", hint="critic: separate"
+        )
+    settings = dataclasses.replace(own, task_type=None, modules_to_save=None, inference_mode=False)
+    whole: Any = get_peft_model(model, settings, adapter_name="critic").get_base_model()
+    transformer: PreTrainedModel = whole.base_model
+    return transformer
+
+
+def add_lora_critic(policy: PreTrainedModel, backbone: PreTrainedModel) -> SeparateCritic:
+    """Give the policy a `SeparateCritic` of which an adapter and the value head train; see `adapted_backbone`."""
+    critic = SeparateCritic(backbone)
+    critic.train(policy.training)
+    _attach(policy, critic)
+    return critic
+
+
 def load_backbone(name: str) -> PreTrainedModel:
     """A transformer without its language-model head, in float32; of a classifier or reward model, too.
 
@@ -153,13 +187,20 @@ def load_backbone(name: str) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def without_critic(policy: PreTrainedModel) -> Iterator[None]:
-    """Take the critic off for a while, for code that walks over the policy's parameters by name."""
-    name, critic = next((name, getattr(policy, name)) for name in _NAMES if hasattr(policy, name))
-    delattr(policy, name)
+    """Take the critic off for a while, if there is one, for code that walks over the policy's parameters or adapters."""
+    critics = {name: getattr(policy, name) for name in _NAMES if hasattr(policy, name)}
+    for name in critics:
+        delattr(policy, name)
     try:
         yield
     finally:
-        policy.add_module(name, critic)
+        for name, critic in critics.items():
+            policy.add_module(name, critic)
+
+
+def trained_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights of a critic, or of its backbone, that train."""
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
 
 
 _NAMES = (ValueHead.NAME, SeparateCritic.NAME)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
+from collections.abc import Sequence
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -173,20 +174,21 @@ def _score(
     return CompletionScores(logprobs_BT, entropies_BT, values_BT)
 
 
-def score_in_batches(model: Any, tokens: Tokens, *, batch_size: int) -> CompletionScores:
-    """The scores of B completions, computed without gradients and ``batch_size`` at a time.
+def score_in_batches(model: Any, tokens: Tokens, batches: Sequence[Tensor]) -> CompletionScores:
+    """The scores of B completions, computed without gradients, a batch at a time.
 
     Args:
         model: A model prepared with `score_in_forward`, or what wraps one.
         tokens: Prompts and completions.
-        batch_size: Rows in one forward pass.
+        batches: The numbers of the rows in each forward pass, every row in one; see `Tokens.batches`.
     """
     parts: list[CompletionScores] = []
     with torch.no_grad():
-        for start in range(0, len(tokens), batch_size):
-            part = tokens.rows(slice(start, start + batch_size))
+        for rows in batches:
+            part = tokens.rows(rows)
             length = part.completion_length
             scores = model(input_ids=part.input_ids, attention_mask=part.attention_mask, completion_length=length)
             missing = tokens.completion_length - length
             parts.append(CompletionScores(*(nn.functional.pad(score, (0, missing)) for score in scores)))
-    return CompletionScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    places_B = torch.cat([*batches]).argsort().to(tokens.completion_ids_BT.device, non_blocking=True)
+    return CompletionScores(*(torch.cat(column)[places_B] for column in zip(*parts, strict=True)))

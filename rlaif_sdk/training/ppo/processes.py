@@ -60,6 +60,10 @@ class Processes:
         """The mean over the processes, entry by entry."""
         return self.total(x) / self.count
 
+    def most(self, number: int) -> int:
+        """The greatest of a number over the processes."""
+        return max(int(each) for each in self._gather(number))
+
     def rows(self, rows: Sequence[Any]) -> list[Any]:
         """The rows of all processes, those of the first coming first."""
         return [row for part in self._gather(list(rows)) for row in part]

@@ -91,6 +91,35 @@ class Tokens:
             lengths=lengths,
         )
 
+    def batches(
+        self, *, rows: int, budget: int | None = None, most: Callable[[int], int] = lambda count: count
+    ) -> list[Tensor]:
+        """The numbers of the rows, from the shortest to the longest, in batches that need little padding.
+
+        Args:
+            rows: So many in a batch, unless there is a budget.
+            budget: The most tokens of a batch, padding among them; a longer row is a batch by itself.
+            most: The greatest of a number over all processes, which make equally many batches: weights in parts are brought
+                together for each.
+        """
+        order = sorted(range(len(self)), key=self.length_of)
+        cut = [order[start : start + rows] for start in range(0, len(order), rows)]
+        if budget is not None:
+            cut = [order[:1]]
+            for row in order[1:]:
+                wider = [*cut[-1], row]
+                width = sum(max(side) for side in zip(*(self.lengths[each] for each in wider), strict=True))
+                cut[-1:] = [wider] if width * len(wider) <= budget else [cut[-1], [row]]
+        for _ in range(most(len(cut)) - len(cut)):
+            at = cut.index(max(cut, key=len))
+            half = len(cut[at]) // 2
+            cut[at : at + 1] = [cut[at][:half], cut[at][half:]]
+        return [torch.tensor(batch) for batch in cut]
+
+    def length_of(self, row: int) -> int:
+        """Tokens of a row's prompt and completion."""
+        return sum(self.lengths[row])
+
     def _index(self, rows: Tensor | slice) -> Tensor | slice:
         """The rows where the tensors are, for which the host does not wait."""
         return rows if isinstance(rows, slice) else rows.to(self.completion_ids_BT.device, non_blocking=True)
@@ -149,12 +178,16 @@ class Rollout:
         Args:
             count: How many; divides B.
             accumulation: How many of them, in a row, make one optimiser step; divides ``count``. Each gets the mean
-                number of tokens of its step's minibatches as ``token_share``.
+                number of tokens of its step's minibatches as ``token_share``, so that it is of no matter to the gradient which
+                of them a row is in: rows of like length are in one, which needs less padding.
             mean: The mean of a tensor over all processes, which make an optimiser step together: averaged over them,
                 their gradients are those of one process that has all rows.
         """
-        order_B = torch.randperm(len(self.tokens))
-        parts = [self.rows(rows) for rows in order_B.chunk(count)]
+        parts = []
+        for step in torch.randperm(len(self.tokens)).chunk(count // accumulation):
+            by_length = torch.tensor(sorted(step.tolist(), key=self.tokens.length_of)).chunk(accumulation)
+            # in a random order: the first of a step tells how far the policy has moved
+            parts += [self.rows(by_length[index]) for index in torch.randperm(accumulation).tolist()]
         sizes_SA = torch.stack([part.mask_BT.sum() for part in parts]).float().view(-1, accumulation)
         shares: list[float] = mean(sizes_SA.mean(dim=1)).tolist()
         return [replace(part, token_share=shares[index // accumulation]) for index, part in enumerate(parts)]

@@ -81,7 +81,7 @@ def in_parts(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tens
         where = parameter.device_mesh, parameter.placements
         return distribute_tensor(weight.to(parameter.device), *where, src_data_rank=None)
 
-    return {name: part(weights[name], parameter) for name, parameter in module.named_parameters()}
+    return {name: part(weights[name], parameter) for name, parameter in module.named_parameters() if name in weights}
 
 
 def _units(model: nn.Module) -> list[Any]:

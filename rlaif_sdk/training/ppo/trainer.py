@@ -39,10 +39,13 @@ from rlaif_sdk.training.ppo.critic import (
     Critic,
     SeparateCritic,
     ValueHead,
+    adapted_backbone,
+    add_lora_critic,
     add_separate_critic,
     add_value_head,
     backbone_of,
     load_backbone,
+    trained_weights,
     without_critic,
 )
 from rlaif_sdk.training.ppo.inputs import (
@@ -271,13 +274,19 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         """Refuse what cannot be done with weights in parts, and let them say float32.
 
         Raises:
-            ConfigError: DeepSpeed is to leave out steps.
+            ConfigError: DeepSpeed is to leave out steps, or weights in parts are to be of policy and critic.
         """
         if self.is_deepspeed_enabled and self.args.max_approx_kl is not None:
             raise ConfigError(
                 "max_approx_kl skips steps, and DeepSpeed's engine makes each by itself",
                 key="max_approx_kl",
                 hint="leave it out, or use FSDP",
+            )
+        if self.args.critic == "lora" and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            raise ConfigError(
+                "a LoRA critic has the policy's weights in common with it, and a weight in parts has one owner",
+                key="critic",
+                hint="use critic: shared, or the weights whole in each process",
             )
         return_float32(self.accelerator)
 
@@ -337,6 +346,11 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     def _add_critic(self) -> Critic:
         if self.args.critic == "shared":
             return add_value_head(self._policy)
+        if self.args.critic == "lora":
+            adapted = adapted_backbone(self.model)
+            if self.args.disable_dropout:
+                disable_dropout(adapted)
+            return add_lora_critic(self._policy, adapted)
         name = self.args.critic_model
         backbone = load_backbone(name) if name else backbone_of(self.model)
         if self.args.disable_dropout:
@@ -369,12 +383,15 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         head = list(self.value_head.parameters())
         if self.optimizer and any(head[0] is p for group in self.optimizer.param_groups for p in group["params"]):
             return self.optimizer
-        self.critic.requires_grad_(requires_grad=False)
+        of_critic = trained_weights(self.critic).values()
+        for weight in of_critic:
+            weight.requires_grad = False
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        self.critic.requires_grad_(requires_grad=True)
+        for weight in of_critic:
+            weight.requires_grad = True
         optimizer.add_param_group({"params": head, "lr": self.args.value_learning_rate, "weight_decay": 0.0})
         if isinstance(self.critic, SeparateCritic):
-            backbone = list(self.critic.backbone.parameters())
+            backbone = list(trained_weights(self.critic.backbone).values())
             rate = self.args.critic_learning_rate or self.args.learning_rate
             optimizer.add_param_group({"params": backbone, "lr": rate, "weight_decay": 0.0})
         return optimizer
@@ -401,12 +418,15 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     def _score(self, model: Any, tokens: Tokens) -> CompletionScores:
         """Score completions without gradients."""
         size = self.args.per_device_train_batch_size if self.model.training else self.args.per_device_eval_batch_size
+        in_parts = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        most = {"most": self.processes.most} if in_parts else {}
+        batches = tokens.batches(rows=size, budget=self.args.logprob_batch_tokens, **most)
         kwargs = self.args.gradient_checkpointing_kwargs
         with (
             disable_gradient_checkpointing(self.model, kwargs if isinstance(kwargs, dict) else None),
             self.accelerator.autocast(),
         ):
-            return score_in_batches(model, tokens, batch_size=size)
+            return score_in_batches(model, tokens, batches)
 
     @contextlib.contextmanager
     def _reference(self) -> Iterator[Any]:
@@ -421,7 +441,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         saves = self.args.should_save
         critic = critic_weights(self.critic, state_dict) if saves else None  # before transformers empties the mapping
-        super()._save(output_dir, state_dict=state_dict)
+        with without_critic(self._policy):  # of whose adapter PEFT would save a part as the policy's
+            super()._save(output_dir, state_dict=state_dict)
         if saves:
             self._checkpoint_state.save(Path(output_dir or self.args.output_dir or "."), critic)
 

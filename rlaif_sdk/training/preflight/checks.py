@@ -267,7 +267,10 @@ def _check_policy(found: Preflight, run: Run, settings: Any, tables: Mapping[str
 
 def _critic(found: Preflight, settings: Any, dims: ModelDims, task: Task) -> ModelDims | None:
     """The dims of a critic of its own, which is listed among the models where it is read from files."""
-    if getattr(settings, "critic", "shared") != "separate":
+    kind = getattr(settings, "critic", "shared")
+    if kind == "lora":
+        return replace(dims, parameters=dims.trainable, head=0)
+    if kind != "separate":
         return None
     if not settings.critic_model:
         return dims.backbone

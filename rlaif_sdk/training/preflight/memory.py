@@ -156,6 +156,7 @@ class Workload:
         generated_rows: Sequences sampled at once; 0 if none are.
         generated_length: Tokens of the longest of them, prompt included.
         prompt_length: Those of its prompt.
+        scored_tokens: Tokens whose log-probabilities are computed at once without gradients, padding among them.
         checkpointing: Whether activations are computed anew in the backward pass.
         accumulates: Whether several backward passes make a step, so that there are gradients already while one runs.
         weight_bytes: Bytes of one number of the weights.
@@ -163,7 +164,7 @@ class Workload:
         adapter_bytes: Bytes of one number of what an adapter reads.
         optimizer: transformers' name of the optimiser.
         references: How many frozen copies of the policy are held.
-        critic: The critic that is trained beside it in float32, or None.
+        critic: What is trained beside it in float32: a critic, or a critic's adapter; or None.
         buckets: Whether gradients are held a second time to be averaged over processes, as data parallelism does.
         weight_parts: Over how many processes the weights are in parts.
         gradient_parts: The gradients.
@@ -180,6 +181,7 @@ class Workload:
     generated_rows: int = 0
     generated_length: int = 0
     prompt_length: int = 0
+    scored_tokens: int = 0
     checkpointing: bool = False
     accumulates: bool = False
     weight_bytes: float = 4
@@ -278,10 +280,11 @@ def estimate_memory(dims: ModelDims, work: Workload, *, rewards: int = 0, proces
     gradients = trained // work.gradient_parts
     kept, of_a_layer = activation_bytes(dims, work), backward_bytes(dims, work)
     if work.critic:
-        kept += activation_bytes(work.critic, replace(work, weight_bytes=4))
+        kept += activation_bytes(work.critic, work if work.critic.adapter_inputs else replace(work, weight_bytes=4))
     copies, logits, generation = copied_bytes(dims, work), logit_bytes(dims, work), generation_bytes(dims, work)
     update = copies + kept + max(logits, of_a_layer)  # the head's gradient is done before the first layer's begins
     sampling = generation + (copies if not frozen and not work.vllm else 0)
+    scoring = copies + scoring_bytes(dims, work)
     return MemoryEstimate(
         process=process,
         rewards=rewards,
@@ -296,7 +299,7 @@ def estimate_memory(dims: ModelDims, work: Workload, *, rewards: int = 0, proces
         activations=kept + of_a_layer,
         logits=logits,
         generation=generation,
-        passing=max(update + gradients if work.accumulates else update, gradients, sampling),
+        passing=max(update + gradients if work.accumulates else update, gradients, sampling, scoring),
     )
 
 
@@ -385,6 +388,16 @@ def generation_bytes(dims: ModelDims, work: Workload) -> int:
     return work.generated_rows * max(end, prompt)
 
 
+def scoring_bytes(dims: ModelDims, work: Workload) -> int:
+    """What a pass without gradients takes, whose states are those of one layer: as `generation_bytes` counts them."""
+    width, residual = work.compute_bytes, work.residual_bytes
+    of_a_token = 3 * width * dims.intermediate + dims.hidden * (2 * residual + width)
+    if work.logits_at_once is None:
+        return work.scored_tokens * (of_a_token + 8 * dims.vocabulary)
+    made = max(work.scored_tokens, work.logits_at_once)
+    return work.scored_tokens * of_a_token + 8 * min(work.scored_tokens * dims.vocabulary, made)
+
+
 SAMPLED_ROWS = 500
 """So many rows are tokenized to learn how long they are."""
 
@@ -457,6 +470,7 @@ def workload(
         generated_rows=sampled,
         generated_length=length,
         prompt_length=longest,
+        scored_tokens=max(getattr(settings, "logprob_batch_tokens", None) or 0, length),
         vllm=int((card or 0) * settings.vllm_gpu_memory_utilization) if by_vllm else 0,
         **common,
     )
