@@ -439,7 +439,13 @@ def _connector(**options: Any) -> TCPConnector:
         async def connect(self, *args: Any, **kwargs: Any) -> Connection:
             for _ in range(self.limit + 1):  # so many may be kept; the next is new
                 connection = await super().connect(*args, **kwargs)
-                if not (_has_more_to_read(connection) or connection.protocol.should_close):
+                try:
+                    for _ in range(2 if _has_more(connection) else 0):  # it is read before anything is asked
+                        await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    connection.close()
+                    raise
+                if connection.protocol is not None and not connection.protocol.should_close:
                     return connection
                 connection.close()
             raise aiohttp.ClientConnectionError("the server answers before it is asked")
@@ -447,11 +453,11 @@ def _connector(**options: Any) -> TCPConnector:
     return Connector(**options)
 
 
-def _has_more_to_read(connection: Connection) -> bool:
-    """Whether something has arrived that nobody has read, or the end: asked of the system, without a turn of the loop."""
-    socket = connection.transport and connection.transport.get_extra_info("socket")
+def _has_more(connection: Connection) -> bool:
+    """Whether something has arrived that nobody has read: asked of the system, which costs no turn of the loop."""
+    socket = connection.transport.get_extra_info("socket") if connection.transport else None
     if socket is None:
-        return True
+        return False
     arrived = select.poll()
     arrived.register(socket, select.POLLIN)
     return bool(arrived.poll(0))

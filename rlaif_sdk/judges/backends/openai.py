@@ -340,17 +340,17 @@ class OpenAIBackend:
         self, session: Session, request: Conversation, options: dict[str, Any], reply_of: Reader[ReplyT]
     ) -> ReplyT | RowError:
         flags: tuple[str, ...] = ()
-
-        def body() -> bytes:
-            nonlocal flags
-            messages, flags = _defused(turns)
-            fields = {"model": self._model, "messages": messages, **options, **self._extra_body}
-            return json_body({name: value for name, value in fields.items() if value is not None})
-
         attempts: list[Usage] = []
         try:
             turns = read(request)
             characters = sum(len(turn.content) for turn in turns)
+
+            def body() -> bytes:
+                nonlocal flags
+                messages, flags = _defused(turns)
+                fields = {"model": self._model, "messages": messages, **options, **self._extra_body}
+                return json_body({name: value for name, value in fields.items() if value is not None})
+
             choice = await self._client.tried(lambda: self._attempt(session, body, characters, attempts))
             answer = reply_of(choice, flags)
         except ConversationError as unsendable:  # an image
