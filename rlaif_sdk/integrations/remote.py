@@ -98,7 +98,7 @@ class Remote(Reward):
             ) from None
         try:
             session = await self._client.session()
-            return await self._client.tried(lambda: self._client.post(session, data))
+            return await self._client.tried(lambda: self._client.post(session, lambda: data))
         except HttpError as error:
             raise _reward_error(error) from None
 

@@ -194,7 +194,7 @@ class RewardServer:
         try:
             session = await self._client.session()
             headers = _headers(part[0].sample)
-            said = await self._client.tried(lambda: self._client.post(session, data, headers))
+            said = await self._client.tried(lambda: self._client.post(session, lambda: data, headers))
         except HttpError as error:
             if error.problem in ("key", "quota", "redirect"):
                 raise ConfigError(str(error), key="rewards", hint=error.hint) from None

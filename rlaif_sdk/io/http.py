@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import select
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -213,23 +214,23 @@ class JsonClient:
             ) from None
         raise AssertionError("the attempts end with an answer or an error")
 
-    async def post(self, session: Session, data: bytes, headers: Mapping[str, str] | None = None) -> Any:
+    async def post(self, session: Session, body: Callable[[], bytes], headers: Mapping[str, str] | None = None) -> Any:
         """The JSON answer to JSON, in one attempt.
 
         Args:
             session: The loop's session.
-            data: The body.
+            body: Writes the body, when its turn has come: so thousands that wait hold none, and none delays what is sent.
             headers: Sent with this request alone.
 
         Raises:
             HttpError: There is none, or it is an error, whatever its status.
         """
-        async with session.in_flight:  # nothing is done here that can be done before or after
-            body = await self._exchange(session, data, headers)
+        async with session.in_flight:
+            said = await self._exchange(session, body(), headers)
         try:
-            answer = session.redactor.value(_read_json(body))
+            answer = session.redactor.value(_read_json(said))
         except (ValueError, RecursionError):
-            start = session.redactor.text(_decoded(body))[:80]
+            start = session.redactor.text(_decoded(said))[:80]
             raise HttpError("passing", f"{self.server} answered something that is no JSON: {start!r}") from None
         if error := _error_in(answer):
             self.refuse(error)
@@ -439,7 +440,7 @@ def _connector(**options: Any) -> TCPConnector:
             for _ in range(self.limit + 1):  # so many may be kept; the next is new
                 connection = await super().connect(*args, **kwargs)
                 try:
-                    for _ in range(2):  # what has arrived is read before anything is asked
+                    for _ in range(2 if _has_more(connection) else 0):  # it is read before anything is asked
                         await asyncio.sleep(0)
                 except asyncio.CancelledError:
                     connection.close()
@@ -450,6 +451,16 @@ def _connector(**options: Any) -> TCPConnector:
             raise aiohttp.ClientConnectionError("the server answers before it is asked")
 
     return Connector(**options)
+
+
+def _has_more(connection: Connection) -> bool:
+    """Whether something has arrived that nobody has read: asked of the system, which costs no turn of the loop."""
+    socket = connection.transport.get_extra_info("socket") if connection.transport else None
+    if socket is None:
+        return False
+    arrived = select.poll()
+    arrived.register(socket, select.POLLIN)
+    return bool(arrived.poll(0))
 
 
 def _read_json(body: bytes) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -175,6 +175,30 @@ class Tournament(Reward):
                 groups += [self._group(batch, said, references)] if said else []
             for row, score in scores_of.items():
                 scores[row] = score
+        try:
+            async with asyncio.TaskGroup() as playing:
+                for some in self._together(groups):
+                    playing.create_task(self._settle(some, scores))
+                    await asyncio.sleep(0)  # so the first requests travel while the others are written
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return scores
+
+    def _together(self, groups: Sequence[_Group]) -> Sequence[Sequence[_Group]]:
+        """The groups that play at the same pace: all, where the judge is asked fastest in large batches.
+
+        A server is asked about each prompt by itself, so that none waits for the slowest answer about another. Groups of one
+        prompt stay together, since they may have pairs in common.
+        """
+        if getattr(self._judge.backend, "concurrency", None) is None:
+            return [groups]
+        by_prompt: dict[str, list[_Group]] = {}
+        for group in groups:
+            by_prompt.setdefault(group.prompt_text, []).append(group)
+        return [*by_prompt.values()]
+
+    async def _settle(self, groups: Sequence[_Group], scores: list[Score]) -> None:
+        """Compare the completions of groups, and write down the scores of their rows."""
         if self.params.scheme == "listwise":
             await self._compare_lists(groups)
         else:
@@ -182,7 +206,6 @@ class Tournament(Reward):
         for group in groups:
             for row, score in zip(group.rows, self._scores(group), strict=True):
                 scores[row] = score
-        return scores
 
     def _group(self, batch: RewardBatch, said: dict[int, str], gold: Sequence[str | Score | None]) -> _Group:
         references = {row: text for row in said if isinstance(text := gold[row], str)}
@@ -223,7 +246,7 @@ class Tournament(Reward):
         judge = self._judge
         assert isinstance(judge, PairwiseLabeler)
         keys = [group.key(game) for group, game in games]
-        known = await asyncio.to_thread(self.memory.get, keys)
+        known = await self._remembered(keys)
         unknown: dict[tuple[str, ...], tuple[_Group, Pair]] = {}
         for key, (group, (one, other)), score in zip(keys, games, known, strict=True):
             if score is None:
@@ -233,7 +256,7 @@ class Tournament(Reward):
         for (key_, (group, _)), label in zip(unknown.items(), labels, strict=True):
             group.usage += label.usage
             verdicts[key_] = _verdict(label)
-        await asyncio.to_thread(self.memory.put, verdicts.items())
+        await self._remember(verdicts.items())
         for key, (group, game), score in zip(keys, games, known, strict=True):
             _play(group, game, score or verdicts[tuple(key)])
 
@@ -242,7 +265,7 @@ class Tournament(Reward):
         judge = self._judge
         assert isinstance(judge, ListwiseJudge)
         keys = [group.key(range(len(group.players))) for group in groups]
-        known = await asyncio.to_thread(self.memory.get, keys)
+        known = await self._remembered(keys)
         unknown = [place for place, score in enumerate(known) if score is None]
         lists = [ResponseList(groups[place].prompt, groups[place].shown) for place in unknown]
         found = dict(zip(unknown, await judge.rank(lists) if lists else (), strict=True))
@@ -265,7 +288,16 @@ class Tournament(Reward):
             group.wins_PP = np.where(np.isnan(wins_PP) | np.eye(len(wins_PP), dtype=bool), 0.0, wins_PP)
             group.contentless.update(score.details.get("contentless", ()))
             group.flag(range(len(group.players)), score.details.get("flags", ()))
-        await asyncio.to_thread(self.memory.put, complete)
+        await self._remember(complete)
+
+    async def _remembered(self, keys: Sequence[Any]) -> list[Score | None]:
+        if self.memory is Reward.memory:  # which knows nothing: no thread is needed to say so
+            return [None] * len(keys)
+        return await asyncio.to_thread(self.memory.get, keys)
+
+    async def _remember(self, findings: Collection[tuple[Any, Score]]) -> None:
+        if findings and self.memory is not Reward.memory:
+            await asyncio.to_thread(self.memory.put, findings)
 
     def _scores(self, group: _Group) -> list[Score]:
         """The scores of a group's rows; what all its games took is in the details of the first."""

@@ -356,3 +356,23 @@ def test_every_setting_changes_the_version(server: JudgeServer) -> None:
     ]
     base = {"model": "tiny", "base_url": server.url}
     assert len({SPEC.build(base | change).version for change in changes}) == len(changes)
+
+
+def test_no_prompt_waits_for_another(server: JudgeServer) -> None:
+    """The later rounds of one prompt are played while a comparison of another is still under way."""
+    others_done = threading.Event()
+
+    def answer(texts: dict[str, str]) -> dict[str, float]:
+        if "slow" in "".join(texts.values()):
+            assert others_done.wait(30)
+        elif len([seen for seen in server.seen if "slow" not in "".join(seen.values())]) == 12:
+            others_done.set()  # all four players' three rounds, in both orders
+        return by_length(texts)
+
+    server.answer = answer
+    texts = ["a", "aa", "aaa", "aaaa"]
+    batch = RewardBatch(
+        ["Why?"] * 4 + ["How?"] * 4, texts + [f"slow {text}" for text in texts], group=[0] * 4 + [1] * 4
+    )
+    composition = compose(server, batch=batch, scheme="swiss", rounds=3)
+    assert None not in composition.to_list()

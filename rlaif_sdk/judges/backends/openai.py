@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from rlaif_sdk.config import LimitsConfig
-from rlaif_sdk.conversations import ASSISTANT, chat_messages, image_block, read
+from rlaif_sdk.conversations import ASSISTANT, Turn, chat_messages, image_block, read
 from rlaif_sdk.exceptions import (
     ConfigError,
     ConversationError,
@@ -326,29 +326,35 @@ class OpenAIBackend:
         return await self._ask(requests, options, text_of)
 
     async def _ask(
-        self, requests: Sequence[Conversation], options: dict[str, Any], read: Reader[ReplyT]
+        self, requests: Sequence[Conversation], options: dict[str, Any], reply_of: Reader[ReplyT]
     ) -> list[ReplyT | RowError]:
         try:
             session = await self._client.session()
         except HttpError as error:
             raise _judge_error(error) from None
         return await _all_or_none(
-            [self._row(session, request, options, read) for request in requests], self.concurrency
+            [self._row(session, request, options, reply_of) for request in requests], self.concurrency
         )
 
     async def _row(
-        self, session: Session, request: Conversation, options: dict[str, Any], read: Reader[ReplyT]
+        self, session: Session, request: Conversation, options: dict[str, Any], reply_of: Reader[ReplyT]
     ) -> ReplyT | RowError:
-        try:
-            messages, characters, flags = _defused(request)
-        except ConversationError as unsendable:  # an image
-            return JudgeResponseError(unsendable.message, hint=unsendable.hint)
-        body = {"model": self._model, "messages": messages, **options, **self._extra_body}
-        data = json_body({name: value for name, value in body.items() if value is not None})
+        flags: tuple[str, ...] = ()
         attempts: list[Usage] = []
         try:
-            choice = await self._client.tried(lambda: self._attempt(session, data, characters, attempts))
-            answer = read(choice, flags)
+            turns = read(request)
+            characters = sum(len(turn.content) for turn in turns)
+
+            def body() -> bytes:
+                nonlocal flags
+                messages, flags = _defused(turns)
+                fields = {"model": self._model, "messages": messages, **options, **self._extra_body}
+                return json_body({name: value for name, value in fields.items() if value is not None})
+
+            choice = await self._client.tried(lambda: self._attempt(session, body, characters, attempts))
+            answer = reply_of(choice, flags)
+        except ConversationError as unsendable:  # an image
+            return JudgeResponseError(unsendable.message, hint=unsendable.hint)
         except (HttpError, JudgeConnectionError, JudgeResponseError) as failure:
             error = _judge_error(failure) if isinstance(failure, HttpError) else failure
             error.usage = _total(attempts)
@@ -357,11 +363,13 @@ class OpenAIBackend:
             return error
         return replace(answer, usage=_total(attempts))
 
-    async def _attempt(self, session: Session, data: bytes, characters: int, attempts: list[Usage]) -> dict[str, Any]:
+    async def _attempt(
+        self, session: Session, body: Callable[[], bytes], characters: int, attempts: list[Usage]
+    ) -> dict[str, Any]:
         """The first choice of the server's answer; what the attempt took is appended to ``attempts``."""
         entry = await self._limits.acquire(characters, session.turn)
         attempts.append(Usage(calls=1, retries=min(len(attempts), 1)))
-        reply = await self._client.post(session, data)
+        reply = await self._client.post(session, body)
         if not isinstance(reply, dict):
             raise HttpError("passing", f"the judge's server answered JSON that is no object: {_shown(reply)}")
         attempts[-1] += usage_in(reply, self._prices)
@@ -384,21 +392,19 @@ def _total(attempts: Sequence[Usage]) -> Usage:
     return sum(attempts, NO_USAGE)
 
 
-def _defused(request: Conversation) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
-    """The messages in which no special token acts, how many characters they have, and what is to be flagged.
+def _defused(turns: Sequence[Turn]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The messages in which no special token acts, and what is to be flagged.
 
     Raises:
         ConversationError: An image cannot be sent.
     """
-    turns = read(request)
     messages = chat_messages(turns)
     defused: list[dict[str, Any]] = _without_markers(messages)
-    characters = sum(len(message["content"]) for message in defused)
     flags = () if defused == messages else ("markers_defused",)
     for turn, message in zip(turns, defused, strict=True):
         if turn.images:
             message["content"] = [{"type": "text", "text": message["content"]}, *map(image_block, turn.images)]
-    return defused, characters, flags
+    return defused, flags
 
 
 def _without_markers(value: Any) -> Any:
