@@ -18,7 +18,7 @@ import numpy as np
 from rlaif_sdk.conversations.special_tokens import starts, without_end
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample, Scored
+from rlaif_sdk.integrations.samples import Sample
 
 _LEAST_OVERLAP = 16
 """So many letters of a prompt that was cut must be left to know it by."""
@@ -65,18 +65,11 @@ def reward_function(
         ]
         if not samples:
             return {"rewards": torch.zeros(0), "scores": torch.zeros(0), "extra_logs": {}}
-        composition = hosted.compose(samples)
-        names, columns = list(composition.rewards), composition.rewards.values()
-        missing_B = np.isnan(composition.totals)
-        totals_B = composition.totals
-        if missing_B.any():  # `number` raises where there is no fallback
-            totals_B = np.array([Scored(composition, row).number(unscored) for row in range(len(samples))])
-        raw_RB = np.array([column.raw for column in columns], dtype=np.float32)
-        absent_RB = np.isnan(raw_RB)
-        raw_RB[absent_RB] = 0.0
-        logs = np.vstack([totals_B, raw_RB, absent_RB, missing_B], dtype=np.float32, casting="unsafe")
-        rewards_B, *logged = torch.from_numpy(logs).unbind()
-        extra_logs = dict(zip([*names, *(f"{name}/missing" for name in names), "unscored"], logged, strict=True))
+        scored = hosted.score(samples)
+        totals, logged = [one.number(unscored) for one in scored], [one.logged_scores() for one in scored]
+        numbers_LB = np.array([totals, *([row[name] for row in logged] for name in logged[0])], dtype=np.float32)
+        rewards_B, *logs = torch.from_numpy(numbers_LB).unbind()  # made of one array in a fraction of the time
+        extra_logs = dict(zip(logged[0], logs, strict=True))
         return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": extra_logs}
 
     return reward_func
