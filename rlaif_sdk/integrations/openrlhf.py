@@ -18,7 +18,7 @@ import numpy as np
 from rlaif_sdk.conversations.special_tokens import starts, without_end
 from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.integrations.host import Rewards, host
-from rlaif_sdk.integrations.samples import Sample
+from rlaif_sdk.integrations.samples import Sample, Scored
 
 _LEAST_OVERLAP = 16
 """So many letters of a prompt that was cut must be left to know it by."""
@@ -65,11 +65,17 @@ def reward_function(
         ]
         if not samples:
             return {"rewards": torch.zeros(0), "scores": torch.zeros(0), "extra_logs": {}}
-        scored = hosted.score(samples)
-        totals, logged = [one.number(unscored) for one in scored], [one.logged_scores() for one in scored]
-        numbers_LB = np.array([totals, *([row[name] for row in logged] for name in logged[0])], dtype=np.float32)
-        rewards_B, *logs = torch.from_numpy(numbers_LB).unbind()  # made of one array in a fraction of the time
-        extra_logs = dict(zip(logged[0], logs, strict=True))
+        composition = hosted.compose(samples)
+        columns = composition.rewards
+        numbers_LB = np.array([*(column.raw for column in columns.values()), composition.totals], dtype=np.float32)
+        missing_LB = np.isnan(numbers_LB)
+        numbers_LB[missing_LB] = 0.0
+        if missing_LB[-1].any():  # `number` raises where there is no fallback
+            numbers_LB[-1] = [Scored(composition, row).number(unscored) for row in range(len(samples))]
+        told_LB = np.concatenate([numbers_LB, missing_LB], dtype=np.float32, casting="unsafe")
+        logs = [*torch.from_numpy(told_LB).unbind()]
+        rewards_B = logs.pop(len(columns))
+        extra_logs = dict(zip([*columns, *(f"{name}/missing" for name in columns), "unscored"], logs, strict=True))
         return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": extra_logs}
 
     return reward_func
