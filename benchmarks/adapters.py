@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+import torch
 from _report import interleaved, save
 from _rewards import FUNCTIONS, WEIGHTS, relevance
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rlaif_sdk import Composer, Composition, RewardBatch
+from rlaif_sdk.integrations import nemo_gym, openrlhf, slime, verifiers, verl
 from tests.integrations.adapters import ADAPTERS, GROUPED
-from tests.integrations.cases import Case
+from tests.integrations.cases import Case, Row
 
 
 def relevance_of_last(prompts: list[Any], completions: list[str], **columns: object) -> list[float]:
@@ -41,15 +45,6 @@ def in_groups(groups: list[list[Case]]) -> RewardBatch:
     """The same for groups."""
     whole = batch([case for cases in groups for case in cases])
     return replace(whole, group=[label for label, cases in enumerate(groups) for _ in cases])
-
-
-def own_calls(composer: Composer, cases: list[Case], *, one_at_a_time: bool) -> Callable[[], object]:
-    """The composer by itself: a call for all samples, or one a sample."""
-    if one_at_a_time:
-        singles = [batch([case]) for case in cases]
-        return lambda: [composer.compose(single) for single in singles]
-    whole = batch(cases)
-    return lambda: composer.compose(whole)
 
 
 def alone(composer: Composer, adapter: Callable[[], object], repeats: int) -> list[float]:
@@ -78,19 +73,91 @@ def alone(composer: Composer, adapter: Callable[[], object], repeats: int) -> li
     return seconds[1:]
 
 
-def awaited(calls: int) -> None:
-    """As many calls that do nothing, awaited at the same time: what an event loop costs a stack whatever it calls."""
+def _verl(*_: Any, **__: Any) -> Any:
+    async def compute_score(**_: Any) -> dict[str, float]:
+        return {"score": 0.0, **SAID}
 
-    async def nothing() -> None:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        loop.call_soon(done.set_result, None)
-        await done
+    return SimpleNamespace(compute_score=compute_score)
 
-    async def run() -> None:
-        await asyncio.gather(*(nothing() for _ in range(calls)))
 
-    asyncio.run(run())
+def _verl_manager(base: type, *_: Any) -> Any:
+    class Nothing(base):  # type: ignore[misc]  # the class is given
+        async def run_single(self, data: Any) -> dict[str, Any]:
+            del data
+            return {"reward_score": 0.0, "reward_extra_info": {"score": 0.0, **SAID}}
+
+    return lambda config, tokenizer: Nothing(config, tokenizer, None)
+
+
+def _openrlhf(*_: Any, **__: Any) -> Any:
+    none_B = torch.zeros(1)
+    logs = dict.fromkeys([*SAID, *(f"{name}/missing" for name in FUNCTIONS)], none_B)
+    return lambda *_: {"rewards": none_B, "scores": none_B, "extra_logs": logs}
+
+
+def _slime(*_: Any, **__: Any) -> Any:
+    async def rm(args: Any, sample: Any) -> float:
+        del args
+        sample.metadata = {slime.SCORES: SAID}
+        return 0.0
+
+    return rm
+
+
+def _nemo_gym(_: Any, request: type, response: type) -> Any:
+    asked, answered = (
+        type(kind.__name__, (kind,), {"model_config": {"extra": "allow"}}) for kind in (request, response)
+    )
+    told = {"reward": 0.0, "reward_components": SAID, **{f"rlaif/{name}": value for name, value in SAID.items()}}
+
+    async def verify(self: Any, body: Any) -> Any:
+        del self
+        return answered(**body.model_dump(), **told)
+
+    verify.__annotations__ = {"body": asked, "return": answered}
+    return verify
+
+
+def _rubric(_: Any, base: type) -> Any:
+    class Nothing(base):  # type: ignore[misc]  # the class is given
+        async def score_group(self, states: list[Any]) -> None:
+            for state in states:
+                state |= {"reward": 0.0, "metrics": SAID}
+
+    return Nothing()
+
+
+def _task(*_: Any) -> Any:
+    async def composed(task: Any, trace: Any) -> float:
+        del task
+        trace.record_metrics(SAID)
+        return 0.0
+
+    return composed
+
+
+SAID = {**dict.fromkeys(FUNCTIONS, 0.0), "unscored": 0.0}
+NOTHING: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "verl, at once": (verl, "VerlReward", _verl),
+    "verl, a manager": (verl, "reward_manager", _verl_manager),
+    "openrlhf": (openrlhf, "reward_function", _openrlhf),
+    "slime": (slime, "reward_model", _slime),
+    "nemo gym": (nemo_gym, "verifier", _nemo_gym),
+    "verifiers, a rubric": (verifiers, "rubric", _rubric),
+    "verifiers, a task": (verifiers, "task_reward", _task),
+}
+"""What makes an adapter, and a reward in its place that does nothing, where a stack calls for one sample at a time."""
+
+
+def nothing(name: str, call: Callable[[], object]) -> Callable[[], None]:
+    """The same calls of a reward that does nothing: what a stack's way to call costs whatever it calls."""
+    module, factory, maker = NOTHING[name]
+
+    def run() -> None:
+        with patch.object(module, factory, maker):
+            call()
+
+    return run
 
 
 SINGLE = {"verl", "openrlhf", "skyrl"}
@@ -116,50 +183,71 @@ def main() -> None:
         for start in range(0, len(cases) - GROUP + 1, GROUP)
     ]
     whole = in_groups(groups)
-    results: dict[str, Any] = {}
-    lines = ["| adapter | composer (µs a sample) | beyond it (µs a sample) |", "|---|---|---|"]
-    with Composer({**FUNCTIONS, "relevance": relevance_of_last}, weights=WEIGHTS) as composer:
+    seen: list[RewardBatch] = []
+    rows: dict[str, tuple[Callable[[], list[Row]], int, list[float | None]]] = {}
+    with Composer(
+        {**FUNCTIONS, "relevance": relevance_of_last},
+        weights=WEIGHTS,
+        observers=[lambda composition: seen.append(composition.batch)],
+    ) as composer:
         expected = composer.compose(batch(cases)).to_list()
         for name, adapter in ADAPTERS.items():
-            totals = [total for total, _ in adapter(composer, cases)]
-            wrong = [row for row, total in enumerate(totals) if total is None or abs(total - expected[row]) > 1e-5]
-            assert not wrong, f"{name} gives other numbers than the composer in rows {wrong[:5]}"
-            scored = cases * 2 if name in PAIRS else cases
-            calls = own_calls(composer, scored, one_at_a_time=name in SINGLE)
-            variants = {"composer": calls, "adapter": lambda adapter=adapter: adapter(composer, cases)}
-            seconds = interleaved(variants, repeats=options.repeats, clock=time.process_time)
-            own = 1e6 * min(seconds["composer"]) / len(scored)
-            if name in SINGLE:
-                others = min(alone(composer, variants["adapter"], options.repeats))
-            else:
-                others = min(seconds["adapter"]) - min(seconds["composer"])
-            beyond = 1e6 * others / len(scored)
-            results[name] = {"composer (us)": own, "beyond (us)": beyond}
-            lines.append(f"| {name} | {own:.1f} | {beyond:.1f} |")
+            rows[name] = partial(adapter, composer, cases), len(cases) * (1 + (name in PAIRS)), expected
+        of_groups = composer.compose(whole).to_list()
         for name, grouped in GROUPED.items():
-            totals = [total for total, _ in grouped(composer, groups)]
-            assert totals == composer.compose(whole).to_list(), (
-                f"{name} gives other numbers than the composer for groups"
-            )
-            variants = {
-                "composer": lambda: composer.compose(whole),
-                "adapter": lambda grouped=grouped: grouped(composer, groups),
-            }
-            seconds = interleaved(variants, repeats=options.repeats, clock=time.process_time)
-            own = 1e6 * min(seconds["composer"]) / len(whole)
-            beyond = 1e6 * (min(seconds["adapter"]) - min(seconds["composer"])) / len(whole)
-            results[f"{name}, groups of {GROUP}"] = {"composer (us)": own, "beyond (us)": beyond}
-            lines.append(f"| {name}, groups of {GROUP} | {own:.1f} | {beyond:.1f} |")
-    nothing = interleaved({"": lambda: awaited(options.samples)}, repeats=options.repeats, clock=time.process_time)
-    results["nothing, awaited (us)"] = 1e6 * min(nothing[""]) / options.samples
+            rows[f"{name}, groups of {GROUP}"] = partial(grouped, composer, groups), len(whole), of_groups
+        results = {
+            name: measured(name, composer, call, samples, truth, seen, options.repeats)
+            for name, (call, samples, truth) in rows.items()
+        }
+    heads = ("adapter", "composer", "beyond it", "nothing, called so", "what the adapter adds")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, said in results.items():
+        floor = said.get("nothing (us)")
+        shown = "" if floor is None else f"{floor:.1f}"
+        lines.append(
+            f"| {name} | {said['composer (us)']:.1f} | {said['beyond (us)']:.1f} | {shown} | {said['adds (us)']:.1f} |"
+        )
     lines.append(
-        f"\nProcessor time, the least of {options.repeats} rounds, which what else the machine does disturbs least. A stack that awaits "
-        f"its samples one by one spends {results['nothing, awaited (us)']:.1f} µs on a call that does nothing, which is in the figures "
-        "of those. The adapter's side makes its stack's objects and reads its answer too, but for verl's manager, whose "
-        "tensors are made before and whose decoding of tokens is in it. verl, openrlhf and skyrl call "
+        f"\nMicroseconds a sample of processor time, the least of {options.repeats} rounds, which what else the machine does "
+        "disturbs least. The composer has the batches that the adapter makes of the calls. Where a stack calls for one sample "
+        "at a time a reward that does nothing is called in the same way: that is the stack's cost, and that of reading the "
+        "answers. verl's tensors are made before; the decoding of their tokens is the adapter's. verl, openrlhf and skyrl call "
         "for one sample after another: what is beyond the composer is measured there while its answers are played back."
     )
     save("adapters", results, "\n".join(lines))
+
+
+def measured(
+    name: str,
+    composer: Composer,
+    call: Callable[[], list[Row]],
+    samples: int,
+    expected: list[float | None],
+    seen: list[RewardBatch],
+    repeats: int,
+) -> dict[str, float]:
+    """Microseconds a sample of the composer alone, of the adapter beyond it, and of a reward that does nothing."""
+    call()  # which may load what it needs
+    seen.clear()
+    totals = [total for total, _ in call()]
+    wrong = [row for row, total in enumerate(totals) if total is None or abs(total - expected[row]) > 1e-5]
+    assert not wrong, f"{name} gives other numbers than the composer in rows {wrong[:5]}"
+    batches = [*seen]
+    # made anew: what was read of a batch's conversations is kept with it
+    variants = {"composer": lambda: [composer.compose(replace(one)) for one in batches], "adapter": call}
+    kind = name.removesuffix(f", groups of {GROUP}")
+    if kind in NOTHING and not (kind == "slime" and kind != name):  # whose groups have an adapter of their own
+        variants["nothing"] = nothing(kind, call)
+    least = {
+        side: 1e6 * min(seconds) / samples
+        for side, seconds in interleaved(variants, repeats=repeats, clock=time.process_time).items()
+    }
+    beyond = least["adapter"] - least["composer"]
+    if name in SINGLE:
+        beyond = 1e6 * min(alone(composer, call, repeats)) / samples
+    said = {"composer (us)": least["composer"], "beyond (us)": beyond, "adds (us)": beyond - least.get("nothing", 0.0)}
+    return said | ({"nothing (us)": least["nothing"]} if "nothing" in least else {})
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ def load(pid: int, port: int, requests: Sequence[Sequence[Any]], **asked: Any) -
         done = subprocess.run(
             [sys.executable, str(HERE / "_http_load.py"), file.name], capture_output=True, text=True, check=True
         )
-    said: dict[str, float] = json.loads(done.stdout)
+    said: dict[str, Any] = json.loads(done.stdout)
+    if refusals := said.pop("refusals"):
+        print(f"refused, the first of each status: {refusals}", file=sys.stderr)
     return said
 
 

@@ -324,6 +324,10 @@ def _read_item(item: Mapping[str, Any], speaker: str) -> Iterator[Turn]:
     if not isinstance(kind, str) or not (_writes_itself(kind) or kind in _WORDS or _medium(kind)):
         found = ", ".join(f"{key}: {_shown(item[key])}" for key in sorted(item, key=str)) or "none"
         raise ConversationError(f"a message without a role; its fields: {found}", hint=_SHAPES)
+    if kind in _REASONING_BLOCKS:
+        if thinking := _reasoning_text(item):
+            yield Turn(ASSISTANT, reasoning=thinking)
+        return
     if kind == "input_text":
         speaker = USER
     elif _writes_itself(kind):

@@ -8,7 +8,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlaif_sdk.composer import Composition
@@ -16,11 +16,12 @@ from rlaif_sdk.exceptions import RewardError, RewardTimeoutError
 from rlaif_sdk.integrations.samples import Sample, Scored, batch_of
 from rlaif_sdk.types import Progress, RewardBatch
 
+_GiveUp = Callable[[asyncio.Future[list[Scored]]], None]
 PATIENCE = 0.02
 """Seconds that a batch waits to be filled while others are under way, where one more may be."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Call:
     """Samples that somebody asks for, which stay together.
 
@@ -30,6 +31,7 @@ class _Call:
         training: Whether running statistics learn from them.
         alone: Whether it is scored in a batch of its own: what it teaches must not depend on what else is asked for, or a
             reward failed on the batch that it was in.
+        kind: What must be alike in a batch.
     """
 
     samples: Sequence[Sample]
@@ -38,17 +40,16 @@ class _Call:
     progress: Progress
     training: bool
     alone: bool
+    kind: tuple[Any, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        first = self.samples[0]
+        has = (first.group is None, first.completion_ids is None, first.turn_spans is None)
+        self.kind = first.columns.keys(), has, self.progress, self.training
 
     def goes_with(self, other: _Call) -> bool:
         """Whether both may be in one batch: none may get the other's columns, be taken for its group, or lose its tokens."""
         return not self.alone and not other.alone and self.kind == other.kind
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """What must be alike in a batch."""
-        first = self.samples[0]
-        has = (first.group is None, first.completion_ids is None, first.turn_spans is None)
-        return first.columns.keys(), has, self.progress, self.training
 
 
 class Coalescer:
@@ -128,9 +129,10 @@ class Coalescer:
                 _fail(taken, error)
                 continue
             self._under_way += 1
+            give_up = functools.partial(_give_up, taken, composing)
             for call in taken:
-                call.future.add_done_callback(functools.partial(_give_up, taken, composing))
-            composing.add_done_callback(functools.partial(self._hand_to, loop, taken))
+                call.future.add_done_callback(give_up)
+            composing.add_done_callback(functools.partial(self._hand_to, loop, taken, give_up))
 
     def _is_due(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether a batch may be begun now; if it may be later, by a timer."""
@@ -160,13 +162,17 @@ class Coalescer:
         self._rows = sum(len(call.samples) for call in left)
         return taken
 
-    def _hand_to(self, loop: asyncio.AbstractEventLoop, taken: list[_Call], done: Future[Composition]) -> None:
+    def _hand_to(
+        self, loop: asyncio.AbstractEventLoop, taken: list[_Call], give_up: _GiveUp, done: Future[Composition]
+    ) -> None:
         """Wake the loop once for a whole batch, from the composer's thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(self._deliver, taken, done)
+            loop.call_soon_threadsafe(self._deliver, taken, give_up, done)
 
-    def _deliver(self, taken: list[_Call], done: Future[Composition]) -> None:
+    def _deliver(self, taken: list[_Call], give_up: _GiveUp, done: Future[Composition]) -> None:
         self._under_way -= 1
+        for call in taken:
+            call.future.remove_done_callback(give_up)  # which would be one more turn of the loop for each
         if not done.cancelled():
             error = done.exception()
             causes = [error] if error else [column.error for column in done.result().rewards.values()]

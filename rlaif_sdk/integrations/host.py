@@ -327,8 +327,9 @@ class Host:
         if self._server is not None:
             (scored,) = await asyncio.wrap_future(self._server.submit([sample]))
             return scored
-        self._composer_for([sample])
         coalescer, cohorts = self._of_loop()
+        if self._comparison:
+            self._composer_for([sample])
         if sample.group_size is not None:
             return await cohorts.score(sample)
         (scored,) = await coalescer.score([sample])

@@ -66,17 +66,16 @@ def reward_function(
         if not samples:
             return {"rewards": torch.zeros(0), "scores": torch.zeros(0), "extra_logs": {}}
         composition = hosted.compose(samples)
-        names, columns = list(composition.rewards), composition.rewards.values()
-        missing_B = np.isnan(composition.totals)
-        totals_B = composition.totals
-        if missing_B.any():  # `number` raises where there is no fallback
-            totals_B = np.array([Scored(composition, row).number(unscored) for row in range(len(samples))])
-        raw_RB = np.array([column.raw for column in columns], dtype=np.float32)
-        absent_RB = np.isnan(raw_RB)
-        raw_RB[absent_RB] = 0.0
-        logs = np.vstack([totals_B, raw_RB, absent_RB, missing_B], dtype=np.float32, casting="unsafe")
-        rewards_B, *logged = torch.from_numpy(logs).unbind()
-        extra_logs = dict(zip([*names, *(f"{name}/missing" for name in names), "unscored"], logged, strict=True))
+        columns = composition.rewards
+        numbers_LB = np.array([*(column.raw for column in columns.values()), composition.totals], dtype=np.float32)
+        missing_LB = np.isnan(numbers_LB)
+        numbers_LB[missing_LB] = 0.0
+        if missing_LB[-1].any():  # `number` raises where there is no fallback
+            numbers_LB[-1] = [Scored(composition, row).number(unscored) for row in range(len(samples))]
+        told_LB = np.concatenate([numbers_LB, missing_LB], dtype=np.float32, casting="unsafe")
+        logs = [*torch.from_numpy(told_LB).unbind()]
+        rewards_B = logs.pop(len(columns))
+        extra_logs = dict(zip([*columns, *(f"{name}/missing" for name in columns), "unscored"], logs, strict=True))
         return {"rewards": rewards_B, "scores": rewards_B.clone(), "extra_logs": extra_logs}
 
     return reward_func
