@@ -64,14 +64,16 @@ def watch_run(run: Run, console: Console, *, resume: bool = False) -> Any:
     Raises:
         RlaifError: As `rlaif_sdk.training.methods.train`.
     """
-    console = console if first_process() else Console(quiet=True)
+    reports = first_process()
+    console = console if reports else Console(quiet=True)
     method = get_method(run.method)
     on_result = partial(resolve(method.report), console=console)
     # A composition is the reader's own, and what its rewards warn of too.
     quiet = r"transformers\." if method.learns_from == "prompts" else ""
     with live_view(console, quiet=quiet) as (display, report):
         result = train(run.method, run, display=display, report=report, on_result=on_result, resume=resume)
-    print_location(console, result.output, result.model_folder, method.model_class)
+    if reports:  # the others may be done before the model is saved
+        print_location(console, result.output, result.model_folder, method.model_class)
     return result
 
 

@@ -102,14 +102,17 @@ def arguments(rows: int, seed: int = 0) -> dict[str, Any]:
 
 
 def test_accumulated_minibatches_add_up_to_one_large_one() -> None:
-    """With the shared token count, the mean of the parts' losses is the loss of the whole, however ragged."""
+    """With the shared token count, the mean of the parts' losses and metrics is that of the whole, however ragged."""
     whole = arguments(rows=8)
     tokens = float(whole["mask_BT"].sum())
     parts = []
-    for rows in (slice(0, 4), slice(4, 8)):
+    for rows in (slice(0, 2), slice(2, 8)):
         part = {name: value[rows] if isinstance(value, Tensor) else value for name, value in whole.items()}
-        parts.append(ppo_loss(**part, tokens=tokens / 2).total)
-    torch.testing.assert_close(torch.stack(parts).mean(), ppo_loss(**whole, tokens=tokens).total)
+        parts.append(ppo_loss(**part, tokens=tokens / 2))
+    expected = ppo_loss(**whole, tokens=tokens)
+    torch.testing.assert_close(torch.stack([part.total for part in parts]).mean(), expected.total)
+    for name, value in expected.metrics.items():
+        torch.testing.assert_close(torch.stack([part.metrics[name] for part in parts]).mean(), value)
 
 
 def test_the_loss_is_policy_plus_value_minus_entropy() -> None:

@@ -327,7 +327,7 @@ def test_a_process_that_fails_ends_the_job_and_says_why(tmp_path: Path, llama: A
         "        raise OSError('the judge of this process is out')\n"
         "    return [float(c.count('w5')) for c in completions]\n"
     )
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"w{row} w3"}) + "\n" for row in range(12)))
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"w{row} w3"}) + "\n" for row in range(20)))
     config = {
         "model": {"name": "start"},
         "data": {"train": "prompts.jsonl", "held_out_rows": 4},

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlaif_sdk.training.ppo.kl import estimate_kl
-from rlaif_sdk.training.ppo.masked import masked_mean, masked_sum
+from rlaif_sdk.training.ppo.masked import masked_sum
 
 
 def clipped_policy_losses(
@@ -83,7 +83,8 @@ class PPOLoss(NamedTuple):
         metrics: The mean ``policy_loss`` and ``value_loss`` a token, before coefficients; the mean ``entropy`` of the
             next-token distribution, in nats; ``clip_ratio/policy`` and ``clip_ratio/value``, the shares of the tokens
             whose gradient the clip removes; ``approx_kl``, the mean divergence of the policy from the one that sampled,
-            in nats a token; the mean probability ``ratio``; ``kl_loss``, the mean ``kl_BT`` where there is one.
+            in nats a token; the mean probability ``ratio``; ``kl_loss``, the mean ``kl_BT`` where there is one. As
+            ``total`` they are sums over ``tokens``, so their mean over the minibatches of a step is that of all its tokens.
     """
 
     total: Tensor
@@ -153,7 +154,8 @@ def ppo_loss(
     if kl_BT is not None:
         losses_BT = losses_BT + kl_coef * kl_BT
         of_tokens["kl_loss"] = kl_BT
+    share = max(tokens, 1.0)
     return PPOLoss(
-        total=masked_sum(losses_BT, mask_BT) / max(tokens, 1.0),
-        metrics={name: masked_mean(x_BT.detach(), mask_BT) for name, x_BT in of_tokens.items()},
+        total=masked_sum(losses_BT, mask_BT) / share,
+        metrics={name: masked_sum(x_BT.detach(), mask_BT) / share for name, x_BT in of_tokens.items()},
     )

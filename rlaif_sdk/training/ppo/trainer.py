@@ -699,8 +699,9 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         parts = self.processes.mean(torch.stack([*loss.metrics.values()]))
         self._parts.append((tuple(loss.metrics), parts))
         if self.args.max_approx_kl is not None and self._step % self.args.gradient_accumulation_steps == 0:
-            approx_kl = float(self.accelerator.reduce(loss.metrics["approx_kl"], "mean"))
-            self._early_stopped = approx_kl > self.args.max_approx_kl
+            divergence = loss.metrics["approx_kl"] * minibatch.token_share
+            total, count = self.accelerator.reduce(torch.stack([divergence, minibatch.mask_BT.sum()]), "sum")
+            self._early_stopped = float(total / count.clamp(min=1)) > self.args.max_approx_kl
             self._note("train", {"skipped": float(self._early_stopped)})
         return loss.total
 
