@@ -110,7 +110,9 @@ def tests(session: nox.Session) -> None:
     install(session, "all,quickstart", "test")
     session.run("python", "-m", "pip", "check")
     arguments = session.posargs or ["-n", "2", "--dist", "loadfile"]
-    session.run("pytest", "-m", "not slow and not gpu", *arguments, env=offline() | {"OMP_NUM_THREADS": "1"})
+    # Each of the hundreds of processes that the tests start would compile the sources anew.
+    compiled = {"PYTHONDONTWRITEBYTECODE": ""}
+    session.run("pytest", "-m", "not slow and not gpu", *arguments, env=offline() | compiled | {"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

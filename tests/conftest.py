@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -17,6 +18,12 @@ from rlaif_sdk.composer import builtin
 
 settings.register_profile("rlaif", deadline=None, max_examples=80)
 settings.load_profile("rlaif")
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that is imported out of garbage collections: accelerate makes one at every start of a training run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, overload
 
-from pydantic import Field, create_model
+from pydantic import ConfigDict, Field, create_model
 
 from rlaif_sdk.conversations import as_generated
 from rlaif_sdk.exceptions import RewardOutputError
@@ -19,6 +19,12 @@ _TRAINER_ARGUMENTS = frozenset({"trainer_state", "log_metric", "log_extra", "env
 """What TRL's trainers hand to a reward function beside the data."""
 _DATA_ARGUMENTS = frozenset({"prompts", "completions", "prompt_texts", "completion_texts", "completion_ids"})
 _TEXT_ARGUMENTS = frozenset({"prompt_texts", "completion_texts"})
+
+
+class _FunctionParams(Params):
+    """The keyword parameters of a function, which has no docstrings of attributes: looking for them reads every module."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
 
 class FunctionReward(Reward):
@@ -88,7 +94,7 @@ class FunctionReward(Reward):
         )
         self.params_model = create_model(
             f"{self.name}_params",
-            __base__=Params,
+            __base__=_FunctionParams,
             **{
                 p.name: (Any if p.annotation is p.empty else p.annotation, Field(default=p.default))
                 for p in signature

@@ -62,6 +62,7 @@ def check_whole(path):
                 assert entry.answers["length"].raw.tolist() == entry.totals.tolist()
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_instant_loses_nothing_that_was_reported_and_breaks_nothing(tmp_path):
     """Twelve writers are killed at random moments; what each said to be done is there, and the next goes on."""
     path = tmp_path / "ledger.sqlite"

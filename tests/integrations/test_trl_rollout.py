@@ -48,7 +48,10 @@ def build(seen: list[Composition], **rewards: Any) -> Composer:
     return Composer(parts, observers=[seen.append])
 
 
-@pytest.mark.parametrize(("micro_batch", "sampling"), [(1, {"top_k": 1}), (2, {}), (9, {})])
+@pytest.mark.parametrize(
+    ("micro_batch", "sampling"),
+    [(1, {"top_k": 1}), *(pytest.param(rows, {}, marks=pytest.mark.slow) for rows in (2, 9))],
+)
 def test_the_run_is_the_one_without(
     make_trainer: Callable[..., Any], micro_batch: int, sampling: dict[str, Any]
 ) -> None:

@@ -222,6 +222,7 @@ def test_a_server_that_falls_over_for_a_moment_does_no_harm(config: Path, write_
     assert (result.summary.usage.calls, result.summary.usage.retries) == (120, 60)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_pairs(config: Path, write_pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the pairs, 1.5 MB of text more, take no more than a few bytes each beyond.
 

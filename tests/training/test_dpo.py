@@ -284,7 +284,9 @@ def test_metrics_that_need_logits_are_refused(make_dpo_trainer: Any) -> None:
         trainer.evaluate()
 
 
-@pytest.mark.parametrize("variant", ["whole", "adapter", "precomputed"])
+@pytest.mark.parametrize(
+    "variant", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("whole", "precomputed")), "adapter"]
+)
 def test_training_that_began_with_another_model_is_not_resumed(
     make_dpo_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:

@@ -51,7 +51,9 @@ def differ(one: str | Path, other: str | Path) -> bool:
     return any(not torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
-@pytest.mark.parametrize("method", ["dpo", "sft", "ppo", "grpo"])
+@pytest.mark.parametrize(
+    "method", ["dpo", "ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sft", "grpo"))]
+)
 def test_each_round_starts_from_the_policy_of_the_one_before(
     tmp_path: Path, llama: Any, tokenizer: Any, method: str
 ) -> None:

@@ -129,8 +129,15 @@ def test_a_rollout_is_gone_through_several_times_in_new_orders(make_trainer: Mak
 @pytest.mark.parametrize(
     ("kind", "critic", "adapter"),
     [
-        *itertools.product(["llama", "gpt2", "t5"], ["shared", "separate"], [False, True]),
-        *[("llama", "lora", True), ("gpt2", "lora", True)],
+        ("llama", "shared", False),
+        ("t5", "separate", True),
+        ("llama", "lora", True),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in itertools.product(["llama", "gpt2", "t5"], ["shared", "separate"], [False, True])
+            if each not in {("llama", "shared", False), ("t5", "separate", True)}
+        ),
+        pytest.param("gpt2", "lora", True, marks=pytest.mark.slow),
     ],
 )
 def test_gradient_checkpointing_gives_the_same_step(

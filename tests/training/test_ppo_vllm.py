@@ -66,7 +66,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("adapter", [False, True])
-@pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.parametrize("critic", ["shared", pytest.param("separate", marks=pytest.mark.slow)])
 def test_vllm_gets_the_policy_s_weights_alone(make_trainer: Make, load_model: Load, critic: str, adapter: bool) -> None:
     """What TRL sends to vLLM is every weight of a plain model under its own name, and no critic."""
     model = load_model("llama")

@@ -47,8 +47,8 @@ def config(tmp_path: Path, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}])
-@pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.parametrize("lora", [None, pytest.param({"r": 2, "alpha": 4}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("critic", ["shared", pytest.param("separate", marks=pytest.mark.slow)])
 def test_a_run_trains_an_encoder_decoder_model(
     config: dict[str, Any], build_model: Any, lora: dict[str, Any] | None, critic: str
 ) -> None:
@@ -95,7 +95,7 @@ def test_other_methods_refuse_an_encoder_decoder_model(config: dict[str, Any], b
         train("grpo", load_run("grpo", config))
 
 
-@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+@pytest.mark.parametrize("bits", ["4bit", pytest.param("8bit", marks=pytest.mark.slow)])
 def test_a_quantised_model_trains_its_adapter_and_is_saved_whole(
     config: dict[str, Any], build_model: Any, monkeypatch: pytest.MonkeyPatch, bits: str
 ) -> None:
