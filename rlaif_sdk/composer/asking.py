@@ -34,6 +34,8 @@ HALF_LIFE = 1024
 """Answers after which one counts half in the regression: a policy that learns moves what its answers are worth."""
 RIDGE = 1.0
 """How many answers' worth of evidence draws each coefficient to 0."""
+_AT_ONCE = 1 << 20
+"""Differences of two totals that are looked at together, each after each number of calls: some 100 MB."""
 _TEACHES, _MEASURES = 1.0, 2.0
 """What a group that is asked about in full is for."""
 
@@ -348,22 +350,23 @@ class OpenGroups:
         """
         chosen_Gn = np.zeros(self.rows.shape, dtype=bool)
         certainty_Gn = self.certainty(ask, prediction, width)
-        goes_on_G = (certainty_Gn.min(axis=1) < 1) & self.is_open.any(axis=1) & (most_G > 0)
-        if not goes_on_G.any():
-            return chosen_Gn
-        part, own_gn = self.among(goes_on_G), certainty_Gn[goes_on_G]
-        order_gn = np.lexsort((-part.slopes, np.where(own_gn < 1, own_gn, 1.0), ~part.is_open), axis=1)
-        most_g = np.minimum(most_G[goes_on_G], part.is_open.sum(axis=1))
-        calls_P = np.arange(1, int(most_g.max()) + 1)
-        first_gPn = order_gn.argsort(axis=1)[:, None] < np.minimum(calls_P, most_g[:, None])[:, :, None]
-        each = part.among(np.repeat(np.arange(len(part.rows)), len(calls_P)))
-        after_gPn = each.certainty(ask, prediction, width, first_gPn.reshape(each.rows.shape)).reshape(first_gPn.shape)
-        decides_gP = after_gPn.min(axis=2) >= 1
-        least_g = np.where(decides_gP.any(axis=1), decides_gP.argmax(axis=1), len(calls_P) - 1)
-        chosen_Gn[goes_on_G] = first_gPn[np.arange(len(least_g)), least_g]
+        goes_on = np.flatnonzero((certainty_Gn.min(axis=1) < 1) & self.is_open.any(axis=1) & (most_G > 0))
+        at_once = max(1, _AT_ONCE // self.rows.shape[1] ** 3)
+        for start in range(0, len(goes_on), at_once):
+            place_g = goes_on[start : start + at_once]
+            part, own_gn = self.among(place_g), certainty_Gn[place_g]
+            order_gn = np.lexsort((-part.slopes, np.where(own_gn < 1, own_gn, 1.0), ~part.is_open), axis=1)
+            most_g = np.minimum(most_G[place_g], part.is_open.sum(axis=1))
+            calls_P = np.arange(1, int(most_g.max()) + 1)
+            first_gPn = order_gn.argsort(axis=1)[:, None] < np.minimum(calls_P, most_g[:, None])[:, :, None]
+            each = part.among(np.repeat(np.arange(len(part.rows)), len(calls_P)))
+            after_Gn = each.certainty(ask, prediction, width, first_gPn.reshape(each.rows.shape))
+            decides_gP = after_Gn.min(axis=1).reshape(first_gPn.shape[:2]) >= 1
+            least_g = np.where(decides_gP.any(axis=1), decides_gP.argmax(axis=1), len(calls_P) - 1)
+            chosen_Gn[place_g] = first_gPn[np.arange(len(least_g)), least_g]
         return chosen_Gn
 
-    def among(self, groups_G: Labels | Mask) -> OpenGroups:
+    def among(self, groups_G: Labels) -> OpenGroups:
         """Some of them."""
         return OpenGroups(*(getattr(self, name)[groups_G] for name in self.__dataclass_fields__))
 

@@ -103,7 +103,7 @@ class ScoredPairs:
             second_NR[:, place] = np.where(each.failed_N2[:, 1], normalized, second_NR[:, place])
             differences_NR[:, place] = first_N - second_NR[:, place]
         if reward in raw:
-            raw[reward] = np.where(each.failed_N2, each.sign * value, raw[reward])
+            raw[reward] = np.where(each.failed_N2, value, raw[reward])
         return replace(self, differences_NR=differences_NR, second_NR=second_NR, raw=raw)
 
     def of_rewards(self, kept_R: Mask) -> ScoredPairs:
@@ -212,11 +212,10 @@ def scored_pairs(
     defaulted = {}
     for name, part in scored.components.items():
         failed_2N = scored.defaulted(name)
-        known_2N = part.sign * scored.values(name)[~failed_2N]
-        if part.failure.value is not None and failed_2N.any() and known_2N.size:
-            defaulted[name] = DefaultedScores(
-                part.failure.value, part.sign, failed_2N.reshape(-1, 2), known_2N[~np.isnan(known_2N)]
-            )
+        said_2N = part.sign * scored.values(name)
+        known_K = said_2N[~failed_2N & ~np.isnan(said_2N)]
+        if part.failure.value is not None and failed_2N.any() and known_K.size:
+            defaulted[name] = DefaultedScores(part.failure.value, part.sign, failed_2N.reshape(-1, 2), known_K)
     means_R = np.array([np.nanmean(values_2N) if (~np.isnan(values_2N)).any() else 0.0 for values_2N in columns_R2N])
     totals_2N = scored.totals()
     return ScoredPairs(

@@ -454,10 +454,10 @@ def _connector(**options: Any) -> TCPConnector:
 
 
 def _has_more(connection: Connection) -> bool:
-    """Whether something has arrived that nobody has read: asked of the system, which costs no turn of the loop."""
+    """Whether something may have arrived that nobody has read: asked of the system, which costs no turn of the loop."""
     socket = connection.transport.get_extra_info("socket") if connection.transport else None
-    if socket is None:
-        return False
+    if socket is None or not hasattr(select, "poll"):  # Windows has none
+        return True
     arrived = select.poll()
     arrived.register(socket, select.POLLIN)
     return bool(arrived.poll(0))

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import math
+import tracemalloc
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -918,3 +919,23 @@ def test_a_past_is_named_relative_to_the_config(tmp_path: Path) -> None:
         composer.compose(noisy(64, seed=99))
     with Composer.from_config(tmp_path / "rewards.yaml") as composer:
         assert composer.compose(noisy(10, seed=1)).rewards["judge"].imputed
+
+
+def test_many_large_groups_are_chosen_from_like_each_alone_and_in_little_memory() -> None:
+    """The differences of all totals after each number of calls would take half a gigabyte here."""
+    draw = np.random.default_rng(0)
+    groups, size = 64, 48
+    totals = draw.normal(size=(groups, size))
+    rows, ones = np.arange(totals.size).reshape(totals.shape), np.ones(totals.shape)
+    several = OpenGroups(rows, totals, ones, totals - 3, totals + 3, ones > 0, np.zeros(groups))
+    prediction = Prediction(np.zeros(2), np.zeros(1), 0.02, 0.0, np.ones(1), 64)
+    most = draw.integers(0, size + 1, size=groups)
+    tracemalloc.start()
+    chosen = several.choose(Ask(policy="order"), prediction, 1.6, most)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200 << 20
+    assert 0 < chosen.sum() < totals.size
+    for group in range(0, groups, 9):
+        alone = several.among(np.array([group])).choose(Ask(policy="order"), prediction, 1.6, most[group : group + 1])
+        assert alone.tolist() == chosen[group : group + 1].tolist()

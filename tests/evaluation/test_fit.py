@@ -12,6 +12,8 @@ import pytest
 
 from rlaif_sdk import Composer, ConfigError, DataError, RewardBatch
 from rlaif_sdk.evaluation import VerdictColumns, fit_composition, next_pairs, review_by_information
+from rlaif_sdk.evaluation.judged_scores import scored_pairs
+from rlaif_sdk.evaluation.verdicts import read_judged_pairs
 from rlaif_sdk.preferences.review import ExportOptions, ReviewStore, export_review
 from rlaif_sdk.statistics.davidson import verdict_probs
 
@@ -402,6 +404,35 @@ def test_a_default_that_verdicts_do_not_contradict_is_kept(tmp_path: Path) -> No
     found = fit_composition(with_a_default(tmp_path, value=50.0), [fallible(100, 50.1, share=0.05)], HUMAN)
     assert [each.value.value for each in found.defaults] == [50.0]
     assert fit_composition(with_a_default(tmp_path, value=50.0), [fallible(60, 50.0, share=0.0)], HUMAN).defaults == []
+
+
+@pytest.mark.parametrize("more_is_better", [True, False])
+def test_a_default_is_in_the_units_of_its_reward(tmp_path: Path, more_is_better: bool) -> None:
+    """For the gate that looks at it too, whichever way it counts: with the one that it had the pairs are as they were."""
+    config = json.loads(with_a_default(tmp_path, value=53.0).read_text())
+    code = (tmp_path / "rewards.py").read_text()
+    (tmp_path / "rewards.py").write_text(code.replace('(name="c"', f'(name="c", higher_is_better={more_is_better}'))
+    config["rewards"]["c"]["use"] = f"{tmp_path}/rewards.py:c"
+    config["rewards"]["a"]["use"] = f"{tmp_path}/rewards.py:a"
+    config["gates"] = [{"reward": "c", "max": 52.0, "floor": -9.0}]
+    with Composer.from_config(config) as composer:
+        pairs = scored_pairs(composer, read_judged_pairs(composer, [fallible(60, 50.0)], HUMAN), lambda *_: None)
+    assert pairs.defaulted["c"].failed_N2.any()
+    same = pairs.with_default("c", 53.0)
+    assert same.raw["c"].tolist() == pairs.raw["c"].tolist()
+    np.testing.assert_allclose(same.differences_NR, pairs.differences_NR, atol=1e-12)
+
+
+def test_a_reward_that_only_abstains_beside_its_failures_keeps_its_default(tmp_path: Path) -> None:
+    """No score of its own says what one may be."""
+    config = with_a_default(tmp_path, value=50.0)
+    code = (tmp_path / "rewards.py").read_text()
+    (tmp_path / "rewards.py").write_text(code.replace("else value for", "else None for"))
+    rows = fallible(60, 50.0, share=0.0)
+    for row in rows[:20]:
+        for side in ("response_1", "response_2"):
+            row[side] = json.dumps({**json.loads(row[side]), "c": None})
+    assert fit_composition(config, [rows], HUMAN).defaults == []
 
 
 # --- gates

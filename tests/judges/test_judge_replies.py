@@ -294,9 +294,13 @@ def response(reply: Any) -> bytes:
     "extra", [response(completion("stale")), response(completion("stale")) * 2, b"HTTP/1.1 200 OK\r\n", b"\r\nx"],
     ids=["an answer", "two answers", "part of one", "garbage"],
 )  # fmt: skip
-@pytest.mark.parametrize("blocked", [False, True], ids=["while the loop runs", "while it does not"])
-def test_an_answer_before_its_request_is_thrown_away_with_its_connection(extra: bytes, blocked: bool) -> None:
-    """What a server says unasked on a connection that is kept is no answer to the next request."""
+@pytest.mark.parametrize("arrives", ["while the loop runs", "while it does not", "where nobody can be asked for it"])
+def test_an_answer_before_its_request_is_thrown_away_with_its_connection(
+    extra: bytes, arrives: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a server says unasked on a connection that is kept is no answer to the next request, on Windows neither."""
+    if arrives == "where nobody can be asked for it":
+        monkeypatch.delattr("select.poll")
 
     async def ask(url: str) -> list[str]:
         backend = OpenAIBackend("tiny", url, attempts=1, timeout=5)
@@ -304,7 +308,7 @@ def test_an_answer_before_its_request_is_thrown_away_with_its_connection(extra: 
         for _ in range(3):
             [reply] = await backend.generate(ASKED, max_new_tokens=5)
             found.append(reply.text)
-            if blocked:
+            if arrives == "while it does not":
                 time.sleep(0.05)  # noqa: ASYNC251 - the loop stands still, and reads nothing
             else:
                 await asyncio.sleep(0.05)
