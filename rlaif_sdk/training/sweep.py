@@ -31,7 +31,7 @@ from rlaif_sdk.statistics.arrays import Array, encode_groups
 from rlaif_sdk.statistics.estimates import mean_interval, sample_mean
 from rlaif_sdk.statistics.pareto import hypervolume, nondominated
 from rlaif_sdk.training.config import ComposedRun
-from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
+from rlaif_sdk.training.methods import check_settings, get_method, run_of, train, trainer_settings
 from rlaif_sdk.training.online import PolicyResult
 from rlaif_sdk.training.preflight import Preflight
 from rlaif_sdk.training.ranks import refuse_processes
@@ -477,8 +477,11 @@ def check_sweep(sweep: Sweep) -> Check:
             found.data["completions"] = {"rows": len(batch)}
             found.score("composition", composer, batch, f"row 1 of {file}")
         return found
+    checked = Preflight()
+    with checked.noting():
+        check_settings(run)
     return check_parts(
-        Preflight(),
+        checked,
         run,
         partial(trainer_settings, run),
         partial(get_method(run.method).load_rows, run),

@@ -21,6 +21,7 @@ from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
 from rlaif_sdk.exceptions import TrainingError  # noqa: E402
 from rlaif_sdk.training.iterate import load_iterate_run, run_iterate  # noqa: E402
+from rlaif_sdk.training.iterate.loop import check_iterate  # noqa: E402
 from tests.training.iterate_runs import loop_config, scored_rows  # noqa: E402
 
 VOCABULARY = ["<pad>", "<eos>", "<unk>", "1", "2", "user", *(f"w{index}" for index in range(28))]
@@ -265,6 +266,19 @@ def test_a_config_that_cannot_be_meant_is_refused(config: dict[str, Any], change
     with pytest.raises(ConfigError, match=message):
         run_iterate(load_iterate_run({**config, **change}))
     assert not (Path(config["output"]) / "round-001").exists()
+
+
+def test_a_check_tells_a_wrong_setting_before_a_reward_is_called(config: dict[str, Any], tmp_path: Path) -> None:
+    """And beside whatever else is wrong."""
+    config["dpo"]["max_stepss"] = 3
+    (setting,) = check_iterate(load_iterate_run(config)).problems
+    assert "max_stepss" in str(setting)
+    assert scored_rows(tmp_path) == 0
+    setting, file = check_iterate(
+        load_iterate_run({**config, "data": {**config["data"], "train": "nowhere.jsonl"}})
+    ).problems
+    assert "max_stepss" in str(setting)
+    assert "nowhere.jsonl" in str(file)
 
 
 def test_the_command_line_shows_the_rounds_and_resumes(config: dict[str, Any], tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from rlaif_sdk.training.sweep import (  # noqa: E402
     SweepResult,
     best_rows,
     candidates,
+    check_sweep,
     load_sweep,
     run_sweep,
 )
@@ -111,6 +112,15 @@ def test_a_sweep_is_checked_before_anything_runs(config, change, message):
     """Every point's composition too."""
     with pytest.raises(ConfigError, match=message):
         load_sweep(config | change)
+
+
+def test_a_check_tells_a_wrong_setting_beside_a_missing_file(config):
+    """All at once, and before a reward is called that may cost."""
+    config["run"]["ppo"]["max_stepss"] = 3
+    config["run"]["data"]["train"] = "nowhere.jsonl"
+    setting, file = check_sweep(load_sweep(config)).problems
+    assert "max_stepss" in str(setting)
+    assert "nowhere.jsonl" in str(file)
 
 
 def result_of(points: dict[str, list[tuple[float, float]]], **options: Any) -> SweepResult:

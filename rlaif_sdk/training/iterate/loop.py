@@ -26,7 +26,7 @@ from rlaif_sdk.training.config import Run
 from rlaif_sdk.training.generation import Answers, ScoredAnswers, answer_logprobs, answer_prompts
 from rlaif_sdk.training.iterate.candidates import NothingToLearnError, label_job, round_rows
 from rlaif_sdk.training.iterate.config import TRAINING_FOLDER, IterateRun, StopSettings, load_iterate_run
-from rlaif_sdk.training.methods import get_method, run_of, train, trainer_settings
+from rlaif_sdk.training.methods import check_settings, get_method, run_of, train, trainer_settings
 from rlaif_sdk.training.preflight import Preflight, two_answers
 from rlaif_sdk.training.ranks import refuse_processes
 from rlaif_sdk.training.run_folder import SAMPLES_FILE, can_resume, check_parts, composers_of
@@ -135,7 +135,11 @@ def check_iterate(run: IterateRun) -> Preflight:
 
         return load_prompts(run.config.data, run.folder, arranged=False, **options)
 
-    found = check_parts(Preflight(), replace(run, method=run.config.method), settings, rows, composers_of(run))
+    trained = replace(run, method=run.config.method)
+    found = Preflight()
+    with found.noting():
+        check_settings(trained)
+    found = check_parts(found, trained, settings, rows, composers_of(run))
     if run.config.label is not None and not found.problems:
         with found.noting():
             judge = label_job(run, run.model_name, run.output).labeler()
